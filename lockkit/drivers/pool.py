@@ -17,8 +17,6 @@ Job: TypeAlias = Future[T]
 """A call that was handed to a pool."""
 _IDLE = 5.0
 """Seconds after which a thread without work ends."""
-_SOON = 0.02
-"""The same, in a pool that is closed."""
 
 
 class Pool:
@@ -36,62 +34,78 @@ class Pool:
         self._most = most
         self._mutex = threading.RLock()
         self._todo: SimpleQueue[tuple[Job[Any], Callable[[], Any]]] = SimpleQueue()
-        self._threads = 0
-        self._idle = 0
-        """Threads that wait for work, beside those for which there is some already."""
+        self._threads = self._waiting = 0
         self._closed = False
 
     def submit(self, call: Callable[[], T]) -> Job[T]:
         """Have a call made by one of the threads; by the calling thread if there is none, and none can be started."""
         job: Job[T] = Future()
-        with self._mutex:
-            self._todo.put((job, call))
-            if self._idle:
-                self._idle -= 1
-                return job
-            if self._threads >= self._most:
-                return job
-            self._threads += 1
-        try:
-            start(self._run, self._name)
-        except RuntimeError:  # no more threads
-            with self._mutex:
-                self._threads -= 1
-                alone = not self._threads
-            while alone and (work := self._next()) is not None:
-                _do(*work)
+        self._todo.put((job, call))
+        if self._one_more() and not self._start() and not self._threads:
+            self._do_all()
         return job
 
     def close(self) -> None:
         """Have the threads end once there is no more work. Calls may still be submitted."""
         self._closed = True
-        for _ in range(self._threads):
-            self.submit(lambda: None)  # so that they notice
+        self._pass_on()
+
+    def _one_more(self) -> bool:
+        """Whether there is work for one more thread, which then has to be started."""
+        with self._mutex:
+            more = self._todo.qsize() > self._waiting and self._threads < self._most
+            self._threads += more
+            return more
+
+    def _start(self) -> bool:
+        try:
+            start(self._run, self._name)
+        except RuntimeError:  # no more threads
+            with self._mutex:
+                self._threads -= 1
+            return False
+        return True
 
     def _run(self) -> None:
-        while True:
-            with self._mutex:
-                work = self._next()
-                if work is None:
-                    self._idle += 1
-            if work is None:
-                try:
-                    work = self._todo.get(timeout=_SOON if self._closed else _IDLE)
-                except Empty:
-                    with self._mutex:
-                        work = self._next()
-                        if work is None:
-                            self._idle -= 1
-                            self._threads -= 1
-                            return
+        while (work := self._next()) is not None:
+            if self._one_more():  # a submit may have counted on this thread
+                self._start()
             _do(*work)
             del work  # an idle thread must not keep alive what the call refers to
 
     def _next(self) -> tuple[Job[Any], Callable[[], Any]] | None:
+        """Wait for work; None if the thread is to end."""
+        with self._mutex:
+            self._waiting += 1
+        while True:
+            try:
+                work = self._todo.get(timeout=0.0 if self._closed else _IDLE)
+            except Empty:
+                work = None
+            with self._mutex:
+                if work is None and self._todo.qsize():
+                    continue
+                self._waiting -= 1
+                self._threads -= work is None
+            if work is None and self._closed:
+                self._pass_on()
+            return work
+
+    def _pass_on(self) -> None:
+        """Wake a waiting thread of a closed pool, which wakes the next."""
+        if self._waiting:
+            self._todo.put((Future(), _nothing))
+
+    def _do_all(self) -> None:
         try:
-            return self._todo.get_nowait()
+            while True:
+                _do(*self._todo.get_nowait())
         except Empty:
-            return None
+            return
+
+
+def _nothing() -> None:
+    return None
 
 
 def _do(job: Job[T], call: Callable[[], T]) -> None:

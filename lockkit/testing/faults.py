@@ -238,7 +238,8 @@ class FaultyBackend:
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        extras = self.inner.extras
+        # Exchanges, and calls on an event loop, would pass by the faults.
+        extras = self.inner.extras._replace(exchanges=None, at_once=False)
         listen = extras.listen
         if listen is None:
             return extras

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lockkit.client import Client, connect
 from lockkit.clock import SYSTEM, Clock
@@ -90,6 +90,8 @@ class Harness(ABC):
         tells: Whether facts say when a claim was last renewed and when it lapses. If the store does not know, they must not.
         slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: The number of programs that the state machine tries, and the number of their steps.
+        face: "asyncio" to have each client of a scenario make its calls through :mod:`lockkit.aio`. Scenarios that interrupt a
+            thread are then skipped.
         plugins: Plugins for every client.
         clock: The clock of every client and store.
     """
@@ -104,6 +106,7 @@ class Harness(ABC):
     tells: ClassVar[bool] = True
     slack: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)
+    face: ClassVar[Literal["threads", "asyncio"]] = "threads"
 
     def __init__(self, scratch: Path) -> None:
         """Make a fresh, empty store. ``scratch`` is an empty folder whose name is unique on this machine."""
@@ -144,7 +147,12 @@ class Harness(ABC):
             state_dir=str(self.scratch),
             **settings,
         )
-        return connect(config=config, plugins=[*self.plugins, *plugins], clock=self.clock, task=task)
+        client = connect(config=config, plugins=[*self.plugins, *plugins], clock=self.clock, task=task)
+        if self.face == "asyncio":
+            from lockkit.testing.through_asyncio import ThroughAsyncio
+
+            return ThroughAsyncio(client)
+        return client
 
     def open(self, options: OpenOptions | None = None) -> Backend:
         """Open the backend under test, without a client."""

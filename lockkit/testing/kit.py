@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Kit", "KitCollector", "kit"]
 
+_OF_THREADS = ("-interrupted-", "-short-form-elsewhere", "-short-form-stack", "-short-form-by-hand")
+"""Parts of the names of scenarios that make no sense for coroutines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kit:
@@ -124,6 +127,8 @@ class ScenarioItem(KitItem):
     def play(self) -> None:
         """Run the scenario on a fresh store."""
         scenario = self.scenario
+        if self.harness.face == "asyncio" and any(word in scenario.name for word in _OF_THREADS):
+            pytest.skip("a scenario of what happens in a thread: signals, and the frames of `with`")
         harness = self.harness(self.scratch())
         try:
             missing = [need for need in scenario.needs if not getattr(harness.capabilities, need)]
