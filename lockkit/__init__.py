@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockkit._version import __version__
+from lockkit.cancelling import Cancel
 from lockkit.client import Client, connect
 from lockkit.copies import LeaseCopy
 from lockkit.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "AnyOf",
     "BackendError",
     "BackendUnavailable",
+    "Cancel",
     "CapabilityError",
     "CapacityMismatch",
     "ClaimInfo",

@@ -98,7 +98,8 @@ class AsyncLock(AnyLock[AsyncLease]):
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
             note: A JSON object that ``inspect`` shows with the claim.
-            on_wait: A plain function, called in the event loop each time the store answers "queued".
+            on_wait: A plain function, called in the event loop when the claim is queued, when its position or the holder changes, and
+                else every two seconds.
             others: No other keyword is allowed. One that another library has is answered with what to write here.
 
         Raises:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.caller import Caller, caller
+from lockkit.cancelling import Cancel, check_cancel
 from lockkit.errors import ConfigError
 from lockkit.lease import Lease
 from lockkit.leases import Leases
@@ -41,12 +42,22 @@ class Taking:
         opening: The client.
         wait: Seconds to wait in all; None to wait for ever, 0 not to wait.
         what: The locks, as a warning names them.
-        on_wait: Called each time that the store answers "queued".
+        on_wait: Called as that of :meth:`lockkit.Lock.acquire`.
+        cancel: Ends the wait from another thread.
     """
 
-    def __init__(self, opening: Opening, wait: float | None, what: str, on_wait: OnWait | None) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        wait: float | None,
+        what: str,
+        on_wait: OnWait | None,
+        cancel: Cancel | None = None,
+    ) -> None:
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}")
+        if cancel is not None:
+            check_cancel(cancel, what)
         self.wait = wait
         self.deadline = None if wait is None else opening.clock.now() + wait
         driver = opening.here.driver
@@ -59,13 +70,16 @@ class Taking:
         self.key: weakref.ref[object] = asker()
         self.taken_at: Caller = caller()
         self.together = Together()
+        self.together.cancel = cancel
         self._on_wait = on_wait
         if self.key is not THREAD.key and wait != 0.0:
             warn_of_loop(what, self.taken_at)
 
     def attempt(self, lock: Lock, *, wait: bool) -> Attempt:
         """An attempt for one of the locks."""
-        return lock.attempt(self.driver, self.deadline, self.key, wait=wait)
+        attempt = lock.attempt(self.driver, self.deadline, self.key, wait=wait)
+        attempt.shown = self._on_wait is not None
+        return attempt
 
     def run(self, steps: Steps, locks: dict[Attempt, Lock], made: Callable[[list[Lease]], H]) -> H | None:
         """Acquire, and make what the caller gets of the leases; None only on a definite "busy".
@@ -136,12 +150,19 @@ class AllOf(ShortForm[Leases]):
         """The names of the locks, as errors show them."""
         return ", ".join(lock.name for lock in self.locks)
 
-    def acquire(self, timeout: float | Default | None = DEFAULT, *, on_wait: OnWait | None = None) -> Leases:
+    def acquire(
+        self,
+        timeout: float | Default | None = DEFAULT,
+        *,
+        on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
+    ) -> Leases:
         """Wait for all of the locks and hold them.
 
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
-            on_wait: Called in this thread each time that the store answers "queued", for one lock after the other.
+            on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for one lock after the other.
+            cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
 
         Raises:
             AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue.
@@ -150,7 +171,7 @@ class AllOf(ShortForm[Leases]):
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        leases = self._take(wait, on_wait, busy)
+        leases = self._take(wait, on_wait, busy, cancel)
         if leases is not None:
             return leases
         name = busy[0].terms.name
@@ -167,8 +188,10 @@ class AllOf(ShortForm[Leases]):
     def _once(self) -> Leases:
         return self.acquire()
 
-    def _take(self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt]) -> Leases | None:
-        taking = Taking(self._opening, wait, self.name, on_wait)
+    def _take(
+        self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt], cancel: Cancel | None = None
+    ) -> Leases | None:
+        taking = Taking(self._opening, wait, self.name, on_wait, cancel)
         levels: list[Lease] = []
         try:
             attempts: dict[Attempt, Lock] = {}
@@ -233,12 +256,19 @@ class AnyOf(ShortForm[Lease]):
         """The names of the locks, as errors show them."""
         return ", ".join(lock.name for lock in self.locks)
 
-    def acquire(self, timeout: float | Default | None = DEFAULT, *, on_wait: OnWait | None = None) -> Lease:
+    def acquire(
+        self,
+        timeout: float | Default | None = DEFAULT,
+        *,
+        on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
+    ) -> Lease:
         """Wait for one of the locks and hold it.
 
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
-            on_wait: Called in this thread each time that the store answers "queued", for each of the locks.
+            on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for each of the locks.
+            cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
 
         Raises:
             AcquireTimeout: The time is up. Nothing is left in any queue.
@@ -247,7 +277,7 @@ class AnyOf(ShortForm[Lease]):
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        lease = self._take(wait, on_wait, busy)
+        lease = self._take(wait, on_wait, busy, cancel)
         if lease is not None:
             return lease
         names = [lock.name for lock in self.locks]
@@ -264,8 +294,10 @@ class AnyOf(ShortForm[Lease]):
     def _once(self) -> Lease:
         return self.acquire()
 
-    def _take(self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt]) -> Lease | None:
-        taking = Taking(self._opening, wait, self.name, on_wait)
+    def _take(
+        self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt], cancel: Cancel | None = None
+    ) -> Lease | None:
+        taking = Taking(self._opening, wait, self.name, on_wait, cancel)
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
         steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)

@@ -125,6 +125,7 @@ ACQUIRE: Mapping[str, str] = {
     **dict.fromkeys(("blocking", "block", "nowait", "fail_when_locked"), _TRY),
     "blocking_timeout": "it is called timeout here: lock.acquire(timeout=10)",
     **dict.fromkeys(("sleep", "poll_interval", "check_interval", "interval"), _WAKES),
+    "cancel": "a task is cancelled from outside: task.cancel(), asyncio.timeout(10); cancel= is for threads, and lockkit.Cancel() for it",
     **dict.fromkeys(("ttl", "expire"), "give it to the lock: client.lock(name, ttl=30)"),
     "token": "each acquisition has a random token of its own; lock.tokens is for another process that is to release it",
 }
@@ -170,6 +171,7 @@ OF_A_LEASE = (
     "confirm",
     "detach",
     "ensure_held",
+    "exclusive",
     "extend",
     "fence",
     "hand_over",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Never
 
 from lockkit.caller import Caller, caller
+from lockkit.cancelling import Cancel, check_cancel
 from lockkit.facts import Kind
 from lockkit.habits import Answering, unexpected
 from lockkit.lease import Lease
@@ -69,6 +70,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         *,
         note: Mapping[str, object] | None = None,
         on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
         **others: Never,
     ) -> Lease:
         """Wait for the lock and hold it.
@@ -76,7 +78,9 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
             note: A JSON object that ``inspect`` shows with the claim.
-            on_wait: Called in this thread each time the store answers "queued".
+            on_wait: Called in this thread when the claim is queued, when its position or the holder changes, and else every two
+                seconds.
+            cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             others: No other keyword is allowed. One that another library has is answered with what to write here.
 
         Raises:
@@ -85,7 +89,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
                 needs what it holds.
             CapacityMismatch: Others use the name with another capacity.
-            AcquireCancelled: The client was closed meanwhile, or the interpreter is ending.
+            AcquireCancelled: The wait was cancelled, the client was closed meanwhile, or the interpreter is ending.
             BackendError: The store cannot be used, and the lock is not held.
             ConfigError: The URL does not fit the server or file that it points at.
         """
@@ -93,7 +97,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             raise unexpected("Lock.acquire()", others)
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        lease = self._take(wait, note, on_wait, busy)
+        lease = self._take(wait, note, on_wait, busy, cancel)
         # No call may come between: a signal must not strike where only this frame has the lease.
         if lease is not None:
             return lease
@@ -116,10 +120,13 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         note: Mapping[str, object] | None,
         on_wait: OnWait | None,
         busy: list[Attempt],
+        cancel: Cancel | None = None,
     ) -> Lease | None:
         """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
         if note is not None or on_wait is not None:
             self._check(note, on_wait)
+        if cancel is not None:
+            check_cancel(cancel, self.name)
         opening = self._opening
         deadline = None if wait is None else opening.clock.now() + wait
         driver = opening.here.driver
@@ -136,6 +143,8 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             if inner is not None:
                 return inner
         attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note)
+        if cancel is not None:
+            attempt.cancel = cancel
         try:
             hold = driver.acquire(attempt, on_wait)
             if hold is not None:

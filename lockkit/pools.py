@@ -23,6 +23,7 @@ from lockkit.settings import meant
 from lockkit.shortform import ShortForm
 
 if TYPE_CHECKING:
+    from lockkit.cancelling import Cancel
     from lockkit.drivers.waits import OnWait
     from lockkit.opening import Opening
     from lockkit.store.spi import Terms
@@ -98,6 +99,7 @@ class Pool(ShortForm[PoolLeases]):
         among: Sequence[str] | None = None,
         timeout: float | Default | None = DEFAULT,
         on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
     ) -> PoolLeases:
         """Wait for some members and hold them.
 
@@ -107,7 +109,8 @@ class Pool(ShortForm[PoolLeases]):
             among: The members that will do, the best first; None for all, in the order in which the pool lists them. Of those that
                 have room now, the first are taken.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
-            on_wait: Called in this thread each time that the store answers "queued", for the gate and for members.
+            on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for the gate and for members.
+            cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
 
         Raises:
             ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened.
@@ -118,7 +121,7 @@ class Pool(ShortForm[PoolLeases]):
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         request = self._request(count, each, among)
         busy: list[Attempt] = []
-        leases = self._take(request, wait, on_wait, busy)
+        leases = self._take(request, wait, on_wait, busy, cancel)
         if leases is not None:
             return leases
         name = busy[0].terms.name
@@ -152,11 +155,16 @@ class Pool(ShortForm[PoolLeases]):
         return self.acquire()
 
     def _take(
-        self, request: _Request, wait: float | None, on_wait: OnWait | None, busy: list[Attempt]
+        self,
+        request: _Request,
+        wait: float | None,
+        on_wait: OnWait | None,
+        busy: list[Attempt],
+        cancel: Cancel | None = None,
     ) -> PoolLeases | None:
         locks = self._locks(request.among)
         gate = self._gate(request)
-        taking = Taking(self._opening, wait, self.pool, on_wait)
+        taking = Taking(self._opening, wait, self.pool, on_wait, cancel)
         tries = {taking.attempt(lock, wait=False): lock for lock in locks.values()}
         claims = {taking.attempt(lock, wait=True): lock for lock in locks.values()} if wait != 0 else {}
         steps = some_of(

@@ -44,7 +44,7 @@ def ordinal(number: int) -> str:
 class Announcer:
     """Writer of waiting messages to stderr: at the start, after 1, 5 and 15 min, and on a terminal a live line.
 
-    A waiter far back in the queue gets no answers from the store until its turn is near, so a background thread reads the queue.
+    The store says every two seconds where the claim stands. A background thread writes the messages that are due between.
 
     Args:
         client: The client with which the queue is read when a message is written.

@@ -122,7 +122,7 @@ class LoopDriver:
     async def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """As :meth:`lockkit.drivers.threads.Driver.acquire`. A cancelled attempt leaves nothing behind that this loop would have to remove."""
         driver = self.driver
-        attempt.runs = self.loop.is_running
+        attempt.runs, attempt.shown = self.loop.is_running, on_wait is not None
         waiting = _Acquisition(self, attempt, on_wait)
         driver.under_way[attempt] = None
         try:

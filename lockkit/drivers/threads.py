@@ -137,6 +137,7 @@ class Driver:
         short before that, the caller must set ``attempt.over`` and :meth:`take_back`.
         """
         waits: ThreadWaits | None = None
+        attempt.shown = on_wait is not None
 
         def perform(effect: Effect) -> object:
             nonlocal waits
@@ -181,6 +182,8 @@ class Driver:
         attempt.same_store = self._same_store
         if self.closed:
             raise AcquireCancelled("this client is closed", name=attempt.terms.name)
+        if attempt.cancel is not None and attempt.cancel.cancelled():
+            raise AcquireCancelled("the wait was cancelled before it began", name=attempt.terms.name)
         if not self._started:  # before the store is asked: no grant without a heartbeat
             self.heartbeat.start()
             self._started = True
@@ -234,6 +237,8 @@ class Driver:
         try:
             if self.closed:
                 raise AcquireCancelled("this client is closed")
+            if together.cancel is not None and together.cancel.cancelled():
+                raise AcquireCancelled("the wait was cancelled before it began")
             if not self._started:  # before the store is asked: no grant without a heartbeat
                 self.heartbeat.start()
                 self._started = True

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit.bell import Bell
+from lockkit.cancelling import Cancel
 from lockkit.clock import Clock
 from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the_interpreter
 from lockkit.drivers.ticker import no_thread
@@ -31,7 +32,7 @@ _LOOK = 0.5
 """Seconds between two checks for the end of the interpreter, if the end cannot wake the wait."""
 
 OnWait: TypeAlias = Callable[[Waiting], None]
-"""A function that is called in the waiting thread each time the store answers "queued"."""
+"""A function that is called in the waiting thread each time that the store says where the claim stands: at each poll cap at the latest."""
 
 
 class Waits:
@@ -46,6 +47,11 @@ class Waits:
         self._waiter: Waiter | None = None
         self._watch: Watch | None = None
         self._blockers: tuple[str, ...] | None = None
+
+    @property
+    def standing(self) -> bool:
+        """Whether the claim is queued, renewed and watched."""
+        return self._blockers is not None
 
     def prepare(self, effect: WaitForWake) -> None:
         """Have the claim renewed, and have wakes arrive."""
@@ -75,7 +81,7 @@ class Waits:
         Raises:
             AcquireCancelled: It may not.
         """
-        if why := cancelled(self._driver):
+        if why := cancelled(self._driver, self._attempt.cancel):
             raise AcquireCancelled(why, name=name)
 
     def close(self) -> None:
@@ -106,7 +112,7 @@ class ThreadWaits(Waits):
         ring: Called for each wake, if another bell wakes the thread.
     """
 
-    __slots__ = ("_bell", "_ring", "_wait")
+    __slots__ = ("_attached", "_bell", "_pausing", "_ring", "_wait")
 
     def __init__(
         self,
@@ -117,14 +123,17 @@ class ThreadWaits(Waits):
     ) -> None:
         super().__init__(driver, attempt, on_wait)
         self._bell = Bell()
+        self._pausing = Bell()
         self._ring = ring
         self._wait: Callable[[Bell, float], bool] = Bell.wait
+        cancel = attempt.cancel if ring is None else None
+        self._attached = 0 if cancel is None else cancel.attach(self._cut_short)
 
     def wait(self, effect: WaitForWake) -> None:
         """Wait for a wake; the claim is renewed meanwhile."""
         self.prepare(effect)
         wait_no_longer_than_the_interpreter()
-        while not cancelled(self._driver):
+        while not cancelled(self._driver, self._attempt.cancel):
             left = self._left(effect.until)
             if left <= 0 or self._wait(self._bell, left if listening() else min(left, _LOOK)):
                 break
@@ -133,8 +142,24 @@ class ThreadWaits(Waits):
 
     def pause(self, until: float) -> None:
         """Wait before the next request, after a failure."""
-        sleep_until(self._driver.clock, until)
-        self._go_on()
+        cancel = self._attempt.cancel
+        if cancel is None:
+            sleep_until(self._driver.clock, until)
+        elif not cancel.cancelled():
+            self._pausing.wait(until - self._driver.clock.now())
+        self._go_on(self._attempt.terms.name)
+
+    def close(self) -> None:
+        """Clean up after the wait, and forget the switch that could have cancelled it."""
+        cancel = self._attempt.cancel
+        if cancel is not None:
+            cancel.detach(self._attached)
+        super().close()
+
+    def _cut_short(self) -> None:
+        """Wake the thread, whatever it waits for. May be called from anywhere."""
+        self._pausing.ring()
+        self._bell.ring()
 
     def _new_bell(self) -> Callable[[], None]:
         self._bell = Bell()
@@ -172,6 +197,7 @@ class WaitsTogether:
         self._last: dict[int, object] = {}
         self._woken: set[int] = set()
         self._alarmed: list[Hold] = []
+        self._attached = 0 if together.cancel is None else together.cancel.attach(self._ring)
 
     def perform(self, effect: Effect) -> object:
         """Perform an effect of the acquisition that is no request."""
@@ -196,7 +222,7 @@ class WaitsTogether:
                 self._alarmed.append(hold)
                 hold.alarms = (*hold.alarms, self._ring)
         wait_no_longer_than_the_interpreter()
-        while not cancelled(driver):
+        while not cancelled(driver, self._together.cancel):
             ends = {number: wait.until for number, wait in effect.waits.items() if wait.until is not None}
             at = now()
             ready = (self._woken & effect.waits.keys()) | {n for n, until in ends.items() if until <= at}
@@ -205,7 +231,7 @@ class WaitsTogether:
                 return ready
             left = min([until - at for until in ends.values()], default=_LONGEST_WAIT)
             self._bell.wait(left if listening() else min(left, _LOOK))
-        raise AcquireCancelled(cancelled(driver), name=self._name(effect))
+        raise AcquireCancelled(cancelled(driver, self._together.cancel), name=self._name(effect))
 
     def _waits_of(self, number: int) -> ThreadWaits:
         waits = self._waits.get(number)
@@ -224,14 +250,18 @@ class WaitsTogether:
 
     def close(self) -> None:
         """Clean up after the waits: stop the watches, and take the claims out of the heartbeat."""
+        if self._together.cancel is not None:
+            self._together.cancel.detach(self._attached)
         for waits in list(self._waits.values()):
             waits.close()
         for hold in self._alarmed:
             hold.alarms = tuple(alarm for alarm in hold.alarms if alarm != self._ring)
 
 
-def cancelled(driver: Driver) -> str:
-    """Why nobody may wait any longer; empty while waiting is allowed."""
+def cancelled(driver: Driver, cancel: Cancel | None = None) -> str:
+    """Why nobody, or nobody with this switch, may wait any longer; empty while waiting is allowed."""
+    if cancel is not None and cancel.cancelled():
+        return "the wait was cancelled"
     if driver.closed:
         return "the client was closed while waiting"
     return "the interpreter is ending, and waits for this thread" if ending() else ""

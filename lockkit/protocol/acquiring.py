@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
+from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
 from lockkit.facts import Capabilities, ClaimInfo, Event
 from lockkit.hold import Hold
@@ -34,6 +35,7 @@ from lockkit.protocol.effects import (
     Withdraw,
 )
 from lockkit.store.spi import (
+    POLL_CAP,
     REQUEST_TIMEOUT,
     Answer,
     Busy,
@@ -108,8 +110,12 @@ class Attempt:
         warn_at: When to report next that the claim is queued.
         same_store: Tells how a command that an error suggests uses the same store.
         runs: Tells whether the thread, or the event loop, of the attempt can go on with it.
+        cancel: Ends the wait of the attempt from another thread; None if nothing does.
+        shown: Whether somebody is told of its place in the queue, so that the store is asked for the place at each poll cap.
     """
 
+    cancel: Cancel | None = None
+    shown = False
     claim: Claim | None = None
     sent = doubtful = over = answered = False
     holder: ClaimInfo | None = None
@@ -202,9 +208,10 @@ class Attempt:
             return self.request_timeout
         return min(self.request_timeout, self.deadline + _LAST_CALL - at)
 
-    def until(self, answer: Queued) -> float | None:
-        """When to stop waiting for a wake."""
-        ends = [end for end in (answer.ask_again_at, self.deadline, self.warn_at) if end is not None]
+    def until(self, answer: Queued, at: float) -> float | None:
+        """When to stop waiting for a wake; ``at`` is when the answer came."""
+        shown = at + POLL_CAP if self.shown else None
+        ends = [end for end in (answer.ask_again_at, self.deadline, self.warn_at, shown) if end is not None]
         return min(ends)
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
@@ -368,7 +375,7 @@ def acquiring(
                 if not attempt.timed_out(at):
                     yield from attempt.report(answer, at)
                     yield WaitForWake(
-                        claim, answer.blockers, attempt.until(answer), answer.position, answer.holder
+                        claim, answer.blockers, attempt.until(answer, at), answer.position, answer.holder
                     )
                 continue
             if isinstance(answer, Busy):

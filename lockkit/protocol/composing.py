@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, NamedTuple
 
+from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LockkitError
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold
@@ -53,8 +54,10 @@ class Together:
         handed: Whether somebody has handles of the holds, so that nothing is to be taken back.
         runs: Tells whether the thread, or the event loop, of the acquisition can go on with it.
         until: When tries, which do not wait, have taken too long in all; None before the first.
+        cancel: Ends the waits from another thread; None if nothing does.
     """
 
+    cancel: Cancel | None = None
     over = handed = False
     until: float | None = None
     runs: Callable[[], bool] = staticmethod(lambda: True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from lockkit.client import Client
+from lockkit.drivers.waits import Waits
 from lockkit.lease import Lease
 from lockkit.locks import Lock
 from lockkit.store.spi import Backend
@@ -201,9 +202,16 @@ class Stage:
 
     def waiting(self, lock: Lock, timeout: float | None = 30.0) -> Work[Lease]:
         """Let a thread wait for a lock. Returns when its claim is in the queue."""
-        standing = threading.Event()
-        work = self.work(lambda: self.kept(lock.acquire(timeout, on_wait=lambda _: standing.set())))
-        self.until(lambda: standing.is_set() or work.done, "the claim is queued")
+        return self.queued(lock, lambda: self.kept(lock.acquire(timeout)))
+
+    def queued(self, lock: Lock, call: Callable[[], T]) -> Work[T]:
+        """Run a call that waits for a lock, on a thread of its own. Returns when its claim is in the queue, and watched.
+
+        Without ``on_wait``, which has the store asked at each poll cap: a wake that is missing would not be missed.
+        """
+        before = _standing(lock)
+        work = self.work(call)
+        self.until(lambda: _standing(lock) - before or work.done, "the claim is queued")
         return work
 
     def until(self, what: Callable[[], object], why: str, timeout: float = PATIENCE) -> None:
@@ -250,6 +258,17 @@ class Scenario:
 
 
 _registered: list[Scenario] = []
+
+
+def _standing(lock: Lock) -> set[object]:
+    """The acquisitions of a lock that wait."""
+    engine = lock._opening.engine  # noqa: SLF001 (a client does not tell which of its threads wait)
+    under_way = [] if engine is None else list(engine.under_way.items())
+    return {
+        attempt
+        for attempt, waits in under_way
+        if isinstance(waits, Waits) and waits.standing and attempt.parts[0].terms.name == lock.name
+    }
 
 
 def scenario(

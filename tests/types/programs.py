@@ -6,6 +6,7 @@ An error that is expected here is ignored in the comment, and a comment that ign
 from __future__ import annotations
 
 import sqlite3
+import threading
 from typing import Literal, assert_type
 
 import redis
@@ -72,10 +73,15 @@ def habits_of_other_libraries_are_errors(client: lockkit.Client) -> None:
     lock.acquire().refresh()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def small_interfaces_have_types() -> None:
+def small_interfaces_have_types(client: lockkit.Client) -> None:
     """Small helpers take and return what their documentation says."""
     assert_type(lockkit.safe_name("any text"), str)
     lockkit.safe_name(b"bytes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    stop = lockkit.Cancel()
+    assert_type(client.lock("a").acquire(cancel=stop), Lease)
+    assert_type(client.all_of([client.lock("a")]).acquire(cancel=stop), lockkit.Leases)
+    assert_type(client.pool("p").acquire(cancel=stop), lockkit.PoolLeases)
+    client.lock("a").acquire(cancel=threading.Event())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def guards_take_leases_and_say_what_they_return(

@@ -14,6 +14,7 @@ import pytest
 
 import lockkit
 from lockkit import Client, Lease, Lock, RWLock, habit_words
+from lockkit.aio import AsyncLock
 from lockkit.errors import ConfigError
 from lockkit.habits import HABITUAL
 from lockkit.options import Options
@@ -94,7 +95,8 @@ def test_no_habit_hides_a_name_that_exists():
         there = set(dir(classes.get(owner, lockkit)))
         assert not there & set(names), owner
     assert set(habit_words.NAMES["module"]) == HABITUAL
-    assert not set(habit_words.ACQUIRE) & set(inspect.signature(Lock.acquire).parameters)
+    assert not set(habit_words.ACQUIRE) & set(inspect.signature(AsyncLock.acquire).parameters)
+    assert set(habit_words.ACQUIRE) & set(inspect.signature(Lock.acquire).parameters) == {"cancel"}
     assert not set(habit_words.OPTIONS) & set(Options.__annotations__)
 
 

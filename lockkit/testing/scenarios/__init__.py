@@ -12,6 +12,7 @@ _MODULES = (
     "handoffs",
     "deaths",
     "stopped",
+    "telling",
     "herd",
     "validity",
     "lifetimes",

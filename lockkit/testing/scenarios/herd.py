@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 from lockkit.store.spi import POLL_CAP
 from lockkit.testing.children import Parent
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
-from lockkit.testing.stage import Stage, Work, scenario
+from lockkit.testing.stage import Stage, scenario
 
 __all__: list[str] = []
 
@@ -24,18 +22,13 @@ def _queue_up(stage: Stage, parent: Parent) -> list[tuple[int, float]]:
     with stage.harness.client() as client:
         lock = stage.newcomer(client)
 
-        def turn(standing: threading.Event) -> None:
-            with lock.acquire(_PATIENCE, on_wait=lambda _: standing.set()) as lease:
+        def turn() -> None:
+            with lock.acquire(_PATIENCE) as lease:
                 taken.append((lease.fence, stage.harness.clock.now()))
 
-        waiting: list[tuple[threading.Event, Work[None]]] = []
-        for _ in range(_WAITERS):
-            standing = threading.Event()
-            waiting.append((standing, stage.work(lambda standing=standing: turn(standing))))  # type: ignore[misc]
-        for standing, work in waiting:
-            assert standing.wait(_PATIENCE), f"not queued: {work.error(0.1)!r}"
+        waiting = [stage.queued(lock, turn) for _ in range(_WAITERS)]
         parent.tell("queued")
-        for _, work in waiting:
+        for work in waiting:
             work.result(_PATIENCE)
     return taken
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from lockkit.errors import CapacityMismatch
 from lockkit.facts import Owner
 from lockkit.names import new_token
@@ -59,16 +57,13 @@ def fifo(stage: Stage) -> None:
 
 
 def _turn(stage: Stage, turn: int, order: list[int]) -> Work[None]:
-    standing = threading.Event()
     lock = stage.newcomer(stage.client())
 
     def play() -> None:
-        with lock.acquire(30.0, on_wait=lambda _: standing.set()):
+        with lock.acquire(30.0):
             order.append(turn)
 
-    work = stage.work(play)
-    assert standing.wait(10.0)
-    return work
+    return stage.queued(lock, play)
 
 
 @scenario("L5-arrival-by-hand")
