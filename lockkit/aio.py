@@ -18,7 +18,17 @@ from lockkit.async_lease import AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss
 from lockkit.async_locks import Acquiring, AsyncLock, AsyncRWLock, build
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
-from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Owner, Record, Scope, Skipped
+from lockkit.facts import (
+    Capabilities,
+    Evicted,
+    Finding,
+    LockInfo,
+    Owner,
+    Record,
+    ReleaseRequest,
+    Scope,
+    Skipped,
+)
 from lockkit.habits import Answering
 from lockkit.options import Options, Settings, fitting
 from lockkit.printable import printable
@@ -187,6 +197,10 @@ class AsyncClient(Answering):
     async def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
         """See :meth:`lockkit.Client.evict`."""
         return await self._engines.call(partial(self._client.evict, name, claim_id, reason=reason, now=now))
+
+    async def ask_release(self, name: str, claim_id: str, reason: str) -> ReleaseRequest:
+        """See :meth:`lockkit.Client.ask_release`."""
+        return await self._engines.call(partial(self._client.ask_release, name, claim_id, reason))
 
     async def resize(self, name: str, capacity: int) -> int:
         """See :meth:`lockkit.Client.resize`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
 
-__all__ = ["AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss"]
+__all__ = ["Asking", "AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss"]
 
 
 class Loss:
@@ -65,6 +65,21 @@ class Loss:
 
     def __await__(self) -> Generator[Any, None, None]:
         return self.wait().__await__()
+
+
+class Asking(Loss):
+    """The first request to release a hold: ``await lease.release_requested`` returns when there is one, and ``is_set()`` says whether there is."""
+
+    __slots__ = ()
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._calls = {}
+        hold.asked.alarms = (*hold.asked.alarms, self._ring)
+
+    def is_set(self) -> bool:
+        """Whether somebody has asked for the release. Once true, it stays true."""
+        return self._hold.asked.event.is_set()
 
 
 class CancelOnLoss:
@@ -116,7 +131,7 @@ class AsyncLease(AnyLease):
     and raises :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
     """
 
-    __slots__ = ("_engines", "_loss", "_task")
+    __slots__ = ("_asking", "_engines", "_loss", "_task")
 
     def __init__(
         self, engines: Engines, opening: Opening, driver: Driver, hold: Hold, taken_at: Caller
@@ -124,6 +139,7 @@ class AsyncLease(AnyLease):
         super().__init__(opening, driver, hold, taken_at)
         self._engines = engines
         self._loss: Loss | None = None
+        self._asking: Asking | None = None
         self._task: asyncio.Task[ReleaseReport] | None = None
 
     @property
@@ -133,6 +149,17 @@ class AsyncLease(AnyLease):
         if loss is None:
             loss = self._loss = Loss(self._hold)
         return loss
+
+    @property
+    def release_requested(self) -> Asking:
+        """The first request to release the lock: ``await lease.release_requested``, or ``lease.release_requested.is_set()``.
+
+        ``lease.release_requests`` says who asked, and why.
+        """
+        asking = self._asking
+        if asking is None:
+            asking = self._asking = Asking(self._hold)
+        return asking
 
     def cancel_on_loss(self) -> CancelOnLoss:
         """Cancel the body of an ``async with`` when the lease is lost, as ``asyncio.timeout`` does when the time is up.

@@ -90,6 +90,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         timeout: float | Default | None = DEFAULT,
         *,
         note: Mapping[str, object] | None = None,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         **others: Never,
     ) -> Acquiring:
@@ -98,6 +99,8 @@ class AsyncLock(AnyLock[AsyncLease]):
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
             note: A JSON object that ``inspect`` shows with the claim.
+            reason: Why the lock is taken, in one line of at most 200 characters: shown wherever the holder is shown, also to those
+                who time out.
             on_wait: A plain function, called in the event loop when the claim is queued, when its position or the holder changes, and
                 else every two seconds.
             others: No other keyword is allowed. One that another library has is answered with what to write here.
@@ -115,7 +118,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         if others:
             raise unexpected("AsyncLock.acquire()", others)
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        self._check(note, on_wait)
+        note = self._checked(note, reason, on_wait)
         return Acquiring(self._acquire(wait, note, on_wait, caller()))
 
     async def _acquire(
@@ -128,14 +131,14 @@ class AsyncLock(AnyLock[AsyncLease]):
         raise denials.busy((self.name,), self.name, busy[0].holder, self._opening.clock.wall())
 
     def try_acquire(
-        self, *, note: Mapping[str, object] | None = None
+        self, *, note: Mapping[str, object] | None = None, reason: str | None = None
     ) -> Coroutine[Any, Any, AsyncLease | None]:
         """Hold the lock if it is free now; None only on a definite "busy".
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        self._check(note, None)
+        note = self._checked(note, reason, None)
         return self._take(0.0, note, None, caller(), [])
 
     async def _take(

@@ -28,6 +28,7 @@ KINDS: Mapping[str, str] = {
     "dropped": "A lease was garbage-collected without having been released: its claim is renewed no more.",
     "collected": "The validity of a dropped lease has ended, and its claim is removed.",
     "evicted": "An operator forced a claim out.",
+    "release_requested": "Somebody asked the holder to release; reported by the client of the holder.",
     "resized": "An operator changed a capacity.",
 }
 """Every event kind, with its meaning."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NoReturn
 
 from lockkit.namedtuples import NamedTuple
+from lockkit.noted import Progress, ReleaseRequest, progress_in, reason_in, requests_in
 from lockkit.printable import printable
 
 __all__ = [
@@ -33,11 +34,13 @@ __all__ = [
     "LockInfo",
     "Owner",
     "ProcessState",
+    "Progress",
     "Reason",
     "Record",
     "ReleaseOutcome",
     "ReleaseReport",
     "ReleaseReports",
+    "ReleaseRequest",
     "Scope",
     "Severity",
     "Skipped",
@@ -153,6 +156,21 @@ class ClaimInfo(NamedTuple):
     in the same pid namespace."""
     kept_by: tuple[Keeper, ...] = ()
     """Processes that keep the claim although its owner has ended, as far as they can be seen."""
+
+    @property
+    def reason(self) -> str:
+        """The reason that its owner gave with ``acquire(reason=...)``; empty if none."""
+        return reason_in(self.note)
+
+    @property
+    def progress(self) -> Progress | None:
+        """The last news of its holder, told with ``lease.beat``; None if nothing."""
+        return progress_in(self.note)
+
+    @property
+    def release_requests(self) -> tuple[ReleaseRequest, ...]:
+        """The requests to its holder to release, the oldest first."""
+        return tuple(requests_in(self.note).values())
 
 
 class LockInfo(NamedTuple):

@@ -15,8 +15,9 @@ from functools import lru_cache
 from math import inf
 from typing import Any, Protocol
 
+from lockkit.asked import Asked
 from lockkit.caller import Caller
-from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport
+from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport, ReleaseRequest
 from lockkit.names import claim_id
 from lockkit.store.spi import Claim
 
@@ -45,6 +46,10 @@ class Handle(Protocol):
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
         """Functions to call when the hold is lost, each once."""
+
+    @property
+    def asked_callbacks(self) -> Sequence[Callable[[ReleaseRequest], None]]:
+        """Functions to call when somebody asks for the release of the hold, for each request once."""
 
 
 class Hold:
@@ -77,6 +82,7 @@ class Hold:
     """
 
     __slots__ = (
+        "_asked",
         "_capabilities",
         "_event",
         "_latest",
@@ -149,6 +155,7 @@ class Hold:
         self.where: str = "process"
         self.report: ReleaseReport | None = None
         self.requests: object = None
+        self._asked: Asked | None = None
         self._capabilities = capabilities
         terms = claim.terms
         self._span = span(terms.ttl, capabilities.drift, capabilities.margin)
@@ -206,6 +213,21 @@ class Hold:
         """The on_lost callbacks of all handles that still exist."""
         handles = [handle() for handle in self.handles]
         return [call for handle in handles if handle is not None for call in handle.callbacks]
+
+    @property
+    def asked(self) -> Asked:
+        """The requests to release the hold, as far as they are known."""
+        asked = self._asked
+        if asked is None:
+            with self._mutex:
+                asked = self._asked = self._asked or Asked()
+        return asked
+
+    @property
+    def asked_callbacks(self) -> list[Callable[[ReleaseRequest], None]]:
+        """The on_release_requested callbacks of all handles that still exist."""
+        handles = [handle() for handle in self.handles]
+        return [call for handle in handles if handle is not None for call in handle.asked_callbacks]
 
     def handed(self, handle: Handle) -> None:
         """Add the first handle; :meth:`enter` adds those of further levels."""

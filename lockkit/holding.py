@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from lockkit import remarks
+from lockkit.asked import each_once
 from lockkit.caller import Caller, place
 from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
-from lockkit.facts import Reason, ReleaseReport
+from lockkit.facts import Reason, ReleaseReport, ReleaseRequest
 from lockkit.habits import Answering
 from lockkit.hold import RELEASING, Hold
 from lockkit.invalid import invalid
 from lockkit.leaving import Statement
+from lockkit.options import check_plain
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -34,6 +38,7 @@ class AnyLease(Answering):
 
     __slots__ = (
         "__weakref__",
+        "_asked_callbacks",
         "_callbacks",
         "_driver",
         "_entering",
@@ -55,6 +60,7 @@ class AnyLease(Answering):
         self.statement: Statement | None = None
         self.left = False
         self._callbacks: tuple[Callable[[], None], ...] = ()
+        self._asked_callbacks: tuple[Callable[[ReleaseRequest], None], ...] = ()
 
     @property
     def name(self) -> str:
@@ -157,9 +163,64 @@ class AnyLease(Answering):
         """The callbacks given to :meth:`on_lost`; the driver calls each once."""
         return self._callbacks
 
+    @property
+    def release_requests(self) -> tuple[ReleaseRequest, ...]:
+        """The requests to release the lock, of :meth:`lockkit.Client.ask_release`, as the last renewal has brought them; the oldest first."""
+        return tuple(self._hold.asked.known.values())
+
+    def on_release_requested(self, callback: Callable[[ReleaseRequest], None]) -> None:
+        """Call back, from a background thread, for each request to release the lock; soon for those that are known already.
+
+        A request changes nothing by itself: the lease stays valid until it is released. The next renewal brings the request, after at most
+        a third of the ttl. A lease that is not renewed in the background (``auto_renew=False``) hears of none. The lease alone keeps a
+        reference to the callback, as for :meth:`on_lost`.
+
+        Args:
+            callback: A plain function, called with the :class:`~lockkit.facts.ReleaseRequest`.
+
+        Raises:
+            ConfigError: The callback is not callable, or is a coroutine function.
+        """
+        if not callable(callback):
+            raise ConfigError(f"on_release_requested takes a function, not {callback!r}", name=self.name)
+        check_plain(callback, "on_release_requested", self.name)
+        call = each_once(callback)
+        self._asked_callbacks = (*self._asked_callbacks, call)
+        for request in self.release_requests:
+            self._driver.dispatcher.run(partial(call, request), self._hold.name)
+
+    @property
+    def asked_callbacks(self) -> Sequence[Callable[[ReleaseRequest], None]]:
+        """The callbacks given to :meth:`on_release_requested`; the driver calls each once for each request."""
+        return self._asked_callbacks
+
+    def beat(self, progress: float | None = None, message: str | None = None) -> None:
+        """Tell how far the work under the lease is, for ``lockkit status``, ``explain`` and ``client.inspect``. No I/O, so it costs nothing.
+
+        The heartbeat writes what was told last, after the next renewal: so it is seen within about a third of the ttl, and costs at most one
+        more call of the store for each renewal, however often this is called. It is told on a best-effort basis: a lease that is not
+        renewed in the background tells nothing, nor does one whose ``note`` leaves no room.
+
+        Args:
+            progress: The share of the work that is done, from 0 to 1.
+            message: One line of at most 200 characters. What is not given is not shown any more.
+
+        Raises:
+            ConfigError: Neither was given, or one of them is not allowed.
+            LeaseLost, NotHeld: The lease is over.
+        """
+        told = remarks.progress(progress, message, self._opening.clock.wall(), self.name)
+        self._require_own()
+        self._driver.beats.tell(self._hold.claim.token, told)
+
     def alarm(self, call: Callable[[], object]) -> None:
         """Call at once, in the thread that notices, when the hold is lost. The function neither blocks nor raises."""
         self._hold.alarms = (*self._hold.alarms, call)
+
+    def alarm_asked(self, call: Callable[[], object]) -> None:
+        """Call at once, in the thread that notices, when somebody asks for the release. The function neither blocks nor raises."""
+        asked = self._hold.asked
+        asked.alarms = (*asked.alarms, call)
 
     def detach(self) -> Self:
         """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""

@@ -39,6 +39,11 @@ class Lease(AnyLease):
         """Set, once and for good, when the hold may have lapsed (S6)."""
         return self._hold.lost
 
+    @property
+    def release_requested(self) -> threading.Event:
+        """Set once somebody has asked for the release of the lock; :attr:`release_requests` says who, and why."""
+        return self._hold.asked.event
+
     def confirm(self) -> None:
         """Ask the store whether it still records the claim; one round trip, which also renews it.
 

@@ -9,7 +9,7 @@ from typing import overload
 
 from lockkit.copies import LeaseCopy
 from lockkit.errors import ReleaseFailed
-from lockkit.facts import Reason, ReleaseReport, ReleaseReports
+from lockkit.facts import Reason, ReleaseReport, ReleaseReports, ReleaseRequest
 from lockkit.habits import Answering
 from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
@@ -47,7 +47,7 @@ class Leases(Answering, Sequence[Lease]):
     If they are collected unreleased, what happens to each is what happens to a single :class:`~lockkit.Lease`.
     """
 
-    __slots__ = ("__weakref__", "_entering", "_leases", "_look", "_lost", "_report", "_whole")
+    __slots__ = ("__weakref__", "_asked", "_entering", "_leases", "_look", "_lost", "_report", "_whole")
 
     def __init__(self, leases: Sequence[Lease], look: Callable[[object], None]) -> None:
         self._leases = tuple(leases)
@@ -56,6 +56,7 @@ class Leases(Answering, Sequence[Lease]):
         self._entering: Statement | None = None
         self._report: ReleaseReports | None = None
         self._lost: threading.Event | None = None
+        self._asked: threading.Event | None = None
         for lease in self._leases:
             lease.statement = self._whole
 
@@ -181,6 +182,33 @@ class Leases(Answering, Sequence[Lease]):
 
         for lease in self._leases:
             lease.on_lost(call)
+
+    @property
+    def release_requested(self) -> threading.Event:
+        """Set once somebody has asked for the release of one of the locks."""
+        event = self._asked
+        if event is None:
+            event = self._asked = self._asked or threading.Event()
+            for lease in self._leases:
+                lease.alarm_asked(event.set)
+        if self.release_requests:
+            event.set()
+        return event
+
+    @property
+    def release_requests(self) -> tuple[ReleaseRequest, ...]:
+        """The requests to release one of the locks, of each lock the oldest first."""
+        return tuple(request for lease in self._leases for request in lease.release_requests)
+
+    def on_release_requested(self, callback: Callable[[ReleaseRequest], None]) -> None:
+        """Call back for each request to release one of the locks, as :meth:`lockkit.Lease.on_release_requested` does."""
+        for lease in self._leases:
+            lease.on_release_requested(callback)
+
+    def beat(self, progress: float | None = None, message: str | None = None) -> None:
+        """Tell with each of them how far the work is, as :meth:`lockkit.Lease.beat` does."""
+        for lease in self._leases:
+            lease.beat(progress, message)
 
     def detach(self) -> Leases:
         """Separate them from the thread or task that took them, as :meth:`lockkit.Lease.detach` does."""

@@ -14,7 +14,7 @@ from lockkit.facts import Kind
 from lockkit.hold import Hold
 from lockkit.holding import AnyLease
 from lockkit.names import check_token
-from lockkit.options import Options, check, check_note, check_plain, terms_of
+from lockkit.options import Options, check, check_plain, noted, terms_of
 from lockkit.protocol.acquiring import Attempt
 from lockkit.shortform import AnyShortForm
 from lockkit.store.spi import Terms
@@ -64,6 +64,7 @@ def arguments(
         "reentrant": bool(options.get("reentrant", False)),
         "auto_renew": bool(options.get("auto_renew", True)),
         "note": options.get("note"),
+        "reason": options.get("reason"),
         "on_lost": options.get("on_lost"),
     }
 
@@ -90,6 +91,7 @@ class AnyLock(AnyShortForm[E]):
         reentrant: bool = False,
         auto_renew: bool = True,
         note: Mapping[str, object] | None = None,
+        reason: str | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(opening)
@@ -97,7 +99,9 @@ class AnyLock(AnyShortForm[E]):
         self._timeout = timeout
         self._reentrant = reentrant
         self._auto_renew = auto_renew
-        self._note = note
+        self._given = note
+        self._reason = reason
+        self._note = note if reason is None else noted(note, reason, terms.name)
         self._on_lost = on_lost
         self.tokens: Callable[[], str] | None = None
 
@@ -107,17 +111,22 @@ class AnyLock(AnyShortForm[E]):
 
     # -- before the first request, and after the grant
 
-    def _check(self, note: Mapping[str, object] | None, on_wait: object) -> None:
-        """Refuse arguments of an acquire that are not allowed.
+    def _checked(
+        self, note: Mapping[str, object] | None, reason: str | None, on_wait: object
+    ) -> Mapping[str, object] | None:
+        """The note of an acquire, with the reason in it; None for that of the lock.
 
         Raises:
-            ConfigError: The error says what is allowed.
+            ConfigError: An argument is not allowed; the error says what is allowed.
         """
-        if note is not None:
-            check_note(note)
+        if note is not None or reason is not None:
+            note = noted(
+                self._given if note is None else note, self._reason if reason is None else reason, self.name
+            )
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         check_plain(on_wait, "on_wait", self.name)
+        return note
 
     def attempt(
         self,

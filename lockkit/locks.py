@@ -69,6 +69,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         timeout: float | Default | None = DEFAULT,
         *,
         note: Mapping[str, object] | None = None,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
         **others: Never,
@@ -78,6 +79,8 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
             note: A JSON object that ``inspect`` shows with the claim.
+            reason: Why the lock is taken, in one line of at most 200 characters: shown wherever the holder is shown, also to those
+                who time out.
             on_wait: Called in this thread when the claim is queued, when its position or the holder changes, and else every two
                 seconds.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
@@ -97,18 +100,24 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             raise unexpected("Lock.acquire()", others)
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
+        if note is not None or reason is not None or on_wait is not None:
+            note = self._checked(note, reason, on_wait)
         lease = self._take(wait, note, on_wait, busy, cancel)
         # No call may come between: a signal must not strike where only this frame has the lease.
         if lease is not None:
             return lease
         raise denials.busy((self.name,), self.name, busy[0].holder, self._opening.clock.wall())
 
-    def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
+    def try_acquire(
+        self, *, note: Mapping[str, object] | None = None, reason: str | None = None
+    ) -> Lease | None:
         """Hold the lock if it is free now; None only on a definite "busy".
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
+        if note is not None or reason is not None:
+            note = self._checked(note, reason, None)
         return self._take(0.0, note, None, [])
 
     def _once(self) -> Lease:
@@ -123,8 +132,6 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         cancel: Cancel | None = None,
     ) -> Lease | None:
         """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
-        if note is not None or on_wait is not None:
-            self._check(note, on_wait)
         if cancel is not None:
             check_cancel(cancel, self.name)
         opening = self._opening

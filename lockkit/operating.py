@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import CapabilityError, ConfigError
-from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record
+from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record, ReleaseRequest
 from lockkit.forks import IMPORTS
 from lockkit.names import check_name
 from lockkit.options import whole
@@ -114,10 +114,7 @@ class Operations:
                 latest, within a third of its ttl: until then :meth:`~lockkit.Lease.ensure_held` passes.
         """
         check_name(name)
-        if not str(claim_id).isalnum():
-            raise ConfigError(
-                f"a claim id is 12 hex digits, as inspect shows them, not {claim_id!r}", name=name
-            )
+        _check_claim(name, claim_id)
         if not reason:
             raise ConfigError(
                 "evict needs a reason",
@@ -127,7 +124,7 @@ class Operations:
         by = {"evicted": {"reason": reason[:500], "by": str(self.owner)}}
         # If the note is full, or the store has no notes, the log has the reason.
         with contextlib.suppress(ConfigError, CapabilityError):
-            self.annotate(name, claim_id, by)
+            self._annotate(name, claim_id, by)
         result = self._ask(lambda driver, budget: driver.backend.evict(name, claim_id, budget, now=now), name)
         if result.claim is not None:
             with IMPORTS:
@@ -141,6 +138,46 @@ class Operations:
                 )
             )
         return result
+
+    def ask_release(self, name: str, claim_id: str, reason: str) -> ReleaseRequest:
+        """Ask the holder of one named claim to release it, without forcing anything.
+
+        The request stands in the claim's note, where ``inspect`` shows it. The holder's next renewal brings it, within about a third of
+        its ttl: then its ``lease.release_requested`` is set. What the holder does is up to its program. Requests of several users, or with
+        several reasons, stand side by side; the same user who asks again with the same reason renews the request, and the holder hears
+        of it again.
+
+        Args:
+            name: The lock.
+            claim_id: The claim, as ``inspect`` shows it.
+            reason: Why, in one line of at most 200 characters; the holder sees it.
+
+        Returns:
+            The request, as the holder sees it.
+
+        Raises:
+            ConfigError: An argument is not allowed, or the claim's note has no room for another request.
+            NotHeld: There is no such claim, or it does not hold the lock (any more); the error names the claims that do.
+            CapabilityError: The store has no notes.
+            BackendError: The store gave no answer; the request may have been made.
+        """
+        check_name(name)
+        _check_claim(name, claim_id)
+        with IMPORTS:
+            from lockkit import remarks
+        request, patch = remarks.asking(reason, self.owner, self._opening.clock.wall(), name)
+        asked = remarks.askable(self.inspect(name), claim_id).release_requests
+        try:
+            made = self._annotate(name, claim_id, patch)
+        except ConfigError:
+            raise ConfigError(
+                f"the note of claim {claim_id} of {name!r} has no room for another request; {len(asked)} were made before",
+                name=name,
+                hint=f"see what others have asked for: client.inspect({name!r})",
+            ) from None
+        if not made:
+            raise remarks.gone(self.inspect(name), claim_id)
+        return request
 
     def resize(self, name: str, capacity: int) -> int:
         """Change the capacity of every claim of a semaphore, in one step. Returns the number of claims.
@@ -165,7 +202,10 @@ class Operations:
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object]) -> bool:
         """Merge a JSON patch (RFC 7396) into a claim's note; False if there is no such claim."""
         check_name(name)
-        return self._ask(lambda driver, budget: driver.backend.annotate(name, claim_id, patch, budget), name)
+        with IMPORTS:
+            from lockkit.remarks import unreserved
+        unreserved(patch)
+        return self._annotate(name, claim_id, patch)
 
     def record(self, name: str) -> Record | None:
         """The small record of a name, which stays when its claims are gone."""
@@ -209,6 +249,14 @@ class Operations:
                 findings.extend(found for found in outcome.value if isinstance(found, Finding))
         return findings
 
+    def _annotate(self, name: str, claim_id: str, patch: Mapping[str, object]) -> bool:
+        return self._ask(lambda driver, budget: driver.backend.annotate(name, claim_id, patch, budget), name)
+
     def _ask(self, call: Callable[[Driver, float], T], name: str | None = None) -> T:
         driver = self.driver()
         return driver.requests.ask(lambda budget: call(driver, budget), name)
+
+
+def _check_claim(name: str, claim_id: object) -> None:
+    if not str(claim_id).isalnum():
+        raise ConfigError(f"a claim id is 12 hex digits, as inspect shows them, not {claim_id!r}", name=name)

@@ -22,10 +22,10 @@ __all__ = [
     "Options",
     "Settings",
     "check",
-    "check_note",
     "check_plain",
     "fitting",
     "longer_ttl",
+    "noted",
     "terms_of",
     "whole",
 ]
@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
         process_bound: Whether the claim lasts as long as this process lives, instead of ending after its ttl; where the store can.
         pulseless: Whether the claim lasts for its ttl even if this process ends.
         note: A JSON object that ``inspect`` shows with the claim.
+        reason: Why the lock is taken, in at most 200 characters: shown wherever the holder is shown.
         on_lost: Called once, from a background thread, when a hold is lost, as long as its lease exists: see :meth:`lockkit.Lease.on_lost`.
     """
 
@@ -69,6 +70,7 @@ class Options(TypedDict, total=False):
     process_bound: bool
     pulseless: bool
     note: Mapping[str, object]
+    reason: str
     on_lost: Callable[[], None]
 
 
@@ -142,8 +144,8 @@ def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -
     if not callable(options.get("on_lost", print)):
         raise ConfigError(f"on_lost must be callable, not {options.get('on_lost')!r}", name=name)
     check_plain(options.get("on_lost"), "on_lost", name)
-    if options.get("note") is not None:
-        check_note(options["note"])
+    if options.get("note") is not None or options.get("reason") is not None:
+        noted(options.get("note"), options.get("reason"), name)
     if options.get("reentrant") and kind != "mutex":
         raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
 
@@ -162,15 +164,24 @@ def check_plain(function: object, what: str, name: str | None) -> None:
         )
 
 
-def check_note(note: object) -> None:
-    """Refuse a note that no store accepts.
+def noted(note: Mapping[str, object] | None, reason: object, name: str) -> Mapping[str, object] | None:
+    """The note of a claim, with the reason in it, if there is one.
 
     Raises:
-        ConfigError: The note is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
+        ConfigError: The note is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes, or has lockkit's own key; or
+            the reason is not one line of at most 200 characters.
     """
-    from lockkit.store.notes import note_text  # late: json takes time to import, and few locks have a note
+    # late: json takes time to import, and few locks have a note
+    from lockkit.remarks import unreserved, with_reason
+    from lockkit.store.notes import note_text
 
-    note_text(note, NOTE_LIMIT)  # type: ignore[arg-type]
+    unreserved(note)
+    if note is not None:
+        note_text(note, NOTE_LIMIT)
+    if reason is not None:
+        note = with_reason(note, reason, name)
+        note_text(note, NOTE_LIMIT)
+    return note
 
 
 def terms_of(

@@ -197,5 +197,5 @@ def _nonsense(server: Server, answer: object) -> Unknown:
 def _head(name: str, head: Sequence[bytes] | None) -> ClaimInfo | None:
     if not head:
         return None
-    token, fence, deadline, state, owner = head
-    return claim_info(name, token, fence, deadline, state, owner, None, 0)
+    token, fence, deadline, state, owner, note = head
+    return claim_info(name, token, fence, deadline, state, owner, note, 0)

@@ -44,6 +44,7 @@ _LEVELS = {
     "renewal_failed": logging.WARNING,
     "max_hold": logging.WARNING,
     "evicted": logging.WARNING,
+    "release_requested": logging.WARNING,
     "resized": logging.WARNING,
     "dropped": logging.WARNING,
     "collected": logging.ERROR,

@@ -135,6 +135,9 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"evicted the claim for {event.name!r}{' at once' if event.data.get('now') else ''}{_claim(event)}"
         f"{_told(event, 'by', ', by ')}: {event.reason}"
     ),
+    "release_requested": lambda event: (
+        f"asked to release {event.name!r}{_claim(event)}{_told(event, 'by', ', by ')}: {event.reason}"
+    ),
     "resized": lambda event: (
         f"resized {event.name!r} to capacity {event.data.get('capacity')}, with {event.data.get('claims')} claims in its queue"
     ),

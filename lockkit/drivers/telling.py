@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from lockkit.caller import shown
 from lockkit.clock import Clock
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.errors import AcquireCancelled, AcquireTimeout
 from lockkit.events import Counters
-from lockkit.facts import LOSSES, Alert, Event, Reason
+from lockkit.facts import LOSSES, Alert, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt
 from lockkit.protocol.composing import Together
@@ -104,6 +105,18 @@ class Telling:
             return
         text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(why, why)}"
         self._dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))
+
+    def asked(self, hold: Hold, requests: Sequence[ReleaseRequest]) -> None:
+        """Have the on_release_requested callbacks called, and report the requests."""
+        for request in requests:
+            for callback in hold.asked_callbacks:
+                self._dispatcher.run(partial(callback, request), hold.name)
+            data = {"by": request.by}
+            event = Event(
+                "release_requested", hold.name, hold.claim_id, hold.fence, request.reason, data=data
+            )
+            self._dispatcher.tell(event)
+        self._look_soon()  # in case no thread could be started
 
     def _ended(self, kind: str, attempt: Attempt) -> None:
         if self._dispatcher.wants(kind):

@@ -34,6 +34,7 @@ from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring, taking_back
 from lockkit.protocol.beating import MOMENT, Beats
 from lockkit.protocol.composing import Means, Steps, Together
 from lockkit.protocol.effects import (
+    Asked,
     AwaitHook,
     Effect,
     GoOn,
@@ -420,6 +421,8 @@ class Driver:
                 self.dispatcher.tell(what)
             case Lost(hold, why):
                 self._tell.lost(hold, why)
+            case Asked(hold, requests):
+                self._tell.asked(hold, requests)
             case Orphan():
                 self.orphans.add(effect)
             case RecordFailure(record):

@@ -10,10 +10,13 @@ import math
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
+from lockkit.errors import CapabilityError, ConfigError
+from lockkit.facts import Progress
 from lockkit.hold import Hold
-from lockkit.protocol.effects import Effect, GoOn, Notify, Now
+from lockkit.protocol.effects import Annotate, Effect, GoOn, Notify, Now
 from lockkit.protocol.renewing import batch, drop_of, due, losing, renewing, waiter_interval
-from lockkit.store.spi import Beat, Claim
+from lockkit.remarks import telling
+from lockkit.store.spi import Beat, Claim, Refused, Unknown
 
 __all__ = ["MOMENT", "Alarm", "Beats", "Holding", "Waiter"]
 
@@ -120,6 +123,7 @@ class Beats:
 
     Attributes:
         members: Held and waiting claims, by token.
+        untold: What holders have told with ``beat`` since their last renewal, by token.
         releasing: Holds whose release has begun and has no report yet. They may have left ``members`` already.
         closing: Whether the client closes. The close then also releases collected holds, so they are not left to lapse.
         to_beat: The timer that calls :meth:`beating`.
@@ -138,6 +142,7 @@ class Beats:
         "releasing",
         "to_beat",
         "to_look",
+        "untold",
     )
 
     def __init__(
@@ -157,6 +162,7 @@ class Beats:
         self.closing = False
         self.members: dict[str, Holding | Waiter] = {}
         self.releasing: dict[Hold, None] = {}
+        self.untold: dict[str, Progress] = {}
         self.to_beat: Alarm = _NoAlarm()
         self.to_look: Alarm = _NoAlarm()
 
@@ -180,6 +186,12 @@ class Beats:
     def withdraw(self, token: str) -> None:
         """Stop renewing a claim: later batches leave it out, and an answer that is still under way changes nothing."""
         self.members.pop(token, None)
+        self.untold.pop(token, None)
+
+    def tell(self, token: str, progress: Progress) -> None:
+        """Have the next renewal of a hold followed by what its holder tells, in place of what it told before and is not written yet."""
+        if token in self.members:
+            self.untold[token] = progress
 
     def forget(self, waiter: Waiter) -> None:
         """Forget a wait that is over; if the claim is held by now, its hold stays."""
@@ -220,11 +232,42 @@ class Beats:
         """Renew the claims that are due, together with those that are nearly due."""
         now = self._now()
         soon = [member for member in list(self.members.values()) if member.next <= now + member.slack]
+        renewed: list[tuple[Holding | Waiter, float]] = []
         while members := self._wanted(soon):
             together, soon, budget = batch(members, self._now(), self._request_timeout)
             before = [0.0 if member.hold is None else member.hold.basis for member in together]
             answered = yield from renewing(together, self._now, budget, self._renewed)
             self._reschedule(together, before, answered=answered)
+            if self.untold and answered:
+                renewed += zip(together, before, strict=True)
+        if renewed:
+            yield from self._telling(renewed)
+
+    def _telling(self, renewed: list[tuple[Holding | Waiter, float]]) -> Generator[Effect, Any, None]:
+        """Write what holders told into the notes of their claims, for those that were just renewed.
+
+        Renewals come first. All of this takes at most a quarter of the time that any hold has left, and what does not get its turn waits
+        for the next renewal, as does the rest after the first request that fails.
+        """
+        now = self._now()
+        ends = min([hold.expires for hold in self.holds() if hold.expires > now], default=math.inf)
+        until = now + min(self._request_timeout, (ends - now) / 4.0)
+        for member, moved_from in renewed:
+            hold, token = member.hold, member.beat[0].token
+            told = self.untold.get(token)
+            if told is None or hold is None or hold.basis == moved_from or hold.ended or hold.lost_why:
+                continue
+            budget = until - self._now()
+            if budget <= 0.0:
+                return
+            try:
+                yield Annotate(hold.name, hold.claim_id, telling(told), budget)
+            except (Refused, Unknown):
+                return
+            except (ConfigError, CapabilityError):
+                pass  # the note is full, or the store has none
+            if self.untold.get(token) is told:
+                self.untold.pop(token, None)
 
     def _wanted(self, members: list[Holding | Waiter]) -> list[Holding | Waiter]:
         """The members that are still to be renewed; some may have been withdrawn or lost while an earlier batch was under way."""

@@ -11,10 +11,12 @@ from lockkit.caller import shown
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, LockkitError
 from lockkit.facts import ClaimInfo
 from lockkit.hold import Hold, held_here
+from lockkit.printable import printable
 from lockkit.store.spi import Granted, Lapsed, Terms
 from lockkit.suggesting import HERE, SameStore, command_line
 
 __all__ = [
+    "because",
     "busy",
     "by_this_thread",
     "held_at",
@@ -44,7 +46,12 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
     place = held_at(claim)
     who = f"{claim.owner}, this very process, which acquired it at {place}" if place else str(claim.owner)
     state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
-    return f"{verb} {who}{state}, {durations.show(max(wall - claim.since, 0.0))}"
+    return f"{verb} {who}{state}, {durations.show(max(wall - claim.since, 0.0))}{because(claim)}"
+
+
+def because(claim: ClaimInfo) -> str:
+    """The reason that the owner of a claim gave, to go behind its description: ``, for: nightly reindex``; empty if there is none."""
+    return f", for: {printable(claim.reason)}" if claim.reason else ""
 
 
 def held_at(claim: ClaimInfo | None) -> str | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from lockkit.facts import Alert, ClaimInfo, Event, Reason
+from lockkit.facts import Alert, ClaimInfo, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Beat, Claim
@@ -25,6 +25,8 @@ __all__ = [
     "WAITS",
     "Abandon",
     "Acquire",
+    "Annotate",
+    "Asked",
     "AwaitHook",
     "Effect",
     "EmergencyRelease",
@@ -98,10 +100,19 @@ class Inspect(NamedTuple):
     budget: float
 
 
+class Annotate(NamedTuple):
+    """Merge a patch into the note of a claim. Result: whether there is such a claim."""
+
+    name: str
+    claim_id: str
+    patch: Mapping[str, object]
+    budget: float
+
+
 Removing: TypeAlias = Release | Abandon | EmergencyRelease
-Request: TypeAlias = Acquire | Renew | Removing | Inspect
+Request: TypeAlias = Acquire | Renew | Removing | Inspect | Annotate
 """An effect that asks the store."""
-REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, Inspect)
+REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, Inspect, Annotate)
 
 
 class WaitForWake(NamedTuple):
@@ -166,6 +177,13 @@ class Lost(NamedTuple):
     why: Reason
 
 
+class Asked(NamedTuple):
+    """Report requests to release a hold, each once, to its callbacks and the plugins. Never blocks or fails."""
+
+    hold: Hold
+    requests: Sequence[ReleaseRequest]
+
+
 class GoOn(NamedTuple):
     """Resume an interrupted release on a thread of its own, unless a thread is working on it. Never blocks or fails."""
 
@@ -207,5 +225,5 @@ WAITS = (WaitForWake, Pause, WaitForAny, AwaitHook)
 MAY_BLOCK = (*REQUESTS, *WAITS, RecordFailure)
 """The effects that an event loop must not perform as a thread does."""
 Effect: TypeAlias = (
-    Request | Wait | Keep | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | GoOn
+    Request | Wait | Keep | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | Asked | GoOn
 )

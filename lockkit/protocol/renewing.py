@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from lockkit.caller import shown
 from lockkit.facts import Event, Reason
 from lockkit.hold import Hold
-from lockkit.protocol.effects import Effect, Lost, Notify, Now, Orphan, Renew
+from lockkit.protocol.effects import Asked, Effect, Lost, Notify, Now, Orphan, Renew
 from lockkit.store.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
 
 __all__ = ["Member", "batch", "drop_of", "due", "losing", "patience", "renewing", "waiter_interval"]
@@ -166,6 +166,8 @@ def renewing(
             hold.requests = requests
             if hold.renewed(basis, at):
                 count += 1
+                if requests is not None and (new := hold.asked.heard(requests)):
+                    yield Asked(hold, new)
             else:
                 yield from losing(hold, hold.overdue(at) or "lost")
         else:

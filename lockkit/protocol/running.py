@@ -15,6 +15,7 @@ from lockkit.protocol.effects import (
     WAITS,
     Abandon,
     Acquire,
+    Annotate,
     Effect,
     EmergencyRelease,
     Release,
@@ -44,6 +45,8 @@ def ask(store: Backend, request: Request) -> object:
         return store.abandon(request.claim, request.budget, graceful=request.graceful)
     if isinstance(request, EmergencyRelease):
         return store.emergency_release(request.claim, request.budget, graceful=request.graceful)
+    if isinstance(request, Annotate):
+        return store.annotate(request.name, request.claim_id, request.patch, request.budget)
     return store.inspect(request.name, request.budget)
 
 

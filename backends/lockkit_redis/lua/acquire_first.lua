@@ -40,7 +40,7 @@ local function behind()
   local front = call('ZRANGE', q, 0, 0, 'WITHSCORES')
   local first = front[1]
   if not first then return end
-  local known = call('HMGET', c, '@', '@crowd', token, first, first .. ':owner')
+  local known = call('HMGET', c, '@', '@crowd', token, first, first .. ':owner', first .. ':note')
   if not known[1] or tonumber(known[1]) > now or known[2] or known[3] or not known[4] then return end
   local state, weighs, of = match(known[4],
     '^{"v":1,"state":"(%u+)","since":%d+,"renewed":%d+,"kind":"%l+","weight":(%d+),"capacity":(%d+),"ttl"')
@@ -49,7 +49,7 @@ local function behind()
   local nearest = call('ZRANGE', d, 0, 0, 'WITHSCORES')[2]
   if not nearest or tonumber(nearest) <= now then return end
   local ends = call('ZSCORE', d, first)
-  local shown = { first, front[2], ends, known[4], known[5] }
+  local shown = { first, front[2], ends, known[4], known[5], known[6] }
   if not wait then
     return { 'B', now, capacity, shown }
   end

@@ -180,6 +180,6 @@ local function head()
   local first = call('ZRANGE', q, 0, 0, 'WITHSCORES')
   local token = first[1]
   if not token then return false end
-  local stored = call('HMGET', c, token, token .. ':owner')
-  return { token, first[2], call('ZSCORE', d, token), stored[1], stored[2] }
+  local stored = call('HMGET', c, token, token .. ':owner', token .. ':note')
+  return { token, first[2], call('ZSCORE', d, token), stored[1], stored[2], stored[3] }
 end

@@ -28,6 +28,7 @@ _MODULES = (
     "reentrancy",
     "shortform",
     "face",
+    "remarks",
     "capabilities",
 )
 

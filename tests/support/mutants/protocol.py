@@ -130,12 +130,12 @@ def forgets_doubt() -> Iterator[None]:
 class _Eager(Hold):
     """Not over when its grant is read, however late that is."""
 
-    __slots__ = ("_asked", "_end")
+    __slots__ = ("_end", "_was_read")
 
     @property
     def expires(self) -> float:
-        if not hasattr(self, "_asked"):
-            self._asked = True
+        if not hasattr(self, "_was_read"):
+            self._was_read = True
             return float("inf")
         return self._end
 

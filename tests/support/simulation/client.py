@@ -47,6 +47,7 @@ class _Handle:
 
     __slots__ = ("__weakref__", "open")
     callbacks = ()
+    asked_callbacks = ()
 
     def __init__(self) -> None:
         self.open = True
