@@ -59,7 +59,7 @@ class Taking:
         if cancel is not None:
             check_cancel(cancel, what)
         self.wait = wait
-        self.deadline = None if wait is None else opening.clock.now() + wait
+        self.deadline = opening.clock.now() + wait if wait else None
         driver = opening.here.driver
         if driver is None or driver.pid != os.getpid():
             driver = opening.driver(wait)

@@ -53,7 +53,8 @@ class Together:
         over: Whether the acquisition ended in an exception.
         handed: Whether somebody has handles of the holds, so that nothing is to be taken back.
         runs: Tells whether the thread, or the event loop, of the acquisition can go on with it.
-        until: When tries, which do not wait, have taken too long in all; None before the first.
+        until: When tries, which do not wait, have taken too long in all, or the time of the whole acquisition is up; None before the
+            first try.
         cancel: Ends the waits from another thread; None if nothing does.
     """
 
@@ -305,6 +306,8 @@ def _added(together: Together, attempt: Attempt, means: Means) -> Running[Hold |
         now = means.now()
         if together.until is None:
             together.until = now + attempt.request_timeout
+        if attempt.deadline is not None:
+            together.until = min(together.until, attempt.deadline)
         attempt.request_timeout = max(min(attempt.request_timeout, together.until - now), _LEAST)
     return Running(acquiring(attempt, *means))
 

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import pickle
+import threading
 import time
 import warnings
 
@@ -15,13 +16,17 @@ import lockkit
 from lockkit.errors import (
     AcquireCancelled,
     AcquireTimeout,
+    BackendUnavailable,
     CapacityMismatch,
     ConfigError,
     DeadlockDetected,
     LeaseLost,
     NotHeld,
 )
+from lockkit.members import pool_name
+from lockkit.store.spi import Unknown
 from lockkit.testing.children import in_child
+from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 
@@ -430,3 +435,80 @@ def test_a_function_of_the_user_that_raises_leaves_nothing(client, other):
     until(lambda: client.inspect("a").claims == ())
     until(lambda: len(client.inspect("b").claims) == 1)
     held.release()
+
+
+# -- a store that does not answer
+
+
+class Silent:
+    """Makes the memory store of a client answer nothing, from some moment on, to requests for some names.
+
+    ``spent`` is how many seconds this thread would have waited for answers.
+    """
+
+    def __init__(self, client, *names):
+        self.names = set(names)
+        self.spent = 0.0
+        self._thread = threading.get_ident()
+        self._clock = client.driver().clock
+        store = client.driver().backend
+        for call in ("acquire", "release", "abandon", "emergency_release"):
+            setattr(store, call, self._wrapped(getattr(store, call), at=call == "acquire"))
+
+    def _wrapped(self, call, *, at):
+        def ask(claim, *rest, **more):
+            if claim.terms.name not in self.names:
+                return call(claim, *rest, **more)
+            if threading.get_ident() == self._thread:
+                self._clock.advance(rest[at])
+                self.spent += rest[at]
+            raise Unknown(BackendUnavailable("no answer"))
+
+        return ask
+
+
+@pytest.fixture
+def silent():
+    with lockkit.connect(
+        f"memory://{os.urandom(8).hex()}", request_timeout=1.0, clock=ShiftedClock()
+    ) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda client: client.all_of([client.lock(name) for name in "abc"]),
+        lambda client: client.any_of([client.lock(f"b{n}") for n in range(60)] + [client.lock("b")]),
+        lambda client: client.pool("p", ["a", "b"]),
+    ],
+)
+def test_a_timeout_is_kept_while_the_store_does_not_answer(silent, take):
+    faulty = Silent(silent, "b", *(f"b{n}" for n in range(60)), pool_name("p", "a"), pool_name("p", "b"))
+    with pytest.raises((AcquireTimeout, BackendUnavailable)) as caught:
+        take(silent).acquire(timeout=0.4)
+    assert faulty.spent < 0.4 + 0.5
+    assert caught.value.name is not None
+    faulty.spent = 0.0
+    until(lambda: silent.inspect("a").claims == silent.inspect(pool_name("p")).claims == ())
+    with pytest.raises(BackendUnavailable):
+        take(silent).try_acquire()
+    assert faulty.spent < 1.0 + 0.5
+    faulty.names.clear()
+    until(nothing_left(silent))
+
+
+def test_what_is_given_back_to_a_store_that_does_not_answer_any_more_keeps_nobody_waiting(silent):
+    faulty = Silent(silent)
+    held = silent.lock("z").acquire().detach()
+    locks = [silent.lock(f"{n}") for n in range(30)]
+
+    def fall_silent(waiting):
+        faulty.names = {f"{n}" for n in range(30)}
+
+    with pytest.raises(AcquireTimeout):
+        silent.all_of([*locks, silent.lock("z")]).acquire(0.3, on_wait=fall_silent)
+    assert faulty.spent < 0.5
+    faulty.names.clear()
+    held.release()
+    until(nothing_left(silent))

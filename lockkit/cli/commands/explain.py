@@ -14,6 +14,7 @@ from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import as_called, command_line
 from lockkit.cli.waiting import ordinal
+from lockkit.members import in_pool
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
@@ -82,7 +83,7 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
     name = info.name
     if not info.claims:
         return [f"{name!r} is free: nobody holds it and nobody waits for it."]
-    told = []
+    told = _pooled(info)
     for claim in info.holders:
         told += _holder(claim, now, options, first)
     if not info.holders:
@@ -100,6 +101,24 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
         told.append(f"{len(waiters) - _SHOWN} more wait.")
     if not waiters:
         told.append("Nobody waits for it.")
+    return told
+
+
+def _pooled(info: LockInfo) -> list[str]:
+    """The sentences about the pool that a lock belongs to."""
+    found = in_pool(info.name)
+    if found is None:
+        return []
+    pool, member = found
+    if member is not None:
+        return [f"{info.name!r} is member {member!r} of pool {pool!r}."]
+    told = [f"{info.name!r} is the gate of pool {pool!r}, which requests for its members pass one by one."]
+    asked = info.holders[0].note.get("pool") if info.holders else None
+    if isinstance(asked, Mapping):
+        count = asked.get("count")
+        members = "1 member" if count == 1 else f"{count} members"
+        share = f", {asked['each']} of each" if "each" in asked else ""
+        told.append(f"The request at the gate waits for {members}{share}; all others wait behind it.")
     return told
 
 

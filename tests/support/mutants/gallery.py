@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from support.mutants import layers, protocol, stores
+from support.mutants import layers, protocol, stores, together
 from support.mutants.mutant import Mutant
 from support.simulation.faults import NO_FAULTS, Faults
 
@@ -345,5 +345,45 @@ MUTANTS: tuple[Mutant, ...] = (
         patch=protocol.hold_owns_its_handle,
         scenarios=("L4-collected-owner",),
         only="memory",
+    ),
+    Mutant(
+        "all-in-the-given-order",
+        "all_of acquires in the order in which the program gave the locks",
+        "L3",
+        setup="all-atomic",
+        faults=NO_FAULTS,
+        patch=together.all_in_the_given_order,
+    ),
+    Mutant(
+        "any-gives-nothing-back",
+        "any_of leaves its places in the other queues",
+        "S12",
+        setup="any-atomic",
+        faults=NO_FAULTS,
+        patch=together.any_gives_nothing_back,
+    ),
+    Mutant(
+        "second-grant-is-kept",
+        "any_of takes one more that was granted, and forgets it",
+        "L4-heartbeat",
+        setup="any-atomic",
+        faults=NO_FAULTS,
+        patch=together.second_grant_is_kept,
+    ),
+    Mutant(
+        "gate-lets-all-pass",
+        "two requests ask for members of a pool at the same time",
+        "L3",
+        setup="pool-atomic",
+        faults=NO_FAULTS,
+        patch=together.gate_lets_all_pass,
+    ),
+    Mutant(
+        "goes-on-without-the-gate",
+        "a request that has lost the gate of its pool goes on waiting for members",
+        "L3",
+        setup="pool-atomic",
+        faults=replace(NO_FAULTS, evict=4, sleep=2, budget=60),
+        patch=together.goes_on_without_the_gate,
     ),
 )

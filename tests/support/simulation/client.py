@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lockkit.errors import LockkitError
 from lockkit.facts import HookReport, LayerOutcome
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
+from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring, taking_back
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import (
     Abandon,
@@ -39,10 +39,10 @@ from support.simulation.network import Request
 if TYPE_CHECKING:
     from support.simulation.world import World
 
-__all__ = ["Client", "Plan", "Worker", "listens"]
+__all__ = ["Client", "Handle", "Plan", "Wait", "Worker", "listens"]
 
 
-class _Handle:
+class Handle:
     """What the user has of a hold; its collection is noticed."""
 
     __slots__ = ("__weakref__", "open")
@@ -59,12 +59,23 @@ class Plan:
 
     Attributes:
         timeout: Seconds; None to wait for ever; 0 is a try.
+        take: How several locks are taken: ``all``, ``any``, or ``pool``, whose gate ``terms`` are; empty for one lock.
+        others: The terms of the other locks, or of the pool's members.
+        count: The number of members.
     """
 
     terms: Terms
     timeout: float | None = None
     hooks: tuple[str, ...] = ("hook",)
     auto_renew: bool = True
+    take: str = ""
+    others: tuple[Terms, ...] = ()
+    count: int = 1
+
+    @property
+    def every(self) -> tuple[Terms, ...]:
+        """The terms of every lock."""
+        return (self.terms, *self.others)
 
 
 class Wait:
@@ -113,7 +124,12 @@ class Client:
         self.orphans = Orphans(self)
         self.withdrawn: set[int] = set()
         """Acquisitions that nothing may renew any more."""
-        self.workers = [Worker(self, number, plan) for number, plan in enumerate(plans)]
+        from support.simulation.company import Company  # late: it is a worker itself
+
+        self.workers = [
+            (Company if any(one.take for one in plan) else Worker)(self, number, plan)
+            for number, plan in enumerate(plans)
+        ]
 
     def background(self, effect: Effect) -> None:
         """Perform an effect that never waits, in any thread."""
@@ -147,15 +163,15 @@ class Client:
         if hold.report is None and not hold.turn_of:
             hold.leave()
             for worker in self.workers:
-                if worker.hold is hold:
-                    worker.go_on_releasing()
+                if worker.releases(hold):
+                    worker.go_on_with(hold)
 
     def looks_after(self, token: str) -> bool:
         """Whether the background will see to a claim."""
         member = self.beats.members.get(token)
         return (member is not None and member.hold is not None) or token in self.orphans.list.entries
 
-    def take_back(self, attempt: Attempt) -> None:
+    def take_back(self, attempt: UnderWay) -> None:
         """See :meth:`lockkit.drivers.threads.Driver.take_back`."""
         for effect in taking_back(attempt):
             self.background(effect)
@@ -186,7 +202,7 @@ class Worker(Actor):
         """Until when it keeps what it holds, if nobody hurries it."""
         self.asked = ""
         """The token that was last asked for, if there was no pause since."""
-        self._handle: _Handle | None = None
+        self._handle: Handle | None = None
         self._watch: Watch | None = None
         self._blockers: tuple[str, ...] | None = None
 
@@ -228,7 +244,7 @@ class Worker(Actor):
         """The caller has its handle."""
         assert self.attempt is not None
         assert self.hold is not None
-        self._handle = _Handle()
+        self._handle = Handle()
         self.hold.handed(self._handle)
         self.attempt.sent = False
         self.attempt = None
@@ -259,6 +275,47 @@ class Worker(Actor):
         self.hold.turn_of = 1
         self.release.interrupts = []
         self.begin(releasing(self.release, self.now))
+
+    def releases(self, hold: Hold) -> bool:
+        """Whether a release that was cut short is gone on with here."""
+        return self.hold is hold
+
+    def go_on_with(self, hold: Hold) -> None:  # noqa: ARG002 (it has only one)
+        """Go on with the release of a hold."""
+        self.go_on_releasing()
+
+    # -- for the invariants
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """What is under way."""
+        return [] if self.attempt is None else [self.attempt]
+
+    @property
+    def held(self) -> set[str]:
+        """The names of what it holds."""
+        return set() if self.hold is None else {self.hold.name}
+
+    def stands_behind(self, token: str) -> bool:
+        """Whether it holds a claim, or is about to remove it."""
+        if self.hold is not None and self.hold.claim.token == token:
+            return True
+        return any(
+            attempt.sent and attempt.claim is not None and attempt.claim.token == token
+            for attempt in self.attempts
+        )
+
+    def blocked_by(self, names: Collection[str]) -> bool:
+        """Whether it can get on only if one of these names comes free."""
+        return self.attempt is not None and self.attempt.terms.name in names
+
+    def hears(self, token: str) -> bool:  # noqa: ARG002 (it has only one)
+        """Whether a wake for a claim arrives."""
+        return self.wait is not None and not self.wait.slept
+
+    def listens_for(self, token: str) -> bool:  # noqa: ARG002 (it has only one)
+        """Whether it waits for nothing but a wake for a claim."""
+        return isinstance(self.effect, WaitForWake)
 
     def collect(self) -> None:
         """The handle is garbage-collected."""

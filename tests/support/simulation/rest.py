@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lockkit.protocol.effects import WaitForWake
 from lockkit.store.queue import grantable
 from lockkit.store.spi import POLL_CAP
 
@@ -103,26 +102,26 @@ class Rest:
         """Whether it wants to get on, and may expect to: nobody waits for a thread that hangs while it holds."""
         if worker.client.dead or worker.hung or worker.state == "idle":
             return False
-        attempt = worker.attempt
-        return attempt is None or attempt.terms.name not in self._hung_names()
+        return not worker.blocked_by(self._hung_names())
 
     def _hung_names(self) -> set[str]:
-        """Names held by a thread that hangs; its heartbeat goes on renewing, rightly.
+        """Names held by a thread that hangs, or by one that waits for such a name; its heartbeat goes on renewing, rightly.
 
         A process-bound grant that its hanging thread has not read yet counts too: the store has no deadline for it.
         """
-        hung = [
-            worker
-            for client in self._world.clients
-            if not client.dead
-            for worker in client.workers
-            if worker.hung
-        ]
-        return {worker.hold.name for worker in hung if worker.hold is not None} | {
-            worker.attempt.terms.name
+        alive = [worker for client in self._world.clients if not client.dead for worker in client.workers]
+        hung = [worker for worker in alive if worker.hung]
+        names = {
+            attempt.terms.name
             for worker in hung
-            if worker.attempt is not None and worker.attempt.sent and worker.attempt.terms.process_bound
+            for attempt in worker.attempts
+            if attempt.sent and attempt.terms.process_bound
         }
+        while hung:
+            names |= {name for worker in hung for name in worker.held}
+            alive = [worker for worker in alive if worker not in hung]
+            hung = [worker for worker in alive if worker.blocked_by(names)]
+        return names
 
     def _next_lapse(self) -> float:
         now = self._world.clock.now()
@@ -134,11 +133,12 @@ class Rest:
         world = self._world
         now = world.clock.now()
         waiting = {
-            worker.attempt.claim.token: worker
+            attempt.claim.token: worker
             for client in world.clients
             if not client.dead
             for worker in client.workers
-            if worker.attempt is not None and worker.attempt.claim is not None and not worker.hung
+            for attempt in worker.attempts
+            if attempt.claim is not None and not worker.hung
         }
         standing: set[str] = set()
         for name in world.names:
@@ -151,9 +151,9 @@ class Rest:
                 standing.add(row.token)
                 since, announced = self._fits.setdefault(row.token, (now, world.executed))
                 limit = POLL_CAP + _SLACK
-                heard = worker.wait is not None and not worker.wait.slept
+                heard = worker.hears(row.token)
                 if announced and heard and since > self._began:
-                    limit = _HAND_OFF if isinstance(worker.effect, WaitForWake) else limit
+                    limit = _HAND_OFF if worker.listens_for(row.token) else limit
                 if now - since > limit:
                     self._fits[row.token] = (now, False)
                     late = "L3-hand-off" if limit == _HAND_OFF else "L3"

@@ -67,6 +67,32 @@ def _plans() -> Mapping[str, Setup]:
     }  # fmt: skip
 
 
+def _together() -> Mapping[str, Setup]:
+    """Locks taken together, beside a thread that takes them one by one."""
+    a, b, c = _mutex("a"), _read("b"), _permits("c", 2)
+    writes = _write("b")
+    gate = _mutex("gate")
+    whole = tuple(_permits(name, 4, 4) for name in "xyz")
+    shares = tuple(_permits(name, 3, 4) for name in "xyz")
+    return {
+        "all": Setup((
+            ((Plan(a, take="all", others=(b, c)),), (Plan(a),)),
+            ((Plan(c, 5.0, take="all", others=(a,)), Plan(writes, take="all", others=(c,))),),
+            ((Plan(writes, take="all", others=(a,)), Plan(a, 0, take="all", others=(c,))), (Plan(c, 4.0),)),
+        ), capacities=()),
+        "any": Setup((
+            ((Plan(a, take="any", others=(writes,)),), (Plan(a),)),
+            ((Plan(a, 5.0, take="any", others=(c,)), Plan(c, take="any", others=(writes, a))),),
+            ((Plan(writes, take="any", others=(a,)), Plan(a, 0, take="any", others=(c,))), (Plan(b, 4.0),)),
+        ), capacities=()),
+        "pool": Setup((
+            ((Plan(gate, take="pool", others=whole, count=2),),),
+            ((Plan(gate, 6.0, take="pool", others=whole[::-1], count=2), Plan(gate, take="pool", others=shares)),),
+            ((Plan(gate, take="pool", others=shares, count=3), Plan(gate, 0, take="pool", others=whole)),),
+        ), capacities=()),
+    }  # fmt: skip
+
+
 def _process_bound() -> Setup:
     """Claims that no silence ends. In one process nobody's death frees them, so nobody dies here."""
     bound = Terms("a", ttl=5.0, process_bound=True)
@@ -84,7 +110,7 @@ def _process_bound() -> Setup:
 
 SETUPS: Mapping[str, Setup] = {
     f"{label}-{store.name}": replace(setup, label=label, store=store)
-    for label, setup in _plans().items()
+    for label, setup in (*_plans().items(), *_together().items())
     for store in (Atomic, Statements)
 } | {"process-bound-atomic": _process_bound()}
 """Every kind of lock on every model store, by ``kind-store``."""

@@ -65,7 +65,7 @@ class World:
         self.calm = False
         self.faultless = True
         plans = [plan for client in setup.clients for worker in client for plan in worker]
-        self.names = sorted({plan.terms.name for plan in plans})
+        self.names = sorted({terms.name for plan in plans for terms in plan.every})
         self.checks = Checks(self)
         self.troubles = Troubles(self)
         self.deaf = 0
@@ -160,18 +160,7 @@ class World:
         client = self._owner[token]
         if client.dead or client.looks_after(token):
             return True
-        for worker in client.workers:
-            if worker.hold is not None and worker.hold.claim.token == token:
-                return True
-            attempt = worker.attempt
-            if (
-                attempt is not None
-                and attempt.sent
-                and attempt.claim is not None
-                and attempt.claim.token == token
-            ):
-                return True
-        return False
+        return any(worker.stands_behind(token) for worker in client.workers)
 
     # -- running
 

@@ -1,0 +1,320 @@
+"""A simulated thread that takes several locks together, through the generators that ship."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from lockkit.errors import LockkitError
+from lockkit.hold import Hold
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Means, Steps, Together, all_of, any_of, some_of
+from lockkit.protocol.effects import Acquire, Keep, Pause, WaitForAny, WaitForWake
+from lockkit.protocol.releasing import Pipeline
+from lockkit.store.spi import Terms, Watch
+from support.simulation.actors import Interrupt
+from support.simulation.client import Client, Handle, Plan, Wait, Worker
+
+__all__ = ["Company"]
+
+
+class _Place:
+    """One attempt of an acquisition, waiting: its wait, and its watch."""
+
+    def __init__(self, wait: Wait) -> None:
+        self.wait = wait
+        self.watch: Watch | None = None
+        self.blockers: tuple[str, ...] | None = None
+
+    def unwatch(self) -> None:
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
+
+
+class Company(Worker):
+    """One thread that acquires several locks together, holds them, and releases them, again and again."""
+
+    def __init__(self, client: Client, number: int, plans: Sequence[Plan]) -> None:
+        super().__init__(client, number, plans)
+        self.plan = plans[0]
+        self.together: Together | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Forget everything of the acquisition before."""
+        self.holds: list[Hold] = []
+        self._handles: list[Handle] = []
+        self._places: dict[int, _Place] = {}
+        self._asked: dict[Attempt, str] = {}
+        self._kept: set[int] = set()
+        self._pipelines: dict[Hold, tuple[Pipeline, set[str]]] = {}
+
+    # -- acquire
+
+    def acquire(self) -> None:
+        world = self.client.world
+        plan = self.plan = self.plans[self.count % len(self.plans)]
+        self.count += 1
+        self.began = world.clock.now()
+        self._begin_anew()
+        self.together = Together()
+        self.state = "acquiring"
+        names = ", ".join(terms.name for terms in plan.every)
+        world.tell(f"{self.label}: {plan.take} of {names}, timeout {plan.timeout}")
+        self.begin(self._steps(plan, self.together))
+
+    def _steps(self, plan: Plan, together: Together) -> Steps:
+        world = self.client.world
+        deadline = None if plan.timeout is None else self.began + plan.timeout
+        waits = plan.timeout != 0
+
+        def attempt(terms: Terms, *, wait: bool) -> Attempt:
+            return Attempt(terms, deadline, wait, token=lambda: world.token(self.client.name))
+
+        def attempts(every: Collection[Terms], *, wait: bool) -> list[Attempt]:
+            return [attempt(terms, wait=wait) for terms in every]
+
+        means = Means(world.store.capabilities, self.now, world.clock.wall, lambda: world.jitter)
+        if plan.take == "all":
+            ordered = sorted(plan.every, key=lambda terms: terms.name)
+            return all_of(together, attempts(ordered, wait=waits), means)
+        members = plan.every if plan.take == "any" else plan.every[1:]
+        tries = attempts(members, wait=False)
+        claims = attempts(members, wait=True) if waits else []
+        if plan.take == "any":
+            return any_of(together, tries, claims, means)
+        return some_of(together, "p", attempt(plan.terms, wait=waits), tries, claims, plan.count, means)
+
+    def hand_over(self) -> None:
+        assert self.together is not None
+        for hold in self.holds:
+            handle = Handle()
+            self._handles.append(handle)
+            hold.handed(handle)
+        self.together.handed = True
+        self.together = None
+        self.state = "holding"
+        self.keeps = self.client.world.clock.now() + 0.7 * (1 + self.client.world.clients.index(self.client))
+
+    # -- release
+
+    def start_release(self) -> None:
+        """Release the one that was acquired last; the others follow, one by one."""
+        self.began = self.client.world.clock.now()
+        hold = self.holds[-1]
+        self._handles[len(self.holds) - 1].open = False
+        hold.leave()
+        self.client.world.tell(f"{self.label}: releases {hold.claim.token}")
+        self.go_on_with(hold)
+
+    def releases(self, hold: Hold) -> bool:
+        return self.state == "cut" and hold in self.holds
+
+    def go_on_with(self, hold: Hold) -> None:
+        if hold not in self._pipelines:
+            self._pipelines[hold] = (Pipeline(hold, "normal", self.plan.hooks), set())
+        self.client.beats.releasing[hold] = None
+        self.hold = hold
+        self.release, self.hooks_run = self._pipelines[hold]
+        self.go_on_releasing()
+
+    def collect(self) -> None:
+        self.client.world.tell(f"{self.label}: its leases are collected")
+        self._idle()
+        self.client.deadlines.poke(self.client.world.clock.now())
+
+    # -- for the invariants
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return [] if self.together is None else [*self.together.parts]
+
+    @property
+    def held(self) -> set[str]:
+        under_way = [one.hold for one in self.attempts if one.hold is not None and not one.hold.ended]
+        return {hold.name for hold in (*self.holds, *under_way)} if self.state != "idle" else set()
+
+    def stands_behind(self, token: str) -> bool:
+        return any(hold.claim.token == token for hold in self.holds) or super().stands_behind(token)
+
+    def blocked_by(self, names: Collection[str]) -> bool:
+        if self.state != "acquiring":
+            return False
+        wanted = [terms.name in names for terms in self.plan.every]
+        return all(wanted) if self.plan.take == "any" else any(wanted)
+
+    def hears(self, token: str) -> bool:
+        number = self._number(token)
+        place = None if number is None else self._places.get(number)
+        return place is not None and not place.wait.slept
+
+    def listens_for(self, token: str) -> bool:
+        effect = self.effect
+        return isinstance(effect, WaitForAny) and isinstance(
+            effect.waits.get(self._number(token) or 0), WaitForWake
+        )
+
+    def _number(self, token: str) -> int | None:
+        tokens = [one.claim.token if one.claim is not None else "" for one in self.attempts]
+        return tokens.index(token) if token in tokens else None
+
+    # -- steps
+
+    def ready(self) -> bool:
+        effect = self.effect
+        if not isinstance(effect, WaitForAny):
+            return super().ready()
+        return bool(self._unprepared(effect)) or bool(self._due(effect)) or self._lost(effect)
+
+    def _lost(self, effect: WaitForAny) -> bool:
+        return any(hold.lost_why for hold in effect.held)
+
+    def _unprepared(self, effect: WaitForAny) -> list[int]:
+        found = []
+        for number, wait in effect.waits.items():
+            place = self._places.get(number)
+            if isinstance(wait, WaitForWake) and (
+                place is None or place.wait.claim is not wait.claim or place.blockers != wait.blockers
+            ):
+                found.append(number)
+        return found
+
+    def _due(self, effect: WaitForAny) -> set[int]:
+        now = self.client.world.clock.now()
+        return {
+            number
+            for number, wait in effect.waits.items()
+            if (wait.until is not None and now >= wait.until)
+            or (isinstance(wait, WaitForWake) and self._places[number].wait.woken)
+        }
+
+    def next(self) -> float | None:
+        effect = self.effect
+        if isinstance(effect, WaitForAny):
+            ends = [wait.until for wait in effect.waits.values() if wait.until is not None]
+            return min(ends, default=None)
+        return super().next()
+
+    def step(self) -> None:
+        effect = self.effect
+        if isinstance(effect, WaitForAny):
+            self._wait_for_any(effect)
+        elif isinstance(effect, Keep):
+            self.client.beats.hold(effect.hold)
+            self.client.deadlines.poke(effect.hold.expires)
+            self.answered(None)
+        elif isinstance(effect, Acquire):
+            attempt = next(one for one in self.attempts if one.claim is effect.claim)
+            self.asked = self._asked.get(attempt, "")
+            self.client.world.checks.asks(self, effect.claim)
+            self._asked[attempt] = self.asked
+            self.send(effect)
+        else:
+            super().step()
+
+    def _wait_for_any(self, effect: WaitForAny) -> None:
+        """See :class:`lockkit.drivers.waits.WaitsTogether`."""
+        store = self.client.world.store
+        for number in set(self._places) - set(effect.waits):
+            self._leave(self._places.pop(number))
+        unprepared = self._unprepared(effect)
+        if unprepared:
+            number = unprepared[0]
+            wait = effect.waits[number]
+            assert isinstance(wait, WaitForWake)
+            place = self._places.get(number)
+            if place is None or place.wait.claim is not wait.claim:
+                if place is not None:
+                    place.unwatch()
+                place = self._places[number] = _Place(Wait(self.client, wait.claim))
+            place.unwatch()
+            place.watch = store.watch(wait.claim.terms.name, wait.blockers, place.wait.hear, wait.claim)
+            place.blockers = wait.blockers
+            return
+        due = self._due(effect)
+        assert self.together is not None
+        for number in due:
+            if isinstance(effect.waits[number], Pause):
+                self._asked.pop(self.together.attempts[number], None)
+            elif number in self._places:
+                self._places[number].wait.woken = self._places[number].wait.slept = False
+        self.answered(due)
+
+    def answered(self, result: Any) -> None:
+        super().answered(result)
+        self._granted()
+
+    def failed(self, error: BaseException) -> None:
+        super().failed(error)
+        self._granted()
+
+    def _granted(self) -> None:
+        """A grant was read, and is about to be put into the heartbeat."""
+        effect = self.effect
+        if isinstance(effect, Keep) and id(effect.hold) not in self._kept:
+            self._kept.add(id(effect.hold))
+            hold = effect.hold
+            self.client.world.tell(
+                f"{self.label}: GRANTED {hold.claim.token}, fence {hold.fence}, valid until {hold.expires:.2f}"
+            )
+            self.client.world.checks.granted(self, hold)
+
+    # -- ends
+
+    def finished(self, value: Any) -> None:
+        world = self.client.world
+        if self.state == "releasing":
+            assert self.hold is not None
+            world.tell(f"{self.label}: report {value.outcome} for {self.hold.claim.token}")
+            world.checks.released(self, value)
+            self.client.beats.releasing.pop(self.hold, None)
+            self.hold.turn_of = 0
+            self.holds.remove(self.hold)
+            self.hold = self.release = None
+            if not self.holds:
+                self._idle()
+            elif all(handle.open for handle in self._handles[: len(self.holds)]):
+                self.start_release()
+            else:  # it was cut short, and the background goes on with the others
+                self.state = "cut"
+                self.client.deadlines.poke(world.clock.now())
+            return
+        self._close_places()
+        if value is None:
+            world.tell(f"{self.label}: busy")
+            self.together = None
+            self._idle()
+            return
+        self.holds = [attempt.hold for attempt in value if attempt.hold is not None]
+        self.state = "registered"
+
+    def broke(self, error: BaseException) -> None:
+        world = self.client.world
+        if self.state == "releasing":
+            super().broke(error)
+            for handle in self._handles:
+                handle.open = False
+            return
+        if not isinstance(error, LockkitError | Interrupt):
+            world.violated("CRASH", f"{self.label} raised {error!r}")
+        assert self.together is not None
+        self.together.over = True
+        self.client.take_back(self.together)
+        world.tell(f"{self.label}: {type(error).__name__}")
+        self._close_places()
+        self.together = None
+        self._idle()
+
+    def _idle(self) -> None:
+        super()._idle()
+        self.holds, self._handles = [], []
+
+    def _close_places(self) -> None:
+        for place in self._places.values():
+            self._leave(place)
+        self._places = {}
+
+    def _leave(self, place: _Place) -> None:
+        place.unwatch()
+        self.client.beats.forget(place.wait.waiter)
