@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Coroutine, Generator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, overload
 
 from lockkit.async_lease import AsyncLease
 from lockkit.caller import Caller, caller
@@ -17,7 +17,6 @@ from lockkit.leaving import Exit, Statement
 from lockkit.locking import AnyLock, arguments, checked_timeout
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.protocol import denials
-from lockkit.protocol.acquiring import Attempt
 from lockkit.takers import asker
 
 if TYPE_CHECKING:
@@ -119,16 +118,7 @@ class AsyncLock(AnyLock[AsyncLease]):
             raise unexpected("AsyncLock.acquire()", others)
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         note = self._checked(note, reason, on_wait)
-        return Acquiring(self._acquire(wait, note, on_wait, caller()))
-
-    async def _acquire(
-        self, wait: float | None, note: Mapping[str, object] | None, on_wait: OnWait | None, taken_at: Caller
-    ) -> AsyncLease:
-        busy: list[Attempt] = []
-        lease = await self._take(wait, note, on_wait, taken_at, busy)
-        if lease is not None:
-            return lease
-        raise denials.busy((self.name,), self.name, busy[0].holder, self._opening.clock.wall())
+        return Acquiring(self._take(wait, note, on_wait, caller(), waits=True))
 
     def try_acquire(
         self, *, note: Mapping[str, object] | None = None, reason: str | None = None
@@ -139,17 +129,38 @@ class AsyncLock(AnyLock[AsyncLease]):
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
         note = self._checked(note, reason, None)
-        return self._take(0.0, note, None, caller(), [])
+        return self._take(0.0, note, None, caller(), waits=False)
 
+    @overload
     async def _take(
         self,
         wait: float | None,
         note: Mapping[str, object] | None,
         on_wait: OnWait | None,
         taken_at: Caller,
-        busy: list[Attempt],
+        *,
+        waits: Literal[True],
+    ) -> AsyncLease: ...
+    @overload
+    async def _take(
+        self,
+        wait: float | None,
+        note: Mapping[str, object] | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        waits: Literal[False],
+    ) -> AsyncLease | None: ...
+    async def _take(
+        self,
+        wait: float | None,
+        note: Mapping[str, object] | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        waits: bool,
     ) -> AsyncLease | None:
-        """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
+        """Acquire. On a definite "busy" raise AcquireTimeout if the caller ``waits``, else return None."""
         opening = self._opening
         deadline = None if wait is None else opening.clock.now() + wait
         engine = self._engines.ready() or await self._engines.engine(wait)
@@ -164,8 +175,9 @@ class AsyncLock(AnyLock[AsyncLease]):
         attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note)
         hold = await engine.acquire(attempt, on_wait)
         if hold is None:
-            busy.append(attempt)
-            return None
+            if not waits:
+                return None
+            raise denials.busy((self.name,), self.name, attempt.holder, opening.clock.wall())
         # No await from here on, so that no cancellation comes between the grant and the lease.
         try:
             lease = self.hand(driver, hold, key, taken_at)
@@ -200,7 +212,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         return self._enter(self._statement(_EXIT.entered(self, frame), frame), caller())
 
     async def _enter(self, statement: Statement | None, taken_at: Caller) -> Self:
-        lease = await self._acquire(self._timeout, None, None, taken_at)
+        lease = await self._take(self._timeout, None, None, taken_at, waits=True)
         if statement is not None:
             statement.lease = lease
             lease.statement = statement

@@ -42,13 +42,18 @@ class AnyShortForm(Answering, Generic[L]):
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
-        self._short: weakref.WeakKeyDictionary[object, list[L]] = weakref.WeakKeyDictionary()
         self._entering: list[Statement] = []
 
     @property
     def name(self) -> str:
         """The name that errors show."""
         raise NotImplementedError
+
+    @property
+    def _short(self) -> weakref.WeakKeyDictionary[object, list[L]]:
+        """The leases of each thread or task. Made when it is first needed, because most locks of a program live for one acquire."""
+        made: weakref.WeakKeyDictionary[object, list[L]] | None = self.__dict__.get("_leases")
+        return self.__dict__.setdefault("_leases", weakref.WeakKeyDictionary()) if made is None else made
 
     @property
     def look(self) -> Callable[[object], None]:

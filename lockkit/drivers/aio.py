@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -325,10 +325,12 @@ class _Acquisition:
         self.waits: LoopWaits | None = None
         self.job: Job[Any] | None = None
 
-    async def perform(self, effect: Effect) -> object:
+    # No coroutine of its own: each costs a waiter memory as long as it waits.
+
+    def perform(self, effect: Effect) -> Awaitable[object]:
         """Perform an effect that may block."""
         if isinstance(effect, REQUESTS):
-            return await self._engine.request(effect, self)
+            return self._engine.request(effect, self)
         engine = self._engine
         waits = self.waits
         if waits is None:
@@ -337,11 +339,9 @@ class _Acquisition:
             )
             engine.driver.under_way[self._attempt] = waits
         if isinstance(effect, WaitForWake):
-            await waits.wait(effect)
-        else:
-            assert isinstance(effect, Pause)
-            await waits.pause(effect.until)
-        return None
+            return waits.wait(effect)
+        assert isinstance(effect, Pause)
+        return waits.pause(effect.until)
 
 
 class _Releasing:

@@ -55,7 +55,14 @@ class LoopWaits(Waits):
             left = self._left(effect.until)
             if left <= 0:
                 break
-            await self._sleep(left)
+            # Not in a coroutine of its own, which would cost each waiter memory.
+            waked = self._waked = self._loop.create_future()
+            timer = self._loop.call_later(left, self._wake)
+            try:
+                await waked
+            finally:
+                timer.cancel()
+                self._waked = None
         self._rung = False  # forget earlier rings, because the store is asked next anyway
         self._go_on(effect.claim.terms.name)
 
@@ -65,15 +72,6 @@ class LoopWaits(Waits):
         if left > 0:
             await asyncio.sleep(left)
         self._go_on()
-
-    async def _sleep(self, seconds: float) -> None:
-        waked = self._waked = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._wake)
-        try:
-            await waked
-        finally:
-            timer.cancel()
-            self._waked = None
 
     def _new_bell(self) -> Callable[[], None]:
         return self.ring

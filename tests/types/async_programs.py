@@ -1,0 +1,67 @@
+"""Programs with asyncio as users write them, for type checkers alone; see :mod:`types.programs`."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import lockkit.aio
+from lockkit import LeaseLost, ReleaseReport, Skipped
+from lockkit.aio import AsyncClient, AsyncLease, AsyncLeaseCopy, AsyncLock, AsyncRWLock, connect
+from lockkit.facts import LockInfo
+
+
+async def the_face_has_types() -> None:
+    """What is awaited, and what each call gives."""
+    client = await connect("memory:", ttl=5)
+    assert_type(client, AsyncClient)
+    async with lockkit.aio.connect("memory:") as other:
+        assert_type(other, AsyncClient)
+    lock = client.lock("a", ttl=5)
+    assert_type(lock, AsyncLock)
+    assert_type(await lock.acquire(timeout=5), AsyncLease)
+    assert_type(await lock.try_acquire(), AsyncLease | None)
+    async with lock.acquire() as lease, lease.cancel_on_loss():
+        assert_type(lease, AsyncLease)
+        assert_type(lease.fence, int)
+        assert_type(lease.valid(), bool)
+        assert_type(lease.lost.is_set(), bool)
+        await lease.lost
+        await lease.confirm()
+        assert_type(await lease.release(), ReleaseReport)
+        assert_type(client.adopt(lease.handle()), AsyncLeaseCopy)
+    async with lock as same:
+        assert_type(same, AsyncLock)
+        assert_type(same.lease, AsyncLease)
+    assert_type(client.rwlock("b"), AsyncRWLock)
+    assert_type(client.rwlock("b").read(), AsyncLock)
+    assert_type(await client.inspect("a"), LockInfo)
+
+
+async def a_decorated_coroutine_function_keeps_its_type(client: AsyncClient) -> None:
+    """The type checker sees what the coroutine returns, and that it may have been skipped."""
+
+    @client.locked("job:{number}")
+    async def by_default(number: int) -> str:
+        return str(number)
+
+    @client.locked("job:{number}", timeout=0, on_busy="skip")
+    async def skipping(number: int) -> str:
+        return str(number)
+
+    assert_type(await by_default(7), str)
+    assert_type(await skipping(7), str | Skipped)
+    await by_default("7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    @client.locked("job")  # type: ignore[type-var, arg-type, unused-ignore]  # pyright: ignore[reportArgumentType]
+    def plain() -> str:
+        return ""
+
+
+async def what_must_be_awaited_is_no_lease(client: AsyncClient) -> None:
+    """An acquire that nobody awaited has no fence."""
+    client.lock("a").acquire().fence  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # noqa: B018
+    client.lock("a", tll=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    try:
+        client.lock("a").lease.ensure_held()
+    except LeaseLost as lost:
+        assert_type(lost.name, str | None)
