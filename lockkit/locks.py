@@ -64,6 +64,11 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
 
     _makes = Lease
 
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> Lease: ...
+
     def acquire(
         self,
         timeout: float | Default | None = DEFAULT,
