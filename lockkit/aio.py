@@ -164,7 +164,7 @@ class AsyncClient(Answering):
     # -- handles and counters
 
     def adopt(self, handle: Mapping[str, object] | LeaseCopy | AsyncLeaseCopy) -> AsyncLeaseCopy:
-        """Bind a handle from another process (``AsyncLease.handle()``) to this client, which can then release exactly that claim.
+        """Bind a handle from another process (``AsyncLease.handle()``) to this client, which can then release or extend exactly that claim.
 
         Raises:
             ConfigError: The argument is not a handle, or a handle of another namespace.

@@ -321,6 +321,10 @@ class AsyncLeaseCopy:
         """See :meth:`lockkit.LeaseCopy.held`."""
         return await self._engines.call(self._copy.held)
 
+    async def extend(self, ttl: float) -> None:
+        """See :meth:`lockkit.LeaseCopy.extend`. A cancelled call may take effect all the same."""
+        await self._engines.call(partial(self._copy.extend, ttl))
+
     async def release(self, reason: Reason = "normal") -> ReleaseReport:
         """See :meth:`lockkit.LeaseCopy.release`."""
         return await self._engines.call(partial(self._copy.release, reason))

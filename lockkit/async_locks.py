@@ -131,6 +131,10 @@ class AsyncLock(AnyLock[AsyncLease]):
         note = self._checked(note, reason, None)
         return self._take(0.0, note, None, caller(), waits=False)
 
+    async def available(self) -> int:
+        """See :meth:`lockkit.Lock.available`."""
+        return await self._engines.call(self._available)
+
     @overload
     async def _take(
         self,

@@ -225,7 +225,7 @@ class Client(Operations, Answering):
     # -- handles and counters
 
     def adopt(self, handle: Mapping[str, object] | LeaseCopy) -> LeaseCopy:
-        """Bind a handle from another process (``Lease.handle()``) to this client, which can then release exactly that claim.
+        """Bind a handle from another process (``Lease.handle()``) to this client, which can then release or extend exactly that claim.
 
         Raises:
             ConfigError: The argument is not a handle, or a handle of another namespace.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lockkit.errors import ConfigError, NotHeld
+from lockkit.errors import ConfigError, LeaseLost, NotHeld
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.names import check_name, check_token, claim_id
+from lockkit.options import longer_ttl
 from lockkit.store.spi import Claim, Terms
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ def handle_of(hold: Hold, namespace: str) -> dict[str, object]:
 
 
 class LeaseCopy:
-    """A copied or unpickled Lease. A copy can release exactly its claim, and is never valid.
+    """A copied or unpickled Lease. A copy can release or extend exactly its claim, and is never valid.
 
-    ``valid()`` is always false, because only the lease that renews a claim knows whether it is held. To release the claim, bind the
-    copy to a client (:meth:`~lockkit.Client.adopt`).
+    ``valid()`` is always false, because only the lease that renews a claim knows whether it is held. To release or extend the claim,
+    bind the copy to a client (:meth:`~lockkit.Client.adopt`).
 
     Attributes:
         namespace: The namespace of the claim; None if the handle does not say.
@@ -67,7 +68,38 @@ class LeaseCopy:
             NotHeld: The copy is not bound to a client.
             BackendError: There was no answer.
         """
-        return self._bound().driver().requests.holds(self.name, self.claim_id)
+        return self._bound().driver().requests.held(self.name, self.claim_id) is not None
+
+    def extend(self, ttl: float) -> None:
+        """Have the store keep exactly this claim for at least ``ttl`` seconds from now on, and use that ttl for later renewals (S7).
+
+        For a claim that no process renews: one of a lock with ``pulseless=True`` that a script has handed over, for example. The copy
+        is no more valid than before, and renews nothing in the background: call this again before the time is over. A claim that is
+        tied to a process still ends with that process, and ``max_hold`` still ends it.
+
+        Args:
+            ttl: Seconds; at least the present ttl of the claim, because no call shortens a held claim.
+
+        Raises:
+            ConfigError: Below the present ttl, or above what the store allows.
+            CapabilityError: The store has one ttl for all claims.
+            LeaseLost: The store does not record the claim as held.
+            NotHeld: The copy is not bound to a client.
+            BackendError: There was no definite answer. The claim may have been extended.
+        """
+        opening = self._bound()
+        longer_ttl(ttl, 0.0, opening.capabilities)  # before any I/O
+        requests = opening.driver().requests
+        claim = requests.held(self.name, self.claim_id)
+        if claim is not None:
+            ttl = longer_ttl(ttl, claim.ttl, opening.capabilities)
+            if requests.prolong(Claim(self._token, Terms(self.name, ttl)), self.fence):
+                return
+        raise LeaseLost(
+            f"the store does not record claim {self.claim_id} of {self.name!r} as held",
+            name=self.name,
+            hint="stop the guarded work; acquire again for a new fence",
+        )
 
     def release(self, reason: Reason = "normal") -> ReleaseReport:
         """Remove exactly this claim and no other. The store compares the token (S7).

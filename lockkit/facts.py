@@ -186,6 +186,22 @@ class LockInfo(NamedTuple):
         return self.claims[0].capacity if self.claims else None
 
     @property
+    def available(self) -> int | None:
+        """How many permits a new claim could have at once; 0 while another one waits, which comes first.
+
+        None if the queue is empty, because the capacity is then known only to those who use the lock
+        (:meth:`lockkit.Lock.available`), and for a reader/writer lock, which has no permits.
+        """
+        if not self.claims or self.claims[0].kind in ("read", "write"):
+            return None
+        taken = sum(claim.weight for claim in self.claims)
+        return (
+            0
+            if any(claim.state == "WAITING" for claim in self.claims)
+            else max(self.claims[0].capacity - taken, 0)
+        )
+
+    @property
     def holders(self) -> tuple[ClaimInfo, ...]:
         """The claims that take up capacity: HELD claims, and LINGERING claims, which still block."""
         return tuple(claim for claim in self.claims if claim.state in ("HELD", "LINGERING"))

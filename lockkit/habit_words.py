@@ -20,11 +20,14 @@ _LOCK: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         ("locked", "is_locked", "is_acquired", "acquired"),
-        "client.inspect(name).holders says who holds it; lock.try_acquire() takes it only if it is free",
+        "client.inspect(name).holders says who holds it, and lock.held() whether this thread or task does; lock.try_acquire() takes it only if it is free",
     ),
     **dict.fromkeys(
-        ("owned", "is_owned", "is_held", "held"),
-        "lock.lease.valid() says, inside `with lock:`, whether this thread or task holds it",
+        ("owned", "is_owned", "is_held"), "lock.held() says whether this thread or task holds it"
+    ),
+    **dict.fromkeys(
+        ("value", "get_value", "free_permits", "available_permits", "available_count", "capacity"),
+        "lock.available() says how many permits are free, and client.inspect(name) who has the others",
     ),
     **dict.fromkeys(
         ("reacquire", "refresh", "renew"), f"{_BEAT}; inside `with lock:` the lease is lock.lease"

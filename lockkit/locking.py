@@ -18,6 +18,7 @@ from lockkit.options import Options, check, check_plain, noted, terms_of
 from lockkit.protocol.acquiring import Attempt
 from lockkit.shortform import AnyShortForm
 from lockkit.store.spi import Terms
+from lockkit.takers import asker
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -109,6 +110,38 @@ class AnyLock(AnyShortForm[E]):
     def name(self) -> str:
         return self.terms.name
 
+    def held(self) -> bool:
+        """Whether the calling thread or task surely holds the lock now, through this client. Arithmetic; no I/O.
+
+        True for any lease of the name and kind that it took, by whichever lock object, and that is valid. A lease that was passed on
+        (:meth:`lockkit.Lease.detach`) counts for nobody. :meth:`lockkit.Client.inspect` shows who else holds it.
+        """
+        engine = self._opening.engine
+        holds = () if engine is None else engine.registry.holds.get(self.name, ())
+        key, now = asker(), self._opening.clock.now()
+        return any(
+            hold.key == key and hold.claim.terms.kind in self._serving and hold.valid(now) for hold in holds
+        )
+
+    @property
+    def _serving(self) -> tuple[Kind, ...]:
+        """The kinds of hold that will do for this lock: a writer may also read, if the lock is reentrant."""
+        kind = self.terms.kind
+        return ("read", "write") if self._reentrant and kind == "read" else (kind,)
+
+    def _available(self) -> int:
+        """How many permits are free, in one round trip."""
+        terms = self.terms
+        info = self._opening.driver().requests.queue(terms.name)
+        if info.available is not None:
+            return info.available
+        if not info.claims:
+            return terms.capacity if terms.kind in ("mutex", "semaphore") else 1
+        beside = terms.kind == "read" and all(
+            claim.kind == "read" and claim.state != "WAITING" for claim in info.claims
+        )
+        return int(beside)
+
     # -- before the first request, and after the grant
 
     def _checked(
@@ -196,7 +229,7 @@ class AnyLock(AnyShortForm[E]):
         The caller has to check that the level is valid, to give it the lock's ttl if that is longer, and to call :meth:`_kept`.
         """
         for hold in driver.registry.holds.get(self.terms.name, ()):
-            if not hold.reentrant or hold.key != key or hold.claim.terms.kind != self.terms.kind:
+            if not hold.reentrant or hold.key != key or hold.claim.terms.kind not in self._serving:
                 continue
             if not hold.standing:
                 continue

@@ -125,6 +125,17 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             note = self._checked(note, reason, None)
         return self._take(0.0, note, None, [])
 
+    def available(self) -> int:
+        """How many permits of a semaphore a new claim could have at once, in one round trip; 0 while another one waits, which comes first.
+
+        For a mutex, and for either side of a reader/writer lock, 1 if it could be had at once and 0 if not. The answer may be out of
+        date when it arrives: to take a lock only if it is free, use :meth:`try_acquire`.
+
+        Raises:
+            BackendError: There was no answer.
+        """
+        return self._available()
+
     def _once(self) -> Lease:
         return self.acquire()
 

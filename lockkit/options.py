@@ -47,8 +47,9 @@ class Options(TypedDict, total=False):
     Attributes:
         ttl: Seconds that the store keeps the claim without renewal (30 unless configured).
         timeout: Seconds to wait in all; None to wait for ever, 0 not to wait.
-        reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence. Mutexes only. An inner
-            level has its own on_lost, and lengthens the ttl if its own is longer; all other options of the outermost level stay.
+        reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence; not for
+            semaphores. On a reader/writer lock a writer may also read, and keeps out everybody else until its last level is released; a
+            reader that wants to write gets DeadlockDetected. An inner level has its own on_lost, and lengthens the ttl if its own is longer; all other options of the outermost level stay.
         auto_renew: Whether to renew in the background; without renewal a hold ends after its ttl unless extended.
         max_hold: Seconds after which a hold is ended; None for no limit.
         min_hold: Seconds from the grant for which the lock stays blocked, even if it is released earlier.
@@ -146,8 +147,12 @@ def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -
     check_plain(options.get("on_lost"), "on_lost", name)
     if options.get("note") is not None or options.get("reason") is not None:
         noted(options.get("note"), options.get("reason"), name)
-    if options.get("reentrant") and kind != "mutex":
-        raise ConfigError(f"reentrant=True is for mutexes, not for a {kind} lock", name=name)
+    if options.get("reentrant") and kind == "semaphore":
+        raise ConfigError(
+            "reentrant=True is for mutexes and reader/writer locks, not for a semaphore",
+            name=name,
+            hint="take all permits that the thread needs at once: permits=2",
+        )
 
 
 def check_plain(function: object, what: str, name: str | None) -> None:

@@ -9,7 +9,7 @@ from lockkit.clock import Clock
 from lockkit.drivers.patience import Tries, patiently
 from lockkit.errors import BackendError
 from lockkit.events import Counters
-from lockkit.facts import LayerReport, Reason, ReleaseOutcome, ReleaseReport
+from lockkit.facts import ClaimInfo, LayerReport, LockInfo, Reason, ReleaseOutcome, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.invalid import lapsed
 from lockkit.names import claim_id
@@ -127,7 +127,24 @@ class Requests:
             self._counters.add("ownership_violations")
         return ReleaseReport(name, claim_id(claim.token), fence, outcome, reason, (layer,))
 
-    def holds(self, name: str, claim: str) -> bool:
-        """Whether the store records that claim as HELD."""
-        info = self.ask(lambda budget: self._backend.inspect(name, budget), name)
-        return any(one.claim_id == claim and one.state == "HELD" and not one.evicted for one in info.claims)
+    def queue(self, name: str) -> LockInfo:
+        """The queue of a name, as the store records it."""
+        return self.ask(lambda budget: self._backend.inspect(name, budget), name)
+
+    def held(self, name: str, claim: str) -> ClaimInfo | None:
+        """A claim, if the store records it as HELD."""
+        held = (one for one in self.queue(name).claims if one.state == "HELD" and not one.evicted)
+        return next((one for one in held if one.claim_id == claim), None)
+
+    def prolong(self, claim: Claim, fence: int) -> bool:
+        """Renew a claim with a longer ttl, for a copy of its lease; False if the store no longer records it as HELD with that fence."""
+        name, ttl = claim.terms.name, claim.terms.ttl
+        for hold in self._beats.holds():
+            if (hold.claim.token, hold.name) == (
+                claim.token,
+                name,
+            ) and hold.standing:  # the lease is this client's
+                self.extend(hold, hold.claim._replace(terms=hold.claim.terms._replace(ttl=ttl)))
+                return True
+        renewal = self.ask(lambda budget: self._backend.extend(claim, fence, ttl, budget), name)
+        return renewal.state == "HELD"

@@ -44,10 +44,15 @@ def refuse(terms: Terms, mine: Sequence[Hold], who: str) -> None:
     """
     if sum(hold.claim.terms.weight for hold in mine) + terms.weight <= terms.capacity:
         return
-    instead = "use reentrant=True" if terms.kind == "mutex" else "take all that you need at once"
+    reads = terms.kind == "write" and any(hold.claim.terms.kind == "read" for hold in mine)
+    if reads:
+        instead = "take write() from the start (with reentrant=True it may also read)"
+    else:
+        instead = "take all that you need at once" if terms.kind == "semaphore" else "use reentrant=True"
+    how, why = (" for reading", ": a reader cannot become a writer") if reads else ("", "")
     where = next((f", acquired at {shown(hold.taken_at)}," for hold in mine if hold.taken_at is not None), "")
     raise DeadlockDetected(
-        f"this {who} holds {terms.name!r}{where} and would wait for itself",
+        f"this {who} holds {terms.name!r}{how}{where} and would wait for itself{why}",
         name=terms.name,
         hint=f"release it first, {instead}, or {_DETACH}",
     )

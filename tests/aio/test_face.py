@@ -129,6 +129,52 @@ async def _try(lock):
 
 
 @in_a_loop
+async def test_a_task_that_writes_may_read_and_one_that_reads_may_not_write(harness):
+    async with client_of(harness) as client:
+        both = client.rwlock("a", reentrant=True)
+        async with both.write().acquire() as outer, both.read().acquire() as inner:
+            assert inner.fence == outer.fence
+            assert both.read().held()
+            assert await asyncio.create_task(_try(both.read())) is None
+        async with both.read().acquire(), both.read().acquire():
+            with pytest.raises(
+                DeadlockDetected, match=r"this task holds 'a' for reading.* a reader cannot become"
+            ):
+                await both.write().acquire(timeout=5)
+        assert (await client.inspect("a")).claims == ()
+
+
+@in_a_loop
+async def test_held_goes_by_the_task_and_available_counts_permits(harness):
+    async with client_of(harness) as client:
+        lock = client.semaphore("s", 3)
+        assert await lock.available() == 3
+        async with lock.acquire():
+            assert lock.held()
+            assert await lock.available() == 2
+            assert not await asyncio.create_task(_held(lock))
+        assert not lock.held()
+
+
+async def _held(lock):
+    return lock.held()
+
+
+@in_a_loop
+async def test_an_adopted_handle_extends_its_claim(harness):
+    async with client_of(harness) as client, client_of(harness) as other:
+        if client.capabilities.fixed_ttl:
+            pytest.skip("one ttl for all claims")
+        async with client.lock("a", ttl=10).acquire() as lease:
+            travelled = other.adopt(lease.handle())
+            await travelled.extend(40)
+            assert not travelled.valid()
+            assert (await other.inspect("a")).holders[0].ttl == 40
+        with pytest.raises(LeaseLost):
+            await travelled.extend(50)
+
+
+@in_a_loop
 async def test_the_short_form_keeps_its_lease_for_each_task(harness):
     async with client_of(harness) as client:
         lock = client.lock("a")

@@ -77,6 +77,11 @@ def small_interfaces_have_types(client: lockkit.Client) -> None:
     """Small helpers take and return what their documentation says."""
     assert_type(lockkit.safe_name("any text"), str)
     lockkit.safe_name(b"bytes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(client.lock("a").held(), bool)
+    assert_type(client.semaphore("a", 3).available(), int)
+    assert_type(client.inspect("a").available, int | None)
+    assert_type(client.rwlock("a", reentrant=True).read(), Lock)
+    assert_type(client.adopt({}).extend(30), None)
     stop = lockkit.Cancel()
     assert_type(client.lock("a").acquire(cancel=stop), Lease)
     assert_type(client.all_of([client.lock("a")]).acquire(cancel=stop), lockkit.Leases)

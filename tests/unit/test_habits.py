@@ -38,7 +38,7 @@ def lock(client):
         (lambda client, lock: lock.valid(), "lock.lease.valid"),
         (lambda client, lock: lock.release(), "lock.lease.release()"),
         (lambda client, lock: lock.locked(), "client.inspect(name).holders"),
-        (lambda client, lock: lock.owned(), "lock.lease.valid()"),
+        (lambda client, lock: lock.owned(), "lock.held()"),
         (lambda client, lock: lock.reacquire(), "lease.confirm()"),
         (lambda client, lock: client.acquire("a"), "client.lock(name).acquire()"),
         (lambda client, lock: client.mutex("a"), "client.lock(name)"),

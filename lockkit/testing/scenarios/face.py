@@ -49,6 +49,34 @@ def decorator(stage: Stage) -> None:
     assert ours.names() == ["invoice:7/a"]
 
 
+@scenario("S2-available")
+def available(stage: Stage) -> None:
+    """``available()`` and ``held()`` tell what a new claim could have at once, and which thread holds what."""
+    client = stage.client()
+    lock = stage.holder(client)
+    most = 2 if lock.terms.kind == "semaphore" else 1
+    assert lock.available() == most
+    assert client.inspect(stage.name).available is None
+    assert not lock.held()
+    mine = stage.take(lock)
+    assert lock.held()
+    assert not stage.work(lock.held).result(), "not for another thread"
+    assert not stage.holder(stage.client()).held(), "not for another client"
+    shared = stage.shape.holders[0].weight < stage.shape.holders[0].capacity
+    assert lock.available() == int(shared)
+    info = client.inspect(stage.name)
+    assert info.available == {"semaphore": 1, "mutex": 0}.get(lock.terms.kind)
+    others = [stage.take(stage.holder(stage.client(), part)) for part in range(1, len(stage.shape.holders))]
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    assert lock.available() == 0, "a new claim would stand behind the one that waits"
+    mine.release()
+    assert not lock.held()
+    for lease in others:
+        lease.release()
+    waiting.result().release()
+    assert lock.available() == most
+
+
 @scenario("S1-inspect")
 def inspect(stage: Stage) -> None:
     """``inspect`` shows holders and waiters in order, with their owners, and never a token."""

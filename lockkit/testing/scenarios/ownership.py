@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 
+from lockkit.errors import CapabilityError, ConfigError, LeaseLost
 from lockkit.store.spi import ABSENT, Claim
+from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit.testing.stage import Stage, scenario
 
 __all__ = ["stale_release"]
@@ -48,6 +50,37 @@ def pickled_copy(stage: Stage) -> None:
     successor.release()
     for lease in leases[1:]:
         lease.release()
+
+
+@scenario("S7-copy-extends", (MUTEX, SEMAPHORE))
+def copy_extends(stage: Stage) -> None:
+    """A copy lengthens exactly its claim, never shortens it, is no more valid for it, and extends no claim that is gone."""
+    ttl = stage.harness.ttl
+    lease = stage.take(stage.holder(stage.client(), ttl=ttl, auto_renew=False))
+    client = stage.client()
+    travelled = client.adopt(lease.handle())
+    before = stage.stored()
+    if client.capabilities.fixed_ttl:
+        assert isinstance(stage.work(lambda: travelled.extend(2 * ttl)).error(), CapabilityError)
+        assert stage.unchanged(before)
+        return
+    assert isinstance(stage.work(lambda: travelled.extend(ttl / 2)).error(), ConfigError)
+    assert stage.unchanged(before), "no call shortens a held claim"
+    travelled.extend(3 * ttl)
+    assert not travelled.valid()
+    (claim,) = client.inspect(stage.name).holders
+    assert (claim.claim_id, claim.fence, claim.ttl) == (lease.claim_id, lease.fence, 3 * ttl)
+    assert claim.deadline is not None
+    assert before[0].deadline is not None
+    assert claim.deadline > before[0].deadline
+    lease.confirm()
+    assert client.inspect(stage.name).holders[0].ttl == 3 * ttl, "a renewal of its lease shortens nothing"
+    assert lease.release().outcome == "RELEASED"
+    again = stage.take(stage.holder(client))
+    before = stage.stored()
+    assert isinstance(stage.work(lambda: travelled.extend(4 * ttl)).error(), LeaseLost)
+    assert stage.unchanged(before), "S7: the later acquisition was touched"
+    again.release()
 
 
 @scenario("S1-wrong-token")

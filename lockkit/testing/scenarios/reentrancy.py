@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from lockkit.errors import AcquireTimeout, BackendError, ConfigError, LeaseLost
+from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, LeaseLost
 from lockkit.lease import Lease
 from lockkit.testing.faults import black_hole
 from lockkit.testing.scenarios.handoffs import HAND_OFF
-from lockkit.testing.shapes import MUTEX
+from lockkit.testing.shapes import MUTEX, READERS
 from lockkit.testing.stage import NotApplicable, Stage, scenario
 
 __all__ = ["reentrant"]
@@ -40,6 +40,44 @@ def reentrant(stage: Stage) -> None:
     )
     with plain.acquire(1.0):
         assert plain.try_acquire() is None
+
+
+@scenario("S4-reentrant-writer", (READERS,))
+def reentrant_writer(stage: Stage) -> None:
+    """A writer may also read and write under its one fence; a reader may read again, and gets DeadlockDetected if it wants to write."""
+    client, ttl = stage.client(), stage.harness.ttl
+    both = client.rwlock(stage.name, ttl=ttl, reentrant=True)
+    theirs = stage.client().rwlock(stage.name, ttl=ttl, reentrant=True)
+    outer = stage.kept(both.write().acquire(1.0))
+    reads = stage.kept(both.read().acquire(1.0))
+    writes = stage.kept(both.write().acquire(1.0))
+    assert outer.fence == reads.fence == writes.fence
+    assert len(stage.stored()) == 1
+    assert both.read().held()
+    assert both.write().held()
+    assert outer.release().outcome == writes.release().outcome == "KEPT"
+    assert reads.valid()
+    assert theirs.read().try_acquire() is None, "S1: it keeps out everybody else until its last level is left"
+    assert reads.release().outcome == "RELEASED"
+    assert stage.stored() == []
+    first = stage.kept(both.read().acquire(1.0))
+    beside = stage.kept(theirs.read().acquire(1.0))
+    waiting = stage.waiting(stage.newcomer(stage.client()))
+    again = stage.kept(both.read().acquire(1.0))
+    assert again.fence == first.fence, "a reader that reads again does not wait behind a writer"
+    before = stage.stored()
+    refusal = ""
+    try:
+        stage.kept(both.write().acquire(1.0))
+    except DeadlockDetected as error:
+        refusal = str(error)
+    assert "a reader cannot become a writer" in refusal, f"S1: it writes while others read: {refusal}"
+    assert both.write().try_acquire() is None
+    assert stage.unchanged(before)
+    assert not both.write().held()
+    for lease in (again, first, beside):
+        lease.release()
+    waiting.result().release()
 
 
 @scenario("S4-reentrant-lost", (MUTEX,))
