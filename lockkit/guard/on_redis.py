@@ -12,6 +12,7 @@ from lockkit.errors import (
     BackendUnavailable,
     ConfigError,
     IncompatibleLayout,
+    LockkitError,
     OutcomeUnknown,
     PermissionDenied,
 )
@@ -27,6 +28,25 @@ __all__ = ["RedisKey", "record_key"]
 
 _LARGEST = 512 * 1024 * 1024
 _HOPS = 4
+_REFUSALS: tuple[tuple[tuple[str, ...], type[LockkitError], bool, str], ...] = (
+    # Classes of redis-py, or words of Redis; what to raise, whether to ask again, what to do. With one of these the value was not written.
+    (
+        ("NoPermissionError", "NOPERM", "ACL failure", "NOAUTH"),
+        PermissionDenied,
+        False,
+        "the user needs EVAL, GET and SET on the key and on {record!r}",
+    ),
+    (("WRONGTYPE",), IncompatibleLayout, False, "guard another key"),
+    (("OutOfMemoryError", "OOM command"), BackendUnavailable, False, "raise maxmemory"),
+    (("ClusterCrossSlotError", "CROSSSLOT", "unknown command"), BackendError, False, "use Redis, or Valkey"),
+    (
+        ("BusyLoadingError", "ClusterDownError", "TryAgainError", "MasterDownError", "ReadOnlyError"),
+        BackendUnavailable,
+        True,
+        "this passes",
+    ),
+    (("READONLY", "MISCONF", "NOREPLICAS", "BUSY "), BackendUnavailable, True, "look at the server's log"),
+)
 
 
 @cache
@@ -127,8 +147,12 @@ class RedisKey:
 
     def _redirected(self, error: Any, *, moved: bool) -> Any:
         if moved:
-            with suppress(Exception):  # another node may know, later
-                self._client.nodes_manager.initialize()
+            with suppress(
+                Exception
+            ):  # a client of one server has no map; without it the next attempt is redirected, too
+                nodes = self._client.nodes_manager
+                learn = getattr(nodes, "move_slot", None) or nodes.update_moved_exception  # before redis-py 6
+                learn(error)
         node = None
         if hasattr(self._client, "get_node"):
             node = self._client.get_node(host=error.host, port=error.port)
@@ -139,23 +163,11 @@ class RedisKey:
     def _failed(self, error: Exception, kinds: set[str]) -> Refused | Unknown:
         text = " ".join(str(error).split()) or type(error).__name__
         told = f"{self.where}: {text}"
-        if "NoPermissionError" in kinds or "NOPERM" in text or "permissions" in text:
-            hint = f"the user needs EVAL, GET and SET on the key and on {self._keys[0].decode(errors='replace')!r}"
-            return Refused(PermissionDenied(told, hint=hint), retry=False)
-        if kinds & {
-            "BusyLoadingError",
-            "ClusterDownError",
-            "TryAgainError",
-            "MasterDownError",
-            "ReadOnlyError",
-        }:
-            return Refused(BackendUnavailable(told))
-        if kinds & {"OutOfMemoryError"}:
-            return Refused(BackendUnavailable(told, hint="raise maxmemory"), retry=False)
-        if "ResponseError" in kinds:
-            if "WRONGTYPE" in text:
-                return Refused(IncompatibleLayout(told, hint="guard another key"), retry=False)
-            return Refused(BackendError(told), retry=False)
+        for words, kind, again, hint in _REFUSALS:
+            if any(word in kinds or word in text for word in words):
+                record = self._keys[0].decode(errors="replace")
+                return Refused(kind(told, hint=hint.format(record=record)), retry=again)
+        # Not in the list, as the error of a proxy: it may come after the script has run.
         return Unknown(OutcomeUnknown(told, hint="is the server running, and reachable?"))
 
 

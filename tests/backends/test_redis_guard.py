@@ -18,6 +18,7 @@ from lockkit import guard
 from lockkit.cli.main import run
 from lockkit.errors import (
     BackendError,
+    BackendUnavailable,
     ConfigError,
     IncompatibleLayout,
     OutcomeUnknown,
@@ -339,6 +340,32 @@ def test_the_rights_in_the_docs_are_enough_and_one_less_is_named(running, client
         guard.redis(writer, "stock:42").open(FakeLease(3)).write(b"7")
         with pytest.raises(PermissionDenied, match="EVAL, GET and SET"):
             guard.redis(writer, "stock:43").open(FakeLease(3))
+
+
+def test_an_error_that_nobody_knows_is_no_refusal(client):
+    """A proxy may report one after the script has run."""
+    with pytest.raises(Unknown):
+        RedisKey(client, "a")._ask("EVAL", "return redis.error_reply('ERR upstream failure')", 0)
+
+
+def test_a_server_that_takes_no_writes_now_is_asked_again_and_then_named(running, client):
+    gate = guard.redis(client, "a", timeout=0.2)
+    running.cli("REPLICAOF", "127.0.0.1", "1")
+    try:
+        with pytest.raises(BackendUnavailable, match="read only"):
+            gate.open(FakeLease(3))
+    finally:
+        running.cli("REPLICAOF", "NO", "ONE")
+    gate.open(FakeLease(3))
+
+
+def test_a_server_without_memory_is_named(running, client):
+    running.cli("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(BackendUnavailable, match="maxmemory"):
+            guard.redis(client, "a").open(FakeLease(3))
+    finally:
+        running.cli("CONFIG", "SET", "maxmemory", "0")
 
 
 def test_a_login_that_is_wrong_is_named(running):
