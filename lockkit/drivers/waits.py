@@ -225,7 +225,9 @@ class WaitsTogether:
         while not cancelled(driver, self._together.cancel):
             ends = {number: wait.until for number, wait in effect.waits.items() if wait.until is not None}
             at = now()
-            ready = (self._woken & effect.waits.keys()) | {n for n, until in ends.items() if until <= at}
+            # No wake cuts a pause short.
+            woken = {n for n in self._woken.copy() if isinstance(effect.waits.get(n), WaitForWake)}
+            ready = woken | {n for n, until in ends.items() if until <= at}
             if ready or any(hold.lost_why for hold in effect.held):
                 self._woken -= ready  # a wake that comes from here on is for the next wait
                 return ready
@@ -254,6 +256,7 @@ class WaitsTogether:
             self._together.cancel.detach(self._attached)
         for waits in list(self._waits.values()):
             waits.close()
+        self._waits = {}  # their rings refer to this object: without a circle it goes at once
         for hold in self._alarmed:
             hold.alarms = tuple(alarm for alarm in hold.alarms if alarm != self._ring)
 

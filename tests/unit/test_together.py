@@ -252,6 +252,17 @@ def test_the_short_form_keeps_leases_for_each_thread(client):
     assert nothing_left(client)()
 
 
+def test_the_short_form_ends_with_an_exit_stack_in_another_thread(client):
+    with contextlib.ExitStack() as stack:
+        both = stack.enter_context(client.all_of([client.lock("a"), client.lock("b")]))
+        assert both.lease.valid()
+        assert stack.enter_context(client.any_of([client.lock("a"), client.lock("c")])).lease.name == "c"
+        stack.enter_context(client.pool("p", ["0"]))
+        elsewhere = stack.pop_all()
+    Work(elsewhere.close).result()
+    assert nothing_left(client)()
+
+
 def test_a_level_of_a_reentrant_lock_that_this_thread_holds_is_one_of_them(client, other):
     outer = client.lock("a", reentrant=True)
     with outer.acquire() as lease:
