@@ -20,6 +20,7 @@ from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
 from lockkit.facts import (
     Capabilities,
+    Deadlock,
     Evicted,
     Finding,
     LockInfo,
@@ -193,6 +194,10 @@ class AsyncClient(Answering):
     async def namespaces(self) -> list[str]:
         """See :meth:`lockkit.Client.namespaces`."""
         return await self._engines.call(self._client.namespaces)
+
+    async def deadlocks(self) -> list[Deadlock]:
+        """See :meth:`lockkit.Client.deadlocks`. A thread of the client is in use meanwhile, for a little more than 2 s at most times."""
+        return await self._engines.call(self._client.deadlocks)
 
     async def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
         """See :meth:`lockkit.Client.evict`."""

@@ -91,6 +91,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         note: Mapping[str, object] | None = None,
         reason: str | None = None,
         on_wait: OnWait | None = None,
+        detect_deadlock: bool = False,
         **others: Never,
     ) -> Acquiring:
         """Wait for the lock and hold it: ``lease = await lock.acquire()``, or ``async with lock.acquire() as lease:``.
@@ -102,13 +103,14 @@ class AsyncLock(AnyLock[AsyncLease]):
                 who time out.
             on_wait: A plain function, called in the event loop when the claim is queued, when its position or the holder changes, and
                 else every two seconds.
+            detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
             others: No other keyword is allowed. One that another library has is answered with what to write here.
 
         Raises:
             TypeError: There is another keyword.
             AcquireTimeout: The time is up. Nothing of the attempt is left in the store.
             DeadlockDetected: This task holds the lock and would wait for itself, directly or behind another waiter that needs what
-                it holds.
+                it holds. With ``detect_deadlock``: it is the youngest waiter of a deadlock (of those that detect).
             CapacityMismatch: Others use the name with another capacity.
             AcquireCancelled: The client was closed meanwhile, or the interpreter is ending.
             BackendError: The store cannot be used, and the lock is not held.
@@ -117,8 +119,8 @@ class AsyncLock(AnyLock[AsyncLease]):
         if others:
             raise unexpected("AsyncLock.acquire()", others)
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        note = self._checked(note, reason, on_wait)
-        return Acquiring(self._take(wait, note, on_wait, caller(), waits=True))
+        note = self._checked(note, reason, on_wait, detect=detect_deadlock)
+        return Acquiring(self._take(wait, note, on_wait, caller(), waits=True, detect=detect_deadlock))
 
     def try_acquire(
         self, *, note: Mapping[str, object] | None = None, reason: str | None = None
@@ -144,6 +146,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         taken_at: Caller,
         *,
         waits: Literal[True],
+        detect: bool = False,
     ) -> AsyncLease: ...
     @overload
     async def _take(
@@ -154,6 +157,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         taken_at: Caller,
         *,
         waits: Literal[False],
+        detect: bool = False,
     ) -> AsyncLease | None: ...
     async def _take(
         self,
@@ -163,6 +167,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         taken_at: Caller,
         *,
         waits: bool,
+        detect: bool = False,
     ) -> AsyncLease | None:
         """Acquire. On a definite "busy" raise AcquireTimeout if the caller ``waits``, else return None."""
         opening = self._opening
@@ -176,7 +181,7 @@ class AsyncLock(AnyLock[AsyncLease]):
             inner = await self._level(driver, key, taken_at, wait)
             if inner is not None:
                 return inner
-        attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note)
+        attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note, detects=detect)
         hold = await engine.acquire(attempt, on_wait)
         if hold is None:
             if not waits:

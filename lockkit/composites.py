@@ -12,7 +12,7 @@ from lockkit.errors import ConfigError
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.leaving import Held
-from lockkit.locking import checked_timeout
+from lockkit.locking import check_detect, checked_timeout
 from lockkit.locks import Lock, RWLock
 from lockkit.loops import warn_of_loop
 from lockkit.members import MOST
@@ -44,6 +44,7 @@ class Taking:
         what: The locks, as a warning names them.
         on_wait: Called as that of :meth:`lockkit.Lock.acquire`.
         cancel: Ends the wait from another thread.
+        detect: Whether to look for deadlocks with other threads, tasks and processes while it waits.
     """
 
     def __init__(
@@ -53,11 +54,15 @@ class Taking:
         what: str,
         on_wait: OnWait | None,
         cancel: Cancel | None = None,
+        *,
+        detect: bool = False,
     ) -> None:
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}")
         if cancel is not None:
             check_cancel(cancel, what)
+        check_detect(detect)
+        self._detect = detect
         self.wait = wait
         self.deadline = opening.clock.now() + wait if wait else None
         driver = opening.here.driver
@@ -77,7 +82,7 @@ class Taking:
 
     def attempt(self, lock: Lock, *, wait: bool) -> Attempt:
         """An attempt for one of the locks."""
-        attempt = lock.attempt(self.driver, self.deadline, self.key, wait=wait)
+        attempt = lock.attempt(self.driver, self.deadline, self.key, wait=wait, detects=self._detect and wait)
         attempt.shown = self._on_wait is not None
         return attempt
 
@@ -156,6 +161,7 @@ class AllOf(ShortForm[Leases]):
         *,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
+        detect_deadlock: bool = False,
     ) -> Leases:
         """Wait for all of the locks and hold them.
 
@@ -163,6 +169,7 @@ class AllOf(ShortForm[Leases]):
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for one lock after the other.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
+            detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
             AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue.
@@ -171,7 +178,7 @@ class AllOf(ShortForm[Leases]):
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        leases = self._take(wait, on_wait, busy, cancel)
+        leases = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock)
         if leases is not None:
             return leases
         name = busy[0].terms.name
@@ -189,9 +196,15 @@ class AllOf(ShortForm[Leases]):
         return self.acquire()
 
     def _take(
-        self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt], cancel: Cancel | None = None
+        self,
+        wait: float | None,
+        on_wait: OnWait | None,
+        busy: list[Attempt],
+        cancel: Cancel | None = None,
+        *,
+        detect: bool = False,
     ) -> Leases | None:
-        taking = Taking(self._opening, wait, self.name, on_wait, cancel)
+        taking = Taking(self._opening, wait, self.name, on_wait, cancel, detect=detect)
         levels: list[Lease] = []
         try:
             attempts: dict[Attempt, Lock] = {}
@@ -262,6 +275,7 @@ class AnyOf(ShortForm[Lease]):
         *,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
+        detect_deadlock: bool = False,
     ) -> Lease:
         """Wait for one of the locks and hold it.
 
@@ -269,6 +283,7 @@ class AnyOf(ShortForm[Lease]):
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for each of the locks.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
+            detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
             AcquireTimeout: The time is up. Nothing is left in any queue.
@@ -277,7 +292,7 @@ class AnyOf(ShortForm[Lease]):
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        lease = self._take(wait, on_wait, busy, cancel)
+        lease = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock)
         if lease is not None:
             return lease
         names = [lock.name for lock in self.locks]
@@ -295,9 +310,15 @@ class AnyOf(ShortForm[Lease]):
         return self.acquire()
 
     def _take(
-        self, wait: float | None, on_wait: OnWait | None, busy: list[Attempt], cancel: Cancel | None = None
+        self,
+        wait: float | None,
+        on_wait: OnWait | None,
+        busy: list[Attempt],
+        cancel: Cancel | None = None,
+        *,
+        detect: bool = False,
     ) -> Lease | None:
-        taking = Taking(self._opening, wait, self.name, on_wait, cancel)
+        taking = Taking(self._opening, wait, self.name, on_wait, cancel, detect=detect)
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
         steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)

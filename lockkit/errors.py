@@ -86,7 +86,7 @@ class AcquireCancelled(AcquireError):
 
 
 class DeadlockDetected(AcquireError):
-    """This thread or task would wait for a claim that it holds itself, or behind a waiter that waits for that claim."""
+    """This thread or task would wait for itself, or, with ``detect_deadlock=True``, is the youngest waiter in a deadlock with others."""
 
 
 class CapacityMismatch(AcquireError):

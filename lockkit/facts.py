@@ -23,6 +23,7 @@ __all__ = [
     "ClaimInfo",
     "ClaimState",
     "CleanupContext",
+    "Deadlock",
     "Event",
     "Evicted",
     "Finding",
@@ -209,6 +210,35 @@ class LockInfo(NamedTuple):
     @property
     def waiters(self) -> tuple[ClaimInfo, ...]:
         return tuple(claim for claim in self.claims if claim.state in ("WAITING", "OFFERED"))
+
+
+class Deadlock(NamedTuple):
+    """Threads or tasks that wait for each other, each for a claim that another one holds."""
+
+    waiters: tuple[ClaimInfo, ...]
+    """The waiting claims, by claim id. The one with the largest claim id, the last, is the youngest."""
+    holders: tuple[ClaimInfo, ...]
+    """The held claims for which they wait, by name."""
+    holds: Mapping[str, tuple[str, ...]]
+    """By the id of each waiting claim, the ids of the held claims that its thread or task has."""
+    ends: str = ""
+    """The id of the waiting claim whose wait ends with DeadlockDetected: the youngest of those with ``detect_deadlock=True``; empty
+    if there is none."""
+
+    @property
+    def youngest(self) -> ClaimInfo:
+        """The waiting claim with the largest claim id."""
+        return self.waiters[-1]
+
+    def __str__(self) -> str:
+        held = {claim.claim_id: claim.name for claim in self.holders}
+        sentences: dict[str, None] = {}
+        for waiter in self.waiters:
+            names = ", ".join(repr(held[one]) for one in self.holds.get(waiter.claim_id, ()))
+            sentences[f"{waiter.owner} {f'holds {names} and ' if names else ''}waits for {waiter.name!r}"] = (
+                None
+            )
+        return printable("; ".join(sentences))
 
 
 class Record(NamedTuple):

@@ -19,6 +19,7 @@ from lockkit.hold import RELEASING, Hold
 from lockkit.invalid import invalid
 from lockkit.leaving import Statement
 from lockkit.options import check_plain
+from lockkit.takers import asker
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -224,7 +225,9 @@ class AnyLease(Answering):
 
     def detach(self) -> Self:
         """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""
-        self._hold.key = None
+        key, self._hold.key = self._hold.key, None
+        if key is not None and key != asker():  # its taker may wait now
+            self._driver.detached(key)
         return self
 
     def handle(self) -> dict[str, object]:

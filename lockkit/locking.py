@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
 
-__all__ = ["AnyLock", "arguments", "checked_timeout"]
+__all__ = ["AnyLock", "arguments", "check_detect", "checked_timeout"]
 
 E = TypeVar("E", bound=AnyLease)
 
@@ -145,7 +145,12 @@ class AnyLock(AnyShortForm[E]):
     # -- before the first request, and after the grant
 
     def _checked(
-        self, note: Mapping[str, object] | None, reason: str | None, on_wait: object
+        self,
+        note: Mapping[str, object] | None,
+        reason: str | None,
+        on_wait: object,
+        *,
+        detect: object = False,
     ) -> Mapping[str, object] | None:
         """The note of an acquire, with the reason in it; None for that of the lock.
 
@@ -159,6 +164,7 @@ class AnyLock(AnyShortForm[E]):
         if on_wait is not None and not callable(on_wait):
             raise ConfigError(f"on_wait must be callable, not {on_wait!r}", name=self.name)
         check_plain(on_wait, "on_wait", self.name)
+        check_detect(detect, self.name)
         return note
 
     def attempt(
@@ -169,6 +175,7 @@ class AnyLock(AnyShortForm[E]):
         *,
         wait: bool,
         note: Mapping[str, object] | None = None,
+        detects: bool = False,
     ) -> Attempt:
         """An attempt to acquire, for a thread or task, that has not begun."""
         terms = self.terms
@@ -177,7 +184,7 @@ class AnyLock(AnyShortForm[E]):
         own: Sequence[Hold] = driver.registry.holds.get(terms.name, ())
         if own:
             own = [hold for hold in own if hold.key == key and hold.standing]
-        return Attempt(
+        attempt = Attempt(
             terms,
             deadline,
             wait,
@@ -189,6 +196,11 @@ class AnyLock(AnyShortForm[E]):
             own,
             "thread" if not own or isinstance(key(), threading.Thread) else "task",
         )
+        attempt.key, attempt.registered = key, driver.registry.holds
+        if detects:
+            attempt.detects = True
+            attempt.who = "thread" if isinstance(key(), threading.Thread) else "task"
+        return attempt
 
     def hand(self, driver: Driver, hold: Hold, key: weakref.ref[object], taken_at: Caller) -> E:
         """Make the lease of a hold that was just granted."""
@@ -253,6 +265,16 @@ class AnyLock(AnyShortForm[E]):
     def __repr__(self) -> str:
         terms = self.terms
         return f"<{type(self).__name__} {terms.name!r} {terms.kind} {terms.weight}/{terms.capacity} ttl {terms.ttl:g} s>"
+
+
+def check_detect(detect: object, name: str | None = None) -> None:
+    """Refuse a ``detect_deadlock`` that is not a bool.
+
+    Raises:
+        ConfigError: As said.
+    """
+    if not isinstance(detect, bool):
+        raise ConfigError(f"detect_deadlock must be True or False, not {detect!r}", name=name)
 
 
 def checked_timeout(timeout: object) -> float | None:

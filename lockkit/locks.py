@@ -77,6 +77,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         reason: str | None = None,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
+        detect_deadlock: bool = False,
         **others: Never,
     ) -> Lease:
         """Wait for the lock and hold it.
@@ -89,13 +90,15 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             on_wait: Called in this thread when the claim is queued, when its position or the holder changes, and else every two
                 seconds.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
+            detect_deadlock: Whether to look, while it waits, for a deadlock with other threads, tasks and processes; see
+                :meth:`Client.deadlocks`. Looks begin after 1 s, and each reads every queue of the namespace, up to 1,000.
             others: No other keyword is allowed. One that another library has is answered with what to write here.
 
         Raises:
             TypeError: There is another keyword.
             AcquireTimeout: The time is up. Nothing of the attempt is left in the store.
             DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
-                needs what it holds.
+                needs what it holds. With ``detect_deadlock``: it is the youngest waiter of a deadlock (of those that detect).
             CapacityMismatch: Others use the name with another capacity.
             AcquireCancelled: The wait was cancelled, the client was closed meanwhile, or the interpreter is ending.
             BackendError: The store cannot be used, and the lock is not held.
@@ -105,9 +108,9 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             raise unexpected("Lock.acquire()", others)
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        if note is not None or reason is not None or on_wait is not None:
-            note = self._checked(note, reason, on_wait)
-        lease = self._take(wait, note, on_wait, busy, cancel)
+        if note is not None or reason is not None or on_wait is not None or detect_deadlock is not False:
+            note = self._checked(note, reason, on_wait, detect=detect_deadlock)
+        lease = self._take(wait, note, on_wait, busy, cancel, detect_deadlock)
         # No call may come between: a signal must not strike where only this frame has the lease.
         if lease is not None:
             return lease
@@ -146,6 +149,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         on_wait: OnWait | None,
         busy: list[Attempt],
         cancel: Cancel | None = None,
+        detect: bool = False,  # noqa: FBT001, FBT002 (keywords cost on the hot path)
     ) -> Lease | None:
         """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
         if cancel is not None:
@@ -165,7 +169,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             inner = self.level(driver, key, taken_at, wait)
             if inner is not None:
                 return inner
-        attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note)
+        attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note, detects=detect)
         if cancel is not None:
             attempt.cancel = cancel
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import CapabilityError, ConfigError
-from lockkit.facts import Event, Evicted, Finding, LockInfo, Owner, Record, ReleaseRequest
+from lockkit.facts import Deadlock, Event, Evicted, Finding, LockInfo, Owner, Record, ReleaseRequest
 from lockkit.forks import IMPORTS
 from lockkit.names import check_name
 from lockkit.options import whole
@@ -99,6 +100,32 @@ class Operations:
             return sorted(listed(budget))
 
         return self._ask(ask)
+
+    def deadlocks(self) -> list[Deadlock]:
+        """The deadlocks among threads and tasks that wait in this namespace, in whatever process and on whatever host.
+
+        Reads every queue, and if it finds a deadlock reads all of them again 2 s later: only what both looks find alike counts. So a
+        deadlock that is returned was there between the two. It may have been ended since, by a timeout for instance. A wait tells
+        others only after 1 s what its thread or task holds.
+
+        Some deadlocks are not found: those through another client's namespace or store, through threads that wait for each other by
+        other means than locks, through a waiter that holds nothing and does not detect deadlocks itself, and through claims of a
+        lockkit that does not tell yet.
+        """
+        with IMPORTS:
+            from lockkit.drivers.waits import sleep_until
+            from lockkit.protocol.cycles import BETWEEN, look
+
+        def queues() -> list[LockInfo]:
+            names = self._ask(lambda driver, budget: driver.backend.names("", budget))
+            return [self._ask(partial(_queue, name), name) for name in names]
+
+        first = look(queues())
+        if not first.deadlocks:
+            return []
+        clock = self._opening.clock
+        sleep_until(clock, clock.now() + BETWEEN)
+        return list(look(queues(), first.stuck).deadlocks)
 
     def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
         """Force one named claim out, and no other.
@@ -260,3 +287,7 @@ class Operations:
 def _check_claim(name: str, claim_id: object) -> None:
     if not str(claim_id).isalnum():
         raise ConfigError(f"a claim id is 12 hex digits, as inspect shows them, not {claim_id!r}", name=name)
+
+
+def _queue(name: str, driver: Driver, budget: float) -> LockInfo:
+    return driver.backend.inspect(name, budget)

@@ -100,6 +100,7 @@ class Pool(ShortForm[PoolLeases]):
         timeout: float | Default | None = DEFAULT,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
+        detect_deadlock: bool = False,
     ) -> PoolLeases:
         """Wait for some members and hold them.
 
@@ -111,6 +112,7 @@ class Pool(ShortForm[PoolLeases]):
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for the gate and for members.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
+            detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
             ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened.
@@ -121,7 +123,7 @@ class Pool(ShortForm[PoolLeases]):
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         request = self._request(count, each, among)
         busy: list[Attempt] = []
-        leases = self._take(request, wait, on_wait, busy, cancel)
+        leases = self._take(request, wait, on_wait, busy, cancel, detect=detect_deadlock)
         if leases is not None:
             return leases
         name = busy[0].terms.name
@@ -161,10 +163,12 @@ class Pool(ShortForm[PoolLeases]):
         on_wait: OnWait | None,
         busy: list[Attempt],
         cancel: Cancel | None = None,
+        *,
+        detect: bool = False,
     ) -> PoolLeases | None:
         locks = self._locks(request.among)
         gate = self._gate(request)
-        taking = Taking(self._opening, wait, self.pool, on_wait, cancel)
+        taking = Taking(self._opening, wait, self.pool, on_wait, cancel, detect=detect)
         tries = {taking.attempt(lock, wait=False): lock for lock in locks.values()}
         claims = {taking.attempt(lock, wait=True): lock for lock in locks.values()} if wait != 0 else {}
         steps = some_of(

@@ -29,11 +29,11 @@ from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt
 from lockkit.protocol.effects import (
     MAY_BLOCK,
+    ON_THREADS,
     REQUESTS,
     Acquire,
     AwaitHook,
     Effect,
-    Inspect,
     Pause,
     RecordFailure,
     Request,
@@ -247,13 +247,13 @@ class LoopDriver:
 
     def _on_loop(self, request: Request) -> Any:
         """The coroutine that performs a request on the loop; None if it has to be made on a thread."""
-        if self.performer is None or isinstance(request, Inspect):
+        if self.performer is None or isinstance(request, ON_THREADS):
             return None
         return self.performer.perform(ask(self._exchanges, request))  # type: ignore[arg-type]
 
     async def request(self, request: Request, acquisition: _Acquisition) -> object:
         """Send a request of an acquire."""
-        if self.performer is not None and not isinstance(request, Inspect):
+        if self.performer is not None and not isinstance(request, ON_THREADS):
             return await self.performer.perform(ask(self._exchanges, request))  # type: ignore[arg-type]
         if self._at_once:
             return ask(self.driver.backend, request)
@@ -268,7 +268,7 @@ class LoopDriver:
         """Have a request sent on a thread, within its budget from now on."""
         backend, now = self.driver.backend, self.driver.clock.now
         end = now() + request.budget
-        pool = self.pools.acquires if isinstance(request, (Acquire, Inspect)) else self.pools.others
+        pool = self.pools.acquires if isinstance(request, (Acquire, *ON_THREADS)) else self.pools.others
 
         def call() -> object:
             return ask(backend, request._replace(budget=max(end - now(), _LEAST)))

@@ -274,6 +274,12 @@ class Driver:
                 if isinstance(another, Exception):
                     raise
 
+    def detached(self, key: object) -> None:
+        """Have a thread or task that waits ask again: a lease that it took was detached, so its claim must no longer say that it holds it."""
+        for under_way, waits in list(self.under_way.items()):
+            if waits is not None and any(attempt.key == key for attempt in under_way.parts):
+                waits.ask_again()
+
     def give_back(self, attempt: UnderWay) -> bool:
         """Hand what an acquisition may have left in the store to the background. Never blocks; returns whether there was anything."""
         return to_its_end(taking_back(attempt), self.backend, self.perform)

@@ -67,6 +67,12 @@ class Waits:
             waited = self._driver.clock.now() - self._attempt.start
             self._on_wait(Waiting(effect.claim.terms.name, effect.position, effect.holder, waited))
 
+    def ask_again(self) -> None:
+        """Wake the wait, so that it asks the store again. Any thread may call this."""
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.wake()
+
     def _new_bell(self) -> Callable[[], None]:
         """A function that wakes the wait for a claim, from any thread."""
         raise NotImplementedError
@@ -246,6 +252,11 @@ class WaitsTogether:
             attempt = self._together.attempts[number]
             waits = self._waits[number] = ThreadWaits(self._driver, attempt, self._on_wait, ring)
         return waits
+
+    def ask_again(self) -> None:
+        """Wake the waits, so that each asks the store again. Any thread may call this."""
+        for waits in list(self._waits.values()):
+            waits.ask_again()
 
     def _name(self, effect: WaitForAny) -> str | None:
         return next((self._together.attempts[number].terms.name for number in effect.waits), None)

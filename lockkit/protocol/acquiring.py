@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
-from lockkit.facts import Capabilities, ClaimInfo, Event
+from lockkit.facts import Capabilities, ClaimInfo, Deadlock, Event
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.protocol import deadlock, denials
+from lockkit.protocol import cycles, deadlock, denials
 from lockkit.protocol.effects import (
     Abandon,
     Acquire,
@@ -112,6 +112,13 @@ class Attempt:
         runs: Tells whether the thread, or the event loop, of the attempt can go on with it.
         cancel: Ends the wait of the attempt from another thread; None if nothing does.
         shown: Whether somebody is told of its place in the queue, so that the store is asked for the place at each poll cap.
+        detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several threads or tasks.
+        knotted: Whether it was.
+        key: A weak reference to the thread or task that acquires, as that of its holds; None to tell nobody what it holds.
+        registered: The holds of its client, by name.
+        beside: Holds that the same acquisition has got already, of other locks.
+        group: For a claim of an acquisition that waits in several queues: its name, the number of its claims, and how many of
+            them it needs.
     """
 
     cancel: Cancel | None = None
@@ -125,6 +132,12 @@ class Attempt:
     random: Callable[[], float]
     same_store: Callable[[], SameStore] = SameStore
     runs: Callable[[], bool] = staticmethod(lambda: True)
+    detects = knotted = False
+    key: object = None
+    registered: Mapping[str, Sequence[Hold]] = {}
+    beside: Sequence[Hold] = ()
+    group: tuple[str, int, int] | None = None
+    _search: cycles.Search | None = None
     _looked_at: Claim | None = None
     _since: float | None = None
     """When the first request without a useful answer was sent."""
@@ -178,6 +191,27 @@ class Attempt:
             self._looked_at = claim
         return None if isinstance(between, str) else between
 
+    def searched(self, claim: Claim, now: Now) -> Generator[Effect, Any, Deadlock | None]:
+        """Tell others what this thread or task holds, if it is time; find the deadlock that this wait has to end."""
+        if self.key is None:
+            return None
+        search = self._search
+        if search is None or search.claim is not claim:
+            search = self._search = cycles.Search(claim, self._tale, now())
+        return (yield from search.steps(now, self.budget))
+
+    def _tale(self) -> cycles.Tale:
+        assert self.claim is not None
+        holds = [
+            hold
+            for named in list(self.registered.values())
+            for hold in named
+            if hold.key == self.key and hold.standing
+        ]
+        ids = frozenset(hold.claim_id for hold in (*holds, *self.beside))
+        group = self.group or (claim_id(self.claim.token), 1, 1)
+        return cycles.Tale(ids, *group, self.detects)
+
     def timeout(self, at: float, wall: float) -> AcquireTimeout:
         """The error for an attempt whose time is up; ``wall`` is in seconds since the epoch."""
         return denials.timeout(self.terms.name, self.holder, at - self.start, wall, self.same_store())
@@ -212,6 +246,8 @@ class Attempt:
         """When to stop waiting for a wake; ``at`` is when the answer came."""
         shown = at + POLL_CAP if self.shown else None
         ends = [end for end in (answer.ask_again_at, self.deadline, self.warn_at, shown) if end is not None]
+        if self._search is not None:
+            ends.append(self._search.due)
         return min(ends)
 
     def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
@@ -442,7 +478,7 @@ def _unless_in_vain(
 
     Raises:
         CapacityMismatch: Others use the name with another capacity.
-        DeadlockDetected: The thread or task would wait for itself.
+        DeadlockDetected: The thread or task would wait for itself, or is the youngest in a deadlock with others.
     """
     if answer.capacity != attempt.terms.capacity:
         yield from giving_up(attempt, now)
@@ -452,6 +488,11 @@ def _unless_in_vain(
         if between is not None:
             yield from giving_up(attempt, now)
             raise deadlock.told(claim, between, attempt.who, wall())
+    found = yield from attempt.searched(claim, now)
+    if found is not None:
+        attempt.knotted = True
+        yield from giving_up(attempt, now)
+        raise cycles.error(claim, found, attempt.who)
 
 
 def giving_up(

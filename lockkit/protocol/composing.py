@@ -234,6 +234,7 @@ def _one(
     together: Together, attempt: Attempt, means: Means, held: Sequence[Hold]
 ) -> Generator[Effect, Any, bool]:
     """Run one attempt to its end; whether it holds. Meanwhile none of the holds in ``held`` may be lost."""
+    attempt.beside = held
     running = _added(together, attempt, means)
     number = len(together.attempts) - 1
     yield from _go_on(running, running.begin)
@@ -273,7 +274,7 @@ def _first(
             yield from _go_on(running, resume)
         except DeadlockDetected:
             spare -= 1
-            if spare < 0:
+            if spare < 0 or attempt.knotted:
                 raise
             return
         if running.effect is not None:
@@ -281,7 +282,9 @@ def _first(
         elif (yield from _settled(attempt, running)):
             got.append(attempt)
 
+    group = (f"{int(means.random() * 2**48):012x}", len(attempts), count - len(got))
     for attempt in attempts:
+        attempt.beside, attempt.group = held, group if len(attempts) > 1 else None
         running = _added(together, attempt, means)
         yield from step(len(together.attempts) - 1, running, running.begin)
         if len(got) == count:

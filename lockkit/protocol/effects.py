@@ -21,6 +21,7 @@ from lockkit.store.spi import Beat, Claim
 
 __all__ = [
     "MAY_BLOCK",
+    "ON_THREADS",
     "REQUESTS",
     "WAITS",
     "Abandon",
@@ -33,9 +34,11 @@ __all__ = [
     "GoOn",
     "Inspect",
     "Keep",
+    "ListNames",
     "Lost",
     "Notify",
     "Now",
+    "OnThreads",
     "Orphan",
     "Pause",
     "RecordFailure",
@@ -100,8 +103,14 @@ class Inspect(NamedTuple):
     budget: float
 
 
+class ListNames(NamedTuple):
+    """List the names that have claims. Result: the names."""
+
+    budget: float
+
+
 class Annotate(NamedTuple):
-    """Merge a patch into the note of a claim. Result: whether there is such a claim."""
+    """Merge a JSON patch into the note of a claim. Result: whether there is such a claim."""
 
     name: str
     claim_id: str
@@ -110,9 +119,12 @@ class Annotate(NamedTuple):
 
 
 Removing: TypeAlias = Release | Abandon | EmergencyRelease
-Request: TypeAlias = Acquire | Renew | Removing | Inspect | Annotate
+OnThreads: TypeAlias = Inspect | ListNames | Annotate
+"""A request that is rare, so that a store has no exchange for it: an event loop has it made on a thread."""
+ON_THREADS = (Inspect, ListNames, Annotate)
+Request: TypeAlias = Acquire | Renew | Removing | OnThreads
 """An effect that asks the store."""
-REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, Inspect, Annotate)
+REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, *ON_THREADS)
 
 
 class WaitForWake(NamedTuple):

@@ -15,9 +15,10 @@ from lockkit.protocol.effects import (
     WAITS,
     Abandon,
     Acquire,
-    Annotate,
     Effect,
     EmergencyRelease,
+    Inspect,
+    ListNames,
     Release,
     Renew,
     Request,
@@ -45,9 +46,11 @@ def ask(store: Backend, request: Request) -> object:
         return store.abandon(request.claim, request.budget, graceful=request.graceful)
     if isinstance(request, EmergencyRelease):
         return store.emergency_release(request.claim, request.budget, graceful=request.graceful)
-    if isinstance(request, Annotate):
-        return store.annotate(request.name, request.claim_id, request.patch, request.budget)
-    return store.inspect(request.name, request.budget)
+    if isinstance(request, Inspect):
+        return store.inspect(request.name, request.budget)
+    if isinstance(request, ListNames):
+        return store.names("", request.budget)
+    return store.annotate(request.name, request.claim_id, request.patch, request.budget)
 
 
 def to_its_end(

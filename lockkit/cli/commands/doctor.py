@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
     examples="""
 lockkit doctor
 lockkit doctor --fail-on warning --json
+lockkit doctor --deadlocks
 """,
 )
 @option(
@@ -41,7 +43,12 @@ lockkit doctor --fail-on warning --json
     show_default=True,
     help="The lowest severity for which the exit code is not 0.",
 )
-def command(session: Session, *, fail_on: str) -> int:
+@option(
+    "--deadlocks",
+    is_flag=True,
+    help="Look for threads and tasks of this namespace that wait for each other, too. Reads every queue, and twice if there is a deadlock.",
+)
+def command(session: Session, *, fail_on: str, deadlocks: bool) -> int:
     """Check configuration, store and plugins, and print one sentence per finding.
 
     A store that does not answer is a finding, and the other checks go on. Each request to the store takes at most request_timeout (2 s),
@@ -50,7 +57,7 @@ def command(session: Session, *, fail_on: str) -> int:
     Exit code: 0 all is well, 1 warnings (with --fail-on warning), 2 errors.
     """
     progress = not session.json and output.colour(sys.stderr) and sys.stdout.isatty()
-    examination = _Examination(session, rows.live if progress else None)
+    examination = _Examination(session, rows.live if progress else None, deadlocks=deadlocks)
     findings: list[Finding] = []
     for one in examination.findings():
         findings.append(one)
@@ -75,10 +82,14 @@ class _Examination:
 
     Args:
         doing: Called with a text for a live line before each check that may take long.
+        deadlocks: Whether to look for deadlocks.
     """
 
-    def __init__(self, session: Session, doing: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, session: Session, doing: Callable[[str], None] | None, *, deadlocks: bool = False
+    ) -> None:
         self._session = session
+        self._deadlocks = deadlocks
         self._doing = doing or (lambda _: None)
         self._found: list[Finding] = []
         self.store: parts.Store | None = None
@@ -119,6 +130,9 @@ class _Examination:
         self.store = output.store(client) if self._session.json else None
         self._doing(f"asking the store, {client.url} ...")
         yield from self._try(lambda: _store(client))
+        if self._deadlocks:
+            self._doing("looking for deadlocks ...")
+            yield from self._try(lambda: _deadlocks(client))
         client.warn()
         self._doing("waiting for the checks of plugins ...")
         yield from self._try(client.check_plugins)
@@ -162,6 +176,22 @@ def _store(client: Client) -> list[Finding]:
             )
         )
     return found + list(known)
+
+
+def _deadlocks(client: Client) -> list[Finding]:
+    """A finding for each deadlock of the namespace, or one that says that there is none."""
+    found = client.deadlocks()
+    if not found:
+        return [Finding("deadlocks", "ok", f"no deadlock found in namespace {client.namespace}")]
+    return [
+        Finding(
+            "deadlocks",
+            "error",
+            f"deadlock: {one}",
+            f"end one of these programs, or evict one of the holders; see: lockkit explain {shlex.quote(one.holders[0].name)}",
+        )
+        for one in found
+    ]
 
 
 def _plugins(plugins: PluginManager) -> list[Finding]:

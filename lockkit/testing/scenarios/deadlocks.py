@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lockkit.errors import AcquireTimeout, DeadlockDetected
+from lockkit.facts import Deadlock
+from lockkit.testing.children import Child, Parent
 from lockkit.testing.shapes import READERS, SEMAPHORE, Part
 from lockkit.testing.stage import Stage, scenario
 
@@ -98,3 +102,56 @@ def no_false_deadlock(stage: Stage) -> None:
     assert isinstance(stage.work(lambda: lock.acquire(0.05)).error(), AcquireTimeout), (
         "another thread just waits"
     )
+
+
+def _crossed(stage: Stage, *, detect: bool) -> list[Child]:
+    """Two processes, each of which holds a lock and waits for that of the other."""
+    stage.client().annotate(stage.name, "0" * 12, {})  # skips the scenario on a store without notes
+
+    def part(parent: Parent, mine: str, other: str) -> str:
+        client = stage.client()
+        with client.lock(mine, ttl=stage.harness.ttl).acquire(10.0):
+            parent.tell("holds")
+            parent.hear()
+            try:
+                with client.lock(other, ttl=stage.harness.ttl).acquire(60.0, detect_deadlock=detect):
+                    return "went on"
+            except DeadlockDetected as error:
+                return str(error)
+
+    names = [stage.name, f"{stage.name}/2"]
+    children = [
+        stage.child(partial(part, mine=mine, other=other)) for mine, other in (names, reversed(names))
+    ]
+    assert [child.hear() for child in children] == ["holds", "holds"]
+    for child in children:
+        child.tell("go")
+    return children
+
+
+@scenario("L2-deadlock-found", None)
+def deadlock_found(stage: Stage) -> None:
+    """Two processes that wait for each other are found by a third, and once one is killed the other goes on."""
+    children = _crossed(stage, detect=False)
+    client = stage.client()
+    found: list[Deadlock] = []
+
+    def look() -> bool:
+        found[:] = client.deadlocks()
+        return bool(found)
+
+    stage.until(look, "the deadlock is found")
+    assert {claim.owner.pid for claim in found[0].waiters} == {child.pid for child in children}
+    assert {claim.name for claim in found[0].holders} == {stage.name, f"{stage.name}/2"}
+    assert f"waits for {stage.name!r}" in str(found[0])
+    children[0].kill()
+    assert children[1].hear(stage.harness.ttl + stage.harness.slack + 10.0) == "went on"
+    assert client.deadlocks() == []
+
+
+@scenario("L2-deadlock-ended", None)
+def deadlock_ended(stage: Stage) -> None:
+    """Exactly one of two processes that wait for each other, and detect it, gets an error; the other goes on."""
+    ends = [child.hear() for child in _crossed(stage, detect=True)]
+    assert ends.count("went on") == 1, ends
+    assert any("in a deadlock" in end for end in ends), ends

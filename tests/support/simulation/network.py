@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from lockkit.errors import BackendUnavailable
 from lockkit.protocol import effects
-from lockkit.protocol.effects import Acquire, Annotate, Inspect, Removing, Renew
+from lockkit.protocol.effects import Acquire, Annotate, Inspect, ListNames, Removing, Renew
 from lockkit.store.spi import Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 
 __all__ = ["Caller", "Job", "Reply", "Request", "answer_text", "lost", "refused"]
@@ -76,7 +76,7 @@ class Request:
         match self.what:
             case Renew(beats):
                 return [claim for claim, _ in beats]
-            case Inspect() | Annotate():
+            case Inspect() | ListNames() | Annotate():
                 return []
             case asked:
                 return [asked.claim]

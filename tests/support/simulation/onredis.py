@@ -20,7 +20,7 @@ from lockkit.facts import Capabilities, Owner
 from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
 from lockkit.protocol import effects
-from lockkit.protocol.effects import Annotate, Inspect, Renew
+from lockkit.protocol.effects import Annotate, Inspect, ListNames, Renew
 from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.server_clock import ServerClock
@@ -296,7 +296,7 @@ def _long_request(what: effects.Request) -> effects.Request:
     match what:
         case Renew(beats):
             return Renew([(_long_claim(claim), fence) for claim, fence in beats], _BUDGET)
-        case Inspect() | Annotate():
+        case Inspect() | ListNames() | Annotate():
             return what._replace(budget=_BUDGET)
         case asked:
             return asked._replace(claim=_long_claim(asked.claim), budget=_BUDGET)
