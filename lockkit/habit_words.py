@@ -170,6 +170,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 """The words for a name that an object does not have, by its class and the name."""
 
 OF_A_LEASE = (
+    "beat",
     "claim_id",
     "confirm",
     "detach",
@@ -182,7 +183,10 @@ OF_A_LEASE = (
     "lost",
     "lost_because",
     "on_lost",
+    "on_release_requested",
     "open",
+    "release_requested",
+    "release_requests",
     "remaining",
     "report",
     "requests",

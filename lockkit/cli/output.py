@@ -193,6 +193,7 @@ def lock(info: LockInfo) -> parts.Lock:
         name=info.name,
         state=lock_state(info),
         capacity=info.capacity,
+        available=info.available,
         holders=[claim(one) for one in info.holders],
         waiters=[claim(one) for one in info.waiters],
         read_at=rfc3339(info.read_at),

@@ -120,6 +120,7 @@ class Lock(Part):
     name: str
     state: Literal["held", "lingering", "waiting", "free"]
     capacity: int | None
+    available: int | None
     holders: Sequence[Claim]
     waiters: Sequence[Claim]
     read_at: Time

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from lockkit.cli.base import Session
 from lockkit.cli.commands.explain import sentences
-from lockkit.cli.commands.status import _table
+from lockkit.cli.commands.status import _free, _table
 from lockkit.cli.output import claim as as_json
+from lockkit.cli.output import lock as as_lock
 from lockkit.cli.suggesting import as_called
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.observe import journal
@@ -56,6 +57,21 @@ def test_the_table_fits_its_width_and_keeps_what_one_acts_on(width, state):
     for word in ("backup", state, "3f2a9c01b7de", "ann@box pid 4711 (sleep)"):
         assert word in out
     assert ("deadline" in out) == (width == 120)
+
+
+def test_status_of_one_semaphore_says_how_many_permits_are_free():
+    who = Owner(user="ann", host="box", pid=4711, program="sleep")
+    held = ClaimInfo("x", "3f2a9c01b7de", "HELD", who, 7, 0, capacity=5, weight=2, kind="semaphore")
+    waits = held._replace(claim_id="000000000000", state="WAITING", fence=None, weight=4)
+    mutex = held._replace(capacity=1, weight=1, kind="mutex")
+
+    assert _free(LockInfo("x", (held,))) == "3 of 5 permits are free"
+    assert _free(LockInfo("x", (held, waits))).startswith(
+        "0 of 5 permits are free; a new claim would come after"
+    )
+    assert _free(LockInfo("x", (mutex,))) == _free(LockInfo("x")) == ""
+    assert LockInfo("x", (mutex,)).available == 0
+    assert as_lock(LockInfo("x", (held,))).available == 3
 
 
 def test_status_of_nothing_says_so(lockkit):

@@ -148,6 +148,8 @@ def _show(session: Session, client: Client, asked: Asked, found: Look) -> None:
 def _below(session: Session, asked: Asked, found: Look) -> list[str]:
     """The rows below the table."""
     told = [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
+    if asked.one:
+        told += [free for info in found.locks if (free := _free(info))]
     if not asked.one:
         return [*told, summary_words(found, time.time())] if len(found.locks) > 1 else told
     if found.traces is not None:
@@ -155,6 +157,14 @@ def _below(session: Session, asked: Asked, found: Look) -> list[str]:
 
         told.append(traces.row(str(asked.name), found.traces, time.time(), *as_called(session)))
     return [row for row in told if row]
+
+
+def _free(info: LockInfo) -> str:
+    """The row about the permits of a semaphore; empty for other locks."""
+    if not info.claims or info.claims[0].kind != "semaphore":
+        return ""
+    free = f"{info.available} of {info.capacity} permits are free"
+    return f"{free}; a new claim would come after those that wait" if info.waiters else free
 
 
 def _watch(session: Session, client: Client, asked: Asked, interval: float) -> None:
