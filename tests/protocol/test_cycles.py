@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.protocol.cycles import KEY, Look, Tale, look
 from lockkit.store.queue import RW_CAPACITY
@@ -174,3 +179,122 @@ def test_a_long_ring():
     n = 3000
     queues = [[held(f"{i}", f"H{i}"), waits(f"{i}", f"w{i}", f"H{(i + 1) % n}")] for i in range(n)]
     assert len(cycles(*queues)[0]) == n
+
+
+# -- against a model that plays on: every thread that can go on does, and then releases what it holds
+
+
+class Thread(NamedTuple):
+    """A thread that holds ``holds`` and waits for ``needs`` of ``queues``, each a name with a weight; for none, it just ends."""
+
+    holds: tuple[tuple[str, int], ...]
+    waits: tuple[tuple[str, int], ...]
+    needs: int
+
+
+CAPACITIES = {"m": 1, "n": 1, "s": 2, "t": 3}
+PLACES = st.tuples(st.sampled_from(sorted(CAPACITIES)), st.integers(1, 3)).map(
+    lambda place: (place[0], min(place[1], CAPACITIES[place[0]]))
+)
+THREADS = st.lists(
+    st.builds(
+        lambda holds, waits, needs: Thread(tuple(holds), tuple(waits), min(needs, len(waits))),
+        st.lists(PLACES, max_size=2),
+        st.lists(PLACES, max_size=3, unique_by=lambda place: place[0]),
+        st.integers(1, 2),
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+def standing(threads, order):
+    """The queues once all threads hold what fits of ``holds``, and then wait in this order; entries are [thread, weight, held]."""
+    queues = {name: [] for name in CAPACITIES}
+    for number, thread in enumerate(threads):
+        for name, weight in thread.holds:
+            if sum(entry[1] for entry in queues[name]) + weight <= CAPACITIES[name]:
+                queues[name].append([number, weight, True])
+    for number in order:
+        for name, weight in threads[number].waits:
+            queues[name].append([number, weight, False])
+    return queues
+
+
+def played(threads, queues):
+    """Play on until nothing changes; the threads that still wait."""
+    missing = {number: thread.needs for number, thread in enumerate(threads)}
+    changed = True
+    while changed:
+        changed = False
+        for name, queue in queues.items():
+            total = 0
+            for entry in queue:
+                total += entry[1]
+                if total > CAPACITIES[name]:
+                    break
+                if not entry[2]:
+                    entry[2] = changed = True
+                    missing[entry[0]] -= 1
+        for number, left in list(missing.items()):
+            if left <= 0:  # it has what it needs, gives up its other places, and releases all in the end
+                del missing[number]
+                for queue in queues.values():
+                    queue[:] = [entry for entry in queue if entry[0] != number]
+                changed = True
+    return set(missing)
+
+
+def read(threads, queues):
+    infos = []
+    held = {
+        number: [
+            f"{name}-{place}"
+            for name, queue in queues.items()
+            for place, entry in enumerate(queue)
+            if entry[0] == number and entry[2]
+        ]
+        for number in range(len(threads))
+    }
+    for name, queue in queues.items():
+        claims = []
+        for place, (number, weight, holds) in enumerate(queue):
+            amounts = {"weight": weight, "capacity": CAPACITIES[name]}
+            if holds:
+                claims.append(held_claim(name, f"{name}-{place}", **amounts))
+            else:
+                group = (f"thread {number}", len(threads[number].waits), threads[number].needs)
+                claims.append(
+                    waits(name, f"{name}-{place}", *held[number], group=group, detects=True, **amounts)
+                )
+        infos.append(LockInfo(name, tuple(claims)))
+    return infos
+
+
+held_claim = held
+
+
+@given(threads=THREADS, data=st.data())
+def test_stuck_is_what_never_goes_on_when_everybody_else_does(threads, data):
+    order = data.draw(st.permutations(range(len(threads))))
+    queues = standing(threads, order)
+    infos = read(threads, queues)
+    first = look(infos)
+    owner = {
+        f"{name}-{place}": entry[0] for name, queue in queues.items() for place, entry in enumerate(queue)
+    }
+    stuck = {owner[one.claim_id] for one in first.stuck if one.waits}
+    still = played(threads, queues)
+    assert stuck <= still, "nothing is reported that could go on"
+    if all(thread.needs <= 1 for thread in threads):  # else what it gets while it waits is not told
+        assert stuck == still
+    second = look(infos, first.stuck)
+    assert second.stuck == first.stuck
+    assert bool(second.deadlocks) == bool(stuck), "whatever is stuck waits, in the end, for a deadlock"
+    for deadlock in second.deadlocks:
+        alone = {claim.claim_id for claim in (*deadlock.waiters, *deadlock.holders)}
+        only = [
+            LockInfo(info.name, tuple(claim for claim in info.claims if claim.claim_id in alone))
+            for info in infos
+        ]
+        assert len(look(only).deadlocks) == 1, "a deadlock needs nothing outside it"

@@ -140,7 +140,7 @@ def deadlock_found(stage: Stage) -> None:
         found[:] = client.deadlocks()
         return bool(found)
 
-    stage.until(look, "the deadlock is found")
+    stage.until(look, "the deadlock is found", 30.0)
     assert {claim.owner.pid for claim in found[0].waiters} == {child.pid for child in children}
     assert {claim.name for claim in found[0].holders} == {stage.name, f"{stage.name}/2"}
     assert f"waits for {stage.name!r}" in str(found[0])
