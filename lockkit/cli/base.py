@@ -182,6 +182,20 @@ class Name(_StrType):
         return completing.names(ctx, param, incomplete)
 
 
+class Remark(_StrType):
+    """A reason or message: one line of characters that print, at most 200."""
+
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from lockkit import remarks
+
+        try:
+            return remarks.checked(value, _called(param))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
 CAPACITY = Number(1, RW_CAPACITY)
 DURATION = Duration()
 NAME = Name()

@@ -26,6 +26,7 @@ from lockkit.cli.parts import (
     Plugin,
     Record,
     Released,
+    ReleaseRequest,
     RunLease,
     Setting,
     Store,
@@ -37,6 +38,7 @@ from lockkit.cli.parts import (
 
 __all__ = [
     "Acquire",
+    "AskRelease",
     "Completion",
     "Config",
     "ConfigInit",
@@ -75,6 +77,16 @@ def plain(document: Struct) -> dict[str, object]:
     """A document as dicts and lists, in the order of its fields. Values that JSON does not support become texts."""
     made: dict[str, object] = to_builtins(document, enc_hook=str)
     return made
+
+
+class AskRelease(Document, tag="lockkit.ask-release/1"):
+    """A request to a holder to release its lock. `claim` is the claim afterwards (null: it has ended)."""
+
+    store: Store
+    name: str
+    claim_id: str
+    request: ReleaseRequest
+    claim: Claim | None
 
 
 class Acquire(Document, tag="lockkit.acquire/1"):
@@ -284,6 +296,7 @@ class Run(Document, tag="lockkit.run/1"):
     lost: str | None
     evicted: Evicted | None
     release: Released | None
+    release_requests: Sequence[ReleaseRequest]
     error: Error | None
     leases: Sequence[RunLease]
 

@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from lockkit.cli.taking import Taken
     from lockkit.client import Client
     from lockkit.config import Config
+    from lockkit.facts import ReleaseRequest
 
 __all__ = ["Request", "guard"]
 
@@ -55,6 +58,8 @@ class Request(NamedTuple):
     max_hold: float | None = None
     min_hold: float | None = None
     on_lost: Literal["term", "kill", "warn"] | None = None
+    on_ask: int | None = None
+    reason: str | None = None
     kill_after: float | None = None
     conflict_code: int | None = None
     quiet: bool = False
@@ -177,6 +182,7 @@ class _Run:
         self._path = path
         self._tell = tell
         self._terminal = Terminal()
+        self._asked: deque[tuple[str, ReleaseRequest]] = deque()
         self.by_ctrl_c: CtrlC = None
 
     def guarded(self) -> int:
@@ -216,6 +222,8 @@ class _Run:
         try:
             self._signals.record()
             self._report.acquired(taken, leases)
+            for lease in leases:
+                lease.on_release_requested(partial(self._hear, lease.name))
             ended = self._under(client, nesting.exports(client, leases, os.environ), taken)
             if ended.lost is not None:
                 reason = taken.lost_because or "lost"
@@ -269,10 +277,25 @@ class _Run:
             tell=self._tell,
             now=SYSTEM.now,
             lost_why=lambda: self._why(client, taken),
+            asked=self._take_requests,
         ).run()
         self._report.ended(ended)
         self.by_ctrl_c = "group" if ended.by_ctrl_c else None
         return ended
+
+    def _hear(self, name: str, request: ReleaseRequest) -> None:
+        """Take a request to release a lock, in a background thread; the supervisor wakes to pass it on."""
+        self._asked.append((name, request))
+        self._signals.wake()
+
+    def _take_requests(self) -> list[str]:
+        """The requests to release that came since the last call, in words."""
+        told = []
+        while self._asked:
+            name, request = self._asked.popleft()
+            self._report.asked(name, request)
+            told.append(f"asked to release {name!r} by {request}")
+        return told
 
     def _why(self, client: Client, taken: Taken | None) -> str:
         """The reason for the loss of the lease, in words."""
@@ -303,4 +326,5 @@ def _policy(request: Request, config: Config, taken: Taken) -> Policy:
         kill_after=kill_after,
         ends_at=ends_at,
         silence_ends=not terms.process_bound,
+        on_ask=request.on_ask,
     )

@@ -47,8 +47,10 @@ class _Json(logging.Formatter):
 
 def _worth_telling(record: logging.LogRecord) -> bool:
     # A wait, status and doctor show the store in use and how far it reaches. A warning as well would make cron send a mail for
-    # every job. And the commands evict and resize themselves report what they did.
-    return not record.getMessage().startswith(("the locks are in ", "evicted", "resized"))
+    # every job. And the commands evict, resize and run themselves report what they did or heard.
+    return not record.getMessage().startswith(
+        ("the locks are in ", "evicted", "resized", "asked to release ")
+    )
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

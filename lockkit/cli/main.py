@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "held": "Check whether acquire's lock is still held.",
     },
     "Intervene": {
+        "ask-release": "Ask a holder to release its lock.",
         "evict": "Force one claim out of a lock.",
         "resize": "Change the capacity of a semaphore in use.",
         "failures": "Show and resolve releases that failed.",
@@ -91,7 +92,7 @@ class Lockkit(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _BUILT_IN:
-            command = import_module(f"lockkit.cli.commands.{cmd_name}").command
+            command = import_module(f"lockkit.cli.commands.{cmd_name.replace('-', '_')}").command
             assert isinstance(command, click.Command)
             return command
         self._ask_plugins()

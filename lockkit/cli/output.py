@@ -17,7 +17,7 @@ from lockkit.printable import printable
 if TYPE_CHECKING:
     from lockkit.cli import documents, parts
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, Finding, LockInfo, Owner, Record, ReleaseReport
+    from lockkit.facts import ClaimInfo, Finding, LockInfo, Owner, Record, ReleaseReport, ReleaseRequest
 
 __all__ = [
     "claim",
@@ -30,6 +30,7 @@ __all__ = [
     "owner",
     "record",
     "release",
+    "release_request",
     "rfc3339",
     "say",
     "store",
@@ -172,6 +173,28 @@ def claim(info: ClaimInfo) -> parts.Claim:
         note=dict(info.note),
         process=info.process,
         kept_by=[parts.Keeper(pid=each.pid, program=each.program) for each in info.kept_by],
+        reason=info.reason,
+        progress=_progress(info),
+        release_requests=[release_request(info.name, each) for each in info.release_requests],
+    )
+
+
+def _progress(info: ClaimInfo) -> parts.Progress | None:
+    """The last news of a holder."""
+    from lockkit.cli import parts
+
+    told = info.progress
+    if told is None:
+        return None
+    return parts.Progress(done=told.done, message=told.message, at=rfc3339(told.at), at_seconds=told.at)
+
+
+def release_request(name: str, request: ReleaseRequest) -> parts.ReleaseRequest:
+    """A request to the holder of a lock to release it."""
+    from lockkit.cli import parts
+
+    return parts.ReleaseRequest(
+        name=name, by=request.by, reason=request.reason, at=rfc3339(request.at), at_seconds=request.at
     )
 
 

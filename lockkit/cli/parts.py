@@ -27,7 +27,9 @@ __all__ = [
     "Owner",
     "Part",
     "Plugin",
+    "Progress",
     "Record",
+    "ReleaseRequest",
     "Released",
     "Setting",
     "Store",
@@ -86,8 +88,27 @@ class Keeper(Part):
     program: str
 
 
+class Progress(Part):
+    """The last news of a holder (`lease.beat`): the share that is done (null: not told), a message, and when it was told."""
+
+    done: float | None
+    message: str
+    at: Time
+    at_seconds: float
+
+
+class ReleaseRequest(Part):
+    """A request to a holder to release its lock (`lockkit ask-release`)."""
+
+    name: str
+    by: str
+    reason: str
+    at: Time
+    at_seconds: float
+
+
 class Claim(Part):
-    """One claim of a queue."""
+    """One claim of a queue. `reason`, `progress` and `release_requests` are read from the note."""
 
     name: str
     claim_id: ClaimId
@@ -112,6 +133,9 @@ class Claim(Part):
     note: dict[str, Any]
     process: Literal["alive", "stopped", "gone", "unknown"]
     kept_by: Sequence[Keeper]
+    reason: str
+    progress: Progress | None
+    release_requests: Sequence[ReleaseRequest]
 
 
 class Lock(Part):

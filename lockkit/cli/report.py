@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lockkit.cli.supervise import Ended
     from lockkit.cli.taking import Taken
     from lockkit.client import Client
+    from lockkit.facts import ReleaseRequest
     from lockkit.lease import Lease
 
 __all__ = ["RunReport"]
@@ -52,6 +53,7 @@ class RunReport:
             "evicted": None,
             "release": None,
             "leases": (),
+            "release_requests": [],
             "error": None,
         }
         """The fields of the document."""
@@ -126,6 +128,11 @@ class RunReport:
             from lockkit.cli.parts import Evicted
 
             self._facts["evicted"] = Evicted(by=by["by"], reason=by["reason"])
+
+    def asked(self, name: str, request: ReleaseRequest) -> None:
+        """Record a request to release a lock."""
+        if self._path is not None:
+            self._facts["release_requests"].append(output.release_request(name, request))
 
     def released(self, leases: Sequence[Lease]) -> None:
         acquired = self._facts["acquired_seconds"]

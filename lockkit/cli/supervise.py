@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from lockkit.cli.child import Child
@@ -42,12 +42,14 @@ class Policy(NamedTuple):
     Attributes:
         ends_at: The end of max_hold, in seconds of CLOCK_BOOTTIME; None if there is no max_hold.
         silence_ends: Whether the claim lapses without renewals (it is not process-bound).
+        on_ask: The signal to send when somebody asks for the release of the lock; None to send none.
     """
 
     on_lost: Literal["term", "kill", "warn"] = "term"
     kill_after: float = 10.0
     ends_at: float | None = None
     silence_ends: bool = True
+    on_ask: int | None = None
 
 
 class Ended(NamedTuple):
@@ -73,6 +75,7 @@ class Supervisor:
         tell: Called with a sentence for each message to the user.
         now: The current time of CLOCK_BOOTTIME.
         lost_why: Called once when the lease is found lost; returns the reason in words.
+        asked: Returns the requests to release the lock that came since the last call, each in words.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Supervisor:
         tell: Callable[[str], None],
         now: Callable[[], float],
         lost_why: Callable[[], str] = lambda: "lost",
+        asked: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._child = child
         self._signals = signals
@@ -95,6 +99,7 @@ class Supervisor:
         self._tell = tell
         self._now = now
         self._lost_why = lost_why
+        self._asked = asked
         self._deadline = 0.0
         self._ending: str | None = None
         self._ended_at = 0.0
@@ -107,6 +112,8 @@ class Supervisor:
             pause = self._look_at_lease()
             for number in self._signals.take():
                 self._pass_on(number)
+            for request in self._asked():
+                self._pass_on_request(request)
             ended = self._look_at_child()
             if ended is not None:
                 return ended
@@ -130,6 +137,20 @@ class Supervisor:
                 self._child.signal(
                     signal.SIGCONT
                 )  # a stopped command handles the signal only when it continues
+
+    def _pass_on_request(self, request: str) -> None:
+        """Tell of a request to release the lock, and send the command the signal for it. What the command does is up to it."""
+        number = self._policy.on_ask
+        if self._ending is not None:
+            self._tell(request)
+        elif number is None:
+            self._tell(f"{request}; the command goes on (--on-ask ignore)")
+        else:
+            name = signal.Signals(number).name.removeprefix("SIG")
+            self._tell(f"{request}; sending the command {name}")
+            self._child.signal(number)
+            if number in (signal.SIGTERM, signal.SIGHUP):
+                self._child.signal(signal.SIGCONT)
 
     def _stopped(self, number: int) -> None:
         """Follow a stop of the command. If the terminal stopped it, the shell must see its job stopped."""

@@ -94,6 +94,8 @@ def _options(client: Client, request: Request, woken: Callable[[], None]) -> Opt
         "note": {"run": True},
         "on_lost": woken,
     }
+    if request.reason is not None:
+        options["reason"] = request.reason
     if request.min_hold is not None:
         options["min_hold"] = request.min_hold
     return options

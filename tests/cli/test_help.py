@@ -22,7 +22,7 @@ COMMON = ("--json", "--url", "--profile", "--namespace", "--help")
 def leaves() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = []
     for name in NAMES:
-        command = import_module(f"lockkit.cli.commands.{name}").command
+        command = import_module(f"lockkit.cli.commands.{name.replace('-', '_')}").command
         if isinstance(command, click.Group):
             found += [(name, sub) for sub in command.commands]
         else:

@@ -11,7 +11,7 @@ import click
 
 from lockkit import durations
 from lockkit.cli import exits, fitting, holds, output
-from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Session, finite, option
+from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Remark, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, command_line, look
@@ -53,6 +53,12 @@ token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
 @option("--no-wait", is_flag=True, help="Don't wait; exit 75 if the lock is busy.")
 @option("--shared", is_flag=True, help="Share the lock with others that use --shared (readers).")
 @option("--exclusive", is_flag=True, help="Exclude all others on a name used with --shared (writer).")
+@option(
+    "--reason",
+    type=Remark(),
+    metavar="TEXT",
+    help="Why the lock is taken; shown wherever the holder is shown.",
+)
 @option("--capacity", type=CAPACITY, metavar="N", help="A semaphore with N permits.")
 @option("--permits", type=CAPACITY, metavar="K", help="Take K permits.  [default: 1]")
 @option(
@@ -76,6 +82,7 @@ def command(
     no_wait: bool,
     shared: bool,
     exclusive: bool,
+    reason: str | None,
     capacity: int | None,
     permits: int | None,
     conflict_code: int | None,
@@ -99,6 +106,8 @@ def command(
     # The note is for explain. On most stores nothing else distinguishes this hold from that of a process that has stopped renewing.
     note = {"acquire": True} | ({"printed": True} if print_token else {})
     options: Options = {"ttl": ttl, "auto_renew": False, "pulseless": True, "note": note}
+    if reason is not None:
+        options["reason"] = reason
     if timeout is not None:
         options["timeout"] = finite(timeout)
     try:

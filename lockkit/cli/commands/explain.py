@@ -15,6 +15,7 @@ from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import as_called, command_line
 from lockkit.cli.waiting import ordinal
 from lockkit.members import in_pool
+from lockkit.protocol.denials import because
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
@@ -95,7 +96,7 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
     for place, claim in enumerate(waiters[:_SHOWN], start=1):
         state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
         told.append(
-            f"{ordinal(place)} in the queue: {claim.owner}{state}, for {_ago(now, claim.since)} (claim {claim.claim_id})."
+            f"{ordinal(place)} in the queue: {claim.owner}{state}, for {_ago(now, claim.since)}{because(claim)} (claim {claim.claim_id})."
         )
     if len(waiters) > _SHOWN:
         told.append(f"{len(waiters) - _SHOWN} more wait.")
@@ -134,6 +135,7 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         by = f"for {claim.owner}, which has ended,"
     held = f"{name!r} is held{how} {by} since {at(claim.since, now)}, for {_ago(now, claim.since)}"
     told = [f"{held} (claim {claim.claim_id}, fence {claim.fence})."]
+    told += _news(claim, now)
     left = bool(claim.note.get("acquire"))
     if left:
         told.append("It was taken by lockkit acquire: no process is attached to it, and nothing renews it.")
@@ -169,6 +171,18 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
     else:
         told.append(f"Without another renewal it lapses by itself at {at(claim.deadline, now)}.")
     return told + _process(claim) + ways_out(claim, options, first)
+
+
+def _news(claim: ClaimInfo, now: float) -> list[str]:
+    """The sentences about what the holder has told of its work, and what others have asked of it."""
+    told = [f"It is held for: {claim.reason}."] if claim.reason else []
+    progress = claim.progress
+    if progress is not None:
+        told.append(f"Its holder told {_ago(now, progress.at)} ago how far it is: {progress}.")
+    return told + [
+        f"It was asked to release {_ago(now, request.at)} ago, by {request}."
+        for request in claim.release_requests
+    ]
 
 
 def _process(claim: ClaimInfo) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lockkit.cli import completing, fitting
-from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Session, option
+from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import PROBE, WORDS
 
@@ -19,7 +20,44 @@ __all__ = ["command"]
 LOCK = "The lock"
 WAIT = "Waiting"
 LOSS = "When the lock is lost"
+ASKED = "When somebody asks for the lock"
 OUT = "Results"
+
+
+class OnAsk(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """``ignore`` (None), ``term``, or another signal by its name, with or without SIG."""
+
+    name = "signal"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002 (8.1 has no ctx)
+        return "[term|ignore|SIGNAL]"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        said = str(value).upper().removeprefix("SIG")
+        if said == "IGNORE":
+            return None
+        number = getattr(signal, f"SIG{said}", None)
+        if not isinstance(number, signal.Signals) or number in (signal.SIGKILL, signal.SIGSTOP):
+            self.fail(
+                f"must be term, ignore, or the name of a signal that a program can handle, such as USR1, not {value!r}",
+                param,
+                ctx,
+            )
+        return int(number)
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002 (click's)
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [
+            CompletionItem(word)
+            for word in ("ignore", "term", "HUP", "INT", "USR1", "USR2")
+            if word.startswith(incomplete)
+        ]
 
 
 class Run(Command):
@@ -152,6 +190,13 @@ lockkit run --pool cards --count 2 -- ./train      # two members of a pool
     section=LOCK,
     help="Exclude all others on a name used with --shared (writer).",
 )
+@option(
+    "--reason",
+    type=Remark(),
+    metavar="TEXT",
+    section=LOCK,
+    help="Why the lock is taken; shown wherever the holder is shown.",
+)
 @option("--capacity", type=CAPACITY, metavar="N", section=LOCK, help="A semaphore with N permits.")
 @option("--permits", type=CAPACITY, metavar="K", section=LOCK, help="Take K permits.  [default: 1]")
 @option(
@@ -210,6 +255,13 @@ lockkit run --pool cards --count 2 -- ./train      # two members of a pool
     type=Duration(zero=True),
     section=LOSS,
     help="Time from TERM to KILL. KILL comes before anybody else gets the lock.  [default: 10s]",
+)
+@option(
+    "--on-ask",
+    type=OnAsk(),
+    default="ignore",
+    section=ASKED,
+    help="Send the command TERM, or this SIGNAL; or only say who asks and why.  [default: ignore]",
 )
 @option("--report", type=click.Path(dir_okay=False), metavar="FILE", section=OUT, help="Write a JSON report.")
 @click.pass_context

@@ -234,7 +234,7 @@ def _table(locks: Sequence[LockInfo], width: int) -> Table:
                 "name": info.name if first else "",
                 "state": _state(state, holder, short=not wide),
                 "claim": holder.claim_id if holder else "",
-                "holder": str(holder.owner) if holder else "",
+                "holder": _who(holder) if holder else "",
                 "since": durations.show(max(now - holder.since, 0)) if holder else "",
                 "deadline": _deadline(holder, now) if holder else "",
                 "fence": str(holder.fence) if holder else "",
@@ -265,6 +265,17 @@ def _state(state: str, holder: ClaimInfo | None, *, short: bool) -> str:
     of = "/" if short else " of "
     how = f"{holder.weight}{of}{holder.capacity}" if holder.kind == "semaphore" else holder.kind
     return f"{word} {how}" if short else f"{word} ({how})"
+
+
+def _who(holder: ClaimInfo) -> str:
+    """The owner of a holder, what it holds the lock for, how far it is, and whether somebody asked it to release."""
+    progress = holder.progress
+    told = [
+        str(holder.owner),
+        f"for: {holder.reason}" if holder.reason else "",
+        str(progress) if progress else "",
+    ]
+    return "; ".join(part for part in (*told, "asked to release" if holder.release_requests else "") if part)
 
 
 def _deadline(holder: ClaimInfo, now: float) -> str:

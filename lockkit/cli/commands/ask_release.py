@@ -1,0 +1,84 @@
+"""``lockkit ask-release``: ask a holder to release its lock."""
+
+from __future__ import annotations
+
+import click
+
+from lockkit import durations
+from lockkit.cli import completing, exits, output
+from lockkit.cli.base import NAME, Remark, Session, option
+from lockkit.cli.base import command as make
+from lockkit.cli.suggesting import look
+from lockkit.errors import NotHeld, OutcomeUnknown
+
+__all__ = ["command"]
+
+
+@make(
+    "ask-release",
+    examples="""
+lockkit explain backup        # shows the claim
+lockkit ask-release backup --claim 3f2a9c01b7de --reason "the disk is needed"
+""",
+)
+@click.argument("name", type=NAME)
+@option(
+    "--claim",
+    "claim_id",
+    required=True,
+    metavar="ID",
+    shell_complete=completing.claims,
+    help="The claim, as status and explain show it.",
+)
+@option(
+    "--reason", required=True, type=Remark(), metavar="TEXT", help="Why. The holder and other users see it."
+)
+def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
+    """Ask the holder of the lock NAME to release it. Nothing is forced: lockkit evict does that.
+
+    The holder hears of it with its next renewal, within a third of its ttl. What it does then is up to it: a Python program sees
+    lease.release_requested, and lockkit run --on-ask sends its command a signal. status and explain show the request.
+    """
+    see = look(session, name)
+    with session.client() as client:
+        try:
+            request = client.ask_release(name, claim_id, reason)
+        except NotHeld as error:
+            raise exits.CommandFailed(
+                error.message,
+                code=exits.FAILED,
+                kind="absent",
+                name=name,
+                holder=error.holder,
+                hint="; ".join(filter(None, (error.hint, see))),
+            ) from None
+        except OutcomeUnknown as error:
+            error.hint = "; ".join(filter(None, (error.hint, f"the holder may have been asked; {see}")))
+            raise
+        claim = next((one for one in client.inspect(name).claims if one.claim_id == claim_id), None)
+        if session.json:
+            from lockkit.cli import documents
+
+            output.write_json(
+                documents.AskRelease(
+                    store=output.store(client),
+                    name=name,
+                    claim_id=claim_id,
+                    request=output.release_request(name, request),
+                    claim=None if claim is None else output.claim(claim),
+                ),
+                indent=True,
+            )
+            return exits.OK
+    if claim is None:
+        output.say(f"claim {claim_id} of {name!r} was asked, and has ended since")
+    elif claim.note.get("acquire"):
+        output.say(
+            f"claim {claim_id} of {name!r} has the request, but no process is attached to it that could hear of it: {claim.owner} "
+            "sees it with lockkit explain"
+        )
+    else:
+        output.say(
+            f"{claim.owner} is asked to release {name!r}, and hears of it within {durations.show(claim.ttl / 3)} if it renews"
+        )
+    return exits.OK
