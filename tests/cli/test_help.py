@@ -61,7 +61,10 @@ def test_help_stands_among_the_common_options(path, capsys):
 
 def test_there_is_a_file_for_every_command_and_no_other():
     folder = Path(import_module("lockkit.cli.commands").__file__).parent
-    assert sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__") == NAMES
+    assert (
+        sorted(path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem != "__init__")
+        == NAMES
+    )
 
 
 def test_the_list_of_commands_is_on_the_front_page(capsys):
