@@ -9,6 +9,7 @@ from bench.contenders import INSTALL, PEERS, peers, unusable
 from bench.etcd_contenders import PEERS as ETCD_PEERS
 from bench.etcd_store import etcd
 from bench.local import contended, handoff, uncontended
+from bench.redis_asyncio import redis_asyncio
 from bench.redis_contenders import PEERS as REDIS_PEERS
 from bench.redis_store import redis
 from bench.zookeeper_contenders import PEERS as ZOOKEEPER_PEERS
@@ -27,11 +28,17 @@ BENCHES: Mapping[str, Bench] = {
     "hand-off": handoff,
     "contended": contended,
     "redis": redis,
+    "redis-asyncio": redis_asyncio,
     "etcd": etcd,
     "zookeeper": zookeeper,
 }
 """Every bench by name."""
-_PEERS = {"redis": REDIS_PEERS, "etcd": ETCD_PEERS, "zookeeper": ZOOKEEPER_PEERS}
+_PEERS = {
+    "redis": REDIS_PEERS,
+    "redis-asyncio": {"redis": "redis"},
+    "etcd": ETCD_PEERS,
+    "zookeeper": ZOOKEEPER_PEERS,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from lockkit.cli.base import command as make
 
 __all__ = ["BENCHES", "command"]
 
-BENCHES = ("uncontended", "pipeline", "hand-off", "contended", "stall", "held", "start-up")
+BENCHES = ("uncontended", "pipeline", "hand-off", "contended", "stall", "held", "start-up", "asyncio")
 """The benchmarks; listed here so that help and completion need not load the test kit."""
 
 
@@ -30,7 +30,7 @@ lockkit bench --url redis://localhost:6379
 def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
     """Measure lockkit on this machine, in turns with the floor: the least that any lock on this host has to do.
 
-    BENCH is start-up, uncontended, pipeline, hand-off, contended, stall or held; the default is all of them. With --url they are measured
+    BENCH is start-up, uncontended, pipeline, hand-off, contended, stall, held or asyncio; the default is all of them. With --url they are measured
     on that store, in the namespace lockkit-bench. Compare only numbers of the same run.
     """
     try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from lockkit.testing.bench.asynchronous import asynchronous
 from lockkit.testing.bench.calls import pipeline, uncontended
 from lockkit.testing.bench.contended import contended
 from lockkit.testing.bench.document import document
@@ -33,6 +34,7 @@ BENCHES: Mapping[str, Bench] = {
     "stall": stall,
     "held": held,
     "start-up": startup,
+    "asyncio": asynchronous,
 }
 """Every bench by name."""
 
