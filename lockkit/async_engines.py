@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.drivers.aio import LoopDriver, Pools, call_soon, result_of, through
+from lockkit.drivers.aio import LoopDriver, Pools, Shielded, call_soon, result_of
 from lockkit.drivers.pool import Job, Pool
 from lockkit.opening import for_the_user
 from lockkit.store.spi import Refused, Unknown
@@ -115,7 +115,7 @@ class Engines:
         job = thread.submit(partial(self.opening.end, None))
         thread.close()
         try:
-            await through(loop.create_task(result_of(job, loop, None)))
+            await Shielded(loop.create_task(result_of(job, loop, None))).result()
         finally:
             self._forget_closed()
             here = self._loops.pop(loop, None)

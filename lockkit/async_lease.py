@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lockkit.copies import LeaseCopy
-from lockkit.drivers.aio import call_soon, through, wake
+from lockkit.drivers.aio import Shielded, call_soon, wake
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.holding import AnyLease, kept
@@ -140,7 +140,7 @@ class AsyncLease(AnyLease):
         self._engines = engines
         self._loss: Loss | None = None
         self._asking: Asking | None = None
-        self._task: asyncio.Task[ReleaseReport] | None = None
+        self._task: Shielded[ReleaseReport] | None = None
 
     @property
     def lost(self) -> Loss:
@@ -243,7 +243,7 @@ class AsyncLease(AnyLease):
             if hold.leave():
                 report = hold.report
                 if report is None:
-                    report = await through(self._releasing(reason))
+                    report = await self._releasing(reason).result()
                 self._report = report
             else:
                 hold.handed_back(self)
@@ -252,12 +252,12 @@ class AsyncLease(AnyLease):
             self._raise_failed(report)
         return report
 
-    def _releasing(self, reason: Reason) -> asyncio.Task[ReleaseReport]:
-        """The task of the running loop that releases the hold."""
-        task, loop = self._task, asyncio.get_running_loop()
-        if task is None or task.done() or task.get_loop() is not loop:
-            task = self._task = self._engines.here(self._driver).release(self._hold, reason)
-        return task
+    def _releasing(self, reason: Reason) -> Shielded[ReleaseReport]:
+        """The release, by a task of the running loop."""
+        work, loop = self._task, asyncio.get_running_loop()
+        if work is None or work.task.done() or work.task.get_loop() is not loop:
+            work = self._task = self._engines.here(self._driver).release(self._hold, reason)
+        return work
 
     # -- as a context manager
 

@@ -18,7 +18,7 @@ import itertools
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from lockkit.drivers.loopwaits import LoopWaits
 from lockkit.drivers.pool import Job, Pool
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait
     from lockkit.store.exchanges import Exchange
 
-__all__ = ["LoopDriver", "Performer", "Pools", "call_soon", "result_of", "through", "wake"]
+__all__ = ["LoopDriver", "Performer", "Pools", "Shielded", "call_soon", "result_of", "wake"]
 
 T = TypeVar("T")
 _THREADS = 4
@@ -158,7 +158,7 @@ class LoopDriver:
 
     # -- release
 
-    def release(self, hold: Hold, reason: Reason) -> asyncio.Task[ReleaseReport]:
+    def release(self, hold: Hold, reason: Reason) -> Shielded[ReleaseReport]:
         """Begin to take the release of a hold to its end, from wherever it is; see :meth:`lockkit.drivers.threads.Driver.release`.
 
         The task goes on if it is cancelled, within the budgets of the release. If the loop stops for good, a thread goes on.
@@ -167,12 +167,15 @@ class LoopDriver:
         beats.releasing[hold] = None
         # Rarely more than a comparison: the deadline thread looks no sooner than a look that it has been asked for before.
         beats.to_look.poke(self.driver.clock.now() + self.driver.request_timeout + _GRACE)
-        task = self.loop.create_task(self._release(hold, reason), name="lockkit-release")
+        ended: list[Callable[[], None]] = []
+        task = self.loop.create_task(self._release(hold, reason, ended), name="lockkit-release")
         self._releases.add(task)  # the loop itself has only weak references
         task.add_done_callback(self._releases.discard)
-        return task
+        shielded = Shielded(task)
+        ended.append(shielded.over)
+        return shielded
 
-    async def _release(self, hold: Hold, reason: Reason) -> ReleaseReport:
+    async def _release(self, hold: Hold, reason: Reason, ended: list[Callable[[], None]]) -> ReleaseReport:
         driver = self.driver
         work = _Releasing(driver, hold, reason)
         try:
@@ -193,6 +196,8 @@ class LoopDriver:
             if hold.report is not None:
                 driver.beats.releasing.pop(hold, None)
                 driver.registry.change(hold.name, old=hold)
+            for call in ended:
+                call()
 
     def _longest(self, effect: Effect) -> float:
         """Seconds that an effect may take."""
@@ -479,24 +484,35 @@ def wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def through(task: asyncio.Task[T]) -> T:
-    """The result of a task that goes on even if the caller is cancelled; the cancellation is raised when the task is over."""
-    cancelled: asyncio.CancelledError | None = None
-    loop = asyncio.get_running_loop()
-    while not task.done():
-        over: asyncio.Future[None] = loop.create_future()
-        wake = partial(_over, over)
-        task.add_done_callback(wake)
-        try:
-            await over
-        except asyncio.CancelledError as error:
-            cancelled = cancelled or error
-        finally:
-            task.remove_done_callback(wake)
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
+class Shielded(Generic[T]):
+    """A task that goes on even if those who wait for it are cancelled.
 
+    Attributes:
+        task: The task.
+    """
 
-def _over(future: asyncio.Future[None], _: object) -> None:
-    wake(future)
+    def __init__(self, task: asyncio.Task[T]) -> None:
+        self.task = task
+        self._waiting: list[asyncio.Future[None]] = []
+        task.add_done_callback(lambda _: self.over())
+
+    def over(self) -> None:
+        """Wake those who wait. The task may call this as its last step, which saves a turn of the loop."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            wake(each)
+
+    async def result(self) -> T:
+        """The result of the task. A cancellation of the caller is raised when the task is over."""
+        cancelled: asyncio.CancelledError | None = None
+        task, loop = self.task, self.task.get_loop()
+        while not task.done():
+            over: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(over)
+            try:
+                await over
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+        if cancelled is not None:
+            raise cancelled
+        return task.result()

@@ -65,9 +65,8 @@ async def cancel_at(
     """Run some work in a task of its own, and cancel it at its suspensions with these numbers, counted from 0."""
     how = Cancelled()
     loop = asyncio.get_running_loop()
-    fails = asyncio.Event()
+    fails, limit = asyncio.Event(), asyncio.timeout(None)
     if kind == "timeout":
-        limit = asyncio.timeout(None)
 
         def strike() -> None:
             how.reached = True
@@ -96,6 +95,10 @@ async def cancel_at(
     except (asyncio.CancelledError, Exception) as error:
         how.error = error
     fails.set()
+    if kind == "timeout":  # the work may have ended before the limit struck
+        how.struck = limit.expired()
+    elif kind == "group":
+        how.struck = how.error is not None
     return how
 
 
@@ -121,6 +124,9 @@ async def _beside(fails: asyncio.Event, work: Awaitable[object]) -> None:
         async with asyncio.TaskGroup() as group:
             other = group.create_task(sibling())
             await work
+            own = asyncio.current_task()
+            assert own is not None
+            assert not own.cancelling(), "a cancellation by the group was swallowed"
             other.cancel()
     except* _Sibling:
         raise _Sibling from None

@@ -13,7 +13,7 @@ from statistics import median
 from threading import active_count
 from time import perf_counter
 
-from lockkit.aio import AsyncClient
+from lockkit.aio import AsyncClient, AsyncLock
 from lockkit.namedtuples import NamedTuple
 from lockkit.testing.bench.client import connected
 from lockkit.testing.bench.figures import Figure
@@ -64,7 +64,7 @@ async def figures(
     """
     found: list[Figure] = []
     async with AsyncClient(connected(url, folder)) as client:
-        own = AsyncContender(lambda name: _both(client, name))
+        own = AsyncContender(_reusing(client))
         made = {**beside, store: own}
         found += await _in_turn(bench, folder, url, store, made, to, quick=quick)
         for name, contender in made.items():
@@ -75,9 +75,16 @@ async def figures(
     return found
 
 
-async def _both(client: AsyncClient, name: str) -> None:
-    lease = await client.lock(name).acquire(timeout=60)
-    await lease.release()
+def _reusing(client: AsyncClient) -> Callable[[str], Awaitable[object]]:
+    """Locks are made once for each name, because a program keeps them."""
+    locks: dict[str, AsyncLock] = {}
+
+    async def both(name: str) -> None:
+        lock = locks.get(name) or locks.setdefault(name, client.lock(name))
+        async with lock.acquire(timeout=60):
+            pass
+
+    return both
 
 
 async def _in_turn(
