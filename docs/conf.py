@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lockkit import LockInfo
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
@@ -50,7 +52,7 @@ napoleon_attr_annotations = False  # it cannot split Literal["a", "b"]
 OTHERS = ["click", "msgspec", "pluggy", "pytest", "rich", *sorted(sys.stdlib_module_names)]
 nitpick_ignore_regex = [
     (r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?"),
-    (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|_?T)"),  # type variables
+    (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|L|_?T)"),  # type variables
     (r"py:.*", r"OnWait|Exchange|(?:Release)?Answer"),  # aliases that only annotations name
     (r"py:.*", r"DbApiConnection|SqlAlchemy|Redis|RedisCluster|KazooClient|ObjectStore"),  # clients of others
 ]
@@ -83,6 +85,7 @@ def _skip_bare(
     return all(each.name in ("self", "args", "kwargs", "type") for each in parameters) or None
 
 
+_NAMED = LockInfo.__base__
 _COLON = "\ue000"
 
 
@@ -102,6 +105,11 @@ def _hide_number(
         lines.clear()
 
 
+def _show_tuple(_app: object, _name: str, _obj: object, _options: object, bases: list[object]) -> None:
+    # The base of lockkit.namedtuples, which only makes the classes sooner.
+    bases[:] = [tuple if base is _NAMED else base for base in bases]
+
+
 def _show_colon(
     _app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
 ) -> None:
@@ -110,6 +118,7 @@ def _show_colon(
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", _skip_bare)
+    app.connect("autodoc-process-bases", _show_tuple)
     app.connect("autodoc-process-docstring", _hide_number, priority=300)
     app.connect("autodoc-process-docstring", _hide_colon, priority=400)
     app.connect("autodoc-process-docstring", _show_colon, priority=600)

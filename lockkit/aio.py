@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
 from lockkit import client as synchronous
 from lockkit.async_engines import Engines
-from lockkit.async_lease import AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss
+from lockkit.async_lease import Asking, AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss
 from lockkit.async_locks import Acquiring, AsyncLock, AsyncRWLock, build
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Acquiring",
+    "Asking",
     "AsyncClient",
     "AsyncLease",
     "AsyncLeaseCopy",

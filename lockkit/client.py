@@ -162,6 +162,8 @@ class Client(Operations, Answering):
     ) -> Pool:
         """A pool, of which an acquire takes some members.
 
+        For example::
+
             cards = client.pool("gpus", {"0": 80, "1": 80})
             with cards.acquire(count=2, each=20) as leases:
                 print(leases.members)

@@ -34,7 +34,7 @@ class Stored(NamedTuple):
 
     Attributes:
         text: The document; None if there is none yet.
-        version: A value that is different after each write: a counter, an ETag. Handed back to :meth:`DocumentBackend.write`.
+        version: A value that is different after each write: a counter, an ETag. Handed back to :meth:`lockkit.store.documents.DocumentBackend.write`.
         now: The time on the server's clock, in seconds since 1970, read together with the document. None if all clients are on one
             host; then deadlines use the clock of that host.
     """
