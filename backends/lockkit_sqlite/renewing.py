@@ -33,6 +33,18 @@ def renew(store: SQLiteStore, beats: Sequence[Beat], end: float) -> Sequence[Ren
             raise
         return [_gone(fence, trouble) for _, fence in beats]
     answers: dict[int, Renewal] = {}
+    try:
+        _renew_all(store, beats, answers, end)
+    except (Refused, Unknown) as trouble:
+        if not answers:
+            raise
+        unknown = Renewal("UNKNOWN", trouble=str(trouble))
+        return [answers.get(at, unknown) for at in range(len(beats))]
+    return [answers[at] for at in range(len(beats))]
+
+
+def _renew_all(store: SQLiteStore, beats: Sequence[Beat], answers: dict[int, Renewal], end: float) -> None:
+    """Renew claims and put the answers where they belong; after an error those that are there count."""
     held = [(at, claim, fence) for at, (claim, fence) in enumerate(beats) if fence is not None]
     asked = _asked(store, end) if held else {}
     for start in range(0, len(held), CHUNK):
@@ -45,7 +57,6 @@ def renew(store: SQLiteStore, beats: Sequence[Beat], end: float) -> Sequence[Ren
         found = _renew_waiting(store, name, places, end)
         for token, each in places.items():
             answers.update(dict.fromkeys(each, found.get(token, _ABSENT)))
-    return [answers[at] for at in range(len(beats))]
 
 
 def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:

@@ -296,8 +296,30 @@ async def test_on_wait_is_told_of_the_holder(harness):
         assert told[0].name == "a"
 
 
+@in_a_loop
+async def test_on_wait_is_told_of_a_new_place_although_nothing_has_woken_the_task(harness):
+    async with client_of(harness) as client:
+        lock = client.lock("a")
+        lease = await lock.acquire()
+        told, tasks = [], []
+        for wait in (_held_once(lock), _held_once(lock), _wait_and_tell(lock, told)):
+            tasks.append(asyncio.create_task(wait))
+            await soon(lambda: len(client._opening.engine.beats.waiting()) == len(tasks))
+        await soon(lambda: told)
+        assert told[0].position == 3
+        tasks[0].cancel()
+        await soon(lambda: told[-1].position == 2)
+        await lease.release()
+        await asyncio.gather(*tasks[1:])
+
+
+async def _held_once(lock):
+    async with lock.acquire(timeout=30):
+        pass
+
+
 async def _wait_and_tell(lock, told):
-    async with lock.acquire(timeout=5, on_wait=told.append):
+    async with lock.acquire(timeout=30, on_wait=told.append):
         pass
 
 

@@ -1466,6 +1466,31 @@ def test_ten_thousand_holds_are_renewed_in_a_few_statements(store):
     assert slowest[0] < 1
 
 
+@pytest.mark.parametrize("left_out", ["RENEW", "PROLONG"])
+def test_what_a_batch_has_renewed_counts_although_the_file_was_busy_for_the_rest(
+    store, monkeypatch, left_out
+):
+    """Otherwise a file that is too slow for all of a client's claims would cost it all of them."""
+    held = [take(store, f"held-{at}") for at in range(4)]
+    waiter = claim("held-0")
+    store.acquire(waiter, True, 2.0)
+    monkeypatch.setattr("lockkit_sqlite.renewing.CHUNK", 3)
+    real, written = Connection.write, []
+
+    def write(self, statement, *rest):
+        written.append(statement)
+        if written.count(getattr(statements, left_out)) == (2 if left_out == "RENEW" else 1):
+            raise Refused(BackendUnavailable("the file is busy"))
+        return real(self, statement, *rest)
+
+    monkeypatch.setattr(Connection, "write", write)
+    renewals = store.renew([*held, (waiter, None)], 2.0)
+
+    renewed = 3 if left_out == "RENEW" else 4
+    assert [renewal.state for renewal in renewals] == ["HELD"] * renewed + ["UNKNOWN"] * (5 - renewed)
+    assert renewals[-1].trouble == "the file is busy"
+
+
 def test_a_batch_tells_each_claim_its_own(store):
     held, fence = take(store, "held")
     gone, gone_fence = take(store, "gone")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
@@ -33,6 +36,28 @@ def cancelled(stage: Stage) -> None:
     for lease in leases[: stage.shape.leaves]:
         lease.release()
     second.result().release()
+
+
+@scenario("L4-cancelled-together", (MUTEX,))
+def cancelled_together(stage: Stage) -> None:
+    """A wait for several locks that another thread cancels ends at once, gives back what it held, and leaves no queue."""
+    (lease,) = stage.fill()
+    client, before = stage.client(), f"!{stage.name}"  # all_of takes it first
+    busy, free = stage.newcomer(client), client.lock(before, ttl=stage.harness.ttl)
+    takes: tuple[Callable[..., object], ...] = (
+        client.any_of([busy]).acquire,
+        client.all_of([busy, free]).acquire,
+    )
+    for take in takes:
+        stop = Cancel()
+        work = stage.work(partial(take, 60.0, cancel=stop))
+        stage.until(lambda: len(stage.stored()) == 2, "it waits")
+        with stage.within(HAND_OFF, "the end of the wait"):
+            stop.cancel()
+            assert isinstance(work.error(), AcquireCancelled)
+        stage.until(lambda: len(stage.stored()) == 1, "L4: its claim is gone")
+        stage.until(lambda: stage.stored(before) == [], "L4: what it held is given back")
+    assert lease.valid()
 
 
 @scenario("L7-told", (MUTEX,))
