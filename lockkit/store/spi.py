@@ -214,7 +214,8 @@ class Renewal(NamedTuple):
         state: HELD; WAITING; OFFERED (the claim fits; its owner must call acquire, because a renewal never grants); LOST; UNKNOWN (the
             store has answers for other claims of the batch, but not for this one).
         basis: As in :class:`Granted`; only for HELD.
-        requests: The claim's note, if others have annotated it with requests to the holder (``{"ask_release": ...}``).
+        requests: The claim's note once it was annotated: the holder's client finds requests to release in it. Each request must come with
+            one renewal at least; it may come with all later ones.
         why: For LOST: the claim is absent, evicted or lapsed, has another fence, or the store's files were removed or replaced.
         trouble: For UNKNOWN: the error, in words.
     """

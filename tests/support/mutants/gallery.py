@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from support.mutants import layers, protocol, stores, together
+from support.mutants import layers, notes, protocol, stores, together
 from support.mutants.mutant import Mutant
 from support.simulation.faults import NO_FAULTS, Faults
 
@@ -385,5 +385,29 @@ MUTANTS: tuple[Mutant, ...] = (
         setup="pool-atomic",
         faults=replace(NO_FAULTS, evict=4, sleep=2, budget=60),
         patch=together.goes_on_without_the_gate,
+    ),
+    Mutant(
+        "heartbeat-forgets-notes",
+        "a renewal does not bring what others have written into the note",
+        wrap=notes.HeartbeatForgetsNotes,
+        scenarios=("S1-asked", "S1-notes-and-records"),
+    ),
+    Mutant(
+        "annotate-forgets",
+        "a patch of a note replaces what it should be merged with",
+        wrap=notes.AnnotateForgets,
+        scenarios=("S1-asked", "S1-progress"),
+    ),
+    Mutant(
+        "holder-without-note",
+        "the answer to a claim that must wait shows the holder without its note",
+        wrap=notes.HolderWithoutNote,
+        scenarios=("S1-reason",),
+    ),
+    Mutant(
+        "tells-nothing",
+        "the heartbeat does not write what holders tell",
+        patch=notes.tells_nothing,
+        scenarios=("S1-progress",),
     ),
 )
