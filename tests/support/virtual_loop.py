@@ -1,0 +1,73 @@
+"""An event loop that owns its time, and runs what is ready in an order that a seed decides: the same seed gives the same schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections import deque
+from collections.abc import Coroutine
+from random import Random
+from typing import Any, TypeVar
+
+from lockkit.clock import SYSTEM
+
+__all__ = ["LoopClock", "SeededLoop", "run_seeded"]
+
+T = TypeVar("T")
+
+
+class _Jumping(selectors.DefaultSelector):
+    """A selector that never sleeps: the loop's time passes instead."""
+
+    loop: SeededLoop
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.loop.passed += timeout
+        return ready
+
+
+class SeededLoop(asyncio.SelectorEventLoop):
+    """The loop.
+
+    Attributes:
+        passed: Seconds of its own time.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.passed = 1000.0
+        self._random = Random(seed)
+        selector = _Jumping()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.passed
+
+    def _run_once(self) -> None:
+        ready: deque[Any] = self._ready  # type: ignore[attr-defined]
+        shuffled = list(ready)
+        self._random.shuffle(shuffled)
+        ready.clear()
+        ready.extend(shuffled)
+        super()._run_once()  # type: ignore[misc]
+
+
+class LoopClock:
+    """The time of a loop, as the clock of a client."""
+
+    def __init__(self, loop: SeededLoop) -> None:
+        self._loop = loop
+
+    def now(self) -> float:
+        return self._loop.passed
+
+    def wall(self) -> float:
+        return SYSTEM.wall()
+
+
+def run_seeded(seed: int, work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop of its own with this seed."""
+    with asyncio.Runner(loop_factory=lambda: SeededLoop(seed)) as runner:
+        return runner.run(work)
