@@ -16,7 +16,7 @@ class Cancel:
         lock.acquire(cancel=stop)  # raises AcquireCancelled once another thread, or a signal handler, calls stop.cancel()
 
     A wait in a queue, and a pause after a failure, end at once on every store; a request that is under way is answered first, or
-    takes its time limit. Nothing is left in the queue: the claim is removed in the background. A grant that is read before the
+    takes its time limit. Nothing stays in the queue: the claim is removed in the background. A grant that is read before the
     switch wins, so ``acquire`` may still return a lease. One switch may serve any number of waits; it stays on for good.
 
     A ``threading.Event`` does not serve here, because it cannot wake a thread that waits for something else.

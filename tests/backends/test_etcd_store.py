@@ -11,13 +11,14 @@ import time
 import pytest
 
 import lockkit
+from lockkit.errors import BackendUnavailable
 from lockkit.names import claim_id
 from lockkit.store.queue import RW_CAPACITY
-from lockkit.store.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused
+from lockkit.store.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
-from lockkit_etcd import operating
+from lockkit_etcd import cluster, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway, _Member
 from support.servers.etcd import EtcdServer
@@ -346,3 +347,24 @@ def test_who_joins_a_line_that_its_client_has_just_seen_joins_at_once(store, mon
         assert isinstance(store.acquire(one, False, BUDGET), Granted)
         store.release(one, BUDGET)
     assert len(asked) == 6
+
+
+def test_a_heartbeat_with_time_for_one_batch_keeps_the_claims_that_come_first(store, monkeypatch):
+    """The protocol names the most urgent first; the last of each heartbeat then come first in the next one."""
+    held = [take(store, f"lock-{at}", ttl=60) for at in range(9)]
+    monkeypatch.setattr(cluster, "_BATCH", 3)
+    monkeypatch.setattr(cluster, "_AT_ONCE", 1)
+    real, asked = _Member.send, []
+
+    def send(self, path, *rest):
+        if path == b"lease/keepalive":
+            asked.append(path)
+            if len(asked) > 1:
+                raise Unknown(BackendUnavailable("no time"))
+        return real(self, path, *rest)
+
+    monkeypatch.setattr(_Member, "send", send)
+
+    assert [each.state for each in store.renew(held, 1.0)] == ["HELD"] * 3 + ["UNKNOWN"] * 6
+    asked.clear()
+    assert [each.state for each in store.renew(held[3:] + held[:3], 1.0)][:3] == ["HELD"] * 3
