@@ -83,6 +83,7 @@ class Pool(ShortForm[PoolLeases]):
         self._of_gate: Options = {**of_gate, "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
         self._request(1, None, None)
         self.owner: Owner | None = None
+        self._known: dict[tuple[str, int], Lock] = {}
         self._gate(_Request(1, {}))  # refuses bad options now rather than at the first call
         self.terms = next(iter(self._locks(self.members).values())).terms
 
@@ -203,14 +204,19 @@ class Pool(ShortForm[PoolLeases]):
         return {member: self._lock(member, weight) for member, weight in weights.items()}
 
     def _lock(self, member: str, weight: int) -> Lock:
-        """The lock of a member, for a claim of this weight."""
-        capacity = self.members[member]
-        kind: Kind = "semaphore" if capacity > 1 else "mutex"
-        name = pool_name(self.pool, member)
-        return self._build(name, kind, weight, capacity, self._options)
+        """The lock of a member, for a claim of this weight; the same one each time, because to make one takes a while."""
+        lock = self._known.get((member, weight))
+        if lock is None:
+            capacity = self.members[member]
+            kind: Kind = "semaphore" if capacity > 1 else "mutex"
+            name = pool_name(self.pool, member)
+            lock = self._known[member, weight] = self._build(name, kind, weight, capacity, self._options)
+        return self._owned(lock)
 
     def _build(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> Lock:
-        lock = build(self._opening, name, kind, weight, capacity, options, pooled=True)
+        return self._owned(build(self._opening, name, kind, weight, capacity, options, pooled=True))
+
+    def _owned(self, lock: Lock) -> Lock:
         if self.owner is not None:
             lock.terms = lock.terms._replace(owner=self.owner)
         return lock

