@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import CapabilityError, ConfigError
@@ -118,7 +117,7 @@ class Operations:
 
         def queues() -> list[LockInfo]:
             names = self._ask(lambda driver, budget: driver.backend.names("", budget))
-            return [self._ask(partial(_queue, name), name) for name in names]
+            return [self.inspect(name) for name in names]
 
         first = look(queues())
         if not first.deadlocks:
@@ -287,7 +286,3 @@ class Operations:
 def _check_claim(name: str, claim_id: object) -> None:
     if not str(claim_id).isalnum():
         raise ConfigError(f"a claim id is 12 hex digits, as inspect shows them, not {claim_id!r}", name=name)
-
-
-def _queue(name: str, driver: Driver, budget: float) -> LockInfo:
-    return driver.backend.inspect(name, budget)

@@ -18,13 +18,14 @@ from lockkit.errors import DeadlockDetected, LockkitError
 from lockkit.facts import ClaimInfo, Deadlock, LockInfo
 from lockkit.namedtuples import NamedTuple
 from lockkit.names import claim_id
+from lockkit.noted import RESERVED
 from lockkit.protocol.effects import Annotate, Effect, Inspect, ListNames, Now
 from lockkit.store.spi import Claim, Refused, Unknown
 
 __all__ = ["BETWEEN", "KEY", "Look", "Search", "Tale", "error", "look"]
 
 KEY = "waits"
-"""The key of a note under which a waiting claim says what its thread or task holds."""
+"""The key, below lockkit's own key of a note, under which a waiting claim says what its thread or task holds."""
 BETWEEN = 2.0
 """Seconds between two looks that must find the same."""
 _BEFORE_TELLING = 1.0
@@ -64,12 +65,13 @@ class Tale(NamedTuple):
         waits: dict[str, object] = {"holds": sorted(self.holds)[:_MOST_HOLDS]}
         waits["group"] = {"id": self.group, "of": self.of, "needs": self.needs} if self.of > 1 else None
         waits["detects"] = self.detects or None
-        return {KEY: waits}
+        return {RESERVED: {KEY: waits}}
 
     @classmethod
     def of_claim(cls, claim: ClaimInfo) -> Tale | None:
         """Read the facts that a claim tells; None if it tells nothing, or nothing that can be understood."""
-        waits = claim.note.get(KEY)
+        own = claim.note.get(RESERVED)
+        waits = own.get(KEY) if isinstance(own, Mapping) else None
         if not isinstance(waits, Mapping):
             return None
         holds, group = waits.get("holds"), waits.get("group")
@@ -145,6 +147,8 @@ def look(queues: Iterable[LockInfo], before: Collection[_Stuck] | None = None) -
 def _candidate(claim: ClaimInfo) -> _Stuck | None:
     """The claim, if it can be stuck at all: it holds, or it waits and says for whom. All others may go away by themselves."""
     if claim.evicted or claim.state not in ("HELD", "WAITING"):
+        return None
+    if claim.state == "WAITING" and claim.process == "gone":  # it lapses
         return None
     waits = claim.state == "WAITING"
     tale = Tale.of_claim(claim) if waits else None
@@ -312,8 +316,7 @@ class Search:
         self._told: Tale | None = None
         self._before: frozenset[_Stuck] | None = None
         self._pause = BETWEEN
-        silent = KEY in (claim.note or {}) or not tale().matters
-        self.due = math.inf if silent else start + _BEFORE_TELLING
+        self.due = start + _BEFORE_TELLING if tale().matters else math.inf
 
     def steps(self, now: Now, budget: Callable[[float], float]) -> Generator[Effect, Any, Deadlock | None]:
         """Tell what is to be told, and look for a deadlock, if it is time. Failures are ignored: another look comes.

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockkit.facts import ClaimInfo, LockInfo, Owner
+from lockkit.noted import RESERVED
 from lockkit.protocol.cycles import KEY, Look, Tale, look
 from lockkit.store.queue import RW_CAPACITY
 
@@ -20,10 +21,19 @@ def held(name, claim_id, *, weight=1, capacity=1, **others):
 
 def waits(name, claim_id, *holds, weight=1, capacity=1, group=None, detects=False, **others):
     tale = Tale(frozenset(holds), *(group or (claim_id,)), detects=detects)
-    note = {key: value for key, value in tale.patch()[KEY].items() if value is not None}
+    note = {key: value for key, value in tale.patch()[RESERVED][KEY].items() if value is not None}
     owner = Owner(user=claim_id)
     return ClaimInfo(
-        name, claim_id, "WAITING", owner, 0, 0, weight=weight, capacity=capacity, note={KEY: note}, **others
+        name,
+        claim_id,
+        "WAITING",
+        owner,
+        0,
+        0,
+        weight=weight,
+        capacity=capacity,
+        note={RESERVED: {KEY: note}},
+        **others,
     )
 
 
@@ -85,7 +95,7 @@ def test_a_note_of_somebody_else_is_not_understood():
         {"holds": ["A"], "group": {"id": "g", "of": 1, "needs": 2}},
         {"holds": ["A"], "group": 3},
     ):
-        strange = waits("b", "2")._replace(note={KEY: note})
+        strange = waits("b", "2")._replace(note={RESERVED: {KEY: note}})
         assert cycles([held("a", "A"), waits("a", "1", "B")], [held("b", "B"), strange]) == []
 
 
@@ -93,7 +103,7 @@ def test_what_is_evicted_lingers_or_is_offered_goes_away():
     for change in ({"evicted": True}, {"state": "LINGERING"}):
         first = held("a", "A")._replace(**change)
         assert cycles([first, waits("a", "1", "B")], [held("b", "B"), waits("b", "2", "A")]) == []
-    for change in ({"evicted": True}, {"state": "OFFERED"}):
+    for change in ({"evicted": True}, {"state": "OFFERED"}, {"process": "gone"}):
         other = waits("b", "2", "A")._replace(**change)
         assert cycles([held("a", "A"), waits("a", "1", "B")], [held("b", "B"), other]) == []
 

@@ -7,6 +7,7 @@ import pytest
 from lockkit.errors import BackendUnavailable, CapabilityError, ConfigError
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.names import claim_id
+from lockkit.noted import RESERVED
 from lockkit.protocol.cycles import BETWEEN, KEY, Search, Tale
 from lockkit.protocol.effects import Annotate, Inspect, ListNames
 from lockkit.store.spi import Claim, Refused, Terms, Unknown
@@ -31,7 +32,11 @@ class World:
     def queues(self, name):
         def waits(claim, holds):
             tale = Tale(frozenset([holds]), claim, detects=True).patch()
-            note = {KEY: {key: value for key, value in tale[KEY].items() if value is not None}}
+            note = {
+                RESERVED: {
+                    KEY: {key: value for key, value in tale[RESERVED][KEY].items() if value is not None}
+                }
+            }
             return ClaimInfo(name, claim, "WAITING", Owner(), 0, 1, note=note)
 
         if name == "a":
@@ -71,12 +76,12 @@ def test_it_tells_after_a_second_and_then_only_what_has_changed():
     world = World()
     assert world.go(0.9) == ([], None)
     assert world.go(0.1) == ([Annotate], None)
-    assert world.asked[0].patch == {KEY: {"holds": ["B"], "group": None, "detects": None}}
+    assert world.asked[0].patch == {RESERVED: {KEY: {"holds": ["B"], "group": None, "detects": None}}}
     assert world.search.due == float("inf")
     assert world.go(60.0) == ([], None)
     world.tale = world.tale._replace(holds=frozenset())
     assert world.go(0.1) == ([Annotate], None)
-    assert world.asked[0].patch[KEY]["holds"] == []
+    assert world.asked[0].patch[RESERVED][KEY]["holds"] == []
     assert world.go(60.0) == ([], None)
 
 
@@ -98,9 +103,8 @@ def test_a_full_note_or_a_store_without_notes_is_not_asked_again(error):
     assert world.go(60.0) == ([], None)
 
 
-def test_a_thread_that_holds_nothing_or_whose_note_has_the_key_tells_nothing():
+def test_a_thread_that_holds_nothing_tells_nothing():
     assert World(holds=()).go(60.0) == ([], None)
-    assert World(note={KEY: "mine"}, detects=True).go(60.0) == ([], None)
 
 
 def test_the_youngest_ends_the_deadlock_at_the_second_look():

@@ -11,6 +11,7 @@ import pytest
 import lockkit
 from lockkit import aio
 from lockkit.errors import ConfigError, DeadlockDetected, LeaseLost
+from lockkit.noted import RESERVED
 from lockkit.protocol.cycles import KEY
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
@@ -49,7 +50,7 @@ def holds_then_waits(client, first, then, *, detect=False, both=None):
 
 def told(client, name):
     """A function that says whether a waiter of a name has told what its thread or task holds."""
-    return lambda: any(KEY in claim.note for claim in client.inspect(name).waiters)
+    return lambda: any(KEY in claim.note.get(RESERVED, {}) for claim in client.inspect(name).waiters)
 
 
 def crossed(client, other, *, detect=(False, False)):
@@ -165,7 +166,7 @@ def test_a_lease_that_another_thread_detaches_meanwhile_makes_no_edge_any_more(c
     until(told(client, "b"), "b's waiter tells")
     assert len(client.deadlocks()) == 1
     leases[0].detach()
-    until(lambda: client.inspect("b").waiters[0].note[KEY] == {"holds": []}, "it tells so")
+    until(lambda: client.inspect("b").waiters[0].note[RESERVED][KEY] == {"holds": []}, "it tells so")
     assert client.deadlocks() == []
     leases[0].release()
     assert two.result() == "b"
@@ -181,27 +182,22 @@ def test_a_short_wait_tells_nothing(client, other):
     one.result()
 
 
-def test_a_note_of_the_user_stays_and_one_with_the_same_key_is_left_alone(client, other):
+def test_a_note_of_the_user_stays_and_a_claim_that_queues_again_tells_again(client, other):
     b = other.lock("b").acquire().detach()
-    for note in ({"mine": 1}, {KEY: "mine"}):
 
-        def work(note=note):
-            with client.lock("a").acquire(), client.lock("b").acquire(30, note=note, detect_deadlock=True):
-                pass
+    def work():
+        with client.lock("a").acquire(), client.lock("b").acquire(30, note={"mine": 1}, reason="why"):
+            pass
 
-        one = Work(work)
-        until(lambda: client.inspect("b").waiters, "it waits")
-        if KEY not in note:
-            until(told(client, "b"), "it tells")
-        seen = client.inspect("b").waiters[0]
-        assert note.items() <= dict(seen.note).items()
-        if KEY not in note:
-            client.evict("b", seen.claim_id, reason="test")
-            until(told(client, "b"), "it queues again, and tells again")
-        b.release()
-        one.result()
-        b = other.lock("b").acquire().detach()
+    one = Work(work)
+    until(told(client, "b"), "it tells")
+    seen = client.inspect("b").waiters[0]
+    assert seen.note["mine"] == 1
+    assert seen.note[RESERVED]["reason"] == "why"
+    client.evict("b", seen.claim_id, reason="test")
+    until(told(client, "b"), "it queues again, and tells again")
     b.release()
+    one.result()
 
 
 def test_a_task_is_found_as_a_thread_is(url, other):
