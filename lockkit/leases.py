@@ -284,7 +284,7 @@ class Leases(Answering, Sequence[Lease]):
         error: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
-        """Release the leases at the end of their ``with`` statement, or when ``__exit__`` is called by hand; see :class:`Leases`."""
+        """Release the leases at the end of their ``with`` statement, or when ``__exit__`` is called by hand; see :class:`~lockkit.Leases`."""
         try:
             report = self.release("normal" if error is None else "error")
             if statement is not None:

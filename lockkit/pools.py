@@ -32,7 +32,7 @@ __all__ = ["Pool", "PoolLeases"]
 
 
 class PoolLeases(Leases):
-    """The leases of some members of a pool, in the order in which the request prefers them; see :class:`Leases`."""
+    """The leases of some members of a pool, in the order in which the request prefers them; see :class:`~lockkit.Leases`."""
 
     __slots__ = ()
 
