@@ -306,13 +306,14 @@ class Search:
         start: CLOCK_BOOTTIME seconds at which the wait began.
 
     Attributes:
+        claim_id: The public identifier of the claim.
         due: CLOCK_BOOTTIME seconds at which to go on.
     """
 
     def __init__(self, claim: Claim, tale: Callable[[], Tale], start: float) -> None:
         self.claim = claim
         self._tale = tale
-        self._id = claim_id(claim.token)
+        self.claim_id = claim_id(claim.token)
         self._told: Tale | None = None
         self._before: frozenset[_Stuck] | None = None
         self._pause = BETWEEN
@@ -335,7 +336,7 @@ class Search:
         if self._told is None:
             self.due = at + _BEFORE_TELLING
             try:
-                yield Annotate(self.claim.terms.name, self._id, tale.patch(), budget(at))
+                yield Annotate(self.claim.terms.name, self.claim_id, tale.patch(), budget(at))
             except (Refused, Unknown):
                 return None
             except LockkitError:  # the note is full, or the store has no notes
@@ -346,6 +347,10 @@ class Search:
             self.due = math.inf
             return None
         return (yield from self._looks(now, budget))
+
+    def _ends(self, deadlock: Deadlock) -> bool:
+        """Whether this wait is the one that has to end."""
+        return deadlock.ends == self.claim_id
 
     def _looks(self, now: Now, budget: Callable[[float], float]) -> Generator[Effect, Any, Deadlock | None]:
         before, self._before = self._before, None
@@ -360,7 +365,7 @@ class Search:
                 found = look(queues, before)
         except (Refused, Unknown):
             pass
-        mine = next((one for one in found.deadlocks if one.ends == self._id), None) if found else None
+        mine = next((one for one in found.deadlocks if self._ends(one)), None) if found else None
         if mine is not None and before is not None:
             return mine
         if found is not None and found.deadlocks:

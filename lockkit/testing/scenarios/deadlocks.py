@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from lockkit.errors import AcquireTimeout, DeadlockDetected
-from lockkit.facts import Deadlock
+from lockkit.facts import ClaimInfo, Deadlock
 from lockkit.testing.children import Child, Parent
 from lockkit.testing.shapes import READERS, SEMAPHORE, Part
 from lockkit.testing.stage import Stage, scenario
@@ -151,7 +151,19 @@ def deadlock_found(stage: Stage) -> None:
 
 @scenario("L2-deadlock-ended", None)
 def deadlock_ended(stage: Stage) -> None:
-    """Exactly one of two processes that wait for each other, and detect it, gets an error; the other goes on."""
-    ends = [child.hear() for child in _crossed(stage, detect=True)]
+    """Exactly one of two processes that wait for each other, and detect it, gets an error, the youngest; the other goes on."""
+    children = _crossed(stage, detect=True)
+    client = stage.client()
+    waiters: list[ClaimInfo] = []
+
+    def both_wait() -> bool:
+        waiters[:] = [
+            claim for name in (stage.name, f"{stage.name}/2") for claim in client.inspect(name).waiters
+        ]
+        return len(waiters) == 2
+
+    stage.until(both_wait, "both wait")
+    youngest = max(waiters, key=lambda claim: claim.claim_id)
+    ends = [child.hear() for child in children]
     assert ends.count("went on") == 1, ends
-    assert any("in a deadlock" in end for end in ends), ends
+    assert any(f"waits for {youngest.name!r} in a deadlock" in end for end in ends), (ends, youngest)

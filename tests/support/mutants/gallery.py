@@ -340,6 +340,13 @@ MUTANTS: tuple[Mutant, ...] = (
         only="memory",
     ),
     Mutant(
+        "another-waiter-ends",
+        "a deadlock ends in the waiter with the smallest claim id",
+        patch=protocol.another_waiter_ends,
+        scenarios=("L2-deadlock-ended",),
+        only="sqlite",
+    ),
+    Mutant(
         "hold-owns-its-handle",
         "what the heartbeat knows refers to the lease that the user has",
         patch=protocol.hold_owns_its_handle,

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from lockkit.drivers.errand import Errand
-from lockkit.facts import Capabilities, Event, HookReport
+from lockkit.facts import Capabilities, Deadlock, Event, HookReport
 from lockkit.hold import Handle, Hold
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import beating as beating_module
@@ -16,6 +16,7 @@ from lockkit.protocol import deadlock as deadlock_module
 from lockkit.protocol import releasing as releasing_module
 from lockkit.protocol.acquiring import Attempt, acquiring
 from lockkit.protocol.beating import Beats, Waiter
+from lockkit.protocol.cycles import Search
 from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, Orphan, StartHook, WaitForWake
 from lockkit.protocol.orphaning import Entry, OrphanList
 from lockkit.protocol.releasing import Pipeline
@@ -29,6 +30,7 @@ from support.simulation.world import World
 
 __all__ = [
     "abandons_without_orphan",
+    "another_waiter_ends",
     "basis_when_read",
     "collected_is_renewed",
     "cut_release_stays",
@@ -366,6 +368,17 @@ def hold_owns_its_handle() -> Iterator[None]:
         self.handles = (lambda: handle,)  # type: ignore[assignment]
 
     with patched(Hold, handed=handed):
+        yield
+
+
+@contextmanager
+def another_waiter_ends() -> Iterator[None]:
+    """A deadlock ends in the waiter with the smallest claim id."""
+
+    def smallest(self: Search, deadlock: Deadlock) -> bool:
+        return deadlock.waiters[0].claim_id == self.claim_id
+
+    with patched(Search, _ends=smallest):
         yield
 
 
