@@ -186,3 +186,22 @@ async def test_threads_and_connections_return_to_their_number(harness):
 def ours(threads):
     """Threads of clients; what a store keeps for the process (its watcher) is not counted."""
     return {each for each in threads if each.name.startswith("lockkit-") and "watcher" not in each.name}
+
+
+def test_one_loop_after_the_other_has_connections_of_its_own(harness):
+    """The first loop ends with waiters about, and nobody closes the client before the third."""
+    client = client_of(harness, request_timeout=2.0)
+
+    async def with_waiters():
+        lease = await client.lock("a").acquire(timeout=10)
+        background.extend(asyncio.create_task(_hold(client.lock("a"))) for _ in range(5))
+        await soon(lambda: len(client._opening.engine.beats.waiting()) == 5)
+        return lease.detach()
+
+    background = []
+    lease = asyncio.run(with_waiters())
+    assert lease.valid()
+    assert asyncio.run(lease.release()).outcome == "RELEASED"
+    asyncio.run(_hold(client.lock("a")))
+    asyncio.run(client.close())
+    assert harness.stored("a") == []
