@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from lockkit.aio import AsyncClient, AsyncLease, AsyncLock
 from lockkit.client import Client
-from lockkit.facts import Evicted, LockInfo, Reason, ReleaseReport
+from lockkit.facts import Evicted, LockInfo, Reason, ReleaseReport, ReleaseRequest
 from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 from lockkit.operating import Operations
@@ -150,6 +150,10 @@ class _Lease:
     def lost(self) -> threading.Event:
         return self._lease._hold.lost  # noqa: SLF001 (scenarios wait for it in a thread)
 
+    @property
+    def release_requested(self) -> threading.Event:
+        return self._lease._hold.asked.event  # noqa: SLF001 (as above)
+
     def __enter__(self) -> _Lease:
         return self
 
@@ -180,8 +184,10 @@ class _Lock:
         acquiring = self._lock.acquire(*args, **keywords)  # here, where the caller's place is seen
         return cast("Lease", _Lease(_call(lambda: acquiring)))
 
-    def try_acquire(self, *, note: Mapping[str, object] | None = None) -> Lease | None:
-        trying = self._lock.try_acquire(note=note)
+    def try_acquire(
+        self, *, note: Mapping[str, object] | None = None, reason: str | None = None
+    ) -> Lease | None:
+        trying = self._lock.try_acquire(note=note, reason=reason)
         lease = _call(lambda: trying)
         return None if lease is None else cast("Lease", _Lease(lease))
 
@@ -236,6 +242,14 @@ class ThroughAsyncio(Client):
     def evict(self, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
         """See :meth:`lockkit.Client.evict`."""
         return _call(lambda: self._face.evict(name, claim_id, reason=reason, now=now))
+
+    def ask_release(self, name: str, claim_id: str, reason: str) -> ReleaseRequest:
+        """See :meth:`lockkit.Client.ask_release`."""
+        return _call(lambda: self._face.ask_release(name, claim_id, reason))
+
+    def annotate(self, name: str, claim_id: str, patch: Mapping[str, object]) -> bool:
+        """See :meth:`lockkit.Client.annotate`."""
+        return _call(lambda: self._face.annotate(name, claim_id, patch))
 
     def resize(self, name: str, capacity: int) -> int:
         """See :meth:`lockkit.Client.resize`."""

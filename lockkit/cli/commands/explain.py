@@ -40,8 +40,8 @@ def command(session: Session, name: str) -> None:
 
     The explanation says who holds the lock and since when. If the store knows, it says when the hold was last renewed, whether a
     renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or dead and how that is known, which
-    processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; who waits; and which command ends the
-    hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
+    processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; what it is held for, how far the holder is,
+    and who has asked for the lock, as far as they told; who waits; and which command ends the hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
     of the name that failed.
     """
     with session.client() as client:
@@ -170,7 +170,15 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         told.append(f"It ends with its process, and at {at(claim.deadline, now)} at the latest (max_hold).")
     else:
         told.append(f"Without another renewal it lapses by itself at {at(claim.deadline, now)}.")
-    return told + _process(claim) + ways_out(claim, options, first)
+    return told + _process(claim) + _asking(claim, options, first) + ways_out(claim, options, first)
+
+
+def _asking(claim: ClaimInfo, options: str, first: str) -> list[str]:
+    """The command that asks a holder for its lock, unless it is known that the holder cannot hear of it."""
+    if claim.process in ("stopped", "gone") or claim.alive is False:
+        return []
+    ask = command_line("ask-release", claim.name, f'--claim {claim.claim_id} --reason "..."', options=options)
+    return [f"To ask its holder to release it{first}: {ask}"]
 
 
 def _news(claim: ClaimInfo, now: float) -> list[str]:

@@ -41,7 +41,7 @@ def reason(stage: Stage) -> None:
 def progress(stage: Stage) -> None:
     """``beat`` shows the last of what the holder told, after a renewal, and disturbs neither the renewals nor the user's note."""
     client, other = stage.client(), stage.client()
-    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, note={"mine": 1}, reason="kit"))
+    lease = stage.take(stage.holder(client, ttl=3 * stage.harness.short_ttl, note={"mine": 1}, reason="kit"))
 
     def shown() -> Progress | None:
         head = other.inspect(stage.name).holders[0]
@@ -74,7 +74,7 @@ def progress(stage: Stage) -> None:
 @scenario("S1-asked")
 def asked(stage: Stage) -> None:
     """A holder that is asked to release learns who asks and why, once for each request, and holds on; nobody else is asked."""
-    leases = stage.fill(ttl=stage.harness.short_ttl)
+    leases = stage.fill(ttl=3 * stage.harness.short_ttl)
     other = stage.client()
     lease, rest = leases[0], leases[1:]
     told: list[ReleaseRequest] = []
