@@ -71,10 +71,10 @@ class Run(Command):
         if "--" in args:
             at = args.index("--")
             head, words = args[:at], args[at + 1 :]
-            if words[1:2] == ["--"] and words[0].startswith("-") and self._split(head)[1] == []:
-                head, words = [*head, "--", words[0]], words[2:]  # a name that looks like an option
             if not ctx.resilient_parsing and self._stray(head):
                 self._refuse(ctx, args, "only names of locks and options may stand before --")
+            if words[1:2] == ["--"] and words[0].startswith("-") and self._split(head)[1] == []:
+                head, words = [*head, "--", words[0]], words[2:]  # a name that looks like an option
         else:
             head, words = args, []
             if not ctx.resilient_parsing and not {"-h", "--help"} & set(args):
