@@ -7,7 +7,7 @@ from typing import assert_type
 import lockkit.aio
 from lockkit import LeaseLost, ReleaseReport, Skipped
 from lockkit.aio import AsyncClient, AsyncLease, AsyncLeaseCopy, AsyncLock, AsyncRWLock, connect
-from lockkit.facts import LockInfo
+from lockkit.facts import LockInfo, ReleaseRequest
 
 
 async def the_face_has_types() -> None:
@@ -26,6 +26,11 @@ async def the_face_has_types() -> None:
         assert_type(lease.valid(), bool)
         assert_type(lease.lost.is_set(), bool)
         await lease.lost
+        assert_type(lease.release_requested.is_set(), bool)
+        await lease.release_requested
+        lease.beat(progress=0.4, message="epoch 4/10")
+        assert_type(lease.release_requests, tuple[ReleaseRequest, ...])
+        assert_type(await client.ask_release("a", lease.claim_id, "please"), ReleaseRequest)
         await lease.confirm()
         assert_type(await lease.release(), ReleaseReport)
         assert_type(client.adopt(lease.handle()), AsyncLeaseCopy)

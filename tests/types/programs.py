@@ -13,6 +13,7 @@ import redis
 
 import lockkit
 from lockkit import Lease, Lock, Skipped
+from lockkit.facts import ReleaseRequest
 
 
 def a_decorated_function_keeps_its_type(client: lockkit.Client) -> None:
@@ -55,6 +56,14 @@ def settings_and_options_have_types(client: lockkit.Client) -> None:
     assert_type(client.lock("a", ttl=5), Lock)
     assert_type(client.lock("a").acquire(), Lease)
     assert_type(client.lock("a").try_acquire(), Lease | None)
+    told: list[str] = []
+    with client.lock("a", reason="nightly reindex").acquire(reason="by hand") as lease:
+        assert_type(lease.release_requested, threading.Event)
+        assert_type(client.ask_release("a", lease.claim_id, "please"), ReleaseRequest)
+        lease.on_release_requested(lambda request: told.append(request.reason))
+        lease.beat(0.4, "epoch 4/10")
+        lease.beat("half")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.lock("a").acquire(reason=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     lockkit.connect("memory:", tll=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     lockkit.connect("memory:", ttl="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.lock("a", tll=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

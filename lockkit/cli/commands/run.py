@@ -140,6 +140,13 @@ class Run(Command):
         return words[: len(words) - len(left)], left
 
 
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a name, or after ``--`` the command: click takes what stands there for one more name."""
+    if "--" in ctx.meta.get(WORDS, ()):
+        return ctx.command.shell_complete(ctx, incomplete)
+    return completing.names(ctx, param, incomplete)
+
+
 @make(
     "run",
     cls=Run,
@@ -155,7 +162,7 @@ lockkit run --any cnc1 cnc2 -- ./cut               # one of them
 lockkit run --pool cards --count 2 -- ./train      # two members of a pool
 """,
 )
-@click.argument("names", type=NAME, nargs=-1, metavar="[NAME]...")
+@click.argument("names", type=NAME, nargs=-1, metavar="[NAME]...", shell_complete=_complete)
 @option(
     "--any", is_flag=True, section=LOCK, help="Hold one of the locks, not all: whichever can be had first."
 )
