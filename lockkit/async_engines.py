@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.drivers.aio import LoopDriver, Pools, Shielded, call_soon, result_of
+from lockkit.drivers.aio import LoopDriver, Pools, call_soon, finished, result_of
 from lockkit.drivers.pool import Job, Pool
 from lockkit.opening import for_the_user
 from lockkit.store.spi import Refused, Unknown
@@ -104,6 +104,10 @@ class Engines:
         here = self.ready()
         if here is not None:
             return await here.call(work)
+        return await self.call_on_thread(work)
+
+    async def call_on_thread(self, work: Callable[[], T]) -> T:
+        """Make a call that may need the loop itself, on a thread whatever the store."""
         if self._pid != os.getpid():
             self._begin()
         return await result_of(self._pools.others.submit(work), asyncio.get_running_loop(), None)
@@ -114,15 +118,25 @@ class Engines:
         thread = Pool("lockkit-asyncio", 1)  # its own: it has to begin although others wait for a thread
         job = thread.submit(partial(self.opening.end, None))
         thread.close()
+        cuts: list[asyncio.CancelledError] = []
         try:
-            await Shielded(loop.create_task(result_of(job, loop, None))).result()
+            await finished(job, loop, cuts=cuts)
         finally:
             self._forget_closed()
             here = self._loops.pop(loop, None)
             self._abort()
             self._pools.close()
-        if here is not None:
-            await here.close()
+            if here is not None:
+                here.abort()
+        while here is not None:
+            try:
+                await here.close()
+            except asyncio.CancelledError as cut:
+                cuts.append(cut)
+            else:
+                break
+        if cuts:
+            raise cuts[0]
 
     def _forget_closed(self) -> None:
         for loop, here in list(self._loops.items()):

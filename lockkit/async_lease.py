@@ -218,7 +218,7 @@ class AsyncLease(AnyLease):
         """
         self._require_own()
         self._driver.lose(self._hold, "lapsed")
-        await self._engines.call(partial(self._driver.dispatcher.flush, 5.0))
+        await self._engines.call_on_thread(partial(self._driver.dispatcher.flush, 5.0))
 
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
         """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.

@@ -21,7 +21,7 @@ from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport, ReleaseReq
 from lockkit.names import claim_id
 from lockkit.store.spi import Claim
 
-__all__ = ["REGISTRIES", "RELEASING", "Handle", "Hold", "Holds", "held_here", "span"]
+__all__ = ["REGISTRIES", "RELEASING", "Handle", "Hold", "Holds", "always", "held_here", "span"]
 
 RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
 """The id of the claim whose cleanup hooks run in this context. A hook that releases that claim must not wait for its own end."""
@@ -31,6 +31,11 @@ RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None
 def span(ttl: float, drift: float, margin: float) -> float:
     """Seconds from its basis for which a claim with this ttl is valid, on a store with this drift and margin."""
     return ttl * (1.0 - drift) - margin
+
+
+def always() -> bool:
+    """Return True: a thread runs until it has done its work."""
+    return True
 
 
 class Handle(Protocol):
@@ -78,6 +83,7 @@ class Hold:
         turn: The mutex of the thread that releases the hold. A task of an event loop has it only from one of its waits to the next.
         turn_of: The identifier of that thread, or a negative number for a task; 0 while there is neither.
         turn_until: CLOCK_BOOTTIME seconds until which the task may still go on. Afterwards another may take its place.
+        turn_runs: Tells whether the event loop of the task runs. If it does not, another may take its place at once.
         work: How far the release got, for the thread that goes on with it; belongs to the driver.
     """
 
@@ -112,6 +118,7 @@ class Hold:
         "taken_at",
         "turn",
         "turn_of",
+        "turn_runs",
         "turn_until",
         "where",
         "work",
@@ -150,6 +157,7 @@ class Hold:
         self.turn = RLock()  # a handler may release the hold whose release it interrupted
         self.turn_of = 0
         self.turn_until = inf
+        self.turn_runs: Callable[[], bool] = always
         self.work: tuple[Any, Any] | None = None
         self.lost_why: Reason = ""
         self.where: str = "process"
@@ -260,6 +268,10 @@ class Hold:
         if self.lost_why:
             event.set()
         return event
+
+    def in_turn(self, now: float) -> bool:
+        """Whether a thread or task is at the release. A task whose loop does not run, or that is late, is not: its loop may be over."""
+        return self.turn_of != 0 and now < self.turn_until and self.turn_runs()
 
     # Levels are handles, not a counter: leaving a level twice then counts once, and a collected handle counts no longer.
 

@@ -9,6 +9,8 @@ Rules kept here:
 - A call that runs on a thread cannot be cancelled. What a cancelled acquire has left is removed after this call, never beside it.
 - A release is a task of its own. It has the turn of its hold (``hold.turn``) only from one of its waits to the next, so a loop that
   stops for good keeps the release from nobody.
+- A cancellation of this task is no wish of a user: a program that ends cancels every task that it finds (``asyncio.run`` does, and
+  some handlers do before it). So it neither shortens a cleanup hook nor the budgets (S9).
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -41,14 +44,14 @@ from lockkit.protocol.effects import (
 )
 from lockkit.protocol.releasing import PATIENCE, releasing
 from lockkit.protocol.running import Running, ask, run
-from lockkit.store.spi import Refused
+from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.drivers.cleanup import CleanupRuns
     from lockkit.drivers.waits import OnWait
     from lockkit.store.exchanges import Exchange
 
-__all__ = ["LoopDriver", "Performer", "Pools", "Shielded", "call_soon", "result_of", "wake"]
+__all__ = ["LoopDriver", "Performer", "Pools", "Shielded", "call_soon", "finished", "result_of", "wake"]
 
 T = TypeVar("T")
 _THREADS = 4
@@ -161,14 +164,15 @@ class LoopDriver:
     def release(self, hold: Hold, reason: Reason) -> Shielded[ReleaseReport]:
         """Begin to take the release of a hold to its end, from wherever it is; see :meth:`lockkit.drivers.threads.Driver.release`.
 
-        The task goes on if it is cancelled, within the budgets of the release. If the loop stops for good, a thread goes on.
+        The task goes on if it is cancelled, even before its first step, within the budgets of the release. If the loop stops for
+        good, a thread goes on.
         """
         beats = self.driver.beats
         beats.releasing[hold] = None
         # Rarely more than a comparison: the deadline thread looks no sooner than a look that it has been asked for before.
         beats.to_look.poke(self.driver.clock.now() + self.driver.request_timeout + _GRACE)
         ended: list[Callable[[], None]] = []
-        task = self.loop.create_task(self._release(hold, reason, ended), name="lockkit-release")
+        task = self.loop.create_task(_Begun(self._release(hold, reason, ended)), name="lockkit-release")
         self._releases.add(task)  # the loop itself has only weak references
         task.add_done_callback(self._releases.discard)
         shielded = Shielded(task)
@@ -177,19 +181,20 @@ class LoopDriver:
 
     async def _release(self, hold: Hold, reason: Reason, ended: list[Callable[[], None]]) -> ReleaseReport:
         driver = self.driver
-        work = _Releasing(driver, hold, reason)
+        work = _Releasing(driver, hold, reason, self.loop)
         try:
             while hold.report is None:
                 effect = work.step(self._longest)
                 if effect is not None:
                     try:
-                        work.done(await self._perform(effect, work.runs))
+                        work.done(await self._performed(effect, work.runs))
                     except GeneratorExit:  # the loop is no more
                         raise
                     except BaseException as error:
                         work.failed(error)
                 elif hold.report is None:
-                    await asyncio.sleep(_TICK)
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(_TICK)
             return hold.report
         finally:
             work.leave()
@@ -207,8 +212,21 @@ class LoopDriver:
             return self.driver.longest_cleanup
         return float(getattr(effect, "budget", self.driver.request_timeout))
 
+    async def _performed(self, effect: Effect, runs: CleanupRuns | None) -> object:
+        """Perform an effect of a release that may block, although the task is cancelled meanwhile.
+
+        Raises:
+            Unknown: A request on a connection of the loop was cut short. The pipeline repeats it within its budget.
+        """
+        while True:
+            try:
+                return await self._perform(effect, runs)
+            except asyncio.CancelledError:
+                if isinstance(effect, REQUESTS):
+                    raise Unknown(BackendUnavailable("a request was cut short by a cancellation")) from None
+
     async def _perform(self, effect: Effect, runs: CleanupRuns | None) -> object:
-        """Perform an effect of a release that may block. If the task is cancelled, a call that runs on a thread is waited for."""
+        """Perform an effect of a release that may block. A call that runs on a thread is waited for."""
         if isinstance(effect, Pause):
             await asyncio.sleep(max(effect.until - self.driver.clock.now(), 0.0))
             return None
@@ -216,14 +234,17 @@ class LoopDriver:
             assert runs is not None
             return await self._await_hook(effect, runs)
         if isinstance(effect, RecordFailure):
-            return await self._finished(self.pools.others.submit(partial(self.driver.perform, effect)))
+            job = self.pools.others.submit(partial(self.driver.perform, effect))
+            with suppress(Refused):  # a disk that hangs keeps the thread, but not the release
+                await finished(job, self.loop, self.driver.request_timeout, shared=True)
+            return None
         assert isinstance(effect, REQUESTS)
         on_loop = self._on_loop(effect)
         if on_loop is not None:
             return await on_loop
         if self._at_once:
             return ask(self.driver.backend, effect)
-        return await self._finished(self.submit(effect), effect.budget)
+        return await finished(self.submit(effect), self.loop, effect.budget)
 
     async def _await_hook(self, effect: AwaitHook, runs: CleanupRuns) -> object:
         driver, plugin = self.driver, effect.plugin
@@ -238,15 +259,6 @@ class LoopDriver:
             finally:
                 driver.cleaning.leave(key)
         return runs.report(plugin, wait=effect.wait)
-
-    async def _finished(self, job: Job[T], patience: float | None = None) -> T:
-        """The result of a job, which is waited for even if the task is cancelled, once it has begun."""
-        while True:
-            try:
-                return await self.result(job, patience)
-            except asyncio.CancelledError:
-                if job.cancel() or job.done():
-                    raise
 
     # -- calls
 
@@ -356,10 +368,11 @@ class _Releasing:
         runs: The cleanup hooks, if there are any.
     """
 
-    def __init__(self, driver: Driver, hold: Hold, reason: Reason) -> None:
+    def __init__(self, driver: Driver, hold: Hold, reason: Reason, loop: asyncio.AbstractEventLoop) -> None:
         self._driver = driver
         self._hold = hold
         self._reason: Reason = reason
+        self._runs = loop.is_running
         self._me = -_numbers()
         self._steps: Running[ReleaseReport] | None = None
         self._resume: Callable[[], None] = lambda: None
@@ -379,9 +392,9 @@ class _Releasing:
             return None
         try:
             if hold.turn_of != self._me:
-                if hold.turn_of and driver.clock.now() < hold.turn_until:
+                if hold.in_turn(driver.clock.now()):
                     return None
-                hold.turn_of, hold.turn_until = self._me, math.inf
+                hold.turn_of, hold.turn_until, hold.turn_runs = self._me, math.inf, self._runs
                 self._steps = None
             while hold.report is None:
                 pipeline, self.runs = driver.pipeline(hold, self._reason)
@@ -468,6 +481,37 @@ async def result_of(
             timer.cancel()
 
 
+async def finished(
+    job: Job[T],
+    loop: asyncio.AbstractEventLoop,
+    patience: float | None = None,
+    *,
+    shared: bool = False,
+    cuts: list[asyncio.CancelledError] | None = None,
+) -> T:
+    """The result of a job, as :func:`result_of`, which is waited for however often the caller is cancelled.
+
+    Args:
+        job: The job.
+        loop: The running loop.
+        patience: As for :func:`result_of`.
+        shared: As for :func:`result_of`.
+        cuts: A list to which the cancellations are added; None if nobody needs them.
+
+    Raises:
+        Refused: As :func:`result_of`.
+    """
+    end = None if patience is None else loop.time() + patience
+    while True:
+        try:
+            return await result_of(
+                job, loop, None if end is None else max(end - loop.time(), 0.0), shared=shared
+            )
+        except asyncio.CancelledError as cut:
+            if cuts is not None:
+                cuts.append(cut)
+
+
 def _copy(job: Job[T], future: asyncio.Future[T]) -> None:
     if future.done() or job.cancelled():
         return
@@ -482,6 +526,36 @@ def wake(future: asyncio.Future[None]) -> None:
     """End a future that may have ended already."""
     if not future.done():
         future.set_result(None)
+
+
+class _Begun(Coroutine[Any, Any, T]):
+    """A coroutine whose task cannot be cancelled before its first step: that step is then done first.
+
+    Args:
+        steps: A coroutine that goes on when its task is cancelled later.
+    """
+
+    __slots__ = ("_begun", "_steps")
+
+    def __init__(self, steps: Coroutine[Any, Any, T]) -> None:
+        self._steps = steps
+        self._begun = False
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._steps.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        self._begun = True
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        return self._steps.throw(*error) if self._begun else self.send(None)
+
+    def close(self) -> None:
+        """See ``collections.abc.Coroutine``."""
+        self._steps.close()
 
 
 class Shielded(Generic[T]):

@@ -69,7 +69,8 @@ class Closing:
         for hold in holds:  # a drop just before the close, which the deadline thread may not have seen
             if hold.collected and not hold.closing and hold.report_drop():
                 driver.dispatcher.tell(drop_of(hold))
-        self._todo = [hold for hold in holds if hold.take_over() or not hold.turn_of]
+        now = driver.clock.now()
+        self._todo = [hold for hold in holds if hold.take_over() or not hold.in_turn(now)]
         taken = set(self._todo)
         crew = min(len(self._todo), _CREW)
         if not all(self._start() for _ in range(crew)):
@@ -81,9 +82,8 @@ class Closing:
             if next(looks) % _SELDOM == 0:
                 driver.tidy()
                 for hold in self._unfinished(holds):
-                    if (
-                        hold not in taken and not hold.turn_of
-                    ):  # a signal has interrupted its release meanwhile
+                    # a signal has interrupted its release meanwhile, or its loop has stopped
+                    if hold not in taken and not hold.in_turn(driver.clock.now()):
                         taken.add(hold)
                         self._todo.append(hold)
                         if not self._start():

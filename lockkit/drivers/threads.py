@@ -29,7 +29,7 @@ from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, WaitsTogether, sle
 from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason, ReleaseReport
-from lockkit.hold import REGISTRIES, Hold
+from lockkit.hold import REGISTRIES, Hold, always
 from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring, taking_back
 from lockkit.protocol.beating import MOMENT, Beats
 from lockkit.protocol.composing import Means, Steps, Together
@@ -306,7 +306,7 @@ class Driver:
             request_timeout: Seconds that the requests may take in all, if not the client's; 0 sends none.
         """
         with hold.turn:
-            hold.turn_of, hold.turn_until = threading.get_ident(), math.inf
+            hold.turn_of, hold.turn_until, hold.turn_runs = threading.get_ident(), math.inf, always
             try:
                 if hold.report is None:
                     self.beats.releasing[hold] = None
@@ -367,11 +367,8 @@ class Driver:
             self._tell.trouble(pipeline)
 
     def go_on(self, hold: Hold) -> None:
-        """Go on with a release that was cut short, on a thread of its own, unless somebody is at it.
-
-        A task of an event loop that is late with it is not: its loop may stand still for good.
-        """
-        if hold.report is not None or self.closed or (hold.turn_of and self.clock.now() < hold.turn_until):
+        """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
+        if hold.report is not None or self.closed or hold.in_turn(self.clock.now()):
             return
         hold.leave()
         try:
