@@ -52,7 +52,7 @@ napoleon_attr_annotations = False  # it cannot split Literal["a", "b"]
 OTHERS = ["click", "msgspec", "pluggy", "pytest", "rich", *sorted(sys.stdlib_module_names)]
 nitpick_ignore_regex = [
     (r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?"),
-    (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|L|_?T)"),  # type variables
+    (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|L|S|_?T)"),  # type variables
     (r"py:.*", r"OnWait|Exchange|(?:Release)?Answer"),  # aliases that only annotations name
     (r"py:.*", r"DbApiConnection|SqlAlchemy|Redis|RedisCluster|KazooClient|ObjectStore"),  # clients of others
 ]

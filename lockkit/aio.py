@@ -13,9 +13,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from lockkit import client as synchronous
+from lockkit.async_composites import AsyncAllOf, AsyncAnyOf
 from lockkit.async_engines import Engines
 from lockkit.async_lease import Asking, AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss
-from lockkit.async_locks import Acquiring, AsyncLock, AsyncRWLock, build
+from lockkit.async_leases import AsyncLeases, AsyncPoolLeases
+from lockkit.async_locks import AsyncLock, AsyncRWLock, build
+from lockkit.async_pools import AsyncPool
+from lockkit.async_shortform import Acquiring
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
 from lockkit.facts import (
@@ -31,7 +35,7 @@ from lockkit.facts import (
     Skipped,
 )
 from lockkit.habits import Answering
-from lockkit.options import Options, Settings, fitting
+from lockkit.options import DEFAULT, Default, Options, Settings, fitting
 from lockkit.printable import printable
 from lockkit.store.queue import RW_CAPACITY
 
@@ -42,10 +46,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Acquiring",
     "Asking",
+    "AsyncAllOf",
+    "AsyncAnyOf",
     "AsyncClient",
     "AsyncLease",
     "AsyncLeaseCopy",
+    "AsyncLeases",
     "AsyncLock",
+    "AsyncPool",
+    "AsyncPoolLeases",
     "AsyncRWLock",
     "CancelOnLoss",
     "Loss",
@@ -134,6 +143,35 @@ class AsyncClient(Answering):
         """A reader/writer lock: ``.read()`` and ``.write()`` are locks. Otherwise as :meth:`lock`."""
         reader = build(self._engines, name, "read", 1, RW_CAPACITY, options)
         return AsyncRWLock(reader, build(self._engines, name, "write", RW_CAPACITY, RW_CAPACITY, options))
+
+    def all_of(self, locks: Iterable[AsyncLock], *, timeout: float | Default | None = DEFAULT) -> AsyncAllOf:
+        """Several locks as one: all of them are held, or none.
+
+            async with client.all_of([client.lock("a"), client.rwlock("b").read()]).acquire(timeout=10) as leases:
+                ...
+
+        Arguments and errors as :meth:`lockkit.Client.all_of`.
+        """
+        return AsyncAllOf(self._engines, locks, self._client._timeout(timeout))  # noqa: SLF001
+
+    def any_of(self, locks: Iterable[AsyncLock], *, timeout: float | Default | None = DEFAULT) -> AsyncAnyOf:
+        """One of several locks, whichever can be had first. Arguments and errors as :meth:`lockkit.Client.any_of`."""
+        return AsyncAnyOf(self._engines, locks, self._client._timeout(timeout))  # noqa: SLF001
+
+    def pool(
+        self,
+        name: str,
+        members: Iterable[str] | Mapping[str, int] | None = None,
+        **options: Unpack[Options],
+    ) -> AsyncPool:
+        """A pool, of which an acquire takes some members.
+
+            async with client.pool("gpus", {"0": 80, "1": 80}).acquire(count=2, each=20) as leases:
+                print(leases.members)
+
+        Arguments and errors as :meth:`lockkit.Client.pool`.
+        """
+        return AsyncPool(self._engines, name, self.config.pool(name) if members is None else members, options)
 
     @overload
     def locked(

@@ -18,6 +18,7 @@ from lockkit.options import longer_ttl
 
 if TYPE_CHECKING:
     from lockkit.async_engines import Engines
+    from lockkit.async_leases import AsyncLeases
     from lockkit.caller import Caller
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
@@ -85,7 +86,7 @@ class Asking(Loss):
 class CancelOnLoss:
     """An asynchronous context manager whose body is cancelled when the lease is lost; see :meth:`AsyncLease.cancel_on_loss`."""
 
-    def __init__(self, lease: AsyncLease) -> None:
+    def __init__(self, lease: AsyncLease | AsyncLeases) -> None:
         self._lease = lease
         self._task: asyncio.Task[Any] | None = None
         self._before = 0
@@ -234,22 +235,32 @@ class AsyncLease(AnyLease):
         Raises:
             ReleaseFailed: Only with ``raise_failed``.
         """
-        report: ReleaseReport | None = self._report
-        if report is None:
-            hold = self._hold
-            if self._inert():
-                return kept(hold, reason)
-            self.left = True
-            if hold.leave():
-                report = hold.report
-                if report is None:
-                    report = await self._releasing(reason).result()
-                self._report = report
-            else:
-                hold.handed_back(self)
-                report = self._report = kept(hold, reason)
+        begun = self.begin_release(reason)
+        report = begun if isinstance(begun, ReleaseReport) else await self.end_release(begun)
         if raise_failed:
             self._raise_failed(report)
+        return report
+
+    def begin_release(self, reason: Reason) -> ReleaseReport | Shielded[ReleaseReport]:
+        """Begin the release, if there is anything to release; it goes on whether anybody waits for it or not."""
+        if self._report is not None:
+            return self._report
+        hold = self._hold
+        if self._inert():
+            return kept(hold, reason)
+        self.left = True
+        if hold.leave():
+            if hold.report is None:
+                return self._releasing(reason)
+            self._report = hold.report
+        else:
+            hold.handed_back(self)
+            self._report = kept(hold, reason)
+        return self._report
+
+    async def end_release(self, begun: Shielded[ReleaseReport]) -> ReleaseReport:
+        """Wait for the end of a release that has begun."""
+        report = self._report = await begun.result()
         return report
 
     def _releasing(self, reason: Reason) -> Shielded[ReleaseReport]:

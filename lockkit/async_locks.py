@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Never, overload
 
 from lockkit.async_lease import AsyncLease
+from lockkit.async_shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
 from lockkit.habits import Answering, unexpected
-from lockkit.leaving import Exit, Statement
 from lockkit.locking import AnyLock, arguments, checked_timeout
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.protocol import denials
@@ -24,52 +22,26 @@ if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.drivers.waits import OnWait
 
-__all__ = ["Acquiring", "AsyncLock", "AsyncRWLock", "build"]
+__all__ = ["AsyncLock", "AsyncRWLock", "build"]
 
 
-def build(engines: Engines, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> AsyncLock:
+def build(
+    engines: Engines,
+    name: str,
+    kind: Kind,
+    weight: int,
+    capacity: int,
+    options: Options,
+    *,
+    pooled: bool = False,
+) -> AsyncLock:
     """Make a lock; see :func:`lockkit.locks.build`."""
-    return AsyncLock(engines, arguments(engines.opening, name, kind, weight, capacity, options))
+    return AsyncLock(
+        engines, arguments(engines.opening, name, kind, weight, capacity, options, pooled=pooled)
+    )
 
 
-class Acquiring(Coroutine[Any, Any, AsyncLease]):
-    """An acquire that was asked for: ``await`` it for the lease, or let ``async with`` acquire and release."""
-
-    __slots__ = ("_lease", "_steps")
-
-    def __init__(self, steps: Coroutine[Any, Any, AsyncLease]) -> None:
-        self._steps = steps
-        self._lease: AsyncLease | None = None
-
-    def __await__(self) -> Generator[Any, Any, AsyncLease]:
-        return self._steps.__await__()
-
-    # As a coroutine of its own, so that it can be the coroutine of a task.
-
-    def send(self, value: Any, /) -> Any:
-        """See ``collections.abc.Coroutine``."""
-        return self._steps.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        """See ``collections.abc.Coroutine``."""
-        return self._steps.throw(*error)
-
-    def close(self) -> None:
-        """See ``collections.abc.Coroutine``."""
-        self._steps.close()
-
-    async def __aenter__(self) -> AsyncLease:
-        lease = self._lease = await self._steps
-        return lease
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        assert self._lease is not None
-        await self._lease.leave(None, kind, error, traceback)
-
-
-class AsyncLock(AnyLock[AsyncLease]):
+class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
     """A reusable factory of leases on one name, in a program with asyncio: as :class:`~lockkit.Lock`, with ``await``.
 
     ``async with lock:`` is the short form; ``async with lock.acquire() as lease:`` also gives you the lease. Tasks of all event loops
@@ -84,6 +56,11 @@ class AsyncLock(AnyLock[AsyncLease]):
         self._engines = engines
         self._makes = partial(AsyncLease, engines)
 
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> AsyncLease: ...
+
     def acquire(
         self,
         timeout: float | Default | None = DEFAULT,
@@ -93,7 +70,7 @@ class AsyncLock(AnyLock[AsyncLease]):
         on_wait: OnWait | None = None,
         detect_deadlock: bool = False,
         **others: Never,
-    ) -> Acquiring:
+    ) -> Acquiring[AsyncLease]:
         """Wait for the lock and hold it: ``lease = await lock.acquire()``, or ``async with lock.acquire() as lease:``.
 
         Args:
@@ -137,6 +114,9 @@ class AsyncLock(AnyLock[AsyncLease]):
         """See :meth:`lockkit.Lock.available`."""
         return await self._engines.call(self._available)
 
+    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLease]:
+        return self._take(self._timeout, None, None, taken_at, waits=True)
+
     @overload
     async def _take(
         self,
@@ -178,7 +158,7 @@ class AsyncLock(AnyLock[AsyncLease]):
             opening.warn()
         key = asker()
         if self._reentrant:
-            inner = await self._level(driver, key, taken_at, wait)
+            inner = await self.level(driver, key, taken_at, wait)
             if inner is not None:
                 return inner
         attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note, detects=detect)
@@ -197,11 +177,11 @@ class AsyncLock(AnyLock[AsyncLease]):
             engine.take_back(attempt)
             raise
 
-    async def _level(
+    async def level(
         self, driver: Driver, key: weakref.ref[object], taken_at: Caller, wait: float | None
     ) -> AsyncLease | None:
         """Add a level to a reentrant hold of the task, with the longest ttl of all levels; None if there is none."""
-        lease = self._inner(driver, key, taken_at)
+        lease = self._inner(driver, key, taken_at) if self._reentrant else None
         if lease is None:
             return None
         try:
@@ -213,35 +193,6 @@ class AsyncLock(AnyLock[AsyncLease]):
         except BaseException:
             lease.left = True  # the caller never gets this level's lease
             raise
-
-    # -- as a context manager
-
-    def __aenter__(self) -> Coroutine[Any, Any, Self]:
-        frame = sys._getframe(1)  # noqa: SLF001
-        return self._enter(self._statement(_EXIT.entered(self, frame), frame), caller())
-
-    async def _enter(self, statement: Statement | None, taken_at: Caller) -> Self:
-        lease = await self._take(self._timeout, None, None, taken_at, waits=True)
-        if statement is not None:
-            statement.lease = lease
-            lease.statement = statement
-        self._keep(statement, lease)
-        return self
-
-    async def _leave(
-        self,
-        statement: Statement | None,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Release the lease of the ``async with`` statement, even if it ends in another task."""
-        await self._left(statement).leave(statement, kind, error, traceback)
-
-    __aexit__ = Exit(_leave)
-
-
-_EXIT: Exit[AsyncLock, Coroutine[Any, Any, None]] = AsyncLock.__dict__["__aexit__"]
 
 
 class AsyncRWLock(Answering):

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.caller import Caller, caller
-from lockkit.cancelling import Cancel, check_cancel
-from lockkit.errors import ConfigError
+from lockkit.caller import caller
+from lockkit.cancelling import Cancel
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.leaving import Held
-from lockkit.locking import check_detect, checked_timeout
-from lockkit.locks import Lock, RWLock
+from lockkit.locking import checked_timeout
+from lockkit.locks import Lock
 from lockkit.loops import warn_of_loop
-from lockkit.members import MOST
 from lockkit.options import DEFAULT, Default
-from lockkit.protocol import denials
 from lockkit.protocol.acquiring import Attempt
-from lockkit.protocol.composing import Steps, Together, all_of, any_of
+from lockkit.protocol.composing import Steps, all_of, any_of
 from lockkit.shortform import ShortForm
-from lockkit.takers import THREAD, asker
+from lockkit.takers import THREAD
+from lockkit.taking_together import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 
 if TYPE_CHECKING:
-    import weakref
-
-    from lockkit.drivers.threads import Driver
     from lockkit.drivers.waits import OnWait
     from lockkit.opening import Opening
 
@@ -35,7 +30,7 @@ __all__ = ["AllOf", "AnyOf", "Taking"]
 H = TypeVar("H", bound=Held)
 
 
-class Taking:
+class Taking(AnyTaking):
     """One acquisition of several locks by a thread or task: what it is made with, and what it leaves.
 
     Args:
@@ -57,34 +52,15 @@ class Taking:
         *,
         detect: bool = False,
     ) -> None:
-        if on_wait is not None and not callable(on_wait):
-            raise ConfigError(f"on_wait must be callable, not {on_wait!r}")
-        if cancel is not None:
-            check_cancel(cancel, what)
-        check_detect(detect)
-        self._detect = detect
-        self.wait = wait
-        self.deadline = opening.clock.now() + wait if wait else None
+        check_call(what, on_wait, detect, cancel)
+        deadline = opening.clock.now() + wait if wait else None
         driver = opening.here.driver
         if driver is None or driver.pid != os.getpid():
             driver = opening.driver(wait)
-        if opening.here.warnings:
-            opening.warn()
-        self.opening = opening
-        self.driver: Driver = driver
-        self.key: weakref.ref[object] = asker()
-        self.taken_at: Caller = caller()
-        self.together = Together()
+        super().__init__(opening, driver, deadline, on_wait, caller(), detect=detect)
         self.together.cancel = cancel
-        self._on_wait = on_wait
         if self.key is not THREAD.key and wait != 0.0:
             warn_of_loop(what, self.taken_at)
-
-    def attempt(self, lock: Lock, *, wait: bool) -> Attempt:
-        """An attempt for one of the locks."""
-        attempt = lock.attempt(self.driver, self.deadline, self.key, wait=wait, detects=self._detect and wait)
-        attempt.shown = self._on_wait is not None
-        return attempt
 
     def run(self, steps: Steps, locks: dict[Attempt, Lock], made: Callable[[list[Lease]], H]) -> H | None:
         """Acquire, and make what the caller gets of the leases; None only on a definite "busy".
@@ -99,15 +75,7 @@ class Taking:
             got = driver.acquire_together(together, steps, self._on_wait)
             if got is None:
                 return None
-            leases = [
-                locks[attempt].hand(driver, attempt.hold, self.key, self.taken_at)
-                for attempt in got
-                if attempt.hold is not None
-            ]
-            result = made(leases)
-            driver.under_way.pop(together, None)
-            together.handed = True
-            return result
+            return self.handed(got, locks, made)
         except BaseException:
             together.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claims
             try:
@@ -117,14 +85,8 @@ class Taking:
                     self.opening.look()
             raise
 
-    @property
-    def busy(self) -> Attempt:
-        """The attempt that found its lock busy."""
-        assert self.together.current is not None
-        return self.together.current
 
-
-class AllOf(ShortForm[Leases]):
+class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
     """A reusable, thread-safe factory of leases on several locks at once, made by :meth:`lockkit.Client.all_of`.
 
     The locks are acquired one after the other in the order of their names, whatever order they were given in, under one timeout. So
@@ -137,23 +99,12 @@ class AllOf(ShortForm[Leases]):
     """
 
     def __init__(self, opening: Opening, locks: Iterable[Lock], timeout: float | None) -> None:
-        super().__init__(opening)
-        chosen: dict[str, Lock] = {}
-        for lock in _checked(opening, locks, "all_of"):
-            before = chosen.setdefault(lock.name, lock)
-            if _mode(before) != _mode(lock):
-                raise ConfigError(
-                    f"all_of() got {lock.name!r} in two modes: {before!r} and {lock!r}",
-                    name=lock.name,
-                    hint="give each lock once: a writer excludes readers, and permits are taken with permits=",
-                )
-        self.locks: tuple[Lock, ...] = tuple(chosen[name] for name in sorted(chosen))
-        self._timeout = timeout
+        super().__init__(opening, locks, timeout, Lock)
 
-    @property
-    def name(self) -> str:
-        """The names of the locks, as errors show them."""
-        return ", ".join(lock.name for lock in self.locks)
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> Leases: ...
 
     def acquire(
         self,
@@ -181,8 +132,7 @@ class AllOf(ShortForm[Leases]):
         leases = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock)
         if leases is not None:
             return leases
-        name = busy[0].terms.name
-        raise denials.busy((name,), name, busy[0].holder, self._opening.clock.wall())
+        raise self._refused(busy[0])
 
     def try_acquire(self) -> Leases | None:
         """Hold all of the locks if they are free now; None only if one is definitely busy. The others were given back then.
@@ -229,14 +179,10 @@ class AllOf(ShortForm[Leases]):
         return None
 
     def _made(self, levels: list[Lease], got: list[Lease]) -> Leases:
-        order = [lock.name for lock in self.locks]
-        return Leases(sorted([*levels, *got], key=lambda lease: order.index(lease.name)), self.look)
-
-    def __repr__(self) -> str:
-        return f"<AllOf {', '.join(repr(lock.name) for lock in self.locks)}>"
+        return Leases(self._ordered([*levels, *got]), self.look)
 
 
-class AnyOf(ShortForm[Lease]):
+class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
     """A reusable, thread-safe factory of leases on one of several locks, made by :meth:`lockkit.Client.any_of`.
 
     The locks are tried once in the given order. If all are busy, it waits in the queues of all of them; the first grant wins, and
@@ -247,27 +193,12 @@ class AnyOf(ShortForm[Lease]):
     """
 
     def __init__(self, opening: Opening, locks: Iterable[Lock], timeout: float | None) -> None:
-        super().__init__(opening)
-        chosen: dict[str, Lock] = {}
-        for lock in _checked(opening, locks, "any_of"):
-            before = chosen.setdefault(lock.name, lock)
-            if _mode(before) != _mode(lock):
-                raise ConfigError(f"any_of() got {lock.name!r} in two modes", name=lock.name)
-            if lock.reentrant:
-                raise ConfigError(
-                    f"any_of() takes no reentrant lock, and {lock.name!r} is one",
-                    name=lock.name,
-                    hint="make the lock without reentrant=True",
-                )
-        if len(chosen) > MOST:
-            raise ConfigError(f"any_of() takes at most {MOST} locks, not {len(chosen)}")
-        self.locks: tuple[Lock, ...] = tuple(chosen.values())
-        self._timeout = timeout
+        super().__init__(opening, locks, timeout, Lock)
 
-    @property
-    def name(self) -> str:
-        """The names of the locks, as errors show them."""
-        return ", ".join(lock.name for lock in self.locks)
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> Lease: ...
 
     def acquire(
         self,
@@ -295,8 +226,7 @@ class AnyOf(ShortForm[Lease]):
         lease = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock)
         if lease is not None:
             return lease
-        names = [lock.name for lock in self.locks]
-        raise denials.busy(names, busy[0].terms.name, busy[0].holder, self._opening.clock.wall())
+        raise self._refused(busy[0])
 
     def try_acquire(self) -> Lease | None:
         """Hold the first of the locks that is free now; None only if each is definitely busy.
@@ -328,40 +258,3 @@ class AnyOf(ShortForm[Lease]):
             return lease
         busy.append(taking.busy)
         return None
-
-    def __repr__(self) -> str:
-        return f"<AnyOf {', '.join(repr(lock.name) for lock in self.locks)}>"
-
-
-def _checked(opening: Opening, locks: Iterable[Lock], call: str) -> Sequence[Lock]:
-    """The locks that were given.
-
-    Raises:
-        ConfigError: There are none, or one of them is no lock of this client.
-    """
-    if isinstance(locks, str | Lock | RWLock) or not isinstance(locks, Iterable):
-        raise ConfigError(
-            f"{call}() takes a list of locks, not {locks!r}", hint=f'client.{call}([client.lock("a"), ...])'
-        )
-    given: list[object] = list(locks)
-    chosen: list[Lock] = []
-    if not given:
-        raise ConfigError(f"{call}() needs at least one lock")
-    for lock in given:
-        if not isinstance(lock, Lock):
-            hint = "its sides are locks: .read() and .write()" if isinstance(lock, RWLock) else None
-            raise ConfigError(
-                f"{call}() takes locks, not {lock!r}", hint=hint or 'make it a lock: client.lock("a")'
-            )
-        if not lock.belongs_to(opening):
-            raise ConfigError(
-                f"{call}() takes locks of one client, and {lock.name!r} is of another",
-                name=lock.name,
-                hint="make all of them with this client; locks of two stores can only be nested, always in the same order",
-            )
-        chosen.append(lock)
-    return chosen
-
-
-def _mode(lock: Lock) -> tuple[str, int, int]:
-    return lock.terms.kind, lock.terms.weight, lock.terms.capacity

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import overload
+from typing import Self
 
-from lockkit.copies import LeaseCopy
-from lockkit.errors import ReleaseFailed
-from lockkit.facts import Reason, ReleaseReport, ReleaseReports, ReleaseRequest
-from lockkit.habits import Answering
+from lockkit.facts import Reason, ReleaseReport, ReleaseReports
+from lockkit.holding_together import AnyLeases, combined
 from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
 
 __all__ = ["Leases"]
 
 
-class _Whole(Statement):
-    """The block that all the leases belong to. Each of them refers to it, and to none of the others.
-
-    Attributes:
-        left: Whether the release was asked for.
-        block: The ``with`` statement that holds them, if there is one.
-    """
-
-    __slots__ = ("block", "gone")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gone = False
-        self.block: Statement | None = None
-
-    @property
-    def stands(self) -> bool:
-        return not self.gone and (self.block is None or self.block.stands)
-
-
-class Leases(Answering, Sequence[Lease]):
+class Leases(AnyLeases[Lease]):
     """The leases of locks that were taken together, in the order in which they were acquired.
 
     ``valid()`` is true only while every one of them is. They are released together, last first; as a context manager on the way
@@ -47,79 +25,14 @@ class Leases(Answering, Sequence[Lease]):
     If they are collected unreleased, what happens to each is what happens to a single :class:`~lockkit.Lease`.
     """
 
-    __slots__ = ("__weakref__", "_asked", "_entering", "_leases", "_look", "_lost", "_report", "_whole")
+    __slots__ = ("_asked", "_entering", "_look", "_lost")
 
     def __init__(self, leases: Sequence[Lease], look: Callable[[object], None]) -> None:
-        self._leases = tuple(leases)
+        super().__init__(leases)
         self._look = look
-        self._whole = _Whole()
         self._entering: Statement | None = None
-        self._report: ReleaseReports | None = None
         self._lost: threading.Event | None = None
         self._asked: threading.Event | None = None
-        for lease in self._leases:
-            lease.statement = self._whole
-
-    # -- a sequence
-
-    @overload
-    def __getitem__(self, index: int) -> Lease: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Lease]: ...
-    def __getitem__(self, index: int | slice) -> Lease | Sequence[Lease]:
-        return self._leases[index]
-
-    def __len__(self) -> int:
-        return len(self._leases)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the locks."""
-        return tuple(lease.name for lease in self._leases)
-
-    @property
-    def fences(self) -> Mapping[str, int]:
-        """The fencing token of each lock, by name."""
-        return {lease.name: lease.fence for lease in self._leases}
-
-    # -- as one lease
-
-    @property
-    def since(self) -> float:
-        """When the first of them was granted, in seconds since the epoch."""
-        return min(lease.since for lease in self._leases)
-
-    @property
-    def left(self) -> bool:
-        """Whether the release was asked for; nobody works under the leases any more."""
-        return self._whole.gone
-
-    @left.setter
-    def left(self, left: bool) -> None:
-        self._whole.gone = left
-
-    @property
-    def statement(self) -> Statement | None:
-        """The ``with`` statement that holds the leases; they end with it."""
-        return self._whole.block
-
-    @statement.setter
-    def statement(self, statement: Statement | None) -> None:
-        self._whole.block = statement
-
-    @property
-    def open(self) -> bool:
-        """Whether its user still works under them: they were not released, and their ``with`` statement, if any, is not over."""
-        return self._whole.stands
-
-    @property
-    def report(self) -> ReleaseReports | None:
-        """How the release went; None before. Set as well when the client was closed and released the holds."""
-        if self._report is None:
-            reports = [lease.report for lease in self._leases]
-            if all(reports):
-                self._report = _combined(reports)
-        return self._report
 
     @property
     def lost(self) -> threading.Event:
@@ -134,56 +47,6 @@ class Leases(Answering, Sequence[Lease]):
         return event
 
     @property
-    def lost_because(self) -> Reason:
-        """Why the first of the lost holds was lost; empty while none is."""
-        return next((lease.lost_because for lease in self._leases if lease.lost_because), "")
-
-    def valid(self) -> bool:
-        """Whether all holds surely stand now. Arithmetic; no I/O."""
-        return all(lease.valid() for lease in self._leases)
-
-    def remaining(self) -> float:
-        """Seconds for which all of them stay valid if nothing more is heard from the store; 0 if one is not valid."""
-        return min(lease.remaining() for lease in self._leases)
-
-    def time_to_stop(self) -> float:
-        """Seconds until the store may let the next one into the first of the locks, also after ``lost`` was set."""
-        return min(lease.time_to_stop() for lease in self._leases)
-
-    def ensure_held(self) -> None:
-        """Raise unless all of them are valid. Arithmetic; no I/O.
-
-        Raises:
-            LeaseLost, NotHeld: As :meth:`lockkit.Lease.ensure_held`, for the first that is not.
-        """
-        for lease in self._leases:
-            lease.ensure_held()
-
-    def confirm(self) -> None:
-        """Ask the store about each of them, as :meth:`lockkit.Lease.confirm` does."""
-        for lease in self._leases:
-            lease.confirm()
-
-    def extend(self, ttl: float) -> None:
-        """Use a longer ttl for each of them from now on, as :meth:`lockkit.Lease.extend` does."""
-        for lease in self._leases:
-            lease.extend(ttl)
-
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call back, once, from a background thread, when the first of the holds is lost; at once if one is already."""
-        pending = [callback]
-
-        def call() -> None:
-            try:
-                first = pending.pop()
-            except IndexError:
-                return
-            first()
-
-        for lease in self._leases:
-            lease.on_lost(call)
-
-    @property
     def release_requested(self) -> threading.Event:
         """Set once somebody has asked for the release of one of the locks."""
         event = self._asked
@@ -195,26 +58,15 @@ class Leases(Answering, Sequence[Lease]):
             event.set()
         return event
 
-    @property
-    def release_requests(self) -> tuple[ReleaseRequest, ...]:
-        """The requests to release one of the locks, of each lock the oldest first."""
-        return tuple(request for lease in self._leases for request in lease.release_requests)
-
-    def on_release_requested(self, callback: Callable[[ReleaseRequest], None]) -> None:
-        """Call back for each request to release one of the locks, as :meth:`lockkit.Lease.on_release_requested` does."""
+    def confirm(self) -> None:
+        """Ask the store about each of them, as :meth:`lockkit.Lease.confirm` does."""
         for lease in self._leases:
-            lease.on_release_requested(callback)
+            lease.confirm()
 
-    def beat(self, progress: float | None = None, message: str | None = None) -> None:
-        """Tell with each of them how far the work is, as :meth:`lockkit.Lease.beat` does."""
+    def extend(self, ttl: float) -> None:
+        """Use a longer ttl for each of them from now on, as :meth:`lockkit.Lease.extend` does."""
         for lease in self._leases:
-            lease.beat(progress, message)
-
-    def detach(self) -> Leases:
-        """Separate them from the thread or task that took them, as :meth:`lockkit.Lease.detach` does."""
-        for lease in self._leases:
-            lease.detach()
-        return self
+            lease.extend(ttl)
 
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release all of them, last first, each as :meth:`lockkit.Lease.release` does.
@@ -235,15 +87,9 @@ class Leases(Answering, Sequence[Lease]):
             reports = self._release_each(reason)
         finally:
             self._whole.gone = True
-        report = self._report = self._report or _combined(reports[::-1])
-        failed = next((one for one in report.reports if one.outcome == "ABANDONED"), None)
-        if raise_failed and failed is not None:
-            raise ReleaseFailed(
-                f"no layer of the release of {failed.name!r} got a definite answer",
-                report=failed,
-                name=failed.name,
-                hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
-            )
+        report = self._report = self._report or combined(reports[::-1])
+        if raise_failed:
+            self._raise_failed(report)
         return report
 
     # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach the ``finally``.
@@ -271,7 +117,7 @@ class Leases(Answering, Sequence[Lease]):
         """See :class:`lockkit.leaving.Manager`."""
         self._entering = statement
 
-    def __enter__(self) -> Leases:
+    def __enter__(self) -> Self:
         statement = self._entering
         if statement is not None and statement.stands:
             self._whole.block = statement
@@ -294,22 +140,6 @@ class Leases(Answering, Sequence[Lease]):
                 raise
             error.add_note(f"lockkit: interrupted while releasing {', '.join(self.names)}: {interrupt!r}")
             return
-        for lease, one in zip(self._leases, report.reports, strict=True):
-            if error is None and (one.outcome == "LOST" or lease.lost_because):
-                raise lease.invalid()
-            for layer in one.layers if error is not None else ():
-                if error is not None and layer.error:
-                    error.add_note(f"lockkit: releasing {lease.name!r}, {layer.layer} layer: {layer.error}")
+        self._over(report, error)
 
     __exit__ = Exit(leave)
-
-    def __repr__(self) -> str:
-        state = "released" if self.report else "lost" if self.lost_because else "held"
-        return f"<{type(self).__name__} {', '.join(map(repr, self.names))} {state}>"
-
-    def __reduce__(self) -> tuple[type[tuple[LeaseCopy, ...]], tuple[tuple[LeaseCopy, ...]]]:
-        return tuple, (tuple(LeaseCopy(lease.handle()) for lease in self._leases),)
-
-
-def _combined(reports: Sequence[ReleaseReport | None]) -> ReleaseReports:
-    return ReleaseReports(tuple(report for report in reports if report is not None))

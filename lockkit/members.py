@@ -9,7 +9,7 @@ from lockkit.errors import ConfigError
 from lockkit.names import check_name
 from lockkit.store.queue import RW_CAPACITY
 
-__all__ = ["MOST", "POOLS", "in_pool", "pool_as_toml", "pool_name", "weights", "whole"]
+__all__ = ["MOST", "POOLS", "in_pool", "members_of", "pool_as_toml", "pool_name", "weights", "whole"]
 
 MOST = 64
 """The most locks in whose queues one acquisition may wait at the same time: each of them gets a claim, and is watched."""
@@ -29,6 +29,11 @@ def in_pool(name: str) -> tuple[str, str | None] | None:
         return None
     parts = [part.replace("%2F", "/").replace("%25", "%") for part in name.removeprefix(POOLS).split("/")]
     return (parts[0], parts[1] if len(parts) > 1 else None) if len(parts) <= 2 else None
+
+
+def members_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The members that locks with these names are for."""
+    return tuple(found[1] or "" for name in names if (found := in_pool(name)) is not None)
 
 
 def weights(members: object, pool: str) -> Mapping[str, int]:

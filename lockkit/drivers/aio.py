@@ -23,13 +23,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from lockkit.drivers.looptogether import LoopTogether
 from lockkit.drivers.loopwaits import LoopWaits
 from lockkit.drivers.pool import Job, Pool
 from lockkit.drivers.threads import LATE_BUDGET, Driver
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.acquiring import Attempt, UnderWay
 from lockkit.protocol.effects import (
     MAY_BLOCK,
     ON_THREADS,
@@ -49,6 +50,7 @@ from lockkit.store.spi import Refused, Unknown
 if TYPE_CHECKING:
     from lockkit.drivers.cleanup import CleanupRuns
     from lockkit.drivers.waits import OnWait
+    from lockkit.protocol.composing import Steps, Together
     from lockkit.store.exchanges import Exchange
 
 __all__ = ["LoopDriver", "Performer", "Pools", "Shielded", "call_soon", "finished", "result_of", "wake"]
@@ -145,13 +147,35 @@ class LoopDriver:
         driver.busy(attempt)
         return None
 
-    def _cut_short(self, attempt: Attempt, job: Job[Any] | None) -> None:
+    async def acquire_together(
+        self, together: Together, steps: Steps, on_wait: OnWait | None = None
+    ) -> list[Attempt] | None:
+        """As :meth:`lockkit.drivers.threads.Driver.acquire_together`. A cancelled one leaves nothing behind that this loop would have to remove."""
+        driver = self.driver
+        together.runs = self.loop.is_running
+        waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
+        try:
+            driver.begin_together(together)
+            got = await run(steps, waits.perform_blocking, waits.perform)
+            driver.got_together(got)
+        except BaseException as error:
+            self._cut_short(together, waits.job)
+            driver.failed_together(together, error)
+            raise
+        finally:
+            waits.close()
+            if not together.sent:
+                driver.under_way.pop(together, None)
+        driver.told_together(together, got)
+        return got
+
+    def _cut_short(self, attempt: UnderWay, job: Job[Any] | None) -> None:
         if job is None or job.cancel() or job.done():
             self.take_back(attempt)
         else:  # a thread is in a call for the claim, and the calls of a claim run in order
             job.add_done_callback(lambda _: self.take_back(attempt))
 
-    def take_back(self, attempt: Attempt) -> None:
+    def take_back(self, attempt: UnderWay) -> None:
         """End an attempt, and leave what it may have left in the store to the background. Never blocks; any thread may call this."""
         driver = self.driver
         attempt.over = True
@@ -268,7 +292,7 @@ class LoopDriver:
             return None
         return self.performer.perform(ask(self._exchanges, request))  # type: ignore[arg-type]
 
-    async def request(self, request: Request, acquisition: _Acquisition) -> object:
+    async def request(self, request: Request, acquisition: _Acquisition | LoopTogether) -> object:
         """Send a request of an acquire."""
         if self.performer is not None and not isinstance(request, ON_THREADS):
             return await self.performer.perform(ask(self._exchanges, request))  # type: ignore[arg-type]

@@ -25,7 +25,8 @@ from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.drivers.ticker import no_thread, thread_refused
-from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, WaitsTogether, sleep_until
+from lockkit.drivers.together import ThreadTogether, WaitsTogether
+from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, sleep_until
 from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason, ReleaseReport
@@ -232,27 +233,18 @@ class Driver:
         With holds, the acquisition stays ``under_way`` until the caller has handles for all of them and sets
         ``together.handed``; cut short before that, the caller must set ``together.over`` and :meth:`take_back`.
         """
-        waits = WaitsTogether(self, together, on_wait)
+        waits = ThreadTogether(self, together, on_wait)
         got: list[Attempt] | None
         self.under_way[together] = waits
         try:
-            if self.closed:
-                raise AcquireCancelled("this client is closed")
-            if together.cancel is not None and together.cancel.cancelled():
-                raise AcquireCancelled("the wait was cancelled before it began")
-            if not self._started:  # before the store is asked: no grant without a heartbeat
-                self.heartbeat.start()
-                self._started = True
+            self.begin_together(together)
             got = to_its_end(steps, self.backend, waits.perform)
-            if got is not None and self.closed:
-                raise AcquireCancelled("the client was closed while acquiring")
+            self.got_together(got)
         except BaseException as error:
             # First, and without a call: from here on the background takes back what this may not.
             together.over = True
             self.take_back(together)
-            self._tell.together(together, [], error)
-            if no_thread(error):
-                raise thread_refused(error, None) from error
+            self.failed_together(together, error)
             if isinstance(error, AcquireCancelled):
                 await_the_end()
             raise
@@ -260,8 +252,46 @@ class Driver:
             waits.close()
             if not together.sent:
                 self.under_way.pop(together, None)
-        self._tell.together(together, got or [])
+        self.told_together(together, got)
         return got
+
+    def begin_together(self, together: Together) -> None:
+        """Begin an acquisition of several locks that is ``under_way``.
+
+        Raises:
+            AcquireCancelled: The client is closed, or the switch was thrown before.
+            RuntimeError: The heartbeat cannot be started.
+        """
+        if self.closed:
+            raise AcquireCancelled("this client is closed")
+        if together.cancel is not None and together.cancel.cancelled():
+            raise AcquireCancelled("the wait was cancelled before it began")
+        if not self._started:  # before the store is asked: no grant without a heartbeat
+            self.heartbeat.start()
+            self._started = True
+
+    def got_together(self, got: Sequence[Attempt] | None) -> None:
+        """Check that holds may be handed out.
+
+        Raises:
+            AcquireCancelled: The client was closed meanwhile.
+        """
+        if got is not None and self.closed:
+            raise AcquireCancelled("the client was closed while acquiring")
+
+    def told_together(self, together: Together, got: Sequence[Attempt] | None) -> None:
+        """Report an acquisition of several locks that got its holds, or was refused."""
+        self._tell.together(together, got or [])
+
+    def failed_together(self, together: Together, error: BaseException) -> None:
+        """Report an acquisition of several locks that ended in an error.
+
+        Raises:
+            BackendUnavailable: In place of an error that says that no thread can be started.
+        """
+        self._tell.together(together, [], error)
+        if no_thread(error):
+            raise thread_refused(error, None) from error
 
     def take_back(self, attempt: UnderWay) -> None:
         """End an acquisition, whatever interrupted it, and leave nothing of it behind. A second Ctrl-C does not stop this."""

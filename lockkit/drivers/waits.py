@@ -1,10 +1,10 @@
-"""How an acquisition waits, for one lock or for several: in the heartbeat, with a watch at the store, and for wakes."""
+"""How an acquisition waits for one lock: in the heartbeat, with a watch at the store, and for wakes."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit.bell import Bell
@@ -14,21 +14,20 @@ from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the
 from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
-from lockkit.hold import Hold
 from lockkit.protocol.acquiring import Attempt
 from lockkit.protocol.beating import Waiter
-from lockkit.protocol.composing import Together
-from lockkit.protocol.effects import Effect, Keep, WaitForAny, WaitForWake
+from lockkit.protocol.effects import WaitForWake
 from lockkit.store.spi import Watch
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
-__all__ = ["OnWait", "ThreadWaits", "Waits", "WaitsTogether", "cancelled", "polls", "sleep_until"]
+__all__ = ["LONGEST_WAIT", "LOOK", "OnWait", "ThreadWaits", "Waits", "cancelled", "polls", "sleep_until"]
 
 _log = logging.getLogger("lockkit")
-_LONGEST_WAIT = 60.0
-_LOOK = 0.5
+LONGEST_WAIT = 60.0
+"""Seconds after which a wait reads the clock again."""
+LOOK = 0.5
 """Seconds between two checks for the end of the interpreter, if the end cannot wake the wait."""
 
 OnWait: TypeAlias = Callable[[Waiting], None]
@@ -79,7 +78,7 @@ class Waits:
 
     def _left(self, until: float | None) -> float:
         """Seconds to wait at most before the clock is read again."""
-        return _LONGEST_WAIT if until is None else min(until - self._driver.clock.now(), _LONGEST_WAIT)
+        return LONGEST_WAIT if until is None else min(until - self._driver.clock.now(), LONGEST_WAIT)
 
     def _go_on(self, name: str | None = None) -> None:
         """Check that the wait may go on.
@@ -141,7 +140,7 @@ class ThreadWaits(Waits):
         wait_no_longer_than_the_interpreter()
         while not cancelled(self._driver, self._attempt.cancel):
             left = self._left(effect.until)
-            if left <= 0 or self._wait(self._bell, left if listening() else min(left, _LOOK)):
+            if left <= 0 or self._wait(self._bell, left if listening() else min(left, LOOK)):
                 break
         self._bell.rung()  # forget earlier rings, because the store is asked next anyway
         self._go_on(effect.claim.terms.name)
@@ -190,88 +189,6 @@ class ThreadWaits(Waits):
             polls(effect, error)
 
 
-class WaitsTogether:
-    """The waits of an acquisition of several locks: those of each attempt, and the one bell that wakes its thread."""
-
-    def __init__(self, driver: Driver, together: Together, on_wait: OnWait | None) -> None:
-        self._driver = driver
-        self._together = together
-        self._on_wait = on_wait
-        self._bell = Bell()
-        self._ring = self._bell.ring
-        self._waits: dict[int, ThreadWaits] = {}
-        self._last: dict[int, object] = {}
-        self._woken: set[int] = set()
-        self._alarmed: list[Hold] = []
-        self._attached = 0 if together.cancel is None else together.cancel.attach(self._ring)
-
-    def perform(self, effect: Effect) -> object:
-        """Perform an effect of the acquisition that is no request."""
-        if isinstance(effect, WaitForAny):
-            return self.wait(effect)
-        if isinstance(effect, Keep):
-            self._driver.beats.hold(effect.hold)
-            return None
-        return self._driver.perform(effect)
-
-    def wait(self, effect: WaitForAny) -> Collection[int]:
-        """Wait until an attempt is woken or due, or a hold is lost; the claims are renewed meanwhile."""
-        driver, now = self._driver, self._driver.clock.now
-        for number in set(self._waits) - set(effect.waits):
-            self._waits.pop(number).close()
-        for number, wait in effect.waits.items():
-            if isinstance(wait, WaitForWake) and self._last.get(number) is not wait:
-                self._waits_of(number).prepare(wait)
-            self._last[number] = wait
-        for hold in effect.held:
-            if self._ring not in hold.alarms:
-                self._alarmed.append(hold)
-                hold.alarms = (*hold.alarms, self._ring)
-        wait_no_longer_than_the_interpreter()
-        while not cancelled(driver, self._together.cancel):
-            ends = {number: wait.until for number, wait in effect.waits.items() if wait.until is not None}
-            at = now()
-            # No wake cuts a pause short.
-            woken = {n for n in self._woken.copy() if isinstance(effect.waits.get(n), WaitForWake)}
-            ready = woken | {n for n, until in ends.items() if until <= at}
-            if ready or any(hold.lost_why for hold in effect.held):
-                self._woken -= ready  # a wake that comes from here on is for the next wait
-                return ready
-            left = min([until - at for until in ends.values()], default=_LONGEST_WAIT)
-            self._bell.wait(left if listening() else min(left, _LOOK))
-        raise AcquireCancelled(cancelled(driver, self._together.cancel), name=self._name(effect))
-
-    def _waits_of(self, number: int) -> ThreadWaits:
-        waits = self._waits.get(number)
-        if waits is None:
-
-            def ring() -> None:
-                self._woken.add(number)
-                self._ring()
-
-            attempt = self._together.attempts[number]
-            waits = self._waits[number] = ThreadWaits(self._driver, attempt, self._on_wait, ring)
-        return waits
-
-    def ask_again(self) -> None:
-        """Wake the waits, so that each asks the store again. Any thread may call this."""
-        for waits in list(self._waits.values()):
-            waits.ask_again()
-
-    def _name(self, effect: WaitForAny) -> str | None:
-        return next((self._together.attempts[number].terms.name for number in effect.waits), None)
-
-    def close(self) -> None:
-        """Clean up after the waits: stop the watches, and take the claims out of the heartbeat."""
-        if self._together.cancel is not None:
-            self._together.cancel.detach(self._attached)
-        for waits in list(self._waits.values()):
-            waits.close()
-        self._waits = {}  # their rings refer to this object: without a circle it goes at once
-        for hold in self._alarmed:
-            hold.alarms = tuple(alarm for alarm in hold.alarms if alarm != self._ring)
-
-
 def cancelled(driver: Driver, cancel: Cancel | None = None) -> str:
     """Why nobody, or nobody with this switch, may wait any longer; empty while waiting is allowed."""
     if cancel is not None and cancel.cancelled():
@@ -290,4 +207,4 @@ def sleep_until(clock: Clock, until: float) -> None:
     """Sleep until a time on the clock; an exception of a signal handler ends the sleep."""
     left = until - clock.now()
     if left > 0:
-        time.sleep(min(left, _LONGEST_WAIT))
+        time.sleep(min(left, LONGEST_WAIT))

@@ -5,8 +5,20 @@ from __future__ import annotations
 from typing import assert_type
 
 import lockkit.aio
-from lockkit import LeaseLost, ReleaseReport, Skipped
-from lockkit.aio import AsyncClient, AsyncLease, AsyncLeaseCopy, AsyncLock, AsyncRWLock, connect
+from lockkit import LeaseLost, ReleaseReport, ReleaseReports, Skipped
+from lockkit.aio import (
+    AsyncAllOf,
+    AsyncAnyOf,
+    AsyncClient,
+    AsyncLease,
+    AsyncLeaseCopy,
+    AsyncLeases,
+    AsyncLock,
+    AsyncPool,
+    AsyncPoolLeases,
+    AsyncRWLock,
+    connect,
+)
 from lockkit.facts import LockInfo, ReleaseRequest
 
 
@@ -40,6 +52,36 @@ async def the_face_has_types() -> None:
     assert_type(client.rwlock("b"), AsyncRWLock)
     assert_type(client.rwlock("b").read(), AsyncLock)
     assert_type(await client.inspect("a"), LockInfo)
+
+
+async def locks_taken_together_have_types(client: AsyncClient) -> None:
+    """Several locks are awaited as one is."""
+    a, b = client.lock("a"), client.rwlock("b").read()
+    both, either = client.all_of([a, b], timeout=5), client.any_of([a, b])
+    assert_type(both, AsyncAllOf)
+    assert_type(either, AsyncAnyOf)
+    assert_type(await both.acquire(timeout=5, detect_deadlock=True), AsyncLeases)
+    assert_type(await both.try_acquire(), AsyncLeases | None)
+    assert_type(await either.acquire(), AsyncLease)
+    assert_type(await either.try_acquire(), AsyncLease | None)
+    async with both.acquire() as leases, leases.cancel_on_loss(), both as same:
+        assert_type(leases, AsyncLeases)
+        assert_type(leases[0], AsyncLease)
+        assert_type(same.lease, AsyncLeases)
+        assert_type(leases.lost.is_set(), bool)
+        await leases.release_requested
+        assert_type(await leases.release(), ReleaseReports)
+    async with either as one:
+        assert_type(one.lease, AsyncLease)
+    pool = client.pool("p", {"0": 80, "1": 80}, ttl=30)
+    assert_type(pool, AsyncPool)
+    async with pool.acquire(2, each=20, among=["0", "1"]) as some, pool as first:
+        assert_type(some, AsyncPoolLeases)
+        assert_type(some.members, tuple[str, ...])
+        assert_type(first.lease, AsyncPoolLeases)
+    assert_type(await pool.try_acquire(), AsyncPoolLeases | None)
+    client.all_of(["a"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    both.acquire().names  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # noqa: B018
 
 
 async def a_decorated_coroutine_function_keeps_its_type(client: AsyncClient) -> None:

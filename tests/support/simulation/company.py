@@ -214,7 +214,7 @@ class Company(Worker):
             super().step()
 
     def _wait_for_any(self, effect: WaitForAny) -> None:
-        """See :class:`lockkit.drivers.waits.WaitsTogether`."""
+        """See :class:`lockkit.drivers.together.WaitsTogether`."""
         store = self.client.world.store
         for number in set(self._places) - set(effect.waits):
             self._leave(self._places.pop(number))

@@ -1,0 +1,219 @@
+"""Locks taken together, in a program with asyncio: all of several locks, or any one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from lockkit.async_lease import AsyncLease
+from lockkit.async_leases import AsyncLeases
+from lockkit.async_locks import AsyncLock
+from lockkit.async_shortform import Acquiring, AsyncShortForm
+from lockkit.caller import Caller, caller
+from lockkit.leaving import Held
+from lockkit.locking import checked_timeout
+from lockkit.options import DEFAULT, Default
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Steps, all_of, any_of
+from lockkit.taking_together import AnyAllOf, AnyAnyOf, AnyTaking, check_call
+
+if TYPE_CHECKING:
+    from lockkit.async_engines import Engines
+    from lockkit.drivers.aio import LoopDriver
+    from lockkit.drivers.waits import OnWait
+
+__all__ = ["AsyncAllOf", "AsyncAnyOf", "AsyncTaking"]
+
+H = TypeVar("H", bound=Held)
+
+
+class AsyncTaking(AnyTaking):
+    """One acquisition of several locks by a task, made by :meth:`begin`."""
+
+    engine: LoopDriver
+
+    @classmethod
+    async def begin(
+        cls,
+        engines: Engines,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+    ) -> Self:
+        """Open the store if it is not open, and make the acquisition. Arguments as for :class:`lockkit.composites.Taking`."""
+        deadline = engines.opening.clock.now() + wait if wait else None
+        engine = engines.ready() or await engines.engine(wait)
+        taking = cls(engines.opening, engine.driver, deadline, on_wait, taken_at, detect=detect)
+        taking.engine = engine
+        return taking
+
+    async def run(
+        self, steps: Steps, locks: Mapping[Attempt, AsyncLock], made: Callable[[list[AsyncLease]], H]
+    ) -> H | None:
+        """As :meth:`lockkit.composites.Taking.run`."""
+        got = await self.engine.acquire_together(self.together, steps, self._on_wait)
+        if got is None:
+            return None
+        # No await from here on, so that no cancellation comes between the grants and the leases.
+        try:
+            return self.handed(got, locks, made)
+        except BaseException:
+            self.engine.take_back(self.together)
+            raise
+
+
+class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
+    """A reusable factory of leases on several locks at once, made by :meth:`AsyncClient.all_of`: as :class:`~lockkit.AllOf`, with ``await``.
+
+    ``async with client.all_of([a, b]):`` is the short form, as for :class:`AsyncLock`. A cancelled acquire leaves nothing in the store.
+
+    Attributes:
+        locks: The locks, sorted by name, each once.
+    """
+
+    def __init__(self, engines: Engines, locks: Iterable[AsyncLock], timeout: float | None) -> None:
+        super().__init__(engines.opening, locks, timeout, AsyncLock)
+        self._engines = engines
+
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> AsyncLeases: ...
+
+    def acquire(
+        self,
+        timeout: float | Default | None = DEFAULT,
+        *,
+        on_wait: OnWait | None = None,
+        detect_deadlock: bool = False,
+    ) -> Acquiring[AsyncLeases]:
+        """Wait for all of the locks and hold them: ``await`` it, or ``async with both.acquire() as leases:``.
+
+        Arguments as for :meth:`lockkit.AllOf.acquire`; ``on_wait`` is a plain function, called in the event loop.
+
+        Raises:
+            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue.
+            LeaseLost: A lock was lost (evicted, for instance) while this waited for another one; the others were given back.
+            AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`; the error names the lock.
+        """
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        check_call(self.name, on_wait, detect_deadlock)
+        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock))
+
+    def try_acquire(self) -> Coroutine[Any, Any, AsyncLeases | None]:
+        """Hold all of the locks if they are free now; None only if one is definitely busy. The others were given back then.
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        return self._tried(caller())
+
+    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLeases]:
+        return self._acquired(self._timeout, None, taken_at)
+
+    async def _acquired(
+        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+    ) -> AsyncLeases:
+        leases, taking = await self._take(wait, on_wait, taken_at, detect=detect)
+        if leases is None:
+            raise self._refused(taking.busy)
+        return leases
+
+    async def _tried(self, taken_at: Caller) -> AsyncLeases | None:
+        return (await self._take(0.0, None, taken_at))[0]
+
+    async def _take(
+        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+    ) -> tuple[AsyncLeases | None, AsyncTaking]:
+        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect)
+        levels: list[AsyncLease] = []
+        try:
+            attempts: dict[Attempt, AsyncLock] = {}
+            for lock in self.locks:
+                level = await lock.level(taking.driver, taking.key, taken_at, wait)
+                if level is not None:
+                    levels.append(level)
+                else:
+                    attempts[taking.attempt(lock, wait=wait != 0)] = lock
+            steps = all_of(taking.together, tuple(attempts), taking.driver.means)
+            leases = await taking.run(
+                steps, attempts, lambda got: AsyncLeases(self._ordered([*levels, *got]))
+            )
+            if leases is None:
+                for level in levels:
+                    await level.release()
+            return leases, taking
+        except BaseException:
+            for level in levels:
+                level.left = True
+            raise
+
+
+class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
+    """A reusable factory of leases on one of several locks, made by :meth:`AsyncClient.any_of`: as :class:`~lockkit.AnyOf`, with ``await``.
+
+    Attributes:
+        locks: The locks, in the given order, each once.
+    """
+
+    def __init__(self, engines: Engines, locks: Iterable[AsyncLock], timeout: float | None) -> None:
+        super().__init__(engines.opening, locks, timeout, AsyncLock)
+        self._engines = engines
+
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> AsyncLease: ...
+
+    def acquire(
+        self,
+        timeout: float | Default | None = DEFAULT,
+        *,
+        on_wait: OnWait | None = None,
+        detect_deadlock: bool = False,
+    ) -> Acquiring[AsyncLease]:
+        """Wait for one of the locks and hold it: ``await`` it, or ``async with one.acquire() as lease:``.
+
+        Arguments as for :meth:`lockkit.AnyOf.acquire`; ``on_wait`` is a plain function, called in the event loop.
+
+        Raises:
+            AcquireTimeout: The time is up. Nothing is left in any queue.
+            DeadlockDetected: This task would wait for itself at every one of the locks.
+            AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`, for the first lock at which it failed.
+        """
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        check_call(self.name, on_wait, detect_deadlock)
+        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock))
+
+    def try_acquire(self) -> Coroutine[Any, Any, AsyncLease | None]:
+        """Hold the first of the locks that is free now; None only if each is definitely busy.
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        return self._tried(caller())
+
+    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLease]:
+        return self._acquired(self._timeout, None, taken_at)
+
+    async def _acquired(
+        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+    ) -> AsyncLease:
+        lease, taking = await self._take(wait, on_wait, taken_at, detect=detect)
+        if lease is None:
+            raise self._refused(taking.busy)
+        return lease
+
+    async def _tried(self, taken_at: Caller) -> AsyncLease | None:
+        return (await self._take(0.0, None, taken_at))[0]
+
+    async def _take(
+        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+    ) -> tuple[AsyncLease | None, AsyncTaking]:
+        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect)
+        tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
+        claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
+        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)
+        return await taking.run(steps, tries | claims, lambda got: got[0]), taking

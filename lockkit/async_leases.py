@@ -1,0 +1,154 @@
+"""Leases of locks that were taken together, in a program with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from lockkit.async_lease import Asking, AsyncLease, CancelOnLoss, Loss
+from lockkit.facts import Reason, ReleaseReport, ReleaseReports
+from lockkit.holding_together import AnyLeases, combined
+from lockkit.members import members_of
+
+if TYPE_CHECKING:
+    from lockkit.leaving import Statement
+
+__all__ = ["AsyncLeases", "AsyncPoolLeases"]
+
+
+class _OfSeveral:
+    """The loss of the first of several holds, or the first request to release one. Refers to that of each, and so to no lease."""
+
+    __slots__ = ()
+    _parts: Sequence[Loss]
+
+    def is_set(self) -> bool:
+        """Whether there is one. Once true, it stays true."""
+        return any(part.is_set() for part in self._parts)
+
+    def call(self, key: object, callback: Callable[[], object]) -> None:
+        """As for one hold; what is called may be called once for each of them."""
+        for part in self._parts:
+            part.call(key, callback)
+
+    def forget(self, key: object) -> None:
+        """Do not call what was given with this key."""
+        for part in self._parts:
+            part.forget(key)
+
+
+class _AnyLoss(_OfSeveral, Loss):
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[Loss]) -> None:
+        self._parts = parts
+
+
+class _AnyAsking(_OfSeveral, Asking):
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[Loss]) -> None:
+        self._parts = parts
+
+
+class AsyncLeases(AnyLeases[AsyncLease]):
+    """The leases of locks that were taken together, in the order in which they were acquired: as :class:`~lockkit.Leases`, with ``await``.
+
+    ``valid()`` is true only while every one of them is. As an asynchronous context manager they are released on the way out, where
+    :class:`~lockkit.errors.LeaseLost` is raised if one of them was lost and the body raised nothing itself.
+    """
+
+    __slots__ = ()
+
+    @property
+    def lost(self) -> Loss:
+        """The loss of the first of the holds (S6): ``await leases.lost``, or ``leases.lost.is_set()``."""
+        return _AnyLoss([lease.lost for lease in self._leases])
+
+    @property
+    def release_requested(self) -> Asking:
+        """The first request to release one of the locks: ``await leases.release_requested``, or ``leases.release_requested.is_set()``."""
+        return _AnyAsking([lease.release_requested for lease in self._leases])
+
+    def cancel_on_loss(self) -> CancelOnLoss:
+        """Cancel the body of an ``async with`` when one of the leases is lost; see :meth:`AsyncLease.cancel_on_loss`."""
+        return CancelOnLoss(self)
+
+    async def confirm(self) -> None:
+        """Ask the store about each of them, as :meth:`AsyncLease.confirm` does."""
+        for lease in self._leases:
+            await lease.confirm()
+
+    async def extend(self, ttl: float) -> None:
+        """Use a longer ttl for each of them from now on, as :meth:`AsyncLease.extend` does."""
+        for lease in self._leases:
+            await lease.extend(ttl)
+
+    async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
+        """Release all of them at the same time, each as :meth:`AsyncLease.release` does.
+
+        Idempotent. All releases have begun before the first of them waits, so none is left out if the caller is cancelled. They go on
+        then, and the CancelledError is raised when all of them are over. Takes at most the largest of their budgets.
+
+        Args:
+            reason: Kept in events, journal and metrics.
+            raise_failed: Raise if no layer of the release of one got a definite answer.
+
+        Raises:
+            ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
+        """
+        begun = [(lease, lease.begin_release(reason)) for lease in self._leases[::-1]]
+        self._whole.gone = True
+        reports: list[ReleaseReport] = []
+        errors: list[BaseException] = []
+        for lease, work in begun:
+            try:
+                reports.append(work if isinstance(work, ReleaseReport) else await lease.end_release(work))
+            except (asyncio.CancelledError, Exception) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        report = self._report = self._report or combined(reports[::-1])
+        if raise_failed:
+            self._raise_failed(report)
+        return report
+
+    # -- as a context manager
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the leases at the end of their statement."""
+        if isinstance(error, GeneratorExit):  # the coroutine is collected, and may not wait any more
+            for lease in self._leases:
+                await lease.leave(None, kind, error, traceback)  # which does not wait then
+            return
+        report = await self.release("normal" if error is None else "error")
+        if statement is not None:
+            statement.over()
+        self._over(report, error)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.leave(None, kind, error, traceback)
+
+
+class AsyncPoolLeases(AsyncLeases):
+    """The leases of some members of a pool, in the order in which the request prefers them; see :class:`AsyncLeases`."""
+
+    __slots__ = ()
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members that are held; ``names`` has the names of their locks."""
+        return members_of(self.names)

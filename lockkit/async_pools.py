@@ -1,0 +1,118 @@
+"""Pools, in a program with asyncio: some of several members at once, behind one gate."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lockkit.async_composites import AsyncTaking
+from lockkit.async_leases import AsyncPoolLeases
+from lockkit.async_locks import AsyncLock, build
+from lockkit.async_shortform import Acquiring, AsyncShortForm
+from lockkit.caller import Caller, caller
+from lockkit.facts import Kind
+from lockkit.locking import checked_timeout
+from lockkit.options import DEFAULT, Default, Options
+from lockkit.pooling import AnyPool, Request
+from lockkit.taking_together import check_call
+
+if TYPE_CHECKING:
+    from lockkit.async_engines import Engines
+    from lockkit.drivers.waits import OnWait
+
+__all__ = ["AsyncPool"]
+
+
+class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLeases]):
+    """A reusable factory of leases on some members of a pool, made by :meth:`AsyncClient.pool`: as :class:`~lockkit.Pool`, with ``await``.
+
+    ``async with pool:`` is the short form, for one member. A cancelled acquire leaves nothing in the store, and lets the next one through the gate.
+
+    Attributes:
+        pool: The name of the pool.
+        members: The capacity of each member.
+        terms: The terms of a claim for the whole first member.
+        owner: The owner that claims show; None for this process as it is.
+    """
+
+    def __init__(
+        self, engines: Engines, name: str, members: Iterable[str] | Mapping[str, int], options: Options
+    ) -> None:
+        self._engines = engines
+        super().__init__(engines.opening, name, members, options)
+
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> AsyncPoolLeases: ...
+
+    def acquire(
+        self,
+        count: int = 1,
+        *,
+        each: int | None = None,
+        among: Sequence[str] | None = None,
+        timeout: float | Default | None = DEFAULT,
+        on_wait: OnWait | None = None,
+        detect_deadlock: bool = False,
+    ) -> Acquiring[AsyncPoolLeases]:
+        """Wait for some members and hold them: ``await`` it, or ``async with pool.acquire(2) as leases:``.
+
+        Arguments as for :meth:`lockkit.Pool.acquire`; ``on_wait`` is a plain function, called in the event loop.
+
+        Raises:
+            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened.
+            AcquireTimeout: The time is up. Nothing is left in any queue.
+            LeaseLost: The gate, or a member that it had got already, was lost while this waited (evicted, for instance).
+            AcquireError, BackendError: As :meth:`AsyncLock.acquire`.
+        """
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        check_call(self.pool, on_wait, detect_deadlock)
+        request = self._request(count, each, among)
+        return Acquiring(self._acquired(request, wait, on_wait, caller(), detect=detect_deadlock))
+
+    def try_acquire(
+        self, count: int = 1, *, each: int | None = None, among: Sequence[str] | None = None
+    ) -> Coroutine[Any, Any, AsyncPoolLeases | None]:
+        """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
+
+        Raises:
+            ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        return self._tried(self._request(count, each, among), caller())
+
+    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncPoolLeases]:
+        return self._acquired(self._request(1, None, None), self._timeout, None, taken_at)
+
+    async def _acquired(
+        self,
+        request: Request,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+    ) -> AsyncPoolLeases:
+        leases, taking = await self._take(request, wait, on_wait, taken_at, detect=detect)
+        if leases is None:
+            raise self._refused(taking.busy, request.wanted)
+        return leases
+
+    async def _tried(self, request: Request, taken_at: Caller) -> AsyncPoolLeases | None:
+        return (await self._take(request, 0.0, None, taken_at))[0]
+
+    async def _take(
+        self,
+        request: Request,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+    ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
+        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect)
+        steps, members = self._steps(taking, request, wait=wait != 0)
+        return await taking.run(steps, members, AsyncPoolLeases), taking
+
+    def _made_of(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> AsyncLock:
+        return build(self._engines, name, kind, weight, capacity, options, pooled=True)

@@ -1,0 +1,102 @@
+"""The short form ``async with lock:``, and acquires that are awaited or entered."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from lockkit.caller import Caller, caller
+from lockkit.leaving import Exit, Held, Statement
+from lockkit.shortform import AnyShortForm
+
+__all__ = ["Acquiring", "AsyncLeft", "AsyncShortForm"]
+
+
+class AsyncLeft(Held, Protocol):
+    """A lease whose release is awaited."""
+
+    def leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Coroutine[Any, Any, None]:
+        """Release it at the end of the statement."""
+
+
+S = TypeVar("S", bound=AsyncLeft)
+
+
+class Acquiring(Coroutine[Any, Any, S], Generic[S]):
+    """An acquire that was asked for: ``await`` it for the lease, or let ``async with`` acquire and release."""
+
+    __slots__ = ("_lease", "_steps")
+
+    def __init__(self, steps: Coroutine[Any, Any, S]) -> None:
+        self._steps = steps
+        self._lease: S | None = None
+
+    def __await__(self) -> Generator[Any, Any, S]:
+        return self._steps.__await__()
+
+    # As a coroutine of its own, so that it can be the coroutine of a task.
+
+    def send(self, value: Any, /) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        """See ``collections.abc.Coroutine``."""
+        self._steps.close()
+
+    async def __aenter__(self) -> S:
+        lease = self._lease = await self._steps
+        return lease
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._lease is not None
+        await self._lease.leave(None, kind, error, traceback)
+
+
+class AsyncShortForm(AnyShortForm[S]):
+    """A factory of leases that is an asynchronous context manager itself: each ``async with`` statement takes a lease, and releases it, even if it ends in another task."""
+
+    def _once(self, taken_at: Caller) -> Coroutine[Any, Any, S]:
+        """Take a lease, as configured."""
+        raise NotImplementedError
+
+    def __aenter__(self) -> Coroutine[Any, Any, Self]:
+        frame = sys._getframe(1)  # noqa: SLF001
+        return self._enter(self._statement(_EXIT.entered(self, frame), frame), caller())
+
+    async def _enter(self, statement: Statement | None, taken_at: Caller) -> Self:
+        lease = await self._once(taken_at)
+        if statement is not None:
+            statement.lease = lease
+            lease.statement = statement
+        self._keep(statement, lease)
+        return self
+
+    async def _leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release the lease of the ``async with`` statement, even if it ends in another task."""
+        await self._left(statement).leave(statement, kind, error, traceback)
+
+    __aexit__ = Exit(_leave)
+
+
+_EXIT: Exit[AsyncShortForm[Any], Coroutine[Any, Any, None]] = AsyncShortForm.__dict__["__aexit__"]

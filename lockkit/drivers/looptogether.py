@@ -1,0 +1,96 @@
+"""How a coroutine waits for several claims at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
+from lockkit.drivers.loopwaits import LoopWaits
+from lockkit.drivers.pool import Job
+from lockkit.drivers.together import WaitsTogether
+from lockkit.drivers.waits import OnWait, Waits
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Together
+from lockkit.protocol.effects import REQUESTS, Effect, WaitForAny
+
+if TYPE_CHECKING:
+    from lockkit.drivers.aio import LoopDriver
+
+__all__ = ["LoopTogether"]
+
+
+class LoopTogether(WaitsTogether):
+    """The waits and requests of an acquisition of several locks by a coroutine.
+
+    Attributes:
+        job: The request that a thread has been given; None while there is none. The requests of an acquisition run one by one.
+    """
+
+    def __init__(self, engine: LoopDriver, together: Together, on_wait: OnWait | None) -> None:
+        super().__init__(engine.driver, together, on_wait)
+        self._engine = engine
+        self._rung = False
+        self._waked: asyncio.Future[None] | None = None
+        self.job: Job[Any] | None = None
+
+    def perform_blocking(self, effect: Effect) -> Awaitable[object]:
+        """Perform an effect that may block."""
+        if isinstance(effect, REQUESTS):
+            return self._engine.request(effect, self)
+        assert isinstance(effect, WaitForAny)
+        return self.wait(effect)
+
+    async def wait(self, effect: WaitForAny) -> Collection[int]:
+        """Wait until an attempt is woken or due, or a hold is lost; the claims are renewed meanwhile."""
+        self.prepare(effect)
+        wait_no_longer_than_the_interpreter()
+        loop = self._engine.loop
+        while True:
+            self._rung = False  # first: a ring that comes from here on wakes the wait below
+            ready = self.ready(effect)
+            if not isinstance(ready, float):
+                return ready
+            waked = self._waked = loop.create_future()
+            timer = loop.call_later(ready, self._wake)
+            try:
+                await waked
+            finally:
+                timer.cancel()
+                self._waked = None
+
+    def ring(self) -> None:
+        """Wake the coroutine. Never blocks. May be called from anywhere, finalizers included."""
+        if self._rung:
+            return
+        self._rung = True
+        try:
+            self._engine.loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:  # the loop is closed
+            pass
+
+    def _wake(self) -> None:
+        waked = self._waked
+        if waked is not None and not waked.done():
+            waked.set_result(None)
+
+    def _new_waits(self, attempt: Attempt, ring: Callable[[], None]) -> Waits:
+        engine = self._engine
+        return _Part(engine, attempt, self._on_wait, ring)
+
+
+class _Part(LoopWaits):
+    """The waits of one of several attempts, whose wakes wake the whole acquisition."""
+
+    __slots__ = ("_ring_all",)
+
+    def __init__(
+        self, engine: LoopDriver, attempt: Attempt, on_wait: OnWait | None, ring: Callable[[], None]
+    ) -> None:
+        super().__init__(engine.driver, attempt, on_wait, engine.loop, engine.pools.acquires)
+        self._ring_all = ring
+
+    def ring(self) -> None:
+        """Wake the whole acquisition."""
+        self._ring_all()

@@ -1,0 +1,140 @@
+"""How an acquisition of several locks waits: the waits of each attempt, and one wake for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from lockkit.bell import Bell
+from lockkit.drivers.lifecycle import listening, wait_no_longer_than_the_interpreter
+from lockkit.drivers.waits import LONGEST_WAIT, LOOK, OnWait, ThreadWaits, Waits, cancelled
+from lockkit.errors import AcquireCancelled
+from lockkit.hold import Hold
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Together
+from lockkit.protocol.effects import Effect, Keep, WaitForAny, WaitForWake
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+
+__all__ = ["ThreadTogether", "WaitsTogether"]
+
+
+class WaitsTogether:
+    """The waits of an acquisition of several locks. The drivers add how to wait for a wake."""
+
+    def __init__(self, driver: Driver, together: Together, on_wait: OnWait | None) -> None:
+        self._driver = driver
+        self._together = together
+        self._on_wait = on_wait
+        self._waits: dict[int, Waits] = {}
+        self._last: dict[int, object] = {}
+        self._woken: set[int] = set()
+        self._alarmed: list[Hold] = []
+
+    def perform(self, effect: Effect) -> object:
+        """Perform an effect of the acquisition that is no request and never blocks."""
+        if isinstance(effect, Keep):
+            self._driver.beats.hold(effect.hold)
+            return None
+        return self._driver.perform(effect)
+
+    def ring(self) -> None:
+        """Wake the acquisition. Never blocks. May be called from anywhere, finalizers included."""
+        raise NotImplementedError
+
+    def _new_waits(self, attempt: Attempt, ring: Callable[[], None]) -> Waits:
+        """The waits of one attempt, which call ``ring`` for each wake."""
+        raise NotImplementedError
+
+    def prepare(self, effect: WaitForAny) -> None:
+        """Have the claims renewed, and have wakes and losses arrive."""
+        for number in set(self._waits) - set(effect.waits):
+            self._waits.pop(number).close()
+        for number, wait in effect.waits.items():
+            if isinstance(wait, WaitForWake) and self._last.get(number) is not wait:
+                self._waits_of(number).prepare(wait)
+            self._last[number] = wait
+        for hold in effect.held:
+            if self.ring not in hold.alarms:
+                self._alarmed.append(hold)
+                hold.alarms = (*hold.alarms, self.ring)
+
+    def ready(self, effect: WaitForAny) -> Collection[int] | float:
+        """The attempts that were woken or are due, none of them if a hold is lost; seconds to wait if there is nothing of that.
+
+        Raises:
+            AcquireCancelled: The wait may not go on.
+        """
+        if why := cancelled(self._driver, self._together.cancel):
+            raise AcquireCancelled(why, name=self._name(effect))
+        ends = {number: wait.until for number, wait in effect.waits.items() if wait.until is not None}
+        at = self._driver.clock.now()
+        # No wake cuts a pause short.
+        woken = {n for n in self._woken.copy() if isinstance(effect.waits.get(n), WaitForWake)}
+        ready = woken | {n for n, until in ends.items() if until <= at}
+        if ready or any(hold.lost_why for hold in effect.held):
+            self._woken -= ready  # a wake that comes from here on is for the next wait
+            return ready
+        return min([until - at for until in ends.values()], default=LONGEST_WAIT)
+
+    def _waits_of(self, number: int) -> Waits:
+        waits = self._waits.get(number)
+        if waits is None:
+
+            def ring() -> None:
+                self._woken.add(number)
+                self.ring()
+
+            waits = self._waits[number] = self._new_waits(self._together.attempts[number], ring)
+        return waits
+
+    def ask_again(self) -> None:
+        """Wake the waits, so that each asks the store again. Any thread may call this."""
+        for waits in list(self._waits.values()):
+            waits.ask_again()
+
+    def _name(self, effect: WaitForAny) -> str | None:
+        return next((self._together.attempts[number].terms.name for number in effect.waits), None)
+
+    def close(self) -> None:
+        """Clean up after the waits: stop the watches, and take the claims out of the heartbeat."""
+        for waits in list(self._waits.values()):
+            waits.close()
+        self._waits = {}  # their rings refer to this object: without a circle it goes at once
+        for hold in self._alarmed:
+            hold.alarms = tuple(alarm for alarm in hold.alarms if alarm != self.ring)
+
+
+class ThreadTogether(WaitsTogether):
+    """The waits of a thread, which one bell wakes."""
+
+    def __init__(self, driver: Driver, together: Together, on_wait: OnWait | None) -> None:
+        super().__init__(driver, together, on_wait)
+        self._bell = Bell()
+        self._attached = 0 if together.cancel is None else together.cancel.attach(self._bell.ring)
+
+    def perform(self, effect: Effect) -> object:
+        """Perform an effect of the acquisition that is no request."""
+        return self.wait(effect) if isinstance(effect, WaitForAny) else super().perform(effect)
+
+    def wait(self, effect: WaitForAny) -> Collection[int]:
+        """Wait until an attempt is woken or due, or a hold is lost; the claims are renewed meanwhile."""
+        self.prepare(effect)
+        wait_no_longer_than_the_interpreter()
+        while isinstance(ready := self.ready(effect), float):
+            self._bell.wait(ready if listening() else min(ready, LOOK))
+        return ready
+
+    def ring(self) -> None:
+        """Wake the thread. Never blocks."""
+        self._bell.ring()
+
+    def _new_waits(self, attempt: Attempt, ring: Callable[[], None]) -> Waits:
+        return ThreadWaits(self._driver, attempt, self._on_wait, ring)
+
+    def close(self) -> None:
+        """Clean up after the waits, and forget the switch that could have cancelled them."""
+        if self._together.cancel is not None:
+            self._together.cancel.detach(self._attached)
+        super().close()

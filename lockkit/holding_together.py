@@ -1,0 +1,212 @@
+"""The part that the leases of locks taken together share on both faces: valid together, and what a release decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self, TypeVar, overload
+
+from lockkit.copies import LeaseCopy
+from lockkit.errors import LeaseLost, NotHeld, ReleaseFailed
+from lockkit.facts import Reason, ReleaseReport, ReleaseReports, ReleaseRequest
+from lockkit.habits import Answering
+from lockkit.holding import AnyLease
+from lockkit.leaving import Statement
+
+__all__ = ["AnyLeases", "combined"]
+
+E = TypeVar("E", bound=AnyLease)
+
+
+class _Whole(Statement):
+    """The block that all the leases belong to. Each of them refers to it, and to none of the others.
+
+    Attributes:
+        left: Whether the release was asked for.
+        block: The ``with`` statement that holds them, if there is one.
+    """
+
+    __slots__ = ("block", "gone")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone = False
+        self.block: Statement | None = None
+
+    @property
+    def stands(self) -> bool:
+        return not self.gone and (self.block is None or self.block.stands)
+
+
+class AnyLeases(Answering, Sequence[E]):
+    """The leases of locks that were taken together. :class:`~lockkit.Leases` and :class:`~lockkit.aio.AsyncLeases` add the calls that wait."""
+
+    __slots__ = ("__weakref__", "_leases", "_report", "_whole")
+
+    def __init__(self, leases: Sequence[E]) -> None:
+        self._leases = tuple(leases)
+        self._whole = _Whole()
+        self._report: ReleaseReports | None = None
+        for lease in self._leases:
+            lease.statement = self._whole
+
+    # -- a sequence
+
+    @overload
+    def __getitem__(self, index: int) -> E: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[E]: ...
+    def __getitem__(self, index: int | slice) -> E | Sequence[E]:
+        return self._leases[index]
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the locks."""
+        return tuple(lease.name for lease in self._leases)
+
+    @property
+    def fences(self) -> Mapping[str, int]:
+        """The fencing token of each lock, by name."""
+        return {lease.name: lease.fence for lease in self._leases}
+
+    # -- as one lease
+
+    @property
+    def since(self) -> float:
+        """When the first of them was granted, in seconds since the epoch."""
+        return min(lease.since for lease in self._leases)
+
+    @property
+    def left(self) -> bool:
+        """Whether the release was asked for; nobody works under the leases any more."""
+        return self._whole.gone
+
+    @left.setter
+    def left(self, left: bool) -> None:
+        self._whole.gone = left
+
+    @property
+    def statement(self) -> Statement | None:
+        """The ``with`` statement that holds the leases; they end with it."""
+        return self._whole.block
+
+    @statement.setter
+    def statement(self, statement: Statement | None) -> None:
+        self._whole.block = statement
+
+    @property
+    def open(self) -> bool:
+        """Whether its user still works under them: they were not released, and their ``with`` statement, if any, is not over."""
+        return self._whole.stands
+
+    @property
+    def report(self) -> ReleaseReports | None:
+        """How the release went; None before. Set as well when the client was closed and released the holds."""
+        if self._report is None:
+            reports = [lease.report for lease in self._leases]
+            if all(reports):
+                self._report = combined(reports)
+        return self._report
+
+    @property
+    def lost_because(self) -> Reason:
+        """Why the first of the lost holds was lost; empty while none is."""
+        return next((lease.lost_because for lease in self._leases if lease.lost_because), "")
+
+    def valid(self) -> bool:
+        """Whether all holds surely stand now. Arithmetic; no I/O."""
+        return all(lease.valid() for lease in self._leases)
+
+    def remaining(self) -> float:
+        """Seconds for which all of them stay valid if nothing more is heard from the store; 0 if one is not valid."""
+        return min(lease.remaining() for lease in self._leases)
+
+    def time_to_stop(self) -> float:
+        """Seconds until the store may let the next one into the first of the locks, also after ``lost`` was set."""
+        return min(lease.time_to_stop() for lease in self._leases)
+
+    def ensure_held(self) -> None:
+        """Raise unless all of them are valid. Arithmetic; no I/O.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`lockkit.Lease.ensure_held`, for the first that is not.
+        """
+        for lease in self._leases:
+            lease.ensure_held()
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back, once, from a background thread, when the first of the holds is lost; at once if one is already."""
+        pending = [callback]
+
+        def call() -> None:
+            try:
+                first = pending.pop()
+            except IndexError:
+                return
+            first()
+
+        for lease in self._leases:
+            lease.on_lost(call)
+
+    @property
+    def release_requests(self) -> tuple[ReleaseRequest, ...]:
+        """The requests to release one of the locks, of each lock the oldest first."""
+        return tuple(request for lease in self._leases for request in lease.release_requests)
+
+    def on_release_requested(self, callback: Callable[[ReleaseRequest], None]) -> None:
+        """Call back for each request to release one of the locks, as :meth:`lockkit.Lease.on_release_requested` does."""
+        for lease in self._leases:
+            lease.on_release_requested(callback)
+
+    def beat(self, progress: float | None = None, message: str | None = None) -> None:
+        """Tell with each of them how far the work is, as :meth:`lockkit.Lease.beat` does."""
+        for lease in self._leases:
+            lease.beat(progress, message)
+
+    def detach(self) -> Self:
+        """Separate them from the thread or task that took them, as :meth:`lockkit.Lease.detach` does."""
+        for lease in self._leases:
+            lease.detach()
+        return self
+
+    def invalid(self) -> LeaseLost | NotHeld:
+        """The error that says why they are not valid together: that of the first that was lost, or else that is not valid."""
+        lost = [lease for lease in self._leases if lease.lost_because]
+        over = [lease for lease in self._leases if not lease.valid()]
+        return (lost or over or self._leases)[0].invalid()
+
+    # -- what a release decides after it
+
+    def _raise_failed(self, report: ReleaseReports) -> None:
+        """Raise if no layer of the release of one got a definite answer."""
+        failed = next((one for one in report.reports if one.outcome == "ABANDONED"), None)
+        if failed is not None:
+            raise ReleaseFailed(
+                f"no layer of the release of {failed.name!r} got a definite answer",
+                report=failed,
+                name=failed.name,
+                hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
+            )
+
+    def _over(self, report: ReleaseReports, error: BaseException | None) -> None:
+        """The end of the statement that held them: add what went wrong to the error of its body, or raise if one was lost."""
+        for lease, one in zip(self._leases, report.reports, strict=True):
+            if error is None and (one.outcome == "LOST" or lease.lost_because):
+                raise lease.invalid()
+            for layer in one.layers if error is not None else ():
+                if error is not None and layer.error:
+                    error.add_note(f"lockkit: releasing {lease.name!r}, {layer.layer} layer: {layer.error}")
+
+    def __repr__(self) -> str:
+        state = "released" if self.report else "lost" if self.lost_because else "held"
+        return f"<{type(self).__name__} {', '.join(map(repr, self.names))} {state}>"
+
+    def __reduce__(self) -> tuple[type[tuple[LeaseCopy, ...]], tuple[tuple[LeaseCopy, ...]]]:
+        return tuple, (tuple(LeaseCopy(lease.handle()) for lease in self._leases),)
+
+
+def combined(reports: Sequence[ReleaseReport | None]) -> ReleaseReports:
+    """The reports of several releases as one; without those that are None."""
+    return ReleaseReports(tuple(report for report in reports if report is not None))

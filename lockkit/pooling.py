@@ -1,0 +1,171 @@
+"""The part that both faces share of a pool: its members and its gate, and which requests can be met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from lockkit import durations
+from lockkit.errors import AcquireTimeout, ConfigError
+from lockkit.facts import Kind, Owner
+from lockkit.leaving import Held
+from lockkit.locking import AnyLock
+from lockkit.members import pool_name, weights, whole
+from lockkit.names import check_name
+from lockkit.options import Options
+from lockkit.protocol import denials
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Steps, some_of
+from lockkit.settings import meant
+from lockkit.shortform import AnyShortForm
+from lockkit.taking_together import AnyTaking
+
+if TYPE_CHECKING:
+    from lockkit.opening import Opening
+    from lockkit.store.spi import Terms
+
+__all__ = ["AnyPool", "Request"]
+
+H = TypeVar("H", bound=Held)
+K = TypeVar("K", bound=AnyLock[Any])
+
+
+class Request(NamedTuple):
+    """A request: some of the members in ``among``, each with its weight."""
+
+    wanted: int
+    among: Mapping[str, int]
+
+
+class AnyPool(AnyShortForm[H], Generic[H, K]):
+    """The members of a pool and its gate. :class:`~lockkit.Pool` and :class:`~lockkit.aio.AsyncPool` add the calls that wait."""
+
+    def __init__(
+        self, opening: Opening, name: str, members: Iterable[str] | Mapping[str, int], options: Options
+    ) -> None:
+        super().__init__(opening)
+        self.pool = check_name(name)
+        self.members: Mapping[str, int] = weights(members, name)
+        timeout = options.get("timeout", opening.config.timeout)
+        self._timeout = None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)
+        if options.get("reentrant"):
+            raise ConfigError("reentrant=True is for mutexes, not for a pool", name=name)
+        self._options = options
+        of_gate: Options = {}
+        for key in ("ttl", "process_bound"):
+            if key in options:
+                of_gate[key] = options[key]
+        self._of_gate: Options = {**of_gate, "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
+        self._request(1, None, None)
+        self.owner: Owner | None = None
+        self._known: dict[tuple[str, int], K] = {}
+        self._gate(Request(1, {}))  # refuses bad options now rather than at the first call
+        self.terms = next(iter(self._locks(self.members).values())).terms
+
+    @property
+    def name(self) -> str:
+        """The name of the pool, as errors show it."""
+        return self.pool
+
+    def check(self, count: int = 1, *, each: int | None = None, among: Sequence[str] | None = None) -> None:
+        """Refuse a request that can never be met, without any I/O.
+
+        Raises:
+            ConfigError: The request can never be met, or names a member that the pool does not have.
+        """
+        self._request(count, each, among)
+
+    def terms_of_members(self, *, each: int | None = None) -> Mapping[str, Terms]:
+        """The terms of a claim for each member that has room for ``each``, by the name of its lock."""
+        locks = self._locks(self._request(1, each, None).among)
+        return {lock.name: lock.terms for lock in locks.values()}
+
+    def _made_of(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> K:
+        """Make a lock of the pool."""
+        raise NotImplementedError
+
+    def _steps(self, taking: AnyTaking, request: Request, *, wait: bool) -> tuple[Steps, dict[Attempt, K]]:
+        """The acquisition that a request makes, and the member of each of its attempts."""
+        locks = self._locks(request.among)
+        gate = taking.attempt(self._gate(request), wait=wait)
+        tries = {taking.attempt(lock, wait=False): lock for lock in locks.values()}
+        claims = {taking.attempt(lock, wait=True): lock for lock in locks.values()} if wait else {}
+        steps = some_of(
+            taking.together, self.pool, gate, tuple(tries), tuple(claims), request.wanted, taking.driver.means
+        )
+        return steps, tries | claims
+
+    def _refused(self, attempt: Attempt, count: int) -> AcquireTimeout:
+        """The error of a request that does not wait, and found too few members free."""
+        name = attempt.terms.name
+        error = denials.busy((name,), name, attempt.holder, self._opening.clock.wall())
+        return denials.too_few(error, self.pool, None, count)
+
+    def _gate(self, request: Request) -> K:
+        """The gate, with a note that says what is asked for."""
+        asked: dict[str, object] = {"count": request.wanted}
+        if len(set(request.among.values())) == 1:
+            asked["each"] = next(iter(request.among.values()))
+        gate = pool_name(self.pool)
+        return self._build(gate, "mutex", 1, 1, {**self._of_gate, "note": {"pool": asked}})
+
+    def _locks(self, weights: Mapping[str, int]) -> Mapping[str, K]:
+        """The locks of some members, for claims of these weights."""
+        return {member: self._lock(member, weight) for member, weight in weights.items()}
+
+    def _lock(self, member: str, weight: int) -> K:
+        """The lock of a member, for a claim of this weight; the same one each time, because to make one takes a while."""
+        lock = self._known.get((member, weight))
+        if lock is None:
+            capacity = self.members[member]
+            kind: Kind = "semaphore" if capacity > 1 else "mutex"
+            name = pool_name(self.pool, member)
+            lock = self._known[member, weight] = self._build(name, kind, weight, capacity, self._options)
+        return self._owned(lock)
+
+    def _build(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> K:
+        return self._owned(self._made_of(name, kind, weight, capacity, options))
+
+    def _owned(self, lock: K) -> K:
+        if self.owner is not None:
+            lock.terms = lock.terms._replace(owner=self.owner)
+        return lock
+
+    def _request(self, count: int, each: int | None, among: Sequence[str] | None) -> Request:
+        """Check a request.
+
+        Raises:
+            ConfigError: The request can never be met, or names a member that the pool does not have.
+        """
+        pool = f"pool {self.pool!r}"
+        whole(count, "count", self.pool)
+        if each is not None:
+            whole(each, "each", self.pool)
+        if isinstance(among, str):
+            raise ConfigError(f"among must be a list of members, not {among!r}", name=self.pool)
+        chosen = list(self.members if among is None else among)
+        for member in chosen:
+            if member not in self.members:
+                known = ", ".join(self.members)
+                hint = meant(member, self.members) or f"the members are: {known}"
+                raise ConfigError(f"{pool} has no member {member!r}", name=self.pool, hint=hint)
+        if len(set(chosen)) < len(chosen):
+            raise ConfigError(f"among names a member of {pool} twice", name=self.pool)
+        fits = {
+            member: self.members[member] if each is None else each
+            for member in chosen
+            if each is None or each <= self.members[member]
+        }
+        if len(fits) < count:
+            share = "" if each is None else f" with room for {each}"
+            found = f"{len(fits)} member{'' if len(fits) == 1 else 's'}{share}"
+            where = "" if among is None else " among those that will do"
+            raise ConfigError(
+                f"{pool} has only {found}{where}, so a request for {count} can never be met",
+                name=self.pool,
+                hint="ask for less",
+            )
+        return Request(count, fits)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.pool!r} of {', '.join(f'{name} ({room})' for name, room in self.members.items())}>"

@@ -1,0 +1,220 @@
+"""The part that both faces share of taking several locks together: which locks are allowed, the attempts, and the hand-over of the holds."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from lockkit.caller import Caller
+from lockkit.cancelling import Cancel, check_cancel
+from lockkit.errors import AcquireTimeout, ConfigError
+from lockkit.holding import AnyLease
+from lockkit.leaving import Held
+from lockkit.locking import AnyLock, check_detect
+from lockkit.members import MOST
+from lockkit.options import check_plain
+from lockkit.protocol import denials
+from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.composing import Together
+from lockkit.shortform import AnyShortForm
+from lockkit.takers import asker
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+    from lockkit.drivers.waits import OnWait
+    from lockkit.opening import Opening
+
+__all__ = ["AnyAllOf", "AnyAnyOf", "AnyTaking", "check_call"]
+
+E = TypeVar("E", bound=AnyLease)
+H = TypeVar("H", bound=Held)
+K = TypeVar("K", bound=AnyLock[Any])
+
+
+def check_call(what: str, on_wait: object, detect: object, cancel: Cancel | None = None) -> None:
+    """Check what an acquire of several locks was called with.
+
+    Args:
+        what: The locks, as an error names them.
+        on_wait: What was given as ``on_wait``.
+        detect: What was given as ``detect_deadlock``.
+        cancel: What was given as ``cancel``.
+
+    Raises:
+        ConfigError: An argument is not allowed; the error says what is allowed.
+    """
+    if on_wait is not None and not callable(on_wait):
+        raise ConfigError(f"on_wait must be callable, not {on_wait!r}")
+    check_plain(on_wait, "on_wait", what)
+    if cancel is not None:
+        check_cancel(cancel, what)
+    check_detect(detect)
+
+
+class AnyTaking:
+    """One acquisition of several locks by a thread or task: what it is made with, and what it leaves. The faces add how to wait.
+
+    Args:
+        opening: The client, whose store is open.
+        driver: The engine of the client.
+        deadline: CLOCK_BOOTTIME seconds; None to wait for ever, or not to wait.
+        on_wait: Called as that of :meth:`lockkit.Lock.acquire`.
+        taken_at: Where the acquire was called.
+        detect: Whether to look for deadlocks with other threads, tasks and processes while it waits.
+    """
+
+    def __init__(
+        self,
+        opening: Opening,
+        driver: Driver,
+        deadline: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool,
+    ) -> None:
+        if opening.here.warnings:
+            opening.warn()
+        self.opening = opening
+        self.driver = driver
+        self.deadline = deadline
+        self.key: weakref.ref[object] = asker()
+        self.taken_at = taken_at
+        self.together = Together()
+        self._on_wait = on_wait
+        self._detect = detect
+
+    def attempt(self, lock: AnyLock[Any], *, wait: bool) -> Attempt:
+        """An attempt for one of the locks."""
+        attempt = lock.attempt(self.driver, self.deadline, self.key, wait=wait, detects=self._detect and wait)
+        attempt.shown = self._on_wait is not None
+        return attempt
+
+    def handed(
+        self, got: Sequence[Attempt], locks: Mapping[Attempt, AnyLock[E]], made: Callable[[list[E]], H]
+    ) -> H:
+        """Make what the caller gets of the holds. Nothing has handles of them before that, nor if this fails."""
+        leases = [
+            locks[attempt].hand(self.driver, attempt.hold, self.key, self.taken_at)
+            for attempt in got
+            if attempt.hold is not None
+        ]
+        result = made(leases)
+        self.driver.under_way.pop(self.together, None)
+        self.together.handed = True
+        return result
+
+    @property
+    def busy(self) -> Attempt:
+        """The attempt that found its lock busy."""
+        assert self.together.current is not None
+        return self.together.current
+
+
+class _Several(AnyShortForm[H], Generic[H, K]):
+    """A factory of leases on several locks.
+
+    Attributes:
+        locks: The locks, each once.
+    """
+
+    locks: tuple[K, ...]
+
+    @property
+    def name(self) -> str:
+        """The names of the locks, as errors show them."""
+        return ", ".join(lock.name for lock in self.locks)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(repr(lock.name) for lock in self.locks)}>"
+
+
+class AnyAllOf(_Several[H, K]):
+    """All of several locks; :class:`~lockkit.AllOf` is the synchronous face of it."""
+
+    def __init__(self, opening: Opening, locks: Iterable[K], timeout: float | None, kind: type[K]) -> None:
+        super().__init__(opening)
+        chosen: dict[str, K] = {}
+        for lock in _checked(opening, locks, "all_of", kind):
+            before = chosen.setdefault(lock.name, lock)
+            if _mode(before) != _mode(lock):
+                raise ConfigError(
+                    f"all_of() got {lock.name!r} in two modes: {before!r} and {lock!r}",
+                    name=lock.name,
+                    hint="give each lock once: a writer excludes readers, and permits are taken with permits=",
+                )
+        self.locks: tuple[K, ...] = tuple(chosen[name] for name in sorted(chosen))
+        self._timeout = timeout
+
+    def _ordered(self, leases: Iterable[E]) -> list[E]:
+        """The leases in the order of the locks."""
+        order = [lock.name for lock in self.locks]
+        return sorted(leases, key=lambda lease: order.index(lease.name))
+
+    def _refused(self, attempt: Attempt) -> AcquireTimeout:
+        """The error of an acquire that does not wait, and found a lock busy."""
+        name = attempt.terms.name
+        return denials.busy((name,), name, attempt.holder, self._opening.clock.wall())
+
+
+class AnyAnyOf(_Several[H, K]):
+    """Any one of several locks; :class:`~lockkit.AnyOf` is the synchronous face of it."""
+
+    def __init__(self, opening: Opening, locks: Iterable[K], timeout: float | None, kind: type[K]) -> None:
+        super().__init__(opening)
+        chosen: dict[str, K] = {}
+        for lock in _checked(opening, locks, "any_of", kind):
+            before = chosen.setdefault(lock.name, lock)
+            if _mode(before) != _mode(lock):
+                raise ConfigError(f"any_of() got {lock.name!r} in two modes", name=lock.name)
+            if lock.reentrant:
+                raise ConfigError(
+                    f"any_of() takes no reentrant lock, and {lock.name!r} is one",
+                    name=lock.name,
+                    hint="make the lock without reentrant=True",
+                )
+        if len(chosen) > MOST:
+            raise ConfigError(f"any_of() takes at most {MOST} locks, not {len(chosen)}")
+        self.locks: tuple[K, ...] = tuple(chosen.values())
+        self._timeout = timeout
+
+    def _refused(self, attempt: Attempt) -> AcquireTimeout:
+        """The error of an acquire that does not wait, and found each lock busy."""
+        names = [lock.name for lock in self.locks]
+        return denials.busy(names, attempt.terms.name, attempt.holder, self._opening.clock.wall())
+
+
+def _checked(opening: Opening, locks: object, call: str, kind: type[K]) -> Sequence[K]:
+    """The locks that were given.
+
+    Raises:
+        ConfigError: There are none, or one of them is no lock of this client.
+    """
+    if isinstance(locks, str) or not isinstance(locks, Iterable):
+        raise ConfigError(
+            f"{call}() takes a list of locks, not {locks!r}", hint=f'client.{call}([client.lock("a"), ...])'
+        )
+    given = list(locks)
+    chosen: list[K] = []
+    if not given:
+        raise ConfigError(f"{call}() needs at least one lock")
+    for lock in given:
+        if not isinstance(lock, kind):
+            sides = hasattr(lock, "read") and hasattr(lock, "write")
+            hint = "its sides are locks: .read() and .write()" if sides else None
+            raise ConfigError(
+                f"{call}() takes locks, not {lock!r}", hint=hint or 'make it a lock: client.lock("a")'
+            )
+        if not lock.belongs_to(opening):
+            raise ConfigError(
+                f"{call}() takes locks of one client, and {lock.name!r} is of another",
+                name=lock.name,
+                hint="make all of them with this client; locks of two stores can only be nested, always in the same order",
+            )
+        chosen.append(lock)
+    return chosen
+
+
+def _mode(lock: AnyLock[Any]) -> tuple[str, int, int]:
+    return lock.terms.kind, lock.terms.weight, lock.terms.capacity
