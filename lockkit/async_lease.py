@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
 
-__all__ = ["Asking", "AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss"]
+__all__ = ["Asking", "AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss", "may_wait"]
 
 
 class Loss:
@@ -111,14 +112,10 @@ class CancelOnLoss:
     ) -> None:
         assert self._task is not None
         self._lease.lost.forget(self)
-        if not self._cancelled:
-            self._cancelled = True  # from here on it is too late
-            return
-        if (
-            self._task.uncancel() <= self._before
-            and kind is not None
-            and issubclass(kind, asyncio.CancelledError)
-        ):
+        struck, self._cancelled = self._cancelled, True  # from here on it is too late
+        alone = struck and self._task.uncancel() <= self._before
+        swallowed = kind is None and self._lease.lost.is_set()  # or it has ended before its next await
+        if swallowed or (alone and kind is not None and issubclass(kind, asyncio.CancelledError)):
             raise self._lease.invalid() from error
 
 
@@ -168,8 +165,8 @@ class AsyncLease(AnyLease):
             async with lock.acquire() as lease, lease.cancel_on_loss():
                 ...
 
-        The body sees CancelledError, and the ``async with`` raises LeaseLost in its place. A cancellation that comes from elsewhere stays
-        one. The body is cancelled at its next ``await``: code that blocks the loop runs on, so check :meth:`ensure_held` before it writes.
+        The body sees CancelledError, and the ``async with`` raises LeaseLost in its place, or if the body ends without an error although
+        the lease is lost. A cancellation that comes from elsewhere stays one. The body is cancelled at its next ``await``: code that blocks the loop runs on, so check :meth:`ensure_held` before it writes.
 
         Raises:
             LeaseLost, NotHeld: On entry, if the lease is not valid; LeaseLost at the end, if it was lost meanwhile.
@@ -283,7 +280,7 @@ class AsyncLease(AnyLease):
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """Release the lease at the end of its statement."""
-        if isinstance(error, GeneratorExit):  # the coroutine is collected, and may not wait any more
+        if isinstance(error, GeneratorExit) and not may_wait(error):
             self.left = True
             self._hold.leave()
             self._opening.look()
@@ -291,12 +288,29 @@ class AsyncLease(AnyLease):
         report = await self.release("normal" if error is None else "error")
         if statement is not None:
             statement.over()
-        self._over(report, error)
+        self.over(report, error)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.leave(None, kind, error, traceback)
+
+
+def may_wait(error: GeneratorExit) -> bool:
+    """Whether the code that a GeneratorExit ends may wait for something.
+
+    An asynchronous generator may: ``aclose()`` is awaited, also when the event loop calls it for one that was collected. A coroutine
+    that is closed or collected may not. The innermost frame of the traceback is the one that the error was thrown into.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+        return False
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # there is no running loop
+        return False
 
 
 class AsyncLeaseCopy:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lockkit.async_lease import Asking, AsyncLease, CancelOnLoss, Loss
+from lockkit.async_lease import Asking, AsyncLease, CancelOnLoss, Loss, may_wait
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
 from lockkit.holding_together import AnyLeases, combined
 from lockkit.members import members_of
@@ -128,7 +128,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         traceback: TracebackType | None,
     ) -> None:
         """Release the leases at the end of their statement."""
-        if isinstance(error, GeneratorExit):  # the coroutine is collected, and may not wait any more
+        if isinstance(error, GeneratorExit) and not may_wait(error):
             for lease in self._leases:
                 await lease.leave(None, kind, error, traceback)  # which does not wait then
             return

@@ -274,12 +274,15 @@ class AnyLease(Answering):
                 hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
             )
 
-    def _over(self, report: ReleaseReport, error: BaseException | None) -> None:
+    def over(self, report: ReleaseReport, error: BaseException | None) -> None:
         """The end of the statement that held the lease: add what went wrong to the error of its body, or raise if the lease was lost."""
         if error is not None:
             for layer in report.layers:
                 if layer.error:
                     error.add_note(f"lockkit: releasing {self.name!r}, {layer.layer} layer: {layer.error}")
+            lost = report.outcome == "LOST" or self._hold.lost_why
+            if lost and not isinstance(error, LeaseLost):
+                error.add_note(f"lockkit: {self.invalid()}")
         elif report.outcome == "LOST" or self._hold.lost_why:
             raise self.invalid()
 

@@ -193,11 +193,7 @@ class AnyLeases(Answering, Sequence[E]):
     def _over(self, report: ReleaseReports, error: BaseException | None) -> None:
         """The end of the statement that held them: add what went wrong to the error of its body, or raise if one was lost."""
         for lease, one in zip(self._leases, report.reports, strict=True):
-            if error is None and (one.outcome == "LOST" or lease.lost_because):
-                raise lease.invalid()
-            for layer in one.layers if error is not None else ():
-                if error is not None and layer.error:
-                    error.add_note(f"lockkit: releasing {lease.name!r}, {layer.layer} layer: {layer.error}")
+            lease.over(one, error)
 
     def __repr__(self) -> str:
         state = "released" if self.report else "lost" if self.lost_because else "held"

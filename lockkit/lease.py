@@ -172,6 +172,6 @@ class Lease(AnyLease):
                 raise
             error.add_note(f"lockkit: interrupted while releasing {self.name!r}: {interrupt!r}")
             return
-        self._over(report, error)
+        self.over(report, error)
 
     __exit__ = Exit(leave)

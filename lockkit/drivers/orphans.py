@@ -29,8 +29,8 @@ _SLACK = 5.0
 class Orphans:
     """Works off an :class:`~lockkit.protocol.orphaning.OrphanList`, in the background.
 
-    One thread does everything as long as the store answers. Slow claims are tried by helpers, each on a thread of its own. Some
-    helpers are reserved for claims that are not slow.
+    One thread does everything as long as the store answers, and keeps up. Slow claims are tried by helpers, each on a thread of its
+    own; helpers also join while there is a crowd of claims. Some helpers are reserved for claims that are not slow.
 
     Args:
         unable: Called when no thread can be started; the callee has to call :meth:`start` before long.
@@ -118,6 +118,8 @@ class Orphans:
 
     def _turn(self) -> float:
         while (entry := self._take(slow=False)) is not None:
+            if self._crowded():
+                self._get_help()
             self._try(entry)
             if entry.slow:  # the next claims may be slow too, so let helpers try them concurrently
                 self._get_help()
@@ -131,6 +133,10 @@ class Orphans:
     def _take(self, *, slow: bool) -> Entry | None:
         with self._mutex:
             return None if self._closed else self._list.take(self._clock.now(), slow=slow)
+
+    def _crowded(self) -> bool:
+        with self._mutex:
+            return self._list.crowded(self._clock.now())
 
     def _soonest(self) -> float:
         """When a thread has to look for work next. A helper looks by itself after each claim."""

@@ -2,7 +2,9 @@
 
 This module only decides. A driver takes a claim that is due, sends its request, and reports how that ended. A server that does not
 answer (one node of a cluster) must not delay claims on other servers. So the first try of each claim is short. If it takes long and
-fails, the claim counts as slow from then on. Slow claims are tried concurrently, a few at a time.
+fails, the claim counts as slow from then on. Slow claims are tried concurrently, a few at a time. So are all others as long as more of
+them are due than one thread should have before it: where tasks are cancelled faster than the store removes one claim after the other,
+the claims that are left would keep later ones waiting.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ _SLOW = 0.1
 """Seconds after which a failed try marks its claim as slow."""
 _MOST_SLOW = 4
 """The most slow claims that are tried at the same time."""
+_CROWD = 4
+"""The most claims that one thread may have before it; if more are due, others help."""
 
 
 class Entry:
@@ -76,6 +80,15 @@ class OrphanList:
             entry.busy = True
             self._slow += slow
         return entry
+
+    def crowded(self, now: float) -> bool:
+        """Whether more claims are due than one thread should remove one after the other."""
+        due = 0
+        for one in self.entries.values():
+            due += one.next <= now and not one.slow and not one.busy
+            if due > _CROWD:
+                return True
+        return False
 
     def soonest(self, *, helpers: bool = True) -> float:
         """When the next claim that may be taken is due; without ``helpers``, slow claims do not count."""

@@ -21,7 +21,7 @@ from lockkit.errors import (
     LeaseLost,
     NotHeld,
 )
-from support.aio import client_of, in_a_loop, soon
+from support.aio import client_of, in_a_loop, soon, stepped_until
 
 
 @in_a_loop
@@ -393,6 +393,16 @@ async def test_a_lost_lease_ends_its_statement_with_an_error(harness):
         assert (await client.inspect("a")).holders == ()
 
 
+@in_a_loop
+async def test_an_error_of_the_body_says_that_the_lock_was_lost_as_well(harness):
+    async with client_of(harness) as client:
+        with pytest.raises(ZeroDivisionError) as raised:
+            await _fail_after_a_loss(client.lock("a"))
+        (note,) = raised.value.__notes__
+        assert "the hold of 'a'" in note
+        assert "may have lapsed" in note
+
+
 async def _fail_after_a_loss(lock):
     async with lock.acquire() as lease:
         await lease.simulate_loss()
@@ -418,6 +428,107 @@ async def test_a_loss_cancels_the_body(harness):
             await task
         assert task.cancelling() == 0
         assert not task.cancelled()
+
+
+@pytest.mark.parametrize("awaits", [False, True], ids=["no await", "swallowed"])
+@in_a_loop
+async def test_a_loss_is_an_error_although_the_body_goes_on_as_if_there_were_none(harness, awaits):
+    async with client_of(harness) as client:
+        lease = await client.lock("a").acquire()
+
+        async def work():
+            async with lease.cancel_on_loss():
+                client._opening.engine.lose(lease._hold, "lapsed")
+                if awaits:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(30)
+
+        with pytest.raises(LeaseLost):
+            await work()
+        assert asyncio.current_task().cancelling() == 0
+        await lease.release()
+
+
+@in_a_loop
+async def test_a_callback_of_a_loss_may_need_the_loop(harness):
+    """A simulated loss waits for the callbacks, and the loop runs meanwhile."""
+    loop, ran = asyncio.get_running_loop(), []
+
+    async def note():
+        ran.append(True)
+
+    async with client_of(harness) as client:
+        lock = client.lock("a", on_lost=lambda: asyncio.run_coroutine_threadsafe(note(), loop).result(4))
+        lease = await lock.acquire()
+        await lease.simulate_loss()
+        assert ran
+        await lease.release()
+
+
+@in_a_loop
+async def test_a_generator_that_is_closed_has_released_its_lock(harness):
+    async with client_of(harness) as client:
+        lock = client.lock("a")
+
+        @contextlib.asynccontextmanager
+        async def guarded():
+            async with lock:
+                yield
+
+        async def long_form():
+            async with lock.acquire():
+                yield
+
+        async def together():
+            async with client.all_of([lock, client.lock("b")]).acquire():
+                yield
+
+        async def through_others():
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(guarded())
+                yield
+
+        for each in (long_form, together, through_others):
+            async with contextlib.aclosing(each()) as generator:
+                async for _ in generator:
+                    break
+            assert harness.stored("a") == []
+
+
+@in_a_loop
+async def test_a_generator_that_is_collected_releases_its_lock(harness):
+    async with client_of(harness) as client:
+
+        async def generator():
+            async with client.lock("a").acquire():
+                yield
+
+        async for _ in generator():
+            break
+        gc.collect()
+        await soon(lambda: not harness.stored("a"))
+        await soon(lambda: len(asyncio.all_tasks()) == 1)
+
+
+@in_a_loop
+async def test_a_coroutine_that_is_closed_by_a_generator_does_not_wait(harness):
+    async with client_of(harness) as client:
+        held = asyncio.Event()
+
+        async def body():
+            async with client.lock("a").acquire():
+                held.set()
+                await asyncio.sleep(30)
+
+        async def generator():
+            coroutine = body()
+            await stepped_until(held, coroutine)
+            coroutine.close()  # raises if the coroutine waits
+            yield
+
+        async for _ in generator():
+            pass
+        await soon(lambda: not harness.stored("a"))
 
 
 @in_a_loop

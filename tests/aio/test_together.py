@@ -18,7 +18,7 @@ from lockkit.errors import (
     NotHeld,
 )
 from lockkit.members import pool_name
-from support.aio import client_of, in_a_loop, soon
+from support.aio import client_of, in_a_loop, soon, stepped_until
 
 
 async def _queued(client, *names):
@@ -291,19 +291,18 @@ async def test_the_release_of_many_ends_although_its_caller_is_cancelled(harness
 
 
 @in_a_loop
-async def test_a_generator_that_is_closed_leaves_its_leases_to_the_background(harness):
+async def test_a_coroutine_that_is_closed_leaves_its_leases_to_the_background(harness):
     async with client_of(harness) as client:
+        held, kept = asyncio.Event(), []
 
         async def body():
             async with client.all_of([client.lock("a"), client.lock("b")]).acquire() as leases:
                 kept.append(leases)
-                yield
+                held.set()
+                await asyncio.sleep(30)
 
-        kept = []
-        generator = body()
-        await anext(generator)
-        coroutine = generator.athrow(GeneratorExit)
-        with pytest.raises(GeneratorExit):
-            coroutine.send(None)
+        coroutine = body()
+        await stepped_until(held, coroutine)
+        coroutine.close()  # raises if the coroutine waits
         await soon(lambda: kept[0].report is not None)
         assert kept[0].report.outcome == "RELEASED"

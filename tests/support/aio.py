@@ -7,13 +7,13 @@ import functools
 import gc
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, ParamSpec, TypeVar
 
 from lockkit.aio import AsyncClient
 from lockkit.testing.harness import Harness
 
-__all__ = ["client_of", "in_a_loop", "pool_threads", "soon"]
+__all__ = ["client_of", "in_a_loop", "pool_threads", "soon", "stepped_until"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,3 +58,21 @@ async def soon(happened: Callable[[], object]) -> None:
 def pool_threads() -> list[str]:
     """The names of the threads that clients of the asyncio face have."""
     return [each.name for each in threading.enumerate() if each.name.startswith("lockkit-asyncio")]
+
+
+async def stepped_until(reached: asyncio.Event, coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine until it has set an event and waits again, and leave it there: neither ended nor closed."""
+    await _Steps(reached, coroutine)
+
+
+class _Steps:
+    def __init__(self, reached: asyncio.Event, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._reached = reached
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        while True:
+            waited_for = self._coroutine.send(None)
+            if self._reached.is_set():
+                return
+            yield waited_for

@@ -101,6 +101,27 @@ def test_claims_on_a_silent_server_do_not_delay_those_on_others(orphans, store, 
     assert not len(orphans)
 
 
+def test_several_claims_of_a_crowd_are_removed_at_the_same_time(store, told):
+    """The store answers each request only together with two others, as one on which each answer takes long."""
+    together = threading.Barrier(3, timeout=20)
+
+    class Slowly(SilentFor):
+        def release(self, claim, budget, *, graceful=True):
+            together.wait()
+            return super().release(claim, budget, graceful=graceful)
+
+    made = Orphans(Slowly(), SYSTEM, told, TIMEOUT)
+    try:
+        # Known before the thread begins: the last claim starts it.
+        for number in range(8):
+            made._list.add(orphan(f"healthy:{number}"))
+        made.add(orphan("healthy:8"))
+        assert told.of("healthy", 9)
+        assert not len(made)
+    finally:
+        made.close()
+
+
 def test_helpers_end_once_there_is_nothing_to_help_with(orphans, store, told):
     before = set(threading.enumerate())
     for number in range(12):
