@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from support.aio import client_of, in_a_loop, soon
+from support.aio import client_of, in_a_loop, settled, soon
 from support.cancelling import KINDS, cancel_at
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.memory import MemoryHarness
@@ -27,18 +27,6 @@ def harness(request, tmp_path):
     harness = request.param(tmp_path)
     yield harness
     harness.close()
-
-
-async def settled(client, harness, name="a"):
-    """Wait until nothing of a client is left in the store, and nothing under way in the process."""
-    engine = client._opening.engine
-    await soon(lambda: not engine.under_way)
-    await soon(lambda: not engine.beats.members)
-    await soon(lambda: not len(engine.orphans))
-    await soon(lambda: not engine.beats.releasing)
-    assert not engine.registry.holds
-    left = await asyncio.to_thread(harness.stored, name)
-    assert left == [], f"left in the store: {left}"
 
 
 async def swept(run, client, harness, kind, twice):

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from lockkit.aio import AsyncClient
 from lockkit.testing.harness import Harness
 
-__all__ = ["client_of", "in_a_loop", "pool_threads", "soon", "stepped_until"]
+__all__ = ["client_of", "in_a_loop", "pool_threads", "settled", "soon", "stepped_until"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +53,20 @@ async def soon(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < end, f"not within {_PATIENCE} s: {happened}"
         await asyncio.sleep(0.005)
+
+
+async def settled(client: AsyncClient, harness: Harness, *names: str) -> None:
+    """Wait until nothing of a client is left in the store, under the names or else under ``a``, and nothing under way in the process."""
+    engine = client._opening.engine  # noqa: SLF001
+    assert engine is not None
+    await soon(lambda: not engine.under_way)
+    await soon(lambda: not engine.beats.members)
+    await soon(lambda: not len(engine.orphans))
+    await soon(lambda: not engine.beats.releasing)
+    assert not engine.registry.holds
+    for name in names or ("a",):
+        left = await asyncio.to_thread(harness.stored, name)
+        assert left == [], f"left in the store: {left}"
 
 
 def pool_threads() -> list[str]:
