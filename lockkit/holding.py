@@ -19,6 +19,7 @@ from lockkit.hold import RELEASING, Hold
 from lockkit.invalid import invalid
 from lockkit.leaving import Statement
 from lockkit.options import check_plain
+from lockkit.store.queue import excludes_all
 from lockkit.takers import asker
 
 if TYPE_CHECKING:
@@ -84,8 +85,12 @@ class AnyLease(Answering):
 
     @property
     def exclusive(self) -> bool:
-        """Whether nobody else can hold the lock at the same time: a plain lock or a writer, not a reader or a semaphore's permit."""
-        return self._hold.claim.terms.kind in ("mutex", "write")
+        """Whether nobody else can hold the lock at the same time: a plain lock, a writer, or all permits of a semaphore (a whole member of a pool).
+
+        A semaphore that is resized while it is held counts as it was.
+        """
+        terms = self._hold.claim.terms
+        return excludes_all(terms.kind, terms.weight, terms.capacity)
 
     @property
     def terms(self) -> Terms:

@@ -18,6 +18,7 @@ import click
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
 from lockkit.identity import process_start
+from lockkit.members import POOLS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -32,6 +33,7 @@ __all__ = [
     "claims",
     "failures",
     "holds",
+    "lockable",
     "names",
     "namespaces",
     "plugins",
@@ -86,6 +88,10 @@ def _completer(find: Callable[[click.Context, str], Iterable[tuple[str, str]]]) 
 def _names(ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     with _client(ctx) as client:
         yield from ((name, "") for name in client.names(incomplete))
+
+
+def _lockable(ctx: click.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    yield from (row for row in _names(ctx, incomplete) if not row[0].startswith(POOLS))
 
 
 def _claims(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
@@ -191,6 +197,8 @@ def _client(ctx: click.Context, request: float = _REQUEST) -> Iterator[Client]:
 
 names = _completer(_names)
 """The names that have claims."""
+lockable = _completer(_lockable)
+"""The names that have claims and can be locked by name: not those of pools."""
 claims = _completer(_claims)
 """The ids of the claims of NAME."""
 holds = _completer(_holds)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lockkit.errors import NotHeld
 from lockkit.outer import outer_holds
+from lockkit.store.queue import excludes_all
 
 __all__ = ["RunLease", "run_lease"]
 
@@ -42,7 +43,8 @@ def run_lease(name: str | None = None) -> RunLease:
     for hold in reversed(outer_holds(os.environ)):
         fence = hold.get("fence")
         if name in (None, hold.get("name")) and isinstance(fence, int):
-            return RunLease(str(hold.get("name")), fence, hold.get("kind") in ("mutex", "write"))
+            whole = excludes_all(hold.get("kind"), hold.get("weight"), hold.get("capacity"))
+            return RunLease(str(hold.get("name")), fence, whole)
     what = "a lock" if name is None else f"{name!r}"
     raise NotHeld(
         f"no lockkit run that holds {what} is around this process",

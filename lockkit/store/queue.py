@@ -17,6 +17,7 @@ __all__ = [
     "agreed",
     "blockers",
     "check_capacity",
+    "excludes_all",
     "grantable",
     "hopeless",
     "in_the_way",
@@ -25,6 +26,13 @@ __all__ = [
 
 RW_CAPACITY = 1_000_000
 """The capacity of a reader/writer lock. A reader has weight 1, a writer this weight."""
+
+
+def excludes_all(kind: object, weight: object, capacity: object) -> bool:
+    """Whether a held claim leaves no room for another one: of a plain lock, a writer, or all permits of a semaphore, unless it is resized."""
+    return kind in ("mutex", "write") or (
+        kind == "semaphore" and weight == capacity and isinstance(weight, int)
+    )
 
 
 class Queued(Protocol):

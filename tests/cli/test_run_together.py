@@ -192,3 +192,18 @@ def test_the_pools_of_the_configuration_are_shown_and_completed(pools):
     env = {"_LOCKKIT_COMPLETE": "bash_complete", "COMP_WORDS": "lockkit run --pool ", "COMP_CWORD": "3"}
     # A completion gives up after a second, which a busy machine may need to start Python.
     pools.until(lambda: {"plain,cards", "plain,seats"} <= set(pools(env=env).stdout.split()))
+
+
+def test_only_commands_that_look_complete_the_names_of_pools(pools):
+    """Nobody can lock these by name."""
+    holder = pools.start("run", "--pool", "seats", "--", "sleep", "60")
+    pools("acquire", "backup", "--ttl", "5m")
+    pools.until(held(pools, "@pool/seats/a"))
+    for words, expected in (
+        ("run", {"plain,backup"}),
+        ("acquire", {"plain,backup"}),
+        ("explain", {"plain,backup", "plain,@pool/seats/a"}),
+    ):
+        env = {"_LOCKKIT_COMPLETE": "bash_complete", "COMP_WORDS": f"lockkit {words} ", "COMP_CWORD": "2"}
+        pools.until(lambda: set(pools(env=env).stdout.split()) == expected)  # noqa: B023
+    holder.terminate()

@@ -248,11 +248,26 @@ def test_a_real_lease_is_taken_and_a_shared_one_is_not(path):
             assert guarded.fence == lease.fence
         with client.rwlock("index").write().acquire() as lease:
             assert lease.exclusive
-        for shared in (client.rwlock("index").read(), client.semaphore("few", 2), client.semaphore("one", 1)):
+        for shared in (client.rwlock("index").read(), client.semaphore("few", 2)):
             with shared.acquire() as lease, pytest.raises(ConfigError, match="shared"):
                 lockkit.guard.file(path).open(lease)
         with pytest.raises(lockkit.NotHeld):
             lockkit.guard.file(path).open(_released(client))
+
+
+def test_a_whole_semaphore_or_member_of_a_pool_is_exclusive_and_a_share_is_not(path):
+    with lockkit.connect("memory:") as client:
+        cards = client.pool("cards", {"0": 80, "1": 80})
+        for whole in (client.semaphore("few", 2, permits=2), client.semaphore("one", 1)):
+            with (
+                whole.acquire() as lease,
+                lockkit.guard.file(path.with_name(whole.name)).open(lease) as guarded,
+            ):
+                guarded.write(b"one")
+        with cards.acquire() as leases, lockkit.guard.file(path).open(leases[0]) as guarded:
+            guarded.write(b"one")
+        with cards.acquire(each=79) as leases, pytest.raises(ConfigError, match="shared"):
+            lockkit.guard.file(path).open(leases[0])
 
 
 def test_the_lease_of_the_asyncio_face_is_taken_and_those_of_several_locks_are_not(path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit import durations
-from lockkit.cli import exits, fitting, holds, output
+from lockkit.cli import completing, exits, fitting, holds, output
 from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Remark, Session, finite, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
@@ -38,7 +38,7 @@ lockkit held deploy || echo "it has lapsed"
 token=$(lockkit acquire deploy --ttl 2h --print-token)   # for elsewhere
 """,
 )
-@click.argument("name", type=NAME)
+@click.argument("name", type=NAME, shell_complete=completing.lockable)
 @option(
     "--ttl",
     type=Duration(),

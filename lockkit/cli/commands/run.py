@@ -144,7 +144,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     """Complete a name, or after ``--`` the command: click takes what stands there for one more name."""
     if "--" in ctx.meta.get(WORDS, ()):
         return ctx.command.shell_complete(ctx, incomplete)
-    return completing.names(ctx, param, incomplete)
+    return completing.lockable(ctx, param, incomplete)
 
 
 @make(
