@@ -134,6 +134,10 @@ class LoopConnection(asyncio.Protocol):
         if self._transport is None or self._pid != os.getpid():
             return
         if self._loop.is_closed():
+            # No public call ends a transport of a loop that is closed; collected as it is, it would warn that nobody closed it.
+            ends = getattr(self._transport, "_call_connection_lost", None)
+            if ends is not None:
+                ends(None)
             self._plug.close()
             self.connection_lost(None)
         else:

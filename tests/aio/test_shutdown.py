@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
 
 import lockkit
+from lockkit.errors import BackendUnavailable
+from lockkit.store.spi import Unknown
 from support.aio import client_of, in_a_loop, soon
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.memory import MemoryHarness
@@ -162,3 +165,40 @@ def test_a_release_whose_loop_was_closed_is_finished_by_a_thread(harness, cleanu
     loop.run_until_complete(task)
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
+
+
+@in_a_loop
+async def test_a_record_that_cannot_be_written_keeps_no_release(harness, monkeypatch):
+    """The disk hangs on which the record of a failed release is to be written."""
+    go_on = threading.Event()
+
+    def unanswered(*_, **__):
+        raise Unknown(BackendUnavailable("no answer"))
+
+    async with client_of(harness, request_timeout=0.3) as client:
+        lease = await client.lock("a").acquire(timeout=10)
+        engine = client._opening.engine
+        monkeypatch.setattr(client._engines.ready(), "performer", None)  # the requests are these calls
+        for name in ("release", "abandon", "emergency_release"):
+            monkeypatch.setattr(engine.backend, name, unanswered)
+        monkeypatch.setattr(engine, "_record_failure", lambda record: go_on.wait(20))
+        try:
+            async with asyncio.timeout(10):
+                report = await lease.release()
+        finally:
+            monkeypatch.undo()
+            go_on.set()
+        assert report.outcome == "ABANDONED"
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_is_closed_early_leaves_no_open_transport(harness):
+    """The program closes neither the client nor the asynchronous generators of the loop."""
+    client = client_of(harness)
+    loop = asyncio.new_event_loop()
+    lease = loop.run_until_complete(client.lock("a").acquire(timeout=10))
+    loop.run_until_complete(lease.release())
+    loop.close()
+    client._client.close()
+    del client, lease, loop
+    gc.collect()
