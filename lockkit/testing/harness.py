@@ -90,7 +90,7 @@ class Harness(ABC):
         tells: Whether facts say when a claim was last renewed and when it lapses. If the store does not know, they must not.
         slack: Seconds that the store may take beyond the ttl to notice a death (L1).
         examples: The number of programs that the state machine tries, and the number of their steps.
-        face: "asyncio" to have each client of a scenario make its calls through ``lockkit.aio``. Scenarios that interrupt a
+        face: "asyncio" to have each client of a scenario make its calls through ``lockkit.aio``. Scenarios that interrupt or cancel a
             thread are then skipped.
         plugins: Plugins for every client.
         clock: The clock of every client and store.

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Kit", "KitCollector", "kit"]
 
-_OF_THREADS = ("-interrupted-", "-short-form-elsewhere", "-short-form-stack", "-short-form-by-hand")
+_OF_THREADS = (
+    "-interrupted-",
+    "-short-form-elsewhere",
+    "-short-form-stack",
+    "-short-form-by-hand",
+    "L4-cancelled",
+)
 """Parts of the names of scenarios that make no sense for coroutines."""
 
 
@@ -128,7 +134,9 @@ class ScenarioItem(KitItem):
         """Run the scenario on a fresh store."""
         scenario = self.scenario
         if self.harness.face == "asyncio" and any(word in scenario.name for word in _OF_THREADS):
-            pytest.skip("a scenario of what happens in a thread: signals, and the frames of `with`")
+            pytest.skip(
+                "a scenario of what happens in a thread: signals, `cancel=`, and the frames of `with`"
+            )
         harness = self.harness(self.scratch())
         try:
             missing = [need for need in scenario.needs if not getattr(harness.capabilities, need)]

@@ -191,6 +191,15 @@ class _Lock:
         lease = _call(lambda: trying)
         return None if lease is None else cast("Lease", _Lease(lease))
 
+    def available(self) -> int:
+        return _call(self._lock.available)
+
+    def held(self) -> bool:
+        async def own() -> bool:
+            return self._lock.held()  # asked by the task that has taken it
+
+        return _call(own)
+
     @property
     def lease(self) -> Lease:
         async def own() -> AsyncLease:

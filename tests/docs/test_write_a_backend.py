@@ -104,6 +104,16 @@ MADE = {
         "            document.home.gone.bury(claim.token, now)\n",
         "",
     ),
+    "an annotation replaces the note, or no renewal brings it": (
+        "rowqueue.py",
+        "row.note, row.asked = patched(row.note or {}, patch), True",
+        "row.note, row.asked = patched({}, patch), True",
+    ),
+    "the answer to a claim that waits shows the holder without its note": (
+        "rowqueue.py",
+        "holder=self.info(rows[0], 0)",
+        "holder=self.info(rows[0], 0)._replace(note={})",
+    ),
     "nobody is woken": ("polling.py", "if watch.moved(queue)", "if not watch"),
 }
 """Each mistake, made in the template: in which file, what, and what it becomes; a list where it takes several changes."""
