@@ -62,7 +62,7 @@ def test_without_its_gate_two_requests_wait_for_each_other(monkeypatch):
 
     monkeypatch.setattr(Pool, "_gate", own_gate)
     with pytest.raises(AssertionError, match="never finished"):
-        play(MemoryHarness, [steps * 8 for steps in TWO_AT_ONCE], limit=5.0)
+        play(MemoryHarness, [steps * 40 for steps in TWO_AT_ONCE], limit=5.0)
 
 
 @pytest.mark.usefixtures("slow")

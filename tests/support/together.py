@@ -18,14 +18,26 @@ from hypothesis import strategies as st
 
 from lockkit.client import Client
 from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost
+from lockkit.holding import AnyLease
 from lockkit.lease import Lease
 from lockkit.leases import Leases
-from lockkit.locks import Lock
 from lockkit.members import pool_name
 from lockkit.testing.children import Child, Parent
 from lockkit.testing.harness import Harness
 
-__all__ = ["CRASHES", "MIXES", "OPPOSITE", "TWO_AT_ONCE", "Step", "play", "play_with_kills"]
+__all__ = [
+    "CRASHES",
+    "MIXES",
+    "OPPOSITE",
+    "TWO_AT_ONCE",
+    "Ledger",
+    "Step",
+    "nothing_left",
+    "play",
+    "play_with_kills",
+    "take",
+    "ttl_for",
+]
 
 MEMBERS = {"0": 4, "1": 4, "2": 2}
 NAMES = ("a", "b", "c")
@@ -115,12 +127,12 @@ class Ledger:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._held: dict[str, list[Lease]] = {}
+        self._held: dict[str, list[AnyLease]] = {}
         self.grants = 0
         self.overlaps: list[str] = []
 
     @contextmanager
-    def holds(self, leases: Sequence[Lease]) -> Iterator[None]:
+    def holds(self, leases: Sequence[AnyLease]) -> Iterator[None]:
         with self._mutex:
             self.grants += 1
             for lease in leases:
@@ -136,6 +148,27 @@ class Ledger:
             with self._mutex:
                 for lease in leases:
                     self._held[lease.name].remove(lease)
+
+
+def take(client: Any, step: Step, ttl: float) -> Any:
+    """Acquire with a client of either face; None if it is busy. With one of the asyncio face, what is returned has to be awaited."""
+    if step.kind == "pool":
+        pool = client.pool("p", MEMBERS, ttl=ttl)
+        return pool.acquire(step.count, each=step.each, among=step.names, timeout=step.timeout)
+    locks = [_lock(client, name, step, ttl) for name in step.names]
+    if step.kind == "lock":
+        return locks[0].acquire(step.timeout)
+    several = client.all_of(locks) if step.kind == "all" else client.any_of(locks)
+    return several.try_acquire() if step.timeout == 0 else several.acquire(step.timeout)
+
+
+def _lock(client: Any, name: str, step: Step, ttl: float) -> Any:
+    if name == "a":
+        return client.lock(name, ttl=ttl)
+    if name == "b":
+        both = client.rwlock(name, ttl=ttl)
+        return both.read() if step.shared else both.write()
+    return client.semaphore(name, 2, permits=1 if step.shared else 2, ttl=ttl)
 
 
 class Actor(threading.Thread):
@@ -169,32 +202,11 @@ class Actor(threading.Thread):
             self.client = None
             closer.start()
         with suppress(AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected):
-            taken = self.take(client, step)
+            taken = take(client, step, self._ttl)
             if taken is not None:
                 self._use(client, taken, step)
         if closer is not None:
             closer.join()
-
-    def take(self, client: Client, step: Step) -> Any:
-        """Acquire; None if it is busy."""
-        if step.kind == "pool":
-            pool = client.pool("p", MEMBERS, ttl=self._ttl)
-            return pool.acquire(step.count, each=step.each, among=step.names, timeout=step.timeout)
-        locks = [self._lock(client, name, step) for name in step.names]
-        if step.kind == "lock":
-            return locks[0].acquire(step.timeout)
-        several: Any = client.all_of(locks) if step.kind == "all" else client.any_of(locks)
-        if step.timeout == 0:
-            return several.try_acquire()
-        return several.acquire(step.timeout)
-
-    def _lock(self, client: Client, name: str, step: Step) -> Lock:
-        if name == "a":
-            return client.lock(name, ttl=self._ttl)
-        if name == "b":
-            both = client.rwlock(name, ttl=self._ttl)
-            return both.read() if step.shared else both.write()
-        return client.semaphore(name, 2, permits=1 if step.shared else 2, ttl=self._ttl)
 
     def _use(self, client: Client, taken: Lease | Leases, step: Step) -> None:
         leases = list(taken) if isinstance(taken, Leases) else [taken]
@@ -227,8 +239,7 @@ def play(make: Callable[[Path], Harness], mix: Sequence[Sequence[Step]], *, limi
 
 
 def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -> int:
-    crashes = any(step.end == "crash" for steps in mix for step in steps)
-    ttl = max(2.0, harness.short_ttl) if crashes else max(harness.ttl, min(_LONG, 3 * harness.ttl))
+    crashes, ttl = ttl_for(harness, mix)
     ledger = Ledger()
     actors = [Actor(harness, steps, ledger, ttl) for steps in mix]
     for actor in actors:
@@ -243,12 +254,7 @@ def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -> int:
             if actor.error is not None:
                 raise actor.error
         assert not ledger.overlaps, ledger.overlaps
-        with harness.client() as observer:
-            patience = 3.0 + harness.slack + (ttl * 1.2 if crashes else 0.0)
-            end = time.monotonic() + patience
-            while left := [name for name in _ALL if observer.inspect(name).claims]:
-                assert time.monotonic() < end, f"left in the store: {left}"
-                time.sleep(0.01)
+        nothing_left(harness, 3.0 + harness.slack + (ttl * 1.2 if crashes else 0.0))
     finally:
         for actor in actors:
             if actor.client is not None:
@@ -256,6 +262,21 @@ def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -> int:
         for actor in actors:
             actor.join(5.0)
     return ledger.grants
+
+
+def ttl_for(harness: Harness, mix: Sequence[Sequence[Step]]) -> tuple[bool, float]:
+    """Whether a client vanishes in a mix, and the ttl for it: short if one does."""
+    crashes = any(step.end == "crash" for steps in mix for step in steps)
+    return crashes, max(2.0, harness.short_ttl) if crashes else max(harness.ttl, min(_LONG, 3 * harness.ttl))
+
+
+def nothing_left(harness: Harness, patience: float) -> None:
+    """Check that no claim is left, within some seconds."""
+    with harness.client() as observer:
+        end = time.monotonic() + patience
+        while left := [name for name in _ALL if observer.inspect(name).claims]:
+            assert time.monotonic() < end, f"left in the store: {left}"
+            time.sleep(0.01)
 
 
 # -- processes that are killed ----------------------------------------------------------------------------------
@@ -326,7 +347,7 @@ def _worker(parent: Parent, harness: Harness, ttl: float, seed: int) -> None:
             names = chance.sample(list(MEMBERS if kind == "pool" else NAMES), 3)
             shared = chance.random() < 0.3
             step = Step(kind, tuple(names), chance.randint(1, 3), chance.choice([None, 1, 2]), shared=shared)
-            with suppress(LeaseLost), Actor(harness, [step], Ledger(), ttl).take(client, step) as taken:
+            with suppress(LeaseLost), take(client, step, ttl) as taken:
                 leases = list(taken) if isinstance(taken, Leases) else [taken]
                 began = time.monotonic()
                 time.sleep(0.005)
