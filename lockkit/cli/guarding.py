@@ -200,8 +200,8 @@ class _Run:
             finally:
                 announcer.done()
                 self._report.waited(SYSTEM.now() - began, announcer.waits)
-            if taken is None:
-                return self._under(client, {}).exit_code
+            if isinstance(taken, taking.Reused):
+                return self._under(client, nesting.passed_on(taken.holds, os.environ)).exit_code
             return self._held(client, taken)
 
     def _tell_reach(self, client: Client) -> None:

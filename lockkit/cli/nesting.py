@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lockkit.lease import Lease
     from lockkit.store.spi import Terms
 
-__all__ = ["VARIABLE", "Outer", "describe", "exports", "outer"]
+__all__ = ["VARIABLE", "Outer", "describe", "exports", "outer", "passed_on"]
 
 
 class Outer(NamedTuple):
@@ -109,6 +109,30 @@ def exports(client: Client, leases: Sequence[Lease], environ: Mapping[str, str])
         "LOCKKIT_LEASE_NAMES": "\n".join(lease.name for lease in leases),
         "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
         VARIABLE: json.dumps([*outer_holds(environ), *mine]),
+    }
+
+
+def passed_on(holds: Sequence[Outer], environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The environment variables of a command that works under holds of the ``run`` around this one, as :func:`exports` has them.
+
+    The variables that are inherited describe the locks of the nearest ``run``, which may be others. The token is passed on only if
+    it is that of the one hold: LOCKKIT_HELD does not contain tokens.
+    """
+    only = holds[0] if len(holds) == 1 else None
+    same = only is not None and (environ.get("LOCKKIT_LEASE_NAME"), environ.get("LOCKKIT_LEASE_FENCE")) == (
+        only.name,
+        str(only.fence),
+    )
+    members = [found[1] for hold in holds if (found := in_pool(hold.name)) is not None]
+    used = {hold.claim_id for hold in holds}
+    return {
+        "LOCKKIT_LEASE_NAME": None if only is None else only.name,
+        "LOCKKIT_LEASE_TOKEN": environ.get("LOCKKIT_LEASE_TOKEN") if same else None,
+        "LOCKKIT_LEASE_FENCE": None if only is None else str(only.fence),
+        "LOCKKIT_LEASE_NAMES": "\n".join(hold.name for hold in holds),
+        "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
+        # Those that the command works under come last, as the holds of the innermost run.
+        VARIABLE: json.dumps(sorted(outer_holds(environ), key=lambda entry: entry.get("claim_id") in used)),
     }
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from lockkit.cli import exits, fitting, nesting
 from lockkit.cli.base import finite
+from lockkit.cli.nesting import Outer
 from lockkit.cli.suggesting import look
 from lockkit.cli.waiting import blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch
+from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     import threading
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from lockkit.pools import Pool
     from lockkit.store.spi import Terms
 
-__all__ = ["Taken", "acquire", "each", "under"]
+__all__ = ["Reused", "Taken", "acquire", "each", "under"]
 
 TTL = 60.0
 
@@ -49,6 +51,12 @@ class Taken(Protocol):
     def release(self, reason: Reason) -> ReleaseReport | ReleaseReports: ...
 
 
+class Reused(NamedTuple):
+    """The holds of the ``run`` around this one that its command works under, instead of leases of its own."""
+
+    holds: tuple[Outer, ...]
+
+
 def each(taken: Taken) -> Sequence[Lease]:
     """The leases of which something consists."""
     return tuple(taken) if isinstance(taken, Sequence) else (taken,)  # type: ignore[return-value]
@@ -56,8 +64,8 @@ def each(taken: Taken) -> Sequence[Lease]:
 
 def acquire(
     client: Client, session: Session, request: Request, woken: Callable[[], None], on_wait: OnWait
-) -> Taken | None:
-    """Acquire what the command line asks for; None if a ``run`` around this one holds it, and ``--nested reuse`` says to use that.
+) -> Taken | Reused:
+    """Acquire what the command line asks for, unless a ``run`` around this one holds it, and ``--nested reuse`` says to use that.
 
     Args:
         client: The client.
@@ -74,9 +82,11 @@ def acquire(
     if request.pool is not None:
         return _from_pool(client, session, request, options, on_wait)
     locks = [_lock(client, name, request, options) for name in request.names]
-    left = [lock for lock in locks if not under(client, request, lock.terms)]
-    if not left or (request.any and len(left) < len(locks)):
-        return None
+    outer = [under(client, request, lock.terms) for lock in locks]
+    reused = [hold for hold in outer if hold is not None]
+    left = [lock for lock, hold in zip(locks, outer, strict=True) if hold is None]
+    if not left or (request.any and reused):
+        return Reused(tuple(reused[:1] if request.any else reused))
     if len(left) == 1:
         return _one(client, session, request, left[0], on_wait)
     several = client.any_of if request.any else client.all_of
@@ -160,14 +170,15 @@ def _several(session: Session, request: Request, take: Callable[..., Taken], on_
 
 def _from_pool(
     client: Client, session: Session, request: Request, options: Options, on_wait: OnWait
-) -> Taken | None:
+) -> Taken | Reused:
     assert request.pool is not None
     pool = client.pool(request.pool, **options)
     pool.owner = pool.terms.owner._replace(program=_program(request))
     count = request.wanted or 1
     pool.check(count, each=request.each)
-    if _under_members(client, request, pool, count):
-        return None
+    reused = _under_members(client, request, pool, count)
+    if reused is not None:
+        return reused
 
     def take(**how: float | OnWait | None) -> Taken:
         return pool.acquire(count, each=request.each, **how)  # type: ignore[arg-type]
@@ -178,15 +189,15 @@ def _from_pool(
 # -- a run inside a run ---------------------------------------------------------------------------------------
 
 
-def under(client: Client, request: Request, terms: Terms) -> bool:
-    """Whether a ``run`` around this one holds a lock that ``--nested reuse`` says to use.
+def under(client: Client, request: Request, terms: Terms) -> Outer | None:
+    """The hold of a ``run`` around this one on a lock, if there is one, and ``--nested reuse`` says to use it.
 
     Raises:
         CommandFailed: It holds the lock, and this command may not run under that hold.
     """
     outer = nesting.outer(client, terms)
     if outer is None:
-        return False
+        return None
     _refuse(request, terms.name)
     if not outer.covers(terms):
         raise exits.CommandFailed(
@@ -197,11 +208,11 @@ def under(client: Client, request: Request, terms: Terms) -> bool:
             hint=f"the outer run holds: {outer}; this one needs: {nesting.describe(terms)}; "
             "give the outer run the same options",
         )
-    return True
+    return outer
 
 
-def _under_members(client: Client, request: Request, pool: Pool, count: int) -> bool:
-    """Whether a ``run`` around this one holds members of the pool, and ``--nested reuse`` says to use them.
+def _under_members(client: Client, request: Request, pool: Pool, count: int) -> Reused | None:
+    """The holds of a ``run`` around this one on members of the pool, if there are some, and ``--nested reuse`` says to use them.
 
     Raises:
         CommandFailed: It holds some, and this command may not run under them.
@@ -209,9 +220,10 @@ def _under_members(client: Client, request: Request, pool: Pool, count: int) -> 
     wanted: Mapping[str, Terms] = pool.terms_of_members(each=request.each)
     found = {name: outer for name, terms in wanted.items() if (outer := nesting.outer(client, terms))}
     if not found:
-        return False
+        return None
     _refuse(request, pool.pool)
-    if sum(outer.covers(wanted[name]) for name, outer in found.items()) < count:
+    fit = [outer for name, outer in found.items() if outer.covers(wanted[name])]
+    if len(fit) < count:
         raise exits.CommandFailed(
             f"the lockkit run around this one does not hold enough of pool {pool.pool!r}",
             code=exits.BUSY,
@@ -219,7 +231,7 @@ def _under_members(client: Client, request: Request, pool: Pool, count: int) -> 
             name=pool.pool,
             hint="take all that is needed in the outer run",
         )
-    return True
+    return Reused(tuple(fit[:count]))
 
 
 def _refuse(request: Request, name: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from lockkit.errors import NotHeld
+from lockkit.errors import ConfigError, NotHeld
 from lockkit.outer import outer_holds
 from lockkit.store.queue import excludes_all
 
@@ -35,19 +36,39 @@ def run_lease(name: str | None = None) -> RunLease:
     """The lease of the ``lockkit run`` that has started this program.
 
     Args:
-        name: The name of the lock; None for that of the innermost ``run``.
+        name: The name of the lock; None for that of the innermost ``run``, also where that uses a lock of a ``run`` around it.
 
     Raises:
         NotHeld: No ``lockkit run`` is around this process, or none with this lock.
+        ConfigError: No name is given, and the innermost ``run`` has several locks: fences of different locks cannot be compared.
     """
+    wanted = _only_name(os.environ) if name is None else name
     for hold in reversed(outer_holds(os.environ)):
         fence = hold.get("fence")
-        if name in (None, hold.get("name")) and isinstance(fence, int):
+        if hold.get("name") == wanted and isinstance(fence, int) and not isinstance(fence, bool):
             whole = excludes_all(hold.get("kind"), hold.get("weight"), hold.get("capacity"))
-            return RunLease(str(hold.get("name")), fence, whole)
+            return RunLease(str(wanted), fence, whole)
     what = "a lock" if name is None else f"{name!r}"
     raise NotHeld(
         f"no lockkit run that holds {what} is around this process",
         name=name,
         hint=f"start it so: lockkit run {name or 'NAME'} -- COMMAND",
     )
+
+
+def _only_name(environ: Mapping[str, str]) -> str | None:
+    """The name of the one lock of the innermost ``run``; None if there is no ``run``.
+
+    The last entry of LOCKKIT_HELD alone does not tell: it may be one of several, or, under ``--nested reuse``, that of another lock.
+
+    Raises:
+        ConfigError: The innermost ``run`` has several locks, or the environment does not tell which one is its own.
+    """
+    held = [str(hold.get("name")) for hold in outer_holds(environ)]
+    own = environ.get("LOCKKIT_LEASE_NAMES", "").splitlines() or held
+    if len(own) > 1:
+        raise ConfigError(
+            f"the lockkit run around this process has several locks: {', '.join(map(repr, own))}",
+            hint=f"name the one that guards the resource: run_lease({own[0]!r})",
+        )
+    return own[0] if own else None

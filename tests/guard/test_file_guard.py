@@ -314,6 +314,37 @@ def test_the_command_of_a_run_takes_the_lease_of_the_run(path, tmp_path):
     assert "shared" in shared.stderr
 
 
+def _run_lease(tmp_path, *words):
+    program = """
+import lockkit
+try:
+    print(lockkit.guard.run_lease())
+except lockkit.ConfigError as error:
+    print(error)
+"""
+    environ = {**os.environ, "LOCKKIT_STATE_DIR": str(tmp_path / "state")}
+    line = [sys.executable, "-c", program]
+    for run in reversed(words):
+        line = [sys.executable, "-m", "lockkit", "run", *run.split(), "--", *line]
+    return subprocess.run(line, env=environ, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (("a", "b"), "name='b'"),
+        (("a", "b", "a --nested reuse"), "name='a'"),
+        (("a b", "b c --nested reuse"), "name='c'"),
+        (("a b",), "several locks: 'a', 'b' (name the one that guards the resource: run_lease('a'))"),
+        (("a b", "c", "a b --nested reuse"), "several locks: 'a', 'b'"),
+        (("a b", "--any --nested reuse b c"), "name='b'"),
+    ],
+)
+def test_the_lease_is_that_of_the_lock_of_the_innermost_run(tmp_path, words, expected):
+    """The fence of another lock may be younger than that of a newer holder, which it would overwrite."""
+    assert expected in _run_lease(tmp_path, *words)
+
+
 @pytest.mark.parametrize("held", ["", "[", "{}", '[{"name": "a"}]', '[{"name": "a", "fence": "1"}]', "[1]"])
 def test_without_a_run_there_is_no_such_lease(monkeypatch, held):
     monkeypatch.setenv("LOCKKIT_HELD", held)
