@@ -212,8 +212,7 @@ class _Lock:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        leave = type(self._lock).__dict__["__aexit__"]._leave  # noqa: SLF001 (as a call by hand)
-        _call(lambda: leave(self._lock, None, *error))
+        _call(lambda: self._lock._leave(None, *error))  # noqa: SLF001 (as a call by hand)
 
 
 class ThroughAsyncio(Client):
