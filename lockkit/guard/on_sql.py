@@ -61,7 +61,7 @@ class SqlGate:
         Raises:
             StaleFence: A newer holder has opened the row.
             ConfigError: The lease is shared; a transaction is open (commit or roll it back before); there is no such row, or the
-                key names several.
+                key names several; the column of the fence keeps no whole numbers.
             LeaseLost, NotHeld: The lease is not valid any more. Nothing was sent.
             OutcomeUnknown: The commit was not answered.
             Exception: An error of the driver; the transaction was rolled back.
@@ -71,6 +71,7 @@ class SqlGate:
         with self.transaction():
             if not self._register(lease):
                 self._refuse(lease)
+            self._kept(lease.fence)
         return GuardedRow(self, lease)
 
     def peek(self) -> int | None:
@@ -189,6 +190,17 @@ class SqlGate:
             else:
                 return True
         return False
+
+    def _kept(self, fence: int) -> None:
+        """Read the registered fence back, in its own transaction: a column of text compares as text, and a REAL one rounds.
+
+        Raises:
+            ConfigError: The column does not keep it as a whole number.
+        """
+        if self._stored() != [fence]:
+            raise ConfigError(
+                f"the column {self._fence!r} of {self._table} does not keep fence {fence}", hint="BIGINT"
+            )
 
     def _stored(self) -> list[int | None]:
         """The fence of each row that the key names."""

@@ -156,6 +156,25 @@ def test_a_lease_that_is_shared_or_not_valid_sends_nothing(connection):
             late()
 
 
+@pytest.mark.parametrize("kind", ["TEXT", "VARCHAR(20)", "REAL"])
+@pytest.mark.parametrize("insert", [False, True])
+def test_a_column_that_keeps_no_whole_numbers_is_refused(connection, database, kind, insert):
+    """As text 9 is more than 10, and a floating-point number is the same for many fences."""
+    connection.execute(f"CREATE TABLE others (id INTEGER PRIMARY KEY, fence {kind})")
+    if not insert:
+        connection.execute("INSERT INTO others (id) VALUES (42)")
+    connection.commit()
+    gate = guard.sql(connection, "others", key=KEY, insert=insert)
+
+    for fence in (10, 9):
+        # PostgreSQL does not compare text and numbers by itself.
+        with pytest.raises((ConfigError, psycopg.ProgrammingError), match=r"BIGINT|operator does not exist"):
+            gate.open(FakeLease(fence))
+
+    stored = connection.execute("SELECT fence FROM others").fetchall()
+    assert stored == ([] if insert else [(None,)])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -451,6 +470,9 @@ class NotCompared(on_sql.SqlGate):
 
     def _register(self, lease):
         return True
+
+    def _kept(self, fence):
+        """Do nothing."""
 
     def check(self, lease):
         """Do nothing."""
