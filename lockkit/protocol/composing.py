@@ -12,6 +12,8 @@ Rules kept here:
   One that loses the gate stops, and gives its members back.
 - A failure leaves nothing behind: what is held is given back, last first, before the error is raised.
 - If a hold is lost while the acquisition still waits, the acquisition fails.
+- The time is compared before each further lock: many requests that are each answered soon take long together. A whole that is
+  complete is kept, even if the time is up.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ __all__ = ["Means", "Steps", "Together", "all_of", "any_of", "some_of"]
 
 _LEAST = 0.05
 """Seconds that a try may take at least, even if the tries before it took all of the time."""
+_LATE = 0.2
+"""Seconds after its time is up in which an acquisition still asks for further locks, so that the shortest timeout gets more than one."""
 
 
 class Means(NamedTuple):
@@ -55,12 +59,14 @@ class Together:
         runs: Tells whether the thread, or the event loop, of the acquisition can go on with it.
         until: When tries, which do not wait, have taken too long in all, or the time of the whole acquisition is up; None before the
             first try.
+        start: When the first attempt began; None before that.
         cancel: Ends the waits from another thread; None if nothing does.
     """
 
     cancel: Cancel | None = None
     over = handed = False
     until: float | None = None
+    start: float | None = None
     runs: Callable[[], bool] = staticmethod(lambda: True)
 
     def __init__(self) -> None:
@@ -126,6 +132,8 @@ def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attemp
 
 def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], means: Means) -> Steps:
     for attempt in tries:
+        if claims and _late(together, attempt, means.now()):
+            break
         if (yield from _one(together, attempt, means, ())):
             return [attempt]
     if not claims:
@@ -179,6 +187,8 @@ def _some_of(
     if not (yield from _one(together, gate, means, ())):
         return None
     for attempt in tries:
+        if claims and _late(together, attempt, means.now()):
+            break
         if (yield from _one(together, attempt, means, _holds([gate, *got]))):
             got.append(attempt)
             if len(got) == count:
@@ -302,17 +312,37 @@ def _first(
 
 
 def _added(together: Together, attempt: Attempt, means: Means) -> Running[Hold | None]:
-    """Add an attempt to those that may have left something, before it begins."""
-    together.attempts.append(attempt)
+    """Add an attempt to those that may have left something, before it begins.
+
+    Raises:
+        AcquireTimeout: The time was up before the turn of this lock came.
+        BackendUnavailable: The tries, which do not wait, took too long in all.
+    """
+    now = means.now()
     together.current = attempt
+    if together.start is None:
+        together.start = now
+    elif _late(together, attempt, now):
+        attempt.start = together.start
+        raise (
+            attempt.timeout(now, means.wall())
+            if attempt.wait
+            else denials.too_slow(attempt.terms.name, now - attempt.start)
+        )
+    together.attempts.append(attempt)
     if not attempt.wait:
-        now = means.now()
         if together.until is None:
             together.until = now + attempt.request_timeout
         if attempt.deadline is not None:
             together.until = min(together.until, attempt.deadline)
         attempt.request_timeout = max(min(attempt.request_timeout, together.until - now), _LEAST)
     return Running(acquiring(attempt, *means))
+
+
+def _late(together: Together, attempt: Attempt, now: float) -> bool:
+    """Whether it is too late to ask for one more lock."""
+    end = attempt.deadline if attempt.wait else together.until
+    return end is not None and now >= end + _LATE
 
 
 def _go_on(running: Running[Hold | None], resume: Callable[[], None]) -> Generator[Effect, Any, None]:

@@ -29,6 +29,7 @@ __all__ = [
     "taken_at",
     "timeout",
     "too_few",
+    "too_slow",
     "useless",
 ]
 
@@ -136,6 +137,15 @@ def too_few(error: AcquireTimeout, pool: str, have: int | None, count: int) -> A
     how_far = "its turn had not come" if have is None else f"it had {have}"
     text = f"pool {pool!r} did not give {members} in time, and {how_far}: {error.message}"
     return AcquireTimeout(text, name=error.name, holder=error.holder, hint=error.hint)
+
+
+def too_slow(name: str, took: float) -> BackendUnavailable:
+    """The error for an acquire that does not wait, when the requests before that for ``name`` took too long, in seconds."""
+    return BackendUnavailable(
+        f"the store took {durations.show(took)} to answer for the locks before {name!r}",
+        name=name,
+        hint="take fewer locks at once, or use a longer request_timeout",
+    )
 
 
 def listed(names: Sequence[str]) -> str:

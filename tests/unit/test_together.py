@@ -509,6 +509,86 @@ def test_a_timeout_is_kept_while_the_store_does_not_answer(silent, take):
     until(nothing_left(silent))
 
 
+def a_pool_of_64(client):
+    return client.pool("p", [f"{n:02}" for n in range(64)])
+
+
+def many_locks(client):
+    return [client.lock(f"a{n:02}") for n in range(64)]
+
+
+@pytest.mark.parametrize(
+    "take, last",
+    [
+        (lambda client, **how: client.all_of(many_locks(client)).acquire(**how), "a63"),
+        (lambda client, **how: client.any_of(many_locks(client)).acquire(**how), None),
+        (lambda client, **how: a_pool_of_64(client).acquire(64, **how), pool_name("p", "63")),
+    ],
+    ids=["all_of", "any_of", "pool"],
+)
+def test_a_timeout_is_kept_although_each_of_many_requests_is_answered_soon(silent, take, last):
+    others = [] if last else [lock.acquire().detach() for lock in many_locks(silent)]
+    clock, store = silent.driver().clock, silent.driver().backend
+    spent, me = [0.0], threading.get_ident()
+
+    def slow(call):
+        def ask(*given, **more):
+            if threading.get_ident() == me:
+                clock.advance(0.03)
+                spent[0] += 0.03
+            return call(*given, **more)
+
+        return ask
+
+    for call in ("acquire", "release", "abandon"):
+        setattr(store, call, slow(getattr(store, call)))
+    with pytest.raises(AcquireTimeout) as caught:
+        take(silent, timeout=1.0)
+    assert caught.value.name != last
+    assert spent[0] < 1.0 + 0.5
+    for other in others:
+        other.release()
+    until(nothing_left(silent))
+
+
+@pytest.mark.parametrize("kind", ["all_of", "any_of", "pool"])
+def test_tries_that_are_each_answered_soon_take_no_longer_than_one_request_may(silent, kind):
+    others = [lock.acquire().detach() for lock in many_locks(silent)] if kind == "any_of" else []
+    clock, store = silent.driver().clock, silent.driver().backend
+    asked, acquire, me = [0], store.acquire, threading.get_ident()
+
+    def slow(*given, **more):
+        if threading.get_ident() == me:
+            clock.advance(0.03)
+            asked[0] += 1
+        return acquire(*given, **more)
+
+    store.acquire = slow
+    pool = a_pool_of_64(silent)
+    take = {
+        "all_of": silent.all_of(many_locks(silent)).try_acquire,
+        "any_of": silent.any_of(many_locks(silent)).try_acquire,
+        "pool": lambda: pool.try_acquire(64),
+    }[kind]
+    with pytest.raises(BackendUnavailable, match="to answer for the locks before"):
+        take()
+    assert asked[0] * 0.03 < 1.0 + 0.3
+    for other in others:
+        other.release()
+    until(nothing_left(silent))
+
+
+def test_a_short_timeout_is_enough_for_two_free_locks(silent):
+    clock, acquire = silent.driver().clock, silent.driver().backend.acquire
+
+    def slow(*given, **more):
+        clock.advance(0.03)
+        return acquire(*given, **more)
+
+    silent.driver().backend.acquire = slow
+    silent.all_of([silent.lock("a"), silent.lock("b")]).acquire(timeout=0.01).release()
+
+
 def test_what_is_given_back_to_a_store_that_does_not_answer_any_more_keeps_nobody_waiting(silent):
     faulty = Silent(silent)
     held = silent.lock("z").acquire().detach()
