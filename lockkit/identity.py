@@ -86,7 +86,8 @@ def look_at(pid: int) -> Process | None:
     """The process with this pid; None if there is none, or if it cannot be seen (proc_pid_stat(5))."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    # Not OSError: a signal handler may raise a TimeoutError.
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     # The second field is the command in parentheses, which may itself contain spaces and parentheses.
     fields = text.rpartition(")")[2].split()

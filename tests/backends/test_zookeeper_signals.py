@@ -16,10 +16,11 @@ TICK = 0.2
 SIGNALS = 300
 
 STORM = textwrap.dedent("""
-    import random, signal, sys, time, warnings
+    import logging, random, signal, sys, time, warnings
     import lockkit
 
     warnings.simplefilter("ignore", ResourceWarning)
+    logging.disable()  # a log handler swallows what is raised in it
     url, seed, signals = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     rng = random.Random(seed)
     client, observer = lockkit.connect(url), lockkit.connect(url)
