@@ -15,6 +15,7 @@ STYLES = ("qmark", "numeric", "named", "format", "pyformat")
 """The parameter styles of PEP 249."""
 
 _PLACE = re.compile(r":([a-z_0-9]+)")
+_WITH_SAVEPOINTS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})
 _LEGACY = -1
 """``sqlite3.LEGACY_TRANSACTION_CONTROL``, from Python 3.12 on."""
 
@@ -69,6 +70,9 @@ class Database(Protocol):
 
     def begun(self) -> bool | None:
         """Whether a transaction is open; None if the driver does not tell."""
+
+    def marks(self) -> bool:
+        """Whether the database is known to have savepoints that end with their transaction."""
 
     def busy(self) -> bool:
         """Whether the user has work on this connection that a commit would end."""
@@ -130,6 +134,9 @@ class _DbApi:
     def begun(self) -> bool | None:
         return _begun(self._connection)
 
+    def marks(self) -> bool:
+        return _marks(self._connection)
+
     def busy(self) -> bool:
         return _begun(self._connection) is True
 
@@ -182,11 +189,17 @@ class _Alchemy:
     def begun(self) -> bool | None:
         if not self._connection.in_transaction():
             return False
+        # SQLAlchemy calls it a transaction in AUTOCOMMIT, too.
+        return _begun(self._driver())
+
+    def marks(self) -> bool:
+        return _marks(self._driver())
+
+    def _driver(self) -> Any:
         core = self._connection
         if callable(getattr(core, "connection", None)):  # of a Session
             core = core.connection()
-        # SQLAlchemy calls it a transaction in AUTOCOMMIT, too.
-        return _begun(core.connection.dbapi_connection)
+        return core.connection.dbapi_connection
 
     def busy(self) -> bool:
         return self._connection.in_transaction() or any(
@@ -251,6 +264,13 @@ def _autocommit(connection: Any) -> bool:
     if mode is None and callable(getattr(connection, "get_autocommit", None)):
         mode = connection.get_autocommit()
     return mode is True or mode == 1
+
+
+def _marks(connection: Any) -> bool:
+    families = {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
+    # Classes that wrap or adapt a connection have its attributes, though not its module.
+    known = ("in_transaction", "pgconn", "get_transaction_status")
+    return not families.isdisjoint(_WITH_SAVEPOINTS) or any(hasattr(connection, name) for name in known)
 
 
 def _begun(connection: Any) -> bool | None:

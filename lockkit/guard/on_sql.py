@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -124,6 +125,31 @@ class SqlGate:
                 hint="with guarded.transaction(): ..., or begin one before",
             )
 
+    @contextmanager
+    def unbroken(self, lease: FencedLease) -> Iterator[None]:
+        """Notice that the body has ended the open transaction, after which nothing it wrote was guarded.
+
+        A savepoint ends with its transaction. Where none is known to exist the fence is compared again, which guards what the body wrote last.
+
+        Raises:
+            OutcomeUnknown: The transaction was committed or rolled back in the body.
+        """
+        database, name = self._database, f"lockkit_{secrets.token_hex(8)}"
+        marked = database.marks()
+        if marked:
+            database.run(f"SAVEPOINT {name}", {})
+        yield
+        if not marked:
+            self.check(lease)
+            return
+        try:
+            database.run(f"RELEASE SAVEPOINT {name}", {})
+        except Exception as error:
+            raise OutcomeUnknown(
+                f"the transaction on {self.where} did not last to the end of the block: {error}",
+                hint="neither commit nor roll back in the block; see what was written before you go on",
+            ) from error
+
     def read(self) -> dict[str, object]:
         """The row, in the open transaction."""
         found = self._database.run(f"SELECT * FROM {self._table} WHERE {self._row}", self._key)  # noqa: S608
@@ -241,7 +267,7 @@ class GuardedRow(Opened):
 
         Raises:
             StaleFence: A newer holder has opened the row. The body has not run.
-            OutcomeUnknown: The commit was not answered.
+            OutcomeUnknown: The commit was not answered, or the body has committed or rolled back itself.
             ConfigError: A transaction is open already; use :meth:`check` in it.
             LeaseLost, NotHeld: The lease is not valid any more. Nothing was sent.
             Exception: An error of the body or of the driver; the transaction was rolled back.
@@ -254,7 +280,8 @@ class GuardedRow(Opened):
             self._gate.check(self._lease)
             try:
                 self._inside = True
-                yield
+                with self._gate.unbroken(self._lease):
+                    yield
             finally:
                 self._inside = False
 
@@ -280,7 +307,10 @@ class GuardedRow(Opened):
         """
         if self._inside:
             return self._gate.read()
-        with self.transaction():
+        self._ensure()
+        self._gate.require_idle()
+        with self._gate.transaction():
+            self._gate.check(self._lease)
             return self._gate.read()
 
     def write(self, columns: Mapping[str, object]) -> None:

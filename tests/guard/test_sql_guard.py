@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lockkit import guard
 from lockkit.cli.main import run
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, OutcomeUnknown, StaleFence
-from lockkit.guard import on_sql
+from lockkit.guard import databases, on_sql
 from support.guards import FakeLease, lost, lost_in_some_run
 
 KEY = {"id": 42}
@@ -54,6 +54,47 @@ def test_a_transaction_is_committed_as_a_whole_or_not_at_all(connection, balance
     with pytest.raises(KeyError), guarded.transaction():
         _spoil(connection)
     assert (balance(42), balance(43)) == (99, 8)
+
+
+@pytest.mark.parametrize("ending", ["commit", "rollback"])
+def test_a_transaction_that_the_body_ends_is_noticed(connect, balance, ending):
+    mine, other = connect(), connect()
+    guarded = account(mine).open(FakeLease(3))
+
+    with pytest.raises(OutcomeUnknown, match="did not last"), guarded.transaction():
+        _end(getattr(mine, ending), mine, other)
+
+    assert (balance(42), balance(43)) == (1, 7)
+    assert account(mine).peek() == 4
+
+
+def _end(ending, mine, other):
+    """End a transaction of the guard, let a newer holder write, and go on."""
+    ending()
+    account(other).open(FakeLease(4)).write({"balance": 1})
+    mine.execute("UPDATE accounts SET balance = 0 WHERE id = 43")
+
+
+def test_a_savepoint_of_the_body_does_not_end_the_transaction(connection, balance):
+    guarded = account(connection).open(FakeLease(3))
+    with guarded.transaction():
+        connection.execute("SAVEPOINT mine")
+        guarded.write({"balance": 1})
+        connection.execute("ROLLBACK TO SAVEPOINT mine")
+        connection.execute("UPDATE accounts SET balance = balance + 1")
+
+    assert balance() == 101
+
+
+def test_a_database_of_which_no_savepoints_are_known_compares_the_fence_again(connect, balance, monkeypatch):
+    monkeypatch.setattr(databases, "_marks", lambda connection: False)
+    mine, other = connect(), connect()
+    guarded = account(mine).open(FakeLease(3))
+
+    with pytest.raises(StaleFence), guarded.transaction():
+        _end(mine.commit, mine, other)
+
+    assert (balance(42), balance(43)) == (1, 7)
 
 
 def _spoil(connection):
@@ -515,11 +556,31 @@ def test_the_tests_kill_a_gate_that_wants_a_higher_fence(connect, monkeypatch):
 @POSTGRES
 def test_a_commit_without_an_answer_is_unknown(database, connect, postgres):
     mine = connect()
+    pid = mine.info.backend_pid
+
+    class Ended(Pausing):
+        def commit(self):
+            if guarded is not None:
+                postgres.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+            super().commit()
+
+    guarded = None
+    ended = Ended(mine, lambda: None)
+    guarded = guard.sql(ended, "accounts", key=KEY, paramstyle="pyformat").open(FakeLease(3))
+
+    with pytest.raises(OutcomeUnknown, match="was committed is not known"), guarded.transaction():
+        ended.cursor().execute("UPDATE accounts SET balance = 0")
+
+
+@POSTGRES
+def test_a_connection_that_breaks_in_the_body_is_no_commit(connect, postgres, balance):
+    mine = connect()
     guarded = account(mine).open(FakeLease(3))
     pid = mine.info.backend_pid
 
-    with pytest.raises(OutcomeUnknown, match="was committed is not known"), guarded.transaction():
+    with pytest.raises(OutcomeUnknown, match="did not last"), guarded.transaction():
         postgres.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+    assert balance() == 100
 
 
 def test_a_commit_that_the_database_refuses_is_the_error_of_the_database(database, connect, balance):
