@@ -1,6 +1,9 @@
 """The rules of the state machine: several clients make random calls, and no step may break a guarantee.
 
 Each rule says which claims it may change; :mod:`lockkit.testing.machine_state` compares.
+
+No precondition of a rule looks at what stands in the store: that depends on how far the background threads of the clients have come
+with removing claims, and a choice of rules that depends on it cannot be replayed.
 """
 
 from __future__ import annotations
@@ -203,10 +206,11 @@ class Machine(State):
 
     # -- operators, time, death
 
-    @precondition(lambda self: any(self.seen.queues.values()))
     @rule(pick=picks, at_once=st.booleans())
     def evict(self, pick: int, at_once: bool) -> None:  # noqa: FBT001
         rows = [(name, row) for name, queue in self.seen.queues.items() for row in queue.values()]
+        if not rows:
+            return
         name, row = rows[pick % len(rows)]
         silent = row.deadline is None and not any(
             held.id == row.claim_id and self.valid(held) for held in self.holds
@@ -225,10 +229,11 @@ class Machine(State):
             report = held.lease.release() if held.lease else self.steppers[held.actor].release(held.hold)
             assert lingers or report.outcome == "LOST", f"S1-ownership: its release said {report.outcome}"
 
-    @precondition(lambda self: self.seen.queues["permits"])
     @rule(capacity=st.integers(1, 3))
     def resize(self, capacity: int) -> None:
         name = "permits"
+        if not self.seen.queues[name]:
+            return
         heavy = {
             row.claim_id
             for row in self.seen.queues[name].values()
@@ -238,7 +243,6 @@ class Machine(State):
         with self.step("S2-resize", may_go=heavy):
             self.clients[0].resize(name, capacity)
 
-    @precondition(lambda self: any(self.seen.queues.values()))
     @rule(share=st.sampled_from([0.02, 0.06, 0.11, 0.34, 0.51, 1.01]))
     def pass_time(self, share: float) -> None:
         self.harness.advance(share * self.harness.ttl)
