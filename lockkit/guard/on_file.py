@@ -43,7 +43,7 @@ class PlainFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise ConfigError(f"a path must be a str or a Path, not {type(path).__name__}")
-        self.path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow the link that is replaced)
+        self.path = Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow the link to a folder, which is replaced)
         if (
             not os.fspath(path)
             or not self.path.name
@@ -51,6 +51,8 @@ class PlainFile:
             or os.fspath(path).endswith("/")
         ):
             raise ConfigError(f"not the path of a file: {os.fspath(path)!r:.100}")
+        if self.path.is_symlink() and self.path.is_file():
+            self.path = self.path.resolve()  # a file has one record, whatever link leads to it
         self.where = f"the file {str(self.path)!r}"
         kind = network_filesystem(self.path.parent)
         if kind is not None:

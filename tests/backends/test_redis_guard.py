@@ -62,6 +62,21 @@ class TestContract(GateContract):
             yield partial(guard.redis, made, "stock:42")
 
 
+def test_a_key_of_another_type_is_refused_and_stays(client):
+    client.rpush("stock:42", "a")
+    gate = guard.redis(client, "stock:42")
+    with pytest.raises(IncompatibleLayout, match="WRONGTYPE"):
+        gate.open(FakeLease(3))
+    assert client.keys() == [b"stock:42"]
+
+    client.delete("stock:42")
+    guarded = gate.open(FakeLease(3))
+    client.rpush("stock:42", "a")
+    with pytest.raises(IncompatibleLayout, match="WRONGTYPE"):
+        guarded.write(b"7")
+    assert client.lrange("stock:42", 0, -1) == [b"a"]
+
+
 def test_the_value_stands_in_the_key_itself(client):
     guard.redis(client, "stock:42").open(FakeLease(3)).write(b"7")
 

@@ -151,6 +151,24 @@ def test_a_folder_is_put_in_place_by_a_link(tmp_path):
     assert (tmp_path / "one").is_dir()
 
 
+def test_a_link_to_a_file_is_a_name_of_that_file(path, tmp_path):
+    path.write_text("first")
+    link, more = tmp_path / "link", tmp_path / "more"
+    link.symlink_to(path)
+    more.symlink_to(link)
+    older = guard.file(link).open(FakeLease(3))
+    guard.file(path).open(FakeLease(4)).write(b"newer")
+
+    with pytest.raises(StaleFence):
+        older.write(b"older")
+    with pytest.raises(StaleFence):
+        guard.file(more).open(FakeLease(3))
+    guard.file(more).open(FakeLease(5)).write(b"newest")
+
+    assert path.read_text() == link.read_text() == "newest"
+    assert link.is_symlink()
+
+
 def test_what_cannot_be_put_in_place_is_refused_at_once(path, tmp_path):
     guarded = guard.file(path).open(FakeLease(3))
     with pytest.raises(ConfigError, match="neither a file nor a folder"):

@@ -23,6 +23,8 @@ elseif stored and before(fence, known) then
   return {'STALE', stored}
 end
 
+redis.call('GET', KEYS[2]) -- ends the script with WRONGTYPE if the key has another type, which SET would replace
+
 -- The record first: if the user may not write the value, the script stops there, and the value is as it was.
 redis.call('SET', KEYS[1], fence .. '.' .. opening .. '.' .. step)
 if value then redis.call('SET', KEYS[2], value) end
