@@ -163,6 +163,8 @@ def _sqlite(url: str, name: str, stack: ExitStack) -> Scratch:
     from urllib.parse import quote
 
     path = _path(url)
+    if path == Path():
+        raise ConfigError("the URL names no database", hint="give an existing file: sqlite:/path/to/app.db")
     if not path.is_file():
         raise ConfigError(f"there is no database {str(path)!r}", hint="name an existing file")
     return _table(lambda: sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True), _plain, name, stack)

@@ -98,6 +98,7 @@ def test_a_resource_that_accepts_a_stale_fence_ends_with_1(monkeypatch, capsys, 
         ("etcd://user:hunter2@127.0.0.1:1", 69, "Connection refused"),
         ("etcd://127.0.0.1:1/x", 78, "not a URL of etcd"),
         ("redis+x://", 78, "SQLAlchemy"),
+        ("sqlite:", 78, "give an existing file: sqlite:/path/to/app.db"),
     ],
 )
 def test_what_cannot_be_checked_is_named(lockkit, resource, code, told):
