@@ -89,6 +89,7 @@ class AnyTaking:
         """An attempt for one of the locks."""
         attempt = lock.attempt(self.driver, self.deadline, self.key, wait=wait, detects=self._detect and wait)
         attempt.shown = self._on_wait is not None
+        attempt.same_store = self.driver.same_store
         return attempt
 
     def handed(

@@ -112,7 +112,7 @@ class Driver:
         self.longest_cleanup = cleanup_budget + _GRACE
         self.cleaning = Stopwatch(clock, self.longest_cleanup)
         self.closed = False
-        self._same_store = same_store
+        self.same_store = same_store
         self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
         REGISTRIES.add(self.registry)
@@ -181,7 +181,7 @@ class Driver:
             RuntimeError: The heartbeat cannot be started.
         """
         next(self.counters.steps["attempts"])
-        attempt.same_store = self._same_store
+        attempt.same_store = self.same_store
         if self.closed:
             raise AcquireCancelled("this client is closed", name=attempt.terms.name)
         if attempt.cancel is not None and attempt.cancel.cancelled():

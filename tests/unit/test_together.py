@@ -296,6 +296,17 @@ def test_another_capacity_is_an_error_that_names_the_lock(client, other):
         assert client.inspect("a").claims == ()
 
 
+@pytest.mark.parametrize("kind", ["all_of", "any_of"])
+def test_the_hint_of_an_error_names_the_same_store_as_that_of_a_single_lock(client, other, kind):
+    held = other.lock("b").acquire()
+    with pytest.raises(AcquireTimeout) as single:
+        client.lock("b").acquire(timeout=0.01)
+    with pytest.raises(AcquireTimeout) as caught:
+        getattr(client, kind)([client.lock("b")]).acquire(timeout=0.01)
+    assert caught.value.hint == single.value.hint
+    held.release()
+
+
 def test_a_client_that_closes_ends_the_wait_and_leaves_nothing(client, url):
     with lockkit.connect(url) as own:
         lease = client.lock("b").acquire()
