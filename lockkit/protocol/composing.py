@@ -273,11 +273,12 @@ def _first(
     count += len(got)
     waiting: dict[int, Running[Hold | None]] = {}
     spare = len(attempts) - (count - len(got))
+    group = (f"{int(means.random() * 2**48):012x}", len(attempts), count - len(got))
 
     def step(
         number: int, running: Running[Hold | None], resume: Callable[[], None]
     ) -> Generator[Effect, Any, None]:
-        nonlocal spare
+        nonlocal spare, group
         attempt = together.current = together.attempts[number]
         waiting.pop(number, None)
         try:
@@ -286,13 +287,16 @@ def _first(
             spare -= 1
             if spare < 0 or attempt.knotted:
                 raise
+            # A look for deadlocks counts the claims that wait, and this one never will.
+            group = group[0], group[1] - 1, group[2]
+            for one in waiting:
+                together.attempts[one].group = group
             return
         if running.effect is not None:
             waiting[number] = running
         elif (yield from _settled(attempt, running)):
             got.append(attempt)
 
-    group = (f"{int(means.random() * 2**48):012x}", len(attempts), count - len(got))
     for attempt in attempts:
         attempt.beside, attempt.group = held, group if len(attempts) > 1 else None
         running = _added(together, attempt, means)

@@ -115,6 +115,17 @@ def test_all_of_any_of_and_a_pool_take_part(client, other):
     assert one.result() == "a"
 
 
+@pytest.mark.parametrize("own_first", [True, False])
+def test_a_place_that_the_thread_itself_holds_is_none_of_those_it_waits_for(client, other, own_first):
+    both = threading.Barrier(2)
+    names = ["a", "b"] if own_first else ["b", "a"]
+    places = [client.lock(name) for name in names]
+    one = holds_then_waits(client, "a", lambda: client.any_of(places), both=both, detect=True)
+    two = holds_then_waits(other, "b", lambda: other.lock("a"), both=both)
+    assert isinstance(one.error(20), DeadlockDetected)
+    assert two.result() == "b"
+
+
 def test_a_free_alternative_is_no_deadlock(client, other):
     """``d`` is held by a thread that waits for nothing."""
     with other.lock("d").acquire().detach() as d:
