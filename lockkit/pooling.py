@@ -131,7 +131,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             lock.terms = lock.terms._replace(owner=self.owner)
         return lock
 
-    def _request(self, count: int, each: int | None, among: Sequence[str] | None) -> Request:
+    def _request(self, count: int, each: int | None, among: object) -> Request:
         """Check a request.
 
         Raises:
@@ -141,14 +141,19 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         whole(count, "count", self.pool)
         if each is not None:
             whole(each, "each", self.pool)
-        if isinstance(among, str):
+        if isinstance(among, str) or not (among is None or isinstance(among, Iterable)):
             raise ConfigError(f"among must be a list of members, not {among!r}", name=self.pool)
-        chosen = list(self.members if among is None else among)
-        for member in chosen:
-            if member not in self.members:
+        chosen: list[str] = []
+        for member in self.members if among is None else among:
+            if not isinstance(member, str) or member not in self.members:
+                near = meant(member, self.members) if isinstance(member, str) else None
                 known = ", ".join(self.members)
-                hint = meant(member, self.members) or f"the members are: {known}"
-                raise ConfigError(f"{pool} has no member {member!r}", name=self.pool, hint=hint)
+                raise ConfigError(
+                    f"{pool} has no member {member!r}",
+                    name=self.pool,
+                    hint=near or f"the members are: {known}",
+                )
+            chosen.append(member)
         if len(set(chosen)) < len(chosen):
             raise ConfigError(f"among names a member of {pool} twice", name=self.pool)
         fits = {

@@ -284,3 +284,10 @@ def test_a_pool_of_the_configuration_that_is_not_right_is_an_error_that_names_th
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"lockkit.toml: (pools|unknown key pools.gpus.member)"):
         lockkit.config.load(url, config=file)
+
+
+@pytest.mark.parametrize("among", [5, [[]], [0.5], "0", {"0": 1}.values()])
+def test_members_that_would_do_are_names_in_a_list(among):
+    with lockkit.connect(f"memory://{os.urandom(8).hex()}") as client, pytest.raises(ConfigError) as caught:
+        client.pool("p", ["0", "1"]).check(among=among)
+    assert caught.value.name == "p"
