@@ -130,6 +130,8 @@ class AnyLease(Answering):
 
     def valid(self) -> bool:
         """Whether the hold surely stands now. Arithmetic; no I/O."""
+        if self._report is not None:  # the hold may go on, for other levels of a reentrant lock
+            return False
         return self._hold.valid(self._opening.clock.now()) if self._mine() else False
 
     def remaining(self) -> float:

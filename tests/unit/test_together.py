@@ -277,6 +277,17 @@ def test_a_level_of_a_reentrant_lock_that_this_thread_holds_is_one_of_them(clien
     assert nothing_left(client)()
 
 
+def test_a_released_level_of_a_reentrant_lock_is_no_longer_valid(client):
+    lock = client.lock("r", reentrant=True)
+    with lock.acquire() as outer:
+        inner, together = lock.acquire(), client.all_of([lock]).acquire()
+        inner.release()
+        together.release()
+        assert not inner.valid()
+        assert not together.valid()
+        assert outer.valid()
+
+
 def test_a_thread_does_not_wait_for_a_lock_that_it_holds(client):
     with client.lock("b").acquire():
         with pytest.raises(DeadlockDetected):
