@@ -32,8 +32,9 @@ _OF_THREADS = (
     "-short-form-stack",
     "-short-form-by-hand",
     "L4-cancelled",
+    "L7-told",
 )
-"""Parts of the names of scenarios that make no sense for coroutines."""
+"""Parts of the names of scenarios that are about threads, or about a wait that another thread cancels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,11 +298,11 @@ def play_with_kills(make: Callable[[Path], Harness], *, seconds: float, kills: i
     with tempfile.TemporaryDirectory(prefix="lockkit-together-") as folder:
         harness = make(Path(folder))
         ttl = max(2.0, harness.short_ttl)
-        children: list[Child] = []
+        children: list[_Heard] = []
         told: list[Grant] = []
 
         def begin(number: int) -> None:
-            children.append(Child(lambda parent: _worker(parent, harness, ttl, seed + number)))
+            children.append(_Heard(Child(lambda parent: _worker(parent, harness, ttl, seed + number))))
 
         try:
             for number in range(3):
@@ -310,14 +310,14 @@ def play_with_kills(make: Callable[[Path], Harness], *, seconds: float, kills: i
             for kill in range(kills):
                 time.sleep(chance.uniform(0.3, 1.0))
                 victim = children.pop(chance.randrange(len(children)))
-                os.kill(victim.pid, signal.SIGKILL)
-                told += _grants_of(victim)
-                victim.close()
+                os.kill(victim.child.pid, signal.SIGKILL)
+                told += victim.all_grants()
+                victim.child.close()
                 begin(10 + kill)
             time.sleep(seconds + ttl + harness.slack)
             for child in children:
-                child.tell("stop")
-            rest = [_grants_of(child) for child in children]
+                child.child.tell("stop")
+            rest = [child.all_grants() for child in children]
             late = time.monotonic() - ttl - harness.slack - 3.0
             assert all(any(left > late for _, left, _ in grants) for grants in rest), (
                 f"one hangs, seed {seed}"
@@ -325,7 +325,7 @@ def play_with_kills(make: Callable[[Path], Harness], *, seconds: float, kills: i
             told += [grant for grants in rest for grant in grants]
         finally:
             for child in children:
-                child.close()
+                child.child.close()
             harness.close()
     _never_overlap(told, f"seed {seed}")
     return len(told)
@@ -357,14 +357,25 @@ def _worker(parent: Parent, harness: Harness, ttl: float, seed: int) -> None:
                     parent.tell([began, ended, weights])
 
 
-def _grants_of(child: Child) -> list[Grant]:
-    """What a process that was killed, or is to end, has told of its holds."""
-    grants: list[Grant] = []
-    with suppress(EOFError, ConnectionError):
-        while (said := child.read(30.0)) is not None:
-            assert isinstance(said, list), said
-            grants.append((said[0], said[1], said[2]))
-    return grants
+class _Heard(threading.Thread):
+    """A process, and the thread that reads what it tells: a process that nobody hears stops once its pipe is full."""
+
+    def __init__(self, child: Child) -> None:
+        super().__init__(daemon=True)
+        self.child = child
+        self._grants: list[Grant] = []
+        self.start()
+
+    def run(self) -> None:
+        with suppress(EOFError, ConnectionError):
+            while (said := self.child.read(30.0)) is not None:
+                assert isinstance(said, list), said
+                self._grants.append((said[0], said[1], said[2]))
+
+    def all_grants(self) -> list[Grant]:
+        """What a process that was killed, or is to end, has told of its holds."""
+        self.join(35.0)
+        return self._grants
 
 
 def _never_overlap(told: Sequence[Grant], where: str) -> None:
