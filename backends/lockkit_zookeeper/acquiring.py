@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from random import random
 from typing import Any
 
 import kazoo.exceptions as theirs
 
+from lockkit.clock import jitter
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
@@ -162,7 +162,7 @@ class _Acquiring:
                 self.session.end(entry, "late")
                 self.session.gone(entry)
                 return Busy(queue.claims[0].capacity, self.head(queue))
-            time.sleep(min(pause * (0.5 + random()), max(0.0, until - time.monotonic())))
+            time.sleep(min(pause * (0.5 + jitter()), max(0.0, until - time.monotonic())))
             pause = min(2 * pause, _LONGEST_PAUSE)
             queue, there = self.look_first()
 

@@ -8,8 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from lockkit.drivers.errand import Errand
+from lockkit.drivers.threads import Driver
 from lockkit.facts import Capabilities, Deadlock, Event, HookReport
 from lockkit.hold import Handle, Hold
+from lockkit.holding import AnyLease
+from lockkit.locking import AnyLock
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import beating as beating_module
 from lockkit.protocol import deadlock as deadlock_module
@@ -363,11 +366,17 @@ def one_budget_for_all() -> Iterator[None]:
 @contextmanager
 def hold_owns_its_handle() -> Iterator[None]:
     """What the heartbeat knows refers to the lease that the user has."""
+    hand = AnyLock.hand
+
+    def owning(self: AnyLock[Any], driver: Driver, hold: Hold, *others: Any) -> AnyLease:
+        lease: AnyLease = hand(self, driver, hold, *others)
+        hold.handles = (lambda: lease,)  # type: ignore[assignment]
+        return lease
 
     def handed(self: Hold, handle: Handle) -> None:
         self.handles = (lambda: handle,)  # type: ignore[assignment]
 
-    with patched(Hold, handed=handed):
+    with patched(AnyLock, hand=owning), patched(Hold, handed=handed):
         yield
 
 
