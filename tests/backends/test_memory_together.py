@@ -87,4 +87,4 @@ def test_an_any_of_that_gives_nothing_back_is_found(monkeypatch):
     monkeypatch.setattr(composing, "_giving_back", keep)
     held = Step("all", ("a", "b", "c"), hold=0.2)
     with pytest.raises(AssertionError, match=r"never finished|left in the store|overlap"):
-        play(MemoryHarness, [[held] * 3, [Step("any", ("a", "b", "c"))] * 3], limit=5.0)
+        play(MemoryHarness, [[held] * 3, [Step("any", ("a", "b", "c"))] * 40], limit=5.0)

@@ -62,7 +62,7 @@ def test_it_is_described(made):
 def test_a_changed_copy(made):
     assert made(1)._replace(second="2") == (1, "2")
     assert made._make([3, "4"]) == (3, "4")
-    with pytest.raises(ValueError, match="third"):
+    with pytest.raises((ValueError, TypeError), match="third"):  # typing's: by the version of Python
         made(1)._replace(third=3)
     with pytest.raises(TypeError, match="Expected 2 arguments, got 1"):
         made._make([3])
