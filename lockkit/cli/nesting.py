@@ -131,7 +131,7 @@ def passed_on(holds: Sequence[Outer], environ: Mapping[str, str]) -> dict[str, s
         "LOCKKIT_LEASE_FENCE": None if only is None else str(only.fence),
         "LOCKKIT_LEASE_NAMES": "\n".join(hold.name for hold in holds),
         "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
-        # Those that the command works under come last, as the holds of the innermost run.
+        # The holds that the command works under come last, as the holds of the innermost run.
         VARIABLE: json.dumps(sorted(outer_holds(environ), key=lambda entry: entry.get("claim_id") in used)),
     }
 

@@ -137,7 +137,7 @@ def look(queues: Iterable[LockInfo], before: Collection[_Stuck] | None = None) -
     deadlocks = [
         _told(knot, infos)
         for knot in _knots(stuck)
-        # What waits for another deadlock as well is no deadlock of its own.
+        # A group of waiters that also waits for another deadlock is no deadlock of its own: it goes on when that one ends.
         if knot
         <= {one for line in _stuck([[one for one in line if one in knot] for line in stuck]) for one in line}
     ]

@@ -88,7 +88,7 @@ IN_THE_WAY = {
     any_of: ("a", "b"),
     two_members: ("1",),
 }
-"""What another client holds while the run waits for it."""
+"""The names that another client holds while the cancelled acquire waits for them."""
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])

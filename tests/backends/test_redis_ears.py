@@ -53,7 +53,7 @@ class Turn:
 
     @contextlib.contextmanager
     def listening(self, seconds=LONG):
-        """Its thread waits; rung and ended with the block."""
+        """Have a thread wait for the turn; the end of the block rings its bell and ends the thread."""
         ear = self.ear = self.store.extras.listen(self.name, self.blockers, self.bell.ring, self.claim)
 
         def wait():
@@ -277,7 +277,7 @@ def test_closing_the_store_ends_the_wait_and_the_thread(server, standing):
 
 
 def test_what_ctrl_c_took_from_who_reads_is_made_up_for(standing, monkeypatch):
-    """It lands between the moment in which bytes are read and the one in which they are taken in."""
+    """The Ctrl-C lands between the moment in which bytes are read and the one in which they are taken in."""
     feed = Connection._feed
 
     def torn(self, block):

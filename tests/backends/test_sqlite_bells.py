@@ -27,7 +27,7 @@ AT_ONCE = 1.5
 
 @pytest.fixture
 def listener(monkeypatch):
-    """Nobody else waits: an earlier test may have left a watch in this process."""
+    """A listener of the test's own: an earlier test may have left a watch with that of the process."""
     fresh = Listener()
     monkeypatch.setattr("lockkit_sqlite.store.LISTENER", fresh)
     return fresh
@@ -72,7 +72,7 @@ class Turn:
 
     @contextlib.contextmanager
     def listening(self, seconds=LONG):
-        """Its thread waits; rung and ended with the block."""
+        """Have a thread wait for the turn; the end of the block rings its bell and ends the thread."""
         ear = self.ear = self.store.extras.listen(self.name, self.blockers, self.bell.ring, self.claim)
 
         def wait():
@@ -179,7 +179,7 @@ def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(store, 
 
 
 def test_what_ctrl_c_took_from_who_listens_is_made_up_for(fifos, monkeypatch):
-    """It lands between the moment in which the bell is read and the one in which the waiters are rung."""
+    """The Ctrl-C lands between the moment in which the bell is read and the one in which the waiters are rung."""
     here, there = fifos
     bell, key = Bell(), b"abcdef"
     watch, _ = here.watch(key, [], bell.ring, reads=True)

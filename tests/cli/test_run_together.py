@@ -195,7 +195,7 @@ def test_the_pools_of_the_configuration_are_shown_and_completed(pools):
 
 
 def test_only_commands_that_look_complete_the_names_of_pools(pools):
-    """Nobody can lock these by name."""
+    """The names of gates and members of pools cannot be locked by name."""
     holder = pools.start("run", "--pool", "seats", "--", "sleep", "60")
     pools("acquire", "backup", "--ttl", "5m")
     pools.until(held(pools, "@pool/seats/a"))

@@ -1,4 +1,4 @@
-"""What holders tell with ``beat``, and what others ask of them: when the heartbeat writes and reads it, and what it costs."""
+"""Progress that holders tell with ``beat``, and requests to release: when the heartbeat writes and reads them, and how many requests that costs."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ STEPS = st.one_of(
     ),
 )  # fmt: skip
 MIXES = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=2, max_size=4)
-"""What each of some actors does, one after the other."""
+"""A list of steps for each actor, which the actor takes one after the other."""
 
 OPPOSITE = [
     [Step("all", ("a", "b", "c"))] * 5,

@@ -1,4 +1,4 @@
-"""What every gate before a value in bytes must do, on its real resource: tests to be taken over by the file of each resource."""
+"""Tests of any gate before a value in bytes, on its real resource. The test file of each resource inherits them."""
 
 from __future__ import annotations
 

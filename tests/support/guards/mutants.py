@@ -1,4 +1,4 @@
-"""What the mutants of several gates have in common."""
+"""Parts that the mutants of several gates share."""
 
 from __future__ import annotations
 

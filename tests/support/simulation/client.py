@@ -288,7 +288,7 @@ class Worker(Actor):
 
     @property
     def attempts(self) -> list[Attempt]:
-        """What is under way."""
+        """The attempts that are under way."""
         return [] if self.attempt is None else [self.attempt]
 
     @property
