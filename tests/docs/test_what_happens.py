@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from support.holders import AT_ONCE, ask, runs, stop_between_statements
+from support.holders import AT_ONCE, STAY, ask, runs, stop_between_statements
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_ctrl_c_in_a_with_block_releases_the_lock(client, started, url):
 import time, lockkit
 with lockkit.connect({url!r}).lock("job", ttl=60).acquire():
     print(flush=True)
-    time.sleep(60)
+    {STAY}
 """
     process = started(sys.executable, "-c", text)
     process.stdout.readline()

@@ -12,7 +12,7 @@ import pytest
 
 import lockkit
 from lockkit.testing.processes import ServerMissing
-from support.holders import AT_ONCE, ask, runs
+from support.holders import AT_ONCE, STAY, ask, runs
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
@@ -176,7 +176,7 @@ def test_ctrl_c_in_a_with_block_releases_the_lock(client, started, url):
 import time, lockkit
 with lockkit.connect({url!r}).lock("job").acquire():
     print(flush=True)
-    time.sleep(60)
+    {STAY}
 """
     process = started(sys.executable, "-c", text)
     process.stdout.readline()

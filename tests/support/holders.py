@@ -9,20 +9,33 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-__all__ = ["AT_ONCE", "HOLD", "ask", "runs", "stop_between_statements"]
+__all__ = ["AT_ONCE", "HOLD", "STAY", "ask", "runs", "stop_between_statements"]
 
 AT_ONCE = 4
 """Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is far longer."""
 
 HOLD = """
-import sys, time, lockkit
+import select, sys, time, lockkit
 client = lockkit.connect({url!r}{connect})
 lease = client.lock("job"{terms}).acquire(timeout=10)
 print(lease.fence, flush=True)
-for line in sys.stdin:
+while True:
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        pass
+    line = sys.stdin.readline()
+    if not line:
+        break
     print(eval(line), flush=True)
 """
-"""A program that holds `job`, and answers expressions about its lease."""
+"""A program that holds `job`, and answers expressions about its lease.
+
+Never blocks for long: a signal that arrives between Python's last look for signals and a system call does not interrupt the call, so
+its handler would run only when the call returns.
+"""
+
+STAY = """while True:
+        time.sleep(0.05)"""
+"""Statements, four spaces deep, for a program that waits for a signal; for the reason see :data:`HOLD`."""
 
 
 def ask(process: subprocess.Popen[str], expression: str) -> str:
