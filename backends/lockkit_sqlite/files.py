@@ -22,6 +22,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from struct import Struct
 from typing import TypeAlias, TypeVar
 
 from lockkit.namedtuples import NamedTuple
@@ -61,6 +62,10 @@ _ROUNDED_TICK = 2_000_000_000
 _LOCKS = Path("/proc/locks")
 _SHARED = range(0x40000002, 0x40000002 + 510)
 """The bytes of a database on which SQLite locks (SHARED_FIRST in SQLite's os.h)."""
+_FLOCK = Struct("hhqqi")
+"""Linux's ``struct flock``: kind, origin, first byte, number of bytes, owner."""
+_SHARED_LOCK = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _SHARED.start, len(_SHARED), 0)
+"""The question of F_GETLK: which lock of another process is in the way of an exclusive one on these bytes?"""
 
 
 class Opened(NamedTuple):
@@ -231,7 +236,9 @@ def trouble(there: Opened, known: Opened | None, path: str) -> str:
     if known is None:
         missing = _those(name, log=there.log is None, shm=there.shm is None)
         return (
-            f"{missing} removed under running processes" if missing and others_inside(there.database) else ""
+            f"{missing} removed under running processes"
+            if missing and others_inside(path, there.database)
+            else ""
         )
     if there.database != known.database:
         stale = _those(name, log=there.log == known.log, shm=there.shm == known.shm)
@@ -246,13 +253,53 @@ def _those(name: str, *, log: bool, shm: bool) -> str:
     return f"{' and '.join(names)} {'was' if len(names) == 1 else 'were'}" if names else ""
 
 
-def others_inside(database: Inode) -> bool:
-    """Whether any process of this host has the database open: then log and index must be there.
+def others_inside(path: str, database: Inode) -> bool:
+    """Whether another connection on this host has the database open: then log and index must be there.
 
-    SQLite keeps a shared lock on a database in WAL mode for as long as a connection is open. The kernel's list shows it
-    without opening the database once more, whose close would drop this process's own locks. The list lacks processes of another
-    pid namespace, and shows some file systems under another device. Such processes find out at their next look that their
-    files are gone.
+    SQLite keeps a shared lock on a database in WAL mode for as long as a connection is open, and fcntl(2) tells of the locks of other
+    processes, in every pid namespace. To ask it, the database is opened once more, whose close drops all locks of this process on it. So
+    if the process has the database open already (with a connection of its own, beside lockkit), the kernel's list of all locks is read.
+    """
+    if not _open_here(database):
+        try:
+            descriptor = opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                seen = os.fstat(descriptor.fileno())
+                if (seen.st_dev, seen.st_ino) == database:
+                    kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _SHARED_LOCK))[0]
+                    return (
+                        kind == fcntl.F_RDLCK
+                    )  # F_WRLCK: the last connection is closed, and the log removed
+            finally:
+                descriptor.close()
+        except OSError as error:
+            raise_if_foreign(error)
+    return _listed(database)
+
+
+def _open_here(database: Inode) -> bool:
+    """Whether this process has a descriptor of the database; True if that cannot be told."""
+    try:
+        names = os.listdir("/proc/self/fd")  # noqa: PTH208 (names, not paths)
+    except OSError as error:
+        raise_if_foreign(error)
+        return True
+    for name in names:
+        try:
+            seen = os.fstat(int(name))
+        except OSError as error:
+            raise_if_foreign(error)  # closed meanwhile, as that of the list itself
+            continue
+        if (seen.st_dev, seen.st_ino) == database:
+            return True
+    return False
+
+
+def _listed(database: Inode) -> bool:
+    """Whether the kernel's list shows a shared lock on the database; to make the list, the kernel waits some 7 ms.
+
+    The list lacks processes of another pid namespace, and shows some file systems under another device. Such processes find out at
+    their next look that their files are gone.
     """
     wanted = f"{os.major(database[0]):02x}:{os.minor(database[0]):02x}:{database[1]}"
     try:

@@ -25,7 +25,7 @@ import pytest
 import lockkit
 from lockkit.errors import LeaseLost
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
-from lockkit.testing.children import Child
+from lockkit.testing.children import Child, in_child
 from lockkit.testing.claims import claim, take
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit_sqlite import files
@@ -441,6 +441,50 @@ def test_the_check_and_every_newcomer_say_what_happened(opened, process, path, c
     assert "locks.db-shm was removed" in caplog.text
     line = "[each.message for each in store.check(2.0) if each.check == 'files']"
     assert process()(line) == [told.message]
+
+
+@pytest.fixture
+def unlisted(monkeypatch, tmp_path):
+    """Without the kernel's list of locks, for which each reader waits."""
+    monkeypatch.setattr(files, "_LOCKS", tmp_path / "none")
+
+
+def inside(path):
+    seen = path.stat()
+    return files.others_inside(str(path), (seen.st_dev, seen.st_ino))
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_a_newcomer_sees_another_process_inside_by_its_lock_alone(process, path):
+    other = process()
+    other("hold('x')")
+    assert inside(path)
+    other("store.close()")
+    assert not inside(path)
+
+
+@pytest.mark.usefixtures("unlisted")
+def test_the_last_connection_which_removes_the_log_under_an_exclusive_lock_is_not_inside(process, path):
+    process()("store.close()")
+
+    def play(parent):
+        with path.open("r+b") as database:
+            fcntl.lockf(database, fcntl.LOCK_EX, 510, 0x40000002)
+            parent.tell("locked")
+            parent.hear()
+
+    with closing(Child(play)) as child:
+        assert child.hear() == "locked"
+        assert not inside(path)
+        child.tell()
+
+
+def test_a_look_for_others_leaves_the_locks_of_a_connection_that_the_program_has_itself(opened, path):
+    opened().close()
+    with closing(sqlite3.connect(path)) as own:
+        own.execute("SELECT count(*) FROM meta").fetchone()
+        assert inside(path)
+        assert in_child(lambda: inside(path))
 
 
 def test_an_error_that_comes_of_removed_files_says_nothing_of_the_request(opened, path):
