@@ -223,19 +223,16 @@ def create(piece):
 def test_a_connection_cut_right_after_a_create_committed(opened, wired, server, wait):
     store = opened(wired.url)
     one = claim(ttl=LONG, wait=wait)  # less than half of it may pass until the create is sent
-    warm, _ = take(store, ttl=LONG)
-    freshly_confirmed(session(store, warm))
-    store.release(warm, BUDGET)
-    wired.hold(to_server=False)  # what it answers is lost
-    work = threading.Thread(target=lambda: outcomes.append(asked(store, one)))
-    outcomes = []
-    work.start()
-    parent = f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a"
     with server.connect() as look:
+        parent = lasting_queue(look, wired)
+        warm, _ = take(store, ttl=LONG)
+        freshly_confirmed(session(store, warm))
+        store.release(warm, BUDGET)
+        wired.hold(to_server=False)  # what it answers is lost
+        work = Work(lambda: asked(store, one))
         until(lambda: there_by_id(server, wired, one), "the create is committed")
         wired.drop()
-        work.join(5.0)
-        assert isinstance(outcomes[0], Unknown)
+        assert isinstance(work.result(), Unknown)
         wired.heal()
         answer = again(lambda: store.acquire(one, True, BUDGET))
         (node,) = look.get_children(parent)
@@ -243,6 +240,13 @@ def test_a_connection_cut_right_after_a_create_committed(opened, wired, server, 
     assert isinstance(answer, Granted), "busy with itself"
     assert answer.fence == stat.czxid
     assert store.release(one, BUDGET) == RELEASED
+
+
+def lasting_queue(look, wired):
+    """Make the parent of the claims, which the server does not remove when it is empty, as it does a container."""
+    parent = f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a"
+    look.ensure_path(parent)
+    return parent
 
 
 def freshly_confirmed(session):
