@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
@@ -22,6 +21,7 @@ from lockkit.errors import ConfigError
 from lockkit.facts import SCOPES, Scope
 from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical
 from lockkit.members import pool_as_toml
+from lockkit.namedtuples import NamedTuple
 from lockkit.places import StatePlace, state_place
 from lockkit.redaction import redact, redact_name
 from lockkit.settings import SETTINGS, Value, meant, template, toml
@@ -53,8 +53,7 @@ _SHARED_FOLDER = "/var/lib/lockkit"
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(NamedTuple):
     """The value of every setting, and where it came from. Meanings and defaults: :data:`lockkit.settings.SETTINGS`.
 
     Durations are in seconds. ``url`` no longer contains the options of its query that are settings.
@@ -88,12 +87,12 @@ class Config:
     log_format: Literal["text", "json"]
     disable_plugins: tuple[str, ...]
     plugin_errors: Literal["report", "raise"]
-    profile: str | None = None
-    plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    pools: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, object] = field(default_factory=dict, repr=False)
-    arguments: Mapping[str, object] = field(default_factory=dict, repr=False)
+    profile: str | None
+    plugins: Mapping[str, Mapping[str, object]]
+    pools: Mapping[str, Mapping[str, int]]
+    sources: Mapping[str, str]
+    files: Mapping[str, object]
+    arguments: Mapping[str, object]
 
     def __repr__(self) -> str:
         shown = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from lockkit.errors import ConfigError
 from lockkit.namedtuples import NamedTuple
@@ -53,7 +52,6 @@ _INJECTED = r"LOCKKIT_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP
 _warned: set[str] = set()
 
 
-@dataclass(eq=False)
 class Layer:
     """The settings of one place.
 
@@ -69,15 +67,16 @@ class Layer:
         warnings: Probable mistakes, which do not prevent the use of the layer.
     """
 
-    source: str
-    values: dict[str, Value] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-    profiles: dict[str, dict[str, Value]] = field(default_factory=dict)
-    plugins: dict[str, dict[str, object]] = field(default_factory=dict)
-    pools: dict[str, dict[str, int]] = field(default_factory=dict)
-    pinned: bool = False
-    problems: list[ConfigError] = field(default_factory=list)
-    warnings: list[ConfigError] = field(default_factory=list)
+    def __init__(self, source: str, values: dict[str, Value] | None = None, *, pinned: bool = False) -> None:
+        self.source = source
+        self.values = {} if values is None else values
+        self.sources: dict[str, str] = {}
+        self.profiles: dict[str, dict[str, Value]] = {}
+        self.plugins: dict[str, dict[str, object]] = {}
+        self.pools: dict[str, dict[str, int]] = {}
+        self.pinned = pinned
+        self.problems: list[ConfigError] = []
+        self.warnings: list[ConfigError] = []
 
     def origin(self, key: str) -> str:
         """The source of a setting of this layer."""

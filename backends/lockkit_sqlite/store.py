@@ -18,7 +18,7 @@ from lockkit.store.inherited import inherited
 from lockkit.store.judging import keepers
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
-from lockkit.store.rows import GRACE as _GRACE
+from lockkit.store.spi import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql

@@ -1,7 +1,7 @@
 """This client's own claims, with the deadlines that ZooKeeper does not keep.
 
 ZooKeeper keeps a node as long as its session lives, and knows no ttl of a single claim. So the client counts: the deadline of a held
-claim is the end of its validity, that of another one :data:`~lockkit.store.rows.GRACE` after its owner last asked. Past its deadline a
+claim is the end of its validity, that of another one :data:`~lockkit.store.spi.GRACE` after its owner last asked. Past its deadline a
 claim is ended, and its node is removed in the background until that is definite (S11).
 """
 
@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lockkit.store.rows import GRACE
-from lockkit.store.spi import Claim, Lapsed, Why
+from lockkit.store.spi import GRACE, Claim, Lapsed, Why
 
 __all__ = ["Entry"]
 

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import click
@@ -184,7 +183,7 @@ def _config(ctx: click.Context, request: float = _REQUEST) -> Config:
 
     url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
     loaded = config.load(url=url, profile=profile, namespace=namespace)
-    return replace(loaded, request_timeout=request)
+    return loaded._replace(request_timeout=request)
 
 
 @contextmanager

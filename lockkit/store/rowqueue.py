@@ -17,9 +17,10 @@ from lockkit.facts import ClaimInfo, Evicted, LockInfo
 from lockkit.names import claim_id
 from lockkit.store.notes import note_text, patched
 from lockkit.store.queue import agreed, grantable, in_the_way
-from lockkit.store.rows import GRACE, NEVER, Row
+from lockkit.store.rows import NEVER, Row
 from lockkit.store.spi import (
     ABSENT,
+    GRACE,
     NOTE_LIMIT,
     RELEASED,
     Answer,

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState
 from lockkit.names import claim_id
-from lockkit.store.spi import Terms
+from lockkit.store.spi import GRACE, Terms
 
-__all__ = ["GRACE", "NEVER", "Row"]
+__all__ = ["NEVER", "Row"]
 
-GRACE = 6.0
-"""Seconds after which a waiter that sends nothing, and an offer that is not answered, lapse: three poll caps."""
 NEVER = float("inf")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ABSENT",
     "API",
+    "GRACE",
     "NOTE_LIMIT",
     "NO_EXTRAS",
     "POLL_CAP",
@@ -61,6 +62,8 @@ REQUEST_TIMEOUT = 2.0
 """The seconds that a single call may take, by default."""
 POLL_CAP = 2.0
 """The seconds after which a waiter asks again even if every wake was lost."""
+GRACE = 3 * POLL_CAP
+"""The seconds after which a waiter that sends nothing, and an offer that is not answered, lapse."""
 NOTE_LIMIT = 4096
 """The largest size of a note or record, in bytes of JSON."""
 

@@ -14,7 +14,7 @@ from kazoo.exceptions import NoNodeError
 from lockkit.client import connect
 from lockkit.errors import IncompatibleLayout
 from lockkit.protocol.beating import Beats
-from lockkit.store.rows import GRACE
+from lockkit.store.spi import GRACE
 from lockkit.testing.processes import until
 from lockkit_zookeeper.layout import read_queue
 from support.servers.wire import Wire

@@ -1,7 +1,6 @@
 """What `lockkit config check` says of a configuration that can be read but cannot work."""
 
 import sys
-from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import msgspec
@@ -438,6 +437,6 @@ def test_a_missing_table_is_refused_for_the_store_in_use(tmp_path, monkeypatch, 
             return [BackendSpec("shelf", ("shelf",), None, None, "", CAPABILITIES)]
 
     plugins = manager(Shelf(), monkeypatch)
-    found = plugins.misfits(replace(loaded(tmp_path), url=url))
+    found = plugins.misfits(loaded(tmp_path)._replace(url=url))
     assert [error.message for error in found] == ([MISSING] if refused else [])
     assert ("shelf" in plugins.backends()) == refused
