@@ -122,6 +122,7 @@ MEANINGS = {
     "shared": "semaphores and reader/writer locks",
     "fixed_ttl": "all claims of a client have one ttl, so `extend` is refused",
     "process_bound": "a claim may last as long as its process lives, whatever its ttl",
+    "drains": "a namespace can be [drained](../howto/drain.md): no new locks, while holders go on",
     "min_hold": "the store supports `min_hold`",
     "lock_delay": "the store supports `lock_delay`",
     "failover_safe": "no failover of the store can lose a claim",

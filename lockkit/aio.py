@@ -25,6 +25,7 @@ from lockkit.copies import LeaseCopy
 from lockkit.facts import (
     Capabilities,
     Deadlock,
+    Drain,
     Evicted,
     Finding,
     LockInfo,
@@ -245,6 +246,18 @@ class AsyncClient(Answering):
     async def ask_release(self, name: str, claim_id: str, reason: str) -> ReleaseRequest:
         """See :meth:`lockkit.Client.ask_release`."""
         return await self._engines.call(partial(self._client.ask_release, name, claim_id, reason))
+
+    async def drain(self, reason: str = "") -> Drain:
+        """See :meth:`lockkit.Client.drain`."""
+        return await self._engines.call(partial(self._client.drain, reason))
+
+    async def undrain(self) -> Drain | None:
+        """See :meth:`lockkit.Client.undrain`."""
+        return await self._engines.call(self._client.undrain)
+
+    async def drained(self, namespace: str | None = None) -> Drain | None:
+        """See :meth:`lockkit.Client.drained`."""
+        return await self._engines.call(partial(self._client.drained, namespace))
 
     async def resize(self, name: str, capacity: int) -> int:
         """See :meth:`lockkit.Client.resize`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
-    from lockkit.facts import ClaimInfo, ReleaseReport
+    from lockkit.facts import ClaimInfo, Drain, ReleaseReport
 
 __all__ = [
     "AcquireCancelled",
@@ -22,6 +22,7 @@ __all__ = [
     "CapacityMismatch",
     "ConfigError",
     "DeadlockDetected",
+    "Drained",
     "IncompatibleLayout",
     "LeaseLost",
     "LockkitError",
@@ -91,6 +92,20 @@ class DeadlockDetected(AcquireError):
 
 class CapacityMismatch(AcquireError):
     """Another client uses this name with another capacity, or a resize made the capacity smaller than this claim's weight."""
+
+
+class Drained(AcquireError):
+    """The namespace is being drained: it gives no new locks, and those who hold one may finish.
+
+    Attributes:
+        drain: The mark: who drains the namespace, since when, and why.
+    """
+
+    def __init__(
+        self, message: str, *, drain: Drain, name: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, name=name, hint=hint)
+        self.drain = drain
 
 
 class OwnershipError(LockkitError):

@@ -241,6 +241,18 @@ class Deadlock(NamedTuple):
         return printable("; ".join(sentences))
 
 
+class Drain(NamedTuple):
+    """The mark of a namespace that gives no new locks: who drains it, since when, and why."""
+
+    namespace: str
+    reason: str = ""
+    """The reason that was given; empty if none."""
+    owner: Owner = Owner()
+    """The process that set the mark."""
+    since: float = 0.0
+    """The time at which the mark was set, in seconds since 1970."""
+
+
 class Record(NamedTuple):
     """The small record of a name, which stays when its claims are gone."""
 
@@ -285,6 +297,8 @@ class Capabilities(NamedTuple):
     fence: Literal["strict", "clock"] = "strict"
     """"strict": fences rise as long as the store keeps its data. "clock": fences rise even after a loss of data, unless the server's
     clock went back by more than the outage lasted."""
+    drains: bool = False
+    """A namespace can be drained: new acquires are refused while holders go on."""
     min_ttl: float = 0.1
     max_ttl: float = 315_360_000.0
     ttl_limits: str = ""

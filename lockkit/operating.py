@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import CapabilityError, ConfigError
-from lockkit.facts import Deadlock, Event, Evicted, Finding, LockInfo, Owner, Record, ReleaseRequest
+from lockkit.facts import Deadlock, Drain, Event, Evicted, Finding, LockInfo, Owner, Record, ReleaseRequest
 from lockkit.forks import IMPORTS
 from lockkit.names import check_name
 from lockkit.options import whole
@@ -83,7 +83,9 @@ class Operations:
         ]
 
     def namespaces(self) -> list[str]:
-        """The namespaces of the store in which there are claims, sorted. A namespace whose claims have all lapsed may be among them.
+        """The namespaces of the store in which there are claims, or that are drained, sorted.
+
+        A namespace whose claims have all lapsed may be among them.
 
         Raises:
             CapabilityError: The store cannot list its namespaces.
@@ -204,6 +206,51 @@ class Operations:
         if not made:
             raise remarks.gone(self.inspect(name), claim_id)
         return request
+
+    def drain(self, reason: str = "") -> Drain:
+        """Give no new locks in this namespace from now on, to anybody, until :meth:`undrain`. Those who hold a lock may finish.
+
+        When the call returns, every acquire that begins later is refused with :class:`~lockkit.errors.Drained`, and those who waited
+        are being refused. Holders renew, extend, confirm and release as ever, and a re-entrant acquire of a lock that the thread
+        or task holds already is no new acquire. The mark is kept by the store: it does not lapse, and a restart does not end it if
+        the store keeps its data. A second call replaces the mark.
+
+        Programs with a lockkit that is older than this ability do not know the mark.
+
+        Args:
+            reason: Why, in one line of at most 200 characters; shown to everybody who is refused.
+
+        Raises:
+            ConfigError: The reason is not allowed.
+            CapabilityError: The store cannot drain a namespace.
+            BackendError: The store gave no answer; the namespace may be drained.
+        """
+        with IMPORTS:
+            from lockkit import draining
+        return draining.drain(self._opening, reason)
+
+    def undrain(self) -> Drain | None:
+        """Give new locks in this namespace again. Returns the mark that was removed; None if the namespace was not drained.
+
+        Raises:
+            CapabilityError: The store cannot drain a namespace.
+            ConfigError: Another client has drained the namespace anew during the call; its mark stays.
+            BackendError: The store gave no answer; the namespace may be drained or not.
+        """
+        with IMPORTS:
+            from lockkit import draining
+        return draining.undrain(self._opening)
+
+    def drained(self, namespace: str | None = None) -> Drain | None:
+        """The mark of a drained namespace: who drains it, since when, and why. None if nobody does, or if the store cannot drain one.
+
+        Args:
+            namespace: Another namespace of the store; None for that of this client.
+        """
+        with IMPORTS:
+            from lockkit import draining
+            from lockkit.names import check_namespace
+        return draining.drained(self._opening, None if namespace is None else check_namespace(namespace))
 
     def resize(self, name: str, capacity: int) -> int:
         """Change the capacity of every claim of a semaphore, in one step. Returns the number of claims.

@@ -18,6 +18,7 @@ from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.settings import redact
 from lockkit.store.base import BasicBackend
+from lockkit.store.drains import refused
 from lockkit.store.notes import merged, note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
@@ -37,7 +38,7 @@ from lockkit.store.spi import (
 from lockkit_memory.capabilities import CAPABILITIES
 from lockkit_memory.store import SHARED, MemoryStore, Queue, Waker
 
-__all__ = ["MemoryBackend", "label", "open_store"]
+__all__ = ["Mark", "MemoryBackend", "label", "open_store"]
 
 _log = logging.getLogger("lockkit.memory")
 
@@ -51,8 +52,13 @@ def open_store(url: str, options: OpenOptions) -> MemoryBackend:
     where, namespace = label(url), check_namespace(options.namespace)
     key = where, namespace, options.clock
     user = object()
-    extras = Extras(namespaces=lambda _budget: SHARED.namespaces(key), at_once=True)
-    return MemoryBackend(SHARED.enter(key, user), options, partial(SHARED.leave, key, user), extras)
+    store = SHARED.enter(key, user)
+    extras = Extras(
+        namespaces=lambda _budget: SHARED.namespaces(key),
+        drains=Mark(store, lambda other: SHARED.mark(key, other)),
+        at_once=True,
+    )
+    return MemoryBackend(store, options, partial(SHARED.leave, key, user), extras)
 
 
 def label(url: str) -> str:
@@ -119,6 +125,8 @@ class MemoryBackend(BasicBackend):
         store, name = self._store, claim.terms.name
         with store.mutex:
             now = self._clock.now()
+            if store.mark is not None:
+                _unless_drained(store, claim, store.mark, now, self._options.namespace)
             while True:
                 queue = store.queues.get(name) or store.queues.setdefault(name, Queue(name, store))
                 answer = queue.acquire(claim, now, now, create=create)
@@ -249,6 +257,48 @@ class MemoryBackend(BasicBackend):
     def close(self) -> None:
         """Leave the store, which ends with its last user. Claims stay as they are."""
         self._leave()
+
+
+class Mark:
+    """The mark of a drained namespace; see :class:`lockkit.store.spi.Drains`.
+
+    Args:
+        store: The store of the namespace.
+        of: Reads the mark of another namespace.
+    """
+
+    def __init__(self, store: MemoryStore, of: Callable[[str], str | None]) -> None:
+        self._store = store
+        self._of = of
+
+    def get(self, budget: float, namespace: str | None = None) -> str | None:
+        """See :meth:`lockkit.store.spi.Drains.get`."""
+        return self._store.mark if namespace is None else self._of(namespace)
+
+    def set(self, mark: str, budget: float) -> None:
+        """See :meth:`lockkit.store.spi.Drains.set`."""
+        with self._store.mutex:
+            self._store.mark = mark
+
+    def clear(self, mark: str, budget: float) -> bool:
+        """See :meth:`lockkit.store.spi.Drains.clear`."""
+        with self._store.mutex:
+            found = self._store.mark == mark
+            if found:
+                self._store.mark = None
+            return found
+
+
+def _unless_drained(store: MemoryStore, claim: Claim, mark: str, now: float, namespace: str) -> None:
+    """Refuse an acquire in a drained namespace, unless its claim holds.
+
+    Raises:
+        Refused: With Drained.
+    """
+    queue = store.queues.get(claim.terms.name)
+    row = None if queue is None else queue.rows.get(claim.token)
+    if row is None or row.state != "HELD" or row.deadline <= now:
+        raise refused(mark, namespace)
 
 
 def _wake(woken: Iterable[Waker]) -> None:

@@ -6,4 +6,4 @@ from lockkit.facts import Capabilities
 
 __all__ = ["CAPABILITIES"]
 
-CAPABILITIES = Capabilities(scope="process", process_bound=True, fence="strict")
+CAPABILITIES = Capabilities(scope="process", process_bound=True, drains=True, fence="strict")

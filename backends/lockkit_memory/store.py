@@ -77,6 +77,7 @@ class MemoryStore:
 
     Attributes:
         users: Those that have the store open; see :class:`Shared`.
+        mark: The mark of the namespace; None while it is not drained. See :class:`lockkit.store.spi.Drains`.
         mutex: Reentrant, for a signal handler that releases in the middle of a call of its own thread.
         next_fence: Returns a fence above every other of the store. It counts for all names, so no name has to keep its last fence.
     """
@@ -108,6 +109,7 @@ class MemoryStore:
         self.mutex = threading.RLock()
         self.queues: dict[str, Queue] = {}
         self.records: dict[str, Record] = {}
+        self.mark: str | None = None
         self.gone = Tombstones()
         self.users: set[object] = set()
 
@@ -151,13 +153,18 @@ class Shared:
                 del self._stores[key]
 
     def namespaces(self, key: Key) -> list[str]:
-        """The namespaces with claims of the stores that have the label and the clock of this key."""
+        """The namespaces, drained or with claims, of the stores that have the label and the clock of this key."""
         label, _, clock = key
         return [
             namespace
             for (other, namespace, each), store in list(self._stores.items())
-            if (other, each) == (label, clock) and store.queues
+            if (other, each) == (label, clock) and (store.queues or store.mark is not None)
         ]
+
+    def mark(self, key: Key, namespace: str) -> str | None:
+        """The mark of another namespace, of the label and the clock of this key."""
+        store = self._stores.get((key[0], namespace, key[2]))
+        return None if store is None else store.mark
 
 
 SHARED = Shared()

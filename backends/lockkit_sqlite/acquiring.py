@@ -19,6 +19,7 @@ from lockkit.store.queue import agreed, blockers, in_the_way, prefix
 from lockkit.store.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import Params
+from lockkit_sqlite.draining import unless_drained
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, micros
 from lockkit_sqlite.rows import Row, fitting, holding
@@ -91,6 +92,7 @@ def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, tryi
             continue
         place = next((at for at, row in enumerate(rows) if row.token == token), None)
         if place is None:
+            unless_drained(store, end)
             answer = _try(store, claim, note, rows, end) if trying else _absent(store, rows, claim.terms)
         else:
             answer = _stand(store, claim, rows, place, end)
@@ -117,7 +119,10 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
         return Granted(row.fence, now / 1e6) if extended else None
     if place < fitting(rows):
         granted, now = _grant(store, claim, sql.GRANT, row.fence, row.capacity, end)
-        return Granted(row.fence, now / 1e6) if granted else None
+        if granted:
+            return Granted(row.fence, now / 1e6)
+        unless_drained(store, end)
+        return None
     places, next_in_line = in_the_way(rows, [holding(each) for each in rows], place)
     chosen = [rows[at] for at in places]
     if store.bury_dead(calls, terms.name, chosen, end):

@@ -23,6 +23,7 @@ from lockkit.store.spi import (
 from lockkit_sqlite import health, operating, renewing, waiting
 from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
+from lockkit_sqlite.draining import Mark
 from lockkit_sqlite.place import Place, locate, prepare
 from lockkit_sqlite.pulses import BellWatch
 from lockkit_sqlite.releasing import release
@@ -140,7 +141,8 @@ class SqliteBackend(BasicBackend):
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(listen=self._listen, pulse=self._pulse, namespaces=self._namespaces)
+        mark = Mark(lambda: self._store)
+        return Extras(listen=self._listen, pulse=self._pulse, namespaces=self._namespaces, drains=mark)
 
     def _namespaces(self, budget: float) -> Sequence[str]:
         return operating.namespaces(self._store, time.monotonic() + budget)

@@ -6,7 +6,9 @@ from lockkit.facts import Capabilities
 
 __all__ = ["CAPABILITIES", "SHARED"]
 
-CAPABILITIES = Capabilities(scope="user", process_bound=True, fence="clock", min_ttl=0.1, waiter_deadline=0.0)
+CAPABILITIES = Capabilities(
+    scope="user", process_bound=True, drains=True, fence="clock", min_ttl=0.1, waiter_deadline=0.0
+)
 """In a folder of one user's own."""
 SHARED = CAPABILITIES._replace(scope="host")
 """In a folder that a group shares."""

@@ -33,6 +33,7 @@ __all__ = [
     "CAPACITY",
     "DURATION",
     "NAME",
+    "NAMESPACE",
     "Command",
     "Duration",
     "Group",
@@ -41,6 +42,7 @@ __all__ = [
     "Session",
     "command",
     "finite",
+    "in_namespace",
     "option",
 ]
 
@@ -182,6 +184,39 @@ class Name(_StrType):
         return completing.names(ctx, param, incomplete)
 
 
+class Namespace(_StrType):
+    """A namespace. Shells complete it from those of the configuration and of the store."""
+
+    name = "namespace"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return names.check_namespace(str(value))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return completing.namespaces(ctx, param, incomplete)
+
+
+def in_namespace(session: Session, namespace: str | None) -> Session:
+    """The session in the namespace that stands beside the options, if one does.
+
+    Raises:
+        UsageError: ``--namespace`` has another one.
+    """
+    if namespace is None or namespace == session.namespace:
+        return session
+    if session.namespace is not None:
+        raise click.UsageError(
+            f"two namespaces are given: {namespace} and --namespace {session.namespace}",
+            click.get_current_context(),
+        )
+    return session._replace(namespace=namespace)
+
+
 class Remark(_StrType):
     """A reason or message: one line of characters that print, at most 200."""
 
@@ -199,6 +234,7 @@ class Remark(_StrType):
 CAPACITY = Number(1, RW_CAPACITY)
 DURATION = Duration()
 NAME = Name()
+NAMESPACE = Namespace()
 
 
 def _called(param: click.Parameter | None) -> str:

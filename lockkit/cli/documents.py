@@ -17,6 +17,7 @@ from lockkit.cli.parts import (
     Check,
     Claim,
     ClaimId,
+    Drain,
     Evicted,
     Finding,
     HeldClaim,
@@ -45,6 +46,7 @@ __all__ = [
     "Demo",
     "Doctor",
     "Document",
+    "DrainSet",
     "Error",
     "Evict",
     "Explain",
@@ -63,6 +65,7 @@ __all__ = [
     "Run",
     "Status",
     "Topics",
+    "Undrain",
     "Wait",
     "Waiting",
     "plain",
@@ -139,6 +142,15 @@ class Doctor(Document, tag="lockkit.doctor/1"):
     findings: Sequence[Finding]
 
 
+class DrainSet(Document, tag="lockkit.drain/1"):
+    """A namespace that gives no new locks. `holders` has the claims that still hold or block, and `waited_seconds` is null without --wait."""
+
+    store: Store
+    drained: Drain
+    holders: Sequence[Claim]
+    waited_seconds: float | None
+
+
 class Error(Document, tag="lockkit.error/1"):
     """Why a command failed, in one line on stderr."""
 
@@ -168,7 +180,7 @@ class Explain(Document, tag="lockkit.explain/1"):
     """A lock, and sentences about it. `failures` has the ids of failed releases.
 
     `near` has similar names in use if this one is not, and `record` what a program wrote of the name, if it is not in use (null: nothing,
-    or it cannot be read).
+    or it cannot be read). `drained` says who drains the namespace (null: nobody).
     """
 
     store: Store
@@ -177,6 +189,7 @@ class Explain(Document, tag="lockkit.explain/1"):
     near: Sequence[str]
     record: NameRecord | None
     failures: Sequence[str]
+    drained: Drain | None
 
 
 class Failure(Document, tag="lockkit.failure/1"):
@@ -302,17 +315,18 @@ class Run(Document, tag="lockkit.run/1"):
 
 
 class Namespaces(Document, tag="lockkit.namespaces/1"):
-    """The namespaces in which there are claims."""
+    """The namespaces in which there are claims, or that are drained. `drained` has the marks of those that are."""
 
     store: Store
     namespaces: Sequence[str]
+    drained: Sequence[Drain]
 
 
 class Status(Document, tag="lockkit.status/1"):
     """Locks with their holders and waiters. `unread` lists the locks that this user or this version of lockkit cannot read.
 
     `summary` counts all locks that were asked for, including those that --limit left out of `locks`. `near` has similar names that
-    are in use, if the one that was asked for is not.
+    are in use, if the one that was asked for is not. `drained` says who drains the namespace (null: nobody).
     """
 
     store: Store
@@ -322,12 +336,20 @@ class Status(Document, tag="lockkit.status/1"):
     unread: Sequence[Unread]
     summary: Summary
     near: Sequence[str]
+    drained: Drain | None
 
 
 class Topics(Document, tag="lockkit.topics/1"):
     """The topics of the documentation."""
 
     topics: Sequence[Topic]
+
+
+class Undrain(Document, tag="lockkit.undrain/1"):
+    """A namespace that gives new locks again. `drained` is the mark that was removed (null: the namespace was not drained)."""
+
+    store: Store
+    drained: Drain | None
 
 
 class Wait(Document, tag="lockkit.wait/1"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lockkit import durations
+from lockkit.cli import drains
 from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
 from lockkit.namedtuples import NamedTuple
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lockkit.cli import parts
     from lockkit.cli.traces import Traces
     from lockkit.client import Client
-    from lockkit.facts import LockInfo
+    from lockkit.facts import Drain, LockInfo
 
 __all__ = ["SORTS", "Asked", "Look", "Sort", "is_pattern", "look", "summary", "summary_words"]
 
@@ -55,12 +56,14 @@ class Look(NamedTuple):
         unread: The locks that this user may not read, with the errors, so that they do not hide the others.
         limit: The most locks to show; None for all.
         traces: What is known of the one name that was asked for, if it is free.
+        drained: Who drains the namespace; None if nobody does.
     """
 
     locks: Sequence[LockInfo]
     unread: dict[str, LockkitError]
     limit: int | None = None
     traces: Traces | None = None
+    drained: Drain | None = None
 
     @property
     def shown(self) -> Sequence[LockInfo]:
@@ -74,7 +77,11 @@ def is_pattern(name: str) -> bool:
 
 
 def look(client: Client, asked: Asked) -> Look:
-    """Read the locks that are asked for."""
+    """Read the locks that are asked for, and the mark of the namespace."""
+    return _look(client, asked)._replace(drained=drains.seen(client))
+
+
+def _look(client: Client, asked: Asked) -> Look:
     if asked.name is not None and asked.one:
         from lockkit.cli.traces import traces
 

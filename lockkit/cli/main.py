@@ -40,6 +40,8 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Intervene": {
         "ask-release": "Ask a holder to release its lock.",
         "evict": "Force one claim out of a lock.",
+        "drain": "Give no new locks in a namespace; holders finish.",
+        "undrain": "Give new locks in a namespace again.",
         "resize": "Change the capacity of a semaphore in use.",
         "failures": "Show and resolve releases that failed.",
     },

@@ -17,7 +17,16 @@ from lockkit.printable import printable
 if TYPE_CHECKING:
     from lockkit.cli import documents, parts
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, Finding, LockInfo, Owner, Record, ReleaseReport, ReleaseRequest
+    from lockkit.facts import (
+        ClaimInfo,
+        Drain,
+        Finding,
+        LockInfo,
+        Owner,
+        Record,
+        ReleaseReport,
+        ReleaseRequest,
+    )
 
 __all__ = [
     "claim",
@@ -221,6 +230,19 @@ def lock(info: LockInfo) -> parts.Lock:
         waiters=[claim(one) for one in info.waiters],
         read_at=rfc3339(info.read_at),
         read_at_seconds=info.read_at,
+    )
+
+
+def drain(mark: Drain) -> parts.Drain:
+    """The mark of a drained namespace."""
+    from lockkit.cli import parts
+
+    return parts.Drain(
+        namespace=mark.namespace,
+        reason=mark.reason,
+        owner=owner(mark.owner),
+        since=rfc3339(mark.since),
+        since_seconds=mark.since,
     )
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "Check",
     "Claim",
     "ClaimId",
+    "Drain",
     "Evicted",
     "Finding",
     "HeldClaim",
@@ -149,6 +150,16 @@ class Lock(Part):
     waiters: Sequence[Claim]
     read_at: Time
     read_at_seconds: float
+
+
+class Drain(Part):
+    """The mark of a drained namespace: who drains it, since when, and why (empty: no reason was given)."""
+
+    namespace: str
+    reason: str
+    owner: Owner
+    since: Time
+    since_seconds: float
 
 
 class NameRecord(Part):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 from lockkit.cancelling import Cancel
-from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
+from lockkit.errors import AcquireTimeout, CapacityMismatch, Drained, LockkitError
 from lockkit.facts import Capabilities, ClaimInfo, Deadlock, Event
 from lockkit.hold import Hold
 from lockkit.names import claim_id
@@ -221,7 +221,9 @@ class Attempt:
         return denials.mismatch(self.terms, self.holder, capacity, self.same_store())
 
     def named(self, error: LockkitError) -> LockkitError:
-        """An error, with the name of the lock."""
+        """An error, with the name of the lock and, in a drained namespace, the command that ends the drain."""
+        if isinstance(error, Drained) and error.hint is None:
+            error.hint = denials.drain_ends(error.drain, self.same_store())
         return denials.named(error, self.terms.name)
 
     # -- how long
@@ -350,7 +352,7 @@ def acquiring(
         clears it once the caller is responsible for the hold.
 
     Raises:
-        AcquireTimeout, CapacityMismatch, DeadlockDetected: Nothing of the attempt is left.
+        AcquireTimeout, CapacityMismatch, DeadlockDetected, Drained: Nothing of the attempt is left.
         BackendError: The store kept failing; the background removes what may be left of the attempt. Also raised if every
             grant ran out before it could be used.
     """

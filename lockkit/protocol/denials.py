@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from lockkit import durations
 from lockkit.caller import shown
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, LockkitError
-from lockkit.facts import ClaimInfo
+from lockkit.facts import ClaimInfo, Drain
 from lockkit.hold import Hold, held_here
 from lockkit.printable import printable
 from lockkit.store.spi import Granted, Lapsed, Terms
@@ -19,6 +19,7 @@ __all__ = [
     "because",
     "busy",
     "by_this_thread",
+    "drain_ends",
     "held_at",
     "hold_of",
     "in_the_way",
@@ -181,6 +182,24 @@ def mismatch(
         holder=holder,
         hint=f"use one capacity everywhere, or change it{store.first}: {resize}",
     )
+
+
+def drain_ends(drain: Drain, store: SameStore = HERE) -> str:
+    """The hint for an acquire in a drained namespace: how the drain ends.
+
+    Args:
+        drain: The mark of the namespace.
+        store: How a suggested command uses the same store.
+    """
+    if not store.reachable:
+        return "try again when that is over; client.undrain() ends it"
+    namespace = "" if " --namespace " in store.options else drain.namespace
+    ends = (
+        command_line("undrain", namespace, options=store.options)
+        if namespace
+        else f"lockkit undrain{store.options}"
+    )
+    return f"try again when that is over; to end it{store.first}: {ends}"
 
 
 def useless(terms: Terms, answer: Granted | Lapsed, *, waits: bool) -> BackendUnavailable | None:

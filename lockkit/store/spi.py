@@ -42,6 +42,7 @@ __all__ = [
     "Capabilities",
     "Claim",
     "Conflict",
+    "Drains",
     "Extras",
     "Granted",
     "Lapsed",
@@ -248,6 +249,26 @@ class ReadingWatch(Watch, Protocol):
         """Wait until the bell rings or the time is over. Meanwhile the calling thread may read the messages of the watch."""
 
 
+class Drains(Protocol):
+    """The mark of the store's namespace that has its acquires refused. It outlives every client, and does not lapse.
+
+    While the mark is set, ``acquire`` raises the refusal that :func:`lockkit.store.drains.refused` makes of it, for every claim
+    that is not HELD, and leaves no new claim behind. For a HELD claim it goes on as ever, and so do all other calls.
+
+    The mark takes effect before ``set`` returns: an acquire that begins afterwards is refused, and an acquire that is granted all the
+    same was granted before that, so ``inspect`` shows its claim.
+    """
+
+    def get(self, budget: float, namespace: str | None = None) -> str | None:
+        """The mark of this namespace, or of another one of the store; None if that is not drained."""
+
+    def set(self, mark: str, budget: float) -> None:
+        """Set the mark, JSON of at most :data:`NOTE_LIMIT` bytes, in place of one that is there."""
+
+    def clear(self, mark: str, budget: float) -> bool:
+        """Remove the mark if it is still this one; return whether it was."""
+
+
 class Extras(NamedTuple):
     """Abilities that only some stores have; None for one that a store lacks.
 
@@ -255,8 +276,9 @@ class Extras(NamedTuple):
         exchanges: The frequent calls without I/O. A store without exchanges is called on threads.
         listen: Like :meth:`Backend.watch`, but the waiting thread itself may read its message, so no other thread has to wake it.
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
-        namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, in any order. One whose
-            claims have all lapsed may be among them.
+        namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, or that are drained, in any
+            order. One whose claims have all lapsed may be among them.
+        drains: The mark that has the acquires of the namespace refused. A store that has it declares the capability ``drains``.
         at_once: Whether every call is a matter of microseconds and waits for nothing, so that an event loop may make it itself.
     """
 
@@ -264,6 +286,7 @@ class Extras(NamedTuple):
     listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
     pulse: Callable[[], Sequence[int]] | None = None
     namespaces: Callable[[float], Sequence[str]] | None = None
+    drains: Drains | None = None
     at_once: bool = False
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from lockkit.copies import LeaseCopy, handle_of
-from lockkit.errors import CapacityMismatch, LeaseLost, NotHeld
+from lockkit.errors import CapacityMismatch, Drained, LeaseLost, NotHeld
 from lockkit.testing.machine_state import ACTORS, PARTS, Held, State
 from lockkit.testing.seen import lapsed
 from lockkit.testing.shapes import Part
@@ -68,7 +68,11 @@ class Machine(State):
                 lease = lock.try_acquire()
             except CapacityMismatch:
                 lease = None
+            except Drained:
+                assert self.drained, "S2-drain: refused although the namespace is not drained"
+                lease = None
             if lease is not None:
+                assert not self.drained, "S2-drain: granted although the namespace is drained"
                 granted.add(lease.claim_id)
                 holds = self.clients[actor].driver().registry.holds.get(name, ())
                 (hold,) = [hold for hold in holds if hold.claim_id == lease.claim_id]
@@ -96,13 +100,14 @@ class Machine(State):
 
     def note(self, actor: int, pending: Pending, granted: set[str]) -> None:
         if pending.hold is not None:
+            assert not self.drained, "S2-drain: granted although the namespace is drained"
             granted.add(pending.claim_id)
             self.holds.append(Held(actor, pending.hold, pending=pending))
             self.spoke(pending.hold)
         elif not pending.over:
             granted.add(pending.claim_id)
             self.pending.append((actor, pending))
-        else:
+        elif not (self.drained and isinstance(pending.error, Drained)):
             assert isinstance(pending.error, CapacityMismatch), f"L4: acquire ended in {pending.error!r}"
 
     @precondition(lambda self: self.pending)
@@ -242,6 +247,25 @@ class Machine(State):
         self.seen.resized.add(name)
         with self.step("S2-resize", may_go=heavy):
             self.clients[0].resize(name, capacity)
+
+    @precondition(lambda self: not self.drained and self.harness.capabilities.drains)
+    @rule(pick=picks)
+    def drain(self, pick: int) -> None:
+        if pick % 3:  # rarely: a drained namespace shows little else
+            return
+        waits = {
+            row.claim_id for rows in self.seen.queues.values() for row in rows.values() if row.state != "HELD"
+        }
+        with self.step("S2-drain", may_go=waits):
+            self.clients[pick % ACTORS].drain("kit")
+        self.drained = True
+
+    @precondition(lambda self: self.drained)
+    @rule()
+    def undrain(self) -> None:
+        with self.step("S2-drain"):
+            assert self.clients[0].undrain() is not None, "S2-drain: the mark is gone"
+        self.drained = False
 
     @rule(share=st.sampled_from([0.02, 0.06, 0.11, 0.34, 0.51, 1.01]))
     def pass_time(self, share: float) -> None:

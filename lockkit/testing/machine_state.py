@@ -74,6 +74,7 @@ class State(RuleBasedStateMachine):
         self.seen = Seen(self.harness, PARTS, self.invalid)
         self.bound: dict[str, float] = {}
         self.hot = ""
+        self.drained = False
 
     @initialize(hot=names)
     def begin(self, hot: str) -> None:

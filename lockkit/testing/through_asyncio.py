@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 from lockkit.aio import AsyncClient, AsyncLease, AsyncLock
 from lockkit.client import Client
-from lockkit.facts import Evicted, LockInfo, Reason, ReleaseReport, ReleaseRequest
+from lockkit.facts import Drain, Evicted, LockInfo, Reason, ReleaseReport, ReleaseRequest
 from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 from lockkit.operating import Operations
@@ -262,6 +262,18 @@ class ThroughAsyncio(Client):
     def resize(self, name: str, capacity: int) -> int:
         """See :meth:`lockkit.Client.resize`."""
         return _call(lambda: self._face.resize(name, capacity))
+
+    def drain(self, reason: str = "") -> Drain:
+        """See :meth:`lockkit.Client.drain`."""
+        return _call(lambda: self._face.drain(reason))
+
+    def undrain(self) -> Drain | None:
+        """See :meth:`lockkit.Client.undrain`."""
+        return _call(self._face.undrain)
+
+    def drained(self, namespace: str | None = None) -> Drain | None:
+        """See :meth:`lockkit.Client.drained`."""
+        return _call(lambda: self._face.drained(namespace))
 
     def close(self) -> None:
         """See :meth:`lockkit.Client.close`."""

@@ -202,4 +202,4 @@ def test_a_signal_handler_that_locks_in_the_middle_of_an_acquire_shares_the_queu
 def test_it_declares_what_it_is():
     assert CAPABILITIES.scope == "process"
     extras = open_store("memory:", OpenOptions()).extras
-    assert extras._replace(namespaces=None) == NO_EXTRAS._replace(at_once=True)
+    assert extras._replace(namespaces=None, drains=None) == NO_EXTRAS._replace(at_once=True)

@@ -19,7 +19,7 @@ from lockkit.aio import (
     AsyncRWLock,
     connect,
 )
-from lockkit.facts import LockInfo, ReleaseRequest
+from lockkit.facts import Drain, LockInfo, ReleaseRequest
 
 
 async def the_face_has_types() -> None:
@@ -42,6 +42,9 @@ async def the_face_has_types() -> None:
         await lease.release_requested
         lease.beat(progress=0.4, message="epoch 4/10")
         assert_type(lease.release_requests, tuple[ReleaseRequest, ...])
+        assert_type(await client.drain("please"), Drain)
+        assert_type(await client.drained("b"), Drain | None)
+        assert_type(await client.undrain(), Drain | None)
         assert_type(await client.ask_release("a", lease.claim_id, "please"), ReleaseRequest)
         await lease.confirm()
         assert_type(await lease.release(), ReleaseReport)

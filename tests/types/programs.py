@@ -13,7 +13,7 @@ import redis
 
 import lockkit
 from lockkit import Lease, Lock, Skipped
-from lockkit.facts import ReleaseRequest
+from lockkit.facts import Drain, ReleaseRequest
 
 
 def a_decorated_function_keeps_its_type(client: lockkit.Client) -> None:
@@ -59,6 +59,9 @@ def settings_and_options_have_types(client: lockkit.Client) -> None:
     told: list[str] = []
     with client.lock("a", reason="nightly reindex").acquire(reason="by hand") as lease:
         assert_type(lease.release_requested, threading.Event)
+        assert_type(client.drain("please"), Drain)
+        assert_type(client.drained("b"), Drain | None)
+        assert_type(client.undrain(), Drain | None)
         assert_type(client.ask_release("a", lease.claim_id, "please"), ReleaseRequest)
         lease.on_release_requested(lambda request: told.append(request.reason))
         lease.beat(0.4, "epoch 4/10")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import exits, logs, output, rows
+from lockkit.cli import drains, exits, logs, output, rows
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.suggesting import as_called
 from lockkit.errors import LockkitError
 from lockkit.facts import SCOPES, Finding
 
@@ -129,7 +130,7 @@ class _Examination:
     def _of_client(self, client: Client) -> Iterator[Finding]:
         self.store = output.store(client) if self._session.json else None
         self._doing(f"asking the store, {client.url} ...")
-        yield from self._try(lambda: _store(client))
+        yield from self._try(lambda: _store(client, *as_called(self._session)))
         if self._deadlocks:
             self._doing("looking for deadlocks ...")
             yield from self._try(lambda: _deadlocks(client))
@@ -160,11 +161,16 @@ def _of(error: LockkitError) -> Finding:
     return Finding("store", "error", error.message, error.hint or "")
 
 
-def _store(client: Client) -> list[Finding]:
-    """Findings about the store: those that follow from its capabilities, and those from its own ``check()``."""
+def _store(client: Client, options: str, first: str) -> list[Finding]:
+    """Findings about the store: those that follow from its capabilities, its mark of a drain, and those from its own ``check()``."""
     can = client.capabilities
     where = f"{output.store_words(client)}, namespace {client.namespace}"
     found = [Finding("store", "ok", f"{where}; its locks keep apart {SCOPES[can.scope]}")]
+    drained = drains.seen(client)
+    if drained is not None:
+        found.append(
+            Finding("drained", "warning", drains.told(drained), drains.ends(drained, options, first))
+        )
     known = client.check_store()
     if can.scope == "process" and all(one.severity == "ok" for one in known):
         found.append(

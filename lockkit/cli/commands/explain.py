@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit import durations
-from lockkit.cli import output, traces
+from lockkit.cli import drains, output, traces
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import as_called, command_line
@@ -53,6 +53,10 @@ def command(session: Session, name: str) -> None:
         told = sentences(info, now, options, first)
         told += traces.sentences(found, now, options, first) if found else []
         told += _failed(failed, name, options)
+        drained = drains.seen(client)
+        if drained is not None:
+            said = drains.told(drained)
+            told.append(f"{said[0].upper()}{said[1:]}; {drains.ends(drained, options, first)}.")
         if session.json:
             from lockkit.cli import documents
 
@@ -64,6 +68,7 @@ def command(session: Session, name: str) -> None:
                     near=(found and found.near) or (),
                     record=output.record(found.record) if found and found.record else None,
                     failures=[str(one["id"]) for one in failed],
+                    drained=None if drained is None else output.drain(drained),
                 ),
                 indent=True,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockkit.cli import output
+from lockkit.cli import drains, output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
 
@@ -17,16 +17,22 @@ lockkit namespaces --json | jq -r '.namespaces[]'
 """,
 )
 def command(session: Session) -> None:
-    """List the namespaces of the store in which there are claims.
+    """List the namespaces of the store in which there are claims, or that are drained.
 
     A namespace whose claims have all lapsed may still be listed. On Redis, every key of the server is scanned, a thousand at a time.
     """
     with session.client() as client:
         found = client.namespaces()
+        marks = {one: mark for one in found if (mark := drains.seen(client, one)) is not None}
         if session.json:
             from lockkit.cli import documents
 
-            document = documents.Namespaces(store=output.store(client), namespaces=found)
+            document = documents.Namespaces(
+                store=output.store(client),
+                namespaces=found,
+                drained=[output.drain(mark) for mark in marks.values()],
+            )
             output.write_json(document, indent=True)
             return
-    output.say("\n".join(found) if found else "no namespace has claims")
+    rows = [f"{one}  ({drains.short(marks[one])})" if one in marks else one for one in found]
+    output.say("\n".join(rows) if rows else "no namespace has claims")

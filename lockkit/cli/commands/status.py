@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit import durations
-from lockkit.cli import exits, output
+from lockkit.cli import drains, exits, output
 from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
@@ -126,6 +126,7 @@ def _document(client: Client, found: Look) -> documents.Status:
         ],
         summary=summary(found, now),
         near=(found.traces and found.traces.near) or (),
+        drained=None if found.drained is None else output.drain(found.drained),
     )
 
 
@@ -147,7 +148,12 @@ def _show(session: Session, client: Client, asked: Asked, found: Look) -> None:
 
 def _below(session: Session, asked: Asked, found: Look) -> list[str]:
     """The rows below the table."""
-    told = [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
+    told = (
+        []
+        if found.drained is None
+        else [f"{drains.told(found.drained)}; {drains.ends(found.drained, *as_called(session))}"]
+    )
+    told += [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
     if asked.one:
         told += [free for info in found.locks if (free := _free(info))]
     if not asked.one:

@@ -29,6 +29,7 @@ _MODULES = (
     "shortform",
     "face",
     "remarks",
+    "drains",
     "capabilities",
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from support.mutants import layers, notes, protocol, stores, together
+from support.mutants import drains, layers, notes, protocol, stores, together
 from support.mutants.mutant import Mutant
 from support.simulation.faults import NO_FAULTS, Faults
 
@@ -416,5 +416,23 @@ MUTANTS: tuple[Mutant, ...] = (
         "the heartbeat does not write what holders tell",
         patch=notes.tells_nothing,
         scenarios=("S1-progress",),
+    ),
+    Mutant(
+        "drain-wakes-nobody",
+        "waiters sleep through a drain until their turn comes",
+        patch=drains.wakes_nobody,
+        scenarios=("S2-drain-waiters",),
+    ),
+    Mutant(
+        "drain-refuses-newcomers-only",
+        "a waiter is granted in a drained namespace when its turn comes",
+        wrap=drains.RefusesNewcomersOnly,
+        scenarios=("S2-drain-in-turn",),
+    ),
+    Mutant(
+        "drain-refuses-holders",
+        "a holder cannot confirm its hold in a drained namespace",
+        wrap=drains.RefusesHolders,
+        scenarios=("S2-drain-holders", "S2-drain-replays"),
     ),
 )

@@ -1,0 +1,143 @@
+"""``lockkit drain``: give no new locks in a namespace, and wait for those who hold one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit import draining
+from lockkit.cli import drains, exits, output
+from lockkit.cli.base import NAMESPACE, Duration, Remark, Session, finite, in_namespace, option
+from lockkit.cli.base import command as make
+from lockkit.cli.suggesting import as_called
+from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.protocol.acquiring import OUTAGE_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo, Drain
+
+__all__ = ["command"]
+
+_FIRST, _LONGEST = 0.1, 2.0
+"""Seconds between two looks at the holders, at first and at most."""
+_SHOWN = 3
+"""Holders that one row of progress names."""
+
+
+@make(
+    "drain",
+    examples="""
+lockkit drain prod --reason "new kernel at 22:00"
+lockkit drain prod --wait --timeout 1h && reboot
+lockkit undrain prod               # afterwards
+""",
+)
+@click.argument("drained", metavar="[NAMESPACE]", type=NAMESPACE, required=False)
+@option("--reason", type=Remark(), metavar="TEXT", help="Why. Everybody who is refused sees it.")
+@option("--wait", is_flag=True, help="Wait until nobody holds a lock of the namespace any more.")
+@option(
+    "--timeout",
+    type=Duration(zero=True, limit=True),
+    help='With --wait: wait at most this long, then exit 124; "forever" is allowed.  [default: for ever]',
+)
+def command(
+    session: Session, drained: str | None, *, reason: str | None, wait: bool, timeout: float | None
+) -> int:
+    """Give no new locks in NAMESPACE from now on, until lockkit undrain. Those who hold a lock finish.
+
+    Without NAMESPACE: the namespace that is configured. Everybody who asks for a lock, and everybody who waits for one, is refused
+    with the reason (run and acquire exit with 75). Holders renew and release as ever. The store keeps the mark, so it stays when
+    this command ends, also by --timeout or Ctrl-C, and when the machine is restarted. A second drain replaces the reason.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout needs --wait", click.get_current_context())
+    options, first = as_called(session)
+    with in_namespace(session, drained).client() as client:
+        mark = client.drain(reason or "")
+        end = drains.ends(mark, options, first)
+        began = time.monotonic()
+        if wait:
+            holders = _wait(client, mark, finite(timeout), end, quiet=session.json)
+        else:
+            holders = draining.holders(client.driver())
+        if session.json:
+            from lockkit.cli import documents
+
+            document = documents.DrainSet(
+                store=output.store(client),
+                drained=output.drain(mark),
+                holders=[output.claim(claim) for claim in holders],
+                waited_seconds=time.monotonic() - began if wait else None,
+            )
+            output.write_json(document, indent=True)
+            return exits.OK
+    output.say(f"namespace {mark.namespace} is drained; {_left(holders) or 'nobody holds a lock'}")
+    output.say(end)
+    return exits.OK
+
+
+def _wait(
+    client: Client, mark: Drain, timeout: float | None, end: str, *, quiet: bool
+) -> Sequence[ClaimInfo]:
+    """Wait until nobody holds a lock. Returns the holders that are left: none.
+
+    Raises:
+        CommandFailed: The time is up, or the mark was removed or replaced meanwhile.
+        BackendUnavailable: The store has not answered for 30 s.
+    """
+    began = answered = time.monotonic()
+    pause, said = _FIRST, ""
+    while True:
+        try:
+            holders = draining.holders(client.driver())
+            now_drained = client.drained()
+            answered = time.monotonic()
+        except (BackendUnavailable, OutcomeUnknown) as error:
+            if time.monotonic() - answered > OUTAGE_LIMIT or _over(began, timeout):
+                error.hint = "; ".join(filter(None, (error.hint, f"the namespace stays drained; {end}")))
+                raise
+        else:
+            if now_drained != mark:
+                text = f"namespace {mark.namespace} was undrained meanwhile"
+                if now_drained is not None:
+                    text = f"namespace {mark.namespace} was drained anew meanwhile, by {now_drained.owner}"
+                raise exits.CommandFailed(
+                    text, code=exits.FAILED, kind="undrained", hint="find out who did that, and why"
+                )
+            if not holders:
+                return holders
+            if _over(began, timeout):
+                raise exits.CommandFailed(
+                    f"namespace {mark.namespace} is drained, but after {time.monotonic() - began:.1f} s {_left(holders)}",
+                    code=exits.TIMED_OUT,
+                    kind="timeout",
+                    holder=holders[0],
+                    hint=f"it stays drained; {end}",
+                )
+            left = _left(holders)
+            if left != said and not quiet:
+                said = left
+                output.say(f"waiting: {left}", stream=sys.stderr)
+        least = _FIRST if timeout is None else max(min(pause, timeout - (time.monotonic() - began)), 0.0)
+        time.sleep(pause if timeout is None else least)
+        pause = min(2 * pause, _LONGEST)
+
+
+def _over(began: float, timeout: float | None) -> bool:
+    return timeout is not None and time.monotonic() - began >= timeout
+
+
+def _left(holders: Sequence[ClaimInfo]) -> str:
+    """How many claims are left, and which: ``2 claims still hold: 'a' (ann@box pid 7), 'b' (...)``; empty if none."""
+    if not holders:
+        return ""
+    named = [f"{claim.name!r} ({claim.owner})" for claim in holders[:_SHOWN]]
+    more = f" and {len(holders) - _SHOWN} more" if len(holders) > _SHOWN else ""
+    count = "1 claim still holds" if len(holders) == 1 else f"{len(holders)} claims still hold"
+    return f"{count}: {', '.join(named)}{more}"

@@ -1,0 +1,50 @@
+"""The mark of a drained namespace, in words for people."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lockkit import durations
+from lockkit.cli.suggesting import quoted
+from lockkit.errors import PermissionDenied
+from lockkit.printable import printable
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import Drain
+
+__all__ = ["ends", "seen", "short", "told"]
+
+
+def seen(client: Client, namespace: str | None = None) -> Drain | None:
+    """The mark of the client's namespace, or of another one; None if there is none, or if this user may not read it."""
+    try:
+        return client.drained(namespace)
+    except PermissionDenied:
+        return None
+
+
+def told(drain: Drain) -> str:
+    """A sentence about a drained namespace: who drains it, for how long already, and why."""
+    since = f" for {durations.show(max(time.time() - drain.since, 0.0))}" if drain.since else ""
+    reason = f": {printable(drain.reason)}" if drain.reason else ""
+    return f"namespace {drain.namespace} is drained{since} by {drain.owner}, and gives no new locks{reason}"
+
+
+def short(drain: Drain) -> str:
+    """The same in a few words."""
+    reason = f": {printable(drain.reason)}" if drain.reason else ""
+    return f"drained by {drain.owner}{reason}"
+
+
+def ends(drain: Drain, options: str, first: str = "") -> str:
+    """How the drain ends, for people.
+
+    Args:
+        drain: The mark.
+        options: The options that select the same store in a suggested command.
+        first: What must be done before that command.
+    """
+    namespace = "" if " --namespace " in options else f" {quoted(drain.namespace)}"
+    return f"to end it{first}: lockkit undrain{options}{namespace}"

@@ -1,0 +1,96 @@
+"""Drain a namespace: no new locks, and those who hold one finish. The rules are in docs/decisions/drain.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockkit.errors import CapabilityError, ConfigError
+from lockkit.facts import ClaimInfo, Drain
+from lockkit.remarks import checked
+from lockkit.store.drains import drain_of, mark_of
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+    from lockkit.opening import Opening
+    from lockkit.store.spi import Drains
+
+__all__ = ["drain", "drained", "holders", "undrain"]
+
+
+def drain(opening: Opening, reason: str) -> Drain:
+    """Set the mark of the namespace, and then have its waiters look again; see :meth:`lockkit.Client.drain`."""
+    if reason != "":
+        checked(reason, "reason")
+    able(opening)
+    mark = Drain(opening.config.namespace, reason, opening.owner, round(opening.clock.wall(), 3))
+    text, driver = mark_of(mark), opening.driver()
+    driver.requests.ask(lambda budget: _drains(driver).set(text, budget))
+    # A waiter sleeps until its blockers go. One whose claim is gone sends a new one at once, and is refused.
+    for claim in _claims(driver):
+        if claim.state == "WAITING":
+            _turn_away(driver, claim)
+    return mark
+
+
+def undrain(opening: Opening) -> Drain | None:
+    """Remove the mark that is there now, and no newer one; see :meth:`lockkit.Client.undrain`."""
+    able(opening)
+    driver = opening.driver()
+    mark = driver.requests.ask(lambda budget: _drains(driver).get(budget))
+    if mark is None:
+        return None
+    removed = driver.requests.ask(lambda budget: _drains(driver).clear(mark, budget))
+    if not removed and driver.requests.ask(lambda budget: _drains(driver).get(budget)) is not None:
+        raise ConfigError(
+            f"namespace {opening.config.namespace!r} was drained anew just now",
+            hint="look at who drains it, and try again",
+        )
+    return drain_of(mark, opening.config.namespace)
+
+
+def drained(opening: Opening, namespace: str | None = None) -> Drain | None:
+    """The mark of the namespace, or of another one of the store; see :meth:`lockkit.Client.drained`."""
+    if not opening.capabilities.drains:
+        return None
+    driver = opening.driver()
+    mark = driver.requests.ask(lambda budget: _drains(driver).get(budget, namespace))
+    return None if mark is None else drain_of(mark, namespace or opening.config.namespace)
+
+
+def holders(driver: Driver) -> list[ClaimInfo]:
+    """All claims of the namespace that still block, by a complete look: held ones, and those that linger."""
+    return [claim for claim in _claims(driver) if claim.state in ("HELD", "LINGERING")]
+
+
+def able(opening: Opening) -> None:
+    """See that the store can be drained, before any I/O.
+
+    Raises:
+        CapabilityError: It cannot.
+    """
+    if not opening.capabilities.drains:
+        raise CapabilityError(
+            f"the store at {opening.url} cannot drain a namespace",
+            hint="stop the programs that take locks in it, or use a store that can: see the capabilities",
+        )
+
+
+def _drains(driver: Driver) -> Drains:
+    drains = driver.backend.extras.drains
+    if drains is None:
+        raise CapabilityError(
+            "the store declares that it can drain a namespace, and cannot",
+            hint="tell the author of the store",
+        )
+    return drains
+
+
+def _claims(driver: Driver) -> list[ClaimInfo]:
+    """All claims of the namespace, even those of names that the store's index lacks."""
+    ask, backend = driver.requests.ask, driver.backend
+    names = ask(lambda budget: backend.names("", budget, deep=True))
+    return [claim for name in names for claim in driver.requests.queue(name).claims]
+
+
+def _turn_away(driver: Driver, claim: ClaimInfo) -> None:
+    driver.requests.ask(lambda budget: driver.backend.evict(claim.name, claim.claim_id, budget), claim.name)

@@ -1,0 +1,57 @@
+"""The mark of a drained namespace: JSON text as a store keeps it, a fact, and the refusal that a store answers an acquire with."""
+
+from __future__ import annotations
+
+import json
+
+from lockkit.errors import Drained
+from lockkit.facts import Drain
+from lockkit.printable import printable
+from lockkit.store.notes import note_text
+from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.spi import NOTE_LIMIT, Refused
+
+__all__ = ["drain_of", "mark_of", "refused", "told"]
+
+
+def mark_of(drain: Drain) -> str:
+    """The mark as a store keeps it. ASCII, so that any store can keep it and compare it.
+
+    Raises:
+        ConfigError: The reason is too long.
+    """
+    value = {
+        "v": 1,
+        "reason": drain.reason,
+        "owner": packed_owner(drain.owner),
+        "since": round(drain.since, 3),
+    }
+    note_text(value, NOTE_LIMIT, "mark")
+    return json.dumps(value, separators=(",", ":"))
+
+
+def drain_of(mark: str | bytes, namespace: str) -> Drain:
+    """The fact that a mark states. A mark that cannot be read drains the namespace all the same, for no known reason."""
+    try:
+        stored = json.loads(mark)
+        since = stored.get("since")
+        return Drain(
+            namespace,
+            str(stored.get("reason") or ""),
+            owner_of(stored.get("owner")),
+            float(since) if isinstance(since, int | float) else 0.0,
+        )
+    except (ValueError, TypeError, AttributeError):
+        return Drain(namespace)
+
+
+def told(drain: Drain) -> str:
+    """The mark in words: ``namespace 'prod' is drained by ann@box pid 4711 (lockkit), for: new kernel``."""
+    reason = f", for: {printable(drain.reason)}" if drain.reason else ""
+    return f"namespace {drain.namespace!r} is drained by {drain.owner}{reason}"
+
+
+def refused(mark: str | bytes, namespace: str) -> Refused:
+    """The refusal of an acquire in a drained namespace."""
+    drain = drain_of(mark, namespace)
+    return Refused(Drained(f"{told(drain)}; it gives no new locks", drain=drain), retry=False)
