@@ -98,25 +98,23 @@ def channel(client):
 
 
 def test_a_slot_that_has_moved_is_followed(cluster, connect):
+    """Its keys are lost on the way."""
     client = connect()
-    name = next(names_on(cluster, client, cluster.nodes[0]))
+    here, there, _ = cluster.nodes
+    name = next(names_on(cluster, client, here))
     before = client.lock(name).acquire()
     fence = before.fence
     before.release()
     slot = slot_of(cluster, client, name)
-    for key in cluster.nodes[0].cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
-        cluster.nodes[0].cli("DEL", key)
+    for key in here.cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
+        here.cli("DEL", key)
+    cluster.move(slot, here, there)
     try:
-        for node in (cluster.nodes[1], cluster.nodes[0], cluster.nodes[2]):
-            node.cli("CLUSTER", "SETSLOT", slot, "NODE", cluster.nodes[1].cli("CLUSTER", "MYID"))
         with client.lock(name).acquire(timeout=10) as lease:
             assert lease.fence > fence
-            assert cluster.nodes[1].cli("EXISTS", Keys.of(client.namespace, name).queue)
+            assert there.cli("EXISTS", Keys.of(client.namespace, name).queue)
     finally:
-        for key in cluster.nodes[1].cli("CLUSTER", "GETKEYSINSLOT", slot, 10):
-            cluster.nodes[1].cli("DEL", key)
-        for node in (cluster.nodes[0], cluster.nodes[1], cluster.nodes[2]):
-            node.cli("CLUSTER", "SETSLOT", slot, "NODE", cluster.nodes[0].cli("CLUSTER", "MYID"))
+        cluster.move(slot, there, here)
 
 
 def test_a_slot_that_moves_between_two_calls_costs_none_of_them_a_refusal(cluster):
@@ -174,14 +172,11 @@ def test_while_a_slot_is_on_its_way_its_locks_are_refused_and_afterwards_they_ar
     source, target = cluster.nodes[0], cluster.nodes[1]
     slot = slot_of(cluster, client, name)
     client.lock("warm").acquire().release()
-    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cli("CLUSTER", "MYID"))
-    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cli("CLUSTER", "MYID"))
-    try:
-        with pytest.raises(lockkit.BackendUnavailable, match="moving a slot"):
-            client.lock(name).acquire(timeout=1)
-    finally:
-        for node in (source, target):
-            node.cli("CLUSTER", "SETSLOT", slot, "STABLE")
+    with (
+        cluster.on_its_way(slot, source, target),
+        pytest.raises(lockkit.BackendUnavailable, match="moving a slot"),
+    ):
+        client.lock(name).acquire(timeout=1)
 
     assert client.inspect(name).claims == ()
     assert client.lock(name).acquire(timeout=5).release().outcome == "RELEASED"

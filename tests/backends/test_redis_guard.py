@@ -449,23 +449,12 @@ def test_a_key_of_a_cluster_is_guarded_also_after_it_has_moved():
                 assert newer[key].read() == b"one"
                 assert client.get(key) == b"one"
 
-            _move("a", cluster)
+            source = cluster.node_of("a")
+            target = next(node for node in cluster.nodes if node is not source)
+            cluster.move(source.cli("CLUSTER", "KEYSLOT", "a"), source, target)
 
             with pytest.raises(StaleFence):
                 older["a"].write(b"late")
             newer["a"].write(b"two")
             assert newer["a"].read() == b"two"
         assert run(["guard", "check", cluster.url()]) == 0
-
-
-def _move(key, cluster):
-    """Move the slot of a key, and both keys in it, to another node."""
-    source = cluster.node_of(key)
-    target = next(node for node in cluster.nodes if node is not source)
-    slot = source.cli("CLUSTER", "KEYSLOT", key)
-    target.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", source.cli("CLUSTER", "MYID"))
-    source.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", target.cli("CLUSTER", "MYID"))
-    for each in source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100):
-        source.cli("MIGRATE", target.host, target.port, each, 0, 5000)
-    for node in (target, source, *cluster.nodes):
-        node.cli("CLUSTER", "SETSLOT", slot, "NODE", target.cli("CLUSTER", "MYID"))

@@ -192,6 +192,16 @@ def test_a_cluster_spreads_its_keys(program):
             assert cluster.node_of(key).cli("SET", key, "value") == b"OK"
 
 
+def test_a_slot_of_a_cluster_that_has_moved_may_be_moved_back_at_once(program):
+    """Every node has heard of a move when it is over, or the way back would not count."""
+    with RedisCluster(program=program) as cluster:
+        here, there, _ = cluster.nodes
+        for _ in range(20):
+            for source, target in ((here, there), (there, here)):
+                cluster.move(0, source, target)
+                assert cluster.agrees()
+
+
 HOURS = [3600.0, -7200.0]
 
 

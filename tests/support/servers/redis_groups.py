@@ -179,12 +179,23 @@ class RedisCluster(_Group):
                 node.cli("CLUSTER", "SETSLOT", slot, "STABLE")
 
     def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
-        """Move a slot with its keys."""
+        """Move a slot with its keys, and wait until every node has heard of it from the target.
+
+        A node that takes a slot raises its epoch above all that it knows. One that takes the slot back before it knows the epoch of
+        the move before would stay below it, and lose the slot again as soon as that message comes: each of the two names the other
+        then, for good. On a quiet machine the message may come tens of milliseconds after the answer to the command.
+        """
         with self.on_its_way(slot, source, target):
             for key in source.cli("CLUSTER", "GETKEYSINSLOT", slot, 100):
                 source.cli("MIGRATE", target.host, target.port, key, 0, 5000)
             for node in (target, source, *self.nodes):
                 node.cli("CLUSTER", "SETSLOT", slot, "NODE", target.cli("CLUSTER", "MYID"))
+        until(self.agrees, "every node knows the epoch and the slots of every other")
+
+    def agrees(self) -> bool:
+        """Whether all nodes know the same epoch and the same slots of each."""
+        first, *others = map(self._owners, self.nodes)
+        return all(each == first for each in others)
 
     @staticmethod
     def _node(**lines: Any) -> RedisServer:
@@ -196,9 +207,18 @@ class RedisCluster(_Group):
                     raise
         raise AssertionError
 
+    @staticmethod
+    def _owners(node: RedisServer) -> dict[bytes, list[bytes]]:
+        """The epoch and the slots of each node, by its id, as one of them knows them."""
+        known = {}
+        for line in node.cli("CLUSTER", "NODES").splitlines():
+            name, _, _, _, _, _, epoch, _, *slots = line.split()
+            known[name] = [epoch, *(each for each in slots if not each.startswith(b"["))]  # [...]: on its way
+        return known
+
     def _complete(self) -> bool:
         for node in self.nodes:
             facts = node.cli("CLUSTER", "INFO")
             if b"cluster_state:ok" not in facts or b"cluster_known_nodes:3" not in facts:
                 return False
-        return True
+        return self.agrees()
