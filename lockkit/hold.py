@@ -75,10 +75,13 @@ class Hold:
         closing: Whether the release has begun. If a signal interrupted the release, another thread resumes it.
         dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``handles`` still shows that.
         expires: CLOCK_BOOTTIME seconds until which the store certainly excludes everybody else, even if no renewal is answered.
+        failures: Consecutive unanswered batches of renewals that contained the hold; belongs to the heartbeat, as ``next``.
         handles: The handles that users have, one for each level; empty before the first was handed out.
         key: A weak reference to the thread or task that took the hold, because it may own the handle; None once detached.
+        next: CLOCK_BOOTTIME seconds at which the heartbeat renews the hold; infinity if it does not, or no longer.
         pid: The process that acquired the hold; in a forked child the hold is inert.
         taken_at: The place in the user's program that acquired the hold; None if that is not known.
+        ttl: Seconds that the store keeps the claim without renewal.
         process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
         turn: The mutex of the thread that releases the hold. A task of an event loop has it only from one of its waits to the next.
         turn_of: The identifier of that thread, or a negative number for a task; 0 while there is neither.
@@ -104,10 +107,12 @@ class Hold:
         "dropped",
         "ended",
         "expires",
+        "failures",
         "fence",
         "handles",
         "key",
         "lost_why",
+        "next",
         "pid",
         "process_bound",
         "reentrant",
@@ -116,6 +121,7 @@ class Hold:
         "since",
         "since_wall",
         "taken_at",
+        "ttl",
         "turn",
         "turn_of",
         "turn_runs",
@@ -166,6 +172,9 @@ class Hold:
         self._asked: Asked | None = None
         self._capabilities = capabilities
         terms = claim.terms
+        self.ttl = terms.ttl
+        self.next = inf
+        self.failures = 0
         self._span = span(terms.ttl, capabilities.drift, capabilities.margin)
         self._latest = inf if terms.max_hold is None else self.since + terms.max_hold
         self.expires = min(basis + self._span, self._latest)
@@ -326,11 +335,12 @@ class Hold:
             if self.ended or self.lost_why or self._over(now):
                 return False
             can = self._capabilities
-            length = span(claim.terms.ttl, can.drift, can.margin)
+            ttl = claim.terms.ttl
+            length = span(ttl, can.drift, can.margin)
             newest = max(self.basis, basis)
             expires = min(newest + length, self._latest)
             # No signal is let through here: a hold whose times disagree would be neither valid nor lost.
-            self.claim, self._span, self.basis, self.expires = claim, length, newest, expires
+            self.claim, self.ttl, self._span, self.basis, self.expires = claim, ttl, length, newest, expires
             return True
 
     def overdue(self, now: float) -> Reason:

@@ -16,16 +16,16 @@ from lockkit.hold import Hold
 from lockkit.protocol.effects import Annotate, Effect, GoOn, Notify, Now
 from lockkit.protocol.renewing import batch, drop_of, due, losing, renewing, waiter_interval
 from lockkit.remarks import telling
-from lockkit.store.spi import Beat, Claim, Refused, Unknown
+from lockkit.store.spi import Claim, Refused, Unknown
 
-__all__ = ["MOMENT", "Alarm", "Beats", "Holding", "Waiter"]
+__all__ = ["MOMENT", "Alarm", "Beats", "Waiter"]
 
 _RETRY = 0.25
 """Seconds until a batch that got no answer is sent again; doubles up to a third of the shortest ttl."""
 MOMENT = 0.05
 """Seconds between two looks at an unfinished release or attempt. If no thread works on it at both, it counts as interrupted."""
-_COALESCE = 0.25
-"""A batch also takes claims that become due within this share of their interval."""
+_COALESCE = 1.0 / 12.0
+"""A batch also takes claims that become due within this share of their ttl: a quarter of the interval between their renewals."""
 _PATIENCE = 3
 """Unanswered renewals of a waiting claim after which its thread is woken to ask the store: only that thread can report an outage and give up."""
 
@@ -50,50 +50,22 @@ class _NoAlarm:
         """Do nothing."""
 
 
-class Holding:
-    """A hold in the heartbeat. Call :meth:`schedule` before anything else.
-
-    Attributes:
-        next: When to renew the hold; infinity if it is not, or no longer, to be renewed.
-        failures: Consecutive unanswered batches that contained the hold.
-    """
-
-    __slots__ = ("beat", "failures", "hold", "next", "slack", "ttl")
-    unanswered = 0
-
-    def schedule(self, hold: Hold, jitter: float, now: float) -> None:
-        """Plan the next renewal from the hold's present basis and ttl."""
-        self.hold: Hold | None = hold
-        self.failures = 0
-        self.beat: Beat = (hold.claim, hold.fence)
-        self.ttl = ttl = hold.claim.terms.ttl
-        self.slack = _COALESCE * ttl / 3.0
-        self.next = due(hold.basis, ttl, jitter, now) if hold.auto_renew else math.inf
-
-    def wake(self) -> None:
-        """Do nothing: no thread waits for a hold."""
-
-    def missed(self) -> None:
-        """Do nothing: a hold lasts until its ttl is over."""
-
-
 class Waiter:
     """A waiting claim in the heartbeat.
 
     Attributes:
+        failures: As that of a :class:`~lockkit.hold.Hold`, and so is ``next``.
         ring: Makes the waiting thread ask the store again.
+        ttl: Three times the interval between its renewals, in seconds, as for a hold.
         unanswered: How many of its renewals had no answer.
     """
 
-    __slots__ = ("beat", "claim", "failures", "hold", "next", "ring", "slack", "ttl", "unanswered")
+    __slots__ = ("claim", "failures", "next", "ring", "ttl", "unanswered")
 
     def __init__(self, claim: Claim, interval: float, now: float, ring: Callable[[], None]) -> None:
         self.claim = claim
-        self.beat: Beat = (claim, None)
-        self.hold: Hold | None = None
-        self.ttl = 0.0
         self.ring = ring
-        self.slack = _COALESCE * interval
+        self.ttl = 3.0 * interval
         self.next = now + interval
         self.failures = 0
         self.unanswered = 0
@@ -160,7 +132,7 @@ class Beats:
         self._renewed = renewed
         self._cut_short: set[Hold] = set()
         self.closing = False
-        self.members: dict[str, Holding | Waiter] = {}
+        self.members: dict[str, Hold | Waiter] = {}
         self.releasing: dict[Hold, None] = {}
         self.untold: dict[str, Progress] = {}
         self.to_beat: Alarm = _NoAlarm()
@@ -168,11 +140,11 @@ class Beats:
 
     def hold(self, hold: Hold) -> None:
         """Keep a granted claim alive; its hold replaces its waiter."""
-        member = Holding()
-        member.schedule(hold, self._jitter(), self._now())
-        self.members[hold.claim.token] = member
-        if member.next < self.to_beat.due:
-            self.to_beat.poke(member.next)
+        if hold.auto_renew:
+            hold.next = due(hold.basis, hold.ttl, self._jitter(), self._now())
+        self.members[hold.claim.token] = hold
+        if hold.next < self.to_beat.due:
+            self.to_beat.poke(hold.next)
         if hold.expires < self.to_look.due:
             self.to_look.poke(hold.expires)
 
@@ -200,20 +172,21 @@ class Beats:
 
     def holds(self) -> list[Hold]:
         """The holds of the client, including those that it has lost and not released yet."""
-        return [member.hold for member in list(self.members.values()) if member.hold is not None]
+        return [member for member in list(self.members.values()) if isinstance(member, Hold)]
 
     def again(self, hold: Hold) -> None:
         """Plan the next renewal anew, for a hold whose basis or ttl has changed outside the heartbeat."""
-        member = self.members.get(hold.claim.token)
-        if isinstance(member, Holding):
-            member.schedule(hold, self._jitter(), self._now())
-            self.to_beat.poke(member.next)
+        if self.members.get(hold.claim.token) is hold:
+            hold.failures = 0
+            if hold.auto_renew:
+                hold.next = due(hold.basis, hold.ttl, self._jitter(), self._now())
+            self.to_beat.poke(hold.next)
             self.to_look.poke(hold.expires)
 
     def suspect(self, token: str) -> None:
         """Renew a hold now, to find out whether its claim is gone, as the store suspects. May be called from any thread."""
         member = self.members.get(token)
-        if isinstance(member, Holding):
+        if isinstance(member, Hold):
             member.next = min(member.next, self._now())
             self.to_beat.poke(member.next)
 
@@ -226,16 +199,18 @@ class Beats:
         return min([member.next for member in list(self.members.values())], default=math.inf)
 
     # With ten thousand holds, hardly any of them is in the processor's cache when it is due, so each object that is read
-    # costs time. The code below reads only the member and a few fields of its hold.
+    # costs time. The code below reads only a few fields of each.
 
     def beating(self) -> Generator[Effect, Any, None]:
         """Renew the claims that are due, together with those that are nearly due."""
         now = self._now()
-        soon = [member for member in list(self.members.values()) if member.next <= now + member.slack]
-        renewed: list[tuple[Holding | Waiter, float]] = []
+        soon = [
+            member for member in list(self.members.values()) if member.next <= now + _COALESCE * member.ttl
+        ]
+        renewed: list[tuple[Hold | Waiter, float]] = []
         while members := self._wanted(soon):
             together, soon, budget = batch(members, self._now(), self._request_timeout)
-            before = [0.0 if member.hold is None else member.hold.basis for member in together]
+            before = [member.basis if isinstance(member, Hold) else 0.0 for member in together]
             answered = yield from renewing(together, self._now, budget, self._renewed)
             self._reschedule(together, before, answered=answered)
             if self.untold and answered:
@@ -243,7 +218,7 @@ class Beats:
         if renewed:
             yield from self._telling(renewed)
 
-    def _telling(self, renewed: list[tuple[Holding | Waiter, float]]) -> Generator[Effect, Any, None]:
+    def _telling(self, renewed: list[tuple[Hold | Waiter, float]]) -> Generator[Effect, Any, None]:
         """Write what holders told into the notes of their claims, for those that were just renewed.
 
         Renewals come first. All of this takes at most a quarter of the time that any hold has left, and what does not get its turn waits
@@ -252,10 +227,12 @@ class Beats:
         now = self._now()
         ends = min([hold.expires for hold in self.holds() if hold.expires > now], default=math.inf)
         until = now + min(self._request_timeout, (ends - now) / 4.0)
-        for member, moved_from in renewed:
-            hold, token = member.hold, member.beat[0].token
+        for hold, moved_from in renewed:
+            token = hold.claim.token
             told = self.untold.get(token)
-            if told is None or hold is None or hold.basis == moved_from or hold.ended or hold.lost_why:
+            if told is None or not isinstance(hold, Hold) or hold.basis == moved_from:
+                continue
+            if hold.ended or hold.lost_why:
                 continue
             budget = until - self._now()
             if budget <= 0.0:
@@ -269,38 +246,38 @@ class Beats:
             if self.untold.get(token) is told:
                 self.untold.pop(token, None)
 
-    def _wanted(self, members: list[Holding | Waiter]) -> list[Holding | Waiter]:
+    def _wanted(self, members: list[Hold | Waiter]) -> list[Hold | Waiter]:
         """The members that are still to be renewed; some may have been withdrawn or lost while an earlier batch was under way."""
         wanted, closing = [], self.closing
         for member in members:
-            hold = member.hold
-            if hold is not None and (hold.ended or hold.lost_why or (hold.dropped and not closing)):
+            if isinstance(member, Hold) and (
+                member.ended or member.lost_why or (member.dropped and not closing)
+            ):
                 member.next = math.inf
-            elif self.members.get(member.beat[0].token) is member:
+            elif self.members.get(member.claim.token) is member:
                 wanted.append(member)
         return wanted
 
-    def _reschedule(self, members: list[Holding | Waiter], before: list[float], *, answered: bool) -> None:
+    def _reschedule(self, members: list[Hold | Waiter], before: list[float], *, answered: bool) -> None:
         now = self._now()
         chance = (
             self._jitter()
         )  # one for all: claims that are due at nearly the same time share a batch anyway
         basis = ttl = after = 0.0
         for member, moved_from in zip(members, before, strict=True):
-            hold = member.hold
             if not answered:
                 member.failures += 1
-                interval = member.slack / _COALESCE
-                member.next = now + min(_RETRY * 2.0 ** min(member.failures - 1, 8), max(interval / 4, 0.02))
+                longest = max(_COALESCE * member.ttl, 0.02)
+                member.next = now + min(_RETRY * 2.0 ** min(member.failures - 1, 8), longest)
                 continue
             member.failures = 0
-            if hold is None:
+            if not isinstance(member, Hold):
                 member.next = now + self._interval
-            elif hold.basis == moved_from:
-                member.next = now + min(_RETRY, member.slack)
+            elif member.basis == moved_from:
+                member.next = now + min(_RETRY, _COALESCE * member.ttl)
             else:
-                if hold.basis != basis or member.ttl != ttl:
-                    basis, ttl = hold.basis, member.ttl
+                if member.basis != basis or member.ttl != ttl:
+                    basis, ttl = member.basis, member.ttl
                     after = due(basis, ttl, chance, now)
                 member.next = after
 

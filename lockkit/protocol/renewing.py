@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from math import inf
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from lockkit.caller import shown
 from lockkit.facts import Event, Reason
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Asked, Effect, Lost, Notify, Now, Orphan, Renew
-from lockkit.store.spi import POLL_CAP, Beat, Refused, Renewal, Unknown
+from lockkit.store.spi import POLL_CAP, Claim, Refused, Renewal, Unknown
 
-__all__ = ["Member", "batch", "drop_of", "due", "losing", "patience", "renewing", "waiter_interval"]
+__all__ = [
+    "Member",
+    "Waiting",
+    "batch",
+    "drop_of",
+    "due",
+    "losing",
+    "patience",
+    "renewing",
+    "waiter_interval",
+]
 
 _SHARE = 3.0
 """A claim is renewed when this part (a third) of its ttl has passed since its basis."""
@@ -28,20 +38,16 @@ _UNLIKE = 2.0
 """The most by which the budgets of claims in one batch may differ: the longest is at most this many times the shortest."""
 
 
-class Member(Protocol):
-    """One claim in the heartbeat: a hold, or a claim that waits."""
+class Waiting(Protocol):
+    """One claim in the heartbeat that waits."""
 
     @property
-    def beat(self) -> Beat:
-        """The claim, with the fence of its hold."""
-
-    @property
-    def hold(self) -> Hold | None:
-        """The hold of the claim; None while the claim waits."""
+    def claim(self) -> Claim:
+        """The claim."""
 
     @property
     def unanswered(self) -> int:
-        """How many renewals of a claim that waits had no answer; 0 for a hold, whose expiry says more."""
+        """How many renewals of the claim had no answer."""
 
     def wake(self) -> None:
         """Make the waiting thread ask the store again."""
@@ -50,6 +56,8 @@ class Member(Protocol):
         """Note that a renewal was not answered."""
 
 
+Member: TypeAlias = Hold | Waiting
+"""One claim in the heartbeat."""
 M = TypeVar("M", bound=Member)
 
 
@@ -91,7 +99,7 @@ def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], li
     Returns:
         The members to renew now, those left for the next batch, and the budget of this batch.
     """
-    expires = [inf if (hold := member.hold) is None else hold.expires for member in members]
+    expires = [member.expires if isinstance(member, Hold) else inf for member in members]
     first = min(expires)
     if (
         first > now
@@ -113,7 +121,7 @@ def _urgent_first(members: Sequence[M], expires: Sequence[float]) -> list[M]:
     """Members in order of expiry; then the claims that wait, in the order in which they have missed most renewals."""
     if inf in expires:
         ranks = [
-            (end, -member.unanswered if end == inf else 0)
+            (end, 0 if isinstance(member, Hold) else -member.unanswered)
             for member, end in zip(members, expires, strict=True)
         ]
         return [members[at] for at in sorted(range(len(members)), key=ranks.__getitem__)]
@@ -138,14 +146,12 @@ def renewing(
         budget: Seconds that the call may take.
         renewed: Called with the number of holds that were renewed.
     """
-    beats = [member.beat for member in members]
+    beats = [(member.claim, member.fence if isinstance(member, Hold) else None) for member in members]
     try:
         renewals = yield Renew(beats, budget)
     except (Refused, Unknown) as trouble:
         for member in members:
-            member.missed()
-            if member.hold is not None and not member.hold.ended:
-                yield Notify(_failed(member.hold, str(trouble)))
+            yield from _unanswered(member, str(trouble))
         return False
     at = now()
     count = 0
@@ -154,25 +160,22 @@ def renewing(
         if renewal is not last:  # many members often share one answer object
             last = renewal
             state, basis, requests, why, unknown = renewal
-        hold = member.hold
         if state == "UNKNOWN":
-            member.missed()
-            if hold is not None and not hold.ended:
-                yield Notify(_failed(hold, unknown))
-        elif hold is None:
+            yield from _unanswered(member, unknown)
+        elif not isinstance(member, Hold):
             if state != "WAITING":
                 member.wake()
         elif state == "HELD":
-            hold.requests = requests
-            if hold.renewed(basis, at):
+            member.requests = requests
+            if member.renewed(basis, at):
                 count += 1
-                if requests is not None and (new := hold.asked.heard(requests)):
-                    yield Asked(hold, new)
+                if requests is not None and (new := member.asked.heard(requests)):
+                    yield Asked(member, new)
             else:
-                yield from losing(hold, hold.overdue(at) or "lost")
+                yield from losing(member, member.overdue(at) or "lost")
         else:
             # The store's clock may reach max_hold or the deadline before ours does.
-            yield from losing(hold, why if why == "evicted" else hold.overdue(at) or why or "lost")
+            yield from losing(member, why if why == "evicted" else member.overdue(at) or why or "lost")
     renewed(count)
     return True
 
@@ -195,5 +198,11 @@ def drop_of(hold: Hold) -> Event:
     return Event("dropped", hold.name, hold.claim_id, hold.fence, data=data)
 
 
-def _failed(hold: Hold, trouble: str) -> Event:
-    return Event("renewal_failed", hold.claim.terms.name, hold.claim_id, hold.fence, data={"error": trouble})
+def _unanswered(member: Member, trouble: str) -> Generator[Effect, Any, None]:
+    """Report a renewal without an answer. A hold lasts until its ttl is over; a claim that waits counts the renewal."""
+    if not isinstance(member, Hold):
+        member.missed()
+    elif not member.ended:
+        yield Notify(
+            Event("renewal_failed", member.name, member.claim_id, member.fence, data={"error": trouble})
+        )

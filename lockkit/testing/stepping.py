@@ -24,7 +24,7 @@ from lockkit.protocol.effects import (
 from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.protocol.renewing import losing, renewing
 from lockkit.protocol.running import Running, ask, to_its_end
-from lockkit.store.spi import REQUEST_TIMEOUT, Backend, Beat, Claim, Refused, Terms, Unknown, Watch
+from lockkit.store.spi import REQUEST_TIMEOUT, Backend, Claim, Refused, Terms, Unknown, Watch
 
 __all__ = ["Pending", "State", "Stepper"]
 
@@ -66,7 +66,8 @@ class Stepper:
 
     def beat(self, members: Sequence[Pending]) -> bool:
         """Send one batch of renewals. Returns whether it was answered."""
-        return self.drive(renewing(members, self.clock.now, REQUEST_TIMEOUT, lambda _: None))
+        claims = [pending if pending.hold is None else pending.hold for pending in members]
+        return self.drive(renewing(claims, self.clock.now, REQUEST_TIMEOUT, lambda _: None))
 
     def notice(self, hold: Hold) -> bool:
         """Declare the hold lost if its time has run out. Returns whether it has."""
@@ -122,7 +123,7 @@ class Pending:
         hold: The hold that was granted.
         error: The exception that the acquisition raised.
         woken: Whether a wake came since the last step.
-        unanswered: See :class:`lockkit.protocol.renewing.Member`.
+        unanswered: See :class:`lockkit.protocol.renewing.Waiting`.
     """
 
     unanswered = 0
@@ -145,11 +146,6 @@ class Pending:
     def claim(self) -> Claim:
         assert self.attempt.claim is not None
         return self.attempt.claim
-
-    @property
-    def beat(self) -> Beat:
-        """See :class:`lockkit.protocol.renewing.Member`."""
-        return self.claim, None if self.hold is None else self.hold.fence
 
     @property
     def claim_id(self) -> str:

@@ -20,15 +20,10 @@ CAPABILITIES = Capabilities(scope="process")
 
 
 @dataclass
-class Member:
+class Waiting:
     claim: Claim
-    hold: Hold | None = None
     woken: int = 0
     unanswered: int = 0
-
-    @property
-    def beat(self):
-        return self.claim, self.hold.fence if self.hold else None
 
     def wake(self):
         self.woken += 1
@@ -59,15 +54,15 @@ def beat(driven, clock):
 
 def test_a_hold_is_renewed_with_its_fence_and_a_waiter_without_one(hold, beat):
     held = hold()
-    waiting = Member(Claim("2", Terms("a")))
-    run = beat(Member(held.claim, held), waiting)
+    waiting = Waiting(Claim("2", Terms("a")))
+    run = beat(held, waiting)
     assert type(run.effect) is Renew
     assert run.effect.beats == [(held.claim, 5), (waiting.claim, None)]
 
 
 def test_an_answer_moves_the_basis_and_is_counted(hold, beat, clock):
     held = hold()
-    run = beat(Member(held.claim, held))
+    run = beat(held)
     clock.forward(2.0)
     run.answer([Renewal("HELD", basis=clock.now())])
     assert run.result is True
@@ -78,14 +73,14 @@ def test_an_answer_moves_the_basis_and_is_counted(hold, beat, clock):
 def test_an_older_answer_moves_nothing_back(hold, beat, clock):
     held = hold()
     basis = held.basis
-    run = beat(Member(held.claim, held))
+    run = beat(held)
     run.answer([Renewal("HELD", basis=basis - 1.0)])
     assert held.basis == basis
 
 
 def test_an_answer_that_comes_when_the_hold_has_run_out_revives_nothing(hold, beat, clock):
     held = hold()
-    run = beat(Member(held.claim, held))
+    run = beat(held)
     basis = clock.now()
     clock.forward(6.0)
     run.answer([Renewal("HELD", basis=basis + 5.9)])
@@ -100,13 +95,13 @@ def test_an_answer_that_comes_when_the_hold_has_run_out_revives_nothing(hold, be
 
 def test_a_loss_is_told_once_and_its_claim_goes_on_blocking_until_it_has_run_out(hold, beat):
     held = hold(doubtful=True)
-    run = beat(Member(held.claim, held))
+    run = beat(held)
     run.answer([Renewal("LOST", why="evicted")])
     orphan = run.effect
     assert (orphan.after, orphan.abandon, orphan.graceful) == (held.expires, True, False)
     assert run.answer().effect.why == "evicted"
     run.answer()
-    again = beat(Member(held.claim, held))
+    again = beat(held)
     again.answer([Renewal("LOST", why="evicted")])
     assert again.done
 
@@ -114,7 +109,7 @@ def test_a_loss_is_told_once_and_its_claim_goes_on_blocking_until_it_has_run_out
 def test_an_answer_for_a_hold_that_was_ended_meanwhile_is_dropped(hold, beat, clock):
     held = hold()
     basis = held.basis
-    run = beat(Member(held.claim, held))
+    run = beat(held)
     held.end()
     clock.forward(1.0)
     run.answer([Renewal("HELD", basis=clock.now())])
@@ -127,18 +122,17 @@ def test_an_answer_for_a_hold_that_was_ended_meanwhile_is_dropped(hold, beat, cl
     "state, woken", [("WAITING", 0), ("OFFERED", 1), ("LOST", 1)], ids=["waits", "offered", "lost"]
 )
 def test_a_waiter_is_woken_by_whatever_is_news_to_it_and_never_holds(beat, state, woken):
-    member = Member(Claim("2", Terms("a")))
+    member = Waiting(Claim("2", Terms("a")))
     run = beat(member)
     run.answer([Renewal(state)])
     assert run.done
     assert member.woken == woken
-    assert member.hold is None
 
 
 @pytest.mark.parametrize("kind", [Refused, Unknown])
 def test_a_renewal_that_failed_is_told_and_is_no_loss(hold, beat, clock, kind):
-    held, waiting = hold(), Member(Claim("2", Terms("a")))
-    run = beat(Member(held.claim, held), waiting)
+    held, waiting = hold(), Waiting(Claim("2", Terms("a")))
+    run = beat(held, waiting)
     run.fail(kind(BackendUnavailable("gone")))
     assert type(run.effect) is Notify
     assert run.effect.what.kind == "renewal_failed"
@@ -175,7 +169,7 @@ def test_a_waiter_is_renewed_three_times_before_its_deadline_and_once_a_poll_cap
 
 
 def test_nothing_but_renew_is_ever_called(hold, beat):
-    run = beat(*(Member(each.claim, each) for each in [hold("1"), hold("2")]))
+    run = beat(hold("1"), hold("2"))
     assert type(run.effect) is Renew
     run.answer([Renewal("HELD", basis=0.0)] * 2)
     assert run.done
@@ -183,8 +177,8 @@ def test_nothing_but_renew_is_ever_called(hold, beat):
 
 def test_what_is_not_known_of_one_claim_moves_nothing_wakes_nobody_and_is_told(hold, beat, clock):
     held, other = hold(), hold("2", 7)
-    waiting = Member(Claim("3", Terms("a")))
-    run = beat(Member(held.claim, held), Member(other.claim, other), waiting)
+    waiting = Waiting(Claim("3", Terms("a")))
+    run = beat(held, other, waiting)
     clock.forward(2.0)
     before = held.basis
     run.answer(
@@ -208,28 +202,33 @@ def batches(members, now, longest=2.0):
 
 @given(st.lists(st.none() | st.floats(-1.0, 60.0), min_size=1, max_size=12))
 def test_a_batch_is_cut_by_budgets(lefts):
-    members = [Member(Claim(str(at), Terms("a", ttl=60.0))) for at in range(len(lefts))]
-    for member, left in zip(members, lefts, strict=True):
-        if left is not None:
-            member.hold = Hold(member.claim, 1, left - 60.0, CAPABILITIES)
+    claims = [Claim(str(at), Terms("a", ttl=60.0)) for at in range(len(lefts))]
+    members = [
+        Waiting(claim) if left is None else Hold(claim, 1, left - 60.0, CAPABILITIES)
+        for claim, left in zip(claims, lefts, strict=True)
+    ]
+
+    def most(member):
+        return patience(member if isinstance(member, Hold) else None, 0.0, 2.0)
+
     sent = []
     for together, budget in batches(members, now=0.0):
         for member in together:
-            own = patience(member.hold, 0.0, 2.0)
-            assert budget <= own <= 2 * budget, (
+            assert budget <= most(member) <= 2 * budget, (
                 "it is cut shorter than what it could wait for, or waits too long"
             )
         sent += together
-        assert all(patience(member.hold, 0.0, 2.0) > budget for member in members if member not in sent)
+        assert all(most(member) > budget for member in members if member not in sent)
     assert sorted(map(id, sent)) == sorted(map(id, members))
 
 
 def test_the_most_urgent_of_a_batch_come_first_and_of_the_waiters_those_that_missed_most(clock):
     now = clock.now()
-    members = [Member(Claim(str(at), Terms("a", ttl=60.0))) for at in range(5)]
-    for member, left in zip(members, [50.0, None, 30.0, None, 40.0], strict=True):
-        if left is not None:
-            member.hold = Hold(member.claim, 1, now + left - 60.0, CAPABILITIES)
+    claims = [Claim(str(at), Terms("a", ttl=60.0)) for at in range(5)]
+    members = [
+        Waiting(claim) if left is None else Hold(claim, 1, now + left - 60.0, CAPABILITIES)
+        for claim, left in zip(claims, [50.0, None, 30.0, None, 40.0], strict=True)
+    ]
     members[3].unanswered = 2
 
     together, others, _ = batch(members, now, 2.0)

@@ -301,8 +301,8 @@ def renews_after_release() -> Iterator[None]:
 
     def beating(self: Beats) -> Generator[Effect, Any, None]:
         now = self._now()
-        members = [member for member in self.members.values() if member.next <= now + member.slack]
-        before = [0.0 if member.hold is None else member.hold.basis for member in members]
+        members = [member for member in self.members.values() if member.next <= now + member.ttl / 12.0]
+        before = [getattr(member, "basis", 0.0) for member in members]
         answered = yield from renewing(members, self._now, REQUEST_TIMEOUT, self._renewed)
         self._reschedule(members, before, answered=answered)
 
@@ -357,7 +357,11 @@ def one_budget_for_all() -> Iterator[None]:
     """One batch holds everybody who is due, and takes no longer than the one in the greatest hurry can wait."""
 
     def batch(members: list[Member], now: float, longest: float) -> tuple[list[Member], list[Member], float]:
-        return members, [], min(patience(member.hold, now, longest) for member in members)
+        return (
+            members,
+            [],
+            min(patience(member if isinstance(member, Hold) else None, now, longest) for member in members),
+        )
 
     with patched(beating_module, batch=batch):
         yield

@@ -168,8 +168,7 @@ class Client:
 
     def looks_after(self, token: str) -> bool:
         """Whether the background will see to a claim."""
-        member = self.beats.members.get(token)
-        return (member is not None and member.hold is not None) or token in self.orphans.list.entries
+        return isinstance(self.beats.members.get(token), Hold) or token in self.orphans.list.entries
 
     def take_back(self, attempt: UnderWay) -> None:
         """See :meth:`lockkit.drivers.threads.Driver.take_back`."""
