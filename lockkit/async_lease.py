@@ -132,13 +132,19 @@ class AsyncLease(AnyLease):
     __slots__ = ("_asking", "_engines", "_loss", "_task")
 
     def __init__(
-        self, engines: Engines, opening: Opening, driver: Driver, hold: Hold, taken_at: Caller
+        self,
+        engines: Engines,
+        opening: Opening,
+        on_lost: Callable[[], None] | None,
+        driver: Driver,
+        hold: Hold,
+        taken_at: Caller,
     ) -> None:
-        super().__init__(opening, driver, hold, taken_at)
         self._engines = engines
         self._loss: Loss | None = None
         self._asking: Asking | None = None
         self._task: Shielded[ReleaseReport] | None = None
+        super().__init__(opening, on_lost, driver, hold, taken_at)
 
     @property
     def lost(self) -> Loss:
@@ -246,7 +252,7 @@ class AsyncLease(AnyLease):
         if self._inert():
             return kept(hold, reason)
         self.left = True
-        if hold.leave():
+        if hold.leave(self):
             if hold.report is None:
                 return self._releasing(reason)
             self._report = hold.report

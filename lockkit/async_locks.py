@@ -52,9 +52,8 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
     """
 
     def __init__(self, engines: Engines, given: Mapping[str, Any]) -> None:
-        super().__init__(engines.opening, **given)
+        super().__init__(partial(AsyncLease, engines), engines.opening, **given)
         self._engines = engines
-        self._makes = partial(AsyncLease, engines)
 
     if TYPE_CHECKING:  # pyright does not find the type through both base classes
 
@@ -161,7 +160,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             inner = await self.level(driver, key, taken_at, wait)
             if inner is not None:
                 return inner
-        attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note, detects=detect)
+        attempt = self.attempt(driver, deadline, key, taken_at, wait=wait != 0, note=note, detects=detect)
         hold = await engine.acquire(attempt, on_wait)
         if hold is None:
             if not waits:
@@ -169,7 +168,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             raise denials.busy((self.name,), self.name, attempt.holder, opening.clock.wall())
         # No await from here on, so that no cancellation comes between the grant and the lease.
         try:
-            lease = self.hand(driver, hold, key, taken_at)
+            lease = self.lease_of(driver, hold, taken_at)
             driver.under_way.pop(attempt, None)
             attempt.sent = False
             return lease

@@ -142,6 +142,10 @@ class Hold:
         doubtful: bool = False,
         auto_renew: bool = True,
         pid: int | None = None,
+        key: weakref.ref[object] | None = None,
+        taken_at: Caller | None = None,
+        reentrant: bool = False,
+        where: str = "process",
     ) -> None:
         self.claim = claim
         self.fence = fence
@@ -152,9 +156,9 @@ class Hold:
         self.auto_renew = auto_renew
         self.pid = os.getpid() if pid is None else pid
         self.closing = False
-        self.reentrant = False
-        self.key: weakref.ref[object] | None = None
-        self.taken_at: Caller | None = None
+        self.reentrant = reentrant
+        self.key = key
+        self.taken_at = taken_at
         self.dropped = False
         self._reported = False
         self.ended = False
@@ -166,7 +170,7 @@ class Hold:
         self.turn_runs: Callable[[], bool] = always
         self.work: tuple[Any, Any] | None = None
         self.lost_why: Reason = ""
-        self.where: str = "process"
+        self.where = where
         self.report: ReleaseReport | None = None
         self.requests: object = None
         self._asked: Asked | None = None
@@ -204,16 +208,15 @@ class Hold:
         """Whether any handle is open."""
         if self.dropped:
             return False
-        for handle in self.handles:  # a loop, not a generator, because each heartbeat asks this of every hold
-            user = handle()
-            if user is not None and user.open:
+        return self.has_other(None)
+
+    def has_other(self, handle: Handle | None) -> bool:
+        """Whether a handle beside this one is open."""
+        for ref in self.handles:  # a loop, not a generator, because each release asks this
+            user = ref()
+            if user is not None and user is not handle and user.open:
                 return True
         return False
-
-    def has_other(self, handle: Handle) -> bool:
-        """Whether a handle beside this one is open."""
-        users = [ref() for ref in self.handles]
-        return any(user is not None and user is not handle and user.open for user in users)
 
     @property
     def collected(self) -> bool:
@@ -284,10 +287,10 @@ class Hold:
 
     # Levels are handles, not a counter: leaving a level twice then counts once, and a collected handle counts no longer.
 
-    def leave(self) -> bool:
-        """Begin the release unless a handle is open; return whether the release has begun, now or earlier."""
+    def leave(self, handle: Handle | None = None) -> bool:
+        """Begin the release unless a handle is open, beside one that was left; return whether the release has begun, now or earlier."""
         with self._mutex:
-            if not self.closing and not self.in_hand:
+            if not self.closing and (self.dropped or not self.has_other(handle)):
                 self.closing = True
             return self.closing
 
@@ -371,7 +374,10 @@ class Hold:
             return not reported
 
     def end(self) -> None:
-        """Note that the claim is about to be removed, so that the hold is no longer valid. Call this before the request is sent."""
+        """Note that the claim is about to be removed, so that the hold is not valid, and not renewed, any more.
+
+        Call this before the request is sent.
+        """
         with self._mutex:
             self.ended = True
 

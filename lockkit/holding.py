@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -33,6 +34,13 @@ __all__ = ["AnyLease", "kept"]
 class AnyLease(Answering):
     """One acquisition that holds its lock. :class:`~lockkit.Lease` and :class:`~lockkit.aio.AsyncLease` add the calls that wait.
 
+    Args:
+        opening: The client.
+        on_lost: A function to call when the hold is lost, for the first lease of the hold; None if there is none.
+        driver: The engine that got the hold.
+        hold: The hold.
+        taken_at: The place in the user's program that acquired.
+
     Attributes:
         left: Whether the release was asked for; nobody works under the lease any more.
         statement: The ``with`` statement that holds the lease; the lease ends with it.
@@ -52,7 +60,14 @@ class AnyLease(Answering):
         "statement",
     )
 
-    def __init__(self, opening: Opening, driver: Driver, hold: Hold, taken_at: Caller) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        on_lost: Callable[[], None] | None,
+        driver: Driver,
+        hold: Hold,
+        taken_at: Caller,
+    ) -> None:
         self._opening = opening
         self._driver = driver
         self._hold = hold
@@ -63,6 +78,11 @@ class AnyLease(Answering):
         self.left = False
         self._callbacks: tuple[Callable[[], None], ...] = ()
         self._asked_callbacks: tuple[Callable[[ReleaseRequest], None], ...] = ()
+        if not hold.handles:  # the first lease; Hold.enter adds those of further levels
+            hold.handles = (weakref.ref(self),)  # from here on its garbage collection takes the claim back
+            if on_lost is not None:
+                self.on_lost(on_lost)
+            driver.registry.change(hold.claim.terms.name, new=hold)
 
     @property
     def name(self) -> str:

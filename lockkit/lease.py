@@ -124,7 +124,7 @@ class Lease(AnyLease):
                 return kept(hold, reason)
             try:
                 self.left = True
-                if hold.leave():
+                if hold.leave(self):
                     report = self._report = self._driver.release(hold, reason)
                 else:
                     hold.handed_back(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lockkit import durations
@@ -74,17 +75,16 @@ class AnyLock(AnyShortForm[E]):
     """A reusable factory of leases on one name. :class:`~lockkit.Lock` and :class:`~lockkit.aio.AsyncLock` add the calls that wait.
 
     Attributes:
+        lease_of: Makes a lease of a hold, for the place in the user's program that took it.
         terms: The terms of the lock's claims, as the store gets them.
         tokens: A function that makes the token of a claim, called just before the claim is first sent; None for a random token. Set
             it if another process is to release the claim after this one died: the function can save the token first. An exception
             that the function raises ends the acquire.
     """
 
-    _makes: Callable[..., Any]
-    """Makes a lease of an opening, a driver, a hold and a place."""
-
     def __init__(
         self,
+        makes: Callable[..., E],
         opening: Opening,
         terms: Terms,
         *,
@@ -104,6 +104,7 @@ class AnyLock(AnyShortForm[E]):
         self._reason = reason
         self._note = note if reason is None else noted(note, reason, terms.name)
         self._on_lost = on_lost
+        self.lease_of: Callable[[Driver, Hold, Caller], E] = partial(makes, opening, on_lost)
         self.tokens: Callable[[], str] | None = None
 
     @property
@@ -172,6 +173,7 @@ class AnyLock(AnyShortForm[E]):
         driver: Driver,
         deadline: float | None,
         key: weakref.ref[object],
+        taken_at: Caller,
         *,
         wait: bool,
         note: Mapping[str, object] | None = None,
@@ -197,25 +199,12 @@ class AnyLock(AnyShortForm[E]):
             "thread" if not own or isinstance(key(), threading.Thread) else "task",
         )
         attempt.key, attempt.registered = key, driver.registry.holds
+        attempt.taken_at, attempt.reentrant, attempt.where = taken_at, self._reentrant, self._opening.where
+        attempt.same_store = driver.same_store
         if detects:
             attempt.detects = True
             attempt.who = "thread" if isinstance(key(), threading.Thread) else "task"
         return attempt
-
-    def hand(self, driver: Driver, hold: Hold, key: weakref.ref[object], taken_at: Caller) -> E:
-        """Make the lease of a hold that was just granted."""
-        hold.key = key
-        hold.reentrant = self._reentrant
-        hold.where = self._opening.where
-        hold.taken_at = taken_at
-        lease: E = self._makes(self._opening, driver, hold, taken_at)
-        hold.handles = (
-            weakref.ref(lease),
-        )  # from here on garbage collection of the lease takes the claim back
-        if self._on_lost is not None:
-            lease.on_lost(self._on_lost)
-        driver.registry.change(hold.claim.terms.name, new=hold)
-        return lease
 
     def belongs_to(self, opening: Opening) -> bool:
         """Whether this is a lock of that client."""
@@ -245,7 +234,7 @@ class AnyLock(AnyShortForm[E]):
                 continue
             if not hold.standing:
                 continue
-            lease: E = self._makes(self._opening, driver, hold, taken_at)
+            lease = self.lease_of(driver, hold, taken_at)
             entered = False
             try:
                 entered = hold.enter(lease)

@@ -44,7 +44,7 @@ def build(
         ConfigError: The name or an option is not allowed; the error says what is allowed.
         CapabilityError: The store does not support an option.
     """
-    return Lock(opening, **arguments(opening, name, kind, weight, capacity, options, pooled=pooled))
+    return Lock(Lease, opening, **arguments(opening, name, kind, weight, capacity, options, pooled=pooled))
 
 
 class Lock(AnyLock[Lease], ShortForm[Lease]):
@@ -61,8 +61,6 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             it if another process is to release the claim after this one died: the function can save the token first. An exception
             that the function raises ends the acquire.
     """
-
-    _makes = Lease
 
     if TYPE_CHECKING:  # pyright does not find the type through both base classes
 
@@ -169,13 +167,13 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             inner = self.level(driver, key, taken_at, wait)
             if inner is not None:
                 return inner
-        attempt = self.attempt(driver, deadline, key, wait=wait != 0, note=note, detects=detect)
+        attempt = self.attempt(driver, deadline, key, taken_at, wait=wait != 0, note=note, detects=detect)
         if cancel is not None:
             attempt.cancel = cancel
         try:
             hold = driver.acquire(attempt, on_wait)
             if hold is not None:
-                lease = self.hand(driver, hold, key, taken_at)
+                lease = self.lease_of(driver, hold, taken_at)
                 driver.under_way.pop(attempt, None)
                 attempt.sent = False
                 return lease

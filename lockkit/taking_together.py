@@ -87,9 +87,10 @@ class AnyTaking:
 
     def attempt(self, lock: AnyLock[Any], *, wait: bool) -> Attempt:
         """An attempt for one of the locks."""
-        attempt = lock.attempt(self.driver, self.deadline, self.key, wait=wait, detects=self._detect and wait)
+        attempt = lock.attempt(
+            self.driver, self.deadline, self.key, self.taken_at, wait=wait, detects=self._detect and wait
+        )
         attempt.shown = self._on_wait is not None
-        attempt.same_store = self.driver.same_store
         return attempt
 
     def handed(
@@ -97,7 +98,7 @@ class AnyTaking:
     ) -> H:
         """Make what the caller gets of the holds. Nothing has handles of them before that, nor if this fails."""
         leases = [
-            locks[attempt].hand(self.driver, attempt.hold, self.key, self.taken_at)
+            locks[attempt].lease_of(self.driver, attempt.hold, self.taken_at)
             for attempt in got
             if attempt.hold is not None
         ]

@@ -30,7 +30,7 @@ from lockkit.drivers.threads import LATE_BUDGET, Driver
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt, UnderWay
+from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring
 from lockkit.protocol.effects import (
     MAY_BLOCK,
     ON_THREADS,
@@ -131,7 +131,9 @@ class LoopDriver:
         waiting = _Acquisition(self, attempt, on_wait)
         driver.under_way[attempt] = None
         try:
-            hold = await run(driver.begin(attempt), waiting.perform, driver.perform)
+            next(driver.counters.steps["attempts"])
+            driver.begin(attempt)
+            hold = await run(acquiring(attempt, *driver.means), waiting.perform, driver.perform)
             if hold is not None:
                 driver.granted(attempt, hold)
                 return hold
@@ -155,7 +157,7 @@ class LoopDriver:
         together.runs = self.loop.is_running
         waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
         try:
-            driver.begin_together(together)
+            driver.begin(together)
             got = await run(steps, waits.perform_blocking, waits.perform)
             driver.got_together(got)
         except BaseException as error:
@@ -223,7 +225,7 @@ class LoopDriver:
         finally:
             work.leave()
             if hold.report is not None:
-                driver.beats.releasing.pop(hold, None)
+                driver.beats.over(hold)
                 driver.registry.change(hold.name, old=hold)
             for call in ended:
                 call()

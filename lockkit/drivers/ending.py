@@ -59,9 +59,9 @@ class Ending:
     def _errand(self, reason: Reason, budget: float) -> Errand:
         with self._mutex:
             errand = self._to_close(reason, budget)
-            driver, beats = self._driver, self._driver.beats
+            beats = self._driver.beats
             # No signal is let through here.
-            self._closing, driver.closed, beats.closing = self._closing or errand, True, True
+            self._closing, beats.closing = self._closing or errand, True
             return self._closing
 
     def _to_close(self, reason: Reason, budget: float) -> Errand:
@@ -97,12 +97,11 @@ class Ending:
         with self._mutex:
             closing = self._to_close(reason, _CLOSE_BUDGET)
             leaving = Errand("lockkit-close", self._leave, self._driver.heartbeat.lend)
-            driver, beats = self._driver, self._driver.beats
+            beats = self._driver.beats
             # No signal is let through between these, and a handler before them may have closed it.
-            self._closing, self._leaving, driver.closed, beats.closing = (
+            self._closing, self._leaving, beats.closing = (
                 self._closing or closing,
                 self._leaving or leaving,
-                True,
                 True,
             )
             return self._leaving

@@ -7,10 +7,9 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any
 
 from lockkit.clock import Clock
 from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of
@@ -81,7 +80,7 @@ class Driver:
         ending: Ends the engine when the client is closed or collected, or the process ends.
         cleaning: Measures for how long cleanup hooks run.
         longest_cleanup: Seconds after which a cleanup hook is not waited for.
-        closed: Whether the engine grants nothing any more.
+        means: The things that the protocol needs to acquire.
         used_by: A weak reference to the client, with a callback that drops the engine.
     """
 
@@ -103,7 +102,6 @@ class Driver:
         self.counters = counters
         self.dispatcher = dispatcher
         self._tell = Telling(counters, dispatcher, clock, self._look_soon)
-        self._capabilities = backend.capabilities
         self._cleanup_hooks = cleanup_hooks
         self._cleanup_budget = cleanup_budget
         self.request_timeout = request_timeout
@@ -111,7 +109,7 @@ class Driver:
         self._overruns = OVERRUNS
         self.longest_cleanup = cleanup_budget + _GRACE
         self.cleaning = Stopwatch(clock, self.longest_cleanup)
-        self.closed = False
+        self._started = False
         self.same_store = same_store
         self.used_by: weakref.ref[object] | None = None
         self.registry = Registry()
@@ -119,18 +117,23 @@ class Driver:
         self.under_way: dict[UnderWay, Waits | WaitsTogether | None] = {}
         self._over: set[UnderWay] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)
-        self._random = Random().random  # its own, because a program may seed that of the module
-        self._started = False
+        random = Random().random  # its own, because a program may seed that of the module
+        self.means = Means(backend.capabilities, clock.now, clock.wall, random)
         self.beats = Beats(
             clock.now,
-            self._random,
-            self._capabilities.waiter_deadline,
+            random,
+            backend.capabilities.waiter_deadline,
             request_timeout,
             lambda count: counters.add("renewals", count),
         )
         self.heartbeat = Heartbeat(self.beats, clock, backend, self.perform, self._look_after)
         self.requests = Requests(backend, clock, counters, self.beats, request_timeout, self.lose)
         self.ending = Ending(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the engine grants nothing any more."""
+        return self.beats.closing
 
     def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """Acquire; None only on a definite "busy". Leaves nothing behind unless it returns a hold.
@@ -152,7 +155,10 @@ class Driver:
 
         self.under_way[attempt] = None
         try:
-            hold = to_its_end(self.begin(attempt), self.backend, perform)
+            next(self.counters.steps["attempts"])
+            if self.beats.closing or attempt.cancel is not None or not self._started:
+                self.begin(attempt)  # else it would do nothing
+            hold = to_its_end(acquiring(attempt, *self.means), self.backend, perform)
             if hold is not None:
                 self.granted(attempt, hold)
                 return hold
@@ -173,24 +179,21 @@ class Driver:
         self._tell.busy(attempt)
         return None
 
-    def begin(self, attempt: Attempt) -> Generator[Effect, Any, Hold | None]:
-        """Begin an attempt that is ``under_way``; return the steps to perform.
+    def begin(self, under_way: Attempt | Together) -> None:
+        """Begin an acquisition that is ``under_way``.
 
         Raises:
-            AcquireCancelled: The client is closed.
+            AcquireCancelled: The client is closed, or the switch was thrown before.
             RuntimeError: The heartbeat cannot be started.
         """
-        next(self.counters.steps["attempts"])
-        attempt.same_store = self.same_store
+        name = under_way.terms.name if isinstance(under_way, Attempt) else None
         if self.closed:
-            raise AcquireCancelled("this client is closed", name=attempt.terms.name)
-        if attempt.cancel is not None and attempt.cancel.cancelled():
-            raise AcquireCancelled("the wait was cancelled before it began", name=attempt.terms.name)
+            raise AcquireCancelled("this client is closed", name=name)
+        if under_way.cancel is not None and under_way.cancel.cancelled():
+            raise AcquireCancelled("the wait was cancelled before it began", name=name)
         if not self._started:  # before the store is asked: no grant without a heartbeat
             self.heartbeat.start()
             self._started = True
-        clock = self.clock
-        return acquiring(attempt, self._capabilities, clock.now, clock.wall, self._random)
 
     def granted(self, attempt: Attempt, hold: Hold) -> None:
         """Keep a granted hold alive, and report it.
@@ -199,8 +202,9 @@ class Driver:
             AcquireCancelled: The client was closed meanwhile.
         """
         attempt.hold = hold
-        self.beats.hold(hold)
-        if self.closed:
+        beats = self.beats
+        beats.hold(hold)
+        if beats.closing:
             raise AcquireCancelled("the client was closed while acquiring", name=hold.name)
         next(self.counters.steps["acquired"])
         if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
@@ -220,11 +224,6 @@ class Driver:
         if no_thread(error):
             raise thread_refused(error, attempt.terms.name) from error
 
-    @property
-    def means(self) -> Means:
-        """The things that the protocol needs to acquire."""
-        return Means(self._capabilities, self.clock.now, self.clock.wall, self._random)
-
     def acquire_together(
         self, together: Together, steps: Steps, on_wait: OnWait | None = None
     ) -> list[Attempt] | None:
@@ -237,7 +236,7 @@ class Driver:
         got: list[Attempt] | None
         self.under_way[together] = waits
         try:
-            self.begin_together(together)
+            self.begin(together)
             got = to_its_end(steps, self.backend, waits.perform)
             self.got_together(got)
         except BaseException as error:
@@ -254,21 +253,6 @@ class Driver:
                 self.under_way.pop(together, None)
         self.told_together(together, got)
         return got
-
-    def begin_together(self, together: Together) -> None:
-        """Begin an acquisition of several locks that is ``under_way``.
-
-        Raises:
-            AcquireCancelled: The client is closed, or the switch was thrown before.
-            RuntimeError: The heartbeat cannot be started.
-        """
-        if self.closed:
-            raise AcquireCancelled("this client is closed")
-        if together.cancel is not None and together.cancel.cancelled():
-            raise AcquireCancelled("the wait was cancelled before it began")
-        if not self._started:  # before the store is asked: no grant without a heartbeat
-            self.heartbeat.start()
-            self._started = True
 
     def got_together(self, got: Sequence[Attempt] | None) -> None:
         """Check that holds may be handed out.
@@ -346,7 +330,7 @@ class Driver:
             finally:
                 hold.turn_of = 0
                 if hold.report is not None:
-                    self.beats.releasing.pop(hold, None)
+                    self.beats.over(hold)
 
     # Apart from the ``with`` above: in CPython 3.11 an exception at the start of this loop would not leave it.
 

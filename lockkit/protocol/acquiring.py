@@ -13,9 +13,11 @@ Rules kept here:
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
+from lockkit.caller import Caller
 from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireTimeout, CapacityMismatch, Drained, LockkitError
 from lockkit.facts import Capabilities, ClaimInfo, Deadlock, Event
@@ -115,6 +117,8 @@ class Attempt:
         detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several threads or tasks.
         knotted: Whether it was.
         key: A weak reference to the thread or task that acquires, as that of its holds; None to tell nobody what it holds.
+        taken_at: The place in the user's program that acquires; None if that is not known. The hold gets it, ``reentrant`` and
+            ``where`` as well.
         registered: The holds of its client, by name.
         beside: Holds that the same acquisition has got already, of other locks.
         group: For a claim of an acquisition that waits in several queues: its name, the number of its claims, and how many of
@@ -133,7 +137,10 @@ class Attempt:
     same_store: Callable[[], SameStore] = SameStore
     runs: Callable[[], bool] = staticmethod(lambda: True)
     detects = knotted = False
-    key: object = None
+    key: weakref.ref[object] | None = None
+    taken_at: Caller | None = None
+    reentrant = False
+    where: str = "process"
     registered: Mapping[str, Sequence[Hold]] = {}
     beside: Sequence[Hold] = ()
     group: tuple[str, int, int] | None = None
@@ -400,6 +407,10 @@ def acquiring(
                     doubtful=attempt.doubtful,
                     auto_renew=attempt.auto_renew,
                     pid=attempt.pid,
+                    key=attempt.key,
+                    taken_at=attempt.taken_at,
+                    reentrant=attempt.reentrant,
+                    where=attempt.where,
                 )
                 if at < hold.expires:  # the store cannot have ended the claim yet
                     return hold

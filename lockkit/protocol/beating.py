@@ -94,10 +94,10 @@ class Beats:
         renewed: Called with the number of holds that a batch renewed.
 
     Attributes:
-        members: Held and waiting claims, by token.
+        members: Held and waiting claims, by token; also those that are being released. A hold that has ended is not renewed.
         untold: What holders have told with ``beat`` since their last renewal, by token.
-        releasing: Holds whose release has begun and has no report yet. They may have left ``members`` already.
-        closing: Whether the client closes. The close then also releases collected holds, so they are not left to lapse.
+        releasing: Holds whose release has begun and has no report yet.
+        closing: Whether the client closes, or is closed: nothing is granted any more, and collected holds are released, not left to lapse.
         to_beat: The timer that calls :meth:`beating`.
         to_look: The timer that calls :meth:`looking`.
     """
@@ -160,6 +160,13 @@ class Beats:
         self.members.pop(token, None)
         self.untold.pop(token, None)
 
+    def over(self, hold: Hold) -> None:
+        """Forget a hold whose release is over."""
+        token = hold.claim.token
+        self.members.pop(token, None)
+        self.untold.pop(token, None)
+        self.releasing.pop(hold, None)
+
     def tell(self, token: str, progress: Progress) -> None:
         """Have the next renewal of a hold followed by what its holder tells, in place of what it told before and is not written yet."""
         if token in self.members:
@@ -171,7 +178,7 @@ class Beats:
             self.members.pop(waiter.claim.token, None)
 
     def holds(self) -> list[Hold]:
-        """The holds of the client, including those that it has lost and not released yet."""
+        """The holds of the client, including those that it has lost or begun to release."""
         return [member for member in list(self.members.values()) if isinstance(member, Hold)]
 
     def again(self, hold: Hold) -> None:
@@ -247,7 +254,7 @@ class Beats:
                 self.untold.pop(token, None)
 
     def _wanted(self, members: list[Hold | Waiter]) -> list[Hold | Waiter]:
-        """The members that are still to be renewed; some may have been withdrawn or lost while an earlier batch was under way."""
+        """The members that are still to be renewed; some may have been withdrawn, ended or lost while an earlier batch was under way."""
         wanted, closing = [], self.closing
         for member in members:
             if isinstance(member, Hold) and (
@@ -323,7 +330,7 @@ class Beats:
         given_up = [hold for hold in holds if (hold.closing or not hold.in_hand) and hold.given_up]
         for hold in {*given_up, *list(self.releasing)}:
             if hold.report is not None:
-                self.releasing.pop(hold, None)
+                self.over(hold)
                 continue
             self._cut_short.add(hold)
             if hold in seen:  # the last look found it too, so it has not just begun

@@ -38,7 +38,6 @@ from lockkit.protocol.effects import (
     Release,
     Removing,
     StartHook,
-    Withdraw,
 )
 from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Refused, Unknown
 
@@ -63,7 +62,7 @@ class Pipeline:
         request_timeout: Seconds that all requests may take.
         hooks: The reports of the hooks that have run.
         cleaned: Seconds that all hooks took; None until all have been run.
-        was_valid: Whether the hold was still valid when its claim was withdrawn.
+        was_valid: Whether the hold was still valid when it was ended.
         normal: The normal layer; None until it is over. The same for ``emergency``.
         doubtful: Whether the store may have executed a request whose answer was not read.
         outcome: None until an answer was definite.
@@ -121,8 +120,7 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
     if release.untold:
         yield Lost(hold, release.untold)
         release.untold = ""
-    yield Withdraw(hold.claim)
-    hold.end()
+    hold.end()  # from here on it is not valid, and the heartbeat leaves it out (S9)
     if release.outcome is None and release.normal is None:
         remove = Abandon if hold.doubtful else Release
         budget = _NORMAL_SHARE * release.request_timeout

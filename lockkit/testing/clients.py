@@ -58,7 +58,7 @@ class VirtualClock(ShiftedClock):
     def _due(self) -> float:
         """When the next heartbeat, or the next look at deadlines, is due."""
         beats = [client.driver().beats for client in self._open()]
-        ends = [hold.expires for each in beats for hold in each.holds() if not hold.lost_why]
+        ends = [hold.expires for each in beats for hold in each.holds() if not (hold.lost_why or hold.ended)]
         return min([*(each.next() for each in beats), *ends], default=math.inf)
 
     def _keep_up(self) -> None:

@@ -184,7 +184,7 @@ class Harness(ABC):
     def crash(self, client: Client) -> None:
         """Let a client vanish: it sends nothing to the store any more, and releases nothing."""
         driver = client.driver()
-        driver.closed = driver.ending.gone = True
+        driver.beats.closing = driver.ending.gone = True
         driver.heartbeat.close()
         driver.orphans.close()
         driver.heartbeat.join(2.0)

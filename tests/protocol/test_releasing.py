@@ -16,7 +16,6 @@ from lockkit.protocol.effects import (
     Pause,
     RecordFailure,
     StartHook,
-    Withdraw,
 )
 from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, Terms, Unknown
@@ -71,7 +70,6 @@ def test_the_plain_order(release, start, clock):
         "AwaitHook",
         "StartHook",
         "AwaitHook",
-        "Withdraw",
         "Release",
     ]
     assert run.result.outcome == "RELEASED"
@@ -88,15 +86,13 @@ def test_cleanup_runs_while_it_is_valid_and_the_hold_is_over_before_the_release_
     while type(run.effect) in (StartHook, AwaitHook, Notify):
         assert it.hold.valid(clock.now())
         run.answer(HookReport(run.effect.plugin, "DONE") if type(run.effect) is AwaitHook else None)
-    assert type(run.effect) is Withdraw
-    run.answer()
     assert isinstance(run.effect, REQUESTS)
     assert not it.hold.valid(clock.now())
 
 
 def test_a_doubtful_hold_is_abandoned(release, start, clock):
     run = start(release(doubtful=True))
-    assert play(run, clock) == ["Withdraw", "Abandon"]
+    assert play(run, clock) == ["Abandon"]
 
 
 def test_a_lost_hold_is_told_and_goes_ungracefully(release, start, clock):
@@ -115,7 +111,7 @@ def test_a_lost_hold_is_told_and_goes_ungracefully(release, start, clock):
 def test_absent_on_the_first_send_while_valid_is_a_loss_with_an_alert(release, start, clock):
     it = release()
     run = start(it)
-    assert play(run, clock, [ABSENT]) == ["Withdraw", "Release", "Notify"]
+    assert play(run, clock, [ABSENT]) == ["Release", "Notify"]
     assert run.result.outcome == "LOST"
     assert it.stolen
 
@@ -138,7 +134,7 @@ def test_a_final_refusal_goes_on_to_the_emergency_layer_at_once_and_casts_no_dou
     it = release()
     run = start(it)
     met = play(run, clock, [Refused(PermissionDenied("no"), retry=False), ABSENT])
-    assert met[:3] == ["Withdraw", "Release", "EmergencyRelease"]
+    assert met[:2] == ["Release", "EmergencyRelease"]
     assert run.result.outcome == "LOST"
 
 
@@ -220,7 +216,6 @@ def test_wherever_it_is_interrupted_it_comes_to_its_end_and_owes_nothing(
     assert report.outcome in ("RELEASED", "LOST", "ABANDONED")
     assert len(hooks) == len(set(hooks)), "no hook is run twice"
     assert {hook.plugin for hook in it.hooks} == set(HOOKS)
-    assert any(type(effect) is Withdraw for effect in met)
     assert it.hold.ended
     if report.outcome == "ABANDONED":
         assert any(type(effect) is Orphan for effect in met), "somebody removes it"

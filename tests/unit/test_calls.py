@@ -14,7 +14,7 @@ from lockkit_memory.backend import MemoryBackend
 
 PACKAGE = Path(lockkit.__file__).parent
 ARCHITECTURE = Path(__file__).parents[2] / "docs/architecture.md"
-ACQUIRE, RELEASE = 29, 33
+ACQUIRE, RELEASE = 26, 29
 """The most calls that each may take. A generator counts once more each time that it is resumed."""
 
 

@@ -58,7 +58,7 @@ def test_who_asks_a_driver_that_is_closed_is_refused_before_anything_is_sent(url
     driver = client.driver()
     lock = client.lock("a")
     monkeypatch.setattr(driver.backend, "acquire", None)
-    driver.closed = True
+    driver.beats.closing = True
     with pytest.raises(AcquireCancelled, match="is closed"):
         lock.acquire()
     client.close()

@@ -8,11 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from lockkit.drivers.errand import Errand
-from lockkit.drivers.threads import Driver
 from lockkit.facts import Capabilities, Deadlock, Event, HookReport
 from lockkit.hold import Handle, Hold
 from lockkit.holding import AnyLease
-from lockkit.locking import AnyLock
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import beating as beating_module
 from lockkit.protocol import deadlock as deadlock_module
@@ -306,7 +304,7 @@ def renews_after_release() -> Iterator[None]:
         answered = yield from renewing(members, self._now, REQUEST_TIMEOUT, self._renewed)
         self._reschedule(members, before, answered=answered)
 
-    with patched(releasing_module, Withdraw=_no_effect), patched(Beats, beating=beating):
+    with patched(Beats, beating=beating):
         yield
 
 
@@ -370,17 +368,16 @@ def one_budget_for_all() -> Iterator[None]:
 @contextmanager
 def hold_owns_its_handle() -> Iterator[None]:
     """What the heartbeat knows refers to the lease that the user has."""
-    hand = AnyLock.hand
+    made = AnyLease.__init__
 
-    def owning(self: AnyLock[Any], driver: Driver, hold: Hold, *others: Any) -> AnyLease:
-        lease: AnyLease = hand(self, driver, hold, *others)
-        hold.handles = (lambda: lease,)  # type: ignore[assignment]
-        return lease
+    def owned(self: AnyLease, *given: Any) -> None:
+        made(self, *given)
+        self._hold.handles = (lambda: self,)  # type: ignore[assignment]
 
     def handed(self: Hold, handle: Handle) -> None:
         self.handles = (lambda: handle,)  # type: ignore[assignment]
 
-    with patched(AnyLock, hand=owning), patched(Hold, handed=handed):
+    with patched(AnyLease, __init__=owned), patched(Hold, handed=handed):
         yield
 
 

@@ -417,7 +417,7 @@ class Worker(Actor):
             assert self.release is not None
             world.tell(f"{self.label}: report {value.outcome} for {self.release.hold.claim.token}")
             world.checks.released(self, value)
-            self.client.beats.releasing.pop(self.release.hold, None)
+            self.client.beats.over(self.release.hold)
             self._idle()
             return
         assert self.attempt is not None

@@ -268,7 +268,7 @@ class Company(Worker):
             assert self.hold is not None
             world.tell(f"{self.label}: report {value.outcome} for {self.hold.claim.token}")
             world.checks.released(self, value)
-            self.client.beats.releasing.pop(self.hold, None)
+            self.client.beats.over(self.hold)
             self.hold.turn_of = 0
             self.holds.remove(self.hold)
             self.hold = self.release = None
