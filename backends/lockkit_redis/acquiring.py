@@ -54,7 +54,7 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
     end = time.monotonic() + budget
     topology, index = store.topology, store.index
     token, name, packed_terms = claim.token, claim.terms.name, store.known(claim.terms)
-    note = framed(note_text(claim.note, NOTE_LIMIT)) if claim.note else _NO_NOTE
+    note = framed(note_text(claim.note, NOTE_LIMIT)) if create and claim.note else _NO_NOTE
     if topology.stale:
         yield from topology.look_again()
     replay = create and token in store.unsure
@@ -66,10 +66,11 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
     count = 1 + index.COMMANDS if indexing else 2 if store.copies else 1
 
     def packed(server: Server) -> bytes:
-        how = _AGAIN[claim.wait]
         if create:
             how = b"$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, server.reckoned(basis) + _LATE)
-        first = b"".join((packed_terms.head, framed(token), how, packed_terms.tail, note))
+            first = b"".join((packed_terms.head, framed(token), how, packed_terms.tail, note))
+        else:
+            first = b"".join((packed_terms.head, framed(token), _AGAIN[claim.wait], packed_terms.again))
         if indexing:
             return first + index.packed((name,), basis)
         return first + _wait(store, left(end)) if store.copies else first

@@ -23,7 +23,8 @@ class PackedTerms(NamedTuple):
     """Terms in the units of the store.
 
     Attributes:
-        head, tail: The bytes before and after the changing words of an acquire without a note.
+        head, tail: The bytes before and after the changing words of an acquire, without its note.
+        again: The same as ``tail``, and an empty note, for an acquire that creates nothing: it stores neither owner nor note.
         release, ends: The bytes before and after the changing words of a release.
         renew: The bytes before the changing words of a renewal of one claim.
     """
@@ -31,6 +32,7 @@ class PackedTerms(NamedTuple):
     keys: Keys
     head: bytes
     tail: bytes
+    again: bytes
     release: bytes
     ends: bytes
     renew: bytes
@@ -56,17 +58,12 @@ class PackedTerms(NamedTuple):
         # The third word is the time from the grant to the first deadline; the fourth the state without its opening brace and without
         # the fields that change.
         said = _json(state)[1:]
-        words = (
-            terms.weight,
-            terms.capacity,
-            max(ends + delay, least),
-            said,
-            _json(packed_owner(terms.owner)),
-        )
+        words = (terms.weight, terms.capacity, max(ends + delay, least), said)
         return cls(
             keys,
             ACQUIRE.head(keys[:5], 9),
-            pack(*words).partition(b"\r\n")[2],
+            pack(*words, _json(packed_owner(terms.owner))).partition(b"\r\n")[2],
+            pack(*words, "", "").partition(b"\r\n")[2],
             RELEASE.head(keys[:5], 5),
             pack(least, said).partition(b"\r\n")[2],
             RENEW.head(keys[:5], 2),

@@ -60,6 +60,21 @@ def test_the_keys_live_as_long_as_the_longest_claim_and_as_long_as_somebody_rene
     assert states(store) == ["HELD"]
 
 
+@pytest.mark.parametrize("missing", ["holder", "waiter", "both"])
+def test_a_release_leaves_no_key_without_an_end_where_a_script_was_stopped_half_way(server, store, missing):
+    """A claim then has a place and no deadline."""
+    holder, _ = take(store)
+    waiter = queue(store)
+    for who, one in {"holder": holder, "waiter": waiter}.items():
+        if missing in (who, "both"):
+            server.cli("ZREM", "lockkit:default:{a}:d", one.token)
+
+    store.release(holder, 2.0)
+
+    for letter in "qdc":
+        assert server.cli("PTTL", f"lockkit:default:{{a}}:{letter}") > 0, letter
+
+
 def test_a_hold_of_two_days_keeps_its_fence_the_highest_and_its_name_in_the_index(
     server, clock, store, opened
 ):

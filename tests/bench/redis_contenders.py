@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
+from lockkit.names import new_token
 from lockkit.testing.bench.contender import Contender
 
-__all__ = ["AWAKE", "FLOOR", "MAKERS", "PEERS", "RAW", "WOKEN"]
+__all__ = ["AWAKE", "FAIR", "FLOOR", "MAKERS", "PEERS", "RAW", "RECORDED", "WOKEN"]
 
 FLOOR = "floor: 2 EVALSHA"
 RAW = "floor: 2 EVALSHA, raw socket"
 AWAKE = "floor: 2 EVALSHA, raw socket, awake"
 WOKEN = "floor: release script, pub/sub, confirm"
+FAIR = "floor: fair queue"
+RECORDED = "floor: fair queue with records"
 PEERS = {
     "redis": "redis",
     "python-redis-lock": "redis_lock",
@@ -37,6 +40,58 @@ _TAKE = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', 30000) then return redis.call('INCR', KEYS[2]) end
 """
 _DROP = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+_FAIR = (
+    "return redis.call('RPUSH', KEYS[1], ARGV[1])",
+    "return 1",
+    """
+redis.call('LPOP', KEYS[1])
+local following = redis.call('LINDEX', KEYS[1], 0)
+if following then redis.call('PUBLISH', following, '1') end
+return 1
+""",
+)
+"""The scripts of the least fair lock: queue up, take the place, hand it on."""
+_CLOCK = """
+local call, format, q, d, c, f, token = redis.call, string.format, KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
+local clock = call('TIME')
+local us = clock[1] * 1000000 + clock[2]
+local now = math.floor(us / 1000)
+"""
+_RECORDED = (
+    _CLOCK
+    + """
+call('ZADD', q, us, token)
+call('ZADD', d, now + 6000, token)
+call('HSET', c, token, '{"since":' .. format('%.0f', now) .. ',' .. ARGV[2], token .. ':owner', ARGV[3])
+call('SET', f, format('%.0f', us), 'PX', 86400000)
+for at = 1, 3 do call('PEXPIRE', KEYS[at], 90000) end
+return { call('ZRANK', q, token), us }
+""",
+    _CLOCK
+    + """
+call('HGET', c, token)
+call('HSET', c, token, '{"since":' .. format('%.0f', now) .. ',' .. ARGV[2])
+call('ZADD', d, now + 30000, token)
+return call('ZSCORE', q, token)
+""",
+    _CLOCK
+    + """
+call('ZREM', q, token)
+call('ZREM', d, token)
+call('HDEL', c, token, token .. ':owner')
+local following = call('ZRANGE', q, 0, 0)[1]
+if following then
+  local state = call('HGET', c, following)
+  call('HSET', c, following, state)
+  call('ZADD', d, now + 6000, following)
+  call('PUBLISH', string.match(state, '"wake":"([^"]+)"'), '1')
+end
+return 1
+""",
+)
+"""The same with what lockkit writes: the place, the deadline, the state, the owner and the fence, and their expiry. Nothing is checked."""
+_TERMS = '"kind":"mutex","weight":1,"capacity":1,"ttl":30000,"min_hold":0,"lock_delay":0,"wake":"%s"}'
+_OWNER = '{"host":"bench","pid":12345,"thread":"MainThread","client":"0123456789abcdef"}'
 _DROP_AND_TELL = f"{_DROP[:-4]} + redis.call('PUBLISH', KEYS[1], '1') end"
 
 
@@ -128,6 +183,41 @@ def _woken(stack: ExitStack, url: str) -> Contender:
     return Contender(WOKEN, acquire, lambda _: plain.ask(drop))
 
 
+def _handed_on(
+    stack: ExitStack, url: str, name: str, scripts: Sequence[str], keys: Sequence[str], words: Sequence[str]
+) -> Contender:
+    """A fair queue by three scripts and one message for each grant."""
+    plain, ears = _Plain(stack, url), _Plain(stack, url)
+    channel = f"{name}:{new_token()}"
+    plain.load(*scripts)
+    ears.ask(_command("SUBSCRIBE", channel))
+    words = [word.replace("%s", channel) for word in words]
+
+    def acquire() -> str:
+        token = channel if scripts is _FAIR else new_token()
+        place = plain.ask(_packed(scripts[0], str(len(keys)), *keys, token, *words))
+        if place != 1 if scripts is _FAIR else place[0] != 0:
+            ears.connection.read_response()
+            plain.ask(_packed(scripts[1], str(len(keys)), *keys, token, *words[:1]))
+        return token
+
+    def release(token: Any) -> None:
+        plain.ask(_packed(scripts[2], str(len(keys)), *keys, token))
+
+    return Contender(name, acquire, release)
+
+
+def _fair(stack: ExitStack, url: str) -> Contender:
+    """The least fair lock: a list of channels. No fence, no ttl, no holder."""
+    return _handed_on(stack, url, FAIR, _FAIR, ["fair"], [])
+
+
+def _recorded(stack: ExitStack, url: str) -> Contender:
+    """The least fair lock that writes down what lockkit does."""
+    keys = [f"recorded:{{bench}}:{letter}" for letter in "qdcf"]
+    return _handed_on(stack, url, RECORDED, _RECORDED, keys, [_TERMS, _OWNER])
+
+
 def _client(stack: ExitStack, url: str) -> Any:
     client: Any = import_module("redis").Redis.from_url(url)
     stack.callback(client.close)
@@ -172,6 +262,8 @@ MAKERS: dict[str, Callable[[ExitStack, str], Contender]] = {
     RAW: _raw,
     AWAKE: _awake,
     WOKEN: _woken,
+    FAIR: _fair,
+    RECORDED: _recorded,
     "redis": _redis,
     "python-redis-lock": _python_redis_lock,
     "sherlock": _sherlock,

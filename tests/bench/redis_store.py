@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.contenders import peers
-from bench.redis_contenders import AWAKE, FLOOR, PEERS, RAW, WOKEN
+from bench.redis_contenders import AWAKE, FAIR, FLOOR, PEERS, RAW, RECORDED, WOKEN
 from bench.remote import Remote, cpu_of
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
@@ -58,7 +58,10 @@ def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
             *remote.uncontended(_UNCONTENDED, _IN_TURN),
             *remote.handoff(_HANDOFF),
             *remote.contended(
-                8, server=_SERVED, fair=[name for name in found if name == "python-redis-lock"]
+                8,
+                server=_SERVED,
+                fair=[name for name in found if name == "python-redis-lock"],
+                floors=(FAIR, RECORDED),
             ),
             *remote.crowds(),
             _position(folder, server, quick=quick),

@@ -85,7 +85,13 @@ class Remote:
         ]
 
     def contended(
-        self, count: int, *, at_least: float = 0.0, server: float | None = None, fair: Sequence[str] = ()
+        self,
+        count: int,
+        *,
+        at_least: float = 0.0,
+        server: float | None = None,
+        fair: Sequence[str] = (),
+        floors: Sequence[str] = (),
     ) -> list[Figure]:
         """Processes that all want one lock.
 
@@ -94,11 +100,12 @@ class Remote:
             at_least: Grants a second to reach; 0 for none.
             server: The most CPU time of the server for one grant, in microseconds.
             fair: The libraries that let nobody overtake; lockkit is to grant more than each.
+            floors: What no fair lock there can beat.
         """
         found = contests(
             self.folder,
             self.url,
-            [self.store, *self.waiting],
+            [self.store, *floors, *self.waiting],
             count,
             quick=self.quick,
             contenders=HERE,

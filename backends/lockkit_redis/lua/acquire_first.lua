@@ -2,7 +2,8 @@
 -- is granted; or one claim has the whole capacity, so the new claim waits, or is refused; or the claim was offered its place, and takes it.
 --
 -- ARGV: token, flags (create, wait, replay: '1' or '0' each), not_after (ms), weight, capacity, first (ms from the grant to
---       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or '')
+--       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or ''); only an
+--       acquire that creates needs owner and note
 -- Answers: G now fence [new: 1 if no fence is known of the name] | Q now place ask_again_at capacity head fence | B now capacity head | L now why
 
 local token, flags, not_after = ARGV[1], ARGV[2], tonumber(ARGV[3])

@@ -21,11 +21,12 @@ local function released()
     '^{"v":1,"state":"WAITING"(,"since":%d+,"renewed":%d+,"kind":"%l+","weight":(%d+),"capacity":(%d+),"ttl":%d+,"min_hold":%d+,"lock_delay":%d+,"wake":"([^"\\]+)".*)$')
   if weight ~= capacity or not rest or string.find(rest, 'min_reader', 1, true) then return end
   if known[3] or not known[2] or tonumber(known[2]) > now then return end
+  if call('ZREM', d, token) == 0 then return end -- a script was stopped half-way, so the keys may not live as long as the claims
   call('ZREM', q, token)
-  call('ZREM', d, token)
   call('HDEL', c, token, token .. ':owner', token .. ':note')
   call('HSET', c, '@', format('%.0f', now), after, '{"v":1,"state":"OFFERED"' .. rest)
-  call('ZADD', d, format('%.0f', now + GRACE), after) -- the keys live longer: some deadline, yet to come, was there
+  -- The keys live longer: the claim's own deadline, yet to come, was there. A key that is new has no end yet.
+  if call('ZADD', d, format('%.0f', now + GRACE), after) == 1 then call('PEXPIRE', d, GRACE + SLACK) end
   call('PUBLISH', channel, front[4])
   return 1
 end
