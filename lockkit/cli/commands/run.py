@@ -119,10 +119,15 @@ class Run(Command):
 
     def _stray(self, head: list[str]) -> bool:
         """Whether an unknown option stands before ``--``."""
-        left = self._split(head)[1]
-        while left and not left[0].startswith("-"):
-            left = self._split(left[1:])[1]
-        return left[:1] not in ([], ["--"])
+        left = head
+        while left:
+            if not left[0].startswith("-"):
+                left = left[1:]
+                continue
+            left = self._split(left)[1]
+            if left and left[0].startswith("-"):
+                return left[0] != "--"
+        return False
 
     def _split(self, words: list[str]) -> tuple[list[str], list[str]]:
         """Split words into lockkit's options at their beginning, and the rest."""
