@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
-from random import Random
 
 from lockkit.clock import Clock
 from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of
@@ -52,6 +51,11 @@ from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
 from lockkit.suggesting import SameStore
+
+try:  # the generator of random, without the distributions that it also imports and builds
+    from _random import Random
+except ImportError:
+    from random import Random  # type: ignore[assignment]
 
 __all__ = ["LATE_BUDGET", "Driver"]
 
