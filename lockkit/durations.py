@@ -16,7 +16,7 @@ ENDLESS = ("forever", "never", "none")
 """The words for "no limit"."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_PART = r"(\d+(?:\.\d+)?)(ms|s|m|h|d)"
 
 
 def seconds(value: object, *, what: str, zero: bool = False) -> float:
@@ -62,7 +62,7 @@ def parse(text: str, *, what: str, zero: bool = False) -> float:
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-    parts = _PART.findall(compact)
+    parts = re.findall(_PART, compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
         raise ConfigError(
             f"{what} must be a duration, not {text!r}", hint="write 500ms, 30s, 10m, 2h, 1d or 1h30m"

@@ -45,20 +45,19 @@ SHIPPED: Mapping[str, frozenset[str]] = {
 
 _declared: dict[str, frozenset[str]] = {}
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):([^?#]*)(\??)([^#]*)", re.DOTALL)
+# Patterns, and not compiled: re compiles those that are used, and a program seldom needs more than two of them.
+_URL = r"(?s)([A-Za-z][A-Za-z0-9+.-]*):([^?#]*)(\??)([^#]*)"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~-]*)(?::[0-9]{1,5})?"
-_SERVERS = re.compile(
-    rf"//(?:(?P<login>[^/]*)@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>(?:/[^:@]*)?)", re.DOTALL
-)
-_USER = re.compile(r"[\w.%~+-]*")
+_SERVERS = rf"(?s)//(?:(?P<login>[^/]*)@)?(?P<hosts>{_HOST}(?:,{_HOST})*)(?P<path>(?:/[^:@]*)?)"
+_USER = r"[\w.%~+-]*"
 _PATHS = {
     # The path may contain an @, as in /home/ann@corp; a colon before the @ makes it look like a login, so it is hidden.
-    "sqlite": re.compile(r"[^:@/][^:@]*|(?:(?:/|///+)(?!/)(?:[^:@]*@)?[^@]*)?", re.DOTALL),
-    "memory": re.compile(r"(?://)?[^:@/]*/?", re.DOTALL),
-    "unix": re.compile(r"(?://)?/[^@/][^@]*", re.DOTALL),
+    "sqlite": r"(?s)[^:@/][^:@]*|(?:(?:/|///+)(?!/)(?:[^:@]*@)?[^@]*)?",
+    "memory": r"(?s)(?://)?[^:@/]*/?",
+    "unix": r"(?s)(?://)?/[^@/][^@]*",
 }
-_FOLDER = re.compile(r"/(?!/)[^:@]*", re.DOTALL)
-_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_FOLDER = r"(?s)/(?!/)[^:@]*"
+_KEY = r"[A-Za-z][A-Za-z0-9_]{0,31}"
 _HIDDEN = "***"
 _LAST_PORT = 65535
 _SCRUBBED = 4
@@ -151,7 +150,7 @@ class _Parts(NamedTuple):
 
 
 def _parts(url: str) -> _Parts | None:
-    match = _URL.match(url)
+    match = re.match(_URL, url)
     if match is None:
         return None
     head, place, mark, query = match.groups()
@@ -182,11 +181,11 @@ def _parts(url: str) -> _Parts | None:
 def _place(scheme: str, place: str) -> _Parts | None:
     """Parse the part between scheme and query; None if it cannot be parsed."""
     if scheme in _PATHS:
-        return _Parts(place, place, whole=True) if _PATHS[scheme].fullmatch(place) else None
+        return _Parts(place, place, whole=True) if re.fullmatch(_PATHS[scheme], place) else None
     known = scheme in SHIPPED or scheme in _declared
-    match = _SERVERS.fullmatch(place)
+    match = re.fullmatch(_SERVERS, place)
     if match is None:
-        theirs = scheme in _declared and _FOLDER.fullmatch(place)
+        theirs = scheme in _declared and re.fullmatch(_FOLDER, place)
         return _Parts(place, place, whole=True) if theirs or not place else None
     login, hosts, path = match["login"], match["hosts"], match["path"]
     if not all(_exists(host) for host in hosts.split(",")):
@@ -197,7 +196,7 @@ def _place(scheme: str, place: str) -> _Parts | None:
         user, _, password = login.partition(":")
         hidden = (password or user,)
         shown = (
-            f"//{user}:{_HIDDEN}@{hosts}" if password and _USER.fullmatch(user) else f"//{_HIDDEN}@{hosts}"
+            f"//{user}:{_HIDDEN}@{hosts}" if password and re.fullmatch(_USER, user) else f"//{_HIDDEN}@{hosts}"
         )
     if known or path in ("", "/"):
         return _Parts(shown + path, f"//{hosts}{path}", whole=True, hidden=hidden)
@@ -226,4 +225,4 @@ def _option(option: str, harmless: frozenset[str]) -> str:
     key, equals, value = option.partition("=")
     if not option or (equals and not set(":;") & set(value) and (key in harmless or option in harmless)):
         return option
-    return f"{key}={_HIDDEN}" if equals and _KEY.fullmatch(key) else _HIDDEN
+    return f"{key}={_HIDDEN}" if equals and re.fullmatch(_KEY, key) else _HIDDEN
