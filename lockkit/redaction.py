@@ -196,7 +196,9 @@ def _place(scheme: str, place: str) -> _Parts | None:
         user, _, password = login.partition(":")
         hidden = (password or user,)
         shown = (
-            f"//{user}:{_HIDDEN}@{hosts}" if password and re.fullmatch(_USER, user) else f"//{_HIDDEN}@{hosts}"
+            f"//{user}:{_HIDDEN}@{hosts}"
+            if password and re.fullmatch(_USER, user)
+            else f"//{_HIDDEN}@{hosts}"
         )
     if known or path in ("", "/"):
         return _Parts(shown + path, f"//{hosts}{path}", whole=True, hidden=hidden)

@@ -192,9 +192,7 @@ def run(args: Sequence[str]) -> int:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """``lockkit ...``: the console script."""
-    # The garbage collector finds nothing in modules, while they load or at exit, and takes 20 of 120 ms.
-    gc.set_threshold(50_000)
-    gc.freeze()
+    gc.freeze()  # what the imports have made stays
     streams.prepare()
     if completing.VARIABLE in os.environ:
         completing.begin()
@@ -208,6 +206,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         streams.forget_stdout()
         # After a run, the command's own exit code matters more than output that could not be written.
         code = code or exits.report(streams.unwritable(error) or error, as_json=_as_json(words))
+    gc.freeze()  # at its end the interpreter would look through everything, twice
     sys.exit(code)
 
 

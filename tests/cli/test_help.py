@@ -123,10 +123,25 @@ def test_a_run_imports_nothing_that_it_does_not_need(lockkit):
         "asyncio",
         "subprocess",
         "email",
-        "urllib.request",
+        "dataclasses",
+        "msgspec",
+        "random",
         "lockkit_memory",
     }
-    assert not re.search(r"importlib\.metadata", done.stderr)
+    assert not re.search(r"importlib\.metadata|urllib\.request|lockkit\.store\.rows", done.stderr)
+
+
+def test_the_garbage_collector_waits_while_the_command_line_is_imported(lockkit):
+    count = "import atexit, gc; seen = []; gc.callbacks.append(lambda *_: seen.append(1))"
+    code = (
+        f"from lockkit.cli import script; {count}; atexit.register(lambda: print(len(seen))); script.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], env=lockkit.env, capture_output=True, text=True, check=True
+    )
+    version, collections = done.stdout.splitlines()
+    assert version.startswith("lockkit ")
+    assert collections == "0"
 
 
 def test_a_missing_benchmark_is_explained(capsys, monkeypatch):

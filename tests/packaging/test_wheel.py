@@ -119,7 +119,7 @@ def test_the_entry_points_lead_to_the_command_the_stores_and_the_conformance_kit
     entry_points = ConfigParser()
     entry_points.read_string(contents["dist-info/entry_points.txt"].decode())
 
-    assert dict(entry_points["console_scripts"]) == {"lockkit": "lockkit.cli.main:main"}
+    assert dict(entry_points["console_scripts"]) == {"lockkit": "lockkit.cli.script:main"}
     assert dict(entry_points["lockkit"]) == {name.removeprefix("lockkit_"): name for name in BACKENDS}
     assert dict(entry_points["pytest11"]) == {"lockkit_kit": "lockkit.testing.plugin"}
 

@@ -158,7 +158,7 @@ def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
         return start
 
     python = sys.executable
-    command = "import sys; from lockkit.cli.main import main; main(sys.argv[1:])"
+    command = "from lockkit.cli.script import main; main()"
     measures = {
         "python": timed(python, "-c", "pass"),
         "import": timed(python, "-c", "import lockkit"),
