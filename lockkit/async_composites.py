@@ -13,7 +13,7 @@ from lockkit.caller import Caller, caller
 from lockkit.leaving import Held
 from lockkit.locking import checked_timeout
 from lockkit.options import DEFAULT, Default
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Steps, all_of, any_of
 from lockkit.taking_together import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 

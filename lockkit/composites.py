@@ -15,7 +15,7 @@ from lockkit.locking import checked_timeout
 from lockkit.locks import Lock
 from lockkit.loops import warn_of_loop
 from lockkit.options import DEFAULT, Default
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Steps, all_of, any_of
 from lockkit.shortform import ShortForm
 from lockkit.takers import THREAD

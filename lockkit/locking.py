@@ -16,7 +16,7 @@ from lockkit.hold import Hold
 from lockkit.holding import AnyLease
 from lockkit.names import check_token
 from lockkit.options import Options, check, check_plain, noted, terms_of
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.shortform import AnyShortForm
 from lockkit.store.spi import Terms
 from lockkit.takers import asker

@@ -16,7 +16,7 @@ from lockkit.locking import AnyLock, arguments, checked_timeout
 from lockkit.loops import warn_of_loop
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.protocol import denials
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.shortform import ShortForm
 from lockkit.takers import THREAD, asker
 

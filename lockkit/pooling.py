@@ -14,7 +14,7 @@ from lockkit.members import pool_name, weights, whole
 from lockkit.names import check_name
 from lockkit.options import Options
 from lockkit.protocol import denials
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Steps, some_of
 from lockkit.settings import meant
 from lockkit.shortform import AnyShortForm

@@ -14,7 +14,7 @@ from lockkit.locks import Lock, build
 from lockkit.members import members_of
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.pooling import AnyPool, Request
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.shortform import ShortForm
 
 if TYPE_CHECKING:

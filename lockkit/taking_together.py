@@ -15,7 +15,7 @@ from lockkit.locking import AnyLock, check_detect
 from lockkit.members import MOST
 from lockkit.options import check_plain
 from lockkit.protocol import denials
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Together
 from lockkit.shortform import AnyShortForm
 from lockkit.takers import asker

@@ -30,7 +30,8 @@ from lockkit.drivers.threads import LATE_BUDGET, Driver
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring
+from lockkit.protocol.acquiring import acquiring
+from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.effects import (
     MAY_BLOCK,
     ON_THREADS,

@@ -11,7 +11,7 @@ from lockkit.drivers.loopwaits import LoopWaits
 from lockkit.drivers.pool import Job
 from lockkit.drivers.together import WaitsTogether
 from lockkit.drivers.waits import OnWait, Waits
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Together
 from lockkit.protocol.effects import REQUESTS, Effect, WaitForAny
 

@@ -11,7 +11,7 @@ from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
 from lockkit.drivers.pool import Job, Pool
 from lockkit.drivers.ticker import no_thread
 from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WaitForWake
 from lockkit.store.spi import Watch
 

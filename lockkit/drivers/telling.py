@@ -12,7 +12,7 @@ from lockkit.errors import AcquireCancelled, AcquireTimeout
 from lockkit.events import Counters
 from lockkit.facts import LOSSES, Alert, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Together
 from lockkit.protocol.denials import held_at
 from lockkit.protocol.releasing import Pipeline

@@ -29,7 +29,8 @@ from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import REGISTRIES, Hold, always
-from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring, taking_back
+from lockkit.protocol.acquiring import acquiring, taking_back
+from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import MOMENT, Beats
 from lockkit.protocol.composing import Means, Steps, Together
 from lockkit.protocol.effects import (

@@ -10,7 +10,7 @@ from lockkit.drivers.lifecycle import listening, wait_no_longer_than_the_interpr
 from lockkit.drivers.waits import LONGEST_WAIT, LOOK, OnWait, ThreadWaits, Waits, cancelled
 from lockkit.errors import AcquireCancelled
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Together
 from lockkit.protocol.effects import Effect, Keep, WaitForAny, WaitForWake
 

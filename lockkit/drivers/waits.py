@@ -14,7 +14,7 @@ from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the
 from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.beating import Waiter
 from lockkit.protocol.effects import WaitForWake
 from lockkit.store.spi import Watch

@@ -27,7 +27,8 @@ from lockkit.facts import Capabilities
 from lockkit.hold import Hold
 from lockkit.invalid import lapsed
 from lockkit.protocol import denials
-from lockkit.protocol.acquiring import Attempt, acquiring, giving_up
+from lockkit.protocol.acquiring import acquiring, giving_up
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForAny, WaitForWake
 from lockkit.protocol.running import Running
 
@@ -49,7 +50,7 @@ class Means(NamedTuple):
 
 
 class Together:
-    """Several attempts that succeed or fail together; see :class:`~lockkit.protocol.acquiring.UnderWay`.
+    """Several attempts that succeed or fail together; see :class:`~lockkit.protocol.attempt.UnderWay`.
 
     Attributes:
         attempts: The attempts that have begun.
@@ -75,12 +76,12 @@ class Together:
 
     @property
     def sent(self) -> bool:
-        """See :class:`~lockkit.protocol.acquiring.UnderWay`."""
+        """See :class:`~lockkit.protocol.attempt.UnderWay`."""
         return not self.handed and any(attempt.sent for attempt in self.attempts)
 
     @property
     def parts(self) -> Sequence[Attempt]:
-        """See :class:`~lockkit.protocol.acquiring.UnderWay`."""
+        """See :class:`~lockkit.protocol.attempt.UnderWay`."""
         return () if self.handed else tuple(self.attempts)
 
 

@@ -10,7 +10,8 @@ from lockkit.clock import Clock
 from lockkit.facts import Alert, Event, HookReport, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.protocol.acquiring import Attempt, acquiring, taking_back
+from lockkit.protocol.acquiring import acquiring, taking_back
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import (
     REQUESTS,
     AwaitHook,

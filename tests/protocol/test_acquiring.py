@@ -8,7 +8,8 @@ import pytest
 
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, PermissionDenied
 from lockkit.facts import Capabilities, ClaimInfo, Owner
-from lockkit.protocol.acquiring import OUTAGE_LIMIT, Attempt, acquiring
+from lockkit.protocol.acquiring import acquiring
+from lockkit.protocol.attempt import OUTAGE_LIMIT, Attempt
 from lockkit.protocol.effects import (
     REQUESTS,
     Abandon,

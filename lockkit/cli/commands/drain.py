@@ -14,7 +14,7 @@ from lockkit.cli.base import NAMESPACE, Duration, Remark, Session, finite, in_na
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import as_called
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
-from lockkit.protocol.acquiring import OUTAGE_LIMIT
+from lockkit.protocol.attempt import OUTAGE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

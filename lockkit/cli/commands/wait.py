@@ -16,7 +16,7 @@ from lockkit.cli.waiting import blocked_by
 from lockkit.drivers.patience import Tries, patiently
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import LockInfo
-from lockkit.protocol.acquiring import OUTAGE_LIMIT
+from lockkit.protocol.attempt import OUTAGE_LIMIT
 from lockkit.store.judging import judged_queue
 from lockkit.store.spi import Refused, Unknown
 

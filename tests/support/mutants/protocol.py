@@ -15,7 +15,8 @@ from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import beating as beating_module
 from lockkit.protocol import deadlock as deadlock_module
 from lockkit.protocol import releasing as releasing_module
-from lockkit.protocol.acquiring import Attempt, acquiring
+from lockkit.protocol.acquiring import acquiring
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.beating import Beats, Waiter
 from lockkit.protocol.cycles import Search
 from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, Orphan, StartHook, WaitForWake

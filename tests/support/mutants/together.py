@@ -9,7 +9,7 @@ from typing import Any
 
 from lockkit.hold import Hold
 from lockkit.protocol import composing
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Means, Steps, Together
 from lockkit.protocol.effects import Effect
 from support.mutants.mutant import patched

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lockkit.errors import LockkitError
 from lockkit.facts import HookReport, LayerOutcome
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt, UnderWay, acquiring, taking_back
+from lockkit.protocol.acquiring import acquiring, taking_back
+from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import (
     Abandon,

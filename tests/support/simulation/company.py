@@ -7,7 +7,7 @@ from typing import Any
 
 from lockkit.errors import LockkitError
 from lockkit.hold import Hold
-from lockkit.protocol.acquiring import Attempt
+from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Means, Steps, Together, all_of, any_of, some_of
 from lockkit.protocol.effects import Acquire, Keep, Pause, WaitForAny, WaitForWake
 from lockkit.protocol.releasing import Pipeline

@@ -1,0 +1,321 @@
+"""One acquisition under way: what may be on the store, what its answers have said, and how long and how often to ask."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol
+
+from lockkit.caller import Caller
+from lockkit.cancelling import Cancel
+from lockkit.errors import AcquireTimeout, CapacityMismatch, Drained, LockkitError
+from lockkit.facts import ClaimInfo, Deadlock, Event
+from lockkit.hold import Hold
+from lockkit.names import claim_id
+from lockkit.protocol import cycles, deadlock, denials
+from lockkit.protocol.effects import Effect, Notify, Now, Orphan
+from lockkit.store.spi import (
+    POLL_CAP,
+    REQUEST_TIMEOUT,
+    Answer,
+    Claim,
+    Lapsed,
+    Queued,
+    Refused,
+    Terms,
+    Unknown,
+)
+from lockkit.suggesting import SameStore
+
+__all__ = ["OUTAGE_LIMIT", "Attempt", "UnderWay"]
+
+OUTAGE_LIMIT = 30.0
+"""Seconds from the first unanswered request after which a wait without a timeout gives up."""
+FIRST_WARNING = 60.0
+"""Seconds after which a wait is reported as still going on; then at doubling intervals."""
+_MOMENT = 1.0
+"""Seconds without an answer after which the attempt reports an outage."""
+_LEAST = 0.05
+"""Seconds that a request may take at least, even if the timeout comes sooner."""
+_LAST_CALL = 0.4
+"""Seconds after the timeout during which the waiting thread may still remove its claim itself; later the background does."""
+
+
+class UnderWay(Protocol):
+    """An acquisition under way: one attempt, or several that belong together.
+
+    Attributes:
+        over: Whether it ended in an exception. If its cleanup was interrupted, the background takes it back.
+    """
+
+    over: bool
+
+    @property
+    def sent(self) -> bool:
+        """Whether something of it may be on the store, and it is responsible for removing that."""
+
+    @property
+    def parts(self) -> Sequence[Attempt]:
+        """The attempts, in the order in which they began."""
+
+    @property
+    def runs(self) -> Callable[[], bool]:
+        """Tells whether the thread, or the event loop, of the acquisition can go on with it."""
+
+
+class Attempt:
+    """One acquisition under way: what may be on the store, and how long and how often to ask.
+
+    The attempt outlives the generator :func:`acquiring`, which an exception may interrupt.
+
+    Attributes:
+        deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
+        wait: Whether to queue if the lock is busy; False to be refused instead.
+        token: Makes the token of a claim; None for a random one.
+        mine: Holds of the same name that the acquiring thread or task has.
+        who: "thread" or "task", for messages.
+        claim: The claim that was sent last.
+        sent: Whether ``claim`` may be on the store while this attempt is responsible for removing it.
+        doubtful: Whether the outcome of some acquire of ``claim`` was UNKNOWN.
+        holder: The claim that the store last named as in the way.
+        hold: The granted hold, while nobody has a handle for it.
+        over: Whether the attempt ended in an exception. If its cleanup was interrupted, the background removes the claim.
+        pid: The process that asks; None for the one that runs this.
+        start: CLOCK_BOOTTIME seconds at which the first request was due.
+        random: Gives random numbers in 0..1.
+        answered: Whether the store has ever answered.
+        trouble: The latest failure since the last useful answer; the error to raise when the time is up.
+        warn_at: When to report next that the claim is queued.
+        same_store: Tells how a command that an error suggests uses the same store.
+        runs: Tells whether the thread, or the event loop, of the attempt can go on with it.
+        cancel: Ends the wait of the attempt from another thread; None if nothing does.
+        shown: Whether somebody is told of its place in the queue, so that the store is asked for the place at each poll cap.
+        detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several threads or tasks.
+        knotted: Whether it was.
+        key: A weak reference to the thread or task that acquires, as that of its holds; None to tell nobody what it holds.
+        taken_at: The place in the user's program that acquires; None if that is not known. The hold gets it, ``reentrant`` and
+            ``where`` as well.
+        registered: The holds of its client, by name.
+        beside: Holds that the same acquisition has got already, of other locks.
+        group: For a claim of an acquisition that waits in several queues: its name, the number of its claims, and how many of
+            them it needs.
+    """
+
+    cancel: Cancel | None = None
+    shown = False
+    claim: Claim | None = None
+    sent = doubtful = over = answered = False
+    holder: ClaimInfo | None = None
+    hold: Hold | None = None
+    trouble: LockkitError | None = None
+    start = warn_at = 0.0
+    random: Callable[[], float]
+    same_store: Callable[[], SameStore] = SameStore
+    runs: Callable[[], bool] = staticmethod(lambda: True)
+    detects = knotted = False
+    key: weakref.ref[object] | None = None
+    taken_at: Caller | None = None
+    reentrant = False
+    where: str = "process"
+    registered: Mapping[str, Sequence[Hold]] = {}
+    beside: Sequence[Hold] = ()
+    group: tuple[str, int, int] | None = None
+    _search: cycles.Search | None = None
+    _looked_at: Claim | None = None
+    _since: float | None = None
+    """When the first request without a useful answer was sent."""
+    _told = False
+    _tries = _vain = 0
+
+    def __init__(
+        self,
+        terms: Terms,
+        deadline: float | None,
+        wait: bool = True,  # noqa: FBT001, FBT002 (keywords cost on the hot path)
+        note: Mapping[str, object] | None = None,
+        auto_renew: bool = True,  # noqa: FBT001, FBT002
+        request_timeout: float = REQUEST_TIMEOUT,
+        pid: int | None = None,
+        token: Callable[[], str] | None = None,
+        mine: Sequence[Hold] = (),
+        who: str = "thread",
+    ) -> None:
+        self.terms = terms
+        self.deadline = deadline
+        self.wait = wait
+        self.note = note
+        self.auto_renew = auto_renew
+        self.request_timeout = request_timeout
+        self.pid = pid
+        self.token = token
+        self.mine = mine
+        self.who = who
+
+    @property
+    def parts(self) -> Sequence[Attempt]:
+        """See :class:`UnderWay`."""
+        return (self,)
+
+    def leftover(self) -> Orphan | None:
+        """The claim to remove in the background if this attempt ends here; None if there is none."""
+        if not self.sent or self.claim is None:
+            return None
+        return Orphan(self.claim, abandon=True, graceful=False)
+
+    def deadlocked(self, claim: Claim, now: Now) -> Generator[Effect, Any, ClaimInfo | None]:
+        """Find the claim through which this one would wait for its own thread or task.
+
+        The queue is read once for each new claim, and again only if the store gave no answer.
+        """
+        if self._looked_at is claim:
+            return None
+        between = yield from deadlock.who_waits_for(self.mine, claim, now, self.budget)
+        if between != "unknown":
+            self._looked_at = claim
+        return None if isinstance(between, str) else between
+
+    def searched(self, claim: Claim, now: Now) -> Generator[Effect, Any, Deadlock | None]:
+        """Tell others what this thread or task holds, if it is time; find the deadlock that this wait has to end."""
+        if self.key is None:
+            return None
+        search = self._search
+        if search is None or search.claim is not claim:
+            search = self._search = cycles.Search(claim, self._tale, now())
+        return (yield from search.steps(now, self.budget))
+
+    def _tale(self) -> cycles.Tale:
+        assert self.claim is not None
+        holds = [
+            hold
+            for named in list(self.registered.values())
+            for hold in named
+            if hold.key == self.key and hold.standing
+        ]
+        ids = frozenset(hold.claim_id for hold in (*holds, *self.beside))
+        group = self.group or (claim_id(self.claim.token), 1, 1)
+        return cycles.Tale(ids, *group, self.detects)
+
+    def timeout(self, at: float, wall: float) -> AcquireTimeout:
+        """The error for an attempt whose time is up; ``wall`` is in seconds since the epoch."""
+        return denials.timeout(self.terms.name, self.holder, at - self.start, wall, self.same_store())
+
+    def mismatch(self, capacity: int | None) -> CapacityMismatch:
+        """The error for a name that others use with another capacity; None if a resize made it too small for the claim."""
+        return denials.mismatch(self.terms, self.holder, capacity, self.same_store())
+
+    def named(self, error: LockkitError) -> LockkitError:
+        """An error, with the name of the lock and, in a drained namespace, the command that ends the drain."""
+        if isinstance(error, Drained) and error.hint is None:
+            error.hint = denials.drain_ends(error.drain, self.same_store())
+        return denials.named(error, self.terms.name)
+
+    # -- how long
+
+    def timed_out(self, at: float) -> bool:
+        """Whether the total timeout has passed; without any answer yet, :meth:`gives_up` decides instead."""
+        return self.answered and self.deadline is not None and at >= self.deadline
+
+    def budget(self, at: float) -> float:
+        """Seconds that a request may take."""
+        if self.deadline is None:
+            return self.request_timeout
+        return min(self.request_timeout, max(self.deadline - at, _LEAST))
+
+    def last_call(self, at: float) -> float:
+        """The budget for removing a claim in the foreground; <= 0 to leave the removal to the background."""
+        if self.deadline is None:
+            return self.request_timeout
+        return min(self.request_timeout, self.deadline + _LAST_CALL - at)
+
+    def until(self, answer: Queued, at: float) -> float | None:
+        """When to stop waiting for a wake; ``at`` is when the answer came."""
+        shown = at + POLL_CAP if self.shown else None
+        ends = [end for end in (answer.ask_again_at, self.deadline, self.warn_at, shown) if end is not None]
+        if self._search is not None:
+            ends.append(self._search.due)
+        return min(ends)
+
+    def gives_up(self, trouble: Refused | Unknown, at: float) -> bool:
+        """Whether the failure is final, or failures have lasted too long."""
+        if not trouble.retry:
+            return True
+        if self.deadline is not None:
+            return at >= self.deadline
+        since = self.start if self._since is None else self._since
+        return at >= since + (OUTAGE_LIMIT if self.answered else self.request_timeout)
+
+    def hopeless(self, at: float) -> bool:
+        """Whether a wait without a timeout has had only useless answers for too long."""
+        return self.deadline is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
+
+    # -- how often
+
+    def next_try(self, at: float) -> float:
+        """When to ask again: 20 ms, doubling up to 1 s, jittered by half."""
+        self._tries += 1
+        return self._after(at, self._tries)
+
+    def next_claim(self, at: float) -> float:
+        """When to send another claim: the same intervals, by the number of claims that ended without a usable grant."""
+        self._vain += 1
+        return self._after(at, self._vain)
+
+    def _after(self, at: float, times: int) -> float:
+        wait = min(1.0, 0.01 * 2.0 ** min(times, 7)) * (0.5 + self.random())
+        return at + wait if self.deadline is None else min(at + wait, self.deadline)
+
+    # -- what the store has said
+
+    def heard(self, answer: Answer) -> None:
+        """Note an answer other than a grant."""
+        self.answered = True
+        self._since = None
+        self._told = False
+        self._tries = 0
+        if not isinstance(answer, Lapsed):  # Lapsed only says that another claim is needed
+            self.trouble = None
+
+    def met(self, trouble: Refused | Unknown, budget: float, at: float) -> None:
+        """Note the failure of a request that was sent ``at``.
+
+        A request that failed only because the timeout left it little time does not replace an earlier failure, which says more.
+        """
+        if self._since is None:
+            self._since = at
+        says_much = budget >= self.request_timeout or not trouble.retry
+        says_something = isinstance(trouble, Refused) or budget >= _MOMENT
+        if says_much or (says_something and self.trouble is None):
+            self.trouble = trouble.error
+
+    def vain(self, error: LockkitError, at: float) -> None:
+        """Note an answer, read ``at``, that the attempt cannot use; it counts like a refusal."""
+        self.answered = True
+        if self._since is None:
+            self._since = at
+        self.trouble = error
+
+    def complain(self, trouble: Refused | Unknown, at: float) -> Generator[Effect, Any, None]:
+        """Report, once in an outage, that the store does not answer and that the attempt goes on."""
+        if self._told or self._since is None or at - self._since < _MOMENT:
+            return
+        self._told = True
+        claim = claim_id(self.claim.token) if self.claim else ""
+        data = {"error": str(trouble)}
+        yield Notify(Event("unanswered", self.terms.name, claim, duration=at - self._since, data=data))
+
+    def report(self, answer: Queued, at: float) -> Generator[Effect, Any, None]:
+        """Report that the claim is queued, and again after one minute, two, four, and so on."""
+        if at < self.warn_at:
+            return
+        waited = at - self.start
+        here = denials.hold_of(answer.holder)
+        own = denials.by_this_thread(here)
+        kind = "queued" if self.warn_at == self.start and not own else "still_waiting"
+        data = {
+            "position": answer.position,
+            "holder": str(answer.holder.owner) if answer.holder else None,
+            "held_at": denials.taken_at(here),
+        }
+        claim = claim_id(self.claim.token) if self.claim else ""
+        yield Notify(Event(kind, self.terms.name, claim, duration=waited, data=data))
+        self.warn_at = self.start + max(FIRST_WARNING, 2 * waited)
