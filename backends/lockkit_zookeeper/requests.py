@@ -95,7 +95,9 @@ class Call:
         if error is None:
             return answer.value
         if isinstance(error, _EXPECTED):
-            raise error
+            # A copy: the answer's own would refer, by its traceback, to frames that refer to the answer. Such a cycle keeps the
+            # caller's lease until a garbage collection.
+            raise type(error)(*error.args)
         raise explained(error, where, _told(request)) from error
 
     def pause(self, answers: Sequence[Answer]) -> None:

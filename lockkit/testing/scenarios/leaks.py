@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,9 @@ from typing import Any
 
 from lockkit.client import Client
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError
-from lockkit.testing.faults import Faults, Send, black_hole, drop_reply, refuse
+from lockkit.lease import Lease
+from lockkit.locks import Lock
+from lockkit.testing.faults import Fault, Faults, Send, black_hole, drop_reply, refuse
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.shapes import MUTEX, READERS
 from lockkit.testing.stage import Stage, scenario
@@ -217,6 +220,50 @@ def collected_owner(stage: Stage) -> None:
             drop()
             gc.collect()
         stage.until(lambda: stage.stored() == [], "L4: nobody holds it, and it is still renewed", ttl + 3.0)
+
+
+@scenario("L4-collected-at-once", (MUTEX,))
+def collected_at_once(stage: Stage) -> None:
+    """A lease ends with its last reference, whatever its acquire has met: no cycle keeps it until a garbage collection.
+
+    A signal handler that raises on the way into ``lock.acquire().release()`` drops the lease. If anything kept it, the same thread would
+    be told that it waits for itself.
+    """
+    client, faults = stage.faulty()
+    lock, new = stage.holder(client), stage.holder(client, name=f"{stage.name}/new")
+
+    def last(lock: Lock) -> weakref.ref[Lease]:
+        lease = lock.acquire(5.0)
+        seen = weakref.ref(lease)
+        lease.release()
+        return seen
+
+    def waited() -> weakref.ref[Lease]:
+        other = stage.take(stage.holder(stage.client()))
+        waiting = stage.queued(lock, lambda: last(lock))
+        other.release()
+        return waiting.result()
+
+    def met(fault: Fault) -> weakref.ref[Lease]:
+        faults.add("acquire", fault)
+        return last(lock)
+
+    ways: dict[str, Callable[[], weakref.ref[Lease]]] = {
+        "of a name that is new": lambda: last(new),
+        "at once": lambda: last(lock),
+        "that waited": waited,
+        "that was refused first": lambda: met(refuse),
+        "whose answer was lost first": lambda: met(drop_reply),
+    }
+    client.driver()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for way, acquire in ways.items():
+            assert acquire()() is None, f"L4: a cycle keeps the lease of an acquire {way}"
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _late(client: Client, stage: Stage) -> dict[str, Callable[[], object]]:
