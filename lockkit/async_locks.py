@@ -52,8 +52,9 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
     """
 
     def __init__(self, engines: Engines, given: Mapping[str, Any]) -> None:
-        super().__init__(partial(AsyncLease, engines), engines.opening, **given)
         self._engines = engines
+        self._makes = partial(AsyncLease, engines)
+        super().__init__(engines.opening, **given)
 
     if TYPE_CHECKING:  # pyright does not find the type through both base classes
 

@@ -82,9 +82,11 @@ class AnyLock(AnyShortForm[E]):
             that the function raises ends the acquire.
     """
 
+    _makes: Callable[..., Any]
+    """Makes a lease of an opening, a callback for its loss or None, an engine, a hold, and the place that took it."""
+
     def __init__(
         self,
-        makes: Callable[..., E],
         opening: Opening,
         terms: Terms,
         *,
@@ -104,7 +106,7 @@ class AnyLock(AnyShortForm[E]):
         self._reason = reason
         self._note = note if reason is None else noted(note, reason, terms.name)
         self._on_lost = on_lost
-        self.lease_of: Callable[[Driver, Hold, Caller], E] = partial(makes, opening, on_lost)
+        self.lease_of: Callable[[Driver, Hold, Caller], E] = partial(self._makes, opening, on_lost)
         self.tokens: Callable[[], str] | None = None
 
     @property

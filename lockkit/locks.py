@@ -44,7 +44,7 @@ def build(
         ConfigError: The name or an option is not allowed; the error says what is allowed.
         CapabilityError: The store does not support an option.
     """
-    return Lock(Lease, opening, **arguments(opening, name, kind, weight, capacity, options, pooled=pooled))
+    return Lock(opening, **arguments(opening, name, kind, weight, capacity, options, pooled=pooled))
 
 
 class Lock(AnyLock[Lease], ShortForm[Lease]):
@@ -61,6 +61,8 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             it if another process is to release the claim after this one died: the function can save the token first. An exception
             that the function raises ends the acquire.
     """
+
+    _makes = Lease
 
     if TYPE_CHECKING:  # pyright does not find the type through both base classes
 
