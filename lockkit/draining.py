@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["drain", "drained", "holders", "undrain"]
 
+_BLOCKING = ("HELD", "LINGERING")
+
 
 def drain(opening: Opening, reason: str) -> Drain:
     """Set the mark of the namespace, and then have its waiters look again; see :meth:`lockkit.Client.drain`."""
@@ -25,8 +27,9 @@ def drain(opening: Opening, reason: str) -> Drain:
     mark = Drain(opening.config.namespace, reason, opening.owner, round(opening.clock.wall(), 3))
     text, driver = mark_of(mark), opening.driver()
     driver.requests.ask(lambda budget: _drains(driver).set(text, budget))
-    # A waiter sleeps until its blockers go. One whose claim is gone sends a new one at once, and is refused.
-    for claim in _claims(driver):
+    # A waiter sleeps until its blockers go. One whose claim is gone sends a new one at once, and is refused. The index of names is
+    # enough: a waiter that it lacks is refused when its turn comes.
+    for claim in _claims(driver, deep=False):
         if claim.state == "WAITING":
             _turn_away(driver, claim)
     return mark
@@ -57,9 +60,17 @@ def drained(opening: Opening, namespace: str | None = None) -> Drain | None:
     return None if mark is None else drain_of(mark, namespace or opening.config.namespace)
 
 
-def holders(driver: Driver) -> list[ClaimInfo]:
-    """All claims of the namespace that still block, by a complete look: held ones, and those that linger."""
-    return [claim for claim in _claims(driver) if claim.state in ("HELD", "LINGERING")]
+def holders(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
+    """The claims of the namespace that still block: held ones, and those that linger.
+
+    Args:
+        driver: The engine of the client.
+        deep: Whether to scan the whole store, if the index of names has none: the index may be incomplete.
+    """
+    found = [claim for claim in _claims(driver, deep=False) if claim.state in _BLOCKING]
+    if deep and not found:
+        found = [claim for claim in _claims(driver, deep=True) if claim.state in _BLOCKING]
+    return found
 
 
 def able(opening: Opening) -> None:
@@ -85,10 +96,10 @@ def _drains(driver: Driver) -> Drains:
     return drains
 
 
-def _claims(driver: Driver) -> list[ClaimInfo]:
-    """All claims of the namespace, even those of names that the store's index lacks."""
+def _claims(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
+    """The claims of the namespace."""
     ask, backend = driver.requests.ask, driver.backend
-    names = ask(lambda budget: backend.names("", budget, deep=True))
+    names = ask(lambda budget: backend.names("", budget, deep=deep))
     return [claim for name in names for claim in driver.requests.queue(name).claims]
 
 

@@ -18,8 +18,20 @@ from lockkit.store.exchanges import Exchange, Pause
 from lockkit.store.queue import agreed
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown, Why
 from lockkit_etcd import keys
+from lockkit_etcd.draining import drained
 from lockkit_etcd.moving import Move, move_one, otherwise, renew_strangers
-from lockkit_etcd.rows import Row, changing, fitting, in_time, mark_of, packed, place_of, rows, unpacked
+from lockkit_etcd.rows import (
+    Row,
+    changing,
+    fitting,
+    in_time,
+    mark_of,
+    packed,
+    place_of,
+    row_of,
+    rows,
+    unpacked,
+)
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Compare, Delete, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 
@@ -93,6 +105,7 @@ def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
         place = place_of(found, entry.mark)
         if place >= 0:  # an earlier copy of this request has arrived
             return (yield from _settle(store, entry, answer.header.revision, found, end))
+        yield from _unless_drained(store, entry, answer, end)
         _leave_alone(store, entry, found)
         would = [*found, _newcomer(entry, claim)]
         if fitting(would) < len(would):
@@ -115,13 +128,16 @@ def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
     put = Put(entry.key, value, entry.wait.id)
     absent = Compare(entry.key, "VERSION", "EQUAL", 0)
     try:
-        answer = yield from store.txn(Txn((absent,), (put, queue), (queue,)), end, entry.wait)
+        request = Txn((absent, store.undrained), (put, queue), (store.mark, queue))
+        answer = yield from store.txn(request, end, entry.wait)
     except LeaseGone:
         entry.wait = None
         raise
     if answer.succeeded:
         entry.stage = "WAITING"
     found = rows(answer.found())
+    if place_of(found, entry.mark) < 0:
+        yield from _unless_drained(store, entry, answer, end)
     _leave_alone(store, entry, found)
     return (yield from _settle(store, entry, answer.header.revision, found, end))
 
@@ -162,9 +178,21 @@ def _drop_guard(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
 
 
 def _hold_if(store: EtcdStore, entry: Entry, when: tuple[Compare, ...], end: float) -> Exchange[TxnAnswer]:
-    """Turn a claim that is ready into one that holds; if the condition is false, read the queue."""
-    request = Txn(when, _held(store, entry), (entry.packed_terms.queue,))
+    """Turn a claim that is ready into one that holds; if the condition is false, or the namespace is drained, read the mark and the queue."""
+    request = Txn((*when, store.undrained), _held(store, entry), (store.mark, entry.packed_terms.queue))
     return store.txn(request, end, entry.hold, entry.guard)
+
+
+def _unless_drained(store: EtcdStore, entry: Entry, answer: TxnAnswer, end: float) -> Exchange[None]:
+    """Go on if a transaction was not done for another reason than a drain.
+
+    Raises:
+        Refused: With Drained.
+    """
+    refusal = drained(store, answer)
+    if refusal is not None:
+        yield from _drop_guard(store, entry, end)
+        raise refusal
 
 
 def _held(store: EtcdStore, entry: Entry) -> tuple[Op, ...]:
@@ -263,6 +291,9 @@ def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end
         if answer.succeeded:
             return _granted(store, entry, row.fence)
         revision, found = answer.header.revision, rows(answer.found())
+        held = row_of(found, entry.mark)
+        if held is None or held.state == "WAITING":
+            yield from _unless_drained(store, entry, answer, end)
         in_time(entry.claim.terms.name, end)
 
 

@@ -28,6 +28,7 @@ from lockkit_etcd import acquiring, health, moving, operating, releasing, renewi
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.capabilities import CAPABILITIES
 from lockkit_etcd.cluster import Cluster
+from lockkit_etcd.draining import Mark
 from lockkit_etcd.gateway import connect as connect_gateway
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.watching import Watches
@@ -105,7 +106,7 @@ class EtcdBackend(ExchangingBackend):
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
         exchanges = self.exchanges if self.store.transport.yields else None
-        return Extras(exchanges, namespaces=self._namespaces)
+        return Extras(exchanges, namespaces=self._namespaces, drains=Mark(self.store, self.perform))
 
     def perform(self, exchange: Exchange[T]) -> T:
         """See :meth:`lockkit.store.base.ExchangingBackend.perform`."""

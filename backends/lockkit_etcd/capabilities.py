@@ -6,4 +6,4 @@ from lockkit.facts import Capabilities
 
 __all__ = ["CAPABILITIES"]
 
-CAPABILITIES = Capabilities(scope="fleet", min_ttl=1.0, waiter_deadline=6.0)
+CAPABILITIES = Capabilities(scope="fleet", drains=True, min_ttl=1.0, waiter_deadline=6.0)

@@ -21,6 +21,7 @@ __all__ = [
     "RecycledKeys",
     "guard_of",
     "is_guard",
+    "mark",
     "name_in",
     "namespace_in",
     "note",
@@ -82,6 +83,11 @@ def notes(namespace: str, client: str) -> bytes:
 def note(namespace: str, client: str, claim: str) -> bytes:
     """A note to a client, on one of its claims (by claim id)."""
     return notes(namespace, client) + claim.encode()
+
+
+def mark(namespace: str) -> bytes:
+    """The mark of a drained namespace."""
+    return f"lockkit/{namespace}/drain".encode()
 
 
 def record(namespace: str, name: str) -> bytes:

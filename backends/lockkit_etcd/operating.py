@@ -90,7 +90,7 @@ def names(store: EtcdStore, prefix: str, budget: float) -> Exchange[Sequence[str
 
 
 def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
-    """See :class:`lockkit.store.spi.Extras`. One key of each namespace is read, so that it does not matter how many claims there are."""
+    """See :class:`lockkit.store.spi.Extras`. Two keys of each namespace are read at most, so that it does not matter how many claims there are."""
     end = time.monotonic() + budget
     start, stop = keys.ROOT, after(keys.ROOT)
     found: list[str] = []
@@ -101,8 +101,12 @@ def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
         namespace = keys.namespace_in(page.kvs[0].key)
         if namespace:
             queues = keys.queues(namespace)
-            claims = yield from store.range(Get(queues, after(queues), keys_only=True, limit=1), end)
-            found += [namespace] if claims.kvs else []
+            looks = (
+                Get(queues, after(queues), keys_only=True, limit=1),
+                Get(keys.mark(namespace), keys_only=True),
+            )
+            answer = yield from store.txn(Txn((), looks), end)
+            found += [namespace] if answer.found(0) or answer.found(1) else []
         start = after(keys.ROOT + page.kvs[0].key[len(keys.ROOT) :].partition(b"/")[0] + b"/")
 
 

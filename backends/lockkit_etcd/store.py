@@ -20,7 +20,7 @@ from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.leases import Lease, Leases
 from lockkit_etcd.rows import PackedTerms, Row, id_of, mark_of, row_of, rows
 from lockkit_etcd.terms import RaftTerms
-from lockkit_etcd.transport import Get, Header, LeaseGone, Ranged, Txn, TxnAnswer, after
+from lockkit_etcd.transport import Compare, Get, Header, LeaseGone, Ranged, Txn, TxnAnswer, after
 
 __all__ = ["Entry", "EtcdStore"]
 
@@ -144,6 +144,8 @@ class EtcdStore:
         self.client = os.urandom(8).hex()
         prefix = keys.notes(options.namespace, self.client)
         self.notes = Get(prefix, after(prefix))
+        self.mark = Get(keys.mark(options.namespace))
+        self.undrained = Compare(self.mark.key, "VERSION", "EQUAL", 0)
         self.leases = Leases(self.transport, options.clock, self.raft, self.notes)
         self.recycled_keys = RecycledKeys(self.client)
         self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))

@@ -9,6 +9,7 @@ from typing import Any
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
 from lockkit.facts import ClaimInfo
 from lockkit.store.budgets import left
+from lockkit.store.drains import refused
 from lockkit.store.exchanges import Exchange
 from lockkit.store.notes import note_text
 from lockkit.store.spi import (
@@ -100,12 +101,20 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
         if not due:
             index.forget()
         yield from index.note((name,), left(end))
-    return Granted(int(answer[2]), basis) if answer[0] == b"G" else _answer(server, name, answer, basis)
+    return (
+        Granted(int(answer[2]), basis) if answer[0] == b"G" else _answer(store, server, name, answer, basis)
+    )
 
 
-def _answer(server: Server, name: str, answer: Sequence[Any], basis: float) -> Answer:
-    """Read the script's answer to an acquire that is not granted."""
+def _answer(store: RedisStore, server: Server, name: str, answer: Sequence[Any], basis: float) -> Answer:
+    """Read the script's answer to an acquire that is not granted.
+
+    Raises:
+        Refused: With Drained.
+    """
     match answer[0]:
+        case b"D":
+            raise refused(answer[2], store.namespace)
         case b"Q":
             _, now, place, nearest, capacity, head, fence = answer
             wait = 0.0 if nearest is None else max(0.0, (int(nearest) - int(now)) / 1000.0) + 0.001

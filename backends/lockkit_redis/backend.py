@@ -17,6 +17,7 @@ from lockkit_redis import health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.capabilities import CAPABILITIES
 from lockkit_redis.connection import pack
+from lockkit_redis.draining import Mark
 from lockkit_redis.exchanges import RedisExchanges
 from lockkit_redis.keys import Keys
 from lockkit_redis.store import RedisStore
@@ -100,7 +101,12 @@ class RedisBackend(ExchangingBackend):
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(exchanges=self.exchanges, listen=self._listen, namespaces=self.store.index.namespaces)
+        return Extras(
+            exchanges=self.exchanges,
+            listen=self._listen,
+            namespaces=self.store.index.namespaces,
+            drains=Mark(self.store),
+        )
 
     def _listen(
         self, _: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim

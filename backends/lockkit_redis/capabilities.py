@@ -6,4 +6,6 @@ from lockkit.facts import Capabilities
 
 __all__ = ["CAPABILITIES"]
 
-CAPABILITIES = Capabilities(scope="fleet", failover_safe=False, fence="clock", waiter_deadline=6.0)
+CAPABILITIES = Capabilities(
+    scope="fleet", drains=True, failover_safe=False, fence="clock", waiter_deadline=6.0
+)

@@ -17,7 +17,7 @@ from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis.connection import TIME, millis_of, pack
 from lockkit_redis.failures import checked
-from lockkit_redis.keys import Keys, index, name_in, namespace_in, pattern
+from lockkit_redis.keys import Keys, index, name_in, namespace_in, pattern, pattern_of_all
 from lockkit_redis.requests import ask
 from lockkit_redis.server import Server
 
@@ -107,8 +107,10 @@ class Index:
         return self._taken(sorted(name for name in found if name.startswith(prefix)), end)
 
     def namespaces(self, budget: float) -> list[str]:
-        """The namespaces of all queues of the server. Every key of the server is scanned, because no index has them."""
-        found = {namespace_in(key) for key in self._scan(pattern("*"), time.monotonic() + budget)}
+        """The namespaces of all queues and marks of the server. Every key of the server is scanned, because no index has them."""
+        ours = ("}:q", ":drain")
+        keys = self._scan(pattern_of_all(), time.monotonic() + budget)
+        found = {namespace_in(key) for key in keys if key.endswith(ours)}
         return sorted(namespace for namespace in found if namespace)
 
     def _scan(self, match: str, end: float) -> Iterator[str]:

@@ -5,16 +5,34 @@ The keys of one name share one hash tag, so they lie in one slot of a Cluster.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from lockkit.errors import ConfigError
 from lockkit.names import check_namespace, decode, encode
+from lockkit_redis.private import slot_of
 
-__all__ = ["Keys", "channel", "index", "name_in", "namespace_in", "pattern"]
+__all__ = [
+    "Keys",
+    "channel",
+    "index",
+    "mark",
+    "mark_beside",
+    "marking",
+    "marks",
+    "name_in",
+    "namespace_in",
+    "pattern",
+    "pattern_of_all",
+]
+
+_BITS = 14
+"""A Cluster has 2 ** 14 slots."""
 
 
 class Keys(NamedTuple):
-    """The keys of one name. Scripts are given the first five, in this order."""
+    """The keys of one name. Scripts are given the first five, in this order; that of acquire the mark of a drain after them."""
 
     queue: str
     deadlines: str
@@ -39,9 +57,61 @@ def channel(namespace: str, client: str) -> str:
     return f"lockkit:{namespace}:wake:{client}"
 
 
+def mark(namespace: str) -> str:
+    """The mark of a drained namespace."""
+    return f"lockkit:{namespace}:drain"
+
+
+def marking(namespace: str) -> str:
+    """The key that is there while a client changes the mark in all slots of a Cluster."""
+    return f"lockkit:{namespace}:draining"
+
+
+def mark_beside(namespace: str, queue: str) -> str:
+    """The mark of a namespace in the slot of a queue, on a Cluster."""
+    return _mark_in(namespace, slot_of(queue.encode()))
+
+
+def marks(namespace: str) -> Iterator[str]:
+    """The marks of a namespace in all slots of a Cluster."""
+    return (_mark_in(namespace, slot) for slot in range(1 << _BITS))
+
+
+def _mark_in(namespace: str, slot: int) -> str:
+    nothing, flips = _digits()
+    wanted, tag = slot ^ nothing, 0
+    for bit in range(_BITS):
+        if wanted >> bit & 1:
+            tag ^= flips[bit]
+    return f"lockkit:{namespace}:{{{tag:0{_BITS}b}}}:drain"
+
+
+@functools.cache
+def _digits() -> tuple[int, list[int]]:
+    """How to write a hash tag of any slot, as 14 digits of 0 and 1: the slot of 14 zeros, and for each bit of a slot the digits that flip it.
+
+    A slot is the last 14 bits of a CRC, which is linear: each digit flips the same bits whatever the others are. So these are the
+    solutions of 14 linear equations.
+    """
+    nothing = slot_of(b"0" * _BITS)
+    rows = [(slot_of(f"{1 << digit:0{_BITS}b}".encode()) ^ nothing, 1 << digit) for digit in range(_BITS)]
+    for bit in range(_BITS):
+        at = next(at for at in range(bit, _BITS) if rows[at][0] >> bit & 1)
+        rows[bit], rows[at] = rows[at], rows[bit]
+        for other in range(_BITS):
+            if other != bit and rows[other][0] >> bit & 1:
+                rows[other] = rows[other][0] ^ rows[bit][0], rows[other][1] ^ rows[bit][1]
+    return nothing, [digits for _, digits in rows]
+
+
 def pattern(namespace: str) -> str:
     """The pattern that matches the queue key of every name."""
     return f"lockkit:{namespace}:{{*}}:q"
+
+
+def pattern_of_all() -> str:
+    """A pattern that matches the queue keys and the marks of all namespaces, and few others."""
+    return "lockkit:*[qn]"
 
 
 def namespace_in(queue: str) -> str:

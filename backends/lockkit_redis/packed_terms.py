@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lockkit.store.owners import packed_owner
 from lockkit.store.spi import Terms
 from lockkit_redis.connection import pack
-from lockkit_redis.keys import Keys
+from lockkit_redis.keys import Keys, mark, mark_beside
 from lockkit_redis.scripts import ACQUIRE, RELEASE, RENEW
 
 __all__ = ["PackedTerms", "millis"]
@@ -38,8 +38,8 @@ class PackedTerms(NamedTuple):
     renew: bytes
 
     @classmethod
-    def of(cls, namespace: str, terms: Terms, channel: str) -> PackedTerms:
-        """Pack the terms of a lock."""
+    def of(cls, namespace: str, terms: Terms, channel: str, *, cluster: bool) -> PackedTerms:
+        """Pack the terms of a lock, on one server or on a Cluster."""
         ttl, delay, least = millis(terms.ttl), millis(terms.lock_delay), millis(terms.min_hold)
         longest = None if terms.max_hold is None else millis(terms.max_hold)
         ends = ttl if longest is None else min(ttl, longest)
@@ -55,13 +55,14 @@ class PackedTerms(NamedTuple):
         if longest is not None:
             state["max_hold"] = longest
         keys = Keys.of(namespace, terms.name)
+        drain = mark_beside(namespace, keys.queue) if cluster else mark(namespace)
         # The third word is the time from the grant to the first deadline; the fourth the state without its opening brace and without
         # the fields that change.
         said = _json(state)[1:]
         words = (terms.weight, terms.capacity, max(ends + delay, least), said)
         return cls(
             keys,
-            ACQUIRE.head(keys[:5], 9),
+            ACQUIRE.head((*keys[:5], drain), 9),
             pack(*words, _json(packed_owner(terms.owner))).partition(b"\r\n")[2],
             pack(*words, "", "").partition(b"\r\n")[2],
             RELEASE.head(keys[:5], 5),

@@ -7,7 +7,18 @@ from importlib.resources import files
 
 from lockkit_redis.connection import pack
 
-__all__ = ["ACQUIRE", "ANNOTATE", "EVICT", "EXTEND", "RECORD", "RELEASE", "RENEW", "RESIZE", "Script"]
+__all__ = [
+    "ACQUIRE",
+    "ANNOTATE",
+    "CLEAR",
+    "EVICT",
+    "EXTEND",
+    "RECORD",
+    "RELEASE",
+    "RENEW",
+    "RESIZE",
+    "Script",
+]
 
 
 def _text(name: str) -> str:
@@ -56,3 +67,4 @@ EVICT = Script("evict")
 RESIZE = Script("resize")
 ANNOTATE = Script("annotate")
 RECORD = Script("record", queue=False)
+CLEAR = Script("clear", queue=False)

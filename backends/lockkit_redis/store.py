@@ -62,7 +62,9 @@ class RedisStore:
         self.copies = address.min_replicas
         self.plans: dict[tuple[str, int], Plan] = {}
         self.mutex = threading.Lock()
-        self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.channel))
+        self.known = per_lock(
+            lambda terms: PackedTerms.of(options.namespace, terms, self.channel, cluster=address.cluster)
+        )
         self.tls = None if address.tls is None else tls_context(address.tls, address.shown)
         self.performer = Blocking(self._connect, opening, address.shown)
         self.perform = self.performer.perform

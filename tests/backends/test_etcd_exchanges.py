@@ -103,7 +103,8 @@ def test_a_try_that_meets_a_holder_is_busy():
     }
     driven = Driven(acquiring.acquire(store(), one, True, BUDGET))
 
-    driven(*LEARNED, LEASE, said(responses=[{"response_range": {"kvs": [holder]}}]))
+    mark, queue = {"response_range": {}}, {"response_range": {"kvs": [holder]}}
+    driven(*LEARNED, LEASE, said(responses=[mark, queue]))
 
     assert isinstance(driven.result, Busy)
     assert driven.result.holder.claim_id == ("ab" * 16)[:12]

@@ -107,7 +107,9 @@ def test_every_key_and_field_that_is_stored_has_a_row(server, client):
         client.annotate("full", lease.claim_id, {"b": 2})
         client.evict("full", lease.claim_id, reason="docs")
         client.put_record("full", {}, 0)
+        client.drain("docs")
         kvs = server.call("kv/range", {"key": b"lockkit/", "range_end": b"lockkit0"})["kvs"]
+        client.undrain()
     documented = {name for row in table(LAYOUT) for name in re.findall(r"`(\w+)`", row[0])}
     shapes = {row[0].strip("`").split("/")[2] for row in table(LAYOUT) if row[0].startswith("`lockkit/")}
     keys = [base64.b64decode(kv["key"]).decode() for kv in kvs]

@@ -1,6 +1,7 @@
 if not create then whatever_memory_is_left() end -- the claim is in the queue already, and must not miss its turn
 settle()
 local claim = seen and load(token)
+if drained and not (claim and claim.state == 'HELD') then return { 'D', whole(now), drained } end
 
 local function append(state, deadline)
   local last = seen and call('ZRANGE', q, -1, -1, 'WITHSCORES')[2]

@@ -4,7 +4,8 @@
 -- ARGV: token, flags (create, wait, replay: '1' or '0' each), not_after (ms), weight, capacity, first (ms from the grant to
 --       the deadline), terms (the rest of the state as JSON, without its opening brace), owner (JSON), note (JSON or ''); only an
 --       acquire that creates needs owner and note
--- Answers: G now fence [new: 1 if no fence is known of the name] | Q now place ask_again_at capacity head fence | B now capacity head | L now why
+-- KEYS[6]: the mark of a drained namespace, which has every claim refused that is not HELD.
+-- Answers: D now mark | G now fence [new: 1 if no fence is known of the name] | Q now place ask_again_at capacity head fence | B now capacity head | L now why
 
 local token, flags, not_after = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local create, wait, replay = flags:byte(1) == 49, flags:byte(2) == 49, flags:byte(3) == 49
@@ -65,9 +66,10 @@ local function behind()
   return { 'Q', now, place, place == 1 and ends, capacity, shown, format('%.0f', fence) }
 end
 
+local mark = KEYS[6]
 if create and now <= not_after then
-  local free = call('EXISTS', c, g) == 0
-  if not free and not call('ZSCORE', g, token) then
+  local free = call('EXISTS', c, g, mark) == 0
+  if not free and call('EXISTS', mark) == 0 and not call('ZSCORE', g, token) then
     local answer = behind()
     if answer then return answer end
     free = call('EXISTS', c) == 0
@@ -96,5 +98,6 @@ local function taken()
   return front[1] == token and front[2] or call('ZSCORE', q, token)
 end
 
-local place = not create and taken()
+local drained = call('GET', mark)
+local place = not create and not drained and taken()
 if place then return { 'G', now, place } end

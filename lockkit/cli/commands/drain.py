@@ -65,7 +65,7 @@ def command(
         if wait:
             holders = _wait(client, mark, finite(timeout), end, quiet=session.json)
         else:
-            holders = draining.holders(client.driver())
+            holders = draining.holders(client.driver(), deep=False)
         if session.json:
             from lockkit.cli import documents
 
@@ -95,7 +95,7 @@ def _wait(
     pause, said = _FIRST, ""
     while True:
         try:
-            holders = draining.holders(client.driver())
+            holders = draining.holders(client.driver(), deep=True)
             now_drained = client.drained()
             answered = time.monotonic()
         except (BackendUnavailable, OutcomeUnknown) as error:

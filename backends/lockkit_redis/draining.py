@@ -1,0 +1,106 @@
+"""The mark of a drained namespace: a key that the script of acquire looks at.
+
+A script on a Cluster can look only at keys of its own slot. So there the mark stands once in each of the 16384 slots as well, and is set
+and removed everywhere before the call returns. One client at a time does that, under a lock of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import redis.exceptions as theirs
+
+from lockkit.errors import BackendUnavailable
+from lockkit.store.budgets import left
+from lockkit.store.spi import Refused, Unknown
+from lockkit_redis import keys, scripts
+from lockkit_redis.connection import pack
+from lockkit_redis.server import Server
+from lockkit_redis.store import RedisStore
+
+__all__ = ["Mark"]
+
+_ROW = 1024
+"""Keys that are written in a row."""
+_AT_MOST = 30_000
+"""Milliseconds after which another client may set or remove the mark of a Cluster, if the one that began has died."""
+
+
+class Mark:
+    """See :class:`lockkit.store.spi.Drains`."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._store = store
+        self._key = keys.mark(store.namespace)
+
+    def get(self, budget: float, namespace: str | None = None) -> str | None:
+        """See :meth:`lockkit.store.spi.Drains.get`."""
+        key = self._key if namespace is None else keys.mark(namespace)
+        stored = self._store.ask(key, pack("GET", key), budget)
+        return None if stored is None else stored.decode(errors="replace")
+
+    def set(self, mark: str, budget: float) -> None:
+        """See :meth:`lockkit.store.spi.Drains.set`. On a Cluster, an error may leave the mark in some slots; ``clear`` removes those."""
+        end = time.monotonic() + budget
+        if self._store.topology.one:
+            self._store.ask(self._key, pack("SET", self._key, mark), left(end))
+            return
+        with self._alone(end):
+            self._store.ask(self._key, pack("SET", self._key, mark), left(end))
+            self._in_all_slots(lambda key: pack("SET", key, mark), end)
+
+    def clear(self, mark: str, budget: float) -> bool:
+        """See :meth:`lockkit.store.spi.Drains.clear`."""
+        end = time.monotonic() + budget
+        if self._store.topology.one:
+            return self._remove(self._key, mark, end)
+        with self._alone(end):
+            if self.get(left(end)) != mark:
+                return False
+            self._in_all_slots(lambda key: pack("DEL", key), end)
+            return self._remove(self._key, mark, end)
+
+    def _remove(self, key: str, value: str, end: float) -> bool:
+        command = scripts.CLEAR.packed((key,), value)
+        return bool(self._store.ask(key, command, left(end), script=scripts.CLEAR))
+
+    @contextmanager
+    def _alone(self, end: float) -> Iterator[None]:
+        """Keep all other clients from changing the mark meanwhile.
+
+        Raises:
+            Refused: Another client changes it.
+        """
+        key, token = keys.marking(self._store.namespace), os.urandom(16).hex()
+        taken = self._store.ask(key, pack("SET", key, token, "NX", "PX", _AT_MOST), left(end))
+        if taken is None:
+            text = f"{self._store.where}: another client drains or undrains namespace {self._store.namespace!r} just now"
+            raise Refused(BackendUnavailable(text, hint="try again in a moment"))
+        try:
+            yield
+        finally:
+            try:
+                self._remove(key, token, max(end, time.monotonic() + 0.2))
+            except (Refused, Unknown):  # it lapses by itself
+                pass
+
+    def _in_all_slots(self, command: Callable[[str], bytes], end: float) -> None:
+        """Do one command on the mark of each slot.
+
+        Raises:
+            Refused, Unknown: It was not done in all of them, for all that is known.
+        """
+        store = self._store
+        together: dict[Server, list[str]] = {}
+        for key in keys.marks(store.namespace):
+            together.setdefault(store.topology.at(key), []).append(key)
+        for server, some in together.items():
+            for start in range(0, len(some), _ROW):
+                row = some[start : start + _ROW]
+                replies = store.row(server, b"".join(map(command, row)), left(end), len(row))
+                for key, reply in zip(row, replies, strict=True):
+                    if isinstance(reply, theirs.RedisError):  # the slot may have moved
+                        store.ask(key, command(key), left(end))
