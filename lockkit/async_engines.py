@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.drivers.aio import LoopDriver, Pools, call_soon, finished, result_of
+from lockkit.drivers.aio import LoopDriver, Pools
+from lockkit.drivers.loopjobs import call_soon, finished, result_of
 from lockkit.drivers.pool import Job, Pool
 from lockkit.opening import for_the_user
 from lockkit.store.spi import Refused, Unknown
@@ -120,7 +121,7 @@ class Engines:
         thread.close()
         cuts: list[asyncio.CancelledError] = []
         try:
-            await finished(job, loop, cuts=cuts)
+            await finished(job, loop, cuts)
         finally:
             self._forget_closed()
             here = self._loops.pop(loop, None)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lockkit.copies import LeaseCopy
-from lockkit.drivers.aio import Shielded, call_soon, wake
+from lockkit.drivers.loopjobs import call_soon, wake
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.holding import AnyLease, kept
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lockkit.async_engines import Engines
     from lockkit.async_leases import AsyncLeases
     from lockkit.caller import Caller
+    from lockkit.drivers.loopreleases import LoopRelease
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
 
@@ -129,7 +130,7 @@ class AsyncLease(AnyLease):
     and raises :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
     """
 
-    __slots__ = ("_asking", "_engines", "_loss", "_task")
+    __slots__ = ("_asking", "_engines", "_loss", "_work")
 
     def __init__(
         self,
@@ -143,7 +144,7 @@ class AsyncLease(AnyLease):
         self._engines = engines
         self._loss: Loss | None = None
         self._asking: Asking | None = None
-        self._task: Shielded[ReleaseReport] | None = None
+        self._work: LoopRelease | None = None
         super().__init__(opening, on_lost, driver, hold, taken_at)
 
     @property
@@ -227,9 +228,9 @@ class AsyncLease(AnyLease):
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:
         """Run the release pipeline: cleanup hooks, normal release, owner-checked emergency release.
 
-        Idempotent, and at most the sum of the budgets long. The release is a task of its own: if the caller is cancelled, however
-        often, the release goes on, and the CancelledError is raised when it is over. If the loop stops for good meanwhile, a thread
-        goes on with it. In a forked child, and on an inner level of a reentrant hold, nothing is released (outcome KEPT).
+        Idempotent, and at most the sum of the budgets long. If the caller is cancelled, however often, the release goes on in a task of
+        its own, and the CancelledError is raised when it is over. If the loop stops for good meanwhile, a thread goes on with it. In a
+        forked child, and on an inner level of a reentrant hold, nothing is released (outcome KEPT).
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -238,14 +239,23 @@ class AsyncLease(AnyLease):
         Raises:
             ReleaseFailed: Only with ``raise_failed``.
         """
-        begun = self.begin_release(reason)
-        report = begun if isinstance(begun, ReleaseReport) else await self.end_release(begun)
+        begun = self._begin(reason)
+        if isinstance(begun, ReleaseReport):
+            report = begun
+        else:
+            report = self._report = await begun.result()
         if raise_failed:
             self._raise_failed(report)
         return report
 
-    def begin_release(self, reason: Reason) -> ReleaseReport | Shielded[ReleaseReport]:
-        """Begin the release, if there is anything to release; it goes on whether anybody waits for it or not."""
+    def begin_release(self, reason: Reason) -> None:
+        """Begin the release, if there is anything to release, in a task of its own; :meth:`release` then waits for its end."""
+        begun = self._begin(reason)
+        if not isinstance(begun, ReleaseReport):
+            begun.apart()
+
+    def _begin(self, reason: Reason) -> ReleaseReport | LoopRelease:
+        """The release of the hold, on the running loop; a report if there is nothing to release any more."""
         if self._report is not None:
             return self._report
         hold = self._hold
@@ -254,24 +264,15 @@ class AsyncLease(AnyLease):
         self.left = True
         if hold.leave(self):
             if hold.report is None:
-                return self._releasing(reason)
+                work = self._work
+                if work is None or work.loop is not asyncio.get_running_loop():
+                    work = self._work = self._engines.here(self._driver).release(hold, reason)
+                return work
             self._report = hold.report
         else:
             hold.handed_back(self)
             self._report = kept(hold, reason)
         return self._report
-
-    async def end_release(self, begun: Shielded[ReleaseReport]) -> ReleaseReport:
-        """Wait for the end of a release that has begun."""
-        report = self._report = await begun.result()
-        return report
-
-    def _releasing(self, reason: Reason) -> Shielded[ReleaseReport]:
-        """The release, by a task of the running loop."""
-        work, loop = self._task, asyncio.get_running_loop()
-        if work is None or work.task.done() or work.task.get_loop() is not loop:
-            work = self._task = self._engines.here(self._driver).release(self._hold, reason)
-        return work
 
     # -- as a context manager
 

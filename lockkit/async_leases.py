@@ -99,13 +99,14 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         Raises:
             ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
         """
-        begun = [(lease, lease.begin_release(reason)) for lease in self._leases[::-1]]
+        for lease in self._leases[::-1]:
+            lease.begin_release(reason)
         self._whole.gone = True
         reports: list[ReleaseReport] = []
         errors: list[BaseException] = []
-        for lease, work in begun:
+        for lease in self._leases[::-1]:
             try:
-                reports.append(work if isinstance(work, ReleaseReport) else await lease.end_release(work))
+                reports.append(await lease.release(reason))
             except (asyncio.CancelledError, Exception) as error:
                 errors.append(error)
         if errors:

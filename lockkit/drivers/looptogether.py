@@ -38,7 +38,7 @@ class LoopTogether(WaitsTogether):
     def perform_blocking(self, effect: Effect) -> Awaitable[object]:
         """Perform an effect that may block."""
         if isinstance(effect, REQUESTS):
-            return self._engine.request(effect, self)
+            return self._engine.on_loop(effect) or self._engine.request(effect, self)
         assert isinstance(effect, WaitForAny)
         return self.wait(effect)
 

@@ -377,7 +377,8 @@ class Driver:
         return work
 
     def released(self, pipeline: Pipeline) -> None:
-        """Report a release that is over."""
+        """Report a release that is over. Call it in the turn of the hold."""
+        pipeline.hold.work = None  # else each lock would leave a cycle to the garbage collector
         if pipeline.outcome == "RELEASED":
             next(self.counters.steps["released"])
             if self.dispatcher.listening or _log.isEnabledFor(DETAIL):

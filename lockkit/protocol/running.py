@@ -128,15 +128,23 @@ class Running(Generic[R]):
 
     def begin(self) -> None:
         """Run to the first effect. This method, :meth:`answered` and :meth:`failed` raise what the generator raises."""
-        self._go_on(self._generator.__next__)
+        self.answered(None)
 
     def answered(self, result: object = None) -> None:
         """Run on after the effect was performed with this result."""
-        self._go_on(lambda: self._generator.send(result))
+        self.effect = None
+        try:
+            self.effect = self._generator.send(result)
+        except StopIteration as stop:
+            self.value = stop.value
 
     def failed(self, error: BaseException) -> None:
         """Run on after the effect raised this error."""
-        self._go_on(lambda: self._generator.throw(error))
+        self.effect = None
+        try:
+            self.effect = self._generator.throw(error)
+        except StopIteration as stop:
+            self.value = stop.value
 
     def until_it_waits(
         self, perform: Callable[[Effect], object], waits: tuple[type[Any], ...] = WAITS
@@ -149,10 +157,3 @@ class Running(Generic[R]):
                 self.failed(error)
             else:
                 self.answered(result)
-
-    def _go_on(self, resume: Callable[[], Effect]) -> None:
-        self.effect = None
-        try:
-            self.effect = resume()
-        except StopIteration as stop:
-            self.value = stop.value

@@ -118,7 +118,11 @@ class LoopConnection(asyncio.Protocol):
         self.reset()
 
     def reset(self) -> None:
-        """Close the connection and drop the data in this host's buffers, so that a request that was given up does not arrive later."""
+        """Close the connection and drop the data in this host's buffers, so that a request that was given up does not arrive later.
+
+        Its call is over: nobody is told of the end of the connection.
+        """
+        self._asked = None
         if self._transport is not None and self._pid == os.getpid():
             with suppress(OSError):
                 if self._plug.family != socket.AF_UNIX:

@@ -47,10 +47,9 @@ class SeededLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         ready: deque[Any] = self._ready  # type: ignore[attr-defined]
-        shuffled = list(ready)
+        shuffled = [ready.popleft() for _ in range(len(ready))]  # one by one: threads add to it meanwhile
         self._random.shuffle(shuffled)
-        ready.clear()
-        ready.extend(shuffled)
+        ready.extendleft(shuffled)
         super()._run_once()  # type: ignore[misc]
 
 

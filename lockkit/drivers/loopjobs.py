@@ -1,0 +1,92 @@
+"""Calls that threads make for an event loop, and how a coroutine waits for their results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from lockkit.drivers.pool import Job
+from lockkit.errors import BackendUnavailable
+from lockkit.store.spi import Refused
+
+__all__ = ["call_soon", "finished", "result_of", "wake"]
+
+T = TypeVar("T")
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
+    """Call something on a loop, from any thread; nothing happens once the loop is closed."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+async def result_of(
+    job: Job[T],
+    loop: asyncio.AbstractEventLoop,
+    patience: float | None,
+    late: str = "the store is slow: no thread of this client was free to ask it",
+    *,
+    shared: bool = False,
+) -> T:
+    """The result of a job. A cancelled caller does not wait for it.
+
+    Args:
+        job: The job.
+        loop: The running loop.
+        patience: Seconds after which a job that has not begun is cancelled; None to wait for its turn.
+        late: What to say if it is late.
+        shared: Whether others wait for the job as well, so that it is not cancelled, and not waited for any longer either.
+
+    Raises:
+        Refused: The job did not begin in time; a shared one did not end in time.
+    """
+    future: asyncio.Future[T] = loop.create_future()
+
+    def give_up() -> None:
+        if not future.done() and (shared or job.cancel()):
+            future.set_exception(Refused(BackendUnavailable(late)))
+
+    timer = None if patience is None else loop.call_later(patience, give_up)
+    job.add_done_callback(lambda _: call_soon(loop, _copy, job, future))
+    try:
+        return await future
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+async def finished(job: Job[T], loop: asyncio.AbstractEventLoop, cuts: list[asyncio.CancelledError]) -> T:
+    """The result of a job, which is waited for however often the caller is cancelled.
+
+    Args:
+        job: The job.
+        loop: The running loop.
+        cuts: A list to which the cancellations are added.
+    """
+    while True:
+        try:
+            return await result_of(job, loop, None)
+        except asyncio.CancelledError as cut:
+            cuts.append(cut)
+            if job.done():  # a task that is cancelled at every turn of the loop would never hear of it
+                return job.result()
+
+
+def _copy(job: Job[T], future: asyncio.Future[T]) -> None:
+    if future.done() or job.cancelled():
+        return
+    error = job.exception()
+    if error is None:
+        future.set_result(job.result())
+    else:
+        future.set_exception(error)
+
+
+def wake(future: asyncio.Future[None]) -> None:
+    """End a future that may have ended already."""
+    if not future.done():
+        future.set_result(None)

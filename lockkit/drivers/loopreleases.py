@@ -1,0 +1,297 @@
+"""How coroutines take a release to its end.
+
+Rules kept here:
+
+- The caller's own task performs the release, so that a release costs the event loop no more turns than its request. A cancelled caller
+  leaves the rest to a task of its own at once, waits for it, and raises its CancelledError at the end.
+- A release has the turn of its hold (``hold.turn``) only from one of its waits to the next, so a loop that stops for good keeps the
+  release from nobody.
+- A cancellation of the task of its own is no wish of a user: a program that ends cancels every task that it finds (``asyncio.run`` does,
+  and some handlers do before it). So it neither shortens a cleanup hook nor the budgets (S9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lockkit.drivers.loopjobs import call_soon, result_of, wake
+from lockkit.drivers.pool import Job
+from lockkit.errors import BackendUnavailable
+from lockkit.facts import Reason, ReleaseReport
+from lockkit.hold import Hold
+from lockkit.protocol.effects import MAY_BLOCK, REQUESTS, AwaitHook, Effect, Pause, RecordFailure
+from lockkit.protocol.releasing import PATIENCE, releasing
+from lockkit.protocol.running import Running, ask
+from lockkit.store.spi import Refused, Unknown
+
+if TYPE_CHECKING:
+    from lockkit.drivers.aio import LoopDriver
+    from lockkit.drivers.cleanup import CleanupRuns
+
+__all__ = ["LoopRelease"]
+
+T = TypeVar("T")
+_TICK = 0.01
+"""Seconds between two looks at a release that a thread, or a task of another loop, is at."""
+_GRACE = 1.0
+"""Seconds beyond the budget of an effect after which another may go on with a release."""
+_numbers = itertools.count(1).__next__
+
+
+class LoopRelease:
+    """The release of one hold by tasks of one event loop, from wherever the release is. If the loop stops for good, a thread goes on.
+
+    Args:
+        engine: The engine of the loop, which is running.
+        hold: The hold to release; all its levels are left.
+        reason: Kept in events, journal and metrics.
+
+    Attributes:
+        loop: The event loop.
+    """
+
+    _at_it = False
+    """Whether a task of this loop performs the release."""
+    _pending: Effect | None = None
+    """An effect to perform again, because a cancellation has cut it short."""
+    _job: tuple[Job[Any], float] | None = None
+    """The call of the pending effect that a thread makes, and when it must have begun, on the loop's clock."""
+    _steps: Running[ReleaseReport] | None = None
+    _runs: CleanupRuns | None = None
+    _result: object = None
+    _error: BaseException | None = None
+    """How the effect of ``_steps`` went."""
+
+    def __init__(self, engine: LoopDriver, hold: Hold, reason: Reason) -> None:
+        driver = self._driver = engine.driver
+        self._engine = engine
+        self._hold = hold
+        self._reason: Reason = reason
+        self.loop = engine.loop
+        self._me = -_numbers()
+        self._waiting: set[asyncio.Future[None]] = set()
+        beats = driver.beats
+        beats.releasing[hold] = None
+        # Rarely more than a comparison: the deadline thread looks no sooner than a look that it has been asked for before.
+        beats.to_look.poke(driver.clock.now() + driver.request_timeout + _GRACE)
+
+    async def result(self) -> ReleaseReport:
+        """Take the release to its end, or wait for the task that is at it; then raise the first cancellation of the caller."""
+        hold = self._hold
+        cuts: list[asyncio.CancelledError] = []
+        while hold.report is None:
+            if not self._at_it:
+                await self._go_on(cuts)
+                continue
+            over: asyncio.Future[None] = self.loop.create_future()
+            self._waiting.add(over)
+            try:
+                await over
+            except asyncio.CancelledError as cut:
+                cuts.append(cut)
+            finally:
+                self._waiting.discard(over)
+        if cuts:
+            raise cuts[0]
+        return hold.report
+
+    def apart(self) -> LoopRelease:
+        """Have a task of its own go on, whether anybody waits for it or not. The task goes on if it is cancelled, even before its first step."""
+        if not self._at_it and self._hold.report is None:
+            self._at_it = True
+            task = self.loop.create_task(_Begun(self._go_on(None)), name="lockkit-release")
+            releases = self._engine.releases
+            releases.add(task)  # the loop itself has only weak references
+            task.add_done_callback(releases.discard)
+        return self
+
+    async def _go_on(self, cuts: list[asyncio.CancelledError] | None) -> None:
+        """Go on to the end, or until the caller is cancelled, after which the task of its own goes on.
+
+        Args:
+            cuts: The list to which the cancellations of the caller are added; None in the task of its own.
+        """
+        hold, engine = self._hold, self._engine
+        self._at_it, passed_on = True, False
+        try:
+            while hold.report is None:
+                effect = self._pending or self._step()
+                self._pending = on_loop = None
+                try:
+                    if effect is not None:
+                        on_loop = engine.on_loop(effect) if isinstance(effect, REQUESTS) else None
+                        self._result = await (on_loop or self._perform(effect))
+                    elif hold.report is None:  # another thread or task is at it
+                        await asyncio.sleep(_TICK)
+                except GeneratorExit:  # the loop is no more
+                    raise
+                except asyncio.CancelledError as cut:
+                    if on_loop is not None:  # the pipeline repeats the request within its budget
+                        self._error = Unknown(BackendUnavailable("a request was cut short by a cancellation"))
+                    else:
+                        self._pending = effect
+                    if cuts is not None:
+                        cuts.append(cut)
+                except BaseException as error:
+                    if effect is None:
+                        raise
+                    self._job, self._error = None, error
+                if cuts and hold.report is None:
+                    passed_on, self._at_it = True, False
+                    self.apart()  # which has the turn of the hold now
+                    return
+        finally:
+            if not passed_on:
+                self._left()
+
+    def _left(self) -> None:
+        """Leave the release to others if it is not over, and wake those that wait for it."""
+        hold, driver = self._hold, self._driver
+        self._at_it = False
+        if hold.turn_of == self._me:
+            hold.turn_of = 0
+        if hold.report is not None:
+            driver.beats.over(hold)
+            driver.registry.change(hold.name, old=hold)
+        if self._waiting and not self.loop.is_closed():
+            for each in self._waiting:
+                wake(each)
+
+    # -- steps
+
+    def _step(self) -> Effect | None:
+        """Go on, in the turn of the hold.
+
+        Returns:
+            The next effect that may block. None if the release is over, or another thread or task is at it.
+        """
+        driver, hold = self._driver, self._hold
+        if not hold.turn.acquire(blocking=False):
+            return None
+        try:
+            if hold.turn_of != self._me:
+                if hold.in_turn(driver.clock.now()):
+                    return None
+                hold.turn_of, hold.turn_until, hold.turn_runs = self._me, math.inf, self.loop.is_running
+                self._steps = self._job = None
+            while hold.report is None:
+                steps, error = self._steps, self._error
+                pipeline, runs = driver.pipeline(hold, self._reason)
+                self._error = None
+                try:
+                    if steps is None:
+                        pipeline.interrupts = []
+                        self._runs = runs
+                        steps = self._steps = Running(releasing(pipeline, driver.clock.now))
+                        steps.begin()
+                    elif error is None:
+                        steps.answered(self._result)
+                    else:
+                        steps.failed(error)
+                    perform = driver.perform if runs is None else partial(driver.perform, runs=runs)
+                    steps.until_it_waits(perform, MAY_BLOCK)
+                except BaseException as interrupt:
+                    # The generator itself is over; a new one goes on from what `pipeline` records.
+                    pipeline.interrupts.append(interrupt)
+                    self._steps = None
+                    if len(pipeline.interrupts) > PATIENCE:
+                        raise
+                    continue
+                effect = steps.effect
+                if effect is not None:
+                    hold.turn_until = driver.clock.now() + self._longest(effect) + _GRACE
+                    return effect
+                driver.released(pipeline)
+            return None
+        finally:
+            hold.turn.release()
+
+    def _longest(self, effect: Effect) -> float:
+        """Seconds that an effect may take."""
+        if isinstance(effect, Pause):
+            return effect.until - self._driver.clock.now()
+        if isinstance(effect, AwaitHook):
+            return self._driver.longest_cleanup
+        return float(getattr(effect, "budget", self._driver.request_timeout))
+
+    # -- effects
+
+    async def _perform(self, effect: Effect) -> object:
+        """Perform an effect that may block, or go on with it if it was cut short by a cancellation: a thread makes a call once."""
+        engine, driver = self._engine, self._driver
+        if isinstance(effect, Pause):
+            await asyncio.sleep(max(effect.until - driver.clock.now(), 0.0))
+            return None
+        if isinstance(effect, AwaitHook):
+            assert self._runs is not None
+            return await self._await_hook(effect, self._runs)
+        if isinstance(effect, RecordFailure):
+            with suppress(Refused):  # a disk that hangs keeps the thread, but not the release
+                call = partial(engine.pools.others.submit, partial(driver.perform, effect))
+                await self._called(call, driver.request_timeout, shared=True)
+            return None
+        assert isinstance(effect, REQUESTS)
+        if engine.at_once:
+            await asyncio.sleep(0)  # let others run: a program may take and release free locks without end
+            return ask(driver.backend, effect)
+        return await self._called(partial(engine.submit, effect), effect.budget)
+
+    async def _called(
+        self, submit: Callable[[], Job[Any]], patience: float, *, shared: bool = False
+    ) -> object:
+        """The result of a call that a thread makes for the effect; arguments and errors as :func:`lockkit.drivers.loopjobs.result_of`."""
+        now = self.loop.time()
+        job, until = self._job = self._job or (submit(), now + patience)
+        result = await result_of(job, self.loop, max(until - now, 0.0), shared=shared)
+        self._job = None
+        return result
+
+    async def _await_hook(self, effect: AwaitHook, runs: CleanupRuns) -> object:
+        driver, plugin = self._driver, effect.plugin
+        if effect.wait:
+            ended = self.loop.create_future()
+            runs.when_over(plugin, lambda: call_soon(self.loop, wake, ended))
+            key = object()
+            driver.cleaning.enter(key)
+            try:
+                while not ended.done() and (left := runs.left(plugin)) > 0:
+                    await asyncio.wait([ended], timeout=left)
+            finally:
+                driver.cleaning.leave(key)
+        return runs.report(plugin, wait=effect.wait)
+
+
+class _Begun(Coroutine[Any, Any, T]):
+    """A coroutine whose task cannot be cancelled before its first step: that step is then done first.
+
+    Args:
+        steps: A coroutine that goes on when its task is cancelled later.
+    """
+
+    __slots__ = ("_begun", "_steps")
+
+    def __init__(self, steps: Coroutine[Any, Any, T]) -> None:
+        self._steps = steps
+        self._begun = False
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._steps.__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        self._begun = True
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """See ``collections.abc.Coroutine``."""
+        return self._steps.throw(*error) if self._begun else self.send(None)
+
+    def close(self) -> None:
+        """See ``collections.abc.Coroutine``."""
+        self._steps.close()

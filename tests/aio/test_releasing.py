@@ -1,0 +1,114 @@
+"""Who performs a release: the caller's own task until it is cancelled, and then a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from lockkit.hold import Hold
+from support.aio import client_of, in_a_loop, settled, soon
+from support.harnesses.etcd import EtcdHarness
+from support.harnesses.memory import MemoryHarness
+from support.harnesses.redis import RedisHarness
+from support.harnesses.sqlite import SqliteHarness
+from support.harnesses.zookeeper import ZooKeeperHarness
+
+ALL = (MemoryHarness, SqliteHarness, RedisHarness, EtcdHarness, ZooKeeperHarness)
+
+
+@pytest.fixture(params=ALL, ids=lambda each: each.name)
+def harness(request, tmp_path):
+    harness = request.param(tmp_path)
+    yield harness
+    harness.close()
+
+
+@in_a_loop
+async def test_neither_an_acquire_nor_a_release_makes_a_task(harness):
+    made = []
+
+    def noting(loop, coroutine, **keywords):
+        made.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **keywords)
+
+    async with client_of(harness) as client:
+        lock = client.lock("a")
+        async with lock.acquire(timeout=10):  # opens the store, and connects
+            pass
+        asyncio.get_running_loop().set_task_factory(noting)
+        async with lock.acquire(timeout=10):
+            pass
+        asyncio.get_running_loop().set_task_factory(None)
+        assert made == []
+
+
+@in_a_loop
+async def test_a_release_ends_although_its_caller_is_cancelled_at_every_turn_of_the_loop(harness):
+    """As an asyncio library with level cancellation does, which cancels a task again and again until it is out of its scope."""
+    async with client_of(harness) as client:
+        lock = client.lock("a")
+        for _ in range(3):
+            lease = await lock.acquire(timeout=10)
+            task = asyncio.create_task(lease.release())
+            await asyncio.sleep(0)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert lease.report.outcome == "RELEASED"
+            assert (await lease.release()).outcome == "RELEASED"
+        await settled(client, harness)
+        await soon(lambda: not client._engines.ready().releases)
+
+
+@in_a_loop
+async def test_two_callers_get_one_report(harness):
+    async with client_of(harness) as client:
+        lease = await client.lock("a").acquire(timeout=10)
+        reports = await asyncio.gather(*(lease.release() for _ in range(5)))
+        assert {report.outcome for report in reports} == {"RELEASED"}
+        assert all(report is reports[0] for report in reports)
+        await settled(client, harness)
+
+
+@pytest.mark.parametrize("how", ["closed", "cancelled"])
+@in_a_loop
+async def test_another_caller_goes_on_where_the_first_one_ended(harness, how):
+    async with client_of(harness) as client:
+        lease = await client.lock("a").acquire(timeout=10)
+        first = lease.release()
+        if how == "closed":
+            first.send(None)  # to its first suspension
+        else:
+            task = asyncio.create_task(first)
+            await asyncio.sleep(0)
+        second = asyncio.create_task(lease.release())
+        await asyncio.sleep(0)
+        struck = how == "cancelled" and task.cancel()
+        if how == "closed":
+            first.close()
+        assert (await second).outcome == "RELEASED"
+        if struck:
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await settled(client, harness)
+
+
+@in_a_loop
+async def test_a_lock_that_was_released_leaves_nothing_to_the_garbage_collector(harness):
+    async with client_of(harness) as client:
+        lock = client.lock("a")
+        async with lock.acquire(timeout=10):
+            pass
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with lock.acquire(timeout=10):
+                    pass
+            await soon(lambda: not [each for each in gc.get_objects() if isinstance(each, Hold)])
+        finally:
+            gc.enable()
