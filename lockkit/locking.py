@@ -187,7 +187,7 @@ class AnyLock(AnyShortForm[E]):
             terms = self.terms = terms._replace(owner=self._opening.owner)
         own: Sequence[Hold] = driver.registry.holds.get(terms.name, ())
         if own:
-            own = [hold for hold in own if hold.key == key and hold.standing]
+            own = [hold for hold in own if hold.key == key and hold.standing] or ()
         attempt = Attempt(
             terms,
             deadline,

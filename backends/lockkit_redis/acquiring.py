@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
@@ -204,8 +205,9 @@ def _nonsense(server: Server, answer: object) -> Unknown:
     return Unknown(OutcomeUnknown(text, hint="is it Redis or Valkey, and is there no proxy in between?"))
 
 
-def _head(name: str, head: Sequence[bytes] | None) -> ClaimInfo | None:
-    if not head:
-        return None
-    token, fence, deadline, state, owner, note = head
-    return claim_info(name, token, fence, deadline, state, owner, note, 0)
+def _head(name: str, head: Sequence[Any] | None) -> ClaimInfo | None:
+    return _told(name, *head, 0) if head else None
+
+
+_told = lru_cache(maxsize=64)(claim_info)
+"""The first claim of a queue. A thousand waiters are told of the same one, and share it."""

@@ -19,7 +19,6 @@ from lockkit_redis.capabilities import CAPABILITIES
 from lockkit_redis.connection import pack
 from lockkit_redis.draining import Mark
 from lockkit_redis.exchanges import RedisExchanges
-from lockkit_redis.keys import Keys
 from lockkit_redis.store import RedisStore
 from lockkit_redis.wakes import Wakes
 
@@ -93,9 +92,15 @@ class RedisBackend(ExchangingBackend):
         """See :meth:`lockkit.store.spi.Backend.extend`."""
         return self.perform(renewing.extend(self.store, claim, fence, ttl, budget))
 
-    def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
+    def watch(
+        self,
+        name: str,  # noqa: ARG002
+        blockers: Sequence[str],
+        wake: Callable[[], None],
+        claim: Claim,
+    ) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`. The watch is for the claim's own turn."""
-        where = Keys.of(self.store.namespace, name).claims
+        where = self.store.known(claim.terms).keys.claims
         return self._wakes.watch(blockers[0], where, claim.token, wake, reads=False)
 
     @property

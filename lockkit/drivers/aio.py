@@ -97,6 +97,7 @@ class LoopDriver:
         self.performer = performer
         self.pools = pools
         self.loop = loop
+        self._runs = loop.is_running  # one for all acquisitions
         extras = driver.backend.extras
         self._exchanges: Any = extras.exchanges
         self.at_once = extras.at_once
@@ -107,7 +108,7 @@ class LoopDriver:
     async def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
         """As :meth:`lockkit.drivers.threads.Driver.acquire`. A cancelled attempt leaves nothing behind that this loop would have to remove."""
         driver = self.driver
-        attempt.runs, attempt.shown = self.loop.is_running, on_wait is not None
+        attempt.runs, attempt.shown = self._runs, on_wait is not None
         waiting = _Acquisition(self, attempt, on_wait)
         driver.under_way[attempt] = None
         try:
@@ -134,7 +135,7 @@ class LoopDriver:
     ) -> list[Attempt] | None:
         """As :meth:`lockkit.drivers.threads.Driver.acquire_together`. A cancelled one leaves nothing behind that this loop would have to remove."""
         driver = self.driver
-        together.runs = self.loop.is_running
+        together.runs = self._runs
         waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
         try:
             driver.begin(together)

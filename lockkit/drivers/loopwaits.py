@@ -93,7 +93,8 @@ class LoopWaits(Waits):
 
     def _listen(self, effect: WaitForWake) -> None:
         backend = self._driver.backend
-        asked = (effect.claim.terms.name, effect.blockers, self.ring, effect.claim)
+        assert self._waiter is not None
+        asked = (effect.claim.terms.name, effect.blockers, self._waiter.ring, effect.claim)
         self._watching = effect
         if backend.extras.at_once:
             self._watch = backend.watch(*asked)

@@ -306,18 +306,23 @@ class Search:
         start: CLOCK_BOOTTIME seconds at which the wait began.
 
     Attributes:
-        claim_id: The public identifier of the claim.
         due: CLOCK_BOOTTIME seconds at which to go on.
     """
+
+    __slots__ = ("_before", "_pause", "_tale", "_told", "claim", "due")
 
     def __init__(self, claim: Claim, tale: Callable[[], Tale], start: float) -> None:
         self.claim = claim
         self._tale = tale
-        self.claim_id = claim_id(claim.token)
         self._told: Tale | None = None
         self._before: frozenset[_Stuck] | None = None
         self._pause = BETWEEN
         self.due = start + _BEFORE_TELLING if tale().matters else math.inf
+
+    @property
+    def claim_id(self) -> str:
+        """The public identifier of the claim."""
+        return claim_id(self.claim.token)
 
     def steps(self, now: Now, budget: Callable[[float], float]) -> Generator[Effect, Any, Deadlock | None]:
         """Tell what is to be told, and look for a deadlock, if it is time. Failures are ignored: another look comes.
