@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import signal
+import string
 import subprocess
 import sys
-import uuid
 
 import pytest
 
@@ -58,10 +59,14 @@ def place(request, lockkit, servers):
     return request.param
 
 
+NAMES = (one * 5 + other * 5 for one, other in itertools.product(string.ascii_lowercase, repeat=2))
+"""Names of which no two share more than half of their characters, in order, so that none is told to be similar to another."""
+
+
 @pytest.fixture
 def name():
-    """A name that no other test uses, because the tests share servers."""
-    return f"job-{uuid.uuid4().hex[:8]}"
+    """A name that no other test uses, nor a similar one, because the tests share servers."""
+    return next(NAMES)
 
 
 def python(lockkit, name, more=""):
