@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Evicted, Finding, LockInfo, Record
+from lockkit.forks import IMPORTS
 from lockkit.names import check_namespace
 from lockkit.store.base import BasicBackend
 from lockkit.store.spi import (
@@ -20,7 +21,7 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
-from lockkit_sqlite import health, operating, renewing, waiting
+from lockkit_sqlite import operating, renewing, waiting
 from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
 from lockkit_sqlite.draining import Mark
@@ -136,6 +137,9 @@ class SqliteBackend(BasicBackend):
 
     def check(self, budget: float) -> Sequence[Finding]:
         """See :meth:`lockkit.store.spi.Backend.check`."""
+        with IMPORTS:
+            from lockkit_sqlite import health  # late: only doctor asks
+
         return health.check(self._opened, time.monotonic() + budget)
 
     @property

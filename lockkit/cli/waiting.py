@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from bisect import bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
-from unicodedata import combining, east_asian_width
 
 from lockkit import durations
 from lockkit.cli import output, rows
@@ -178,14 +176,15 @@ def blocked_by(holder: ClaimInfo, wall: float) -> str:
 
 def cut(text: str, columns: int) -> str:
     """Cut a text to the given columns of a terminal, with dots at the end if it was too long."""
-    ends = list(accumulate(map(_cells, text)))
+    from bisect import bisect_right  # late: most runs never wait on a terminal
+    from unicodedata import combining, east_asian_width
+
+    ends = list(
+        accumulate(0 if combining(one) else 2 if east_asian_width(one) in "WF" else 1 for one in text)
+    )
     if not ends or ends[-1] <= columns:
         return text
     return text[: bisect_right(ends, columns - len(_DOTS))] + _DOTS
-
-
-def _cells(character: str) -> int:
-    return 0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
 
 
 def _place(waiting: Waiting, info: LockInfo | None, me: Owner) -> int:

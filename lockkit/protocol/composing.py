@@ -19,13 +19,14 @@ Rules kept here:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LockkitError
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold
 from lockkit.invalid import lapsed
+from lockkit.namedtuples import NamedTuple
 from lockkit.protocol import denials
 from lockkit.protocol.acquiring import acquiring, giving_up
 from lockkit.protocol.attempt import Attempt
