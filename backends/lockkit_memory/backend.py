@@ -8,9 +8,9 @@ outcome is definite.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from lockkit.errors import ConfigError
@@ -41,6 +41,7 @@ from lockkit_memory.store import SHARED, MemoryStore, Queue, Waker
 __all__ = ["Mark", "MemoryBackend", "label", "open_store"]
 
 _log = logging.getLogger("lockkit.memory")
+Changed = TypeVar("Changed")
 
 
 def open_store(url: str, options: OpenOptions) -> MemoryBackend:
@@ -107,18 +108,21 @@ class MemoryBackend(BasicBackend):
         """See :class:`lockkit.store.spi.Extras`."""
         return self._extras
 
-    @contextmanager
-    def _queue(self, name: str) -> Iterator[tuple[Queue, float]]:
-        """Give a queue to change, and the time; afterwards wake the watches of the claims that have changed."""
+    def _change(self, name: str, change: Callable[[Queue, float], Changed]) -> Changed:
+        """Change a queue, given the time, and then wake the watches of the claims that have changed.
+
+        Not a context manager: a generator that a signal handler interrupts may keep the mutex until it is collected.
+        """
         store = self._store
         with store.mutex:
             queue = store.queue(name)
-            yield queue, self._clock.now()
+            changed = change(queue, self._clock.now())
             woken = queue.woken()
             store.keep(queue)
         _wake(woken)
+        return changed
 
-    # These two do not use the context manager, because their time is the cost of a lock.
+    # These two are written out, because their time is the cost of a lock.
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
@@ -158,8 +162,7 @@ class MemoryBackend(BasicBackend):
         return [self._renew(claim, fence) for claim, fence in beats]
 
     def _renew(self, claim: Claim, fence: int | None, ttl: float = 0.0) -> Renewal:
-        with self._queue(claim.terms.name) as (queue, now):
-            return queue.renew(claim, fence, now, now, ttl=ttl)
+        return self._change(claim.terms.name, lambda queue, now: queue.renew(claim, fence, now, now, ttl=ttl))
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.store.spi.Backend.extend`."""
@@ -172,15 +175,17 @@ class MemoryBackend(BasicBackend):
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`."""
-        with self._queue(name) as (queue, now):
+
+        def listen(queue: Queue, now: float) -> tuple[Waker, bool]:
             queue.settle(now)
             watched = [
                 token
                 for token, row in list(queue.rows.items())
                 if token == claim.token or str(row.fence) in blockers
             ]
-            watch = Waker(wake, queue, watched)
-            moved = queue.moved(claim.token, blockers)
+            return Waker(wake, queue, watched), queue.moved(claim.token, blockers)
+
+        watch, moved = self._change(name, listen)
         if moved:
             _wake((watch,))
         return watch
@@ -203,14 +208,12 @@ class MemoryBackend(BasicBackend):
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
         """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
-        with self._queue(name) as (queue, at):
-            return queue.evict(claim_id, at, at_once=now)
+        return self._change(name, lambda queue, at: queue.evict(claim_id, at, at_once=now))
 
     def resize(self, name: str, capacity: int, budget: float) -> int:
         """See :meth:`lockkit.store.spi.Backend.resize`."""
         check_capacity(capacity, name)
-        with self._queue(name) as (queue, now):
-            return queue.resize(capacity, now)
+        return self._change(name, lambda queue, now: queue.resize(capacity, now))
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Backend.annotate`.
@@ -219,8 +222,7 @@ class MemoryBackend(BasicBackend):
             ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
         """
         note_text(patch, NOTE_LIMIT)
-        with self._queue(name) as (queue, now):
-            return queue.annotate(claim_id, patch, now)
+        return self._change(name, lambda queue, now: queue.annotate(claim_id, patch, now))
 
     def record(self, name: str, budget: float) -> Record | None:
         """See :meth:`lockkit.store.spi.Backend.record`."""

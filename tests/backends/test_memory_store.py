@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import lockkit
 from lockkit.errors import ConfigError
+from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, NO_EXTRAS, Busy, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, renew, states, take
+from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
 from lockkit_memory.store import MemoryStore, Queue, Shared
@@ -135,6 +138,35 @@ def test_a_forked_child_finds_an_empty_store_and_leaves_the_parents_alone(store)
 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert renew(store, one, fence).state == "HELD"
+
+
+def test_a_call_that_a_signal_handler_ends_frees_the_mutex_at_once(store):
+    one, fence = take(store)
+    calls = {
+        "renew": lambda: renew(store, one, fence),
+        "watch": lambda: store.watch("a", [str(fence)], lambda: None, claim()).close(),
+        "annotate": lambda: store.annotate("a", claim_id(one.token), {"reason": "x"}, 2.0),
+        "evict": lambda: store.evict("a", "0" * 12, 2.0),
+        "resize": lambda: store.resize("a", 1, 2.0),
+    }
+    for name, call in calls.items():
+        count = Bomb(1 << 30, beside=("contextlib",))
+        with count:
+            call()
+        for at in range(1, count.seen + 1):
+            kept = None  # the error, which keeps the frames that it passed
+            bomb = Bomb(at, beside=("contextlib",))
+            try:
+                with bomb:
+                    call()
+            except CtrlC as error:
+                kept = error
+            with ThreadPoolExecutor(1) as another:
+                got = another.submit(store._store.mutex.acquire, timeout=0).result()
+                if got:
+                    another.submit(store._store.mutex.release).result()
+            assert got, f"{name} still has the mutex after Ctrl-C at {bomb.where}"
+            del kept
 
 
 def test_threads_never_overlap_and_fences_rise_in_grant_order():
