@@ -16,7 +16,7 @@ from lockkit.locks import Lock
 from lockkit.names import check_name
 
 if TYPE_CHECKING:
-    from lockkit.async_locks import AsyncLock
+    from lockkit.aio.locks import AsyncLock
 
 __all__ = ["locked", "locked_coroutine"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lockkit.async_lease import Asking, AsyncLease, CancelOnLoss, Loss, may_wait
+from lockkit.aio.lease import Asking, AsyncLease, CancelOnLoss, Loss, may_wait
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
 from lockkit.holding_together import AnyLeases, combined
 from lockkit.members import members_of

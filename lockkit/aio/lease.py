@@ -18,8 +18,8 @@ from lockkit.leaving import Statement
 from lockkit.options import longer_ttl
 
 if TYPE_CHECKING:
-    from lockkit.async_engines import Engines
-    from lockkit.async_leases import AsyncLeases
+    from lockkit.aio.engines import Engines
+    from lockkit.aio.leases import AsyncLeases
     from lockkit.caller import Caller
     from lockkit.drivers.loopreleases import LoopRelease
     from lockkit.drivers.threads import Driver

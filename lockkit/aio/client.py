@@ -1,9 +1,4 @@
-"""The asyncio face: the same names as in ``lockkit``, with ``await`` before what may wait.
-
-async with lockkit.aio.connect() as client:
-    async with client.lock("gpu:0").acquire(timeout=600) as lease:
-        ...
-"""
+"""The client of the asyncio face, and how to make one."""
 
 from __future__ import annotations
 
@@ -13,13 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from lockkit import client as synchronous
-from lockkit.async_composites import AsyncAllOf, AsyncAnyOf
-from lockkit.async_engines import Engines
-from lockkit.async_lease import Asking, AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss
-from lockkit.async_leases import AsyncLeases, AsyncPoolLeases
-from lockkit.async_locks import AsyncLock, AsyncRWLock, build
-from lockkit.async_pools import AsyncPool
-from lockkit.async_shortform import Acquiring
+from lockkit.aio.composites import AsyncAllOf, AsyncAnyOf
+from lockkit.aio.engines import Engines
+from lockkit.aio.lease import AsyncLeaseCopy
+from lockkit.aio.locks import AsyncLock, AsyncRWLock, build
+from lockkit.aio.pools import AsyncPool
 from lockkit.clock import SYSTEM, Clock
 from lockkit.copies import LeaseCopy
 from lockkit.facts import (
@@ -44,23 +37,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
 
-__all__ = [
-    "Acquiring",
-    "Asking",
-    "AsyncAllOf",
-    "AsyncAnyOf",
-    "AsyncClient",
-    "AsyncLease",
-    "AsyncLeaseCopy",
-    "AsyncLeases",
-    "AsyncLock",
-    "AsyncPool",
-    "AsyncPoolLeases",
-    "AsyncRWLock",
-    "CancelOnLoss",
-    "Loss",
-    "connect",
-]
+__all__ = ["AsyncClient", "connect"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

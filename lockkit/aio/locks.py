@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Never, overload
 
-from lockkit.async_lease import AsyncLease
-from lockkit.async_shortform import Acquiring, AsyncShortForm
+from lockkit.aio.lease import AsyncLease
+from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
 from lockkit.habits import Answering, unexpected
@@ -18,7 +18,7 @@ from lockkit.protocol import denials
 from lockkit.takers import asker
 
 if TYPE_CHECKING:
-    from lockkit.async_engines import Engines
+    from lockkit.aio.engines import Engines
     from lockkit.drivers.threads import Driver
     from lockkit.drivers.waits import OnWait
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lockkit.async_lease import AsyncLease
-from lockkit.async_leases import AsyncLeases
-from lockkit.async_locks import AsyncLock
-from lockkit.async_shortform import Acquiring, AsyncShortForm
+from lockkit.aio.lease import AsyncLease
+from lockkit.aio.leases import AsyncLeases
+from lockkit.aio.locks import AsyncLock
+from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.leaving import Held
 from lockkit.locking import checked_timeout
@@ -18,7 +18,7 @@ from lockkit.protocol.composing import Steps, all_of, any_of
 from lockkit.taking_together import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 
 if TYPE_CHECKING:
-    from lockkit.async_engines import Engines
+    from lockkit.aio.engines import Engines
     from lockkit.drivers.aio import LoopDriver
     from lockkit.drivers.waits import OnWait
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lockkit.async_composites import AsyncTaking
-from lockkit.async_leases import AsyncPoolLeases
-from lockkit.async_locks import AsyncLock, build
-from lockkit.async_shortform import Acquiring, AsyncShortForm
+from lockkit.aio.composites import AsyncTaking
+from lockkit.aio.leases import AsyncPoolLeases
+from lockkit.aio.locks import AsyncLock, build
+from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
 from lockkit.locking import checked_timeout
@@ -17,7 +17,7 @@ from lockkit.pooling import AnyPool, Request
 from lockkit.taking_together import check_call
 
 if TYPE_CHECKING:
-    from lockkit.async_engines import Engines
+    from lockkit.aio.engines import Engines
     from lockkit.drivers.waits import OnWait
 
 __all__ = ["AsyncPool"]
