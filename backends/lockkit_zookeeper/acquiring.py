@@ -17,7 +17,7 @@ from lockkit_zookeeper.node_data import claim_info, unpacked
 from lockkit_zookeeper.private import Create2, CreateContainer, Exists, GetChildren, GetData
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.store import ZooKeeperStore
+from lockkit_zookeeper.store import PASSING, ZooKeeperStore
 
 __all__ = ["acquire", "find"]
 
@@ -296,7 +296,17 @@ class _Acquiring:
             return Granted(entry.fence, entry.basis)
         with session.mutex:
             entry.heard(now)
-        return Queued(place, None, tuple(queue.blockers(place)), queue.claims[0].capacity, self.head(queue))
+        blockers, capacity = tuple(queue.blockers(place)), queue.claims[0].capacity
+        if self.head_passes(queue):
+            return Queued(place, now + PASSING, blockers, capacity)
+        return Queued(place, None, blockers, capacity, self.head(queue))
+
+    def head_passes(self, queue: Queue) -> bool:
+        """Tell whether the lock changes hands so often that it is not worth a request to read who is first: a waiter asks again later."""
+        first, parent = queue.claims[0], self.words.parent
+        if first.capacity != self.claim.terms.capacity:  # an error names its owner
+            return False
+        return f"{parent}/{first.node}" not in self.store.heads and not self.store.may_read(parent)
 
     def head(self, queue: Queue) -> ClaimInfo | None:
         """The first claim of the queue, from memory if possible; None if it cannot be read. The data of its node is for people only."""

@@ -24,10 +24,13 @@ from lockkit_zookeeper.node_data import PackedTerms
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 
-__all__ = ["ZooKeeperStore"]
+__all__ = ["PASSING", "ZooKeeperStore"]
 
 _HEADS, _EMPTY = 1024, 16_384
 """Claims and queues that are remembered; beyond that all are forgotten."""
+_READS = 2
+PASSING = 1.0
+"""Seconds in which a client reads for its waiters who holds one lock, at most ``_READS`` times; then for those that still wait."""
 _IDLE = 30.0
 """Seconds after which a session of a ttl that nobody uses any more is ended."""
 _DEFAULT_TTL = 30.0
@@ -54,6 +57,7 @@ class ZooKeeperStore:
         self.heads: dict[str, ClaimInfo] = {}
         self.known = per_lock(lambda terms: PackedTerms.of(terms, self.paths.queue(terms.name)))
         self._empty: dict[str, None] = {}
+        self._reads: dict[str, list[float]] = {}
         self._pid = os.getpid()
         self._default = min(max(_DEFAULT_TTL, self.capabilities.min_ttl), self.capabilities.max_ttl)
         self._mutex = threading.RLock()
@@ -214,6 +218,17 @@ class ZooKeeperStore:
         if len(self.heads) >= _HEADS:
             self.heads.clear()
         self.heads[path] = info
+
+    def may_read(self, parent: str) -> bool:
+        """Tell whether to read who holds a lock for a waiter, and count that; False if it was read often just now, so that it would be old at once."""
+        now = self.clock.now()
+        reads = [at for at in self._reads.get(parent, ()) if at > now - PASSING]
+        if len(reads) >= _READS:
+            return False
+        if len(self._reads) >= _HEADS:
+            self._reads.clear()
+        self._reads[parent] = [*reads, now]
+        return True
 
     def left_empty(self, parent: str) -> None:
         """Remember that a queue should be empty: this client's claim was alone in it, and has gone."""

@@ -172,7 +172,8 @@ class Queued(NamedTuple):
 
     Attributes:
         position: The number of claims ahead.
-        ask_again_at: For the next in line, the time at which a blocker lapses, in seconds of CLOCK_BOOTTIME; None for all others.
+        ask_again_at: For the next in line, the time at which a blocker lapses, in seconds of CLOCK_BOOTTIME; None for all others, unless
+            the store has left out the holder, and may name it at that time.
         blockers: The argument for ``watch``; opaque to the caller.
         capacity: The capacity in force: that of the first claim.
         holder: One of the claims that block this one, if the store knows it without another request.

@@ -207,6 +207,43 @@ def test_a_try_on_a_held_lock_writes_nothing(opened, monkeypatch):
     assert not {"Create2", "Delete", "SetData"} & set(sent), sent
 
 
+def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened, monkeypatch):
+    """It asks for that when it has waited for long; until then the answer would be old when somebody reads it."""
+    for part in (module, acquiring):
+        monkeypatch.setattr(part, "PASSING", 60.0)
+    store, other = opened(), opened()
+    sent, answers, holders = requests(store, monkeypatch), [], []
+    for _ in range(3):
+        holder, _ = take(other, ttl=TTL)
+        one = claim(ttl=TTL)
+        before = SYSTEM.now()
+        answers.append(store.acquire(one, True, BUDGET))
+        holders.append(claim_id(holder.token))
+        store.release(one, BUDGET)
+        other.release(holder, BUDGET)
+
+    assert [answer.holder and answer.holder.claim_id for answer in answers] == [*holders[:2], None]
+    assert [answer.ask_again_at for answer in answers[:2]] == [None, None]
+    assert answers[2].ask_again_at >= before + 60.0
+    assert sent.count("GetData") == 2
+
+    for part in (module, acquiring):
+        monkeypatch.setattr(part, "PASSING", 0.0)
+    holder, _ = take(other, ttl=TTL)
+    one = queue(store, ttl=TTL)
+    answer = store.acquire(one, False, BUDGET)
+    assert answer.holder.claim_id == claim_id(holder.token)
+    assert answer.ask_again_at is None
+
+
+def test_a_waiter_of_another_capacity_is_told_who_holds_however_often_that_changes(opened, monkeypatch):
+    monkeypatch.setattr(module, "_READS", 0)
+    store, other = opened(), opened()
+    holder, _ = take(other, **of(2))
+    answer = store.acquire(claim(**of(3)), True, BUDGET)
+    assert answer.holder.claim_id == claim_id(holder.token)
+
+
 def test_a_try_that_holds_refuses_another(opened):
     store, other = opened(), opened()
     one, _ = take(store, wait=False, ttl=TTL)
