@@ -83,10 +83,12 @@ class Leases(AnyLeases[Lease]):
         """
         # Not before its turn: the background would go on with what it takes for a release that was cut short.
         self._whole.gone = False
+        interrupts: list[BaseException] = []
         try:
-            reports = self._release_each(reason)
+            reports = self._release_each(reason, interrupts)
         finally:
             self._whole.gone = True
+            interrupts.clear()  # what is raised refers to these frames, and must not be kept by them
         report = self._report = self._report or combined(reports[::-1])
         if raise_failed:
             self._raise_failed(report)
@@ -94,8 +96,7 @@ class Leases(AnyLeases[Lease]):
 
     # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach the ``finally``.
 
-    def _release_each(self, reason: Reason) -> list[ReleaseReport]:
-        interrupts: list[BaseException] = []
+    def _release_each(self, reason: Reason, interrupts: list[BaseException]) -> list[ReleaseReport]:
         reports: list[ReleaseReport] = []
         for lease in self._leases[::-1]:
             try:

@@ -110,7 +110,10 @@ class AsyncLeases(AnyLeases[AsyncLease]):
             except (asyncio.CancelledError, Exception) as error:
                 errors.append(error)
         if errors:
-            raise errors[0]
+            try:
+                raise errors[0]
+            finally:
+                errors.clear()  # what is raised refers to this frame, and must not be kept by it
         report = self._report = self._report or combined(reports[::-1])
         if raise_failed:
             self._raise_failed(report)

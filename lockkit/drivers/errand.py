@@ -81,7 +81,10 @@ class Errand:
                 if len(interrupts) > 1:
                     break
         if interrupts:
-            raise interrupts[0]
+            try:
+                raise interrupts[0]
+            finally:
+                interrupts.clear()  # what is raised refers to this frame, and must not be kept by it
 
     def _wait(self, longest: float | None, paused: Callable[[], bool]) -> float | None:
         bell = Bell()

@@ -324,25 +324,29 @@ class Driver:
             reason: Kept in events, journal and metrics.
             request_timeout: Seconds that the requests may take in all, if not the client's; 0 sends none.
         """
+        interrupts: list[BaseException] = []
         with hold.turn:
             hold.turn_of, hold.turn_until, hold.turn_runs = threading.get_ident(), math.inf, always
             try:
                 if hold.report is None:
                     self.beats.releasing[hold] = None
-                    self._release(hold, reason, request_timeout)
+                    self._release(hold, reason, request_timeout, interrupts)
                 assert hold.report is not None
                 return hold.report
             finally:
                 hold.turn_of = 0
+                interrupts.clear()  # what is raised refers to these frames, and must not be kept by them
                 if hold.report is not None:
                     self.beats.over(hold)
 
     # Apart from the ``with`` above: in CPython 3.11 an exception at the start of this loop would not leave it.
 
-    def _release(self, hold: Hold, reason: Reason, request_timeout: float | None) -> None:
+    def _release(
+        self, hold: Hold, reason: Reason, request_timeout: float | None, interrupts: list[BaseException]
+    ) -> None:
         pipeline, runs = self.pipeline(hold, reason, request_timeout)
         perform = self.perform if runs is None else partial(self.perform, runs=runs)
-        interrupts = pipeline.interrupts = []
+        pipeline.interrupts = interrupts
         report: ReleaseReport | None = None
         while report is None:
             try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
+from lockkit.errors import OutcomeUnknown
 from lockkit.facts import (
     Alert,
     Event,
@@ -228,7 +229,8 @@ def _remove(
         except GeneratorExit:
             raise
         except BaseException as interrupt:
-            error = interrupt
+            # In its place: the report outlives it, and must not keep the frames of the program that its traceback refers to.
+            error = OutcomeUnknown(f"the request was interrupted by {interrupt!r}", name=hold.name)
             release.interrupts.append(interrupt)
             release.doubtful = True
             if len(release.interrupts) > 2:

@@ -145,6 +145,8 @@ class Running(Generic[R]):
             self.effect = self._generator.throw(error)
         except StopIteration as stop:
             self.value = stop.value
+        finally:
+            del error  # if it is raised again, it refers to this frame, and must not be kept by it
 
     def until_it_waits(
         self, perform: Callable[[Effect], object], waits: tuple[type[Any], ...] = WAITS

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from itertools import islice, zip_longest
 from random import Random
 from types import CodeType, FrameType
 from typing import Any
 
 __all__ = ["Bomb", "CtrlC"]
+
+_AFTER_YIELD_FROM = 2
+"""The argument of a RESUME instruction from which on CPython does not look for signals; smaller ones are a start or a ``yield``."""
 
 
 class CtrlC(KeyboardInterrupt):
@@ -20,9 +24,9 @@ class CtrlC(KeyboardInterrupt):
 class Bomb:
     """A context manager that raises Ctrl-C at the n-th place in lockkit, or a store, at which CPython handles signals; then perhaps again.
 
-    CPython handles signals when a Python function begins, after a call of something that is not a Python function, and
-    before a jump backwards. An exception after a call is raised at the call, and so it is here: the code that handles the
-    exceptions of the call handles this one, and a ``with`` that was entered is always left.
+    CPython handles signals when a Python function begins, when a generator goes on after a ``yield``, after a call of something that
+    is not a Python function, and before a jump backwards. An exception after a call is raised at the call, and so it is here: the
+    code that handles the exceptions of the call handles this one, and a ``with`` that was entered is always left.
 
     Args:
         at: The number of the place, counted from 1.
@@ -33,6 +37,8 @@ class Bomb:
         seen: The number of places so far.
         where: The place at which Ctrl-C was raised; empty if it was not.
         again: The place at which it was raised for the second time.
+        raised: Weak references to what it raised. With the cyclic garbage collector off, one that lives on shows that something keeps
+            the exception, and with it every frame on its way and what these refer to.
     """
 
     def __init__(self, at: int, then: int = 0, beside: tuple[str, ...] = ()) -> None:
@@ -44,6 +50,7 @@ class Bomb:
         self.seen = 0
         self.where = ""
         self.again = ""
+        self.raised: list[weakref.ref[CtrlC]] = []
         self._met: list[tuple[CodeType, int]] = []
 
     def places(self, most: int, chance: Random) -> Sequence[int]:
@@ -62,6 +69,11 @@ class Bomb:
             chance.shuffle(turn)
         rounds = zip_longest(*turns)
         return sorted(islice((number for each in rounds for number in each if number is not None), most))
+
+    def within(self, function: Callable[..., object]) -> Sequence[int]:
+        """The numbers of the places so far that are in one function."""
+        code = getattr(function, "__code__", None)
+        return [number for number, (each, _) in enumerate(self._met, 1) if each is code]
 
     def __enter__(self) -> Bomb:
         self._arm()
@@ -93,7 +105,12 @@ class Bomb:
             self._left = self._then
         else:
             self.again = where
-        raise CtrlC
+        raise self._another()  # no variable here refers to it: its traceback refers to this frame
+
+    def _another(self) -> CtrlC:
+        error = CtrlC()
+        self.raised.append(weakref.ref(error))
+        return error
 
     def _profile(self, frame: FrameType, event: str, arg: object) -> None:  # noqa: ARG002
         if sys.gettrace() is None and self._left > 0:
@@ -112,7 +129,8 @@ class Bomb:
                 return None
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
-            self._place(frame)
+            if _begins(frame):
+                self._place(frame)
         elif event == "opcode":
             last, looks = self._last.get(frame, ("", False))
             name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
@@ -126,3 +144,13 @@ class Bomb:
         if not isinstance(name, str) or name.startswith("lockkit.testing"):
             return False
         return name.startswith("lockkit") or name in self._beside
+
+
+def _begins(frame: FrameType) -> bool:
+    """Whether CPython handles signals where this frame begins, or goes on after a ``yield``.
+
+    It does not where an exception is thrown into a generator, nor in one that a ``yield from`` or an ``await`` resumes. A trace
+    function that raises there would even end the generator without its ``with`` and ``finally``.
+    """
+    code, at = frame.f_code.co_code, frame.f_lasti
+    return dis.opname[code[at]] == "RESUME" and code[at + 1] & 3 < _AFTER_YIELD_FROM

@@ -1,0 +1,194 @@
+"""L4: what Ctrl-C interrupted keeps nothing. An exception that lockkit keeps would keep all frames on its way, and the leases in them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import random
+import threading
+import time
+import warnings
+
+import pytest
+
+import lockkit
+from lockkit.errors import LeaseLost
+from lockkit.leaving import Exit
+from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.scenarios.interrupted import unraisable
+
+TTL = 0.5
+numbers = itertools.count(1)
+
+
+@pytest.fixture
+def client():
+    with lockkit.connect("memory:") as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def no_collector():
+    """With the cyclic garbage collector off, an object lives until the last reference to it is gone."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+# Each run has names of its own, because an interrupted one may be held for its ttl.
+
+
+def named(kind):
+    return f"{kind}{next(numbers)}"
+
+
+def nested(client):
+    with client.lock(named("a"), ttl=TTL).acquire(2.0), client.lock(named("b"), ttl=TTL).acquire(2.0):
+        pass
+
+
+def short(client):
+    with client.lock(named("a"), ttl=TTL), client.lock(named("r"), ttl=TTL, reentrant=True):
+        pass
+
+
+def by_hand(client):
+    lease = client.semaphore(named("c"), 2, ttl=TTL).acquire(2.0)
+    try:
+        lease.release()
+    finally:
+        lease.release()
+
+
+def together(client):
+    locks = client.lock(named("a"), ttl=TTL), client.rwlock(named("r"), ttl=TTL).read()
+    with client.all_of(locks).acquire(2.0):
+        pass
+
+
+def any_after_a_wait(client):
+    a, b = client.lock(named("a"), ttl=TTL), client.lock(named("b"), ttl=TTL)
+    with a.acquire(2.0) as first, b.acquire(2.0) as second:
+        first.detach()
+        second.detach()
+        with client.any_of([a, b]).acquire(2.0, on_wait=lambda waiting: second.release()):
+            pass
+
+
+def from_a_pool(client):
+    pool = client.pool(named("p"), {"0": 2, "1": 2}, ttl=TTL)
+    with pool.acquire(2, each=2, timeout=2.0):
+        pass
+
+
+FORMS = [nested, short, by_hand, together, any_after_a_wait, from_a_pool]
+
+
+def places(form, client):
+    form(client)  # everything lazy has happened
+    count = Bomb(1 << 30)
+    with count:
+        form(client)
+    return count
+
+
+def strike(form, client, bomb):
+    with warnings.catch_warnings(), unraisable():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            with bomb:
+                form(client)
+        except CtrlC:
+            pass
+    where = f"after Ctrl-C at {bomb.where} and {bomb.again or 'no more'}"
+    assert not [ref for ref in bomb.raised if ref() is not None], f"something keeps the exception {where}"
+    return bool(bomb.where)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_l4_an_interrupt_at_any_place_is_kept_by_nothing(client, form):
+    count = places(form, client)
+
+    struck = [strike(form, client, Bomb(at)) for at in count.places(300, random.Random(1))]
+
+    assert sum(struck) > 60, "the bomb hardly ever went off"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_l4_two_interrupts_at_any_two_places_are_kept_by_nothing(client, form):
+    count, chance = places(form, client), random.Random(2)
+
+    for at in count.places(100, chance):
+        strike(form, client, Bomb(at, chance.randint(1, 60)))
+
+
+def test_l4_a_lease_whose_with_was_cut_short_goes_although_the_release_of_another_is_interrupted_then(client):
+    """The first Ctrl-C strikes before the inner ``with`` has begun, the second while the outer one ends: only the first refers to the lease."""
+    count = places(nested, client)
+
+    for at in count.within(Exit.__get__):
+        for then in range(1, 60):
+            strike(nested, client, Bomb(at, then))
+
+    end = time.monotonic() + TTL + 3.0
+    while left := [name for name in client.names() if client.inspect(name).claims]:
+        assert time.monotonic() < end, f"{left} stay"
+        time.sleep(0.01)
+
+
+def test_s10_a_memory_store_answers_other_threads_while_the_exception_that_interrupted_a_call_is_kept(client):
+    def calls(client):
+        name = named("a")
+        with client.lock(name, ttl=TTL).acquire(2.0) as lease:
+            lease.confirm()
+            lease.extend(2 * TTL)
+            client.evict(name, lease.claim_id, reason="over")
+            client.resize("c", 3)
+
+    def answered():
+        asked = threading.Thread(target=client.inspect, args=("a",), daemon=True)
+        asked.start()
+        asked.join(2.0)
+        return not asked.is_alive()
+
+    permit = client.semaphore("c", 2).acquire()
+    count = Bomb(1 << 30, beside=("contextlib",))
+    with contextlib.suppress(LeaseLost), count:
+        calls(client)
+    for at in range(1, count.seen + 1):
+        bomb, free = Bomb(at, beside=("contextlib",)), True
+        with warnings.catch_warnings(), unraisable():
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                with contextlib.suppress(LeaseLost), bomb:
+                    calls(client)
+            except CtrlC:
+                free = answered()
+        assert free, f"the store's mutex was taken after Ctrl-C at {bomb.where}"
+    permit.release()
+
+
+def test_a_bomb_strikes_nowhere_that_leaves_the_with_of_a_generator_open():
+    """CPython looks for no signal where an exception is thrown into a generator."""
+    mutex = threading.Lock()
+
+    def steps():
+        with mutex:
+            yield
+
+    def throws():
+        generator = steps()
+        next(generator)
+        with contextlib.suppress(KeyError):
+            generator.throw(KeyError)
+
+    count = Bomb(1 << 30, beside=(__name__,))
+    with count:
+        throws()
+    for at in range(1, count.seen + 1):
+        bomb = Bomb(at, beside=(__name__,))
+        with contextlib.suppress(CtrlC), bomb:
+            throws()
+        assert not mutex.locked(), bomb.where
