@@ -1,8 +1,8 @@
 """``NamedTuple``, as in :mod:`typing`, but a class of it takes an eighth of the time to make.
 
 A class statement with :class:`typing.NamedTuple` takes 75 us: Python compiles a constructor, and looks at every annotation. ``import
-lockkit`` makes forty such classes, and most programs use few of them. Here the standard library makes the constructor of a class when
-the constructor is first looked up. All else is as there, and a type checker sees :class:`typing.NamedTuple` itself.
+lockkit`` makes forty such classes, and most programs use few of them. Here the constructor of a class is made when
+it is first looked up, from one that the standard library has made for the same number of fields. All else is as there, and a type checker sees :class:`typing.NamedTuple` itself.
 
 Not supported, because nothing here needs it: generic classes, further bases, and the functional form.
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import sys
 from collections import namedtuple
+from functools import cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +30,12 @@ except ImportError:
         return property(itemgetter(index), doc=doc)
 
 
+@cache
+def _constructor(count: int) -> Any:
+    """The constructor of a named tuple of the standard library with this number of fields, which takes 0.1 ms to make."""
+    return namedtuple("_", [f"f{number}" for number in range(count)]).__new__
+
+
 class _Constructor:
     """The ``__new__`` of a class until it is first looked up."""
 
@@ -36,7 +44,10 @@ class _Constructor:
 
     def __get__(self, _instance: object, _owner: type) -> Any:
         cls = self._owner
-        made: Any = namedtuple(cls.__name__, cls._fields, defaults=cls._field_defaults.values()).__new__
+        like: Any = _constructor(len(cls._fields))
+        code = like.__code__.replace(co_varnames=(like.__code__.co_varnames[0], *cls._fields))
+        made = FunctionType(code, like.__globals__, "__new__", tuple(cls._field_defaults.values()))
+        made.__qualname__ = f"{cls.__qualname__}.__new__"
         made.__annotations__ = cls.__annotations__
         cls.__new__ = staticmethod(made)  # type: ignore[method-assign]  # two threads that come here both make the same
         return made
