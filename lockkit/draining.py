@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["drain", "drained", "holders", "undrain"]
 
-_BLOCKING = ("HELD", "LINGERING")
+_BLOCKING = ("HELD", "LINGERING", "OFFERED")
 
 
 def drain(opening: Opening, reason: str) -> Drain:
@@ -61,7 +61,7 @@ def drained(opening: Opening, namespace: str | None = None) -> Drain | None:
 
 
 def holders(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
-    """The claims of the namespace that still block: held ones, and those that linger.
+    """The claims of the namespace that still block: held ones, those that linger, and offered ones, which may just be granted.
 
     Args:
         driver: The engine of the client.

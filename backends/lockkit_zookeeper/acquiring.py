@@ -1,4 +1,8 @@
-"""Acquire: create and list, sent in a row, are one round trip."""
+"""Acquire: create, list, and read the mark of a drain, sent in a row, are one round trip.
+
+The mark is read last, so a claim that is granted although the namespace is being drained was there before the mark, and whoever looks
+after that sees it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ import kazoo.exceptions as theirs
 from lockkit.clock import jitter
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo
+from lockkit.store.drains import refused
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.node_data import claim_info, unpacked
-from lockkit_zookeeper.private import Create2, CreateContainer, Exists, GetChildren, GetData
+from lockkit_zookeeper.private import Create2, CreateContainer, Exists, GetChildren, GetData, Sync
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import PASSING, ZooKeeperStore
@@ -71,7 +76,7 @@ def find(session: Session, entry: Entry, call: Call) -> bool:
 class _Acquiring:
     """One call of acquire, for a claim that its session looks after."""
 
-    __slots__ = ("call", "claim", "entry", "session", "store", "words")
+    __slots__ = ("call", "claim", "entry", "mark", "session", "store", "words")
 
     def __init__(self, store: ZooKeeperStore, session: Session, entry: Entry, end: float) -> None:
         self.store = store
@@ -80,6 +85,7 @@ class _Acquiring:
         self.claim = entry.claim
         self.words = store.known(entry.claim.terms)
         self.call = Call(session.connection, end)
+        self.mark: bytes | None = None
 
     def first(self) -> Answer:
         """Answer for a claim that has no node."""
@@ -108,7 +114,10 @@ class _Acquiring:
         Args:
             sync: Have the server catch up with the leader first.
         """
-        nodes = self.call.listed(self.words.parent, sync=sync)
+        parent = self.words.parent
+        before = (Sync(parent),) if sync else ()
+        *_, nodes, mark = self.call.ask_all(*before, GetChildren(parent, None), self._read_mark)
+        self.mark = mark and mark[0]
         return read_queue(nodes or (), self.claim.terms.name), nodes is not None
 
     # -- tries
@@ -144,10 +153,12 @@ class _Acquiring:
             if entry.path is not None:
                 assert queue is not None
                 place = queue.place(entry.token)
-                if place is None or place < queue.grants or entry.evicted:
+                if place is None or place < queue.grants or entry.evicted or self.mark is not None:
                     return self.judge(queue)
                 self.withdraw()
                 queue = queue.without(entry.token)
+            if self.mark is not None:
+                raise self.refusal(self.mark)
             vacancy = "now"
             if queue is not None:
                 at = time.monotonic()
@@ -199,6 +210,23 @@ class _Acquiring:
             raise
         self.entry.withdrawn()
 
+    @property
+    def _read_mark(self) -> GetData:
+        """The request that reads the mark of a drain."""
+        return GetData(self.store.paths.mark, None)
+
+    def refusal(self, mark: bytes) -> Refused:
+        """End a claim that does not hold, because the namespace is drained, and return the refusal. Nothing of the claim is left."""
+        path = self.entry.path
+        try:
+            if path is not None:
+                self.call.remove(path)
+        except (Refused, Unknown):
+            self.session.withdraw(self.entry, "late")
+        else:
+            self.forget()
+        return refused(mark, self.store.paths.namespace)
+
     def ended_meanwhile(self) -> Lapsed:
         """Answer for a claim that was ended during this call, and have the node removed if it was made."""
         if self.entry.sent:
@@ -232,8 +260,8 @@ class _Acquiring:
         try:
             for _ in range(_ROUNDS):
                 entry.sent = True
-                *_, created, listed = call.send(*before, make, listing)
-                call.pause([created, listed])
+                *_, created, listed, marked = call.send(*before, make, listing, self._read_mark)
+                call.pause([created, listed, marked])
                 try:
                     path, stat = call.result(make, created)
                     break
@@ -254,9 +282,9 @@ class _Acquiring:
         entry.path, entry.fence = path, stat.czxid
         self.session.maintenance.lasting(entry)
         try:
-            nodes = call.result(listing, listed)
-        except theirs.NoNodeError:
-            nodes = ()
+            nodes = _unless_absent(call, listing, listed) or ()
+            mark = _unless_absent(call, self._read_mark, marked)
+            self.mark = mark and mark[0]
         except Refused as refusal:  # its node exists all the same
             call.remove(path)
             self.session.gone(entry)
@@ -285,6 +313,8 @@ class _Acquiring:
         if entry.evicted or (entry.held and now >= entry.deadline):
             session.withdraw(entry, entry.over)
             return entry.lapsed()
+        if self.mark is not None and not entry.held:
+            raise self.refusal(self.mark)
         if entry.held or place < queue.grants:
             waited = not entry.held
             entry.alone = len(queue.claims) == 1 and not queue.markers
@@ -321,3 +351,11 @@ class _Acquiring:
                 return None
             self.store.remember(path, info)
         return info
+
+
+def _unless_absent(call: Call, request: Any, answer: Any) -> Any:
+    """The answer to a request; None if its node does not exist."""
+    try:
+        return call.result(request, answer)
+    except theirs.NoNodeError:
+        return None

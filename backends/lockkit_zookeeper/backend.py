@@ -20,6 +20,7 @@ from lockkit_zookeeper import (
     watching,
 )
 from lockkit_zookeeper.address import parse
+from lockkit_zookeeper.draining import Mark
 from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["ZooKeeperBackend", "open_store"]
@@ -31,7 +32,7 @@ class ZooKeeperBackend(ZooKeeperStore, BasicBackend):
     @property
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
-        return Extras(namespaces=partial(operating.namespaces, self))
+        return Extras(namespaces=partial(operating.namespaces, self), drains=Mark(self))
 
     acquire = acquiring.acquire
     renew = renewing.renew

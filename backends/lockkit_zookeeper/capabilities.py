@@ -9,6 +9,7 @@ __all__ = ["CAPABILITIES"]
 CAPABILITIES = Capabilities(
     scope="fleet",
     fixed_ttl=True,
+    drains=True,
     min_hold=False,
     lock_delay=False,
     fence="strict",

@@ -31,10 +31,11 @@ _BY_NUMBER = attrgetter("number")
 
 
 class Paths:
-    """The paths of a namespace: queues below ``q``, notes for clients below ``c``, records below ``r``.
+    """The paths of a namespace: queues below ``q``, notes for clients below ``c``, records below ``r``, and the mark of a drain.
 
     Attributes:
         everywhere: The parent of all namespaces.
+        mark: The node that marks this namespace as drained.
     """
 
     def __init__(self, chroot: str, namespace: str) -> None:
@@ -43,6 +44,12 @@ class Paths:
         self.queues = f"{self.root}/q"
         self.clients = f"{self.root}/c"
         self.records = f"{self.root}/r"
+        self.namespace = namespace
+        self.mark = self.mark_of(namespace)
+
+    def mark_of(self, namespace: str) -> str:
+        """The node that marks a namespace as drained."""
+        return f"{self.everywhere}/{namespace}/drain"
 
     def queue(self, name: str) -> str:
         """The parent of a name's claims."""

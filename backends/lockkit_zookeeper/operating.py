@@ -125,13 +125,14 @@ def namespaces(store: ZooKeeperStore, budget: float) -> list[str]:
         queues = f"{root}/{namespace}/q"
         try:
             nodes = call.listed(queues, sync=False) or ()
-            stats = call.ask_all(*(Exists(f"{queues}/{node}", None) for node in nodes))
+            mark = Exists(store.paths.mark_of(namespace), None)
+            marked, *stats = call.ask_all(mark, *(Exists(f"{queues}/{node}", None) for node in nodes))
         except Refused as refusal:
             if not isinstance(refusal.error, PermissionDenied):
                 raise
             found.append(namespace)
             continue
-        if any(stat is not None and stat.numChildren for stat in stats):
+        if marked is not None or any(stat is not None and stat.numChildren for stat in stats):
             found.append(namespace)
     return found
 

@@ -256,8 +256,8 @@ class Drains(Protocol):
     While the mark is set, ``acquire`` raises the refusal that :func:`lockkit.store.drains.refused` makes of it, for every claim
     that is not HELD, and leaves no new claim behind. For a HELD claim it goes on as ever, and so do all other calls.
 
-    The mark takes effect before ``set`` returns: an acquire that begins afterwards is refused, and an acquire that is granted all the
-    same was granted before that, so ``inspect`` shows its claim.
+    The mark takes effect before ``set`` returns: an acquire that begins afterwards is refused, and the claim of an acquire that is
+    granted all the same was in the queue before that, held or offered, so ``inspect`` shows it.
     """
 
     def get(self, budget: float, namespace: str | None = None) -> str | None:
