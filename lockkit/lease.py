@@ -125,7 +125,7 @@ class Lease(AnyLease):
             try:
                 self.left = True
                 if hold.leave(self):
-                    report = self._report = self._driver.release(hold, reason)
+                    report = self._report = self._driver.releases.release(hold, reason)
                 else:
                     hold.handed_back(self)
                     report = self._report = kept(hold, reason)

@@ -169,7 +169,7 @@ class LoopDriver:
     # -- release
 
     def release(self, hold: Hold, reason: Reason) -> LoopRelease:
-        """Begin to take the release of a hold to its end, from wherever it is; see :meth:`lockkit.drivers.threads.Driver.release`."""
+        """Begin to take the release of a hold to its end, from wherever it is; see :meth:`lockkit.drivers.releases.Releases.release`."""
         return LoopRelease(self, hold, reason)
 
     # -- calls

@@ -77,7 +77,7 @@ class Closing:
             self._work()  # no further thread can be started, so this one joins the crew
         looks = count(1)
         while self._unfinished(holds) or self._unsettled():
-            if self._left() <= -_GRACE and not driver.cleaning.moving:
+            if self._left() <= -_GRACE and not driver.releases.cleaning.moving:
                 break
             if next(looks) % _SELDOM == 0:
                 driver.tidy()
@@ -98,7 +98,7 @@ class Closing:
 
     def _working_time(self) -> float:
         """A clock that stands still while cleanup hooks run."""
-        return self._driver.clock.now() - self._driver.cleaning.total()
+        return self._driver.clock.now() - self._driver.releases.cleaning.total()
 
     def _unsettled(self) -> bool:
         """Whether a thread is in an acquire, or what an acquire has left on the store is not on the orphan list yet."""
@@ -124,7 +124,7 @@ class Closing:
                 return
             try:
                 # Cleanup hooks see the context variables of the thread that called close().
-                self._context.copy().run(self._driver.release, hold, self._reason, self._share())
+                self._context.copy().run(self._driver.releases.release, hold, self._reason, self._share())
             except BaseException:
                 _log.exception("releasing %r failed; it is removed in the background", hold.name)
                 self._drop(hold)

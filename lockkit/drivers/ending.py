@@ -72,7 +72,7 @@ class Ending:
         """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
         driver = self._driver
         if self._closing is not None:
-            self._closing.wait(longest, lambda: driver.cleaning.moving)
+            self._closing.wait(longest, lambda: driver.releases.cleaning.moving)
         left = [*driver.orphans.left(), *(hold.claim for hold in driver.beats.holds())]
         if left:
             names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])

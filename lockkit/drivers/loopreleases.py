@@ -182,7 +182,7 @@ class LoopRelease:
                 self._steps = self._job = None
             while hold.report is None:
                 steps, error = self._steps, self._error
-                pipeline, runs = driver.pipeline(hold, self._reason)
+                pipeline, runs = driver.releases.pipeline(hold, self._reason)
                 self._error = None
                 try:
                     if steps is None:
@@ -194,7 +194,7 @@ class LoopRelease:
                         steps.answered(self._result)
                     else:
                         steps.failed(error)
-                    perform = driver.perform if runs is None else partial(driver.perform, runs=runs)
+                    perform = driver.perform if runs is None else partial(driver.releases.perform, runs)
                     steps.until_it_waits(perform, MAY_BLOCK)
                 except BaseException as interrupt:
                     # The generator itself is over; a new one goes on from what `pipeline` records.
@@ -207,7 +207,7 @@ class LoopRelease:
                 if effect is not None:
                     hold.turn_until = driver.clock.now() + self._longest(effect) + _GRACE
                     return effect
-                driver.released(pipeline)
+                driver.releases.over(pipeline)
             return None
         finally:
             hold.turn.release()
@@ -217,7 +217,7 @@ class LoopRelease:
         if isinstance(effect, Pause):
             return effect.until - self._driver.clock.now()
         if isinstance(effect, AwaitHook):
-            return self._driver.longest_cleanup
+            return self._driver.releases.longest_cleanup
         return float(getattr(effect, "budget", self._driver.request_timeout))
 
     # -- effects
@@ -258,12 +258,12 @@ class LoopRelease:
             ended = self.loop.create_future()
             runs.when_over(plugin, lambda: call_soon(self.loop, wake, ended))
             key = object()
-            driver.cleaning.enter(key)
+            driver.releases.cleaning.enter(key)
             try:
                 while not ended.done() and (left := runs.left(plugin)) > 0:
                     await asyncio.wait([ended], timeout=left)
             finally:
-                driver.cleaning.leave(key)
+                driver.releases.cleaning.leave(key)
         return runs.report(plugin, wait=effect.wait)
 
 

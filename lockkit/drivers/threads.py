@@ -5,37 +5,33 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from lockkit.clock import Clock
-from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of
+from lockkit.drivers.cleanup import CleanupHook
 from lockkit.drivers.dispatch import DETAIL, Dispatcher
 from lockkit.drivers.ending import Ending
 from lockkit.drivers.heartbeat import Heartbeat
 from lockkit.drivers.lifecycle import await_the_end
 from lockkit.drivers.orphans import Orphans
 from lockkit.drivers.registry import Registry
+from lockkit.drivers.releases import Releases
 from lockkit.drivers.requests import Requests
-from lockkit.drivers.starting import start
-from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.drivers.together import ThreadTogether, WaitsTogether
 from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, sleep_until
 from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
-from lockkit.facts import Reason, ReleaseReport
-from lockkit.hold import REGISTRIES, Hold, always
+from lockkit.facts import Reason
+from lockkit.hold import REGISTRIES, Hold
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import MOMENT, Beats
 from lockkit.protocol.composing import Means, Steps, Together
 from lockkit.protocol.effects import (
     Asked,
-    AwaitHook,
     Effect,
     GoOn,
     Lost,
@@ -43,11 +39,10 @@ from lockkit.protocol.effects import (
     Orphan,
     Pause,
     RecordFailure,
-    StartHook,
     WaitForWake,
     Withdraw,
 )
-from lockkit.protocol.releasing import CLEANUP_BUDGET, PATIENCE, Pipeline, releasing
+from lockkit.protocol.releasing import CLEANUP_BUDGET
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
@@ -61,8 +56,6 @@ except ImportError:
 __all__ = ["LATE_BUDGET", "Driver"]
 
 _log = logging.getLogger("lockkit")
-_GRACE = 0.5
-"""Seconds beyond its budget after which a cleanup hook is not waited for."""
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
 LATE_BUDGET = 0.5
@@ -82,9 +75,8 @@ class Driver:
     Attributes:
         registry: The holds that its locks have taken.
         requests: Sends all requests beside acquire and release.
+        releases: The releases of its holds.
         ending: Ends the engine when the client is closed or collected, or the process ends.
-        cleaning: Measures for how long cleanup hooks run.
-        longest_cleanup: Seconds after which a cleanup hook is not waited for.
         means: The things that the protocol needs to acquire.
         used_by: A weak reference to the client, with a callback that drops the engine.
     """
@@ -107,13 +99,8 @@ class Driver:
         self.counters = counters
         self.dispatcher = dispatcher
         self._tell = Telling(counters, dispatcher, clock, self._look_soon)
-        self._cleanup_hooks = cleanup_hooks
-        self._cleanup_budget = cleanup_budget
         self.request_timeout = request_timeout
         self._record_failure = record_failure
-        self._overruns = OVERRUNS
-        self.longest_cleanup = cleanup_budget + _GRACE
-        self.cleaning = Stopwatch(clock, self.longest_cleanup)
         self._started = False
         self.same_store = same_store
         self.used_by: weakref.ref[object] | None = None
@@ -133,6 +120,7 @@ class Driver:
         )
         self.heartbeat = Heartbeat(self.beats, clock, backend, self.perform, self._look_after)
         self.requests = Requests(backend, clock, counters, self.beats, request_timeout, self.lose)
+        self.releases = Releases(self, self._tell, cleanup_hooks, cleanup_budget)
         self.ending = Ending(self)
 
     @property
@@ -314,98 +302,6 @@ class Driver:
                 waits.close()
         return bool(self._over)
 
-    def release(self, hold: Hold, reason: Reason, request_timeout: float | None = None) -> ReleaseReport:
-        """Take the release of a hold to its end, from wherever it is; then raise what interrupted this thread at it.
-
-        One thread at a time; the next goes on where the last was cut short, or finds the report.
-
-        Args:
-            hold: The hold to release; all its levels are left.
-            reason: Kept in events, journal and metrics.
-            request_timeout: Seconds that the requests may take in all, if not the client's; 0 sends none.
-        """
-        interrupts: list[BaseException] = []
-        with hold.turn:
-            hold.turn_of, hold.turn_until, hold.turn_runs = threading.get_ident(), math.inf, always
-            try:
-                if hold.report is None:
-                    self.beats.releasing[hold] = None
-                    self._release(hold, reason, request_timeout, interrupts)
-                assert hold.report is not None
-                return hold.report
-            finally:
-                hold.turn_of = 0
-                interrupts.clear()  # what is raised refers to these frames, and must not be kept by them
-                if hold.report is not None:
-                    self.beats.over(hold)
-
-    # Apart from the ``with`` above: in CPython 3.11 an exception at the start of this loop would not leave it.
-
-    def _release(
-        self, hold: Hold, reason: Reason, request_timeout: float | None, interrupts: list[BaseException]
-    ) -> None:
-        pipeline, runs = self.pipeline(hold, reason, request_timeout)
-        perform = self.perform if runs is None else partial(self.perform, runs=runs)
-        pipeline.interrupts = interrupts
-        report: ReleaseReport | None = None
-        while report is None:
-            try:
-                report = to_its_end(releasing(pipeline, self.clock.now), self.backend, perform)
-            except BaseException as interrupt:
-                # The interrupt hit the generator itself; a new generator goes on from what `pipeline` records.
-                interrupts.append(interrupt)
-                if len(interrupts) > PATIENCE:
-                    raise
-        self.released(pipeline)
-        if interrupts:
-            raise interrupts[0]
-
-    def pipeline(
-        self, hold: Hold, reason: Reason, request_timeout: float | None = None
-    ) -> tuple[Pipeline, CleanupRuns | None]:
-        """The release of a hold, as far as it has got, and its cleanup hooks, if there are any. Call it in the turn of the hold."""
-        work: tuple[Pipeline, CleanupRuns | None] | None = hold.work
-        if work is None:
-            hooks = self._cleanup_hooks()
-            plugins = [name for name, _ in hooks] if hooks else ()
-            runs = None
-            if hooks:
-                context = partial(context_of, hold, reason, self.clock)
-                runs = CleanupRuns(hooks, self._overruns, self.clock, context)
-            work = hold.work = (
-                Pipeline(hold, reason, plugins, self._cleanup_budget, self.request_timeout),
-                runs,
-            )
-        if request_timeout is not None:
-            work[0].request_timeout = min(work[0].request_timeout, request_timeout)
-        return work
-
-    def released(self, pipeline: Pipeline) -> None:
-        """Report a release that is over. Call it in the turn of the hold."""
-        pipeline.hold.work = None  # else each lock would leave a cycle to the garbage collector
-        if pipeline.outcome == "RELEASED":
-            next(self.counters.steps["released"])
-            if self.dispatcher.listening or _log.isEnabledFor(DETAIL):
-                self._tell.released(pipeline)
-        if pipeline.refusals or pipeline.emergency is not None or pipeline.stolen:
-            self._tell.trouble(pipeline)
-
-    def go_on(self, hold: Hold) -> None:
-        """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
-        if hold.report is not None or self.closed or hold.in_turn(self.clock.now()):
-            return
-        hold.leave()
-        try:
-            start(lambda: self._go_on(hold), "lockkit-release")
-        except RuntimeError as error:  # the deadline thread asks again
-            _log.warning("cannot start a thread to go on with the release of %r: %s", hold.name, error)
-
-    def _go_on(self, hold: Hold) -> None:
-        try:
-            self.release(hold, "error")
-        except Exception:
-            _log.exception("the release of %r, gone on with in the background, failed", hold.name)
-
     def lose(self, hold: Hold, why: Reason) -> None:
         """Declare a hold lost, with all that follows; once."""
         to_its_end(losing(hold, why), self.backend, self.perform)
@@ -427,23 +323,13 @@ class Driver:
 
     # -- effects
 
-    def perform(self, effect: Effect, runs: CleanupRuns | None = None) -> object:
-        """Perform an effect that is no request, and waits for no claim.
-
-        Args:
-            effect: What to do.
-            runs: The cleanup hooks, for a release that has some.
-        """
+    def perform(self, effect: Effect) -> object:
+        """Perform an effect that is no request, and waits neither for a claim nor for a cleanup hook."""
         match effect:
             case Withdraw():
                 self.beats.withdraw(effect.claim.token)
             case Pause(until):
                 sleep_until(self.clock, until)
-            case StartHook(plugin, budget) if runs is not None:
-                runs.start(plugin, budget)
-            case AwaitHook(plugin, wait) if runs is not None:
-                with self.cleaning:
-                    return runs.report(plugin, wait=wait)
             case Notify(what):
                 self.dispatcher.tell(what)
             case Lost(hold, why):
@@ -455,7 +341,7 @@ class Driver:
             case RecordFailure(record):
                 self._record_failure(dict(record))
             case GoOn(hold):
-                self.go_on(hold)
+                self.releases.go_on(hold)
             case _:
                 raise TypeError(f"no driver for {effect!r} here")
         return None

@@ -74,7 +74,9 @@ class Strikes(Bomb):
 
     def _place(self, frame: FrameType) -> None:
         code = frame.f_code
-        if code.co_name != self._function or not code.co_filename.endswith("drivers/threads.py"):
+        if code.co_name != self._function or not code.co_filename.endswith(
+            ("drivers/threads.py", "drivers/releases.py")
+        ):
             return
         begins, self._frame = frame is not self._frame, frame
         self.seen += 1 if self._at or begins else 0

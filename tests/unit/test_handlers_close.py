@@ -35,7 +35,7 @@ class Cleans:
 
 @pytest.mark.parametrize(
     "function, file, at",
-    [("release", "drivers/threads.py", n) for n in (1, 2, 3)]
+    [("release", "drivers/releases.py", n) for n in (1, 2, 3)]
     + [("releasing", "releasing.py", n) for n in (1, 2, 3)]
     + [("report", "cleanup.py", 1), ("release", "lockkit_memory/backend.py", 1)],
 )
@@ -109,7 +109,7 @@ def test_a_handler_releases_the_lease_whose_release_it_interrupted(tmp_path):
                 at,
                 lambda lease=lease, told=told: told.append(lease.release().outcome),
                 "release",
-                "drivers/threads.py",
+                "drivers/releases.py",
             )
 
             def release(lease=lease, handler=handler):

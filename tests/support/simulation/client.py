@@ -160,7 +160,7 @@ class Client:
         self.withdrawn.add(self.world.acquisition(claim))
 
     def go_on(self, hold: Hold) -> None:
-        """See :meth:`lockkit.drivers.threads.Driver.go_on`."""
+        """See :meth:`lockkit.drivers.releases.Releases.go_on`."""
         if hold.report is None and not hold.turn_of:
             hold.leave()
             for worker in self.workers:
