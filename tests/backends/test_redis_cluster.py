@@ -10,9 +10,10 @@ from itertools import islice
 import pytest
 
 import lockkit
+from lockkit.errors import BackendUnavailable, ConfigError, Drained
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
-from lockkit.store.spi import RELEASED, Claim, Granted, OpenOptions, Queued, Terms
+from lockkit.store.spi import RELEASED, Claim, Granted, OpenOptions, Queued, Terms, Unknown
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
 from support.servers.redis_groups import RedisCluster
@@ -251,3 +252,89 @@ def test_claims_given_up_on_a_silent_node_do_not_delay_those_on_others(cluster, 
         assert time.monotonic() < end
         time.sleep(0.01)
     assert not any(client.inspect(name).claims for node in cluster.nodes for name in names[node])
+
+
+# -- drain
+
+
+def marks(cluster, client):
+    """The marks of a drain that are stored, and the key that is there while they are written."""
+    pattern = f"lockkit:{client.namespace}:*drain*"
+    return [key for node in cluster.nodes for key in node.cli("KEYS", pattern)]
+
+
+def test_a_drain_marks_every_slot_and_its_end_leaves_nothing(cluster, connect):
+    client, other = connect(), connect()
+    lease = client.lock("held").acquire()
+    other.drain("new kernel")
+    assert len(marks(cluster, client)) == 16384 + 1
+    for node in cluster.nodes:
+        with pytest.raises(Drained, match="new kernel"):
+            client.lock(next(names_on(cluster, client, node))).try_acquire()
+    lease.confirm()
+    assert lease.release().released
+    assert other.undrain().reason == "new kernel"
+    assert marks(cluster, client) == []
+    for node in cluster.nodes:
+        client.lock(next(names_on(cluster, client, node))).acquire(timeout=5).release()
+
+
+def test_a_mark_moves_with_its_slot(cluster, connect):
+    client = connect()
+    here, there, _ = cluster.nodes
+    name = next(names_on(cluster, client, here))
+    slot = slot_of(cluster, client, name)
+    client.drain()
+    cluster.move(slot, here, there)
+    try:
+        with pytest.raises(Drained):
+            client.lock(name).acquire(timeout=5)
+        assert client.undrain() is not None
+        client.lock(name).acquire(timeout=5).release()
+    finally:
+        cluster.move(slot, there, here)
+    assert marks(cluster, client) == []
+
+
+def test_a_drain_that_is_cut_short_is_shown_and_can_be_ended(cluster, connect, monkeypatch):
+    client = connect()
+    store = client.driver().backend.store
+    row, count = store.row, []
+
+    def cut(*args, **more):
+        count.append(1)
+        if len(count) > 3:
+            raise Unknown(BackendUnavailable("cut"), retry=False)
+        return row(*args, **more)
+
+    monkeypatch.setattr(store, "row", cut)
+    with pytest.raises(BackendUnavailable, match="cut"):
+        client.drain("half")
+    monkeypatch.undo()
+    assert 1 < len(marks(cluster, client)) < 16384
+    assert client.drained().reason == "half"
+    assert client.undrain().reason == "half"
+    assert marks(cluster, client) == []
+
+
+def test_drains_and_their_ends_at_the_same_time_leave_one_state_everywhere(cluster, connect):
+    clients = [connect() for _ in range(3)]
+
+    def work(client, number):
+        for _ in range(3):
+            try:
+                client.drain(f"by {number}")
+                client.undrain()
+            except (BackendUnavailable, ConfigError):  # another client is faster
+                pass
+
+    threads = [threading.Thread(target=work, args=each) for each in zip(clients, range(3), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = marks(cluster, clients[0])
+    assert len(found) in (0, 16384 + 1)
+    if found:
+        clients[0].undrain()
+    assert marks(cluster, clients[0]) == []
