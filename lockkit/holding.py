@@ -250,6 +250,10 @@ class AnyLease(Answering):
         asked = self._hold.asked
         asked.alarms = (*asked.alarms, call)
 
+    def lapse(self) -> None:
+        """Lose the hold now, as if it had not been renewed in time, unless it is over. Does not wait for the callbacks."""
+        self._driver.lose(self._hold, "lapsed")
+
     def detach(self) -> Self:
         """Separate the lease from the thread or task that took it, so that every thread or task, that one too, may wait for its lock."""
         key, self._hold.key = self._hold.key, None

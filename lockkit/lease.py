@@ -98,7 +98,11 @@ class Lease(AnyLease):
             LeaseLost, NotHeld: As :meth:`ensure_held`.
         """
         self._require_own()
-        self._driver.lose(self._hold, "lapsed")
+        self.lapse()
+        self.hear_out()
+
+    def hear_out(self) -> None:
+        """Wait until the callbacks of all losses so far have returned, 5 s at most."""
         self._driver.dispatcher.flush(5.0)
 
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:

@@ -68,6 +68,19 @@ class Leases(AnyLeases[Lease]):
         for lease in self._leases:
             lease.extend(ttl)
 
+    def simulate_loss(self) -> None:
+        """Lose all of the leases now, as if none had been renewed in time: for a test of what your program does then.
+
+        All that happens at a loss happens to each, as with :meth:`lockkit.Lease.simulate_loss`. To lose one, call that of the one lease.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`ensure_held`; then nothing is lost.
+        """
+        self.ensure_held()
+        for lease in self._leases:  # first all, since a callback may release them
+            lease.lapse()
+        self._leases[0].hear_out()
+
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release all of them, last first, each as :meth:`lockkit.Lease.release` does.
 

@@ -222,7 +222,11 @@ class AsyncLease(AnyLease):
             LeaseLost, NotHeld: As :meth:`ensure_held`.
         """
         self._require_own()
-        self._driver.lose(self._hold, "lapsed")
+        self.lapse()
+        await self.hear_out()
+
+    async def hear_out(self) -> None:
+        """Wait until the callbacks of all losses so far have returned, 5 s at most."""
         await self._engines.call_on_thread(partial(self._driver.dispatcher.flush, 5.0))
 
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReport:

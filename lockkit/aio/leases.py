@@ -86,6 +86,17 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         for lease in self._leases:
             await lease.extend(ttl)
 
+    async def simulate_loss(self) -> None:
+        """Lose all of the leases now, as if none had been renewed in time; see :meth:`lockkit.Leases.simulate_loss`.
+
+        Raises:
+            LeaseLost, NotHeld: As :meth:`ensure_held`; then nothing is lost.
+        """
+        self.ensure_held()
+        for lease in self._leases:
+            lease.lapse()
+        await self._leases[0].hear_out()
+
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release all of them at the same time, each as :meth:`AsyncLease.release` does.
 

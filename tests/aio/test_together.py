@@ -171,6 +171,23 @@ async def test_the_loss_of_one_cancels_the_body(harness):
 
 
 @in_a_loop
+async def test_a_simulated_loss_is_that_of_each(harness):
+    async with client_of(harness) as client:
+        leases = await client.all_of([client.lock("a"), client.lock("b")]).acquire()
+        told = []
+        leases.on_lost(lambda: told.append("all"))
+        leases[1].on_lost(lambda: told.append("b"))
+
+        await leases.simulate_loss()
+
+        assert sorted(told) == ["all", "b"], "the callbacks have returned"
+        assert [lease.lost_because for lease in leases] == ["lapsed"] * 2
+        with pytest.raises(LeaseLost):
+            await leases.simulate_loss()
+        await leases.release()
+
+
+@in_a_loop
 async def test_a_request_for_one_is_a_request_for_all(harness):
     async with client_of(harness) as client, client_of(harness) as other:
         leases = await client.all_of([client.lock("a"), client.lock("b")]).acquire()

@@ -230,6 +230,35 @@ def test_one_loss_is_the_loss_of_all(client):
     assert nothing_left(client)()
 
 
+def test_a_simulated_loss_is_that_of_each(client):
+    leases = client.all_of([client.lock(name) for name in "abc"]).acquire()
+    told = []
+    leases.on_lost(lambda: told.append(leases.lost_because))
+    leases[2].on_lost(leases.release)  # which ends all of them
+    for lease in leases:
+        lease.on_lost(lambda name=lease.name: told.append(name))
+
+    leases.simulate_loss()
+
+    assert sorted(told) == ["a", "b", "c", "lapsed"], "the callbacks have returned"
+    assert leases.lost.is_set()
+    assert [lease.lost_because for lease in leases] == ["lapsed"] * 3
+    with pytest.raises(LeaseLost):
+        leases.simulate_loss()
+    assert nothing_left(client)()
+
+
+def test_leases_of_which_one_is_over_lose_nothing_more(client):
+    leases = client.all_of([client.lock("a"), client.lock("b")]).acquire()
+    leases[1].release()
+
+    with pytest.raises(NotHeld, match="'b'"):
+        leases.simulate_loss()
+
+    assert leases[0].valid()
+    leases.release()
+
+
 def test_the_error_of_the_body_wins_over_a_loss(client):
     def body():
         with client.all_of([client.lock("a"), client.lock("b")]).acquire() as leases:
