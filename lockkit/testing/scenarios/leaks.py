@@ -150,15 +150,15 @@ def counts(stage: Stage) -> None:
 
 def _busy_client(stage: Stage, name: str) -> None:
     """Hold, wait, time out, lose, release, close."""
-    part, short = stage.shape.holders[0], stage.harness.short_ttl
+    part, ttl = stage.shape.holders[0], stage.harness.ttl
     with stage.harness.client() as client, stage.harness.client() as other:
-        leases = [part.lock(client, name, ttl=short) for part in stage.shape.holders]
+        leases = [part.lock(client, name, ttl=ttl) for part in stage.shape.holders]
         held = [lock.acquire(5.0) for lock in leases]
         newcomer = stage.shape.newcomer.lock(other, name)
         other.inspect(name)  # connected before the short wait, which includes connecting
         assert isinstance(stage.work(lambda: newcomer.acquire(0.05)).error(), AcquireTimeout)
         waiting = stage.work(lambda: newcomer.acquire(5.0).release())
-        lost = part.lock(client, name + "/lost", ttl=short).acquire()
+        lost = part.lock(client, name + "/lost", ttl=ttl).acquire()
         client.evict(name + "/lost", lost.claim_id, reason="kit", now=True)
         lost.release()
         for lease in held:
