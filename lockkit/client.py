@@ -16,11 +16,11 @@ from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, Reason, Scope, Skipped
 from lockkit.forks import IMPORTS, after_logging
 from lockkit.habits import Answering
-from lockkit.locking import checked_timeout
 from lockkit.locks import Lock, RWLock, build
 from lockkit.operating import Operations
 from lockkit.options import DEFAULT, Default, Options, Settings, fitting
 from lockkit.printable import printable
+from lockkit.shared.locks import checked_timeout
 from lockkit.store.queue import RW_CAPACITY
 
 if TYPE_CHECKING:

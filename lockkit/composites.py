@@ -11,15 +11,15 @@ from lockkit.cancelling import Cancel
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.leaving import Held
-from lockkit.locking import checked_timeout
 from lockkit.locks import Lock
 from lockkit.loops import warn_of_loop
 from lockkit.options import DEFAULT, Default
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Steps, all_of, any_of
+from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
+from lockkit.shared.locks import checked_timeout
 from lockkit.shortform import ShortForm
 from lockkit.takers import THREAD
-from lockkit.taking_together import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 
 if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait

@@ -8,9 +8,9 @@ from types import TracebackType
 
 from lockkit.copies import LeaseCopy
 from lockkit.facts import Reason, ReleaseReport
-from lockkit.holding import AnyLease, kept
 from lockkit.leaving import Exit, Statement
 from lockkit.options import longer_ttl
+from lockkit.shared.lease import AnyLease, kept
 
 __all__ = ["Lease", "LeaseCopy"]
 

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
-from lockkit.holding_together import AnyLeases, combined
 from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
+from lockkit.shared.leases import AnyLeases, combined
 
 __all__ = ["Leases"]
 

@@ -12,11 +12,11 @@ from lockkit.cancelling import Cancel, check_cancel
 from lockkit.facts import Kind
 from lockkit.habits import Answering, unexpected
 from lockkit.lease import Lease
-from lockkit.locking import AnyLock, arguments, checked_timeout
 from lockkit.loops import warn_of_loop
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
+from lockkit.shared.locks import AnyLock, arguments, checked_timeout
 from lockkit.shortform import ShortForm
 from lockkit.takers import THREAD, asker
 

@@ -9,12 +9,12 @@ from lockkit.composites import Taking
 from lockkit.facts import Kind
 from lockkit.lease import Lease
 from lockkit.leases import Leases
-from lockkit.locking import checked_timeout
 from lockkit.locks import Lock, build
 from lockkit.members import members_of
 from lockkit.options import DEFAULT, Default, Options
-from lockkit.pooling import AnyPool, Request
 from lockkit.protocol.attempt import Attempt
+from lockkit.shared.locks import checked_timeout
+from lockkit.shared.pools import AnyPool, Request
 from lockkit.shortform import ShortForm
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from lockkit.aio.locks import AsyncLock
 from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.leaving import Held
-from lockkit.locking import checked_timeout
 from lockkit.options import DEFAULT, Default
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Steps, all_of, any_of
-from lockkit.taking_together import AnyAllOf, AnyAnyOf, AnyTaking, check_call
+from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
+from lockkit.shared.locks import checked_timeout
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines

@@ -13,9 +13,9 @@ from lockkit.copies import LeaseCopy
 from lockkit.drivers.loopjobs import call_soon, wake
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
-from lockkit.holding import AnyLease, kept
 from lockkit.leaving import Statement
 from lockkit.options import longer_ttl
+from lockkit.shared.lease import AnyLease, kept
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines

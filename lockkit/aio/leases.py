@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 from lockkit.aio.lease import Asking, AsyncLease, CancelOnLoss, Loss, may_wait
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
-from lockkit.holding_together import AnyLeases, combined
 from lockkit.members import members_of
+from lockkit.shared.leases import AnyLeases, combined
 
 if TYPE_CHECKING:
     from lockkit.leaving import Statement

@@ -12,9 +12,9 @@ from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
 from lockkit.habits import Answering, unexpected
-from lockkit.locking import AnyLock, arguments, checked_timeout
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.protocol import denials
+from lockkit.shared.locks import AnyLock, arguments, checked_timeout
 from lockkit.takers import asker
 
 if TYPE_CHECKING:

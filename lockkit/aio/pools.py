@@ -11,10 +11,10 @@ from lockkit.aio.locks import AsyncLock, build
 from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
-from lockkit.locking import checked_timeout
 from lockkit.options import DEFAULT, Default, Options
-from lockkit.pooling import AnyPool, Request
-from lockkit.taking_together import check_call
+from lockkit.shared.composites import check_call
+from lockkit.shared.locks import checked_timeout
+from lockkit.shared.pools import AnyPool, Request
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from lockkit.caller import Caller, caller
 from lockkit.leaving import Exit, Held, Statement
-from lockkit.shortform import AnyShortForm
+from lockkit.shared.shortform import AnyShortForm
 
 __all__ = ["Acquiring", "AsyncLeft", "AsyncShortForm"]
 

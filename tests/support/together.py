@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from lockkit.client import Client
 from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost
-from lockkit.holding import AnyLease
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.members import pool_name
+from lockkit.shared.lease import AnyLease
 from lockkit.testing.children import Child, Parent
 from lockkit.testing.harness import Harness
 

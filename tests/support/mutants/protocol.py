@@ -10,7 +10,6 @@ from typing import Any
 from lockkit.drivers.errand import Errand
 from lockkit.facts import Capabilities, Deadlock, Event, HookReport
 from lockkit.hold import Handle, Hold
-from lockkit.holding import AnyLease
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import beating as beating_module
 from lockkit.protocol import deadlock as deadlock_module
@@ -23,6 +22,7 @@ from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, Orphan, Sta
 from lockkit.protocol.orphaning import Entry, OrphanList
 from lockkit.protocol.releasing import Pipeline
 from lockkit.protocol.renewing import Member, patience, renewing
+from lockkit.shared.lease import AnyLease
 from lockkit.store.spi import REQUEST_TIMEOUT, Granted
 from support.mutants.mutant import patched
 from support.mutants.stores import replay_not_marked

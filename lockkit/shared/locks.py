@@ -13,11 +13,11 @@ from lockkit.caller import Caller
 from lockkit.errors import ConfigError
 from lockkit.facts import Kind
 from lockkit.hold import Hold
-from lockkit.holding import AnyLease
 from lockkit.names import check_token
 from lockkit.options import Options, check, check_plain, noted, terms_of
 from lockkit.protocol.attempt import Attempt
-from lockkit.shortform import AnyShortForm
+from lockkit.shared.lease import AnyLease
+from lockkit.shared.shortform import AnyShortForm
 from lockkit.store.spi import Terms
 from lockkit.takers import asker
 

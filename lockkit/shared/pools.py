@@ -9,7 +9,6 @@ from lockkit import durations
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.facts import Kind, Owner
 from lockkit.leaving import Held
-from lockkit.locking import AnyLock
 from lockkit.members import pool_name, weights, whole
 from lockkit.names import check_name
 from lockkit.options import Options
@@ -17,8 +16,9 @@ from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Steps, some_of
 from lockkit.settings import meant
-from lockkit.shortform import AnyShortForm
-from lockkit.taking_together import AnyTaking
+from lockkit.shared.composites import AnyTaking
+from lockkit.shared.locks import AnyLock
+from lockkit.shared.shortform import AnyShortForm
 
 if TYPE_CHECKING:
     from lockkit.opening import Opening

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from lockkit.caller import Caller
 from lockkit.cancelling import Cancel, check_cancel
 from lockkit.errors import AcquireTimeout, ConfigError
-from lockkit.holding import AnyLease
 from lockkit.leaving import Held
-from lockkit.locking import AnyLock, check_detect
 from lockkit.members import MOST
 from lockkit.options import check_plain
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Together
-from lockkit.shortform import AnyShortForm
+from lockkit.shared.lease import AnyLease
+from lockkit.shared.locks import AnyLock, check_detect
+from lockkit.shared.shortform import AnyShortForm
 from lockkit.takers import asker
 
 if TYPE_CHECKING:

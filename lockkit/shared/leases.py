@@ -9,8 +9,8 @@ from lockkit.copies import LeaseCopy
 from lockkit.errors import LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports, ReleaseRequest
 from lockkit.habits import Answering
-from lockkit.holding import AnyLease
 from lockkit.leaving import Statement
+from lockkit.shared.lease import AnyLease
 
 __all__ = ["AnyLeases", "combined"]
 

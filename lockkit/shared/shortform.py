@@ -1,0 +1,158 @@
+"""The part of the short form, ``with lock:``, that both faces share: its leases are kept for each thread or task."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from lockkit.errors import NotHeld
+from lockkit.habits import Answering
+from lockkit.leaving import Held, Statement
+from lockkit.takers import asker
+
+if TYPE_CHECKING:
+    from lockkit.opening import Opening
+
+__all__ = ["AnyShortForm"]
+
+L = TypeVar("L", bound=Held)
+
+
+class _InNoWith(NotHeld, AttributeError):
+    """The error of :attr:`AnyShortForm.lease` outside of a ``with``; an AttributeError too, for ``hasattr``, mocks and other code that looks at all names."""
+
+    name: str | None = None
+    """The lock. Hides the attribute of AttributeError, which no pickle of ours would keep."""
+
+    def __init__(self, lock: AnyShortForm[Any]) -> None:
+        super().__init__(f"this thread or task is in no `with` of {lock.name!r}", name=lock.name)
+        self.obj = lock  # if an AttributeError has none, Python sets it, and replaces the name
+
+
+class AnyShortForm(Answering, Generic[L]):
+    """A factory of leases that is a context manager itself: the part that both faces share.
+
+    A statement, or a block of ``contextlib.ExitStack``, knows the lease that it took, even if it ends in another thread or task.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._entering: list[Statement] = []
+
+    @property
+    def name(self) -> str:
+        """The name that errors show."""
+        raise NotImplementedError
+
+    @property
+    def _short(self) -> weakref.WeakKeyDictionary[object, list[L]]:
+        """The leases of each thread or task. Made when it is first needed, because most locks of a program live for one acquire."""
+        made: weakref.WeakKeyDictionary[object, list[L]] | None = self.__dict__.get("_leases")
+        return self.__dict__.setdefault("_leases", weakref.WeakKeyDictionary()) if made is None else made
+
+    @property
+    def look(self) -> Callable[[object], None]:
+        """See :class:`lockkit.leaving.Manager`."""
+        return self._opening.look
+
+    def entering(self, statement: Statement) -> None:
+        """See :class:`lockkit.leaving.Manager`."""
+        self._entering.append(statement)
+
+    def _statement(self, by_class: Statement | None, frame: FrameType) -> Statement | None:
+        """The statement that a frame enters; None if ``__enter__`` was called by hand.
+
+        Args:
+            by_class: The block of an ExitStack that looked up ``__exit__`` on the class.
+            frame: The frame of the caller.
+        """
+        statement = by_class
+        if statement is None:
+            statement = self._entered()
+            if statement is not None:
+                statement.frame = id(frame)
+        return statement
+
+    def _keep(self, statement: Statement | None, lease: L) -> None:
+        """Keep the lease of a statement for its end."""
+        key = asker()
+        if statement is not None:
+            statement.key = key
+        leases = self._short.setdefault(key(), [])
+        if leases:
+            leases[:] = [other for other in leases if other.open]
+        leases.append(lease)
+
+    def _entered(self) -> Statement | None:
+        """The ``with`` statement that calls ``__enter__``; None if it was called by hand."""
+        here = threading.get_ident()
+        found = None
+        for statement in self._entering[::-1]:
+            if statement.thread == here and found is None and statement.stands:
+                found = statement
+            elif statement.stands:
+                continue  # the statement of another thread, or an outer one
+            try:
+                self._entering.remove(statement)
+            except ValueError:  # a signal handler has just removed it
+                pass
+        return found
+
+    def _left(self, statement: Statement | None) -> L:
+        """Find the lease of the block that ends.
+
+        A ``with`` statement, or a block of ``contextlib.ExitStack``, knows its own lease. An explicit call of ``__exit__`` ends the
+        last lease that this thread or task took by an explicit call of ``__enter__``. If there is none the call raises NotHeld,
+        because a guess might release a lease that somebody else uses. A bound ``__exit__`` that is called again after the release
+        of its own lease counts as an explicit call.
+        """
+        lease: L | None = None if statement is None else cast("L | None", statement.lease)
+        if lease is not None and statement is not None and (not statement.stands or lease.report is not None):
+            again = self._by_hand()
+            if again is not None:
+                lease, statement = again, None
+        key = asker() if lease is None or statement is None or statement.key is None else statement.key
+        who = key()
+        leases = [] if who is None else self._short.get(who, [])
+        if lease is None:
+            lease = self._by_hand()
+        if lease is None:
+            raise NotHeld(
+                f"this thread or task called __exit__ of {self.name!r} without having called __enter__ first; nothing was released",
+                name=self.name,
+                hint="use `with lock.acquire() as lease:` where a block ends in another thread or task",
+            )
+        if lease in leases:
+            leases.remove(lease)
+        if not leases and who is not None:
+            self._short.pop(who, None)
+        return lease
+
+    def _by_hand(self) -> L | None:
+        """The last lease that this thread or task took by an explicit call of ``__enter__`` and has not released."""
+        leases = self._short.get(asker()(), ())
+        return next((own for own in reversed(leases) if own.statement is None), None)
+
+    @property
+    def lease(self) -> L:
+        """The lease of the innermost ``with lock:`` block that the caller is in.
+
+        Raises:
+            NotHeld: The calling thread or task is in no such block. An AttributeError as well, so that ``hasattr`` is False there.
+        """
+        leases = [lease for lease in self._short.get(asker()(), ()) if lease.open]
+        if len(leases) > 1:  # one may belong to a suspended generator, not to the caller
+            around: set[int] = set()
+            frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+            while frame is not None:
+                around.add(id(frame))
+                frame = frame.f_back
+            around.add(0)  # the frame of blocks of ExitStack, which are in no frame
+            leases = [lease for lease in leases if lease.statement is None or lease.statement.frame in around]
+        if not leases:
+            raise _InNoWith(self)
+        return leases[-1]
