@@ -137,6 +137,8 @@ class Bomb:
             self._last[frame] = (name, name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")))
             if looks and last:
                 self._place(frame)
+        elif event == "exception":
+            self._last[frame] = ("", False)  # an instruction that raises does not look
         return self._functions[0]
 
     def _ours(self, frame: FrameType) -> bool:

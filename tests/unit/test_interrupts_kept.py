@@ -192,3 +192,20 @@ def test_a_bomb_strikes_nowhere_that_leaves_the_with_of_a_generator_open():
         with contextlib.suppress(CtrlC), bomb:
             throws()
         assert not mutex.locked(), bomb.where
+
+
+def test_a_bomb_strikes_nowhere_between_a_call_that_raises_and_the_handling_of_its_exception():
+    """CPython looks for no signal there."""
+    mutex = threading.Lock()
+
+    def handles():
+        try:
+            mutex.release()
+        except RuntimeError:
+            return
+
+    count = Bomb(1 << 30, beside=(__name__,))
+    with count:
+        handles()
+
+    assert count.within(handles) == [1], "only the start of the function"

@@ -69,7 +69,7 @@ def any_after_a_wait(client, kept):
 def all_after_a_failure(client, kept):
     held = client.lock("b2", ttl=TTL).acquire().detach()
     try:
-        client.all_of([*locks(client), client.lock("b2")]).acquire(0.02)
+        client.all_of([*locks(client), client.lock("b2", ttl=TTL)]).acquire(0.02)
     except lockkit.AcquireTimeout:
         pass
     finally:
