@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis.exceptions as theirs
@@ -20,10 +20,11 @@ from lockkit_redis import keys, scripts
 from lockkit_redis.connection import pack
 from lockkit_redis.server import Server
 from lockkit_redis.store import RedisStore
+from lockkit_redis.topology import Cluster
 
 __all__ = ["Mark"]
 
-_ROW = 1024
+_ROW = 4096
 """Keys that are written in a row."""
 _AT_MOST = 30_000
 """Milliseconds after which another client may set or remove the mark of a Cluster, if the one that began has died."""
@@ -50,7 +51,7 @@ class Mark:
             return
         with self._alone(end):
             self._store.ask(self._key, pack("SET", self._key, mark), left(end))
-            self._in_all_slots(lambda key: pack("SET", key, mark), end)
+            self._in_all_slots(end, "SET", mark)
 
     def clear(self, mark: str, budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Drains.clear`."""
@@ -60,7 +61,7 @@ class Mark:
         with self._alone(end):
             if self.get(left(end)) != mark:
                 return False
-            self._in_all_slots(lambda key: pack("DEL", key), end)
+            self._in_all_slots(end, "DEL")
             return self._remove(self._key, mark, end)
 
     def _remove(self, key: str, value: str, end: float) -> bool:
@@ -87,20 +88,25 @@ class Mark:
             except (Refused, Unknown):  # it lapses by itself
                 pass
 
-    def _in_all_slots(self, command: Callable[[str], bytes], end: float) -> None:
-        """Do one command on the mark of each slot.
+    def _in_all_slots(self, end: float, *words: str) -> None:
+        """Do one command on the mark of each slot: SET with the mark, or DEL.
 
         Raises:
             Refused, Unknown: It was not done in all of them, for all that is known.
         """
-        store = self._store
+        store, cluster = self._store, self._store.topology
+        assert isinstance(cluster, Cluster)
         together: dict[Server, list[str]] = {}
-        for key in keys.marks(store.namespace):
-            together.setdefault(store.topology.at(key), []).append(key)
+        for slot, key in enumerate(keys.marks(store.namespace)):
+            together.setdefault(cluster.of(slot), []).append(key)
+        verb, *value = words
         for server, some in together.items():
+            # All of these keys have the same length, so one command is packed, and only the key in it changes.
+            before, after = pack(verb, some[0], *value).split(some[0].encode())
             for start in range(0, len(some), _ROW):
                 row = some[start : start + _ROW]
-                replies = store.row(server, b"".join(map(command, row)), left(end), len(row))
+                packed = b"".join([before + key.encode() + after for key in row])
+                replies = store.row(server, packed, left(end), len(row))
                 for key, reply in zip(row, replies, strict=True):
                     if isinstance(reply, theirs.RedisError):  # the slot may have moved
-                        store.ask(key, command(key), left(end))
+                        store.ask(key, pack(verb, key, *value), left(end))

@@ -6,7 +6,7 @@ The keys of one name share one hash tag, so they lie in one slot of a Cluster.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockkit.errors import ConfigError
@@ -69,21 +69,27 @@ def marking(namespace: str) -> str:
 
 def mark_beside(namespace: str, queue: str) -> str:
     """The mark of a namespace in the slot of a queue, on a Cluster."""
-    return _mark_in(namespace, slot_of(queue.encode()))
+    return f"lockkit:{namespace}:{{{_tag(slot_of(queue.encode()))}}}:drain"
 
 
-def marks(namespace: str) -> Iterator[str]:
-    """The marks of a namespace in all slots of a Cluster."""
-    return (_mark_in(namespace, slot) for slot in range(1 << _BITS))
+def marks(namespace: str) -> Sequence[str]:
+    """The marks of a namespace in the slots of a Cluster, by slot."""
+    return [f"lockkit:{namespace}:{{{tag}}}:drain" for tag in _tags()]
 
 
-def _mark_in(namespace: str, slot: int) -> str:
+@functools.cache
+def _tags() -> Sequence[str]:
+    return [_tag(slot) for slot in range(1 << _BITS)]
+
+
+def _tag(slot: int) -> str:
+    """A hash tag of a slot."""
     nothing, flips = _digits()
-    wanted, tag = slot ^ nothing, 0
+    wanted, digits = slot ^ nothing, 0
     for bit in range(_BITS):
         if wanted >> bit & 1:
-            tag ^= flips[bit]
-    return f"lockkit:{namespace}:{{{tag:0{_BITS}b}}}:drain"
+            digits ^= flips[bit]
+    return f"{digits:0{_BITS}b}"
 
 
 @functools.cache

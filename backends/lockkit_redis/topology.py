@@ -90,7 +90,14 @@ class Cluster(Topology):
 
     def at(self, key: str) -> Server:
         """See :class:`Topology`."""
-        slot = _slot(key.encode())
+        return self.of(_slot(key.encode()))
+
+    def of(self, slot: int) -> Server:
+        """The node that has a slot.
+
+        Raises:
+            Refused: There is none.
+        """
         server = self._owners[slot]
         if server is None:
             self.stale = True

@@ -68,11 +68,13 @@ end
 
 local mark = KEYS[6]
 if create and now <= not_after then
-  local free = call('EXISTS', c, g, mark) == 0
-  if not free and call('EXISTS', mark) == 0 and not call('ZSCORE', g, token) then
+  local there = call('EXISTS', c, g, mark)
+  local free = there == 0
+  -- If one of the keys is there and `behind` finds claims, it is theirs: then there is neither a tombstone nor a mark.
+  if there == 1 or (not free and call('EXISTS', mark) == 0 and not call('ZSCORE', g, token)) then
     local answer = behind()
     if answer then return answer end
-    free = call('EXISTS', c) == 0
+    free = call('EXISTS', c, mark) == 0 and not call('ZSCORE', g, token)
   end
   if free then return { 'G', now, put('HELD', now + first, 0) } end
 end
