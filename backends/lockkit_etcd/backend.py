@@ -77,7 +77,7 @@ class _Exchanges:
         return releasing.release(self._store, claim, budget, graceful=graceful)
 
     def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
-        return releasing.release(self._store, claim, budget, graceful=graceful, abandon=True)
+        return releasing.release(self._store, claim, budget, graceful=graceful)
 
     def emergency_release(
         self, claim: Claim, budget: float, *, graceful: bool = True

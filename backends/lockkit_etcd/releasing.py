@@ -26,7 +26,7 @@ def emergency_release(
     """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
     fresh = store.transport.fresh()
     try:
-        return (yield from release(store, claim, budget, graceful=graceful, abandon=True, over=fresh))
+        return (yield from release(store, claim, budget, graceful=graceful, over=fresh))
     finally:
         fresh.close()
 
@@ -37,12 +37,11 @@ def release(
     budget: float,
     *,
     graceful: bool,
-    abandon: bool = False,
     over: Cluster[Any] | None = None,
 ) -> Exchange[ReleaseAnswer]:
     """Release a claim, over another transport than the store's if one is given.
 
-    With ``abandon`` an acquire of the claim had no answer: its leases are revoked, so that no late copy grants anything.
+    If an acquire of the claim had no answer, the leases that it named are revoked, so that no late copy grants anything.
     """
     over = over or store.transport
     end = time.monotonic() + budget
@@ -60,7 +59,7 @@ def release(
         request = Txn((mine,), (Delete(entry.key), *_guard(store, entry), note), (note,))
         answer = RELEASED if (yield from store.txn(request, end, over=over)).succeeded else ABSENT
     try:
-        yield from _settle_leases(store, over, entry, end, abandon=abandon)
+        yield from _settle_leases(store, over, entry, end)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
         raise Unknown(refusal.error, retry=refusal.retry) from refusal
     store.over(entry, *entry.leases)
@@ -76,16 +75,16 @@ def _guard(store: EtcdStore, entry: Entry | None) -> tuple[Delete, ...]:
     return (Delete(keys.guard_of(entry.key)),)
 
 
-def _settle_leases(
-    store: EtcdStore, over: Cluster[Any], entry: Entry, end: float, *, abandon: bool
-) -> Exchange[None]:
+def _settle_leases(store: EtcdStore, over: Cluster[Any], entry: Entry, end: float) -> Exchange[None]:
     """Revoke the leases on which a request may still put a key; the others may serve another claim.
+
+    A lease is doubtful from before such a request is sent until every one of them had a definite answer.
 
     Raises:
         Refused, Unknown: The release is not definite yet. A second call continues from here.
     """
     for lease in store.at_stake(entry):
-        if (abandon or lease.doubtful) and not lease.borrowed and store.spoil(entry, lease):
+        if lease.doubtful and not lease.borrowed and store.spoil(entry, lease):
             try:
                 yield from over.revoke(lease.id, end)
             except LeaseGone:

@@ -75,7 +75,7 @@ def acquiring(
             if attempt.answered and attempt.timed_out(before):
                 yield from giving_up(attempt, now)
                 raise attempt.named(attempt.trouble or attempt.timeout(before, wall()))
-            was_sent, attempt.sent = attempt.sent, True
+            attempt.asking, was_sent, attempt.sent = True, attempt.sent, True
             budget = attempt.request_timeout if attempt.deadline is None else attempt.budget(before)
             try:
                 answer = yield Acquire(claim, create, budget)
@@ -111,7 +111,7 @@ def acquiring(
                 break
             attempt.heard(answer)
             if isinstance(answer, Queued):
-                create, unread = False, None
+                create, unread, attempt.asking = False, None, False
                 attempt.holder = answer.holder
                 yield from _unless_in_vain(attempt, claim, answer, now, wall)
                 if not attempt.timed_out(at):

@@ -78,6 +78,7 @@ class Attempt:
         claim: The claim that was sent last.
         sent: Whether ``claim`` may be on the store while this attempt is responsible for removing it.
         doubtful: Whether the outcome of some acquire of ``claim`` was UNKNOWN.
+        asking: Whether an acquire of ``claim`` may be under way. False while it waits.
         holder: The claim that the store last named as in the way.
         hold: The granted hold, while nobody has a handle for it.
         over: Whether the attempt ended in an exception. If its cleanup was interrupted, the background removes the claim.
@@ -105,8 +106,8 @@ class Attempt:
     # Slots: with a dictionary, each of a thousand waiters would have 1.3 KiB more.
 
     __slots__ = (
-        "_looked_at", "_search", "_since", "_told", "_tries", "_vain", "answered", "auto_renew", "beside", "cancel", "claim", "deadline",
-        "detects", "doubtful", "group", "hold", "holder", "key", "knotted", "mine", "note", "over", "pid", "random", "reentrant",
+        "_looked_at", "_search", "_since", "_told", "_tries", "_vain", "answered", "asking", "auto_renew", "beside", "cancel", "claim",
+        "deadline", "detects", "doubtful", "group", "hold", "holder", "key", "knotted", "mine", "note", "over", "pid", "random", "reentrant",
         "registered", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms", "token", "trouble", "wait",
         "warn_at", "where", "who",
     )  # fmt: skip
@@ -137,9 +138,9 @@ class Attempt:
         self.mine = mine
         self.who = who
         self.start = self.warn_at = 0.0
-        self.sent = self.doubtful = self.over = self.answered = self.shown = self.detects = self.knotted = (
-            self.reentrant
-        ) = False
+        self.sent = self.doubtful = self.asking = self.over = self.answered = self.shown = self.detects = (
+            self.knotted
+        ) = self.reentrant = False
         self.claim: Claim | None = None
         self.holder: ClaimInfo | None = None
         self.hold: Hold | None = None
@@ -165,10 +166,14 @@ class Attempt:
         return (self,)
 
     def leftover(self) -> Orphan | None:
-        """The claim to remove in the background if this attempt ends here; None if there is none."""
+        """The claim to remove in the background if this attempt ends here; None if there is none.
+
+        A claim that waits, and of which no request can be under way, is only released. To abandon a claim takes a store more requests,
+        and where waits are cancelled by the hundred it would remove them more slowly than they come.
+        """
         if not self.sent or self.claim is None:
             return None
-        return Orphan(self.claim, abandon=True, graceful=False)
+        return Orphan(self.claim, abandon=self.asking or self.doubtful, graceful=False)
 
     def deadlocked(self, claim: Claim, now: Now) -> Generator[Effect, Any, ClaimInfo | None]:
         """Find the claim through which this one would wait for its own thread or task.

@@ -27,7 +27,6 @@ _SLOW = 0.1
 _MOST_SLOW = 4
 """The most slow claims that are tried at the same time."""
 _CROWD = 4
-"""The most claims that one thread may have before it; if more are due, others help."""
 
 
 class Entry:
@@ -54,10 +53,12 @@ class OrphanList:
 
     Args:
         request_timeout: Seconds that a request may take.
+        crowd: The most claims that one thread may have before it; if more are due, others help.
     """
 
-    def __init__(self, request_timeout: float) -> None:
+    def __init__(self, request_timeout: float, crowd: int = _CROWD) -> None:
         self._request_timeout = request_timeout
+        self._crowd = crowd
         self._slow = 0
         self.entries: dict[str, Entry] = {}
 
@@ -86,7 +87,7 @@ class OrphanList:
         due = 0
         for one in self.entries.values():
             due += one.next <= now and not one.slow and not one.busy
-            if due > _CROWD:
+            if due > self._crowd:
                 return True
         return False
 

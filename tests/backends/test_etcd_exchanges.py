@@ -200,17 +200,19 @@ def test_a_heartbeat_is_a_keepalive_and_a_read():
     assert [each.state for each in driven.result] == ["HELD"]
 
 
-def test_a_release_is_one_transaction_and_an_abandon_revokes_too():
+def test_a_release_is_one_transaction_and_also_revokes_a_lease_on_which_a_request_may_be_under_way():
     etcd = store()
     one, _ = held(etcd)
     deleted = said(succeeded=True, responses=[{"response_delete_range": {"deleted": "1"}}] * 2)
     release = Driven(releasing.release(etcd, one, BUDGET, graceful=True))
     assert release(deleted).result == RELEASED
+    assert release.paths == ["kv/txn"]
 
     other, _ = held_on_a_free_lease(etcd)
-    abandon = Driven(releasing.release(etcd, other, BUDGET, graceful=True, abandon=True))
-    assert abandon(deleted, said()).result == RELEASED
-    assert abandon.paths == ["kv/txn", "lease/revoke"]
+    etcd.entries[other.token].hold.doubtful = True
+    release = Driven(releasing.release(etcd, other, BUDGET, graceful=True))
+    assert release(deleted, said()).result == RELEASED
+    assert release.paths == ["kv/txn", "lease/revoke"]
 
 
 def held_on_a_free_lease(etcd):
@@ -250,7 +252,7 @@ def test_no_lock_is_held_while_an_answer_is_waited_for():
         acquiring.acquire(etcd, one, False, BUDGET),
         renewing.renew(etcd, Watches(etcd), [(one, fence)], BUDGET),
         moving.extend(etcd, one, fence, 60, BUDGET),
-        releasing.release(etcd, one, BUDGET, graceful=True, abandon=True),
+        releasing.release(etcd, one, BUDGET, graceful=True),
     ]
 
     for exchange in exchanges:

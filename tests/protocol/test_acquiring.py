@@ -525,6 +525,30 @@ def test_an_interruption_at_any_effect_leaves_something_to_take_back_or_nothing_
         assert leftover is not None
 
 
+def test_a_claim_that_waits_is_released_if_the_wait_is_interrupted_and_abandoned_if_a_request_may_be_under_way(
+    start,
+):
+    attempt, run = start(timeout=None)
+    run.until(Acquire)
+    assert attempt.leftover().abandon
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    assert not attempt.leftover().abandon
+    run.answer()
+    run.until(Acquire)
+    assert attempt.leftover().abandon, "it asks again"
+
+
+def test_a_claim_that_waits_after_an_unknown_outcome_is_abandoned(start):
+    attempt, run = start(timeout=None)
+    run.until(Acquire)
+    run.fail(UNKNOWN)
+    run.until(Acquire)
+    run.answer(Queued(1))
+    run.until(WaitForWake)
+    assert attempt.leftover().abandon
+
+
 def test_telling_of_a_long_wait_is_rare(start, clock):
     _, run = start(timeout=None)
     told = 0

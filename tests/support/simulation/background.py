@@ -85,18 +85,23 @@ class Deadlines(Actor):
         self.client.world.violated("CRASH", f"{self.label} raised {error!r}")
 
 
-class Orphans(Actor):
-    """The thread that works the orphan list off, one request at a time; see :class:`lockkit.drivers.orphans.Orphans`."""
+_CROWD = 1
+"""Few, because the simulation has few claims."""
+_HELPERS = 1
 
-    def __init__(self, client: Client) -> None:
-        super().__init__(client, f"{client.name} orphans")
-        self.list = OrphanList(REQUEST_TIMEOUT)
+
+class _Remover(Actor):
+    """A thread that removes the claims of an orphan list, one request at a time; see :class:`lockkit.drivers.orphans.Orphans`."""
+
+    def __init__(self, client: Client, label: str, orphans: OrphanList) -> None:
+        super().__init__(client, f"{client.name} {label}")
+        self.list = orphans
         self._current: Entry | None = None
         self._began = 0.0
 
     def next(self) -> float:
         """When it wants to run."""
-        return self.list.soonest() if self.request is None else math.inf
+        raise NotImplementedError
 
     def remove(self) -> None:
         """Send for the first that is due."""
@@ -117,3 +122,24 @@ class Orphans(Actor):
         assert isinstance(error, Refused | Unknown)
         now = self.client.world.clock.now()
         self.list.failed(entry, now, now - self._began, self.list.request(entry).budget)
+
+
+class Orphans(_Remover):
+    """The thread that works the orphan list off."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client, "orphans", OrphanList(REQUEST_TIMEOUT, _CROWD))
+        self.helpers = [OrphansHelper(client, f"orphans' helper {at}", self.list) for at in range(_HELPERS)]
+
+    def next(self) -> float:
+        """When it wants to run."""
+        return self.list.soonest() if self.request is None else math.inf
+
+
+class OrphansHelper(_Remover):
+    """A thread that helps while there is a crowd of claims."""
+
+    def next(self) -> float:
+        """When it wants to run."""
+        now = self.client.world.clock.now()
+        return now if self.request is None and self.list.crowded(now) else math.inf

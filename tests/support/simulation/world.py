@@ -253,8 +253,8 @@ class World:
                 steps.append((4, client.heartbeat.beat))
             if client.deadlines.next() <= now:
                 steps.append((4, client.deadlines.look))
-            if client.orphans.next() <= now:
-                steps.append((4, client.orphans.remove))
+            removers = (client.orphans, *client.orphans.helpers)
+            steps.extend((4, remover.remove) for remover in removers if remover.next() <= now)
         return steps
 
     def next_timer(self) -> float:
