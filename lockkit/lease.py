@@ -129,7 +129,7 @@ class Lease(AnyLease):
             try:
                 self.left = True
                 if hold.leave(self):
-                    report = self._report = self._driver.releases.release(hold, reason)
+                    report = self._report = self._driver.releases.release(hold, reason, self.within)
                 else:
                     hold.handed_back(self)
                     report = self._report = kept(hold, reason)

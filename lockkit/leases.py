@@ -10,6 +10,7 @@ from typing import Self
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
 from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
+from lockkit.protocol.sharing import Sharing
 from lockkit.shared.leases import AnyLeases, combined
 
 __all__ = ["Leases"]
@@ -84,8 +85,8 @@ class Leases(AnyLeases[Lease]):
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release all of them, last first, each as :meth:`lockkit.Lease.release` does.
 
-        Idempotent. What interrupts the release of one (Ctrl-C) is raised once the others were released too. Takes at most the sum
-        of the budgets of all.
+        Idempotent. What interrupts the release of one (Ctrl-C) is raised once the others were released too. Takes at most the budgets
+        of the cleanup hooks, and ``request_timeout`` in all for requests that get no answer.
 
         Args:
             reason: Kept in events, journal and metrics.
@@ -111,9 +112,13 @@ class Leases(AnyLeases[Lease]):
 
     def _release_each(self, reason: Reason, interrupts: list[BaseException]) -> list[ReleaseReport]:
         reports: list[ReleaseReport] = []
+        sharing = Sharing(self._leases[0].request_timeout, len(self._leases))
         for lease in self._leases[::-1]:
             try:
-                reports.append(lease.release(reason))
+                lease.within = sharing.next()
+                report = lease.release(reason)
+                reports.append(report)
+                sharing.took(report)
             except BaseException as interrupt:
                 interrupts.append(interrupt)
         if interrupts:

@@ -44,6 +44,7 @@ class AnyLease(Answering):
     Attributes:
         left: Whether the release was asked for; nobody works under the lease any more.
         statement: The ``with`` statement that holds the lease; the lease ends with it.
+        within: Seconds that the requests of its release may take; None for as long as configured.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class AnyLease(Answering):
         "_taken_at",
         "left",
         "statement",
+        "within",
     )
 
     def __init__(
@@ -76,6 +78,7 @@ class AnyLease(Answering):
         self._entering: Statement | None = None
         self.statement: Statement | None = None
         self.left = False
+        self.within: float | None = None
         self._callbacks: tuple[Callable[[], None], ...] = ()
         self._asked_callbacks: tuple[Callable[[ReleaseRequest], None], ...] = ()
         if not hold.handles:  # the first lease; Hold.enter adds those of further levels
@@ -83,6 +86,11 @@ class AnyLease(Answering):
             if on_lost is not None:
                 self.on_lost(on_lost)
             driver.registry.change(hold.claim.terms.name, new=hold)
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds that the requests of a release may take, as configured."""
+        return self._driver.request_timeout
 
     @property
     def name(self) -> str:

@@ -537,6 +537,33 @@ def silent():
         yield client
 
 
+def test_the_releases_of_all_wait_no_longer_for_a_store_that_does_not_answer_than_one(silent):
+    names = "abcdef"
+    leases = silent.all_of([silent.lock(name, ttl=60) for name in names]).acquire()
+    faulty = Silent(silent, *names)
+
+    report = leases.release()
+
+    assert {one.outcome for one in report.reports} == {"ABANDONED"}
+    assert faulty.spent < 1.0 + 0.5
+    faulty.names.clear()
+    until(lambda: not [name for name in names if silent.inspect(name).claims])
+
+
+def test_a_lock_whose_server_answers_is_released_after_one_whose_server_does_not(silent):
+    leases = silent.all_of([silent.lock(name, ttl=60) for name in "abc"]).acquire()
+    faulty = Silent(silent, "c")
+
+    report = leases.release()
+
+    assert {name: one.outcome for name, one in report.by_name.items()} == {
+        "a": "RELEASED",
+        "b": "RELEASED",
+        "c": "ABANDONED",
+    }
+    faulty.names.clear()
+
+
 @pytest.mark.parametrize(
     "take",
     [
