@@ -15,7 +15,7 @@ from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.scenarios.interrupted import unraisable
 from lockkit.testing.stage import Work
 
-TTL = 0.5
+TTL = 1.5  # long enough for a machine that stands still for a second: the holds must not lapse by themselves
 MOST = {"memory": 250, "sqlite": 80}
 
 
