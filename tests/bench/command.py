@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from bench.contenders import INSTALL, PEERS, peers, unusable
+from bench.etcd_asyncio import PEERS as ETCD_ASYNCIO_PEERS
+from bench.etcd_asyncio import etcd_asyncio
 from bench.etcd_contenders import PEERS as ETCD_PEERS
 from bench.etcd_store import etcd
 from bench.local import contended, handoff, uncontended
@@ -30,6 +32,7 @@ BENCHES: Mapping[str, Bench] = {
     "redis": redis,
     "redis-asyncio": redis_asyncio,
     "etcd": etcd,
+    "etcd-asyncio": etcd_asyncio,
     "zookeeper": zookeeper,
 }
 """Every bench by name."""
@@ -37,6 +40,7 @@ _PEERS = {
     "redis": REDIS_PEERS,
     "redis-asyncio": {"redis": "redis"},
     "etcd": ETCD_PEERS,
+    "etcd-asyncio": ETCD_ASYNCIO_PEERS,
     "zookeeper": ZOOKEEPER_PEERS,
 }
 

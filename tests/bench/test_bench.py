@@ -35,7 +35,9 @@ needs_redis = pytest.mark.skipif(
 
 SERVERS = {
     "redis": needs_redis,
+    "redis-asyncio": needs_redis,
     "etcd": pytest.mark.skipif(not shutil.which("etcd"), reason="make servers"),
+    "etcd-asyncio": pytest.mark.skipif(not shutil.which("etcd"), reason="make servers"),
     "zookeeper": pytest.mark.skipif(
         not Path("/usr/share/java/zookeeper.jar").exists() or not find_spec("kazoo"), reason="make servers"
     ),

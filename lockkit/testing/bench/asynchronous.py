@@ -7,7 +7,6 @@ import gc
 import os
 import tracemalloc
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from threading import active_count
@@ -17,13 +16,14 @@ from lockkit.aio import AsyncClient, AsyncLock
 from lockkit.namedtuples import NamedTuple
 from lockkit.testing.bench.client import connected
 from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.standstill import Ticks, bare, standstills, worked
 
 __all__ = ["AsyncContender", "asynchronous", "figures"]
 
 _TO_SYNCHRONOUS, _WAITER = 1.6, 6.0
 """The targets: acquire + release, to the synchronous face; KiB of a task that waits."""
 _TASKS = 100
-_SLICE = 0.001
+_FLOOR = "floor: 2 calls of nothing on a thread"
 
 
 class AsyncContender(NamedTuple):
@@ -37,8 +37,19 @@ class AsyncContender(NamedTuple):
 
 
 def asynchronous(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
-    """The asyncio face beside the synchronous one."""
-    return asyncio.run(figures("asyncio", folder, url, store, {}, quick=quick))
+    """The asyncio face beside the synchronous one, and beside the least that a store costs an event loop that has to call it on threads."""
+    beside = {_FLOOR: AsyncContender(_on_a_thread)}
+    return asyncio.run(figures("asyncio", folder, url, store, beside, quick=quick, to=_FLOOR))
+
+
+async def _on_a_thread(_: str) -> None:
+    loop = asyncio.get_running_loop()
+    for _call in ("acquire", "release"):
+        await loop.run_in_executor(None, _nothing)
+
+
+def _nothing() -> None:
+    return None
 
 
 async def figures(
@@ -50,6 +61,7 @@ async def figures(
     *,
     quick: bool,
     to: str = "",
+    at_most: float | None = None,
 ) -> list[Figure]:
     """Everything that is measured on an event loop.
 
@@ -61,17 +73,20 @@ async def figures(
         beside: The locks of other projects, by name.
         quick: Whether rounds are fewer and counts smaller.
         to: The contender to which lockkit's time is compared as well.
+        at_most: The target of that comparison.
     """
     found: list[Figure] = []
     async with AsyncClient(connected(url, folder)) as client:
         own = AsyncContender(_reusing(client))
         made = {**beside, store: own}
-        found += await _in_turn(bench, folder, url, store, made, to, quick=quick)
+        found += await _in_turn(bench, folder, url, store, made, to, at_most, quick=quick)
         for name, contender in made.items():
             for locks, what in ((1, "on one name"), (_TASKS, f"on {_TASKS} names")):
                 rate = await _rate(contender, locks, quick=quick)
                 found.append(Figure(bench, name, f"grants to {_TASKS} tasks {what}", rate, "/s"))
         found += await _waiters(bench, client, store, quick=quick)
+        seconds = 0.5 if quick else 5.0
+        found += standstills(bench, store, await bare(seconds), await worked(client, asyncio.sleep(seconds)))
     return found
 
 
@@ -94,6 +109,7 @@ async def _in_turn(
     store: str,
     made: Mapping[str, AsyncContender],
     to: str,
+    at_most: float | None,
     *,
     quick: bool,
 ) -> list[Figure]:
@@ -116,8 +132,8 @@ async def _in_turn(
     ratio = middles[store] / middles[threads]
     found.append(Figure(bench, store, f"{what}, to {threads}", ratio, "x").at_most(_TO_SYNCHRONOUS))
     if to:
-        ratio = middles[store] / middles[to]
-        found.append(Figure(bench, store, f"{what}, to {to}", ratio, "x").at_most(0.9))
+        compared = Figure(bench, store, f"{what}, to {to}", middles[store] / middles[to], "x")
+        found.append(compared if at_most is None else compared.at_most(at_most))
     return found
 
 
@@ -181,24 +197,11 @@ async def _waiters(bench: str, client: AsyncClient, store: str, *, quick: bool) 
 
 
 async def _standstill(release: Awaitable[object], tasks: list[asyncio.Task[None]]) -> float:
-    """Milliseconds of the longest gap between two turns of the loop, while many tasks get the lock one after the other."""
-    gaps: list[float] = [0.0]
-
-    async def tick() -> None:
-        last = perf_counter()
-        while True:
-            await asyncio.sleep(_SLICE)
-            now = perf_counter()
-            gaps.append(now - last - _SLICE)
-            last = now
-
-    ticking = asyncio.create_task(tick())
-    await release
-    await asyncio.gather(*tasks)
-    ticking.cancel()
-    with suppress(asyncio.CancelledError):
-        await ticking
-    return max(gaps) * 1e3
+    """Milliseconds for which the loop stands still at most, while many tasks get the lock one after the other."""
+    with Ticks() as ticks:
+        await release
+        await asyncio.gather(*tasks)
+    return ticks.longest
 
 
 def _descriptors() -> int:
