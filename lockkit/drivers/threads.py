@@ -214,6 +214,7 @@ class Driver:
             BackendUnavailable: In place of an error that says that no thread can be started.
         """
         self._tell.failed(attempt, error)
+        attempt.trouble = None  # else a cycle: the error, the frames in its traceback, the attempt
         if no_thread(error):
             raise thread_refused(error, attempt.terms.name) from error
 

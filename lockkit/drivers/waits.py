@@ -96,6 +96,7 @@ class Waits:
             return
         self._unwatch()
         self._driver.beats.forget(waiter)
+        self._waiter = None  # its bell refers to this
 
     def _listen(self, effect: WaitForWake) -> None:
         """Have the store wake the wait, by a watch."""

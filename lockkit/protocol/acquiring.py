@@ -168,7 +168,10 @@ def _unless_it_lasts(
     if attempt.gives_up(trouble, now()):
         yield from giving_up(attempt, now)
         told = attempt.trouble or (None if attempt.answered else trouble.error)
-        raise attempt.named(told or attempt.timeout(now(), wall())) from None
+        try:
+            raise attempt.named(told or attempt.timeout(now(), wall())) from None
+        finally:
+            del told, trouble  # else the error, and this frame in its traceback, would be a cycle
     yield from attempt.complain(trouble, now())
     yield Pause(attempt.next_try(now()))
 

@@ -193,8 +193,8 @@ class Attempt:
             return None
         search = self._search
         if search is None or search.claim is not claim:
-            search = self._search = cycles.Search(claim, self._tale, now())
-        return (yield from search.steps(now, self.budget))
+            search = self._search = cycles.Search(claim, self._tale(), now())
+        return (yield from search.steps(now, self.budget, self._tale))
 
     def _tale(self) -> cycles.Tale:
         assert self.claim is not None

@@ -302,30 +302,36 @@ class Search:
 
     Args:
         claim: The claim, which stands in the queue.
-        tale: Returns the facts to tell now.
+        tale: The facts to tell at the start.
         start: CLOCK_BOOTTIME seconds at which the wait began.
 
     Attributes:
         due: CLOCK_BOOTTIME seconds at which to go on.
     """
 
-    __slots__ = ("_before", "_pause", "_tale", "_told", "claim", "due")
+    __slots__ = ("_before", "_pause", "_told", "claim", "due")
 
-    def __init__(self, claim: Claim, tale: Callable[[], Tale], start: float) -> None:
+    def __init__(self, claim: Claim, tale: Tale, start: float) -> None:
         self.claim = claim
-        self._tale = tale
         self._told: Tale | None = None
         self._before: frozenset[_Stuck] | None = None
         self._pause = BETWEEN
-        self.due = start + _BEFORE_TELLING if tale().matters else math.inf
+        self.due = start + _BEFORE_TELLING if tale.matters else math.inf
 
     @property
     def claim_id(self) -> str:
         """The public identifier of the claim."""
         return claim_id(self.claim.token)
 
-    def steps(self, now: Now, budget: Callable[[float], float]) -> Generator[Effect, Any, Deadlock | None]:
+    def steps(
+        self, now: Now, budget: Callable[[float], float], telling: Callable[[], Tale]
+    ) -> Generator[Effect, Any, Deadlock | None]:
         """Tell what is to be told, and look for a deadlock, if it is time. Failures are ignored: another look comes.
+
+        Args:
+            now: CLOCK_BOOTTIME seconds.
+            budget: Seconds that a request may take.
+            telling: Returns the facts to tell now.
 
         Returns:
             The deadlock that this wait is to end.
@@ -333,7 +339,7 @@ class Search:
         at = now()
         if self._told is None and at < self.due:
             return None
-        tale = self._tale()
+        tale = telling()
         if self._told is not None and tale != self._told:  # a lease was detached: tell at once
             self._told, self.due = None, at
         if at < self.due:

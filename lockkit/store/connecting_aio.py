@@ -104,6 +104,7 @@ async def plugged(loop: asyncio.AbstractEventLoop, addresses: Sequence[Address])
         raise
     finally:
         race.end()
+        del race  # which has the error: else the error, its traceback and this frame would be a cycle
 
 
 class _Race:

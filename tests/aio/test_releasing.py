@@ -7,7 +7,9 @@ import gc
 
 import pytest
 
+from lockkit.errors import AcquireTimeout
 from lockkit.hold import Hold
+from lockkit.protocol.attempt import Attempt
 from support.aio import client_of, in_a_loop, settled, soon
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.memory import MemoryHarness
@@ -112,3 +114,23 @@ async def test_a_lock_that_was_released_leaves_nothing_to_the_garbage_collector(
             await soon(lambda: not [each for each in gc.get_objects() if isinstance(each, Hold)])
         finally:
             gc.enable()
+
+
+@in_a_loop
+async def test_a_wait_whose_time_was_up_leaves_nothing_to_the_garbage_collector(harness):
+    async with client_of(harness) as client:
+        lock = client.lock("a")
+        holder = (await lock.acquire(timeout=10)).detach()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                try:
+                    await lock.acquire(timeout=0.1)
+                except AcquireTimeout:
+                    continue
+                raise AssertionError("the lock is held")
+            await soon(lambda: not [each for each in gc.get_objects() if isinstance(each, Attempt)])
+        finally:
+            gc.enable()
+        await holder.release()

@@ -23,7 +23,7 @@ class World:
     def __init__(self, *, holds=("B",), detects=False, note=None, other="000000000000"):
         self.at = 100.0
         self.tale = Tale(frozenset(holds), MINE, detects=detects)
-        self.search = Search(CLAIM._replace(note=note), lambda: self.tale, self.at)
+        self.search = Search(CLAIM._replace(note=note), self.tale, self.at)
         self.fails = {}
         self.asked = []
         self.other = other
@@ -55,7 +55,7 @@ class World:
         """Let time pass, and let the search go on; what it has asked for, and what it has found."""
         self.at += seconds
         self.asked = []
-        steps = self.search.steps(lambda: self.at, lambda _: 2.0)
+        steps = self.search.steps(lambda: self.at, lambda _: 2.0, lambda: self.tale)
         try:
             effect = next(steps)
             while True:
