@@ -220,7 +220,9 @@ def _bare(command: click.Command, words: Words) -> Iterator[list[str]]:
     if re.fullmatch(_DURATION, last):
         yield from ([*before, option, last] for option in ("--ttl", "--timeout") if option in own)
     if "--claim" in own and "--reason" in own and len(words) > 1 and re.fullmatch(_CLAIM, words[1]):
-        yield [words[0], "--claim", words[1], "--reason", " ".join(words[2:]) or "..."]
+        end = next((at for at, word in enumerate(words) if at > 1 and word.startswith("-")), len(words))
+        reason = " ".join(words[2:end]) or "..."
+        yield [words[0], "--claim", words[1], "--reason", reason, *words[end:]]
     named = any(param.name == "name" for param in command.params)
     if named and len(words) > 1 and not any(word.startswith("-") for word in words):
         yield [" ".join(words)]

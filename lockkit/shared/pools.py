@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from lockkit import durations
-from lockkit.errors import AcquireTimeout, ConfigError
+from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Kind, Owner
 from lockkit.leaving import Held
 from lockkit.members import pool_name, weights, whole
@@ -124,7 +124,11 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         return self._owned(lock)
 
     def _build(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> K:
-        return self._owned(self._made_of(name, kind, weight, capacity, options))
+        try:
+            return self._owned(self._made_of(name, kind, weight, capacity, options))
+        except LockkitError as error:
+            error.name = self.pool  # whoever made the pool has not made this lock
+            raise
 
     def _owned(self, lock: K) -> K:
         if self.owner is not None:

@@ -78,6 +78,8 @@ def said(capsys, monkeypatch, tmp_path):
         ("wait x 5", "wait x --timeout 5"),
         ("evict x 0123456789ab", "evict x --claim 0123456789ab --reason ..."),
         ("evict x 0123456789ab hung again", "evict x --claim 0123456789ab --reason 'hung again'"),
+        ("evict x 0123456789ab hung again --now", "evict x --claim 0123456789ab --reason 'hung again' --now"),
+        ("evict x 0123456789ab --now", "evict x --claim 0123456789ab --reason ... --now"),
         ("status --watch=yes", "status --watch"),
         ("staus backup", "status backup"),
         ("bench hold", "bench held"),

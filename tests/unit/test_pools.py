@@ -245,6 +245,13 @@ def test_options_that_a_pool_does_not_have_are_refused(url, options):
         lockkit.connect(url).pool("p", ["a"], **options)
 
 
+@pytest.mark.parametrize("options", [{"capacity": 3}, {"on_lost": 4}, {"min_hold": 40, "max_hold": 30}])
+def test_the_error_of_an_option_names_the_pool_and_not_a_member(url, options):
+    with pytest.raises(ConfigError) as caught:
+        lockkit.connect(url).pool("p", ["a"], **options)
+    assert caught.value.name == "p"
+
+
 @pytest.mark.parametrize("make", ["lock", "rwlock", lambda client, name: client.semaphore(name, 2)])
 def test_nobody_locks_a_member_or_the_gate_by_its_name(url, make):
     client = lockkit.connect(url)
