@@ -7,7 +7,7 @@ import pytest
 
 END = """
 import atexit, os, signal, sys, threading
-from lockkit.cli import script
+import lockkit_script
 
 def leave(code, leave=os._exit):
     os.write(1, b"left")
@@ -25,7 +25,7 @@ interrupted = False
 atexit.register(print, "atexit")
 threading.Thread(target=last).start()
 sys.argv[1:] = ["--version"]
-script.main()
+lockkit_script.main()
 """
 
 
