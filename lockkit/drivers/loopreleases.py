@@ -76,13 +76,14 @@ class LoopRelease:
         self.loop = engine.loop
         self._me = -_numbers()
         self._waiting: set[asyncio.Future[None]] = set()
+        self._interrupts: list[BaseException] = []
         beats = driver.beats
         beats.releasing[hold] = None
         # Rarely more than a comparison: the deadline thread looks no sooner than a look that it has been asked for before.
         beats.to_look.poke(driver.clock.now() + driver.request_timeout + _GRACE)
 
     async def result(self) -> ReleaseReport:
-        """Take the release to its end, or wait for the task that is at it; then raise the first cancellation of the caller."""
+        """Take the release to its end, or wait for the task that is at it; then raise what interrupted it, or the first cancellation of the caller."""
         hold = self._hold
         cuts: list[asyncio.CancelledError] = []
         while hold.report is None:
@@ -97,8 +98,12 @@ class LoopRelease:
                 cuts.append(cut)
             finally:
                 self._waiting.discard(over)
-        if cuts:
-            raise cuts[0]
+        try:
+            if interrupts := self._interrupts or cuts:
+                raise interrupts[0]
+        finally:  # what is raised refers to this frame, and must not be kept by it
+            self._interrupts.clear()
+            cuts.clear()
         return hold.report
 
     def apart(self) -> LoopRelease:
@@ -186,7 +191,7 @@ class LoopRelease:
                 self._error = None
                 try:
                     if steps is None:
-                        pipeline.interrupts = []
+                        pipeline.interrupts = self._interrupts
                         self._runs = runs
                         steps = self._steps = Running(releasing(pipeline, driver.clock.now))
                         steps.begin()
@@ -198,9 +203,9 @@ class LoopRelease:
                     steps.until_it_waits(perform, MAY_BLOCK)
                 except BaseException as interrupt:
                     # The generator itself is over; a new one goes on from what `pipeline` records.
-                    pipeline.interrupts.append(interrupt)
+                    self._interrupts.append(interrupt)
                     self._steps = None
-                    if len(pipeline.interrupts) > PATIENCE:
+                    if len(self._interrupts) > PATIENCE:
                         raise
                     continue
                 effect = steps.effect

@@ -1,0 +1,101 @@
+"""A signal handler that raises in the middle of the task of a release: the release ends, and then the exception comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+
+import pytest
+
+from lockkit.drivers import loopreleases
+from lockkit.protocol.releasing import releasing
+from support.aio import client_of
+from support.harnesses.memory import MemoryHarness
+
+
+class TimeLimit(Exception):
+    """A soft time limit, as Celery's."""
+
+
+@pytest.fixture
+def harness(tmp_path):
+    harness = MemoryHarness(tmp_path)
+    yield harness
+    harness.close()
+
+
+@pytest.fixture(params=[KeyboardInterrupt, TimeLimit])
+def kind(request):
+    def handler(*_):
+        raise request.param
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield request.param
+    signal.signal(signal.SIGALRM, before)
+
+
+def struck(engine, where, times, monkeypatch):
+    """Have the signal arrive in the next steps of a release, or in its next requests."""
+    left = [None] * times
+
+    def strike():
+        if left:
+            left.pop()
+            signal.raise_signal(signal.SIGALRM)
+
+    def steps(pipeline, now):
+        strike()
+        return (yield from releasing(pipeline, now))
+
+    def release(*args, **keywords):
+        strike()
+        return call(*args, **keywords)
+
+    call = engine.backend.release
+    if where == "step":
+        monkeypatch.setattr(loopreleases, "releasing", steps)
+    else:
+        monkeypatch.setattr(engine.backend, "release", release)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("where", ["step", "request"])
+def test_what_a_handler_raises_in_a_release_comes_out_when_the_release_is_over(
+    harness, kind, where, times, monkeypatch, caplog
+):
+    leases = []
+
+    async def main():
+        async with client_of(harness) as client:
+            leases.append(await client.lock("a").acquire(timeout=5))
+            struck(client._opening.engine, where, times, monkeypatch)
+            await leases[0].release()
+
+    with pytest.raises(kind):
+        asyncio.run(main())
+    gc.collect()
+
+    assert not caplog.records, "the loop reported it as well"
+    assert leases[0].report.outcome == "RELEASED"
+    assert harness.stored("a") == []
+
+
+def test_a_handler_that_raises_in_every_step_ends_the_task_and_a_thread_goes_on(harness, kind, monkeypatch):
+    leases = []
+
+    async def main():
+        async with client_of(harness) as client:
+            leases.append(await client.lock("a").acquire(timeout=5))
+            struck(client._opening.engine, "step", 100, monkeypatch)
+            with contextlib.suppress(TimeLimit):
+                await leases[0].release()
+            monkeypatch.undo()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())
+    monkeypatch.undo()
+
+    assert leases[0].report.outcome == "RELEASED"
+    assert harness.stored("a") == []
