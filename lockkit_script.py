@@ -9,16 +9,14 @@ import atexit
 import gc
 import os
 import sys
-import threading
-from typing import NoReturn
 
 __all__ = ["main"]
 
 
-def main() -> NoReturn:
+def main() -> None:
     """``lockkit ...``. See :func:`lockkit.cli.main.main`. The process ends in this call, so only a script calls it."""
     # The collector finds nothing in modules, while they load or at exit, and takes 20 of 120 ms.
-    gc.set_threshold(50_000)
+    gc.set_threshold(50_000)  # so this module itself imports only what an interpreter has anyway
     from lockkit.cli.main import main as run
 
     try:
@@ -36,6 +34,8 @@ def _end(code: int) -> None:
     All that the interpreter does before is done: threads that are no daemons have ended, the functions of :mod:`atexit` have run, and
     the output is written. If an exception (Ctrl-C) cuts that short, the call returns, and the interpreter ends the process.
     """
+    import threading
+
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 (as multiprocessing does)
         atexit._run_exitfuncs()  # noqa: SLF001
