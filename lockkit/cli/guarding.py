@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -200,9 +200,11 @@ class _Run:
             finally:
                 announcer.done()
                 self._report.waited(SYSTEM.now() - began, announcer.waits)
-            if isinstance(taken, taking.Reused):
-                return self._under(client, nesting.passed_on(taken.holds, os.environ)).exit_code
-            return self._held(client, taken)
+            if not isinstance(taken, taking.Reused):
+                return self._held(client, taken)
+            if taken.taken is not None:
+                return self._held(client, taken.taken, taken.holds)
+            return self._under(client, nesting.passed_on(taken.holds, os.environ)).exit_code
 
     def _tell_reach(self, client: Client) -> None:
         """Say on a terminal whose processes the default store keeps apart, unless ``scope`` shows that somebody has thought of it."""
@@ -215,7 +217,7 @@ class _Run:
             f"this lock is only between {user}'s processes on this host; for all users: lockkit docs all-users"
         )
 
-    def _held(self, client: Client, taken: Taken) -> int:
+    def _held(self, client: Client, taken: Taken, reused: Sequence[nesting.Outer] = ()) -> int:
         reason = "error"
         ended: Ended | None = None
         leases = taking.each(taken)
@@ -224,7 +226,7 @@ class _Run:
             self._report.acquired(taken, leases)
             for lease in leases:
                 lease.on_release_requested(partial(self._hear, lease.name))
-            ended = self._under(client, nesting.exports(client, leases, os.environ), taken)
+            ended = self._under(client, nesting.exports(client, leases, os.environ, reused), taken)
             if ended.lost is not None:
                 reason = taken.lost_because or "lost"
             elif ended.exit_code == 0:

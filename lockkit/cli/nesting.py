@@ -84,8 +84,17 @@ def _words(kind: str, capacity: int, weight: int) -> str:
     return {"read": "--shared", "write": "--exclusive"}.get(kind, "plain (no --shared, no --capacity)")
 
 
-def exports(client: Client, leases: Sequence[Lease], environ: Mapping[str, str]) -> dict[str, str | None]:
-    """The environment variables that tell a command about its locks; None for one that is not to be set."""
+def exports(
+    client: Client, leases: Sequence[Lease], environ: Mapping[str, str], reused: Sequence[Outer] = ()
+) -> dict[str, str | None]:
+    """The environment variables that tell a command about its locks; None for one that is not to be set.
+
+    Args:
+        client: The client.
+        leases: The leases of this ``run``.
+        environ: The environment that is inherited.
+        reused: Holds of the ``run`` around this one that the command works under as well.
+    """
     store, namespace = _place(client)
     mine = [
         {
@@ -100,15 +109,18 @@ def exports(client: Client, leases: Sequence[Lease], environ: Mapping[str, str])
         }
         for lease in leases
     ]
-    only = leases[0] if len(leases) == 1 else None
-    members = [found[1] for lease in leases if (found := in_pool(lease.name)) is not None]
+    only = leases[0] if len(leases) == 1 and not reused else None
+    names = [lease.name for lease in leases]
+    if reused:
+        names = sorted([*names, *(hold.name for hold in reused)])
+    members = [found[1] for name in names if (found := in_pool(name)) is not None]
     return {
         "LOCKKIT_LEASE_NAME": None if only is None else only.name,
         "LOCKKIT_LEASE_TOKEN": None if only is None else only.token,
         "LOCKKIT_LEASE_FENCE": None if only is None else str(only.fence),
-        "LOCKKIT_LEASE_NAMES": "\n".join(lease.name for lease in leases),
+        "LOCKKIT_LEASE_NAMES": "\n".join(names),
         "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
-        VARIABLE: json.dumps([*outer_holds(environ), *mine]),
+        VARIABLE: json.dumps([*_used_last(environ, reused), *mine]),
     }
 
 
@@ -124,16 +136,20 @@ def passed_on(holds: Sequence[Outer], environ: Mapping[str, str]) -> dict[str, s
         str(only.fence),
     )
     members = [found[1] for hold in holds if (found := in_pool(hold.name)) is not None]
-    used = {hold.claim_id for hold in holds}
     return {
         "LOCKKIT_LEASE_NAME": None if only is None else only.name,
         "LOCKKIT_LEASE_TOKEN": environ.get("LOCKKIT_LEASE_TOKEN") if same else None,
         "LOCKKIT_LEASE_FENCE": None if only is None else str(only.fence),
         "LOCKKIT_LEASE_NAMES": "\n".join(hold.name for hold in holds),
         "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
-        # The holds that the command works under come last, as the holds of the innermost run.
-        VARIABLE: json.dumps(sorted(outer_holds(environ), key=lambda entry: entry.get("claim_id") in used)),
+        VARIABLE: json.dumps(_used_last(environ, holds)),
     }
+
+
+def _used_last(environ: Mapping[str, str], used: Sequence[Outer]) -> list[dict[str, object]]:
+    """The holds in the variable; those that the command works under come last, as the holds of the innermost run."""
+    ids = {hold.claim_id for hold in used}
+    return sorted(outer_holds(environ), key=lambda entry: entry.get("claim_id") in ids)
 
 
 def _place(client: Client) -> tuple[str, str]:

@@ -52,9 +52,15 @@ class Taken(Protocol):
 
 
 class Reused(NamedTuple):
-    """The holds of the ``run`` around this one that its command works under, instead of leases of its own."""
+    """The holds of the ``run`` around this one that its command works under.
+
+    Attributes:
+        holds: The holds.
+        taken: What was acquired beside them; None if they are all that was asked for.
+    """
 
     holds: tuple[Outer, ...]
+    taken: Taken | None = None
 
 
 def each(taken: Taken) -> Sequence[Lease]:
@@ -87,11 +93,14 @@ def acquire(
     left = [lock for lock, hold in zip(locks, outer, strict=True) if hold is None]
     if not left or (request.any and reused):
         return Reused(tuple(reused[:1] if request.any else reused))
+    taken: Taken
     if len(left) == 1:
-        return _one(client, session, request, left[0], on_wait)
-    several = client.any_of if request.any else client.all_of
-    factory = several(left, timeout=options["timeout"])
-    return _several(session, request, factory.acquire, on_wait)
+        taken = _one(client, session, request, left[0], on_wait)
+    else:
+        several = client.any_of if request.any else client.all_of
+        factory = several(left, timeout=options["timeout"])
+        taken = _several(session, request, factory.acquire, on_wait)
+    return Reused(tuple(reused), taken) if reused else taken
 
 
 def _options(client: Client, request: Request, woken: Callable[[], None]) -> Options:
