@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from lockkit.errors import CapabilityError, ConfigError
+from lockkit.errors import BackendError, CapabilityError, ConfigError
 from lockkit.facts import ClaimInfo, Drain
 from lockkit.remarks import checked
 from lockkit.store.drains import drain_of, mark_of
@@ -28,10 +29,11 @@ def drain(opening: Opening, reason: str) -> Drain:
     text, driver = mark_of(mark), opening.driver()
     driver.requests.ask(lambda budget: _drains(driver).set(text, budget))
     # A waiter sleeps until its blockers go. One whose claim is gone sends a new one at once, and is refused. The index of names is
-    # enough: a waiter that it lacks is refused when its turn comes.
-    for claim in _claims(driver, deep=False):
-        if claim.state == "WAITING":
-            _turn_away(driver, claim)
+    # enough, and trouble is no error, because the namespace is drained by now: a waiter that is left is refused when its turn comes.
+    with contextlib.suppress(BackendError, CapabilityError):
+        for claim in _claims(driver, deep=False):
+            if claim.state == "WAITING":
+                _turn_away(driver, claim)
     return mark
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 import lockkit
 import lockkit.aio
 from lockkit import draining
-from lockkit.errors import CapabilityError, ConfigError, Drained
+from lockkit.errors import BackendUnavailable, CapabilityError, ConfigError, Drained
 from lockkit.facts import Capabilities
+from lockkit.store.spi import Refused
 
 
 def test_locks_taken_together_are_refused_with_the_reason_and_leave_nothing(lockkit_client):
@@ -122,6 +124,31 @@ def test_a_store_that_cannot_drain_is_not_asked():
             call()
     assert draining.drained(opening) is None
     assert not asked
+
+
+def test_a_waiter_that_cannot_be_woken_is_refused_in_its_turn_and_the_drain_is_no_failure(
+    lockkit_client, monkeypatch
+):
+    client, other = lockkit_client, lockkit_client.elsewhere
+    held, queued, refused = other.lock("a").acquire(), threading.Event(), []
+
+    def wait():
+        try:
+            client.lock("a").acquire(timeout=30, on_wait=lambda _: queued.set())
+        except Drained as error:
+            refused.append(error)
+
+    def fails(*_):
+        raise Refused(BackendUnavailable("no answer"), retry=False)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert queued.wait(10)
+    monkeypatch.setattr(other.driver().backend, "evict", fails)
+    mark = other.drain()
+    held.release()
+    thread.join(10)
+    assert [error.drain for error in refused] == [mark]
 
 
 def test_a_mark_that_cannot_be_read_drains_all_the_same():
