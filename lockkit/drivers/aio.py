@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -83,6 +84,7 @@ class LoopDriver:
 
     Attributes:
         at_once: Whether the store is called on the loop itself.
+        context: An empty context, for timers that call nothing but lockkit.
         releases: The tasks that go on with releases of callers that were cancelled.
     """
 
@@ -98,6 +100,7 @@ class LoopDriver:
         self.pools = pools
         self.loop = loop
         self._runs = loop.is_running  # one for all acquisitions
+        self.context = Context()
         extras = driver.backend.extras
         self._exchanges: Any = extras.exchanges
         self.at_once = extras.at_once
@@ -246,7 +249,12 @@ class _Acquisition:
         waits = self.waits
         if waits is None:
             waits = self.waits = LoopWaits(
-                engine.driver, self._attempt, self._on_wait, engine.loop, engine.pools.acquires
+                engine.driver,
+                self._attempt,
+                self._on_wait,
+                engine.loop,
+                engine.pools.acquires,
+                engine.context,
             )
             engine.driver.under_way[self._attempt] = waits
         if isinstance(effect, WaitForWake):

@@ -88,7 +88,7 @@ class _Part(LoopWaits):
     def __init__(
         self, engine: LoopDriver, attempt: Attempt, on_wait: OnWait | None, ring: Callable[[], None]
     ) -> None:
-        super().__init__(engine.driver, attempt, on_wait, engine.loop, engine.pools.acquires)
+        super().__init__(engine.driver, attempt, on_wait, engine.loop, engine.pools.acquires, engine.context)
         self._ring_all = ring
 
     def ring(self) -> None:

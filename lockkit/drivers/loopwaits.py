@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
@@ -28,9 +29,10 @@ class LoopWaits(Waits):
 
     Args:
         pool: Threads on which watches begin, because a store may send a request for that.
+        context: The context in which timers are called: one for all waits of the loop, where asyncio would copy one for each.
     """
 
-    __slots__ = ("_loop", "_pool", "_rung", "_waked", "_watching")
+    __slots__ = ("_context", "_loop", "_pool", "_rung", "_waked", "_watching")
 
     def __init__(
         self,
@@ -39,9 +41,11 @@ class LoopWaits(Waits):
         on_wait: OnWait | None,
         loop: asyncio.AbstractEventLoop,
         pool: Pool,
+        context: Context,
     ) -> None:
         super().__init__(driver, attempt, on_wait)
         self._loop = loop
+        self._context = context
         self._pool = pool
         self._rung = False
         self._waked: asyncio.Future[None] | None = None
@@ -57,7 +61,7 @@ class LoopWaits(Waits):
                 break
             # Not in a coroutine of its own, which would cost each waiter memory.
             waked = self._waked = self._loop.create_future()
-            timer = self._loop.call_later(left, self._wake)
+            timer = self._loop.call_later(left, self._wake, context=self._context)
             try:
                 await waked
             finally:
