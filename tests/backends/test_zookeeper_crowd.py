@@ -16,8 +16,8 @@ pytest.importorskip("kazoo")
 
 from lockkit.client import connect
 from lockkit.errors import AcquireTimeout
-from lockkit.testing.processes import until
-from support.harnesses.zookeeper import claims_of
+from lockkit.testing.processes import PATIENCE, until
+from support.harnesses.zookeeper import claims_of, only_watches
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.2
@@ -221,7 +221,8 @@ def test_the_waiter_that_was_just_woken_is_killed_and_the_next_gets_in(server, u
 
 
 @pytest.mark.timeout(90)
-def test_a_middle_waiter_is_killed_and_the_one_behind_goes_on_waiting(server, url):
+def test_a_middle_waiter_is_killed_and_the_one_behind_goes_on_waiting(server, url, monkeypatch):
+    only_watches(monkeypatch)
     with connect(url) as client, connect(url) as patient:
         lease = client.lock("a", ttl=TTL).acquire(5.0)
         middle = worker(url, "a", 1)
@@ -242,5 +243,5 @@ def test_a_middle_waiter_is_killed_and_the_one_behind_goes_on_waiting(server, ur
         assert not got.is_set(), "S2: let in although the holder stands"
         assert lease.valid()
         lease.release()
-        assert got.wait(1.0), "it watches what is not in its way any more"
-        thread.join(5.0)
+        assert got.wait(PATIENCE), "it watches what is not in its way any more"
+        thread.join(PATIENCE)

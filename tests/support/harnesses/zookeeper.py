@@ -18,13 +18,13 @@ from lockkit.client import Client
 from lockkit.facts import ClaimState
 from lockkit.names import claim_id, encode
 from lockkit.store.queue import prefix
-from lockkit.store.spi import Backend, OpenOptions
+from lockkit.store.spi import Backend, OpenOptions, Renewal
 from lockkit.testing.harness import Harness, StoredClaim
 from support.harnesses.exclusions import EXCLUSIONS
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
-__all__ = ["TICK", "ZooKeeperEnsembleHarness", "ZooKeeperHarness", "claims_of", "vanish"]
+__all__ = ["TICK", "ZooKeeperEnsembleHarness", "ZooKeeperHarness", "claims_of", "only_watches", "vanish"]
 
 TICK = 0.15
 """Seconds. Everything that takes time on ZooKeeper takes some ticks."""
@@ -46,6 +46,20 @@ def _started(kind: type[ZooKeeperHarness]) -> tuple[Any, Any]:
 def claims_of(store: Any) -> list[tuple[Any, Any]]:
     """The claims of an open store that are not definitely gone, each with its session."""
     return [(session, entry) for session in store.sessions() for entry in [*session.entries.values()]]
+
+
+def only_watches(monkeypatch: Any) -> None:
+    """Have the heartbeats of waiting claims notice nothing, so that a watch alone can let one in, whenever that is on a busy machine.
+
+    But a wait with ``on_wait`` asks the store at each poll cap.
+    """
+
+    def heard(session: Any, entry: Any, _: object, now: float) -> Renewal:
+        with session.mutex:
+            entry.heard(now)
+        return Renewal("WAITING")
+
+    monkeypatch.setattr("lockkit_zookeeper.renewing._waiting", heard)
 
 
 def vanish(store: Any) -> None:
