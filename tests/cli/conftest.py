@@ -20,6 +20,7 @@ import pytest
 from lockkit.cli.child import descendants
 
 SECONDS = 20.0
+PATIENT = "from lockkit.cli import completing; completing._LONGEST = 15.0; import lockkit_script; lockkit_script.main()"
 
 
 class Shell:
@@ -37,6 +38,10 @@ class Shell:
 
     def line(self, *args: object) -> list[str]:
         return [sys.executable, "-m", "lockkit", *map(str, args)]
+
+    def patient_line(self) -> list[str]:
+        """The program, but a completion may take long: a busy machine does not even start Python within the second that it has."""
+        return [sys.executable, "-c", PATIENT]
 
     def __call__(
         self, *args: object, env: dict[str, str] | None = None, **more: Any

@@ -18,17 +18,27 @@ from lockkit.observe import journal
 from lockkit.store.spi import Extras, Unknown
 
 
-@pytest.fixture
-def complete(lockkit):
-    """The program's answer to a completion script of bash; the last word is being typed."""
-
+def asker(lockkit, program):
     def ask(line: str, **more: str) -> list[str]:
         words = {"_LOCKKIT_COMPLETE": "bash_complete", "COMP_WORDS": f"lockkit {line}"}
-        done = lockkit(env=words | {"COMP_CWORD": str(line.count(" ") + 1)} | more)
+        words["COMP_CWORD"] = str(line.count(" ") + 1)
+        done = lockkit.run(program, env=lockkit.env | words | more)
         assert done.stderr == ""
         return done.stdout.splitlines()
 
     return ask
+
+
+@pytest.fixture
+def complete(lockkit):
+    """The program's answer to a completion script of bash; the last word is being typed."""
+    return asker(lockkit, lockkit.line())
+
+
+@pytest.fixture
+def answer(lockkit):
+    """The same, but the answer may take longer than a second."""
+    return asker(lockkit, lockkit.patient_line())
 
 
 def values(rows):
@@ -36,14 +46,14 @@ def values(rows):
 
 
 @pytest.fixture
-def settles(lockkit, complete):
-    """Ask until the answer is right: on a busy machine a second may be too short for one, and then there is none."""
+def settles(lockkit, answer):
+    """Ask until the answer is right: on a busy machine the store may take longer than it may."""
 
     def settles(line: str, expected: list[str], **more: str) -> None:
         answers = []
 
         def right() -> bool:
-            answers.append(values(complete(line, **more)))
+            answers.append(values(answer(line, **more)))
             return answers[-1] == expected
 
         try:
@@ -54,7 +64,7 @@ def settles(lockkit, complete):
     return settles
 
 
-def test_claims_are_completed(lockkit, complete, settles):
+def test_claims_are_completed(lockkit, settles):
     lockkit("acquire", "licence", "--ttl", "5m")
     holder = lockkit.start("run", "licence", "--", "true")
     lockkit.until(lambda: len(lockkit.claims("licence")) == 2)
@@ -68,7 +78,7 @@ def test_claims_are_completed(lockkit, complete, settles):
     holder.terminate()
 
 
-def test_names_and_namespaces_are_completed(lockkit, complete, settles):
+def test_names_and_namespaces_are_completed(lockkit, answer, settles):
     lockkit("acquire", "backup", "--ttl", "5m")
     lockkit("acquire", "elsewhere", "--ttl", "5m", "--namespace", "prod")
     (lockkit.folder / "lockkit.toml").write_text(
@@ -77,12 +87,12 @@ def test_names_and_namespaces_are_completed(lockkit, complete, settles):
     settles("explain ", ["backup"])
     settles("run ba", ["backup"])
     settles("explain --namespace prod ", ["elsewhere"])
-    lockkit.until(lambda: {"default", "tests", "prod"} <= set(values(complete("status --namespace "))))
+    lockkit.until(lambda: {"default", "tests", "prod"} <= set(values(answer("status --namespace "))))
     settles("status --namespace te", ["tests"])
     settles("status --profile ", ["ci", "gpu"])
 
 
-def test_settings_plugins_and_failures_are_completed(lockkit, complete, settles):
+def test_settings_plugins_and_failures_are_completed(lockkit, settles):
     settles("config show age_w", ["age_warning"])
     settles("plugins sq", ["sqlite"])
     settles("help config ch", ["check"])
@@ -95,24 +105,26 @@ def test_settings_plugins_and_failures_are_completed(lockkit, complete, settles)
     settles("failures resolve ", [second])
 
 
-def test_after_the_dashes_commands_and_files_are_completed(complete):
-    assert complete("run x -- ec") == ["command,ec"]
-    assert complete("run x -- ./ec") == ["file,./ec"]
-    assert complete("run x -- cat /etc/pass") == ["file,/etc/pass"]
-    assert complete("run x --no-w") == ["plain,--no-wait"]
+def test_after_the_dashes_commands_and_files_are_completed(answer):
+    assert answer("run x -- ec") == ["command,ec"]
+    assert answer("run x -- ./ec") == ["file,./ec"]
+    assert answer("run x -- cat /etc/pass") == ["file,/etc/pass"]
+    assert answer("run x --no-w") == ["plain,--no-wait"]
 
 
-def test_a_dead_store_costs_less_than_a_second_and_nothing_is_said(lockkit, complete, settles):
+def test_a_dead_store_costs_less_than_a_second_and_nothing_is_said(complete):
     with socket.create_server(("127.0.0.1", 0)) as mute:  # which accepts and never answers
         url = f"etcd://127.0.0.1:{mute.getsockname()[1]}?request_timeout=60s"
         began = time.monotonic()
         assert complete(f"explain --url {url} ") in ([], [""])
-        assert time.monotonic() - began < 3  # 1 s, and more on a busy machine
+        assert (
+            time.monotonic() - began < 15
+        )  # it is ended after 1 s, for which a busy machine takes longer, and not after 60
     for wrong in ({"LOCKKIT_URL": "nosuch:"}, {"LOCKKIT_TTLL": "3"}, {"LOCKKIT_CONFIG": "/no/such"}):
         complete("explain ", **wrong)
 
 
-def test_the_namespaces_of_a_dead_store_are_those_of_the_configuration(lockkit, complete, settles):
+def test_the_namespaces_of_a_dead_store_are_those_of_the_configuration(lockkit, settles):
     (lockkit.folder / "lockkit.toml").write_text('[profiles.ci]\nnamespace = "tests"\n')
     with socket.create_server(("127.0.0.1", 0)) as mute:
         settles(f"status --url etcd://127.0.0.1:{mute.getsockname()[1]} --namespace ", ["tests", "default"])
@@ -136,11 +148,11 @@ def test_the_namespaces_of_a_store_are_looked_for_no_longer_than_tab_may_take(mo
     assert 0 < asked[0] <= 0.3
 
 
-def test_a_completion_that_hangs_is_ended(lockkit, complete, settles):
+def test_a_completion_that_hangs_is_ended(lockkit, complete):
     lockkit.install("slow", "import time\ntime.sleep(60)\n")
     began = time.monotonic()
     assert complete("explain ") == []
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # and not 60
 
 
 def test_a_completion_is_fast(lockkit, complete, settles):
@@ -176,7 +188,7 @@ def home(lockkit):
     folder = lockkit.folder / "bin"
     folder.mkdir()
     program = folder / "lockkit"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(lockkit.line())} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(lockkit.patient_line())} "$@"\n')
     program.chmod(0o755)
     lockkit.env["PATH"] = f"{folder}:{os.environ['PATH']}"
     for name in ("gpu:0", "x,y z"):

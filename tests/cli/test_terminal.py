@@ -237,7 +237,7 @@ def completing(tty, lockkit):
     folder = lockkit.folder / "bin"
     folder.mkdir()
     script = folder / "lockkit"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(lockkit.line())} "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(lockkit.patient_line())} "$@"\n')
     script.chmod(0o755)
     (lockkit.folder / "completion").write_text(lockkit("completion", "bash").stdout)
     shell = tty("bash", "--norc", "--noprofile", "-i", PATH=f"{folder}:{os.environ['PATH']}", COLUMNS="200")
