@@ -76,7 +76,8 @@ class Hold:
         dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``handles`` still shows that.
         expires: CLOCK_BOOTTIME seconds until which the store certainly excludes everybody else, even if no renewal is answered.
         failures: Consecutive unanswered batches of renewals that contained the hold; belongs to the heartbeat, as ``next``.
-        handles: The handles that users have, one for each level; empty before the first was handed out.
+        handles: The handles that users have, one for each level; empty before the first was handed out. A lock sets the first, and
+            :meth:`enter` adds those of further levels.
         key: A weak reference to the thread or task that took the hold, because it may own the handle; None once detached.
         next: CLOCK_BOOTTIME seconds at which the heartbeat renews the hold; infinity if it does not, or no longer.
         pid: The process that acquired the hold; in a forked child the hold is inert.
@@ -248,10 +249,6 @@ class Hold:
         """The on_release_requested callbacks of all handles that still exist."""
         handles = [handle() for handle in self.handles]
         return [call for handle in handles if handle is not None for call in handle.asked_callbacks]
-
-    def handed(self, handle: Handle) -> None:
-        """Add the first handle; :meth:`enter` adds those of further levels."""
-        self.handles = (*self.handles, weakref.ref(handle))
 
     def handed_back(self, handle: Handle) -> None:
         """Forget the handle of a level that was left, if the hold has other handles."""

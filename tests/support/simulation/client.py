@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -245,7 +246,7 @@ class Worker(Actor):
         assert self.attempt is not None
         assert self.hold is not None
         self._handle = Handle()
-        self.hold.handed(self._handle)
+        self.hold.handles = (weakref.ref(self._handle),)
         self.attempt.sent = False
         self.attempt = None
         self.state = "holding"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ class Company(Worker):
         for hold in self.holds:
             handle = Handle()
             self._handles.append(handle)
-            hold.handed(handle)
+            hold.handles = (weakref.ref(handle),)
         self.together.handed = True
         self.together = None
         self.state = "holding"
