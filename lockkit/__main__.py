@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockkit_script import main
+from lockkit.cli.script import main
 
 if __name__ == "__main__":
     main()

@@ -20,7 +20,7 @@ import pytest
 from lockkit.cli.child import descendants
 
 SECONDS = 20.0
-PATIENT = "from lockkit.cli import completing; completing._LONGEST = 15.0; import lockkit_script; lockkit_script.main()"
+PATIENT = "from lockkit.cli import completing, script; completing._LONGEST = 15.0; script.main()"
 
 
 class Shell:

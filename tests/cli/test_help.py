@@ -134,7 +134,9 @@ def test_a_run_imports_nothing_that_it_does_not_need(lockkit):
 
 def test_the_garbage_collector_waits_while_the_command_line_is_imported(lockkit):
     count = "import atexit, gc; seen = []; gc.callbacks.append(lambda *_: seen.append(1))"
-    code = f"import lockkit_script; {count}; atexit.register(lambda: print(len(seen))); lockkit_script.main()"
+    code = (
+        f"from lockkit.cli import script; {count}; atexit.register(lambda: print(len(seen))); script.main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, "--version"], env=lockkit.env, capture_output=True, text=True, check=True
     )

@@ -7,7 +7,7 @@ import pytest
 
 END = """
 import atexit, os, signal, sys, threading
-import lockkit_script
+from lockkit.cli import script
 
 def leave(code, leave=os._exit):
     os.write(1, b"left")
@@ -25,7 +25,7 @@ interrupted = False
 atexit.register(print, "atexit")
 threading.Thread(target=last).start()
 sys.argv[1:] = ["--version"]
-lockkit_script.main()
+script.main()
 """
 
 

@@ -42,8 +42,7 @@ def installed(wheel, fresh_venv, tmp_path_factory):
 
 
 def source_files():
-    """Every file of the packages in this tree, and the console script's, under the name that it has in the wheel."""
-    yield "lockkit_script.py"
+    """Every file of the packages in this tree, under the name that it has in the wheel."""
     for package in PACKAGES:
         parent = ROOT if package == "lockkit" else ROOT / "backends"
         for path in (parent / package).rglob("*"):
@@ -120,7 +119,7 @@ def test_the_entry_points_lead_to_the_command_the_stores_and_the_conformance_kit
     entry_points = ConfigParser()
     entry_points.read_string(contents["dist-info/entry_points.txt"].decode())
 
-    assert dict(entry_points["console_scripts"]) == {"lockkit": "lockkit_script:main"}
+    assert dict(entry_points["console_scripts"]) == {"lockkit": "lockkit.cli.script:main"}
     assert dict(entry_points["lockkit"]) == {name.removeprefix("lockkit_"): name for name in BACKENDS}
     assert dict(entry_points["pytest11"]) == {"lockkit_kit": "lockkit.testing.plugin"}
 

@@ -158,7 +158,7 @@ def startup(folder: Path, url: str, store: str, *, quick: bool) -> list[Figure]:
         return start
 
     python = sys.executable
-    command = "from lockkit_script import main; main()"
+    command = "from lockkit.cli.script import main; main()"
     measures = {
         "python": timed(python, "-c", "pass"),
         "import": timed(python, "-c", "import lockkit"),
