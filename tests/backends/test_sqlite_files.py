@@ -951,7 +951,7 @@ def test_a_cleaner_of_old_files_passes_over_a_store_that_is_open(opened, process
 
 
 def test_the_rule_that_is_shipped_for_tmpfiles_keeps_every_fallback_folder():
-    rules = Path(__file__).parents[2] / "tmpfiles.d" / "lockkit.conf"
+    rules = Path(__file__).parents[2] / "docs/ops/tmpfiles.d/lockkit.conf"
     lines = [line.split() for line in rules.read_text().splitlines() if line and not line.startswith("#")]
     assert [kind for kind, _ in lines] == ["x"]
     assert fnmatch.fnmatch(f"/var/tmp/lockkit-{os.getuid()}", lines[0][1])

@@ -99,7 +99,8 @@ def test_completion_knows_commands_options_and_lock_names(lockkit):
 
     def complete(line: str) -> list[str]:
         words = {"_LOCKKIT_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
-        return [row.partition(",")[2] for row in lockkit(env=words).stdout.split()]
+        done = lockkit.run(lockkit.patient_line(), env=lockkit.env | words)
+        return [row.partition(",")[2] for row in done.stdout.split()]
 
     assert {"run", "status", "demo"} <= set(complete("lockkit "))
     assert complete("lockkit sta") == ["status"]
