@@ -45,6 +45,9 @@ class Fleet:
     def inspect(self, name):
         return self.queues[name]
 
+    def drained(self, namespace=None):
+        return None
+
 
 QUEUES = (queue("a", 50.0), queue("b", 90.0, 95.0, 96.0), queue("c", 10.0), queue("d", 91.0, 92.0))
 
