@@ -71,6 +71,7 @@ _FOR_GOOD = {
         "a newer lockkit wrote something into the queue that older ones must not touch",
         "upgrade lockkit here, or let the newer ones finish first",
     ),
+    "CROSSSLOT": (BackendUnavailable, "it is part of a Cluster", "write redis+cluster://host"),
     "NOCLUSTER": (ConfigError, "it is not part of a Cluster", "write redis://host:6379"),
     "DB": (
         ConfigError,
