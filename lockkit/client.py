@@ -312,7 +312,8 @@ def connect(
         config: Settings that were loaded before. If given, the arguments for single settings are not used.
         plugins: Modules or objects with hooks, in addition to the installed ones.
         on_sigterm: "release" to release all holds when SIGTERM arrives, and then to run the previous handler of SIGTERM.
-            Python runs the handler in the main thread, and not before a call written in C returns.
+            The handler runs in the main thread. Most blocking system calls are interrupted and run it at once; a long
+            computation in C delays it.
         strict: Whether to refuse settings of the store that are known to be unsafe, instead of warning.
         scope: The least scope; a store that excludes fewer processes is refused.
         state_dir: The folder of embedded stores and journals.

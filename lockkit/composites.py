@@ -123,7 +123,8 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
-            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue.
+            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue,
+                or the background removes it.
             LeaseLost: A lock was lost (evicted, for instance) while this waited for another one; the others were given back.
             AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`; the error names the lock.
         """
@@ -217,7 +218,7 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
-            AcquireTimeout: The time is up. Nothing is left in any queue.
+            AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
             DeadlockDetected: This thread or task would wait for itself at every one of the locks.
             AcquireError, BackendError, ConfigError: As :meth:`lockkit.Lock.acquire`, for the first lock at which it failed.
         """

@@ -285,7 +285,7 @@ class Hold:
     # Levels are handles, not a counter: leaving a level twice then counts once, and a collected handle counts no longer.
 
     def leave(self, handle: Handle | None = None) -> bool:
-        """Begin the release unless a handle is open, beside one that was left; return whether the release has begun, now or earlier."""
+        """Mark the release as begun unless another handle than the given one is open. Returns whether it has begun, now or earlier."""
         with self._mutex:
             if not self.closing and (self.dropped or not self.has_other(handle)):
                 self.closing = True

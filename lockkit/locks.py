@@ -92,11 +92,11 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             detect_deadlock: Whether to look, while it waits, for a deadlock with other threads, tasks and processes; see
                 :meth:`Client.deadlocks`. Looks begin after 1 s, and each reads every queue of the namespace, up to 1,000.
-            others: No other keyword is allowed. One that another library has is answered with what to write here.
+            others: No other keyword is allowed. The error for a keyword of another library says what to write.
 
         Raises:
             TypeError: There is another keyword.
-            AcquireTimeout: The time is up. Nothing of the attempt is left in the store.
+            AcquireTimeout: The time is up. Nothing of the attempt is left in the store, or the background removes it.
             DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
                 needs what it holds. With ``detect_deadlock``: it is the youngest waiter of a deadlock (of those that detect).
             CapacityMismatch: Others use the name with another capacity.

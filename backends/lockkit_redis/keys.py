@@ -84,11 +84,11 @@ def _tags() -> Sequence[str]:
 
 def _tag(slot: int) -> str:
     """A hash tag of a slot."""
-    nothing, flips = _digits()
-    wanted, digits = slot ^ nothing, 0
+    zero_slot, flip_for_bit = _digits()
+    wanted, digits = slot ^ zero_slot, 0
     for bit in range(_BITS):
         if wanted >> bit & 1:
-            digits ^= flips[bit]
+            digits ^= flip_for_bit[bit]
     return f"{digits:0{_BITS}b}"
 
 
@@ -97,17 +97,17 @@ def _digits() -> tuple[int, list[int]]:
     """How to write a hash tag of any slot, as 14 digits of 0 and 1: the slot of 14 zeros, and for each bit of a slot the digits that flip it.
 
     A slot is the last 14 bits of a CRC, which is linear: each digit flips the same bits whatever the others are. So these are the
-    solutions of 14 linear equations.
+    solutions of 14 linear equations, found by Gauss-Jordan elimination over GF(2).
     """
-    nothing = slot_of(b"0" * _BITS)
-    rows = [(slot_of(f"{1 << digit:0{_BITS}b}".encode()) ^ nothing, 1 << digit) for digit in range(_BITS)]
+    zero_slot = slot_of(b"0" * _BITS)
+    rows = [(slot_of(f"{1 << digit:0{_BITS}b}".encode()) ^ zero_slot, 1 << digit) for digit in range(_BITS)]
     for bit in range(_BITS):
         at = next(at for at in range(bit, _BITS) if rows[at][0] >> bit & 1)
         rows[bit], rows[at] = rows[at], rows[bit]
         for other in range(_BITS):
             if other != bit and rows[other][0] >> bit & 1:
                 rows[other] = rows[other][0] ^ rows[bit][0], rows[other][1] ^ rows[bit][1]
-    return nothing, [digits for _, digits in rows]
+    return zero_slot, [digits for _, digits in rows]
 
 
 def pattern(namespace: str) -> str:

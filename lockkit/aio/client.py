@@ -52,7 +52,7 @@ class AsyncClient(Answering):
     In a forked child the client starts afresh, as :class:`~lockkit.Client` does, and needs a new event loop.
 
     Args:
-        client: A client that has not been used. The lease of one may be released by neither face of another.
+        client: A client that has not been used. A lease can be released only through the client that made it.
 
     Attributes:
         config: The settings in force, each with its source.
@@ -198,7 +198,7 @@ class AsyncClient(Answering):
         """The counters of this client in this process; :data:`lockkit.events.COUNTERS` says what each counts."""
         return self._client.stats()
 
-    # -- operations: those of lockkit.Client, on a thread. A cancelled call may take effect all the same.
+    # -- operations: those of lockkit.Client, on a thread unless the store answers at once. A cancelled call may take effect all the same.
 
     async def inspect(self, name: str) -> LockInfo:
         """See :meth:`lockkit.Client.inspect`."""
@@ -305,7 +305,7 @@ def connect(
     clock: Clock = SYSTEM,
     **settings: Unpack[Settings],
 ) -> AsyncClient:
-    """Make a client, for ``async with``, or after an ``await``, which does nothing.
+    """Make a client, for ``async with``. Awaiting the result is allowed and changes nothing.
 
     The call reads config files and does no other I/O. Arguments and errors as :func:`lockkit.connect`. It needs no running loop, so
     a module may make its client when it is imported: ``client = lockkit.aio.connect()``.

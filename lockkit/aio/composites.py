@@ -94,7 +94,8 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
         Arguments as for :meth:`lockkit.AllOf.acquire`; ``on_wait`` is a plain function, called in the event loop.
 
         Raises:
-            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue.
+            AcquireTimeout: The time is up; the error names the lock that was not held by then. Nothing is left in any queue,
+                or the background removes it.
             LeaseLost: A lock was lost (evicted, for instance) while this waited for another one; the others were given back.
             AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`; the error names the lock.
         """
@@ -179,7 +180,7 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
         Arguments as for :meth:`lockkit.AnyOf.acquire`; ``on_wait`` is a plain function, called in the event loop.
 
         Raises:
-            AcquireTimeout: The time is up. Nothing is left in any queue.
+            AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
             DeadlockDetected: This task would wait for itself at every one of the locks.
             AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`, for the first lock at which it failed.
         """

@@ -101,14 +101,14 @@ class Engines:
                 await asyncio.sleep(pause)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Make a blocking call of the synchronous client, on a thread."""
+        """Make a blocking call of the synchronous client: on a thread, unless the store answers at once."""
         here = self.ready()
         if here is not None:
             return await here.call(work)
         return await self.call_on_thread(work)
 
     async def call_on_thread(self, work: Callable[[], T]) -> T:
-        """Make a call that may need the loop itself, on a thread whatever the store."""
+        """Make a call that may need the loop itself: always on a thread, whatever the store."""
         if self._pid != os.getpid():
             self._begin()
         return await result_of(self._pools.others.submit(work), asyncio.get_running_loop(), None)

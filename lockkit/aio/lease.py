@@ -43,7 +43,7 @@ class Loss:
         return bool(self._hold.lost_why)
 
     def call(self, key: object, callback: Callable[[], object]) -> None:
-        """Call something in the running loop when the hold is lost; at once, but not before this returns, if it is already."""
+        """Call something in the running loop when the hold is lost; soon, but not before this returns, if it is lost already."""
         loop = asyncio.get_running_loop()
         self._calls[key] = loop, callback
         if self.is_set():
@@ -58,7 +58,7 @@ class Loss:
             call_soon(loop, callback)
 
     async def wait(self) -> None:
-        """Wait for the loss. Also after the lease was released, when it never comes."""
+        """Wait for the loss. After the lease was released, this waits for ever."""
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.call(over, partial(wake, over))
         try:
@@ -113,10 +113,13 @@ class CancelOnLoss:
     ) -> None:
         assert self._task is not None
         self._lease.lost.forget(self)
-        struck, self._cancelled = self._cancelled, True  # from here on it is too late
-        alone = struck and self._task.uncancel() <= self._before
-        swallowed = kind is None and self._lease.lost.is_set()  # or it has ended before its next await
-        if swallowed or (alone and kind is not None and issubclass(kind, asyncio.CancelledError)):
+        cancelled_by_us, self._cancelled = self._cancelled, True  # a loss from here on cancels nothing
+        only_our_cancellation = cancelled_by_us and self._task.uncancel() <= self._before
+        # The body swallowed the cancellation, or ended before its next await.
+        lost_without_error = kind is None and self._lease.lost.is_set()
+        # Any other error, and a cancellation that also came from elsewhere, passes unchanged.
+        cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
+        if lost_without_error or (only_our_cancellation and cancelled):
             raise self._lease.invalid() from error
 
 
@@ -172,8 +175,8 @@ class AsyncLease(AnyLease):
             async with lock.acquire() as lease, lease.cancel_on_loss():
                 ...
 
-        The body sees CancelledError, and the ``async with`` raises LeaseLost in its place, or if the body ends without an error although
-        the lease is lost. A cancellation that comes from elsewhere stays one. The body is cancelled at its next ``await``: code that blocks the loop runs on, so check :meth:`ensure_held` before it writes.
+        The body sees CancelledError, and the ``async with`` raises LeaseLost instead, also if the body ends normally after the loss.
+        Other cancellations pass unchanged. The body is cancelled at its next ``await``: code that blocks the loop runs on, so check :meth:`ensure_held` before it writes.
 
         Raises:
             LeaseLost, NotHeld: On entry, if the lease is not valid; LeaseLost at the end, if it was lost meanwhile.

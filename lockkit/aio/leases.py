@@ -19,7 +19,7 @@ __all__ = ["AsyncLeases", "AsyncPoolLeases"]
 
 
 class _OfSeveral:
-    """The loss of the first of several holds, or the first request to release one. Refers to that of each, and so to no lease."""
+    """The loss of the first of several holds, or the first request to release one. Keeps no lease alive."""
 
     __slots__ = ()
     _parts: Sequence[Loss]
@@ -100,8 +100,8 @@ class AsyncLeases(AnyLeases[AsyncLease]):
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release all of them at the same time, each as :meth:`AsyncLease.release` does.
 
-        Idempotent. All releases have begun before the first of them waits, so none is left out if the caller is cancelled. They go on
-        then, and the CancelledError is raised when all of them are over. Takes at most the largest of their budgets.
+        Idempotent. All releases have begun before the first of them waits, so none is left out if the caller is cancelled. The
+        releases continue then, and the CancelledError is raised when all of them are over. Takes at most the largest of their budgets.
 
         Args:
             reason: Kept in events, journal and metrics.

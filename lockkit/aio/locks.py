@@ -81,11 +81,11 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             on_wait: A plain function, called in the event loop when the claim is queued, when its position or the holder changes, and
                 else every two seconds.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
-            others: No other keyword is allowed. One that another library has is answered with what to write here.
+            others: No other keyword is allowed. The error for a keyword of another library says what to write.
 
         Raises:
             TypeError: There is another keyword.
-            AcquireTimeout: The time is up. Nothing of the attempt is left in the store.
+            AcquireTimeout: The time is up. Nothing of the attempt is left in the store, or the background removes it.
             DeadlockDetected: This task holds the lock and would wait for itself, directly or behind another waiter that needs what
                 it holds. With ``detect_deadlock``: it is the youngest waiter of a deadlock (of those that detect).
             CapacityMismatch: Others use the name with another capacity.

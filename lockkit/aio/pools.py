@@ -62,7 +62,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
 
         Raises:
             ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened.
-            AcquireTimeout: The time is up. Nothing is left in any queue.
+            AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
             LeaseLost: The gate, or a member that it had got already, was lost while this waited (evicted, for instance).
             AcquireError, BackendError: As :meth:`AsyncLock.acquire`.
         """

@@ -31,7 +31,7 @@ S = TypeVar("S", bound=AsyncLeft)
 
 
 class Acquiring(Coroutine[Any, Any, S], Generic[S]):
-    """An acquire that was asked for: ``await`` it for the lease, or let ``async with`` acquire and release."""
+    """A pending acquire: ``await`` it for the lease, or let ``async with`` acquire and release."""
 
     __slots__ = ("_lease", "_steps")
 
@@ -42,7 +42,7 @@ class Acquiring(Coroutine[Any, Any, S], Generic[S]):
     def __await__(self) -> Generator[Any, Any, S]:
         return self._steps.__await__()
 
-    # As a coroutine of its own, so that it can be the coroutine of a task.
+    # Coroutine methods, so that create_task() accepts it.
 
     def send(self, value: Any, /) -> Any:
         """See ``collections.abc.Coroutine``."""

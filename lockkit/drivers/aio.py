@@ -41,7 +41,7 @@ T = TypeVar("T")
 _THREADS = 4
 """The largest number of threads of each pool of a client."""
 _LEAST = 0.05
-"""Seconds that a request may take at least that had to wait for a thread."""
+"""The least time, in seconds, for a request that had to wait for a thread."""
 
 
 class Performer(Protocol):
@@ -85,7 +85,7 @@ class LoopDriver:
     Attributes:
         at_once: Whether the store is called on the loop itself.
         context: An empty context, for timers that call nothing but lockkit.
-        releases: The tasks that go on with releases of callers that were cancelled.
+        releases: The tasks that continue the releases of cancelled callers.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class LoopDriver:
     # -- acquire
 
     async def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
-        """As :meth:`lockkit.drivers.threads.Driver.acquire`. A cancelled attempt leaves nothing behind that this loop would have to remove."""
+        """As :meth:`lockkit.drivers.threads.Driver.acquire`. A cancelled call leaves nothing behind that this loop would have to remove."""
         driver = self.driver
         attempt.runs, attempt.shown = self._runs, on_wait is not None
         waiting = _Acquisition(self, attempt, on_wait)
@@ -136,7 +136,7 @@ class LoopDriver:
     async def acquire_together(
         self, together: Together, steps: Steps, on_wait: OnWait | None = None
     ) -> list[Attempt] | None:
-        """As :meth:`lockkit.drivers.threads.Driver.acquire_together`. A cancelled one leaves nothing behind that this loop would have to remove."""
+        """As :meth:`lockkit.drivers.threads.Driver.acquire_together`. A cancelled call leaves nothing behind that this loop would have to remove."""
         driver = self.driver
         together.runs = self._runs
         waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
@@ -172,7 +172,7 @@ class LoopDriver:
     # -- release
 
     def release(self, hold: Hold, reason: Reason) -> LoopRelease:
-        """Begin to take the release of a hold to its end, from wherever it is; see :meth:`lockkit.drivers.releases.Releases.release`."""
+        """Begin the release of a hold, or continue it; see :meth:`lockkit.drivers.releases.Releases.release`."""
         return LoopRelease(self, hold, reason)
 
     # -- calls
@@ -184,7 +184,7 @@ class LoopDriver:
         return self.performer.perform(ask(self._exchanges, request))  # type: ignore[arg-type]
 
     async def request(self, request: Request, acquisition: _Acquisition | LoopTogether) -> object:
-        """Send a request of an acquire that is not performed on the loop."""
+        """Send a request of an acquire that is not an exchange: directly if the store is ``at_once``, else on a thread."""
         if self.at_once:
             return ask(self.driver.backend, request)
         job = acquisition.job = self.submit(request)
@@ -206,7 +206,7 @@ class LoopDriver:
         return pool.submit(call)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Make a call on a thread. A cancelled caller does not wait for it."""
+        """Make a blocking call: on a thread, unless the store answers at once. A cancelled caller does not wait for the thread."""
         if self.at_once:
             return work()
         return await result_of(self.pools.others.submit(work), self.loop, None)

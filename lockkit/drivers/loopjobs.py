@@ -39,7 +39,7 @@ async def result_of(
         loop: The running loop.
         patience: Seconds after which a job that has not begun is cancelled; None to wait for its turn.
         late: What to say if it is late.
-        shared: Whether others wait for the job as well, so that it is not cancelled, and not waited for any longer either.
+        shared: Whether others wait for the job too. A shared job is not cancelled when the time is up; only this caller stops waiting.
 
     Raises:
         Refused: The job did not begin in time; a shared one did not end in time.
@@ -72,7 +72,7 @@ async def finished(job: Job[T], loop: asyncio.AbstractEventLoop, cuts: list[asyn
             return await result_of(job, loop, None)
         except asyncio.CancelledError as cut:
             cuts.append(cut)
-            if job.done():  # a task that is cancelled at every turn of the loop would never hear of it
+            if job.done():  # a task that is cancelled at every turn of the loop would never see the result
                 return job.result()
 
 

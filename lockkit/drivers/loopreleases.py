@@ -4,10 +4,10 @@ Rules kept here:
 
 - The caller's own task performs the release, so that a release costs the event loop no more turns than its request. A cancelled caller
   leaves the rest to a task of its own at once, waits for it, and raises its CancelledError at the end.
-- A release has the turn of its hold (``hold.turn``) only from one of its waits to the next, so a loop that stops for good keeps the
-  release from nobody.
-- A cancellation of the task of its own is no wish of a user: a program that ends cancels every task that it finds (``asyncio.run`` does,
-  and some handlers do before it). So it neither shortens a cleanup hook nor the budgets (S9).
+- A task keeps the mutex of a release (``hold.turn``) only from one of its waits to the next, and reserves the hold in between for a
+  limited time, so others can continue if the loop stops.
+- Cancelling lockkit's own task does not express a user's wish: a program that ends cancels every task that it finds (``asyncio.run``
+  does, and some handlers do before it). So it shortens neither a cleanup hook nor the budgets (S9).
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class LoopRelease:
                     self._job, self._error = None, error
                 if cuts and hold.report is None:
                     passed_on, self._at_it = True, False
-                    self.apart()  # which has the turn of the hold now
+                    self.apart()  # the new task keeps our reservation of the hold
                     return
         finally:
             if not passed_on:

@@ -150,13 +150,13 @@ class Driver:
         try:
             next(self.counters.steps["attempts"])
             if self.beats.closing or attempt.cancel is not None or not self._started:
-                self.begin(attempt)  # else it would do nothing
+                self.begin(attempt)  # it checks the same; skipped on the hot path
             hold = to_its_end(acquiring(attempt, *self.means), self.backend, perform)
             if hold is not None:
                 self.granted(attempt, hold)
                 return hold
         except BaseException as error:
-            # First, and without a call: from here on the background takes back what this may not.
+            # Set before any call: a signal in take_back() then leaves the rest to the background.
             attempt.over = True
             self.take_back(attempt)
             self.failed(attempt, error)
@@ -166,7 +166,7 @@ class Driver:
         finally:
             if waits is not None:
                 waits.close()
-            # Else it has a hold, or the background takes back what a signal kept this thread from.
+            # Otherwise there is a hold, or a signal interrupted take_back() and the background does the rest.
             if not attempt.sent:
                 self.under_way.pop(attempt, None)
         self._tell.busy(attempt)
@@ -234,7 +234,7 @@ class Driver:
             got = to_its_end(steps, self.backend, waits.perform)
             self.got_together(got)
         except BaseException as error:
-            # First, and without a call: from here on the background takes back what this may not.
+            # Set before any call: a signal in take_back() then leaves the rest to the background.
             together.over = True
             self.take_back(together)
             self.failed_together(together, error)
@@ -283,7 +283,7 @@ class Driver:
                     raise
 
     def detached(self, key: object) -> None:
-        """Have a thread or task that waits ask again: a lease that it took was detached, so its claim must no longer say that it holds it."""
+        """Have a thread or task that waits ask again: a lease that it took was detached, so its claim must no longer name that lease."""
         for under_way, waits in list(self.under_way.items()):
             if waits is not None and any(attempt.key == key for attempt in under_way.parts):
                 waits.ask_again()
@@ -296,7 +296,7 @@ class Driver:
         """Take back what is left of attempts that are over and were cut short at that; whether there may be more."""
         over = {each for each in list(self.under_way) if each.over or (self.closed and not each.runs())}
         seen, self._over = self._over, over
-        for attempt in self._over & seen:  # not only just over
+        for attempt in self._over & seen:  # only those that were over at the last look, too
             self.give_back(attempt)
             waits = self.under_way.pop(attempt, None)
             if waits is not None:
@@ -325,7 +325,7 @@ class Driver:
     # -- effects
 
     def perform(self, effect: Effect) -> object:
-        """Perform an effect that is no request, and waits neither for a claim nor for a cleanup hook."""
+        """Perform an effect other than a request, a wait for a claim, or a cleanup hook."""
         match effect:
             case Withdraw():
                 self.beats.withdraw(effect.claim.token)

@@ -52,7 +52,7 @@ def acquiring(
         clears it once the caller is responsible for the hold.
 
     Raises:
-        AcquireTimeout, CapacityMismatch, DeadlockDetected, Drained: Nothing of the attempt is left.
+        AcquireTimeout, CapacityMismatch, DeadlockDetected, Drained: Nothing of the attempt is left, or the background removes it.
         BackendError: The store kept failing; the background removes what may be left of the attempt. Also raised if every
             grant ran out before it could be used.
     """

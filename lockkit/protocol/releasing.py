@@ -64,7 +64,7 @@ class Pipeline:
         hooks: The reports of the hooks that have run.
         cleaned: Seconds that all hooks took; None until all have been run.
         was_valid: Whether the hold was still valid when it was ended.
-        normal: The normal layer; None until it is over. The same for ``emergency``.
+        normal: The report of the normal layer; None until that is over. ``emergency`` is the same for the emergency layer.
         doubtful: Whether the store may have executed a request whose answer was not read.
         outcome: None until an answer was definite.
         refusals: How many release requests the store refused.
@@ -229,7 +229,7 @@ def _remove(
         except GeneratorExit:
             raise
         except BaseException as interrupt:
-            # In its place: the report outlives it, and must not keep the frames of the program that its traceback refers to.
+            # Replace the interruption: the report would keep its traceback, and so the program's frames.
             error = OutcomeUnknown(f"the request was interrupted by {interrupt!r}", name=hold.name)
             release.interrupts.append(interrupt)
             release.doubtful = True
