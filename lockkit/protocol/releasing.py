@@ -5,7 +5,8 @@
 The progress is kept in a :class:`Pipeline`, not in the generator. Ctrl-C may raise between any two bytecodes and so end the
 generator itself; a new generator over the same Pipeline then goes on where the old one was, in the same thread or another.
 Cleanup hooks are identified by plugin: no hook runs twice, and a hook whose start was interrupted is started again, so none is
-left out. Sending a release twice is harmless, because the store compares the token.
+left out. Sending a release twice is harmless, because the store compares the token. The reports of the emergency layer and of an
+abandoned release may come twice after an interruption, but are not lost.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Pipeline:
         untold: The reason of a loss that has not been reported yet; empty if there is none.
         asked: Whether a request is under way; if it is interrupted before its answer is read, the store may have executed it.
         recorded: Whether the critical-failure record is written.
+        emergency_told: Whether the emergency layer has been reported.
         interrupts: Exceptions (Ctrl-C, cancellation) that interrupted the release; the driver raises the first at the end.
     """
 
@@ -80,7 +82,7 @@ class Pipeline:
     normal: LayerReport | None = None
     emergency: LayerReport | None = None
     outcome: ReleaseOutcome | None = None
-    doubtful = stolen = asked = recorded = False
+    doubtful = stolen = asked = recorded = emergency_told = False
     refusals = 0
     untold: Reason = ""
 
@@ -129,8 +131,10 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
     if release.outcome is None and release.emergency is None:
         budget = (1.0 - _NORMAL_SHARE) * release.request_timeout
         release.emergency = yield from _remove(release, now, "emergency", EmergencyRelease, budget)
+    if release.emergency is not None and not release.emergency_told:
         yield Notify(Event("emergency", hold.name, hold.claim_id, hold.fence, reason=release.reason))
         yield Notify(_alert(release, "emergency_release", "P1", "its normal release got no definite answer"))
+        release.emergency_told = True
     if release.outcome is None:
         yield from _abandon(release, now)
     if release.stolen:
@@ -286,13 +290,12 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
             }
         )
         release.recorded = True
-    release.outcome = (
-        "ABANDONED"  # set last, so that a release interrupted above is resumed here and skips no step
-    )
     yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason))
     yield Notify(
         _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
     )
+    # Set last, so that a release interrupted above is resumed here: a report may come twice, but none is lost.
+    release.outcome = "ABANDONED"
 
 
 def _cleanup_layer(release: Pipeline) -> LayerReport:

@@ -223,6 +223,14 @@ def test_wherever_it_is_interrupted_it_comes_to_its_end_and_owes_nothing(
     assert not any(isinstance(error, GeneratorExit) for error in it.interrupts)
 
 
+@pytest.mark.parametrize("drop", [False, True], ids=["at-the-effect", "in-the-driver"])
+@pytest.mark.parametrize("at", range(18))
+def test_no_alert_of_a_failed_release_is_lost_to_an_interruption(release, start, clock, at, drop):
+    _, _, met, _ = through(release, start, clock, at, drop=drop, default=UNKNOWN)
+    alerts = {effect.what.kind for effect in met if type(effect) is Notify}
+    assert {"emergency_release", "critical_failure", "emergency", "abandoned"} <= alerts
+
+
 def test_a_loss_whose_telling_was_interrupted_is_told(release, start, clock):
     it = release()
     clock.forward(6.0)
