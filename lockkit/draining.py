@@ -106,4 +106,5 @@ def _claims(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
 
 
 def _turn_away(driver: Driver, claim: ClaimInfo) -> None:
-    driver.requests.ask(lambda budget: driver.backend.evict(claim.name, claim.claim_id, budget), claim.name)
+    name, claim_id = claim.name, claim.claim_id
+    driver.requests.ask(lambda budget: _drains(driver).turn_away(name, claim_id, budget), name)

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lockkit.facts import Evicted
 from lockkit.store.comparing import ROUNDS, overtaken
 from lockkit.store.drains import refused
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused
 from lockkit_etcd import keys
+from lockkit_etcd.operating import evict
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Put, Txn, TxnAnswer
 
@@ -44,6 +46,13 @@ class Mark:
         """See :meth:`lockkit.store.spi.Drains.clear`."""
         cleared: bool = self._perform(self._clear(mark.encode(), time.monotonic() + budget))
         return cleared
+
+    def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
+        """See :meth:`lockkit.store.spi.Drains.turn_away`."""
+        evicted: Evicted = self._perform(
+            evict(self._store, name, claim_id, budget, at_once=False, waiting=True)
+        )
+        return evicted.outcome == "REMOVED"
 
     def _clear(self, mark: bytes, end: float) -> Exchange[bool]:
         get = self._store.mark

@@ -139,8 +139,10 @@ def _change(
     raise changing(name)
 
 
-def evict(store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once: bool) -> Exchange[Evicted]:
-    """See :meth:`lockkit.store.spi.Backend.evict`.
+def evict(
+    store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once: bool, waiting: bool = False
+) -> Exchange[Evicted]:
+    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, a claim that does not wait is left alone, as if it were absent.
 
     A claim that holds is marked, and its client gets a note, which its next heartbeat reads: the client stops renewing the claim,
     and removes it once its validity has run out. If the client is dead, the claim's lease ends in the same time.
@@ -154,7 +156,7 @@ def evict(store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once:
             gone = (Delete(row.key), Delete(keys.guard_of(row.key)))
             # The note outlives the claim: it is on the client's lease, and the client's next heartbeat reads it.
             return gone if row.state == "LINGERING" else (*gone, tell)
-        if row.state == "HELD":
+        if row.state == "HELD" and not waiting:
             return Put(row.key, packed({**row.value, "evicted": True}), same_lease=True), tell
         return ()
 
@@ -165,6 +167,8 @@ def evict(store: EtcdStore, name: str, claim_id: str, budget: float, *, at_once:
     info = row.info(name, place)
     if at_once or row.state == "WAITING":
         return Evicted("REMOVED", claim=info)
+    if waiting:
+        return Evicted("ABSENT")
     if row.guard:
         return Evicted("MARKED", None, info)
     until = yield from _deadline(store, row, end)

@@ -109,18 +109,8 @@ class MemoryBackend(BasicBackend):
         return self._extras
 
     def _change(self, name: str, change: Callable[[Queue, float], Changed]) -> Changed:
-        """Change a queue, given the time, and then wake the watches of the claims that have changed.
-
-        Not a context manager: a generator that a signal handler interrupts may keep the mutex until it is collected.
-        """
-        store = self._store
-        with store.mutex:
-            queue = store.queue(name)
-            changed = change(queue, self._clock.now())
-            woken = queue.woken()
-            store.keep(queue)
-        _wake(woken)
-        return changed
+        """Change a queue; see :func:`_change`."""
+        return _change(self._store, name, change)
 
     # These two are written out, because their time is the cost of a lock.
 
@@ -289,6 +279,24 @@ class Mark:
             if found:
                 self._store.mark = None
             return found
+
+    def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
+        """See :meth:`lockkit.store.spi.Drains.turn_away`."""
+        return _change(self._store, name, lambda queue, now: queue.turn_away(claim_id, now))
+
+
+def _change(store: MemoryStore, name: str, change: Callable[[Queue, float], Changed]) -> Changed:
+    """Change a queue, given the time, and then wake the watches of the claims that have changed.
+
+    Not a context manager: a generator that a signal handler interrupts may keep the mutex until it is collected.
+    """
+    with store.mutex:
+        queue = store.queue(name)
+        changed = change(queue, store.clock.now())
+        woken = queue.woken()
+        store.keep(queue)
+    _wake(woken)
+    return changed
 
 
 def _unless_drained(store: MemoryStore, claim: Claim, mark: str, now: float, namespace: str) -> None:

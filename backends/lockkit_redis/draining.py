@@ -16,7 +16,7 @@ import redis.exceptions as theirs
 from lockkit.errors import BackendUnavailable
 from lockkit.store.budgets import left
 from lockkit.store.spi import Refused, Unknown
-from lockkit_redis import keys, scripts
+from lockkit_redis import keys, operating, scripts
 from lockkit_redis.connection import pack
 from lockkit_redis.server import Server
 from lockkit_redis.store import RedisStore
@@ -63,6 +63,11 @@ class Mark:
                 return False
             self._in_all_slots(end, "DEL")
             return self._remove(self._key, mark, end)
+
+    def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
+        """See :meth:`lockkit.store.spi.Drains.turn_away`."""
+        evicted = operating.evict(self._store, name, claim_id, budget, at_once=False, waiting=True)
+        return evicted.outcome == "REMOVED"
 
     def _remove(self, key: str, value: str, end: float) -> bool:
         command = scripts.CLEAR.packed((key,), value)

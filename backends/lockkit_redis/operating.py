@@ -31,15 +31,18 @@ def inspect(store: RedisStore, name: str, budget: float) -> LockInfo:
     return lock_info(name, _read(store, name, budget))
 
 
-def evict(store: RedisStore, name: str, claim_id: str, budget: float, *, at_once: bool) -> Evicted:
-    """See :meth:`lockkit.store.spi.Backend.evict`."""
+def evict(
+    store: RedisStore, name: str, claim_id: str, budget: float, *, at_once: bool, waiting: bool = False
+) -> Evicted:
+    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, a claim that does not wait is left alone, as if it were absent."""
     end = time.monotonic() + budget
     read = _read(store, name, budget)
     token = tokens(read).get(claim_id)
     shown = next((each for each in lock_info(name, read).claims if each.claim_id == claim_id), None)
     if token is None or shown is None:
         return Evicted("ABSENT")
-    answer = store.run(scripts.EVICT, name, left(end), token, "1" if at_once else "0")
+    how = "waiting" if waiting else "now" if at_once else "mark"
+    answer = store.run(scripts.EVICT, name, left(end), token, how)
     if answer[0] == b"MARKED":
         until = int(answer[1]) / 1e3
         return Evicted("MARKED", until, shown._replace(evicted=True, deadline=until))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lockkit.store.drains import refused
 from lockkit_sqlite import statements as sql
+from lockkit_sqlite.operating import evict
 from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["Mark", "unless_drained"]
@@ -37,6 +38,11 @@ class Mark:
         """See :meth:`lockkit.store.spi.Drains.clear`."""
         store = self._store()
         return store.calls.change(sql.UNDRAIN, (store.namespace, mark), time.monotonic() + budget) > 0
+
+    def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
+        """See :meth:`lockkit.store.spi.Drains.turn_away`."""
+        end = time.monotonic() + budget
+        return evict(self._store(), name, claim_id, end, at_once=False, waiting=True).outcome == "REMOVED"
 
 
 def unless_drained(store: SQLiteStore, end: float) -> None:

@@ -93,8 +93,10 @@ def namespaces(store: SQLiteStore, end: float) -> Sequence[str]:
     return [name for (name,) in store.calls.read(sql.NAMESPACES, (store.now(), store.boot), end)]
 
 
-def evict(store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bool) -> Evicted:
-    """See :meth:`lockkit.store.spi.Backend.evict`."""
+def evict(
+    store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bool, waiting: bool = False
+) -> Evicted:
+    """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, a claim that does not wait is left alone, as if it were absent."""
     calls = store.calls
     for _ in range(ROUNDS):
         rows = store.queue(calls, name, end)
@@ -112,6 +114,8 @@ def evict(store: SQLiteStore, name: str, wanted: str, end: float, *, at_once: bo
             store.ring(row)
             store.ring_fitting(calls, name, end, next_too=True)
             return Evicted("REMOVED", claim=claim)
+        if waiting:
+            return Evicted("ABSENT")
         if row.state == HELD and not row.evicted:
             calls.change(sql.MARK, key, end)
             store.ring_fitting(calls, name, end, next_too=True)

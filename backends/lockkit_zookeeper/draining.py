@@ -5,6 +5,7 @@ from __future__ import annotations
 import kazoo.exceptions as theirs
 
 from lockkit.store.comparing import ROUNDS, overtaken
+from lockkit_zookeeper import evicting
 from lockkit_zookeeper.private import Create2, GetData, SetData, Sync
 from lockkit_zookeeper.store import ZooKeeperStore
 
@@ -44,6 +45,10 @@ class Mark:
             except theirs.NoNodeError:
                 call.make_parents(store.paths.queues, store.acl)
         raise overtaken("the mark of a drain")
+
+    def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
+        """See :meth:`lockkit.store.spi.Drains.turn_away`."""
+        return evicting.turn_away(self._store, name, claim_id, budget)
 
     def clear(self, mark: str, budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Drains.clear`."""

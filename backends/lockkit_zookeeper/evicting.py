@@ -32,7 +32,7 @@ from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import ZooKeeperStore
 
-__all__ = ["evict"]
+__all__ = ["evict", "turn_away"]
 
 _log = logging.getLogger("lockkit.zookeeper")
 _EPHEMERAL = 1
@@ -44,6 +44,24 @@ _LOOK = 0.5
 
 def evict(store: ZooKeeperStore, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
     """See :meth:`lockkit.store.spi.Backend.evict`. ``now=True`` removes at once: its holder may still believe in it."""
+    return _evict(store, name, claim_id, budget, now=now)
+
+
+def turn_away(store: ZooKeeperStore, name: str, claim_id: str, budget: float) -> bool:
+    """See :meth:`lockkit.store.spi.Drains.turn_away`. A claim that fits is left alone: it may have been granted."""
+    return _evict(store, name, claim_id, budget, waiting=True).outcome == "REMOVED"
+
+
+def _evict(
+    store: ZooKeeperStore,
+    name: str,
+    claim_id: str,
+    budget: float,
+    *,
+    now: bool = False,
+    waiting: bool = False,
+) -> Evicted:
+    """Evict a claim; with ``waiting``, a claim that does not surely wait is left alone, as if it were absent."""
     call, parent = store.call(budget), store.paths.queue(name)
     for _ in range(ROUNDS):
         claim = listed(store, call, name).called(claim_id)
@@ -65,6 +83,8 @@ def evict(store: ZooKeeperStore, name: str, claim_id: str, budget: float, *, now
             if call.commit([*standing, Delete(path, stat.version)]):
                 return Evicted("REMOVED", claim=info)
             continue
+        if waiting:
+            return Evicted("ABSENT")
         eviction = _Eviction(
             store, store.any(call.end) if now else _lasting(store, info.ttl, call.end), path, stat, info
         )

@@ -266,6 +266,13 @@ class RowQueue:
         self.settle(now)
         return Evicted("MARKED", blocks_until=info.deadline, claim=info)
 
+    def turn_away(self, wanted: str, now: float) -> bool:
+        """Force a claim out, by its claim id, unless it holds or lingers; return whether it was forced out."""
+        self.settle(now)
+        row, _ = self.find(wanted)
+        waits = row is not None and row.state in ("WAITING", "OFFERED")
+        return waits and self.evict(wanted, now, at_once=False).outcome == "REMOVED"
+
     def resize(self, capacity: int, now: float) -> int:
         """Change the capacity of every claim. Returns the number of claims."""
         self.settle(now)

@@ -269,6 +269,13 @@ class Drains(Protocol):
     def clear(self, mark: str, budget: float) -> bool:
         """Remove the mark if it is still this one; return whether it was."""
 
+    def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
+        """Remove a claim that waits, so that its owner asks again at once and is refused; return whether it was removed.
+
+        Unlike ``evict``, this leaves a claim alone that holds, or that may have been granted. The store compares and removes in one
+        atomic step.
+        """
+
 
 class Extras(NamedTuple):
     """Abilities that only some stores have; None for one that a store lacks.

@@ -144,7 +144,7 @@ def test_a_waiter_that_cannot_be_woken_is_refused_in_its_turn_and_the_drain_is_n
     thread = threading.Thread(target=wait)
     thread.start()
     assert queued.wait(10)
-    monkeypatch.setattr(other.driver().backend, "evict", fails)
+    monkeypatch.setattr(other.driver().backend.extras.drains, "turn_away", fails)
     mark = other.drain()
     held.release()
     thread.join(10)

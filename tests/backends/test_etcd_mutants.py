@@ -246,7 +246,7 @@ def recycled_after_an_unknown(patch):
 def evict_by_revoke(patch):
     real = operating.evict
 
-    def evict(store, name, claim_id, budget, *, at_once):
+    def evict(store, name, claim_id, budget, *, at_once, waiting=False):
         queue = keys.queue(store.namespace, name)
         _, found = yield from store.queue(queue, time.monotonic() + budget)
         row = next(each for each in found if each.id == claim_id)

@@ -1,7 +1,8 @@
--- ARGV: token, at once ('1' or '0'). Answers: MARKED deadline | REMOVED | ABSENT.
+-- ARGV: token, 'now' | 'mark' | 'waiting'. With 'waiting', a claim that does not wait is left alone, as if it were absent.
+-- Answers: MARKED deadline | REMOVED | ABSENT.
 whatever_memory_is_left()
 settle()
-local token, at_once = ARGV[1], ARGV[2] == '1'
+local token, at_once = ARGV[1], ARGV[2] == 'now'
 local claim = seen and load(token)
 if not claim then return { 'ABSENT' } end
 if at_once or claim.state == 'WAITING' or claim.state == 'OFFERED' then
@@ -11,6 +12,10 @@ if at_once or claim.state == 'WAITING' or claim.state == 'OFFERED' then
   offer()
   keep()
   return { 'REMOVED' }
+end
+if ARGV[2] == 'waiting' then
+  keep()
+  return { 'ABSENT' }
 end
 local deadline = deadline_of(token)
 if claim.state == 'HELD' then

@@ -13,6 +13,7 @@ from lockkit.facts import Drain, Owner
 from lockkit.names import new_token
 from lockkit.store.drains import mark_of
 from lockkit.store.spi import Claim, Drains, Granted, Refused
+from lockkit.testing.faults import delay_reply
 from lockkit.testing.scenarios.queueing import queued, steppers
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import PATIENCE, NotApplicable, Stage, scenario
@@ -127,6 +128,35 @@ def in_turn(stage: Stage) -> None:
     )
     stepper.remove_orphans(due_only=False)
     assert stage.stored() == [], "L4: the refused waiter is left"
+
+
+@scenario("S2-drain-granted", needs=_NEEDS)
+def granted_meanwhile(stage: Stage) -> None:
+    """A waiter that is granted after ``drain`` has seen it wait holds like any other: it is not evicted, and releases as ever."""
+    leases = stage.fill()
+    (stepper,) = steppers(stage, 1)
+    pending, marks = queued(stage, stepper), _marks(stage)
+    admin, faults = stage.faulty()
+
+    def grant_it() -> None:
+        mark = marks.get(2.0)
+        assert mark is not None
+        assert marks.clear(mark, 2.0)  # as if it had been granted just before
+        for lease in leases:
+            lease.release()
+        pending.step()
+        assert pending.state == "held", f"it is {pending.state}: {pending.error!r}"
+        marks.set(mark, 2.0)
+
+    faults.add("inspect", delay_reply(grant_it))
+    admin.drain("kit")
+    (claim,) = stage.stored()
+    assert (claim.state, claim.evicted) == ("HELD", False), f"S2: a holder was evicted: {claim}"
+    assert not marks.turn_away(stage.name, claim.claim_id, 2.0), "S2: a holder was turned away"
+    assert (stage.stored()[0].state, stage.stored()[0].evicted) == ("HELD", False)
+    assert pending.hold is not None
+    assert stepper.release(pending.hold).outcome == "RELEASED"
+    assert stage.stored() == []
 
 
 @scenario("S2-drain-replays", needs=_NEEDS)

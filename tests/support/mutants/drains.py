@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lockkit import draining
+from lockkit.drivers.threads import Driver
 from lockkit.errors import Drained
+from lockkit.facts import ClaimInfo
 from lockkit.store.drains import refused
 from lockkit.store.spi import Answer, Claim, Refused
 from support.mutants.layers import Layer
 from support.mutants.mutant import patched
 
-__all__ = ["RefusesHolders", "RefusesNewcomersOnly", "wakes_nobody"]
+__all__ = ["RefusesHolders", "RefusesNewcomersOnly", "evicts_what_waited", "wakes_nobody"]
 
 
 class RefusesNewcomersOnly(Layer):
@@ -49,4 +51,17 @@ class RefusesHolders(Layer):
 def wakes_nobody() -> Iterator[None]:
     """A drain sets the mark, and leaves those who wait asleep."""
     with patched(draining, _turn_away=lambda _driver, _claim: None):
+        yield
+
+
+@contextmanager
+def evicts_what_waited() -> Iterator[None]:
+    """A drain evicts whatever it has seen wait, without a compare."""
+
+    def evicts(driver: Driver, claim: ClaimInfo) -> None:
+        driver.requests.ask(
+            lambda budget: driver.backend.evict(claim.name, claim.claim_id, budget), claim.name
+        )
+
+    with patched(draining, _turn_away=evicts):
         yield

@@ -424,6 +424,12 @@ MUTANTS: tuple[Mutant, ...] = (
         scenarios=("S2-drain-waiters",),
     ),
     Mutant(
+        "drain-evicts-what-waited",
+        "a waiter that is granted while a drain looks round is evicted although it holds",
+        patch=drains.evicts_what_waited,
+        scenarios=("S2-drain-granted",),
+    ),
+    Mutant(
         "drain-refuses-newcomers-only",
         "a waiter is granted in a drained namespace when its turn comes",
         wrap=drains.RefusesNewcomersOnly,
