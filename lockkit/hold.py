@@ -85,9 +85,9 @@ class Hold:
         ttl: Seconds that the store keeps the claim without renewal.
         process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
         turn: The mutex of the thread that releases the hold. A task of an event loop has it only from one of its waits to the next.
-        turn_of: The identifier of that thread, or a negative number for a task; 0 while there is neither.
-        turn_until: CLOCK_BOOTTIME seconds until which the task may still go on. Afterwards another may take its place.
-        turn_runs: Tells whether the event loop of the task runs. If it does not, another may take its place at once.
+        reserved_by: Who performs the release: the identifier of a thread, or a negative number for a task; 0 for nobody.
+        reserved_until: CLOCK_BOOTTIME seconds until which the task may still go on. Afterwards another may take its place.
+        reserver_runs: Tells whether the event loop of the task runs. If it does not, another may take its place at once.
         work: How far the release got, for the thread that goes on with it; belongs to the driver.
     """
 
@@ -119,14 +119,14 @@ class Hold:
         "reentrant",
         "report",
         "requests",
+        "reserved_by",
+        "reserved_until",
+        "reserver_runs",
         "since",
         "since_wall",
         "taken_at",
         "ttl",
         "turn",
-        "turn_of",
-        "turn_runs",
-        "turn_until",
         "where",
         "work",
     )
@@ -166,9 +166,9 @@ class Hold:
         self.handles: tuple[weakref.ref[Handle], ...] = ()
         self.alarms: tuple[Callable[[], object], ...] = ()
         self.turn = RLock()  # a handler may release the hold whose release it interrupted
-        self.turn_of = 0
-        self.turn_until = inf
-        self.turn_runs: Callable[[], bool] = always
+        self.reserved_by = 0
+        self.reserved_until = inf
+        self.reserver_runs: Callable[[], bool] = always
         self.work: tuple[Any, Any] | None = None
         self.lost_why: Reason = ""
         self.where = where
@@ -278,9 +278,9 @@ class Hold:
             event.set()
         return event
 
-    def in_turn(self, now: float) -> bool:
-        """Whether a thread or task is at the release. A task whose loop does not run, or that is late, is not: its loop may be over."""
-        return self.turn_of != 0 and now < self.turn_until and self.turn_runs()
+    def reserved(self, now: float) -> bool:
+        """Whether a thread or task performs the release. A task that is late, or whose loop does not run, does not count: the loop may be over."""
+        return self.reserved_by != 0 and now < self.reserved_until and self.reserver_runs()
 
     # Levels are handles, not a counter: leaving a level twice then counts once, and a collected handle counts no longer.
 

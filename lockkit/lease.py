@@ -123,7 +123,7 @@ class Lease(AnyLease):
         if report is None:
             hold = self._hold
             if (
-                self._inert() or hold.turn_of == threading.get_ident()
+                self._inert() or hold.reserved_by == threading.get_ident()
             ):  # a handler in the middle of its release
                 return kept(hold, reason)
             try:

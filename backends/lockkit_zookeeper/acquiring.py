@@ -282,8 +282,8 @@ class _Acquiring:
         entry.path, entry.fence = path, stat.czxid
         self.session.maintenance.lasting(entry)
         try:
-            nodes = _unless_absent(call, listing, listed) or ()
-            mark = _unless_absent(call, self._read_mark, marked)
+            nodes = _none_if_absent(call, listing, listed) or ()
+            mark = _none_if_absent(call, self._read_mark, marked)
             self.mark = mark and mark[0]
         except Refused as refusal:  # its node exists all the same
             call.remove(path)
@@ -353,7 +353,7 @@ class _Acquiring:
         return info
 
 
-def _unless_absent(call: Call, request: Any, answer: Any) -> Any:
+def _none_if_absent(call: Call, request: Any, answer: Any) -> Any:
     """The answer to a request; None if its node does not exist."""
     try:
         return call.result(request, answer)

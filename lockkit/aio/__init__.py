@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lockkit.aio.client import AsyncClient, connect
 from lockkit.aio.composites import AsyncAllOf, AsyncAnyOf
-from lockkit.aio.lease import Asking, AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss
+from lockkit.aio.lease import AsyncLease, AsyncLeaseCopy, CancelOnLoss, Loss, ReleaseRequested
 from lockkit.aio.leases import AsyncLeases, AsyncPoolLeases
 from lockkit.aio.locks import AsyncLock, AsyncRWLock
 from lockkit.aio.pools import AsyncPool
@@ -17,7 +17,6 @@ from lockkit.aio.shortform import Acquiring
 
 __all__ = [
     "Acquiring",
-    "Asking",
     "AsyncAllOf",
     "AsyncAnyOf",
     "AsyncClient",
@@ -30,5 +29,6 @@ __all__ = [
     "AsyncRWLock",
     "CancelOnLoss",
     "Loss",
+    "ReleaseRequested",
     "connect",
 ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
 
-__all__ = ["Asking", "AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss", "may_wait"]
+__all__ = ["AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss", "ReleaseRequested", "may_wait"]
 
 
 class Loss:
@@ -70,7 +70,7 @@ class Loss:
         return self.wait().__await__()
 
 
-class Asking(Loss):
+class ReleaseRequested(Loss):
     """The first request to release a hold: ``await lease.release_requested`` returns when there is one, and ``is_set()`` says whether there is."""
 
     __slots__ = ()
@@ -133,7 +133,7 @@ class AsyncLease(AnyLease):
     and raises :class:`~lockkit.errors.LeaseLost` there if the hold was lost and the body raised nothing itself.
     """
 
-    __slots__ = ("_asking", "_engines", "_loss", "_work")
+    __slots__ = ("_engines", "_loss", "_requested", "_work")
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class AsyncLease(AnyLease):
     ) -> None:
         self._engines = engines
         self._loss: Loss | None = None
-        self._asking: Asking | None = None
+        self._requested: ReleaseRequested | None = None
         self._work: LoopRelease | None = None
         super().__init__(opening, on_lost, driver, hold, taken_at)
 
@@ -159,15 +159,15 @@ class AsyncLease(AnyLease):
         return loss
 
     @property
-    def release_requested(self) -> Asking:
+    def release_requested(self) -> ReleaseRequested:
         """The first request to release the lock: ``await lease.release_requested``, or ``lease.release_requested.is_set()``.
 
         ``lease.release_requests`` says who asked, and why.
         """
-        asking = self._asking
-        if asking is None:
-            asking = self._asking = Asking(self._hold)
-        return asking
+        requested = self._requested
+        if requested is None:
+            requested = self._requested = ReleaseRequested(self._hold)
+        return requested
 
     def cancel_on_loss(self) -> CancelOnLoss:
         """Cancel the body of an ``async with`` when the lease is lost, as ``asyncio.timeout`` does when the time is up.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lockkit.aio.lease import Asking, AsyncLease, CancelOnLoss, Loss, may_wait
+from lockkit.aio.lease import AsyncLease, CancelOnLoss, Loss, ReleaseRequested, may_wait
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
 from lockkit.members import members_of
 from lockkit.shared.leases import AnyLeases, combined
@@ -46,7 +46,7 @@ class _AnyLoss(_OfSeveral, Loss):
         self._parts = parts
 
 
-class _AnyAsking(_OfSeveral, Asking):
+class _AnyReleaseRequested(_OfSeveral, ReleaseRequested):
     __slots__ = ("_parts",)
 
     def __init__(self, parts: Sequence[Loss]) -> None:
@@ -68,9 +68,9 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         return _AnyLoss([lease.lost for lease in self._leases])
 
     @property
-    def release_requested(self) -> Asking:
+    def release_requested(self) -> ReleaseRequested:
         """The first request to release one of the locks: ``await leases.release_requested``, or ``leases.release_requested.is_set()``."""
-        return _AnyAsking([lease.release_requested for lease in self._leases])
+        return _AnyReleaseRequested([lease.release_requested for lease in self._leases])
 
     def cancel_on_loss(self) -> CancelOnLoss:
         """Cancel the body of an ``async with`` when one of the leases is lost; see :meth:`AsyncLease.cancel_on_loss`."""

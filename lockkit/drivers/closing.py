@@ -70,7 +70,7 @@ class Closing:
             if hold.collected and not hold.closing and hold.report_drop():
                 driver.dispatcher.tell(drop_of(hold))
         now = driver.clock.now()
-        self._todo = [hold for hold in holds if hold.take_over() or not hold.in_turn(now)]
+        self._todo = [hold for hold in holds if hold.take_over() or not hold.reserved(now)]
         taken = set(self._todo)
         crew = min(len(self._todo), _CREW)
         if not all(self._start() for _ in range(crew)):
@@ -83,7 +83,7 @@ class Closing:
                 driver.tidy()
                 for hold in self._unfinished(holds):
                     # a signal has interrupted its release meanwhile, or its loop has stopped
-                    if hold not in taken and not hold.in_turn(driver.clock.now()):
+                    if hold not in taken and not hold.reserved(driver.clock.now()):
                         taken.add(hold)
                         self._todo.append(hold)
                         if not self._start():

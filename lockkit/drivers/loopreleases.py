@@ -39,8 +39,8 @@ __all__ = ["LoopRelease"]
 T = TypeVar("T")
 _TICK = 0.01
 """Seconds between two looks at a release that a thread, or a task of another loop, is at."""
-_GRACE = 1.0
-"""Seconds beyond the budget of an effect after which another may go on with a release."""
+_RESERVED_BEYOND = 1.0
+"""Seconds beyond the longest time of an effect for which a task still reserves the hold; afterwards another may go on."""
 _numbers = itertools.count(1).__next__
 
 
@@ -80,7 +80,7 @@ class LoopRelease:
         beats = driver.beats
         beats.releasing[hold] = None
         # Rarely more than a comparison: the deadline thread looks no sooner than a look that it has been asked for before.
-        beats.to_look.poke(driver.clock.now() + driver.request_timeout + _GRACE)
+        beats.to_look.poke(driver.clock.now() + driver.request_timeout + _RESERVED_BEYOND)
 
     async def result(self) -> ReleaseReport:
         """Take the release to its end, or wait for the task that is at it; then raise what interrupted it, or the first cancellation of the caller."""
@@ -159,8 +159,8 @@ class LoopRelease:
         """Leave the release to others if it is not over, and wake those that wait for it."""
         hold, driver = self._hold, self._driver
         self._at_it = False
-        if hold.turn_of == self._me:
-            hold.turn_of = 0
+        if hold.reserved_by == self._me:
+            hold.reserved_by = 0
         if hold.report is not None:
             driver.beats.over(hold)
             driver.registry.change(hold.name, old=hold)
@@ -180,10 +180,14 @@ class LoopRelease:
         if not hold.turn.acquire(blocking=False):
             return None
         try:
-            if hold.turn_of != self._me:
-                if hold.in_turn(driver.clock.now()):
+            if hold.reserved_by != self._me:
+                if hold.reserved(driver.clock.now()):
                     return None
-                hold.turn_of, hold.turn_until, hold.turn_runs = self._me, math.inf, self.loop.is_running
+                hold.reserved_by, hold.reserved_until, hold.reserver_runs = (
+                    self._me,
+                    math.inf,
+                    self.loop.is_running,
+                )
                 self._steps = self._job = None
             while hold.report is None:
                 steps, error = self._steps, self._error
@@ -210,7 +214,7 @@ class LoopRelease:
                     continue
                 effect = steps.effect
                 if effect is not None:
-                    hold.turn_until = driver.clock.now() + self._longest(effect) + _GRACE
+                    hold.reserved_until = driver.clock.now() + self._longest(effect) + _RESERVED_BEYOND
                     return effect
                 driver.releases.over(pipeline)
             return None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Releases"]
 
 _log = logging.getLogger("lockkit")
-_GRACE = 0.5
+_HOOK_GRACE = 0.5
 """Seconds beyond its budget after which a cleanup hook is not waited for."""
 
 
@@ -56,7 +56,7 @@ class Releases:
         self._tell = tell
         self._cleanup_hooks = cleanup_hooks
         self._cleanup_budget = cleanup_budget
-        self.longest_cleanup = cleanup_budget + _GRACE
+        self.longest_cleanup = cleanup_budget + _HOOK_GRACE
         self.cleaning = Stopwatch(self._clock, self.longest_cleanup)
 
     def release(self, hold: Hold, reason: Reason, request_timeout: float | None = None) -> ReleaseReport:
@@ -71,7 +71,11 @@ class Releases:
         """
         interrupts: list[BaseException] = []
         with hold.turn:
-            hold.turn_of, hold.turn_until, hold.turn_runs = threading.get_ident(), math.inf, always
+            hold.reserved_by, hold.reserved_until, hold.reserver_runs = (
+                threading.get_ident(),
+                math.inf,
+                always,
+            )
             try:
                 if hold.report is None:
                     self._driver.beats.releasing[hold] = None
@@ -79,7 +83,7 @@ class Releases:
                 assert hold.report is not None
                 return hold.report
             finally:
-                hold.turn_of = 0
+                hold.reserved_by = 0
                 interrupts.clear()  # what is raised refers to these frames, and must not be kept by them
                 if hold.report is not None:
                     self._driver.beats.over(hold)
@@ -149,7 +153,7 @@ class Releases:
 
     def go_on(self, hold: Hold) -> None:
         """Go on with a release that was cut short, on a thread of its own, unless somebody is at it."""
-        if hold.report is not None or self._driver.closed or hold.in_turn(self._clock.now()):
+        if hold.report is not None or self._driver.closed or hold.reserved(self._clock.now()):
             return
         hold.leave()
         try:

@@ -68,14 +68,14 @@ def acquiring(
         attempt.doubtful = False
         create = True
         unread: float | None = (
-            None  # when the first request was sent that may have been granted without a read answer
+            None  # when the first request was sent whose answer, maybe a grant, was not read
         )
         while True:
             before = now()
             if attempt.answered and attempt.timed_out(before):
                 yield from giving_up(attempt, now)
                 raise attempt.named(attempt.trouble or attempt.timeout(before, wall()))
-            attempt.asking, was_sent, attempt.sent = True, attempt.sent, True
+            attempt.request_pending, was_sent, attempt.sent = True, attempt.sent, True
             budget = attempt.request_timeout if attempt.deadline is None else attempt.budget(before)
             try:
                 answer = yield Acquire(claim, create, budget)
@@ -86,17 +86,18 @@ def acquiring(
                     unread = before if unread is None else unread
                 else:
                     attempt.sent = was_sent
-                yield from _unless_it_lasts(attempt, trouble, now, wall)
+                yield from _pause_or_give_up(attempt, trouble, now, wall)
                 continue
             at = now()
             if isinstance(answer, Granted):
+                sent_at = before if unread is None else unread  # an unread answer may have been this grant
                 hold = Hold(
                     claim,
                     answer.fence,
                     answer.basis,
                     capabilities,
-                    since=(asked := before if unread is None else unread),
-                    wall=wall() - (at - asked),
+                    since=sent_at,
+                    wall=wall() - (at - sent_at),
                     doubtful=attempt.doubtful,
                     auto_renew=attempt.auto_renew,
                     pid=attempt.pid,
@@ -111,9 +112,9 @@ def acquiring(
                 break
             attempt.heard(answer)
             if isinstance(answer, Queued):
-                create, unread, attempt.asking = False, None, False
+                create, unread, attempt.request_pending = False, None, False
                 attempt.holder = answer.holder
-                yield from _unless_in_vain(attempt, claim, answer, now, wall)
+                yield from _give_up_if_hopeless(attempt, claim, answer, now, wall)
                 if not attempt.timed_out(at):
                     yield from attempt.report(answer, at)
                     yield WaitForWake(
@@ -121,18 +122,10 @@ def acquiring(
                     )
                 continue
             if isinstance(answer, Busy):
-                attempt.sent = attempt.doubtful
-                attempt.holder = answer.holder
-                yield from giving_up(attempt, now)
-                if answer.capacity is not None and answer.capacity != terms.capacity:
-                    raise attempt.mismatch(answer.capacity)
+                yield from _end_refused(attempt, answer, now)
                 return None
             assert isinstance(answer, Lapsed)
-            yield Withdraw(claim)  # the next claim has a new token, so nobody needs to renew this one
-            attempt.sent = attempt.doubtful
-            yield from giving_up(attempt, now)
-            if answer.why == "resized":
-                raise attempt.mismatch(None)
+            yield from _end_lapsed(attempt, answer, now)
             break
         yield from _begin_again(attempt, now, answer)
 
@@ -157,7 +150,34 @@ def taking_back(under_way: UnderWay) -> Generator[Effect, Any, bool]:
     return any_left
 
 
-def _unless_it_lasts(
+def _end_refused(attempt: Attempt, answer: Busy, now: Now) -> Generator[Effect, Any, None]:
+    """End a claim that did not wait, and was refused.
+
+    Raises:
+        CapacityMismatch: Others use the name with another capacity.
+    """
+    attempt.sent = attempt.doubtful
+    attempt.holder = answer.holder
+    yield from giving_up(attempt, now)
+    if answer.capacity is not None and answer.capacity != attempt.terms.capacity:
+        raise attempt.mismatch(answer.capacity)
+
+
+def _end_lapsed(attempt: Attempt, answer: Lapsed, now: Now) -> Generator[Effect, Any, None]:
+    """End a claim that is in the queue no longer.
+
+    Raises:
+        CapacityMismatch: A resize made the lock too small for the claim.
+    """
+    assert attempt.claim is not None
+    yield Withdraw(attempt.claim)  # the next claim has a new token, so nobody needs to renew this one
+    attempt.sent = attempt.doubtful
+    yield from giving_up(attempt, now)
+    if answer.why == "resized":
+        raise attempt.mismatch(None)
+
+
+def _pause_or_give_up(
     attempt: Attempt, trouble: Refused | Unknown, now: Now, wall: Callable[[], float]
 ) -> Generator[Effect, Any, None]:
     """Pause before a failed request is sent again; give up if the failure is final, or failures have lasted too long.
@@ -176,7 +196,7 @@ def _unless_it_lasts(
     yield Pause(attempt.next_try(now()))
 
 
-def _unless_in_vain(
+def _give_up_if_hopeless(
     attempt: Attempt,
     claim: Claim,
     answer: Queued,
@@ -199,7 +219,7 @@ def _unless_in_vain(
             raise deadlock.told(claim, between, attempt.who, wall())
     found = yield from attempt.searched(claim, now)
     if found is not None:
-        attempt.knotted = True
+        attempt.ended_deadlock = True
         yield from giving_up(attempt, now)
         raise cycles.error(claim, found, attempt.who)
 
@@ -252,8 +272,8 @@ def _begin_again(attempt: Attempt, now: Now, answer: Granted | Lapsed) -> Genera
     assert attempt.claim is not None
     at, trouble = now(), denials.useless(attempt.terms, answer, waits=attempt.wait)
     if trouble is not None:
-        attempt.vain(trouble, at)
-        if attempt.hopeless(at):
+        attempt.unusable(trouble, at)
+        if attempt.only_unusable_answers(at):
             raise attempt.named(trouble)
     why = answer.why if isinstance(answer, Lapsed) else "over"
     yield Notify(Event("requeued", attempt.terms.name, claim_id(attempt.claim.token), reason=why))

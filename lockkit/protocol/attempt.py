@@ -70,7 +70,11 @@ class Attempt:
     The attempt outlives the generator :func:`acquiring`, which an exception may interrupt.
 
     Attributes:
+        terms: What is asked for: the name, the ttl, the capacity and so on.
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
+        note: A JSON object for the claim; None for none.
+        auto_renew: Whether the heartbeat renews the hold. For the hold.
+        request_timeout: Seconds that one request may take.
         wait: Whether to queue if the lock is busy; False to be refused instead.
         token: Makes the token of a claim; None for a random one.
         mine: Holds of the same name that the acquiring thread or task has.
@@ -78,7 +82,7 @@ class Attempt:
         claim: The claim that was sent last.
         sent: Whether ``claim`` may be on the store while this attempt is responsible for removing it.
         doubtful: Whether the outcome of some acquire of ``claim`` was UNKNOWN.
-        asking: Whether an acquire of ``claim`` may be under way. False while it waits.
+        request_pending: Whether an acquire of ``claim`` may be under way. False while it waits.
         holder: The claim that the store last named as in the way.
         hold: The granted hold, while nobody has a handle for it.
         over: Whether the attempt ended in an exception. If its cleanup was interrupted, the background removes the claim.
@@ -91,12 +95,13 @@ class Attempt:
         same_store: Tells how a command that an error suggests uses the same store.
         runs: Tells whether the thread, or the event loop, of the attempt can go on with it.
         cancel: Ends the wait of the attempt from another thread; None if nothing does.
-        shown: Whether somebody is told of its place in the queue, so that the store is asked for the place at each poll cap.
+        shown: Whether ``on_wait`` was given; then the store is asked for the place in the queue at each poll cap.
         detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several threads or tasks.
-        knotted: Whether it was.
+        ended_deadlock: Whether this wait ended a deadlock: it was the youngest of those that detect.
         key: A weak reference to the thread or task that acquires, as that of its holds; None to tell nobody what it holds.
-        taken_at: The place in the user's program that acquires; None if that is not known. The hold gets it, ``reentrant`` and
-            ``where`` as well.
+        taken_at: The place in the user's program that acquires; None if that is not known. For the hold.
+        reentrant: Whether the thread or task may acquire the hold again. For the hold.
+        where: "process", or "wrapper" for a program that runs another under the lock. For the hold.
         registered: The holds of its client, by name.
         beside: Holds that the same acquisition has got already, of other locks.
         group: For a claim of an acquisition that waits in several queues: its name, the number of its claims, and how many of
@@ -106,10 +111,10 @@ class Attempt:
     # Slots: with a dictionary, each of a thousand waiters would have 1.3 KiB more.
 
     __slots__ = (
-        "_looked_at", "_search", "_since", "_told", "_tries", "_vain", "answered", "asking", "auto_renew", "beside", "cancel", "claim",
-        "deadline", "detects", "doubtful", "group", "hold", "holder", "key", "knotted", "mine", "note", "over", "pid", "random", "reentrant",
-        "registered", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms", "token", "trouble", "wait",
-        "warn_at", "where", "who",
+        "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "cancel", "claim",
+        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "key", "mine", "note", "over", "pid", "random",
+        "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
+        "token", "trouble", "wait", "warn_at", "where", "who",
     )  # fmt: skip
 
     random: Callable[[], float]
@@ -138,9 +143,9 @@ class Attempt:
         self.mine = mine
         self.who = who
         self.start = self.warn_at = 0.0
-        self.sent = self.doubtful = self.asking = self.over = self.answered = self.shown = self.detects = (
-            self.knotted
-        ) = self.reentrant = False
+        self.sent = self.doubtful = self.request_pending = self.over = self.answered = self.shown = (
+            self.detects
+        ) = self.ended_deadlock = self.reentrant = False
         self.claim: Claim | None = None
         self.holder: ClaimInfo | None = None
         self.hold: Hold | None = None
@@ -158,7 +163,7 @@ class Attempt:
         self._looked_at: Claim | None = None
         self._since: float | None = None  # when the first request without a useful answer was sent
         self._told = False
-        self._tries = self._vain = 0
+        self._tries = self._unusable_claims = 0
 
     @property
     def parts(self) -> Sequence[Attempt]:
@@ -168,12 +173,12 @@ class Attempt:
     def leftover(self) -> Orphan | None:
         """The claim to remove in the background if this attempt ends here; None if there is none.
 
-        A claim that waits, and of which no request can be under way, is only released. To abandon a claim takes a store more requests,
-        and where waits are cancelled by the hundred it would remove them more slowly than they come.
+        A claim that waits, and of which no request can be under way, is only released. To abandon a claim takes more requests; with hundreds
+        of cancelled waits, the background would fall behind.
         """
         if not self.sent or self.claim is None:
             return None
-        return Orphan(self.claim, abandon=self.asking or self.doubtful, graceful=False)
+        return Orphan(self.claim, abandon=self.request_pending or self.doubtful, graceful=False)
 
     def deadlocked(self, claim: Claim, now: Now) -> Generator[Effect, Any, ClaimInfo | None]:
         """Find the claim through which this one would wait for its own thread or task.
@@ -193,10 +198,10 @@ class Attempt:
             return None
         search = self._search
         if search is None or search.claim is not claim:
-            search = self._search = cycles.Search(claim, self._tale(), now())
-        return (yield from search.steps(now, self.budget, self._tale))
+            search = self._search = cycles.Search(claim, self._facts(), now())
+        return (yield from search.steps(now, self.budget, self._facts))
 
-    def _tale(self) -> cycles.Tale:
+    def _facts(self) -> cycles.Tale:
         assert self.claim is not None
         holds = [
             hold
@@ -257,7 +262,7 @@ class Attempt:
         since = self.start if self._since is None else self._since
         return at >= since + (OUTAGE_LIMIT if self.answered else self.request_timeout)
 
-    def hopeless(self, at: float) -> bool:
+    def only_unusable_answers(self, at: float) -> bool:
         """Whether a wait without a timeout has had only useless answers for too long."""
         return self.deadline is None and self._since is not None and at >= self._since + OUTAGE_LIMIT
 
@@ -270,8 +275,8 @@ class Attempt:
 
     def next_claim(self, at: float) -> float:
         """When to send another claim: the same intervals, by the number of claims that ended without a usable grant."""
-        self._vain += 1
-        return self._after(at, self._vain)
+        self._unusable_claims += 1
+        return self._after(at, self._unusable_claims)
 
     def _after(self, at: float, times: int) -> float:
         wait = min(1.0, 0.01 * 2.0 ** min(times, 7)) * (0.5 + self.random())
@@ -300,7 +305,7 @@ class Attempt:
         if says_much or (says_something and self.trouble is None):
             self.trouble = trouble.error
 
-    def vain(self, error: LockkitError, at: float) -> None:
+    def unusable(self, error: LockkitError, at: float) -> None:
         """Note an answer, read ``at``, that the attempt cannot use; it counts like a refusal."""
         self.answered = True
         if self._since is None:

@@ -112,7 +112,7 @@ def _all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> St
             yield from _giving_back(together, means)
             return None
         got.append(attempt)
-    _unless_lost(_holds(got))
+    _raise_if_lost(_holds(got))
     return got
 
 
@@ -203,7 +203,7 @@ def _some_of(
         rest = [attempt for attempt in claims if attempt.terms.name not in have]
         missing = count - len(got)
         yield from _first(together, rest, missing, means, _holds([gate, *got]), got)
-    _unless_lost(_holds([gate, *got]))
+    _raise_if_lost(_holds([gate, *got]))
     yield from _giving_back(together, means, got)
     order = [attempt.terms.name for attempt in tries]
     return sorted(got, key=lambda attempt: order.index(attempt.terms.name))
@@ -252,7 +252,7 @@ def _one(
     yield from _go_on(running, running.begin)
     while running.effect is not None:
         yield WaitForAny({number: _wait_of(running)}, held)
-        _unless_lost(held)
+        _raise_if_lost(held)
         yield from _go_on(running, running.answered)
     return (yield from _settled(attempt, running))
 
@@ -287,7 +287,7 @@ def _first(
             yield from _go_on(running, resume)
         except DeadlockDetected:
             spare -= 1
-            if spare < 0 or attempt.knotted:
+            if spare < 0 or attempt.ended_deadlock:
                 raise
             # A look for deadlocks counts the claims that wait, and this one never will.
             group = group[0], group[1] - 1, group[2]
@@ -308,7 +308,7 @@ def _first(
     while len(got) < count:
         waits = {number: _wait_of(running) for number, running in waiting.items()}
         woken = yield WaitForAny(waits, (*held, *_holds(got)))
-        _unless_lost((*held, *_holds(got)))
+        _raise_if_lost((*held, *_holds(got)))
         for number in sorted(woken):
             yield from step(number, waiting[number], waiting[number].answered)
             if len(got) == count:
@@ -382,8 +382,8 @@ def _holds(attempts: Sequence[Attempt]) -> list[Hold]:
     return [attempt.hold for attempt in attempts if attempt.hold is not None]
 
 
-def _unless_lost(holds: Sequence[Hold]) -> None:
-    """Go on only while none of the holds is lost.
+def _raise_if_lost(holds: Sequence[Hold]) -> None:
+    """Check that none of the holds is lost.
 
     Raises:
         LeaseLost: One is.

@@ -162,7 +162,7 @@ class Client:
 
     def go_on(self, hold: Hold) -> None:
         """See :meth:`lockkit.drivers.releases.Releases.go_on`."""
-        if hold.report is None and not hold.turn_of:
+        if hold.report is None and not hold.reserved_by:
             hold.leave()
             for worker in self.workers:
                 if worker.releases(hold):
@@ -273,7 +273,7 @@ class Worker(Actor):
         assert self.hold is not None
         assert self.release is not None
         self.state = "releasing"
-        self.hold.turn_of = 1
+        self.hold.reserved_by = 1
         self.release.interrupts = []
         self.begin(releasing(self.release, self.now))
 
@@ -442,7 +442,7 @@ class Worker(Actor):
         if self.state == "releasing":
             assert self.hold is not None
             world.tell(f"{self.label}: its release is cut short")
-            self.hold.turn_of = 0
+            self.hold.reserved_by = 0
             self.state = "cut"
             self.client.deadlines.poke(world.clock.now())
             return

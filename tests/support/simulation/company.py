@@ -270,7 +270,7 @@ class Company(Worker):
             world.tell(f"{self.label}: report {value.outcome} for {self.hold.claim.token}")
             world.checks.released(self, value)
             self.client.beats.over(self.hold)
-            self.hold.turn_of = 0
+            self.hold.reserved_by = 0
             self.holds.remove(self.hold)
             self.hold = self.release = None
             if not self.holds:
