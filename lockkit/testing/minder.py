@@ -27,15 +27,26 @@ def mind(parent: int, orders: int) -> None:
             arrived = os.read(orders, 65536)
             if not arrived:
                 break
-            *lines, unread = (unread + arrived).split(b"\n")
-            for line in lines:
-                _obey(line.decode(), kept)
+            unread = _obeyed(unread + arrived, kept)
     except ProcessLookupError:
         pass  # the parent had gone already
+    # The last orders may still be unread; a child of the parent may keep the pipe open.
+    os.set_blocking(orders, False)
+    with contextlib.suppress(BlockingIOError):
+        while arrived := os.read(orders, 65536):
+            unread = _obeyed(unread + arrived, kept)
     for server, folder in kept.values():
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(server, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _obeyed(orders: bytes, kept: dict[str, tuple[int, str]]) -> bytes:
+    """Obey the orders that have arrived whole; return the rest."""
+    *lines, rest = orders.split(b"\n")
+    for line in lines:
+        _obey(line.decode(), kept)
+    return rest
 
 
 def _obey(line: str, kept: dict[str, tuple[int, str]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lockkit.testing import minder
 from lockkit.testing.processes import installed, until
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_groups import EtcdCluster
@@ -80,6 +81,20 @@ def test_it_goes_with_the_process_that_started_it(kind, end):
 @pytest.mark.parametrize("kind, many", GROUPS)
 def test_a_group_goes_with_the_process_that_started_it(kind, many, end):
     assert goes_with_its_process(kind, end, many) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="a minder needs Linux")
+def test_a_server_goes_although_its_process_ended_before_the_minder_could_read_of_it(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with subprocess.Popen(["sleep", "600"]) as server:
+        order = f"+{server.pid} {folder}\n".encode()
+        subprocess.run([sys.executable, "-I", "-S", minder.__file__, str(gone.pid)], input=order, check=True)
+
+        assert server.wait(15) == -signal.SIGKILL
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("kind", ALONE)
