@@ -56,7 +56,7 @@ class LoopRelease:
         loop: The event loop.
     """
 
-    _at_it = False
+    _performing = False
     """Whether a task of this loop performs the release."""
     _pending: Effect | None = None
     """An effect to perform again, because a cancellation has cut it short."""
@@ -87,7 +87,7 @@ class LoopRelease:
         hold = self._hold
         cuts: list[asyncio.CancelledError] = []
         while hold.report is None:
-            if not self._at_it:
+            if not self._performing:
                 await self._go_on(cuts)
                 continue
             over: asyncio.Future[None] = self.loop.create_future()
@@ -108,8 +108,8 @@ class LoopRelease:
 
     def apart(self) -> LoopRelease:
         """Have a task of its own go on, whether anybody waits for it or not. The task goes on if it is cancelled, even before its first step."""
-        if not self._at_it and self._hold.report is None:
-            self._at_it = True
+        if not self._performing and self._hold.report is None:
+            self._performing = True
             task = self.loop.create_task(_Begun(self._go_on(None)), name="lockkit-release")
             releases = self._engine.releases
             releases.add(task)  # the loop itself has only weak references
@@ -123,7 +123,7 @@ class LoopRelease:
             cuts: The list to which the cancellations of the caller are added; None in the task of its own.
         """
         hold, engine = self._hold, self._engine
-        self._at_it, passed_on = True, False
+        self._performing, passed_on = True, False
         try:
             while hold.report is None:
                 effect = self._pending or self._step()
@@ -148,7 +148,7 @@ class LoopRelease:
                         raise
                     self._job, self._error = None, error
                 if cuts and hold.report is None:
-                    passed_on, self._at_it = True, False
+                    passed_on, self._performing = True, False
                     self.apart()  # the new task keeps our reservation of the hold
                     return
         finally:
@@ -158,7 +158,7 @@ class LoopRelease:
     def _left(self) -> None:
         """Leave the release to others if it is not over, and wake those that wait for it."""
         hold, driver = self._hold, self._driver
-        self._at_it = False
+        self._performing = False
         if hold.reserved_by == self._me:
             hold.reserved_by = 0
         if hold.report is not None:

@@ -201,7 +201,7 @@ class Attempt:
             search = self._search = cycles.Search(claim, self._facts(), now())
         return (yield from search.steps(now, self.budget, self._facts))
 
-    def _facts(self) -> cycles.Tale:
+    def _facts(self) -> cycles.WaitFacts:
         assert self.claim is not None
         holds = [
             hold
@@ -211,7 +211,7 @@ class Attempt:
         ]
         ids = frozenset(hold.claim_id for hold in (*holds, *self.beside))
         group = self.group or (claim_id(self.claim.token), 1, 1)
-        return cycles.Tale(ids, *group, self.detects)
+        return cycles.WaitFacts(ids, *group, self.detects)
 
     def timeout(self, at: float, wall: float) -> AcquireTimeout:
         """The error for an attempt whose time is up; ``wall`` is in seconds since the epoch."""

@@ -1,6 +1,6 @@
 """Deadlocks among several threads or tasks, of any process and host: each holds what another one waits for.
 
-A waiting claim says in its note which claims its thread or task holds (:class:`Tale`). So an edge joins claims of one thread or
+A waiting claim says in its note which claims its thread or task holds (:class:`WaitFacts`). So an edge joins claims of one thread or
 task, never of one process, and a lease that was detached, which its taker no longer has to release, makes no edge. A claim that says nothing, of an
 older lockkit for instance, may go away at any time.
 
@@ -22,7 +22,7 @@ from lockkit.noted import RESERVED
 from lockkit.protocol.effects import Annotate, Effect, Inspect, ListNames, Now
 from lockkit.store.spi import Claim, Refused, Unknown
 
-__all__ = ["BETWEEN", "KEY", "Look", "Search", "Tale", "error", "look"]
+__all__ = ["BETWEEN", "KEY", "Look", "Search", "WaitFacts", "error", "look"]
 
 KEY = "waits"
 """The key, below lockkit's own key of a note, under which a waiting claim says what its thread or task holds."""
@@ -38,7 +38,7 @@ _LONGEST = 15.0
 """Seconds between two looks of a waiting thread, at most; after each look in vain they double."""
 
 
-class Tale(NamedTuple):
+class WaitFacts(NamedTuple):
     """Facts that a waiting claim tells about its thread or task.
 
     Attributes:
@@ -68,7 +68,7 @@ class Tale(NamedTuple):
         return {RESERVED: {KEY: waits}}
 
     @classmethod
-    def of_claim(cls, claim: ClaimInfo) -> Tale | None:
+    def of_claim(cls, claim: ClaimInfo) -> WaitFacts | None:
         """Read the facts that a claim tells; None if it tells nothing, or nothing that can be understood."""
         own = claim.note.get(RESERVED)
         waits = own.get(KEY) if isinstance(own, Mapping) else None
@@ -98,7 +98,7 @@ class _Stuck(NamedTuple):
     fence: int
     weight: int
     capacity: int
-    tale: Tale | None
+    facts: WaitFacts | None
 
 
 class Look(NamedTuple):
@@ -151,10 +151,10 @@ def _candidate(claim: ClaimInfo) -> _Stuck | None:
     if claim.state == "WAITING" and claim.process == "gone":  # it lapses
         return None
     waits = claim.state == "WAITING"
-    tale = Tale.of_claim(claim) if waits else None
-    if waits and tale is None:
+    facts = WaitFacts.of_claim(claim) if waits else None
+    if waits and facts is None:
         return None
-    return _Stuck(claim.name, claim.claim_id, waits, claim.fence, claim.weight, claim.capacity, tale)
+    return _Stuck(claim.name, claim.claim_id, waits, claim.fence, claim.weight, claim.capacity, facts)
 
 
 def _groups(lines: Iterable[Iterable[_Stuck]]) -> dict[str, list[_Stuck]]:
@@ -162,8 +162,8 @@ def _groups(lines: Iterable[Iterable[_Stuck]]) -> dict[str, list[_Stuck]]:
     groups: dict[str, list[_Stuck]] = {}
     for line in lines:
         for one in line:
-            if one.tale is not None:
-                groups.setdefault(one.tale.group, []).append(one)
+            if one.facts is not None:
+                groups.setdefault(one.facts.group, []).append(one)
     return groups
 
 
@@ -180,17 +180,17 @@ def _stuck(lines: list[list[_Stuck]]) -> list[list[_Stuck]]:
         held: set[str] = set()
         hopeful: set[str] = set()
         for group, members in _groups(kept).items():
-            tale = members[0].tale
-            assert tale is not None
-            if len(members) > tale.of - tale.needs:
-                held |= tale.holds
+            facts = members[0].facts
+            assert facts is not None
+            if len(members) > facts.of - facts.needs:
+                held |= facts.holds
             else:
                 hopeful.add(group)
         kept = [
             [
                 one
                 for one in line
-                if (one.claim_id in held if one.tale is None else one.tale.group not in hopeful)
+                if (one.claim_id in held if one.facts is None else one.facts.group not in hopeful)
             ]
             for line in kept
         ]
@@ -213,18 +213,18 @@ def _knots(stuck: list[list[_Stuck]]) -> list[frozenset[_Stuck]]:
     holders: dict[str, set[str]] = {}
     for group, members in groups.items():
         for one in members:
-            assert one.tale is not None
-            for held in one.tale.holds:
+            assert one.facts is not None
+            for held in one.facts.holds:
                 holders.setdefault(held, set()).add(group)
     after: dict[str, set[str]] = {group: set() for group in groups}
     for line in stuck:
         ahead: set[str] = set()
         for one in line:
-            if one.tale is None:
+            if one.facts is None:
                 ahead |= holders.get(one.claim_id, set())
             else:
-                after[one.tale.group] |= ahead
-                ahead = ahead | {one.tale.group}
+                after[one.facts.group] |= ahead
+                ahead = ahead | {one.facts.group}
     knots = []
     for together in _components(after):
         if len(together) == 1 and not any(group in after[group] for group in together):
@@ -234,8 +234,8 @@ def _knots(stuck: list[list[_Stuck]]) -> list[frozenset[_Stuck]]:
             for line in stuck
             for one in line
             if (
-                one.tale.group in together
-                if one.tale is not None
+                one.facts.group in together
+                if one.facts is not None
                 else not holders.get(one.claim_id, set()).isdisjoint(together)
             )
         }
@@ -283,11 +283,11 @@ def _visit(start: str, after: Mapping[str, set[str]], seen: set[str], order: lis
 def _told(knot: frozenset[_Stuck], infos: Mapping[_Stuck, ClaimInfo]) -> Deadlock:
     waiting = sorted((one for one in knot if one.waits), key=lambda one: one.claim_id)
     held = sorted((one for one in knot if not one.waits), key=lambda one: (one.name, one.fence))
-    detecting = [one for one in waiting if one.tale is not None and one.tale.detects]
+    detecting = [one for one in waiting if one.facts is not None and one.facts.detects]
     holds = {
-        one.claim_id: tuple(other.claim_id for other in held if other.claim_id in one.tale.holds)
+        one.claim_id: tuple(other.claim_id for other in held if other.claim_id in one.facts.holds)
         for one in waiting
-        if one.tale is not None
+        if one.facts is not None
     }
     return Deadlock(
         tuple(infos[one] for one in waiting),
@@ -302,7 +302,7 @@ class Search:
 
     Args:
         claim: The claim, which stands in the queue.
-        tale: The facts to tell at the start.
+        facts: The facts to tell at the start.
         start: CLOCK_BOOTTIME seconds at which the wait began.
 
     Attributes:
@@ -311,12 +311,12 @@ class Search:
 
     __slots__ = ("_before", "_pause", "_told", "claim", "due")
 
-    def __init__(self, claim: Claim, tale: Tale, start: float) -> None:
+    def __init__(self, claim: Claim, facts: WaitFacts, start: float) -> None:
         self.claim = claim
-        self._told: Tale | None = None
+        self._told: WaitFacts | None = None
         self._before: frozenset[_Stuck] | None = None
         self._pause = BETWEEN
-        self.due = start + _BEFORE_TELLING if tale.matters else math.inf
+        self.due = start + _BEFORE_TELLING if facts.matters else math.inf
 
     @property
     def claim_id(self) -> str:
@@ -324,7 +324,7 @@ class Search:
         return claim_id(self.claim.token)
 
     def steps(
-        self, now: Now, budget: Callable[[float], float], telling: Callable[[], Tale]
+        self, now: Now, budget: Callable[[float], float], telling: Callable[[], WaitFacts]
     ) -> Generator[Effect, Any, Deadlock | None]:
         """Tell what is to be told, and look for a deadlock, if it is time. Failures are ignored: another look comes.
 
@@ -339,22 +339,22 @@ class Search:
         at = now()
         if self._told is None and at < self.due:
             return None
-        tale = telling()
-        if self._told is not None and tale != self._told:  # a lease was detached: tell at once
+        facts = telling()
+        if self._told is not None and facts != self._told:  # a lease was detached: tell at once
             self._told, self.due = None, at
         if at < self.due:
             return None
         if self._told is None:
             self.due = at + _BEFORE_TELLING
             try:
-                yield Annotate(self.claim.terms.name, self.claim_id, tale.patch(), budget(at))
+                yield Annotate(self.claim.terms.name, self.claim_id, facts.patch(), budget(at))
             except (Refused, Unknown):
                 return None
             except LockkitError:  # the note is full, or the store has no notes
                 self.due = math.inf
                 return None
-            self._told = tale
-        if not tale.detects:
+            self._told = facts
+        if not facts.detects:
             self.due = math.inf
             return None
         return (yield from self._looks(now, budget))

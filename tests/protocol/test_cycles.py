@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.noted import RESERVED
-from lockkit.protocol.cycles import KEY, Look, Tale, look
+from lockkit.protocol.cycles import KEY, Look, WaitFacts, look
 from lockkit.store.queue import RW_CAPACITY
 
 
@@ -20,8 +20,8 @@ def held(name, claim_id, *, weight=1, capacity=1, **others):
 
 
 def waits(name, claim_id, *holds, weight=1, capacity=1, group=None, detects=False, **others):
-    tale = Tale(frozenset(holds), *(group or (claim_id,)), detects=detects)
-    note = {key: value for key, value in tale.patch()[RESERVED][KEY].items() if value is not None}
+    facts = WaitFacts(frozenset(holds), *(group or (claim_id,)), detects=detects)
+    note = {key: value for key, value in facts.patch()[RESERVED][KEY].items() if value is not None}
     owner = Owner(user=claim_id)
     return ClaimInfo(
         name,

@@ -8,7 +8,7 @@ from lockkit.errors import BackendUnavailable, CapabilityError, ConfigError
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.names import claim_id
 from lockkit.noted import RESERVED
-from lockkit.protocol.cycles import BETWEEN, KEY, Search, Tale
+from lockkit.protocol.cycles import BETWEEN, KEY, Search, WaitFacts
 from lockkit.protocol.effects import Annotate, Inspect, ListNames
 from lockkit.store.spi import Claim, Refused, Terms, Unknown
 
@@ -22,8 +22,8 @@ class World:
 
     def __init__(self, *, holds=("B",), detects=False, note=None, other="000000000000"):
         self.at = 100.0
-        self.tale = Tale(frozenset(holds), MINE, detects=detects)
-        self.search = Search(CLAIM._replace(note=note), self.tale, self.at)
+        self.facts = WaitFacts(frozenset(holds), MINE, detects=detects)
+        self.search = Search(CLAIM._replace(note=note), self.facts, self.at)
         self.fails = {}
         self.asked = []
         self.other = other
@@ -31,10 +31,10 @@ class World:
 
     def queues(self, name):
         def waits(claim, holds):
-            tale = Tale(frozenset([holds]), claim, detects=True).patch()
+            facts = WaitFacts(frozenset([holds]), claim, detects=True).patch()
             note = {
                 RESERVED: {
-                    KEY: {key: value for key, value in tale[RESERVED][KEY].items() if value is not None}
+                    KEY: {key: value for key, value in facts[RESERVED][KEY].items() if value is not None}
                 }
             }
             return ClaimInfo(name, claim, "WAITING", Owner(), 0, 1, note=note)
@@ -55,7 +55,7 @@ class World:
         """Let time pass, and let the search go on; what it has asked for, and what it has found."""
         self.at += seconds
         self.asked = []
-        steps = self.search.steps(lambda: self.at, lambda _: 2.0, lambda: self.tale)
+        steps = self.search.steps(lambda: self.at, lambda _: 2.0, lambda: self.facts)
         try:
             effect = next(steps)
             while True:
@@ -79,7 +79,7 @@ def test_it_tells_after_a_second_and_then_only_what_has_changed():
     assert world.asked[0].patch == {RESERVED: {KEY: {"holds": ["B"], "group": None, "detects": None}}}
     assert world.search.due == float("inf")
     assert world.go(60.0) == ([], None)
-    world.tale = world.tale._replace(holds=frozenset())
+    world.facts = world.facts._replace(holds=frozenset())
     assert world.go(0.1) == ([Annotate], None)
     assert world.asked[0].patch[RESERVED][KEY]["holds"] == []
     assert world.go(60.0) == ([], None)
