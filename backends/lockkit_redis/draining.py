@@ -51,7 +51,7 @@ class Mark:
             return
         with self._alone(end):
             self._store.ask(self._key, pack("SET", self._key, mark), left(end))
-            self._in_all_slots(end, "SET", mark)
+            self._in_each_slot(end, "SET", mark)
 
     def clear(self, mark: str, budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Drains.clear`."""
@@ -61,7 +61,7 @@ class Mark:
         with self._alone(end):
             if self.get(left(end)) != mark:
                 return False
-            self._in_all_slots(end, "DEL")
+            self._in_each_slot(end, "DEL")
             return self._remove(self._key, mark, end)
 
     def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
@@ -93,7 +93,7 @@ class Mark:
             except (Refused, Unknown):  # it lapses by itself
                 pass
 
-    def _in_all_slots(self, end: float, *words: str) -> None:
+    def _in_each_slot(self, end: float, *words: str) -> None:
         """Do one command on the mark of each slot: SET with the mark, or DEL.
 
         Raises:
