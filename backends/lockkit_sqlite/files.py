@@ -259,6 +259,8 @@ def others_inside(path: str, database: Inode) -> bool:
     SQLite keeps a shared lock on a database in WAL mode for as long as a connection is open, and fcntl(2) tells of the locks of other
     processes, in every pid namespace. To ask it, the database is opened once more, whose close drops all locks of this process on it. So
     if the process has the database open already (with a connection of its own, beside lockkit), the kernel's list of all locks is read.
+    lockkit opens no connection meanwhile. A program that opens lockkit's database itself in another thread, in these microseconds, loses
+    that connection's lock.
     """
     if not _open_here(database):
         try:

@@ -206,6 +206,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         streams.forget_stdout()
         # After a run, the command's own exit code matters more than output that could not be written.
         code = code or exits.report(streams.unwritable(error) or error, as_json=_as_json(words))
+    gc.freeze()  # at its end the interpreter would look through everything, twice
     sys.exit(code)
 
 
