@@ -1,7 +1,8 @@
 """Acquire: create, list, and read the mark of a drain, sent in a row, are one round trip.
 
-The mark is read last, so a claim that is granted although the namespace is being drained was there before the mark, and whoever looks
-after that sees it.
+A grant follows a read of the mark that came after the claim's own node. So a claim that is granted although the namespace is being
+drained was there before the mark, and whoever looks after that sees it. To let a claim wait, a copy of "not drained" is enough that is
+:data:`~lockkit_zookeeper.store.COPY_LASTS` seconds old at most, because the mark is read again when its turn comes.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def find(session: Session, entry: Entry, call: Call) -> bool:
 class _Acquiring:
     """One call of acquire, for a claim that its session looks after."""
 
-    __slots__ = ("call", "claim", "entry", "mark", "session", "store", "words")
+    __slots__ = ("call", "claim", "entry", "looked", "mark", "session", "store", "words")
 
     def __init__(self, store: ZooKeeperStore, session: Session, entry: Entry, end: float) -> None:
         self.store = store
@@ -86,12 +87,17 @@ class _Acquiring:
         self.words = store.known(entry.claim.terms)
         self.call = Call(session.connection, end)
         self.mark: bytes | None = None
+        self.looked = False  # whether `mark` was read, and not only taken to be absent
 
     def first(self) -> Answer:
         """Answer for a claim that has no node."""
         if not self.claim.wait:
             return self.try_it(None)
-        return self.judge(self.create())
+        # Where the last claim of this client had to wait, this one will as a rule.
+        store, parent = self.store, self.words.parent
+        answer = self.judge(self.create(lean=store.waited_last(parent) and store.lately_not_drained()))
+        store.note_wait(parent, waited=isinstance(answer, Queued))
+        return answer
 
     def again(self) -> Answer:
         """Answer for a claim that was sent before."""
@@ -103,21 +109,28 @@ class _Acquiring:
         told, entry.told = entry.told, False
         # Without a `sync` a lagging member could confirm a claim that is gone, or delay one that could hold. A member that has
         # just reported that a blocker is gone needs no `sync`, because its listing no longer has the blocker.
-        queue, _ = self.look(sync=entry.held or not told)
+        # A claim that holds is not refused. One that nobody has woken waits on as a rule.
+        lean = entry.held or (not told and self.claim.wait and self.store.lately_not_drained())
+        queue, _ = self.look(sync=entry.held or not told, lean=lean)
         if not self.claim.wait and not entry.held:
             return self.try_it(queue)
         return self.judge(queue)
 
-    def look(self, *, sync: bool = True) -> tuple[Queue, bool]:
+    def look(self, *, sync: bool = True, lean: bool = False) -> tuple[Queue, bool]:
         """List the queue; return it, and whether there is a parent for it.
 
         Args:
             sync: Have the server catch up with the leader first.
+            lean: Do not read the mark of a drain.
         """
-        parent = self.words.parent
-        before = (Sync(parent),) if sync else ()
-        *_, nodes, mark = self.call.ask_all(*before, GetChildren(parent, None), self._read_mark)
-        self.mark = mark and mark[0]
+        parent, sent_at = self.words.parent, self.store.clock.now()
+        requests = [*((Sync(parent),) if sync else ()), GetChildren(parent, None)]
+        if lean:
+            nodes = self.call.ask_all(*requests)[-1]
+        else:
+            *_, nodes, mark = self.call.ask_all(*requests, self._read_mark)
+            # Without a `sync` a lagging server may not have a newer mark yet; but this session reads nothing older than its node.
+            self.note_mark(mark, sent_at if sync else self.entry.sent_at)
         return read_queue(nodes or (), self.claim.terms.name), nodes is not None
 
     # -- tries
@@ -215,6 +228,29 @@ class _Acquiring:
         """The request that reads the mark of a drain."""
         return GetData(self.store.paths.mark, None)
 
+    def note_mark(self, found: Any, at: float) -> None:
+        """Keep the answer to a read of the mark.
+
+        Args:
+            found: The answer; None if there is no mark.
+            at: CLOCK_BOOTTIME seconds; the server knew of all marks that were set before.
+        """
+        self.mark, self.looked = found and found[0], True
+        if found is None:
+            self.store.not_drained(at)
+
+    def mark_after_all(self) -> None:
+        """Read the mark behind the claim's own node, for a grant that was not expected.
+
+        Raises:
+            Unknown: It cannot be read, and the claim's node is there.
+        """
+        try:
+            (found,) = self.call.ask_all(self._read_mark)
+        except Refused as refusal:
+            raise Unknown(refusal.error, retry=refusal.retry) from refusal
+        self.note_mark(found, self.entry.sent_at)
+
     def refusal(self, mark: bytes) -> Refused:
         """End a claim that does not hold, because the namespace is drained, and return the refusal. Nothing of the claim is left."""
         path = self.entry.path
@@ -237,11 +273,12 @@ class _Acquiring:
 
     # -- the node
 
-    def create(self, *, there: bool = True) -> Queue:
+    def create(self, *, there: bool = True, lean: bool = False) -> Queue:
         """Make the claim's node; return the queue as it was just after.
 
         Args:
             there: False if the parent is known not to be there.
+            lean: Do not read the mark of a drain.
 
         Raises:
             Refused: The node is definitely not there.
@@ -257,11 +294,14 @@ class _Acquiring:
         listing = GetChildren(parent, None)
         container = (CreateContainer(parent, self.store.acl),)
         before: tuple[Any, ...] = () if there else container
+        read = () if lean else (self._read_mark,)
         try:
             for _ in range(_ROUNDS):
                 entry.sent = True
-                *_, created, listed, marked = call.send(*before, make, listing, self._read_mark)
-                call.pause([created, listed, marked])
+                entry.sent_at = self.store.clock.now()
+                answers = call.send(*before, make, listing, *read)
+                call.pause(answers)
+                created, listed, *marked = answers[len(before) :]
                 try:
                     path, stat = call.result(make, created)
                     break
@@ -283,8 +323,8 @@ class _Acquiring:
         self.session.maintenance.lasting(entry)
         try:
             nodes = _none_if_absent(call, listing, listed) or ()
-            mark = _none_if_absent(call, self._read_mark, marked)
-            self.mark = mark and mark[0]
+            for request, answer in zip(read, marked, strict=True):
+                self.note_mark(_none_if_absent(call, request, answer), entry.sent_at)
         except Refused as refusal:  # its node exists all the same
             call.remove(path)
             self.session.gone(entry)
@@ -316,6 +356,10 @@ class _Acquiring:
         if self.mark is not None and not entry.held:
             raise self.refusal(self.mark)
         if entry.held or place < queue.grants:
+            if not entry.held and not self.looked:
+                self.mark_after_all()
+                if self.mark is not None:
+                    raise self.refusal(self.mark)
             waited = not entry.held
             entry.alone = len(queue.claims) == 1 and not queue.markers
             if not session.grant(entry):
