@@ -24,12 +24,12 @@ def drain(opening: Opening, reason: str) -> Drain:
     """Set the mark of the namespace, and then have its waiters look again; see :meth:`lockkit.Client.drain`."""
     if reason != "":
         checked(reason, "reason")
-    able(opening)
+    check_drains(opening)
     mark = Drain(opening.config.namespace, reason, opening.owner, round(opening.clock.wall(), 3))
     text, driver = mark_of(mark), opening.driver()
     driver.requests.ask(lambda budget: _drains(driver).set(text, budget))
-    # A waiter sleeps until its blockers go. One whose claim is gone sends a new one at once, and is refused. The index of names is
-    # enough, and trouble is no error, because the namespace is drained by now: a waiter that is left is refused when its turn comes.
+    # A waiter sleeps until its blockers go. A waiter that is turned away sends a new claim and is refused. Errors are ignored here: the
+    # namespace is drained already, and a waiter that was missed is refused in its turn.
     with contextlib.suppress(BackendError, CapabilityError):
         for claim in _claims(driver, deep=False):
             if claim.state == "WAITING":
@@ -39,7 +39,7 @@ def drain(opening: Opening, reason: str) -> Drain:
 
 def undrain(opening: Opening) -> Drain | None:
     """Remove the mark that is there now, and no newer one; see :meth:`lockkit.Client.undrain`."""
-    able(opening)
+    check_drains(opening)
     driver = opening.driver()
     mark = driver.requests.ask(lambda budget: _drains(driver).get(budget))
     if mark is None:
@@ -47,8 +47,8 @@ def undrain(opening: Opening) -> Drain | None:
     removed = driver.requests.ask(lambda budget: _drains(driver).clear(mark, budget))
     if not removed and driver.requests.ask(lambda budget: _drains(driver).get(budget)) is not None:
         raise ConfigError(
-            f"namespace {opening.config.namespace!r} was drained anew just now",
-            hint="look at who drains it, and try again",
+            f"another client drained namespace {opening.config.namespace!r} again during this call",
+            hint="lockkit status shows who drains it and why; then try again",
         )
     return drain_of(mark, opening.config.namespace)
 
@@ -63,11 +63,11 @@ def drained(opening: Opening, namespace: str | None = None) -> Drain | None:
 
 
 def holders(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
-    """The claims of the namespace that still block: held ones, those that linger, and offered ones, which may just be granted.
+    """The claims of the namespace that still block: held ones, those that linger, and offered ones, which may be about to be granted.
 
     Args:
         driver: The engine of the client.
-        deep: Whether to scan the whole store, if the index of names has none: the index may be incomplete.
+        deep: Whether to scan the whole store if the index of names shows no such claim: the index may be incomplete.
     """
     found = [claim for claim in _claims(driver, deep=False) if claim.state in _BLOCKING]
     if deep and not found:
@@ -75,11 +75,11 @@ def holders(driver: Driver, *, deep: bool) -> list[ClaimInfo]:
     return found
 
 
-def able(opening: Opening) -> None:
-    """See that the store can be drained, before any I/O.
+def check_drains(opening: Opening) -> None:
+    """Check that the store supports drains, before any I/O.
 
     Raises:
-        CapabilityError: It cannot.
+        CapabilityError: The store does not declare the capability ``drains``.
     """
     if not opening.capabilities.drains:
         raise CapabilityError(
@@ -92,8 +92,8 @@ def _drains(driver: Driver) -> Drains:
     drains = driver.backend.extras.drains
     if drains is None:
         raise CapabilityError(
-            "the store declares that it can drain a namespace, and cannot",
-            hint="tell the author of the store",
+            "the backend declares `drains` but provides none",
+            hint="report this to the author of the backend",
         )
     return drains
 

@@ -24,9 +24,9 @@ from lockkit_redis.topology import Cluster
 
 __all__ = ["Mark"]
 
-_ROW = 4096
-"""Keys that are written in a row."""
-_AT_MOST = 30_000
+_BATCH = 4096
+"""Keys in one pipeline."""
+_LOCK_TTL_MS = 30_000
 """Milliseconds after which another client may set or remove the mark of a Cluster, if the one that began has died."""
 
 
@@ -81,7 +81,7 @@ class Mark:
             Refused: Another client changes it.
         """
         key, token = keys.marking(self._store.namespace), os.urandom(16).hex()
-        taken = self._store.ask(key, pack("SET", key, token, "NX", "PX", _AT_MOST), left(end))
+        taken = self._store.ask(key, pack("SET", key, token, "NX", "PX", _LOCK_TTL_MS), left(end))
         if taken is None:
             text = f"{self._store.where}: another client drains or undrains namespace {self._store.namespace!r} just now"
             raise Refused(BackendUnavailable(text, hint="try again in a moment"))
@@ -97,7 +97,7 @@ class Mark:
         """Do one command on the mark of each slot: SET with the mark, or DEL.
 
         Raises:
-            Refused, Unknown: It was not done in all of them, for all that is known.
+            Refused, Unknown: It may not have been done in every slot.
         """
         store, cluster = self._store, self._store.topology
         assert isinstance(cluster, Cluster)
@@ -108,8 +108,8 @@ class Mark:
         for server, some in together.items():
             # All of these keys have the same length, so one command is packed, and only the key in it changes.
             before, after = pack(verb, some[0], *value).split(some[0].encode())
-            for start in range(0, len(some), _ROW):
-                row = some[start : start + _ROW]
+            for start in range(0, len(some), _BATCH):
+                row = some[start : start + _BATCH]
                 packed = b"".join([before + key.encode() + after for key in row])
                 replies = store.row(server, packed, left(end), len(row))
                 for key, reply in zip(row, replies, strict=True):

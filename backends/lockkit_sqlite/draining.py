@@ -1,4 +1,4 @@
-"""The mark of a drained namespace: the record of no name, which every statement that grants or adds a claim looks for."""
+"""The mark of a drained namespace: the record whose name is empty, which every statement that grants or adds a claim looks for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Mark:
     """See :class:`lockkit.store.spi.Drains`.
 
     Args:
-        store: Gives the store, on the files that have its names now.
+        store: Returns the store that is open now.
     """
 
     def __init__(self, store: Callable[[], SQLiteStore]) -> None:

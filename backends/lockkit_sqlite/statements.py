@@ -32,19 +32,21 @@ _FITS = f"""CASE WHEN NOT EXISTS (SELECT 1 {_ALL}) THEN ?3 <= ?4 ELSE (SELECT su
         AND sum(token = ?12) = 0
         AND max(min_reader) <= {READER}
         AND max(fence) < {{fence}} {_ALL}) END"""
-_OPEN = "NOT EXISTS (SELECT 1 FROM records WHERE namespace = ?1 AND name = '')"
-"""The namespace is not drained: the record of no name is its mark. Only what grants a claim, or adds one, asks."""
+_NOT_DRAINED = "NOT EXISTS (SELECT 1 FROM records WHERE namespace = ?1 AND name = '')"
+"""The mark of a drained namespace is the record whose name is empty. Used in each statement that grants or adds a claim."""
 _HELD_IF = f"INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN {{fits}} THEN ?1 END, {_REST.format(fence='{fence}', state=HELD)})"
 """A row without a namespace is not allowed, and so is ignored. (INSERT ... SELECT ... WHERE takes 2 us more.)"""
 
-INSERT_HELD = _HELD_IF.format(fits=f"{_HIGH} < ?11 AND {_FITS.format(fence='?11')} AND {_OPEN}", fence="?11")
+INSERT_HELD = _HELD_IF.format(
+    fits=f"{_HIGH} < ?11 AND {_FITS.format(fence='?11')} AND {_NOT_DRAINED}", fence="?11"
+)
 """Take what is free, with the wall clock as the fence. Not if anything in the queue has lapsed: that is removed first."""
 INSERT_HELD_RISING = _HELD_IF.format(
-    fits=f"{_FITS.format(fence='9223372036854775807')} AND {_OPEN}", fence=_NEXT
+    fits=f"{_FITS.format(fence='9223372036854775807')} AND {_NOT_DRAINED}", fence=_NEXT
 )
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
 INSERT_WAITING = f"""INSERT {_COLUMNS} SELECT ?1, {_REST.format(fence=_NEXT, state=WAITING)}
-    WHERE NOT EXISTS (SELECT 1 {_ALL} AND token = ?12) AND {_OPEN}"""
+    WHERE NOT EXISTS (SELECT 1 {_ALL} AND token = ?12) AND {_NOT_DRAINED}"""
 """Append, unless it is there already."""
 
 _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
@@ -52,7 +54,7 @@ _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
     deadline = max(deadline, CASE WHEN process_bound THEN deadline ELSE min(?4 + ttl, hold_end) + lock_delay END)"""
 
 GRANT = f"""UPDATE entries SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
-    WHERE {_ONE} AND fence = ?8 AND capacity = ?9 AND state = {WAITING} AND deadline > ?4 AND NOT evicted AND {_OPEN}"""
+    WHERE {_ONE} AND fence = ?8 AND capacity = ?9 AND state = {WAITING} AND deadline > ?4 AND NOT evicted AND {_NOT_DRAINED}"""
 """Only this makes a waiter a holder. A resize since the read changed the capacity, and so grants nothing."""
 GRANT_FIRST = f"""{GRANT} AND (SELECT min(others.fence) = ?8 AND sum(others.state <> {WAITING}) = 0
     AND min(others.deadline) > ?4 AND max(others.min_reader) <= {READER} FROM entries AS others WHERE others.namespace = ?1 AND others.name = ?2)"""

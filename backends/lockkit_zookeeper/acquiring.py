@@ -23,7 +23,7 @@ from lockkit_zookeeper.node_data import claim_info, unpacked
 from lockkit_zookeeper.private import Create2, CreateContainer, Exists, GetChildren, GetData, Sync
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
-from lockkit_zookeeper.store import PASSING, ZooKeeperStore
+from lockkit_zookeeper.store import HOLDER_READ_INTERVAL, ZooKeeperStore
 
 __all__ = ["acquire", "find"]
 
@@ -171,7 +171,7 @@ class _Acquiring:
                 self.withdraw()
                 queue = queue.without(entry.token)
             if self.mark is not None:
-                raise self.refusal(self.mark)
+                raise self.remove_and_refuse(self.mark)
             vacancy = "now"
             if queue is not None:
                 at = time.monotonic()
@@ -251,8 +251,8 @@ class _Acquiring:
             raise Unknown(refusal.error, retry=refusal.retry) from refusal
         self.note_mark(found, self.entry.sent_at)
 
-    def refusal(self, mark: bytes) -> Refused:
-        """End a claim that does not hold, because the namespace is drained, and return the refusal. Nothing of the claim is left."""
+    def remove_and_refuse(self, mark: bytes) -> Refused:
+        """End a claim that does not hold, because the namespace is drained, and return the refusal. Its node is removed, now or in the background."""
         path = self.entry.path
         try:
             if path is not None:
@@ -354,12 +354,12 @@ class _Acquiring:
             session.withdraw(entry, entry.over)
             return entry.lapsed()
         if self.mark is not None and not entry.held:
-            raise self.refusal(self.mark)
+            raise self.remove_and_refuse(self.mark)
         if entry.held or place < queue.grants:
             if not entry.held and not self.looked:
                 self.mark_after_all()
                 if self.mark is not None:
-                    raise self.refusal(self.mark)
+                    raise self.remove_and_refuse(self.mark)
             waited = not entry.held
             entry.alone = len(queue.claims) == 1 and not queue.markers
             if not session.grant(entry):
@@ -371,11 +371,11 @@ class _Acquiring:
         with session.mutex:
             entry.heard(now)
         blockers, capacity = tuple(queue.blockers(place)), queue.claims[0].capacity
-        if self.head_passes(queue):
-            return Queued(place, now + PASSING, blockers, capacity)
+        if self.holder_not_worth_reading(queue):
+            return Queued(place, now + HOLDER_READ_INTERVAL, blockers, capacity)
         return Queued(place, None, blockers, capacity, self.head(queue))
 
-    def head_passes(self, queue: Queue) -> bool:
+    def holder_not_worth_reading(self, queue: Queue) -> bool:
         """Tell whether the lock changes hands so often that it is not worth a request to read who is first: a waiter asks again later."""
         first, parent = queue.claims[0], self.words.parent
         if first.capacity != self.claim.terms.capacity:  # an error names its owner

@@ -24,13 +24,13 @@ from lockkit_zookeeper.node_data import PackedTerms
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 
-__all__ = ["COPY_LASTS", "PASSING", "ZooKeeperStore"]
+__all__ = ["COPY_LASTS", "HOLDER_READ_INTERVAL", "ZooKeeperStore"]
 
 _HEADS, _EMPTY = 1024, 16_384
 """Claims and queues that are remembered; beyond that all are forgotten."""
 _READS = 2
-PASSING = 1.0
-"""Seconds in which a client reads for its waiters who holds one lock, at most ``_READS`` times; then for those that still wait."""
+HOLDER_READ_INTERVAL = 1.0
+"""A client reads the holder of one lock at most ``_READS`` times in this many seconds."""
 COPY_LASTS = 0.5
 """Seconds for which "not drained", as read, lets claims wait; ``set`` of a drain returns only when every such copy has run out."""
 _IDLE = 30.0
@@ -226,7 +226,7 @@ class ZooKeeperStore:
     def may_read(self, parent: str) -> bool:
         """Tell whether to read who holds a lock for a waiter, and count that; False if it was read often just now, so that it would be old at once."""
         now = self.clock.now()
-        reads = [at for at in self._reads.get(parent, ()) if at > now - PASSING]
+        reads = [at for at in self._reads.get(parent, ()) if at > now - HOLDER_READ_INTERVAL]
         if len(reads) >= _READS:
             return False
         if len(self._reads) >= _HEADS:

@@ -202,7 +202,7 @@ class Namespace(_StrType):
 
 
 def in_namespace(session: Session, namespace: str | None) -> Session:
-    """The session in the namespace that stands beside the options, if one does.
+    """The session, in the namespace given as an argument, if there is one.
 
     Raises:
         UsageError: ``--namespace`` has another one.

@@ -39,12 +39,12 @@ def short(drain: Drain) -> str:
 
 
 def ends(drain: Drain, options: str, first: str = "") -> str:
-    """How the drain ends, for people.
+    """The line that tells the user how to end the drain.
 
     Args:
         drain: The mark.
         options: The options that select the same store in a suggested command.
-        first: What must be done before that command.
+        first: A phrase about what must be done first; usually empty.
     """
     namespace = "" if " --namespace " in options else f" {quoted(drain.namespace)}"
     return f"to end it{first}: lockkit undrain{options}{namespace}"

@@ -7,7 +7,7 @@ import json
 from lockkit.errors import Drained
 from lockkit.facts import Drain
 from lockkit.printable import printable
-from lockkit.store.notes import note_text
+from lockkit.store.notes import too_long
 from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Refused
 
@@ -18,7 +18,7 @@ def mark_of(drain: Drain) -> str:
     """The mark as a store keeps it. ASCII, so that any store can keep it and compare it.
 
     Raises:
-        ConfigError: The reason is too long.
+        ConfigError: The mark has more than :data:`~lockkit.store.spi.NOTE_LIMIT` bytes, because the reason is too long.
     """
     value = {
         "v": 1,
@@ -26,8 +26,10 @@ def mark_of(drain: Drain) -> str:
         "owner": packed_owner(drain.owner),
         "since": round(drain.since, 3),
     }
-    note_text(value, NOTE_LIMIT, "mark")
-    return json.dumps(value, separators=(",", ":"))
+    text = json.dumps(value, separators=(",", ":"))
+    if len(text) > NOTE_LIMIT:
+        raise too_long("mark", len(text), NOTE_LIMIT)
+    return text
 
 
 def drain_of(mark: str | bytes, namespace: str) -> Drain:

@@ -172,8 +172,8 @@ class Queued(NamedTuple):
 
     Attributes:
         position: The number of claims ahead.
-        ask_again_at: For the next in line, the time at which a blocker lapses, in seconds of CLOCK_BOOTTIME; None for all others, unless
-            the store has left out the holder, and may name it at that time.
+        ask_again_at: For the next in line, the time at which a blocker lapses, in seconds of CLOCK_BOOTTIME; None for all others. A
+            store that has not named the holder may set a time at which to ask for it.
         blockers: The argument for ``watch``; opaque to the caller.
         capacity: The capacity in force: that of the first claim.
         holder: One of the claims that block this one, if the store knows it without another request.
@@ -256,8 +256,8 @@ class Drains(Protocol):
     While the mark is set, ``acquire`` raises the refusal that :func:`lockkit.store.drains.refused` makes of it, for every claim
     that is not HELD, and leaves no new claim behind. For a HELD claim it goes on as ever, and so do all other calls.
 
-    The mark takes effect before ``set`` returns: an acquire that begins afterwards is refused, and the claim of an acquire that is
-    granted all the same was in the queue before that, held or offered, so ``inspect`` shows it.
+    An acquire that begins after ``set`` returned is refused. An acquire that began earlier may still be granted, but its claim was
+    already in the queue, so ``inspect`` shows it.
     """
 
     def get(self, budget: float, namespace: str | None = None) -> str | None:

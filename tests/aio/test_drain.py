@@ -12,7 +12,7 @@ import lockkit
 import lockkit.aio
 from lockkit import draining
 from lockkit.errors import BackendUnavailable, CapabilityError, ConfigError, Drained
-from lockkit.facts import Capabilities
+from lockkit.facts import Capabilities, Drain
 from lockkit.store.spi import Refused
 
 
@@ -149,6 +149,15 @@ def test_a_waiter_that_cannot_be_woken_is_refused_in_its_turn_and_the_drain_is_n
     held.release()
     thread.join(10)
     assert [error.drain for error in refused] == [mark]
+
+
+def test_the_limit_of_a_mark_counts_the_bytes_that_are_stored():
+    from lockkit.store.drains import mark_of
+    from lockkit.store.spi import NOTE_LIMIT
+
+    assert len(mark_of(Drain("", "\N{LOCK}" * 200))) < NOTE_LIMIT
+    with pytest.raises(ConfigError, match=f"at most {NOTE_LIMIT} bytes"):
+        mark_of(Drain("", "\N{LOCK}" * 400))  # 1,600 bytes of UTF-8, 4,800 as they are stored
 
 
 def test_a_mark_that_cannot_be_read_drains_all_the_same():

@@ -213,7 +213,7 @@ def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened
     """It asks for that when it has waited for long; until then the answer would be old when somebody reads it."""
     monkeypatch.setattr(module, "COPY_LASTS", 60.0)
     for part in (module, acquiring):
-        monkeypatch.setattr(part, "PASSING", 60.0)
+        monkeypatch.setattr(part, "HOLDER_READ_INTERVAL", 60.0)
     store, other = opened(), opened()
     sent, answers, holders = requests(store, monkeypatch), [], []
     for _ in range(3):
@@ -231,7 +231,7 @@ def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened
     assert sent.count("GetData") == 2 + 1, "who holds it, twice, and the mark of a drain, once"
 
     for part in (module, acquiring):
-        monkeypatch.setattr(part, "PASSING", 0.0)
+        monkeypatch.setattr(part, "HOLDER_READ_INTERVAL", 0.0)
     holder, _ = take(other, ttl=TTL)
     one = queue(store, ttl=TTL)
     answer = store.acquire(one, False, BUDGET)

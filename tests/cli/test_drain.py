@@ -45,7 +45,7 @@ def test_wait_shows_who_is_left_and_ends_when_the_last_holder_has_finished(lockk
     waiter = lockkit.start("run", "a", "--", "true")
     lockkit.until(lambda: len(lockkit.claims("a")) == 2)
     drain = lockkit.start("drain", "--wait", "--reason", "reboot")
-    assert drain.stderr.readline().startswith("waiting: 1 claim still holds: 'a' (")
+    assert drain.stderr.readline().startswith("waiting: 1 claim is not over: 'a' (")
     _, err = waiter.communicate(timeout=15)
     assert waiter.returncode == 75
     assert "for: reboot" in err

@@ -63,7 +63,8 @@ def command(
         end = drains.ends(mark, options, first)
         began = time.monotonic()
         if wait:
-            holders = _wait(client, mark, finite(timeout), end, quiet=session.json)
+            _wait(client, mark, finite(timeout), end, quiet=session.json)
+            holders: Sequence[ClaimInfo] = ()
         else:
             holders = draining.holders(client.driver(), deep=False)
         if session.json:
@@ -82,14 +83,12 @@ def command(
     return exits.OK
 
 
-def _wait(
-    client: Client, mark: Drain, timeout: float | None, end: str, *, quiet: bool
-) -> Sequence[ClaimInfo]:
-    """Wait until nobody holds a lock. Returns the holders that are left: none.
+def _wait(client: Client, mark: Drain, timeout: float | None, end: str, *, quiet: bool) -> None:
+    """Wait until nobody holds a lock.
 
     Raises:
         CommandFailed: The time is up, or the mark was removed or replaced meanwhile.
-        BackendUnavailable: The store has not answered for 30 s.
+        BackendUnavailable, OutcomeUnknown: The store has not answered for 30 s, or not when the time is up.
     """
     began = answered = time.monotonic()
     pause, said = _FIRST, ""
@@ -103,15 +102,9 @@ def _wait(
                 error.hint = "; ".join(filter(None, (error.hint, f"the namespace stays drained; {end}")))
                 raise
         else:
-            if now_drained != mark:
-                text = f"namespace {mark.namespace} was undrained meanwhile"
-                if now_drained is not None:
-                    text = f"namespace {mark.namespace} was drained anew meanwhile, by {now_drained.owner}"
-                raise exits.CommandFailed(
-                    text, code=exits.FAILED, kind="undrained", hint="find out who did that, and why"
-                )
+            _raise_if_undrained(mark, now_drained)
             if not holders:
-                return holders
+                return
             if _over(began, timeout):
                 raise exits.CommandFailed(
                     f"namespace {mark.namespace} is drained, but after {time.monotonic() - began:.1f} s {_left(holders)}",
@@ -124,9 +117,24 @@ def _wait(
             if left != said and not quiet:
                 said = left
                 output.say(f"waiting: {left}", stream=sys.stderr)
-        least = _FIRST if timeout is None else max(min(pause, timeout - (time.monotonic() - began)), 0.0)
-        time.sleep(pause if timeout is None else least)
+        time.sleep(pause if timeout is None else max(0.0, min(pause, began + timeout - time.monotonic())))
         pause = min(2 * pause, _LONGEST)
+
+
+def _raise_if_undrained(mark: Drain, found: Drain | None) -> None:
+    """Check that the namespace still has the mark of this command.
+
+    Raises:
+        CommandFailed: The mark was removed or replaced meanwhile.
+    """
+    if found == mark:
+        return
+    text = f"namespace {mark.namespace} was undrained meanwhile"
+    hint = "to drain it again, run the same command"
+    if found is not None:
+        text = f"namespace {mark.namespace} was drained anew meanwhile, by {found.owner}"
+        hint = "lockkit status shows who drains it and why"
+    raise exits.CommandFailed(text, code=exits.FAILED, kind="undrained", hint=hint)
 
 
 def _over(began: float, timeout: float | None) -> bool:
@@ -134,10 +142,10 @@ def _over(began: float, timeout: float | None) -> bool:
 
 
 def _left(holders: Sequence[ClaimInfo]) -> str:
-    """How many claims are left, and which: ``2 claims still hold: 'a' (ann@box pid 7), 'b' (...)``; empty if none."""
+    """How many claims are left, and which: ``2 claims are not over: 'a' (ann@box pid 7), 'b' (...)``; empty if none."""
     if not holders:
         return ""
     named = [f"{claim.name!r} ({claim.owner})" for claim in holders[:_SHOWN]]
     more = f" and {len(holders) - _SHOWN} more" if len(holders) > _SHOWN else ""
-    count = "1 claim still holds" if len(holders) == 1 else f"{len(holders)} claims still hold"
+    count = "1 claim is not over" if len(holders) == 1 else f"{len(holders)} claims are not over"
     return f"{count}: {', '.join(named)}{more}"
