@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 from hypothesis import strategies as st
 
 from lockkit.client import Client
-from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost
+from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendUnavailable, DeadlockDetected, LeaseLost
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.members import pool_name
@@ -32,6 +32,7 @@ __all__ = [
     "TWO_AT_ONCE",
     "Ledger",
     "Step",
+    "endings",
     "nothing_left",
     "play",
     "play_with_kills",
@@ -162,6 +163,16 @@ def take(client: Any, step: Step, ttl: float) -> Any:
     return several.try_acquire() if step.timeout == 0 else several.acquire(step.timeout)
 
 
+def endings(step: Step) -> tuple[type[Exception], ...]:
+    """The errors in which a step of a mix may end.
+
+    A step with a timeout may be the first one that its client takes, or the first with its ttl. On a machine that is too busy to connect
+    within that timeout it ends in BackendUnavailable, as the documentation of that error says. A step without a timeout may not.
+    """
+    always = AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected
+    return always if step.timeout is None else (*always, BackendUnavailable)
+
+
 def _lock(client: Any, name: str, step: Step, ttl: float) -> Any:
     if name == "a":
         return client.lock(name, ttl=ttl)
@@ -201,7 +212,7 @@ class Actor(threading.Thread):
         if closer is not None:
             self.client = None
             closer.start()
-        with suppress(AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected):
+        with suppress(*endings(step)):
             taken = take(client, step, self._ttl)
             if taken is not None:
                 self._use(client, taken, step)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lockkit.aio import AsyncClient, AsyncLeases
-from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost
 from lockkit.testing.harness import Harness
-from support.together import Ledger, Step, nothing_left, take, ttl_for
+from support.together import Ledger, Step, endings, nothing_left, take, ttl_for
 
 __all__ = ["play_tasks"]
 
@@ -37,7 +36,7 @@ class _Actor:
             closer = asyncio.create_task(_close(client)) if step.end == "close" else None
             if closer is not None:
                 self.client = None
-            with suppress(AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected, TimeoutError):
+            with suppress(*endings(step), TimeoutError):
                 await self._make(client, step)
             if closer is not None:
                 await closer
