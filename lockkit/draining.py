@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import BackendError, CapabilityError, ConfigError
 from lockkit.facts import ClaimInfo, Drain
+from lockkit.protocol.denials import drain_unsure
 from lockkit.remarks import checked
 from lockkit.store.drains import drain_of, mark_of
+from lockkit.store.spi import Unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lockkit.drivers.threads import Driver
     from lockkit.opening import Opening
     from lockkit.store.spi import Drains
 
 __all__ = ["drain", "drained", "holders", "undrain"]
 
+T = TypeVar("T")
 _BLOCKING = ("HELD", "LINGERING", "OFFERED")
 
 
@@ -27,7 +32,7 @@ def drain(opening: Opening, reason: str) -> Drain:
     check_drains(opening)
     mark = Drain(opening.config.namespace, reason, opening.owner, round(opening.clock.wall(), 3))
     text, driver = mark_of(mark), opening.driver()
-    driver.requests.ask(lambda budget: _drains(driver).set(text, budget))
+    _change(driver, opening.config.namespace, lambda budget: _drains(driver).set(text, budget), ended=False)
     # A waiter sleeps until its blockers go. A waiter that is turned away sends a new claim and is refused. Errors are ignored here: the
     # namespace is drained already, and a waiter that was missed is refused in its turn.
     with contextlib.suppress(BackendError, CapabilityError):
@@ -44,7 +49,8 @@ def undrain(opening: Opening) -> Drain | None:
     mark = driver.requests.ask(lambda budget: _drains(driver).get(budget))
     if mark is None:
         return None
-    removed = driver.requests.ask(lambda budget: _drains(driver).clear(mark, budget))
+    namespace = opening.config.namespace
+    removed = _change(driver, namespace, lambda budget: _drains(driver).clear(mark, budget), ended=True)
     if not removed and driver.requests.ask(lambda budget: _drains(driver).get(budget)) is not None:
         raise ConfigError(
             f"another client drained namespace {opening.config.namespace!r} again during this call",
@@ -96,6 +102,27 @@ def _drains(driver: Driver) -> Drains:
             hint="report this to the author of the backend",
         )
     return drains
+
+
+def _change(driver: Driver, namespace: str, change: Callable[[float], T], *, ended: bool) -> T:
+    """Set or remove the mark. If that may have been done although it fails, the error says so, and which command ends the drain."""
+    unsure = False
+
+    def tried(budget: float) -> T:
+        nonlocal unsure
+        try:
+            return change(budget)
+        except Unknown:
+            unsure = True
+            raise
+
+    try:
+        return driver.requests.ask(tried)
+    except BackendError as error:
+        if unsure:
+            told = drain_unsure(namespace, driver.same_store(), ended=ended)
+            error.hint = "; ".join(filter(None, (error.hint, told)))
+        raise
 
 
 def _claims(driver: Driver, *, deep: bool) -> list[ClaimInfo]:

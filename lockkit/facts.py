@@ -251,6 +251,8 @@ class Drain(NamedTuple):
     """The process that set the mark."""
     since: float = 0.0
     """The time at which the mark was set, in seconds since 1970."""
+    partial: bool = False
+    """Whether some locks are granted, because a drain or undrain of a Redis Cluster is under way, or has failed half-way: repeat either."""
 
 
 class Record(NamedTuple):

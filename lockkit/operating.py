@@ -223,7 +223,8 @@ class Operations:
         Raises:
             ConfigError: The reason is not allowed.
             CapabilityError: The store cannot drain a namespace.
-            BackendError: The store gave no answer; the namespace may be drained.
+            BackendError: The store gave no answer. The hint says if the namespace may be drained, and how that ends; so it may after a
+                KeyboardInterrupt. On a Redis Cluster it may be drained in part, until ``drain`` or ``undrain`` succeeds.
         """
         with IMPORTS:
             from lockkit import draining
@@ -235,7 +236,7 @@ class Operations:
         Raises:
             CapabilityError: The store cannot drain a namespace.
             ConfigError: Another client has drained the namespace anew during the call; its mark stays.
-            BackendError: The store gave no answer; the namespace may be drained or not.
+            BackendError: The store gave no answer; the namespace may be drained or not, and on a Redis Cluster in part: repeat the call.
         """
         with IMPORTS:
             from lockkit import draining

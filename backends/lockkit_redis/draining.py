@@ -1,7 +1,8 @@
 """The mark of a drained namespace: a key that the script of acquire looks at.
 
 A script on a Cluster can look only at keys of its own slot. So there the mark stands once in each of the 16384 slots as well, and is set
-and removed everywhere before the call returns. One client at a time does that, under a lock of its own.
+and removed everywhere before the call returns. One client at a time does that, under a lock of its own. While it does, and if it fails
+half-way, the mark that everybody reads says that it is partial.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from contextlib import contextmanager
 
 import redis.exceptions as theirs
 
+from lockkit import durations
 from lockkit.errors import BackendUnavailable
 from lockkit.store.budgets import left
+from lockkit.store.drains import partly
 from lockkit.store.spi import Refused, Unknown
 from lockkit_redis import keys, operating, scripts
 from lockkit_redis.connection import pack
@@ -44,14 +47,19 @@ class Mark:
         return None if stored is None else stored.decode(errors="replace")
 
     def set(self, mark: str, budget: float) -> None:
-        """See :meth:`lockkit.store.spi.Drains.set`. On a Cluster, an error may leave the mark in some slots; ``clear`` removes those."""
+        """See :meth:`lockkit.store.spi.Drains.set`. On a Cluster, an error may leave a partial mark; ``set`` and ``clear`` end that."""
         end = time.monotonic() + budget
         if self._store.topology.one:
             self._store.ask(self._key, pack("SET", self._key, mark), left(end))
             return
         with self._alone(end):
-            self._store.ask(self._key, pack("SET", self._key, mark), left(end))
-            self._in_each_slot(end, "SET", mark)
+            part = partly(mark)
+            self._store.ask(self._key, pack("SET", self._key, part), left(end))
+            with _begun():
+                self._in_each_slot(end, "SET", mark)
+                if not self._replace(self._key, part, mark, end):
+                    text = f"{self._store.where}: another client drains or undrains namespace {self._store.namespace!r}"
+                    raise Unknown(BackendUnavailable(text, hint="look at who drains it"), retry=False)
 
     def clear(self, mark: str, budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Drains.clear`."""
@@ -59,10 +67,12 @@ class Mark:
         if self._store.topology.one:
             return self._remove(self._key, mark, end)
         with self._alone(end):
-            if self.get(left(end)) != mark:
+            part, stored = partly(mark), self.get(left(end))
+            if stored != part and (stored != mark or not self._replace(self._key, mark, part, end)):
                 return False
-            self._in_each_slot(end, "DEL")
-            return self._remove(self._key, mark, end)
+            with _begun():
+                self._in_each_slot(end, "DEL")
+                return self._remove(self._key, part, end)
 
     def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
         """See :meth:`lockkit.store.spi.Drains.turn_away`."""
@@ -70,7 +80,13 @@ class Mark:
         return evicted.outcome == "REMOVED"
 
     def _remove(self, key: str, value: str, end: float) -> bool:
-        command = scripts.CLEAR.packed((key,), value)
+        return self._clear(key, end, value)
+
+    def _replace(self, key: str, value: str, by: str, end: float) -> bool:
+        return self._clear(key, end, value, by)
+
+    def _clear(self, key: str, end: float, *values: str) -> bool:
+        command = scripts.CLEAR.packed((key,), *values)
         return bool(self._store.ask(key, command, left(end), script=scripts.CLEAR))
 
     @contextmanager
@@ -83,8 +99,10 @@ class Mark:
         key, token = keys.marking(self._store.namespace), os.urandom(16).hex()
         taken = self._store.ask(key, pack("SET", key, token, "NX", "PX", _LOCK_TTL_MS), left(end))
         if taken is None:
-            text = f"{self._store.where}: another client drains or undrains namespace {self._store.namespace!r} just now"
-            raise Refused(BackendUnavailable(text, hint="try again in a moment"))
+            lasts = max(int(self._store.ask(key, pack("PTTL", key), left(end))), 0) / 1000.0
+            text = f"{self._store.where}: another client drains or undrains namespace {self._store.namespace!r}, or was cut off doing it"
+            hint = f"try again when it has finished, or if it was cut off in {durations.show(lasts)}"
+            raise Refused(BackendUnavailable(text, hint=hint))
         try:
             yield
         finally:
@@ -115,3 +133,12 @@ class Mark:
                 for key, reply in zip(row, replies, strict=True):
                     if isinstance(reply, theirs.RedisError):  # the slot may have moved
                         store.ask(key, pack(verb, key, *value), left(end))
+
+
+@contextmanager
+def _begun() -> Iterator[None]:
+    """Say of what fails in the body that its outcome is unknown: other slots have been changed before."""
+    try:
+        yield
+    except Refused as refusal:
+        raise Unknown(refusal.error, retry=refusal.retry) from None

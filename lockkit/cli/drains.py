@@ -29,13 +29,15 @@ def told(drain: Drain) -> str:
     """A sentence about a drained namespace: who drains it, for how long already, and why."""
     since = f" for {durations.show(max(time.time() - drain.since, 0.0))}" if drain.since else ""
     reason = f": {printable(drain.reason)}" if drain.reason else ""
+    if drain.partial:
+        return f"namespace {drain.namespace} is partly drained{since} by {drain.owner}, and gives some new locks{reason}"
     return f"namespace {drain.namespace} is drained{since} by {drain.owner}, and gives no new locks{reason}"
 
 
 def short(drain: Drain) -> str:
     """The same in a few words."""
     reason = f": {printable(drain.reason)}" if drain.reason else ""
-    return f"drained by {drain.owner}{reason}"
+    return f"{'partly ' if drain.partial else ''}drained by {drain.owner}{reason}"
 
 
 def ends(drain: Drain, options: str, first: str = "") -> str:
@@ -47,4 +49,6 @@ def ends(drain: Drain, options: str, first: str = "") -> str:
         first: A phrase about what must be done first; usually empty.
     """
     namespace = "" if " --namespace " in options else f" {quoted(drain.namespace)}"
+    if drain.partial:
+        return f"repeat{first}: lockkit drain{options}{namespace}, or: lockkit undrain{options}{namespace}"
     return f"to end it{first}: lockkit undrain{options}{namespace}"

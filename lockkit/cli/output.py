@@ -243,6 +243,7 @@ def drain(mark: Drain) -> parts.Drain:
         owner=owner(mark.owner),
         since=rfc3339(mark.since),
         since_seconds=mark.since,
+        partial=mark.partial,
     )
 
 

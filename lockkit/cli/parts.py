@@ -153,13 +153,17 @@ class Lock(Part):
 
 
 class Drain(Part):
-    """The mark of a drained namespace: who drains it, since when, and why (empty: no reason was given)."""
+    """The mark of a drained namespace: who drains it, since when, and why (empty: no reason was given).
+
+    `partial`: some locks are granted all the same, until drain or undrain is repeated (only on a Redis Cluster).
+    """
 
     namespace: str
     reason: str
     owner: Owner
     since: Time
     since_seconds: float
+    partial: bool
 
 
 class NameRecord(Part):

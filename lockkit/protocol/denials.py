@@ -20,6 +20,7 @@ __all__ = [
     "busy",
     "by_this_thread",
     "drain_ends",
+    "drain_unsure",
     "held_at",
     "hold_of",
     "in_the_way",
@@ -193,13 +194,27 @@ def drain_ends(drain: Drain, store: SameStore = HERE) -> str:
     """
     if not store.reachable:
         return "try again when that is over; client.undrain() ends it"
-    namespace = "" if " --namespace " in store.options else drain.namespace
-    ends = (
-        command_line("undrain", namespace, options=store.options)
-        if namespace
-        else f"lockkit undrain{store.options}"
-    )
-    return f"try again when that is over; to end it{store.first}: {ends}"
+    return f"try again when that is over; to end it{store.first}: {_undrain(drain.namespace, store)}"
+
+
+def drain_unsure(namespace: str, store: SameStore, *, ended: bool) -> str:
+    """The hint for a drain or undrain that may have been done, or done in part.
+
+    Args:
+        namespace: The namespace.
+        store: How a suggested command uses the same store.
+        ended: Whether it was an undrain.
+    """
+    line = _undrain(namespace, store) if store.reachable else "client.undrain()"
+    if ended:
+        return f"namespace {namespace!r} may be drained still, wholly or in part; repeat{store.first}: {line}"
+    return f"namespace {namespace!r} may be drained now, wholly or in part; repeat the drain, or end it{store.first}: {line}"
+
+
+def _undrain(namespace: str, store: SameStore) -> str:
+    if " --namespace " in store.options:
+        return f"lockkit undrain{store.options}"
+    return command_line("undrain", namespace, options=store.options)
 
 
 def useless(terms: Terms, answer: Granted | Lapsed, *, waits: bool) -> BackendUnavailable | None:

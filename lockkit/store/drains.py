@@ -11,7 +11,7 @@ from lockkit.store.notes import too_long
 from lockkit.store.owners import owner_of, packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Refused
 
-__all__ = ["drain_of", "mark_of", "refused", "told"]
+__all__ = ["drain_of", "mark_of", "partly", "refused", "told"]
 
 
 def mark_of(drain: Drain) -> str:
@@ -42,9 +42,21 @@ def drain_of(mark: str | bytes, namespace: str) -> Drain:
             str(stored.get("reason") or ""),
             owner_of(stored.get("owner")),
             float(since) if isinstance(since, int | float) else 0.0,
+            stored.get("partial") is True,
         )
     except (ValueError, TypeError, AttributeError):
         return Drain(namespace)
+
+
+def partly(mark: str) -> str:
+    """The same mark while it stands in a part of the store only. A mark that cannot be read stays as it is."""
+    try:
+        stored = json.loads(mark)
+    except ValueError:
+        return mark
+    return (
+        json.dumps({**stored, "partial": True}, separators=(",", ":")) if isinstance(stored, dict) else mark
+    )
 
 
 def told(drain: Drain) -> str:

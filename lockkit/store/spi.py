@@ -264,10 +264,14 @@ class Drains(Protocol):
         """The mark of this namespace, or of another one of the store; None if that is not drained."""
 
     def set(self, mark: str, budget: float) -> None:
-        """Set the mark, JSON of at most :data:`NOTE_LIMIT` bytes, in place of one that is there."""
+        """Set the mark, JSON of at most :data:`NOTE_LIMIT` bytes, in place of one that is there.
+
+        A store that needs several steps for that, or for ``clear``, has ``get`` answer :func:`lockkit.store.drains.partly` of the mark
+        from before the first until after the last one, also if it fails in between, and raises :class:`Unknown` then.
+        """
 
     def clear(self, mark: str, budget: float) -> bool:
-        """Remove the mark if it is still this one; return whether it was."""
+        """Remove the mark if it is still this one, or the partial form of it; return whether it was."""
 
     def turn_away(self, name: str, claim_id: str, budget: float) -> bool:
         """Remove a claim that waits, so that its owner asks again at once and is refused; return whether it was removed.

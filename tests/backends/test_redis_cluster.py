@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -13,7 +15,7 @@ import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError, Drained
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
-from lockkit.store.spi import RELEASED, Claim, Granted, OpenOptions, Queued, Terms, Unknown
+from lockkit.store.spi import RELEASED, Claim, Granted, OpenOptions, Queued, Refused, Terms, Unknown
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
 from support.servers.redis_groups import RedisCluster
@@ -296,25 +298,93 @@ def test_a_mark_moves_with_its_slot(cluster, connect):
     assert marks(cluster, client) == []
 
 
-def test_a_drain_that_is_cut_short_is_shown_and_can_be_ended(cluster, connect, monkeypatch):
-    client = connect()
-    store = client.driver().backend.store
-    row, count = store.row, []
+@pytest.fixture
+def cut(monkeypatch):
+    """Have a client's writes to the slots fail behind the first three rows."""
 
-    def cut(*args, **more):
-        count.append(1)
-        if len(count) > 3:
-            raise Unknown(BackendUnavailable("cut"), retry=False)
-        return row(*args, **more)
+    def make(client, error=Unknown):
+        store = client.driver().backend.store
+        row, count = store.row, []
 
-    monkeypatch.setattr(store, "row", cut)
-    with pytest.raises(BackendUnavailable, match="cut"):
-        client.drain("half")
+        def failing(*args, **more):
+            count.append(1)
+            if len(count) > 3:
+                raise error(BackendUnavailable("cut"), retry=False)
+            return row(*args, **more)
+
+        monkeypatch.setattr(store, "row", failing)
+
+    yield make
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("error", [Unknown, Refused])
+def test_a_drain_that_fails_half_way_says_so_until_one_is_repeated(cluster, connect, cut, monkeypatch, error):
+    client, other = connect(), connect()
+    cut(client, error)
+    with pytest.raises(BackendUnavailable, match="cut") as caught:
+        client.drain("half")
+    assert "may be drained" in caught.value.hint
     assert 1 < len(marks(cluster, client)) < 16384
-    assert client.drained().reason == "half"
-    assert client.undrain().reason == "half"
+    assert other.drained().partial
+    assert other.drained().reason == "half"
+    whole = other.drain("whole")
+    assert other.drained() == whole
+    assert not whole.partial
+    assert len(marks(cluster, client)) == 16384 + 1
+    monkeypatch.undo()
+    assert client.undrain() == whole
     assert marks(cluster, client) == []
+
+
+@pytest.mark.parametrize("error", [Unknown, Refused])
+def test_an_undrain_that_fails_half_way_says_so_until_it_is_repeated(cluster, connect, cut, error):
+    client, other = connect(), connect()
+    made = other.drain("kernel")
+    cut(client, error)
+    with pytest.raises(BackendUnavailable, match="cut") as caught:
+        client.undrain()
+    assert "may be drained still" in caught.value.hint
+    assert other.drained() == made._replace(partial=True)
+    assert other.undrain().reason == "kernel"
+    assert marks(cluster, client) == []
+
+
+def test_a_wait_for_holders_fails_when_an_undrain_has_failed_half_way(cluster, connect, cut):
+    client = connect()
+    lease = client.lock("held").acquire()
+    command = [sys.executable, "-m", "lockkit"]
+    options = ["--url", cluster.url(), "--namespace", client.namespace]
+    drain = subprocess.Popen([*command, "drain", "--wait", *options], stderr=subprocess.PIPE, text=True)
+    try:
+        assert any(line.startswith("waiting: 1 claim") for line in iter(drain.stderr.readline, ""))
+        cut(client)
+        with pytest.raises(BackendUnavailable):
+            client.undrain()
+        told = drain.communicate(timeout=30)[1]
+    finally:
+        drain.kill()
+        drain.wait()
+    assert drain.returncode == 1
+    assert "only partly drained, because an undrain has begun" in told
+    shown = subprocess.run(
+        [*command, "status", *options], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert "is partly drained for" in shown.stdout
+    assert "repeat: lockkit drain --url" in shown.stdout
+    lease.release()
+
+
+def test_who_may_not_change_the_mark_yet_is_told_for_how_long(cluster, connect):
+    client = connect()
+    key = f"lockkit:{client.namespace}:draining"
+    cluster.node_of(key).cli("SET", key, "dead", "PX", "20000")
+    with pytest.raises(BackendUnavailable, match=r"if it was cut off in (20|1\d(\.\d+)?) s"):
+        client.drain()
+    assert client.drained() is None
+    cluster.node_of(key).cli("DEL", key)
+    client.drain()
+    client.undrain()
 
 
 def test_drains_and_their_ends_at_the_same_time_leave_one_state_everywhere(cluster, connect):

@@ -125,13 +125,15 @@ def _raise_if_undrained(mark: Drain, found: Drain | None) -> None:
     """Check that the namespace still has the mark of this command.
 
     Raises:
-        CommandFailed: The mark was removed or replaced meanwhile.
+        CommandFailed: The mark was removed or replaced meanwhile, or an undrain of a Redis Cluster has failed half-way.
     """
     if found == mark:
         return
     text = f"namespace {mark.namespace} was undrained meanwhile"
     hint = "to drain it again, run the same command"
-    if found is not None:
+    if found is not None and found._replace(partial=False) == mark:
+        text = f"namespace {mark.namespace} is only partly drained, because an undrain has begun meanwhile"
+    elif found is not None:
         text = f"namespace {mark.namespace} was drained anew meanwhile, by {found.owner}"
         hint = "lockkit status shows who drains it and why"
     raise exits.CommandFailed(text, code=exits.FAILED, kind="undrained", hint=hint)
