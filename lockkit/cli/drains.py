@@ -28,10 +28,11 @@ def seen(client: Client, namespace: str | None = None) -> Drain | None:
 def told(drain: Drain) -> str:
     """A sentence about a drained namespace: who drains it, for how long already, and why."""
     since = f" for {durations.show(max(time.time() - drain.since, 0.0))}" if drain.since else ""
-    reason = f": {printable(drain.reason)}" if drain.reason else ""
+    reason = f" (reason: {printable(drain.reason)})" if drain.reason else ""
+    by = f"by {drain.owner}{since}{reason}"
     if drain.partial:
-        return f"namespace {drain.namespace} is partly drained{since} by {drain.owner}, and gives some new locks{reason}"
-    return f"namespace {drain.namespace} is drained{since} by {drain.owner}, and gives no new locks{reason}"
+        return f"namespace {drain.namespace} has been partly drained {by}; some new locks are refused"
+    return f"namespace {drain.namespace} has been drained {by}; new locks are refused"
 
 
 def short(drain: Drain) -> str:

@@ -60,12 +60,12 @@ def partly(mark: str) -> str:
 
 
 def told(drain: Drain) -> str:
-    """The mark in words: ``namespace 'prod' is drained by ann@box pid 4711 (lockkit), for: new kernel``."""
-    reason = f", for: {printable(drain.reason)}" if drain.reason else ""
+    """The mark in words: ``namespace 'prod' is drained by ann@box pid 4711 (lockkit) (reason: new kernel)``."""
+    reason = f" (reason: {printable(drain.reason)})" if drain.reason else ""
     return f"namespace {drain.namespace!r} is drained by {drain.owner}{reason}"
 
 
 def refused(mark: str | bytes, namespace: str) -> Refused:
     """The refusal of an acquire in a drained namespace."""
     drain = drain_of(mark, namespace)
-    return Refused(Drained(f"{told(drain)}; it gives no new locks", drain=drain), retry=False)
+    return Refused(Drained(f"{told(drain)}; new locks are refused", drain=drain), retry=False)

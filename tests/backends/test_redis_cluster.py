@@ -370,7 +370,7 @@ def test_a_wait_for_holders_fails_when_an_undrain_has_failed_half_way(cluster, c
     shown = subprocess.run(
         [*command, "status", *options], capture_output=True, text=True, timeout=30, check=True
     )
-    assert "is partly drained for" in shown.stdout
+    assert "has been partly drained by" in shown.stdout
     assert "repeat: lockkit drain --url" in shown.stdout
     lease.release()
 

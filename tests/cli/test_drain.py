@@ -28,7 +28,7 @@ def test_commands_are_refused_with_the_reason_and_the_command_that_ends_it(lockk
         refused = lockkit(*command)
         assert refused.returncode == 75, refused.stderr
         assert "namespace 'default' is drained by" in refused.stderr
-        assert "for: new kernel; it gives no new locks" in refused.stderr
+        assert "(reason: new kernel); new locks are refused" in refused.stderr
         assert re.search(r"to end it: lockkit undrain --url sqlite:\S+ default\)", refused.stderr)
     assert lockkit("run", "x", "-E", "0", "--", "true").returncode == 0
     assert lockkit("run", "x", "--namespace", "other", "--", "true").returncode == 0
@@ -48,7 +48,7 @@ def test_wait_shows_who_is_left_and_ends_when_the_last_holder_has_finished(lockk
     assert drain.stderr.readline().startswith("waiting: 1 claim is not over: 'a' (")
     _, err = waiter.communicate(timeout=15)
     assert waiter.returncode == 75
-    assert "for: reboot" in err
+    assert "(reason: reboot)" in err
     assert drain.poll() is None
     lockkit.started[0].send_signal(signal.SIGTERM)
     out, _ = drain.communicate(timeout=15)
@@ -87,11 +87,11 @@ def test_a_drained_namespace_is_shown_wherever_one_looks(lockkit):
     assert status == listed
     assert lockkit.json("status")["drained"] is None
     row = lockkit("status", "--namespace", "prod").stdout
-    assert "namespace prod is drained for" in row
+    assert "namespace prod has been drained by" in row
     assert "to end it: lockkit undrain --namespace prod" in row
     explained = lockkit.json("explain", "x", "--namespace", "prod")
     assert explained["drained"] == listed
-    assert "Namespace prod is drained" in explained["sentences"][-1]
+    assert "Namespace prod has been drained" in explained["sentences"][-1]
     (found,) = [
         one for one in lockkit.json("doctor", "--namespace", "prod")["findings"] if one["check"] == "drained"
     ]
