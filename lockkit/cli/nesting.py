@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.members import in_pool
@@ -15,10 +15,11 @@ from lockkit.redaction import identity
 
 if TYPE_CHECKING:
     from lockkit.client import Client
+    from lockkit.facts import ClaimInfo
     from lockkit.lease import Lease
     from lockkit.store.spi import Terms
 
-__all__ = ["VARIABLE", "Outer", "describe", "exports", "outer", "passed_on"]
+__all__ = ["VARIABLE", "Outer", "describe", "exports", "held_around", "outer", "passed_on"]
 
 
 class Outer(NamedTuple):
@@ -52,25 +53,31 @@ def outer(client: Client, asked: Terms) -> Outer | None:
     """
     name = asked.name
     found: Outer | None = None
-    for entry in outer_holds(os.environ):
-        if (entry.get("store"), entry.get("namespace"), entry.get("name")) != (*_place(client), name):
-            continue
-        held = {claim.claim_id: claim for claim in client.inspect(name).holders if claim.state == "HELD"}
-        claim = held.get(str(entry.get("claim_id")))
-        if claim is not None and claim.alive is not False:
-            one = Outer(
-                name,
-                claim.claim_id,
-                claim.fence,
-                claim.kind,
-                claim.capacity,
-                claim.weight,
-                claim.evicted,
-            )
-            if one.covers(asked):
-                return one
-            found = found or one
+    for claim in held_around(client, name):
+        one = Outer(
+            name,
+            claim.claim_id,
+            claim.fence,
+            claim.kind,
+            claim.capacity,
+            claim.weight,
+            claim.evicted,
+        )
+        if one.covers(asked):
+            return one
+        found = found or one
     return found
+
+
+def held_around(client: Client, name: str | None = None) -> Iterator[ClaimInfo]:
+    """The claims of every ``run`` around this one in this store and namespace that are still held; only those on a name, if one is given."""
+    for entry in outer_holds(os.environ):
+        named = str(entry.get("name"))
+        if (entry.get("store"), entry.get("namespace")) != _place(client) or name not in (None, named):
+            continue
+        for claim in client.inspect(named).holders:
+            if (claim.claim_id, claim.state) == (entry.get("claim_id"), "HELD") and claim.alive is not False:
+                yield claim
 
 
 def describe(asked: Terms) -> str:

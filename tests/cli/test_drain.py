@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 
 import pytest
 
@@ -76,6 +77,36 @@ def test_wait_ends_when_somebody_else_ends_the_drain(lockkit):
     _, err = drain.communicate(timeout=15)
     assert drain.returncode == 1
     assert "namespace default was undrained meanwhile" in err
+
+
+@pytest.mark.parametrize(
+    "number, code, told",
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+)
+def test_who_ends_the_wait_by_a_signal_is_told_that_the_namespace_stays_drained(lockkit, number, code, told):
+    lockkit.holder("a")
+    drain = lockkit.start("drain", "--wait")
+    drain.stderr.readline()
+    drain.send_signal(number)
+    _, err = drain.communicate(timeout=15)
+    assert drain.returncode in (code, -number)
+    assert err.endswith(
+        f"lockkit: {told} (namespace default stays drained; to end it: lockkit undrain default)\n"
+    )
+    assert lockkit.json("status")["drained"] is not None
+
+
+def test_a_wait_for_a_lock_of_the_run_around_it_is_refused_and_nothing_is_drained(lockkit):
+    inner = (sys.executable, "-m", "lockkit", "drain")
+    done = lockkit("run", "maint", "--", *inner, "--wait")
+    assert done.returncode == 75, done.stderr
+    assert "'maint' is held by the lockkit run around this one" in done.stderr
+    assert "drain --wait would wait for itself" in done.stderr
+    assert lockkit.json("status")["drained"] is None
+    assert lockkit("run", "maint", "--", *inner, "other", "--wait").returncode == 0
+    done = lockkit("run", "maint", "--", *inner)
+    assert done.returncode == 0
+    assert "'maint'" in done.stdout
 
 
 def test_a_drained_namespace_is_shown_wherever_one_looks(lockkit):

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from lockkit import draining
-from lockkit.cli import drains, exits, output
+from lockkit.cli import drains, exits, nesting, output
 from lockkit.cli.base import NAMESPACE, Duration, Remark, Session, finite, in_namespace, option
 from lockkit.cli.base import command as make
+from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import as_called
-from lockkit.errors import BackendUnavailable, OutcomeUnknown
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
+from lockkit.facts import Drain
 from lockkit.protocol.attempt import OUTAGE_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, Drain
+    from lockkit.facts import ClaimInfo
 
 __all__ = ["command"]
 
@@ -58,15 +61,20 @@ def command(
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait", click.get_current_context())
     options, first = as_called(session)
+    marks: list[Drain] = []
     with in_namespace(session, drained).client() as client:
-        mark = client.drain(reason or "")
-        end = drains.ends(mark, options, first)
-        began = time.monotonic()
         if wait:
-            _wait(client, mark, finite(timeout), end, quiet=session.json)
-            holders: Sequence[ClaimInfo] = ()
-        else:
-            holders = draining.holders(client.driver(), deep=False)
+            _see_that_a_wait_can_end(client)
+        end = drains.ends(Drain(client.namespace), options, first)
+        with _told_how_it_ends(marks, client.namespace, end), Signals():
+            mark = client.drain(reason or "")
+            marks.append(mark)
+            began = time.monotonic()
+            if wait:
+                _wait(client, mark, finite(timeout), end, quiet=session.json)
+                holders: Sequence[ClaimInfo] = ()
+            else:
+                holders = draining.holders(client.driver(), deep=False)
         if session.json:
             from lockkit.cli import documents
 
@@ -83,6 +91,59 @@ def command(
     return exits.OK
 
 
+def _see_that_a_wait_can_end(client: Client) -> None:
+    """Find out, before anything is drained, what would make a wait useless.
+
+    Raises:
+        CommandFailed: This command runs under a lock of the namespace, and would wait for itself.
+        PermissionDenied: The user may not see all names, so nobody could say that no lock is held.
+    """
+    own = next(nesting.held_around(client), None)
+    if own is not None:
+        raise exits.CommandFailed(
+            f"{own.name!r} is held by the lockkit run around this one",
+            code=exits.BUSY,
+            kind="nested",
+            name=own.name,
+            hint="drain --wait would wait for itself; run it outside of that command, or without --wait. Nothing was drained",
+        )
+    if not client.capabilities.drains:
+        return
+    try:
+        client.names(deep=True)
+    except PermissionDenied as error:
+        _add_hint(error, "--wait has to see all names; nothing was drained")
+        raise
+
+
+@contextmanager
+def _told_how_it_ends(marks: Sequence[Drain], namespace: str, end: str) -> Iterator[None]:
+    """Have whatever ends the body early say that the namespace stays drained, and how that ends.
+
+    Args:
+        marks: The mark, once it is set. Until then an error of the store says by itself if it may be.
+        namespace: The namespace.
+        end: The command that ends the drain.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as error:
+        raise exits.CommandFailed(
+            str(error) or "interrupted",
+            code=exits.code_of(error),
+            kind="interrupted",
+            hint=f"namespace {namespace} {'stays' if marks else 'may be'} drained; {end}",
+        ) from None
+    except LockkitError as error:
+        if marks and not isinstance(error, exits.CommandFailed):
+            _add_hint(error, f"namespace {namespace} stays drained; {end}")
+        raise
+
+
+def _add_hint(error: LockkitError, more: str) -> None:
+    error.hint = "; ".join(filter(None, (error.hint, more)))
+
+
 def _wait(client: Client, mark: Drain, timeout: float | None, end: str, *, quiet: bool) -> None:
     """Wait until nobody holds a lock.
 
@@ -97,9 +158,8 @@ def _wait(client: Client, mark: Drain, timeout: float | None, end: str, *, quiet
             holders = draining.holders(client.driver(), deep=True)
             now_drained = client.drained()
             answered = time.monotonic()
-        except (BackendUnavailable, OutcomeUnknown) as error:
+        except (BackendUnavailable, OutcomeUnknown):
             if time.monotonic() - answered > OUTAGE_LIMIT or _over(began, timeout):
-                error.hint = "; ".join(filter(None, (error.hint, f"the namespace stays drained; {end}")))
                 raise
         else:
             _raise_if_undrained(mark, now_drained)
