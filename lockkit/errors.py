@@ -102,9 +102,15 @@ class Drained(AcquireError):
     """
 
     def __init__(
-        self, message: str, *, drain: Drain, name: str | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        drain: Drain,
+        name: str | None = None,
+        holder: ClaimInfo | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message, name=name, hint=hint)
+        super().__init__(message, name=name, holder=holder, hint=hint)
         self.drain = drain
 
 

@@ -23,7 +23,6 @@ from lockkit.store.notes import merged, note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
     ABSENT,
-    NO_EXTRAS,
     NOTE_LIMIT,
     Answer,
     Beat,
@@ -85,7 +84,7 @@ class MemoryBackend(BasicBackend):
 
     Args:
         leave: Called when the store is closed.
-        extras: See :class:`lockkit.store.spi.Extras`.
+        extras: See :class:`lockkit.store.spi.Extras`; without them the mark of a drain alone.
     """
 
     capabilities = CAPABILITIES
@@ -95,10 +94,10 @@ class MemoryBackend(BasicBackend):
         store: MemoryStore,
         options: OpenOptions,
         leave: Callable[[], None] = lambda: None,
-        extras: Extras = NO_EXTRAS,
+        extras: Extras | None = None,
     ) -> None:
         self._store = store
-        self._extras = extras
+        self._extras = Extras(drains=Mark(store, lambda _: None)) if extras is None else extras
         self._leave = leave
         self._clock = store.clock
         self._options = options

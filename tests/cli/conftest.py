@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ class Shell:
             if process.poll() is None:
                 # The command first: one that survives its wrapper would keep the pipes open.
                 for pid in [*descendants(process.pid), process.pid]:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it has just ended by itself
+                        os.kill(pid, signal.SIGKILL)
             process.communicate()
 
 

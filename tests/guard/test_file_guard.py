@@ -352,7 +352,7 @@ except lockkit.ConfigError as error:
     [
         (("a", "b"), "name='b'"),
         (("a", "b", "a --nested reuse"), "name='a'"),
-        (("a b", "b c --nested reuse"), "name='c'"),
+        (("a b", "b c --nested reuse"), "several locks: 'b', 'c'"),
         (("a b",), "several locks: 'a', 'b' (name the one that guards the resource: run_lease('a'))"),
         (("a b", "c", "a b --nested reuse"), "several locks: 'a', 'b'"),
         (("a b", "--any --nested reuse b c"), "name='b'"),

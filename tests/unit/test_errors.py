@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from lockkit import errors
-from lockkit.facts import ClaimInfo, Owner, ReleaseReport
+from lockkit.facts import ClaimInfo, Drain, Owner, ReleaseReport
 
 HOLDER = ClaimInfo("gpu:0", "0123456789ab", "HELD", Owner("ann", "box", 4711), 7, 0)
 REPORT = ReleaseReport("gpu:0", "0123456789ab", 7, "ABANDONED", "normal", expires_by=12.0)
@@ -15,7 +15,8 @@ EVERY = [getattr(errors, name) for name in errors.__all__]
 def make(kind):
     if kind is errors.ReleaseFailed:
         return kind("it went wrong", report=REPORT, name="gpu:0", hint="lockkit recover")
-    return kind("it went wrong", name="gpu:0", holder=HOLDER, hint="lockkit explain gpu:0")
+    more = {"drain": Drain("prod", "new kernel")} if kind is errors.Drained else {}
+    return kind("it went wrong", **more, name="gpu:0", holder=HOLDER, hint="lockkit explain gpu:0")
 
 
 def test_every_exception_of_the_module_is_listed():

@@ -13,7 +13,7 @@ import pytest
 import lockkit
 from lockkit.caller import caller, shown
 from lockkit.errors import AcquireTimeout, DeadlockDetected
-from lockkit.protocol import acquiring
+from lockkit.protocol import attempt
 
 
 def here():
@@ -81,7 +81,7 @@ def test_a_thread_is_not_taken_for_an_earlier_one_that_has_ended(lock):
 
 
 def test_a_long_wait_says_so_in_the_log(lock, other, monkeypatch, caplog):
-    monkeypatch.setattr(acquiring, "FIRST_WARNING", 0.0)
+    monkeypatch.setattr(attempt, "FIRST_WARNING", 0.0)
     place = here(); lease = other.acquire()  # fmt: skip  # noqa: E702
     with caplog.at_level(logging.INFO, "lockkit"), pytest.raises(AcquireTimeout):
         lock.acquire(timeout=0.2)

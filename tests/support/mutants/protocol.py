@@ -9,7 +9,7 @@ from typing import Any
 
 from lockkit.drivers.errand import Errand
 from lockkit.facts import Capabilities, Deadlock, Event, HookReport
-from lockkit.hold import Handle, Hold
+from lockkit.hold import Hold
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import beating as beating_module
 from lockkit.protocol import deadlock as deadlock_module
@@ -375,10 +375,7 @@ def hold_owns_its_handle() -> Iterator[None]:
         made(self, *given)
         self._hold.handles = (lambda: self,)  # type: ignore[assignment]
 
-    def handed(self: Hold, handle: Handle) -> None:
-        self.handles = (lambda: handle,)  # type: ignore[assignment]
-
-    with patched(AnyLease, __init__=owned), patched(Hold, handed=handed):
+    with patched(AnyLease, __init__=owned):
         yield
 
 
