@@ -178,7 +178,7 @@ def test_a_store_that_breaks_a_promise_fails_by_the_name_of_the_promise(kit):
         assert f"::{name} FAILED" in done.stdout, done.stdout
     assert "S8-refused-names PASSED" in done.stdout
     summary = [line for line in done.stdout.splitlines() if line.startswith("FAILED") and "-machine" in line]
-    assert re.search(r"AssertionError: S\d+-\w", summary[0]), "the machine names the guarantee"
+    assert re.search(r"AssertionError: [SL]\d+-\w", summary[0]), "the machine names the guarantee"
 
 
 def test_claiming_less_than_the_store_does_fails(kit):
