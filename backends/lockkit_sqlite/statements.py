@@ -53,11 +53,15 @@ _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
 _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
     deadline = max(deadline, CASE WHEN process_bound THEN deadline ELSE min(?4 + ttl, hold_end) + lock_delay END)"""
 
-GRANT = f"""UPDATE entries SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
+_GRANT = f"""UPDATE entries SET state = {HELD}, since = ?4, renewed = ?4, deadline = ?5, silence = ?6, hold_end = ?7, fifo = ?10
     WHERE {_ONE} AND fence = ?8 AND capacity = ?9 AND state = {WAITING} AND deadline > ?4 AND NOT evicted AND {_NOT_DRAINED}"""
 """Only this makes a waiter a holder. A resize since the read changed the capacity, and so grants nothing."""
-GRANT_FIRST = f"""{GRANT} AND (SELECT min(others.fence) = ?8 AND sum(others.state <> {WAITING}) = 0
-    AND min(others.deadline) > ?4 AND max(others.min_reader) <= {READER} FROM entries AS others WHERE others.namespace = ?1 AND others.name = ?2)"""
+_OTHERS = "FROM entries AS others WHERE others.namespace = ?1 AND others.name = ?2"
+GRANT = f"""{_GRANT} AND weight <= capacity - (SELECT total(others.weight) {_OTHERS} AND others.state <> {WAITING})"""
+"""Grant a claim that fits according to a read. Two resizes since the read, there and back, leave the capacity as it was read, but may
+have let in a claim behind this one, so the statement counts the holders itself."""
+GRANT_FIRST = f"""{_GRANT} AND (SELECT min(others.fence) = ?8 AND sum(others.state <> {WAITING}) = 0
+    AND min(others.deadline) > ?4 AND max(others.min_reader) <= {READER} {_OTHERS})"""
 """The same for a claim that takes the whole capacity, without a read before: nobody is ahead, nobody holds behind, and nothing has
 lapsed, because what has is removed first."""
 RENEW_ONE = (

@@ -639,6 +639,36 @@ def test_a_resize_between_the_look_and_the_grant_grants_nothing(store, url, monk
     operator.close()
 
 
+def test_resizes_there_and_back_between_the_look_and_the_grant_let_in_no_third(store, url, monkeypatch):
+    operator = open_store(url, OpenOptions())
+    shape = {"capacity": 2, "kind": "semaphore"}
+    (leaver, _), _, waiter, behind = (
+        take(store, **shape),
+        take(store, **shape),
+        claim(**shape),
+        claim(**shape),
+    )
+    store.acquire(waiter, True, 2.0)
+    store.acquire(behind, True, 2.0)
+    store.release(leaver, 2.0)
+    link, write = store._store.calls, store._store.calls.write
+    let_in = []
+
+    def late(sql, params, end):
+        if sql.startswith("UPDATE entries SET state") and not let_in:
+            operator.resize("a", 3, 2.0)
+            let_in.append(operator.acquire(behind, False, 2.0))
+            operator.resize("a", 2, 2.0)
+        return write(sql, params, end)
+
+    monkeypatch.setattr(link, "write", late)
+
+    assert isinstance(store.acquire(waiter, False, 2.0), Queued)
+    assert isinstance(let_in[0], Granted)
+    assert states(store) == ["HELD", "WAITING", "HELD"]
+    operator.close()
+
+
 def test_a_deadline_counts_from_when_the_file_was_free(store, url):
     answers = []
     with locked(url):

@@ -38,6 +38,7 @@ uid, groups, url, warm = int(sys.argv[1]), list(map(int, sys.argv[2].split())), 
 # Everything is imported before the rights are dropped: other users may not be able to read this environment.
 with lockkit.connect(f"sqlite:{warm}/x.db", state_dir=warm) as client, client.lock("x").acquire():
     client.inspect("x")
+    client.check()
 os.setgroups(groups)
 os.setgid(uid)
 os.setuid(uid)

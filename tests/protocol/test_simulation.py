@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.simulation import SETUPS, explore, incident, schedules
@@ -13,6 +13,8 @@ from support.simulation.faults import NO_FAULTS
 
 SCHEDULES = st.binary(min_size=60, max_size=400)
 EXAMPLES = max(settings().max_examples, 200)
+RESIZED_THERE_AND_BACK = "00005a0050002cadca92f38c0000517a3ceef700006eeeee00373939aba0f73939f80000000000000000000000000000000000000000000000000000"
+"""Between the look of a waiter and its grant the capacity was raised, another was let in, and it was lowered again."""
 
 
 def follow(setup, schedule):
@@ -25,6 +27,7 @@ def follow(setup, schedule):
 @pytest.mark.parametrize("label", SETUPS)
 @settings(max_examples=EXAMPLES)
 @given(schedule=SCHEDULES)
+@example(schedule=bytes.fromhex(RESIZED_THERE_AND_BACK))
 def test_no_schedule_of_steps_and_faults_breaks_a_promise(label, schedule):
     follow(SETUPS[label], schedule)
 

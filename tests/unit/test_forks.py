@@ -205,7 +205,8 @@ with forks.IMPORTS:
 def test_a_fork_that_waits_for_an_import_does_not_hold_the_lock_of_logging(before):
     """Break it by leaving out ``_register_imports`` in ``after_logging``: the two wait for each other for five seconds."""
     done = subprocess.run(
-        [sys.executable, "-c", _IMPORTS_AND_LOGS.format(before=before)],
+        # From 3.12 on Python warns of a fork beside threads.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _IMPORTS_AND_LOGS.format(before=before)],
         check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,

@@ -124,13 +124,14 @@ class Table(NothingInTheClient):
 
     def grant(self, row: StatementRow, now: float, capacity: int) -> bool:
         """The only statement that makes a waiter a holder."""
-        stands = row in self.queue(row.terms.name)
+        rows = self.queue(row.terms.name)
         if (
-            not stands
+            row not in rows
             or row.state != "WAITING"
             or row.deadline <= now
             or row.evicted
             or row.capacity != capacity
+            or sum(each.weight for each in rows if each.holding) + row.weight > capacity
         ):
             return False
         row.hold(now)
