@@ -24,6 +24,7 @@ __all__ = [
     "ClaimState",
     "CleanupContext",
     "Deadlock",
+    "Drain",
     "Event",
     "Evicted",
     "Finding",
