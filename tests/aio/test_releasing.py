@@ -1,4 +1,4 @@
-"""Who performs a release: the caller's own task until it is cancelled, and then a task of its own."""
+"""The task that performs a release: the caller's own until that is cancelled, and then one that lockkit starts."""
 
 from __future__ import annotations
 

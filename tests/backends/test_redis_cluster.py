@@ -101,7 +101,7 @@ def channel(client):
 
 
 def test_a_slot_that_has_moved_is_followed(cluster, connect):
-    """Its keys are lost on the way."""
+    """The move of the slot loses its keys."""
     client = connect()
     here, there, _ = cluster.nodes
     name = next(names_on(cluster, client, here))

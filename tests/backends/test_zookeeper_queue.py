@@ -210,7 +210,7 @@ def test_a_try_on_a_held_lock_writes_nothing(opened, monkeypatch):
 
 
 def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened, monkeypatch):
-    """It asks for that when it has waited for long; until then the answer would be old when somebody reads it."""
+    """A waiter reads the holder once it has waited for long; before that the answer would be old when somebody reads it."""
     monkeypatch.setattr(module, "COPY_LASTS", 60.0)
     for part in (module, acquiring):
         monkeypatch.setattr(part, "HOLDER_READ_INTERVAL", 60.0)
