@@ -22,6 +22,7 @@ __all__ = [
     "CapacityMismatch",
     "ConfigError",
     "DeadlockDetected",
+    "DevicesUnavailable",
     "Drained",
     "IncompatibleLayout",
     "LeaseLost",
@@ -170,6 +171,10 @@ class CapabilityError(LockkitError):
 
 class ConfigError(LockkitError, ValueError):
     """A setting, name, URL or argument is not allowed; the message says what is allowed."""
+
+
+class DevicesUnavailable(LockkitError):
+    """There are no devices, or nothing can be said about them: no card, no driver, or a library that is missing or wrong."""
 
 
 class PluginError(LockkitError):

@@ -275,7 +275,7 @@ class Plugin(Part):
     name: str
     dist: str | None
     version: str | None
-    source: Literal["store", "installed", "code"]
+    source: Literal["store", "shipped", "installed", "code"]
     hooks: Sequence[str]
     import_seconds: float | None
     disabled: bool

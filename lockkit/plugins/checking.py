@@ -17,6 +17,7 @@ from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.manager import PluginManager
+from lockkit.plugins.providers import SHIPPED
 from lockkit.plugins.stores import SCHEMES
 from lockkit.redaction import redact_name
 from lockkit.settings import meant
@@ -176,7 +177,7 @@ def _is_installed(dist: str) -> bool:
 
 def _switches(loaded: Config, entries: Sequence[Installed]) -> Iterator[Finding]:
     names = {canonical(name) for entry in entries for name in (entry.name, entry.dist)}
-    known = names | {store.name for store in SCHEMES.values()} | {"all"}
+    known = names | {store.name for store in SCHEMES.values()} | SHIPPED.keys() | {"all"}
     for name in loaded.disable_plugins:
         if canonical(name) not in known:
             told = f"disable_plugins (from {loaded.source('disable_plugins')}): there is no plugin {redact_name(name)!r}"

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pluggy
 
@@ -32,11 +32,15 @@ from lockkit.plugins.calling import Implementation, Outcome, call_each, callable
 from lockkit.plugins.contract import enter
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.offers import BACKENDS, complete, scrubbed, usable
+from lockkit.plugins.providers import DEVICES, SHIPPED, providers
 from lockkit.plugins.stores import SCHEMES, ShippedStore, scheme_of, unknown_scheme
 from lockkit.plugins.tables import SETTINGS_HOOK, has_table, misfit
 from lockkit.printable import printable
 from lockkit.redaction import declare
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+
+if TYPE_CHECKING:
+    from lockkit.devices import DeviceProvider
 
 __all__ = ["PluginInfo", "PluginManager"]
 
@@ -51,7 +55,7 @@ class PluginInfo(NamedTuple):
     Attributes:
         dist: The distribution of the plugin; "" for a plugin passed in code.
         version: The version of that distribution.
-        source: ``store`` (lockkit's own), ``installed`` (an entry point) or ``code``.
+        source: ``store`` (lockkit's own), ``shipped`` (lockkit's own, other than stores), ``installed`` (an entry point) or ``code``.
         hooks: The hooks that the plugin implements, sorted.
         import_time: Seconds that the import took; None if the plugin was not imported (here).
         error: The reason why the plugin, or a part of it, was skipped.
@@ -61,7 +65,7 @@ class PluginInfo(NamedTuple):
     name: str
     dist: str = ""
     version: str = ""
-    source: Literal["store", "installed", "code"] = "code"
+    source: Literal["store", "shipped", "installed", "code"] = "code"
     hooks: tuple[str, ...] = ()
     import_time: float | None = None
     error: str | None = None
@@ -96,11 +100,12 @@ class PluginManager:
         self._infos: dict[str, PluginInfo] = {}
         self._calls: dict[str, tuple[Implementation, ...]] = {}
         self._offered: dict[str, tuple[str, BackendSpec]] | None = None
+        self._devices: tuple[DeviceProvider, ...] | None = None
         self._pm = pluggy.PluginManager(PROJECT)
         self._pm.add_hookspecs(specs)
         entries = discover()
         self._stores = {store.name: store for store in SCHEMES.values()}
-        modules = {store.module for store in SCHEMES.values()}
+        modules = {*SHIPPED.values(), *(store.module for store in SCHEMES.values())}
         for entry in entries:
             if canonical(entry.dist) != PROJECT or entry.value not in modules:
                 self._add_installed(entry)
@@ -117,7 +122,7 @@ class PluginManager:
             default = getattr(plugin, "__name__", None) or type(plugin).__name__
             name = self._free(name or str(default))
             self._add(PluginInfo(name), plugin)
-            self._offered = None
+            self._offered = self._devices = None
             return name
 
     # -- hooks ------------------------------------------------------------------------------------------------
@@ -195,7 +200,7 @@ class PluginManager:
             self._pm.unregister(name=plugin)
             self._infos[plugin] = self._infos[plugin]._replace(hooks=())
             self._calls.clear()
-            self._offered = None
+            self._offered = self._devices = None
 
     def judging(self) -> set[str]:
         """The canonical names of the distributions whose plugins check their own table."""
@@ -308,13 +313,30 @@ class PluginManager:
                 self._offered = found
             return self._offered
 
+    # -- devices ----------------------------------------------------------------------------------------------
+
+    def devices(self) -> tuple[DeviceProvider, ...]:
+        """The device providers of all plugins, in the order in which the hooks are called: lockkit's own come last.
+
+        A provider whose name another one already has, and an object that is no provider, are reported and left out.
+        """
+        with self._mutex.of_this_process():
+            if self._devices is None:
+                self._add_shipped()
+                found: list[DeviceProvider] = []
+                for plugin, call in self.implementations(DEVICES):
+                    found += providers(call, [one.name for one in found], partial(self._report, plugin))
+                self._devices = tuple(found)
+            return self._devices
+
     def skipped(self) -> list[PluginInfo]:
         """The plugins that were skipped, in part or as a whole, as far as that is known without importing more of them."""
         return [info for info in list(self._infos.values()) if info.error is not None]
 
     def describe(self) -> list[PluginInfo]:
-        """All plugins, loaded or not, sorted by source and name; imports all stores."""
+        """All plugins, loaded or not, sorted by source and name; imports all stores, and lockkit's own other plugins."""
         self._collect()
+        self.devices()
         with self._mutex.of_this_process():
             return sorted(self._infos.values(), key=lambda info: (info.source, info.name))
 
@@ -330,6 +352,12 @@ class PluginManager:
             return
         info = PluginInfo(store.name, PROJECT, __version__, "store")
         self._load(info, lambda: _imported(store.module), disabled=store.name in self._disabled)
+
+    def _add_shipped(self) -> None:
+        for name, module in SHIPPED.items():
+            if name not in self._infos:
+                info = PluginInfo(name, PROJECT, __version__, "shipped")
+                self._load(info, partial(_imported, module), disabled=name in self._disabled)
 
     def _load(self, info: PluginInfo, load: Callable[[], object], *, disabled: bool) -> None:
         self._infos[info.name] = info._replace(disabled=disabled)
@@ -380,7 +408,7 @@ class PluginManager:
             _log.warning("%s", printable(told))
 
     def _free(self, name: str, dist: str = "") -> str:
-        if name not in self._infos and name not in self._stores:
+        if name not in self._infos and name not in self._stores and name not in SHIPPED:
             return name
         candidates = (
             f"{dist or 'code'}.{name}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 100)))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import click
 
     from lockkit.config import Config
+    from lockkit.devices import DeviceProvider
     from lockkit.facts import Alert, CleanupContext, Event, Finding
     from lockkit.store.spi import BackendSpec
 
@@ -88,8 +89,12 @@ def lockkit_alert(alert: Alert) -> None:
 
 
 @hookspec
-def lockkit_devices() -> Sequence[object]:
-    """Offer device providers, which list and describe devices such as GPUs. Reserved; nothing in this version calls the hook."""
+def lockkit_devices() -> Sequence[DeviceProvider]:
+    """Offer device providers, which list and describe devices such as GPUs: see :class:`~lockkit.devices.DeviceProvider`.
+
+    Called once, when devices are first needed. Import the driver's library in ``DeviceProvider.snapshot``, not here and not when the plugin
+    is loaded. An object that is no provider, or with the name of another one, is reported and skipped.
+    """
     raise NotImplementedError
 
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import pytest
 
+from lockkit.devices import NoWatch, Snapshot
 from lockkit.errors import ConfigError, PluginError
 from lockkit.facts import Capabilities, Event
 from lockkit.hooks import hookimpl
@@ -100,7 +101,9 @@ def test_a_module_an_instance_and_an_installed_one_are_all_plugins():
     plugins.notify("lockkit_event", event=EVENT)
     assert made.calls == [EVENT]
     assert sorted(calls) == ["entry", "instance"]
-    assert {name: info.source for name, info in infos(plugins).items() if info.source != "store"} == {
+    assert {
+        name: info.source for name, info in infos(plugins).items() if info.source in ("code", "installed")
+    } == {
         "made": "code",
         "Recorder": "code",
         "entry": "installed",
@@ -387,6 +390,83 @@ def test_every_hook_is_specified_with_a_docstring():
     }  # fmt: skip
     for name in specs.__all__:
         assert len(getattr(specs, name).__doc__) > 40
+
+
+# -- devices --------------------------------------------------------------------------------------------------
+
+
+class Cards:
+    """A provider without cards."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def snapshot(self):
+        return Snapshot(0.0)
+
+    def watch(self, uuids):
+        return NoWatch()
+
+
+class Devices:
+    def __init__(self, offer):
+        self.offer = offer
+
+    @hookimpl
+    def lockkit_devices(self):
+        return self.offer()
+
+
+def test_device_providers_of_all_plugins_are_collected_and_lockkits_come_last():
+    first, second = Cards("first"), Cards("second")
+    plugins = build(Devices(lambda: [first]), Devices(lambda: (second,)))
+    assert plugins.devices()[:2] == (second, first)
+    assert plugins.devices() is plugins.devices()
+    assert {
+        info.name: (info.dist, info.hooks) for info in plugins.describe() if info.source == "shipped"
+    } == {"gpu": ("lockkit", ("lockkit_devices",))}
+
+
+@pytest.mark.parametrize(
+    "offer, told",
+    [
+        (lambda: 1 / 0, "lockkit_devices raised ZeroDivisionError"),
+        (lambda: Cards("one"), "must return a list"),
+        (lambda: [object()], "not a DeviceProvider, with name"),
+        (lambda: [Cards], "not a DeviceProvider, with name"),
+        (lambda: [Cards("")], "not a DeviceProvider, with name"),
+        (lambda: [Cards("twin"), Cards("twin")], "already offers a device provider called 'twin'"),
+    ],
+)
+def test_a_wrong_offer_of_devices_is_reported_and_hides_no_other(offer, told):
+    good = Cards("good")
+    plugins = build(Devices(lambda: [good]), Devices(offer))
+    assert good in plugins.devices()
+    assert [info.error for info in plugins.skipped()] == [next(iter(plugins.skipped())).error]
+    assert told in plugins.skipped()[0].error
+
+
+def test_a_plugin_that_comes_later_brings_its_devices_too():
+    plugins = build()
+    before = plugins.devices()
+    late = Cards("late")
+    plugins.register(Devices(lambda: [late]))
+    assert plugins.devices() == (late, *before)
+
+
+def test_lockkits_own_plugin_for_gpus_is_imported_only_for_devices():
+    code = (
+        "import sys; from lockkit.plugins import PluginManager; made = PluginManager(); made.backend('memory:'); "
+        "print('lockkit.gpu' in sys.modules, 'lockkit.devices' in sys.modules); made.devices(); print('lockkit.gpu' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False", "True"]
+
+
+def test_lockkits_own_plugin_for_gpus_can_be_disabled():
+    plugins = PluginManager(disabled=["gpu"], discover=tuple)
+    assert plugins.devices() == ()
+    assert infos(plugins)["gpu"].disabled
 
 
 # -- stores ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""The device providers that plugins offer, and lockkit's own plugins that are no stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, TypeGuard
+
+if TYPE_CHECKING:
+    from lockkit.devices import DeviceProvider
+
+__all__ = ["DEVICES", "SHIPPED", "providers"]
+
+DEVICES = "lockkit_devices"
+"""The hook with which a plugin offers device providers."""
+
+SHIPPED: Mapping[str, str] = {"gpu": "lockkit.gpu.plugin"}
+"""lockkit's own plugins that are no stores, with their modules. Each is imported when something of it is needed."""
+
+
+def providers(
+    call: Callable[[], object], taken: Collection[str], report: Callable[[str], None]
+) -> list[DeviceProvider]:
+    """The providers that one plugin offers.
+
+    Args:
+        call: The plugin's implementation of the hook.
+        taken: The names of the providers of other plugins.
+        report: Called with a sentence for each error in the offer.
+    """
+    try:
+        offer = call()
+    except Exception as error:
+        report(f"{DEVICES} raised {error!r}")
+        return []
+    if not isinstance(offer, (list, tuple)):
+        report(f"{DEVICES} must return a list, not {offer!r}")
+        return []
+    found: list[DeviceProvider] = []
+    for one in offer:
+        if not _is_provider(one):
+            report(f"{DEVICES}: not a DeviceProvider, with name, snapshot() and watch(): {one!r}")
+        elif one.name in taken or any(one.name == other.name for other in found):
+            report(f"another plugin already offers a device provider called {one.name!r}")
+        else:
+            found.append(one)
+    return found
+
+
+def _is_provider(one: object) -> TypeGuard[DeviceProvider]:
+    name = getattr(one, "name", None)
+    calls = (getattr(one, "snapshot", None), getattr(one, "watch", None))
+    return isinstance(name, str) and bool(name) and not isinstance(one, type) and all(map(callable, calls))
