@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -274,6 +275,7 @@ class PackedTerms(NamedTuple):
         length: Seconds; the length of the lease of a claim that holds.
         guard: Seconds; the length of the guard's lease, which blocks for min_hold; 0 for no guard.
         exclusive: A holder holds alone.
+        tail: The end of the values of its claims.
     """
 
     terms: Terms
@@ -286,17 +288,6 @@ class PackedTerms(NamedTuple):
     @classmethod
     def of(cls, namespace: str, terms: Terms, client: str) -> PackedTerms:
         """Pack the terms of a client's lock."""
-        said: dict[str, object] = {
-            "kind": terms.kind,
-            "weight": terms.weight,
-            "capacity": terms.capacity,
-            "ttl": terms.ttl,
-            "client": client,
-            "owner": packed_owner(terms.owner),
-        }
-        for name in ("min_hold", "lock_delay", "max_hold"):
-            if getattr(terms, name):
-                said[name] = getattr(terms, name)
         longest = terms.ttl if terms.max_hold is None else min(terms.ttl, terms.max_hold)
         return cls(
             terms,
@@ -304,7 +295,7 @@ class PackedTerms(NamedTuple):
             seconds(longest + terms.lock_delay),
             seconds(terms.min_hold) if terms.min_hold else 0,
             terms.weight == terms.capacity,
-            json.dumps(said, separators=(",", ":"), ensure_ascii=False)[1:],
+            _tail(terms._replace(name=""), client),
         )
 
     def value(self, claim: Claim, mark: str, state: str, since: float, term: int) -> bytes:
@@ -317,3 +308,20 @@ class PackedTerms(NamedTuple):
         if not claim.wait and state == "WAITING":
             note = f'"try":true,{note}'
         return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},"term":{term},{note}{self.tail}'.encode()
+
+
+@functools.lru_cache(maxsize=64)
+def _tail(terms: Terms, client: str) -> str:
+    """The end of the values of a client's claims, which all its locks with the same terms share."""
+    said: dict[str, object] = {
+        "kind": terms.kind,
+        "weight": terms.weight,
+        "capacity": terms.capacity,
+        "ttl": terms.ttl,
+        "client": client,
+        "owner": packed_owner(terms.owner),
+    }
+    for name in ("min_hold", "lock_delay", "max_hold"):
+        if getattr(terms, name):
+            said[name] = getattr(terms, name)
+    return json.dumps(said, separators=(",", ":"), ensure_ascii=False)[1:]

@@ -55,7 +55,8 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     end = time.monotonic() + budget
     topology, index = store.topology, store.index
-    token, name, packed_terms = claim.token, claim.terms.name, store.known(claim.terms)
+    token, name = claim.token, claim.terms.name
+    queue, keys, drain, words = store.known(claim.terms)
     note = framed(note_text(claim.note, NOTE_LIMIT)) if create and claim.note else _NO_NOTE
     if topology.stale:
         yield from topology.look_again()
@@ -70,15 +71,17 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
     def packed(server: Server) -> bytes:
         if create:
             how = b"$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, server.reckoned(basis) + _LATE)
-            first = b"".join((packed_terms.head, framed(token), how, packed_terms.tail, note))
+            first = b"".join((scripts.ACQUIRE.head, keys, drain, framed(token), how, words.acquire, note))
         else:
-            first = b"".join((packed_terms.head, framed(token), _AGAIN[claim.wait], packed_terms.again))
+            first = b"".join(
+                (scripts.ACQUIRE.head, keys, drain, framed(token), _AGAIN[claim.wait], words.again)
+            )
         if indexing:
             return first + index.packed((name,), basis)
         return first + _wait(store, left(end)) if store.copies else first
 
     try:
-        server = topology.at(packed_terms.keys.queue)
+        server = topology.at(queue)
         server, replies = yield from ask(
             server, packed(server), end, count, script=scripts.ACQUIRE, again=packed
         )
@@ -149,13 +152,14 @@ def release(
         fresh: Over a connection of its own.
     """
     end = time.monotonic() + budget
-    token, packed_terms = claim.token, store.known(claim.terms)
+    token = claim.token
+    queue, keys, _, words = store.known(claim.terms)
     buried = tombstone or token in store.unsure
     if store.topology.stale:
         yield from store.topology.look_again()
-    server = store.topology.at(packed_terms.keys.queue)
+    server = store.topology.at(queue)
     packed = b"".join(
-        (packed_terms.release, framed(token), _FLAGS[graceful], _FLAGS[buried], packed_terms.ends)
+        (scripts.RELEASE.head, keys, framed(token), _FLAGS[graceful], _FLAGS[buried], words.release)
     )
     server, (found, *_) = yield from ask(server, packed, end, script=scripts.RELEASE, fresh=fresh)
     if found not in (0, 1):

@@ -19,6 +19,7 @@ from lockkit_redis.capabilities import CAPABILITIES
 from lockkit_redis.connection import pack
 from lockkit_redis.draining import Mark
 from lockkit_redis.exchanges import RedisExchanges
+from lockkit_redis.keys import Keys
 from lockkit_redis.store import RedisStore
 from lockkit_redis.wakes import Wakes
 
@@ -94,13 +95,13 @@ class RedisBackend(ExchangingBackend):
 
     def watch(
         self,
-        name: str,  # noqa: ARG002
+        name: str,
         blockers: Sequence[str],
         wake: Callable[[], None],
         claim: Claim,
     ) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`. The watch is for the claim's own turn."""
-        where = self.store.known(claim.terms).keys.claims
+        where = Keys.of(self.store.namespace, name).claims
         return self._wakes.watch(blockers[0], where, claim.token, wake, reads=False)
 
     @property
@@ -114,9 +115,9 @@ class RedisBackend(ExchangingBackend):
         )
 
     def _listen(
-        self, _: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
+        self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim
     ) -> ReadingWatch:
-        where = self.store.known(claim.terms).keys.claims
+        where = Keys.of(self.store.namespace, name).claims
         return self._wakes.watch(blockers[0], where, claim.token, wake, reads=True)
 
     # -- operating

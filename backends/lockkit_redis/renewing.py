@@ -15,6 +15,7 @@ from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.connection import TIME, framed, millis_of
 from lockkit_redis.failures import replied
+from lockkit_redis.keys import Keys
 from lockkit_redis.packed_terms import millis
 from lockkit_redis.requests import ask, send
 from lockkit_redis.server import Server
@@ -120,7 +121,7 @@ def _plan(store: RedisStore, beats: Sequence[Beat]) -> Plan:
 
 
 def _server(store: RedisStore, claim: Claim) -> Server:
-    return store.topology.at(store.known(claim.terms).keys.queue)
+    return store.topology.at(store.known(claim.terms).queue)
 
 
 def _row(store: RedisStore, beats: Sequence[Beat], server: Server, places: _Places) -> Row:
@@ -138,7 +139,7 @@ def extend(store: RedisStore, claim: Claim, fence: int, ttl: float, budget: floa
     """See :meth:`lockkit.store.spi.Backend.extend`."""
     end = time.monotonic() + budget
     basis = store.clock.now()
-    keys = store.known(claim.terms).keys
+    keys = Keys.of(store.namespace, claim.terms.name)
     server = yield from store.find(keys.queue)
     packed = scripts.EXTEND.packed(keys[:5], claim.token, fence, millis(ttl))
     server, ((now, answer),) = yield from ask(server, packed, end, script=scripts.EXTEND)
@@ -210,14 +211,14 @@ def _packed_together(store: RedisStore, beats: Sequence[Beat]) -> bytes:
     if len(beats) == 1:
         return _packed(store, *beats[0])
     words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
-    return scripts.RENEW.packed(store.known(beats[0][0].terms).keys[:5], *words)
+    return scripts.RENEW.packed(Keys.of(store.namespace, beats[0][0].terms.name)[:5], *words)
 
 
 def _packed(store: RedisStore, claim: Claim, fence: int | None) -> bytes:
     """The command that renews one claim."""
     text = b"" if fence is None else b"%d" % fence
-    renew = store.known(claim.terms).renew
-    return b"%b%b$%d\r\n%b\r\n" % (renew, framed(claim.token), len(text), text)
+    keys = store.known(claim.terms).keys
+    return b"%b%b%b$%d\r\n%b\r\n" % (scripts.RENEW.head, keys, framed(claim.token), len(text), text)
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:

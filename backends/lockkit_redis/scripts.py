@@ -34,16 +34,16 @@ class Script:
     Attributes:
         text: The Lua text.
         sha: The digest by which the server knows the text.
+        head: The beginning of the command that runs it with so many ``keys``, and ``count`` arguments after them, up to the first key.
     """
 
-    def __init__(self, name: str, *, first: str = "", queue: bool = True) -> None:
+    def __init__(
+        self, name: str, *, first: str = "", queue: bool = True, keys: int = 5, count: int = 0
+    ) -> None:
         self.text = _HEADER + first + _QUEUE + _text(name) if queue else _text(name)
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-    def head(self, keys: tuple[str, ...], count: int) -> bytes:
-        """The beginning of the command that runs it with ``count`` arguments: packed once, used often."""
-        words = pack("EVALSHA", self.sha, len(keys), *keys)
-        return b"*%d%b" % (3 + len(keys) + count, words[words.index(b"\r") :])
+        words = pack("EVALSHA", self.sha, keys)
+        self.head = b"*%d%b" % (3 + keys + count, words[words.index(b"\r") :])
 
     def packed(self, keys: tuple[str, ...], *words: str | bytes | int) -> bytes:
         """The command that runs it, by its digest."""
@@ -59,10 +59,10 @@ class Script:
         )
 
 
-ACQUIRE = Script("acquire", first=_text("acquire_first"))
-RENEW = Script("renew")
+ACQUIRE = Script("acquire", first=_text("acquire_first"), keys=6, count=9)
+RENEW = Script("renew", count=2)
 EXTEND = Script("extend")
-RELEASE = Script("release", first=_text("release_first"))
+RELEASE = Script("release", first=_text("release_first"), count=5)
 EVICT = Script("evict")
 RESIZE = Script("resize")
 ANNOTATE = Script("annotate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -35,12 +36,7 @@ class PackedTerms(NamedTuple):
 
     @classmethod
     def of(cls, terms: Terms, parent: str) -> PackedTerms:
-        said: dict[str, object] = {"v": VERSION, "min_reader": VERSION, "kind": terms.kind, "ttl": terms.ttl}
-        if terms.max_hold is not None:
-            said["max_hold"] = terms.max_hold
-        said["owner"] = packed_owner(terms.owner)
-        waits = f"-{terms.weight}-{terms.capacity}-"
-        return cls(parent, (waits, f"-0{waits[1:]}"), _json(said)[:-1])
+        return cls(parent, *_words(terms._replace(name="")))
 
     def path(self, claim: Claim) -> str:
         """The path to create a claim's node with; the server appends the number."""
@@ -50,6 +46,17 @@ class PackedTerms(NamedTuple):
         """The data of a new claim."""
         note = f',"note":{note_text(claim.note, NOTE_LIMIT)}' if claim.note else ""
         return f'{self.data},"since":{wall:.3f}{note}}}'.encode()
+
+
+@functools.lru_cache(maxsize=64)
+def _words(terms: Terms) -> tuple[tuple[str, str], str]:
+    """The words that all locks with the same terms share: see ``between`` and ``data`` of :class:`PackedTerms`."""
+    said: dict[str, object] = {"v": VERSION, "min_reader": VERSION, "kind": terms.kind, "ttl": terms.ttl}
+    if terms.max_hold is not None:
+        said["max_hold"] = terms.max_hold
+    said["owner"] = packed_owner(terms.owner)
+    waits = f"-{terms.weight}-{terms.capacity}-"
+    return (waits, f"-0{waits[1:]}"), _json(said)[:-1]
 
 
 def unpacked(data: bytes | None, what: str) -> dict[str, Any]:

@@ -17,19 +17,19 @@ ALL = ("ACQUIRE", "RENEW", "EXTEND", "RELEASE", "EVICT", "RESIZE", "ANNOTATE")
 @contextlib.contextmanager
 def spoiled(scripts: Any, changes: tuple[Change, ...]) -> Iterator[None]:
     """The store's module of scripts with pieces of their text replaced, for as long as the context lasts."""
-    kept = {name: (getattr(scripts, name).text, getattr(scripts, name).sha) for name in ALL}
+    kept = {name: dict(vars(getattr(scripts, name))) for name in ALL}
     try:
         for names, right, wrong in changes:
             for name in names:
                 script = getattr(scripts, name)
                 assert script.text.count(right) == 1, f"{name} does not have {right!r} once"
-                script.text = script.text.replace(right, wrong)
+                script.text, old = script.text.replace(right, wrong), script.sha
                 script.sha = hashlib.sha1(script.text.encode(), usedforsecurity=False).hexdigest()
+                script.head = script.head.replace(old.encode(), script.sha.encode())
         yield
     finally:
-        for name, (text, sha) in kept.items():
-            script = getattr(scripts, name)
-            script.text, script.sha = text, sha
+        for name, was in kept.items():
+            vars(getattr(scripts, name)).update(was)
 
 
 LUA: Mapping[str, tuple[str, tuple[Change, ...]]] = {
