@@ -44,6 +44,7 @@ EXPECTED = {
     "choice": lambda setting: ", ".join(f'`"{choice}"`' for choice in setting.allowed),
     "flag": lambda _: "`true`, `false`",
     "names": lambda _: '`["a", "b"]`, or one text: `"a,b"`',
+    "count": lambda setting: f"0 to {setting.most}",
 }
 
 
@@ -53,7 +54,7 @@ def settings() -> str:
         ("key", "default", "allowed values", "meaning"),
         (
             (
-                f"`{setting.key}`",
+                f"`{setting.place}`",
                 "not set" if (shown := toml(setting, setting.default)) == "-" else f"`{shown}`",
                 EXPECTED[setting.kind](setting),
                 setting.meaning,

@@ -87,6 +87,7 @@ class Config(NamedTuple):
     log_format: Literal["text", "json"]
     disable_plugins: tuple[str, ...]
     plugin_errors: Literal["report", "raise"]
+    gpu_simulate: int
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]
@@ -127,7 +128,8 @@ class Config(NamedTuple):
     def describe(self) -> list[tuple[str, str, str]]:
         """Rows of key, value as a file would have it (secrets hidden), and source, for ``lockkit config show``."""
         rows = [
-            (key, toml(setting, getattr(self, key)), self.source(key)) for key, setting in SETTINGS.items()
+            (setting.place, toml(setting, getattr(self, key)), self.source(key))
+            for key, setting in SETTINGS.items()
         ]
         if self.profile is not None:
             rows.append(("profile", f'"{redact_name(self.profile)}"', self.source("profile")))

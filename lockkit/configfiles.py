@@ -14,7 +14,7 @@ from lockkit.layers import Found, Layer, canonical, environment, warn_once
 from lockkit.members import weights
 from lockkit.places import barred, home_dir
 from lockkit.redaction import redact_name
-from lockkit.settings import SETTINGS, Value, meant, shape
+from lockkit.settings import TABLES, Value, meant, shape
 
 __all__ = ["file", "look", "project_file", "stamp"]
 
@@ -195,18 +195,42 @@ def _members(layer: Layer, name: str, table: Table) -> dict[str, int] | None:
 
 def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -> dict[str, Value]:
     values: dict[str, Value] = {}
+    rest = dict(table)
+    for name in TABLES:
+        if name is not None and name in rest:
+            inner = rest.pop(name)
+            if isinstance(inner, dict):
+                _keep(layer, inner, name, prefix, (), values)
+            else:
+                layer.problem(
+                    f"{prefix}{name} must be a table, not {shape(inner)}", f"write [{prefix}{name}]"
+                )
+    _keep(layer, rest, None, prefix, (*filter(None, TABLES), *besides), values)
+    return values
+
+
+def _keep(
+    layer: Layer,
+    table: Table,
+    name: str | None,
+    prefix: str,
+    besides: tuple[str, ...],
+    values: dict[str, Value],
+) -> None:
+    """Read the settings of one table (None: those that stand in no table) into ``values``."""
+    settings = TABLES[name]
+    place = prefix if name is None else f"{prefix}{name}."
     for key, value in table.items():
-        setting = SETTINGS.get(key)
+        setting = settings.get(key)
         if setting is None:
-            allowed = (*SETTINGS, *besides)
+            allowed = (*settings, *besides)
             guess = meant(key, allowed)
             layer.problem(
-                f"unknown key {prefix}{redact_name(key)}",
+                f"unknown key {place}{redact_name(key)}",
                 f"{guess or ''} allowed: {', '.join(allowed)}".strip(),
             )
             continue
         layer.keep(setting, value, prefix=prefix, into=values)
-    return values
 
 
 def project_file(cwd: Path, home: Path | None) -> Path | None:

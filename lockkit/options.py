@@ -96,6 +96,7 @@ class Settings(TypedDict, total=False):
         age_soft: See ``age_warning``.
         age_hard: See ``age_warning``.
         log_format: For the command line alone.
+        gpu_simulate: The number of GPUs to simulate in place of those of the host.
     """
 
     ttl: float
@@ -113,6 +114,7 @@ class Settings(TypedDict, total=False):
     log_format: Literal["text", "json"]
     disable_plugins: Sequence[str]
     plugin_errors: Literal["report", "raise"]
+    gpu_simulate: int
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

@@ -13,26 +13,40 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.names import check_namespace
 from lockkit.redaction import redact, redact_name, veiled
 
-__all__ = ["SETTINGS", "Setting", "Value", "meant", "read", "redact", "shape", "template", "toml", "veiled"]
+__all__ = [
+    "SETTINGS",
+    "TABLES",
+    "Setting",
+    "Value",
+    "meant",
+    "read",
+    "redact",
+    "shape",
+    "template",
+    "toml",
+    "veiled",
+]
 
 Value: TypeAlias = str | float | bool | tuple[str, ...] | None
 """The value of a setting. Durations are float seconds; None means "for ever", "never" or "not set"."""
 
-Kind = Literal["text", "duration", "limit", "choice", "flag", "names"]
+Kind = Literal["text", "duration", "limit", "choice", "flag", "names", "count"]
 
 
 class Setting(NamedTuple):
     """One setting.
 
     Attributes:
-        key: The name in files, URL queries and keywords.
+        key: The name in URL queries and keywords, and in files unless it stands in a ``table``.
         kind: ``text``; ``duration``: ``"30s"`` or seconds; ``limit``: a duration, or ``"forever"``; ``choice``: one of
-            ``allowed``; ``flag``: true or false; ``names``: a list, or a text with commas.
+            ``allowed``; ``flag``: true or false; ``names``: a list, or a text with commas; ``count``: a whole number from 0 to ``most``.
         meaning: One sentence, for the docs and for ``lockkit config init``.
         env: The environment variable of the setting, if there is one.
         zero: Whether 0 is an allowed duration.
         check: A function that is called with the value and may raise ConfigError.
         example: A value for ``lockkit config init`` to show if there is no default. It works together with all defaults.
+        table: The table of files in which the setting stands, and with which its key begins: ``gpu_simulate`` is ``simulate`` in ``[gpu]``.
+        most: The largest allowed count.
     """
 
     key: str
@@ -44,6 +58,13 @@ class Setting(NamedTuple):
     zero: bool = False
     check: Callable[[str], object] | None = None
     example: Value = None
+    table: str | None = None
+    most: int = 1_000_000
+
+    @property
+    def place(self) -> str:
+        """The key with its table, as files have it: ``ttl``, ``gpu.simulate``."""
+        return f"{self.table}.{self.key.removeprefix(f'{self.table}_')}" if self.table else self.key
 
     def expects(self) -> str:
         """The allowed values, in words."""
@@ -54,6 +75,7 @@ class Setting(NamedTuple):
             "choice": " or ".join(f'"{choice}"' for choice in self.allowed),
             "flag": "true or false",
             "names": 'a list of texts, or one text with commas: "a,b"',
+            "count": f"a whole number from 0 to {self.most}",
         }[self.kind]
 
     @property
@@ -201,9 +223,24 @@ SETTINGS: Mapping[str, Setting] = {
             allowed=("report", "raise"),
             env="LOCKKIT_PLUGIN_ERRORS",
         ),
+        Setting(
+            "gpu_simulate",
+            "count",
+            0,
+            "Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on any machine; 0: none.",
+            env="LOCKKIT_GPU_SIMULATE",
+            table="gpu",
+            most=64,
+        ),
     )
 }
 """Every setting by key, in the order in which they are shown."""
+
+TABLES: Mapping[str | None, Mapping[str, Setting]] = {
+    table: {each.place.rpartition(".")[2]: each for each in SETTINGS.values() if each.table == table}
+    for table in {None: None, **{each.table: None for each in SETTINGS.values()}}
+}
+"""The settings of each table of a file, by their key there; under None those that stand in no table."""
 
 
 def read(setting: Setting, value: object, *, text: bool = False) -> Value:
@@ -215,9 +252,9 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
         text: Whether the value comes from an environment or URL query, where everything is text.
 
     Raises:
-        ConfigError: The value is not allowed. The message begins with the setting's key.
+        ConfigError: The value is not allowed. The message begins with the setting's place.
     """
-    key = setting.key
+    key = setting.place
     match setting.kind, value:
         case _, str() if key != "url" and _strayed(key, value):
             pass  # a URL in the wrong place: its text is quoted below, redacted, and nowhere else
@@ -227,6 +264,10 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
             return parse(value, what=key, zero=setting.zero)
         case (("duration" | "limit"), int() | float()):
             return seconds(value, what=key, zero=setting.zero)
+        case "count", int() if not isinstance(value, bool) and 0 <= value <= setting.most:
+            return value
+        case "count", str() if text and re.fullmatch(r"[0-9]{1,9}", value) and int(value) <= setting.most:
+            return int(value)
         case "flag", bool():
             return value
         case "flag", str() if text and value.lower() in ("1", "0", "true", "false", "yes", "no", "on", "off"):
@@ -296,6 +337,8 @@ def toml(setting: Setting, value: Value) -> str:
         return f"[{', '.join(_quoted(redact_name(name)) for name in value)}]"
     if isinstance(value, str):
         return _quoted(redact(value) if setting.key == "url" else value)
+    if setting.kind == "count":
+        return f"{value:.0f}"
     if value == int(value):
         for size, unit in ((3600, "h"), (60, "m")):
             if value and value % size == 0:
@@ -319,15 +362,17 @@ def template() -> str:
         '# Durations are written "500ms", "30s", "10m", "2h" or "1d", or as a number of seconds.',
         "",
     ]
-    for setting in SETTINGS.values():
-        lines.append(f"# {setting.meaning}")
-        if setting.kind in ("choice", "flag"):
-            lines.append(f"# Allowed: {setting.expects()}.")
-        value = setting.default
-        if value is None and setting.kind != "limit":
-            lines.append("# Not set by default; for instance:")
-            value = setting.example
-        lines += [f"#{setting.key} = {toml(setting, value)}", ""]
+    for table, settings in TABLES.items():
+        lines += [f"#[{table}]"] if table else []
+        for key, setting in settings.items():
+            lines.append(f"# {setting.meaning}")
+            if setting.kind in ("choice", "flag", "count"):
+                lines.append(f"# Allowed: {setting.expects()}.")
+            value = setting.default
+            if value is None and setting.kind != "limit":
+                lines.append("# Not set by default; for instance:")
+                value = setting.example
+            lines += [f"#{key} = {toml(setting, value)}", ""]
     lines += [
         "# Settings under a name, chosen by --profile, LOCKKIT_PROFILE or connect(profile=...).",
         "#[profiles.gpu]",

@@ -168,8 +168,8 @@ def _unresolved(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str
 def _settings(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     from lockkit.settings import SETTINGS
 
-    for key, setting in SETTINGS.items():
-        yield key, setting.meaning
+    for setting in SETTINGS.values():
+        yield setting.place, setting.meaning
 
 
 def _journal(ctx: click.Context) -> list[dict[str, object]]:

@@ -20,7 +20,7 @@ from lockkit import config, examining, layers
 from lockkit.errors import ConfigError
 from lockkit.options import Settings
 from lockkit.plugins.checking import check_files
-from lockkit.settings import SETTINGS, read, redact, template, toml
+from lockkit.settings import SETTINGS, TABLES, read, redact, template, toml
 from lockkit.testing.children import Child
 
 
@@ -91,10 +91,11 @@ def test_the_file_for_a_beginning_states_nothing_and_shows_every_default():
         if line.startswith("#") and line[1:2] != " "
     ]
     shown = tomllib.loads("\n".join(lines))
-    assert set(shown) == {*SETTINGS, "profiles", "pools"}
-    for key, setting in SETTINGS.items():
-        if setting.default is not None or setting.kind == "limit":
-            assert read(setting, shown[key]) == setting.default
+    assert set(shown) == {*TABLES[None], *filter(None, TABLES), "profiles", "pools"}
+    for table, settings in TABLES.items():
+        for key, setting in settings.items():
+            if setting.default is not None or setting.kind == "limit":
+                assert read(setting, (shown[table] if table else shown)[key]) == setting.default
 
 
 def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
@@ -430,6 +431,41 @@ def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypa
         config.load(environ={}, etc=world.etc, home=world.home, config="other.toml")
 
 
+# -- settings that stand in a table --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("[gpu]\nsimulat = 2", r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate\)"),
+        ("[gpu]\nsimulate = 65", r"gpu\.simulate must be a whole number from 0 to 64, not a number"),
+        ("[gpu]\nsimulate = true", r"gpu\.simulate must be a whole number"),
+        ('[gpu]\nsimulate = "2"', r"gpu\.simulate must be a whole number"),
+        ("gpu = 2", r"gpu must be a table, not a number \(write \[gpu\]\)"),
+        ("gpu_simulate = 2", r"unknown key gpu_simulate"),
+        ("[profiles.a.gpu]\nsimulat = 2", r"unknown key profiles\.a\.gpu\.simulat"),
+        ("[profiles.a]\ngpu = 2", r"profiles\.a\.gpu must be a table"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_place(world, text, told):
+    world.write(world.user, text)
+    with pytest.raises(ConfigError, match=told):
+        world.load()
+
+
+def test_a_setting_of_a_table_comes_from_each_layer(world):
+    world.write(world.user, "[gpu]\nsimulate = 2\n[profiles.many.gpu]\nsimulate = 8")
+    assert (world.load().gpu_simulate, world.load(profile="many").gpu_simulate) == (2, 8)
+    assert ("gpu.simulate", "2", str(world.user)) in world.load().describe()
+    world.environ["LOCKKIT_GPU_SIMULATE"] = "3"
+    assert world.load().gpu_simulate == 3
+    assert world.load("memory:?gpu_simulate=4").gpu_simulate == 4
+    assert world.load("memory:?gpu_simulate=4", gpu_simulate=5).gpu_simulate == 5
+    world.environ["LOCKKIT_GPU_SIMULATE"] = "two"
+    with pytest.raises(ConfigError, match=r"LOCKKIT_GPU_SIMULATE: gpu\.simulate must be a whole number"):
+        world.load()
+
+
 # -- keywords of connect --------------------------------------------------------------------------------------
 
 
@@ -485,6 +521,7 @@ def test_variables_on_the_list_reach_their_setting(world, name):
         "LOCKKIT_STRICT": "yes",
         "LOCKKIT_LOG_FORMAT": "json",
         "LOCKKIT_PLUGIN_ERRORS": "raise",
+        "LOCKKIT_GPU_SIMULATE": "2",
     }
     world.environ[name] = values.get(name, "x")
     key = next(key for key, setting in SETTINGS.items() if setting.env == name)
@@ -510,6 +547,7 @@ def test_the_list_of_variables_is_closed():
             "STATE_DIR",
             "DISABLE_PLUGINS",
             "PLUGIN_ERRORS",
+            "GPU_SIMULATE",
             "SERVE_TOKEN_FILE",
             "LEASE_NAME",
             "LEASE_NAMES",

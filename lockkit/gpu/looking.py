@@ -1,0 +1,112 @@
+"""One look at all devices of this host: which providers are asked, and how their answers become one snapshot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lockkit.devices import Device, DeviceProvider, Snapshot
+from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.plugins.calling import call_within
+from lockkit.printable import printable
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+    from lockkit.plugins import PluginManager
+
+__all__ = ["PATIENCE", "look", "providers"]
+
+PATIENCE = 5.0
+"""Seconds that a provider has for one look. A driver answers in some milliseconds, and a card that wakes up in one or two seconds."""
+
+
+def providers(
+    config: Config, plugins: PluginManager, *, simulate: int | None = None
+) -> tuple[DeviceProvider, ...]:
+    """The providers whose devices are looked at: simulated ones alone if that is asked for, else those of all plugins.
+
+    Args:
+        config: The configuration.
+        plugins: The plugins.
+        simulate: The number of cards to simulate; None for what the configuration says.
+
+    Raises:
+        ConfigError: The number is negative or too large.
+    """
+    count = config.gpu_simulate if simulate is None else simulate
+    if not count:
+        return plugins.devices()
+    from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
+    from lockkit.settings import SETTINGS, read
+
+    read(SETTINGS["gpu_simulate"], count)
+    return (SimulatedProvider(count, config.state_place(create=False).path / STATE_FILE),)
+
+
+def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> Snapshot:
+    """Look at the devices of some providers, which are asked at the same time.
+
+    A provider that has no devices, raises, or does not answer in time hides nothing of the others; a remark says so.
+
+    Args:
+        providers: The providers.
+        patience: Seconds after which a provider that has not answered is left out.
+
+    Raises:
+        DevicesUnavailable: No provider knows a device; the message is that of the first provider.
+    """
+    if not providers:
+        raise DevicesUnavailable(
+            "no plugin offers device providers, because the plugin gpu is disabled",
+            hint="remove gpu from disable_plugins or LOCKKIT_DISABLE_PLUGINS",
+        )
+    taken = time.time()
+    calls = [(one.name, one.snapshot) for one in providers]
+    devices: dict[str, Device] = {}
+    nameless: list[Device] = []
+    remarks: list[str] = []
+    failed: list[DevicesUnavailable] = []
+    for outcome in call_within(patience, "devices", calls, {}):
+        answer = outcome.value
+        if outcome.error is None and not isinstance(answer, Snapshot):
+            failed.append(_broken(outcome.plugin, f"returned {type(answer).__name__}, not a Snapshot"))
+        elif outcome.error is not None:
+            failed.append(_reason(outcome.plugin, outcome.error, patience))
+        else:
+            assert isinstance(answer, Snapshot)
+            remarks += answer.remarks
+            for device in answer.devices:
+                if not device.uuid:
+                    nameless.append(device)
+                elif device.uuid in devices:
+                    remarks.append(f"{outcome.plugin} has the device {device.uuid} of another provider, too")
+                else:
+                    devices[device.uuid] = device
+    if not devices and not nameless:
+        raise (
+            failed[0]
+            if failed
+            else DevicesUnavailable(
+                "there is no GPU on this host",
+                hint="to try lockkit's commands for GPUs without one: --gpu-sim 2",
+            )
+        )
+    return Snapshot(taken, (*devices.values(), *nameless), (*remarks, *map(str, failed)))
+
+
+def _reason(provider: str, error: BaseException, patience: float) -> DevicesUnavailable:
+    if isinstance(error, DevicesUnavailable):
+        return error
+    if isinstance(error, TimeoutError):
+        return DevicesUnavailable(
+            f"the driver of the device provider {provider} has not answered within {patience:g} s",
+            hint="a card may hang: see the kernel's log, dmesg",
+        )
+    if isinstance(error, ConfigError):
+        return DevicesUnavailable(error.message, hint=error.hint)
+    return _broken(provider, f"raised {type(error).__name__}: {printable(str(error))}")
+
+
+def _broken(provider: str, told: str) -> DevicesUnavailable:
+    return DevicesUnavailable(f"the device provider {provider} {told}", hint="see: lockkit plugins")

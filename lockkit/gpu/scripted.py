@@ -1,0 +1,66 @@
+"""The state file of simulated cards: its form, and the checks of what it says."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lockkit.errors import ConfigError
+from lockkit.sizes import parse
+
+__all__ = ["Card", "Process", "decode"]
+
+
+class Process(msgspec.Struct, forbid_unknown_fields=True):
+    """A process on a simulated card. With ``while_alive`` it is there only as long as a process with this pid lives."""
+
+    pid: int | None = None
+    user: str | None = None
+    program: str | None = None
+    memory: str | int = 0
+    while_alive: bool = False
+
+    def __post_init__(self) -> None:
+        _size(self.memory)
+
+
+class Card(msgspec.Struct, forbid_unknown_fields=True):
+    """A simulated card. ``used`` may be more than its processes use: leftover memory. Watches report ``events``, such as an Xid."""
+
+    name: str = "Simulated GPU"
+    memory: str | int | None = None
+    used: str | int | None = None
+    utilisation: int | None = None
+    processes: list[Process] = []
+    faults: list[str] = []
+    events: list[str] = []
+
+    def __post_init__(self) -> None:
+        for size in (self.memory, self.used):
+            if size is not None:
+                _size(size)
+
+
+def _size(value: str | int) -> None:
+    try:
+        parse(value, what="a size", zero=True)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+def decode(text: bytes, count: int) -> dict[int, Card]:
+    """The cards that a state file describes, by index.
+
+    Raises:
+        ConfigError: The text is not of the form above, or is about a card that is not simulated.
+    """
+    try:
+        found = msgspec.json.decode(text, type=dict[str, Card])
+    except msgspec.DecodeError as error:
+        raise ConfigError(str(error)) from None
+    for key in found:
+        if not (key.isascii() and key.isdigit() and int(key) < count):
+            raise ConfigError(
+                f"there is no card {key!r}",
+                hint=f"the cards are 0 to {count - 1}" if count > 1 else "the only card is 0",
+            )
+    return {int(key): card for key, card in found.items()}

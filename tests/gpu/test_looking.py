@@ -1,0 +1,110 @@
+"""One look at the devices of several providers, of which none can hide those of another."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lockkit import config
+from lockkit.devices import Device, NoWatch, Snapshot
+from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.gpu.looking import look, providers
+from lockkit.plugins import PluginManager
+
+
+class Cards:
+    def __init__(self, name, *devices, error=None, answer=None):
+        self.name, self.devices, self.error, self.answer = name, devices, error, answer
+
+    def snapshot(self):
+        if self.error is not None:
+            raise self.error
+        return self.answer or Snapshot(0.0, self.devices, (f"of {self.name}",))
+
+    def watch(self, uuids):
+        return NoWatch()
+
+
+def test_the_devices_of_all_providers_are_shown():
+    found = look([Cards("a", Device("A", 0), Device("", 1)), Cards("b", Device("B", 0))])
+    assert [one.uuid for one in found.devices] == ["A", "B", ""]
+    assert found.remarks == ("of a", "of b")
+    assert found.device("B").index == 0
+    assert found.device("") is found.device("C") is None
+
+
+@pytest.mark.parametrize(
+    "bad, told",
+    [
+        (Cards("bad", error=DevicesUnavailable("no driver", hint="install it")), r"no driver \(install it\)"),
+        (Cards("bad", error=ValueError("what")), "the device provider bad raised ValueError: what"),
+        (Cards("bad", error=SystemExit(3)), "the device provider bad raised SystemExit: 3"),
+        (Cards("bad", answer=[1]), "the device provider bad returned list, not a Snapshot"),
+    ],
+)
+def test_a_provider_that_fails_hides_no_other_and_is_named(bad, told):
+    found = look([bad, Cards("good", Device("A", 0))])
+    assert [one.uuid for one in found.devices] == ["A"]
+    with pytest.raises(DevicesUnavailable, match=told) as alone:
+        look([bad])
+    assert found.remarks[-1] == str(alone.value)
+
+
+def test_a_driver_that_hangs_is_left_out_after_a_while():
+    gate = threading.Event()
+
+    class Hanging(Cards):
+        def snapshot(self):
+            gate.wait()
+            return Snapshot(0.0)
+
+    try:
+        found = look([Hanging("stuck"), Cards("good", Device("A", 0))], patience=0.1)
+        assert [one.uuid for one in found.devices] == ["A"]
+        assert "the driver of the device provider stuck has not answered within 0.1 s" in found.remarks[-1]
+    finally:
+        gate.set()
+
+
+def test_of_two_providers_with_one_device_the_first_counts():
+    found = look([Cards("a", Device("A", 0, "first")), Cards("b", Device("A", 7, "second"))])
+    assert [one.name for one in found.devices] == ["first"]
+    assert "b has the device A of another provider, too" in found.remarks
+
+
+def test_without_any_device_the_error_says_what_to_do():
+    with pytest.raises(DevicesUnavailable, match=r"there is no GPU on this host .*--gpu-sim 2"):
+        look([Cards("a")])
+    with pytest.raises(DevicesUnavailable, match="remove gpu from disable_plugins"):
+        look([])
+
+
+def test_a_simulation_replaces_the_devices_of_all_plugins(tmp_path):
+    plugins = PluginManager([Offer()], discover=tuple)
+    plain, two = (
+        config.load(
+            environ={"LOCKKIT_STATE_DIR": str(tmp_path), **more},
+            cwd=tmp_path,
+            etc=tmp_path / "none",
+            home=tmp_path,
+        )
+        for more in ({}, {"LOCKKIT_GPU_SIMULATE": "2"})
+    )
+    assert [one.name for one in providers(plain, plugins)][:1] == ["theirs"]
+    assert [one.name for one in providers(two, plugins)] == ["simulated"]
+    assert len(look(providers(two, plugins)).devices) == 2
+    assert len(look(providers(plain, plugins, simulate=3)).devices) == 3
+    assert [one.name for one in providers(two, plugins, simulate=0)][:1] == ["theirs"]
+    with pytest.raises(ConfigError, match=r"gpu\.simulate must be a whole number from 0 to 64"):
+        providers(plain, plugins, simulate=65)
+    (tmp_path / "simulated-gpus.json").write_text('{"0": {"faults": ["it hums"]}}')
+    assert look(providers(two, plugins)).devices[0].faults == ("it hums",)
+
+
+class Offer:
+    from lockkit.hooks import hookimpl
+
+    @hookimpl
+    def lockkit_devices(self):
+        return [Cards("theirs", Device("T", 0))]
