@@ -43,6 +43,7 @@ def test_check_runs_all_of_lint_and_types_and_no_test_that_needs_a_server(root):
     assert chosen == {
         "tests/unit",
         "tests/protocol",
+        "tests/gpu",
         "tests/backends/test_memory.py",
         "tests/backends/test_sqlite.py",
     }
