@@ -175,12 +175,13 @@ class Config(NamedTuple):
             return "use a store that hosts can share, such as redis://"
         if self.scope != "host":
             return "use sqlite:, the default"
-        url = f"sqlite:{_SHARED_FOLDER}/host.db"
-        # LOCKKIT_URL wins only over the default and over itself, whatever else is set.
-        replaceable = self.source("url") in (DEFAULT, "LOCKKIT_URL")
-        make = f"{'sudo ' if os.geteuid() else ''}install -d -m 2770 -g GROUP {_SHARED_FOLDER}"
-        use = f" && export LOCKKIT_URL={url}" if replaceable else f"; then use {url}"
-        return f"for a GROUP of users of this host: {make}{use}; see: lockkit docs all-users"
+        init = f"{'sudo ' if os.geteuid() else ''}lockkit host init --group GROUP"
+        source = self.source("url")
+        # The administrator's file wins only over the default.
+        use = "" if source == DEFAULT else "; then unset LOCKKIT_URL"
+        if source not in (DEFAULT, "LOCKKIT_URL"):
+            use = f"; then use sqlite:{_SHARED_FOLDER}/host.db"
+        return f"for a GROUP of users of this host: {init}{use}; see: lockkit docs all-users"
 
     def stale(self) -> bool:
         """Whether one of the files has changed, appeared or disappeared since the configuration was loaded."""

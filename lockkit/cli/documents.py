@@ -22,6 +22,7 @@ from lockkit.cli.parts import (
     Finding,
     HeldClaim,
     Hold,
+    HostStep,
     Lock,
     NameRecord,
     Plugin,
@@ -55,6 +56,9 @@ __all__ = [
     "Findings",
     "Held",
     "Help",
+    "Host",
+    "HostInit",
+    "HostRemove",
     "Log",
     "Namespaces",
     "Notice",
@@ -233,6 +237,33 @@ class Help(Document, tag="lockkit.help/1"):
 
     command: str
     text: str
+
+
+class Host(Document, tag="lockkit.host/1"):
+    """Everything that lockkit host init has made on this host (null: not made by it)."""
+
+    config: str | None
+    folder: str | None
+    group: str | None
+    url: str | None
+
+
+class HostInit(Document, tag="lockkit.host-init/1"):
+    """The steps that lockkit host init has done, or would do with --dry-run."""
+
+    config: str
+    dry_run: bool
+    steps: Sequence[HostStep]
+    remarks: Sequence[str]
+
+
+class HostRemove(Document, tag="lockkit.host-remove/1"):
+    """The steps that lockkit host remove has done, or would do with --dry-run. `remarks` names what stays."""
+
+    config: str
+    dry_run: bool
+    steps: Sequence[HostStep]
+    remarks: Sequence[str]
 
 
 class Log(Document, tag="lockkit.log/1"):

@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "failures": "Show and resolve releases that failed.",
     },
     "Set up": {
+        "host": "One store for all users of a group on this host.",
         "config": "Show, check or create the configuration.",
         "plugins": "List plugins with their hooks and load errors.",
         "guard": "Show that a resource refuses a stale fence.",

@@ -15,6 +15,8 @@ from lockkit.errors import LockkitError
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lockkit.cli import documents, parts
     from lockkit.client import Client
     from lockkit.facts import (
@@ -43,6 +45,7 @@ __all__ = [
     "rfc3339",
     "say",
     "store",
+    "store_folder",
     "store_words",
     "write_json",
 ]
@@ -136,6 +139,17 @@ def _located(client: Client) -> str:
             return client.url
         head = f"sqlite:{quote(os.fsencode(file))}"
     return head + mark + options
+
+
+def store_folder(client: Client) -> Path | None:
+    """The folder of the embedded store's file; None for another store."""
+    scheme, _, path = _located(client).partition("?")[0].partition(":")
+    if scheme != "sqlite" or not path:
+        return None
+    from pathlib import Path
+    from urllib.parse import unquote
+
+    return Path(unquote(path)).parent
 
 
 def owner(who: Owner) -> parts.Owner:

@@ -21,6 +21,7 @@ __all__ = [
     "HeldClaim",
     "Hold",
     "Hook",
+    "HostStep",
     "Keeper",
     "Layer",
     "Lock",
@@ -59,6 +60,16 @@ Record: TypeAlias = Annotated[
 
 class Part(Struct):
     """A part of a document."""
+
+
+class HostStep(Part):
+    """One thing that lockkit host has done, or would do. `subject` is the file, folder or group."""
+
+    action: Literal[
+        "make_group", "make_folder", "write_settings", "remove_settings", "remove_folder", "remove_group"
+    ]
+    subject: str
+    text: str
 
 
 class Store(Part):

@@ -531,7 +531,7 @@ def test_files_of_the_group_that_shared_the_folder_before_are_refused_with_both_
     assert f"chgrp -R {GROUP + 1} {shared}" in told
 
 
-# -- the two commands
+# -- the command that the error names
 
 
 def refused(url=None, **more):
@@ -540,8 +540,8 @@ def refused(url=None, **more):
     return caught.value.hint
 
 
-COMMANDS = re.compile(
-    r"of this host: (?P<make>.+) && (?P<use>export LOCKKIT_URL=\S+); see: lockkit docs all-users$"
+COMMAND = re.compile(
+    r"of this host: (?P<init>(sudo )?lockkit host init --group GROUP)(?P<use>; then [^;]+)?; see: lockkit docs all-users$"
 )
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -559,41 +559,44 @@ def plain(monkeypatch, tmp_path):
 @as_root
 @pytest.mark.parametrize("source", ["default", "LOCKKIT_URL"])
 @pytest.mark.parametrize("euid", [0, ANN])
-def test_the_two_commands_of_the_error_make_a_store_of_all_users(plain, place, user, source, euid):
+def test_the_command_of_the_error_makes_a_store_of_all_users(plain, place, user, source, euid):
     plain.setattr("os.geteuid", lambda: euid)
     if source != "default":
         plain.setenv("LOCKKIT_URL", f"sqlite:{place}/own/x.db")
-    found = COMMANDS.search(refused())
+    found = COMMAND.search(refused())
     assert found
-    assert ("sudo" in found["make"]) == (euid != 0)
+    assert ("sudo" in found["init"]) == (euid != 0)
+    assert found["use"] == (None if source == "default" else "; then unset LOCKKIT_URL")
     plain.undo()
     tools = place / "tools"
     tools.mkdir()
     (tools / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
-    (tools / "sudo").chmod(0o755)
+    (tools / "lockkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m lockkit "$@"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
 
-    commands = f"{found['make']} && {found['use']}"
-    commands = commands.replace("GROUP", str(GROUP)).replace("/var/lib/lockkit", f"{place}/made")
-    done = subprocess.run(
-        ["sh", "-c", f"{commands} && echo $LOCKKIT_URL"],
-        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+    command = found["init"].replace("GROUP", str(GROUP))
+    paths = f"--folder {place}/made --config {place}/etc.toml"
+    subprocess.run(
+        ["sh", "-c", f"{command} {paths}"],
+        env=os.environ
+        | {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
-        text=True,
         check=True,
     )
-    url = done.stdout.strip()
+    url = lockkit.config.load(config=place / "etc.toml", environ={}).url
 
     ann, bob = user(ANN, url), user(BOB, url)
     assert ann("client.capabilities.scope, attempt('x')") == "('host', True)"
     assert bob("attempt('x')") == "False"
 
 
-def test_the_page_shows_the_two_commands_of_the_error(plain):
+def test_the_page_shows_the_command_of_the_error(plain):
     plain.setattr("os.geteuid", lambda: ANN)
-    found = COMMANDS.search(refused())
+    found = COMMAND.search(refused())
 
     page = (DOCS / "howto" / "all-users.md").read_text()
-    assert f"\n$ {found['make']}\n$ {found['use']}\n" in page
+    assert f"\n$ {found['init']}\n" in page
 
 
 def test_a_url_that_the_environment_does_not_replace_is_named_instead(plain, place):

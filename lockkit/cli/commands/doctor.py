@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -131,6 +132,7 @@ class _Examination:
         self.store = output.store(client) if self._session.json else None
         self._doing(f"asking the store, {client.url} ...")
         yield from self._try(lambda: _store(client, *as_called(self._session)))
+        yield from self._new(_container(client))
         if self._deadlocks:
             self._doing("looking for deadlocks ...")
             yield from self._try(lambda: _deadlocks(client))
@@ -182,6 +184,19 @@ def _store(client: Client, options: str, first: str) -> list[Finding]:
             )
         )
     return found + list(known)
+
+
+def _container(client: Client) -> list[Finding]:
+    """How far the locks reach if this process runs in a container."""
+    from lockkit import containers
+
+    folder = output.store_folder(client)
+    seen = containers.look(folder, os.environ)
+    return (
+        []
+        if seen is None
+        else [containers.finding(seen, client.capabilities.scope, folder, str(os.getuid()))]
+    )
 
 
 def _deadlocks(client: Client) -> list[Finding]:

@@ -1,0 +1,246 @@
+"""``lockkit host``: one store for all users of a group on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import Group, Session, option
+from lockkit.cli.base import command as make
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.hosting.planning import Plan, Step, Wanted
+
+__all__ = ["command"]
+
+_CODES = {"config": exits.CONFIG, "permission": exits.UNAVAILABLE, "held": exits.BUSY}
+
+command = Group(
+    "host",
+    help="""Set up one store for all users of a group on this host, or remove it.
+
+    Without it each user has a store of their own, and the locks of two users do not keep each other out; see: lockkit docs all-users
+    """,
+    examples="""
+sudo lockkit host init --group gpu --dry-run
+sudo lockkit host init --group gpu
+lockkit host show
+sudo lockkit host remove
+""",
+)
+
+
+def _path(_ctx: click.Context, _param: click.Parameter, value: Path) -> Path:
+    return Path.cwd() / value
+
+
+_CONFIG = option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("/etc/lockkit/config.toml"),
+    show_default=True,
+    callback=_path,
+    help="The administrator's file.",
+)
+_DRY_RUN = option("--dry-run", is_flag=True, help="Only show what would be done.")
+
+
+@make(
+    "init",
+    group=command,
+    examples="""
+sudo lockkit host init --group gpu --dry-run
+sudo lockkit host init --group gpu --create-group
+sudo usermod -aG gpu ann      # ann logs in again, and is in
+""",
+)
+@option(
+    "--group",
+    required=True,
+    metavar="GROUP",
+    help="The group whose users share the store: its name or number.",
+)
+@option("--create-group", is_flag=True, help="Make the group, as a system group, if there is none.")
+@option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/lockkit"),
+    show_default=True,
+    callback=_path,
+    help="The folder of the store.",
+)
+@_CONFIG
+@_DRY_RUN
+def _init(
+    session: Session, *, group: str, create_group: bool, folder: Path, config: Path, dry_run: bool
+) -> int:
+    """Make a folder that GROUP shares, and have all programs on this host use a store in it.
+
+    The folder gets mode 2770, and the administrator's file the settings url and scope = "host". What is there already stays as it is:
+    if a folder or setting differs, nothing is done, and the error says what differs and what to do. To call this again is harmless.
+
+    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 78 something that is there already differs.
+    """
+    from lockkit.hosting import doing, planning, scene
+
+    wanted = planning.Wanted(group, folder, config, create_group)
+    seen = scene.look(wanted)
+    plan = planning.plan_init(wanted, seen)
+    _refuse(plan, dry_run=dry_run)
+    steps = plan.steps if dry_run else doing.initialise(wanted, seen, plan.steps)
+    done = _tell(session, steps, dry_run=dry_run)
+    group = str(seen.group or group)
+    members = () if seen.group is None else seen.group.members
+    if session.json:
+        _write("init", wanted, done, plan, dry_run=dry_run)
+        return exits.OK
+    listed = f"; now: {', '.join(members)}" if members else ""
+    output.say(f"users of the store are those in the group {group}{listed}")
+    output.say(f"to let in USER, who then has to log in again: sudo usermod -aG {group} USER")
+    return exits.OK
+
+
+@make(
+    "remove",
+    group=command,
+    examples="""
+sudo lockkit host remove --dry-run
+sudo lockkit host remove
+""",
+)
+@_CONFIG
+@_DRY_RUN
+@option(
+    "--force",
+    is_flag=True,
+    help="Remove the store although locks in it are held. Then others may work at the same time.",
+)
+def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> int:
+    """Undo what lockkit host init made: its lines in the administrator's file, the folder with the store, the group.
+
+    Nothing else is touched: a folder with other files in it, lines that were changed, and a group that has members stay, and are
+    named. While locks are held nothing is done. Records of locks (lockkit status NAME shows them) go with the store.
+
+    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of init cannot be read.
+    """
+    import lockkit
+    from lockkit.config import load
+    from lockkit.hosting import doing, held, planning, scene
+
+    made = scene.made_by_init(config)
+    wanted = planning.Wanted("" if made.group is None else made.group.name, Path(made.folder or "/"), config)
+    seen = scene.look(wanted)
+
+    settings = load(made.url or None, namespace=session.namespace)  # now: its files may be gone later
+
+    def connect(namespace: str | None) -> Client:
+        return lockkit.connect(
+            config=settings if namespace is None else settings._replace(namespace=namespace)
+        )
+
+    def planned() -> Plan:
+        holders = (
+            held.holders(made.url, connect) if seen.root and made.folder is not None and not force else []
+        )
+        found = planning.plan_remove(seen, holders, force=force)
+        _refuse(found, dry_run=dry_run)
+        return found
+
+    plan = planned()
+    closing = held.drained(made.url, connect, keep=lambda: not Path(made.folder or "/").exists())
+    with closing if plan.closes and not (dry_run or force) else nullcontext():
+        if plan.closes and not (dry_run or force):
+            plan = planned()  # somebody may have come in before the drain
+        done = _tell(
+            session, plan.steps if dry_run else doing.remove(config, seen, plan.steps), dry_run=dry_run
+        )
+    if session.json:
+        _write("remove", wanted, done, plan, dry_run=dry_run)
+        return exits.OK
+    for remark in plan.remarks:
+        output.say(remark)
+    return exits.OK
+
+
+@make("show", group=command, examples="lockkit host show\nlockkit host show --json")
+@_CONFIG
+def _show(session: Session, *, config: Path) -> int:
+    """Show what lockkit host init has made on this host.
+
+    Exit code: 0 it has made something, 1 it has not.
+    """
+    from lockkit.hosting import planning, scene
+
+    made = scene.made_by_init(config)
+    if session.json:
+        from lockkit.cli import documents
+
+        output.write_json(
+            documents.Host(
+                config=made.config,
+                folder=made.folder,
+                group=None if made.group is None else made.group.name,
+                url=made.url or None,
+            ),
+            indent=True,
+        )
+    elif made == planning.Made():
+        output.say("lockkit host init has made nothing on this host")
+    else:
+        rows = (
+            ("settings in", made.config),
+            ("folder", made.folder),
+            ("group", made.group),
+            ("store", made.url),
+        )
+        output.say("\n".join(f"{what}: {value}" for what, value in rows if value))
+    return exits.FAILED if made == planning.Made() else exits.OK
+
+
+def _refuse(plan: Plan, *, dry_run: bool) -> None:
+    """Raise what stands in the way, each on a line; a dry run needs no rights."""
+    found = [one for one in plan.obstacles if not (dry_run and one.kind == "permission")]
+    if not found:
+        return
+    *before, last = found
+    told = [f"{one.message} ({one.hint})" for one in before]
+    raise exits.CommandFailed(
+        "\n".join([*told, last.message]),
+        code=_CODES[found[0].kind],
+        kind=found[0].kind,
+        holder=next((one.claim for one in found if one.claim is not None), None),
+        hint=last.hint,
+    )
+
+
+def _tell(session: Session, steps: Iterable[Step], *, dry_run: bool) -> list[Step]:
+    """Do the steps, and name each as it is done; a dry run names them in the same words."""
+    done: list[Step] = []
+    for step in steps:
+        done.append(step)
+        if not session.json:
+            output.say(f"{'would ' if dry_run else 'done: '}{step.text}")
+    if not done and not session.json:
+        output.say("nothing to do")
+    return done
+
+
+def _write(what: str, wanted: Wanted, done: list[Step], plan: Plan, *, dry_run: bool) -> None:
+    from lockkit.cli import documents, parts
+
+    made = documents.HostInit if what == "init" else documents.HostRemove
+    output.write_json(
+        made(
+            config=str(wanted.config),
+            dry_run=dry_run,
+            steps=[parts.HostStep(action=one.action, subject=one.subject, text=one.text) for one in done],
+            remarks=list(plan.remarks),
+        ),
+        indent=True,
+    )

@@ -1,0 +1,201 @@
+"""The doing of planned steps, one by one. What is to be made is recorded first, so that ``lockkit host remove`` finds it after a crash.
+
+Each step can be repeated: one that was interrupted is planned again, and done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from lockkit.errors import BackendUnavailable
+from lockkit.hosting.planning import (
+    MODE,
+    Group,
+    Made,
+    Seen,
+    Step,
+    Wanted,
+    belongs_to_store,
+    store_url,
+    without,
+)
+from lockkit.hosting.scene import group_of, record_of
+
+__all__ = ["initialise", "remove"]
+
+_SECONDS = 30.0
+"""Seconds that groupadd and groupdel may take; they wait for each other's lock for 15."""
+
+
+def initialise(wanted: Wanted, seen: Seen, steps: tuple[Step, ...]) -> Iterator[Step]:
+    """Do the steps of a plan for ``lockkit host init``; yields each when it is done.
+
+    Raises:
+        BackendUnavailable: A step failed. Those before it are done and recorded.
+    """
+    url = str(seen.settings.get("url") or store_url(wanted.folder))
+    made = seen.made._replace(url=url, home=seen.made.home or not seen.home)
+    for step in steps:
+        with _explained(step):
+            match step.action:
+                case "make_group":
+                    _command("groupadd", "--system", step.subject)
+                    found = group_of(step.subject)
+                    made = made._replace(group=found and Group(found.name, found.gid))
+                    _record(wanted.config, made)
+                case "make_folder":
+                    made = made._replace(folder=step.subject)
+                    _record(wanted.config, made)
+                    group = group_of(wanted.group)
+                    _make_folder(wanted.folder, 0 if group is None else group.gid)
+                case "write_settings":
+                    made = made._replace(
+                        config=step.subject, block=step.detail, file=made.file or seen.text is None
+                    )
+                    _record(wanted.config, made)
+                    _write(wanted.config, step.detail + (f"\n{seen.text}" if seen.text else ""))
+        yield step
+
+
+def remove(config: Path, seen: Seen, steps: tuple[Step, ...]) -> Iterator[Step]:
+    """Do the steps of a plan for ``lockkit host remove``; yields each when it is done. The record goes last.
+
+    Raises:
+        BackendUnavailable: A step failed. Those before it are done, and the rest can be done by calling again.
+    """
+    made = seen.made
+    for step in steps:
+        with _explained(step):
+            match step.action:
+                case "remove_settings":
+                    rest = without(seen.text or "", step.detail) or ""
+                    if made.file and not rest.strip():
+                        config.unlink(missing_ok=True)
+                    else:
+                        _write(config, rest)
+                    made = made._replace(config=None, block="", file=False)
+                case "remove_folder":
+                    _remove_folder(Path(step.subject))
+                    made = made._replace(folder=None)
+                case "remove_group":
+                    _command("groupdel", step.subject)
+                    made = made._replace(group=None)
+            _record(config, made)
+        yield step
+    record_of(config).unlink(missing_ok=True)
+    if made.home:
+        with contextlib.suppress(OSError):  # it is not empty
+            config.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _explained(step: Step) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        told = f"cannot {step.text}: {error.strerror or error}"
+        raise BackendUnavailable(
+            told, hint="nothing after this step was done; correct that, and run the command again"
+        ) from error
+
+
+def _command(*words: str) -> None:
+    """Run one of the system's own programs for groups.
+
+    Raises:
+        OSError: The program is missing, or refused; the text is its own.
+    """
+    path = shutil.which(words[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if path is None:
+        raise FileNotFoundError(2, f"there is no program {words[0]}")
+    done = subprocess.run(
+        [path, *words[1:-1], "--", words[-1]], capture_output=True, text=True, check=False, timeout=_SECONDS
+    )
+    if done.returncode:
+        raise OSError(done.returncode, done.stderr.strip() or f"{words[0]} failed with {done.returncode}")
+
+
+def _make_folder(path: Path, gid: int) -> None:
+    """Make the shared folder: it has its owner, group and mode as soon as it has its name, and replaces nothing that is not empty."""
+    _make_parents(path.parent)
+    made = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    made.mkdir(mode=0o700)
+    try:
+        os.chown(made, 0, gid)
+        made.chmod(MODE)
+        made.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            made.rmdir()
+        raise
+
+
+def _make_parents(folder: Path) -> None:
+    """Make a folder that everybody may look into, and its missing parents, whatever the umask."""
+    for one in (*reversed(folder.parents), folder):
+        if not one.is_dir():
+            one.mkdir(mode=0o755)
+            one.chmod(0o755)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one step; it keeps its owner and mode. A new one can be read by everybody."""
+    _make_parents(path.parent)
+    path = Path(os.path.realpath(path))  # a link stays one
+    before = path.stat() if path.exists() else None
+    made = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    try:
+        with made.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644 if before is None else stat.S_IMODE(before.st_mode))
+            if before is not None:
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            os.fsync(file.fileno())
+        made.replace(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
+
+
+def _record(config: Path, made: Made) -> None:
+    """Write down what is made, before it is made."""
+    document = {
+        "v": 1,
+        "group": None if made.group is None else {"name": made.group.name, "gid": made.group.gid},
+        "folder": made.folder,
+        "url": made.url,
+        "config": made.config,
+        "block": made.block,
+        "file": made.file,
+        "home": made.home,
+    }
+    _write(record_of(config), json.dumps(document, indent=2) + "\n")
+
+
+def _remove_folder(path: Path) -> None:
+    """Close the folder to its group, so that nothing in it can be replaced meanwhile; then remove the store and the folder.
+
+    Raises:
+        OSError: Something came into the folder that the store has not made; the folder stays, closed to its group.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchmod(folder, 0o700)
+    finally:
+        os.close(folder)
+    for one in path.iterdir():
+        if not belongs_to_store(one.name):
+            continue
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        else:
+            one.unlink()
+    path.rmdir()

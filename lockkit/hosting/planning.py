@@ -1,0 +1,337 @@
+"""The decisions of ``lockkit host``: from what was asked for and what was seen to the steps, and to what stands in the way.
+
+All functions are pure. They change nothing, and never plan to overwrite what an administrator wrote: a difference is an obstacle
+with a way out, not a step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from lockkit.facts import NOTHING, ClaimInfo
+from lockkit.namedtuples import NamedTuple
+from lockkit.redaction import redact
+
+__all__ = [
+    "MODE",
+    "STORE",
+    "Folder",
+    "Group",
+    "Made",
+    "Obstacle",
+    "Plan",
+    "Seen",
+    "Step",
+    "Wanted",
+    "belongs_to_store",
+    "block_of",
+    "plan_init",
+    "plan_remove",
+    "store_url",
+    "without",
+]
+
+STORE = "host.db"
+"""The name of the store's file in the shared folder."""
+MODE = 0o2770
+"""The mode of the shared folder: the group may write to it, and what is made in it belongs to the group."""
+_OWN = re.escape(STORE) + r"(-wal|-shm|-journal|\.pulses)?(\.[0-9a-f]{12})?"
+_BEGIN = "# Added by `lockkit host init`; `lockkit host remove` takes it out again."
+_END = "# End of what `lockkit host init` added."
+_SHOWN = 3
+"""Claims, or names in a folder, that one sentence lists."""
+
+Action = Literal[
+    "make_group", "make_folder", "write_settings", "remove_settings", "remove_folder", "remove_group"
+]
+
+
+class Wanted(NamedTuple):
+    """The request of the administrator: the group, the folder, the file."""
+
+    group: str
+    """The name of a group, or its number."""
+    folder: Path
+    config: Path
+    create_group: bool = False
+
+
+class Group(NamedTuple):
+    """A group of the host. ``members`` are the users that the group lists, not those whose primary group it is."""
+
+    name: str
+    gid: int
+    members: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name or str(self.gid)
+
+
+class Folder(NamedTuple):
+    """The facts of what stands at the path of the shared folder."""
+
+    directory: bool
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0
+    group: str = ""
+    """The name of its group."""
+    content: tuple[str, ...] = ()
+
+
+class Made(NamedTuple):
+    """Everything that ``lockkit host init`` made, as it recorded it before it made it."""
+
+    group: Group | None = None
+    folder: str | None = None
+    url: str = ""
+    config: str | None = None
+    block: str = ""
+    """The text that was added to the administrator's file."""
+    file: bool = False
+    """Whether the administrator's file was made, not only added to."""
+    home: bool = False
+    """Whether the folder of the administrator's file was made."""
+
+
+class Seen(NamedTuple):
+    """The facts on which a plan stands."""
+
+    root: bool = True
+    group: Group | None = None
+    folder: Folder | None = None
+    network: str | None = None
+    """The type of the folder's file system if it is a network file system."""
+    exposed: Path | None = None
+    """A folder on the way to the shared folder or to the administrator's file in which another user could replace what is made."""
+    home: bool = True
+    """Whether the folder of the administrator's file exists."""
+    text: str | None = None
+    """The administrator's file; None if there is none."""
+    settings: Mapping[str, object] = NOTHING
+    problems: tuple[str, ...] = ()
+    """The errors in the administrator's file as it is."""
+    made: Made = Made()
+
+
+class Step(NamedTuple):
+    """One thing to do. ``text`` says it in words, to be read after "would" as after the fact."""
+
+    action: Action
+    subject: str
+    text: str
+    detail: str = ""
+    """The text to write or to take out, for a step that changes the administrator's file."""
+
+
+class Obstacle(NamedTuple):
+    """A reason not to go on, and what to do about it."""
+
+    message: str
+    hint: str
+    kind: Literal["config", "permission", "held"] = "config"
+    claim: ClaimInfo | None = None
+
+
+class Plan(NamedTuple):
+    """The steps, in order; the obstacles, any of which means that no step is done; and remarks on what stays as it is."""
+
+    steps: tuple[Step, ...] = ()
+    obstacles: tuple[Obstacle, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def closes(self) -> bool:
+        """Whether the store is removed, so that it must give no new locks meanwhile."""
+        return any(step.action == "remove_folder" for step in self.steps)
+
+
+def store_url(folder: Path) -> str:
+    """The URL of the store in a shared folder."""
+    return f"sqlite:{quote(str(folder / STORE))}"
+
+
+def plan_init(wanted: Wanted, seen: Seen) -> Plan:
+    """The steps by which all users of a group get one store, and what stands in the way."""
+    obstacles = [*_rights(seen), *_place(wanted, seen)]
+    steps: list[Step] = []
+    if seen.group is None:
+        if wanted.create_group and not wanted.group.isdigit():
+            steps.append(Step("make_group", wanted.group, f"make the system group {wanted.group}"))
+        else:
+            obstacles.append(
+                Obstacle(
+                    f"there is no group {wanted.group!r}",
+                    "name a group that the users are in (getent group), or let this command make it: --create-group",
+                )
+            )
+    if seen.folder is None:
+        text = f"make the folder {wanted.folder}, owned by root, of group {seen.group or wanted.group}, with mode {MODE:04o}"
+        steps.append(Step("make_folder", str(wanted.folder), text))
+    else:
+        obstacles += _misfit(wanted, seen, seen.folder)
+    missing, wrong = _settings(wanted, seen)
+    obstacles += wrong
+    if missing:
+        verb = "write" if seen.text is None else "add to"
+        lines = " and ".join(missing)
+        steps.append(
+            Step("write_settings", str(wanted.config), f"{verb} {wanted.config}: {lines}", block_of(missing))
+        )
+    return Plan(tuple(steps), tuple(obstacles))
+
+
+def _rights(seen: Seen) -> list[Obstacle]:
+    if seen.root:
+        return []
+    return [Obstacle("only root can set up or remove a store of all users", "use sudo", "permission")]
+
+
+def _place(wanted: Wanted, seen: Seen) -> list[Obstacle]:
+    found = []
+    if seen.network is not None:
+        text = f"{wanted.folder} is on {seen.network}, a network file system, on which locks do not keep hosts apart"
+        found.append(Obstacle(text, "name a local folder: --folder PATH"))
+    if seen.exposed is not None:
+        text = f"other users may write to {seen.exposed}, and could put something else in the place of what is made below it"
+        found.append(Obstacle(text, "choose another path: --folder PATH, --config FILE"))
+    return found
+
+
+def _misfit(wanted: Wanted, seen: Seen, folder: Folder) -> list[Obstacle]:
+    """The differences of a folder that is there already. The folder stays as it is, because files in it may be in use."""
+    path = wanted.folder
+    if not folder.directory:
+        return [Obstacle(f"{path} is there already, and is no folder", "name another one: --folder PATH")]
+    found = []
+    if seen.group is not None and folder.gid != seen.group.gid:
+        text = f"{path} is there already, and belongs to the group {folder.group or folder.gid}, not to {seen.group}"
+        found.append(
+            Obstacle(
+                text,
+                f"chgrp -R {seen.group} {path} if nobody uses it, or: --group {folder.group or folder.gid}",
+            )
+        )
+    if folder.mode != MODE:
+        text = f"{path} is there already, with mode {folder.mode:04o} instead of {MODE:04o}"
+        found.append(Obstacle(text, f"chmod {MODE:04o} {path}, or name another one: --folder PATH"))
+    if folder.uid != 0:
+        text = f"{path} is there already, and belongs to uid {folder.uid}, not to root"
+        found.append(Obstacle(text, f"chown root {path}, or name another one: --folder PATH"))
+    return found
+
+
+def _settings(wanted: Wanted, seen: Seen) -> tuple[list[str], list[Obstacle]]:
+    """The lines that the administrator's file lacks, and what in it differs."""
+    if seen.problems:
+        return [], [Obstacle(problem, f"correct {wanted.config} first") for problem in seen.problems]
+    missing, wrong = [], []
+    url = store_url(wanted.folder)
+    if "url" not in seen.settings:
+        missing.append(f'url = "{url}"')
+    elif not _inside(str(seen.settings["url"]), wanted.folder):
+        there = str(seen.settings["url"])
+        way = f"to use that store, leave it so; for a store in {wanted.folder} remove that line"
+        other = _folder_of(there)
+        if other is not None:
+            way = f"use that folder: --folder {other}; or remove that line"
+        wrong.append(Obstacle(f'{wanted.config} has url = "{redact(there)}", not "{url}"', way))
+    if "scope" not in seen.settings:
+        missing.append('scope = "host"')
+    elif seen.settings["scope"] != "host":
+        text = f'{wanted.config} has scope = "{seen.settings["scope"]}", not "host"'
+        wrong.append(Obstacle(text, "remove that line, and run this command again"))
+    return missing, wrong
+
+
+def _folder_of(url: str) -> Path | None:
+    """The folder of an embedded store's file; None for another store, or for the file of each user's own."""
+    scheme, _, rest = url.partition(":")
+    path = unquote(rest.partition("?")[0])
+    return Path(path).parent if scheme == "sqlite" and path.startswith("/") else None
+
+
+def _inside(url: str, folder: Path) -> bool:
+    return _folder_of(url) == folder
+
+
+def block_of(lines: Sequence[str]) -> str:
+    """The text that is added to the administrator's file, which :func:`without` finds again."""
+    return "\n".join([_BEGIN, *lines, _END]) + "\n"
+
+
+def without(text: str, block: str) -> str | None:
+    """The text of a file without a block that was added to it; None if the block is not there, word for word and once."""
+    if not block or text.count(block) != 1:
+        return None
+    before, _, after = text.partition(block)
+    return before + after.removeprefix("\n")
+
+
+def belongs_to_store(name: str) -> bool:
+    """Whether a name in the shared folder is one that the store itself makes."""
+    return re.fullmatch(_OWN, name) is not None
+
+
+def plan_remove(seen: Seen, holders: Sequence[ClaimInfo], *, force: bool = False) -> Plan:
+    """The steps that undo what was made, and no more than that, and what stands in the way.
+
+    Args:
+        seen: The facts. ``group`` is the group that was made, as it is now.
+        holders: The claims in the store that still hold or block, of all namespaces.
+        force: Whether to remove the store although they do.
+    """
+    made = seen.made
+    if made == Made():
+        return Plan()
+    obstacles = _rights(seen)
+    if holders and not force:
+        obstacles.append(_held(holders))
+    steps: list[Step] = []
+    remarks: list[str] = []
+    if made.config is not None and seen.text is not None:
+        rest = without(seen.text, made.block)
+        if rest is None:
+            remarks.append(f"{made.config} stays as it is: what was added to it has been changed since")
+        elif made.file and not rest.strip():
+            steps.append(Step("remove_settings", made.config, f"remove {made.config}", made.block))
+        else:
+            steps.append(
+                Step("remove_settings", made.config, f"take the added lines out of {made.config}", made.block)
+            )
+    if made.folder is not None and seen.folder is not None and seen.folder.directory:
+        others = sorted(name for name in seen.folder.content if not belongs_to_store(name))
+        if others:
+            remarks.append(f"{made.folder} stays: it also contains {_listed(others)}")
+        else:
+            steps.append(
+                Step("remove_folder", made.folder, f"remove the folder {made.folder} with its store")
+            )
+    if made.group is not None and seen.group is not None and seen.group.gid == made.group.gid:
+        if seen.group.members:
+            remarks.append(
+                f"the group {seen.group} stays: it has members ({_listed(seen.group.members)}); to remove it: groupdel {seen.group}"
+            )
+        else:
+            steps.append(Step("remove_group", seen.group.name, f"remove the group {seen.group}"))
+    return Plan(tuple(steps), tuple(obstacles), tuple(remarks))
+
+
+def _held(holders: Sequence[ClaimInfo]) -> Obstacle:
+    named = _listed([f"{claim.name!r} by {claim.owner}" for claim in holders])
+    noun = "lock is" if len(holders) == 1 else "locks are"
+    return Obstacle(
+        f"{len(holders)} {noun} still held: {named}",
+        "wait until they are released, or --force removes the store under them, and others may work at the same time",
+        "held",
+        holders[0],
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return ", ".join(words[:_SHOWN]) + more

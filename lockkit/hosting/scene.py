@@ -1,0 +1,134 @@
+"""The facts of a host: the group, the shared folder, the administrator's file, and what ``lockkit host init`` has made before.
+
+Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from lockkit import configfiles
+from lockkit.errors import ConfigError
+from lockkit.hosting.planning import Folder, Group, Made, Seen, Wanted
+from lockkit.places import network_filesystem
+
+__all__ = ["group_of", "look", "made_by_init", "record_of"]
+
+
+def record_of(config: Path) -> Path:
+    """The file in which ``lockkit host init`` records what it makes. Only root may write to its folder."""
+    return config.with_name("host-init.json")
+
+
+def made_by_init(config: Path) -> Made:
+    """Everything that ``lockkit host init`` has made before, by its record.
+
+    Raises:
+        ConfigError: The record cannot be read.
+    """
+    path = record_of(config)
+    try:
+        read: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Made()
+    except NotADirectoryError:
+        return Made()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read {path}: {error}", hint="it is the record of lockkit host init"
+        ) from None
+    known = read if isinstance(read, dict) else {}
+    if known.get("v") != 1:
+        raise ConfigError(
+            f"{path} is not a record that this version of lockkit can read",
+            hint="use the version that wrote it",
+        )
+    group, folder, url = known.get("group"), known.get("folder"), known.get("url", "")
+    return Made(
+        group=Group(str(group["name"]), int(group["gid"])) if isinstance(group, dict) else None,
+        folder=str(folder) if folder else None,
+        url=str(url),
+        config=str(known["config"]) if known.get("config") else None,
+        block=str(known.get("block", "")),
+        file=bool(known.get("file")),
+        home=bool(known.get("home")),
+    )
+
+
+def group_of(name: str) -> Group | None:
+    """A group by its name or number; a number need not have a name."""
+    try:
+        found = grp.getgrgid(int(name)) if name.isdigit() else grp.getgrnam(name)
+    except KeyError:
+        return Group("", int(name)) if name.isdigit() else None
+    return Group(found.gr_name, found.gr_gid, tuple(found.gr_mem))
+
+
+def look(wanted: Wanted) -> Seen:
+    """The facts for a plan.
+
+    Raises:
+        ConfigError: The record of an earlier init cannot be read.
+    """
+    text, settings, problems = _file(wanted.config)
+    return Seen(
+        root=os.geteuid() == 0,
+        group=group_of(wanted.group) if wanted.group else None,
+        folder=_folder(wanted.folder),
+        network=network_filesystem(wanted.folder),
+        exposed=_exposed(wanted.folder) or _exposed(wanted.config),
+        home=wanted.config.parent.exists(),
+        text=text,
+        settings=settings,
+        problems=problems,
+        made=made_by_init(wanted.config),
+    )
+
+
+def _folder(path: Path) -> Folder | None:
+    try:
+        seen = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISDIR(seen.st_mode):
+        return Folder(directory=False)
+    try:
+        group = grp.getgrgid(seen.st_gid).gr_name
+    except KeyError:
+        group = ""
+    try:
+        content = tuple(sorted(os.listdir(path)))  # noqa: PTH208 (names, not paths)
+    except PermissionError:
+        content = ()
+    return Folder(True, seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode), group, content)
+
+
+def _exposed(path: Path) -> Path | None:
+    """The first existing folder above a path that does not belong to root, or to which others may write without the sticky bit."""
+    for folder in reversed(path.parents):
+        try:
+            seen = folder.stat()
+        except OSError:
+            return None
+        others = seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if seen.st_uid not in (0, os.geteuid()) or (others and not seen.st_mode & stat.S_ISVTX):
+            return folder
+    return None
+
+
+def _file(path: Path) -> tuple[str | None, Mapping[str, object], tuple[str, ...]]:
+    """The administrator's file: its text, its settings, and what is wrong with it."""
+    layer = configfiles.file(path, pins=True)
+    if layer is None:
+        return None, {}, ()
+    problems = tuple(error.message for error in layer.problems)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return "", layer.values, problems or (f"{path} cannot be read",)
+    return text, layer.values, problems

@@ -1,0 +1,280 @@
+"""``lockkit host``: made, used by two real users, and removed, with the real paths in a mount namespace of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+GROUP, ANN, BOB, EVE = 61200, 61201, 61202, 61203
+"""Numbers that no account has."""
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become two other users")
+UNSHARE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+
+
+def _unshares():
+    try:
+        done = subprocess.run(
+            [*UNSHARE, "mount", "--bind", "/var/tmp", "/mnt"], capture_output=True, check=False, timeout=20
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+private_root = pytest.mark.skipif(not _unshares(), reason="this machine lets nobody make a mount namespace")
+
+STORY = """
+import contextlib, json, os, subprocess, sys
+
+def lockkit(*words, env=None):
+    line = [sys.executable, "-m", "lockkit", *words]
+    done = subprocess.run(line, capture_output=True, text=True, cwd="/", env=os.environ | (env or {}), timeout=60)
+    return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+
+def there(path):
+    return os.path.exists(path)
+"""
+USER = """
+import os, sys
+import lockkit
+
+uid, gid, warm = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+# Everything is imported before the rights are dropped: other users may not be able to read this environment.
+with lockkit.connect(f"sqlite:{warm}/first/x.db", state_dir=f"{warm}/first", scope="user") as client, client.lock("x").acquire():
+    client.inspect("x")
+os.setgroups([gid] if gid else [])
+os.setgid(uid)
+os.setuid(uid)
+os.environ["LOCKKIT_STATE_DIR"] = f"{warm}/state-{uid}"
+client = lockkit.connect()
+leases = []
+for row in sys.stdin:
+    try:
+        print(eval(row), flush=True)
+    except lockkit.LockkitError as error:
+        print(type(error).__name__, error, flush=True)
+"""
+
+
+@pytest.fixture
+def world(tmp_path):
+    """Runs a script that has /etc and /var/lib to itself, and returns what it has put into ``told``."""
+    etc, var, warm = (
+        tmp_path / "etc",
+        tmp_path / "var",
+        Path(tempfile.mkdtemp(prefix="lockkit-", dir="/var/tmp")),
+    )
+    etc.mkdir()
+    var.mkdir()
+    for name in ("group", "gshadow", "passwd", "shadow", "login.defs", "nsswitch.conf"):
+        if os.access(f"/etc/{name}", os.R_OK):
+            shutil.copy(f"/etc/{name}", etc)
+    warm.chmod(0o1777)
+    (tmp_path / "user.py").write_text(USER)
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("LOCKKIT_", "XDG_"))}
+
+    def run(script):
+        begin = (
+            f'mount --bind {etc} /etc && mount --bind {var} /var/lib && exec {sys.executable} -c "$SCRIPT"'
+        )
+        done = subprocess.run(
+            [*UNSHARE, "sh", "-c", begin],
+            env=env
+            | {
+                "SCRIPT": f"{STORY}\ntold = []\n{script}\nprint(json.dumps(told))",
+                "HOME": str(tmp_path),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "USER_PY": str(tmp_path / "user.py"),
+                "WARM": str(warm),
+                "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
+            },
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    yield run
+    shutil.rmtree(warm)
+
+
+@private_root
+@as_root
+def test_from_init_over_two_users_who_exclude_each_other_to_remove(world):
+    """The users' programs name no store: they find it in the administrator's file."""
+    told = world("""
+init = lockkit("host", "init", "--group", "gpu", "--create-group")
+gid = __import__("grp").getgrnam("gpu").gr_gid
+
+class User:
+    def __init__(self, uid, gid):
+        line = [sys.executable, os.environ["USER_PY"], str(uid), str(gid), os.environ["WARM"]]
+        env = {key: value for key, value in os.environ.items() if key != "LOCKKIT_STATE_DIR"}
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    def __call__(self, order):
+        self.process.stdin.write(order + "\\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+ann, bob, eve = User(61201, gid), User(61202, gid), User(61203, 0)
+attempt = "leases.append(client.lock('card').try_acquire()) or leases[-1] is not None"
+told += [init["code"], ann("client.capabilities.scope"), ann(attempt), bob(attempt), eve(attempt)]
+refused = lockkit("host", "remove")
+told += [refused["code"], refused["err"], ann("leases[0].valid()"), ann("leases[0].release().outcome"), bob(attempt)]
+bob("leases[-1].release()")
+told += [lockkit("host", "remove")["code"], there("/var/lib/lockkit"), there("/etc/lockkit")]
+for one in (ann, bob, eve):
+    one.process.stdin.close()
+    one.process.wait()
+""")
+
+    assert told[:4] == [0, "host", "True", "False"]
+    assert told[4].startswith("PermissionDenied")
+    assert "usermod -aG gpu" in told[4]
+    assert told[5] == 75
+    assert "1 lock is still held: 'card' by " in told[6]
+    assert told[7:] == ["True", "RELEASED", "True", 0, False, False]
+
+
+@private_root
+def test_a_dry_run_says_what_a_run_then_does_and_the_second_run_does_nothing(world):
+    group = "gpu --create-group" if os.geteuid() == 0 else "root"
+    told = world(f"""
+line = ["host", "init", "--group", *"{group}".split()]
+told += [lockkit(*line, "--dry-run"), there("/etc/lockkit"), there("/var/lib/lockkit")]
+told += [lockkit(*line), lockkit(*line), lockkit("host", "show")]
+told += [lockkit("host", "remove", "--dry-run"), there("/var/lib/lockkit"), lockkit("host", "remove"), lockkit("host", "remove")]
+told += [os.listdir("/var/lib"), there("/etc/lockkit"), lockkit("host", "show")]
+""")
+    dry, etc, var, done, again, shown, dry_remove, kept, removed, nothing, left, etc_left, gone = told
+
+    assert (etc, var, kept, left, etc_left) == (False, False, True, [], False)
+    assert [one["code"] for one in (dry, done, again, shown, dry_remove, removed, nothing)] == [0] * 7
+    assert dry["out"].count("would ") == (3 if os.geteuid() == 0 else 2)
+    assert dry["out"].replace("would ", "done: ") == done["out"]
+    assert again["out"].startswith("nothing to do\n")
+    assert "folder: /var/lib/lockkit\n" in shown["out"]
+    assert dry_remove["out"].replace("would ", "done: ") == removed["out"]
+    assert nothing["out"] == "nothing to do\n"
+    assert (gone["code"], gone["out"]) == (1, "lockkit host init has made nothing on this host\n")
+
+
+@private_root
+def test_the_administrators_settings_stay(world):
+    told = world("""
+os.makedirs("/etc/lockkit")
+mine = '# ours\\nttl = "45s"\\n\\n[profiles.far]\\nurl = "redis://cache"\\n'
+open("/etc/lockkit/config.toml", "w").write(mine)
+told += [lockkit("host", "init", "--group", "root")["code"], lockkit("config", "show", "ttl", "url", "scope", "--json")["out"]]
+told += [lockkit("host", "remove")["code"], open("/etc/lockkit/config.toml").read() == mine, os.listdir("/etc/lockkit")]
+open("/etc/lockkit/config.toml", "w").write('url = "redis://cache"\\n')
+refused = lockkit("host", "init", "--group", "root")
+told += [refused["code"], refused["err"], there("/var/lib/lockkit"), os.listdir("/etc/lockkit")]
+""")
+
+    assert told[0] == told[2] == 0
+    settings = {one["key"]: one["value"] for one in json.loads(told[1])["settings"]}
+    assert settings == {"ttl": "45s", "url": "sqlite:/var/lib/lockkit/host.db", "scope": "host"}
+    assert told[3:6] == [True, ["config.toml"], 78]
+    assert 'has url = "redis://cache", not "sqlite:/var/lib/lockkit/host.db"' in told[6]
+    assert told[7:] == [False, ["config.toml"]]
+
+
+@private_root
+def test_what_is_in_the_way_is_told_and_once_it_is_gone_all_is_made(world):
+    told = world("""
+os.makedirs("/etc/lockkit")
+open("/etc/lockkit/config.toml", "w").write("url = ")
+told += [lockkit("host", "init", "--group", "root")]
+os.unlink("/etc/lockkit/config.toml")
+os.mkdir("/var/lib/lockkit")
+told += [lockkit("host", "init", "--group", "root")]
+os.rmdir("/var/lib/lockkit")
+told += [lockkit("host", "init", "--group", "root"), lockkit("host", "remove"), os.listdir("/var/lib"), there("/etc/lockkit")]
+""")
+    file, folder, done, removed, *left = told
+
+    assert (file["code"], folder["code"], done["code"], removed["code"]) == (78, 78, 0, 0)
+    assert "config.toml: not valid TOML" in file["err"]
+    assert "with mode 0755 instead of 2770 (chmod 2770 /var/lib/lockkit" in folder["err"]
+    assert left == [[], True]  # the folder in /etc was there before
+
+
+@pytest.fixture
+def shared_place(lockkit):
+    """A folder and a file of the administrator that are none of the machine's, with a store that init has made."""
+    place = Path(tempfile.mkdtemp(prefix="lockkit-", dir="/var/tmp"))
+    place.chmod(0o755)
+    lockkit.env["LOCKKIT_CONFIG"] = str(place / "config.toml")
+    yield place
+    shutil.rmtree(place)
+
+
+@as_root
+def test_the_paths_are_options_and_the_documents_have_their_steps(lockkit, shared_place):
+    paths = ("--config", shared_place / "config.toml")
+    line = ("host", "init", "--group", GROUP, "--folder", shared_place / "locks", *paths)
+
+    document = lockkit.json(*line)
+
+    assert [step["action"] for step in document["steps"]] == ["make_folder", "write_settings"]
+    seen = (shared_place / "locks").stat()
+    assert (stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid) == (0o2770, 0, GROUP)
+    assert stat.S_IMODE((shared_place / "config.toml").stat().st_mode) == 0o644
+    assert lockkit.json(*line)["steps"] == []
+    assert lockkit.json("host", "show", *paths)["folder"] == str(shared_place / "locks")
+    assert "keep apart the processes of all users of one host" in lockkit("doctor").stdout
+    (shared_place / "locks" / "thesis.tex").touch()
+    document = lockkit.json("host", "remove", *paths)
+    assert "also contains thesis.tex" in document["remarks"][0]
+    assert [step["action"] for step in document["steps"]] == ["remove_settings"]
+
+
+@as_root
+def test_a_held_lock_of_another_namespace_stops_a_removal_unless_forced(lockkit, shared_place):
+    paths = ("--config", shared_place / "config.toml")
+    lockkit.json("host", "init", "--group", GROUP, "--folder", shared_place / "locks", *paths)
+    lockkit.holder("x", "sleep")
+    with_namespace = lockkit.start("run", "far", "--namespace", "other", "--", "sleep", "60")
+    lockkit.until(lambda: lockkit.json("status", "far", "--namespace", "other")["locks"][0]["holders"])
+
+    refused = lockkit("host", "remove", *paths, "--json")
+
+    assert refused.returncode == 75
+    assert "2 locks are still held" in json.loads(refused.stderr)["message"]
+    assert "nobody drains" not in lockkit("status").stderr
+    assert lockkit("run", "free", "--", "true").returncode == 0  # and nothing is drained
+    assert lockkit("host", "remove", *paths, "--force").returncode == 0
+    assert list(shared_place.iterdir()) == []
+    assert with_namespace.poll() is None
+
+
+def test_who_is_not_root_may_only_look(lockkit, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("this is root")
+    done = lockkit("host", "init", "--group", "root", "--config", tmp_path / "c", "--folder", tmp_path / "f")
+    assert (done.returncode, "only root" in done.stderr) == (69, True)
+
+
+def test_doctor_in_a_container_says_how_far_the_locks_reach_and_what_to_mount(lockkit):
+    def told(**env):
+        found = json.loads(lockkit("doctor", "--json", env=env).stdout)["findings"]
+        return [one for one in found if one["check"] == "container"]
+
+    (finding,) = told(container="podman")
+
+    assert "this process runs in a container (podman); host: " in finding["message"]
+    assert f"mount: {lockkit.folder}/state lies " in finding["message"]
+    assert f"users: user {os.getuid()} alone" in finding["message"]
+    (finding,) = told(container="podman", LOCKKIT_URL="memory:")
+    assert "this store reaches no other process" in finding["message"]

@@ -1,0 +1,184 @@
+"""The plans of ``lockkit host``: what is done, what stays, and what stands in the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lockkit.facts import ClaimInfo, Owner
+from lockkit.hosting.planning import (
+    Folder,
+    Group,
+    Made,
+    Seen,
+    Wanted,
+    belongs_to_store,
+    block_of,
+    plan_init,
+    plan_remove,
+    without,
+)
+
+GPU = Group("gpu", 700)
+FOLDER, CONFIG = Path("/var/lib/lockkit"), Path("/etc/lockkit/config.toml")
+WANTED = Wanted("gpu", FOLDER, CONFIG)
+RIGHT = Folder(True, 0, 700, 0o2770, "gpu")
+URL = "sqlite:/var/lib/lockkit/host.db"
+BLOCK = block_of([f'url = "{URL}"', 'scope = "host"'])
+MADE = Made(GPU, str(FOLDER), URL, str(CONFIG), BLOCK, file=True)
+
+
+def actions(plan):
+    return [step.action for step in plan.steps]
+
+
+def test_a_bare_host_gets_all_of_it():
+    plan = plan_init(WANTED._replace(create_group=True), Seen())
+
+    assert actions(plan) == ["make_group", "make_folder", "write_settings"]
+    assert plan.steps[-1].detail == BLOCK
+    assert not plan.obstacles
+
+
+def test_what_is_right_already_needs_no_step():
+    seen = Seen(group=GPU, folder=RIGHT, text="", settings={"url": URL, "scope": "host"})
+
+    assert plan_init(WANTED, seen) == plan_init(WANTED, seen._replace(made=MADE))
+    assert not plan_init(WANTED, seen).steps + plan_init(WANTED, seen).obstacles
+
+
+def test_another_file_in_the_shared_folder_will_do_as_well():
+    seen = Seen(
+        group=GPU, folder=RIGHT, text="", settings={"url": "sqlite:/var/lib/lockkit/jobs.db?synchronous=full"}
+    )
+
+    assert plan_init(WANTED, seen).steps[0].detail == block_of(['scope = "host"'])
+
+
+@pytest.mark.parametrize(
+    "change, told, way",
+    [
+        ({"group": None}, "there is no group 'gpu'", "--create-group"),
+        ({"root": False}, "only root", "sudo"),
+        ({"network": "nfs4"}, "nfs4, a network file system", "--folder"),
+        ({"exposed": Path("/srv")}, "other users may write to /srv", "--folder"),
+        ({"folder": Folder(directory=False)}, "is no folder", "--folder"),
+        (
+            {"folder": RIGHT._replace(gid=5, group="tty")},
+            "belongs to the group tty, not to gpu",
+            "--group tty",
+        ),
+        ({"folder": RIGHT._replace(mode=0o755)}, "mode 0755 instead of 2770", "chmod 2770"),
+        ({"folder": RIGHT._replace(uid=1000)}, "belongs to uid 1000", "chown root"),
+        (
+            {"settings": {"url": "redis://:secret@cache/1"}},
+            'has url = "redis://:***@cache/1"',
+            "remove that line",
+        ),
+        ({"settings": {"url": "sqlite:/srv/locks/x.db"}}, "/srv/locks/x.db", "--folder /srv/locks"),
+        ({"settings": {"scope": "fleet"}}, 'scope = "fleet", not "host"', "remove that line"),
+        ({"problems": ("not valid TOML",)}, "not valid TOML", "correct"),
+    ],
+)
+def test_what_differs_is_named_with_a_way_out_and_never_overwritten(change, told, way):
+    seen = Seen(group=GPU, folder=RIGHT, text="", settings={"url": URL, "scope": "host"})._replace(**change)
+
+    (obstacle,) = plan_init(WANTED, seen).obstacles
+
+    assert told in obstacle.message
+    assert way in obstacle.hint
+    assert "secret" not in obstacle.message + obstacle.hint
+    assert not [step for step in plan_init(WANTED, seen).steps if step.action == "make_folder"]
+
+
+def test_all_that_differs_is_named_at_once():
+    seen = Seen(
+        group=GPU, folder=RIGHT._replace(mode=0o700), text="", settings={"url": "etcd://a", "scope": "fleet"}
+    )
+
+    assert len(plan_init(WANTED, seen).obstacles) == 3
+
+
+@pytest.mark.parametrize("before", ["", "ttl = '1m'\n", "# mine\n[profiles.x]\nurl = 'memory:'\n"])
+def test_the_added_lines_are_taken_out_again_to_the_byte(before):
+    assert without(BLOCK + (f"\n{before}" if before else ""), BLOCK) == before
+
+
+@pytest.mark.parametrize("after", [BLOCK.replace("host.db", "other.db"), BLOCK + BLOCK, ""])
+def test_lines_that_were_changed_are_not_found(after):
+    assert without(after, BLOCK) is None
+
+
+def test_everything_that_was_made_is_removed():
+    seen = Seen(group=GPU, folder=RIGHT._replace(content=("host.db", "host.db-wal")), text=BLOCK, made=MADE)
+
+    assert actions(plan_remove(seen, [])) == ["remove_settings", "remove_folder", "remove_group"]
+
+
+def test_only_what_was_made_is_removed():
+    seen = Seen(
+        group=GPU,
+        folder=RIGHT,
+        text=f'ttl = "1m"\n{BLOCK}',
+        made=MADE._replace(group=None, folder=None, file=False),
+    )
+
+    (step,) = plan_remove(seen, []).steps
+
+    assert (step.action, step.detail) == ("remove_settings", BLOCK)
+    assert "take the added lines out" in step.text
+    assert plan_remove(seen._replace(made=Made()), []).steps == ()
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"text": BLOCK.replace("host.db", "mine.db")}, "has been changed since"),
+        ({"folder": RIGHT._replace(content=("host.db", "thesis.tex"))}, "also contains thesis.tex"),
+        ({"group": GPU._replace(members=("ann",))}, "the group gpu stays: it has members (ann)"),
+    ],
+)
+def test_what_others_have_changed_stays_and_is_named(change, told):
+    seen = Seen(group=GPU, folder=RIGHT, text=BLOCK, made=MADE)._replace(**change)
+
+    plan = plan_remove(seen, [])
+
+    assert told in plan.remarks[0]
+    assert len(plan.steps) == 2
+
+
+def test_another_group_of_that_name_is_not_removed():
+    seen = Seen(group=GPU._replace(gid=701), text=BLOCK, made=MADE)
+
+    assert actions(plan_remove(seen, [])) == ["remove_settings"]
+
+
+def test_a_store_whose_locks_are_held_is_removed_only_by_force():
+    holder = ClaimInfo("backup", "0123456789ab", "HELD", Owner("ann", "box", 4711, program="rsync"), 1, 0)
+    seen = Seen(group=GPU, folder=RIGHT, text=BLOCK, made=MADE)
+
+    (obstacle,) = plan_remove(seen, [holder]).obstacles
+
+    assert obstacle.message == "1 lock is still held: 'backup' by ann@box pid 4711 (rsync)"
+    assert (obstacle.kind, obstacle.claim) == ("held", holder)
+    assert not plan_remove(seen, [holder], force=True).obstacles
+
+
+@pytest.mark.parametrize(
+    "name, own",
+    [
+        ("host.db", True),
+        ("host.db-wal", True),
+        ("host.db-shm", True),
+        ("host.db.pulses", True),
+        ("host.db.0123456789ab", True),
+        ("host.db.pulses.0123456789ab", True),
+        ("host.db.bak", False),
+        ("hostxdb", False),
+        ("host.db-wal2", False),
+        ("jobs.db", False),
+    ],
+)
+def test_the_files_of_the_store_are_told_from_those_of_others(name, own):
+    assert belongs_to_store(name) is own
