@@ -12,9 +12,17 @@ import lockkit
 from lockkit import aio
 from lockkit.errors import ConfigError, DeadlockDetected, LeaseLost
 from lockkit.noted import RESERVED
+from lockkit.protocol import cycles
 from lockkit.protocol.cycles import KEY
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Tests wait for these times in earnest: a claim tells, and a second look follows, within tenths of a second."""
+    monkeypatch.setattr(cycles, "_BEFORE_TELLING", 0.1)
+    monkeypatch.setattr(cycles, "BETWEEN", 0.2)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -184,7 +192,8 @@ def test_a_lease_that_another_thread_detaches_meanwhile_makes_no_edge_any_more(c
     assert one.result() == "a"
 
 
-def test_a_short_wait_tells_nothing(client, other):
+def test_a_short_wait_tells_nothing(client, other, monkeypatch):
+    monkeypatch.setattr(cycles, "_BEFORE_TELLING", 20.0)  # shorter than this is the wait on any machine
     with other.lock("b").acquire().detach() as b:
         one = holds_then_waits(client, "a", lambda: client.lock("b"))
         until(lambda: client.inspect("b").waiters, "it waits")

@@ -69,7 +69,7 @@ MUTANTS: tuple[Mutant, ...] = (
         faults=_STOPS,
         patch=stores.purges_heads_only,
         scenarios=("L5-dead-waiter",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "skip-instead-of-purge",
@@ -112,7 +112,7 @@ MUTANTS: tuple[Mutant, ...] = (
         faults=replace(NO_FAULTS, delay=3, sleep=1, budget=60),
         patch=protocol.forgets_doubt,
         scenarios=("S12-late-after-success",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "no-tombstone",
@@ -121,7 +121,7 @@ MUTANTS: tuple[Mutant, ...] = (
         faults=_LATE,
         wrap=layers.NoTombstone,
         scenarios=("S12-abandon-first",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "replay-not-marked",
@@ -165,7 +165,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         patch=stores.extend_shortens,
         scenarios=("S3-late-renewal-shortens-nothing",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "death-purges-lingering",
@@ -217,7 +217,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "nobody looks at the clock to declare a hold lost",
         patch=protocol.losses_by_renewal_only,
         scenarios=("S6-silence-is-loss",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "collected-is-renewed",
@@ -306,7 +306,7 @@ MUTANTS: tuple[Mutant, ...] = (
         faults=NO_FAULTS,
         patch=stores.fence_starts_again,
         scenarios=("S4-fence-rises",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "overtaking",
@@ -316,7 +316,7 @@ MUTANTS: tuple[Mutant, ...] = (
         faults=NO_FAULTS,
         patch=stores.overtakes,
         scenarios=("L5-writer-not-starved",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "heartbeat-keeps-lapsed",
@@ -330,28 +330,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "who stands between the own holds and the new claim is not looked at",
         patch=protocol.sees_own_weights_only,
         scenarios=("L2-self-deadlock-between",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "one-budget-for-all",
         "a batch takes no longer than the hold in the greatest hurry can wait",
         patch=protocol.one_budget_for_all,
         scenarios=("S6-short-beside-long",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "another-waiter-ends",
         "a deadlock ends in the waiter with the smallest claim id",
         patch=protocol.another_waiter_ends,
         scenarios=("L2-deadlock-ended",),
-        only="sqlite",
     ),
     Mutant(
         "hold-owns-its-handle",
         "what the heartbeat knows refers to the lease that the user has",
         patch=protocol.hold_owns_its_handle,
         scenarios=("L4-collected-owner",),
-        only="memory",
+        on="memory",
     ),
     Mutant(
         "all-in-the-given-order",

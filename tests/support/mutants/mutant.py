@@ -69,8 +69,8 @@ class Mutant:
         patch: Makes the mistake while the context lasts.
         store: Makes a model store with the mistake in it; None for the setup's own.
         wrap: The mistake as a layer around any backend, for those that can be made through the interface.
-        scenarios: Scenarios of the conformance kit that must fail on it too, on memory and on SQLite, unless ``only``.
-        only: The one store it shows on.
+        scenarios: Scenarios of the conformance kit that must fail on it too.
+        on: The real store on which they must fail.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Mutant:
     store: Callable[..., ModelStore] | None = None
     wrap: Wrap | None = None
     scenarios: tuple[str, ...] = ()
-    only: str = ""
+    on: str = "sqlite"
 
     def unbroken(self) -> Setup:
         """Where it shows, without the mistake."""
