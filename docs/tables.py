@@ -201,7 +201,7 @@ def house() -> str:
 
 
 GUARANTEES = (*(f"S{number}" for number in range(1, 13)), *(f"L{number}" for number in range(1, 8)))
-INVARIANTS_OF = {"ONCE": "S10", "LINGER": "S2", "SHORTENED": "S3"}
+INVARIANTS_OF = {"ONCE": "S10", "LINGER": "S2", "UNUSED": "S2", "SHORTENED": "S3"}
 """Invariants of the simulation that are not named by their guarantee."""
 
 

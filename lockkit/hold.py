@@ -19,7 +19,7 @@ from lockkit.asked import Asked
 from lockkit.caller import Caller
 from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport, ReleaseRequest
 from lockkit.names import claim_id
-from lockkit.store.spi import Claim
+from lockkit.store.spi import Claim, End
 
 __all__ = ["REGISTRIES", "RELEASING", "Handle", "Hold", "Holds", "always", "held_here", "span"]
 
@@ -370,13 +370,20 @@ class Hold:
             reported, self._reported = self._reported, True
             return not reported
 
-    def end(self) -> None:
+    def end(self) -> End:
         """Note that the claim is about to be removed, so that the hold is not valid, and not renewed, any more.
 
         Call this before the request is sent.
+
+        Returns:
+            How the claim ends. A hold without a handle was not used, and one that is handed out later was never valid. But a lost
+            hold counts as used: a thread that stood still meanwhile may still hand it out, and its caller may not look.
         """
         with self._mutex:
             self.ended = True
+            if self.lost_why:
+                return "ungraceful"
+            return "released" if self.handles else "unused"
 
 
 class Holds(Protocol):

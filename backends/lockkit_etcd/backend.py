@@ -18,6 +18,7 @@ from lockkit.store.spi import (
     Answer,
     Beat,
     Claim,
+    End,
     Extras,
     OpenOptions,
     ReleaseAnswer,
@@ -73,16 +74,16 @@ class _Exchanges:
     def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
         return renewing.renew(self._store, self._watches, beats, budget)
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
-        return releasing.release(self._store, claim, budget, graceful=graceful)
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
+        return releasing.release(self._store, claim, budget, how=how)
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
-        return releasing.release(self._store, claim, budget, graceful=graceful)
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
+        return releasing.release(self._store, claim, budget, how=how)
 
     def emergency_release(
-        self, claim: Claim, budget: float, *, graceful: bool = True
+        self, claim: Claim, budget: float, *, how: End = "released"
     ) -> Exchange[ReleaseAnswer]:
-        return releasing.emergency_release(self._store, claim, budget, graceful=graceful)
+        return releasing.emergency_release(self._store, claim, budget, how=how)
 
 
 class EtcdBackend(ExchangingBackend):

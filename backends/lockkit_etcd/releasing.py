@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from lockkit.store.exchanges import Exchange
-from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Claim, End, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.rows import Row, in_time, mark_of, packed, seconds
@@ -20,13 +20,11 @@ from lockkit_etcd.transport import Compare, Delete, Get, LeaseGone, Put, Txn, af
 __all__ = ["emergency_release", "release"]
 
 
-def emergency_release(
-    store: EtcdStore, claim: Claim, budget: float, *, graceful: bool
-) -> Exchange[ReleaseAnswer]:
+def emergency_release(store: EtcdStore, claim: Claim, budget: float, *, how: End) -> Exchange[ReleaseAnswer]:
     """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
     fresh = store.transport.fresh()
     try:
-        return (yield from release(store, claim, budget, graceful=graceful, over=fresh))
+        return (yield from release(store, claim, budget, how=how, over=fresh))
     finally:
         fresh.close()
 
@@ -36,7 +34,7 @@ def release(
     claim: Claim,
     budget: float,
     *,
-    graceful: bool,
+    how: End,
     over: Cluster[Any] | None = None,
 ) -> Exchange[ReleaseAnswer]:
     """Release a claim, over another transport than the store's if one is given.
@@ -48,15 +46,15 @@ def release(
     entry = store.entries.get(claim.token)
     store.bury(claim.token)
     if entry is None:
-        return (yield from _by_look(store, over, claim, end, graceful=graceful))
+        return (yield from _by_look(store, over, claim, end, how=how))
     entry.stage = "ENDING"  # from here on nothing keeps it alive
     answer: ReleaseAnswer
     if claim.terms.lock_delay or entry.claim.terms.lock_delay or not entry.fence:
-        answer = yield from _by_look(store, over, claim, end, graceful=graceful)
+        answer = yield from _by_look(store, over, claim, end, how=how)
     else:
         mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
         note = Delete(store.note(entry.id))
-        request = Txn((mine,), (Delete(entry.key), *_guard(store, entry), note), (note,))
+        request = Txn((mine,), (Delete(entry.key), *_guard(store, entry, how), note), (note,))
         answer = RELEASED if (yield from store.txn(request, end, over=over)).succeeded else ABSENT
     try:
         yield from _settle_leases(store, over, entry, end)
@@ -66,11 +64,12 @@ def release(
     return answer
 
 
-def _guard(store: EtcdStore, entry: Entry | None) -> tuple[Delete, ...]:
-    """The removal of the guard of a claim whose min_hold is over: the guard's lease lasts for whole seconds, so for longer."""
-    if entry is None or entry.guard is None or entry.granted_at is None:
+def _guard(store: EtcdStore, entry: Entry | None, how: End) -> tuple[Delete, ...]:
+    """The removal of the guard of a claim that nobody used, or whose min_hold is over: the guard's lease lasts for whole seconds."""
+    if entry is None or entry.guard is None:
         return ()
-    if store.clock.now() < entry.granted_at + entry.claim.terms.min_hold:
+    since = entry.granted_at
+    if how != "unused" and (since is None or store.clock.now() < since + entry.claim.terms.min_hold):
         return ()
     return (Delete(keys.guard_of(entry.key)),)
 
@@ -93,7 +92,7 @@ def _settle_leases(store: EtcdStore, over: Cluster[Any], entry: Entry, end: floa
 
 
 def _by_look(
-    store: EtcdStore, over: Cluster[Any], claim: Claim, end: float, *, graceful: bool
+    store: EtcdStore, over: Cluster[Any], claim: Claim, end: float, *, how: End
 ) -> Exchange[ReleaseAnswer]:
     """Look at what is stored, then remove it or make it linger: for claims with a lock_delay, and for those of other clients."""
     entry, mark = store.entries.get(claim.token), mark_of(claim.token)
@@ -107,11 +106,11 @@ def _by_look(
             if entry is not None:  # perhaps evicted at once: nobody needs its note any more
                 yield from store.txn(Txn((), (Delete(store.note(entry.id)),)), end, over=over)
             return ABSENT
-        if row.state == "LINGERING":  # it may be a guard
+        if row.state == "LINGERING" and not (row.guard and how == "unused"):
             return RELEASED
         try:
-            then = yield from _removal(store, over, row, end, graceful=graceful)
-            request = Txn((row.unchanged,), (*then, *_guard(store, entry)))
+            then = yield from _removal(store, over, row, end, how=how)
+            request = Txn((row.unchanged,), (*then, *_guard(store, entry, how)))
             if (yield from store.txn(request, end, over=over)).succeeded:
                 return RELEASED
         except LeaseGone:  # this process stood still for the whole length of the guard's lease
@@ -120,14 +119,14 @@ def _by_look(
 
 
 def _removal(
-    store: EtcdStore, over: Cluster[Any], row: Row, end: float, *, graceful: bool
+    store: EtcdStore, over: Cluster[Any], row: Row, end: float, *, how: End
 ) -> Exchange[tuple[Delete | Put, ...]]:
     key = store.note_on(row)
     # Keepalives do not name claims, so a client that still renews this one learns of its end from a note.
     theirs = key != store.note(row.id) and row.state == "HELD" and not row.evicted
     note = Put(key, packed({"why": "released"}), row.lease) if theirs else Delete(key)
     delay = row.value.get("lock_delay", 0.0)
-    if row.state == "HELD" and delay and (row.evicted or not graceful):
+    if row.state == "HELD" and delay and how != "unused" and (row.evicted or how == "ungraceful"):
         # On a lease of its own, so that it ends even if every client dies.
         rest = yield from store.leases.grant(seconds(delay), end, over)
         return Put(row.key, packed({**row.value, "state": "LINGERING"}), rest.id), note

@@ -28,6 +28,7 @@ from lockkit.store.spi import (
     Beat,
     Claim,
     Conflict,
+    End,
     Extras,
     OpenOptions,
     ReleaseAnswer,
@@ -132,14 +133,14 @@ class MemoryBackend(BasicBackend):
             _wake(woken)
         return answer
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
         store = self._store
         with store.mutex:
             queue = store.queues.get(claim.terms.name)
             if queue is None:
                 return ABSENT
-            answer = queue.release(claim.token, self._clock.now(), graceful=graceful)
+            answer = queue.release(claim.token, self._clock.now(), how=how)
             woken = queue.woken() if queue.rows or queue.wakers else ()
             store.keep(queue)
         if woken:
@@ -157,10 +158,10 @@ class MemoryBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.extend`."""
         return self._renew(claim, fence, ttl)
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
         self._store.gone.bury(claim.token, self._clock.now())
-        return self.release(claim, budget, graceful=graceful)
+        return self.release(claim, budget, how=how)
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         """See :meth:`lockkit.store.spi.Backend.watch`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from lockkit.store.spi import (
     Answer,
     Busy,
     Claim,
+    End,
     Granted,
     Lapsed,
     Queued,
@@ -39,13 +40,17 @@ __all__ = ["abandon", "acquire", "release"]
 
 _LATE = 30_000
 """Milliseconds after which a creating acquire that is still under way grants nothing."""
-_GRANTED_TO_NOBODY = 2
-"""In place of graceful or not: a claim that was never held does not linger."""
 _COPYING = 0.5
 """The part of an acquire's budget that waiting for replicas may take."""
 _WHOLE_GRANT = 3
 """Length of the reply to a grant. A longer reply means that the server knew no fence of the name, so it may have lost the index too."""
-_FLAGS = tuple(b"$1\r\n%d\r\n" % flag for flag in range(3))
+_FLAGS = (b"$1\r\n0\r\n", b"$1\r\n1\r\n")
+_ENDS: Mapping[End, bytes] = {
+    "ungraceful": b"$1\r\n0\r\n",
+    "released": b"$1\r\n1\r\n",
+    "unused": b"$1\r\n2\r\n",
+}
+"""How a claim ends, as the script gets it."""
 _AGAIN = (b"$3\r\n000\r\n$1\r\n0\r\n", b"$3\r\n010\r\n$1\r\n0\r\n")
 """The words of an acquire that creates nothing, without and with ``wait``: such a request is never too late."""
 _NO_NOTE = b"$0\r\n\r\n"
@@ -137,7 +142,7 @@ def release(
     claim: Claim,
     budget: float,
     *,
-    graceful: int,
+    how: End,
     tombstone: bool = False,
     fresh: bool = False,
 ) -> Exchange[ReleaseAnswer]:
@@ -147,7 +152,7 @@ def release(
         store: The store.
         claim: The claim.
         budget: Seconds.
-        graceful: See :meth:`lockkit.store.spi.Backend.release`.
+        how: See :meth:`lockkit.store.spi.Backend.release`.
         tombstone: Leave a tombstone also if no copy of the creating acquire can be under way, for all that this client knows.
         fresh: Over a connection of its own.
     """
@@ -158,9 +163,7 @@ def release(
     if store.topology.stale:
         yield from store.topology.look_again()
     server = store.topology.at(queue)
-    packed = b"".join(
-        (scripts.RELEASE.head, keys, framed(token), _FLAGS[graceful], _FLAGS[buried], words.release)
-    )
+    packed = b"".join((scripts.RELEASE.head, keys, framed(token), _ENDS[how], _FLAGS[buried], words.release))
     server, (found, *_) = yield from ask(server, packed, end, script=scripts.RELEASE, fresh=fresh)
     if found not in (0, 1):
         raise _nonsense(server, found)
@@ -169,16 +172,16 @@ def release(
 
 
 def abandon(
-    store: RedisStore, claim: Claim, budget: float, *, graceful: int, fresh: bool = False
+    store: RedisStore, claim: Claim, budget: float, *, how: End, fresh: bool = False
 ) -> Exchange[ReleaseAnswer]:
     """Remove a claim, and leave a tombstone in any case: a copy of its creating acquire may be under way."""
-    return release(store, claim, budget, graceful=graceful, tombstone=True, fresh=fresh)
+    return release(store, claim, budget, how=how, tombstone=True, fresh=fresh)
 
 
 def _undone(store: RedisStore, claim: Claim, halfway: Unknown, end: float) -> Exchange[Refused | Unknown]:
     """Return the exception to raise when the script was stopped half-way: definite if the claim could be removed."""
     try:
-        yield from abandon(store, claim, left(end), graceful=_GRANTED_TO_NOBODY)
+        yield from abandon(store, claim, left(end), how="unused")
     except (Refused, Unknown):
         return halfway
     return Refused(halfway.error, retry=False)
@@ -196,7 +199,7 @@ def _copied(
     if answer[0] != b"G" or (isinstance(copies, int) and copies >= store.copies):
         return
     try:
-        yield from abandon(store, claim, left(end), graceful=_GRANTED_TO_NOBODY)
+        yield from abandon(store, claim, left(end), how="unused")
     except Refused as refusal:  # so the claim is still there
         raise Unknown(OutcomeUnknown(refusal.error.message, hint=refusal.error.hint)) from refusal
     checked((copies,), server)  # WAIT itself may be forbidden

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lockkit.store.exchanges import Exchange, Route
-from lockkit.store.spi import Answer, Beat, Claim, ReleaseAnswer, Renewal
+from lockkit.store.spi import Answer, Beat, Claim, End, ReleaseAnswer, Renewal
 from lockkit_redis import acquiring, renewing
 from lockkit_redis.connection import Parser
 from lockkit_redis.opening import opening
@@ -39,16 +39,16 @@ class RedisExchanges:
         """See :meth:`lockkit.store.spi.Backend.renew`."""
         return renewing.renew(self._store, beats, budget)
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
         """See :meth:`lockkit.store.spi.Backend.release`."""
-        return acquiring.release(self._store, claim, budget, graceful=graceful)
+        return acquiring.release(self._store, claim, budget, how=how)
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
         """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
-        return acquiring.abandon(self._store, claim, budget, graceful=graceful)
+        return acquiring.abandon(self._store, claim, budget, how=how)
 
     def emergency_release(
-        self, claim: Claim, budget: float, *, graceful: bool = True
+        self, claim: Claim, budget: float, *, how: End = "released"
     ) -> Exchange[ReleaseAnswer]:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        return acquiring.release(self._store, claim, budget, graceful=graceful, tombstone=True, fresh=True)
+        return acquiring.release(self._store, claim, budget, how=how, tombstone=True, fresh=True)

@@ -14,6 +14,7 @@ from lockkit.store.spi import (
     Answer,
     Beat,
     Claim,
+    End,
     Extras,
     OpenOptions,
     Refused,
@@ -72,17 +73,17 @@ class SqliteBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.renew`. Over a connection of its own, so that it never queues behind a caller."""
         return renewing.renew(self._opened, beats, time.monotonic() + budget)
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
         store = self._store
-        return release(store, store.calls, claim, time.monotonic() + budget, graceful=graceful)
+        return release(store, store.calls, claim, time.monotonic() + budget, how=how)
 
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`. Opens the file anew."""
         store, end = self._opened, time.monotonic() + budget
         connection = store.new_connection()
         try:
-            return release(store, connection, claim, end, graceful=graceful)
+            return release(store, connection, claim, end, how=how)
         finally:
             connection.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lockkit.store.spi import ABSENT, RELEASED, Claim, ReleaseAnswer
+from lockkit.store.spi import ABSENT, RELEASED, Claim, End, ReleaseAnswer
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import Connection
 from lockkit_sqlite.layout import LINGERING
@@ -12,20 +12,20 @@ __all__ = ["release"]
 
 
 def release(
-    store: SQLiteStore, connection: Connection, claim: Claim, end: float, *, graceful: bool
+    store: SQLiteStore, connection: Connection, claim: Claim, end: float, *, how: End
 ) -> ReleaseAnswer:
     """See :meth:`lockkit.store.spi.Backend.release`. Over ``connection``: an emergency release brings its own."""
     terms = claim.terms
-    key = (store.namespace, terms.name, claim.token)
+    key, ends = (store.namespace, terms.name, claim.token), sql.ENDS[how]
     store.placed.pop(claim.token, None)
     last = not store.crowds.likely(terms.name)
-    if last and connection.write(sql.REMOVE_LAST, lambda now: (*key, now, graceful), end)[0]:
+    if last and connection.write(sql.REMOVE_LAST, lambda now: (*key, now, ends), end)[0]:
         return RELEASED
     while True:
-        removed, now = connection.write(sql.REMOVE, lambda now: (*key, now, graceful), end)
+        removed, now = connection.write(sql.REMOVE, lambda now: (*key, now, ends), end)
         if removed:
             break
-        if connection.write(sql.LINGER, lambda now: (*key, now, graceful), end)[0]:
+        if connection.write(sql.LINGER, lambda now: (*key, now, ends), end)[0]:
             store.ring_fitting(connection, terms.name, end, next_too=True)
             return RELEASED
         rows = store.queue(connection, terms.name, end)
@@ -39,5 +39,5 @@ def release(
             break
         # The claim had lapsed and was still there. A renewal that read its clock earlier may have extended it since: look again.
     # A waiter that gives up may be the blocker of another: the next in line must look for a new one.
-    store.ring_fitting(connection, terms.name, end, next_too=not graceful, gone=terms.weight)
+    store.ring_fitting(connection, terms.name, end, next_too=how != "released", gone=terms.weight)
     return RELEASED if removed else ABSENT

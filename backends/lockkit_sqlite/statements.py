@@ -7,7 +7,13 @@ microseconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from lockkit.store.spi import End
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
+
+ENDS: Mapping[End, int] = {"ungraceful": 0, "released": 1, "unused": 2}
+"""How a claim ends, as the statements get it."""
 
 QUEUE = """SELECT fence, token, state, evicted, weight, capacity, process_bound, deadline, silence, ttl, since, renewed,
     min_hold, lock_delay, boot, epoch, fifo, info, note, asked, min_reader
@@ -83,16 +89,18 @@ ASKED = f"""SELECT token, note FROM entries INDEXED BY asked WHERE namespace = ?
 PROLONG = f"""UPDATE entries SET deadline = max(deadline, ?4) WHERE namespace = ?1 AND name = ?2
     AND state = {WAITING} AND deadline > ?5 AND token IN (SELECT value FROM json_each(?3))"""
 
-REMOVE_LAST = f"""DELETE FROM entries WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND since + min_hold <= ?4
-    AND (?5 OR NOT lock_delay) AND (NOT evicted OR NOT lock_delay)
+_UNTIL = "max(since + min_hold, CASE WHEN {kept} THEN 0 ELSE min(deadline, {now} + lock_delay) END)"
+_ENDED = (
+    f"CASE WHEN ?5 = {ENDS['unused']} THEN 0 ELSE {_UNTIL.format(kept='?5 AND NOT evicted', now='?4')} END"
+)
+"""The time until which a claim blocks if it ends now as ?5 says, a value of ENDS."""
+REMOVE_LAST = f"""DELETE FROM entries WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND {_ENDED} <= ?4
     AND fence = (SELECT min(fence) {_ALL}) AND fence = (SELECT max(fence) {_ALL})"""
 """Release where nobody else is in the queue, so that nobody needs to be looked for and woken."""
-_UNTIL = "max(since + min_hold, CASE WHEN {kept} THEN 0 ELSE min(deadline, {now} + lock_delay) END)"
-LINGER = f"""UPDATE entries SET state = {LINGERING}, deadline = {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")}
-    WHERE {_ONE} AND state = {HELD} AND deadline > ?4
-    AND {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} > ?4"""
+LINGER = f"""UPDATE entries SET state = {LINGERING}, deadline = {_ENDED}
+    WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND {_ENDED} > ?4"""
 REMOVE = f"""DELETE FROM entries WHERE {_ONE} AND state <> {LINGERING} AND deadline > ?4
-    AND (state <> {HELD} OR {_UNTIL.format(kept="?5 AND NOT evicted", now="?4")} <= ?4)"""
+    AND (state <> {HELD} OR {_ENDED} <= ?4)"""
 """Release a claim that need not linger. The stored terms decide that, not those of the caller."""
 DELETE_LAPSED = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND deadline <= ?3"
 

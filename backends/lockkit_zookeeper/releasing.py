@@ -7,7 +7,7 @@ import time
 import kazoo.exceptions as theirs
 
 from lockkit.errors import OutcomeUnknown
-from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, ReleaseAnswer, Unknown
+from lockkit.store.spi import ABSENT, RELEASED, Claim, End, Refused, ReleaseAnswer, Unknown
 from lockkit_zookeeper.acquiring import find
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.requests import Call
@@ -16,8 +16,8 @@ from lockkit_zookeeper.store import ZooKeeperStore
 __all__ = ["emergency_release", "release"]
 
 
-def release(store: ZooKeeperStore, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:  # noqa: ARG001
-    """See :meth:`lockkit.store.spi.Backend.release`, and ``abandon``. Nothing lingers, so ``graceful`` makes no difference.
+def release(store: ZooKeeperStore, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:  # noqa: ARG001
+    """See :meth:`lockkit.store.spi.Backend.release`, and ``abandon``. Nothing lingers, so ``how`` makes no difference.
 
     Raises:
         Refused: The node is still there.
@@ -58,7 +58,7 @@ def emergency_release(
     claim: Claim,
     budget: float,
     *,
-    graceful: bool = True,  # noqa: ARG001
+    how: End = "released",  # noqa: ARG001
 ) -> ReleaseAnswer:
     """Do the same as :func:`release`, over a connection of its own.
 

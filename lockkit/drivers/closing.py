@@ -141,8 +141,8 @@ class Closing:
     def _drop(self, hold: Hold) -> None:
         """Give up a release that does not return: stop renewing the hold, and leave its claim to the background."""
         driver = self._driver
-        hold.end()
+        how = hold.end()
         driver.beats.withdraw(hold.claim.token)
-        driver.orphans.add(Orphan(hold.claim, abandon=True, graceful=not hold.lost_why))
+        driver.orphans.add(Orphan(hold.claim, abandon=True, how=how))
         self._dropped.add(hold)
         driver.dispatcher.tell(Event("abandoned", hold.name, hold.claim_id, hold.fence, self._reason))

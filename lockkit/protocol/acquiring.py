@@ -224,15 +224,12 @@ def _give_up_if_hopeless(
         raise cycles.error(claim, found, attempt.who)
 
 
-def giving_up(
-    attempt: Attempt, now: Now, *, graceful: bool = False, asks: bool = True
-) -> Generator[Effect, Any, bool]:
-    """Remove the claim, in the foreground if there is time, else in the background.
+def giving_up(attempt: Attempt, now: Now, *, asks: bool = True) -> Generator[Effect, Any, bool]:
+    """Remove the claim, for which nobody got a lease, in the foreground if there is time, else in the background.
 
     Args:
         attempt: The attempt to end; if it has a hold, that is no longer valid from here on.
         now: CLOCK_BOOTTIME seconds.
-        graceful: Whether the end starts no ``lock_delay``.
         asks: Whether to try in the foreground at all.
 
     Returns:
@@ -247,13 +244,13 @@ def giving_up(
     if budget > 0:
         remove = Abandon if attempt.doubtful else Release
         try:
-            yield remove(attempt.claim, budget, graceful=graceful)
+            yield remove(attempt.claim, budget, "unused")
         except (Refused, Unknown):
             pass
         else:
             attempt.sent = False
             return True
-    yield Orphan(attempt.claim, abandon=attempt.doubtful, graceful=graceful)
+    yield Orphan(attempt.claim, abandon=attempt.doubtful, how="unused")
     attempt.sent = False
     return False
 

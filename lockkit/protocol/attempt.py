@@ -178,7 +178,7 @@ class Attempt:
         """
         if not self.sent or self.claim is None:
             return None
-        return Orphan(self.claim, abandon=self.request_pending or self.doubtful, graceful=False)
+        return Orphan(self.claim, abandon=self.request_pending or self.doubtful, how="unused")
 
     def deadlocked(self, claim: Claim, now: Now) -> Generator[Effect, Any, ClaimInfo | None]:
         """Find the claim through which this one would wait for its own thread or task.

@@ -239,7 +239,7 @@ def _giving_back(
     sure = True
     for attempt in reversed(together.attempts):
         if attempt not in but:
-            sure = yield from giving_up(attempt, means.now, graceful=attempt.hold is not None, asks=sure)
+            sure = yield from giving_up(attempt, means.now, asks=sure)
 
 
 def _one(

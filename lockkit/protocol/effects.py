@@ -17,7 +17,7 @@ from typing import TypeAlias
 from lockkit.facts import Alert, ClaimInfo, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.namedtuples import NamedTuple
-from lockkit.store.spi import Beat, Claim
+from lockkit.store.spi import Beat, Claim, End
 
 __all__ = [
     "MAY_BLOCK",
@@ -77,7 +77,7 @@ class Release(NamedTuple):
 
     claim: Claim
     budget: float
-    graceful: bool = True
+    how: End = "released"
 
 
 class Abandon(NamedTuple):
@@ -85,7 +85,7 @@ class Abandon(NamedTuple):
 
     claim: Claim
     budget: float
-    graceful: bool = True
+    how: End = "released"
 
 
 class EmergencyRelease(NamedTuple):
@@ -93,7 +93,7 @@ class EmergencyRelease(NamedTuple):
 
     claim: Claim
     budget: float
-    graceful: bool = True
+    how: End = "released"
 
 
 class Inspect(NamedTuple):
@@ -174,12 +174,12 @@ class Orphan(NamedTuple):
 
     claim: Claim
     abandon: bool
-    graceful: bool
+    how: End
     after: float = 0.0
 
     def request(self, budget: float) -> Release | Abandon:
         """The request that removes the claim."""
-        return (Abandon if self.abandon else Release)(self.claim, budget, self.graceful)
+        return (Abandon if self.abandon else Release)(self.claim, budget, self.how)
 
 
 class Lost(NamedTuple):

@@ -41,7 +41,7 @@ from lockkit.protocol.effects import (
     Removing,
     StartHook,
 )
-from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Refused, Unknown
+from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, End, Refused, Unknown
 
 __all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "releasing"]
 
@@ -65,6 +65,7 @@ class Pipeline:
         hooks: The reports of the hooks that have run.
         cleaned: Seconds that all hooks took; None until all have been run.
         was_valid: Whether the hold was still valid when it was ended.
+        how: How the claim ends.
         normal: The report of the normal layer; None until that is over. ``emergency`` is the same for the emergency layer.
         doubtful: Whether the store may have executed a request whose answer was not read.
         outcome: None until an answer was definite.
@@ -79,6 +80,7 @@ class Pipeline:
 
     cleaned: float | None = None
     was_valid: bool | None = None
+    how: End = "released"
     normal: LayerReport | None = None
     emergency: LayerReport | None = None
     outcome: ReleaseOutcome | None = None
@@ -123,7 +125,7 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
     if release.untold:
         yield Lost(hold, release.untold)
         release.untold = ""
-    hold.end()  # from here on it is not valid, and the heartbeat leaves it out (S9)
+    release.how = hold.end()  # from here on it is not valid, and the heartbeat leaves it out (S9)
     if release.outcome is None and release.normal is None:
         remove = Abandon if hold.doubtful else Release
         budget = _NORMAL_SHARE * release.request_timeout
@@ -212,7 +214,6 @@ def _remove(
     hold = release.hold
     if budget <= 0.0:
         return LayerReport(layer, "SKIPPED", error="no time was left for a request")
-    graceful = not hold.lost_why
     began = at = now()
     end = began + budget
     error: BaseException | None = None
@@ -220,7 +221,7 @@ def _remove(
     while True:
         release.asked = True
         try:
-            answer = yield remove(hold.claim, max(end - at, 0.05), graceful)
+            answer = yield remove(hold.claim, max(end - at, 0.05), release.how)
         except Refused as refusal:
             error = refusal.error
             release.asked = False
@@ -272,7 +273,7 @@ def _absent(release: Pipeline, at: float) -> ReleaseOutcome:
 def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
     """Leave a release without a definite answer to the background, and write a critical-failure record."""
     hold = release.hold
-    yield Orphan(hold.claim, abandon=True, graceful=not hold.lost_why)
+    yield Orphan(hold.claim, abandon=True, how=release.how)
     errors = [f"{type(error).__name__}: {error}" for error in release.errors]
     if not release.recorded:
         yield RecordFailure(

@@ -187,8 +187,10 @@ def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
     """
     if not hold.lose(why):
         return
-    after = 0.0 if hold.given_up else hold.expires
-    yield Orphan(hold.claim, abandon=hold.doubtful, graceful=hold.given_up, after=after)
+    if hold.given_up:
+        yield Orphan(hold.claim, abandon=hold.doubtful, how="released")
+    else:
+        yield Orphan(hold.claim, abandon=hold.doubtful, how="ungraceful", after=hold.expires)
     yield Lost(hold, why)
 
 

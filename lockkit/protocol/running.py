@@ -39,13 +39,13 @@ def ask(store: Backend, request: Request) -> object:
     if isinstance(request, Acquire):
         return store.acquire(request.claim, request.create, request.budget)
     if isinstance(request, Release):
-        return store.release(request.claim, request.budget, graceful=request.graceful)
+        return store.release(request.claim, request.budget, how=request.how)
     if isinstance(request, Renew):
         return store.renew(request.beats, request.budget)
     if isinstance(request, Abandon):
-        return store.abandon(request.claim, request.budget, graceful=request.graceful)
+        return store.abandon(request.claim, request.budget, how=request.how)
     if isinstance(request, EmergencyRelease):
-        return store.emergency_release(request.claim, request.budget, graceful=request.graceful)
+        return store.emergency_release(request.claim, request.budget, how=request.how)
     if isinstance(request, Inspect):
         return store.inspect(request.name, request.budget)
     if isinstance(request, ListNames):

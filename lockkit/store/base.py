@@ -17,6 +17,7 @@ from lockkit.store.spi import (
     Answer,
     Beat,
     Claim,
+    End,
     Extras,
     Refused,
     ReleaseAnswer,
@@ -81,7 +82,7 @@ class BasicBackend(ABC):
         """See :meth:`lockkit.store.spi.Backend.renew`."""
 
     @abstractmethod
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
 
     @abstractmethod
@@ -94,13 +95,13 @@ class BasicBackend(ABC):
 
     # -- calls that may be left out
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.abandon`. The same as ``release``."""
-        return self.release(claim, budget, graceful=graceful)
+        return self.release(claim, budget, how=how)
 
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`. The same as ``abandon``."""
-        return self.abandon(claim, budget, graceful=graceful)
+        return self.abandon(claim, budget, how=how)
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.watch`. Never wakes."""
@@ -170,17 +171,17 @@ class ExchangingBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.renew`."""
         return self.perform(self.exchanges.renew(beats, budget))
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
-        return self.perform(self.exchanges.release(claim, budget, graceful=graceful))
+        return self.perform(self.exchanges.release(claim, budget, how=how))
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.abandon`."""
-        return self.perform(self.exchanges.abandon(claim, budget, graceful=graceful))
+        return self.perform(self.exchanges.abandon(claim, budget, how=how))
 
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        return self.perform(self.exchanges.emergency_release(claim, budget, graceful=graceful))
+        return self.perform(self.exchanges.emergency_release(claim, budget, how=how))
 
 
 def missing(backend: object) -> list[str]:

@@ -29,6 +29,7 @@ from lockkit.store.spi import (
     Busy,
     Claim,
     Conflict,
+    End,
     OpenOptions,
     Queued,
     Refused,
@@ -196,20 +197,20 @@ class DocumentBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.extend`."""
         return self._renew(claim.terms.name, [(claim, fence)], budget, ttl)[0]
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
         return self.change(
             claim.terms.name,
             budget,
-            lambda document, now: document.release(claim.token, now, graceful=graceful),
+            lambda document, now: document.release(claim.token, now, how=how),
         )
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
 
         def step(document: Document, now: float) -> ReleaseAnswer:
             document.home.gone.bury(claim.token, now)
-            return document.release(claim.token, now, graceful=graceful)
+            return document.release(claim.token, now, how=how)
 
         return self.change(claim.terms.name, budget, step)
 

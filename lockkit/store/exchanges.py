@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from lockkit.store.spi import Answer, Beat, Claim, ReleaseAnswer, Renewal
+    from lockkit.store.spi import Answer, Beat, Claim, End, ReleaseAnswer, Renewal
 
 from lockkit.namedtuples import NamedTuple
 
@@ -215,13 +215,13 @@ class Exchanges(Protocol):
     def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
         """See :meth:`lockkit.store.spi.Backend.renew`."""
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
         """See :meth:`lockkit.store.spi.Backend.release`."""
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> Exchange[ReleaseAnswer]:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
         """See :meth:`lockkit.store.spi.Backend.abandon`."""
 
     def emergency_release(
-        self, claim: Claim, budget: float, *, graceful: bool = True
+        self, claim: Claim, budget: float, *, how: End = "released"
     ) -> Exchange[ReleaseAnswer]:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`."""

@@ -26,6 +26,7 @@ from lockkit.store.spi import (
     Answer,
     Busy,
     Claim,
+    End,
     Granted,
     Lapsed,
     Queued,
@@ -215,7 +216,7 @@ class RowQueue:
         row.extend(now)
         return Renewal("HELD", basis=basis, requests=row.requests)
 
-    def release(self, token: str, now: float, *, graceful: bool) -> ReleaseAnswer:
+    def release(self, token: str, now: float, *, how: End) -> ReleaseAnswer:
         """Remove a claim, or make it LINGERING until its min_hold or lock_delay is over."""
         if self.unsettled or now >= self.next_lapse:
             self.settle(now)
@@ -224,7 +225,7 @@ class RowQueue:
             return ABSENT
         if row.state == "LINGERING":
             return RELEASED
-        until = row.lingers_until(now, graceful=graceful)
+        until = row.lingers_until(now, how=how)
         if until > now:
             row.state, row.deadline = "LINGERING", until
             self.next_lapse = min(self.next_lapse, until)

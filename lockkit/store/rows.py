@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState
 from lockkit.names import claim_id
-from lockkit.store.spi import GRACE, Terms
+from lockkit.store.spi import GRACE, End, Terms
 
 __all__ = ["NEVER", "Row"]
 
@@ -76,12 +76,12 @@ class Row:
         silent = self.renewed + self.ttl + self.terms.lock_delay
         self.deadline = min(self.deadline, max(silent, self.since + self.terms.min_hold))
 
-    def lingers_until(self, now: float, *, graceful: bool) -> float:
+    def lingers_until(self, now: float, *, how: End) -> float:
         """The time until which the claim continues to block if it ends now. If it does not block any longer, that is not after ``now``."""
-        if self.state != "HELD":
+        if self.state != "HELD" or how == "unused":
             return now
         end = self.since + self.terms.min_hold
-        if self.evicted or not graceful:
+        if self.evicted or how == "ungraceful":
             end = max(end, now + self.terms.lock_delay)
         return min(end, self.deadline)
 

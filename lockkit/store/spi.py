@@ -43,6 +43,7 @@ __all__ = [
     "Claim",
     "Conflict",
     "Drains",
+    "End",
     "Extras",
     "Granted",
     "Lapsed",
@@ -208,6 +209,9 @@ class Lapsed(NamedTuple):
 
 Answer: TypeAlias = Granted | Queued | Busy | Lapsed
 ReleaseAnswer = Literal["RELEASED", "ABSENT"]
+End: TypeAlias = Literal["released", "ungraceful", "unused"]
+"""How a claim ends: its holder released it; its holder lost it, so that somebody may still work under it (lost, max_hold, collected);
+or nobody ever worked under it, because no caller got a lease (the claim waited, or its grant was given back)."""
 RELEASED: Literal["RELEASED"] = "RELEASED"
 ABSENT: Literal["ABSENT"] = "ABSENT"
 
@@ -336,17 +340,19 @@ class Backend(Protocol):
         OFFERED and not extended.
         """
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """Remove the claim if its token is the same. The store compares and removes in one atomic step.
 
-        After a graceful end the claim continues to block until since + min_hold, if that is later than now. After an end that is not
-        ``graceful`` (lost, max_hold, collected) a HELD claim continues to block until min(its deadline, now + lock_delay).
+        A HELD claim that is ``released`` continues to block until since + min_hold, if that is later than now. After an
+        ``ungraceful`` end, and after an eviction, it continues to block until min(its deadline, now + lock_delay) if that is later
+        still. An ``unused`` claim blocks no longer, whatever its min_hold and lock_delay, and whether it was evicted or not. A claim
+        that does not hold, or lingers already, is the same for all three.
         """
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """Like release, for a claim with an acquire whose outcome was unknown: no late copy of that acquire may grant anything."""
 
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """Like abandon, over a fresh connection."""
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -29,6 +30,15 @@ from lockkit.store.spi import REQUEST_TIMEOUT, Backend, Claim, Refused, Terms, U
 
 __all__ = ["Pending", "State", "Stepper"]
 
+
+class _Handle:
+    """The handle of a user who keeps it."""
+
+    open = True
+    callbacks = asked_callbacks = ()
+
+
+_IN_HAND = _Handle()
 T = TypeVar("T")
 State = Literal["waiting", "paused", "held", "busy", "failed", "cancelled"]
 _FEW = 100
@@ -188,6 +198,8 @@ class Pending:
             return self._failed(error, "failed")
         if running.effect is None:
             self.hold = self.attempt.hold = running.value
+            if self.hold is not None:
+                self.hold.handles = (weakref.ref(_IN_HAND),)
             self.attempt.sent = False
             self.state = "held" if running.value is not None else "busy"
             return self.state

@@ -10,17 +10,19 @@ import contextvars
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from lockkit.aio import AsyncClient, AsyncLease, AsyncLock
+from lockkit.aio import AsyncAllOf, AsyncClient, AsyncLease, AsyncLock, AsyncPool
 from lockkit.client import Client
+from lockkit.composites import AllOf
 from lockkit.facts import Drain, Evicted, LockInfo, Reason, ReleaseReport, ReleaseRequest
 from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 from lockkit.operating import Operations
+from lockkit.pools import Pool
 
 __all__ = ["ThroughAsyncio"]
 
@@ -169,6 +171,10 @@ class _Lock:
     def __init__(self, lock: AsyncLock) -> None:
         self._lock = lock
 
+    @property
+    def inner(self) -> AsyncLock:
+        return self._lock
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lock, name)
 
@@ -215,6 +221,32 @@ class _Lock:
         _call(lambda: self._lock._leave(None, *error))  # noqa: SLF001 (as a call by hand)
 
 
+class _Several:
+    """Locks of the asyncio face that are taken together, with the calls of the synchronous ones."""
+
+    def __init__(self, several: AsyncAllOf | AsyncPool) -> None:
+        self._several = several
+
+    def acquire(self, *args: Any, **keywords: Any) -> Any:
+        acquiring = self._several.acquire(*args, **keywords)
+        return _Leases(_call(lambda: cast("Coroutine[Any, Any, Any]", acquiring)))
+
+    def try_acquire(self, *args: Any, **keywords: Any) -> Any:
+        trying = self._several.try_acquire(*args, **keywords)
+        leases = _call(lambda: cast("Coroutine[Any, Any, Any]", trying))
+        return None if leases is None else _Leases(leases)
+
+
+class _Leases:
+    """Leases of the asyncio face on several locks, with the calls of the synchronous ones."""
+
+    def __init__(self, leases: Any) -> None:
+        self._leases = leases
+
+    def release(self) -> Any:
+        return _call(self._leases.release)
+
+
 class ThroughAsyncio(Client):
     """A client whose locks are those of the asyncio face.
 
@@ -238,6 +270,17 @@ class ThroughAsyncio(Client):
         """See :meth:`lockkit.Client.rwlock`."""
         both = self._face.rwlock(name, **options)
         return RWLock(cast("Lock", _Lock(both.read())), cast("Lock", _Lock(both.write())))
+
+    def all_of(self, locks: Iterable[Lock], **options: Any) -> AllOf:
+        """See :meth:`lockkit.Client.all_of`."""
+        inner = [cast("_Lock", lock).inner for lock in locks]
+        return cast("AllOf", _Several(self._face.all_of(inner, **options)))
+
+    def pool(
+        self, name: str, members: Iterable[str] | Mapping[str, int] | None = None, **options: Any
+    ) -> Pool:
+        """See :meth:`lockkit.Client.pool`."""
+        return cast("Pool", _Several(self._face.pool(name, members, **options)))
 
     def inspect(self, name: str) -> LockInfo:
         """See :meth:`lockkit.Client.inspect`."""

@@ -64,7 +64,7 @@ class Slow:
 def test_two_releases_at_a_time_leave_the_lease_to_the_next_claim(stores, monkeypatch):
     store, other = stores
     one, _ = take(store)
-    first = Slow(store, monkeypatch, lambda: store.release(one, BUDGET, graceful=False))
+    first = Slow(store, monkeypatch, lambda: store.release(one, BUDGET, how="ungraceful"))
     store.release(one, BUDGET)
     transport = asked(store)
     real = transport.txn
@@ -311,7 +311,7 @@ def test_an_ungraceful_release_that_slept_over_its_lock_delay_has_it_block_on(se
     one, _ = take(store, lock_delay=5)
     lapses_at_once(server, store, monkeypatch)
 
-    assert store.release(one, BUDGET, graceful=False) == RELEASED
+    assert store.release(one, BUDGET, how="ungraceful") == RELEASED
     assert states(other) == ["LINGERING"]
 
 
@@ -325,7 +325,7 @@ def test_an_emergency_release_that_blocks_on_needs_nothing_of_the_ordinary_conne
     for call in ("txn", "range", "grant", "revoke", "remaining"):
         monkeypatch.setattr(asked(store), call, dead)
 
-    assert store.emergency_release(one, BUDGET, graceful=False) == RELEASED
+    assert store.emergency_release(one, BUDGET, how="ungraceful") == RELEASED
     assert states(other) == ["LINGERING"]
 
 

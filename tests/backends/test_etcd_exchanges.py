@@ -204,13 +204,13 @@ def test_a_release_is_one_transaction_and_also_revokes_a_lease_on_which_a_reques
     etcd = store()
     one, _ = held(etcd)
     deleted = said(succeeded=True, responses=[{"response_delete_range": {"deleted": "1"}}] * 2)
-    release = Driven(releasing.release(etcd, one, BUDGET, graceful=True))
+    release = Driven(releasing.release(etcd, one, BUDGET, how="released"))
     assert release(deleted).result == RELEASED
     assert release.paths == ["kv/txn"]
 
     other, _ = held_on_a_free_lease(etcd)
     etcd.entries[other.token].hold.doubtful = True
-    release = Driven(releasing.release(etcd, other, BUDGET, graceful=True))
+    release = Driven(releasing.release(etcd, other, BUDGET, how="released"))
     assert release(deleted, said()).result == RELEASED
     assert release.paths == ["kv/txn", "lease/revoke"]
 
@@ -223,7 +223,7 @@ def held_on_a_free_lease(etcd):
 def test_an_emergency_release_uses_connections_of_its_own_of_another_member():
     etcd = store()
     one, _ = held(etcd)
-    driven = Driven(releasing.emergency_release(etcd, one, BUDGET, graceful=True))
+    driven = Driven(releasing.emergency_release(etcd, one, BUDGET, how="released"))
 
     assert asked(driven.step)[0] == "two"
     assert driven.step.to.fresh
@@ -252,7 +252,7 @@ def test_no_lock_is_held_while_an_answer_is_waited_for():
         acquiring.acquire(etcd, one, False, BUDGET),
         renewing.renew(etcd, Watches(etcd), [(one, fence)], BUDGET),
         moving.extend(etcd, one, fence, 60, BUDGET),
-        releasing.release(etcd, one, BUDGET, graceful=True),
+        releasing.release(etcd, one, BUDGET, how="released"),
     ]
 
     for exchange in exchanges:

@@ -149,9 +149,9 @@ def what_blocks_on_is_not_overwritten(store, other):
 
 def what_lingers_is_not_overwritten(store, other):
     first, _ = take(store, lock_delay=30, **PAIR)
-    store.release(first, BUDGET, graceful=False)
+    store.release(first, BUDGET, how="ungraceful")
     second, _ = take(store, lock_delay=30, **PAIR)
-    store.release(second, BUDGET, graceful=False)
+    store.release(second, BUDGET, how="ungraceful")
 
     assert states(other) == ["LINGERING", "LINGERING"]
 

@@ -77,7 +77,7 @@ def everything(url):
         assert store.names("", BUDGET) == ["a"]
         assert store.evict("a", claim_id(one.token), BUDGET).outcome == "MARKED"
         assert store.renew([(one, granted.fence)], BUDGET)[0].state == "LOST"
-        store.release(one, BUDGET, graceful=False)
+        store.release(one, BUDGET, how="ungraceful")
         store.evict("a", claim_id(one.token), BUDGET, now=True)
         assert isinstance(store.acquire(other, False, BUDGET), Granted)
         assert woken.wait(2.0)

@@ -82,7 +82,7 @@ def test_an_evicted_holder_is_told_by_its_next_heartbeat_and_nobody_is_granted_b
     lost = renew(store, one, fence)
     assert (lost.state, lost.why) == ("LOST", "evicted")
     assert isinstance(other.acquire(waiter, False, BUDGET), Queued)
-    store.release(one, BUDGET, graceful=False)
+    store.release(one, BUDGET, how="ungraceful")
     assert isinstance(other.acquire(waiter, False, BUDGET), Granted)
     assert keys(server, "lockkit/default/c/") == 0, "the note goes with the claim"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import get_args
 
 import pytest
 from hypothesis import example, given, note, settings
@@ -12,7 +13,7 @@ pytest.importorskip("redis")
 
 from lockkit.names import claim_id, new_token
 from lockkit.store.queue import RW_CAPACITY, grantable
-from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.store.spi import Busy, Claim, End, Granted, Lapsed, OpenOptions, Queued, Terms
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 from lockkit_redis.backend import open_store
@@ -76,7 +77,7 @@ STEPS = st.one_of(
     st.tuples(st.just("renew"), WHO),
     st.tuples(st.just("renew all")),
     st.tuples(st.just("misrenew"), WHO, st.sampled_from([1, -1, None])),
-    *2 * [st.tuples(st.just("release"), WHO, st.booleans())],
+    *2 * [st.tuples(st.just("release"), WHO, st.sampled_from(get_args(End)))],
     st.tuples(st.just("abandon"), WHO, st.booleans()),
     st.tuples(st.just("evict"), WHO, st.booleans()),
     st.tuples(st.just("extend"), WHO, st.sampled_from([5, 40]), st.booleans()),
@@ -142,8 +143,8 @@ class Run:
         fence = None if off is None else self.fences.get(claim.token, 5) + off
         return self.show(self.store.renew([(claim, fence)], 2.0)[0])
 
-    def release(self, who, claim, graceful):
-        return self.store.release(claim, 2.0, graceful=graceful)
+    def release(self, who, claim, how):
+        return self.store.release(claim, 2.0, how=how)
 
     def abandon(self, who, claim, late):
         answer = self.store.abandon(claim, 2.0)
@@ -216,8 +217,8 @@ def follows_the_rule(claims):
         ("acquire", 1, "one of two", True, {}),
         ("resize", 1),
         ("acquire", 2, "mutex", True, {}),
-        ("release", 1, True),
-        ("release", 0, True),
+        ("release", 1, "released"),
+        ("release", 0, "released"),
         ("ask", 2),
     ]
 )
@@ -267,12 +268,13 @@ def handed(kinds):
         *(("acquire", who, kind, True, {}) for who in few for kind in kinds * (4 // len(kinds))),
         *(("acquire", who, kinds[0], True, {"min_hold": 2.0}) for who in few),
         *3 * [("ask", who) for who in few],
-        *4 * [("release", who, True) for who in few],
+        *4 * [("release", who, "released") for who in few],
         *4 * [("pass", 3)],
         *(("pass", seconds) for seconds in (0.001, 0.001, 7, 12)),
         *(("renew", who) for who in few),
         ("acquire", 0, kinds[0], True, {"max_hold": 4.0}),
-        ("release", 0, False),
+        ("release", 0, "ungraceful"),
+        ("release", 1, "unused"),
         ("extend", 0, 40, True),
         ("renew all",),
         ("resize", 3),
@@ -289,12 +291,12 @@ def handed(kinds):
         ("acquire", 0, "mutex", True, {}),
     ]
 )
-@example([("acquire", 0, "mutex", True, {}), ("pass", 12), ("release", 0, True)])
+@example([("acquire", 0, "mutex", True, {}), ("pass", 12), ("release", 0, "released")])
 @example(
     [
         ("acquire", 0, "mutex", True, {}),
         ("acquire", 1, "mutex", True, {}),
-        ("release", 0, True),
+        ("release", 0, "released"),
         ("pass", 7),
         ("ask", 1),
     ]
@@ -305,10 +307,10 @@ def handed(kinds):
         ("acquire", 1, "mutex", True, {}),
         ("acquire", 2, "mutex", True, {}),
         ("pass", 3),
-        ("release", 0, True),
+        ("release", 0, "released"),
         ("pass", 0.001),
         ("ask", 1),
-        ("release", 1, True),
+        ("release", 1, "released"),
     ]
 )
 @example(
@@ -316,7 +318,7 @@ def handed(kinds):
         ("acquire", 0, "writer", True, {}),
         ("acquire", 1, "reader", True, {}),
         ("acquire", 2, "reader", True, {}),
-        ("release", 0, True),
+        ("release", 0, "released"),
         ("ask", 2),
         ("ask", 1),
     ]

@@ -92,7 +92,7 @@ def test_a_step_back_after_a_hand_off_is_seen(clock, store, what):
 @pytest.mark.parametrize("ends", [{"min_hold": 20.0}, {"lock_delay": 8.0}], ids=str)
 def test_when_the_clock_steps_back_a_lingering_claim_blocks_no_longer_than_was_asked_for(clock, store, ends):
     one, _ = take(store, ttl=30, **ends)
-    store.release(one, 2.0, graceful=False)
+    store.release(one, 2.0, how="ungraceful")
     assert states(store) == ["LINGERING"]
     clock.server.step(-HOUR)
 

@@ -242,7 +242,7 @@ def test_claims_given_up_on_a_silent_node_do_not_delay_those_on_others(cluster, 
         silent.pause()
         stack.callback(silent.resume)
         for claim in claims:  # those of the silent node first
-            driver.orphans.add(Orphan(claim, abandon=False, graceful=True))
+            driver.orphans.add(Orphan(claim, abandon=False, how="released"))
         assert removed.wait(30)
         first = {}
         for name, budget in tries:

@@ -264,7 +264,7 @@ def test_lock_delay_follows_an_ungraceful_end_and_not_a_release(store, clock):
     store.release(graceful, 2.0)
     lost, _ = take(store, ttl=60, lock_delay=7)
     clock.time += 1
-    store.release(lost, 2.0, graceful=False)
+    store.release(lost, 2.0, how="ungraceful")
 
     clock.time += 6.9
     assert isinstance(store.acquire(claim(wait=False), True, 2.0), Busy)

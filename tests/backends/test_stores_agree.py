@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from typing import get_args
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lockkit.names import claim_id
-from lockkit.store.spi import Busy, Claim, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.store.spi import Busy, Claim, End, Granted, Lapsed, OpenOptions, Queued, Terms
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 from lockkit_sqlite.backend import open_store
@@ -22,7 +23,7 @@ STEPS = st.one_of(
     st.tuples(st.just("ask"), WHO),
     st.tuples(st.just("renew"), WHO),
     st.tuples(st.just("misrenew"), WHO, st.booleans()),
-    st.tuples(st.just("release"), WHO, st.booleans()),
+    st.tuples(st.just("release"), WHO, st.sampled_from(get_args(End))),
     st.tuples(st.just("abandon"), WHO),
     st.tuples(st.just("evict"), WHO, st.booleans()),
     st.tuples(st.just("extend"), WHO, st.sampled_from([5, 40])),
@@ -73,7 +74,7 @@ class Run:
         if kind == "misrenew":
             return self.renewal(claim, (self.fences.get(claim.token) or 0) + 1 if rest[1] else None)
         if kind == "release":
-            return self.store.release(claim, 2.0, graceful=rest[1])
+            return self.store.release(claim, 2.0, how=rest[1])
         if kind == "abandon":
             del self.claims[who]
             return self.store.abandon(claim, 2.0)

@@ -99,6 +99,7 @@ MADE = {
         "if row.token",
     ),
     "min_hold ends with the release": ("rows.py", "end = self.since + self.terms.min_hold", "end = now"),
+    "min_hold goes on after a claim that nobody used": ("rows.py", ' or how == "unused":', ":"),
     "abandon is just a release": (
         "documents.py",
         "            document.home.gone.bury(claim.token, now)\n",

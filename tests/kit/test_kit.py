@@ -35,7 +35,7 @@ class Wrong:
     def __getattr__(self, name):
         return getattr(self._inner, name)
 
-    def release(self, claim, budget, *, graceful=True):
+    def release(self, claim, budget, *, how="released"):
         for row in self._inner.inspect(claim.terms.name, budget).holders[:1]:
             self._inner.evict(claim.terms.name, row.claim_id, budget, now=True)
         return RELEASED

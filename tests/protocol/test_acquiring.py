@@ -205,7 +205,7 @@ def test_a_timeout_takes_its_claim_back_and_says_so(start, clock):
     assert type(run.effect) is Withdraw
     run.answer()
     assert type(run.effect) is Release
-    assert run.effect.graceful is False
+    assert run.effect.how == "unused"
     run.answer("RELEASED")
     assert isinstance(run.raised, AcquireTimeout)
     assert attempt.leftover() is None

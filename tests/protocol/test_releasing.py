@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 
 from lockkit.errors import BackendUnavailable, PermissionDenied
@@ -25,10 +27,19 @@ UNKNOWN = Unknown(BackendUnavailable("no answer"))
 HOOKS = ("scrub", "notify")
 
 
+class Handle:
+    """The lease that a user has."""
+
+    open = True
+
+
 @pytest.fixture
 def release(clock):
-    def make(*, plugins=(), doubtful=False, **terms):
+    user = Handle()
+
+    def make(*, plugins=(), doubtful=False, handed=True, **terms):
         hold = Hold(Claim("1", Terms("a", ttl=6.0, **terms)), 5, clock.now(), CAPABILITIES, doubtful=doubtful)
+        hold.handles = (weakref.ref(user),) if handed else ()
         return Pipeline(hold, "normal", plugins)
 
     return make
@@ -102,10 +113,23 @@ def test_a_lost_hold_is_told_and_goes_ungracefully(release, start, clock):
     assert type(run.effect) is Lost
     run.answer()
     call = run.until(*REQUESTS)
-    assert call.graceful is False
+    assert call.how == "ungraceful"
     assert play(run, clock, [ABSENT]) == ["Release"]
     assert run.result.outcome == "LOST"
     assert not it.stolen
+
+
+@pytest.mark.parametrize("handed, how", [(True, "released"), (False, "unused")])
+def test_a_release_says_whether_a_caller_ever_had_the_lease(release, start, handed, how):
+    assert start(release(handed=handed)).until(*REQUESTS).how == how
+
+
+def test_a_lost_hold_counts_as_used_although_no_caller_has_it_yet(release, start, clock):
+    it = release(handed=False)
+    clock.forward(6.0)
+    run = start(it)
+    run.answer()
+    assert run.until(*REQUESTS).how == "ungraceful", "a thread that stands still may hand it out"
 
 
 def test_absent_on_the_first_send_while_valid_is_a_loss_with_an_alert(release, start, clock):

@@ -98,7 +98,7 @@ def test_a_loss_is_told_once_and_its_claim_goes_on_blocking_until_it_has_run_out
     run = beat(held)
     run.answer([Renewal("LOST", why="evicted")])
     orphan = run.effect
-    assert (orphan.after, orphan.abandon, orphan.graceful) == (held.expires, True, False)
+    assert (orphan.after, orphan.abandon, orphan.how) == (held.expires, True, "ungraceful")
     assert run.answer().effect.why == "evicted"
     run.answer()
     again = beat(held)

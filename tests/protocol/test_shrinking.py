@@ -28,7 +28,7 @@ class OnStatements:
         return end(self.store.acquire(claim, claim.token, create=create))
 
     def release(self, claim):
-        return end(self.store.release(claim, graceful=True))
+        return end(self.store.release(claim, how="released"))
 
     def resize(self, capacity):
         return end(self.store.resize("a", capacity, 1.0))

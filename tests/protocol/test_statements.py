@@ -26,7 +26,7 @@ def test_a_renewal_held_up_at_the_file_brings_no_released_claim_back(clock, step
     renewal = store.renew([(CLAIM, granted.fence)])
     next(renewal)
     clock.forward(7.0)
-    release = store.release(CLAIM, graceful=True)
+    release = store.release(CLAIM, how="released")
     for _ in range(steps):
         next(release, None)
     end(renewal)
@@ -40,6 +40,6 @@ def test_a_release_that_leaves_what_has_lapsed_leaves_it_to_such_a_renewal(clock
     renewal = store.renew([(CLAIM, granted.fence)])
     next(renewal)
     clock.forward(6.1)
-    assert end(store.release(CLAIM, graceful=True)) == "ABSENT"
+    assert end(store.release(CLAIM, how="released")) == "ABSENT"
     end(renewal)
     assert [row.state for row in store.rows("a")] == ["HELD"]

@@ -30,12 +30,12 @@ class SilentFor:
         self.tries = []
         self.back = threading.Event()
 
-    def release(self, claim, budget, *, graceful=True):
+    def release(self, claim, budget, *, how="released"):
         if claim.terms.name.startswith("silent"):
             self.tries.append((claim.terms.name, budget))
             if not self.back.wait(budget):
                 raise Unknown(BackendUnavailable("no answer"))
-        return self._store.release(claim, budget, graceful=graceful)
+        return self._store.release(claim, budget, how=how)
 
     abandon = release
 
@@ -77,7 +77,7 @@ def orphans(store, told):
 
 
 def orphan(name, after=0.0):
-    return Orphan(Claim(new_token(), Terms(name)), abandon=False, graceful=False, after=after)
+    return Orphan(Claim(new_token(), Terms(name)), abandon=False, how="ungraceful", after=after)
 
 
 @pytest.mark.parametrize("silent", [1, 24])
@@ -108,9 +108,9 @@ def test_several_claims_of_a_crowd_are_removed_at_the_same_time(store, told):
     together = threading.Barrier(3, timeout=20)
 
     class Slowly(SilentFor):
-        def release(self, claim, budget, *, graceful=True):
+        def release(self, claim, budget, *, how="released"):
             together.wait()
-            return super().release(claim, budget, graceful=graceful)
+            return super().release(claim, budget, how=how)
 
     made = Orphans(Slowly(), SYSTEM, told, TIMEOUT)
     try:
@@ -160,11 +160,11 @@ def test_without_a_thread_to_be_had_all_are_removed_all_the_same(orphans, store,
 def test_an_error_that_nobody_expected_does_not_end_the_tries(orphans, store, told, caplog):
     real, broken = store.release, [RuntimeError("a bug")] * 2
 
-    def release(claim, budget, *, graceful=True):
+    def release(claim, budget, *, how="released"):
         if broken and claim.terms.name == "broken":
             time.sleep(0.2)  # as one whose server is slow, so that a helper tries it as well
             raise broken.pop()
-        return real(claim, budget, graceful=graceful)
+        return real(claim, budget, how=how)
 
     store.release = release
     orphans.add(orphan("broken"))

@@ -8,7 +8,7 @@ if not claim then
   return 0
 end
 if claim.state == 'LINGERING' then return 1 end
-if claim.state == 'HELD' and granted then
+if claim.state == 'HELD' and used then
   local till = claim.since + claim.min_hold
   if not graceful or claim.evicted then till = math.max(till, now + claim.lock_delay) end
   till = math.min(till, deadline_of(token) or now) -- none, if a release was stopped half-way

@@ -2,10 +2,10 @@
 -- of it can still be under way; and it is the only claim, or the next claim will hold alone and is offered the place. Both states
 -- must be exactly as they were written (see `put`); otherwise the rest of `release` handles them.
 --
--- ARGV: token, graceful ('1', '0', or '2': it was granted to nobody, so nothing of it blocks), tombstone ('1' or '0'),
+-- ARGV: token, how it ends ('1' released, '0' ungraceful, '2' unused, so that nothing of it blocks), tombstone ('1' or '0'),
 --       min_hold (ms), terms (as `acquire` has them). Answers: 1 if the claim was there, else 0.
 
-local token, graceful, tombstone, granted = ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[2] ~= '2'
+local token, graceful, tombstone, used = ARGV[1], ARGV[2] ~= '0', ARGV[3] == '1', ARGV[2] ~= '2'
 
 local function released()
   local front = call('ZRANGE', q, 0, 1, 'WITHSCORES')
@@ -15,7 +15,7 @@ local function released()
   local after = front[3]
   local known = call('HMGET', c, token, '@', '@crowd', after or '')
   local since, terms = match(known[1] or '', '^{"v":1,"state":"HELD","since":(%d+),"renewed":%d+,(.*)$')
-  if terms ~= ARGV[5] or since + ARGV[4] > now then return end
+  if terms ~= ARGV[5] or (used and since + ARGV[4] > now) then return end
   if not after then return call('DEL', q, d, c) end
   local rest, weight, capacity, channel = match(known[4] or '',
     '^{"v":1,"state":"WAITING"(,"since":%d+,"renewed":%d+,"kind":"%l+","weight":(%d+),"capacity":(%d+),"ttl":%d+,"min_hold":%d+,"lock_delay":%d+,"wake":"([^"\\]+)".*)$')

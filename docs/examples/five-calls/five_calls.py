@@ -11,7 +11,7 @@ from lockkit.facts import Capabilities, LockInfo
 from lockkit.hooks import hookimpl
 from lockkit.store.base import BasicBackend
 from lockkit.store.rowqueue import RowQueue
-from lockkit.store.spi import Answer, BackendSpec, Beat, Claim, OpenOptions, ReleaseAnswer, Renewal
+from lockkit.store.spi import Answer, BackendSpec, Beat, Claim, End, OpenOptions, ReleaseAnswer, Renewal
 from lockkit.store.tombstones import Tombstones
 
 __all__ = ["CAPABILITIES", "FiveCalls", "lockkit_backends"]
@@ -44,10 +44,10 @@ class FiveCalls(BasicBackend):
             now = self.clock.now()
             return [self._queue(claim.terms.name).renew(claim, fence, now, now) for claim, fence in beats]
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         with self._mutex:
             queue = self._queue(claim.terms.name)
-            return queue.release(claim.token, self.clock.now(), graceful=graceful)
+            return queue.release(claim.token, self.clock.now(), how=how)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         with self._mutex:

@@ -16,6 +16,7 @@ _MODULES = (
     "herd",
     "validity",
     "lifetimes",
+    "unused",
     "ambiguity",
     "names",
     "leaks",

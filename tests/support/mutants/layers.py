@@ -16,6 +16,7 @@ from lockkit.store.spi import (
     Beat,
     Busy,
     Claim,
+    End,
     Granted,
     Queued,
     ReleaseAnswer,
@@ -57,8 +58,8 @@ class Layer:
 class ReleaseWithoutCompare(Layer):
     """Release removes whoever is first."""
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        if self.inner.release(claim, budget, graceful=graceful) == ABSENT:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
+        if self.inner.release(claim, budget, how=how) == ABSENT:
             head = next(iter(self.inner.inspect(claim.terms.name, budget).claims), None)
             if head is None:
                 return ABSENT
@@ -115,11 +116,11 @@ class HeartbeatGrants(Layer):
 class NoTombstone(Layer):
     """Abandon removes what is there and leaves nothing to recognise a late copy by."""
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        return self.inner.release(claim, budget, graceful=graceful)
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
+        return self.inner.release(claim, budget, how=how)
 
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
-        return self.inner.release(claim, budget, graceful=graceful)
+    def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
+        return self.inner.release(claim, budget, how=how)
 
 
 class EvictsAtOnce(Layer):

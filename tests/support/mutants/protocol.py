@@ -11,6 +11,7 @@ from lockkit.drivers.errand import Errand
 from lockkit.facts import Capabilities, Deadlock, Event, HookReport
 from lockkit.hold import Hold
 from lockkit.protocol import acquiring as acquiring_module
+from lockkit.protocol import attempt as attempt_module
 from lockkit.protocol import beating as beating_module
 from lockkit.protocol import deadlock as deadlock_module
 from lockkit.protocol import releasing as releasing_module
@@ -18,7 +19,17 @@ from lockkit.protocol.acquiring import acquiring
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.beating import Beats, Waiter
 from lockkit.protocol.cycles import Search
-from lockkit.protocol.effects import AwaitHook, Effect, Notify, Now, Orphan, StartHook, WaitForWake
+from lockkit.protocol.effects import (
+    Abandon,
+    AwaitHook,
+    Effect,
+    Notify,
+    Now,
+    Orphan,
+    Release,
+    StartHook,
+    WaitForWake,
+)
 from lockkit.protocol.orphaning import Entry, OrphanList
 from lockkit.protocol.releasing import Pipeline
 from lockkit.protocol.renewing import Member, patience, renewing
@@ -52,11 +63,13 @@ __all__ = [
     "orphans_are_tried_once",
     "orphans_go_at_once",
     "orphans_stay",
+    "released_as_unused",
     "renews_after_release",
     "retries_at_once",
     "revives",
     "sees_own_weights_only",
     "token_per_client",
+    "unused_as_released",
     "valid_after_release",
 ]
 
@@ -327,6 +340,35 @@ def heartbeat_keeps_lapsed() -> Iterator[None]:
 def abandons_without_orphan() -> Iterator[None]:
     """A release that got no answer is put on record, and then forgotten."""
     with patched(releasing_module, Orphan=_no_effect):
+        yield
+
+
+@contextmanager
+def unused_as_released() -> Iterator[None]:
+    """A claim that no caller got is removed as if its holder had released it."""
+
+    def released(effect: Any) -> Any:
+        return lambda claim, *rest, **named: effect(claim, *rest[:1], **{**named, "how": "released"})
+
+    with (
+        patched(
+            acquiring_module, Orphan=released(Orphan), Release=released(Release), Abandon=released(Abandon)
+        ),
+        patched(attempt_module, Orphan=released(Orphan)),
+    ):
+        yield
+
+
+@contextmanager
+def released_as_unused() -> Iterator[None]:
+    """A release says that nobody has worked under the lock."""
+    end = Hold.end
+
+    def unused(self: Hold) -> str:
+        end(self)
+        return "unused"
+
+    with patched(Hold, end=unused):
         yield
 
 

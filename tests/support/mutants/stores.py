@@ -11,6 +11,7 @@ from typing import Any
 from lockkit.store.queue import Queued as InQueue
 from lockkit.store.rowqueue import RowQueue
 from lockkit.store.rows import Row
+from lockkit.store.spi import End
 from support.mutants.mutant import patched
 from support.simulation import statements
 from support.simulation.network import Job, Request
@@ -28,6 +29,7 @@ __all__ = [
     "overtakes",
     "purges_heads_only",
     "replay_not_marked",
+    "unused_lingers",
     "watches_the_predecessor",
 ]
 
@@ -151,8 +153,8 @@ class DeathPurgesLingering(Statements):
 class ReleaseLeavesLapsed(Statements):
     """A release that finds its claim lapsed says ABSENT and leaves it standing."""
 
-    def release(self, claim: Any, *, graceful: bool) -> Job:
-        job = super().release(claim, graceful=graceful)
+    def release(self, claim: Any, *, how: End) -> Job:
+        job = super().release(claim, how=how)
         while True:
             try:
                 label = next(job)
@@ -161,6 +163,18 @@ class ReleaseLeavesLapsed(Statements):
             if label.startswith("DELETE what"):
                 return "ABSENT"
             yield label
+
+
+@contextmanager
+def unused_lingers() -> Iterator[None]:
+    """A claim that nobody has used lingers as one that was released."""
+    until = Row.lingers_until
+
+    def used(self: Row, now: float, *, how: End) -> float:
+        return until(self, now, how="released" if how == "unused" else how)
+
+    with patched(Row, lingers_until=used):
+        yield
 
 
 @contextmanager

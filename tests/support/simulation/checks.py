@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lockkit.facts import Alert, Event, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.store.queue import prefix
-from lockkit.store.spi import Claim
+from lockkit.store.spi import Claim, End
 from support.simulation.faults import LOST_DATA
 from support.simulation.network import Request
 from support.simulation.stores import StoredRow
@@ -58,6 +58,9 @@ class Checks:
         self._invalid: list[tuple[Client, Hold]] = []
         self._told: dict[int, int] = {}
         self._removing: set[int] = set()
+        self._grants: dict[int, Hold] = {}
+        self._handed: set[int] = set()
+        """Acquisitions whose hold a caller got."""
 
     # -- told by the clients
 
@@ -75,10 +78,15 @@ class Checks:
         acquisition = world.acquisition(hold.claim)
         self._holds.append((worker.client, hold, acquisition))
         self._was_hold.add(acquisition)
+        self._grants[acquisition] = hold
         if not hold.valid(world.clock.now()):
             world.violated(
                 "S3-late-answer", f"{hold.claim.token} was granted by an answer whose basis had run out"
             )
+
+    def handed(self, hold: Hold) -> None:
+        """A caller got the lease of a hold."""
+        self._handed.add(self.world.acquisition(hold.claim))
 
     def told_lost(self, hold: Hold) -> None:
         """The loss of a hold was told."""
@@ -144,6 +152,7 @@ class Checks:
                     world.violated("S9-renew", f"{request} was sent after the removal of {claim.token}")
             if request.removes:
                 self._removing.add(acquisition)
+                self._says_rightly(request, claim, acquisition)
                 for owner, hold, held in self._holds:
                     if owner is client and held == acquisition and hold.valid(now):
                         world.violated("S9-valid", f"{request} was sent while {claim.token} is valid")
@@ -151,6 +160,19 @@ class Checks:
                     lost = owner is client and hold.claim is claim and not (hold.ended or hold.given_up)
                     if lost and now < hold.expires:
                         world.violated("S6-early", f"{request} gives the holder no time to learn of its loss")
+
+    def _says_rightly(self, request: Request, claim: Claim, acquisition: int) -> None:
+        """A claim is removed as unused exactly if no caller got it, and nobody may still get it as one that was lost."""
+        hold = self._grants.get(acquisition)
+        if acquisition in self._handed:
+            right = request.how != "unused"
+        else:
+            right = request.how == "unused" or (
+                hold is not None and bool(hold.lost_why) and request.how == "ungraceful"
+            )
+        if not right:
+            got = "was" if acquisition in self._handed else "was not"
+            self.world.violated("UNUSED", f"{request} was sent, and {claim.token} {got} handed to a caller")
 
     # -- seen in the store
 
@@ -237,11 +259,19 @@ class Checks:
 
     def _must_linger(self, token: str, was: _Seen, request: Request | None) -> float:
         terms = self.world.terms[token]
+        how = "ungraceful" if request is None else request.how
+        if how == "unused":
+            return 0.0
         until = was.since + terms.min_hold
-        ungraceful = request is None or not request.graceful or was.evicted
-        if ungraceful:
+        if how == "ungraceful" or was.evicted:
             until = max(until, self.world.clock.now() + terms.lock_delay)
         return min(until, was.deadline)
+
+    def _ended(self, request: Request | None, token: str) -> End | None:
+        """How a request says that this claim ends; None if it does not speak for the claim, or does not end it."""
+        if request is None or self.world.speaks_for(request, token) != self._row_of[token]:
+            return None
+        return request.how
 
     def _changed(self, row: StoredRow, was: _Seen, request: Request | None) -> None:
         world, now, token = self.world, self.world.clock.now(), row.token
@@ -249,6 +279,8 @@ class Checks:
             world.violated("S4", f"{token}: its fence changed from {was.fence} to {row.fence}")
         if was.state == "LINGERING" and row.state != "LINGERING":
             world.violated("LINGER", f"{token} was LINGERING and is {row.state}")
+        if row.state == "LINGERING" and was.state == "HELD" and self._ended(request, token) == "unused":
+            world.violated("UNUSED", f"{token} was removed by {request}, and lingers")
         if was.state == "HELD" and row.state in ("WAITING", "OFFERED"):
             world.violated("S2", f"{token} was HELD and is {row.state}")
         if row.deadline < was.deadline and row.state == was.state == "HELD" and not row.evicted:

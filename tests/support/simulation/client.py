@@ -247,6 +247,7 @@ class Worker(Actor):
         assert self.hold is not None
         self._handle = Handle()
         self.hold.handles = (weakref.ref(self._handle),)
+        self.client.world.checks.handed(self.hold)
         self.attempt.sent = False
         self.attempt = None
         self.state = "holding"

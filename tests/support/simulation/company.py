@@ -93,6 +93,7 @@ class Company(Worker):
             handle = Handle()
             self._handles.append(handle)
             hold.handles = (weakref.ref(handle),)
+            self.client.world.checks.handed(hold)
         self.together.handed = True
         self.together = None
         self.state = "holding"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from lockkit.errors import BackendUnavailable
 from lockkit.protocol import effects
 from lockkit.protocol.effects import Acquire, Annotate, Inspect, ListNames, Removing, Renew
-from lockkit.store.spi import Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown
+from lockkit.store.spi import Busy, Claim, End, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 
 __all__ = ["Caller", "Job", "Reply", "Request", "answer_text", "lost", "refused"]
 
@@ -109,9 +109,9 @@ class Request:
         return isinstance(self.what, Removing)
 
     @property
-    def graceful(self) -> bool:
-        """Whether it takes the claim back as a release does."""
-        return not isinstance(self.what, Removing) or self.what.graceful
+    def how(self) -> End | None:
+        """How it says that its claim ends; None if it takes none back."""
+        return self.what.how if isinstance(self.what, Removing) else None
 
     def __str__(self) -> str:
         what = ",".join(claim.token for claim in self.claims)
@@ -122,8 +122,8 @@ class Request:
             what = ",".join(
                 f"{token}{'' if fence is None else f'#{fence}'}" for token, fence in self.fences.items()
             )
-        elif not self.graceful:
-            more = " ungraceful"
+        elif self.how not in (None, "released"):
+            more = f" {self.how}"
         copy = "" if self.caller else " (late copy)"
         return f"r{self.serial} {type(self.what).__name__.lower()}({what}{more}){copy}"
 

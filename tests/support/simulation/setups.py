@@ -70,7 +70,7 @@ def _plans() -> Mapping[str, Setup]:
 def _together() -> Mapping[str, Setup]:
     """Locks taken together, beside a thread that takes them one by one."""
     a, b, c = _mutex("a"), _read("b"), _permits("c", 2)
-    writes = _write("b")
+    writes, kept = _write("b"), _mutex("a", min_hold=4.0, lock_delay=3.0)
     gate = _mutex("gate")
     whole = tuple(_permits(name, 4, 4) for name in "xyz")
     shares = tuple(_permits(name, 3, 4) for name in "xyz")
@@ -79,6 +79,11 @@ def _together() -> Mapping[str, Setup]:
             ((Plan(a, take="all", others=(b, c)),), (Plan(a),)),
             ((Plan(c, 5.0, take="all", others=(a,)), Plan(writes, take="all", others=(c,))),),
             ((Plan(writes, take="all", others=(a,)), Plan(a, 0, take="all", others=(c,))), (Plan(c, 4.0),)),
+        ), capacities=()),
+        "all-kept": Setup((
+            ((Plan(kept, 3.0, take="all", others=(b,)), Plan(b)),),
+            ((Plan(writes, 4.0), Plan(kept, 0, take="all", others=(writes,))),),
+            ((Plan(kept, 2.0), Plan(writes)), (Plan(kept, 2.0, take="all", others=(writes,)),)),
         ), capacities=()),
         "any": Setup((
             ((Plan(a, take="any", others=(writes,)),), (Plan(a),)),

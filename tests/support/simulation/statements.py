@@ -22,6 +22,7 @@ from lockkit.store.spi import (
     Beat,
     Busy,
     Claim,
+    End,
     Granted,
     Lapsed,
     Queued,
@@ -56,12 +57,8 @@ class Statements(Table):
                 return self.acquire(claim, request.client, create=create)
             case Renew(beats):
                 return self.renew(beats)
-            case (
-                Release(claim, _, graceful)
-                | Abandon(claim, _, graceful)
-                | EmergencyRelease(claim, _, graceful)
-            ):
-                return self.release(claim, graceful=graceful)
+            case Release(claim, _, how) | Abandon(claim, _, how) | EmergencyRelease(claim, _, how):
+                return self.release(claim, how=how)
             case other:
                 raise NotImplementedError(other)
 
@@ -172,13 +169,13 @@ class Statements(Table):
                 answers.append(Renewal("WAITING"))
         return answers
 
-    def release(self, claim: Claim, *, graceful: bool) -> Job:
+    def release(self, claim: Claim, *, how: End) -> Job:
         """LINGERING if something is left to run, else gone; by compare."""
         now = self.clock.now()
         yield "UPDATE to LINGERING"
         row = self.find(claim)
         if row is not None and row.state == "HELD" and row.deadline > now:
-            until = row.lingers(now, graceful=graceful)
+            until = row.lingers(now, how=how)
             if until > now:
                 row.state, row.deadline = "LINGERING", until
                 self.ring(row.token)
@@ -190,9 +187,9 @@ class Statements(Table):
             if row is None:
                 return ABSENT
             if row.deadline > now:
-                if row.state == "HELD" and row.lingers(now, graceful=graceful) > now:
+                if row.state == "HELD" and row.lingers(now, how=how) > now:
                     # Marked by an evict since the first look: the statement removes only what need not linger.
-                    return (yield from self.release(claim, graceful=graceful))
+                    return (yield from self.release(claim, how=how))
                 if row.state != "LINGERING":
                     self.remove(row)
                 return RELEASED

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lockkit.store.queue import prefix
-from lockkit.store.spi import Claim, Terms, Watch
+from lockkit.store.spi import Claim, End, Terms, Watch
 from support.simulation.clock import VirtualClock
 from support.simulation.stores import NothingInTheClient
 
@@ -58,10 +58,12 @@ class StatementRow:
             end = min(end, self.since + terms.max_hold)
         self.deadline = max(self.deadline, end + terms.lock_delay, self.since + terms.min_hold)
 
-    def lingers(self, now: float, *, graceful: bool) -> float:
+    def lingers(self, now: float, *, how: End) -> float:
         """Until when it goes on blocking if it ends now."""
+        if how == "unused":
+            return now
         end = self.since + self.terms.min_hold
-        if not graceful or self.evicted:
+        if how == "ungraceful" or self.evicted:
             end = max(end, now + self.terms.lock_delay)
         return min(end, self.deadline)
 
@@ -167,7 +169,7 @@ class Table(NothingInTheClient):
 
     def bury(self, row: StatementRow, now: float) -> None:
         """A claim whose process has died."""
-        until = row.lingers(now, graceful=False) if row.state == "HELD" else now
+        until = row.lingers(now, how="ungraceful") if row.state == "HELD" else now
         if until > now:
             row.state, row.deadline = "LINGERING", until
             self.ring(row.token)

@@ -20,6 +20,7 @@ from lockkit.store.spi import (
     Busy,
     Claim,
     Conflict,
+    End,
     Extras,
     Granted,
     Lapsed,
@@ -152,23 +153,23 @@ class PostgresBackend:
         """See :meth:`lockkit.store.spi.Backend.extend`."""
         return self._renew([(claim, fence)], budget, ttl)[0]
 
-    def release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
-        return self._end(claim, budget, graceful=graceful)
+        return self._end(claim, budget, how=how)
 
-    def abandon(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
-        return self._end(claim, budget, graceful=graceful, doubt=True)
+        return self._end(claim, budget, how=how, doubt=True)
 
-    def emergency_release(self, claim: Claim, budget: float, *, graceful: bool = True) -> ReleaseAnswer:
+    def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`."""
-        return self._end(claim, budget, graceful=graceful, doubt=True, fresh=True)
+        return self._end(claim, budget, how=how, doubt=True, fresh=True)
 
     def _end(
-        self, claim: Claim, budget: float, *, graceful: bool, doubt: bool = False, fresh: bool = False
+        self, claim: Claim, budget: float, *, how: End, doubt: bool = False, fresh: bool = False
     ) -> ReleaseAnswer:
         doubt = doubt or claim.token in self._unsure
-        words = (self._namespace, claim.terms.name, claim.token, graceful, doubt)
+        words = (self._namespace, claim.terms.name, claim.token, how, doubt)
         answer: ReleaseAnswer = self._pool.call(budget, "release", *words, fresh=fresh)[0]
         self._unsure.discard(claim.token)
         return answer

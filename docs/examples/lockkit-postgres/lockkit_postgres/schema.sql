@@ -321,7 +321,7 @@ BEGIN
     RETURN to_jsonb(_told);
 END $$;
 
-CREATE FUNCTION release(_ns text, _name text, _token text, _graceful boolean, _doubt boolean) RETURNS jsonb
+CREATE FUNCTION release(_ns text, _name text, _token text, _how text, _doubt boolean) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = :"schema", pg_temp AS $$
 DECLARE
     _at timestamptz := enter(_ns, _name);
@@ -339,9 +339,9 @@ BEGIN
         RETURN '"ABSENT"';
     ELSIF _mine.state = 'LINGERING' THEN
         RETURN '"RELEASED"';
-    ELSIF _mine.state = 'HELD' THEN
+    ELSIF _mine.state = 'HELD' AND _how <> 'unused' THEN
         _until := _mine.since + _mine.min_hold;
-        IF _mine.evicted OR NOT _graceful THEN
+        IF _mine.evicted OR _how = 'ungraceful' THEN
             _until := greatest(_until, _at + _mine.lock_delay);
         END IF;
         _until := least(_until, _mine.deadline);
