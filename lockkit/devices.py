@@ -13,7 +13,7 @@ from typing import Protocol
 
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Device", "DeviceProcess", "DeviceProvider", "DeviceWatch", "NoWatch", "Snapshot"]
+__all__ = ["BasicProvider", "Device", "DeviceProcess", "DeviceProvider", "DeviceWatch", "NoWatch", "Snapshot"]
 
 
 class DeviceProcess(NamedTuple):
@@ -121,6 +121,20 @@ class DeviceProvider(Protocol):
 
     def watch(self, uuids: Sequence[str]) -> DeviceWatch:
         """Watch some devices for faults that a snapshot does not show. Returns :class:`NoWatch` where that is not possible."""
+
+    def close(self) -> None:
+        """Let go of the driver, unless a watch is open, so that for instance a device can be reset. A later call opens it again."""
+
+
+class BasicProvider:
+    """A base for providers that leave out what they cannot do: they watch nothing, and keep nothing open."""
+
+    def watch(self, uuids: Sequence[str]) -> DeviceWatch:  # noqa: ARG002 (the contract's)
+        """Nothing is watched."""
+        return NoWatch()
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class NoWatch:

@@ -17,4 +17,6 @@ __all__ = ["lockkit_devices"]
 @hookimpl(trylast=True)
 def lockkit_devices() -> Sequence[DeviceProvider]:
     """Offer NVIDIA's cards. A simulation is not offered here: it replaces the providers of all plugins."""
-    return []
+    from lockkit.gpu.nvml import NvmlProvider
+
+    return [NvmlProvider()]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.identity import look_at
 from lockkit.sizes import GIB, MIB, parse
@@ -35,7 +35,7 @@ _LONGEST = 64 * 1024
 """Bytes of a state file. A longer one is no state file."""
 
 
-class SimulatedProvider:
+class SimulatedProvider(BasicProvider):
     """Some cards that do not exist. Each decision about them is made as for real ones.
 
     Args:

@@ -100,7 +100,7 @@ class PluginManager:
         self._infos: dict[str, PluginInfo] = {}
         self._calls: dict[str, tuple[Implementation, ...]] = {}
         self._offered: dict[str, tuple[str, BackendSpec]] | None = None
-        self._devices: tuple[DeviceProvider, ...] | None = None
+        self._devices: dict[str, list[DeviceProvider]] = {}
         self._pm = pluggy.PluginManager(PROJECT)
         self._pm.add_hookspecs(specs)
         entries = discover()
@@ -122,7 +122,7 @@ class PluginManager:
             default = getattr(plugin, "__name__", None) or type(plugin).__name__
             name = self._free(name or str(default))
             self._add(PluginInfo(name), plugin)
-            self._offered = self._devices = None
+            self._offered = None
             return name
 
     # -- hooks ------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class PluginManager:
             self._pm.unregister(name=plugin)
             self._infos[plugin] = self._infos[plugin]._replace(hooks=())
             self._calls.clear()
-            self._offered = self._devices = None
+            self._offered = None
 
     def judging(self) -> set[str]:
         """The canonical names of the distributions whose plugins check their own table."""
@@ -321,13 +321,13 @@ class PluginManager:
         A provider whose name another one already has, and an object that is no provider, are reported and left out.
         """
         with self._mutex.of_this_process():
-            if self._devices is None:
-                self._add_shipped()
-                found: list[DeviceProvider] = []
-                for plugin, call in self.implementations(DEVICES):
-                    found += providers(call, [one.name for one in found], partial(self._report, plugin))
-                self._devices = tuple(found)
-            return self._devices
+            self._add_shipped()
+            calls = self.implementations(DEVICES)
+            for plugin, call in calls:
+                if plugin not in self._devices:  # each is asked once: a provider may have opened a driver
+                    names = [one.name for found in self._devices.values() for one in found]
+                    self._devices[plugin] = providers(call, names, partial(self._report, plugin))
+            return tuple(one for plugin, _ in calls for one in self._devices[plugin])
 
     def skipped(self) -> list[PluginInfo]:
         """The plugins that were skipped, in part or as a whole, as far as that is known without importing more of them."""

@@ -38,7 +38,7 @@ def providers(
     found: list[DeviceProvider] = []
     for one in offer:
         if not _is_provider(one):
-            report(f"{DEVICES}: not a DeviceProvider, with name, snapshot() and watch(): {one!r}")
+            report(f"{DEVICES}: not a DeviceProvider, with name, snapshot(), watch() and close(): {one!r}")
         elif one.name in taken or any(one.name == other.name for other in found):
             report(f"another plugin already offers a device provider called {one.name!r}")
         else:
@@ -48,5 +48,5 @@ def providers(
 
 def _is_provider(one: object) -> TypeGuard[DeviceProvider]:
     name = getattr(one, "name", None)
-    calls = (getattr(one, "snapshot", None), getattr(one, "watch", None))
+    calls = [getattr(one, call, None) for call in ("snapshot", "watch", "close")]
     return isinstance(name, str) and bool(name) and not isinstance(one, type) and all(map(callable, calls))

@@ -7,13 +7,13 @@ import threading
 import pytest
 
 from lockkit import config
-from lockkit.devices import Device, NoWatch, Snapshot
+from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.gpu.looking import look, providers
 from lockkit.plugins import PluginManager
 
 
-class Cards:
+class Cards(BasicProvider):
     def __init__(self, name, *devices, error=None, answer=None):
         self.name, self.devices, self.error, self.answer = name, devices, error, answer
 
@@ -21,9 +21,6 @@ class Cards:
         if self.error is not None:
             raise self.error
         return self.answer or Snapshot(0.0, self.devices, (f"of {self.name}",))
-
-    def watch(self, uuids):
-        return NoWatch()
 
 
 def test_the_devices_of_all_providers_are_shown():

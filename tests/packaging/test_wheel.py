@@ -150,6 +150,7 @@ def test_each_optional_part_has_its_extra(metadata):
     assert set(metadata.get_all("Provides-Extra")) == {
         "all",
         "etcd",
+        "gpu",
         "python-etcd3",
         "redis",
         "testing",
