@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -207,8 +206,10 @@ def on_sigterm(client: Closable) -> None:
     """
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError('on_sigterm="release" needs the main thread', hint="connect there, or leave it out")
+    import signal  # here: it takes half a millisecond, and few programs ask for this
+
     previous = signal.getsignal(signal.SIGTERM)
-    releasing = _Releasing(weakref.ref(client))
+    releasing = _Releasing(weakref.ref(client), signal.SIGTERM)
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not releasing.over(frame):
@@ -230,9 +231,10 @@ class _Releasing:
     that the release needs. Then the handler returns soon, and the signal is sent once more when the release is done.
     """
 
-    def __init__(self, client: weakref.ref[Closable]) -> None:
+    def __init__(self, client: weakref.ref[Closable], number: int) -> None:
         self._client = client
         self._pid = 0
+        self._number = number
         self._over = threading.Event()
         self._again = False
 
@@ -265,7 +267,7 @@ class _Releasing:
             thread.join(_SIGTERM_BUDGET)
         self._over.set()
         if self._again:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self._number)
 
 
 def inside(frame: FrameType | None) -> bool:

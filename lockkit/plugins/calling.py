@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -134,6 +133,8 @@ def from_signal(error: BaseException) -> bool:
         return False
     if isinstance(error, KeyboardInterrupt):
         return True
+    import signal  # here: it takes half a millisecond, and a program that has handlers has imported it
+
     handlers = {code for number in signal.valid_signals() if (code := _code(signal.getsignal(number)))}
     trace = error.__traceback__
     while trace is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from lockkit.clock import Clock
@@ -25,7 +25,7 @@ __all__ = ["LAYOUT", "Document", "Stored"]
 
 LAYOUT = 1
 """The version of the document's layout."""
-_ROW = tuple(field.name for field in fields(Row) if field.name != "terms")
+_ROW = tuple(name for name in Row.__slots__ if name != "terms")
 _KNOWN = ("v", "min_reader", "name", "fence", "gone", "record", "rows")
 
 

@@ -6,7 +6,6 @@ Times are seconds on the store's clock. Deadlines only grow, except through an e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState
 from lockkit.names import claim_id
@@ -17,7 +16,6 @@ __all__ = ["NEVER", "Row"]
 NEVER = float("inf")
 
 
-@dataclass(slots=True, eq=False)
 class Row:
     """One claim as stored.
 
@@ -29,20 +27,55 @@ class Row:
         asked: True if others have annotated the note; each renewal then returns the note to the owner.
     """
 
-    token: str
-    terms: Terms
-    fence: int
-    weight: int
-    capacity: int
-    ttl: float
-    since: float
-    renewed: float
-    deadline: float
-    state: ClaimState = "WAITING"
-    evicted: bool = False
-    replayed: bool = False
-    note: Mapping[str, object] | None = None
-    asked: bool = False
+    __slots__ = (
+        "asked",
+        "capacity",
+        "deadline",
+        "evicted",
+        "fence",
+        "note",
+        "renewed",
+        "replayed",
+        "since",
+        "state",
+        "terms",
+        "token",
+        "ttl",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        token: str,
+        terms: Terms,
+        fence: int,
+        weight: int,
+        capacity: int,
+        ttl: float,
+        since: float,
+        renewed: float,
+        deadline: float,
+        state: ClaimState = "WAITING",
+        *,
+        evicted: bool = False,
+        replayed: bool = False,
+        note: Mapping[str, object] | None = None,
+        asked: bool = False,
+    ) -> None:
+        self.token = token
+        self.terms = terms
+        self.fence = fence
+        self.weight = weight
+        self.capacity = capacity
+        self.ttl = ttl
+        self.since = since
+        self.renewed = renewed
+        self.deadline = deadline
+        self.state = state
+        self.evicted = evicted
+        self.replayed = replayed
+        self.note = note
+        self.asked = asked
 
     @property
     def holding(self) -> bool:
