@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from lockkit import durations
-from lockkit.cli.suggesting import quoted
 from lockkit.errors import PermissionDenied
 from lockkit.printable import printable
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import Drain
 
-__all__ = ["ends", "seen", "short", "told"]
+__all__ = ["seen", "short", "told"]
 
 
 def seen(client: Client, namespace: str | None = None) -> Drain | None:
@@ -39,17 +38,3 @@ def short(drain: Drain) -> str:
     """The same in a few words."""
     reason = f": {printable(drain.reason)}" if drain.reason else ""
     return f"{'partly ' if drain.partial else ''}drained by {drain.owner}{reason}"
-
-
-def ends(drain: Drain, options: str, first: str = "") -> str:
-    """The line that tells the user how to end the drain.
-
-    Args:
-        drain: The mark.
-        options: The options that select the same store in a suggested command.
-        first: A phrase about what must be done first; usually empty.
-    """
-    namespace = "" if " --namespace " in options else f" {quoted(drain.namespace)}"
-    if drain.partial:
-        return f"repeat{first}: lockkit drain{options}{namespace}, or: lockkit undrain{options}{namespace}"
-    return f"to end it{first}: lockkit undrain{options}{namespace}"

@@ -224,7 +224,7 @@ class Attempt:
     def named(self, error: LockkitError) -> LockkitError:
         """An error, with the name of the lock and, in a drained namespace, the command that ends the drain."""
         if isinstance(error, Drained) and error.hint is None:
-            error.hint = denials.drain_ends(error.drain, self.same_store())
+            error.hint = f"try again when that is over; {denials.drain_ends(error.drain, self.same_store())}"
         return denials.named(error, self.terms.name)
 
     # -- how long

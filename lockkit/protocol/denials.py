@@ -13,7 +13,7 @@ from lockkit.facts import ClaimInfo, Drain
 from lockkit.hold import Hold, held_here
 from lockkit.printable import printable
 from lockkit.store.spi import Granted, Lapsed, Terms
-from lockkit.suggesting import HERE, SameStore, command_line
+from lockkit.suggesting import HERE, SameStore, command_line, quoted
 
 __all__ = [
     "because",
@@ -186,15 +186,19 @@ def mismatch(
 
 
 def drain_ends(drain: Drain, store: SameStore = HERE) -> str:
-    """The hint for an acquire in a drained namespace: how the drain ends.
+    """How the user ends a drain: ``to end it: lockkit undrain NAMESPACE``.
 
     Args:
-        drain: The mark of the namespace.
+        drain: The mark of the namespace. If it stands in a part of the store only, repeating the drain is another way out.
         store: How a suggested command uses the same store.
     """
     if not store.reachable:
-        return "try again when that is over; client.undrain() ends it"
-    return f"try again when that is over; to end it{store.first}: {_undrain(drain.namespace, store)}"
+        return "client.undrain() ends it"
+    undrain = _of_namespace("undrain", drain.namespace, store)
+    if drain.partial:
+        drain_line = _of_namespace("drain", drain.namespace, store)
+        return f"to finish it{store.first}: {drain_line}, or to end it: {undrain}"
+    return f"to end it{store.first}: {undrain}"
 
 
 def drain_unsure(namespace: str, store: SameStore, *, ended: bool) -> str:
@@ -205,16 +209,17 @@ def drain_unsure(namespace: str, store: SameStore, *, ended: bool) -> str:
         store: How a suggested command uses the same store.
         ended: Whether it was an undrain.
     """
-    line = _undrain(namespace, store) if store.reachable else "client.undrain()"
+    line = _of_namespace("undrain", namespace, store) if store.reachable else "client.undrain()"
     if ended:
         return f"namespace {namespace!r} may be drained still, wholly or in part; repeat{store.first}: {line}"
     return f"namespace {namespace!r} may be drained now, wholly or in part; repeat the drain, or end it{store.first}: {line}"
 
 
-def _undrain(namespace: str, store: SameStore) -> str:
-    if " --namespace " in store.options:
-        return f"lockkit undrain{store.options}"
-    return command_line("undrain", namespace, options=store.options)
+def _of_namespace(command: str, namespace: str, store: SameStore) -> str:
+    """A command about a namespace, which need not be named once more if the options select it."""
+    if f"{store.options} ".endswith(f" --namespace {quoted(namespace)} "):
+        return f"lockkit {command}{store.options}"
+    return command_line(command, namespace, options=store.options)
 
 
 def useless(terms: Terms, answer: Granted | Lapsed, *, waits: bool) -> BackendUnavailable | None:

@@ -371,7 +371,7 @@ def test_a_wait_for_holders_fails_when_an_undrain_has_failed_half_way(cluster, c
         [*command, "status", *options], capture_output=True, text=True, timeout=30, check=True
     )
     assert "has been partly drained by" in shown.stdout
-    assert "repeat: lockkit drain --url" in shown.stdout
+    assert "to finish it: lockkit drain --url" in shown.stdout
     lease.release()
 
 

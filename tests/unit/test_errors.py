@@ -6,6 +6,8 @@ import pytest
 
 from lockkit import errors
 from lockkit.facts import ClaimInfo, Drain, Owner, ReleaseReport
+from lockkit.protocol.denials import drain_ends
+from lockkit.suggesting import SameStore
 
 HOLDER = ClaimInfo("gpu:0", "0123456789ab", "HELD", Owner("ann", "box", 4711), 7, 0)
 REPORT = ReleaseReport("gpu:0", "0123456789ab", 7, "ABANDONED", "normal", expires_by=12.0)
@@ -58,3 +60,25 @@ def test_a_timeout_is_also_pythons():
 
 def test_without_a_hint_the_message_stands_alone():
     assert str(errors.BackendUnavailable("the disk is full")) == "the disk is full"
+
+
+@pytest.mark.parametrize(
+    "drain, store, line",
+    [
+        (Drain("prod"), SameStore(), "to end it: lockkit undrain prod"),
+        (Drain("prod"), SameStore(" --namespace prod"), "to end it: lockkit undrain --namespace prod"),
+        (
+            Drain("a b"),
+            SameStore(" --url x:", " (first)"),
+            "to end it (first): lockkit undrain --url x: 'a b'",
+        ),
+        (Drain("prod"), SameStore(reachable=False), "client.undrain() ends it"),
+        (
+            Drain("prod", partial=True),
+            SameStore(" --profile p"),
+            "to finish it: lockkit drain --profile p prod, or to end it: lockkit undrain --profile p prod",
+        ),
+    ],
+)
+def test_the_line_that_ends_a_drain_fits_its_store_and_how_far_it_got(drain, store, line):
+    assert drain_ends(drain, store) == line

@@ -17,6 +17,8 @@ from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import as_called
 from lockkit.errors import LockkitError
 from lockkit.facts import SCOPES, Finding
+from lockkit.protocol.denials import drain_ends
+from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
     from lockkit.cli import parts
@@ -171,7 +173,9 @@ def _store(client: Client, options: str, first: str) -> list[Finding]:
     drained = drains.seen(client)
     if drained is not None:
         found.append(
-            Finding("drained", "warning", drains.told(drained), drains.ends(drained, options, first))
+            Finding(
+                "drained", "warning", drains.told(drained), drain_ends(drained, SameStore(options, first))
+            )
         )
     known = client.check_store()
     if can.scope == "process" and all(one.severity == "ok" for one in known):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit import draining
-from lockkit.cli import drains, exits, nesting, output
+from lockkit.cli import exits, nesting, output
 from lockkit.cli.base import NAMESPACE, Duration, Remark, Session, finite, in_namespace, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals, Terminated
@@ -18,6 +18,8 @@ from lockkit.cli.suggesting import as_called
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.facts import Drain
 from lockkit.protocol.attempt import OUTAGE_LIMIT
+from lockkit.protocol.denials import drain_ends
+from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,12 +62,11 @@ def command(
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait", click.get_current_context())
-    options, first = as_called(session)
     marks: list[Drain] = []
     with in_namespace(session, drained).client() as client:
         if wait:
             _see_that_a_wait_can_end(client)
-        end = drains.ends(Drain(client.namespace), options, first)
+        end = drain_ends(Drain(client.namespace), SameStore(*as_called(session)))
         with _told_how_it_ends(marks, client.namespace, end), Signals():
             mark = client.drain(reason or "")
             marks.append(mark)

@@ -15,7 +15,8 @@ from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import as_called, command_line
 from lockkit.cli.waiting import ordinal
 from lockkit.members import in_pool
-from lockkit.protocol.denials import because
+from lockkit.protocol.denials import because, drain_ends
+from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
@@ -56,7 +57,7 @@ def command(session: Session, name: str) -> None:
         drained = drains.seen(client)
         if drained is not None:
             said = drains.told(drained)
-            told.append(f"{said[0].upper()}{said[1:]}; {drains.ends(drained, options, first)}.")
+            told.append(f"{said[0].upper()}{said[1:]}; {drain_ends(drained, SameStore(options, first))}.")
         if session.json:
             from lockkit.cli import documents
 

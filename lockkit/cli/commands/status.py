@@ -18,6 +18,8 @@ from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
+from lockkit.protocol.denials import drain_ends
+from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -151,7 +153,7 @@ def _below(session: Session, asked: Asked, found: Look) -> list[str]:
     told = (
         []
         if found.drained is None
-        else [f"{drains.told(found.drained)}; {drains.ends(found.drained, *as_called(session))}"]
+        else [f"{drains.told(found.drained)}; {drain_ends(found.drained, SameStore(*as_called(session)))}"]
     )
     told += [f"{name!r} cannot be read: {error.message}" for name, error in found.unread.items()]
     if asked.one:
