@@ -125,7 +125,9 @@ async def test_what_is_held_is_given_back_when_the_time_is_up(harness):
 async def test_a_lock_that_is_lost_while_another_is_waited_for_ends_the_wait(harness):
     async with client_of(harness) as client, client_of(harness) as other:
         async with other.lock("b").acquire():
-            task = asyncio.create_task(client.all_of([client.lock("a"), client.lock("b")]).acquire(30))
+            task = asyncio.create_task(
+                client.all_of([client.lock("a", ttl=3), client.lock("b", ttl=3)]).acquire(30)
+            )
             await _queued(other, "b")
             held = (await other.inspect("a")).holders[0]
             await other.evict("a", held.claim_id, reason="test", now=True)
@@ -190,7 +192,7 @@ async def test_a_simulated_loss_is_that_of_each(harness):
 @in_a_loop
 async def test_a_request_for_one_is_a_request_for_all(harness):
     async with client_of(harness) as client, client_of(harness) as other:
-        leases = await client.all_of([client.lock("a"), client.lock("b")]).acquire()
+        leases = await client.all_of([client.lock("a", ttl=3), client.lock("b", ttl=3)]).acquire()
         waits = asyncio.ensure_future(leases.release_requested.wait())
         await other.ask_release("b", leases[1].claim_id, "please")
         await leases.confirm()

@@ -1,6 +1,7 @@
 """The conformance kit on a store of compare-and-swap registers, which shows that such a store needs two calls."""
 
 from lockkit.testing.kit import kit
+from lockkit.testing.shapes import SEMAPHORE
 from support.harnesses.register import RegisterHarness
 
-test_register = kit(RegisterHarness)
+test_register = kit(RegisterHarness, shapes=(SEMAPHORE,))  # its rule is that of SQLite, which meets all kinds
