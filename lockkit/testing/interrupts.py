@@ -13,6 +13,12 @@ from typing import Any
 
 __all__ = ["Bomb", "CtrlC"]
 
+_LOOKS = frozenset(
+    number
+    for number, name in enumerate(dis.opname)
+    if name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD"))
+)
+"""The instructions after which CPython looks for signals."""
 _AFTER_YIELD_FROM = 2
 """The argument of a RESUME instruction from which on CPython does not look for signals; smaller ones are a start or a ``yield``."""
 
@@ -45,7 +51,8 @@ class Bomb:
         self._beside = beside
         self._left = at
         self._then = then
-        self._last: dict[FrameType, tuple[str, bool]] = {}
+        self._looks: dict[FrameType, bool] = {}  # whether CPython looks before a frame's next instruction
+        self._known: dict[object, bool] = {}  # modules: this runs at each instruction, so all is looked up
         self._functions = (self._trace, self._profile)  # kept: CPython 3.11 calls what it has just let go
         self.seen = 0
         self.where = ""
@@ -83,7 +90,7 @@ class Bomb:
         self._left = 0
         sys.settrace(None)
         sys.setprofile(None)
-        self._last.clear()
+        self._looks.clear()
 
     # An exception in either kind of function makes the interpreter forget that one; the other arms it again.
 
@@ -116,7 +123,7 @@ class Bomb:
         if sys.gettrace() is None and self._left > 0:
             sys.settrace(self._functions[0])
         if event == "c_return" and self._ours(frame):
-            self._last[frame] = ("", False)  # this is its place
+            self._looks[frame] = False  # this is its place
             self._place(frame)
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG002
@@ -124,7 +131,7 @@ class Bomb:
             sys.setprofile(self._functions[1])
         if event == "call":
             if frame.f_back is not None:
-                self._last[frame.f_back] = ("", False)  # after a call of a Python function it does not look
+                self._looks[frame.f_back] = False  # after a call of a Python function it does not look
             if not self._ours(frame):
                 return None
             frame.f_trace_opcodes = True
@@ -132,20 +139,21 @@ class Bomb:
             if _begins(frame):
                 self._place(frame)
         elif event == "opcode":
-            last, looks = self._last.get(frame, ("", False))
-            name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            self._last[frame] = (name, name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")))
-            if looks and last:
+            looks = self._looks.get(frame, False)
+            self._looks[frame] = frame.f_code.co_code[frame.f_lasti] in _LOOKS
+            if looks:
                 self._place(frame)
         elif event == "exception":
-            self._last[frame] = ("", False)  # an instruction that raises does not look
+            self._looks[frame] = False  # an instruction that raises does not look
         return self._functions[0]
 
     def _ours(self, frame: FrameType) -> bool:
-        name = frame.f_globals.get("__name__", "")
-        if not isinstance(name, str) or name.startswith("lockkit.testing"):
-            return False
-        return name.startswith("lockkit") or name in self._beside
+        name = frame.f_globals.get("__name__")
+        known = self._known.get(name)
+        if known is None:
+            ours = isinstance(name, str) and (name.startswith("lockkit") or name in self._beside)
+            known = self._known[name] = ours and not str(name).startswith("lockkit.testing")
+        return known
 
 
 def _begins(frame: FrameType) -> bool:
