@@ -20,6 +20,7 @@ from lockkit.cli.parts import (
     Drain,
     Evicted,
     Finding,
+    Gpu,
     HeldClaim,
     Hold,
     HostStep,
@@ -54,6 +55,7 @@ __all__ = [
     "Failure",
     "Failures",
     "Findings",
+    "GpuLs",
     "Held",
     "Help",
     "Host",
@@ -212,6 +214,16 @@ class Findings(Document, tag="lockkit.findings/1"):
     """Findings about the configuration."""
 
     findings: Sequence[Finding]
+
+
+class GpuLs(Document, tag="lockkit.gpu-ls/1"):
+    """The GPUs of this host. `remarks` has what could not be found out."""
+
+    host: str
+    read_at: Time
+    read_at_seconds: float
+    gpus: Sequence[Gpu]
+    remarks: Sequence[str]
 
 
 class GuardCheck(Document, tag="lockkit.guard-check/1"):

@@ -26,9 +26,10 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "Show who holds which lock and who waits.",
         "explain": "Explain in sentences why a lock is not free.",
+        "gpu": "Show the GPUs of this host, and who uses them.",
         "namespaces": "List the namespaces of the store.",
         "wait": "Wait until a lock is free, without taking it.",
-        "doctor": "Check store, configuration and plugins.",
+        "doctor": "Check store, configuration, plugins and GPUs.",
         "docs": "Show a page of the documentation.",
         "help": "Show how a command is used.",
     },

@@ -18,6 +18,8 @@ __all__ = [
     "Drain",
     "Evicted",
     "Finding",
+    "Gpu",
+    "GpuProcess",
     "HeldClaim",
     "Hold",
     "Hook",
@@ -291,6 +293,32 @@ class Plugin(Part):
     import_seconds: float | None
     disabled: bool
     error: str | None
+
+
+class GpuProcess(Part):
+    """A process that computes on a GPU. What cannot be told is null."""
+
+    pid: int | None
+    user: str | None
+    program: str | None
+    memory_bytes: int | None
+
+
+class Gpu(Part):
+    """A GPU, or with `parent` a slice of one. `used_bytes` is beyond `reserved_bytes`; `processes` null: they cannot be told."""
+
+    uuid: str | None
+    index: int
+    name: str | None
+    parent: str | None
+    state: Literal["free", "busy", "sliced", "faulty", "unknown"]
+    reasons: Sequence[str]
+    memory_bytes: int | None
+    reserved_bytes: int
+    used_bytes: int | None
+    utilisation_percent: int | None
+    processes: Sequence[GpuProcess] | None
+    faults: Sequence[str]
 
 
 class Evicted(Part):

@@ -53,7 +53,7 @@ lockkit doctor --deadlocks
     help="Look for threads and tasks of this namespace that wait for each other, too. Reads every queue, and twice if there is a deadlock.",
 )
 def command(session: Session, *, fail_on: str, deadlocks: bool) -> int:
-    """Check configuration, store and plugins, and print one sentence per finding.
+    """Check configuration, store, plugins and GPUs, and print one sentence per finding.
 
     A store that does not answer is a finding, and the other checks go on. Each request to the store takes at most request_timeout (2 s),
     and the checks of plugins take at most 5 s.
@@ -128,6 +128,8 @@ class _Examination:
                 plugins = client.plugins
             self._doing("looking at the plugins ...")
             yield from self._new(_plugins(plugins))
+            self._doing("looking at the GPUs ...")
+            yield from self._try(lambda: _gpus(config, plugins))
             yield from self._try(lambda: _failures(config))
 
     def _of_client(self, client: Client) -> Iterator[Finding]:
@@ -225,6 +227,12 @@ def _plugins(plugins: PluginManager) -> list[Finding]:
         for info in plugins.describe()
         if info.error
     ]
+
+
+def _gpus(config: Config, plugins: PluginManager) -> list[Finding]:
+    from lockkit.gpu.checking import finding
+
+    return [finding(config, plugins)]
 
 
 def _failures(config: Config) -> list[Finding]:

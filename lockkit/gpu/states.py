@@ -1,0 +1,83 @@
+"""The state of each card: what people and programs are told of it, with the reason. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.namedtuples import NamedTuple
+from lockkit.printable import printable
+from lockkit.sizes import GIB, show
+
+__all__ = ["STATES", "STRAY", "Card", "State", "cards", "process_words", "summary"]
+
+STRAY = GIB
+"""The bytes in use, beyond the driver's reserve, up to which a card without processes counts as free."""
+
+State = Literal["free", "busy", "sliced", "faulty", "unknown"]
+STATES: Mapping[State, str] = {
+    "free": "free",
+    "busy": "busy (unmanaged)",
+    "sliced": "divided into slices",
+    "faulty": "faulty",
+    "unknown": "unknown",
+}
+"""Each state in words. Unmanaged: a program computes on the card, and no lock says so."""
+
+
+class Card(NamedTuple):
+    """A card or slice, and its state.
+
+    Attributes:
+        device: What the provider says of it.
+        state: The state.
+        reasons: Why it is in this state, a sentence each; empty for a card that is free.
+    """
+
+    device: Device
+    state: State
+    reasons: tuple[str, ...] = ()
+
+
+def cards(snapshot: Snapshot) -> tuple[Card, ...]:
+    """All cards of a snapshot, in its order."""
+    return tuple(_card(device) for device in snapshot.devices)
+
+
+def _card(device: Device) -> Card:
+    """A fault outweighs everything: a card that is not well may not even say what runs on it."""
+    if device.faults:
+        return Card(device, "faulty", device.faults)
+    if device.sliced:
+        return Card(device, "sliced", ("programs can use only its slices",))
+    if device.processes:
+        return Card(device, "busy", tuple(map(process_words, device.processes)))
+    if device.used is None:
+        told = "its memory cannot be told" if device.processes is not None else "its use cannot be told"
+        return Card(device, "unknown", (told,))
+    if device.used > STRAY:
+        whom = "no process that is seen" if device.processes is not None else "processes that cannot be told"
+        return Card(device, "busy", (f"{show(device.used)} in use by {whom}",))
+    return Card(device, "free")
+
+
+def process_words(process: DeviceProcess) -> str:
+    """A process for people: ``bob pid 4711 (jupyter), 12 GiB``."""
+    pid = "unknown pid" if process.pid is None else f"pid {process.pid}"
+    words = f"{process.user} {pid}" if process.user else pid
+    words = f"{words} ({process.program})" if process.program else words
+    return printable(words if process.memory is None else f"{words}, {show(process.memory)}")
+
+
+def summary(found: tuple[Card, ...]) -> str:
+    """The number of cards in each state: ``3 GPUs: 2 free, 1 busy (unmanaged)``. A card counts by its slices, if it has any."""
+    parts = [card for card in found if card.state != "sliced"]
+    numbers = {state: sum(card.state == state for card in parts) for state in STATES}
+    counts = ", ".join(f"{number} {STATES[state]}" for state, number in numbers.items() if number)
+    noun = "GPU" if len(parts) == 1 else "GPUs"
+    return (
+        f"{len(parts)} {noun}: {counts}"
+        if parts
+        else "no GPU can be used: a card that is divided has no slices"
+    )

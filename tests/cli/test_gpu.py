@@ -1,0 +1,176 @@
+"""``lockkit gpu ls`` and doctor's finding: on simulated cards, on NVIDIA's by a stand-in for their driver, and on a host without any."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import signal
+from importlib.util import find_spec
+
+import pytest
+from rich.console import Console
+
+from lockkit import config
+from lockkit.cli.commands.gpu import _table
+from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
+from lockkit.gpu.checking import finding
+from lockkit.gpu.states import cards
+from lockkit.hooks import hookimpl
+from lockkit.plugins import PluginManager
+from support.nvml import Host, build
+
+from .test_json import check
+
+GIB = 1 << 30
+BOB = {"pid": 4711, "user": "bob", "program": "jupyter", "memory": "12GiB"}
+
+
+def steer(lockkit, **state):
+    folder = lockkit.folder / "state"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    (folder / "simulated-gpus.json").write_text(json.dumps({key[1:]: card for key, card in state.items()}))
+
+
+def test_each_card_is_shown_with_its_state_and_why(lockkit):
+    steer(lockkit, _1={"processes": [BOB]}, _2={"used": "3GiB"}, _3={"faults": ["the card must be reset"]})
+    told = lockkit("gpu", "ls", "--gpu-sim", "4").stdout.splitlines()
+    assert re.split(r"\s{2,}", told[0]) == ["gpu", "model", "state", "memory", "use", "why", "uuid"]
+    assert [re.split(r"\s{2,}", row)[2:-1] for row in told[1:5]] == [
+        ["free", "0 MiB of 23.5 GiB", "0 %"],
+        ["busy (unmanaged)", "12 GiB of 23.5 GiB", "100 %", "bob pid 4711 (jupyter), 12 GiB"],
+        ["busy (unmanaged)", "3 GiB of 23.5 GiB", "0 %", "3 GiB in use by no process that is seen"],
+        ["faulty", "0 MiB of 23.5 GiB", "0 %", "the card must be reset"],
+    ]
+    assert told[5:] == ["4 GPUs: 1 free, 2 busy (unmanaged), 1 faulty"]
+
+
+def test_the_document_has_all_that_is_known(lockkit):
+    steer(lockkit, _1={"processes": [BOB, {"memory": 5}], "utilisation": 7})
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    idle, busy = check(lockkit.json("gpu", "ls"))["gpus"]
+    assert (idle["state"], idle["processes"], idle["used_bytes"]) == ("free", [], 0)
+    assert (busy["state"], busy["utilisation_percent"], busy["used_bytes"]) == ("busy", 7, 12 * GIB + 5)
+    assert busy["processes"] == [
+        {"pid": 4711, "user": "bob", "program": "jupyter", "memory_bytes": 12 * GIB},
+        {"pid": None, "user": None, "program": None, "memory_bytes": 5},
+    ]
+    assert check(lockkit.json("gpu", "ls", "--gpu-sim", "3"))["gpus"][0]["uuid"] == idle["uuid"]
+
+
+def test_watching_shows_what_changes_and_ends_with_ctrl_c(lockkit):
+    process = lockkit.start("gpu", "ls", "--gpu-sim", "1", "--watch", "--interval", "50ms", "--json")
+    assert json.loads(process.stdout.readline())["gpus"][0]["state"] == "free"
+    steer(lockkit, _0={"processes": [BOB]})
+    while json.loads(process.stdout.readline())["gpus"][0]["state"] == "free":
+        pass
+    (lockkit.folder / "state/simulated-gpus.json").write_text("{")
+    told = json.loads(process.stderr.readline())
+    assert (told["schema"], told["error"]) == ("lockkit.error/1", "DevicesUnavailable")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 0
+
+
+def rendered(width, *devices):
+    console = Console(width=width, file=io.StringIO())
+    console.print(_table(cards(Snapshot(0.0, devices)), width))
+    return console.file.getvalue()
+
+
+def test_a_narrow_terminal_keeps_everything_that_matters():
+    card = Device(
+        "GPU-1f3a",
+        0,
+        "NVIDIA H100 80GB HBM3",
+        80 * GIB,
+        0,
+        12 * GIB,
+        97,
+        (DeviceProcess(4711, "bob", "jupyter", 12 * GIB),),
+    )
+    for width in (30, 59, 80, 119, 160):
+        told = rendered(width, card)
+        assert max(map(len, told.splitlines())) <= width
+        flat = re.sub(r"[\s│─]+", "", told)
+        assert "bob" in flat
+        assert ("GPU-1f3a" in flat) == (width < 60 or width >= 120)
+    assert "  busy (unmanaged), 12 GiB of" in rendered(59, card)
+
+
+def test_the_slices_of_a_card_are_indented_under_it():
+    parent = Device("GPU-a", 3, "H100", 80 * GIB, 0, 0, None, (), sliced=True)
+    told = rendered(
+        160, parent, Device("MIG-b", 3, "MIG 1g", 10 * GIB, 0, None, None, None, parent="GPU-a")
+    ).splitlines()
+    assert next(row for row in told if "divided into slices" in row).startswith("3 ")
+    assert next(row for row in told if "MIG-b" in row).startswith("  3 ")
+    assert "? of 10 GiB" in "".join(told)
+
+
+def test_a_host_without_cards_is_refused_with_what_to_do(lockkit):
+    lockkit.env["LD_LIBRARY_PATH"] = "/nowhere"
+    done = lockkit("gpu", "ls")
+    assert done.returncode == 78
+    if find_spec("pynvml") is None:
+        assert "the module pynvml is not installed" in done.stderr
+    assert "--gpu-sim 2" in done.stderr
+    assert done.stderr.count("\n") == 1
+    told = check(json.loads(lockkit("gpu", "ls", "--json").stderr))
+    assert (told["error"], told["exit_code"]) == ("DevicesUnavailable", 78)
+    assert lockkit("gpu", "ls", "--gpu-sim", "65").returncode == 64
+
+
+def test_the_cards_of_nvidias_driver_are_listed(lockkit, tmp_path):
+    if shutil.which("cc") is None or find_spec("pynvml") is None:
+        pytest.skip("needs a C compiler and nvidia-ml-py")
+    host = Host(build(tmp_path / "driver"), tmp_path / "driver")
+    host.card(0)
+    host.card(1)
+    host.set(1, "fail nvmlDeviceGetHandleByIndex_v2", 15)
+    lockkit.env |= {key: host.environ()[key] for key in ("LD_LIBRARY_PATH", "NVML_STATE")}
+    free, lost = check(lockkit.json("gpu", "ls"))["gpus"]
+    assert (free["uuid"], free["state"]) == ("GPU-0", "free")
+    assert (lost["uuid"], lost["state"], lost["index"]) == (None, "faulty", 1)
+    assert [one["message"] for one in lockkit.json("doctor")["findings"] if one["check"] == "gpu"] == [
+        "2 GPUs: 1 free, 1 faulty; GPU 1: the card has fallen off the bus (GPU is lost): restart the host"
+    ]
+
+
+# -- doctor
+
+
+class Cards(BasicProvider):
+    def __init__(self, *devices):
+        self.name, self.devices = "theirs", devices
+
+    def snapshot(self):
+        return Snapshot(0.0, self.devices)
+
+    @hookimpl
+    def lockkit_devices(self):
+        return [self]
+
+
+@pytest.mark.parametrize(
+    "devices, driver, severity, told",
+    [
+        ((Device("a", 0, used=0, processes=()),), False, "ok", "1 GPU: 1 free"),
+        ((Device("a", 7, faults=("it hums",)),), False, "warning", "1 GPU: 1 faulty; GPU 7: it hums"),
+        ((), False, "ok", "no GPUs: there is no GPU on this host"),
+        ((), True, "warning", "no GPU can be seen: there is no GPU on this host"),
+    ],
+)
+def test_doctor_has_one_finding_about_gpus(tmp_path, devices, driver, severity, told):
+    place = tmp_path / "version"
+    if driver:
+        place.touch()
+    loaded = config.load(environ={}, cwd=tmp_path, etc=tmp_path / "none", home=tmp_path)
+    plugins = PluginManager([Cards(*devices)], disabled=["gpu"], discover=tuple)
+    found = finding(loaded, plugins, driver=place)
+    assert (found.check, found.severity, found.message) == ("gpu", severity, told)
+
+
+def test_doctor_says_that_cards_are_simulated(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    assert "ok: 2 GPUs: 2 free (simulated)\n" in lockkit("doctor").stdout
