@@ -37,9 +37,11 @@ class Taking(AnyTaking):
         opening: The client.
         wait: Seconds to wait in all; None to wait for ever, 0 not to wait.
         what: The locks, as a warning names them.
+        locks: The locks.
         on_wait: Called as that of :meth:`lockkit.Lock.acquire`.
         cancel: Ends the wait from another thread.
         detect: Whether to look for deadlocks with other threads, tasks and processes while it waits.
+        reason: Why the locks are taken; None for the reason of each lock, if it has one.
     """
 
     def __init__(
@@ -47,17 +49,19 @@ class Taking(AnyTaking):
         opening: Opening,
         wait: float | None,
         what: str,
+        locks: Iterable[Lock],
         on_wait: OnWait | None,
         cancel: Cancel | None = None,
         *,
         detect: bool = False,
+        reason: str | None = None,
     ) -> None:
-        check_call(what, on_wait, detect, cancel)
+        check_call(what, locks, on_wait, detect, cancel, reason)
         deadline = opening.clock.now() + wait if wait else None
         driver = opening.here.driver
         if driver is None or driver.pid != os.getpid():
             driver = opening.driver(wait)
-        super().__init__(opening, driver, deadline, on_wait, caller(), detect=detect)
+        super().__init__(opening, driver, deadline, on_wait, caller(), detect=detect, reason=reason)
         self.together.cancel = cancel
         if self.key is not THREAD.key and wait != 0.0:
             warn_of_loop(what, self.taken_at)
@@ -110,6 +114,7 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
         self,
         timeout: float | Default | None = DEFAULT,
         *,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
         detect_deadlock: bool = False,
@@ -118,6 +123,7 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
 
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
+            reason: Why the locks are taken, kept with the claim on each of them; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for one lock after the other.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
@@ -130,18 +136,18 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        leases = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock)
+        leases = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
         if leases is not None:
             return leases
         raise self._refused(busy[0])
 
-    def try_acquire(self) -> Leases | None:
+    def try_acquire(self, *, reason: str | None = None) -> Leases | None:
         """Hold all of the locks if they are free now; None only if one is definitely busy. The others were given back then.
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._take(0.0, None, [])
+        return self._take(0.0, None, [], reason=reason)
 
     def _once(self) -> Leases:
         return self.acquire()
@@ -154,8 +160,11 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
         cancel: Cancel | None = None,
         *,
         detect: bool = False,
+        reason: str | None = None,
     ) -> Leases | None:
-        taking = Taking(self._opening, wait, self.name, on_wait, cancel, detect=detect)
+        taking = Taking(
+            self._opening, wait, self.name, self.locks, on_wait, cancel, detect=detect, reason=reason
+        )
         levels: list[Lease] = []
         try:
             attempts: dict[Attempt, Lock] = {}
@@ -205,6 +214,7 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
         self,
         timeout: float | Default | None = DEFAULT,
         *,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
         detect_deadlock: bool = False,
@@ -213,6 +223,7 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
 
         Args:
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
+            reason: Why the lock is taken, kept with the claim on each of them; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for each of the locks.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
@@ -224,18 +235,18 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
-        lease = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock)
+        lease = self._take(wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
         if lease is not None:
             return lease
         raise self._refused(busy[0])
 
-    def try_acquire(self) -> Lease | None:
+    def try_acquire(self, *, reason: str | None = None) -> Lease | None:
         """Hold the first of the locks that is free now; None only if each is definitely busy.
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._take(0.0, None, [])
+        return self._take(0.0, None, [], reason=reason)
 
     def _once(self) -> Lease:
         return self.acquire()
@@ -248,8 +259,11 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
         cancel: Cancel | None = None,
         *,
         detect: bool = False,
+        reason: str | None = None,
     ) -> Lease | None:
-        taking = Taking(self._opening, wait, self.name, on_wait, cancel, detect=detect)
+        taking = Taking(
+            self._opening, wait, self.name, self.locks, on_wait, cancel, detect=detect, reason=reason
+        )
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
         steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)

@@ -63,6 +63,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         each: int | None = None,
         among: Sequence[str] | None = None,
         timeout: float | Default | None = DEFAULT,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         cancel: Cancel | None = None,
         detect_deadlock: bool = False,
@@ -75,6 +76,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
             among: The members that will do, the best first; None for all, in the order in which the pool lists them. Of those that
                 have room now, the first are taken.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
+            reason: Why the members are taken, kept with the claims on them and at the gate; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for the gate and for members.
             cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
@@ -88,20 +90,25 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         request = self._request(count, each, among)
         busy: list[Attempt] = []
-        leases = self._take(request, wait, on_wait, busy, cancel, detect=detect_deadlock)
+        leases = self._take(request, wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
         if leases is not None:
             return leases
         raise self._refused(busy[0], count)
 
     def try_acquire(
-        self, count: int = 1, *, each: int | None = None, among: Sequence[str] | None = None
+        self,
+        count: int = 1,
+        *,
+        each: int | None = None,
+        among: Sequence[str] | None = None,
+        reason: str | None = None,
     ) -> PoolLeases | None:
         """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
 
         Raises:
             ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._take(self._request(count, each, among), 0.0, None, [])
+        return self._take(self._request(count, each, among), 0.0, None, [], reason=reason)
 
     def _once(self) -> PoolLeases:
         return self.acquire()
@@ -115,8 +122,10 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         cancel: Cancel | None = None,
         *,
         detect: bool = False,
+        reason: str | None = None,
     ) -> PoolLeases | None:
-        taking = Taking(self._opening, wait, self.pool, on_wait, cancel, detect=detect)
+        locks = self._locks(request.among).values()
+        taking = Taking(self._opening, wait, self.pool, locks, on_wait, cancel, detect=detect, reason=reason)
         steps, members = self._steps(taking, request, wait=wait != 0)
         leases = taking.run(steps, members, self._made)
         # No call may come between: a signal must not strike where only this frame has the leases.

@@ -41,11 +41,14 @@ class AsyncTaking(AnyTaking):
         taken_at: Caller,
         *,
         detect: bool = False,
+        reason: str | None = None,
     ) -> Self:
         """Open the store if it is not open, and make the acquisition. Arguments as for :class:`lockkit.composites.Taking`."""
         deadline = engines.opening.clock.now() + wait if wait else None
         engine = engines.ready() or await engines.engine(wait)
-        taking = cls(engines.opening, engine.driver, deadline, on_wait, taken_at, detect=detect)
+        taking = cls(
+            engines.opening, engine.driver, deadline, on_wait, taken_at, detect=detect, reason=reason
+        )
         taking.engine = engine
         return taking
 
@@ -86,6 +89,7 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
         self,
         timeout: float | Default | None = DEFAULT,
         *,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         detect_deadlock: bool = False,
     ) -> Acquiring[AsyncLeases]:
@@ -100,35 +104,48 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
             AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`; the error names the lock.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        check_call(self.name, on_wait, detect_deadlock)
-        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock))
+        check_call(self.name, self.locks, on_wait, detect_deadlock, reason=reason)
+        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock, reason=reason))
 
-    def try_acquire(self) -> Coroutine[Any, Any, AsyncLeases | None]:
+    def try_acquire(self, *, reason: str | None = None) -> Coroutine[Any, Any, AsyncLeases | None]:
         """Hold all of the locks if they are free now; None only if one is definitely busy. The others were given back then.
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._tried(caller())
+        check_call(self.name, self.locks, reason=reason)
+        return self._tried(caller(), reason)
 
     def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLeases]:
         return self._acquired(self._timeout, None, taken_at)
 
     async def _acquired(
-        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+        self,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+        reason: str | None = None,
     ) -> AsyncLeases:
-        leases, taking = await self._take(wait, on_wait, taken_at, detect=detect)
+        leases, taking = await self._take(wait, on_wait, taken_at, detect=detect, reason=reason)
         if leases is None:
             raise self._refused(taking.busy)
         return leases
 
-    async def _tried(self, taken_at: Caller) -> AsyncLeases | None:
-        return (await self._take(0.0, None, taken_at))[0]
+    async def _tried(self, taken_at: Caller, reason: str | None) -> AsyncLeases | None:
+        return (await self._take(0.0, None, taken_at, reason=reason))[0]
 
     async def _take(
-        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+        self,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+        reason: str | None = None,
     ) -> tuple[AsyncLeases | None, AsyncTaking]:
-        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect)
+        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
         levels: list[AsyncLease] = []
         try:
             attempts: dict[Attempt, AsyncLock] = {}
@@ -172,6 +189,7 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
         self,
         timeout: float | Default | None = DEFAULT,
         *,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         detect_deadlock: bool = False,
     ) -> Acquiring[AsyncLease]:
@@ -185,35 +203,48 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
             AcquireError, BackendError, ConfigError: As :meth:`AsyncLock.acquire`, for the first lock at which it failed.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        check_call(self.name, on_wait, detect_deadlock)
-        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock))
+        check_call(self.name, self.locks, on_wait, detect_deadlock, reason=reason)
+        return Acquiring(self._acquired(wait, on_wait, caller(), detect=detect_deadlock, reason=reason))
 
-    def try_acquire(self) -> Coroutine[Any, Any, AsyncLease | None]:
+    def try_acquire(self, *, reason: str | None = None) -> Coroutine[Any, Any, AsyncLease | None]:
         """Hold the first of the locks that is free now; None only if each is definitely busy.
 
         Raises:
             CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._tried(caller())
+        check_call(self.name, self.locks, reason=reason)
+        return self._tried(caller(), reason)
 
     def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncLease]:
         return self._acquired(self._timeout, None, taken_at)
 
     async def _acquired(
-        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+        self,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+        reason: str | None = None,
     ) -> AsyncLease:
-        lease, taking = await self._take(wait, on_wait, taken_at, detect=detect)
+        lease, taking = await self._take(wait, on_wait, taken_at, detect=detect, reason=reason)
         if lease is None:
             raise self._refused(taking.busy)
         return lease
 
-    async def _tried(self, taken_at: Caller) -> AsyncLease | None:
-        return (await self._take(0.0, None, taken_at))[0]
+    async def _tried(self, taken_at: Caller, reason: str | None) -> AsyncLease | None:
+        return (await self._take(0.0, None, taken_at, reason=reason))[0]
 
     async def _take(
-        self, wait: float | None, on_wait: OnWait | None, taken_at: Caller, *, detect: bool = False
+        self,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+        reason: str | None = None,
     ) -> tuple[AsyncLease | None, AsyncTaking]:
-        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect)
+        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
         steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)

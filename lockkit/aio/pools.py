@@ -53,6 +53,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         each: int | None = None,
         among: Sequence[str] | None = None,
         timeout: float | Default | None = DEFAULT,
+        reason: str | None = None,
         on_wait: OnWait | None = None,
         detect_deadlock: bool = False,
     ) -> Acquiring[AsyncPoolLeases]:
@@ -67,19 +68,28 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
             AcquireError, BackendError: As :meth:`AsyncLock.acquire`.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        check_call(self.pool, on_wait, detect_deadlock)
         request = self._request(count, each, among)
-        return Acquiring(self._acquired(request, wait, on_wait, caller(), detect=detect_deadlock))
+        check_call(self.pool, self._locks(request.among).values(), on_wait, detect_deadlock, reason=reason)
+        return Acquiring(
+            self._acquired(request, wait, on_wait, caller(), detect=detect_deadlock, reason=reason)
+        )
 
     def try_acquire(
-        self, count: int = 1, *, each: int | None = None, among: Sequence[str] | None = None
+        self,
+        count: int = 1,
+        *,
+        each: int | None = None,
+        among: Sequence[str] | None = None,
+        reason: str | None = None,
     ) -> Coroutine[Any, Any, AsyncPoolLeases | None]:
         """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
 
         Raises:
             ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._tried(self._request(count, each, among), caller())
+        request = self._request(count, each, among)
+        check_call(self.pool, self._locks(request.among).values(), reason=reason)
+        return self._tried(request, caller(), reason)
 
     def _once(self, taken_at: Caller) -> Coroutine[Any, Any, AsyncPoolLeases]:
         return self._acquired(self._request(1, None, None), self._timeout, None, taken_at)
@@ -92,14 +102,15 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         taken_at: Caller,
         *,
         detect: bool = False,
+        reason: str | None = None,
     ) -> AsyncPoolLeases:
-        leases, taking = await self._take(request, wait, on_wait, taken_at, detect=detect)
+        leases, taking = await self._take(request, wait, on_wait, taken_at, detect=detect, reason=reason)
         if leases is None:
             raise self._refused(taking.busy, request.wanted)
         return leases
 
-    async def _tried(self, request: Request, taken_at: Caller) -> AsyncPoolLeases | None:
-        return (await self._take(request, 0.0, None, taken_at))[0]
+    async def _tried(self, request: Request, taken_at: Caller, reason: str | None) -> AsyncPoolLeases | None:
+        return (await self._take(request, 0.0, None, taken_at, reason=reason))[0]
 
     async def _take(
         self,
@@ -109,8 +120,9 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         taken_at: Caller,
         *,
         detect: bool = False,
+        reason: str | None = None,
     ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
-        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect)
+        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
         steps, members = self._steps(taking, request, wait=wait != 0)
         return await taking.run(steps, members, AsyncPoolLeases), taking
 

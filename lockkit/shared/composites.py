@@ -32,14 +32,23 @@ H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
 
 
-def check_call(what: str, on_wait: object, detect: object, cancel: Cancel | None = None) -> None:
+def check_call(
+    what: str,
+    locks: Iterable[AnyLock[Any]],
+    on_wait: object = None,
+    detect: object = False,  # noqa: FBT002 (as it was given)
+    cancel: Cancel | None = None,
+    reason: str | None = None,
+) -> None:
     """Check what an acquire of several locks was called with.
 
     Args:
         what: The locks, as an error names them.
+        locks: The locks.
         on_wait: What was given as ``on_wait``.
         detect: What was given as ``detect_deadlock``.
         cancel: What was given as ``cancel``.
+        reason: What was given as ``reason``.
 
     Raises:
         ConfigError: An argument is not allowed; the error says what is allowed.
@@ -50,6 +59,9 @@ def check_call(what: str, on_wait: object, detect: object, cancel: Cancel | None
     if cancel is not None:
         check_cancel(cancel, what)
     check_detect(detect)
+    if reason is not None:
+        for lock in locks:
+            lock.note_for(reason)
 
 
 class AnyTaking:
@@ -62,6 +74,7 @@ class AnyTaking:
         on_wait: Called as that of :meth:`lockkit.Lock.acquire`.
         taken_at: Where the acquire was called.
         detect: Whether to look for deadlocks with other threads, tasks and processes while it waits.
+        reason: Why the locks are taken; None for the reason of each lock, if it has one.
     """
 
     def __init__(
@@ -73,6 +86,7 @@ class AnyTaking:
         taken_at: Caller,
         *,
         detect: bool,
+        reason: str | None,
     ) -> None:
         if opening.here.warnings:
             opening.warn()
@@ -84,11 +98,18 @@ class AnyTaking:
         self.together = Together()
         self._on_wait = on_wait
         self._detect = detect
+        self._reason = reason
 
     def attempt(self, lock: AnyLock[Any], *, wait: bool) -> Attempt:
         """An attempt for one of the locks."""
         attempt = lock.attempt(
-            self.driver, self.deadline, self.key, self.taken_at, wait=wait, detects=self._detect and wait
+            self.driver,
+            self.deadline,
+            self.key,
+            self.taken_at,
+            wait=wait,
+            note=lock.note_for(self._reason),
+            detects=self._detect and wait,
         )
         attempt.shown = self._on_wait is not None
         return attempt
@@ -149,6 +170,10 @@ class AnyAllOf(_Several[H, K]):
         self.locks: tuple[K, ...] = tuple(chosen[name] for name in sorted(chosen))
         self._timeout = timeout
 
+    def held(self) -> bool:
+        """Whether the calling thread or task surely holds all of the locks now; see :meth:`lockkit.Lock.held`."""
+        return all(lock.held() for lock in self.locks)
+
     def _ordered(self, leases: Iterable[E]) -> list[E]:
         """The leases in the order of the locks."""
         order = [lock.name for lock in self.locks]
@@ -180,6 +205,10 @@ class AnyAnyOf(_Several[H, K]):
             raise ConfigError(f"any_of() takes at most {MOST} locks, not {len(chosen)}")
         self.locks: tuple[K, ...] = tuple(chosen.values())
         self._timeout = timeout
+
+    def held(self) -> bool:
+        """Whether the calling thread or task surely holds any of the locks now; see :meth:`lockkit.Lock.held`."""
+        return any(lock.held() for lock in self.locks)
 
     def _refused(self, attempt: Attempt) -> AcquireTimeout:
         """The error of an acquire that does not wait, and found each lock busy."""

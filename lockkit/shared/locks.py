@@ -147,6 +147,14 @@ class AnyLock(AnyShortForm[E]):
 
     # -- before the first request, and after the grant
 
+    def note_for(self, reason: str | None) -> Mapping[str, object] | None:
+        """The note of an acquire with its own reason; None for that of the lock.
+
+        Raises:
+            ConfigError: The reason is not allowed.
+        """
+        return None if reason is None else noted(self._given, reason, self.name)
+
     def _checked(
         self,
         note: Mapping[str, object] | None,

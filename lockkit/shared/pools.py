@@ -52,7 +52,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             raise ConfigError("reentrant=True is for mutexes, not for a pool", name=name)
         self._options = options
         of_gate: Options = {}
-        for key in ("ttl", "process_bound"):
+        for key in ("ttl", "process_bound", "reason"):
             if key in options:
                 of_gate[key] = options[key]
         self._of_gate: Options = {**of_gate, "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
@@ -74,6 +74,10 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             ConfigError: The request can never be met, or names a member that the pool does not have.
         """
         self._request(count, each, among)
+
+    def held(self) -> bool:
+        """Whether the calling thread or task surely holds any member now; see :meth:`lockkit.Lock.held`."""
+        return any(lock.held() for lock in self._locks(self.members).values())
 
     def terms_of_members(self, *, each: int | None = None) -> Mapping[str, Terms]:
         """The terms of a claim for each member that has room for ``each``, by the name of its lock."""

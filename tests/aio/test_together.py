@@ -325,3 +325,38 @@ async def test_a_coroutine_that_is_closed_leaves_its_leases_to_the_background(ha
         coroutine.close()  # raises if the coroutine waits
         await soon(lambda: kept[0].report is not None)
         assert kept[0].report.outcome == "RELEASED"
+
+
+def _taking(client):
+    a, b = client.lock("a"), client.lock("b")
+    return [
+        (client.all_of([b, a]), ["a", "b"]),
+        (client.any_of([b, a]), ["b"]),
+        (client.pool("p", ["x", "y"]), [pool_name("p", "x")]),
+    ]
+
+
+@in_a_loop
+async def test_each_lock_keeps_the_reason_of_the_whole_and_the_task_is_told_what_it_holds(harness):
+    async with client_of(harness) as client, client_of(harness) as other:
+        for several, names in _taking(client):
+            for call in (several.acquire, several.try_acquire):
+                assert not several.held()
+                async with await call(reason="nightly"):
+                    assert several.held()
+                    assert not await asyncio.create_task(_asked(several)), "another task"
+                    for name in names:
+                        assert (await other.inspect(name)).holders[0].reason == "nightly"
+
+
+async def _asked(several):
+    return several.held()
+
+
+@in_a_loop
+async def test_a_bad_reason_for_several_locks_is_refused_by_the_call_itself(harness):
+    async with client_of(harness) as client:
+        for several, _ in _taking(client):
+            for call in (several.acquire, several.try_acquire):
+                with pytest.raises(ConfigError, match="reason"):
+                    call(reason="two\nlines")

@@ -119,6 +119,20 @@ def test_members_of_a_pool(pools):
     assert nothing_left(pools)
 
 
+@pytest.mark.parametrize(
+    "words, names",
+    [
+        (("a", "b"), ("a", "b")),
+        (("a", "b", "--any"), ("a",)),
+        (("--pool", "seats", "--count", "2"), ("@pool/seats/a", "@pool/seats/b")),
+    ],
+)
+def test_the_reason_of_a_run_is_shown_with_each_of_its_locks(pools, words, names):
+    done = pools("run", *words, "--reason", "nightly", "--", *pools.line("status", "--json"))
+    held = {lock["name"]: lock["holders"][0] for lock in json.loads(done.stdout)["locks"]}
+    assert {name: holder["reason"] for name, holder in held.items()} == dict.fromkeys(names, "nightly")
+
+
 def test_shares_of_members_and_a_request_that_has_to_wait(pools):
     first = pools.start("run", "--pool", "cards", "--count", "3", "--each", "20", "--", "sleep", "60")
     pools.until(held(pools, "@pool/cards/0", "@pool/cards/1", "@pool/cards/2"))

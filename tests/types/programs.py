@@ -98,6 +98,9 @@ def small_interfaces_have_types(client: lockkit.Client) -> None:
     assert_type(client.lock("a").acquire(cancel=stop), Lease)
     assert_type(client.all_of([client.lock("a")]).acquire(cancel=stop), lockkit.Leases)
     assert_type(client.pool("p").acquire(cancel=stop), lockkit.PoolLeases)
+    assert_type(client.pool("p").acquire(reason="why"), lockkit.PoolLeases)
+    assert_type(client.any_of([client.lock("a")]).try_acquire(reason="why"), lockkit.Lease | None)
+    assert_type(client.all_of([client.lock("a")]).held(), bool)
     client.lock("a").acquire(cancel=threading.Event())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

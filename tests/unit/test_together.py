@@ -681,3 +681,70 @@ def test_what_is_given_back_to_a_store_that_does_not_answer_any_more_keeps_nobod
     faulty.names.clear()
     held.release()
     until(nothing_left(silent))
+
+
+def taking(client):
+    """Each way to take locks together, with the names of the locks that it then holds."""
+    a, b = client.lock("a"), client.lock("b", reason="their own", note={"mine": 1})
+    return [
+        (client.all_of([b, a]), ["a", "b"]),
+        (client.any_of([b, a]), ["b"]),
+        (client.pool("p", ["x", "y"], reason="their own", note={"mine": 1}), [pool_name("p", "x")]),
+    ]
+
+
+def test_the_reason_of_an_acquire_is_kept_with_each_lock_of_it(client, other):
+    for several, names in taking(client):
+        for call in (several.acquire, several.try_acquire):
+            with call(reason="nightly"):
+                claims = [other.inspect(name).holders[0] for name in names]
+                assert {claim.reason for claim in claims} == {"nightly"}
+                assert claims[-1].note["mine"] == 1, "the note of the lock stays"
+
+
+def test_without_a_reason_each_lock_has_its_own(client, other):
+    for several, names in taking(client):
+        with several.acquire():
+            assert other.inspect(names[-1]).holders[0].reason == "their own"
+
+
+def test_those_behind_the_gate_of_a_pool_see_the_reason_of_the_request_that_is_at_it(client, other):
+    with client.pool("p", ["x"]).acquire():
+        waiting = Work(lambda: other.pool("p", ["x"], reason="their own").acquire(reason="by hand").release())
+        until(lambda: other.inspect(pool_name("p")).holders)
+        (gate,) = other.inspect(pool_name("p")).holders
+        assert (gate.reason, gate.note["pool"]["count"]) == ("by hand", 1)
+    waiting.result()
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 201, "two\nlines", 7])
+def test_a_reason_that_cannot_be_kept_is_refused_before_anything_is_asked(bad, tmp_path):
+    client = lockkit.connect(f"sqlite:{tmp_path}/none.db")
+    for several, _ in taking(client):
+        for call in (several.acquire, several.try_acquire):
+            with pytest.raises(ConfigError, match="reason"):
+                call(reason=bad)
+    assert client._opening.engine is None, "the store was not opened"
+
+
+def test_only_the_thread_that_took_them_is_told_that_it_holds_them(client, other):
+    for several, names in taking(client):
+        assert not several.held()
+        with several.acquire() as leases:
+            assert several.held()
+            assert not Work(several.held).result()
+            assert not next(again for again, same in taking(other) if same == names).held()
+            leases.release()
+            assert not several.held()
+
+
+def test_all_of_several_are_held_only_together_and_any_of_them_one_by_one(client):
+    (both, _), (either, _), (pool, _) = taking(client)
+    with client.lock("b").acquire():
+        assert (both.held(), either.held(), pool.held()) == (False, True, False)
+        with client.lock("a").acquire():
+            assert both.held()
+    with client.pool("p", ["y", "x"]).acquire(among=["y"]) as leases:
+        assert pool.held()
+        leases.release()
+    assert not pool.held()
