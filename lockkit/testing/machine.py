@@ -53,7 +53,7 @@ class Machine(State):
         name, part = self.choose(what, elsewhere)
         if not self.room(name):
             return
-        can, ttl = self.harness.capabilities, self.harness.ttl
+        can, ttl = self.can, self.harness.ttl
         options = {
             "ttl": max(ttl / 2 if how == "short" else ttl, can.min_ttl),
             "auto_renew": False,
@@ -84,7 +84,7 @@ class Machine(State):
         name, part = self.choose(what, elsewhere)
         if not self.room(name):
             return
-        delay = self.harness.ttl / 10 if quiet and self.harness.capabilities.lock_delay else 0.0
+        delay = self.harness.ttl / 10 if quiet and self.can.lock_delay else 0.0
         terms = part.terms(name, self.clients[actor].owner, ttl=self.harness.ttl, lock_delay=delay)
         with self.step("S2-single-grant") as granted:
             pending = self.steppers[actor].acquire(terms)
@@ -141,7 +141,7 @@ class Machine(State):
         held = leases[pick % len(leases)]
         lease = held.lease
         assert lease is not None
-        extend = extend and not self.harness.capabilities.fixed_ttl
+        extend = extend and not self.can.fixed_ttl
         with self.step("S1-ownership"):
             try:
                 if extend:
@@ -248,7 +248,7 @@ class Machine(State):
         with self.step("S2-resize", may_go=heavy):
             self.clients[0].resize(name, capacity)
 
-    @precondition(lambda self: not self.drained and self.harness.capabilities.drains)
+    @precondition(lambda self: not self.drained and self.can.drains)
     @rule(pick=picks)
     def drain(self, pick: int) -> None:
         if pick:  # rarely: a drained namespace shows little else

@@ -66,6 +66,9 @@ class State(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.harness = self.harness_class(Path(tempfile.mkdtemp(dir=self.scratch)))
+        self.can = (
+            self.harness.capabilities
+        )  # a harness looks them up anew each time, and a choice of rules asks often
         self.clients: list[Client] = []
         self.steppers: list[Stepper] = []
         self.pending: list[tuple[int, Pending]] = []
