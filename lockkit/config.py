@@ -84,6 +84,7 @@ class Config(NamedTuple):
     age_warning: float
     age_soft: float
     age_hard: float
+    recover_limit: int
     log_format: Literal["text", "json"]
     disable_plugins: tuple[str, ...]
     plugin_errors: Literal["report", "raise"]

@@ -30,6 +30,9 @@ KINDS: Mapping[str, str] = {
     "evicted": "An operator forced a claim out.",
     "release_requested": "Somebody asked the holder to release; reported by the client of the holder.",
     "resized": "An operator changed a capacity.",
+    "recovered": "A recoverer removed or evicted a claim, or found that a failed release is over.",
+    "overdue": "A recoverer found a hold that is older than one of the ages of the configuration; once for each age.",
+    "survivors": "A recoverer found processes that work on under a lock whose owner has ended; once for each claim.",
 }
 """Every event kind, with its meaning."""
 
@@ -39,6 +42,10 @@ ALERTS: Mapping[str, str] = {
     "ownership_violation": "P1. A release found its claim gone, or another's.",
     "cleanup_overrun": "P1. A cleanup hook overran its budget and is still running.",
     "lost": "P1. A hold may have lapsed while its owner was working.",
+    "recovered": "P2. A recoverer removed the claim of a dead owner, or evicted one that is not renewed.",
+    "overdue": "P2. A hold is older than age_soft (P1: than age_hard) and its owner may be at work, so nothing was done.",
+    "survivors": "P1. Processes work on under a lock whose owner has ended.",
+    "recovery_limited": "P1. A recoverer has reached recover_limit, and does nothing more within this hour.",
 }
 """Every alert kind, with its priority and meaning."""
 

@@ -387,7 +387,8 @@ class _Journal:
 
     def __call__(self, record: dict[str, object]) -> None:
         try:
-            journal.append(self._config.state_place().path, record)
+            where = {"url": redact(self._config.url), "namespace": self._config.namespace}
+            journal.append(self._config.state_place().path, record | where)
         except Exception:
             _log.exception("could not write the critical-failure record %r", record)
 

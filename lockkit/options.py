@@ -95,6 +95,7 @@ class Settings(TypedDict, total=False):
         age_warning: For a monitor alone, as the other two ages.
         age_soft: See ``age_warning``.
         age_hard: See ``age_warning``.
+        recover_limit: For a recoverer alone.
         log_format: For the command line alone.
         gpu_simulate: The number of GPUs to simulate in place of those of the host.
     """
@@ -111,6 +112,7 @@ class Settings(TypedDict, total=False):
     age_warning: float
     age_soft: float
     age_hard: float
+    recover_limit: int
     log_format: Literal["text", "json"]
     disable_plugins: Sequence[str]
     plugin_errors: Literal["report", "raise"]

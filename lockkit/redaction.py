@@ -21,7 +21,15 @@ EVERYWHERE = frozenset(
     (
         *("namespace", "ttl", "timeout", "max_hold", "min_hold", "lock_delay", "scope", "strict"),
         *("request_timeout", "state_dir", "cleanup_budget", "kill_after", "on_lost"),
-        *("age_warning", "age_soft", "age_hard", "log_format", "disable_plugins", "plugin_errors"),
+        *(
+            "age_warning",
+            "age_soft",
+            "age_hard",
+            "recover_limit",
+            "log_format",
+            "disable_plugins",
+            "plugin_errors",
+        ),
         "gpu_simulate",
     )
 )

@@ -201,6 +201,13 @@ SETTINGS: Mapping[str, Setting] = {
             "The age from which on a hold is too old. The three ages must rise, and age_hard must not exceed max_hold.",
         ),
         Setting(
+            "recover_limit",
+            "count",
+            20,
+            "`recover`: the most claims that all recoverers of a namespace together remove or evict within an hour; 0: none.",
+            most=100_000,
+        ),
+        Setting(
             "log_format",
             "choice",
             "text",

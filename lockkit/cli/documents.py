@@ -28,6 +28,7 @@ from lockkit.cli.parts import (
     NameRecord,
     Plugin,
     Record,
+    RecoveryCase,
     Released,
     ReleaseRequest,
     RunLease,
@@ -66,6 +67,7 @@ __all__ = [
     "Notice",
     "Page",
     "Plugins",
+    "Recover",
     "Release",
     "Resize",
     "Run",
@@ -307,6 +309,16 @@ class Plugins(Document, tag="lockkit.plugins/1"):
     """Every plugin, loaded or not."""
 
     plugins: Sequence[Plugin]
+
+
+class Recover(Document, tag="lockkit.recover/1"):
+    """The results of one look of recovery. `leader` is another recoverer that is at work (null: there is none)."""
+
+    store: Store
+    acting: bool
+    leader: str | None
+    cases: Sequence[RecoveryCase]
+    unread: Sequence[Unread]
 
 
 class Release(Document, tag="lockkit.release/1"):

@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "undrain": "Give new locks in a namespace again.",
         "resize": "Change the capacity of a semaphore in use.",
         "failures": "Show and resolve releases that failed.",
+        "recover": "Remove what dead owners left behind.",
     },
     "Set up": {
         "host": "One store for all users of a group on this host.",

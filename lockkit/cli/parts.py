@@ -33,6 +33,7 @@ __all__ = [
     "Plugin",
     "Progress",
     "Record",
+    "RecoveryCase",
     "ReleaseRequest",
     "Released",
     "Setting",
@@ -333,6 +334,19 @@ class Topic(Part):
 
     topic: str
     title: str
+
+
+class RecoveryCase(Part):
+    """One thing that recovery found. `outcome` is null if nothing was done; `seen` has the facts."""
+
+    kind: str
+    action: Literal["remove", "evict", "resolve", "mend", "tell"]
+    name: str
+    claim: Claim | None
+    why: str
+    tier: Literal["warning", "soft", "hard"] | None
+    seen: Mapping[str, Any]
+    outcome: str | None
 
 
 class Unread(Part):

@@ -46,13 +46,16 @@ _LEVELS = {
     "evicted": logging.WARNING,
     "release_requested": logging.WARNING,
     "resized": logging.WARNING,
+    "recovered": logging.WARNING,
+    "overdue": logging.WARNING,
+    "survivors": logging.WARNING,
     "dropped": logging.WARNING,
     "collected": logging.ERROR,
     "lost": logging.ERROR,
     "emergency": logging.ERROR,
     "abandoned": logging.CRITICAL,
 }
-_ONLY_ALERTS = ("ownership_violation", "cleanup_overrun")
+_ONLY_ALERTS = ("ownership_violation", "cleanup_overrun", "recovery_limited")
 """Alerts that no event accompanies, so that they are logged themselves."""
 _MANY = 10
 """Log records about an outage in one second; further ones are only counted, and the next record gives their number. Losses are always logged."""

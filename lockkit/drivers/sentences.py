@@ -141,5 +141,12 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "resized": lambda event: (
         f"resized {event.name!r} to capacity {event.data.get('capacity')}, with {event.data.get('claims')} claims in its queue"
     ),
+    "recovered": lambda event: (
+        f"recovered {event.name!r}{_claim(event)}{_told(event, 'outcome', ', ')}: {event.reason}"
+    ),
+    "overdue": lambda event: f"the hold of {event.name!r} is old{_claim(event)}: {event.reason}",
+    "survivors": lambda event: (
+        f"{event.name!r} is kept by processes that its owner left behind{_claim(event)}: {event.reason}"
+    ),
 }
 """A function for each kind of event."""

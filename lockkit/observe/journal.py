@@ -1,7 +1,8 @@
-"""The journal of critical failures: lines of JSON, fsynced, readable by their owner only, rotated.
+"""The journals: lines of JSON, fsynced, readable by their owner only, rotated.
 
-The journal has one line for each release that got no definite answer, and one for each resolution. It contains no secrets. A reader
-skips a line that a crash left incomplete.
+The journal of critical failures has one line for each release that got no definite answer, and one for each resolution. The journal of
+recovery has one for each action that is begun, with all that was seen, and one for its outcome. They contain no secrets. A reader skips a
+line that a crash left incomplete.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from pathlib import Path
 
 from lockkit.places import make_folders
 
-__all__ = ["FILE", "append", "read", "resolve"]
+__all__ = ["ACTIONS", "FILE", "append", "read", "resolve"]
 
 FILE = "failures.jsonl"
+"""The journal of critical failures."""
+ACTIONS = "recovery.jsonl"
+"""The journal of recovery."""
 _ROTATE_AT = 10 * 1024 * 1024
-"""The size in bytes from which the file is renamed to ``failures.jsonl.1``; an earlier file of that name is lost."""
+"""The size in bytes from which a file is renamed to ``failures.jsonl.1``, for instance; an earlier file of that name is lost."""
 
 
-def append(state_dir: str | os.PathLike[str], record: Mapping[str, object]) -> str:
-    """Write a record to stable storage. Returns its id.
+def append(state_dir: str | os.PathLike[str], record: Mapping[str, object], *, file: str = FILE) -> str:
+    """Write a record to stable storage, by default a critical failure. Returns its id.
 
     Raises:
         OSError: The record could not be written.
     """
     identity = os.urandom(4).hex()
-    _write(Path(state_dir), {"id": identity, "at": _now(), **record})
+    _write(Path(state_dir), {"id": identity, "at": _now(), **record}, file)
     return identity
 
 
@@ -41,14 +45,14 @@ def resolve(state_dir: str | os.PathLike[str], identity: str, by: str) -> bool:
     """
     if not any(record.get("id") == identity for record in read(state_dir)):
         return False
-    _write(Path(state_dir), {"resolves": identity, "at": _now(), "by": by})
+    _write(Path(state_dir), {"resolves": identity, "at": _now(), "by": by}, FILE)
     return True
 
 
-def read(state_dir: str | os.PathLike[str]) -> list[dict[str, object]]:
+def read(state_dir: str | os.PathLike[str], *, file: str = FILE) -> list[dict[str, object]]:
     """Every record, oldest first. Resolved ones have ``resolved`` (the time) and ``resolved_by``."""
     records: dict[str, dict[str, object]] = {}
-    for name in (f"{FILE}.1", FILE):
+    for name in (f"{file}.1", file):
         for line in _lines(Path(state_dir, name)):
             resolved = line.get("resolves")
             if isinstance(resolved, str):
@@ -81,9 +85,9 @@ def _lines(path: Path) -> list[dict[str, object]]:
     return found
 
 
-def _write(folder: Path, line: Mapping[str, object]) -> None:
+def _write(folder: Path, line: Mapping[str, object], file: str) -> None:
     make_folders(folder)
-    path = folder / FILE
+    path = folder / file
     handle = _opened(path)
     try:
         if os.fstat(handle).st_size >= _ROTATE_AT and _moved(path, handle):
@@ -111,5 +115,5 @@ def _moved(path: Path, handle: int) -> bool:
     except OSError:
         return False
     if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
-        path.replace(path.with_name(f"{FILE}.1"))
+        path.replace(path.with_name(f"{path.name}.1"))
     return True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lockkit.config import Config
     from lockkit.devices import DeviceProvider
-    from lockkit.facts import Alert, CleanupContext, Event, Finding
+    from lockkit.facts import Alert, CleanupContext, Event, Finding, Owner
     from lockkit.store.spi import BackendSpec
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "lockkit_devices",
     "lockkit_event",
     "lockkit_health",
+    "lockkit_owner_alive",
     "lockkit_settings",
 ]
 
@@ -104,6 +105,17 @@ def lockkit_health(client: HealthClient) -> Sequence[Finding]:
 
     Called on a thread of its own, also if the store does not answer. A hook that raises, or that has not returned after 5 s, becomes a
     finding as well.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def lockkit_owner_alive(owner: Owner) -> bool | None:
+    """Say whether the owner of a claim lives: True, False, or None if that cannot be told. An oracle for :func:`lockkit.observe.recovery.recover`.
+
+    Called only for an owner that this host does not see alive and whose heartbeat is not seen to arrive, at most once in each look, on a
+    thread of its own. A False removes the claims of that owner at once, unless another oracle says True: answer it only if the owner cannot
+    come back, and None for an owner that is none of yours. A hook that raises, or that has not returned after 5 s, counts as None.
     """
     raise NotImplementedError
 

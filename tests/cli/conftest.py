@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import pty
 import re
 import select
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -19,6 +22,9 @@ from typing import Any
 import pytest
 
 from lockkit.cli.child import descendants
+from support.servers.etcd import EtcdServer
+from support.servers.redis import RedisServer
+from support.servers.zookeeper import ZooKeeperServer
 
 SECONDS = 20.0
 PATIENT = "from lockkit.cli import completing, script; completing._LONGEST = 15.0; script.main()"
@@ -224,3 +230,42 @@ def alive() -> Callable[[int], bool]:
         return text.rpartition(")")[2].split()[0] != "Z"
 
     return alive
+
+
+# -- every store
+
+STORES = ("sqlite", "redis", "etcd", "zookeeper")
+SERVERS = {"redis": RedisServer, "etcd": EtcdServer, "zookeeper": ZooKeeperServer}
+LIMITS = {"zookeeper": "?tick=0.2&max_ttl=60"}
+
+
+@pytest.fixture(scope="module")
+def servers():
+    """A server of each kind, started when first asked for."""
+    with contextlib.ExitStack() as stack:
+        running: dict[str, str] = {}
+
+        def url(store):
+            if store not in running:
+                running[store] = stack.enter_context(SERVERS[store]()).url() + LIMITS.get(store, "")
+            return running[store]
+
+        yield url
+
+
+@pytest.fixture(params=STORES)
+def place(request, lockkit, servers):
+    """The name of the store that the shell uses."""
+    url = f"sqlite:{lockkit.folder}/locks.db" if request.param == "sqlite" else servers(request.param)
+    lockkit.env["LOCKKIT_URL"] = url
+    return request.param
+
+
+NAMES = (one * 5 + other * 5 for one, other in itertools.product(string.ascii_lowercase, repeat=2))
+"""Names of which no two share more than half of their characters, in order, so that none is told to be similar to another."""
+
+
+@pytest.fixture
+def name():
+    """A name that no other test uses, nor a similar one, because the tests share servers."""
+    return next(NAMES)

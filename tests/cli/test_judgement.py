@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
 import os
 import re
 import signal
-import string
 import subprocess
 import sys
 
@@ -20,13 +17,7 @@ from lockkit.facts import ClaimInfo, Owner
 from lockkit.identity import this_process
 from lockkit.store.judging import NOBODY, judged, judgement
 from lockkit.store.owners import owner_of
-from support.servers.etcd import EtcdServer
-from support.servers.redis import RedisServer
-from support.servers.zookeeper import ZooKeeperServer
 
-STORES = ("sqlite", "redis", "etcd", "zookeeper")
-SERVERS = {"redis": RedisServer, "etcd": EtcdServer, "zookeeper": ZooKeeperServer}
-LIMITS = {"zookeeper": "?tick=0.2&max_ttl=60"}
 HOLDER = """
 import os, signal, sys, lockkit
 client = lockkit.connect()
@@ -35,38 +26,6 @@ print(os.getpid(), flush=True)
 {more}
 signal.pause()
 """
-
-
-@pytest.fixture(scope="module")
-def servers():
-    """A server of each kind, started when first asked for."""
-    with contextlib.ExitStack() as stack:
-        running: dict[str, str] = {}
-
-        def url(store):
-            if store not in running:
-                running[store] = stack.enter_context(SERVERS[store]()).url() + LIMITS.get(store, "")
-            return running[store]
-
-        yield url
-
-
-@pytest.fixture(params=STORES)
-def place(request, lockkit, servers):
-    """The name of the store that the shell uses."""
-    url = f"sqlite:{lockkit.folder}/locks.db" if request.param == "sqlite" else servers(request.param)
-    lockkit.env["LOCKKIT_URL"] = url
-    return request.param
-
-
-NAMES = (one * 5 + other * 5 for one, other in itertools.product(string.ascii_lowercase, repeat=2))
-"""Names of which no two share more than half of their characters, in order, so that none is told to be similar to another."""
-
-
-@pytest.fixture
-def name():
-    """A name that no other test uses, nor a similar one, because the tests share servers."""
-    return next(NAMES)
 
 
 def python(lockkit, name, more=""):

@@ -386,7 +386,7 @@ def test_a_hook_that_does_not_exist_is_a_mistake_of_ours():
 def test_every_hook_is_specified_with_a_docstring():
     assert {name for name in specs.__all__ if name.startswith("lockkit_")} == {
         "lockkit_alert", "lockkit_backends", "lockkit_cleanup", "lockkit_commands", "lockkit_devices", "lockkit_event",
-        "lockkit_health", "lockkit_settings",
+        "lockkit_health", "lockkit_owner_alive", "lockkit_settings",
     }  # fmt: skip
     for name in specs.__all__:
         assert len(getattr(specs, name).__doc__) > 40

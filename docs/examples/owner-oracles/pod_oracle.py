@@ -1,0 +1,52 @@
+"""An oracle for Kubernetes: the owner of a claim is dead if its pod has ended or is gone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import msgspec
+
+from lockkit import hookimpl
+from lockkit.config import Config, plugin_settings
+from lockkit.facts import Owner
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """The table ``[plugins.pod-oracle]``."""
+
+    namespace: str
+    prefix: str = ""  # only pods of this deployment: others may live in another cluster
+
+
+class PodOracle:
+    settings: Settings | None = None
+
+    @hookimpl
+    def lockkit_settings(self, config: Config) -> None:
+        self.settings = plugin_settings(config, "pod-oracle", Settings)
+
+    @hookimpl
+    def lockkit_owner_alive(self, owner: Owner) -> bool | None:
+        settings = self.settings
+        if settings is None or not owner.pod or not owner.pod.startswith(settings.prefix):
+            return None  # not ours
+        line = [
+            "kubectl",
+            "get",
+            "pod",
+            owner.pod,
+            "--namespace",
+            settings.namespace,
+            "--ignore-not-found",
+            "-o",
+            "json",
+        ]
+        answer = subprocess.run(line, capture_output=True, text=True, check=True, timeout=4).stdout
+        if not answer.strip():
+            return False  # deleted: its containers have ended, unless somebody used --force
+        phase = json.loads(answer).get("status", {}).get("phase")
+        return {"Running": True, "Pending": True, "Succeeded": False, "Failed": False}.get(phase)
+
+
+plugin = PodOracle()

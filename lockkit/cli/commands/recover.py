@@ -1,0 +1,147 @@
+"""``lockkit recover``: remove what dead owners left behind."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from lockkit.cli import exits, output
+from lockkit.cli.base import Duration, Session, option
+from lockkit.cli.base import command as make
+from lockkit.cli.signals import Signals, Terminated
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.observe.recovery import Recoverer, Result, Round
+
+__all__ = ["command"]
+
+_WORDS = {
+    "remove": ("would remove", "removed"),
+    "evict": ("would evict", "evicted"),
+    "resolve": ("would resolve", "resolved"),
+    "mend": ("would mend", "mended"),
+    "tell": ("look at", "look at"),
+}
+_LEFT = {
+    "": "",
+    "changed": "left alone, because it has changed since it was seen",
+    "ABSENT": "was gone already",
+    "limited": "left for later, because recover_limit is reached",
+}
+
+
+@make(
+    "recover",
+    examples="""
+lockkit recover                 # what would be done, and why
+lockkit recover --yes
+lockkit recover --yes --every 30s
+""",
+)
+@option("--yes", is_flag=True, help="Act. Without it nothing is changed.")
+@option(
+    "--every",
+    type=Duration(),
+    metavar="TIME",
+    help="Go on, and look again after this time, until a signal ends it.",
+)
+def command(session: Session, *, yes: bool, every: float | None) -> int:
+    """Find claims whose owner is gone, holds that are old, and failed releases; with --yes remove what is proved to be dead.
+
+    A claim is removed at once only if its owner is proved to be dead, on this host or by the oracle of a plugin. A hold that is older
+    than age_soft and is not renewed is evicted, which waits until its holder must have stopped. A holder that lives keeps its lock. Of
+    several recoverers of a namespace one acts. Each action is written to recovery.jsonl in the state folder, and at most recover_limit
+    claims are removed in an hour. See: lockkit docs recover
+
+    Exit code: 0 nothing is left to do, 1 something is (a dry run, or the limit), 69 the store does not answer, 75 another recoverer is
+    at work, or the namespace is drained.
+    """
+    from lockkit.observe.recovery import Recoverer
+
+    with session.client() as client:
+        recoverer = Recoverer(client, act=yes)
+        if every is None:
+            done = recoverer.once()
+            _show(session, client, done, act=yes)
+            if done.leader:
+                raise exits.CommandFailed(
+                    f"another recoverer is at work: {done.leader}",
+                    code=exits.BUSY,
+                    kind="busy",
+                    hint="it does what is to be done",
+                )
+            return exits.FAILED if done.open else exits.OK
+        _go_on(session, client, recoverer, every, act=yes)
+    return exits.OK
+
+
+def _go_on(session: Session, client: Client, recoverer: Recoverer, every: float, *, act: bool) -> None:
+    """Look again and again until a signal comes."""
+    said: list[tuple[object, ...]] = []
+
+    def seen(done: Round) -> None:
+        what = tuple((one.case.kind, one.case.claim_id, one.case.tier, one.outcome) for one in done.results)
+        if not said or said[-1] != (done.leader, *what):
+            _show(session, client, done, act=act)
+            sys.stdout.flush()
+        said[:] = [(done.leader, *what)]
+
+    try:
+        with Signals():
+            recoverer.run(every, seen)
+    except (KeyboardInterrupt, Terminated):
+        recoverer.stop()
+
+
+def _show(session: Session, client: Client, done: Round, *, act: bool) -> None:
+    if session.json:
+        from lockkit.cli import documents, parts
+
+        output.write_json(
+            documents.Recover(
+                store=output.store(client),
+                acting=done.acting,
+                leader=done.leader or None,
+                cases=[
+                    parts.RecoveryCase(
+                        kind=one.case.kind,
+                        action=one.case.action,
+                        name=one.case.name,
+                        claim=None if one.case.claim is None else output.claim(one.case.claim),
+                        why=one.case.why,
+                        tier=one.case.tier or None,
+                        seen=dict(one.case.seen),
+                        outcome=one.outcome or None,
+                    )
+                    for one in done.results
+                ],
+                unread=[
+                    parts.Unread(
+                        name=name, error=type(error).__name__, message=error.message, hint=error.hint
+                    )
+                    for name, error in done.unread
+                ],
+            )
+        )
+        return
+    for one in done.results:
+        output.say(_sentence(one))
+    for name, error in done.unread:
+        output.say(f"cannot read {name!r}: {error.message}")
+    if done.leader and act:
+        output.say(f"another recoverer acts: {done.leader}")
+    elif not done.results and not done.unread:
+        output.say("nothing to recover")
+    elif not act and done.open:
+        output.say("nothing was changed; to act: --yes")
+
+
+def _sentence(one: Result) -> str:
+    case = one.case
+    would, did = _WORDS[case.action]
+    claim = f" (claim {case.claim_id})" if case.claim is not None else ""
+    left = _LEFT.get(one.outcome)
+    word = would if left is not None else did
+    tail = f"; {left}" if left else ""
+    return f"{word} {case.name!r}{claim}: {case.why}{tail}"

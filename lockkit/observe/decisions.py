@@ -1,0 +1,201 @@
+"""The decisions of recovery: from what was seen of one claim to what may be done about it. All functions are pure.
+
+Every doubt speaks for the holder. A claim is removed at once only if its owner is proved to be dead, which waives nothing then. It is
+evicted, which waits until its holder has stopped, only if it is older than ``age_soft``, two of its heartbeats are missing, and nobody
+can say that its owner lives. A holder that lives keeps its lock, however old the hold is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from lockkit import durations
+from lockkit.facts import ClaimInfo, Keeper
+from lockkit.namedtuples import NamedTuple
+from lockkit.store.judging import NOBODY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "Action",
+    "Answer",
+    "Beat",
+    "Decision",
+    "Kind",
+    "Seen",
+    "Tier",
+    "Tiers",
+    "asks_oracles",
+    "decide",
+    "heartbeat",
+    "life",
+    "of_claim",
+    "same_claim",
+    "tier_of",
+    "within_limit",
+]
+
+Action = Literal["remove", "evict", "tell", "leave"]
+"""remove (at once, because its owner is dead), evict (its holder may still stop by itself), tell (a person should look), or leave."""
+Kind = Literal["", "gone", "survivors", "silent", "overdue"]
+"""The reason: the owner is gone; it is gone, but processes work on under its lock; no heartbeat arrives; the hold is old."""
+Beat = Literal["live", "missed", "unknown"]
+Tier = Literal["", "warning", "soft", "hard"]
+_RANK: Mapping[Tier, int] = {"": 0, "warning": 1, "soft": 2, "hard": 3}
+HOUR = 3600.0
+_BEATS = 3
+"""Heartbeats in a ttl; one that is late may still come, so two have to be missing."""
+
+
+class Tiers(NamedTuple):
+    """The ages from which on a hold deserves a warning, is suspicious, and is too old, in seconds."""
+
+    warning: float = 300.0
+    soft: float = 600.0
+    hard: float = 900.0
+
+
+class Answer(NamedTuple):
+    """The word of one oracle on an owner: it lives, it is dead, or (None) that cannot be told."""
+
+    oracle: str
+    alive: bool | None
+    told: str = ""
+
+    def __str__(self) -> str:
+        word = {True: "alive", False: "dead", None: "cannot tell"}[self.alive]
+        return f"{self.oracle}: {word}" + (f" ({self.told})" if self.told else "")
+
+
+class Seen(NamedTuple):
+    """The facts that were seen of one claim."""
+
+    claim: ClaimInfo
+    at: float
+    """The time of the look, on the clock by which the store wrote the claim's times."""
+    answers: tuple[Answer, ...] = ()
+    survivors: tuple[Keeper, ...] = ()
+    """Processes that work on under the claim, although its owner has ended."""
+    hidden: str = ""
+    """The reason for which processes of the owner's user could not be looked at; empty if they were."""
+
+    @property
+    def evidence(self) -> Mapping[str, object]:
+        """The facts for the audit record."""
+        claim = self.claim
+        return {
+            "state": claim.state,
+            "owner": str(claim.owner),
+            "age_seconds": round(self.at - claim.since, 3),
+            "renewed_seconds_ago": round(self.at - claim.renewed, 3) if claim.renewed else None,
+            "heartbeat": heartbeat(claim, self.at),
+            "answers": [str(answer) for answer in self.answers],
+            "survivors": [str(keeper) for keeper in self.survivors],
+        }
+
+
+class Decision(NamedTuple):
+    """The action that is allowed on a claim, and the reason, in a sentence."""
+
+    action: Action = "leave"
+    kind: Kind = ""
+    why: str = ""
+    tier: Tier = ""
+
+
+def of_claim(claim: ClaimInfo) -> Answer:
+    """Say what this host and the store know of a claim's owner, as ``inspect`` has judged it (:mod:`lockkit.store.judging`).
+
+    A stopped process lives: it may go on at any moment.
+    """
+    if claim.process == "stopped":
+        return Answer("this host", True, claim.evidence)
+    return Answer("this host", claim.alive, claim.evidence)
+
+
+def life(answers: Sequence[Answer]) -> bool | None:
+    """Whether an owner lives. One oracle that says so outweighs all others; it is dead only if one says so and none contradicts."""
+    if any(answer.alive is True for answer in answers):
+        return True
+    return False if any(answer.alive is False for answer in answers) else None
+
+
+def heartbeat(claim: ClaimInfo, at: float) -> Beat:
+    """Whether a claim is renewed as it should be.
+
+    Missed means that two of three heartbeats have not arrived; unknown that the store does not say, or that there are none.
+    """
+    if claim.process_bound:
+        return "live" if claim.alive else "unknown"
+    if not claim.renewed or claim.ttl <= 0:
+        return "unknown"
+    return "live" if at - claim.renewed <= claim.ttl * (_BEATS - 1) / _BEATS else "missed"
+
+
+def tier_of(age: float, tiers: Tiers) -> Tier:
+    """The highest age that a hold has reached."""
+    reached: Tier = ""
+    for tier in ("warning", "soft", "hard"):
+        if age >= getattr(tiers, tier):
+            reached = tier
+    return reached
+
+
+def asks_oracles(claim: ClaimInfo, at: float) -> bool:
+    """Whether the oracles of plugins are worth a question: they may cost a request to another service.
+
+    Not for an owner that this host sees alive, nor for one whose heartbeat arrives. They are asked of one that looks dead from here, so
+    that each of them can contradict.
+    """
+    mine = of_claim(claim).alive
+    return not _nobody(claim) and mine is not True and (mine is False or heartbeat(claim, at) != "live")
+
+
+def decide(seen: Seen, tiers: Tiers) -> Decision:
+    """Decide what may be done about a claim."""
+    claim = seen.claim
+    if claim.state == "LINGERING" or _nobody(claim):
+        return (
+            Decision()
+        )  # min_hold or lock_delay, or the ttl of `lockkit acquire`, was asked for: it goes on to its end
+    lives = life(seen.answers)
+    tier = tier_of(seen.at - claim.since, tiers) if claim.state == "HELD" else ""
+    kept = (*claim.kept_by, *seen.survivors)
+    if kept:
+        who = ", ".join(map(str, kept))
+        return Decision("tell", "survivors", f"its owner has ended, but these processes work on: {who}", tier)
+    if lives is False:
+        told = "; ".join(answer.told or answer.oracle for answer in seen.answers if answer.alive is False)
+        if seen.hidden:
+            return Decision("tell", "gone", f"its owner is gone ({told}), but {seen.hidden}", tier)
+        return Decision("remove", "gone", f"its owner is gone: {told}", tier)
+    if claim.state != "HELD" or claim.evicted or not tier:
+        return Decision()
+    age = durations.show(round(seen.at - claim.since))
+    if lives is None and heartbeat(claim, seen.at) == "missed":
+        silent = durations.show(round(seen.at - claim.renewed))
+        why = f"it has been held for {age}, and was last renewed {silent} ago"
+        return Decision("evict" if _RANK[tier] >= _RANK["soft"] else "tell", "silent", why, tier)
+    return Decision("tell", "overdue", f"it has been held for {age}, and its owner may well be at work", tier)
+
+
+def same_claim(first: ClaimInfo, now: ClaimInfo, action: str) -> bool:
+    """Whether a claim is still as it was seen, so that an action on it still stands.
+
+    An eviction stands on missing heartbeats: one that has arrived since forbids it. The times of etcd are of whole seconds, so a renewal
+    counts from a third of the ttl on; two thirds were missing.
+    """
+    same = (first.claim_id, first.state, first.fence) == (now.claim_id, now.state, now.fence)
+    return same and (action != "evict" or now.renewed - first.renewed < first.ttl / _BEATS)
+
+
+def within_limit(times: Sequence[float], now: float, limit: int) -> bool:
+    """Whether another action is allowed, after those at these times. A time in the future counts, because clocks differ."""
+    return sum(now - at < HOUR for at in times) < limit
+
+
+def _nobody(claim: ClaimInfo) -> bool:
+    """Whether no process has to live for the claim: ``lockkit acquire`` made it."""
+    return claim.evidence == NOBODY or bool(claim.note.get("acquire"))

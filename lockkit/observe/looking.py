@@ -1,0 +1,154 @@
+"""The looks of recovery: each check yields the cases that it finds. A new check is one function more in :data:`CHECKS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
+from lockkit.facts import NOTHING, ClaimInfo, LockInfo
+from lockkit.namedtuples import NamedTuple
+from lockkit.observe import decisions, journal
+from lockkit.observe.decisions import Decision, Seen, Tiers
+from lockkit.observe.survivors import hidden, survivors
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.observe.oracles import Oracles
+
+__all__ = ["CHECKS", "Case", "Check", "Look"]
+
+
+class Case(NamedTuple):
+    """One thing that a check has found.
+
+    Attributes:
+        kind: ``gone``, ``silent``, ``overdue``, ``survivors`` or ``failure``.
+        action: The action that is allowed: remove, evict, resolve, mend, or only tell.
+        why: The reason, in words.
+        seen: The facts, for the audit record.
+        record: The id of a failed release.
+        mend: The action of a check of its own, which returns its outcome in a word. It has to compare what it changes with what was seen.
+    """
+
+    kind: str
+    action: Literal["remove", "evict", "resolve", "mend", "tell"]
+    name: str
+    why: str
+    claim: ClaimInfo | None = None
+    tier: decisions.Tier = ""
+    seen: Mapping[str, object] = NOTHING
+    record: str = ""
+    mend: Callable[[], str] | None = None
+
+    @property
+    def claim_id(self) -> str:
+        return self.claim.claim_id if self.claim is not None else ""
+
+    @property
+    def fence(self) -> int | None:
+        return None if self.claim is None else self.claim.fence
+
+
+class Look:
+    """One look at a namespace: what every check needs.
+
+    Args:
+        client: The client.
+        tiers: The ages of the configuration.
+        oracles: The oracles of the plugins.
+        besides: Names to leave out.
+
+    Attributes:
+        unread: Locks that could not be read, with the reason.
+    """
+
+    def __init__(
+        self, client: Client, tiers: Tiers, oracles: Oracles, *, besides: Collection[str] = ()
+    ) -> None:
+        self.client = client
+        self.tiers = tiers
+        self.unread: list[tuple[str, LockkitError]] = []
+        self._oracles = oracles
+        self._besides = besides
+
+    def queues(self) -> Iterator[LockInfo]:
+        """Every queue of the namespace. One that this user or this version cannot read is remembered, and left out."""
+        for name in self.client.names():
+            if name in self._besides:
+                continue
+            try:
+                yield self.client.inspect(name)
+            except (BackendUnavailable, OutcomeUnknown):
+                raise
+            except LockkitError as error:
+                self.unread.append((name, error))
+
+    def see(self, claim: ClaimInfo, at: float) -> Seen:
+        """All that can be seen of one claim."""
+        answers = [decisions.of_claim(claim)]
+        if decisions.asks_oracles(claim, at):
+            answers += self._oracles.ask(claim.owner)
+        if decisions.life(answers) is not False or claim.process != "gone":
+            return Seen(claim, at, tuple(answers))
+        return Seen(
+            claim, at, tuple(answers), survivors(claim.claim_id, besides=claim.owner.pid), hidden(claim.owner)
+        )
+
+    def case(self, claim: ClaimInfo, at: float) -> Case | None:
+        """The case that a claim makes, if it makes one."""
+        seen = self.see(claim, at)
+        decision = decisions.decide(seen, self.tiers)
+        return None if decision.action == "leave" else _case(seen, decision)
+
+    def again(self, case: Case) -> Case | None:
+        """The case as it is now, just before an action; None if it is over, or if its claim is no longer as it was seen."""
+        if case.claim is None:
+            return case
+        info = self.client.inspect(case.name)
+        claim = next((one for one in info.claims if one.claim_id == case.claim_id), None)
+        if claim is None or not decisions.same_claim(case.claim, claim, case.action):
+            return None
+        return self.case(claim, info.read_at)
+
+
+Check: TypeAlias = Callable[[Look], Iterator[Case]]
+
+
+def _case(seen: Seen, decision: Decision) -> Case:
+    action = decision.action
+    assert action != "leave"
+    return Case(
+        decision.kind, action, seen.claim.name, decision.why, seen.claim, decision.tier, seen.evidence
+    )
+
+
+def claims(look: Look) -> Iterator[Case]:
+    """Claims whose owner is gone, that are not renewed, or that are old; and owners that left processes behind."""
+    for info in look.queues():
+        for claim in info.claims:
+            case = look.case(claim, info.read_at)
+            if case is not None:
+                yield case
+
+
+def failures(look: Look) -> Iterator[Case]:
+    """Failed releases of this user on this host whose claim has gone by now, so that they are over.
+
+    A claim that is still there is one of :func:`claims`: its process removes it in the background, or its owner is gone.
+    """
+    client = look.client
+    here = (client.url, client.namespace)
+    for record in journal.read(client.config.state_place(create=False).path):
+        if record.get("resolved") or (record.get("url"), record.get("namespace")) != here:
+            continue
+        name, claim_id = str(record.get("name")), record.get("claim")
+        if not any(claim.claim_id == claim_id for claim in client.inspect(name).claims):
+            why = f"the claim {claim_id} of the release that failed at {record.get('at')} has gone"
+            yield Case(
+                "failure", "resolve", name, why, seen={"failure": dict(record)}, record=str(record["id"])
+            )
+
+
+CHECKS: list[Check] = [claims, failures]
+"""Every check, in order. A check changes nothing, and may raise what the store raises."""

@@ -1,0 +1,82 @@
+"""The oracles: plugins that know whether the owner of a claim lives, where this host cannot see it.
+
+Each oracle is called on a thread of its own, with a time limit. One that raises, that is late, or that answers anything but True or
+False, cannot tell. One that has not returned from an earlier call is not called again until it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import RLock
+from typing import TYPE_CHECKING
+
+from lockkit.observe.decisions import Answer
+from lockkit.plugins.calling import Implementation, call_within
+
+if TYPE_CHECKING:
+    from lockkit.facts import Owner
+
+__all__ = ["HOOK", "Oracles"]
+
+HOOK = "lockkit_owner_alive"
+SECONDS = 5.0
+"""Seconds that an oracle may take for an answer."""
+
+
+class Oracles:
+    """All oracles of a client. Answers are kept until :meth:`forget`, so that each is asked once about an owner with many claims.
+
+    Args:
+        implementations: The implementations of the hook.
+        seconds: How long each may take.
+    """
+
+    def __init__(self, implementations: Sequence[Implementation], seconds: float = SECONDS) -> None:
+        self._implementations = implementations
+        self._seconds = seconds
+        self._mutex = RLock()
+        self._under_way: dict[str, int] = {}
+        self._known: dict[Owner, tuple[Answer, ...]] = {}
+
+    def forget(self) -> None:
+        """Forget all answers, because a new look begins."""
+        self._known.clear()
+
+    def ask(self, owner: Owner) -> tuple[Answer, ...]:
+        """The answer of each oracle, within the time limit."""
+        if owner not in self._known:
+            self._known[owner] = self._ask(owner)
+        return self._known[owner]
+
+    def _ask(self, owner: Owner) -> tuple[Answer, ...]:
+        free = [one for one in self._implementations if not self._under_way.get(one[0])]
+        calls = [(plugin, self._counted(plugin, call)) for plugin, call in free]
+        outcomes = {one.plugin: one for one in call_within(self._seconds, HOOK, calls, {"owner": owner})}
+        found = []
+        for plugin, _ in self._implementations:
+            outcome = outcomes.get(plugin)
+            if outcome is None:
+                found.append(Answer(plugin, None, "it has not returned from an earlier question"))
+            elif outcome.error is not None:
+                found.append(Answer(plugin, None, f"{type(outcome.error).__name__}: {outcome.error}"[:200]))
+            elif outcome.value is None or isinstance(outcome.value, bool):
+                found.append(
+                    Answer(plugin, outcome.value, f"{plugin} says so" if outcome.value is not None else "")
+                )
+            else:
+                found.append(Answer(plugin, None, f"{type(outcome.value).__name__} is no answer"))
+        return tuple(found)
+
+    def _counted(self, plugin: str, call: Callable[..., object]) -> Callable[..., object]:
+        def counted(**keywords: object) -> object:
+            self._add(plugin, 1)
+            try:
+                return call(**keywords)
+            finally:
+                self._add(plugin, -1)
+
+        return counted
+
+    def _add(self, plugin: str, by: int) -> None:
+        with self._mutex:
+            self._under_way[plugin] = self._under_way.get(plugin, 0) + by

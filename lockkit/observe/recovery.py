@@ -1,0 +1,306 @@
+"""Recovery: find claims whose owner is gone, and what else was left behind, and remove exactly what was seen.
+
+:func:`recover` looks once; :class:`Recoverer` goes on, for servers. Several recoverers of one namespace elect one by a lockkit lock.
+What may be done is decided in :mod:`lockkit.observe.decisions`, from facts alone. Each action looks at its claim once more, is written to
+a journal before it begins, names the claim by its id, so that it never hits another one, and counts for ``recover_limit``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lockkit.errors import ConfigError, LockkitError
+from lockkit.facts import Alert, Event
+from lockkit.namedtuples import NamedTuple
+from lockkit.observe import journal
+from lockkit.observe.decisions import HOUR, Tiers, within_limit
+from lockkit.observe.looking import CHECKS, Case, Look
+from lockkit.observe.oracles import HOOK, SECONDS, Oracles
+from lockkit.printable import printable
+from lockkit.store.spi import Conflict
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.config import Config
+    from lockkit.lease import Lease
+
+__all__ = ["CHECKS", "LOCK", "Case", "Recoverer", "Result", "Round", "recover"]
+
+_log = logging.getLogger("lockkit.recovery")
+
+LOCK = "@recover"
+"""The lock by which recoverers elect one of them; its record has the times of their actions."""
+_TTL = 30.0
+_BETWEEN = 10.0
+"""Seconds between the two looks at a claim that is not renewed. A holder whose store has just come back renews within a few."""
+_TRIES = 20
+"""Attempts to count an action while other recoverers count theirs."""
+
+
+class Result(NamedTuple):
+    """One thing that was found, and what came of it."""
+
+    case: Case
+    outcome: str = ""
+    """``REMOVED``, ``MARKED``, ``resolved``; ``changed`` (it was no longer as seen, and was left alone); ``ABSENT``; ``limited``; empty if
+    nothing was to be done, or if this was a dry run."""
+
+
+class Round(NamedTuple):
+    """The results of one look."""
+
+    results: tuple[Result, ...] = ()
+    acting: bool = False
+    leader: str = ""
+    """Another recoverer that is at work, so that this one only looked; empty if there is none."""
+    unread: tuple[tuple[str, LockkitError], ...] = ()
+    """Locks that could not be read, with the error."""
+
+    @property
+    def open(self) -> tuple[Result, ...]:
+        """The results that still ask for an action: of a dry run, or beyond the limit."""
+        return tuple(
+            one for one in self.results if one.case.action in _ACTS and one.outcome in ("", "limited")
+        )
+
+
+_ACTS = ("remove", "evict", "resolve", "mend")
+
+
+def recover(client: Client, *, act: bool = False, between: float = _BETWEEN) -> Round:
+    """Look once, and with ``act`` do what may be done.
+
+    Args:
+        client: The client of the store and namespace. Its plugins are asked as oracles.
+        act: Whether to act. Without it nothing is changed, and nobody is told.
+        between: Seconds between the two looks at a claim that is not renewed.
+
+    Raises:
+        BackendError: The store does not answer.
+        Drained: The namespace is drained, so that no recoverer can be elected.
+    """
+    return Recoverer(client, act=act, between=between).once()
+
+
+class Recoverer:
+    """A recoverer that goes on looking.
+
+    Args:
+        client: The client of the store and namespace.
+        act: Whether to act; otherwise it only looks.
+        between: Seconds between the two looks at a claim that is not renewed.
+        patience: Seconds that each oracle may take.
+    """
+
+    def __init__(
+        self, client: Client, *, act: bool = True, between: float = _BETWEEN, patience: float = SECONDS
+    ) -> None:
+        self._client = client
+        self._act = act
+        self._between = between
+        self._config: Config = client.config
+        self._oracles = Oracles(client.plugins.implementations(HOOK), patience)
+        self._lease: Lease | None = None
+        self._told: set[tuple[str, str, str]] = set()
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Have :meth:`run` end soon; may be called from any thread, and from a signal handler."""
+        self._stop.set()
+
+    def run(self, every: float = 30.0, seen: Callable[[Round], None] = lambda _: None) -> None:
+        """Look again and again until :meth:`stop` is called. A store that does not answer is logged, and asked again.
+
+        Args:
+            every: Seconds between two looks.
+            seen: Called with each round.
+        """
+        try:
+            while not self._stop.is_set():
+                try:
+                    seen(self.once(keep=True))
+                except LockkitError as error:
+                    _log.warning("recovery: %s", printable(str(error)))
+                self._stop.wait(every)
+        finally:
+            self._resign()
+
+    def once(self, *, keep: bool = False) -> Round:
+        """Look once, and act if this recoverer acts and is the elected one.
+
+        Args:
+            keep: Whether to stay elected afterwards.
+        """
+        leader = self._elect() if self._act else ""
+        try:
+            look = self._look()
+            found = [case for check in CHECKS for case in check(look)]
+            acting = self._act and not leader
+            self._wait_for_heartbeats(found, acting=acting)
+            results = tuple(self._settle(look, case) if acting else Result(case) for case in found)
+            there = {"", *(case.claim_id for case in found)}
+            self._told = {one for one in self._told if one[0] in there}
+            return Round(results, acting, leader, tuple(look.unread))
+        finally:
+            if not keep:
+                self._resign()
+
+    # -- looking
+
+    def _look(self) -> Look:
+        if self._config.stale():
+            try:
+                self._config = self._config.reload()
+            except ConfigError as error:
+                _log.warning("recovery goes on with its old settings: %s", printable(str(error)))
+        config = self._config
+        self._oracles.forget()
+        tiers = Tiers(config.age_warning, config.age_soft, config.age_hard)
+        return Look(self._client, tiers, self._oracles, besides=(LOCK,))
+
+    def _wait_for_heartbeats(self, found: Sequence[Case], *, acting: bool) -> None:
+        """Give claims whose heartbeats are missing the time for one, because the store may just have come back."""
+        if acting and any(case.action == "evict" for case in found):
+            self._stop.wait(self._between)
+
+    # -- acting
+
+    def _elect(self) -> str:
+        """Become the one that acts; the owner of the claim that is in the way, if another one is."""
+        if self._lease is not None and self._lease.valid():
+            return ""
+        self._lease = None
+        lease = self._client.lock(LOCK, ttl=_TTL).try_acquire(reason="recovery")
+        if lease is None:
+            holders = self._client.inspect(LOCK).holders
+            return str(holders[0].owner) if holders else "another recoverer"
+        self._lease = lease
+        return ""
+
+    def _resign(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    def _settle(self, look: Look, case: Case) -> Result:
+        """Act on one case if it is still as it was seen, and tell of it."""
+        if case.action not in _ACTS:
+            self._tell(case)
+            return Result(case)
+        if self._lease is None or not self._lease.valid():
+            return Result(case, "changed")  # another recoverer may be elected by now, and looks for itself
+        now = look.again(case)
+        if now is None or now.action != case.action:
+            return Result(case, "changed")
+        if case.action in _DONE and not self._count():
+            self._limited()
+            return Result(case, "limited")
+        folder = self._config.state_place().path
+        about = {
+            "action": case.action,
+            "kind": case.kind,
+            "name": case.name,
+            "claim": case.claim_id,
+            "why": now.why,
+            "seen": dict(now.seen),
+            "by": str(self._client.owner),
+            "namespace": self._client.namespace,
+            "url": self._client.url,
+        }
+        identity = journal.append(folder, about, file=journal.ACTIONS)
+        outcome = "unknown"
+        try:
+            outcome = self._do(now)
+        finally:
+            journal.append(folder, {"of": identity, "outcome": outcome}, file=journal.ACTIONS)
+        done = Result(now, outcome)
+        if outcome != "ABSENT":
+            self._report(done)
+        return done
+
+    def _do(self, case: Case) -> str:
+        """The action itself: on the claim that was seen, by its id."""
+        if case.action == "resolve":
+            journal.resolve(self._config.state_place().path, case.record, "lockkit recover")
+            return "resolved"
+        if case.mend is not None:
+            return case.mend()
+        done = self._client.evict(
+            case.name, case.claim_id, reason=f"recovery: {case.why}", now=case.action == "remove"
+        )
+        return done.outcome
+
+    def _count(self) -> bool:
+        """Count one more action in the record that all recoverers share; False if the hour has had enough of them."""
+        for _ in range(_TRIES):
+            now = self._client.driver().clock.wall()
+            record = self._client.record(LOCK)
+            value = {} if record is None else dict(record.value)
+            listed = value.get("actions")
+            times = [float(at) for at in listed if now - float(at) < HOUR] if isinstance(listed, list) else []
+            if not within_limit(times, now, self._config.recover_limit):
+                return False
+            try:
+                changed = {**value, "actions": [*times, round(now, 3)]}
+                self._client.put_record(LOCK, changed, 0 if record is None else record.version)
+            except Conflict:
+                continue
+            self._told.discard(_LIMITED)
+            return True
+        return False
+
+    # -- telling
+
+    def _tell(self, case: Case) -> None:
+        """Tell of a case that a person should look at, once for each claim and age."""
+        if (key := (case.claim_id, case.kind, case.tier)) in self._told:
+            return
+        self._told.add(key)
+        kind = "survivors" if case.kind == "survivors" else "overdue"
+        self._send(
+            Event(
+                kind,
+                case.name,
+                case.claim_id,
+                case.fence,
+                case.why,
+                data={"tier": case.tier or None, **case.seen},
+            )
+        )
+        if kind == "survivors" or case.tier in ("soft", "hard"):
+            urgent = kind == "survivors" or case.tier == "hard"
+            self._send(
+                Alert(
+                    kind,
+                    "P1" if urgent else "P2",
+                    f"{case.name!r}: {case.why}",
+                    case.name,
+                    case.claim_id,
+                    data=case.seen,
+                )
+            )
+
+    def _report(self, done: Result) -> None:
+        case = done.case
+        data = {"action": case.action, "outcome": done.outcome, **case.seen}
+        self._send(Event("recovered", case.name, case.claim_id, case.fence, case.why, data=data))
+        if case.action in _DONE:
+            text = f"{case.name!r}: claim {case.claim_id} was {_DONE[case.action]}: {case.why}"
+            self._send(Alert("recovered", "P2", text, case.name, case.claim_id, data=data))
+
+    def _limited(self) -> None:
+        if _LIMITED not in self._told:
+            self._told.add(_LIMITED)
+            limit = self._config.recover_limit
+            text = f"recovery does nothing more within this hour: recover_limit ({limit}) is reached; see: lockkit recover"
+            self._send(Alert("recovery_limited", "P1", text))
+
+    def _send(self, what: Event | Alert) -> None:
+        self._client.driver().dispatcher.tell(what)
+
+
+_LIMITED = ("", "limited", "")
+_DONE = {"remove": "removed", "evict": "evicted"}

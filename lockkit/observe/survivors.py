@@ -1,0 +1,65 @@
+"""The survivors of an owner: processes that ``lockkit run`` started, and that work on although the ``run`` itself was killed.
+
+Each of them has inherited LOCKKIT_HELD, which names the claims of the ``run`` by claim id. A process that was started by hand, or that
+has dropped its environment, is not found: on the embedded store the pulse keeps its lock all the same, and elsewhere the ttl would not
+wait for it either.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lockkit.facts import Keeper, Owner
+from lockkit.identity import user_name
+from lockkit.outer import VARIABLE, outer_holds
+
+__all__ = ["hidden", "survivors"]
+
+
+def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
+    """The processes of this host that were started under a claim and still run, as far as this user may look at them.
+
+    Args:
+        claim_id: The claim.
+        besides: A pid to leave out; this process itself is left out, too.
+    """
+    found = []
+    for pid in _pids():
+        if pid in (os.getpid(), besides):
+            continue
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue  # it has ended, or belongs to another user
+        if f'"{claim_id}"'.encode() in environ and _under(environ, claim_id):
+            found.append(Keeper(pid, _program(pid)))
+    return tuple(found)
+
+
+def hidden(owner: Owner) -> str:
+    """The reason why the processes of an owner's user cannot be looked at from here; empty if they can."""
+    if os.geteuid() == 0 or owner.user == user_name(os.geteuid()):
+        return ""
+    return f"only {owner.user or 'its user'} and root can see whether its processes work on"
+
+
+def _under(environ: bytes, claim_id: str) -> bool:
+    prefix = f"{VARIABLE}=".encode()
+    value = next((each[len(prefix) :] for each in environ.split(b"\0") if each.startswith(prefix)), b"[]")
+    holds = outer_holds({VARIABLE: value.decode(errors="replace")})
+    return any(hold.get("claim_id") == claim_id for hold in holds)
+
+
+def _pids() -> list[int]:
+    try:
+        return sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208 (names, not paths)
+    except OSError:
+        return []
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,109 @@
+"""The oracles of docs/howto/recover.md, against fakes of kubectl and scontrol that answer as the real ones do."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lockkit.config import load
+from lockkit.facts import Owner
+from lockkit.observe.oracles import HOOK, Oracles
+from lockkit.plugins import PluginManager
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "owner-oracles"
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """Puts a program on the path that prints an answer and exits, and returns the file with its arguments."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def make(name, answer, code=0):
+        (tmp_path / "answer").write_text(answer)
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncat {tmp_path}/answer\nexit {code}\n'
+        )
+        (tmp_path / name).chmod(0o755)
+        return tmp_path / "asked"
+
+    return make
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """The answer of a plugin of the page, through the real plugin manager."""
+
+    def answer(module, owner):
+        spec = importlib.util.spec_from_file_location(module, EXAMPLES / f"{module}.py")
+        found = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found)
+        (tmp_path / "lockkit.toml").write_text(
+            '[plugins.pod-oracle]\nnamespace = "training"\nprefix = "trainer-"\n'
+        )
+        manager = PluginManager([found.plugin])
+        manager.check_settings(
+            load("memory:", config=tmp_path / "lockkit.toml", environ={}, etc=tmp_path / "none")
+        )
+        implementations = [
+            one for one in manager.implementations(HOOK) if one[0] == type(found.plugin).__name__
+        ]
+        (one,) = Oracles(implementations).ask(owner)
+        return one
+
+    return answer
+
+
+def pod(phase):
+    return json.dumps({"kind": "Pod", "status": {"phase": phase}})
+
+
+@pytest.mark.parametrize(
+    "answer, code, alive",
+    [
+        (pod("Running"), 0, True),
+        (pod("Pending"), 0, True),
+        (pod("Succeeded"), 0, False),
+        (pod("Failed"), 0, False),
+        (pod("Unknown"), 0, None),
+        ("", 0, False),
+        ("", 1, None),
+    ],
+    ids=["running", "pending", "succeeded", "failed", "unknown", "deleted", "no answer"],
+)
+def test_the_oracle_of_pods(tool, ask, answer, code, alive):
+    asked = tool("kubectl", answer, code)
+
+    assert ask("pod_oracle", Owner("ann", "node-1", 7, pod="trainer-7")).alive is alive
+    assert asked.read_text().startswith("get pod trainer-7 --namespace training ")
+
+
+@pytest.mark.parametrize("name", [None, "web-1"])
+def test_the_oracle_of_pods_says_nothing_of_others(tool, ask, name):
+    asked = tool("kubectl", "")
+
+    assert ask("pod_oracle", Owner("ann", "node-1", 7, pod=name)).alive is None
+    assert not asked.exists()
+
+
+@pytest.mark.parametrize(
+    "answer, code, alive",
+    [
+        ("JobId=4711 JobName=train JobState=RUNNING Reason=None", 0, True),
+        ("JobId=4711 JobName=train JobState=COMPLETING Reason=None", 0, True),
+        ("JobId=4711 JobName=train JobState=TIMEOUT Reason=TimeLimit", 0, False),
+        ("JobId=4711 JobName=train JobState=NODE_FAIL Reason=NodeDown", 0, None),
+        ("JobId=4711 JobName=train JobState=PENDING Restarts=1", 0, None),
+        ("slurm_load_jobs error: Invalid job id specified", 1, None),
+    ],
+    ids=["running", "completing", "timeout", "node lost", "queued again", "not known"],
+)
+def test_the_oracle_of_slurm_jobs(tool, ask, answer, code, alive):
+    asked = tool("scontrol", answer, code)
+
+    assert ask("slurm_oracle", Owner("ann", "node-1", 7, task="slurm:4711")).alive is alive
+    assert asked.read_text() == "show job 4711 --oneliner\n"
+    assert ask("slurm_oracle", Owner("ann", "node-1", 7, task="epoch 4")).alive is None
