@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,3 +48,17 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     logger.handlers[:], logger.propagate = handlers, propagate
     logger.setLevel(level)
+
+
+@pytest.fixture
+def slow_memory_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory store that takes a millisecond for each acquire, so that requests of several clients or tasks interleave."""
+    from lockkit_memory.backend import MemoryBackend
+
+    acquire = MemoryBackend.acquire
+
+    def slowly(self: MemoryBackend, *args: Any) -> object:
+        time.sleep(0.001)
+        return acquire(self, *args)
+
+    monkeypatch.setattr(MemoryBackend, "acquire", slowly)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from lockkit.protocol import composing
-from lockkit_memory.backend import MemoryBackend
 from support.harnesses.memory import MemoryHarness
 from support.harnesses.sqlite import SqliteHarness
 from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, Step
@@ -38,19 +35,7 @@ def test_enough_is_granted_for_the_mixes_to_say_something():
     assert play_tasks(SqliteHarness, TWO_AT_ONCE) == 16
 
 
-@pytest.fixture
-def slow(monkeypatch):
-    """A store that takes a millisecond for each request, so that requests of several tasks interleave."""
-    acquire = MemoryBackend.acquire
-
-    def slowly(self, *args):
-        time.sleep(0.001)
-        return acquire(self, *args)
-
-    monkeypatch.setattr(MemoryBackend, "acquire", slowly)
-
-
-@pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("slow_memory_store")
 @settings(max_examples=max(20, settings().max_examples // 20), suppress_health_check=list(HealthCheck))
 @given(mix=MIXES)
 @example(mix=OPPOSITE)

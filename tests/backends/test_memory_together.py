@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from lockkit.pools import Pool
 from lockkit.protocol import composing
-from lockkit_memory.backend import MemoryBackend
 from support.harnesses.memory import MemoryHarness
 from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, Step, play
 
@@ -24,19 +22,7 @@ def test_mixes_always_finish_and_never_overlap(mix):
     play(MemoryHarness, mix)
 
 
-@pytest.fixture
-def slow(monkeypatch):
-    """A store that takes a millisecond for each request, so that requests of several clients interleave."""
-    acquire = MemoryBackend.acquire
-
-    def slowly(self, *args):
-        time.sleep(0.001)
-        return acquire(self, *args)
-
-    monkeypatch.setattr(MemoryBackend, "acquire", slowly)
-
-
-@pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("slow_memory_store")
 @settings(max_examples=max(25, settings().max_examples // 20), suppress_health_check=list(HealthCheck))
 @given(mix=MIXES)
 @example(mix=OPPOSITE)
@@ -50,7 +36,7 @@ def test_enough_is_granted_for_the_mixes_to_say_something():
     assert play(MemoryHarness, TWO_AT_ONCE) == 16
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("slow_memory_store")
 def test_without_its_gate_two_requests_wait_for_each_other(monkeypatch):
     number = itertools.count()
     gate = Pool._gate
@@ -65,7 +51,7 @@ def test_without_its_gate_two_requests_wait_for_each_other(monkeypatch):
         play(MemoryHarness, [steps * 40 for steps in TWO_AT_ONCE], limit=5.0)
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.mark.usefixtures("slow_memory_store")
 def test_in_the_given_order_two_that_take_all_wait_for_each_other(monkeypatch):
     order = composing.all_of
 

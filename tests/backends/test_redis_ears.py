@@ -14,15 +14,11 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
-from lockkit.bell import Bell
-from lockkit.store.spi import Queued
-from lockkit.testing.claims import claim, take
 from lockkit.testing.processes import until
 from lockkit_redis import subscription, wakes
 from lockkit_redis.connection import Connection
-
-LONG = 20.0
-AT_ONCE = 1.5
+from support import turns
+from support.turns import AT_ONCE, LONG
 
 
 @pytest.fixture
@@ -35,46 +31,8 @@ def standing(store):
     return store
 
 
-class Turn:
-    """A waiter behind a holder, each of a claim of its own."""
-
-    def __init__(self, store, name="a"):
-        self.store = store
-        self.name = name
-        self.held, _ = take(store, name)
-        self.claim = claim(name)
-        self.bell = Bell()
-        answer = store.acquire(self.claim, True, 2.0)
-        assert isinstance(answer, Queued)
-        self.blockers = answer.blockers
-        self.answer = None
-
-    def come(self):
-        self.store.release(self.held, 2.0)
-
-    @contextlib.contextmanager
-    def listening(self, seconds=LONG):
-        """Have a thread wait for the turn; the end of the block rings its bell and ends the thread."""
-        ear = self.ear = self.store.extras.listen(self.name, self.blockers, self.bell.ring, self.claim)
-
-        def wait():
-            with contextlib.suppress(KeyboardInterrupt):
-                self.answer = ear.wait(self.bell, seconds)
-
-        thread = self.thread = threading.Thread(target=wait)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.bell.ring()
-            thread.join(LONG)
-            self.bell.rung()
-            ear.close()
-            assert not thread.is_alive()
-
-    def woken(self):
-        self.thread.join(AT_ONCE)
-        return not self.thread.is_alive() and self.answer
+class Turn(turns.Turn):
+    """A waiter whose store knows who listens."""
 
     def reads(self):
         return self.store._wakes._reader is self.ear

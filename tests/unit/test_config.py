@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lockkit
+import lockkit.aio
 from lockkit import config, examining, layers
 from lockkit.errors import ConfigError
 from lockkit.options import Settings
@@ -474,6 +475,11 @@ def test_connect_takes_every_setting_by_keyword():
     assert named | set(Settings.__annotations__) >= set(SETTINGS)
     assert not named & set(Settings.__annotations__)
     assert set(Settings.__annotations__) <= set(SETTINGS)
+
+
+def test_both_faces_are_made_with_the_same_keywords():
+    of_threads, of_asyncio = (inspect.signature(each.connect) for each in (lockkit, lockkit.aio))
+    assert of_asyncio.parameters == of_threads.parameters
 
 
 def test_a_keyword_of_connect_is_the_highest_layer(tmp_path, monkeypatch):
