@@ -44,6 +44,7 @@ from lockkit.safe_names import safe_name
 
 if TYPE_CHECKING:
     from lockkit import guard
+    from lockkit.choosers import Choice, Chooser
     from lockkit.composites import AllOf, AnyOf
     from lockkit.hooks import hookimpl
     from lockkit.leases import Leases
@@ -60,6 +61,8 @@ __all__ = [
     "Cancel",
     "CapabilityError",
     "CapacityMismatch",
+    "Choice",
+    "Chooser",
     "ClaimInfo",
     "Client",
     "ConfigError",
@@ -98,6 +101,8 @@ __all__ = [
 _LATE = {
     "AllOf": "lockkit.composites",
     "AnyOf": "lockkit.composites",
+    "Choice": "lockkit.choosers",
+    "Chooser": "lockkit.choosers",
     "Leases": "lockkit.leases",
     "Pool": "lockkit.pools",
     "PoolLeases": "lockkit.pools",

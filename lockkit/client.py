@@ -158,6 +158,8 @@ class Client(Operations, Answering):
         self,
         name: str,
         members: Iterable[str] | Mapping[str, int] | None = None,
+        *,
+        within: Mapping[str, str] | None = None,
         **options: Unpack[Options],
     ) -> Pool:
         """A pool, of which an acquire takes some members.
@@ -172,6 +174,8 @@ class Client(Operations, Answering):
             name: The name of the pool.
             members: Names, each of which one request at a time holds; or names with capacities, which requests share. None for the
                 members of ``[pools.NAME]`` in the configuration. All clients must use the same capacity for a member.
+            within: The member that each of some members stands within, as a slice of a graphics card within the card. To hold the one
+                inside also takes as much of the other. All that stand within one may together have no more capacity than that one.
             options: See :class:`~lockkit.options.Options`; they are for each member, and ``timeout`` for all. ``reentrant`` is not
                 possible.
 
@@ -181,7 +185,9 @@ class Client(Operations, Answering):
         """
         with IMPORTS:
             from lockkit.pools import Pool
-        return Pool(self._opening, name, self.config.pool(name) if members is None else members, options)
+        return Pool(
+            self._opening, name, self.config.pool(name) if members is None else members, within, options
+        )
 
     def _timeout(self, timeout: float | Default | None) -> float | None:
         return self.config.timeout if isinstance(timeout, Default) else checked_timeout(timeout)

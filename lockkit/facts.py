@@ -418,13 +418,20 @@ class CleanupContext(NamedTuple):
     note: Mapping[str, object] = NOTHING
 
 
+_NO_REASONS: Mapping[str, str] = {}
+
+
 class Waiting(NamedTuple):
-    """The state of a wait: ``position`` claims are ahead in the queue, and it has lasted ``waited`` seconds."""
+    """The state of a wait: ``position`` claims are ahead in the queue, and it has lasted ``waited`` seconds.
+
+    ``refused`` says of a request to a pool why each of the other members will not do now, by member; see :class:`~lockkit.Chooser`.
+    """
 
     name: str
     position: int
     holder: ClaimInfo | None
     waited: float
+    refused: Mapping[str, str] = _NO_REASONS
 
 
 class Skipped(NamedTuple):

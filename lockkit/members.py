@@ -9,12 +9,25 @@ from lockkit.errors import ConfigError
 from lockkit.names import check_name
 from lockkit.store.queue import RW_CAPACITY
 
-__all__ = ["MOST", "POOLS", "in_pool", "members_of", "pool_as_toml", "pool_name", "weights", "whole"]
+__all__ = [
+    "MOST",
+    "POOLS",
+    "check_within",
+    "in_pool",
+    "members_of",
+    "pool_as_toml",
+    "pool_name",
+    "weights",
+    "whole",
+]
 
 MOST = 64
 """The most locks in whose queues one acquisition may wait at the same time: each of them gets a claim, and is watched."""
 POOLS = "@pool/"
 """The beginning of all names that belong to pools; nobody can lock them by name."""
+
+
+_NOTHING: Mapping[str, str] = {}
 
 
 def pool_name(pool: str, member: str | None = None) -> str:
@@ -31,9 +44,11 @@ def in_pool(name: str) -> tuple[str, str | None] | None:
     return (parts[0], parts[1] if len(parts) > 1 else None) if len(parts) <= 2 else None
 
 
-def members_of(names: Iterable[str]) -> tuple[str, ...]:
-    """The members that locks with these names are for."""
-    return tuple(found[1] or "" for name in names if (found := in_pool(name)) is not None)
+def members_of(names: Iterable[str], within: Mapping[str, str] = _NOTHING) -> tuple[str, ...]:
+    """The members that locks with these names are for, without those that are locked only because another one stands within them."""
+    members = [found[1] or "" for name in names if (found := in_pool(name)) is not None]
+    around = {within[member] for member in members if member in within}
+    return tuple(member for member in members if member not in around)
 
 
 def weights(members: object, pool: str) -> Mapping[str, int]:
@@ -62,6 +77,36 @@ def weights(members: object, pool: str) -> Mapping[str, int]:
         check_name(member)
         whole(capacity, f"the capacity of member {member!r}", pool)
     return named
+
+
+def check_within(within: object, members: Mapping[str, int], pool: str) -> Mapping[str, str]:
+    """The member that each of some members stands within.
+
+    Raises:
+        ConfigError: It is no such table, or the members within another one have more capacity than that one.
+    """
+    if not isinstance(within, Mapping):
+        raise ConfigError(
+            f"within must be a table of members, not {within!r}", name=pool, hint='within={"slice": "card"}'
+        )
+    inside = {**within}
+    for member, around in inside.items():
+        for name in (member, around):
+            if name not in members:
+                raise ConfigError(f"pool {pool!r} has no member {name!r}, which within names", name=pool)
+        if around in inside or around == member:
+            raise ConfigError(
+                f"member {around!r} of pool {pool!r} has members within it, so it cannot stand within one itself",
+                name=pool,
+            )
+    for around in set(inside.values()):
+        sum_ = sum(members[member] for member in inside if inside[member] == around)
+        if sum_ > members[around]:
+            raise ConfigError(
+                f"the members within {around!r} of pool {pool!r} have a capacity of {sum_} together, and {around!r} has {members[around]}",
+                name=pool,
+            )
+    return inside
 
 
 def pool_as_toml(members: Mapping[str, int]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit.composites import Taking
 from lockkit.facts import Kind
@@ -19,20 +19,31 @@ from lockkit.shortform import ShortForm
 
 if TYPE_CHECKING:
     from lockkit.cancelling import Cancel
+    from lockkit.choosers import Chooser
     from lockkit.drivers.waits import OnWait
 
 __all__ = ["Pool", "PoolLeases"]
 
 
+Busy: TypeAlias = tuple[Attempt, Mapping[str, str]]
+"""The attempt that found too few members free, and why other members did not do."""
+
+
 class PoolLeases(Leases):
     """The leases of some members of a pool, in the order in which the request prefers them; see :class:`~lockkit.Leases`."""
 
-    __slots__ = ()
+    __slots__ = ("_within",)
+
+    def __init__(
+        self, leases: Sequence[Lease], look: Callable[[object], None], within: Mapping[str, str]
+    ) -> None:
+        super().__init__(leases, look)
+        self._within = within
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members that are held; ``names`` has the names of their locks."""
-        return members_of(self.names)
+        """The members that are held; ``names`` has the names of their locks, and of those that they stand within."""
+        return members_of(self.names, self._within)
 
 
 class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
@@ -47,6 +58,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
     Attributes:
         pool: The name of the pool.
         members: The capacity of each member.
+        within: The member that each of some members stands within.
         terms: The terms of a claim for the whole first member.
         owner: The owner that claims show; None for this process as it is.
     """
@@ -62,6 +74,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         *,
         each: int | None = None,
         among: Sequence[str] | None = None,
+        chooser: Chooser | None = None,
         timeout: float | Default | None = DEFAULT,
         reason: str | None = None,
         on_wait: OnWait | None = None,
@@ -75,6 +88,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
             each: How much of each member's capacity to take; None for the whole member, which then nobody shares.
             among: The members that will do, the best first; None for all, in the order in which the pool lists them. Of those that
                 have room now, the first are taken.
+            chooser: Tells which of them will do now, and may change its mind while this waits; see :class:`~lockkit.Chooser`.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             reason: Why the members are taken, kept with the claims on them and at the gate; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for the gate and for members.
@@ -82,18 +96,20 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
             detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
 
         Raises:
-            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened.
+            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened, unless
+                the chooser says so.
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
             LeaseLost: The gate, or a member that it had got already, was lost while this waited (evicted, for instance).
             AcquireError, BackendError: As :meth:`lockkit.Lock.acquire`.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        request = self._request(count, each, among)
-        busy: list[Attempt] = []
+        request = self._request(count, each, among, chooser)
+        busy: list[Busy] = []
         leases = self._take(request, wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
         if leases is not None:
             return leases
-        raise self._refused(busy[0], count)
+        attempt, refused = busy[0]
+        raise self._refused(attempt, count, refused)
 
     def try_acquire(
         self,
@@ -101,6 +117,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         *,
         each: int | None = None,
         among: Sequence[str] | None = None,
+        chooser: Chooser | None = None,
         reason: str | None = None,
     ) -> PoolLeases | None:
         """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
@@ -108,7 +125,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         Raises:
             ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        return self._take(self._request(count, each, among), 0.0, None, [], reason=reason)
+        return self._take(self._request(count, each, among, chooser), 0.0, None, [], reason=reason)
 
     def _once(self) -> PoolLeases:
         return self.acquire()
@@ -118,7 +135,7 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         request: Request,
         wait: float | None,
         on_wait: OnWait | None,
-        busy: list[Attempt],
+        busy: list[Busy],
         cancel: Cancel | None = None,
         *,
         detect: bool = False,
@@ -131,11 +148,11 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         # No call may come between: a signal must not strike where only this frame has the leases.
         if leases is not None:
             return leases
-        busy.append(taking.busy)
+        busy.append((taking.busy, taking.together.refused))
         return None
 
     def _made(self, leases: list[Lease]) -> PoolLeases:
-        return PoolLeases(leases, self.look)
+        return PoolLeases(leases, self.look, self.within)
 
     def _made_of(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> Lock:
         return build(self._opening, name, kind, weight, capacity, options, pooled=True)

@@ -140,6 +140,8 @@ class AsyncClient(Answering):
         self,
         name: str,
         members: Iterable[str] | Mapping[str, int] | None = None,
+        *,
+        within: Mapping[str, str] | None = None,
         **options: Unpack[Options],
     ) -> AsyncPool:
         """A pool, of which an acquire takes some members.
@@ -149,7 +151,9 @@ class AsyncClient(Answering):
 
         Arguments and errors as :meth:`lockkit.Client.pool`.
         """
-        return AsyncPool(self._engines, name, self.config.pool(name) if members is None else members, options)
+        return AsyncPool(
+            self._engines, name, self.config.pool(name) if members is None else members, within, options
+        )
 
     @overload
     def locked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -161,9 +161,13 @@ class AsyncLeases(AnyLeases[AsyncLease]):
 class AsyncPoolLeases(AsyncLeases):
     """The leases of some members of a pool, in the order in which the request prefers them; see :class:`AsyncLeases`."""
 
-    __slots__ = ()
+    __slots__ = ("_within",)
+
+    def __init__(self, leases: Sequence[AsyncLease], within: Mapping[str, str]) -> None:
+        super().__init__(leases)
+        self._within = within
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members that are held; ``names`` has the names of their locks."""
-        return members_of(self.names)
+        """The members that are held; ``names`` has the names of their locks, and of those that they stand within."""
+        return members_of(self.names, self._within)

@@ -18,6 +18,7 @@ from lockkit.shared.pools import AnyPool, Request
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
+    from lockkit.choosers import Chooser
     from lockkit.drivers.waits import OnWait
 
 __all__ = ["AsyncPool"]
@@ -31,15 +32,21 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
     Attributes:
         pool: The name of the pool.
         members: The capacity of each member.
+        within: The member that each of some members stands within.
         terms: The terms of a claim for the whole first member.
         owner: The owner that claims show; None for this process as it is.
     """
 
     def __init__(
-        self, engines: Engines, name: str, members: Iterable[str] | Mapping[str, int], options: Options
+        self,
+        engines: Engines,
+        name: str,
+        members: Iterable[str] | Mapping[str, int],
+        within: Mapping[str, str] | None,
+        options: Options,
     ) -> None:
         self._engines = engines
-        super().__init__(engines.opening, name, members, options)
+        super().__init__(engines.opening, name, members, within, options)
 
     if TYPE_CHECKING:  # pyright does not find the type through both base classes
 
@@ -52,6 +59,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         *,
         each: int | None = None,
         among: Sequence[str] | None = None,
+        chooser: Chooser | None = None,
         timeout: float | Default | None = DEFAULT,
         reason: str | None = None,
         on_wait: OnWait | None = None,
@@ -62,13 +70,14 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         Arguments as for :meth:`lockkit.Pool.acquire`; ``on_wait`` is a plain function, called in the event loop.
 
         Raises:
-            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened.
+            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened, unless
+                the chooser says so.
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
             LeaseLost: The gate, or a member that it had got already, was lost while this waited (evicted, for instance).
             AcquireError, BackendError: As :meth:`AsyncLock.acquire`.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
-        request = self._request(count, each, among)
+        request = self._request(count, each, among, chooser)
         check_call(self.pool, self._locks(request.among).values(), on_wait, detect_deadlock, reason=reason)
         return Acquiring(
             self._acquired(request, wait, on_wait, caller(), detect=detect_deadlock, reason=reason)
@@ -80,6 +89,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         *,
         each: int | None = None,
         among: Sequence[str] | None = None,
+        chooser: Chooser | None = None,
         reason: str | None = None,
     ) -> Coroutine[Any, Any, AsyncPoolLeases | None]:
         """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
@@ -87,7 +97,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         Raises:
             ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
         """
-        request = self._request(count, each, among)
+        request = self._request(count, each, among, chooser)
         check_call(self.pool, self._locks(request.among).values(), reason=reason)
         return self._tried(request, caller(), reason)
 
@@ -106,7 +116,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
     ) -> AsyncPoolLeases:
         leases, taking = await self._take(request, wait, on_wait, taken_at, detect=detect, reason=reason)
         if leases is None:
-            raise self._refused(taking.busy, request.wanted)
+            raise self._refused(taking.busy, request.wanted, taking.together.refused)
         return leases
 
     async def _tried(self, request: Request, taken_at: Caller, reason: str | None) -> AsyncPoolLeases | None:
@@ -124,7 +134,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
     ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
         taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
         steps, members = self._steps(taking, request, wait=wait != 0)
-        return await taking.run(steps, members, AsyncPoolLeases), taking
+        return await taking.run(steps, members, lambda got: AsyncPoolLeases(got, self.within)), taking
 
     def _made_of(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> AsyncLock:
         return build(self._engines, name, kind, weight, capacity, options, pooled=True)

@@ -32,7 +32,8 @@ from lockkit.protocol.running import ask, run
 
 if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait
-    from lockkit.protocol.composing import Steps, Together
+    from lockkit.protocol.composing import Steps
+    from lockkit.protocol.together import Together
     from lockkit.store.exchanges import Exchange
 
 __all__ = ["LoopDriver", "Performer", "Pools"]

@@ -115,6 +115,7 @@ class Ending:
     def _retire(self) -> None:
         driver = self._driver
         over(self)
+        driver.end_choices()
         try:
             driver.orphans.retire(driver.backend.close)
         finally:
@@ -149,3 +150,6 @@ class Ending:
         """Have the threads that wait look whether they still may; their claims land on the orphan list."""
         for waiter in self._driver.beats.waiting():
             waiter.wake()
+        for waits in list(self._driver.under_way.values()):
+            if waits is not None:
+                waits.ask_again()

@@ -12,8 +12,8 @@ from lockkit.drivers.pool import Job
 from lockkit.drivers.together import WaitsTogether
 from lockkit.drivers.waits import OnWait, Waits
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Together
-from lockkit.protocol.effects import REQUESTS, Effect, WaitForAny
+from lockkit.protocol.effects import CHOICES, REQUESTS, Choose, Effect, Judge, WaitForAny
+from lockkit.protocol.together import Together
 
 if TYPE_CHECKING:
     from lockkit.drivers.aio import LoopDriver
@@ -39,26 +39,51 @@ class LoopTogether(WaitsTogether):
         """Perform an effect that may block."""
         if isinstance(effect, REQUESTS):
             return self._engine.on_loop(effect) or self._engine.request(effect, self)
+        if isinstance(effect, CHOICES):
+            return self.choose(effect)
         assert isinstance(effect, WaitForAny)
         return self.wait(effect)
+
+    async def choose(self, effect: Choose | Judge) -> object:
+        """Ask a chooser on a thread, and wait for its answer. A cancelled caller does not wait for it.
+
+        Raises:
+            Refused: There is none within the budget.
+            AcquireCancelled: The wait may not go on.
+        """
+        began = self._driver.clock.now()
+        job = self._driver.choices.submit(effect)
+        job.add_done_callback(lambda _: self.ring())
+        try:
+            while True:
+                self._rung = False  # first: a ring that comes from here on wakes the wait below
+                if job.done():
+                    return job.result()
+                await self._sleep(self.left_for(effect, began))
+        finally:
+            job.cancel()  # unless it runs, or has ended
 
     async def wait(self, effect: WaitForAny) -> Collection[int]:
         """Wait until an attempt is woken or due, or a hold is lost; the claims are renewed meanwhile."""
         self.prepare(effect)
         wait_no_longer_than_the_interpreter()
-        loop = self._engine.loop
         while True:
             self._rung = False  # first: a ring that comes from here on wakes the wait below
             ready = self.ready(effect)
             if not isinstance(ready, float):
                 return ready
-            waked = self._waked = loop.create_future()
-            timer = loop.call_later(ready, self._wake)
-            try:
-                await waked
-            finally:
-                timer.cancel()
-                self._waked = None
+            await self._sleep(ready)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep until a ring, at most this long."""
+        loop = self._engine.loop
+        waked = self._waked = loop.create_future()
+        timer = loop.call_later(seconds, self._wake)
+        try:
+            await waked
+        finally:
+            timer.cancel()
+            self._waked = None
 
     def ring(self) -> None:
         """Wake the coroutine. Never blocks. May be called from anywhere, finalizers included."""

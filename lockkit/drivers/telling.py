@@ -13,9 +13,9 @@ from lockkit.events import Counters
 from lockkit.facts import LOSSES, Alert, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Together
 from lockkit.protocol.denials import held_at
 from lockkit.protocol.releasing import Pipeline
+from lockkit.protocol.together import Together
 
 __all__ = ["Telling"]
 

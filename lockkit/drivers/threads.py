@@ -7,6 +7,7 @@ import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lockkit.clock import Clock
 from lockkit.drivers.cleanup import CleanupHook
@@ -29,7 +30,7 @@ from lockkit.hold import REGISTRIES, Hold
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import MOMENT, Beats
-from lockkit.protocol.composing import Means, Steps, Together
+from lockkit.protocol.composing import Steps
 from lockkit.protocol.effects import (
     Asked,
     Effect,
@@ -45,8 +46,12 @@ from lockkit.protocol.effects import (
 from lockkit.protocol.releasing import CLEANUP_BUDGET
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
+from lockkit.protocol.together import Means, Together
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
 from lockkit.suggesting import SameStore
+
+if TYPE_CHECKING:
+    from lockkit.drivers.choices import Choices
 
 try:  # the generator of random, without the distributions that it also imports and builds
     from _random import Random
@@ -119,9 +124,24 @@ class Driver:
             lambda count: counters.add("renewals", count),
         )
         self.heartbeat = Heartbeat(self.beats, clock, backend, self.perform, self._look_after)
+        self._choices: Choices | None = None
         self.requests = Requests(backend, clock, counters, self.beats, request_timeout, self.lose)
         self.releases = Releases(self, self._tell, cleanup_hooks, cleanup_budget)
         self.ending = Ending(self)
+
+    @property
+    def choices(self) -> Choices:
+        """The threads that ask choosers; most clients never have any."""
+        if self._choices is None:
+            from lockkit.drivers.choices import Choices
+
+            self._choices = Choices()
+        return self._choices
+
+    def end_choices(self) -> None:
+        """Have the threads that ask choosers end, once no chooser is being asked."""
+        if self._choices is not None:
+            self._choices.close()
 
     @property
     def closed(self) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from lockkit.bell import Bell
 from lockkit.drivers.lifecycle import listening, wait_no_longer_than_the_interpreter
 from lockkit.drivers.waits import LONGEST_WAIT, LOOK, OnWait, ThreadWaits, Waits, cancelled
-from lockkit.errors import AcquireCancelled
+from lockkit.errors import AcquireCancelled, BackendUnavailable
+from lockkit.facts import Waiting
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Together
-from lockkit.protocol.effects import Effect, Keep, WaitForAny, WaitForWake
+from lockkit.protocol.effects import CHOICES, Choose, Effect, Judge, Keep, WaitForAny, WaitForWake
+from lockkit.protocol.together import Together
+from lockkit.store.spi import Refused
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -26,7 +28,9 @@ class WaitsTogether:
     def __init__(self, driver: Driver, together: Together, on_wait: OnWait | None) -> None:
         self._driver = driver
         self._together = together
-        self._on_wait = on_wait
+        self._tells = on_wait
+        self._on_wait = None if on_wait is None else self._tell
+        self._refused: Mapping[str, str] | None = None
         self._waits: dict[int, Waits] = {}
         self._last: dict[int, object] = {}
         self._woken: set[int] = set()
@@ -59,6 +63,12 @@ class WaitsTogether:
             if self.ring not in hold.alarms:
                 self._alarmed.append(hold)
                 hold.alarms = (*hold.alarms, self.ring)
+        together = self._together
+        if effect.until is not None and self._refused is not together.refused:
+            self._refused = together.refused
+            if self._tells is not None:
+                waited = self._driver.clock.now() - (together.start or 0.0)
+                self._tells(Waiting(together.attempts[0].terms.name, 0, None, waited, together.refused))
 
     def ready(self, effect: WaitForAny) -> Collection[int] | float:
         """The attempts that were woken or are due, none of them if a hold is lost; seconds to wait if there is nothing of that.
@@ -73,10 +83,31 @@ class WaitsTogether:
         # No wake cuts a pause short.
         woken = {n for n in self._woken.copy() if isinstance(effect.waits.get(n), WaitForWake)}
         ready = woken | {n for n, until in ends.items() if until <= at}
-        if ready or any(hold.lost_why for hold in effect.held):
+        until = effect.until
+        if ready or any(hold.lost_why for hold in effect.held) or (until is not None and until <= at):
             self._woken -= ready  # a wake that comes from here on is for the next wait
             return ready
-        return min([until - at for until in ends.values()], default=LONGEST_WAIT)
+        left = min([end - at for end in ends.values()], default=LONGEST_WAIT)
+        return left if until is None else min(left, until - at)
+
+    def left_for(self, effect: Choose | Judge, began: float) -> float:
+        """Seconds for which to wait for a chooser that was asked at ``began``.
+
+        Raises:
+            Refused: Its time is up.
+            AcquireCancelled: The wait may not go on.
+        """
+        if why := cancelled(self._driver, self._together.cancel):
+            raise AcquireCancelled(why)
+        left = began + effect.budget - self._driver.clock.now()
+        if left <= 0:
+            raise Refused(BackendUnavailable("the chooser gave no answer in time"))
+        return left
+
+    def _tell(self, waiting: Waiting) -> None:
+        refused = self._together.refused
+        assert self._tells is not None
+        self._tells(waiting._replace(refused=refused) if refused else waiting)
 
     def _waits_of(self, number: int) -> Waits:
         waits = self._waits.get(number)
@@ -93,6 +124,7 @@ class WaitsTogether:
         """Wake the waits, so that each asks the store again. Any thread may call this."""
         for waits in list(self._waits.values()):
             waits.ask_again()
+        self.ring()
 
     def _name(self, effect: WaitForAny) -> str | None:
         return next((self._together.attempts[number].terms.name for number in effect.waits), None)
@@ -116,7 +148,9 @@ class ThreadTogether(WaitsTogether):
 
     def perform(self, effect: Effect) -> object:
         """Perform an effect of the acquisition that is no request."""
-        return self.wait(effect) if isinstance(effect, WaitForAny) else super().perform(effect)
+        if isinstance(effect, WaitForAny):
+            return self.wait(effect)
+        return self.choose(effect) if isinstance(effect, CHOICES) else super().perform(effect)
 
     def wait(self, effect: WaitForAny) -> Collection[int]:
         """Wait until an attempt is woken or due, or a hold is lost; the claims are renewed meanwhile."""
@@ -125,6 +159,25 @@ class ThreadTogether(WaitsTogether):
         while isinstance(ready := self.ready(effect), float):
             self._bell.wait(ready if listening() else min(ready, LOOK))
         return ready
+
+    def choose(self, effect: Choose | Judge) -> object:
+        """Ask a chooser, and wait for its answer.
+
+        Raises:
+            Refused: There is none within the budget.
+            AcquireCancelled: The wait may not go on.
+        """
+        began = self._driver.clock.now()
+        job = self._driver.choices.submit(effect)
+        job.add_done_callback(lambda _: self._bell.ring())
+        wait_no_longer_than_the_interpreter()
+        try:
+            while not job.done():
+                left = self.left_for(effect, began)
+                self._bell.wait(left if listening() else min(left, LOOK))
+        finally:
+            job.cancel()  # unless it runs, or has ended
+        return job.result()
 
     def ring(self) -> None:
         """Wake the thread. Never blocks."""

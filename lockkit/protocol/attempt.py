@@ -209,7 +209,7 @@ class Attempt:
             for hold in named
             if hold.key == self.key and hold.standing
         ]
-        ids = frozenset(hold.claim_id for hold in (*holds, *self.beside))
+        ids = frozenset(hold.claim_id for hold in (*holds, *self.beside) if hold.standing)
         group = self.group or (claim_id(self.claim.token), 1, 1)
         return cycles.WaitFacts(ids, *group, self.detects)
 

@@ -10,6 +10,8 @@ Rules kept here:
 - *Some of them*: the members of a pool stand behind one **gate**, a mutex. Only its holder asks for members. It keeps what it gets, and
   passes the gate on when it has enough or gives up. Otherwise two that want two members each could get one each, and wait for ever.
   One that loses the gate stops, and gives its members back.
+- A member that stands within another one is held by two claims, one in the queue of each. One claim without the other is given back.
+- Which members will do may change while a request waits (:mod:`lockkit.protocol.choosing`). A claim for one that no longer does is given up.
 - A failure leaves nothing behind: what is held is given back, last first, before the error is raised.
 - If a hold is lost while the acquisition still waits, the acquisition fails.
 - The time is compared before each further lock: many requests that are each answered soon take long together. A whole that is
@@ -18,76 +20,49 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LockkitError
-from lockkit.facts import Capabilities
 from lockkit.hold import Hold
 from lockkit.invalid import lapsed
-from lockkit.namedtuples import NamedTuple
 from lockkit.protocol import denials
-from lockkit.protocol.acquiring import acquiring, giving_up
+from lockkit.protocol.acquiring import giving_up
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForAny, WaitForWake
-from lockkit.protocol.running import Running
+from lockkit.protocol.effects import Effect, WaitForAny
+from lockkit.protocol.together import Candidate, Means, Run, Together, holds, late
 
-__all__ = ["Means", "Steps", "Together", "all_of", "any_of", "some_of"]
-
-_LEAST = 0.05
-"""Seconds that a try may take at least, even if the tries before it took all of the time."""
-_LATE = 0.2
-"""Seconds after its time is up in which an acquisition still asks for further locks, so that the shortest timeout gets more than one."""
-
-
-class Means(NamedTuple):
-    """The things of its client that an acquisition needs; see :func:`~lockkit.protocol.acquiring.acquiring`."""
-
-    capabilities: Capabilities
-    now: Now
-    wall: Callable[[], float]
-    random: Callable[[], float]
-
-
-class Together:
-    """Several attempts that succeed or fail together; see :class:`~lockkit.protocol.attempt.UnderWay`.
-
-    Attributes:
-        attempts: The attempts that have begun.
-        current: The attempt that was stepped last: the one that failed, after a failure.
-        over: Whether the acquisition ended in an exception.
-        handed: Whether somebody has handles of the holds, so that nothing is to be taken back.
-        runs: Tells whether the thread, or the event loop, of the acquisition can go on with it.
-        until: When tries, which do not wait, have taken too long in all, or the time of the whole acquisition is up; None before the
-            first try.
-        start: When the first attempt began; None before that.
-        cancel: Ends the waits from another thread; None if nothing does.
-    """
-
-    cancel: Cancel | None = None
-    over = handed = False
-    until: float | None = None
-    start: float | None = None
-    runs: Callable[[], bool] = staticmethod(lambda: True)
-
-    def __init__(self) -> None:
-        self.attempts: list[Attempt] = []
-        self.current: Attempt | None = None
-
-    @property
-    def sent(self) -> bool:
-        """See :class:`~lockkit.protocol.attempt.UnderWay`."""
-        return not self.handed and any(attempt.sent for attempt in self.attempts)
-
-    @property
-    def parts(self) -> Sequence[Attempt]:
-        """See :class:`~lockkit.protocol.attempt.UnderWay`."""
-        return () if self.handed else tuple(self.attempts)
-
+__all__ = ["Everyone", "Steps", "all_of", "any_of", "some_of"]
 
 Steps = Generator[Effect, Any, "list[Attempt] | None"]
 """An acquisition of several locks. Returns the attempts that hold, or None on a definite "busy"."""
+
+
+class Everyone:
+    """Tells which of the candidates will do now: all of them, in the given order. See :class:`~lockkit.protocol.choosing.Choosing`.
+
+    Attributes:
+        until: CLOCK_BOOTTIME seconds at which to ask again; None for never.
+    """
+
+    until: float | None = None
+
+    def best(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The candidates that will do now, the best first."""
+        return candidates
+
+    def unfit(self, name: str) -> bool:  # noqa: ARG002
+        """Whether a candidate that is waited for, or held already, is to be given up."""
+        return False
+
+    def ask(self, held: Collection[str]) -> Generator[Effect, Any, None]:  # noqa: ARG002
+        """Find out which of them will do now, beside those that are held."""
+        yield from ()
+
+    def judge(self, name: str) -> Generator[Effect, Any, bool]:  # noqa: ARG002
+        """Whether a candidate that was granted just now is to be kept."""
+        yield from ()
+        return True
 
 
 def all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> Steps:
@@ -106,14 +81,12 @@ def all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> Ste
 
 
 def _all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> Steps:
-    got: list[Attempt] = []
     for attempt in attempts:
-        if not (yield from _one(together, attempt, means, _holds(got))):
+        if not (yield from _one(together, (attempt,), means)):
             yield from _giving_back(together, means)
             return None
-        got.append(attempt)
-    _raise_if_lost(_holds(got))
-    return got
+    _raise_if_lost(holds(attempts))
+    return [*attempts]
 
 
 def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], means: Means) -> Steps:
@@ -134,27 +107,31 @@ def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attemp
 
 def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], means: Means) -> Steps:
     for attempt in tries:
-        if claims and _late(together, attempt, means.now()):
+        if claims and late(together, attempt, means.now()):
             break
-        if (yield from _one(together, attempt, means, ())):
+        if (yield from _one(together, (attempt,), means)):
             return [attempt]
     if not claims:
         return None
+    candidates = [Candidate(attempt.terms.name, (), (attempt,)) for attempt in claims]
+    got: dict[str, Sequence[Attempt]] = {}
     try:
-        return (yield from _first(together, claims, 1, means, (), []))
+        yield from _first(together, candidates, 1, means, Everyone(), got)
     except AcquireTimeout as error:
-        names = [attempt.terms.name for attempt in claims]
-        raise denials.none_in_time(error, names) from None
+        raise denials.none_in_time(error, [candidate.name for candidate in candidates]) from None
+    kept = _attempts_of(got)
+    yield from _giving_back(together, means, kept)
+    return kept
 
 
 def some_of(
     together: Together,
     pool: str,
     gate: Attempt,
-    tries: Sequence[Attempt],
-    claims: Sequence[Attempt],
+    candidates: Sequence[Candidate],
     count: int,
     means: Means,
+    members: Everyone,
 ) -> Steps:
     """Acquire some members of a pool: those that are free now, in order, and then those that come free.
 
@@ -162,60 +139,65 @@ def some_of(
         together: Gets the attempts that have begun.
         pool: The pool, for errors.
         gate: The attempt for the gate. It waits if the acquisition does.
-        tries: One for each member that would do, which does not wait, in order of preference.
-        claims: One for each of these members that waits, in the same order; none for an acquisition that does not wait.
+        candidates: The members that would do, in order of preference. Any ``count`` of them must fit beside each other.
         count: The number of members.
         means: The things of its client that it needs.
+        members: Tells which of them will do now.
 
     Raises:
         LeaseLost: The gate, or a member that it had got already, was lost while it waited for the others.
         DeadlockDetected: The thread or task would wait for itself at so many of the members that too few are left.
-        LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed.
+        LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed; or as ``members`` raises it.
     """
-    got: list[Attempt] = []
-    steps = _some_of(together, gate, tries, claims, count, means, got)
-    return _leaving_nothing(together, _told(steps, pool, gate, got, count), means)
+    got: dict[str, Sequence[Attempt]] = {}
+    steps = _some_of(together, gate, candidates, count, means, members, got)
+    return _leaving_nothing(together, _told(steps, together, pool, gate, got, count), means)
 
 
 def _some_of(
     together: Together,
     gate: Attempt,
-    tries: Sequence[Attempt],
-    claims: Sequence[Attempt],
+    candidates: Sequence[Candidate],
     count: int,
     means: Means,
-    got: list[Attempt],
+    members: Everyone,
+    got: dict[str, Sequence[Attempt]],
 ) -> Steps:
-    if not (yield from _one(together, gate, means, ())):
+    if not (yield from _one(together, (gate,), means)):
         return None
-    for attempt in tries:
-        if claims and _late(together, attempt, means.now()):
+    yield from members.ask(got)
+    for name, tries, _ in members.best(candidates):
+        if gate.wait and late(together, tries[0], means.now()):
             break
-        if (yield from _one(together, attempt, means, _holds([gate, *got]))):
-            got.append(attempt)
+        if not (yield from _one(together, tries, means)):
+            continue
+        if (yield from members.judge(name)):
+            got[name] = tries
             if len(got) == count:
                 break
+        else:
+            yield from _giving_up(tries, means)
     if len(got) < count:
-        if not claims:
+        if not gate.wait:
             yield from _giving_back(together, means)
             return None
-        have = {attempt.terms.name for attempt in got}
-        rest = [attempt for attempt in claims if attempt.terms.name not in have]
-        missing = count - len(got)
-        yield from _first(together, rest, missing, means, _holds([gate, *got]), got)
-    _raise_if_lost(_holds([gate, *got]))
-    yield from _giving_back(together, means, got)
-    order = [attempt.terms.name for attempt in tries]
-    return sorted(got, key=lambda attempt: order.index(attempt.terms.name))
+        yield from _first(together, candidates, count, means, members, got)
+    kept = _attempts_of(got)
+    _raise_if_lost(holds([gate, *kept]))
+    yield from _giving_back(together, means, kept)
+    best = [one.name for one in members.best(candidates) if one.name in got]
+    return _attempts_of({name: got[name] for name in [*best, *got]})
 
 
-def _told(steps: Steps, pool: str, gate: Attempt, got: Sequence[Attempt], count: int) -> Steps:
-    """Have the error of a wait whose time is up say how far it got."""
+def _told(
+    steps: Steps, together: Together, pool: str, gate: Attempt, got: Collection[str], count: int
+) -> Steps:
+    """Have the error of a wait whose time is up say how far it got, and why other members did not do."""
     try:
         return (yield from steps)
     except AcquireTimeout as error:
         have = None if gate.hold is None else len(got)
-        raise denials.too_few(error, pool, have, count) from None
+        raise denials.too_few(error, pool, have, count, together.refused) from None
 
 
 # -- what they have in common
@@ -235,151 +217,109 @@ def _leaving_nothing(together: Together, steps: Steps, means: Means) -> Steps:
 def _giving_back(
     together: Together, means: Means, but: Collection[Attempt] = ()
 ) -> Generator[Effect, Any, None]:
-    """Give up all attempts, last first, except some; once the store has not answered, in the background."""
+    """Give up all attempts, except some."""
+    yield from _giving_up([attempt for attempt in together.attempts if attempt not in but], means)
+
+
+def _giving_up(attempts: Sequence[Attempt], means: Means) -> Generator[Effect, Any, None]:
+    """Give up attempts, last first; once the store has not answered, in the background."""
     sure = True
-    for attempt in reversed(together.attempts):
-        if attempt not in but:
-            sure = yield from giving_up(attempt, means.now, asks=sure)
+    for attempt in reversed(attempts):
+        gone = yield from giving_up(attempt, means.now, asks=sure)
+        sure = sure and gone
 
 
-def _one(
-    together: Together, attempt: Attempt, means: Means, held: Sequence[Hold]
-) -> Generator[Effect, Any, bool]:
-    """Run one attempt to its end; whether it holds. Meanwhile none of the holds in ``held`` may be lost."""
-    attempt.beside = held
-    running = _added(together, attempt, means)
-    number = len(together.attempts) - 1
-    yield from _go_on(running, running.begin)
-    while running.effect is not None:
-        yield WaitForAny({number: _wait_of(running)}, held)
+def _one(together: Together, attempts: Sequence[Attempt], means: Means) -> Generator[Effect, Any, bool]:
+    """Run one attempt, or two that hold together, to their end; whether they hold. Meanwhile no hold may be lost."""
+    run = Run(together, attempts, means)
+    yield from run.go_on(run.running.begin)
+    while run.waits:
+        held = holds(together.attempts)
+        yield WaitForAny({run.number: run.wait}, held)
         _raise_if_lost(held)
-        yield from _go_on(running, running.answered)
-    return (yield from _settled(attempt, running))
+        yield from run.go_on(run.running.answered)
+    if not run.running.value:
+        yield from _giving_up(attempts, means)
+    return bool(run.running.value)
 
 
 def _first(
     together: Together,
-    attempts: Sequence[Attempt],
+    candidates: Sequence[Candidate],
     count: int,
     means: Means,
-    held: Sequence[Hold],
-    got: list[Attempt],
-) -> Generator[Effect, Any, list[Attempt]]:
-    """Queue with several attempts at once until ``count`` more of them hold, and give the others up.
+    members: Everyone,
+    got: dict[str, Sequence[Attempt]],
+) -> Generator[Effect, Any, None]:
+    """Queue with several candidates at once until ``count`` hold. The caller gives the others up.
 
-    An attempt at which the thread or task would wait for itself is left out, as long as enough others remain.
-
-    Returns:
-        ``got``, to which those that hold were added.
+    A candidate at which the thread or task would wait for itself is left out, as long as enough others remain. ``got`` has the candidates
+    that hold already, with what holds them, and gets the others.
     """
-    count += len(got)
-    waiting: dict[int, Running[Hold | None]] = {}
-    spare = len(attempts) - (count - len(got))
-    group = (f"{int(means.random() * 2**48):012x}", len(attempts), count - len(got))
+    waiting: dict[str, Run] = {}
+    group = f"{int(means.random() * 2**48):012x}"
+    _name_group(candidates, group, count)
 
-    def step(
-        number: int, running: Running[Hold | None], resume: Callable[[], None]
-    ) -> Generator[Effect, Any, None]:
-        nonlocal spare, group
-        attempt = together.current = together.attempts[number]
-        waiting.pop(number, None)
+    def step(name: str, run: Run, resume: Callable[[], None]) -> Generator[Effect, Any, None]:
+        nonlocal candidates
+        waiting.pop(name, None)
         try:
-            yield from _go_on(running, resume)
+            yield from run.go_on(resume)
         except DeadlockDetected:
-            spare -= 1
-            if spare < 0 or attempt.ended_deadlock:
+            if len(candidates) == count or run.attempt.ended_deadlock:
                 raise
-            # A look for deadlocks counts the claims that wait, and this one never will.
-            group = group[0], group[1] - 1, group[2]
-            for one in waiting:
-                together.attempts[one].group = group
+            candidates = [one for one in candidates if one.name != name]
+            _name_group(candidates, group, count)
+            yield from _giving_up(run.attempts, means)
             return
-        if running.effect is not None:
-            waiting[number] = running
-        elif (yield from _settled(attempt, running)):
-            got.append(attempt)
-
-    for attempt in attempts:
-        attempt.beside, attempt.group = held, group if len(attempts) > 1 else None
-        running = _added(together, attempt, means)
-        yield from step(len(together.attempts) - 1, running, running.begin)
-        if len(got) == count:
-            break
-    while len(got) < count:
-        waits = {number: _wait_of(running) for number, running in waiting.items()}
-        woken = yield WaitForAny(waits, (*held, *_holds(got)))
-        _raise_if_lost((*held, *_holds(got)))
-        for number in sorted(woken):
-            yield from step(number, waiting[number], waiting[number].answered)
-            if len(got) == count:
-                break
-    yield from _giving_back(together, means, [one for one in together.attempts if one.hold is not None])
-    return got
-
-
-def _added(together: Together, attempt: Attempt, means: Means) -> Running[Hold | None]:
-    """Add an attempt to those that may have left something, before it begins.
-
-    Raises:
-        AcquireTimeout: The time was up before the turn of this lock came.
-        BackendUnavailable: The tries, which do not wait, took too long in all.
-    """
-    now = means.now()
-    together.current = attempt
-    if together.start is None:
-        together.start = now
-    elif _late(together, attempt, now):
-        attempt.start = together.start
-        raise (
-            attempt.timeout(now, means.wall())
-            if attempt.wait
-            else denials.too_slow(attempt.terms.name, now - attempt.start)
-        )
-    together.attempts.append(attempt)
-    if not attempt.wait:
-        if together.until is None:
-            together.until = now + attempt.request_timeout
-        if attempt.deadline is not None:
-            together.until = min(together.until, attempt.deadline)
-        attempt.request_timeout = max(min(attempt.request_timeout, together.until - now), _LEAST)
-    return Running(acquiring(attempt, *means))
-
-
-def _late(together: Together, attempt: Attempt, now: float) -> bool:
-    """Whether it is too late to ask for one more lock."""
-    end = attempt.deadline if attempt.wait else together.until
-    return end is not None and now >= end + _LATE
-
-
-def _go_on(running: Running[Hold | None], resume: Callable[[], None]) -> Generator[Effect, Any, None]:
-    """Run an attempt on until it waits or ends, and pass on what it asks for."""
-    resume()
-    while running.effect is not None and not isinstance(running.effect, WAITS):
-        try:
-            result = yield running.effect
-        except BaseException as error:
-            running.failed(error)
+        if run.waits:
+            waiting[name] = run
+        elif (yield from members.judge(name)):
+            got[name] = run.attempts
         else:
-            running.answered(result)
+            yield from _giving_up(run.attempts, means)
+
+    while True:
+        yield from _dropping(waiting, got, means, members)
+        for name, _, claims in members.best(candidates):
+            if name not in got and name not in waiting:
+                run = Run(together, claims, means)
+                yield from step(name, run, run.running.begin)
+                if len(got) == count:
+                    return
+        while members.until is None or means.now() < members.until:
+            held = holds(together.attempts)
+            waits = {run.number: run.wait for run in waiting.values()}
+            woken = yield WaitForAny(waits, held, members.until)
+            _raise_if_lost(held)
+            for name, run in sorted(waiting.items(), key=lambda item: item[1].number):
+                if run.number in woken:
+                    yield from step(name, run, run.running.answered)
+                    if len(got) == count:
+                        return
+        yield from members.ask(got)
 
 
-def _settled(attempt: Attempt, running: Running[Hold | None]) -> Generator[Effect, Any, bool]:
-    """Put the hold of an attempt that has ended into the heartbeat; False if it has none, because the lock is busy."""
-    if running.value is None:
-        return False
-    attempt.hold = running.value
-    yield Keep(attempt.hold)
-    return True
+def _dropping(
+    waiting: dict[str, Run], got: dict[str, Sequence[Attempt]], means: Means, members: Everyone
+) -> Generator[Effect, Any, None]:
+    """Give up the candidates that no longer do."""
+    for name in [name for name in waiting if members.unfit(name)]:
+        yield from _giving_up(waiting.pop(name).attempts, means)
+    for name in [name for name in got if members.unfit(name)]:
+        yield from _giving_up(got.pop(name), means)
 
 
-def _wait_of(running: Running[Hold | None]) -> WaitForWake | Pause:
-    effect = running.effect
-    assert isinstance(effect, WaitForWake | Pause)
-    return effect
+def _name_group(candidates: Sequence[Candidate], group: str, count: int) -> None:
+    """Have the claims tell who looks for deadlocks how many there are and how many are needed; one that will never wait is not counted."""
+    of = len(candidates)
+    for candidate in candidates:
+        for attempt in candidate.claims:
+            attempt.group = (group, of, count) if of > 1 else None
 
 
-def _holds(attempts: Sequence[Attempt]) -> list[Hold]:
-    return [attempt.hold for attempt in attempts if attempt.hold is not None]
+def _attempts_of(got: Mapping[str, Sequence[Attempt]]) -> list[Attempt]:
+    return [attempt for attempts in got.values() for attempt in attempts]
 
 
 def _raise_if_lost(holds: Sequence[Hold]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lockkit import durations
 from lockkit.caller import shown
@@ -27,11 +27,14 @@ __all__ = [
     "listed",
     "mismatch",
     "named",
+    "no_choice",
     "none_in_time",
+    "none_will_do",
     "taken_at",
     "timeout",
     "too_few",
     "too_slow",
+    "unfit",
     "useless",
 ]
 
@@ -126,7 +129,9 @@ def none_in_time(error: AcquireTimeout, names: Sequence[str]) -> AcquireTimeout:
     return AcquireTimeout(text, name=error.name, holder=error.holder, hint=error.hint)
 
 
-def too_few(error: AcquireTimeout, pool: str, have: int | None, count: int) -> AcquireTimeout:
+def too_few(
+    error: AcquireTimeout, pool: str, have: int | None, count: int, refused: Mapping[str, str]
+) -> AcquireTimeout:
     """The error for a wait for members of a pool, made from that for the lock that it waited for last.
 
     Args:
@@ -134,11 +139,35 @@ def too_few(error: AcquireTimeout, pool: str, have: int | None, count: int) -> A
         pool: The pool.
         have: The number of members that it had; None if it was still waiting for its turn.
         count: The number of members that it wanted.
+        refused: Why other members did not do, by member.
     """
     members = "1 member" if count == 1 else f"{count} members"
     how_far = "its turn had not come" if have is None else f"it had {have}"
-    text = f"pool {pool!r} did not give {members} in time, and {how_far}: {error.message}"
+    text = f"pool {pool!r} did not give {members} in time, and {how_far}: {error.message}{unfit(refused)}"
     return AcquireTimeout(text, name=error.name, holder=error.holder, hint=error.hint)
+
+
+def unfit(refused: Mapping[str, str]) -> str:
+    """Why members of a pool do not do, to go behind a sentence: ``; 'GPU-1' will not do: used by ann (pid 4711)``; empty if there is none."""
+    return "".join(f"; {member!r} will not do: {printable(why)}" for member, why in refused.items())
+
+
+def none_will_do(pool: str, waited: float) -> AcquireTimeout:
+    """The error for a request whose time is up while no member of its pool will do; ``waited`` in seconds."""
+    return AcquireTimeout(
+        f"timed out after {durations.show(waited)}, while no other member would do",
+        name=pool,
+        hint="wait longer, or ask for less",
+    )
+
+
+def no_choice(pool: str, budget: float) -> BackendUnavailable:
+    """The error for a chooser that gave no answer within a budget, in seconds."""
+    return BackendUnavailable(
+        f"the chooser of pool {pool!r} gave no answer within {durations.show(budget)}",
+        name=pool,
+        hint="find out what it waits for: a chooser must answer soon",
+    )
 
 
 def too_slow(name: str, took: float) -> BackendUnavailable:

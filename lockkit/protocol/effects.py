@@ -4,22 +4,27 @@ A driver performs an effect and sends its result back into the generator, or thr
 :class:`~lockkit.store.spi.Refused` or :class:`~lockkit.store.spi.Unknown` from a request, or any ``BaseException`` that interrupted
 the effect. The generators read no clock, start no thread and open no socket; they get ``now`` as an argument.
 
-There are three kinds of effects. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`) and takes at most its
-``budget``, in seconds. A :data:`Wait` may block until the time that it names. All other effects never block. :class:`WaitForAny` and
-:class:`Keep` come only from :mod:`lockkit.protocol.composing`.
+There are four kinds of effects. A :data:`Request` goes to the store (:func:`lockkit.protocol.running.ask`) and takes at most its
+``budget``, in seconds. A :data:`Choice <CHOICES>` asks an object of the user (:func:`lockkit.protocol.running.ask_chooser`), and takes at most its
+``budget`` as well. A :data:`Wait` may block until the time that it names. All other effects never block. Choices, :class:`WaitForAny` and
+:class:`Keep` come only from acquisitions of several locks (:mod:`lockkit.protocol.composing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit.facts import Alert, ClaimInfo, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Beat, Claim, End
 
+if TYPE_CHECKING:
+    from lockkit.choosers import Chooser
+
 __all__ = [
+    "CHOICES",
     "MAY_BLOCK",
     "ON_THREADS",
     "REQUESTS",
@@ -29,10 +34,12 @@ __all__ = [
     "Annotate",
     "Asked",
     "AwaitHook",
+    "Choose",
     "Effect",
     "EmergencyRelease",
     "GoOn",
     "Inspect",
+    "Judge",
     "Keep",
     "ListNames",
     "Lost",
@@ -149,12 +156,36 @@ class Pause(NamedTuple):
 class WaitForAny(NamedTuple):
     """Wait until one of several attempts is woken or due, or one of the holds in ``held`` is lost; the heartbeat goes on meanwhile.
 
-    ``waits`` has the wait of each attempt by its number. Result: the numbers of the attempts that were woken or are due; none if
-    only a hold was lost.
+    ``waits`` has the wait of each attempt by its number. ``until`` is CLOCK_BOOTTIME seconds, None for no limit. Result: the numbers of the
+    attempts that were woken or are due; none if only a hold was lost, or the time is up.
     """
 
     waits: Mapping[int, WaitForWake | Pause]
     held: Sequence[Hold]
+    until: float | None = None
+
+
+class Choose(NamedTuple):
+    """Ask the chooser of a request which members will do now, beside those that are ``held``. Result: a :class:`~lockkit.choosers.Choice`.
+
+    The driver asks on another thread, because the chooser is code of the user that may hang. Without an answer within the budget it raises Refused.
+    """
+
+    chooser: Chooser
+    held: tuple[str, ...]
+    budget: float
+
+
+class Judge(NamedTuple):
+    """Ask the chooser of a request about a member that was granted. Result: None if it will do, else the reason. Budget as for :class:`Choose`."""
+
+    chooser: Chooser
+    member: str
+    budget: float
+
+
+CHOICES = (Choose, Judge)
+"""The effects that ask the chooser of a request."""
 
 
 class Keep(NamedTuple):
@@ -234,8 +265,20 @@ class Notify(NamedTuple):
 Wait: TypeAlias = WaitForWake | Pause | WaitForAny | AwaitHook
 """An effect that may block for a while without asking the store."""
 WAITS = (WaitForWake, Pause, WaitForAny, AwaitHook)
-MAY_BLOCK = (*REQUESTS, *WAITS, RecordFailure)
+MAY_BLOCK = (*REQUESTS, *WAITS, *CHOICES, RecordFailure)
 """The effects that an event loop must not perform as a thread does."""
 Effect: TypeAlias = (
-    Request | Wait | Keep | Withdraw | Orphan | StartHook | RecordFailure | Notify | Lost | Asked | GoOn
+    Request
+    | Wait
+    | Choose
+    | Judge
+    | Keep
+    | Withdraw
+    | Orphan
+    | StartHook
+    | RecordFailure
+    | Notify
+    | Lost
+    | Asked
+    | GoOn
 )

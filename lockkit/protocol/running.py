@@ -15,9 +15,11 @@ from lockkit.protocol.effects import (
     WAITS,
     Abandon,
     Acquire,
+    Choose,
     Effect,
     EmergencyRelease,
     Inspect,
+    Judge,
     ListNames,
     Release,
     Renew,
@@ -25,7 +27,7 @@ from lockkit.protocol.effects import (
 )
 from lockkit.store.spi import Backend
 
-__all__ = ["Running", "ask", "run", "to_its_end"]
+__all__ = ["Running", "ask", "ask_chooser", "run", "to_its_end"]
 
 R = TypeVar("R")
 
@@ -51,6 +53,13 @@ def ask(store: Backend, request: Request) -> object:
     if isinstance(request, ListNames):
         return store.names("", request.budget)
     return store.annotate(request.name, request.claim_id, request.patch, request.budget)
+
+
+def ask_chooser(effect: Choose | Judge) -> object:
+    """Ask the chooser of a request. May block for as long as the chooser does, and raises what it raises."""
+    if isinstance(effect, Choose):
+        return effect.chooser.choose(effect.held)
+    return effect.chooser.judge(effect.member)
 
 
 def to_its_end(

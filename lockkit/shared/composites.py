@@ -14,7 +14,7 @@ from lockkit.members import MOST
 from lockkit.options import check_plain
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Together
+from lockkit.protocol.together import Together
 from lockkit.shared.lease import AnyLease
 from lockkit.shared.locks import AnyLock, check_detect
 from lockkit.shared.shortform import AnyShortForm

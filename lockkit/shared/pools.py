@@ -9,18 +9,20 @@ from lockkit import durations
 from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Kind, Owner
 from lockkit.leaving import Held
-from lockkit.members import pool_name, weights, whole
+from lockkit.members import check_within, pool_name, weights, whole
 from lockkit.names import check_name
-from lockkit.options import Options
+from lockkit.options import Options, check_plain
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Steps, some_of
+from lockkit.protocol.composing import Everyone, Steps, some_of
+from lockkit.protocol.together import Candidate
 from lockkit.settings import meant
 from lockkit.shared.composites import AnyTaking
 from lockkit.shared.locks import AnyLock
 from lockkit.shared.shortform import AnyShortForm
 
 if TYPE_CHECKING:
+    from lockkit.choosers import Chooser
     from lockkit.opening import Opening
     from lockkit.store.spi import Terms
 
@@ -31,21 +33,28 @@ K = TypeVar("K", bound=AnyLock[Any])
 
 
 class Request(NamedTuple):
-    """A request: some of the members in ``among``, each with its weight."""
+    """A request: some of the members in ``among``, each with its weight, of those that the chooser names, if there is one."""
 
     wanted: int
     among: Mapping[str, int]
+    chooser: Chooser | None = None
 
 
 class AnyPool(AnyShortForm[H], Generic[H, K]):
     """The members of a pool and its gate. :class:`~lockkit.Pool` and :class:`~lockkit.aio.AsyncPool` add the calls that wait."""
 
     def __init__(
-        self, opening: Opening, name: str, members: Iterable[str] | Mapping[str, int], options: Options
+        self,
+        opening: Opening,
+        name: str,
+        members: Iterable[str] | Mapping[str, int],
+        within: Mapping[str, str] | None,
+        options: Options,
     ) -> None:
         super().__init__(opening)
         self.pool = check_name(name)
         self.members: Mapping[str, int] = weights(members, name)
+        self.within: Mapping[str, str] = {} if within is None else check_within(within, self.members, name)
         timeout = options.get("timeout", opening.config.timeout)
         self._timeout = None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)
         if options.get("reentrant"):
@@ -56,7 +65,6 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             if key in options:
                 of_gate[key] = options[key]
         self._of_gate: Options = {**of_gate, "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
-        self._request(1, None, None)
         self.owner: Owner | None = None
         self._known: dict[tuple[str, int], K] = {}
         self._gate(Request(1, {}))  # refuses bad options now rather than at the first call
@@ -90,20 +98,35 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
 
     def _steps(self, taking: AnyTaking, request: Request, *, wait: bool) -> tuple[Steps, dict[Attempt, K]]:
         """The acquisition that a request makes, and the member of each of its attempts."""
-        locks = self._locks(request.among)
-        gate = taking.attempt(self._gate(request), wait=wait)
-        tries = {taking.attempt(lock, wait=False): lock for lock in locks.values()}
-        claims = {taking.attempt(lock, wait=True): lock for lock in locks.values()} if wait else {}
-        steps = some_of(
-            taking.together, self.pool, gate, tuple(tries), tuple(claims), request.wanted, taking.driver.means
-        )
-        return steps, tries | claims
+        locks: dict[Attempt, K] = {}
 
-    def _refused(self, attempt: Attempt, count: int) -> AcquireTimeout:
+        def attempts(member: str, weight: int, *, wait: bool) -> list[Attempt]:
+            made = {taking.attempt(lock, wait=wait): lock for lock in self._locks_of(member, weight)}
+            locks.update(made)
+            return [*made]
+
+        gate = taking.attempt(self._gate(request), wait=wait)
+        candidates = [
+            Candidate(
+                member,
+                attempts(member, weight, wait=False),
+                attempts(member, weight, wait=True) if wait else [],
+            )
+            for member, weight in request.among.items()
+        ]
+        means, together = taking.driver.means, taking.together
+        members = Everyone()
+        if request.chooser is not None:
+            from lockkit.protocol.choosing import Choosing  # most programs never have a chooser
+
+            members = Choosing(request.chooser, self.pool, request.among, together, gate, means.now)
+        return some_of(together, self.pool, gate, candidates, request.wanted, means, members), locks
+
+    def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
         """The error of a request that does not wait, and found too few members free."""
         name = attempt.terms.name
         error = denials.busy((name,), name, attempt.holder, self._opening.clock.wall())
-        return denials.too_few(error, self.pool, None, count)
+        return denials.too_few(error, self.pool, None, count, refused)
 
     def _gate(self, request: Request) -> K:
         """The gate, with a note that says what is asked for."""
@@ -116,6 +139,11 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
     def _locks(self, weights: Mapping[str, int]) -> Mapping[str, K]:
         """The locks of some members, for claims of these weights."""
         return {member: self._lock(member, weight) for member, weight in weights.items()}
+
+    def _locks_of(self, member: str, weight: int) -> list[K]:
+        """The locks that hold a member: its own, and that of the member which it stands within."""
+        around = self.within.get(member)
+        return [self._lock(name, weight) for name in (member, around) if name is not None]
 
     def _lock(self, member: str, weight: int) -> K:
         """The lock of a member, for a claim of this weight; the same one each time, because to make one takes a while."""
@@ -139,7 +167,9 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             lock.terms = lock.terms._replace(owner=self.owner)
         return lock
 
-    def _request(self, count: int, each: int | None, among: object) -> Request:
+    def _request(
+        self, count: int, each: int | None, among: object, chooser: Chooser | None = None
+    ) -> Request:
         """Check a request.
 
         Raises:
@@ -178,7 +208,30 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
                 name=self.pool,
                 hint="ask for less",
             )
-        return Request(count, fits)
+        inside = next((member for member in fits if self.within.get(member) in fits), None)
+        if count > 1 and inside is not None:
+            raise ConfigError(
+                f"a request for several members of {pool} names both {inside!r} and {self.within[inside]!r}, within which it stands",
+                name=self.pool,
+                hint="say with among= which of them will do",
+            )
+        if chooser is not None:
+            _check_chooser(chooser, self.pool)
+        return Request(count, fits, chooser)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.pool!r} of {', '.join(f'{name} ({room})' for name, room in self.members.items())}>"
+
+
+def _check_chooser(chooser: Chooser, pool: str) -> None:
+    """Check a chooser.
+
+    Raises:
+        ConfigError: It lacks a method, has one that is a coroutine function, or its ``every`` is no time.
+    """
+    for name in ("choose", "judge"):
+        method = getattr(chooser, name, None)
+        if not callable(method):
+            raise ConfigError(f"a chooser has the methods choose and judge, not {chooser!r}", name=pool)
+        check_plain(method, f"chooser.{name}", pool)
+    durations.seconds(getattr(chooser, "every", None), what="chooser.every")

@@ -16,6 +16,7 @@ from lockkit.client import Client
 from lockkit.drivers.waits import Waits
 from lockkit.lease import Lease
 from lockkit.locks import Lock
+from lockkit.pools import PoolLeases
 from lockkit.store.spi import Backend
 from lockkit.testing.children import Child, Parent, in_child
 from lockkit.testing.faults import FAULTY_URL, Faults, through
@@ -172,6 +173,11 @@ class Stage:
         """Have the lease released at the end, if it is not released before."""
         self._cleanup.callback(lease.release)
         return lease
+
+    def kept_all(self, leases: PoolLeases) -> PoolLeases:
+        """Have the leases of a pool released at the end, if they are not released before."""
+        self._cleanup.callback(leases.release)
+        return leases
 
     # -- observing
 

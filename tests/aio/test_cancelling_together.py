@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from lockkit.choosers import Choice
 from lockkit.members import pool_name
 from support.aio import client_of, in_a_loop, settled, soon
 from support.cancelling import KINDS, cancel_at
@@ -19,7 +20,8 @@ from support.harnesses.zookeeper import ZooKeeperHarness
 ALL = (MemoryHarness, SqliteHarness, RedisHarness, EtcdHarness, ZooKeeperHarness)
 MOST = 200
 """More suspensions than any of the runs below has."""
-MEMBERS = ("0", "1")
+MEMBERS = ("0", "1", "1a")
+WITHIN = {"1a": "1"}
 NAMES = ("a", "b", "c", pool_name("p"), *(pool_name("p", member) for member in MEMBERS))
 
 
@@ -39,20 +41,44 @@ def any_of(client):
 
 
 def two_members(client):
-    return _Two(client.pool("p", MEMBERS))
+    return _Two(client.pool("p", MEMBERS, within=WITHIN), ["0", "1"])
+
+
+def two_chosen(client):
+    """Two members, one of which stands within another, as a chooser says that changes its mind."""
+    return _Two(client.pool("p", MEMBERS, within=WITHIN), ["0", "1a"], Fickle)
+
+
+class Fickle:
+    """A chooser that first refuses the first member, and finds the second one dirty at its first grant."""
+
+    every = 0.005
+
+    def __init__(self):
+        self.asked = self.judged = 0
+
+    def choose(self, held):
+        self.asked += 1
+        return Choice(["1a"], {"0": "used"}) if self.asked == 1 else Choice(["0", "1a"])
+
+    def judge(self, member):
+        self.judged += 1
+        return "dirty" if self.judged == 1 else None
 
 
 class _Two:
-    """A pool, of which each acquire takes both members."""
+    """A pool, of which each acquire takes two members."""
 
-    def __init__(self, pool):
+    def __init__(self, pool, among, chooser=lambda: None):
         self._pool = pool
+        self._among = among
+        self._chooser = chooser
 
     def acquire(self, timeout):
-        return self._pool.acquire(2, timeout=timeout)
+        return self._pool.acquire(2, among=self._among, chooser=self._chooser(), timeout=timeout)
 
 
-SHAPES = (all_of, any_of, two_members)
+SHAPES = (all_of, any_of, two_members, two_chosen)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +113,7 @@ IN_THE_WAY = {
     all_of: ("b",),
     any_of: ("a", "b"),
     two_members: ("1",),
+    two_chosen: ("1",),
 }
 """The names that another client holds while the cancelled acquire waits for them."""
 
@@ -109,10 +136,11 @@ async def test_locks_that_are_waited_for(harness, shape, twice):
         for number in range(MOST):
             async with AsyncExitStack() as stack:
                 for name in IN_THE_WAY[shape]:
-                    held = other.pool("p", MEMBERS) if shape is two_members else other.lock(name)
+                    pooled = shape in (two_members, two_chosen)
+                    held = other.pool("p", MEMBERS, within=WITHIN) if pooled else other.lock(name)
                     if shape is all_of:
                         held = other.rwlock(name).write()
-                    taking = held.acquire(among=[name]) if shape is two_members else held.acquire()
+                    taking = held.acquire(among=[name]) if pooled else held.acquire()
                     (await stack.enter_async_context(taking)).detach()
                 first = asyncio.create_task(cancel_at(run, {number, number + 1} if twice else {number}))
                 await soon(lambda: client._opening.engine.beats.waiting() or first.done())  # noqa: B023

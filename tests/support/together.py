@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from hypothesis import strategies as st
 
+from lockkit.choosers import Choice
 from lockkit.client import Client
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendUnavailable, DeadlockDetected, LeaseLost
 from lockkit.lease import Lease
@@ -40,7 +41,8 @@ __all__ = [
     "ttl_for",
 ]
 
-MEMBERS = {"0": 4, "1": 4, "2": 2}
+MEMBERS = {"0": 4, "1": 4, "2": 2, "1a": 1, "1b": 2}
+WITHIN = {"1a": "1", "1b": "1"}
 NAMES = ("a", "b", "c")
 _ALL = (*NAMES, pool_name("p"), *(pool_name("p", member) for member in MEMBERS))
 _LONG = 20.0
@@ -67,6 +69,7 @@ class Step:
         end: How it ends: by a release, by an error of the body, or by the crash of its client; ``close`` closes the client while it
             may still wait.
         hold: Seconds for which it holds.
+        chooses: Whether it has a chooser, which changes its mind.
     """
 
     kind: Kind
@@ -77,6 +80,28 @@ class Step:
     shared: bool = False
     end: Literal["release", "error", "crash", "close"] = "release"
     hold: float = 0.002
+    chooses: bool = False
+
+
+class Fickle:
+    """A chooser that changes its mind at random. Once it was asked often, every member will do."""
+
+    every = 0.01
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._left = 20
+
+    def choose(self, held: Sequence[str]) -> Choice:
+        refused = {name: "not now" for name in self._names if self._changes()}
+        return Choice([name for name in self._names if name not in refused and name not in held], refused)
+
+    def judge(self, member: str) -> str | None:  # noqa: ARG002
+        return "dirty" if self._changes() else None
+
+    def _changes(self) -> bool:
+        self._left -= 1
+        return self._left > 0 and random.random() < 0.3
 
 
 _TIMEOUTS = st.sampled_from([None, None, None, 0.0, 0.02])
@@ -85,9 +110,11 @@ _NAMES = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).m
 _MEMBERS = st.permutations(list(MEMBERS)).map(tuple)
 
 
-def _pool_steps(
-    names: tuple[str, ...], count: int, each: int | None
+def _request(
+    names: Sequence[str], count: int, each: int | None, *, slices: bool
 ) -> tuple[tuple[str, ...], int, int | None]:
+    """A request that can be met: either for slices of the second member, or for that member."""
+    names = tuple(name for name in names if (name not in WITHIN if not slices else name != "1"))
     fits = sum(each is None or MEMBERS[name] >= each for name in names)
     return names, min(count, fits), each
 
@@ -97,10 +124,11 @@ STEPS = st.one_of(
     st.builds(Step, st.just("all"), _NAMES, timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
     st.builds(Step, st.just("any"), _NAMES, timeout=_TIMEOUTS, shared=st.booleans(), end=_ENDS),
     st.builds(
-        lambda request, timeout, end: Step("pool", request[0], request[1], request[2], timeout, end=end),
-        st.builds(_pool_steps, _MEMBERS, st.integers(1, 3), st.sampled_from([None, 1, 2, 4])),
+        lambda request, timeout, end, chooses: Step("pool", request[0], request[1], request[2], timeout, end=end, chooses=chooses),
+        st.builds(_request, _MEMBERS, st.integers(1, 3), st.sampled_from([None, 1, 2, 4]), slices=st.booleans()),
         _TIMEOUTS,
         _ENDS,
+        st.booleans(),
     ),
 )  # fmt: skip
 MIXES = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=2, max_size=4)
@@ -154,8 +182,11 @@ class Ledger:
 def take(client: Any, step: Step, ttl: float) -> Any:
     """Acquire with a client of either face; None if it is busy. With one of the asyncio face, what is returned has to be awaited."""
     if step.kind == "pool":
-        pool = client.pool("p", MEMBERS, ttl=ttl)
-        return pool.acquire(step.count, each=step.each, among=step.names, timeout=step.timeout)
+        pool = client.pool("p", MEMBERS, within=WITHIN, ttl=ttl)
+        chooser = Fickle(step.names) if step.chooses else None
+        return pool.acquire(
+            step.count, each=step.each, among=step.names, chooser=chooser, timeout=step.timeout
+        )
     locks = [_lock(client, name, step, ttl) for name in step.names]
     if step.kind == "lock":
         return locks[0].acquire(step.timeout)
@@ -355,9 +386,15 @@ def _worker(parent: Parent, harness: Harness, ttl: float, seed: int) -> None:
     with harness.client() as client:
         while not stopped.is_set():
             kind: Kind = chance.choice(_KINDS)
-            names = chance.sample(list(MEMBERS if kind == "pool" else NAMES), 3)
-            shared = chance.random() < 0.3
-            step = Step(kind, tuple(names), chance.randint(1, 3), chance.choice([None, 1, 2]), shared=shared)
+            names, count, each = tuple(chance.sample(NAMES, 3)), 1, None
+            if kind == "pool":
+                order = chance.sample(list(MEMBERS), len(MEMBERS))
+                slices = chance.random() < 0.5
+                names, count, each = _request(
+                    order, chance.randint(1, 3), chance.choice([None, 1, 2]), slices=slices
+                )
+            shared, chooses = chance.random() < 0.3, chance.random() < 0.3
+            step = Step(kind, names, count, each, shared=shared, chooses=chooses)
             with suppress(LeaseLost), take(client, step, ttl) as taken:
                 leases = list(taken) if isinstance(taken, Leases) else [taken]
                 began = time.monotonic()

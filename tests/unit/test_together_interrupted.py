@@ -90,7 +90,43 @@ def pool_after_a_wait(client, kept):
             kept.append(leases)
 
 
+class Fickle:
+    """A chooser that first refuses the first member, and finds the second one dirty at its first grant."""
+
+    every = 0.01
+
+    def __init__(self):
+        self.asked = self.judged = 0
+
+    def choose(self, held):
+        self.asked += 1
+        return lockkit.Choice(["1"], {"0": "used"}) if self.asked == 1 else lockkit.Choice(["0", "1"])
+
+    def judge(self, member):
+        self.judged += 1
+        return "dirty" if self.judged == 1 else None
+
+
+def pool_with_a_chooser(client, kept):
+    pool = client.pool("p", ["0", "1"], ttl=TTL)
+    with pool.acquire(2, chooser=Fickle(), timeout=2.0) as leases:
+        kept.append(leases)
+
+
+def pool_of_slices(client, kept):
+    """One slice has its own claim and waits for the card, while the other card comes free."""
+    pool = client.pool("p", {"card": 2, "a": 1, "b": 1}, within={"a": "card", "b": "card"}, ttl=TTL)
+    with pool.acquire(among=["card"]) as first:
+        first.detach()
+        with pool.acquire(
+            2, among=["a", "b"], timeout=2.0, on_wait=lambda waiting: first.release()
+        ) as leases:
+            kept.append(leases)
+
+
 FORMS = [
+    pool_with_a_chooser,
+    pool_of_slices,
     pool_in_with,
     pool_after_a_wait,
     all_in_with,

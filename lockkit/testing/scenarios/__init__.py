@@ -26,6 +26,7 @@ _MODULES = (
     "forking",
     "ends",
     "deadlocks",
+    "choosers",
     "reentrancy",
     "shortform",
     "face",

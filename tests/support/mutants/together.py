@@ -7,18 +7,22 @@ from collections.abc import Collection, Generator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lockkit.hold import Hold
-from lockkit.protocol import composing
+from lockkit.protocol import choosing, composing
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Means, Steps, Together
+from lockkit.protocol.composing import Everyone, Steps
 from lockkit.protocol.effects import Effect
+from lockkit.protocol.together import Candidate, Means, Run, Together
 from support.mutants.mutant import patched
 
 __all__ = [
     "all_in_the_given_order",
     "any_gives_nothing_back",
+    "dropped_keeps_its_claim",
     "gate_lets_all_pass",
     "goes_on_without_the_gate",
+    "half_a_candidate_is_kept",
+    "judgement_is_ignored",
+    "nothing_is_dropped",
     "second_grant_is_kept",
 ]
 
@@ -46,22 +50,27 @@ def any_gives_nothing_back() -> AbstractContextManager[None]:
 
 def second_grant_is_kept() -> AbstractContextManager[None]:
     """any_of steps every attempt that was woken, and gives back only those that wait."""
-    first = composing._first  # noqa: SLF001
+    first, give_back = composing._first, composing._giving_back  # noqa: SLF001
 
     def greedy(
         together: Together,
-        attempts: Sequence[Attempt],
+        candidates: Sequence[Candidate],
         count: int,
         means: Means,
-        held: Sequence[Hold],
-        got: list[Attempt],
-    ) -> Generator[Effect, Any, list[Attempt]]:
-        more = min(count + 1, len(attempts))
-        yield from first(together, attempts, more, means, held, got)
-        del got[count:]
-        return got
+        members: Everyone,
+        got: dict[str, Sequence[Attempt]],
+    ) -> Generator[Effect, Any, None]:
+        more = min(count + 1, len(candidates))
+        yield from first(together, candidates, more, means, members, got)
+        for name in [*got][count:]:
+            del got[name]
 
-    return patched(composing, _first=greedy)
+    def only_what_waits(
+        together: Together, means: Means, but: Collection[Attempt] = ()
+    ) -> Generator[Effect, Any, None]:
+        yield from give_back(together, means, [*but, *(one for one in together.attempts if one.hold)])
+
+    return patched(composing, _first=greedy, _giving_back=only_what_waits)
 
 
 def gate_lets_all_pass() -> AbstractContextManager[None]:
@@ -77,4 +86,51 @@ def gate_lets_all_pass() -> AbstractContextManager[None]:
 
 def goes_on_without_the_gate() -> AbstractContextManager[None]:
     """A request that has lost the gate goes on waiting."""
-    return patched(composing, _holds=lambda _attempts: [])
+    return patched(composing, holds=lambda _attempts: [])
+
+
+def dropped_keeps_its_claim() -> AbstractContextManager[None]:
+    """A request forgets the claims for members that will not do any more, and leaves them in their queues."""
+
+    def forget(
+        waiting: dict[str, Run],
+        got: dict[str, Sequence[Attempt]],
+        means: Means,  # noqa: ARG001
+        members: Everyone,
+    ) -> Generator[Effect, Any, None]:
+        for name in [name for name in waiting if members.unfit(name)]:
+            del waiting[name]
+        for name in [name for name in got if members.unfit(name)]:
+            del got[name]
+        yield from ()
+
+    return patched(composing, _dropping=forget)
+
+
+def nothing_is_dropped() -> AbstractContextManager[None]:
+    """A request goes on waiting for members that will not do any more, and keeps those that it has."""
+    return patched(choosing.Choosing, unfit=lambda _self, _name: False)
+
+
+def judgement_is_ignored() -> AbstractContextManager[None]:
+    """A request keeps a member that its chooser did not find as it should be."""
+    judge = choosing.Choosing.judge
+
+    def keep(self: choosing.Choosing, name: str) -> Generator[Effect, Any, bool]:
+        yield from judge(self, name)
+        return True
+
+    return patched(choosing.Choosing, judge=keep)
+
+
+def half_a_candidate_is_kept() -> AbstractContextManager[None]:
+    """A request that has a member's own claim, but not yet the other one, does not give it back."""
+    give_back = composing._giving_back  # noqa: SLF001
+
+    def but_halves(
+        together: Together, means: Means, but: Collection[Attempt] = ()
+    ) -> Generator[Effect, Any, None]:
+        halves = [one for one in together.attempts[1:] if one.hold is not None] if but else []
+        yield from give_back(together, means, [*but, *halves])
+
+    return patched(composing, _giving_back=but_halves)

@@ -64,6 +64,9 @@ class Plan:
         take: How several locks are taken: ``all``, ``any``, or ``pool``, whose gate ``terms`` are; empty for one lock.
         others: The terms of the other locks, or of the pool's members.
         count: The number of members.
+        around: The terms of the claim in the queue of the member that each of the pool's members stands within; None for those that
+            stand within none.
+        chooses: Whether the request has a chooser, which changes its mind.
     """
 
     terms: Terms
@@ -73,11 +76,21 @@ class Plan:
     take: str = ""
     others: tuple[Terms, ...] = ()
     count: int = 1
+    around: tuple[Terms | None, ...] = ()
+    chooses: bool = False
 
     @property
     def every(self) -> tuple[Terms, ...]:
         """The terms of every lock."""
-        return (self.terms, *self.others)
+        return (self.terms, *self.others, *(terms for terms in self.around if terms is not None))
+
+    @property
+    def members(self) -> tuple[tuple[Terms, ...], ...]:
+        """The terms of the claims that hold each member of the pool together."""
+        around = self.around or (None,) * len(self.others)
+        return tuple(
+            (own,) if outer is None else (own, outer) for own, outer in zip(self.others, around, strict=True)
+        )
 
 
 class Wait:

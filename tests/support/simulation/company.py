@@ -4,19 +4,64 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Collection, Sequence
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
-from lockkit.errors import LockkitError
+from lockkit.choosers import Choice
+from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Means, Steps, Together, all_of, any_of, some_of
-from lockkit.protocol.effects import Acquire, Keep, Pause, WaitForAny, WaitForWake
+from lockkit.protocol.choosing import Choosing
+from lockkit.protocol.composing import Everyone, Steps, all_of, any_of, some_of
+from lockkit.protocol.effects import CHOICES, Acquire, Choose, Judge, Keep, Pause, WaitForAny, WaitForWake
 from lockkit.protocol.releasing import Pipeline
-from lockkit.store.spi import Terms, Watch
+from lockkit.protocol.running import ask_chooser
+from lockkit.protocol.together import Candidate, Means, Together
+from lockkit.store.spi import Refused, Terms, Watch
 from support.simulation.actors import Interrupt
 from support.simulation.client import Client, Handle, Plan, Wait, Worker
 
+if TYPE_CHECKING:
+    from support.simulation.world import World
+
 __all__ = ["Company"]
+
+
+class _Fickle:
+    """A chooser that changes its mind at random, and may hang. Once the world is calm, every member will do.
+
+    The numbers that it draws depend only on the story so far, so that a schedule replays it.
+
+    Attributes:
+        bad: The members that it has found bad since: at its last choice, or after a grant.
+    """
+
+    every = 2.0
+
+    def __init__(self, names: Sequence[str], world: World) -> None:
+        self._names = names
+        self._world = world
+        self._asked = 0
+        self.bad: set[str] = set()
+
+    def hangs(self) -> bool:
+        return self._chance(0.02)
+
+    def choose(self, held: Sequence[str]) -> Choice:
+        refused = {name: "not now" for name in self._names if self._chance(0.3)}
+        order = [name for name in self._names if name not in refused and name not in held]
+        self.bad = {*refused}
+        return Choice(order[::-1] if self._chance(0.5) else order, refused)
+
+    def judge(self, member: str) -> str | None:
+        dirty = self._chance(0.2)
+        self.bad = (self.bad | {member}) if dirty else (self.bad - {member})
+        return "dirty" if dirty else None
+
+    def _chance(self, of: float) -> bool:
+        self._asked += 1
+        drawn = Random(f"{len(self._world.story)} {self._asked}").random()
+        return not self._world.calm and drawn < of
 
 
 class _Place:
@@ -44,6 +89,7 @@ class Company(Worker):
 
     def _begin_anew(self) -> None:
         """Forget everything of the acquisition before."""
+        self.chooser: _Fickle | None = None
         self.holds: list[Hold] = []
         self._handles: list[Handle] = []
         self._places: dict[int, _Place] = {}
@@ -80,12 +126,20 @@ class Company(Worker):
         if plan.take == "all":
             ordered = sorted(plan.every, key=lambda terms: terms.name)
             return all_of(together, attempts(ordered, wait=waits), means)
-        members = plan.every if plan.take == "any" else plan.every[1:]
-        tries = attempts(members, wait=False)
-        claims = attempts(members, wait=True) if waits else []
         if plan.take == "any":
-            return any_of(together, tries, claims, means)
-        return some_of(together, "p", attempt(plan.terms, wait=waits), tries, claims, plan.count, means)
+            claims = attempts(plan.every, wait=True) if waits else []
+            return any_of(together, attempts(plan.every, wait=False), claims, means)
+        gate = attempt(plan.terms, wait=waits)
+        candidates = [
+            Candidate(parts[0].name, attempts(parts, wait=False), attempts(parts, wait=True) if waits else [])
+            for parts in plan.members
+        ]
+        members = Everyone()
+        if plan.chooses:
+            names = [candidate.name for candidate in candidates]
+            self.chooser = _Fickle(names, world)
+            members = Choosing(self.chooser, "p", names, together, gate, self.now)
+        return some_of(together, "p", gate, candidates, plan.count, means, members)
 
     def hand_over(self) -> None:
         assert self.together is not None
@@ -167,7 +221,12 @@ class Company(Worker):
         effect = self.effect
         if not isinstance(effect, WaitForAny):
             return super().ready()
-        return bool(self._unprepared(effect)) or bool(self._due(effect)) or self._lost(effect)
+        return (
+            bool(self._unprepared(effect))
+            or bool(self._due(effect))
+            or self._lost(effect)
+            or (effect.until is not None and self.client.world.clock.now() >= effect.until)
+        )
 
     def _lost(self, effect: WaitForAny) -> bool:
         return any(hold.lost_why for hold in effect.held)
@@ -194,7 +253,7 @@ class Company(Worker):
     def next(self) -> float | None:
         effect = self.effect
         if isinstance(effect, WaitForAny):
-            ends = [wait.until for wait in effect.waits.values() if wait.until is not None]
+            ends = [wait.until for wait in (*effect.waits.values(), effect) if wait.until is not None]
             return min(ends, default=None)
         return super().next()
 
@@ -202,6 +261,8 @@ class Company(Worker):
         effect = self.effect
         if isinstance(effect, WaitForAny):
             self._wait_for_any(effect)
+        elif isinstance(effect, CHOICES):
+            self._choose(effect)
         elif isinstance(effect, Keep):
             self.client.beats.hold(effect.hold)
             self.client.deadlines.poke(effect.hold.expires)
@@ -215,8 +276,22 @@ class Company(Worker):
         else:
             super().step()
 
+    def _choose(self, effect: Choose | Judge) -> None:
+        """See :meth:`lockkit.drivers.together.ThreadTogether.choose`."""
+        self._asked = {}  # a member that is named again has had its pause
+        assert isinstance(effect.chooser, _Fickle)
+        if effect.chooser.hangs():
+            self.failed(Refused(BackendUnavailable("the chooser gave no answer in time")))
+            return
+        answer = ask_chooser(effect)
+        self.client.world.tell(f"{self.label}: {type(effect).__name__} {answer}")
+        self.answered(answer)
+
     def _wait_for_any(self, effect: WaitForAny) -> None:
         """See :class:`lockkit.drivers.together.WaitsTogether`."""
+        for number, attempt in enumerate(self.attempts):
+            if attempt.sent and attempt.hold is None and number not in effect.waits:
+                self.client.world.violated("L4-forgotten", f"{self.label} waits, and forgets {attempt.claim}")
         store = self.client.world.store
         for number in set(self._places) - set(effect.waits):
             self._leave(self._places.pop(number))
@@ -289,6 +364,9 @@ class Company(Worker):
             self._idle()
             return
         self.holds = [attempt.hold for attempt in value if attempt.hold is not None]
+        bad = set() if self.chooser is None else {hold.name for hold in self.holds} & self.chooser.bad
+        if bad:
+            world.violated("CHOICE", f"{self.label} holds {bad}, which its chooser refused")
         self.state = "registered"
 
     def broke(self, error: BaseException) -> None:

@@ -74,6 +74,8 @@ def _together() -> Mapping[str, Setup]:
     gate = _mutex("gate")
     whole = tuple(_permits(name, 4, 4) for name in "xyz")
     shares = tuple(_permits(name, 3, 4) for name in "xyz")
+    slices = (_permits("u", 1, 1), _permits("v", 2, 2), _permits("z", 4, 4))  # u and v stand within x
+    around = (_permits("x", 1, 4), _permits("x", 2, 4), None)
     return {
         "all": Setup((
             ((Plan(a, take="all", others=(b, c)),), (Plan(a),)),
@@ -94,6 +96,16 @@ def _together() -> Mapping[str, Setup]:
             ((Plan(gate, take="pool", others=whole, count=2),),),
             ((Plan(gate, 6.0, take="pool", others=whole[::-1], count=2), Plan(gate, take="pool", others=shares)),),
             ((Plan(gate, take="pool", others=shares, count=3), Plan(gate, 0, take="pool", others=whole)),),
+        ), capacities=()),
+        "choosers": Setup((
+            ((Plan(gate, take="pool", others=whole, count=2, chooses=True),),),
+            ((Plan(gate, 6.0, take="pool", others=whole[::-1], chooses=True), Plan(gate, take="pool", others=shares)),),
+            ((Plan(gate, take="pool", others=shares, count=2, chooses=True), Plan(gate, 0, take="pool", others=whole, chooses=True)),),
+        ), capacities=()),
+        "slices": Setup((
+            ((Plan(gate, take="pool", others=slices, around=around, count=2, chooses=True),),),
+            ((Plan(gate, take="pool", others=whole), Plan(gate, 6.0, take="pool", others=slices[:2], around=around[:2])),),
+            ((Plan(gate, take="pool", others=slices, around=around, count=3), Plan(gate, 0, take="pool", others=slices, around=around)),),
         ), capacities=()),
     }  # fmt: skip
 

@@ -1,0 +1,30 @@
+"""Ask the choosers of requests to pools, on threads of their own: a chooser is code of the user, which may block or hang."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+
+from lockkit.drivers.pool import Job, Pool
+from lockkit.protocol.effects import Choose, Judge
+from lockkit.protocol.running import ask_chooser
+
+__all__ = ["Choices"]
+
+_THREADS = 4
+"""The largest number of threads of a client that ask choosers. Further requests wait for them, within their budgets."""
+
+
+class Choices:
+    """The threads of a client that ask choosers. A release never waits for them, nor does any other call."""
+
+    def __init__(self) -> None:
+        self._pool = Pool("lockkit-choose", _THREADS)
+
+    def submit(self, effect: Choose | Judge) -> Job[object]:
+        """Have a chooser asked, with the context variables of the calling thread or task."""
+        context = copy_context()
+        return self._pool.submit(lambda: context.run(ask_chooser, effect))
+
+    def close(self) -> None:
+        """Have the threads end once there is no more work."""
+        self._pool.close()

@@ -1,0 +1,136 @@
+"""Have the chooser of a request tell which members of a pool will do now; see :class:`~lockkit.choosers.Chooser`.
+
+Rules kept here:
+
+- A chooser is asked when the request reaches the gate, and then every few seconds as long as it waits.
+- A member does from when a choice names it until a choice does not. One that the request holds is given back only if a choice refuses it.
+- A member that is not as it should be after its grant is left out until the next choice.
+- A chooser that gives no answer in time, or no proper one, ends the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from typing import Any
+
+from lockkit.choosers import Choice, Chooser
+from lockkit.errors import ConfigError
+from lockkit.protocol import denials
+from lockkit.protocol.attempt import OUTAGE_LIMIT, Attempt
+from lockkit.protocol.composing import Everyone
+from lockkit.protocol.effects import Choose, Effect, Judge, Now
+from lockkit.protocol.together import Candidate, Together
+from lockkit.store.spi import Refused
+
+__all__ = ["Choosing"]
+
+_LEAST = 0.05
+"""Seconds that a chooser may take at least, even if the time of the request ends sooner."""
+
+
+class Choosing(Everyone):
+    """Tells which of the candidates will do now, as a chooser says.
+
+    Args:
+        chooser: The chooser.
+        pool: The pool, for errors.
+        names: The members of the request.
+        together: Is told why other members do not do.
+        gate: The attempt for the gate.
+        now: CLOCK_BOOTTIME seconds.
+    """
+
+    def __init__(
+        self, chooser: Chooser, pool: str, names: Collection[str], together: Together, gate: Attempt, now: Now
+    ) -> None:
+        self._chooser = chooser
+        self._every = chooser.every
+        self._pool = pool
+        self._names = names
+        self._together = together
+        self._gate = gate
+        self._now = now
+        self._order: Sequence[str] = ()
+
+    def best(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The candidates that will do now, the best first."""
+        by_name = {one.name: one for one in candidates}
+        return [by_name[name] for name in self._order if name in by_name and not self.unfit(name)]
+
+    def unfit(self, name: str) -> bool:
+        """Whether a candidate was refused, or not named."""
+        return name in self._together.refused
+
+    def ask(self, held: Collection[str]) -> Generator[Effect, Any, None]:
+        """Ask the chooser which of them will do now.
+
+        Raises:
+            ConfigError: The request can never be met, or the answer is none.
+            AcquireTimeout: The time is up.
+            BackendUnavailable: There was no answer in time.
+        """
+        choice = yield from self._asked(Choose(self._chooser, tuple(held), self._budget()))
+        self._check(choice)
+        if choice.never is not None:
+            raise ConfigError(choice.never, name=self._pool)
+        self._order = tuple(dict.fromkeys(choice.order))
+        unnamed = {
+            name: "it was not chosen" for name in self._names if name not in self._order and name not in held
+        }
+        self._together.refused = unnamed | dict(choice.refused)
+        at, end = self._now(), self._gate.deadline
+        self.until = at + self._every if end is None else min(at + self._every, end)
+
+    def judge(self, name: str) -> Generator[Effect, Any, bool]:
+        """Whether the chooser finds that a member that was granted is as it should be.
+
+        Raises:
+            AcquireTimeout, BackendUnavailable: As :meth:`ask`.
+        """
+        why = yield from self._asked(Judge(self._chooser, name, self._budget()))
+        if why is None:
+            return True
+        self._together.refused = {**self._together.refused, name: str(why)}
+        return False
+
+    def _asked(self, effect: Choose | Judge) -> Generator[Effect, Any, Any]:
+        try:
+            return (yield effect)
+        except Refused:
+            raise denials.no_choice(self._pool, effect.budget) from None
+
+    def _budget(self) -> float:
+        """Seconds that the chooser may take. While it is asked, the request keeps its place.
+
+        Raises:
+            AcquireTimeout: The time is up.
+        """
+        now, gate = self._now(), self._gate
+        if not gate.wait:
+            end = self._together.until
+            return OUTAGE_LIMIT if end is None else max(end - now, _LEAST)
+        if gate.deadline is None:
+            return OUTAGE_LIMIT
+        if now >= gate.deadline and self.until is not None:
+            raise denials.none_will_do(self._pool, now - gate.start)
+        return min(max(gate.deadline - now, _LEAST), OUTAGE_LIMIT)
+
+    def _check(self, choice: object) -> None:
+        """Check the answer of the chooser.
+
+        Raises:
+            ConfigError: The answer is none.
+        """
+        if not isinstance(choice, Choice):
+            raise ConfigError(
+                f"the chooser of pool {self._pool!r} must return a lockkit.Choice, not {choice!r}",
+                name=self._pool,
+            )
+        strange = [name for name in (*choice.order, *choice.refused) if name not in self._names]
+        if strange or not set(choice.order).isdisjoint(choice.refused):
+            what = (
+                f"a member that the request does not name: {strange[0]!r}"
+                if strange
+                else "a member that it also refuses"
+            )
+            raise ConfigError(f"the chooser of pool {self._pool!r} chose {what}", name=self._pool)
