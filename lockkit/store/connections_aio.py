@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+from lockkit.prompt_future import PromptFuture
 from lockkit.store.exchanges import Parser, Reply
 
 __all__ = ["LoopConnection"]
@@ -59,7 +60,7 @@ class LoopConnection(asyncio.Protocol):
         self._over = over
         self._pid = os.getpid()
         self._transport: asyncio.Transport | None = None
-        self._asked: asyncio.Future[Sequence[Reply]] | None = None
+        self._asked: PromptFuture[Sequence[Reply]] | None = None
         self._heard: list[Reply] = []
         self._count = 0
         self._used = False
@@ -81,7 +82,8 @@ class LoopConnection(asyncio.Protocol):
         if self._error is not None or self._transport is None:
             error = self._error or ConnectionError("the connection is closed")
             raise self._parser.cut_short(self._heard, error) if isinstance(error, OSError) else error
-        asked = self._asked = self._loop.create_future()
+        asked: PromptFuture[Sequence[Reply]] = PromptFuture(self._loop)
+        self._asked = asked
         self._count = replies
         self._used = True
         self._end = end
@@ -176,9 +178,9 @@ class LoopConnection(asyncio.Protocol):
             self._heard = []
         if len(heard) > self._count or not self._parser.between:
             self.end(ConnectionError("a reply without a request"))
-        elif not asked.done():
+        else:
             self._asked = None
-            asked.set_result(heard)
+            asked.deliver(heard)
 
     def eof_received(self) -> None:
         """See :class:`asyncio.Protocol`. The transport closes itself."""

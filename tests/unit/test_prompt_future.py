@@ -1,0 +1,214 @@
+"""Futures whose waiting task goes on in the turn of the loop in which the result comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import weakref
+
+import pytest
+
+from lockkit.prompt_future import PromptFuture
+from support.loops import loops
+
+word = contextvars.ContextVar("word", default="none")
+
+
+@pytest.fixture(params=loops().values(), ids=loops().keys())
+def run(request):
+    def on_loop(main):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(main())
+
+    return on_loop
+
+
+class Waiting:
+    """A task that awaits a future, and notes what it saw."""
+
+    def __init__(self, future=None):
+        self.future = PromptFuture(asyncio.get_running_loop()) if future is None else future
+        self.seen = []
+        self.task = asyncio.create_task(self._wait())
+
+    async def _wait(self):
+        word.set("of the task")
+        try:
+            self.seen.append(await self.future)
+        except BaseException as error:
+            self.seen.append(type(error))
+            raise
+        finally:
+            self.seen.append(word.get())
+        await asyncio.sleep(0)
+        self.seen.append("next turn")
+
+    async def ended(self):
+        await asyncio.gather(self.task, return_exceptions=True)
+        return self.seen
+
+
+def outside_of_tasks(call, *args):
+    """Have the loop make a call, as it reads an answer."""
+    over = asyncio.get_running_loop().create_future()
+
+    def made():
+        try:
+            over.set_result(call(*args))
+        except Exception as error:
+            over.set_exception(error)
+
+    asyncio.get_running_loop().call_soon(made)
+    return over
+
+
+def test_the_task_runs_to_its_next_wait_before_the_delivery_returns_and_in_its_own_context(run):
+    async def main():
+        waiting = Waiting()
+        await asyncio.sleep(0)
+
+        def deliver():
+            waiting.future.deliver(1)
+            return list(waiting.seen), word.get()
+
+        assert await outside_of_tasks(deliver) == ([1, "of the task"], "none")
+        assert await waiting.ended() == [1, "of the task", "next turn"]
+
+    run(main)
+
+
+def test_a_delivery_before_anybody_waits_is_there_for_whoever_comes(run):
+    async def main():
+        future = PromptFuture(asyncio.get_running_loop())
+        await outside_of_tasks(future.deliver, 1)
+        assert await future == 1
+        assert (await Waiting(future).ended())[0] == 1
+
+    run(main)
+
+
+def test_a_delivery_by_a_task_leaves_the_other_task_to_the_next_turn(run):
+    async def main():
+        waiting = Waiting()
+        await asyncio.sleep(0)
+        waiting.future.deliver(1)  # two tasks cannot run within each other
+        assert waiting.seen == []
+        assert (await waiting.ended())[0] == 1
+
+    run(main)
+
+
+def test_who_is_called_back_besides_is_called_back_in_order(run):
+    async def main():
+        for first in (True, False):
+            future = PromptFuture(asyncio.get_running_loop())
+            called = []
+            if first:
+                future.add_done_callback(lambda _, called=called: called.append("callback"))
+            waiting = Waiting(future)
+            waiting.seen = called
+            await asyncio.sleep(0)
+            if not first:
+                future.add_done_callback(lambda _, called=called: called.append("callback"))
+            await outside_of_tasks(future.deliver, 1)
+            await waiting.ended()
+            in_order = ["callback", 1] if first else [1, "callback"]
+            assert [each for each in called if each in in_order] == in_order
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["cancel", "set_result", "set_exception"])
+def test_whatever_else_ends_it_may_come_from_another_task(run, how):
+    async def main():
+        waiting = Waiting()
+        await asyncio.sleep(0)
+        if how == "cancel":
+            assert waiting.task.cancel()
+        elif how == "set_result":
+            waiting.future.set_result(1)
+        else:
+            waiting.future.set_exception(OSError())
+        assert waiting.seen == []
+        assert not waiting.future.cancel()
+        expected = {"cancel": asyncio.CancelledError, "set_result": 1, "set_exception": OSError}[how]
+        assert (await waiting.ended())[0] == expected
+        assert waiting.task.cancelled() is (how == "cancel")
+
+    run(main)
+
+
+def test_a_delivery_to_a_task_that_was_cancelled_in_the_same_turn_does_nothing(run):
+    async def main():
+        waiting = Waiting()
+        await asyncio.sleep(0)
+
+        def cancelled_first():
+            assert waiting.task.cancel()
+            waiting.future.deliver(1)
+            return list(waiting.seen)
+
+        assert await outside_of_tasks(cancelled_first) == []
+        assert (await waiting.ended())[0] is asyncio.CancelledError
+
+    run(main)
+
+
+def test_a_task_that_is_cancelled_before_it_waits_ends_the_future_as_it_waits(run):
+    async def main():
+        future = PromptFuture(asyncio.get_running_loop())
+
+        async def cancelled():
+            asyncio.current_task().cancel()
+            await future
+
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(cancelled())
+        assert future.cancelled()
+
+    run(main)
+
+
+def test_who_exits_in_the_delivery_ends_the_loop_and_not_the_caller_of_it(run):
+    delivered = []
+
+    async def main():
+        future = PromptFuture(asyncio.get_running_loop())
+
+        async def exits():
+            await future
+            raise SystemExit(7)
+
+        def deliver():
+            future.deliver(1)
+            delivered.append(True)
+
+        task = asyncio.create_task(exits())
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(deliver)
+        await asyncio.gather(task)
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 7
+    assert delivered
+
+
+def test_a_future_that_is_over_keeps_no_task(run):
+    async def main():
+        waiting = Waiting()
+        future, task = waiting.future, weakref.ref(waiting.task)
+        await asyncio.sleep(0)
+        await outside_of_tasks(future.deliver, 1)
+        await waiting.ended()
+        gc.disable()
+        try:
+            del waiting
+            await asyncio.sleep(0)
+            assert task() is None
+        finally:
+            gc.enable()
+        assert future.result() == 1
+
+    run(main)
