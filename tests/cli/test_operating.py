@@ -411,6 +411,7 @@ def test_doctor_goes_on_after_a_dead_store_and_a_hanging_plugin(lockkit):
             "plugin slow: its health check failed: TimeoutError: lockkit_health has not returned within 5 s",
         ),
         ("error", "plugin broken: its health check failed: OutcomeUnknown: no answer from 127.0.0.1"),
+        ("ok", "GPU"),
         ("ok", "state folder"),
         ("warning", "1 failed release not resolved yet"),
     )

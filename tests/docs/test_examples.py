@@ -1,4 +1,4 @@
-"""The two plugins of the how-to pages work: installed from their own wheels, and seen through real releases."""
+"""Two plugins of the how-to pages work: installed from their own wheels, and seen through real releases."""
 
 from __future__ import annotations
 
