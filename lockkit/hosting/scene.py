@@ -109,14 +109,18 @@ def _folder(path: Path) -> Folder | None:
 
 
 def _exposed(path: Path) -> Path | None:
-    """The first existing folder above a path that does not belong to root, or to which others may write without the sticky bit."""
+    """The first existing folder above a path that does not belong to root, or to which others may write without the sticky bit.
+
+    Root is whoever owns ``/``: in a user namespace the root of the host has another number.
+    """
+    trusted = (Path("/").stat().st_uid, os.geteuid())
     for folder in reversed(path.parents):
         try:
             seen = folder.stat()
         except OSError:
             return None
         others = seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if seen.st_uid not in (0, os.geteuid()) or (others and not seen.st_mode & stat.S_ISVTX):
+        if seen.st_uid not in trusted or (others and not seen.st_mode & stat.S_ISVTX):
             return folder
     return None
 

@@ -60,6 +60,7 @@ def test_a_schema_is_a_schema(name):
         ["docs"],
         ["docs", "all-users"],
         ["failures", "list"],
+        ["recover"],
         ["wait", "nobody"],
         ["resize", "nobody", "1"],
     ],
@@ -191,3 +192,16 @@ def test_logs_can_be_json(lockkit):
     schema = SCHEMAS["log"]
     for one in logged:
         jsonschema.validate(one, schema)
+
+
+def test_the_documents_of_host_and_recover(lockkit, tmp_path):
+    config = ["--config", str(tmp_path / "etc.toml")]
+    folder = ["--folder", str(tmp_path / "shared")]
+    check(lockkit.json("host", "init", "--group", "0", *folder, *config, "--dry-run"))
+    check(lockkit.json("host", "remove", *config, "--dry-run"))
+    check(json.loads(lockkit("host", "show", *config, "--json").stdout))
+    (lockkit.folder / "lockkit.toml").write_text('age_warning = "1ms"\nage_soft = "2ms"\nage_hard = "3ms"\n')
+    lockkit.holder("x")
+    time.sleep(0.01)  # the age itself
+    (case,) = check(lockkit.json("recover"))["cases"]
+    assert (case["kind"], case["tier"], case["claim"]["name"]) == ("overdue", "hard", "x")

@@ -382,6 +382,18 @@ def test_a_recoverer_that_stays_elected_keeps_others_from_acting_until_it_ends(l
     assert lockkit("recover", "--yes").returncode == 0
 
 
+def test_when_the_elected_recoverer_dies_another_one_takes_over(lockkit):
+    first = lockkit.start("recover", "--yes", "--every", "100ms")
+    lockkit.until(lambda: lockkit.claims("@recover"))
+    second = lockkit.start("recover", "--yes", "--every", "100ms")
+    assert "another recoverer acts: " in second.stdout.readline()
+
+    kill(first)
+
+    assert second.stdout.readline() == "nothing to recover\n"
+    assert [one["owner"]["pid"] for one in lockkit.claims("@recover")] == [second.pid]
+
+
 def test_no_more_than_the_limit_are_removed_in_an_hour(lockkit, place, name):
     if at_once(place):
         pytest.skip("the store itself removes the claim of a dead process")

@@ -1,0 +1,84 @@
+"""The recoverer without real processes: what it sees of others, and a store that does not answer."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from lockkit.errors import BackendUnavailable
+from lockkit.facts import Owner
+from lockkit.observe import survivors
+from lockkit.observe.recovery import LOCK, Recoverer, recover
+
+
+@pytest.mark.parametrize(
+    "euid, mine, seen",
+    [(0, "root", True), (1000, "ann", True), (1001, "bob", False)],
+    ids=["root", "its user", "another"],
+)
+def test_only_root_and_its_user_see_what_an_owner_left_behind(monkeypatch, euid, mine, seen):
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+    monkeypatch.setattr(survivors, "user_name", lambda uid: mine)
+
+    told = survivors.hidden(Owner("ann", "box", 4711))
+
+    assert (told == "") is seen
+    assert seen or "only ann and root" in told
+
+
+def test_a_store_that_does_not_answer_is_asked_again(lockkit_client, monkeypatch, caplog):
+    recoverer = Recoverer(lockkit_client, act=True)
+    rounds = []
+
+    def names(*_args):
+        monkeypatch.undo()
+        raise BackendUnavailable("the store is away")
+
+    def seen(done):
+        rounds.append(done)
+        recoverer.stop()
+
+    monkeypatch.setattr(lockkit_client, "names", names)
+    thread = threading.Thread(target=recoverer.run, args=(0.01, seen))
+    thread.start()
+    thread.join(20)
+
+    assert [one.acting for one in rounds] == [True]
+    assert "recovery: the store is away" in caplog.text
+    assert lockkit_client.inspect(LOCK).claims == ()  # nobody is elected any more
+
+
+def test_a_recoverer_that_is_not_elected_only_looks(lockkit_client):
+    with lockkit_client.hold_elsewhere(LOCK):
+        done = recover(lockkit_client, act=True)
+
+    assert (done.acting, "elsewhere" in str(lockkit_client.elsewhere.owner.task)) == (False, True)
+    assert done.leader == str(lockkit_client.elsewhere.owner)
+
+
+def test_an_action_is_counted_while_others_count_theirs(lockkit_client, monkeypatch):
+    recoverer = Recoverer(lockkit_client, act=True)
+    put = lockkit_client.put_record
+
+    def contended(*args):
+        monkeypatch.setattr(lockkit_client, "put_record", put)
+        assert Recoverer(lockkit_client.elsewhere)._count()
+        return put(*args)  # its version is that of before
+
+    monkeypatch.setattr(lockkit_client, "put_record", contended)
+
+    assert recoverer._count()
+    assert len(lockkit_client.record(LOCK).value["actions"]) == 2
+
+
+def test_the_limit_holds_for_all_recoverers_together(lockkit_client):
+    limit = lockkit_client.config.recover_limit
+    both = [Recoverer(lockkit_client), Recoverer(lockkit_client.elsewhere)]
+
+    counted = [both[number % 2]._count() for number in range(limit + 2)]
+
+    assert counted == [True] * limit + [False] * 2
+    lockkit_client.clock.advance(3601.0)
+    assert both[0]._count()
