@@ -72,9 +72,11 @@ def _watch(key: bytes, end: bytes, start: int) -> bytes:
 
 
 def _compare(each: Compare) -> str:
-    end = f'"range_end":"{_b64(each.end)}",' if each.end else ""
-    value = f'"{_COMPARED[each.what]}":"{each.to}"'
-    return f'{{"key":"{_b64(each.key)}",{end}"target":"{each.what}","result":"{each.how}",{value}}}'
+    # The gateway takes a microsecond for each field. "The version is 0", of keys that do not exist, is in every acquire, twice.
+    target = "" if each.what == "VERSION" else f',"target":"{each.what}"'
+    result = "" if each.how == "EQUAL" else f',"result":"{each.how}"'
+    value = f',"{_COMPARED[each.what]}":"{each.to}"' if each.to else ""
+    return f'{{"key":"{_b64(each.key)}"{_end(each.end)}{target}{result}{value}}}'
 
 
 def _op(op: Op) -> str:
