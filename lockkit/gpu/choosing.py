@@ -1,0 +1,187 @@
+"""Choose cards for a request: the ones that will do, in which order, and why the others will not. Pure: no I/O.
+
+Rules kept here:
+
+- A card that somebody holds will do once it is free, so the request queues for it: what its holder has in memory says nothing.
+- A card that nobody holds, and on which programs compute all the same or too much memory is in use, is busy (unmanaged), and skipped.
+- What is not known counts as the worst case.
+- The cards that the program held last come first, then those with most free memory. Held cards come behind all others.
+- A request that no wait can meet says so at once, with the reason for each card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from lockkit.choosers import Choice
+from lockkit.devices import Device, Snapshot
+from lockkit.facts import ClaimInfo
+from lockkit.gpu.states import STATES, Card, cards
+from lockkit.namedtuples import NamedTuple
+from lockkit.sizes import show
+
+__all__ = ["Held", "Wish", "choose", "label", "never_fits", "unfit"]
+
+
+class Wish(NamedTuple):
+    """A request for cards.
+
+    Attributes:
+        count: The number of cards.
+        min_free: The bytes that must be free on each; 0 for none in particular.
+        memory: The bytes of each that the request takes; None for whole cards.
+        name: The model, with ``*`` for any characters, upper or lower case; None for any.
+        ids: The UUIDs of the cards that will do; None for any.
+        visible: The UUIDs of the cards that the program may see; None for all.
+        allow_busy: Whether cards that are used without a lock will do.
+        settle: Seconds after the end of a hold in which memory may still drain.
+        last: The UUIDs of the cards that the program held last.
+    """
+
+    count: int = 1  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
+    min_free: int = 0
+    memory: int | None = None
+    name: str | None = None
+    ids: tuple[str, ...] | None = None
+    visible: tuple[str, ...] | None = None
+    allow_busy: bool = False
+    settle: float = 0.0
+    last: tuple[str, ...] = ()
+
+
+class Held(NamedTuple):
+    """The facts about a card that the store knows.
+
+    Attributes:
+        holders: The claims that hold it, or a part of it.
+        released: When the last hold ended, in seconds since the epoch; None if that is not known.
+        quarantine: Why nobody is to get it; empty if it is not quarantined.
+    """
+
+    holders: tuple[ClaimInfo, ...] = ()
+    released: float | None = None
+    quarantine: str = ""
+
+
+_NOBODY = Held()
+
+
+def choose(wish: Wish, snapshot: Snapshot, held: dict[str, Held], mine: Sequence[str] = ()) -> Choice:
+    """Tell which cards will do now, the best first, and why each other one will not.
+
+    Args:
+        wish: The request.
+        snapshot: All cards and slices, looked at once.
+        held: The facts of the store, by UUID; a card without any is held by nobody.
+        mine: The cards that the request has got already; they are never refused, and never named.
+    """
+    known = [card for card in cards(snapshot) if card.device.uuid]
+    reasons = {card.device.uuid: never_fits(wish, card.device) for card in known}
+    fit = [card for card in known if reasons[card.device.uuid] is None]
+    never = None
+    if len(fit) < wish.count:
+        never = _never(wish, known, reasons, len(fit))
+    refused = {uuid: why for uuid, why in reasons.items() if why is not None and uuid not in mine}
+    good: list[Card] = []
+    for card in fit:
+        uuid = card.device.uuid
+        if uuid in mine:
+            continue
+        why = unfit(wish, card, held.get(uuid, _NOBODY), snapshot.taken)
+        if why is None:
+            good.append(card)
+        else:
+            refused[uuid] = why
+
+    def rank(card: Card) -> tuple[bool, bool, int, int, str]:
+        device = card.device
+        return (
+            bool(held.get(device.uuid, _NOBODY).holders),
+            device.uuid not in wish.last,
+            -(device.free or 0),
+            device.index,
+            device.uuid,
+        )
+
+    return Choice(tuple(card.device.uuid for card in sorted(good, key=rank)), refused, never)
+
+
+def never_fits(wish: Wish, device: Device) -> str | None:
+    """Why a card will never do for a request; None if it may do one day."""
+    if device.sliced:
+        return "it is divided into slices, and programs can use only those"
+    if wish.visible is not None and device.uuid not in wish.visible:
+        return "CUDA_VISIBLE_DEVICES hides it"
+    if wish.ids is not None and device.uuid not in wish.ids:
+        return "it is not among the cards that were asked for"
+    if wish.name is not None and not _is_model(device.name, wish.name):
+        return f"it is a {device.name}" if device.name else "its model is not known"
+    need = max(wish.min_free, wish.memory or 0)
+    if device.usable is None:
+        return "its memory cannot be told"
+    if device.usable < need:
+        return f"it has only {show(device.usable)} for programs"
+    return None
+
+
+def unfit(wish: Wish, card: Card, held: Held, at: float) -> str | None:
+    """Why a card will not do now; None if it will, perhaps once its holders have released it.
+
+    Args:
+        wish: The request.
+        card: The card, with the state that it shows.
+        held: The facts of the store.
+        at: When it was looked at, in seconds since the epoch.
+    """
+    device = card.device
+    if held.quarantine:
+        return f"quarantined: {held.quarantine}"
+    if card.state == "faulty":
+        return "; ".join(card.reasons)
+    if held.holders:
+        return None
+    if wish.allow_busy:
+        return _too_full(wish, device)
+    if card.state in ("busy", "unknown"):
+        if not device.processes and device.used is not None and _drains(wish, held, at):
+            return None
+        return f"{STATES[card.state]}: {'; '.join(card.reasons)}"
+    return _too_full(wish, device)
+
+
+def label(device: Device) -> str:
+    """A card as people call it: ``GPU 0 (NVIDIA H100), GPU-54a033e8``."""
+    kind = "slice of GPU" if device.parent else "GPU"
+    return f"{kind} {device.index} ({device.name or 'unknown model'}), {device.uuid[:12]}"
+
+
+def _too_full(wish: Wish, device: Device) -> str | None:
+    need = max(wish.min_free, wish.memory or 0)
+    if not need:
+        return None
+    if device.free is None:
+        return "its free memory cannot be told"
+    return f"only {show(device.free)} of it is free" if device.free < need else None
+
+
+def _drains(wish: Wish, held: Held, at: float) -> bool:
+    """Whether memory that is still in use may be that of the last holder."""
+    return held.released is not None and 0 <= at - held.released < wish.settle
+
+
+def _is_model(name: str, wanted: str) -> bool:
+    pattern = wanted.lower()
+    return fnmatchcase(name.lower(), pattern if "*" in pattern else f"*{pattern}*")
+
+
+def _never(wish: Wish, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
+    """The sentence for a request that no wait can meet."""
+    wanted = "1 GPU" if wish.count == 1 else f"{wish.count} GPUs"
+    have = "none" if not fit else f"only {fit}"
+    each = "; ".join(
+        f"{label(card.device)}: {why}" for card in known if (why := reasons[card.device.uuid]) is not None
+    )
+    return f"{wanted} can never be had: {have} of the {len(known)} of this host will do" + (
+        f" ({each})" if each else ""
+    )

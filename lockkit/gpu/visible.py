@@ -1,0 +1,77 @@
+"""The cards that a program may see: ``CUDA_VISIBLE_DEVICES``, read as CUDA reads it, and written for child processes. Pure: no I/O.
+
+CUDA reads the value up to the first entry that names no card; the cards behind that are hidden as well. So what is read here never names a
+card that CUDA would hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lockkit.devices import Device
+from lockkit.errors import ConfigError
+
+__all__ = ["ORDER", "VISIBLE", "candidates", "exported"]
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER = "CUDA_DEVICE_ORDER"
+_BY_BUS = "PCI_BUS_ID"
+
+
+def candidates(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[str, ...] | None:
+    """The UUIDs of the cards and slices that the environment lets programs see; None if it does not say, so that they see all.
+
+    Args:
+        environ: The environment of the program.
+        devices: All cards and slices of the host.
+
+    Raises:
+        ConfigError: The environment numbers cards of different models in CUDA's own order, which only CUDA knows.
+    """
+    value = environ.get(VISIBLE)
+    if value is None:
+        return None
+    found: list[str] = []
+    for entry in value.split(","):
+        uuid = _named(entry.strip(), environ, devices)
+        if uuid is None or uuid in found:
+            break
+        found.append(uuid)
+    return tuple(found)
+
+
+def exported(chosen: Sequence[Device], *, by: str | None = None) -> dict[str, str]:
+    """The variables with which a child process sees exactly these cards.
+
+    Args:
+        chosen: The cards and slices.
+        by: ``index`` or ``uuid``; None for numbers, or UUIDs if one of them is a slice, which has no number.
+
+    Raises:
+        ConfigError: A slice is to be named by a number.
+    """
+    sliced = any(device.parent is not None for device in chosen)
+    if by == "index" and sliced:
+        raise ConfigError("a slice of a card has no index", hint="name it by its UUID: --visible uuid")
+    by_number = by == "index" or (by is None and not sliced)
+    names = [str(device.index) if by_number else device.uuid for device in chosen]
+    return {VISIBLE: ",".join(names), ORDER: _BY_BUS}
+
+
+def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) -> str | None:
+    """The UUID of the card that an entry names; None if it names none."""
+    if entry.isascii() and entry.isdigit():
+        whole = [device for device in devices if device.parent is None]
+        if environ.get(ORDER) != _BY_BUS and len({device.name for device in whole}) > 1:
+            raise ConfigError(
+                f"{VISIBLE} numbers the cards of this host, which are of different models, in an order that only CUDA knows",
+                hint=f"set {ORDER}={_BY_BUS}, or name the cards by their UUIDs",
+            )
+        card = next((device for device in whole if device.index == int(entry)), None)
+        if card is None or not card.sliced:
+            return None if card is None else card.uuid
+        return next((device.uuid for device in devices if device.parent == card.uuid), None)
+    if not entry.startswith(("GPU-", "MIG-")):
+        return None
+    named = [device.uuid for device in devices if device.uuid.startswith(entry)]
+    return named[0] if len(named) == 1 else None

@@ -1,0 +1,89 @@
+"""``CUDA_VISIBLE_DEVICES``: read as CUDA reads it, and never as more."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockkit.devices import Device
+from lockkit.errors import ConfigError
+from lockkit.gpu.visible import candidates, exported
+
+CARDS = [
+    Device("GPU-aa11", 0, "H100"),
+    Device("GPU-aa22", 1, "H100"),
+    Device("GPU-bb33", 2, "H100", sliced=True),
+]
+SLICES = [
+    Device("MIG-cc1", 2, "H100 MIG 1g", parent="GPU-bb33"),
+    Device("MIG-cc2", 2, "H100 MIG 1g", parent="GPU-bb33"),
+]
+ALL = [*CARDS, *SLICES]
+EVERY = tuple(device.uuid for device in ALL)
+
+
+@pytest.mark.parametrize(
+    "value, found",
+    [
+        ("0", ("GPU-aa11",)),
+        ("1,0", ("GPU-aa22", "GPU-aa11")),
+        (" 1 , 0 ", ("GPU-aa22", "GPU-aa11")),
+        ("2", ("MIG-cc1",)),  # of a divided card CUDA shows the first slice
+        ("GPU-aa11,MIG-cc2", ("GPU-aa11", "MIG-cc2")),
+        ("GPU-bb", ("GPU-bb33",)),  # a beginning that is unique
+        ("GPU-aa", ()),  # a beginning that is not
+        ("", ()),
+        ("NoDevFiles", ()),
+        ("-1", ()),
+        ("0,-1,1", ("GPU-aa11",)),  # what follows an unknown entry is hidden
+        ("0,9,1", ("GPU-aa11",)),
+        ("0,GPU-zz,1", ("GPU-aa11",)),
+        ("0,0,1", ("GPU-aa11",)),
+        ("all", ()),
+    ],
+)
+def test_it_is_read_up_to_the_first_entry_that_names_no_card(value, found):
+    assert candidates({"CUDA_VISIBLE_DEVICES": value}, ALL) == found
+
+
+def test_without_it_every_card_is_seen():
+    assert candidates({}, ALL) is None
+
+
+def test_numbers_of_different_models_mean_something_only_in_the_order_of_the_bus():
+    mixed = [Device("GPU-a", 0, "H100"), Device("GPU-b", 1, "A100")]
+    with pytest.raises(ConfigError, match="in an order that only CUDA knows") as caught:
+        candidates({"CUDA_VISIBLE_DEVICES": "0"}, mixed)
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in str(caught.value.hint)
+    assert candidates({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, mixed) == ("GPU-a",)
+    assert candidates({"CUDA_VISIBLE_DEVICES": "GPU-b"}, mixed) == ("GPU-b",)
+
+
+@given(value=st.text("0129,-GPUMIabc ", max_size=12))
+def test_it_never_names_a_card_that_there_is_not(value):
+    found = candidates({"CUDA_VISIBLE_DEVICES": value}, ALL)
+    assert set(found) <= set(EVERY)
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    "chosen, by, value",
+    [
+        (CARDS[:2], None, "0,1"),
+        (CARDS[1::-1], None, "1,0"),
+        (CARDS[:2], "uuid", "GPU-aa11,GPU-aa22"),
+        (SLICES, None, "MIG-cc1,MIG-cc2"),
+        ([CARDS[0], SLICES[0]], None, "GPU-aa11,MIG-cc1"),
+        ([], None, ""),
+    ],
+)
+def test_a_child_process_sees_exactly_the_cards(chosen, by, value):
+    written = exported(chosen, by=by)
+    assert written == {"CUDA_VISIBLE_DEVICES": value, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert candidates(written, ALL) == tuple(device.uuid for device in chosen)
+
+
+def test_a_slice_has_no_number():
+    with pytest.raises(ConfigError, match="a slice of a card has no index"):
+        exported(SLICES, by="index")
