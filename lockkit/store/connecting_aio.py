@@ -34,6 +34,8 @@ class Resolver:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._asked: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
+        self._known: dict[tuple[str, int], list[Address]] = {}
+        """Addresses of places that are given by an IP address, which stay the same."""
 
     async def addresses(self, place: Place) -> list[Address]:
         """The addresses of a place, in the order in which to try them.
@@ -43,8 +45,11 @@ class Resolver:
         """
         if isinstance(place, str):
             return [(socket.AF_UNIX, place)]
+        known = self._known.get(place)
+        if known is not None:
+            return known
         if is_address(place[0]):
-            return _looked_up(place)
+            return self._known.setdefault(place, _looked_up(place))
         answer = self._asked.get(place)
         if answer is None:
             answer = self._asked[place] = self._ask(place)
@@ -151,12 +156,13 @@ class _Race:
         elif code == errno.EAGAIN and plug.family == socket.AF_UNIX:
             self._later(_FULL, lambda: self._try(plug, address))
         elif code in _UNDER_WAY:
-            self._loop.add_writer(plug, self._ready, plug)
+            # By its descriptor: asyncio makes an error, with a text that shows the socket, of each that the selector does not know yet.
+            self._loop.add_writer(plug.fileno(), self._ready, plug)
         else:
             self._lost(plug, OSError(code, os.strerror(code)))
 
     def _ready(self, plug: socket.socket) -> None:
-        self._loop.remove_writer(plug)
+        self._loop.remove_writer(plug.fileno())
         code = plug.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._lost(plug, OSError(code, os.strerror(code)))
@@ -190,6 +196,6 @@ class _Race:
             if (
                 not self._loop.is_closed() and self._pid == os.getpid()
             ):  # a child shares the selector of its parent
-                self._loop.remove_writer(plug)
+                self._loop.remove_writer(plug.fileno())
             plug.close()
         self._running.clear()

@@ -323,6 +323,23 @@ def test_the_addresses_of_a_name_race(on_loop, words, silent, monkeypatch):
     on_loop(work)
 
 
+def test_the_family_of_an_ip_address_is_found_out_once(on_loop, words, monkeypatch):
+    looked_up, plain = [], socket.getaddrinfo
+
+    def noting(*place, **options):
+        looked_up.append(place)
+        return plain(*place, **options)
+
+    monkeypatch.setattr(connecting_aio.socket, "getaddrinfo", noting)
+
+    async def work(performer):
+        await asyncio.gather(*[performer.perform(said(words.place, b"word")) for _ in range(3)])
+
+    on_loop(work)
+    assert looked_up == [words.place]
+    assert len(words.connections) == 3
+
+
 def test_a_name_that_is_not_resolved_holds_nothing_up_and_is_asked_for_once(on_loop, monkeypatch):
     free, asked = threading.Event(), []
 
