@@ -165,10 +165,10 @@ class Checks:
         """A claim is removed as unused exactly if no caller got it, and nobody may still get it as one that was lost."""
         hold = self._grants.get(acquisition)
         if acquisition in self._handed:
-            right = request.how != "unused"
+            right = request.how(claim.token) != "unused"
         else:
-            right = request.how == "unused" or (
-                hold is not None and bool(hold.lost_why) and request.how == "ungraceful"
+            right = request.how(claim.token) == "unused" or (
+                hold is not None and bool(hold.lost_why) and request.how(claim.token) == "ungraceful"
             )
         if not right:
             got = "was" if acquisition in self._handed else "was not"
@@ -259,7 +259,7 @@ class Checks:
 
     def _must_linger(self, token: str, was: _Seen, request: Request | None) -> float:
         terms = self.world.terms[token]
-        how = "ungraceful" if request is None else request.how
+        how = "ungraceful" if request is None else request.how(token)
         if how == "unused":
             return 0.0
         until = was.since + terms.min_hold
@@ -271,7 +271,7 @@ class Checks:
         """How a request says that this claim ends; None if it does not speak for the claim, or does not end it."""
         if request is None or self.world.speaks_for(request, token) != self._row_of[token]:
             return None
-        return request.how
+        return request.how(token)
 
     def _changed(self, row: StoredRow, was: _Seen, request: Request | None) -> None:
         world, now, token = self.world, self.world.clock.now(), row.token

@@ -20,7 +20,7 @@ from lockkit.facts import Capabilities, Owner
 from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
 from lockkit.protocol import effects
-from lockkit.protocol.effects import Annotate, Inspect, ListNames, Renew
+from lockkit.protocol.effects import Annotate, Inspect, ListNames, RemoveMany, Renew
 from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.server_clock import ServerClock
@@ -107,6 +107,7 @@ class OnRedis:
     late_copies = True
     sees_death = False
     wakes_waiters = True
+    removes_together = 1
     stale = False
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -296,7 +297,7 @@ def _long_request(what: effects.Request) -> effects.Request:
     match what:
         case Renew(beats):
             return Renew([(_long_claim(claim), fence) for claim, fence in beats], _BUDGET)
-        case Inspect() | ListNames() | Annotate():
+        case Inspect() | ListNames() | Annotate() | RemoveMany():
             return what._replace(budget=_BUDGET)
         case asked:
             return asked._replace(claim=_long_claim(asked.claim), budget=_BUDGET)

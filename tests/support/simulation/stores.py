@@ -9,12 +9,14 @@ and the store's own code runs in each client.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 from lockkit.facts import Capabilities, Owner
 from lockkit.plugins import PluginManager
+from lockkit.protocol.effects import Abandon, Release, RemoveMany
 from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, Lapsed, OpenOptions, Watch
 from support.simulation.clock import VirtualClock
@@ -64,6 +66,8 @@ class ModelStore(Protocol):
     """Whether the claims of a dead client are removed at once."""
     wakes_waiters: bool
     """Whether a claim that newly fits wakes its own watch, whatever that watches."""
+    removes_together: int
+    """The most claims that one request removes."""
     stale: bool
     """Whether statements compare with a ``now`` from before they run."""
 
@@ -140,6 +144,7 @@ class Atomic(NothingInTheClient):
     late_copies = True
     sees_death = False
     wakes_waiters = True
+    removes_together = 3
     stale = False
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -161,12 +166,22 @@ class Atomic(NothingInTheClient):
         now = self._clock.now()
         if request.creates and now > request.sent + LATEST_CREATE:
             return Lapsed("late")
+        if isinstance(request.what, RemoveMany):
+            return (yield from self._remove(request, request.what))
         if request.replay:
             self._mark(request)
         answer = self.perform(request)
         if request.replay:
             self._mark(request)
         return answer
+
+    def _remove(self, request: Request, many: RemoveMany) -> Job:
+        """Remove many claims, one in each step; after a failure some are removed."""
+        for claim, abandon, how in many.removals:
+            yield f"removes {claim.token}"
+            one = (Abandon if abandon else Release)(claim, many.budget, how)
+            self.perform(dataclasses.replace(request, what=one))
+        return [None] * len(many.removals)
 
     def perform(self, request: Request) -> Any:
         """Execute it on the memory backend."""
