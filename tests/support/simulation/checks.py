@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from lockkit.errors import Drained
 from lockkit.facts import Alert, Event, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.store.queue import prefix
-from lockkit.store.spi import Claim, End
+from lockkit.store.spi import Claim, End, Refused
+from support.simulation.drains import TURNED_AWAY
 from support.simulation.faults import LOST_DATA
 from support.simulation.network import Request
 from support.simulation.stores import StoredRow
@@ -140,6 +142,17 @@ class Checks:
     def acquire_failed(self, worker: Worker, error: BaseException) -> None:
         """An acquisition ended in an exception."""
 
+    def refused(self, request: Request, error: Exception) -> None:
+        """The store answered a request with an error."""
+        if not (request.acquires and isinstance(error, Refused) and isinstance(error.error, Drained)):
+            return
+        (claim,) = request.claims
+        row = self._seen_row(claim.terms.name, claim.token)
+        if not self.world.drains.marked:
+            self.world.violated("S2-drain", f"{request} was refused in a namespace that is not drained")
+        if row is not None and row.state == "HELD" and row.deadline > self.world.clock.now():
+            self.world.violated("S2-drain", f"{request} was refused although {claim.token} is HELD")
+
     def sent(self, client: Client, request: Request) -> None:
         """A request leaves a client."""
         world, now = self.world, self.world.clock.now()
@@ -232,6 +245,8 @@ class Checks:
         if row.fence <= self._top.get(name, 0):
             world.violated("S4", f"{name}: {token} got fence {row.fence} after {self._top[name]}")
         self._top[name] = max(self._top.get(name, 0), row.fence)
+        if world.drains.marked:
+            world.violated("S2-drain", f"{token} was appended in a drained namespace by {request}")
         if request is None or not request.creates:
             world.violated("S5", f"{token} was created by {request}")
         elif acquisition in self._gone and not world.is_waived(token):
@@ -250,6 +265,8 @@ class Checks:
             pass
         elif was.state == "HELD" and self._must_linger(token, was, request) > now:
             world.violated("LINGER", f"{token} had min_hold or lock_delay to run and is gone")
+        if was.state == "HELD" and world.operating == TURNED_AWAY:
+            world.violated("S2-drain", f"{token} was HELD and a drain turned it away")
         if world.operating or world.is_dead(token):
             return
         if request is None or world.speaks_for(request, token) != acquisition:
@@ -305,6 +322,8 @@ class Checks:
     def _entered(self, name: str, rows: Sequence[StoredRow], place: int, request: Request | None) -> None:
         """A claim became HELD."""
         world, row = self.world, rows[place]
+        if world.drains.marked:
+            world.violated("S2-drain", f"{row.token} was made HELD in a drained namespace by {request}")
         if request is None or not request.acquires:
             world.violated("S12-heartbeat", f"{row.token} was made HELD by {request}")
         if place >= prefix(rows):

@@ -30,7 +30,7 @@ from support.simulation.clock import VirtualClock
 from support.simulation.lines import Call, Lines, Script
 from support.simulation.network import Job, Reply, Request, lost
 from support.simulation.resp import shown, values
-from support.simulation.stores import StoredRow
+from support.simulation.stores import DRAINS, StoredRow
 from support.simulation.wakes import Published
 
 __all__ = ["OnRedis", "Row"]
@@ -196,8 +196,14 @@ class OnRedis:
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
         yield from ()
         name, *rest = args
-        if method == "settle":
-            answer: Any = self._operator.renew([(Claim(_long(""), Terms(name)), None)], _BUDGET)
+        drains = self._operator.extras.drains
+        assert drains is not None
+        if method == "turn_away":
+            answer: Any = drains.turn_away(name, self._stored_id(name, rest[0]), _BUDGET)
+        elif method in DRAINS:
+            answer = getattr(drains, method)(name, _BUDGET)
+        elif method == "settle":
+            answer = self._operator.renew([(Claim(_long(""), Terms(name)), None)], _BUDGET)
         elif method == "evict":
             answer = self._operator.evict(name, self._stored_id(name, rest[0]), _BUDGET)
         else:

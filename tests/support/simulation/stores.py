@@ -22,12 +22,14 @@ from lockkit.store.spi import Backend, Claim, Lapsed, OpenOptions, Watch
 from support.simulation.clock import VirtualClock
 from support.simulation.network import Job, Reply, Request, lost, refused
 
-__all__ = ["LATEST_CREATE", "Atomic", "ModelStore", "NothingInTheClient", "StoredRow", "memory"]
+__all__ = ["DRAINS", "LATEST_CREATE", "Atomic", "ModelStore", "NothingInTheClient", "StoredRow", "memory"]
 
 LATEST_CREATE = 30.0
 """Seconds after which a creating acquire is refused as late (the ``not_after`` of a store with a network before it)."""
 
 
+DRAINS = ("set", "clear", "turn_away")
+"""The operator's requests that are those of :class:`lockkit.store.spi.Drains`."""
 _OWNER = Owner(host="simulated")
 
 
@@ -81,7 +83,7 @@ class ModelStore(Protocol):
         """Begin to execute a request."""
 
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
-        """An operator's request: evict, resize; or settle, to look at the store when all is done."""
+        """An operator's request: evict, resize; set, clear or turn_away of a drain; or settle, to look at the store when all is done."""
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch: ...
 
@@ -194,7 +196,8 @@ class Atomic(NothingInTheClient):
             queue.settle(self._clock.now())
             self.store.keep(queue)
             return None
-        return getattr(self.backend, method)(*args)
+        of_drains = method in DRAINS
+        return getattr(self.backend.extras.drains if of_drains else self.backend, method)(*args)
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         return self.backend.watch(name, blockers, wake, claim)
