@@ -19,6 +19,8 @@ BACKENDS = sorted(path.parent.name for path in ROOT.glob("backends/lockkit_*/__i
 PACKAGES = ["lockkit", *BACKENDS]
 PAGES = "lockkit/_docs/"
 
+pytestmark = pytest.mark.xdist_group("wheel")  # one environment for all of them
+
 
 @pytest.fixture(scope="module")
 def contents(wheel):
