@@ -87,7 +87,7 @@ def installed(request, wheel, build, fresh_venv, tmp_path_factory):
 @pytest.mark.timeout(600)
 def test_its_wheel_passes_the_kit_and_its_own_tests(run, installed):
     store, programs, alone = installed
-    options = ["-q", "-n", "4", "--dist", "worksteal", "-p", "no:cacheprovider", "-k", STORES[store]]
+    options = ["-q", "-n", "3", "--dist", "worksteal", "-p", "no:cacheprovider", "-k", STORES[store]]
 
     told = run(programs / "python", "-m", "pytest", *options, cwd=alone)
 
