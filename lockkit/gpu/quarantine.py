@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
 
-from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
-from lockkit.facts import Owner, Record
+from lockkit.errors import ConfigError
+from lockkit.facts import Owner
+from lockkit.gpu.records import Records, change
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
-from lockkit.store.spi import NOTE_LIMIT, Conflict
+from lockkit.store.spi import NOTE_LIMIT
 
 __all__ = [
     "Capped",
     "Quarantined",
-    "Records",
     "clear",
     "limit",
     "quarantine",
@@ -31,20 +30,8 @@ __all__ = [
 ]
 
 _KEY = "quarantine"
-_TRIES = 20
-"""The most changes of others that a change of ours gives way to."""
 _LENGTHS = (200, 80, 40, 16)
 """Characters to which the reasons are cut, the first at which the record is not too long."""
-
-
-class Records(Protocol):
-    """The part of a client that is needed here."""
-
-    def record(self, name: str) -> Record | None:
-        """The record of a name."""
-
-    def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
-        """Write the record of a name if it still has this version."""
 
 
 class Quarantined(NamedTuple):
@@ -94,7 +81,8 @@ def record_name(host: str) -> str:
 
 def quarantined(records: Records, host: str) -> dict[str, Quarantined]:
     """The marks of a host, by UUID. One request."""
-    return _marks(records.record(record_name(host)))
+    record = records.record(record_name(host))
+    return {} if record is None else _marks(record.value)
 
 
 def quarantine(records: Records, host: str, uuid: str, reason: str, by: Owner) -> Quarantined:
@@ -158,31 +146,15 @@ def clear(records: Records, host: str, uuid: str) -> Quarantined | None:
 def _change(
     records: Records, host: str, decide: Callable[[dict[str, Quarantined]], Mapping[str, Quarantined]]
 ) -> None:
-    """Change the marks of a host by compare and swap, and leave all else in the record as it is.
-
-    Raises:
-        BackendUnavailable: Others changed the record each time.
-        ConfigError: The record would be too long.
-    """
+    """Change the marks of a host, and leave all else in the record as it is."""
     name = record_name(host)
-    unknown: OutcomeUnknown | None = None
-    for _ in range(_TRIES):
-        record = records.record(name)
-        before = _marks(record)
+
+    def decided(value: Mapping[str, object]) -> Mapping[str, object] | None:
+        before = _marks(value)
         after = decide(before)
-        if after == before:
-            return
-        value = _written({} if record is None else record.value, after, name)
-        try:
-            records.put_record(name, value, 0 if record is None else record.version)
-            return
-        except Conflict:
-            continue
-        except OutcomeUnknown as error:  # the next look says whether it was done
-            unknown = error
-    raise unknown or BackendUnavailable(
-        f"the record of {name!r} is changed by others again and again", name=name, hint="try again"
-    )
+        return None if after == before else _written(value, after, name)
+
+    change(records, name, decided)
 
 
 def _written(rest: Mapping[str, object], marks: Mapping[str, Quarantined], name: str) -> dict[str, object]:
@@ -206,9 +178,9 @@ def _written(rest: Mapping[str, object], marks: Mapping[str, Quarantined], name:
     )
 
 
-def _marks(record: Record | None) -> dict[str, Quarantined]:
+def _marks(value: Mapping[str, object]) -> dict[str, Quarantined]:
     """The marks in a record. A mark that cannot be read quarantines its card all the same."""
-    kept = None if record is None else record.value.get(_KEY)
+    kept = value.get(_KEY)
     return {uuid: _mark(uuid, one) for uuid, one in kept.items()} if isinstance(kept, Mapping) else {}
 
 
