@@ -240,7 +240,8 @@ class Recoverer:
             record = self._client.record(LOCK)
             value = {} if record is None else dict(record.value)
             listed = value.get("actions")
-            times = [float(at) for at in listed if now - float(at) < HOUR] if isinstance(listed, list) else []
+            known = listed if isinstance(listed, list) else []  # any program may have written it
+            times = [at for at in known if isinstance(at, (int, float)) and now - at < HOUR]
             if not within_limit(times, now, self._config.recover_limit):
                 return False
             try:
@@ -255,11 +256,11 @@ class Recoverer:
     # -- telling
 
     def _tell(self, case: Case) -> None:
-        """Tell of a case that a person should look at, once for each claim and age."""
-        if (key := (case.claim_id, case.kind, case.tier)) in self._told:
+        """Tell of a case that a person should look at, once for each claim and age. Other checks tell of their own cases."""
+        kind = _TOLD_AS.get(case.kind)
+        if kind is None or (key := (case.claim_id, case.kind, case.tier)) in self._told:
             return
         self._told.add(key)
-        kind = "survivors" if case.kind == "survivors" else "overdue"
         self._send(
             Event(
                 kind,
@@ -302,5 +303,6 @@ class Recoverer:
         self._client.driver().dispatcher.tell(what)
 
 
+_TOLD_AS = {"overdue": "overdue", "silent": "overdue", "survivors": "survivors", "gone": "survivors"}
 _LIMITED = ("", "limited", "")
 _DONE = {"remove": "removed", "evict": "evicted"}
