@@ -183,8 +183,7 @@ def take(client: Any, step: Step, ttl: float) -> Any:
     """Acquire with a client of either face; None if it is busy. With one of the asyncio face, what is returned has to be awaited."""
     if step.kind == "pool":
         pool = client.pool("p", MEMBERS, within=WITHIN, ttl=ttl)
-        fit = [name for name in step.names if step.each is None or MEMBERS[name] >= step.each]
-        chooser = Fickle(fit) if step.chooses else None
+        chooser = Fickle(step.names) if step.chooses else None
         return pool.acquire(
             step.count, each=step.each, among=step.names, chooser=chooser, timeout=step.timeout
         )
