@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Never, Self, TypeVar
 
-__all__ = ["PromptFuture"]
+__all__ = ["Deliveries", "PromptFuture"]
 
 T = TypeVar("T")
+_AT_A_TIME = 0.001
+"""Seconds for which results are delivered without a turn of the loop."""
+_GAP = 0.00005
+"""Seconds between two deliveries after which the loop has certainly begun another turn, or has waited."""
 
 
 class PromptFuture(asyncio.Future[T]):
@@ -40,8 +46,8 @@ class PromptFuture(asyncio.Future[T]):
             self._waiter = self._waiter or True
             super().add_done_callback(callback, context=context)
 
-    def deliver(self, result: T) -> None:
-        """End the future with a result. The waiting task runs to its next wait, or to its end, before this returns.
+    def deliver(self, result: T, error: Exception | None = None) -> None:
+        """End the future with a result, or an error. The waiting task runs to its next wait, or to its end, before this returns.
 
         Nothing happens if the future has ended: its task was cancelled, perhaps in this very turn. Make this call last: the task may do
         anything.
@@ -50,15 +56,16 @@ class PromptFuture(asyncio.Future[T]):
             return
         waiter = self._waiter
         if type(waiter) is not tuple or asyncio.current_task(self._loop) is not None:
-            self.set_result(result)
+            self._end(result, error)
+            self._schedule()
             return
         self._waiter = True
-        super().set_result(result)
+        self._end(result, error)
         step, context = waiter
         try:
             context.run(step, self)
-        except BaseException as error:  # SystemExit or KeyboardInterrupt, which a transport of uvloop would take for a failure of its own
-            self._loop.call_soon(_raise, error)
+        except BaseException as struck:  # SystemExit or KeyboardInterrupt, which a transport of uvloop would take for a failure of its own
+            self._loop.call_soon(_raise, struck)
 
     def cancel(self, msg: Any = None) -> bool:
         """See :meth:`asyncio.Future.cancel`."""
@@ -77,10 +84,59 @@ class PromptFuture(asyncio.Future[T]):
         super().set_exception(exception)
         self._schedule()
 
+    def _end(self, result: T, error: Exception | None) -> None:
+        if error is None:
+            super().set_result(result)
+        else:
+            super().set_exception(error)
+
     def _schedule(self) -> None:
         waiter, self._waiter = self._waiter, True
         if type(waiter) is tuple:
             self._loop.call_soon(waiter[0], self, context=waiter[1])
+
+
+class Deliveries:
+    """The deliveries on one event loop: after a millisecond of them, the next ones wait for another turn of the loop.
+
+    A server that goes on after a pause answers all requests at once. The loop would read all answers in one turn, and would do nothing
+    else until each task had gone on to its next wait.
+
+    Args:
+        loop: The event loop. All calls are made in its thread.
+    """
+
+    __slots__ = ("_last", "_later", "_loop", "_since")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._later: deque[tuple[PromptFuture[Any], Any, Exception | None]] = deque()
+        self._since = self._last = 0.0
+
+    def deliver(self, future: PromptFuture[T], result: T, error: Exception | None = None) -> None:
+        """Deliver a result, or an error, now or in another turn; see :meth:`PromptFuture.deliver`."""
+        now = time.monotonic()
+        if now - self._last > _GAP:
+            self._since = now
+        if self._later or now - self._since > _AT_A_TIME:
+            if not self._later:
+                self._loop.call_soon(self._go_on)
+            self._later.append((future, result, error))
+            return
+        future.deliver(result, error)
+        self._last = time.monotonic()
+
+    def _go_on(self) -> None:
+        """Deliver what was left, for a millisecond."""
+        if not self._later:
+            return
+        self._loop.call_soon(self._go_on)  # first: whatever strikes here, the others get their results
+        until = time.monotonic() + _AT_A_TIME
+        while self._later:
+            future, result, error = self._later.popleft()
+            future.deliver(result, error)
+            if time.monotonic() >= until:
+                break
 
 
 def _raise(error: BaseException) -> Never:

@@ -4,8 +4,6 @@ The answers are structs that the gateway's JSON is decoded into: a 64-bit number
 field that is zero, false or empty is left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -21,7 +19,6 @@ __all__ = [
     "Granted",
     "Header",
     "Kept",
-    "KeyOp",
     "Kv",
     "LeaseGone",
     "LeaseTaken",
@@ -93,30 +90,18 @@ class Compare(NamedTuple):
     end: bytes = b""
 
 
-KeyOp: TypeAlias = Get | Put | Delete
+Op: TypeAlias = Get | Put | Delete
 
 
 class Txn(NamedTuple):
-    """If all of ``when`` is true do ``then``, else ``otherwise``; in one step. May be an operation of another one.
+    """If all of ``when`` is true do ``then``, else ``otherwise``; in one step. Not nested.
 
-    With nothing but Gets it is a linearizable read, and may be sent twice. etcd refuses more than 128 operations, or comparisons, on a
-    path from the outermost transaction to the innermost.
+    With nothing but Gets it is a linearizable read, and may be sent twice.
     """
 
     when: tuple[Compare, ...]
     then: tuple[Op, ...]
     otherwise: tuple[Op, ...] = ()
-
-    @property
-    def keyed(self) -> tuple[KeyOp, ...]:
-        """All operations that name a key, those of transactions in this one included."""
-        ops: list[KeyOp] = []
-        for op in (*self.then, *self.otherwise):
-            ops.extend(op.keyed if isinstance(op, Txn) else (op,))
-        return tuple(ops)
-
-
-Op: TypeAlias = KeyOp | Txn
 
 
 # -- answers

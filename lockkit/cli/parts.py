@@ -19,7 +19,6 @@ __all__ = [
     "Evicted",
     "Finding",
     "Gpu",
-    "GpuMark",
     "GpuProcess",
     "HeldClaim",
     "Hold",
@@ -297,16 +296,6 @@ class Plugin(Part):
     error: str | None
 
 
-class GpuMark(Part):
-    """The mark of a quarantined GPU. `automatic`: no person quarantined it, because it was found unwell."""
-
-    reason: str
-    by: str
-    since: Time
-    since_seconds: float
-    automatic: bool
-
-
 class GpuProcess(Part):
     """A process that computes on a GPU. What cannot be told is null."""
 
@@ -323,7 +312,7 @@ class Gpu(Part):
     index: int
     name: str | None
     parent: str | None
-    state: Literal["free", "busy", "sliced", "faulty", "unknown", "quarantined"]
+    state: Literal["free", "busy", "sliced", "faulty", "unknown"]
     reasons: Sequence[str]
     memory_bytes: int | None
     reserved_bytes: int
@@ -331,7 +320,6 @@ class Gpu(Part):
     utilisation_percent: int | None
     processes: Sequence[GpuProcess] | None
     faults: Sequence[str]
-    quarantine: GpuMark | None
 
 
 class Evicted(Part):

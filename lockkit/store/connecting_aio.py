@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
+from lockkit.prompt_future import Deliveries, PromptFuture
 from lockkit.store.connecting import Place, is_address
 
 __all__ = ["Resolver", "plugged"]
@@ -91,7 +92,9 @@ def _looked_up(place: tuple[str, int]) -> list[Address]:
     return [each for pair in zip_longest(first, others) for each in pair if each is not None]
 
 
-async def plugged(loop: asyncio.AbstractEventLoop, addresses: Sequence[Address]) -> socket.socket:
+async def plugged(
+    loop: asyncio.AbstractEventLoop, addresses: Sequence[Address], deliveries: Deliveries
+) -> socket.socket:
     """A socket that is connected to one of the addresses: the first that answers.
 
     The next address is tried when one has failed, or has not answered for a quarter of a second. All other sockets are closed.
@@ -99,14 +102,13 @@ async def plugged(loop: asyncio.AbstractEventLoop, addresses: Sequence[Address])
     Raises:
         OSError: None of the addresses can be reached; the error is that of the last one.
     """
-    race = _Race(loop, addresses)
+    race = _Race(loop, addresses, deliveries)
     try:
         race.next()
-        return await race.won
-    except BaseException:
-        if race.won.done() and not race.won.cancelled() and race.won.exception() is None:
-            race.won.result().close()  # connected, and cancelled before anybody had the socket
-        raise
+        plug = await race.won
+        assert plug is not None
+        race.running.discard(plug)  # all others are closed
+        return plug
     finally:
         race.end()
         del race  # which has the error: else the error, its traceback and this frame would be a cycle
@@ -116,14 +118,18 @@ class _Race:
     """Attempts to connect to several addresses. No task is made, so that an end leaves nothing behind.
 
     Attributes:
-        won: The first connected socket.
+        won: The first connected socket; or the last error, if none is connected.
+        running: The sockets that :meth:`end` closes.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, addresses: Sequence[Address]) -> None:
-        self.won: asyncio.Future[socket.socket] = loop.create_future()
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, addresses: Sequence[Address], deliveries: Deliveries
+    ) -> None:
+        self.won: PromptFuture[socket.socket | None] = PromptFuture(loop)
+        self.running: set[socket.socket] = set()
+        self._deliveries = deliveries
         self._loop = loop
         self._left = list(reversed(addresses))
-        self._running: set[socket.socket] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._pid = os.getpid()
 
@@ -140,11 +146,11 @@ class _Race:
             self._failed(error)
             return
         plug.setblocking(False)
-        self._running.add(plug)
+        self.running.add(plug)
         self._try(plug, address)
 
     def _try(self, plug: socket.socket, address: Any) -> None:
-        if plug not in self._running:
+        if plug not in self.running:
             return
         try:
             code = plug.connect_ex(address)
@@ -170,32 +176,30 @@ class _Race:
             self._connected(plug)
 
     def _connected(self, plug: socket.socket) -> None:
-        if not self.won.done():
-            self._running.discard(plug)
-            self.won.set_result(plug)
+        self._deliveries.deliver(self.won, plug)
 
     def _lost(self, plug: socket.socket, error: OSError) -> None:
-        self._running.discard(plug)
+        self.running.discard(plug)
         plug.close()
         self._failed(error)
 
     def _failed(self, error: OSError) -> None:
         if self._left:
             self.next()
-        elif not self._running and not self.won.done():
-            self.won.set_exception(error)
+        elif not self.running and not self.won.done():
+            self._deliveries.deliver(self.won, None, error)
 
     def _later(self, seconds: float, call: Callable[[], object]) -> None:
         self._timers.add(self._loop.call_later(seconds, call))
 
     def end(self) -> None:
-        """Close all sockets but the one that has won."""
+        """Close all sockets but the one that was taken."""
         for timer in self._timers:
             timer.cancel()
-        for plug in self._running:
+        for plug in self.running:
             if (
                 not self._loop.is_closed() and self._pid == os.getpid()
             ):  # a child shares the selector of its parent
                 self._loop.remove_writer(plug.fileno())
             plug.close()
-        self._running.clear()
+        self.running.clear()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from lockkit.prompt_future import PromptFuture
+from lockkit.prompt_future import Deliveries, PromptFuture
 from lockkit.store.exchanges import Parser, Reply
 
 __all__ = ["LoopConnection"]
@@ -30,6 +30,7 @@ class LoopConnection(asyncio.Protocol):
         loop: The event loop.
         plug: The connected socket, which the transport closes.
         parser: The parser of the replies.
+        deliveries: Those of the loop.
         living: The connections that are open; this one adds and removes itself.
         over: Called when the connection is closed.
 
@@ -39,7 +40,7 @@ class LoopConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_asked", "_count", "_end", "_error", "_heard", "_living", "_loop", "_over", "_parser", "_pid", "_plug", "_timer", "_timer_end",
+        "_asked", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_over", "_parser", "_pid", "_plug", "_timer", "_timer_end",
         "_transport", "_used", "generation", "since",
     )  # fmt: skip
 
@@ -48,6 +49,7 @@ class LoopConnection(asyncio.Protocol):
         loop: asyncio.AbstractEventLoop,
         plug: socket.socket,
         parser: Parser,
+        deliveries: Deliveries,
         living: set[LoopConnection],
         over: Callable[[], object],
     ) -> None:
@@ -56,6 +58,7 @@ class LoopConnection(asyncio.Protocol):
         self._loop = loop
         self._plug = plug
         self._parser = parser
+        self._deliveries = deliveries
         self._living = living
         self._over = over
         self._pid = os.getpid()
@@ -180,7 +183,7 @@ class LoopConnection(asyncio.Protocol):
             self.end(ConnectionError("a reply without a request"))
         else:
             self._asked = None
-            asked.deliver(heard)
+            self._deliveries.deliver(asked, heard)
 
     def eof_received(self) -> None:
         """See :class:`asyncio.Protocol`. The transport closes itself."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from lockkit.errors import ConfigError
+from lockkit.prompt_future import Deliveries
 from lockkit.store.connecting import Place
 from lockkit.store.connecting_aio import Resolver, plugged
 from lockkit.store.connections_aio import LoopConnection
@@ -67,6 +68,7 @@ class OnLoop:
         self._resolver = Resolver(self._loop)
         self._pools: dict[Route, LoopPool] = {}
         self._connections: set[LoopConnection] = set()
+        self._deliveries = Deliveries(self._loop)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
@@ -251,9 +253,14 @@ class OnLoop:
         self._connecting.add(limit)
         try:
             async with limit:
-                plug = await plugged(self._loop, await self._resolver.addresses(place))
+                plug = await plugged(self._loop, await self._resolver.addresses(place), self._deliveries)
                 connection = LoopConnection(
-                    self._loop, plug, self._exchanges.parser(), self._connections, self._ended
+                    self._loop,
+                    plug,
+                    self._exchanges.parser(),
+                    self._deliveries,
+                    self._connections,
+                    self._ended,
                 )
                 try:
                     await self._take_over(connection, plug, place)

@@ -22,8 +22,8 @@ T = TypeVar("T")
 How: TypeAlias = Literal["at once", "as the answer is read", "as it resumes"]
 HOW: tuple[How, ...] = ("at once", "as the answer is read", "as it resumes")
 """When to cancel: as soon as the task is suspended; in the turn of the loop in which the answer is read, just before that; or when the
-result for which it waits is there and it has not run yet. A connection lets its task run as it reads the answer, so the third kind takes
-that away from it: something beside the task is called back first."""
+result for which it waits is there and it has not run yet. The task goes on as the answer is read, so the third kind takes that away from
+it: something beside the task is called back first."""
 
 
 def loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -92,10 +92,10 @@ async def cancelling(
     awaited: dict[object, asyncio.Task[Any]] = {}
     plain = PromptFuture.deliver
 
-    def deliver(future: PromptFuture[Any], result: object) -> None:
+    def deliver(future: PromptFuture[Any], *outcome: Any) -> None:
         if task := awaited.pop(future, None):
             assert task.cancel()
-        plain(future, result)
+        plain(future, *outcome)
 
     @types.coroutine
     def struck() -> Generator[Any, Any, T]:

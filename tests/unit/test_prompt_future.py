@@ -9,7 +9,8 @@ import weakref
 
 import pytest
 
-from lockkit.prompt_future import PromptFuture
+from lockkit import prompt_future
+from lockkit.prompt_future import Deliveries, PromptFuture
 from support.loops import loops
 
 word = contextvars.ContextVar("word", default="none")
@@ -210,5 +211,72 @@ def test_a_future_that_is_over_keeps_no_task(run):
         finally:
             gc.enable()
         assert future.result() == 1
+
+    run(main)
+
+
+def test_an_error_is_delivered_as_a_result_is(run):
+    async def main():
+        waiting = Waiting()
+        await asyncio.sleep(0)
+
+        def deliver():
+            waiting.future.deliver(None, OSError())
+            return list(waiting.seen)
+
+        assert await outside_of_tasks(deliver) == [OSError, "of the task"]
+
+    run(main)
+
+
+# -- many at once
+
+
+def test_results_that_come_at_once_leave_the_loop_turns_for_others(run, monkeypatch):
+    monkeypatch.setattr(prompt_future, "_AT_A_TIME", 0.0)  # each takes longer than that
+    monkeypatch.setattr(prompt_future, "_GAP", 10.0)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        deliveries, order = Deliveries(loop), []
+        waiting = [Waiting() for _ in range(3)]
+        await asyncio.sleep(0)
+
+        def others():
+            order.append([len(each.seen) > 0 for each in waiting])
+            if not all(order[-1]):
+                loop.call_soon(others)
+
+        def at_once():
+            for number, each in enumerate(waiting):
+                deliveries.deliver(each.future, number)
+            others()
+
+        await outside_of_tasks(at_once)
+        for number, each in enumerate(waiting):
+            assert (await each.ended())[0] == number
+        assert order[0] == [True, False, False]
+        assert order[-1] == [True, True, True]
+
+    run(main)
+
+
+def test_a_task_that_is_cancelled_while_its_result_waits_for_a_turn_gets_none(run, monkeypatch):
+    monkeypatch.setattr(prompt_future, "_AT_A_TIME", 0.0)
+    monkeypatch.setattr(prompt_future, "_GAP", 10.0)
+
+    async def main():
+        deliveries = Deliveries(asyncio.get_running_loop())
+        first, second = Waiting(), Waiting()
+        await asyncio.sleep(0)
+
+        def at_once():
+            deliveries.deliver(first.future, 1)
+            deliveries.deliver(second.future, 2)
+            return second.task.cancel()
+
+        assert await outside_of_tasks(at_once)
+        assert (await first.ended())[0] == 1
+        assert (await second.ended())[0] is asyncio.CancelledError
 
     run(main)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -260,12 +260,7 @@ def orphans_stay() -> Iterator[None]:
 @contextmanager
 def orphans_are_tried_once() -> Iterator[None]:
     """A claim whose removal got no answer is removed from the orphan list all the same."""
-
-    def failed(self: OrphanList, entries: Sequence[Entry], *_: float) -> None:
-        for entry in entries:
-            self.removed(entry)
-
-    with patched(OrphanList, failed=failed):
+    with patched(OrphanList, failed=lambda self, entry, *_: self.removed(entry)):
         yield
 
 
