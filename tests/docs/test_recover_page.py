@@ -81,7 +81,7 @@ def test_the_oracle_of_pods(tool, ask, answer, code, alive):
     assert asked.read_text().startswith("get pod trainer-7 --namespace training ")
 
 
-@pytest.mark.parametrize("name", [None, "web-1"])
+@pytest.mark.parametrize("name", [None, "web-1", "--kubeconfig=/tmp/x", "trainer-7 --force"])
 def test_the_oracle_of_pods_says_nothing_of_others(tool, ask, name):
     asked = tool("kubectl", "")
 

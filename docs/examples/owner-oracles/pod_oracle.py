@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import msgspec
@@ -29,13 +30,19 @@ class PodOracle:
     @hookimpl
     def lockkit_owner_alive(self, owner: Owner) -> bool | None:
         settings = self.settings
-        if settings is None or not owner.pod or not owner.pod.startswith(settings.prefix):
+        pod = owner.pod or ""
+        # Any user of the store can write an owner: only what is the name of a pod becomes an argument.
+        if (
+            settings is None
+            or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", pod)
+            or not pod.startswith(settings.prefix)
+        ):
             return None  # not ours
         line = [
             "kubectl",
             "get",
             "pod",
-            owner.pod,
+            pod,
             "--namespace",
             settings.namespace,
             "--ignore-not-found",
