@@ -93,7 +93,7 @@ def test_a_stopped_job_can_go_on_in_the_background(lockkit, bash):
             "--",
             "sh",
             "-c",
-            "echo ready; i=0; while [ $((i+=1)) -lt 2000000 ]; do :; done; echo done > done",
+            "echo ready; while [ ! -e go ]; do :; done; echo done > done",
         )
         + "\n"
     )
@@ -103,6 +103,7 @@ def test_a_stopped_job_can_go_on_in_the_background(lockkit, bash):
     bash.expect("PROMPT> ")
     bash.type("bg\n")
     bash.expect("PROMPT> ")
+    (lockkit.folder / "go").touch()
     lockkit.until((lockkit.folder / "done").exists)
     lockkit.until(lambda: lockkit.claims("x") == [])
 
