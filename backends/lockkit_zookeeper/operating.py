@@ -146,12 +146,21 @@ def annotate(
         ConfigError: The patch, or the note it would make, is over :data:`~lockkit.store.spi.NOTE_LIMIT` bytes.
     """
     call, parent = store.call(budget), store.paths.queue(name)
+    own = None
+    for session, path in store.called(
+        name, claim_id
+    ):  # a waiter tells of itself: no need to look where it stands
+        if session.connection.up:
+            call, own = Call(session.connection, call.end), path
 
     def attempt() -> bool | None:
-        place = listed(store, call, name).called(claim_id)
-        if place is None:
-            return False
-        path = f"{parent}/{place.node}"
+        nonlocal own
+        path, own, known = own, None, own is not None
+        if path is None:
+            place = listed(store, call, name).called(claim_id)
+            if place is None:
+                return False
+            path = f"{parent}/{place.node}"
         try:
             data, stat = call.ask(GetData(path, None))
             said = unpacked(data, f"the queue of {name!r}")
@@ -159,7 +168,7 @@ def annotate(
             call.ask(SetData(path, changed, stat.version))
             return True
         except theirs.NoNodeError:
-            return False
+            return None if known else False
         except theirs.BadVersionError:
             return None
 

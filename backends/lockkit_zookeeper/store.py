@@ -6,11 +6,13 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
+from lockkit.names import claim_id
 from lockkit.store.budgets import left
 from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
@@ -89,6 +91,13 @@ class ZooKeeperStore:
             if entry is not None:
                 return session, entry
         return None
+
+    def called(self, name: str, claim: str) -> Iterator[tuple[Session, str]]:
+        """The session and the path of a claim of this client, by its claim id; nothing if this client does not know them."""
+        for session in self.sessions():
+            for entry in list(session.entries.values()):
+                if entry.claim.terms.name == name and entry.path and claim_id(entry.token) == claim:
+                    yield session, entry.path
 
     def bury(self, token: str, why: Why = "late") -> None:
         """Note that a late copy of this token's create must grant nothing."""

@@ -209,6 +209,26 @@ def test_a_try_on_a_held_lock_writes_nothing(opened, monkeypatch):
     assert not {"Create2", "Delete", "SetData"} & set(sent), sent
 
 
+def test_a_note_on_a_claim_of_this_client_is_a_read_and_a_write(opened, monkeypatch):
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    two = queue(other, ttl=TTL)
+    asked = requests(store, monkeypatch)
+    assert store.annotate("a", claim_id(one.token), {"x": 1}, BUDGET)
+    assert asked == ["GetData", "SetData"]
+    assert store.annotate("a", claim_id(two.token), {"x": 2}, BUDGET)
+    assert [each.note for each in store.inspect("a", BUDGET).claims] == [{"x": 1}, {"x": 2}]
+
+
+def test_a_note_on_a_claim_whose_node_has_gone_says_that_there_is_none(store, look, parent):
+    one, _ = take(store, ttl=TTL)
+    (name,) = nodes(look, parent)
+    path = f"{parent}/{name}"
+    look.delete(path)
+    store.entry(one.token)[1].path = path  # as long as this client has not heard of it
+    assert not store.annotate("a", claim_id(one.token), {"x": 1}, BUDGET)
+
+
 def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened, monkeypatch):
     """A waiter reads the holder once it has waited for long; before that the answer would be old when somebody reads it."""
     monkeypatch.setattr(module, "COPY_LASTS", 60.0)
