@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = {
     "resized": "An operator changed a capacity.",
     "recovered": "A recoverer removed or evicted a claim, or found that a failed release is over.",
     "overdue": "A recoverer found a hold that is older than one of the ages of the configuration; once for each age.",
-    "survivors": "A recoverer found processes that work on under a lock whose owner has ended; once for each claim.",
+    "survivors": "A recoverer found that an owner has ended, and that its processes work on under its lock, or may do so; once for each claim.",
 }
 """Every event kind, with its meaning."""
 
@@ -44,7 +44,7 @@ ALERTS: Mapping[str, str] = {
     "lost": "P1. A hold may have lapsed while its owner was working.",
     "recovered": "P2. A recoverer removed the claim of a dead owner, or evicted one that is not renewed.",
     "overdue": "P2. A hold is older than age_soft (P1: than age_hard) and its owner may be at work, so nothing was done.",
-    "survivors": "P1. Processes work on under a lock whose owner has ended.",
+    "survivors": "P1. Processes work on, or may work on, under a lock whose owner has ended.",
     "recovery_limited": "P1. A recoverer has reached recover_limit, and does nothing more within this hour.",
 }
 """Every alert kind, with its priority and meaning."""

@@ -205,7 +205,7 @@ SETTINGS: Mapping[str, Setting] = {
             "count",
             20,
             "`recover`: the most claims that all recoverers of a namespace together remove or evict within an hour; 0: none.",
-            most=100_000,
+            most=200,
         ),
         Setting(
             "log_format",

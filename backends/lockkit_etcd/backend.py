@@ -21,11 +21,14 @@ from lockkit.store.spi import (
     End,
     Extras,
     OpenOptions,
+    Refused,
     ReleaseAnswer,
+    Removal,
     Renewal,
+    Unknown,
     Watch,
 )
-from lockkit_etcd import acquiring, health, moving, operating, releasing, renewing
+from lockkit_etcd import acquiring, health, moving, operating, releasing, removing, renewing
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.capabilities import CAPABILITIES
 from lockkit_etcd.cluster import Cluster
@@ -107,11 +110,19 @@ class EtcdBackend(ExchangingBackend):
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
         exchanges = self.exchanges if self.store.transport.yields else None
-        return Extras(exchanges, namespaces=self._namespaces, drains=Mark(self.store, self.perform))
+        return Extras(
+            exchanges,
+            namespaces=self._namespaces,
+            drains=Mark(self.store, self.perform),
+            remove_many=self._remove_many,
+        )
 
     def perform(self, exchange: Exchange[T]) -> T:
         """See :meth:`lockkit.store.base.ExchangingBackend.perform`."""
         return self.store.transport.perform(exchange)
+
+    def _remove_many(self, removals: Sequence[Removal], budget: float) -> Sequence[Refused | Unknown | None]:
+        return self.perform(removing.remove_many(self.store, removals, budget))
 
     def _namespaces(self, budget: float) -> Sequence[str]:
         return self.perform(operating.namespaces(self.store, budget))

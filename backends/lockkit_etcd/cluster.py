@@ -35,8 +35,8 @@ from lockkit_etcd.transport import (
     Get,
     Granted,
     Kept,
+    KeyOp,
     News,
-    Op,
     Ranged,
     Remaining,
     Status,
@@ -202,7 +202,7 @@ class Cluster(Generic[M]):
             LeaseGone: A Put of the branch that was taken names a lease that does not exist any more. Nothing was written.
         """
         again = not request.when and all(type(op) is Get for op in request.then)
-        return self._ask("txn", request, end, again=again, ops=(*request.then, *request.otherwise))
+        return self._ask("txn", request, end, again=again, ops=request.keyed)
 
     def range(self, request: Get, end: float) -> Exchange[Ranged]:
         """Read linearizably."""
@@ -273,14 +273,25 @@ class Cluster(Generic[M]):
     # -- turns
 
     def _ask(
-        self, call: str, request: Any, end: float, *, again: bool = False, ops: Sequence[Op] = ()
+        self,
+        call: str,
+        request: Any,
+        end: float,
+        *,
+        again: bool = False,
+        ops: Sequence[KeyOp] = (),
     ) -> Exchange[Any]:
         return self._in_turn(
             lambda member, until: self._call(member, call, request, until), end, again=again, ops=ops
         )
 
     def _in_turn(
-        self, ask: Callable[[M, float], Exchange[T]], end: float, *, again: bool, ops: Sequence[Op] = ()
+        self,
+        ask: Callable[[M, float], Exchange[T]],
+        end: float,
+        *,
+        again: bool,
+        ops: Sequence[KeyOp] = (),
     ) -> Exchange[T]:
         """Ask the members in turn until one has answered.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.store.handshakes import trust_hint
 from lockkit.store.spi import Refused, Unknown
-from lockkit_etcd.transport import Get, LeaseGone, LeaseTaken, Op
+from lockkit_etcd.transport import Get, KeyOp, LeaseGone, LeaseTaken
 
 __all__ = [
     "RIGHTS",
@@ -39,7 +39,7 @@ class TokenExpired(Refused):
 class Forbidden(Refused):
     """The user's role does not allow the request. etcd does not say which right is missing; :meth:`asked` adds that."""
 
-    def asked(self, where: str, ops: Sequence[Op]) -> Forbidden:
+    def asked(self, where: str, ops: Sequence[KeyOp]) -> Forbidden:
         """The same refusal, with the missing right and the command that grants it.
 
         Args:

@@ -55,10 +55,14 @@ def _b64(raw: bytes) -> str:
 
 def txn_body(request: Txn) -> bytes:
     """A transaction."""
+    return _txn_text(request).encode()
+
+
+def _txn_text(request: Txn) -> str:
     when = ",".join([_compare(each) for each in request.when])
     then = ",".join([_op(each) for each in request.then])
     otherwise = ",".join([_op(each) for each in request.otherwise])
-    return f'{{"compare":[{when}],"success":[{then}],"failure":[{otherwise}]}}'.encode()
+    return f'{{"compare":[{when}],"success":[{then}],"failure":[{otherwise}]}}'
 
 
 def watch_body(ranges: Sequence[tuple[bytes, bytes, int]]) -> bytes:
@@ -80,6 +84,8 @@ def _compare(each: Compare) -> str:
 
 
 def _op(op: Op) -> str:
+    if type(op) is Txn:
+        return f'{{"request_txn":{_txn_text(op)}}}'
     if type(op) is Put:
         bound = ',"ignore_lease":true' if op.same_lease else f',"lease":"{op.lease}"'
         return f'{{"request_put":{{"key":"{_b64(op.key)}","value":"{_b64(op.value)}"{bound}}}}}'

@@ -17,7 +17,7 @@ from lockkit_etcd.rows import Row, in_time, mark_of, packed, seconds
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Compare, Delete, Get, LeaseGone, Put, Txn, after
 
-__all__ = ["emergency_release", "release"]
+__all__ = ["emergency_release", "guard_if_over", "release", "settle_leases"]
 
 
 def emergency_release(store: EtcdStore, claim: Claim, budget: float, *, how: End) -> Exchange[ReleaseAnswer]:
@@ -54,17 +54,17 @@ def release(
     else:
         mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
         note = Delete(store.note(entry.id))
-        request = Txn((mine,), (Delete(entry.key), *_guard(store, entry, how), note), (note,))
+        request = Txn((mine,), (Delete(entry.key), *guard_if_over(store, entry, how), note), (note,))
         answer = RELEASED if (yield from store.txn(request, end, over=over)).succeeded else ABSENT
     try:
-        yield from _settle_leases(store, over, entry, end)
+        yield from settle_leases(store, over, entry, end)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
         raise Unknown(refusal.error, retry=refusal.retry) from refusal
     store.over(entry, *entry.leases)
     return answer
 
 
-def _guard(store: EtcdStore, entry: Entry | None, how: End) -> tuple[Delete, ...]:
+def guard_if_over(store: EtcdStore, entry: Entry | None, how: End) -> tuple[Delete, ...]:
     """The removal of the guard of a claim that nobody used, or whose min_hold is over: the guard's lease lasts for whole seconds."""
     if entry is None or entry.guard is None:
         return ()
@@ -74,7 +74,7 @@ def _guard(store: EtcdStore, entry: Entry | None, how: End) -> tuple[Delete, ...
     return (Delete(keys.guard_of(entry.key)),)
 
 
-def _settle_leases(store: EtcdStore, over: Cluster[Any], entry: Entry, end: float) -> Exchange[None]:
+def settle_leases(store: EtcdStore, over: Cluster[Any], entry: Entry, end: float) -> Exchange[None]:
     """Revoke the leases on which a request may still put a key; the others may serve another claim.
 
     A lease is doubtful from before such a request is sent until every one of them had a definite answer.
@@ -110,7 +110,7 @@ def _by_look(
             return RELEASED
         try:
             then = yield from _removal(store, over, row, end, how=how)
-            request = Txn((row.unchanged,), (*then, *_guard(store, entry, how)))
+            request = Txn((row.unchanged,), (*then, *guard_if_over(store, entry, how)))
             if (yield from store.txn(request, end, over=over)).succeeded:
                 return RELEASED
         except LeaseGone:  # this process stood still for the whole length of the guard's lease

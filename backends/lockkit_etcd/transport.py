@@ -4,6 +4,8 @@ The answers are structs that the gateway's JSON is decoded into: a 64-bit number
 field that is zero, false or empty is left out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -19,6 +21,7 @@ __all__ = [
     "Granted",
     "Header",
     "Kept",
+    "KeyOp",
     "Kv",
     "LeaseGone",
     "LeaseTaken",
@@ -90,18 +93,30 @@ class Compare(NamedTuple):
     end: bytes = b""
 
 
-Op: TypeAlias = Get | Put | Delete
+KeyOp: TypeAlias = Get | Put | Delete
 
 
 class Txn(NamedTuple):
-    """If all of ``when`` is true do ``then``, else ``otherwise``; in one step. Not nested.
+    """If all of ``when`` is true do ``then``, else ``otherwise``; in one step. May be an operation of another one.
 
-    With nothing but Gets it is a linearizable read, and may be sent twice.
+    With nothing but Gets it is a linearizable read, and may be sent twice. etcd refuses more than 128 operations, or comparisons, on a
+    path from the outermost transaction to the innermost.
     """
 
     when: tuple[Compare, ...]
     then: tuple[Op, ...]
     otherwise: tuple[Op, ...] = ()
+
+    @property
+    def keyed(self) -> tuple[KeyOp, ...]:
+        """All operations that name a key, those of transactions in this one included."""
+        ops: list[KeyOp] = []
+        for op in (*self.then, *self.otherwise):
+            ops.extend(op.keyed if isinstance(op, Txn) else (op,))
+        return tuple(ops)
+
+
+Op: TypeAlias = KeyOp | Txn
 
 
 # -- answers

@@ -109,6 +109,8 @@ class Messages:
 
     def _op(self, op: Op) -> Any:
         stubs = self._stubs
+        if isinstance(op, Txn):
+            return stubs.RequestOp(request_txn=self._txn(op))
         if isinstance(op, Get):
             return stubs.RequestOp(request_range=self._range(op))
         if isinstance(op, Put):

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lockkit.aio.composites import AsyncTaking
+from lockkit.aio.lease import AsyncLease
 from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.locks import AsyncLock, build
 from lockkit.aio.shortform import Acquiring, AsyncShortForm
@@ -134,7 +135,10 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
     ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
         taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
         steps, members = self._steps(taking, request, wait=wait != 0)
-        return await taking.run(steps, members, lambda got: AsyncPoolLeases(got, self.within)), taking
+        return await taking.run(steps, members, self._made), taking
+
+    def _made(self, leases: list[AsyncLease]) -> AsyncPoolLeases:
+        return AsyncPoolLeases(leases, self.within)
 
     def _made_of(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> AsyncLock:
         return build(self._engines, name, kind, weight, capacity, options, pooled=True)

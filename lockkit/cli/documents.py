@@ -21,6 +21,7 @@ from lockkit.cli.parts import (
     Evicted,
     Finding,
     Gpu,
+    GpuMark,
     HeldClaim,
     Hold,
     HostStep,
@@ -56,7 +57,9 @@ __all__ = [
     "Failure",
     "Failures",
     "Findings",
+    "GpuClear",
     "GpuLs",
+    "GpuQuarantine",
     "Held",
     "Help",
     "Host",
@@ -218,6 +221,15 @@ class Findings(Document, tag="lockkit.findings/1"):
     findings: Sequence[Finding]
 
 
+class GpuClear(Document, tag="lockkit.gpu-clear/1"):
+    """A GPU that is no longer quarantined. `quarantine` is the mark that was removed (null: there was none)."""
+
+    store: Store
+    host: str
+    uuid: str
+    quarantine: GpuMark | None
+
+
 class GpuLs(Document, tag="lockkit.gpu-ls/1"):
     """The GPUs of this host. `remarks` has what could not be found out."""
 
@@ -226,6 +238,15 @@ class GpuLs(Document, tag="lockkit.gpu-ls/1"):
     read_at_seconds: float
     gpus: Sequence[Gpu]
     remarks: Sequence[str]
+
+
+class GpuQuarantine(Document, tag="lockkit.gpu-quarantine/1"):
+    """A GPU that is given to nobody until it is cleared."""
+
+    store: Store
+    host: str
+    uuid: str
+    quarantine: GpuMark
 
 
 class GuardCheck(Document, tag="lockkit.guard-check/1"):

@@ -19,6 +19,7 @@ __all__ = [
     "Evicted",
     "Finding",
     "Gpu",
+    "GpuMark",
     "GpuProcess",
     "HeldClaim",
     "Hold",
@@ -296,6 +297,16 @@ class Plugin(Part):
     error: str | None
 
 
+class GpuMark(Part):
+    """The mark of a quarantined GPU. `automatic`: no person quarantined it, because it was found unwell."""
+
+    reason: str
+    by: str
+    since: Time
+    since_seconds: float
+    automatic: bool
+
+
 class GpuProcess(Part):
     """A process that computes on a GPU. What cannot be told is null."""
 
@@ -312,7 +323,7 @@ class Gpu(Part):
     index: int
     name: str | None
     parent: str | None
-    state: Literal["free", "busy", "sliced", "faulty", "unknown"]
+    state: Literal["free", "busy", "sliced", "faulty", "unknown", "quarantined"]
     reasons: Sequence[str]
     memory_bytes: int | None
     reserved_bytes: int
@@ -320,6 +331,7 @@ class Gpu(Part):
     utilisation_percent: int | None
     processes: Sequence[GpuProcess] | None
     faults: Sequence[str]
+    quarantine: GpuMark | None
 
 
 class Evicted(Part):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from lockkit.clock import Clock
 from lockkit.drivers.ticker import Ticker
 from lockkit.facts import Event
 from lockkit.names import claim_id
 from lockkit.protocol.effects import Orphan
-from lockkit.protocol.orphaning import Entry, OrphanList
+from lockkit.protocol.orphaning import MANY, Answer, Entry, OrphanList
 from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, Refused, Unknown
 
@@ -49,7 +50,8 @@ class Orphans:
         self._tell = tell
         self._unable = unable
         self._mutex = threading.RLock()
-        self._list = OrphanList(request_timeout)
+        many = backend.extras.remove_many is not None
+        self._list = OrphanList(request_timeout, together=MANY if many else 1)
         self._until = math.inf
         self._done: Callable[[], None] | None = None
         self._helpers = 0
@@ -83,12 +85,12 @@ class Orphans:
         """Try to remove each claim once, now, within ``budget`` seconds in all. For a client that closes."""
         end = self._clock.now() + budget
         with self._mutex:
-            entries = list(self._list.entries.values())
-        for count, entry in zip(range(len(entries), 0, -1), entries, strict=True):
+            parts = self._list.all_in_parts()
+        for count, entries in zip(range(len(parts), 0, -1), parts, strict=True):
             left = end - self._clock.now()
             if left <= 0:
                 return
-            self._try(entry, left / count)
+            self._try(entries, left / count)
 
     def close(self) -> None:
         """Stop at once, even if claims are left."""
@@ -117,11 +119,13 @@ class Orphans:
         self._ticker.join(timeout)
 
     def _turn(self) -> float:
-        while (entry := self._take(slow=False)) is not None:
+        while entries := self._take(slow=False):
             if self._crowded():
                 self._get_help()
-            self._try(entry)
-            if entry.slow:  # the next claims may be slow too, so let helpers try them concurrently
+            self._try(entries)
+            if any(
+                entry.slow for entry in entries
+            ):  # the next claims may be slow too, so let helpers try them concurrently
                 self._get_help()
         self._get_help()
         if self._list.entries and self._clock.now() >= self._until:
@@ -130,9 +134,9 @@ class Orphans:
             self._finish()
         return min(self._soonest(), self._until)
 
-    def _take(self, *, slow: bool) -> Entry | None:
+    def _take(self, *, slow: bool) -> Sequence[Entry]:
         with self._mutex:
-            return None if self._closed else self._list.take(self._clock.now(), slow=slow)
+            return () if self._closed else self._list.take(self._clock.now(), slow=slow)
 
     def _crowded(self) -> bool:
         with self._mutex:
@@ -146,23 +150,23 @@ class Orphans:
     def _get_help(self) -> None:
         """Hand due claims to helpers, up to their number; where no thread can be started, remove them here."""
         while self._helpers < _HELPERS:
-            entry = self._take(slow=False) or self._take(slow=True)
-            if entry is None:
+            entries = self._take(slow=False) or self._take(slow=True)
+            if not entries:
                 return
             with self._mutex:
                 self._helpers += 1
             thread = threading.Thread(
-                target=self._help, args=(entry,), name="lockkit-orphans-helper", daemon=True
+                target=self._help, args=(entries,), name="lockkit-orphans-helper", daemon=True
             )
             try:
                 thread.start()
             except RuntimeError:  # no more threads can be started
-                self._help(entry)
+                self._help(entries)
 
-    def _help(self, entry: Entry | None) -> None:
-        while entry is not None:
-            self._try(entry)
-            entry = self._take(slow=False) or self._take(slow=True)
+    def _help(self, entries: Sequence[Entry]) -> None:
+        while entries:
+            self._try(entries)
+            entries = self._take(slow=False) or self._take(slow=True)
         with self._mutex:
             self._helpers -= 1
         # The ticker looks after claims that became due meanwhile, and after the end when nothing is left.
@@ -177,26 +181,29 @@ class Orphans:
             ", ".join(names),
         )
 
-    def _try(self, entry: Entry, longest: float | None = None) -> None:
-        """Try to remove a claim; an error that no store should raise is logged, and keeps no other claim from being tried."""
+    def _try(self, entries: Sequence[Entry], longest: float | None = None) -> None:
+        """Try to remove claims; an error that no store should raise is logged, and keeps no other claim from being tried."""
         try:
-            self._remove(entry, longest)
+            self._remove(entries, longest)
         except Exception:
             _log.exception("a claim could not be removed; it is tried again")
 
-    def _remove(self, entry: Entry, longest: float | None = None) -> None:
-        request = self._list.request(entry, longest)
+    def _remove(self, entries: Sequence[Entry], longest: float | None = None) -> None:
+        request = self._list.request(entries, longest)
         began = self._clock.now()
         try:
-            ask(self._backend, request)
+            answer = cast("Answer", ask(self._backend, request))
         except BaseException as error:
             expected = isinstance(error, (Refused, Unknown))
             now = self._clock.now()
             with self._mutex:
-                self._list.failed(entry, now, now - began, request.budget, expected=expected)
+                self._list.failed(entries, now, now - began, request.budget, expected=expected)
             if expected:
                 return
             raise
+        now = self._clock.now()
         with self._mutex:
-            self._list.removed(entry)
-        self._tell(Event("removed", request.claim.terms.name, claim_id(request.claim.token)))
+            removed = self._list.answered(entries, answer, now, now - began, request.budget)
+        for entry in removed:
+            claim = entry.orphan.claim
+            self._tell(Event("removed", claim.terms.name, claim_id(claim.token)))

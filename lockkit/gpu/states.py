@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.facts import NOTHING
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.sizes import GIB, show
@@ -15,13 +16,14 @@ __all__ = ["STATES", "STRAY", "Card", "State", "cards", "process_words", "summar
 STRAY = GIB
 """The bytes in use, beyond the driver's reserve, up to which a card without processes counts as free."""
 
-State = Literal["free", "busy", "sliced", "faulty", "unknown"]
+State = Literal["free", "busy", "sliced", "faulty", "unknown", "quarantined"]
 STATES: Mapping[State, str] = {
     "free": "free",
     "busy": "busy (unmanaged)",
     "sliced": "divided into slices",
     "faulty": "faulty",
     "unknown": "unknown",
+    "quarantined": "quarantined",
 }
 """Each state in words. Unmanaged: a program computes on the card, and no lock says so."""
 
@@ -40,9 +42,19 @@ class Card(NamedTuple):
     reasons: tuple[str, ...] = ()
 
 
-def cards(snapshot: Snapshot) -> tuple[Card, ...]:
-    """All cards of a snapshot, in its order."""
-    return tuple(_card(device) for device in snapshot.devices)
+def cards(snapshot: Snapshot, quarantine: Mapping[str, object] = NOTHING) -> tuple[Card, ...]:
+    """All cards of a snapshot, in its order.
+
+    Args:
+        snapshot: The snapshot.
+        quarantine: The marks of quarantined cards, by UUID. That of a card counts for its slices.
+    """
+    found: list[Card] = []
+    for device in snapshot.devices:
+        mark = quarantine.get(device.uuid) or quarantine.get(device.parent or "")
+        card = _card(device)
+        found.append(Card(device, "quarantined", (str(mark), *card.reasons)) if mark is not None else card)
+    return tuple(found)
 
 
 def _card(device: Device) -> Card:
@@ -72,7 +84,7 @@ def process_words(process: DeviceProcess) -> str:
 
 def summary(found: tuple[Card, ...]) -> str:
     """The number of cards in each state: ``3 GPUs: 2 free, 1 busy (unmanaged)``. A card counts by its slices, if it has any."""
-    parts = [card for card in found if card.state != "sliced"]
+    parts = [card for card in found if not card.device.sliced]
     numbers = {state: sum(card.state == state for card in parts) for state in STATES}
     counts = ", ".join(f"{number} {STATES[state]}" for state, number in numbers.items() if number)
     noun = "GPU" if len(parts) == 1 else "GPUs"

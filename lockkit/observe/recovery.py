@@ -173,12 +173,24 @@ class Recoverer:
         if self._lease is not None and self._lease.valid():
             return ""
         self._lease = None
-        lease = self._client.lock(LOCK, ttl=_TTL).try_acquire(reason="recovery")
+        lock = self._client.lock(LOCK, ttl=_TTL)
+        lease = lock.try_acquire(reason="recovery")
+        if lease is None and self._remove_the_dead():
+            lease = lock.try_acquire(reason="recovery")
         if lease is None:
             holders = self._client.inspect(LOCK).holders
             return str(holders[0].owner) if holders else "another recoverer"
         self._lease = lease
         return ""
+
+    def _remove_the_dead(self) -> bool:
+        """Remove recoverers that are proved to be dead from the lock by which they were elected; False if there is none."""
+        look, info = self._look(), self._client.inspect(LOCK)
+        found = [case for claim in info.claims if (case := look.case(claim, info.read_at)) is not None]
+        dead = [case for case in found if case.action == "remove"]
+        for case in dead:
+            self._perform(case)
+        return bool(dead)
 
     def _resign(self) -> None:
         lease, self._lease = self._lease, None
@@ -198,14 +210,18 @@ class Recoverer:
         if case.action in _DONE and not self._count():
             self._limited()
             return Result(case, "limited")
+        return self._perform(now)
+
+    def _perform(self, case: Case) -> Result:
+        """Act, with a record before and after."""
         folder = self._config.state_place().path
         about = {
             "action": case.action,
             "kind": case.kind,
             "name": case.name,
             "claim": case.claim_id,
-            "why": now.why,
-            "seen": dict(now.seen),
+            "why": case.why,
+            "seen": dict(case.seen),
             "by": str(self._client.owner),
             "namespace": self._client.namespace,
             "url": self._client.url,
@@ -213,10 +229,10 @@ class Recoverer:
         identity = journal.append(folder, about, file=journal.ACTIONS)
         outcome = "unknown"
         try:
-            outcome = self._do(now)
+            outcome = self._do(case)
         finally:
             journal.append(folder, {"of": identity, "outcome": outcome}, file=journal.ACTIONS)
-        done = Result(now, outcome)
+        done = Result(case, outcome)
         if outcome != "ABSENT":
             self._report(done)
         return done
@@ -240,7 +256,8 @@ class Recoverer:
             record = self._client.record(LOCK)
             value = {} if record is None else dict(record.value)
             listed = value.get("actions")
-            times = [float(at) for at in listed if now - float(at) < HOUR] if isinstance(listed, list) else []
+            known = listed if isinstance(listed, list) else []  # any program may have written it
+            times = [at for at in known if isinstance(at, (int, float)) and now - at < HOUR]
             if not within_limit(times, now, self._config.recover_limit):
                 return False
             try:
@@ -255,11 +272,11 @@ class Recoverer:
     # -- telling
 
     def _tell(self, case: Case) -> None:
-        """Tell of a case that a person should look at, once for each claim and age."""
-        if (key := (case.claim_id, case.kind, case.tier)) in self._told:
+        """Tell of a case that a person should look at, once for each claim and age. Other checks tell of their own cases."""
+        kind = _TOLD_AS.get(case.kind)
+        if kind is None or (key := (case.claim_id, case.kind, case.tier)) in self._told:
             return
         self._told.add(key)
-        kind = "survivors" if case.kind == "survivors" else "overdue"
         self._send(
             Event(
                 kind,
@@ -302,5 +319,6 @@ class Recoverer:
         self._client.driver().dispatcher.tell(what)
 
 
+_TOLD_AS = {"overdue": "overdue", "silent": "overdue", "survivors": "survivors", "gone": "survivors"}
 _LIMITED = ("", "limited", "")
 _DONE = {"remove": "removed", "evict": "evicted"}

@@ -34,18 +34,27 @@ class Choosing(Everyone):
     Args:
         chooser: The chooser.
         pool: The pool, for errors.
-        names: The members of the request.
+        members: All members of the pool.
+        names: Those that the request names, and that have room for it. What the chooser says of others is ignored.
         together: Is told why other members do not do.
         gate: The attempt for the gate.
         now: CLOCK_BOOTTIME seconds.
     """
 
     def __init__(
-        self, chooser: Chooser, pool: str, names: Collection[str], together: Together, gate: Attempt, now: Now
+        self,
+        chooser: Chooser,
+        pool: str,
+        members: Collection[str],
+        names: Collection[str],
+        together: Together,
+        gate: Attempt,
+        now: Now,
     ) -> None:
         self._chooser = chooser
         self._every = chooser.every
         self._pool = pool
+        self._members = members
         self._names = names
         self._together = together
         self._gate = gate
@@ -77,7 +86,8 @@ class Choosing(Everyone):
         unnamed = {
             name: "it was not chosen" for name in self._names if name not in self._order and name not in held
         }
-        self._together.refused = unnamed | dict(choice.refused)
+        refused = {name: why for name, why in choice.refused.items() if name in self._names}
+        self._together.refused = unnamed | refused
         at, end = self._now(), self._gate.deadline
         self.until = at + self._every if end is None else min(at + self._every, end)
 
@@ -126,11 +136,7 @@ class Choosing(Everyone):
                 f"the chooser of pool {self._pool!r} must return a lockkit.Choice, not {choice!r}",
                 name=self._pool,
             )
-        strange = [name for name in (*choice.order, *choice.refused) if name not in self._names]
+        strange = [name for name in (*choice.order, *choice.refused) if name not in self._members]
         if strange or not set(choice.order).isdisjoint(choice.refused):
-            what = (
-                f"a member that the request does not name: {strange[0]!r}"
-                if strange
-                else "a member that it also refuses"
-            )
+            what = f"{strange[0]!r}, which is no member" if strange else "a member that it also refuses"
             raise ConfigError(f"the chooser of pool {self._pool!r} chose {what}", name=self._pool)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lockkit.facts import Alert, ClaimInfo, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.namedtuples import NamedTuple
-from lockkit.store.spi import Beat, Claim, End
+from lockkit.store.spi import Beat, Claim, End, Removal
 
 if TYPE_CHECKING:
     from lockkit.choosers import Chooser
@@ -50,6 +50,7 @@ __all__ = [
     "Pause",
     "RecordFailure",
     "Release",
+    "RemoveMany",
     "Removing",
     "Renew",
     "Request",
@@ -103,6 +104,17 @@ class EmergencyRelease(NamedTuple):
     how: End = "released"
 
 
+class RemoveMany(NamedTuple):
+    """Remove many claims, of a store that can do so at once.
+
+    Result: for each claim None if its answer is definite, otherwise its :class:`~lockkit.store.spi.Refused` or
+    :class:`~lockkit.store.spi.Unknown`.
+    """
+
+    removals: Sequence[Removal]
+    budget: float
+
+
 class Inspect(NamedTuple):
     """Read the queue of a name. Result: a :class:`~lockkit.facts.LockInfo`."""
 
@@ -129,9 +141,9 @@ Removing: TypeAlias = Release | Abandon | EmergencyRelease
 OnThreads: TypeAlias = Inspect | ListNames | Annotate
 """A request that is rare, so that a store has no exchange for it: an event loop has it made on a thread."""
 ON_THREADS = (Inspect, ListNames, Annotate)
-Request: TypeAlias = Acquire | Renew | Removing | OnThreads
+Request: TypeAlias = Acquire | Renew | Removing | RemoveMany | OnThreads
 """An effect that asks the store."""
-REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, *ON_THREADS)
+REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, RemoveMany, *ON_THREADS)
 
 
 class WaitForWake(NamedTuple):

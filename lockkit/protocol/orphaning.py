@@ -5,16 +5,28 @@ answer (one node of a cluster) must not delay claims on other servers. So the fi
 fails, the claim counts as slow from then on. Slow claims are tried concurrently, a few at a time. So are all others as long as more of
 them are due than one thread should have before it: where tasks are cancelled faster than the store removes one claim after the other,
 the claims that are left would keep later ones waiting.
+
+A store may remove many claims at once. Then the claims that are due go together, those of hundreds of cancelled waits in a few requests.
+A claim that was not removed in company is tried alone next, so that it cannot keep the others back.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from heapq import nsmallest
+from operator import attrgetter
+from typing import TypeAlias
 
-from lockkit.protocol.effects import Abandon, Orphan, Release
-from lockkit.store.spi import Claim
+from lockkit.protocol.effects import Abandon, Orphan, Release, RemoveMany
+from lockkit.store.spi import Claim, Refused, ReleaseAnswer, Removal, Unknown
 
-__all__ = ["Entry", "OrphanList"]
+__all__ = ["MANY", "Answer", "Entry", "OrphanList"]
+
+MANY = 100
+"""The most claims of one request, to a store that can remove many."""
+Answer: TypeAlias = ReleaseAnswer | Sequence[Refused | Unknown | None]
+"""The answer to a request that removes one claim, or many."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 """Seconds between two tries, at first and at most; short enough that no orphan is left a second after the store is back (L4)."""
@@ -36,9 +48,10 @@ class Entry:
         next: When to try to remove the claim, in CLOCK_BOOTTIME seconds.
         slow: Whether its server was slow, so that a try would delay other claims.
         busy: Whether a try is under way.
+        alone: Whether the next try is for this claim alone, because the last one, with others, did not remove it.
     """
 
-    __slots__ = ("busy", "next", "orphan", "slow", "wait")
+    __slots__ = ("alone", "busy", "next", "orphan", "slow", "wait")
 
     def __init__(self, orphan: Orphan) -> None:
         self.orphan = orphan
@@ -46,6 +59,7 @@ class Entry:
         self.wait = _FIRST_WAIT
         self.slow = False
         self.busy = False
+        self.alone = False
 
 
 class OrphanList:
@@ -53,12 +67,14 @@ class OrphanList:
 
     Args:
         request_timeout: Seconds that a request may take.
-        crowd: The most claims that one thread may have before it; if more are due, others help.
+        crowd: The most requests that one thread may have before it; if more are due, others help.
+        together: The most claims that the store can remove in one request.
     """
 
-    def __init__(self, request_timeout: float, crowd: int = _CROWD) -> None:
+    def __init__(self, request_timeout: float, crowd: int = _CROWD, together: int = 1) -> None:
         self._request_timeout = request_timeout
-        self._crowd = crowd
+        self._crowd = crowd * together
+        self._together = together
         self._slow = 0
         self.entries: dict[str, Entry] = {}
 
@@ -71,19 +87,29 @@ class OrphanList:
         """The claims that are still to be removed."""
         return [entry.orphan.claim for entry in self.entries.values()]
 
-    def take(self, now: float, *, slow: bool) -> Entry | None:
-        """The due claim that has waited longest, marked busy; among the slow claims if ``slow``, else among the others."""
+    def take(self, now: float, *, slow: bool) -> Sequence[Entry]:
+        """The due claims for one request, marked busy: those that have waited longest, of the slow claims if ``slow``, else of the others.
+
+        More than one only for a store that can remove many. A claim that is to be tried alone has its turn like the others.
+        """
         if slow and self._slow >= _MOST_SLOW:
-            return None
+            return ()
         due = (one for one in self.entries.values() if one.slow == slow and one.next <= now and not one.busy)
-        entry = min(due, key=lambda one: one.next, default=None)
-        if entry is not None:
+        entries = nsmallest(self._together, due, attrgetter("next"))
+        if len(entries) > 1:
+            entries = entries[:1] if entries[0].alone else [one for one in entries if not one.alone]
+        for entry in entries:
             entry.busy = True
-            self._slow += slow
-        return entry
+        self._slow += slow * len(entries)
+        return entries
+
+    def all_in_parts(self) -> Sequence[Sequence[Entry]]:
+        """Every claim, in parts for one request each."""
+        entries, many = list(self.entries.values()), self._together
+        return [entries[first : first + many] for first in range(0, len(entries), many)]
 
     def crowded(self, now: float) -> bool:
-        """Whether more claims are due than one thread should remove one after the other."""
+        """Whether more claims are due than one thread should remove, request by request."""
         due = 0
         for one in self.entries.values():
             due += one.next <= now and not one.slow and not one.busy
@@ -97,27 +123,48 @@ class OrphanList:
         waiting = (one for one in self.entries.values() if not (one.busy or (one.slow and full)))
         return min((one.next for one in waiting), default=math.inf)
 
-    def request(self, entry: Entry, longest: float | None = None) -> Release | Abandon:
-        """The request that removes a claim, with a budget of ``longest`` seconds, or by default of a short first try or a full request."""
-        budget = self._request_timeout if entry.slow else min(_FIRST_TRY, self._request_timeout)
+    def request(
+        self, entries: Sequence[Entry], longest: float | None = None
+    ) -> Release | Abandon | RemoveMany:
+        """The request that removes claims, with a budget of ``longest`` seconds, or by default of a short first try or a full request."""
+        budget = self._request_timeout if entries[0].slow else min(_FIRST_TRY, self._request_timeout)
         if longest is not None:
             budget = min(longest, self._request_timeout)
-        return entry.orphan.request(budget)
+        if len(entries) == 1:
+            return entries[0].orphan.request(budget)
+        orphans = [entry.orphan for entry in entries]
+        return RemoveMany([Removal(one.claim, one.abandon, one.how) for one in orphans], budget)
 
-    def failed(self, entry: Entry, now: float, took: float, budget: float, *, expected: bool = True) -> None:
+    def answered(
+        self, entries: Sequence[Entry], answer: Answer, now: float, took: float, budget: float
+    ) -> Sequence[Entry]:
+        """Note the answer to :meth:`request`; the arguments are those of :meth:`failed`. Returns the claims that are removed."""
+        troubles = [None] if len(entries) == 1 else answer
+        answers = list(zip(entries, troubles, strict=True))
+        removed = [entry for entry, trouble in answers if trouble is None]
+        for entry in removed:
+            self.removed(entry)
+        self.failed([entry for entry, trouble in answers if trouble is not None], now, took, budget)
+        return removed
+
+    def failed(
+        self, entries: Sequence[Entry], now: float, took: float, budget: float, *, expected: bool = True
+    ) -> None:
         """Note a try without a definite answer, and when to repeat it.
 
         Args:
-            entry: The entry that :meth:`take` returned.
+            entries: The entries that :meth:`take` returned.
             now: CLOCK_BOOTTIME seconds.
             took: Seconds that the request took.
             budget: Seconds that the request was allowed to take.
             expected: False after an unexpected exception, which is a bug.
         """
-        self._over(entry)
-        entry.slow = entry.slow or took >= min(_SLOW, budget)
-        entry.next = now + (entry.wait if expected else _AFTER_AN_ERROR)
-        entry.wait = min(entry.wait * 2, _LONGEST_WAIT)
+        for entry in entries:
+            self._over(entry)
+            entry.alone = self._together > 1 and not entry.alone
+            entry.slow = entry.slow or took >= min(_SLOW, budget)
+            entry.next = now + (entry.wait if expected else _AFTER_AN_ERROR)
+            entry.wait = min(entry.wait * 2, _LONGEST_WAIT)
 
     def removed(self, entry: Entry) -> None:
         """Note a try with a definite answer: the claim leaves the list."""

@@ -22,6 +22,7 @@ from lockkit.protocol.effects import (
     Judge,
     ListNames,
     Release,
+    RemoveMany,
     Renew,
     Request,
 )
@@ -48,6 +49,9 @@ def ask(store: Backend, request: Request) -> object:
         return store.abandon(request.claim, request.budget, how=request.how)
     if isinstance(request, EmergencyRelease):
         return store.emergency_release(request.claim, request.budget, how=request.how)
+    if isinstance(request, RemoveMany):
+        assert store.extras.remove_many is not None
+        return store.extras.remove_many(request.removals, request.budget)
     if isinstance(request, Inspect):
         return store.inspect(request.name, request.budget)
     if isinstance(request, ListNames):

@@ -119,7 +119,9 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         if request.chooser is not None:
             from lockkit.protocol.choosing import Choosing  # most programs never have a chooser
 
-            members = Choosing(request.chooser, self.pool, request.among, together, gate, means.now)
+            members = Choosing(
+                request.chooser, self.pool, self.members, request.among, together, gate, means.now
+            )
         return some_of(together, self.pool, gate, candidates, request.wanted, means, members), locks
 
     def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:

@@ -52,6 +52,7 @@ __all__ = [
     "ReadingWatch",
     "Refused",
     "ReleaseAnswer",
+    "Removal",
     "Renewal",
     "Terms",
     "Unknown",
@@ -285,6 +286,14 @@ class Drains(Protocol):
         """
 
 
+class Removal(NamedTuple):
+    """One claim to remove of many, by :meth:`Backend.abandon` if ``abandon``, otherwise by :meth:`Backend.release`."""
+
+    claim: Claim
+    abandon: bool
+    how: End
+
+
 class Extras(NamedTuple):
     """Abilities that only some stores have; None for one that a store lacks.
 
@@ -296,6 +305,9 @@ class Extras(NamedTuple):
             order. One whose claims have all lapsed may be among them.
         drains: The mark that has the acquires of the namespace refused. A store that has it declares the capability ``drains``.
         at_once: Whether every call is a matter of microseconds and waits for nothing, so that an event loop may make it itself.
+        remove_many: ``remove_many(removals, budget)`` removes many claims of this client in far fewer requests than one for each.
+            Returns for each removal, in order, None once its answer is definite, otherwise the Refused or Unknown of that one. It
+            may also raise Refused or Unknown for all of them; some may be removed then.
     """
 
     exchanges: Exchanges | None = None
@@ -304,6 +316,7 @@ class Extras(NamedTuple):
     namespaces: Callable[[float], Sequence[str]] | None = None
     drains: Drains | None = None
     at_once: bool = False
+    remove_many: Callable[[Sequence[Removal], float], Sequence[Refused | Unknown | None]] | None = None
 
 
 NO_EXTRAS = Extras()

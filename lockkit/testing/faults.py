@@ -240,20 +240,24 @@ class FaultyBackend:
         """See :class:`lockkit.store.spi.Extras`."""
         # Exchanges, and calls on an event loop, would pass by the faults.
         extras = self.inner.extras._replace(exchanges=None, at_once=False)
-        listen = extras.listen
-        if listen is None:
-            return extras
-        return extras._replace(
-            listen=lambda name, blockers, wake, claim: listen(name, blockers, self._faulty(wake), claim)
-        )
+        listen, remove_many = extras.listen, extras.remove_many
+        if listen is not None:
+            extras = extras._replace(
+                listen=lambda name, blockers, wake, claim: listen(name, blockers, self._faulty(wake), claim)
+            )
+        if remove_many is not None:
+            extras = extras._replace(remove_many=self._meeting("remove_many", remove_many))
+        return extras
 
     def _faulty(self, wake: Callable[[], None]) -> Callable[[], None]:
         return lambda: wake() if self.faults.wakes else None
 
     def __getattr__(self, method: str) -> Any:
         real = getattr(self.inner, method)
-        if method not in CALLS:
-            return real
+        return self._meeting(method, real) if method in CALLS else real
+
+    def _meeting(self, method: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        """A call that meets faults."""
 
         def call(*args: Any, **keywords: Any) -> Any:
             fault = self.faults.take(method)

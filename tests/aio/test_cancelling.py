@@ -58,6 +58,34 @@ async def test_a_free_lock(harness, kind, twice):
         assert await swept(run, client, harness, kind, twice) > 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@in_a_loop
+async def test_min_hold_of_a_grant_that_no_task_got_blocks_nobody(harness, kind):
+    if not harness.capabilities.min_hold:
+        pytest.skip("the store has no min_hold")
+    async with client_of(harness, request_timeout=2.0) as client:
+        async with client.lock("first").acquire(timeout=10):  # opens the store, and connects
+            pass
+        for number in range(MOST):
+            got = []
+            how = await cancel_at(
+                partial(_taken, client.lock(f"a{number}", min_hold=600), got), {number}, kind
+            )
+            if got:
+                break
+            assert how.reached
+            await soon(lambda name=f"a{number}": not harness.stored(name))
+        assert number > 0 or isinstance(harness, MemoryHarness), (
+            "only the memory store answers without a suspension"
+        )
+        await got.pop().release()
+        assert [row.state for row in harness.stored(f"a{number}")] == ["LINGERING"]
+
+
+async def _taken(lock, got):
+    got.append(await lock.acquire(timeout=10))
+
+
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 @in_a_loop
 async def test_a_lock_that_is_waited_for(harness, twice):

@@ -12,8 +12,8 @@ import pytest
 import lockkit
 from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
-from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused
-from lockkit.testing.claims import BUDGET, claim
+from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Removal
+from lockkit.testing.claims import BUDGET, claim, queue, take
 from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
 from support.observers import command_line
@@ -83,6 +83,9 @@ def everything(url):
         assert woken.wait(2.0)
         store.abandon(other, BUDGET)
         store.emergency_release(third, BUDGET)
+        one, _ = take(store)
+        many = [Removal(each, abandon=False, how="unused") for each in (one, queue(store))]
+        assert store.extras.remove_many(many, BUDGET) == [None, None]
         assert {each.severity for each in store.check(BUDGET)} == {"ok"}
 
 

@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 
 from support.harnesses.zookeeper import ZooKeeperHarness
 from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, play, play_with_kills
+from support.together_aio import play_tasks
 
 
 @settings(max_examples=max(8, settings().max_examples // 50))
@@ -15,6 +16,15 @@ from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, play, play_w
 @example(mix=CRASHES)
 def test_mixes_always_finish_and_never_overlap(mix):
     play(ZooKeeperHarness, mix)
+
+
+@settings(max_examples=max(8, settings().max_examples // 50))
+@given(mix=MIXES)
+@example(mix=OPPOSITE)
+@example(mix=TWO_AT_ONCE)
+@example(mix=CRASHES)
+def test_mixes_of_tasks_on_one_loop_always_finish_and_never_overlap(mix):
+    play_tasks(ZooKeeperHarness, mix)
 
 
 def test_processes_that_are_killed_hold_up_nobody_for_long():

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from lockkit import config
-from lockkit.cli.commands.gpu import _table
+from lockkit.cli.gpus import table_of
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.checking import finding
 from lockkit.gpu.states import cards
@@ -74,7 +74,7 @@ def test_watching_shows_what_changes_and_ends_with_ctrl_c(lockkit):
 
 def rendered(width, *devices):
     console = Console(width=width, file=io.StringIO())
-    console.print(_table(cards(Snapshot(0.0, devices)), width))
+    console.print(table_of(cards(Snapshot(0.0, devices)), width))
     return console.file.getvalue()
 
 
@@ -174,3 +174,54 @@ def test_doctor_has_one_finding_about_gpus(tmp_path, devices, driver, severity, 
 def test_doctor_says_that_cards_are_simulated(lockkit):
     lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
     assert "ok: 2 GPUs: 2 free (simulated)\n" in lockkit("doctor").stdout
+
+
+# -- quarantine
+
+
+def test_a_card_is_quarantined_for_everybody_and_cleared_again(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    first, second = (card["uuid"] for card in lockkit.json("gpu", "ls")["gpus"])
+    document = check(lockkit.json("gpu", "quarantine", "0", "--reason", "it hums"))
+    assert (document["uuid"], document["quarantine"]["reason"]) == (first, "it hums")
+    card, other = check(lockkit.json("gpu", "ls"))["gpus"]
+    assert (card["state"], card["quarantine"], other["state"]) == (
+        "quarantined",
+        document["quarantine"],
+        "free",
+    )
+    told = lockkit("gpu", "ls").stdout
+    assert re.search(r"quarantined .* quarantined by \S+@\S+: it hums", told)
+    assert told.endswith("2 GPUs: 1 free, 1 quarantined\n")
+    done = lockkit("gpu", "quarantine", second[:10], "--reason", "it smells")
+    assert done.stdout.endswith(f": it smells; to give it back: lockkit gpu clear {second}\n")
+    assert check(lockkit.json("gpu", "clear", first))["quarantine"] == document["quarantine"]
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "1"
+    assert lockkit("gpu", "clear", second).stdout.startswith(
+        f"{second} can be given out again; it was quarantined by"
+    )
+    again = lockkit("gpu", "clear", "0")
+    assert (again.returncode, again.stdout) == (1, f"{first} was not quarantined\n")
+
+
+@pytest.mark.parametrize(
+    "line, code, told",
+    [
+        (["quarantine", "7", "--reason", "x"], 78, "there is no GPU '7' (the GPUs are GPU-"),
+        (["quarantine", "0"], 64, "--reason"),
+        (["quarantine", "0", "--reason", "a\nb"], 64, "--reason"),
+        (["clear", "GPU-none"], 78, "there is no GPU 'GPU-none'"),
+    ],
+)
+def test_a_wrong_card_or_reason_is_refused(lockkit, line, code, told):
+    done = lockkit("gpu", *line, "--gpu-sim", "1")
+    assert done.returncode == code
+    assert told in done.stderr
+
+
+def test_a_store_that_does_not_answer_hides_no_card(lockkit):
+    pytest.importorskip("redis")
+    done = lockkit("gpu", "ls", "--gpu-sim", "1", "--url", "redis://127.0.0.1:1")
+    assert done.returncode == 0
+    assert "which cards are quarantined is unknown: " in done.stdout
+    assert "1 GPU: 1 free" in done.stdout

@@ -394,6 +394,18 @@ def test_when_the_elected_recoverer_dies_another_one_takes_over(lockkit):
     assert [one["owner"]["pid"] for one in lockkit.claims("@recover")] == [second.pid]
 
 
+def test_an_elected_recoverer_that_was_killed_is_the_first_to_be_removed(lockkit, place, name):
+    leader = lockkit.start("recover", "--yes", "--every", "1m")
+    lockkit.until(lambda: lockkit.claims("@recover"))
+    kill(hold(lockkit, name))
+    kill(leader)
+
+    done = recover(lockkit, "--yes")
+
+    assert done["acting"]
+    assert {one["name"] for one in actions(lockkit)} == (set() if at_once(place) else {"@recover", name})
+
+
 def test_no_more_than_the_limit_are_removed_in_an_hour(lockkit, place, name):
     if at_once(place):
         pytest.skip("the store itself removes the claim of a dead process")

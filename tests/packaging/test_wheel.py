@@ -19,6 +19,8 @@ BACKENDS = sorted(path.parent.name for path in ROOT.glob("backends/lockkit_*/__i
 PACKAGES = ["lockkit", *BACKENDS]
 PAGES = "lockkit/_docs/"
 
+pytestmark = pytest.mark.xdist_group("wheel")  # one environment for all of them
+
 
 @pytest.fixture(scope="module")
 def contents(wheel):
@@ -115,12 +117,13 @@ def test_the_licence_is_in_the_wheel(contents, metadata):
     assert contents["dist-info/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
 
 
-def test_the_entry_points_lead_to_the_command_the_stores_and_the_conformance_kit(contents):
+def test_the_entry_points_lead_to_the_command_the_stores_the_gpus_and_the_conformance_kit(contents):
     entry_points = ConfigParser()
     entry_points.read_string(contents["dist-info/entry_points.txt"].decode())
 
     assert dict(entry_points["console_scripts"]) == {"lockkit": "lockkit.cli.script:main"}
-    assert dict(entry_points["lockkit"]) == {name.removeprefix("lockkit_"): name for name in BACKENDS}
+    stores = {name.removeprefix("lockkit_"): name for name in BACKENDS}
+    assert dict(entry_points["lockkit"]) == stores | {"gpu": "lockkit.gpu.plugin"}
     assert dict(entry_points["pytest11"]) == {"lockkit_kit": "lockkit.testing.plugin"}
 
 

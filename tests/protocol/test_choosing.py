@@ -71,7 +71,7 @@ class Asks:
             for name in names
         ]
         means = Means(CAPABILITIES, clock.now, clock.wall, lambda: 0.5)
-        members = Choosing(chooser, "p", names, self.together, gate, clock.now)
+        members = Choosing(chooser, "p", SIZES, names, self.together, gate, clock.now)
         self.running = Running(some_of(self.together, "p", gate, candidates, count, means, members))
 
     def held(self, *names):
@@ -313,6 +313,15 @@ def test_an_answer_that_is_none_ends_the_request(clock, choice):
         asks.go()
 
     assert asks.queue("gate") == []
+
+
+def test_what_a_chooser_says_of_members_that_the_request_does_not_name_is_ignored(clock):
+    asks = Asks(clock, Says("card", "other", a="used"), "other")
+
+    assert asks.go() is None
+
+    assert asks.got == ["other"]
+    assert asks.together.refused == {}
 
 
 def test_a_try_gives_back_what_does_not_do(clock):

@@ -10,7 +10,7 @@ from lockkit.drivers.orphans import Orphans
 from lockkit.errors import BackendUnavailable
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
-from lockkit.store.spi import Claim, Terms, Unknown
+from lockkit.store.spi import NO_EXTRAS, RELEASED, Claim, Extras, Refused, Terms, Unknown
 from lockkit.testing.claims import open_store
 from lockkit.testing.processes import until
 
@@ -27,6 +27,7 @@ class SilentFor:
 
     def __init__(self):
         self._store = open_store("memory://orphans")
+        self.extras = NO_EXTRAS
         self.tries = []
         self.back = threading.Event()
 
@@ -182,3 +183,72 @@ def test_a_flush_gives_every_claim_its_share_of_the_time(orphans, store, told):
     orphans.flush(0.3)
     assert told.names == ["healthy"]
     assert sum(budget for _, budget in store.tries) <= 0.31
+
+
+class Many:
+    """A store that removes many claims at once: the claims of each request, and what ``refuses`` says about some of them."""
+
+    def __init__(self, refuses=lambda _names: None):
+        self.extras = Extras(remove_many=self._remove_many)
+        self.asked = []
+        self._refuses = refuses
+
+    def release(self, claim, budget, *, how="released"):
+        self.asked.append([claim.terms.name])
+        return RELEASED
+
+    abandon = release
+
+    def _remove_many(self, removals, budget):
+        names = [each.claim.terms.name for each in removals]
+        self.asked.append(names)
+        trouble = self._refuses(names)
+        if isinstance(trouble, Exception):
+            raise trouble
+        return trouble or [None] * len(names)
+
+
+def worked_off(store, told, names):
+    """Have claims removed that are all known before the first one is."""
+    made = Orphans(store, SYSTEM, told, TIMEOUT)
+    try:
+        for name in names[:-1]:
+            made._list.add(orphan(name))
+        made.add(orphan(names[-1]))
+        assert told.of("", len(names))
+        until(lambda: not len(made), "the list is empty")
+    finally:
+        made.close()
+    assert sorted(told.names) == sorted(names)
+
+
+def test_hundreds_of_claims_take_a_request_for_each_hundred_where_the_store_removes_many(told):
+    store = Many()
+    worked_off(store, told, [f"a:{number}" for number in range(300)])
+    assert [len(each) for each in store.asked] == [100, 100, 100]
+
+
+def test_a_claim_that_was_not_removed_with_others_is_tried_alone(told):
+    trouble = Unknown(BackendUnavailable("no answer"))
+    store = Many(lambda names: [trouble if name == "odd" else None for name in names])
+    worked_off(store, told, ["a", "odd", "b"])
+    assert store.asked == [["a", "odd", "b"], ["odd"]]
+
+
+def test_claims_that_all_failed_together_are_tried_one_by_one_so_that_none_keeps_the_others_back(told):
+    store = Many(lambda _names: Refused(BackendUnavailable("one of these is not welcome")))
+    worked_off(store, told, ["a", "b", "c"])
+    assert store.asked == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+
+
+def test_a_client_that_closes_gives_up_many_claims_in_one_request(told):
+    store, later = Many(), SYSTEM.now() + 1000
+    made = Orphans(store, SYSTEM, told, TIMEOUT)
+    try:
+        for number in range(30):
+            made._list.add(orphan(f"a:{number}", after=later))
+        made.flush(1.0)
+    finally:
+        made.close()
+    assert [len(each) for each in store.asked] == [30]
+    assert len(told.names) == 30

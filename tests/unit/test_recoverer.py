@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from lockkit.errors import BackendUnavailable
-from lockkit.facts import Owner
+from lockkit.facts import Event, Owner
 from lockkit.observe import survivors
-from lockkit.observe.recovery import LOCK, Recoverer, recover
+from lockkit.observe.recovery import LOCK, Case, Recoverer, recover
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,28 @@ def test_the_limit_holds_for_all_recoverers_together(lockkit_client):
     assert counted == [True] * limit + [False] * 2
     lockkit_client.clock.advance(3601.0)
     assert both[0]._count()
+
+
+@pytest.mark.parametrize(
+    "kind, tier, told",
+    [
+        ("overdue", "warning", ["overdue"]),
+        ("silent", "soft", ["overdue", "overdue P2"]),
+        ("overdue", "hard", ["overdue", "overdue P1"]),
+        ("survivors", "", ["survivors", "survivors P1"]),
+        ("gone", "", ["survivors", "survivors P1"]),
+        ("card", "", []),
+    ],
+)
+def test_what_a_person_should_look_at_is_told_once_by_event_and_by_alert(
+    lockkit_client, monkeypatch, kind, tier, told
+):
+    recoverer, sent = Recoverer(lockkit_client, act=True), []
+    monkeypatch.setattr(recoverer, "_send", sent.append)
+    with lockkit_client.lock("x").acquire():
+        (claim,) = lockkit_client.inspect("x").claims
+
+    for _ in range(2):
+        recoverer._tell(Case(kind, "tell", "x", "why", claim, tier))
+
+    assert [one.kind if isinstance(one, Event) else f"{one.kind} {one.priority}" for one in sent] == told

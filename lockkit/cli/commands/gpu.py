@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import click
+
 from lockkit.cli import exits, output
-from lockkit.cli.base import Duration, Group, Number, Session, option
+from lockkit.cli.base import Duration, Group, Number, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
-from lockkit.errors import DevicesUnavailable
+from lockkit.errors import BackendError, DevicesUnavailable
+from lockkit.identity import this_process
+from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.settings import SETTINGS
-from lockkit.sizes import show as size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.table import Table
-
-    from lockkit.cli import documents
-    from lockkit.devices import DeviceProvider, Snapshot
+    from lockkit.client import Client
+    from lockkit.devices import Snapshot
+    from lockkit.gpu.quarantine import Quarantined
     from lockkit.gpu.states import Card
 
 __all__ = ["command"]
 
-_COLOURS = {"free": "green", "busy": "yellow", "faulty": "red", "sliced": "dim"}
-_WIDE, _NARROW = 120, 60
-"""Columns."""
-
 command = Group(
     "gpu",
-    help="""Show the GPUs of this host.
+    help="""Show the GPUs of this host, and keep those that are not well from being given out.
 
     Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. Each of these commands can
     be tried on a host without any: --gpu-sim 2.
@@ -42,6 +39,14 @@ command = Group(
 lockkit gpu ls
 lockkit gpu ls --gpu-sim 2
 """,
+)
+
+_SIMULATE = option(
+    "--gpu-sim",
+    "simulate",
+    type=Number(0, SETTINGS["gpu_simulate"].most),
+    metavar="N",
+    help="Simulate N GPUs in place of those of the host; 0: none.  [default: gpu.simulate]",
 )
 
 
@@ -63,40 +68,103 @@ lockkit gpu ls --gpu-sim 2         # on any machine
 @option(
     "--interval", type=Duration(), default=2.0, help="Time between two updates of --watch.  [default: 2s]"
 )
-@option(
-    "--gpu-sim",
-    "simulate",
-    type=Number(0, SETTINGS["gpu_simulate"].most),
-    metavar="N",
-    help="Simulate N GPUs in place of those of the host; 0: none.  [default: gpu.simulate]",
-)
+@_SIMULATE
 def _ls(session: Session, *, watch: bool, interval: float, simulate: int | None) -> None:
     """List the GPUs of this host: which are free, which are busy and with what, and which are not well.
 
     Busy (unmanaged) is a card on which a program computes, or of which more than 1 GiB is in use beyond what the driver reserves. A process
     whose pid cannot be told, as in a container, is shown with what is known of it. A card that is divided into MIG slices is followed by
-    them.
+    them. Quarantined cards are given to nobody: see lockkit gpu quarantine.
 
     Exit code: 0 there are GPUs, 78 there are none, or nothing can be said about any.
     """
-    from lockkit.gpu.looking import look, providers
-    from lockkit.plugins import PluginManager
-
-    config = session.config()
-    asked = providers(config, PluginManager(disabled=config.disable_plugins), simulate=simulate)
-    if not watch:
-        _print(session, look(asked))
-        return
-    try:
-        with Signals():  # so that the cursor is shown again, however the command ends
-            _watch(session, asked, interval)
-    except KeyboardInterrupt:
-        return  # Ctrl-C is the normal way to end it
+    with session.client() as client:
+        view = _View(client, simulate)
+        if not watch:
+            _print(session, view.look())
+            return
+        try:
+            with Signals():  # so that the cursor is shown again, however the command ends
+                _watch(session, view, interval)
+        except KeyboardInterrupt:
+            return  # Ctrl-C is the normal way to end it
 
 
-def _watch(session: Session, asked: Sequence[DeviceProvider], interval: float) -> None:
+class _View:
+    """The GPUs of this host, with what the store knows of them. A store that does not answer hides no card.
+
+    Args:
+        client: The client.
+        simulate: The number of cards to simulate; None for what the configuration says.
+    """
+
+    def __init__(self, client: Client, simulate: int | None = None) -> None:
+        from lockkit.gpu.looking import providers
+
+        self._client = client
+        self.host = os.uname().nodename
+        self._providers = providers(client.config, client.plugins, simulate=simulate)
+
+    def look(self) -> Seen:
+        """One look.
+
+        Raises:
+            DevicesUnavailable: Nothing can be said about any card.
+        """
+        from lockkit.gpu.looking import look
+        from lockkit.gpu.quarantine import quarantined
+        from lockkit.gpu.states import cards
+
+        snapshot = look(self._providers)
+        try:
+            marks, remarks = quarantined(self._client, self.host), snapshot.remarks
+        except BackendError as error:
+            told = f"which cards are quarantined is unknown: {error.message}"
+            marks, remarks = {}, (*snapshot.remarks, told)
+        return Seen(snapshot._replace(remarks=remarks), cards(snapshot, marks), marks)
+
+    def looks(self, interval: float) -> Iterator[Seen | DevicesUnavailable]:
+        """Look again and again. A failure is yielded; the first look raises it."""
+        seen: Seen | DevicesUnavailable = self.look()
+        while True:
+            yield seen
+            time.sleep(interval)
+            try:
+                seen = self.look()
+            except DevicesUnavailable as error:
+                seen = error
+
+    def meant(self, word: str) -> str:
+        """The UUID of the card that a person means, which may be one that is quarantined and no longer seen.
+
+        Raises:
+            ConfigError: No card is meant, or several.
+            DevicesUnavailable: Nothing can be said about any card, and no mark is meant either.
+        """
+        from lockkit.gpu.quarantine import quarantined
+        from lockkit.gpu.resolving import resolve
+
+        marks = quarantined(self._client, self.host)
+        try:
+            devices = self.look().snapshot.devices
+        except DevicesUnavailable:
+            if word not in marks:
+                raise
+            devices = ()
+        return resolve(word, devices, marks)
+
+
+class Seen(NamedTuple):
+    """One look: the snapshot, its cards with their states, and the marks of the quarantine."""
+
+    snapshot: Snapshot
+    cards: tuple[Card, ...]
+    marks: Mapping[str, Quarantined]
+
+
+def _watch(session: Session, view: _View, interval: float) -> None:
     if session.json or not output.colour():
-        for seen in _looks(asked, interval):
+        for seen in view.looks(interval):
             if not isinstance(seen, DevicesUnavailable):
                 _print(session, seen)
             elif session.json:
@@ -107,129 +175,118 @@ def _watch(session: Session, asked: Sequence[DeviceProvider], interval: float) -
     from rich.live import Live
     from rich.markup import escape
 
+    from lockkit.cli.gpus import table_of
     from lockkit.cli.tables import width
-    from lockkit.gpu.states import cards
 
     with Live(auto_refresh=False, screen=False) as live:
         found: tuple[Card, ...] = ()
         rows: list[str] = []
-        for seen in _looks(asked, interval):
+        for seen in view.looks(interval):
             if isinstance(seen, DevicesUnavailable):
                 told = [_away(seen), *rows]  # the last state stays on the screen, with its time
             else:
-                found = cards(seen)
-                told = rows = [*_below(found, seen), time.strftime("%H:%M:%S", time.localtime(seen.taken))]
-            table = _table(found, width())
+                found = seen.cards
+                at = time.strftime("%H:%M:%S", time.localtime(seen.snapshot.taken))
+                told = rows = [*_below(seen), at]
+            table = table_of(found, width())
             table.caption = escape(printable("\n".join(told), lines=True))
             live.update(table, refresh=True)
-
-
-def _looks(asked: Sequence[DeviceProvider], interval: float) -> Iterator[Snapshot | DevicesUnavailable]:
-    """Look again and again. A failure is yielded; the first look raises it."""
-    from lockkit.gpu.looking import look
-
-    seen: Snapshot | DevicesUnavailable = look(asked)
-    while True:
-        yield seen
-        time.sleep(interval)
-        try:
-            seen = look(asked)
-        except DevicesUnavailable as error:
-            seen = error
 
 
 def _away(error: DevicesUnavailable) -> str:
     return f"trying again: {error.message}"
 
 
-def _print(session: Session, seen: Snapshot) -> None:
-    from lockkit.gpu.states import cards
+def _print(session: Session, seen: Seen) -> None:
+    from lockkit.cli import gpus
 
-    found = cards(seen)
     if session.json:
-        output.write_json(_document(seen, found), indent=True)
+        output.write_json(gpus.document(seen.snapshot, seen.cards, seen.marks), indent=True)
         return
     from lockkit.cli.tables import show, width
 
-    show(_table(found, width()))
-    for row in _below(found, seen):
+    show(gpus.table_of(seen.cards, width()))
+    for row in _below(seen):
         output.say(row)
 
 
-def _below(found: tuple[Card, ...], seen: Snapshot) -> list[str]:
+def _below(seen: Seen) -> list[str]:
     """The rows below the table."""
     from lockkit.gpu.states import summary
 
-    return [summary(found), *seen.remarks]
+    return [summary(seen.cards), *seen.snapshot.remarks]
 
 
-def _document(seen: Snapshot, found: tuple[Card, ...]) -> documents.GpuLs:
-    import os
+@make(
+    "quarantine",
+    group=command,
+    examples="""
+lockkit gpu quarantine 3 --reason "Xid 79 twice today, ticket 4711"
+lockkit gpu quarantine GPU-54a033e8 --reason "being replaced"
+""",
+)
+@click.argument("card", metavar="GPU")
+@option("--reason", type=Remark(), required=True, help="Why: shown wherever the card is shown.")
+@_SIMULATE
+def _quarantine(session: Session, card: str, *, reason: str, simulate: int | None) -> None:
+    """Give a card of this host to nobody until lockkit gpu clear. Who holds it keeps it.
 
-    from lockkit.cli import documents, parts
+    GPU is a UUID, the beginning of one, or an index. All users of the store see the mark, and so does lockkit gpu ls.
+    """
+    from lockkit.gpu.quarantine import quarantine
 
-    return documents.GpuLs(
-        host=os.uname().nodename,
-        read_at=output.rfc3339(seen.taken),
-        read_at_seconds=seen.taken,
-        gpus=[
-            parts.Gpu(
-                uuid=card.device.uuid or None,
-                index=card.device.index,
-                name=card.device.name or None,
-                parent=card.device.parent,
-                state=card.state,
-                reasons=card.reasons,
-                memory_bytes=card.device.memory,
-                reserved_bytes=card.device.reserved,
-                used_bytes=card.device.used,
-                utilisation_percent=card.device.utilisation,
-                processes=None
-                if card.device.processes is None
-                else [
-                    parts.GpuProcess(pid=one.pid, user=one.user, program=one.program, memory_bytes=one.memory)
-                    for one in card.device.processes
-                ],
-                faults=card.device.faults,
+    with session.client() as client:
+        view = _View(client, simulate)
+        uuid = view.meant(card)
+        mark = quarantine(client, view.host, uuid, reason, this_process())
+        if session.json:
+            from lockkit.cli import documents, gpus
+
+            output.write_json(
+                documents.GpuQuarantine(
+                    store=output.store(client), host=view.host, uuid=uuid, quarantine=gpus.mark(mark)
+                ),
+                indent=True,
             )
-            for card in found
-        ],
-        remarks=seen.remarks,
-    )
+            return
+    output.say(f"{uuid} is {mark}; to give it back: lockkit gpu clear {uuid}")
 
 
-def _table(found: Sequence[Card], width: int) -> Table:
-    """A table of all columns if they fit, without UUIDs at 80 columns, and of short rows below 60."""
-    from lockkit.cli.tables import add, table
-    from lockkit.gpu.states import STATES
+@make(
+    "clear",
+    group=command,
+    examples="""
+lockkit gpu clear 3
+""",
+)
+@click.argument("card", metavar="GPU")
+@_SIMULATE
+def _clear(session: Session, card: str, *, simulate: int | None) -> int:
+    """End the quarantine of a card of this host.
 
-    narrow = width < _NARROW
-    columns: tuple[str, ...] = ("gpu", "model", "state", "memory", "use", "why")
-    if width >= _WIDE:
-        columns = (*columns, "uuid")
-    made = table(*(("gpus",) if narrow else columns))
-    for card in found:
-        device = card.device
-        cells = {
-            "gpu": f"  {device.index}" if device.parent else str(device.index),
-            "model": device.name or "-",
-            "state": STATES[card.state],
-            "memory": _memory(card),
-            "use": "-" if device.utilisation is None else f"{device.utilisation} %",
-            "why": "; ".join(card.reasons),
-            "uuid": device.uuid or "-",
-        }
-        row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
-        add(made, *row, style=_COLOURS.get(card.state))
-    return made
+    GPU is a UUID, the beginning of one, or an index. A card that is no longer seen can be cleared by its UUID. Exits 1 if the card was not
+    quarantined.
+    """
+    from lockkit.gpu.quarantine import clear
 
+    with session.client() as client:
+        view = _View(client, simulate)
+        uuid = view.meant(card)
+        mark = clear(client, view.host, uuid)
+        if session.json:
+            from lockkit.cli import documents, gpus
 
-def _memory(card: Card) -> str:
-    """Memory in use of what programs can share."""
-    used, usable = card.device.used, card.device.usable
-    return f"{'?' if used is None else size(used)} of {'?' if usable is None else size(usable)}"
-
-
-def _stacked(cells: dict[str, str]) -> str:
-    rows = [f"{cells['gpu']} {cells['model']}", f"  {cells['state']}, {cells['memory']}, {cells['use']}"]
-    return "\n".join([*rows, *([f"  {cells['why']}"] if cells["why"] else []), f"  {cells['uuid']}"])
+            output.write_json(
+                documents.GpuClear(
+                    store=output.store(client),
+                    host=view.host,
+                    uuid=uuid,
+                    quarantine=None if mark is None else gpus.mark(mark),
+                ),
+                indent=True,
+            )
+    if not session.json:
+        output.say(
+            f"{uuid} was not quarantined" if mark is None else f"{uuid} can be given out again; it was {mark}"
+        )
+    return exits.FAILED if mark is None else exits.OK

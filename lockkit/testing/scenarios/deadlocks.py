@@ -33,7 +33,7 @@ def deadlock(stage: Stage) -> None:
     for lease in leases:
         lease.detach()
     try:
-        lock.acquire(0.05)
+        lock.acquire(0.5)
     except AcquireTimeout:
         pass
     for lease in leases:

@@ -15,6 +15,7 @@ _HANGS = replace(NO_FAULTS, hang=3, sleep=1, deaf=2, budget=60)
 _LINK = replace(NO_FAULTS, drop=3, delay=3, refuse=1, sleep=1, deaf=1, budget=40)
 _INTERRUPTS = replace(NO_FAULTS, cancel=3, budget=40)
 _LATE = replace(NO_FAULTS, delay=4, drop=1, cancel=1, sleep=1, budget=40)
+_DRAINS = replace(NO_FAULTS, drain=3, drop=2, delay=2, sleep=1, budget=40)
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -494,12 +495,18 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "drain-refuses-newcomers-only",
         "a waiter is granted in a drained namespace when its turn comes",
+        "S2-drain",
+        setup="drained-mutex-atomic",
+        faults=_DRAINS,
         wrap=drains.RefusesNewcomersOnly,
         scenarios=("S2-drain-in-turn",),
     ),
     Mutant(
         "drain-refuses-holders",
         "a holder cannot confirm its hold in a drained namespace",
+        "S2-drain",
+        setup="drained-mutex-atomic",
+        faults=_DRAINS,
         wrap=drains.RefusesHolders,
         scenarios=("S2-drain-holders", "S2-drain-replays"),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -260,7 +260,12 @@ def orphans_stay() -> Iterator[None]:
 @contextmanager
 def orphans_are_tried_once() -> Iterator[None]:
     """A claim whose removal got no answer is removed from the orphan list all the same."""
-    with patched(OrphanList, failed=lambda self, entry, *_: self.removed(entry)):
+
+    def failed(self: OrphanList, entries: Sequence[Entry], *_: float) -> None:
+        for entry in entries:
+            self.removed(entry)
+
+    with patched(OrphanList, failed=failed):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lockkit.protocol.effects import REQUESTS
@@ -96,7 +97,7 @@ class _Remover(Actor):
     def __init__(self, client: Client, label: str, orphans: OrphanList) -> None:
         super().__init__(client, f"{client.name} {label}")
         self.list = orphans
-        self._current: Entry | None = None
+        self._current: Sequence[Entry] = ()
         self._began = 0.0
 
     def next(self) -> float:
@@ -106,29 +107,32 @@ class _Remover(Actor):
     def remove(self) -> None:
         """Send for the first that is due."""
         now = self.client.world.clock.now()
-        entry = self.list.take(now, slow=False) or self.list.take(now, slow=True)
-        assert entry is not None
-        self._current, self._began = entry, now
-        self.send(self.list.request(entry))
+        entries = self.list.take(now, slow=False) or self.list.take(now, slow=True)
+        assert entries
+        self._current, self._began = entries, now
+        self.send(self.list.request(entries))
 
-    def answered(self, result: Any) -> None:  # noqa: ARG002 - RELEASED or ABSENT: definite
-        self.request, entry = None, self._current
-        assert entry is not None
-        self.list.removed(entry)
+    def answered(self, result: Any) -> None:
+        self.request = None
+        self.list.answered(self._current, result, *self._took())
 
     def failed(self, error: BaseException) -> None:
-        self.request, entry = None, self._current
-        assert entry is not None
+        self.request = None
         assert isinstance(error, Refused | Unknown)
+        self.list.failed(self._current, *self._took())
+
+    def _took(self) -> tuple[float, float, float]:
         now = self.client.world.clock.now()
-        self.list.failed(entry, now, now - self._began, self.list.request(entry).budget)
+        return now, now - self._began, self.list.request(self._current).budget
 
 
 class Orphans(_Remover):
     """The thread that works the orphan list off."""
 
     def __init__(self, client: Client) -> None:
-        super().__init__(client, "orphans", OrphanList(REQUEST_TIMEOUT, _CROWD))
+        super().__init__(
+            client, "orphans", OrphanList(REQUEST_TIMEOUT, _CROWD, client.world.store.removes_together)
+        )
         self.helpers = [OrphansHelper(client, f"orphans' helper {at}", self.list) for at in range(_HELPERS)]
 
     def next(self) -> float:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from lockkit.errors import Drained
 from lockkit.facts import Alert, Event, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.store.queue import prefix
-from lockkit.store.spi import Claim, End
+from lockkit.store.spi import Claim, End, Refused
+from support.simulation.drains import TURNED_AWAY
 from support.simulation.faults import LOST_DATA
 from support.simulation.network import Request
 from support.simulation.stores import StoredRow
@@ -140,6 +142,17 @@ class Checks:
     def acquire_failed(self, worker: Worker, error: BaseException) -> None:
         """An acquisition ended in an exception."""
 
+    def refused(self, request: Request, error: Exception) -> None:
+        """The store answered a request with an error."""
+        if not (request.acquires and isinstance(error, Refused) and isinstance(error.error, Drained)):
+            return
+        (claim,) = request.claims
+        row = self._seen_row(claim.terms.name, claim.token)
+        if not self.world.drains.marked:
+            self.world.violated("S2-drain", f"{request} was refused in a namespace that is not drained")
+        if row is not None and row.state == "HELD" and row.deadline > self.world.clock.now():
+            self.world.violated("S2-drain", f"{request} was refused although {claim.token} is HELD")
+
     def sent(self, client: Client, request: Request) -> None:
         """A request leaves a client."""
         world, now = self.world, self.world.clock.now()
@@ -165,10 +178,10 @@ class Checks:
         """A claim is removed as unused exactly if no caller got it, and nobody may still get it as one that was lost."""
         hold = self._grants.get(acquisition)
         if acquisition in self._handed:
-            right = request.how != "unused"
+            right = request.how(claim.token) != "unused"
         else:
-            right = request.how == "unused" or (
-                hold is not None and bool(hold.lost_why) and request.how == "ungraceful"
+            right = request.how(claim.token) == "unused" or (
+                hold is not None and bool(hold.lost_why) and request.how(claim.token) == "ungraceful"
             )
         if not right:
             got = "was" if acquisition in self._handed else "was not"
@@ -232,6 +245,8 @@ class Checks:
         if row.fence <= self._top.get(name, 0):
             world.violated("S4", f"{name}: {token} got fence {row.fence} after {self._top[name]}")
         self._top[name] = max(self._top.get(name, 0), row.fence)
+        if world.drains.marked:
+            world.violated("S2-drain", f"{token} was appended in a drained namespace by {request}")
         if request is None or not request.creates:
             world.violated("S5", f"{token} was created by {request}")
         elif acquisition in self._gone and not world.is_waived(token):
@@ -250,6 +265,8 @@ class Checks:
             pass
         elif was.state == "HELD" and self._must_linger(token, was, request) > now:
             world.violated("LINGER", f"{token} had min_hold or lock_delay to run and is gone")
+        if was.state == "HELD" and world.operating == TURNED_AWAY:
+            world.violated("S2-drain", f"{token} was HELD and a drain turned it away")
         if world.operating or world.is_dead(token):
             return
         if request is None or world.speaks_for(request, token) != acquisition:
@@ -259,7 +276,7 @@ class Checks:
 
     def _must_linger(self, token: str, was: _Seen, request: Request | None) -> float:
         terms = self.world.terms[token]
-        how = "ungraceful" if request is None else request.how
+        how = "ungraceful" if request is None else request.how(token)
         if how == "unused":
             return 0.0
         until = was.since + terms.min_hold
@@ -271,7 +288,7 @@ class Checks:
         """How a request says that this claim ends; None if it does not speak for the claim, or does not end it."""
         if request is None or self.world.speaks_for(request, token) != self._row_of[token]:
             return None
-        return request.how
+        return request.how(token)
 
     def _changed(self, row: StoredRow, was: _Seen, request: Request | None) -> None:
         world, now, token = self.world, self.world.clock.now(), row.token
@@ -305,6 +322,8 @@ class Checks:
     def _entered(self, name: str, rows: Sequence[StoredRow], place: int, request: Request | None) -> None:
         """A claim became HELD."""
         world, row = self.world, rows[place]
+        if world.drains.marked:
+            world.violated("S2-drain", f"{row.token} was made HELD in a drained namespace by {request}")
         if request is None or not request.acquires:
             world.violated("S12-heartbeat", f"{row.token} was made HELD by {request}")
         if place >= prefix(rows):

@@ -138,7 +138,7 @@ class Company(Worker):
         if plan.chooses:
             names = [candidate.name for candidate in candidates]
             self.chooser = _Fickle(names, world)
-            members = Choosing(self.chooser, "p", names, together, gate, self.now)
+            members = Choosing(self.chooser, "p", names, names, together, gate, self.now)
         return some_of(together, "p", gate, candidates, plan.count, means, members)
 
     def hand_over(self) -> None:

@@ -50,6 +50,8 @@ class Faults:
     """It forgets its scripts."""
     minute: int = 0
     """More than a minute passes at once: longer than a copy, a tombstone or a key without claims is good for."""
+    drain: int = 0
+    """The namespace is drained, while acquires are under way, or is drained no more; for a store that can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,14 @@ class Troubles:
                 for capacity in self._world.setup.capacities:
                     if capacity != rows[0].capacity:
                         fault(faults.resize, bind(self._resize, name, capacity))
+        drains, states = (
+            self._world.drains,
+            [row.state for name in self._world.names for row in self._world.store.rows(name)],
+        )
+        if drains.marked:
+            fault(2 * faults.drain, drains.end)
+        elif states:  # an empty namespace shows little; waiters are what a drain turns away
+            fault((8 if "WAITING" in states else 1) * faults.drain, drains.begin)
 
     def _server(self, faults: Faults, fault: Callable[[int, Callable[[], None]], None]) -> None:
         for weight, what in zip((faults.restart, faults.wipe, faults.unlearn), BLOWS, strict=True):

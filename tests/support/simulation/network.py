@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from lockkit.errors import BackendUnavailable
 from lockkit.protocol import effects
-from lockkit.protocol.effects import Acquire, Annotate, Inspect, ListNames, Removing, Renew
+from lockkit.protocol.effects import Acquire, Annotate, Inspect, ListNames, RemoveMany, Removing, Renew
 from lockkit.store.spi import Busy, Claim, End, Granted, Lapsed, Queued, Refused, Renewal, Unknown
 
 __all__ = ["Caller", "Job", "Reply", "Request", "answer_text", "lost", "refused"]
@@ -76,6 +76,8 @@ class Request:
         match self.what:
             case Renew(beats):
                 return [claim for claim, _ in beats]
+            case RemoveMany(removals):
+                return [each.claim for each in removals]
             case Inspect() | ListNames() | Annotate():
                 return []
             case asked:
@@ -106,11 +108,12 @@ class Request:
     @property
     def removes(self) -> bool:
         """Whether it takes a claim back."""
-        return isinstance(self.what, Removing)
+        return isinstance(self.what, Removing | RemoveMany)
 
-    @property
-    def how(self) -> End | None:
-        """How it says that its claim ends; None if it takes none back."""
+    def how(self, token: str) -> End | None:
+        """How it says that a claim ends; None if it takes none back."""
+        if isinstance(self.what, RemoveMany):
+            return next(each.how for each in self.what.removals if each.claim.token == token)
         return self.what.how if isinstance(self.what, Removing) else None
 
     def __str__(self) -> str:
@@ -122,8 +125,10 @@ class Request:
             what = ",".join(
                 f"{token}{'' if fence is None else f'#{fence}'}" for token, fence in self.fences.items()
             )
-        elif self.how not in (None, "released"):
-            more = f" {self.how}"
+        elif self.removes:
+            more = "".join(
+                f" {how}" for how in {self.how(claim.token) for claim in self.claims} - {"released"}
+            )
         copy = "" if self.caller else " (late copy)"
         return f"r{self.serial} {type(self.what).__name__.lower()}({what}{more}){copy}"
 

@@ -20,7 +20,7 @@ from lockkit.facts import Capabilities, Owner
 from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
 from lockkit.protocol import effects
-from lockkit.protocol.effects import Annotate, Inspect, ListNames, Renew
+from lockkit.protocol.effects import Annotate, Inspect, ListNames, RemoveMany, Renew
 from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.server_clock import ServerClock
@@ -30,7 +30,7 @@ from support.simulation.clock import VirtualClock
 from support.simulation.lines import Call, Lines, Script
 from support.simulation.network import Job, Reply, Request, lost
 from support.simulation.resp import shown, values
-from support.simulation.stores import StoredRow
+from support.simulation.stores import DRAINS, StoredRow
 from support.simulation.wakes import Published
 
 __all__ = ["OnRedis", "Row"]
@@ -107,6 +107,7 @@ class OnRedis:
     late_copies = True
     sees_death = False
     wakes_waiters = True
+    removes_together = 1
     stale = False
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -195,8 +196,14 @@ class OnRedis:
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
         yield from ()
         name, *rest = args
-        if method == "settle":
-            answer: Any = self._operator.renew([(Claim(_long(""), Terms(name)), None)], _BUDGET)
+        drains = self._operator.extras.drains
+        assert drains is not None
+        if method == "turn_away":
+            answer: Any = drains.turn_away(name, self._stored_id(name, rest[0]), _BUDGET)
+        elif method in DRAINS:
+            answer = getattr(drains, method)(name, _BUDGET)
+        elif method == "settle":
+            answer = self._operator.renew([(Claim(_long(""), Terms(name)), None)], _BUDGET)
         elif method == "evict":
             answer = self._operator.evict(name, self._stored_id(name, rest[0]), _BUDGET)
         else:
@@ -296,7 +303,7 @@ def _long_request(what: effects.Request) -> effects.Request:
     match what:
         case Renew(beats):
             return Renew([(_long_claim(claim), fence) for claim, fence in beats], _BUDGET)
-        case Inspect() | ListNames() | Annotate():
+        case Inspect() | ListNames() | Annotate() | RemoveMany():
             return what._replace(budget=_BUDGET)
         case asked:
             return asked._replace(claim=_long_claim(asked.claim), budget=_BUDGET)

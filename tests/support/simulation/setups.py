@@ -125,17 +125,27 @@ def _process_bound() -> Setup:
     )
 
 
+def _drained(setup: Setup, label: str) -> Setup:
+    """A namespace that is drained now and then, for a moment: then everybody's acquires are refused."""
+    return replace(setup, faults=Faults(drain=1, budget=20), label=label)
+
+
 SETUPS: Mapping[str, Setup] = {
     f"{label}-{store.name}": replace(setup, label=label, store=store)
     for label, setup in (*_plans().items(), *_together().items())
     for store in (Atomic, Statements)
-} | {"process-bound-atomic": _process_bound()}
+} | {
+    "process-bound-atomic": _process_bound(),
+    "drained-mutex-atomic": _drained(_plans()["mutex"], "drained-mutex"),
+    "drained-semaphore-atomic": _drained(_plans()["semaphore"], "drained-semaphore"),
+    "drained-all-atomic": _drained(_together()["all"], "drained-all"),
+}
 """Every kind of lock on every model store, by ``kind-store``."""
 
 ON_REDIS: Mapping[str, Setup] = {
     f"{label}-redis": replace(setup, label=label, store=OnRedis, faults=replace(setup.faults, unlearn=1))
     for label, setup in _plans().items()
-}
+} | {"drained-mutex-redis": replace(_drained(_plans()["mutex"], "drained-mutex"), store=OnRedis)}
 """Every kind of lock on the Redis store. Needs redis-server and the extra ``redis``."""
 
 

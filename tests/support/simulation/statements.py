@@ -42,6 +42,7 @@ class Statements(Table):
     late_copies = False
     sees_death = True
     wakes_waiters = False
+    removes_together = 1
     stale = True
 
     @property

@@ -9,23 +9,27 @@ and the store's own code runs in each client.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 from lockkit.facts import Capabilities, Owner
 from lockkit.plugins import PluginManager
+from lockkit.protocol.effects import Abandon, Release, RemoveMany
 from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, Lapsed, OpenOptions, Watch
 from support.simulation.clock import VirtualClock
 from support.simulation.network import Job, Reply, Request, lost, refused
 
-__all__ = ["LATEST_CREATE", "Atomic", "ModelStore", "NothingInTheClient", "StoredRow", "memory"]
+__all__ = ["DRAINS", "LATEST_CREATE", "Atomic", "ModelStore", "NothingInTheClient", "StoredRow", "memory"]
 
 LATEST_CREATE = 30.0
 """Seconds after which a creating acquire is refused as late (the ``not_after`` of a store with a network before it)."""
 
 
+DRAINS = ("set", "clear", "turn_away")
+"""The operator's requests that are those of :class:`lockkit.store.spi.Drains`."""
 _OWNER = Owner(host="simulated")
 
 
@@ -64,6 +68,8 @@ class ModelStore(Protocol):
     """Whether the claims of a dead client are removed at once."""
     wakes_waiters: bool
     """Whether a claim that newly fits wakes its own watch, whatever that watches."""
+    removes_together: int
+    """The most claims that one request removes."""
     stale: bool
     """Whether statements compare with a ``now`` from before they run."""
 
@@ -77,7 +83,7 @@ class ModelStore(Protocol):
         """Begin to execute a request."""
 
     def operate(self, method: str, args: tuple[Any, ...]) -> Job:
-        """An operator's request: evict, resize; or settle, to look at the store when all is done."""
+        """An operator's request: evict, resize; set, clear or turn_away of a drain; or settle, to look at the store when all is done."""
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch: ...
 
@@ -140,6 +146,7 @@ class Atomic(NothingInTheClient):
     late_copies = True
     sees_death = False
     wakes_waiters = True
+    removes_together = 3
     stale = False
 
     def __init__(self, clock: VirtualClock) -> None:
@@ -161,12 +168,22 @@ class Atomic(NothingInTheClient):
         now = self._clock.now()
         if request.creates and now > request.sent + LATEST_CREATE:
             return Lapsed("late")
+        if isinstance(request.what, RemoveMany):
+            return (yield from self._remove(request, request.what))
         if request.replay:
             self._mark(request)
         answer = self.perform(request)
         if request.replay:
             self._mark(request)
         return answer
+
+    def _remove(self, request: Request, many: RemoveMany) -> Job:
+        """Remove many claims, one in each step; after a failure some are removed."""
+        for claim, abandon, how in many.removals:
+            yield f"removes {claim.token}"
+            one = (Abandon if abandon else Release)(claim, many.budget, how)
+            self.perform(dataclasses.replace(request, what=one))
+        return [None] * len(many.removals)
 
     def perform(self, request: Request) -> Any:
         """Execute it on the memory backend."""
@@ -179,7 +196,8 @@ class Atomic(NothingInTheClient):
             queue.settle(self._clock.now())
             self.store.keep(queue)
             return None
-        return getattr(self.backend, method)(*args)
+        of_drains = method in DRAINS
+        return getattr(self.backend.extras.drains if of_drains else self.backend, method)(*args)
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:
         return self.backend.watch(name, blockers, wake, claim)

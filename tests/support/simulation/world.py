@@ -17,6 +17,7 @@ from support.simulation.actors import Actor
 from support.simulation.checks import Checks, Violation
 from support.simulation.client import Client, Plan, listens
 from support.simulation.clock import VirtualClock
+from support.simulation.drains import Drains
 from support.simulation.faults import BLOWS, LOST_DATA, NO_FAULTS, Faults, Step, Troubles, bind
 from support.simulation.network import Job, Reply, Request, answer_text, lost
 from support.simulation.stores import Atomic, ModelStore
@@ -44,7 +45,7 @@ class World:
         violations: Promises broken.
         executing: The request that is being executed in this step.
         executed: Whether the last step executed a request.
-        operating: What was done to the store in this step, by nobody's request: evict, evict now, resize, lost data.
+        operating: What was done to the store in this step, by nobody's request: evict, evict now, resize, turn away, lost data.
     """
 
     jitter = 0.5
@@ -68,6 +69,7 @@ class World:
         self.names = sorted({terms.name for plan in plans for terms in plan.every})
         self.checks = Checks(self)
         self.troubles = Troubles(self)
+        self.drains = Drains(self)
         self.deaf = 0
         self._serial = 0
         self._tokens: dict[str, int] = {}
@@ -255,6 +257,8 @@ class World:
                 steps.append((4, client.deadlines.look))
             removers = (client.orphans, *client.orphans.helpers)
             steps.extend((4, remover.remove) for remover in removers if remover.next() <= now)
+        if self.drains.step is not None:
+            steps.append((3, self.drains.step))
         return steps
 
     def next_timer(self) -> float:
@@ -288,6 +292,7 @@ class World:
             self.tell(f"store: {request} -> {answer_text(stop.value)}")
             self._answered(request, Reply(stop.value))
         except Exception as error:  # Refused and Unknown are answers
+            self.checks.refused(request, error)
             self.tell(f"store: {request} -> {error!r}")
             self._answered(request, Reply(error=error))
         else:

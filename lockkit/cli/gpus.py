@@ -1,0 +1,110 @@
+"""The GPUs of a host as commands show them: a table that fits the terminal, and a JSON document."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lockkit.cli import output
+from lockkit.sizes import show as size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
+    from lockkit.cli import documents, parts
+    from lockkit.devices import Snapshot
+    from lockkit.gpu.quarantine import Quarantined
+    from lockkit.gpu.states import Card
+
+__all__ = ["document", "mark", "table_of"]
+
+_COLOURS = {"free": "green", "busy": "yellow", "faulty": "red", "quarantined": "red", "sliced": "dim"}
+_WIDE, _NARROW = 120, 60
+"""Columns."""
+
+
+def document(seen: Snapshot, found: Sequence[Card], marks: Mapping[str, Quarantined]) -> documents.GpuLs:
+    """The document of ``lockkit gpu ls``."""
+    from lockkit.cli import documents, parts
+
+    return documents.GpuLs(
+        host=os.uname().nodename,
+        read_at=output.rfc3339(seen.taken),
+        read_at_seconds=seen.taken,
+        gpus=[
+            parts.Gpu(
+                uuid=card.device.uuid or None,
+                index=card.device.index,
+                name=card.device.name or None,
+                parent=card.device.parent,
+                state=card.state,
+                reasons=card.reasons,
+                memory_bytes=card.device.memory,
+                reserved_bytes=card.device.reserved,
+                used_bytes=card.device.used,
+                utilisation_percent=card.device.utilisation,
+                processes=None
+                if card.device.processes is None
+                else [
+                    parts.GpuProcess(pid=one.pid, user=one.user, program=one.program, memory_bytes=one.memory)
+                    for one in card.device.processes
+                ],
+                faults=card.device.faults,
+                quarantine=None if (one := marks.get(card.device.uuid)) is None else mark(one),
+            )
+            for card in found
+        ],
+        remarks=seen.remarks,
+    )
+
+
+def table_of(found: Sequence[Card], width: int) -> Table:
+    """A table of all columns if they fit, without UUIDs at 80 columns, and of short rows below 60."""
+    from lockkit.cli.tables import add, table
+    from lockkit.gpu.states import STATES
+
+    narrow = width < _NARROW
+    columns: tuple[str, ...] = ("gpu", "model", "state", "memory", "use", "why")
+    if width >= _WIDE:
+        columns = (*columns, "uuid")
+    made = table(*(("gpus",) if narrow else columns))
+    for card in found:
+        device = card.device
+        cells = {
+            "gpu": f"  {device.index}" if device.parent else str(device.index),
+            "model": device.name or "-",
+            "state": STATES[card.state],
+            "memory": _memory(card),
+            "use": "-" if device.utilisation is None else f"{device.utilisation} %",
+            "why": "; ".join(card.reasons),
+            "uuid": device.uuid or "-",
+        }
+        row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
+        add(made, *row, style=_COLOURS.get(card.state))
+    return made
+
+
+def _memory(card: Card) -> str:
+    """Memory in use of what programs can share."""
+    used, usable = card.device.used, card.device.usable
+    return f"{'?' if used is None else size(used)} of {'?' if usable is None else size(usable)}"
+
+
+def _stacked(cells: dict[str, str]) -> str:
+    rows = [f"{cells['gpu']} {cells['model']}", f"  {cells['state']}, {cells['memory']}, {cells['use']}"]
+    return "\n".join([*rows, *([f"  {cells['why']}"] if cells["why"] else []), f"  {cells['uuid']}"])
+
+
+def mark(found: Quarantined) -> parts.GpuMark:
+    """The mark of a quarantined card."""
+    from lockkit.cli import parts
+
+    return parts.GpuMark(
+        reason=found.reason,
+        by=found.by,
+        since=output.rfc3339(found.since),
+        since_seconds=found.since,
+        automatic=found.automatic,
+    )

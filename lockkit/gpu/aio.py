@@ -1,0 +1,127 @@
+"""The cards of this host as a pool, in a program with asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Unpack
+
+from lockkit.aio.lease import AsyncLease
+from lockkit.aio.leases import AsyncPoolLeases
+from lockkit.aio.pools import AsyncPool
+from lockkit.aio.shortform import Acquiring
+from lockkit.devices import Device
+from lockkit.gpu.requests import By, Cards, shown
+from lockkit.gpu.visible import exported
+from lockkit.options import DEFAULT, Default, Options
+
+if TYPE_CHECKING:
+    from lockkit.aio.client import AsyncClient
+    from lockkit.drivers.waits import OnWait
+    from lockkit.gpu.looks import Looks
+
+__all__ = ["AsyncGpuLeases", "AsyncGpuPool", "pool"]
+
+
+class AsyncGpuLeases(AsyncPoolLeases):
+    """The leases of some cards in a program with asyncio: as :class:`~lockkit.gpu.GpuLeases`, with ``await``.
+
+    Attributes:
+        devices: The cards, as they were seen when they were granted.
+    """
+
+    __slots__ = ("devices",)
+
+    devices: tuple[Device, ...]
+
+    def environment(self, by: By | None = None) -> Mapping[str, str]:
+        """The variables with which a child process sees these cards only; see :meth:`lockkit.gpu.GpuLeases.environment`."""
+        return exported(self.devices, by=by)
+
+    def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
+        """Set the variables of :meth:`environment` in this process; see :meth:`lockkit.gpu.GpuLeases.visible`. Other tasks see them, too."""
+        return shown(self.environment(by))
+
+
+class _CardPool(AsyncPool):
+    """The pool of a host's cards, for one request, whose chooser knows the cards."""
+
+    cards: Cards
+    looks: Looks
+
+    def _made(self, leases: list[AsyncLease]) -> AsyncGpuLeases:
+        made = AsyncGpuLeases(leases, self.within)
+        made.devices = self.looks.devices(made.members)
+        self.cards.last = made.members
+        return made
+
+
+class AsyncGpuPool:
+    """A reusable factory of leases on cards of this host, made by :func:`lockkit.gpu.aio.pool`: as :class:`~lockkit.gpu.GpuPool`, with ``await``."""
+
+    def __init__(
+        self, client: AsyncClient, *, simulate: int | None, host: str | None, options: Options
+    ) -> None:
+        self._client = client
+        self._cards = Cards(client._client, simulate=simulate, host=host)  # noqa: SLF001
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        """The name of the pool: ``gpu/`` and that of the host."""
+        return self._cards.pool
+
+    def acquire(
+        self,
+        count: int = 1,
+        *,
+        min_free: int | str | None = None,
+        memory: int | str | None = None,
+        name: str | None = None,
+        ids: Sequence[str] | None = None,
+        allow_busy: bool = False,
+        settle: float = 0.0,
+        affinity: bool = True,
+        timeout: float | Default | None = DEFAULT,
+        reason: str | None = None,
+        on_wait: OnWait | None = None,
+    ) -> Acquiring[AsyncGpuLeases]:
+        """Wait for some cards and hold them: ``await`` it, or ``async with cards.acquire() as leases:``.
+
+        Arguments and errors as for :meth:`lockkit.gpu.GpuPool.acquire`. The driver and the store are asked on threads, so the loop goes on.
+        A cancelled acquire leaves nothing in the store.
+        """
+
+        async def acquired() -> AsyncGpuLeases:
+            ready = await asyncio.to_thread(
+                self._cards.ready,
+                count,
+                min_free=min_free,
+                memory=memory,
+                name=name,
+                ids=ids,
+                allow_busy=allow_busy,
+                settle=settle,
+                affinity=affinity,
+            )
+            pool = _CardPool(self._client._engines, self.name, ready.members, ready.within, self._options)  # noqa: SLF001
+            pool.cards, pool.looks = self._cards, ready.looks
+            return await pool.acquire(  # type: ignore[return-value]  # what _made makes
+                count,
+                each=ready.each,
+                among=ready.among,
+                chooser=ready.looks,
+                timeout=timeout,
+                reason=reason,
+                on_wait=on_wait,
+            )
+
+        return Acquiring(acquired())
+
+
+def pool(
+    client: AsyncClient, *, simulate: int | None = None, host: str | None = None, **options: Unpack[Options]
+) -> AsyncGpuPool:
+    """The cards of this host as a pool, for an :class:`lockkit.aio.AsyncClient`. Arguments and errors as for :func:`lockkit.gpu.pool`."""
+    return AsyncGpuPool(client, simulate=simulate, host=host, options=options)

@@ -1,0 +1,96 @@
+"""The chooser of a request for cards: it looks at the cards and at the store, each time anew."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from lockkit.choosers import EVERY, Choice
+from lockkit.devices import Device, Snapshot
+from lockkit.errors import DevicesUnavailable
+from lockkit.facts import ClaimInfo
+from lockkit.gpu.choosing import Held, Wish, choose, never_fits, unfit
+from lockkit.gpu.states import cards
+
+__all__ = ["Looks"]
+
+_LONGEST = 25.0
+"""Seconds for which memory may drain after a grant, at most; a chooser has 30 s."""
+_PAUSE = 0.5
+
+
+class Looks:
+    """Tells which cards will do for one request; see :class:`~lockkit.Chooser`.
+
+    Args:
+        wish: The request.
+        look: Looks at all cards.
+        holders: The claims that hold a card, by its UUID; a request to the store.
+        sleep: Sleeps some seconds.
+
+    Attributes:
+        seen: The cards as they were last seen, by UUID.
+    """
+
+    every = EVERY
+
+    def __init__(
+        self,
+        wish: Wish,
+        look: Callable[[], Snapshot],
+        holders: Callable[[str], tuple[ClaimInfo, ...]],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.wish = wish
+        self.seen: dict[str, Device] = {}
+        self._look = look
+        self._holders = holders
+        self._sleep = sleep
+        self._last_held: dict[str, float] = {}
+
+    def choose(self, held: Sequence[str]) -> Choice:
+        """See :class:`~lockkit.Chooser`. While the driver does not answer no card will do, and the request keeps its place."""
+        try:
+            snapshot = self._snapshot()
+        except DevicesUnavailable as error:
+            return Choice((), {uuid: error.message for uuid in self.seen if uuid not in held})
+        facts: dict[str, Held] = {}
+        for device in snapshot.devices:
+            uuid = device.uuid
+            if uuid and never_fits(self.wish, device) is None:
+                holders = self._holders(uuid)
+                if holders:
+                    self._last_held[uuid] = snapshot.taken
+                facts[uuid] = Held(holders, self._last_held.get(uuid))
+        return choose(self.wish, snapshot, facts, held)
+
+    def judge(self, member: str) -> str | None:
+        """See :class:`~lockkit.Chooser`. Memory that may still drain is waited for.
+
+        A card of which others hold a part is judged by its free memory only: what computes on it may be theirs.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                snapshot = self._snapshot()
+            except DevicesUnavailable as error:
+                return error.message
+            card = next((one for one in cards(snapshot) if one.device.uuid == member), None)
+            if card is None:
+                return "it is gone"
+            shared = self.wish.memory is not None and len(self._holders(member)) > 1
+            wish = self.wish._replace(settle=0.0, allow_busy=self.wish.allow_busy or shared)
+            why = unfit(wish, card, Held(), snapshot.taken)
+            left = min(self.wish.settle, _LONGEST) - (time.monotonic() - began)
+            if why is None or card.device.processes or card.state == "faulty" or left <= 0:
+                return why
+            self._sleep(min(_PAUSE, left))
+
+    def devices(self, members: Sequence[str]) -> tuple[Device, ...]:
+        """The cards with these UUIDs, as they were last seen."""
+        return tuple(self.seen[member] for member in members if member in self.seen)
+
+    def _snapshot(self) -> Snapshot:
+        snapshot = self._look()
+        self.seen = {device.uuid: device for device in snapshot.devices if device.uuid}
+        return snapshot

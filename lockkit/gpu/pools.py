@@ -1,0 +1,169 @@
+"""The cards of this host as a pool: any of them that will do, whole or shared by memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Unpack
+
+from lockkit.devices import Device
+from lockkit.gpu.requests import By, Cards, shown
+from lockkit.gpu.visible import exported
+from lockkit.lease import Lease
+from lockkit.options import DEFAULT, Default, Options
+from lockkit.pools import Pool, PoolLeases
+
+if TYPE_CHECKING:
+    from lockkit.cancelling import Cancel
+    from lockkit.client import Client
+    from lockkit.drivers.waits import OnWait
+    from lockkit.gpu.looks import Looks
+
+__all__ = ["GpuLeases", "GpuPool", "pool"]
+
+
+class GpuLeases(PoolLeases):
+    """The leases of some cards, the preferred one first; see :class:`~lockkit.Leases`.
+
+    Attributes:
+        devices: The cards, as they were seen when they were granted.
+    """
+
+    __slots__ = ("devices",)
+
+    devices: tuple[Device, ...]
+
+    def environment(self, by: By | None = None) -> Mapping[str, str]:
+        """The variables with which a child process sees these cards only.
+
+        Args:
+            by: ``index`` or ``uuid``; None for indices, or UUIDs if one of them is a slice, which has no index.
+
+        Raises:
+            ConfigError: A slice is to be named by an index.
+        """
+        return exported(self.devices, by=by)
+
+    def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
+        """Set the variables of :meth:`environment` in this process while the ``with`` statement lasts, for child processes that it starts.
+
+        The environment belongs to the whole process: give child processes of several threads their own with :meth:`environment`. A
+        program that has used CUDA itself no longer reads the variables.
+        """
+        return shown(self.environment(by))
+
+
+class _CardPool(Pool):
+    """The pool of a host's cards, for one request, whose chooser knows the cards."""
+
+    cards: Cards
+    looks: Looks
+
+    def _made(self, leases: list[Lease]) -> GpuLeases:
+        made = GpuLeases(leases, self.look, self.within)
+        made.devices = self.looks.devices(made.members)
+        self.cards.last = made.members
+        return made
+
+
+class GpuPool:
+    """A reusable, thread-safe factory of leases on cards of this host, made by :func:`lockkit.gpu.pool`.
+
+    Requests pass a gate one by one, first come, first served, as those of any :class:`~lockkit.Pool`. The request at the gate takes cards that
+    will do, and looks again every 2 s, because a card that somebody uses without a lock wakes nobody when it is free.
+
+    Who uses a card without asking is not kept out.
+    """
+
+    def __init__(self, client: Client, *, simulate: int | None, host: str | None, options: Options) -> None:
+        self._client = client
+        self._cards = Cards(client, simulate=simulate, host=host)
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        """The name of the pool: ``gpu/`` and that of the host."""
+        return self._cards.pool
+
+    def acquire(
+        self,
+        count: int = 1,
+        *,
+        min_free: int | str | None = None,
+        memory: int | str | None = None,
+        name: str | None = None,
+        ids: Sequence[str] | None = None,
+        allow_busy: bool = False,
+        settle: float = 0.0,
+        affinity: bool = True,
+        timeout: float | Default | None = DEFAULT,
+        reason: str | None = None,
+        on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
+    ) -> GpuLeases:
+        """Wait for some cards and hold them.
+
+        Args:
+            count: The number of cards.
+            min_free: The memory that must be free on each, ``"20GiB"`` or bytes. Others may share nothing of it: the whole card is held.
+            memory: The memory of each to take, ``"8GiB"`` or bytes, what CUDA itself needs included; None for whole cards. Others share
+                the rest.
+            name: A part of the model's name, or a pattern with ``*``, such as ``"H100"``. A request for one model blocks those behind it.
+            ids: The UUIDs or indices of the cards that will do; None for all. Of those, only the cards that ``CUDA_VISIBLE_DEVICES`` shows.
+            allow_busy: Whether cards that are used without a lock will do.
+            settle: Seconds for which memory of the last holder may drain, while this request keeps its place.
+            affinity: Whether the cards that this object took last come first.
+            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
+            reason: Why the cards are taken; see :meth:`lockkit.Lock.acquire`.
+            on_wait: Called as that of :meth:`lockkit.Pool.acquire`; ``waiting.refused`` says why other cards do not do now.
+            cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
+
+        Raises:
+            ConfigError: The request can never be met; the error says why for each card.
+            DevicesUnavailable: There are no cards, or nothing can be said about any; the error says what to do.
+            AcquireTimeout: The time is up; the error says why other cards did not do.
+            AcquireError, BackendError: As :meth:`lockkit.Pool.acquire`.
+        """
+        ready = self._cards.ready(
+            count,
+            min_free=min_free,
+            memory=memory,
+            name=name,
+            ids=ids,
+            allow_busy=allow_busy,
+            settle=settle,
+            affinity=affinity,
+        )
+        pool = _CardPool(self._client._opening, self.name, ready.members, ready.within, self._options)  # noqa: SLF001
+        pool.cards, pool.looks = self._cards, ready.looks
+        # No call may come between: a signal must not strike where only this frame has the leases.
+        return pool.acquire(  # type: ignore[return-value]  # what _made makes
+            count,
+            each=ready.each,
+            among=ready.among,
+            chooser=ready.looks,
+            timeout=timeout,
+            reason=reason,
+            on_wait=on_wait,
+            cancel=cancel,
+        )
+
+
+def pool(
+    client: Client, *, simulate: int | None = None, host: str | None = None, **options: Unpack[Options]
+) -> GpuPool:
+    """The cards of this host as a pool.
+
+        with lockkit.gpu.pool(client).acquire(count=1, min_free="20GiB") as leases, leases.visible():
+            subprocess.run(["python", "train.py"])
+
+    Args:
+        client: The client. Its store keeps those apart who use the cards: one of this host, or one of the fleet.
+        simulate: The number of cards to simulate in place of those of the host; None for what the configuration says.
+        host: The name of this host in the store; None for its own.
+        options: See :class:`~lockkit.options.Options`; they are for each card.
+
+    Raises:
+        ConfigError: An option is not allowed. No I/O has happened.
+    """
+    return GpuPool(client, simulate=simulate, host=host, options=options)

@@ -1,0 +1,162 @@
+"""Receipts: how a holder left its card. The next holder gets the one of the holder before, from the card's record."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import Literal, cast
+
+from lockkit.devices import Device
+from lockkit.gpu.records import Records, change
+from lockkit.gpu.states import process_words
+from lockkit.members import pool_name
+from lockkit.namedtuples import NamedTuple
+from lockkit.printable import printable
+from lockkit.sizes import MIB, show
+
+__all__ = ["SLACK", "CleanupReport", "Outcome", "judged", "packed", "put", "receipt", "unpacked"]
+
+Outcome = Literal["clean", "dirty", "unknown"]
+SLACK = 64 * MIB
+"""The bytes by which memory in use may be above that at the grant, and the card still counts as clean: drivers round."""
+
+_KEY = "receipt"
+_FEW, _SHORT = 3, 120
+"""The most entries of a list in a record, and characters of each. A record is small."""
+
+
+class CleanupReport(NamedTuple):
+    """How a holder left a card, as far as the card was asked after the cleanup.
+
+    Attributes:
+        uuid: The card.
+        outcome: clean, dirty, or unknown if the card did not answer.
+        leftover: The bytes that are still in use, beyond those at the grant; None if unknown.
+        left_by: What still uses it, in words: at most three.
+        claim_id: The claim of the holder.
+        fence: Its fence. Of two receipts of a card the one with the larger fence is the later one.
+        by: The user and host of the holder.
+        at: When the card was asked, in seconds since the epoch.
+        errors: What went wrong in the cleanup, a sentence each: at most three.
+    """
+
+    uuid: str
+    outcome: Outcome
+    leftover: int | None = None
+    left_by: tuple[str, ...] = ()
+    claim_id: str = ""
+    fence: int = 0
+    by: str = ""
+    at: float = 0.0
+    errors: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        who = f" by {self.by}" if self.by else ""
+        if self.outcome == "dirty":
+            much = f" with {show(self.leftover)} in use" if self.leftover else ""
+            whose = f": {'; '.join(self.left_by)}" if self.left_by else ""
+            return printable(f"left dirty{who}{much}{whose}")
+        return printable(f"left {'clean' if self.outcome == 'clean' else 'in an unknown state'}{who}")
+
+
+def judged(
+    uuid: str, before: Device | None, after: Device | None, mine: Collection[int] | None = None
+) -> CleanupReport:
+    """Judge how a card was left, without who left it.
+
+    Args:
+        uuid: The card.
+        before: The card at the grant; None if it was not asked.
+        after: The card now; None if it did not answer.
+        mine: For a share of a card, the pids of the holder's processes: only they can be told from what others do. None for a whole card.
+    """
+    if after is None or after.faults or after.processes is None:
+        return CleanupReport(uuid, "unknown")
+    if mine is not None:
+        left = [one for one in after.processes if one.pid in mine]
+        unsure = any(one.pid is None for one in after.processes)
+        if not left:
+            return CleanupReport(uuid, "unknown" if unsure else "clean", None if unsure else 0)
+        return CleanupReport(
+            uuid, "dirty", sum(one.memory or 0 for one in left), _few(map(process_words, left))
+        )
+    if after.used is None:
+        return CleanupReport(uuid, "unknown")
+    leftover = max(after.used - (0 if before is None or before.used is None else before.used), 0)
+    known = set(() if before is None or before.processes is None else before.processes)
+    there = {one.pid for one in known if one.pid is not None}
+    left = [one for one in after.processes if one.pid not in there and one not in known]
+    dirty = bool(left) or leftover > SLACK
+    return CleanupReport(uuid, "dirty" if dirty else "clean", leftover, _few(map(process_words, left)))
+
+
+def put(records: Records, host: str, report: CleanupReport) -> bool:
+    """Keep a receipt in the card's record. Returns False if there is a later one already, which stays.
+
+    Raises:
+        BackendError: The store did not do it.
+    """
+    done: list[bool] = []
+
+    def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
+        known = unpacked(report.uuid, value.get(_KEY))
+        new = packed(report)
+        later = known is not None and known.fence > report.fence
+        done.append(not later)
+        return None if later or value.get(_KEY) == new else {**value, _KEY: new}
+
+    change(records, pool_name(f"gpu/{host}", report.uuid), decide)
+    return done[-1]
+
+
+def receipt(records: Records, host: str, uuid: str) -> CleanupReport | None:
+    """The receipt of the last holder of a card; None if there is none."""
+    record = records.record(pool_name(f"gpu/{host}", uuid))
+    return None if record is None else unpacked(uuid, record.value.get(_KEY))
+
+
+def packed(report: CleanupReport) -> dict[str, object]:
+    """A receipt as JSON, without the UUID of its card. Long lists and texts are cut."""
+    value: dict[str, object] = {
+        "outcome": report.outcome,
+        "leftover": report.leftover,
+        "left_by": list(_few(report.left_by)),
+        "claim": report.claim_id,
+        "fence": report.fence,
+        "by": report.by[:64],
+        "at": round(report.at),
+        "errors": list(_few(report.errors)),
+    }
+    return {key: one for key, one in value.items() if one not in (None, [], "")}
+
+
+def unpacked(uuid: str, stored: object) -> CleanupReport | None:
+    """A receipt from JSON; None if there is none. One that cannot be read says that the state of the card is unknown."""
+    if stored is None:
+        return None
+    if not isinstance(stored, Mapping):
+        return CleanupReport(uuid, "unknown")
+    outcome = stored.get("outcome")
+    return CleanupReport(
+        uuid,
+        cast("Outcome", outcome) if outcome in ("clean", "dirty") else "unknown",
+        _number(stored.get("leftover")),
+        _texts(stored.get("left_by")),
+        str(stored.get("claim") or ""),
+        _number(stored.get("fence")) or 0,
+        str(stored.get("by") or ""),
+        float(_number(stored.get("at")) or 0),
+        _texts(stored.get("errors")),
+    )
+
+
+def _few(texts: Iterable[object]) -> tuple[str, ...]:
+    return tuple(str(text)[:_SHORT] for text in islice(texts, _FEW))
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return _few(value) if isinstance(value, list | tuple) else ()

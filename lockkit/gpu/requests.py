@@ -1,0 +1,176 @@
+"""A request for cards, checked against the host: what both faces of :func:`lockkit.gpu.pool` share."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from lockkit import durations
+from lockkit.devices import Device, Snapshot
+from lockkit.errors import ConfigError
+from lockkit.gpu.capacities import capacities, host_pool
+from lockkit.gpu.choosing import Wish, choose, never_fits
+from lockkit.gpu.looking import look, providers
+from lockkit.gpu.looks import Looks
+from lockkit.gpu.visible import candidates
+from lockkit.identity import this_process
+from lockkit.members import pool_name, whole
+from lockkit.namedtuples import NamedTuple
+from lockkit.settings import meant
+from lockkit.sizes import MIB, parse
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo
+
+__all__ = ["By", "Cards", "Ready", "shown"]
+
+By = Literal["index", "uuid"]
+
+
+class Ready(NamedTuple):
+    """A request that the host can meet, and the pool that it goes to.
+
+    Attributes:
+        looks: The chooser of the request.
+        members: The capacity of each card in MiB, by UUID.
+        within: The card of each slice.
+        among: The cards that may do.
+        each: The MiB of each card; None for whole cards.
+    """
+
+    looks: Looks
+    members: Mapping[str, int]
+    within: Mapping[str, str]
+    among: Sequence[str]
+    each: int | None
+
+
+class Cards:
+    """The cards of this host, and what was taken of them last.
+
+    Args:
+        client: The client whose store keeps users of the cards apart.
+        simulate: The number of cards to simulate; None for what the configuration says.
+        host: The name of this host in the store; None for its own.
+
+    Attributes:
+        pool: The name of the pool of this host's cards.
+        last: The UUIDs of the cards that were held last.
+    """
+
+    def __init__(self, client: Client, *, simulate: int | None, host: str | None) -> None:
+        self._client = client
+        self._providers = providers(client.config, client.plugins, simulate=simulate)
+        self.pool = host_pool(this_process().host if host is None else host)
+        self.last: tuple[str, ...] = ()
+
+    def look(self) -> Snapshot:
+        """Look at all cards.
+
+        Raises:
+            DevicesUnavailable: No provider knows a card.
+        """
+        return look(self._providers)
+
+    def ready(
+        self,
+        count: int,
+        *,
+        min_free: int | str | None,
+        memory: int | str | None,
+        name: str | None,
+        ids: Sequence[str] | None,
+        allow_busy: bool,
+        settle: float,
+        affinity: bool,
+    ) -> Ready:
+        """Check a request, and look at the cards. Arguments as for :meth:`lockkit.gpu.GpuPool.acquire`.
+
+        Raises:
+            ConfigError: The request can never be met; the error says why for each card.
+            DevicesUnavailable: No provider knows a card.
+            BackendError: The store does not answer.
+        """
+        whole(count, "count", self.pool)
+        wish = Wish(
+            count,
+            0 if min_free is None else parse(min_free, what="min_free", zero=True),
+            None if memory is None else parse(memory, what="memory"),
+            name,
+            allow_busy=allow_busy,
+            settle=durations.seconds(settle, what="settle", zero=True),
+            last=self.last if affinity else (),
+        )
+        snapshot = self.look()
+        devices = snapshot.devices
+        wish = wish._replace(
+            ids=None if ids is None else self._named(ids, devices), visible=candidates(os.environ, devices)
+        )
+        never = choose(wish, snapshot, {}).never
+        if never is not None:
+            raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit gpu ls")
+        members = capacities(self._client, self.pool, devices)
+        each = None if wish.memory is None else math.ceil(wish.memory / MIB)
+        return Ready(
+            Looks(wish, self.look, self._holders),
+            members,
+            {
+                one.uuid: one.parent
+                for one in devices
+                if one.parent is not None and one.parent in members and one.uuid in members
+            },
+            [one.uuid for one in devices if one.uuid in members and never_fits(wish, one) is None],
+            each,
+        )
+
+    def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
+        return self._client.inspect(pool_name(self.pool, uuid)).holders
+
+    def _named(self, ids: Sequence[str], devices: Sequence[Device]) -> tuple[str, ...]:
+        """The UUIDs of cards that were named by UUID or index.
+
+        Raises:
+            ConfigError: There is no such card, or a card and a slice of it are both named.
+        """
+        if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
+            raise ConfigError(f"ids must be a list of UUIDs or indices, not {ids!r}", name=self.pool)
+        known = {one.uuid: one for one in devices if one.uuid}
+        by_index = {str(one.index): one.uuid for one in devices if one.uuid and one.parent is None}
+        found: list[str] = []
+        for one in ids:
+            uuid = one if one in known else by_index.get(one)
+            if uuid is None:
+                near = meant(one, known)
+                raise ConfigError(
+                    f"this host has no GPU {one!r}",
+                    name=self.pool,
+                    hint=near or f"its GPUs are: {', '.join(known)}; see: lockkit gpu ls",
+                )
+            found.append(uuid)
+        both = next((uuid for uuid in found if known[uuid].parent in found), None)
+        if both is not None:
+            raise ConfigError(
+                f"{known[both].parent} and its slice {both} cannot both be asked for",
+                name=self.pool,
+                hint="name the slices that will do, or the card",
+            )
+        return tuple(found)
+
+
+@contextmanager
+def shown(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Set environment variables of this process, and put them back at the end."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield variables
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

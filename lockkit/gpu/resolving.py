@@ -1,0 +1,42 @@
+"""Cards as people name them: by UUID, by the beginning of one, or by index. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from lockkit.devices import Device
+from lockkit.errors import ConfigError
+
+__all__ = ["resolve"]
+
+_SHORTEST = 8
+"""The characters of a UUID that name its card, as in ``GPU-54a0``."""
+
+
+def resolve(word: str, devices: Sequence[Device], others: Collection[str] = ()) -> str:
+    """The UUID of the card that a person means.
+
+    Args:
+        word: A UUID, at least 8 characters with which only one begins, or the index of a card.
+        devices: The cards of this host.
+        others: UUIDs that may be meant, too, though no such card is seen.
+
+    Raises:
+        ConfigError: No card is meant, or several; the message lists those that there are.
+    """
+    uuids = list(dict.fromkeys([*(one.uuid for one in devices if one.uuid), *others]))
+    if word in uuids:
+        return word
+    if word.isascii() and word.isdigit():
+        found = [one.uuid for one in devices if one.index == int(word) and one.parent is None]
+        if found and not found[0]:
+            raise ConfigError(
+                f"GPU {word} does not give its UUID, so it cannot be named", hint="see: lockkit gpu ls"
+            )
+    else:
+        found = [uuid for uuid in uuids if len(word) >= _SHORTEST and uuid.lower().startswith(word.lower())]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(found or uuids) or "none"
+    told = f"several GPUs begin with {word!r}" if found else f"there is no GPU {word!r}"
+    raise ConfigError(told, hint=f"the GPUs are {there}" if not found else f"they are {there}")

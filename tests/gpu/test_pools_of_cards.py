@@ -1,0 +1,175 @@
+"""The cards of a host as a pool, on simulated cards that a file steers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import lockkit
+import lockkit.gpu
+from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable
+from lockkit.gpu.capacities import capacities
+from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
+from lockkit.members import pool_name
+from lockkit.sizes import GIB, MIB
+from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
+
+HOST = os.uname().nodename
+CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
+BOB = {"pid": 4711, "user": "bob", "program": "jupyter", "memory": "12GiB"}
+
+
+@pytest.fixture
+def client(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with lockkit.connect(f"memory://{os.urandom(8).hex()}") as client:
+        yield client
+
+
+@pytest.fixture
+def say(client):
+    """A function that says what happens on the simulated cards."""
+    place = client.config.state_place(create=True).path / STATE_FILE
+
+    def write(**cards):
+        fresh = place.with_suffix(".new")
+        fresh.write_text(json.dumps({name.removeprefix("card"): facts for name, facts in cards.items()}))
+        fresh.replace(place)
+
+    return write
+
+
+def pool(client, simulate=2, **how):
+    return lockkit.gpu.pool(client, simulate=simulate, **how)
+
+
+def nothing_left(client):
+    return not [name for name in client.names() if client.inspect(name).claims]
+
+
+def test_a_card_is_held_by_its_uuid_and_shown_to_child_processes_only(client):
+    with pool(client).acquire(min_free="20GiB", timeout=5) as leases:
+        assert leases.members == (CARDS[0],)
+        assert [device.uuid for device in leases.devices] == [CARDS[0]]
+        assert client.inspect(pool_name(f"gpu/{HOST}", CARDS[0])).holders
+        with leases.visible():
+            shown = subprocess.check_output(
+                [
+                    sys.executable,
+                    "-c",
+                    "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['CUDA_DEVICE_ORDER'])",
+                ]
+            )
+        assert shown.split() == [b"0", b"PCI_BUS_ID"]
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+        with leases.visible("uuid"):
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == CARDS[0]
+    assert nothing_left(client)
+
+
+def test_the_card_that_one_had_last_comes_first(client):
+    cards = pool(client, 3)
+    with cards.acquire(timeout=5):
+        second = cards.acquire(timeout=5)
+    second.release()
+    with cards.acquire(timeout=5) as again:
+        assert again.members == second.members == (CARDS[1],)
+    with cards.acquire(affinity=False, timeout=5) as first:
+        assert first.members == (CARDS[0],)
+
+
+def test_a_card_that_somebody_uses_without_a_lock_is_skipped(client, say):
+    say(card0={"processes": [BOB]})
+    with pool(client).acquire(timeout=5) as leases:
+        assert leases.members == (CARDS[1],)
+        with pytest.raises(AcquireTimeout, match=r"busy \(unmanaged\): bob pid 4711 \(jupyter\), 12 GiB"):
+            pool(client).acquire(timeout=0.2)
+        with pool(client).acquire(allow_busy=True, min_free="10GiB", timeout=5) as more:
+            assert more.members == (CARDS[0],)
+
+
+def test_a_request_gets_a_card_when_its_last_user_without_a_lock_has_gone(client, say):
+    say(card0={"processes": [BOB]}, card1={"faults": ["the card must be reset"]})
+    told = []
+    work = Work(lambda: pool(client).acquire(timeout=30, on_wait=told.append))
+    until(lambda: told)
+    assert "must be reset" in told[0].refused[CARDS[1]]
+    say(card1={"faults": ["the card must be reset"]})
+    with work.result(20) as leases:
+        assert leases.members == (CARDS[0],)
+
+
+def test_small_jobs_share_a_card_by_memory_and_a_whole_card_waits(client):
+    cards = pool(client, 1)
+    with cards.acquire(memory="8GiB", timeout=5), cards.acquire(memory="8GiB", timeout=5) as second:
+        assert second.members == (CARDS[0],)
+        with pytest.raises(AcquireTimeout):
+            cards.acquire(memory="8GiB", timeout=0)
+        with pytest.raises(AcquireTimeout):
+            cards.acquire(timeout=0)
+    with cards.acquire(timeout=5):
+        pass
+
+
+def test_the_environment_is_never_widened(client, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", CARDS[1])
+    with pool(client).acquire(timeout=5) as leases:
+        assert leases.members == (CARDS[1],)
+    for hidden in ("", "NoDevFiles", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES hides it"):
+            pool(client).acquire(timeout=5)
+
+
+@pytest.mark.parametrize(
+    "how, told",
+    [
+        ({"count": 0}, "count must be"),
+        ({"count": 3}, "3 GPUs can never be had: only 2 of the 2"),
+        ({"memory": "90GiB"}, "it has only 23.5 GiB for programs"),
+        ({"min_free": "90GiB"}, "it has only 23.5 GiB for programs"),
+        ({"min_free": "a lot"}, "min_free must be a size"),
+        ({"ids": ["GPU-none"]}, "this host has no GPU 'GPU-none'"),
+        ({"ids": ["7"]}, "this host has no GPU '7'"),
+        ({"ids": "GPU"}, "ids must be a list"),
+        ({"name": "H100"}, "it is a Simulated GPU"),
+        ({"settle": -1}, "settle"),
+    ],
+)
+def test_a_request_that_can_never_be_met_is_refused_before_it_queues(client, how, told):
+    with pytest.raises(ConfigError, match=told):
+        pool(client).acquire(**how)
+    assert nothing_left(client)
+
+
+def test_a_host_without_cards_says_what_to_do(client, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises((DevicesUnavailable, ConfigError)) as caught:
+        lockkit.gpu.pool(client, simulate=0).acquire(timeout=1)
+    assert caught.value.hint
+
+
+def test_indices_name_cards_as_well_as_uuids(client):
+    with pool(client, 3).acquire(2, ids=["2", CARDS[0]], timeout=5) as leases:
+        assert set(leases.members) == {CARDS[0], CARDS[2]}
+
+
+def test_the_capacity_of_a_card_stays_as_it_was_when_the_card_was_first_used(client):
+    (card,) = SimulatedProvider(1).snapshot().devices
+    first = capacities(client, "gpu/box", [card])
+    assert first == {card.uuid: (24 * GIB - card.reserved) // MIB}
+    assert capacities(client, "gpu/box", [card._replace(memory=20 * GIB)]) == first
+    record = client.record(pool_name("gpu/box", card.uuid))
+    client.put_record(record.name, {**record.value, "capacity": 100, "other": 1}, record.version)
+    assert capacities(client, "gpu/box", [card]) == {card.uuid: 100}
+
+
+def test_a_card_whose_memory_cannot_be_told_has_no_capacity(client):
+    (card,) = SimulatedProvider(1).snapshot().devices
+    assert capacities(client, "gpu/box", [card._replace(memory=None)]) == {}
