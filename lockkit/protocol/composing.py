@@ -232,15 +232,16 @@ def _giving_up(attempts: Sequence[Attempt], means: Means) -> Generator[Effect, A
 def _one(together: Together, attempts: Sequence[Attempt], means: Means) -> Generator[Effect, Any, bool]:
     """Run one attempt, or two that hold together, to their end; whether they hold. Meanwhile no hold may be lost."""
     run = Run(together, attempts, means)
-    yield from run.go_on(run.running.begin)
-    while run.waits:
+    running = run.running
+    yield from run.go_on(running.begin)
+    while running.effect is not None:
         held = holds(together.attempts)
         yield WaitForAny({run.number: run.wait}, held)
         _raise_if_lost(held)
-        yield from run.go_on(run.running.answered)
-    if not run.running.value:
+        yield from run.go_on(running.answered)
+    if not running.value:
         yield from _giving_up(attempts, means)
-    return bool(run.running.value)
+    return bool(running.value)
 
 
 def _first(

@@ -164,7 +164,8 @@ def _added(together: Together, attempt: Attempt, means: Means) -> int:
             if attempt.wait
             else denials.too_slow(attempt.terms.name, now - attempt.start)
         )
-    attempt.beside = holds(together.attempts)
+    if together.attempts:
+        attempt.beside = holds(together.attempts)
     if attempt.claim is not None:  # given up before, and named again: it has no claim in the store
         attempt.hold = None
         return together.attempts.index(attempt)

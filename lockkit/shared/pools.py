@@ -99,21 +99,18 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
     def _steps(self, taking: AnyTaking, request: Request, *, wait: bool) -> tuple[Steps, dict[Attempt, K]]:
         """The acquisition that a request makes, and the member of each of its attempts."""
         locks: dict[Attempt, K] = {}
-
-        def attempts(member: str, weight: int, *, wait: bool) -> list[Attempt]:
-            made = {taking.attempt(lock, wait=wait): lock for lock in self._locks_of(member, weight)}
-            locks.update(made)
-            return [*made]
-
         gate = taking.attempt(self._gate(request), wait=wait)
-        candidates = [
-            Candidate(
-                member,
-                attempts(member, weight, wait=False),
-                attempts(member, weight, wait=True) if wait else [],
-            )
-            for member, weight in request.among.items()
-        ]
+        candidates: list[Candidate] = []
+        for member, weight in request.among.items():
+            tries: list[Attempt] = []
+            claims: list[Attempt] = []
+            for lock in self._locks_of(member, weight):
+                tries.append(taking.attempt(lock, wait=False))
+                locks[tries[-1]] = lock
+                if wait:
+                    claims.append(taking.attempt(lock, wait=True))
+                    locks[claims[-1]] = lock
+            candidates.append(Candidate(member, tries, claims))
         means, together = taking.driver.means, taking.together
         members = Everyone()
         if request.chooser is not None:
@@ -142,10 +139,11 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         """The locks of some members, for claims of these weights."""
         return {member: self._lock(member, weight) for member, weight in weights.items()}
 
-    def _locks_of(self, member: str, weight: int) -> list[K]:
+    def _locks_of(self, member: str, weight: int) -> Sequence[K]:
         """The locks that hold a member: its own, and that of the member which it stands within."""
+        own = self._lock(member, weight)
         around = self.within.get(member)
-        return [self._lock(name, weight) for name in (member, around) if name is not None]
+        return (own,) if around is None else (own, self._lock(around, weight))
 
     def _lock(self, member: str, weight: int) -> K:
         """The lock of a member, for a claim of this weight; the same one each time, because to make one takes a while."""

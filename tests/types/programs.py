@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from typing import Literal, assert_type
 
 import redis
@@ -99,9 +100,31 @@ def small_interfaces_have_types(client: lockkit.Client) -> None:
     assert_type(client.all_of([client.lock("a")]).acquire(cancel=stop), lockkit.Leases)
     assert_type(client.pool("p").acquire(cancel=stop), lockkit.PoolLeases)
     assert_type(client.pool("p").acquire(reason="why"), lockkit.PoolLeases)
+
     assert_type(client.any_of([client.lock("a")]).try_acquire(reason="why"), lockkit.Lease | None)
     assert_type(client.all_of([client.lock("a")]).held(), bool)
     client.lock("a").acquire(cancel=threading.Event())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Looks:
+    """A chooser, whose class needs no base."""
+
+    every = 2.0
+
+    def choose(self, held: Sequence[str]) -> lockkit.Choice:  # noqa: ARG002
+        return lockkit.Choice(["a"], {"b": "used"}, None)
+
+    def judge(self, member: str) -> str | None:  # noqa: ARG002
+        return None
+
+
+def a_chooser_is_any_object_with_its_methods(client: lockkit.Client) -> None:
+    """A pool takes a chooser by its methods, and says which members stand within others."""
+    pool = client.pool("p", {"card": 2, "a": 1}, within={"a": "card"}, ttl=30)
+    assert_type(pool.acquire(chooser=Looks()), lockkit.PoolLeases)
+    assert_type(pool.try_acquire(chooser=Looks()), lockkit.PoolLeases | None)
+    pool.acquire(chooser=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.pool("p", ["a"], within=["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def guards_take_leases_and_say_what_they_return(
