@@ -407,9 +407,7 @@ def _dropping(driver: Driver) -> Callable[[object], None]:
 def _copied(trouble: Refused | Unknown) -> Refused | Unknown:
     """The same failure without its traceback, which would keep the frames that it passed alive, with all their objects."""
     kind = Refused if isinstance(trouble, Refused) else Unknown
-    make, parts = (
-        trouble.error.__reduce__()
-    )  # as copy.copy() does, whose module takes half a millisecond to import
+    make, parts = trouble.error.__reduce__()  # copy.copy() does the same, but its module takes time to import
     return kind(make(*parts), retry=trouble.retry)
 
 
