@@ -15,19 +15,29 @@ if TYPE_CHECKING:
 
     from lockkit.cli import documents, parts
     from lockkit.devices import Snapshot
+    from lockkit.gpu.known import Known
     from lockkit.gpu.quarantine import Quarantined
+    from lockkit.gpu.receipts import CleanupReport
     from lockkit.gpu.states import Card
 
 __all__ = ["document", "mark", "table_of"]
 
-_COLOURS = {"free": "green", "busy": "yellow", "faulty": "red", "quarantined": "red", "sliced": "dim"}
+_COLOURS = {
+    "free": "green",
+    "busy": "yellow",
+    "dirty": "yellow",
+    "faulty": "red",
+    "quarantined": "red",
+    "sliced": "dim",
+}
 _WIDE, _NARROW = 120, 60
 """Columns."""
 
 
-def document(seen: Snapshot, found: Sequence[Card], marks: Mapping[str, Quarantined]) -> documents.GpuLs:
+def document(seen: Snapshot, found: Sequence[Card], known: Mapping[str, Known]) -> documents.GpuLs:
     """The document of ``lockkit gpu ls``."""
     from lockkit.cli import documents, parts
+    from lockkit.gpu.known import NOTHING_KNOWN
 
     return documents.GpuLs(
         host=os.uname().nodename,
@@ -52,9 +62,12 @@ def document(seen: Snapshot, found: Sequence[Card], marks: Mapping[str, Quaranti
                     for one in card.device.processes
                 ],
                 faults=card.device.faults,
-                quarantine=None if (one := marks.get(card.device.uuid)) is None else mark(one),
+                quarantine=None if of_store.quarantine is None else mark(of_store.quarantine),
+                holders=[output.claim(one) for one in of_store.holders],
+                receipt=None if of_store.receipt is None else _receipt(of_store.receipt),
             )
             for card in found
+            for of_store in (known.get(card.device.uuid, NOTHING_KNOWN),)
         ],
         remarks=seen.remarks,
     )
@@ -107,4 +120,20 @@ def mark(found: Quarantined) -> parts.GpuMark:
         since=output.rfc3339(found.since),
         since_seconds=found.since,
         automatic=found.automatic,
+    )
+
+
+def _receipt(report: CleanupReport) -> parts.GpuReceipt:
+    from lockkit.cli import parts
+
+    return parts.GpuReceipt(
+        outcome=report.outcome,
+        leftover_bytes=report.leftover,
+        left_by=report.left_by,
+        claim_id=report.claim_id,
+        fence=report.fence,
+        by=report.by,
+        at=output.rfc3339(report.at),
+        at_seconds=report.at,
+        errors=report.errors,
     )

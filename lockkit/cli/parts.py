@@ -21,6 +21,7 @@ __all__ = [
     "Gpu",
     "GpuMark",
     "GpuProcess",
+    "GpuReceipt",
     "HeldClaim",
     "Hold",
     "Hook",
@@ -307,6 +308,20 @@ class GpuMark(Part):
     automatic: bool
 
 
+class GpuReceipt(Part):
+    """How the last holder left a GPU. `leftover_bytes` null: unknown."""
+
+    outcome: Literal["clean", "dirty", "unknown"]
+    leftover_bytes: int | None
+    left_by: Sequence[str]
+    claim_id: str
+    fence: int
+    by: str
+    at: Time
+    at_seconds: float
+    errors: Sequence[str]
+
+
 class GpuProcess(Part):
     """A process that computes on a GPU. What cannot be told is null."""
 
@@ -323,7 +338,7 @@ class Gpu(Part):
     index: int
     name: str | None
     parent: str | None
-    state: Literal["free", "busy", "sliced", "faulty", "unknown", "quarantined"]
+    state: Literal["free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined"]
     reasons: Sequence[str]
     memory_bytes: int | None
     reserved_bytes: int
@@ -332,6 +347,8 @@ class Gpu(Part):
     processes: Sequence[GpuProcess] | None
     faults: Sequence[str]
     quarantine: GpuMark | None
+    holders: Sequence[Claim]
+    receipt: GpuReceipt | None
 
 
 class Evicted(Part):

@@ -16,10 +16,13 @@ __all__ = ["STATES", "STRAY", "Card", "State", "cards", "process_words", "summar
 STRAY = GIB
 """The bytes in use, beyond the driver's reserve, up to which a card without processes counts as free."""
 
-State = Literal["free", "busy", "sliced", "faulty", "unknown", "quarantined"]
+State = Literal["free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined"]
 STATES: Mapping[State, str] = {
     "free": "free",
+    "held": "held",
+    "shared": "shared",
     "busy": "busy (unmanaged)",
+    "dirty": "dirty",
     "sliced": "divided into slices",
     "faulty": "faulty",
     "unknown": "unknown",

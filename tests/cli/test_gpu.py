@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import signal
@@ -12,10 +13,11 @@ from importlib.util import find_spec
 import pytest
 from rich.console import Console
 
-from lockkit import config
+from lockkit import config, connect
 from lockkit.cli.gpus import table_of
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.checking import finding
+from lockkit.gpu.receipts import CleanupReport, put
 from lockkit.gpu.states import cards
 from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager
@@ -223,5 +225,26 @@ def test_a_store_that_does_not_answer_hides_no_card(lockkit):
     pytest.importorskip("redis")
     done = lockkit("gpu", "ls", "--gpu-sim", "1", "--url", "redis://127.0.0.1:1")
     assert done.returncode == 0
-    assert "which cards are quarantined is unknown: " in done.stdout
+    assert "who holds which card, and which are quarantined, is unknown: " in done.stdout
     assert "1 GPU: 1 free" in done.stdout
+
+
+def test_holders_and_receipts_are_shown_with_the_card(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    uuids = [card["uuid"] for card in lockkit.json("gpu", "ls")["gpus"]]
+    host = os.uname().nodename
+    steer(lockkit, _1={"used": "3GiB"})
+    with connect(f"sqlite:{lockkit.folder}/state/lockkit.db") as client:
+        put(client, host, CleanupReport(uuids[1], "dirty", 3 * GIB, fence=5, by="ann@box", at=1000.0))
+        with client.pool(f"gpu/{host}", dict.fromkeys(uuids, 24064)).acquire(each=24064, among=[uuids[0]]):
+            held, dirty = check(lockkit.json("gpu", "ls"))["gpus"]
+            told = lockkit("gpu", "ls").stdout
+    assert (held["state"], dirty["state"]) == ("held", "dirty")
+    assert [one["owner"]["pid"] for one in held["holders"]] == [os.getpid()]
+    assert (dirty["receipt"]["leftover_bytes"], dirty["receipt"]["fence"], dirty["holders"]) == (
+        3 * GIB,
+        5,
+        [],
+    )
+    assert f"pid {os.getpid()}" in told
+    assert told.endswith("2 GPUs: 1 held, 1 dirty\n")

@@ -23,7 +23,7 @@ from lockkit.settings import SETTINGS
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.devices import Snapshot
-    from lockkit.gpu.quarantine import Quarantined
+    from lockkit.gpu.known import Known
     from lockkit.gpu.states import Card
 
 __all__ = ["command"]
@@ -70,11 +70,11 @@ lockkit gpu ls --gpu-sim 2         # on any machine
 )
 @_SIMULATE
 def _ls(session: Session, *, watch: bool, interval: float, simulate: int | None) -> None:
-    """List the GPUs of this host: which are free, which are busy and with what, and which are not well.
+    """List the GPUs of this host: which are free, who holds the others, and which are not well.
 
-    Busy (unmanaged) is a card on which a program computes, or of which more than 1 GiB is in use beyond what the driver reserves. A process
+    Held is a whole card, shared one of which holders have declared parts. Busy (unmanaged) is a card on which a program computes, or of which more than 1 GiB is in use beyond what the driver reserves. A process
     whose pid cannot be told, as in a container, is shown with what is known of it. A card that is divided into MIG slices is followed by
-    them. Quarantined cards are given to nobody: see lockkit gpu quarantine.
+    them. A card is dirty if its last holder left memory in use. Quarantined cards are given to nobody: see lockkit gpu quarantine.
 
     Exit code: 0 there are GPUs, 78 there are none, or nothing can be said about any.
     """
@@ -111,17 +111,18 @@ class _View:
         Raises:
             DevicesUnavailable: Nothing can be said about any card.
         """
+        from lockkit.gpu.joining import joined
+        from lockkit.gpu.known import known
         from lockkit.gpu.looking import look
-        from lockkit.gpu.quarantine import quarantined
-        from lockkit.gpu.states import cards
 
         snapshot = look(self._providers)
+        uuids = [device.uuid for device in snapshot.devices if device.uuid]
         try:
-            marks, remarks = quarantined(self._client, self.host), snapshot.remarks
+            of_store = known(self._client, self.host, uuids)
         except BackendError as error:
-            told = f"which cards are quarantined is unknown: {error.message}"
-            marks, remarks = {}, (*snapshot.remarks, told)
-        return Seen(snapshot._replace(remarks=remarks), cards(snapshot, marks), marks)
+            told = f"who holds which card, and which are quarantined, is unknown: {error.message}"
+            of_store, snapshot = {}, snapshot._replace(remarks=(*snapshot.remarks, told))
+        return Seen(snapshot, joined(snapshot, of_store), of_store)
 
     def looks(self, interval: float) -> Iterator[Seen | DevicesUnavailable]:
         """Look again and again. A failure is yielded; the first look raises it."""
@@ -155,11 +156,11 @@ class _View:
 
 
 class Seen(NamedTuple):
-    """One look: the snapshot, its cards with their states, and the marks of the quarantine."""
+    """One look: the snapshot, its cards with their states, and what the store knows of them."""
 
     snapshot: Snapshot
     cards: tuple[Card, ...]
-    marks: Mapping[str, Quarantined]
+    known: Mapping[str, Known]
 
 
 def _watch(session: Session, view: _View, interval: float) -> None:
@@ -201,7 +202,7 @@ def _print(session: Session, seen: Seen) -> None:
     from lockkit.cli import gpus
 
     if session.json:
-        output.write_json(gpus.document(seen.snapshot, seen.cards, seen.marks), indent=True)
+        output.write_json(gpus.document(seen.snapshot, seen.cards, seen.known), indent=True)
         return
     from lockkit.cli.tables import show, width
 
