@@ -24,6 +24,7 @@ class Looks:
 
     Args:
         wish: The request.
+        known: The cards that may do, as they were seen first.
         look: Looks at all cards.
         holders: The claims that hold a card, by its UUID; a request to the store.
         sleep: Sleeps some seconds.
@@ -37,23 +38,25 @@ class Looks:
     def __init__(
         self,
         wish: Wish,
+        known: Sequence[Device],
         look: Callable[[], Snapshot],
         holders: Callable[[str], tuple[ClaimInfo, ...]],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.wish = wish
-        self.seen: dict[str, Device] = {}
+        self.seen = {device.uuid: device for device in known}
+        self._known = tuple(self.seen)
         self._look = look
         self._holders = holders
         self._sleep = sleep
         self._last_held: dict[str, float] = {}
 
     def choose(self, held: Sequence[str]) -> Choice:
-        """See :class:`~lockkit.Chooser`. While the driver does not answer no card will do, and the request keeps its place."""
+        """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place."""
         try:
             snapshot = self._snapshot()
         except DevicesUnavailable as error:
-            return Choice((), {uuid: error.message for uuid in self.seen if uuid not in held})
+            return Choice((), {uuid: error.message for uuid in self._known if uuid not in held})
         facts: dict[str, Held] = {}
         for device in snapshot.devices:
             uuid = device.uuid
@@ -62,7 +65,11 @@ class Looks:
                 if holders:
                     self._last_held[uuid] = snapshot.taken
                 facts[uuid] = Held(holders, self._last_held.get(uuid))
-        return choose(self.wish, snapshot, facts, held)
+        choice = choose(self.wish, snapshot, facts, held)
+        hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
+        refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it")}
+        # What can never be met was refused before the request queued. A card that is gone now may come back.
+        return Choice(choice.order, refused)
 
     def judge(self, member: str) -> str | None:
         """See :class:`~lockkit.Chooser`. Memory that may still drain is waited for.

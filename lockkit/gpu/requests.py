@@ -114,18 +114,15 @@ class Cards:
         if never is not None:
             raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit gpu ls")
         members = capacities(self._client, self.pool, devices)
+        fit = [one for one in devices if one.uuid in members and never_fits(wish, one) is None]
+        within = {
+            one.uuid: one.parent
+            for one in devices
+            if one.parent is not None and one.parent in members and one.uuid in members
+        }
+        looks = Looks(wish, fit, self.look, self._holders)
         each = None if wish.memory is None else math.ceil(wish.memory / MIB)
-        return Ready(
-            Looks(wish, self.look, self._holders),
-            members,
-            {
-                one.uuid: one.parent
-                for one in devices
-                if one.parent is not None and one.parent in members and one.uuid in members
-            },
-            [one.uuid for one in devices if one.uuid in members and never_fits(wish, one) is None],
-            each,
-        )
+        return Ready(looks, members, within, [one.uuid for one in fit], each)
 
     def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
         return self._client.inspect(pool_name(self.pool, uuid)).holders
