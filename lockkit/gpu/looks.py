@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.choosers import EVERY, Choice
 from lockkit.devices import Device, Snapshot
@@ -28,6 +28,7 @@ class Looks:
         look: Looks at all cards.
         holders: The claims that hold a card, by its UUID; a request to the store.
         sleep: Sleeps some seconds.
+        marks: Why cards are quarantined, by UUID; a request to the store.
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
@@ -42,6 +43,7 @@ class Looks:
         look: Callable[[], Snapshot],
         holders: Callable[[str], tuple[ClaimInfo, ...]],
         sleep: Callable[[float], None] = time.sleep,
+        marks: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.wish = wish
         self.seen = {device.uuid: device for device in known}
@@ -49,6 +51,7 @@ class Looks:
         self._look = look
         self._holders = holders
         self._sleep = sleep
+        self._marks = marks
         self._last_held: dict[str, float] = {}
 
     def choose(self, held: Sequence[str]) -> Choice:
@@ -58,13 +61,14 @@ class Looks:
         except DevicesUnavailable as error:
             return Choice((), {uuid: error.message for uuid in self._known if uuid not in held})
         facts: dict[str, Held] = {}
+        marks = self._marks()
         for device in snapshot.devices:
             uuid = device.uuid
             if uuid and never_fits(self.wish, device) is None:
                 holders = self._holders(uuid)
                 if holders:
                     self._last_held[uuid] = snapshot.taken
-                facts[uuid] = Held(holders, self._last_held.get(uuid))
+                facts[uuid] = Held(holders, self._last_held.get(uuid), _mark(marks, device))
         choice = choose(self.wish, snapshot, facts, held)
         hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
         refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it")}
@@ -77,6 +81,7 @@ class Looks:
         A card of which others hold a part is judged by its free memory only: what computes on it may be theirs.
         """
         began = time.monotonic()
+        marks = self._marks()
         while True:
             try:
                 snapshot = self._snapshot()
@@ -87,9 +92,15 @@ class Looks:
                 return "it is gone"
             shared = self.wish.memory is not None and len(self._holders(member)) > 1
             wish = self.wish._replace(settle=0.0, allow_busy=self.wish.allow_busy or shared)
-            why = unfit(wish, card, Held(), snapshot.taken)
+            why = unfit(wish, card, Held(quarantine=_mark(marks, card.device)), snapshot.taken)
             left = min(self.wish.settle, _LONGEST) - (time.monotonic() - began)
-            if why is None or card.device.processes or card.state == "faulty" or left <= 0:
+            if (
+                why is None
+                or marks.get(member)
+                or card.device.processes
+                or card.state == "faulty"
+                or left <= 0
+            ):
                 return why
             self._sleep(min(_PAUSE, left))
 
@@ -101,3 +112,8 @@ class Looks:
         snapshot = self._look()
         self.seen = {device.uuid: device for device in snapshot.devices if device.uuid}
         return snapshot
+
+
+def _mark(marks: Mapping[str, str], device: Device) -> str:
+    """Why a card is quarantined, or the card of which it is a slice; empty if it is not."""
+    return marks.get(device.uuid) or marks.get(device.parent or "") or ""

@@ -15,6 +15,7 @@ from lockkit.gpu.capacities import capacities, host_pool
 from lockkit.gpu.choosing import Wish, choose, never_fits
 from lockkit.gpu.looking import look, providers
 from lockkit.gpu.looks import Looks
+from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.visible import candidates
 from lockkit.identity import this_process
 from lockkit.members import pool_name, whole
@@ -120,12 +121,16 @@ class Cards:
             for one in devices
             if one.parent is not None and one.parent in members and one.uuid in members
         }
-        looks = Looks(wish, fit, self.look, self._holders)
+        looks = Looks(wish, fit, self.look, self._holders, marks=self._marks)
         each = None if wish.memory is None else math.ceil(wish.memory / MIB)
         return Ready(looks, members, within, [one.uuid for one in fit], each)
 
     def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
         return self._client.inspect(pool_name(self.pool, uuid)).holders
+
+    def _marks(self) -> Mapping[str, str]:
+        found = quarantined(self._client, self.pool.partition("/")[2])
+        return {uuid: f"{mark.reason or 'for an unknown reason'} ({mark.by})" for uuid, mark in found.items()}
 
     def _named(self, ids: Sequence[str], devices: Sequence[Device]) -> tuple[str, ...]:
         """The UUIDs of cards that were named by UUID or index.

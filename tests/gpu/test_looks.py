@@ -17,11 +17,13 @@ CLAIM = ClaimInfo("x", "c", "HELD", Owner(), 1, 0)
 class Host:
     """A host whose cards the test says, one look after the other; the last look is repeated."""
 
-    def __init__(self, *looks, wish=None, holders=()):
+    def __init__(self, *looks, wish=None, holders=(), marks=None):
         self.looks = list(looks)
         self.slept = 0.0
         self.holders = holders
-        self.chooser = Looks(wish or Wish(), (ONE, TWO), self.look, lambda _: self.holders, self.sleep)
+        self.chooser = Looks(
+            wish or Wish(), (ONE, TWO), self.look, lambda _: self.holders, self.sleep, lambda: marks or {}
+        )
 
     def look(self):
         seen = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
@@ -74,3 +76,14 @@ def test_memory_of_a_holder_that_was_seen_may_drain():
     host.chooser.choose(())
     host.holders = ()
     assert host.chooser.choose(()).order == ("GPU-1",)
+
+
+def test_a_quarantined_card_will_not_do_and_neither_do_its_slices():
+    marks = {"GPU-1": "it hums (ann@box)"}
+    assert Host((ONE, TWO), marks=marks).chooser.choose(()).order == ("GPU-2",)
+    assert Host((ONE, TWO), marks=marks).chooser.choose(()).refused == {
+        "GPU-1": "quarantined: it hums (ann@box)"
+    }
+    assert Host((ONE, TWO), marks=marks).chooser.judge("GPU-1") == "quarantined: it hums (ann@box)"
+    mig = TWO._replace(parent="GPU-1")
+    assert Host((ONE, mig), marks=marks).chooser.choose(()).order == ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from uuid import uuid4
 
 import pytest
 
 import lockkit
+import lockkit.gpu
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
 from lockkit.facts import Owner
@@ -21,6 +23,7 @@ from lockkit.gpu.quarantine import (
     record_name,
 )
 from lockkit.gpu.resolving import resolve
+from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.gpu.states import cards
 from lockkit.store.spi import Conflict
 
@@ -165,6 +168,19 @@ def test_a_quarantined_card_is_shown_as_such_with_its_faults_and_so_are_its_slic
     found = cards(Snapshot(0.0, (card, mig)), {"GPU-a": "quarantined by ann@box: noise"})
     assert [one.state for one in found] == ["quarantined", "quarantined"]
     assert found[0].reasons == ("quarantined by ann@box: noise", "it hums")
+
+
+def test_nobody_gets_a_quarantined_card(client):
+    uuids = [device.uuid for device in SimulatedProvider(2).snapshot().devices]
+    host = os.uname().nodename
+    quarantine(client, host, uuids[0], "it hums", ANN)
+    cards_of_host = lockkit.gpu.pool(client, simulate=2)
+    with cards_of_host.acquire() as leases:
+        assert leases.members == (uuids[1],)
+    with pytest.raises(lockkit.AcquireTimeout, match=r"it hums \(ann@box\)"):
+        cards_of_host.acquire(2, timeout=0.1)
+    clear(client, host, uuids[0])
+    cards_of_host.acquire(2).release()
 
 
 # -- names of cards
