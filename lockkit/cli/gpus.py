@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lockkit.devices import Snapshot
     from lockkit.gpu.known import Known
     from lockkit.gpu.quarantine import Quarantined
-    from lockkit.gpu.receipts import CleanupReport
+    from lockkit.gpu.receipts import Receipt
     from lockkit.gpu.states import Card
 
 __all__ = ["document", "mark", "table_of"]
@@ -123,7 +123,7 @@ def mark(found: Quarantined) -> parts.GpuMark:
     )
 
 
-def _receipt(report: CleanupReport) -> parts.GpuReceipt:
+def _receipt(report: Receipt) -> parts.GpuReceipt:
     from lockkit.cli import parts
 
     return parts.GpuReceipt(

@@ -12,14 +12,14 @@ from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.pools import AsyncPool
 from lockkit.aio.shortform import Acquiring
 from lockkit.devices import Device
-from lockkit.gpu.requests import By, Cards, shown
-from lockkit.gpu.visible import exported
+from lockkit.gpu.requests import By, HostCards, environment_set
+from lockkit.gpu.visible import cuda_variables
 from lockkit.options import DEFAULT, Default, Options
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
     from lockkit.drivers.waits import OnWait
-    from lockkit.gpu.looks import Looks
+    from lockkit.gpu.card_chooser import CardChooser
 
 __all__ = ["AsyncGpuLeases", "AsyncGpuPool", "pool"]
 
@@ -37,22 +37,22 @@ class AsyncGpuLeases(AsyncPoolLeases):
 
     def environment(self, by: By | None = None) -> Mapping[str, str]:
         """The variables with which a child process sees these cards only; see :meth:`lockkit.gpu.GpuLeases.environment`."""
-        return exported(self.devices, by=by)
+        return cuda_variables(self.devices, by=by)
 
     def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
         """Set the variables of :meth:`environment` in this process; see :meth:`lockkit.gpu.GpuLeases.visible`. Other tasks see them, too."""
-        return shown(self.environment(by))
+        return environment_set(self.environment(by))
 
 
 class _CardPool(AsyncPool):
     """The pool of a host's cards, for one request, whose chooser knows the cards."""
 
-    cards: Cards
-    looks: Looks
+    cards: HostCards
+    chooser: CardChooser
 
     def _made(self, leases: list[AsyncLease]) -> AsyncGpuLeases:
         made = AsyncGpuLeases(leases, self.within)
-        made.devices = self.looks.devices(made.members)
+        made.devices = self.chooser.devices(made.members)
         self.cards.last = made.members
         return made
 
@@ -64,7 +64,7 @@ class AsyncGpuPool:
         self, client: AsyncClient, *, simulate: int | None, host: str | None, options: Options
     ) -> None:
         self._client = client
-        self._cards = Cards(client._client, simulate=simulate, host=host)  # noqa: SLF001
+        self._cards = HostCards(client._client, simulate=simulate, host=host)  # noqa: SLF001
         self._options = options
 
     @property
@@ -78,7 +78,7 @@ class AsyncGpuPool:
         *,
         min_free: int | str | None = None,
         memory: int | str | None = None,
-        name: str | None = None,
+        model: str | None = None,
         ids: Sequence[str] | None = None,
         allow_busy: bool = False,
         settle: float = 0.0,
@@ -94,24 +94,24 @@ class AsyncGpuPool:
         """
 
         async def acquired() -> AsyncGpuLeases:
-            ready = await asyncio.to_thread(
-                self._cards.ready,
+            checked = await asyncio.to_thread(
+                self._cards.checked,
                 count,
                 min_free=min_free,
                 memory=memory,
-                name=name,
+                model=model,
                 ids=ids,
                 allow_busy=allow_busy,
                 settle=settle,
                 affinity=affinity,
             )
-            pool = _CardPool(self._client._engines, self.name, ready.members, ready.within, self._options)  # noqa: SLF001
-            pool.cards, pool.looks = self._cards, ready.looks
+            pool = _CardPool(self._client._engines, self.name, checked.members, checked.within, self._options)  # noqa: SLF001
+            pool.cards, pool.chooser = self._cards, checked.chooser
             return await pool.acquire(  # type: ignore[return-value]  # what _made makes
                 count,
-                each=ready.each,
-                among=ready.among,
-                chooser=ready.looks,
+                each=checked.each,
+                among=checked.among,
+                chooser=checked.chooser,
                 timeout=timeout,
                 reason=reason,
                 on_wait=on_wait,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.errors import DevicesUnavailable
 from lockkit.facts import Finding
-from lockkit.gpu.looking import look, providers
+from lockkit.gpu.snapshots import look, providers
 from lockkit.gpu.states import cards, summary
 
 if TYPE_CHECKING:

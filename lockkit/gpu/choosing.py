@@ -21,17 +21,17 @@ from lockkit.gpu.states import STATES, Card, cards
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import show
 
-__all__ = ["Held", "Wish", "choose", "label", "never_fits", "unfit"]
+__all__ = ["CardFacts", "CardRequest", "choose", "label", "never_fits", "why_not_now"]
 
 
-class Wish(NamedTuple):
+class CardRequest(NamedTuple):
     """A request for cards.
 
     Attributes:
         count: The number of cards.
         min_free: The bytes that must be free on each; 0 for none in particular.
         memory: The bytes of each that the request takes; None for whole cards.
-        name: The model, with ``*`` for any characters, upper or lower case; None for any.
+        model: The model, with ``*`` for any characters, upper or lower case; None for any.
         ids: The UUIDs of the cards that will do; None for any.
         visible: The UUIDs of the cards that the program may see; None for all.
         allow_busy: Whether cards that are used without a lock will do.
@@ -42,7 +42,7 @@ class Wish(NamedTuple):
     count: int = 1  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
     min_free: int = 0
     memory: int | None = None
-    name: str | None = None
+    model: str | None = None
     ids: tuple[str, ...] | None = None
     visible: tuple[str, ...] | None = None
     allow_busy: bool = False
@@ -50,7 +50,7 @@ class Wish(NamedTuple):
     last: tuple[str, ...] = ()
 
 
-class Held(NamedTuple):
+class CardFacts(NamedTuple):
     """The facts about a card that the store knows.
 
     Attributes:
@@ -64,31 +64,33 @@ class Held(NamedTuple):
     quarantine: str = ""
 
 
-_NOBODY = Held()
+_NOBODY = CardFacts()
 
 
-def choose(wish: Wish, snapshot: Snapshot, held: dict[str, Held], mine: Sequence[str] = ()) -> Choice:
+def choose(
+    request: CardRequest, snapshot: Snapshot, held: dict[str, CardFacts], mine: Sequence[str] = ()
+) -> Choice:
     """Tell which cards will do now, the best first, and why each other one will not.
 
     Args:
-        wish: The request.
+        request: The request.
         snapshot: All cards and slices, looked at once.
         held: The facts of the store, by UUID; a card without any is held by nobody.
         mine: The cards that the request has got already; they are never refused, and never named.
     """
     known = [card for card in cards(snapshot) if card.device.uuid]
-    reasons = {card.device.uuid: never_fits(wish, card.device) for card in known}
+    reasons = {card.device.uuid: never_fits(request, card.device) for card in known}
     fit = [card for card in known if reasons[card.device.uuid] is None]
     never = None
-    if len(fit) < wish.count:
-        never = _never(wish, known, reasons, len(fit))
+    if len(fit) < request.count:
+        never = _never(request, known, reasons, len(fit))
     refused = {uuid: why for uuid, why in reasons.items() if why is not None and uuid not in mine}
     good: list[Card] = []
     for card in fit:
         uuid = card.device.uuid
         if uuid in mine:
             continue
-        why = unfit(wish, card, held.get(uuid, _NOBODY), snapshot.taken)
+        why = why_not_now(request, card, held.get(uuid, _NOBODY), snapshot.taken)
         if why is None:
             good.append(card)
         else:
@@ -98,7 +100,7 @@ def choose(wish: Wish, snapshot: Snapshot, held: dict[str, Held], mine: Sequence
         device = card.device
         return (
             bool(held.get(device.uuid, _NOBODY).holders),
-            device.uuid not in wish.last,
+            device.uuid not in request.last,
             -(device.free or 0),
             device.index,
             device.uuid,
@@ -107,17 +109,17 @@ def choose(wish: Wish, snapshot: Snapshot, held: dict[str, Held], mine: Sequence
     return Choice(tuple(card.device.uuid for card in sorted(good, key=rank)), refused, never)
 
 
-def never_fits(wish: Wish, device: Device) -> str | None:
+def never_fits(request: CardRequest, device: Device) -> str | None:
     """Why a card will never do for a request; None if it may do one day."""
     if device.sliced:
         return "it is divided into slices, and programs can use only those"
-    if wish.visible is not None and device.uuid not in wish.visible:
+    if request.visible is not None and device.uuid not in request.visible:
         return "CUDA_VISIBLE_DEVICES hides it"
-    if wish.ids is not None and device.uuid not in wish.ids:
+    if request.ids is not None and device.uuid not in request.ids:
         return "it is not among the cards that were asked for"
-    if wish.name is not None and not _is_model(device.name, wish.name):
+    if request.model is not None and not _is_model(device.name, request.model):
         return f"it is a {device.name}" if device.name else "its model is not known"
-    need = max(wish.min_free, wish.memory or 0)
+    need = max(request.min_free, request.memory or 0)
     if device.usable is None:
         return "its memory cannot be told"
     if device.usable < need:
@@ -125,11 +127,11 @@ def never_fits(wish: Wish, device: Device) -> str | None:
     return None
 
 
-def unfit(wish: Wish, card: Card, held: Held, at: float) -> str | None:
+def why_not_now(request: CardRequest, card: Card, held: CardFacts, at: float) -> str | None:
     """Why a card will not do now; None if it will, perhaps once its holders have released it.
 
     Args:
-        wish: The request.
+        request: The request.
         card: The card, with the state that it shows.
         held: The facts of the store.
         at: When it was looked at, in seconds since the epoch.
@@ -141,13 +143,13 @@ def unfit(wish: Wish, card: Card, held: Held, at: float) -> str | None:
         return "; ".join(card.reasons)
     if held.holders:
         return None
-    if wish.allow_busy:
-        return _too_full(wish, device)
+    if request.allow_busy:
+        return _too_full(request, device)
     if card.state in ("busy", "unknown"):
-        if not device.processes and device.used is not None and _drains(wish, held, at):
+        if not device.processes and device.used is not None and _drains(request, held, at):
             return None
         return f"{STATES[card.state]}: {'; '.join(card.reasons)}"
-    return _too_full(wish, device)
+    return _too_full(request, device)
 
 
 def label(device: Device) -> str:
@@ -156,8 +158,8 @@ def label(device: Device) -> str:
     return f"{kind} {device.index} ({device.name or 'unknown model'}), {device.uuid[:12]}"
 
 
-def _too_full(wish: Wish, device: Device) -> str | None:
-    need = max(wish.min_free, wish.memory or 0)
+def _too_full(request: CardRequest, device: Device) -> str | None:
+    need = max(request.min_free, request.memory or 0)
     if not need:
         return None
     if device.free is None:
@@ -165,9 +167,9 @@ def _too_full(wish: Wish, device: Device) -> str | None:
     return f"only {show(device.free)} of it is free" if device.free < need else None
 
 
-def _drains(wish: Wish, held: Held, at: float) -> bool:
+def _drains(request: CardRequest, held: CardFacts, at: float) -> bool:
     """Whether memory that is still in use may be that of the last holder."""
-    return held.released is not None and 0 <= at - held.released < wish.settle
+    return held.released is not None and 0 <= at - held.released < request.settle
 
 
 def _is_model(name: str, wanted: str) -> bool:
@@ -175,9 +177,9 @@ def _is_model(name: str, wanted: str) -> bool:
     return fnmatchcase(name.lower(), pattern if "*" in pattern else f"*{pattern}*")
 
 
-def _never(wish: Wish, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
+def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
     """The sentence for a request that no wait can meet."""
-    wanted = "1 GPU" if wish.count == 1 else f"{wish.count} GPUs"
+    wanted = "1 GPU" if request.count == 1 else f"{request.count} GPUs"
     have = "none" if not fit else f"only {fit}"
     each = "; ".join(
         f"{label(card.device)}: {why}" for card in known if (why := reasons[card.device.uuid]) is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.quarantine import Quarantined, quarantined
-from lockkit.gpu.receipts import CleanupReport, receipt
+from lockkit.gpu.receipts import Receipt, receipt
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 
@@ -27,7 +27,7 @@ class Known(NamedTuple):
     """
 
     holders: tuple[ClaimInfo, ...] = ()
-    receipt: CleanupReport | None = None
+    receipt: Receipt | None = None
     quarantine: Quarantined | None = None
 
 

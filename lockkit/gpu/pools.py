@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Unpack
 
 from lockkit.devices import Device
-from lockkit.gpu.requests import By, Cards, shown
-from lockkit.gpu.visible import exported
+from lockkit.gpu.requests import By, HostCards, environment_set
+from lockkit.gpu.visible import cuda_variables
 from lockkit.lease import Lease
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.pools import Pool, PoolLeases
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lockkit.cancelling import Cancel
     from lockkit.client import Client
     from lockkit.drivers.waits import OnWait
-    from lockkit.gpu.looks import Looks
+    from lockkit.gpu.card_chooser import CardChooser
 
 __all__ = ["GpuLeases", "GpuPool", "pool"]
 
@@ -42,7 +42,7 @@ class GpuLeases(PoolLeases):
         Raises:
             ConfigError: A slice is to be named by an index.
         """
-        return exported(self.devices, by=by)
+        return cuda_variables(self.devices, by=by)
 
     def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
         """Set the variables of :meth:`environment` in this process while the ``with`` statement lasts, for child processes that it starts.
@@ -50,18 +50,18 @@ class GpuLeases(PoolLeases):
         The environment belongs to the whole process: give child processes of several threads their own with :meth:`environment`. A
         program that has used CUDA itself no longer reads the variables.
         """
-        return shown(self.environment(by))
+        return environment_set(self.environment(by))
 
 
 class _CardPool(Pool):
     """The pool of a host's cards, for one request, whose chooser knows the cards."""
 
-    cards: Cards
-    looks: Looks
+    cards: HostCards
+    chooser: CardChooser
 
     def _made(self, leases: list[Lease]) -> GpuLeases:
         made = GpuLeases(leases, self.look, self.within)
-        made.devices = self.looks.devices(made.members)
+        made.devices = self.chooser.devices(made.members)
         self.cards.last = made.members
         return made
 
@@ -77,7 +77,7 @@ class GpuPool:
 
     def __init__(self, client: Client, *, simulate: int | None, host: str | None, options: Options) -> None:
         self._client = client
-        self._cards = Cards(client, simulate=simulate, host=host)
+        self._cards = HostCards(client, simulate=simulate, host=host)
         self._options = options
 
     @property
@@ -91,7 +91,7 @@ class GpuPool:
         *,
         min_free: int | str | None = None,
         memory: int | str | None = None,
-        name: str | None = None,
+        model: str | None = None,
         ids: Sequence[str] | None = None,
         allow_busy: bool = False,
         settle: float = 0.0,
@@ -108,7 +108,7 @@ class GpuPool:
             min_free: The memory that must be free on each, ``"20GiB"`` or bytes. Others may share nothing of it: the whole card is held.
             memory: The memory of each to take, ``"8GiB"`` or bytes, what CUDA itself needs included; None for whole cards. Others share
                 the rest.
-            name: A part of the model's name, or a pattern with ``*``, such as ``"H100"``. A request for one model blocks those behind it.
+            model: A part of its name, or a pattern with ``*``, such as ``"H100"``. A request for one model blocks those behind it.
             ids: The UUIDs or indices of the cards that will do; None for all. Of those, only the cards that ``CUDA_VISIBLE_DEVICES`` shows.
             allow_busy: Whether cards that are used without a lock will do.
             settle: Seconds for which memory of the last holder may drain, while this request keeps its place.
@@ -124,24 +124,24 @@ class GpuPool:
             AcquireTimeout: The time is up; the error says why other cards did not do.
             AcquireError, BackendError: As :meth:`lockkit.Pool.acquire`.
         """
-        ready = self._cards.ready(
+        checked = self._cards.checked(
             count,
             min_free=min_free,
             memory=memory,
-            name=name,
+            model=model,
             ids=ids,
             allow_busy=allow_busy,
             settle=settle,
             affinity=affinity,
         )
-        pool = _CardPool(self._client._opening, self.name, ready.members, ready.within, self._options)  # noqa: SLF001
-        pool.cards, pool.looks = self._cards, ready.looks
+        pool = _CardPool(self._client._opening, self.name, checked.members, checked.within, self._options)  # noqa: SLF001
+        pool.cards, pool.chooser = self._cards, checked.chooser
         # No call may come between: a signal must not strike where only this frame has the leases.
         return pool.acquire(  # type: ignore[return-value]  # what _made makes
             count,
-            each=ready.each,
-            among=ready.among,
-            chooser=ready.looks,
+            each=checked.each,
+            among=checked.among,
+            chooser=checked.chooser,
             timeout=timeout,
             reason=reason,
             on_wait=on_wait,

@@ -24,7 +24,7 @@ __all__ = [
     "clear",
     "limit",
     "quarantine",
-    "quarantine_unwell",
+    "quarantine_faulty",
     "quarantined",
     "record_name",
 ]
@@ -96,7 +96,7 @@ def quarantine(records: Records, host: str, uuid: str, reason: str, by: Owner) -
     return mark
 
 
-def quarantine_unwell(
+def quarantine_faulty(
     records: Records, host: str, uuid: str, reason: str, by: Owner, cards: Collection[str]
 ) -> Quarantined | Capped:
     """Quarantine a card without a person, because it was found unwell, if enough others are left.

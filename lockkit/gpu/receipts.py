@@ -14,7 +14,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.sizes import MIB, show
 
-__all__ = ["SLACK", "CleanupReport", "Outcome", "judged", "packed", "put", "receipt", "unpacked"]
+__all__ = ["SLACK", "Outcome", "Receipt", "judged", "packed", "put", "receipt", "unpacked"]
 
 Outcome = Literal["clean", "dirty", "unknown"]
 SLACK = 64 * MIB
@@ -25,7 +25,7 @@ _FEW, _SHORT = 3, 120
 """The most entries of a list in a record, and characters of each. A record is small."""
 
 
-class CleanupReport(NamedTuple):
+class Receipt(NamedTuple):
     """How a holder left a card, as far as the card was asked after the cleanup.
 
     Attributes:
@@ -61,7 +61,7 @@ class CleanupReport(NamedTuple):
 
 def judged(
     uuid: str, before: Device | None, after: Device | None, mine: Collection[int] | None = None
-) -> CleanupReport:
+) -> Receipt:
     """Judge how a card was left, without who left it.
 
     Args:
@@ -71,26 +71,24 @@ def judged(
         mine: For a share of a card, the pids of the holder's processes: only they can be told from what others do. None for a whole card.
     """
     if after is None or after.faults or after.processes is None:
-        return CleanupReport(uuid, "unknown")
+        return Receipt(uuid, "unknown")
     if mine is not None:
         left = [one for one in after.processes if one.pid in mine]
         unsure = any(one.pid is None for one in after.processes)
         if not left:
-            return CleanupReport(uuid, "unknown" if unsure else "clean", None if unsure else 0)
-        return CleanupReport(
-            uuid, "dirty", sum(one.memory or 0 for one in left), _few(map(process_words, left))
-        )
+            return Receipt(uuid, "unknown" if unsure else "clean", None if unsure else 0)
+        return Receipt(uuid, "dirty", sum(one.memory or 0 for one in left), _few(map(process_words, left)))
     if after.used is None:
-        return CleanupReport(uuid, "unknown")
+        return Receipt(uuid, "unknown")
     leftover = max(after.used - (0 if before is None or before.used is None else before.used), 0)
     known = set(() if before is None or before.processes is None else before.processes)
     there = {one.pid for one in known if one.pid is not None}
     left = [one for one in after.processes if one.pid not in there and one not in known]
     dirty = bool(left) or leftover > SLACK
-    return CleanupReport(uuid, "dirty" if dirty else "clean", leftover, _few(map(process_words, left)))
+    return Receipt(uuid, "dirty" if dirty else "clean", leftover, _few(map(process_words, left)))
 
 
-def put(records: Records, host: str, report: CleanupReport) -> bool:
+def put(records: Records, host: str, report: Receipt) -> bool:
     """Keep a receipt in the card's record. Returns False if there is a later one already, which stays.
 
     Raises:
@@ -109,13 +107,13 @@ def put(records: Records, host: str, report: CleanupReport) -> bool:
     return done[-1]
 
 
-def receipt(records: Records, host: str, uuid: str) -> CleanupReport | None:
+def receipt(records: Records, host: str, uuid: str) -> Receipt | None:
     """The receipt of the last holder of a card; None if there is none."""
     record = records.record(pool_name(f"gpu/{host}", uuid))
     return None if record is None else unpacked(uuid, record.value.get(_KEY))
 
 
-def packed(report: CleanupReport) -> dict[str, object]:
+def packed(report: Receipt) -> dict[str, object]:
     """A receipt as JSON, without the UUID of its card. Long lists and texts are cut."""
     value: dict[str, object] = {
         "outcome": report.outcome,
@@ -130,14 +128,14 @@ def packed(report: CleanupReport) -> dict[str, object]:
     return {key: one for key, one in value.items() if one not in (None, [], "")}
 
 
-def unpacked(uuid: str, stored: object) -> CleanupReport | None:
+def unpacked(uuid: str, stored: object) -> Receipt | None:
     """A receipt from JSON; None if there is none. One that cannot be read says that the state of the card is unknown."""
     if stored is None:
         return None
     if not isinstance(stored, Mapping):
-        return CleanupReport(uuid, "unknown")
+        return Receipt(uuid, "unknown")
     outcome = stored.get("outcome")
-    return CleanupReport(
+    return Receipt(
         uuid,
         cast("Outcome", outcome) if outcome in ("clean", "dirty") else "unknown",
         _number(stored.get("leftover")),

@@ -12,11 +12,11 @@ from lockkit import durations
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import ConfigError
 from lockkit.gpu.capacities import capacities, host_pool
-from lockkit.gpu.choosing import Wish, choose, never_fits
-from lockkit.gpu.looking import look, providers
-from lockkit.gpu.looks import Looks
+from lockkit.gpu.card_chooser import CardChooser
+from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.quarantine import quarantined
-from lockkit.gpu.visible import candidates
+from lockkit.gpu.snapshots import look, providers
+from lockkit.gpu.visible import visible_uuids
 from lockkit.identity import this_process
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo
 
-__all__ = ["By", "Cards", "Ready", "shown"]
+__all__ = ["By", "CheckedRequest", "HostCards", "environment_set"]
 
 By = Literal["index", "uuid"]
 
 
-class Ready(NamedTuple):
+class CheckedRequest(NamedTuple):
     """A request that the host can meet, and the pool that it goes to.
 
     Attributes:
-        looks: The chooser of the request.
+        chooser: The chooser of the request.
         members: The capacity of each card in MiB, by UUID.
         within: The card of each slice.
         among: The cards that may do.
         each: The MiB of each card; None for whole cards.
     """
 
-    looks: Looks
+    chooser: CardChooser
     members: Mapping[str, int]
     within: Mapping[str, str]
     among: Sequence[str]
     each: int | None
 
 
-class Cards:
+class HostCards:
     """The cards of this host, and what was taken of them last.
 
     Args:
@@ -77,18 +77,18 @@ class Cards:
         """
         return look(self._providers)
 
-    def ready(
+    def checked(
         self,
         count: int,
         *,
         min_free: int | str | None,
         memory: int | str | None,
-        name: str | None,
+        model: str | None,
         ids: Sequence[str] | None,
         allow_busy: bool,
         settle: float,
         affinity: bool,
-    ) -> Ready:
+    ) -> CheckedRequest:
         """Check a request, and look at the cards. Arguments as for :meth:`lockkit.gpu.GpuPool.acquire`.
 
         Raises:
@@ -97,33 +97,33 @@ class Cards:
             BackendError: The store does not answer.
         """
         whole(count, "count", self.pool)
-        wish = Wish(
+        request = CardRequest(
             count,
             0 if min_free is None else parse(min_free, what="min_free", zero=True),
             None if memory is None else parse(memory, what="memory"),
-            name,
+            model,
             allow_busy=allow_busy,
             settle=durations.seconds(settle, what="settle", zero=True),
             last=self.last if affinity else (),
         )
         snapshot = self.look()
         devices = snapshot.devices
-        wish = wish._replace(
-            ids=None if ids is None else self._named(ids, devices), visible=candidates(os.environ, devices)
+        request = request._replace(
+            ids=None if ids is None else self._named(ids, devices), visible=visible_uuids(os.environ, devices)
         )
-        never = choose(wish, snapshot, {}).never
+        never = choose(request, snapshot, {}).never
         if never is not None:
             raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit gpu ls")
         members = capacities(self._client, self.pool, devices)
-        fit = [one for one in devices if one.uuid in members and never_fits(wish, one) is None]
+        fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = {
             one.uuid: one.parent
             for one in devices
             if one.parent is not None and one.parent in members and one.uuid in members
         }
-        looks = Looks(wish, fit, self.look, self._holders, marks=self._marks)
-        each = None if wish.memory is None else math.ceil(wish.memory / MIB)
-        return Ready(looks, members, within, [one.uuid for one in fit], each)
+        chooser = CardChooser(request, fit, self.look, self._holders, marks=self._marks)
+        each = None if request.memory is None else math.ceil(request.memory / MIB)
+        return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
 
     def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
         return self._client.inspect(pool_name(self.pool, uuid)).holders
@@ -164,7 +164,7 @@ class Cards:
 
 
 @contextmanager
-def shown(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+def environment_set(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
     """Set environment variables of this process, and put them back at the end."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

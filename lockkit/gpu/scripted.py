@@ -7,10 +7,10 @@ import msgspec
 from lockkit.errors import ConfigError
 from lockkit.sizes import parse
 
-__all__ = ["Card", "Process", "decode"]
+__all__ = ["ScriptedCard", "ScriptedProcess", "decode"]
 
 
-class Process(msgspec.Struct, forbid_unknown_fields=True):
+class ScriptedProcess(msgspec.Struct, forbid_unknown_fields=True):
     """A process on a simulated card. With ``while_alive`` it is there only as long as a process with this pid lives."""
 
     pid: int | None = None
@@ -23,14 +23,14 @@ class Process(msgspec.Struct, forbid_unknown_fields=True):
         _size(self.memory)
 
 
-class Card(msgspec.Struct, forbid_unknown_fields=True):
+class ScriptedCard(msgspec.Struct, forbid_unknown_fields=True):
     """A simulated card. ``used`` may be more than its processes use: leftover memory. Watches report ``events``, such as an Xid."""
 
     name: str = "Simulated GPU"
     memory: str | int | None = None
     used: str | int | None = None
     utilisation: int | None = None
-    processes: list[Process] = []
+    processes: list[ScriptedProcess] = []
     faults: list[str] = []
     events: list[str] = []
 
@@ -47,14 +47,14 @@ def _size(value: str | int) -> None:
         raise ValueError(str(error)) from None
 
 
-def decode(text: bytes, count: int) -> dict[int, Card]:
+def decode(text: bytes, count: int) -> dict[int, ScriptedCard]:
     """The cards that a state file describes, by index.
 
     Raises:
         ConfigError: The text is not of the form above, or is about a card that is not simulated.
     """
     try:
-        found = msgspec.json.decode(text, type=dict[str, Card])
+        found = msgspec.json.decode(text, type=dict[str, ScriptedCard])
     except msgspec.DecodeError as error:
         raise ConfigError(str(error)) from None
     for key in found:

@@ -21,7 +21,7 @@ from lockkit.identity import look_at
 from lockkit.sizes import GIB, MIB, parse
 
 if TYPE_CHECKING:
-    from lockkit.gpu.scripted import Card, Process
+    from lockkit.gpu.scripted import ScriptedCard, ScriptedProcess
 
 __all__ = ["STATE_FILE", "SimulatedProvider"]
 
@@ -78,7 +78,7 @@ class SimulatedProvider(BasicProvider):
         card = script.get(self._uuids.index(uuid)) if uuid in self._uuids else None
         return tuple(card.events) if card else ()
 
-    def _read(self) -> dict[int, Card]:
+    def _read(self) -> dict[int, ScriptedCard]:
         if self._state is None:
             return {}
         try:
@@ -119,7 +119,7 @@ class SimulatedWatch:
         self._before.clear()
 
 
-def _device(uuid: str, index: int, card: Card | None) -> Device:
+def _device(uuid: str, index: int, card: ScriptedCard | None) -> Device:
     if card is None:
         return Device(uuid, index, "Simulated GPU", _MEMORY, _RESERVED, 0, 0, ())
     memory = parse(card.memory, what="memory") if card.memory is not None else _MEMORY
@@ -131,11 +131,11 @@ def _device(uuid: str, index: int, card: Card | None) -> Device:
     return Device(uuid, index, card.name, memory, _RESERVED, used, busy, processes, faults=tuple(card.faults))
 
 
-def _process(one: Process) -> DeviceProcess:
+def _process(one: ScriptedProcess) -> DeviceProcess:
     return DeviceProcess(one.pid, one.user, one.program, parse(one.memory, what="memory", zero=True))
 
 
-def _gone(one: Process) -> bool:
+def _gone(one: ScriptedProcess) -> bool:
     """Whether a process that is there only while it lives has ended."""
     if not one.while_alive or one.pid is None:
         return False

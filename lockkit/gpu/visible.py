@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
 
-__all__ = ["ORDER", "VISIBLE", "candidates", "exported"]
+__all__ = ["ORDER", "VISIBLE", "cuda_variables", "visible_uuids"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 _BY_BUS = "PCI_BUS_ID"
 
 
-def candidates(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[str, ...] | None:
+def visible_uuids(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[str, ...] | None:
     """The UUIDs of the cards and slices that the environment lets programs see; None if it does not say, so that they see all.
 
     Args:
@@ -40,7 +40,7 @@ def candidates(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[s
     return tuple(found)
 
 
-def exported(chosen: Sequence[Device], *, by: str | None = None) -> dict[str, str]:
+def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[str, str]:
     """The variables with which a child process sees exactly these cards.
 
     Args:

@@ -17,7 +17,7 @@ from lockkit import config, connect
 from lockkit.cli.gpus import table_of
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.checking import finding
-from lockkit.gpu.receipts import CleanupReport, put
+from lockkit.gpu.receipts import Receipt, put
 from lockkit.gpu.states import cards
 from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager
@@ -235,7 +235,7 @@ def test_holders_and_receipts_are_shown_with_the_card(lockkit):
     host = os.uname().nodename
     steer(lockkit, _1={"used": "3GiB"})
     with connect(f"sqlite:{lockkit.folder}/state/lockkit.db") as client:
-        put(client, host, CleanupReport(uuids[1], "dirty", 3 * GIB, fence=5, by="ann@box", at=1000.0))
+        put(client, host, Receipt(uuids[1], "dirty", 3 * GIB, fence=5, by="ann@box", at=1000.0))
         with client.pool(f"gpu/{host}", dict.fromkeys(uuids, 24064)).acquire(each=24064, among=[uuids[0]]):
             held, dirty = check(lockkit.json("gpu", "ls"))["gpus"]
             told = lockkit("gpu", "ls").stdout

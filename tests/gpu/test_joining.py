@@ -9,7 +9,7 @@ from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.joining import joined
 from lockkit.gpu.known import Known
 from lockkit.gpu.quarantine import Quarantined
-from lockkit.gpu.receipts import CleanupReport
+from lockkit.gpu.receipts import Receipt
 from lockkit.remarks import with_reason
 
 GIB = 1 << 30
@@ -28,7 +28,7 @@ ANNS, PART = (
     "ann@box pid 4711 (train.py), 5 min, 8 GiB declared, for: evaluation",
 )
 MARK = Quarantined("GPU-a", "it hums", "bob@box")
-DIRTY = CleanupReport("GPU-a", "dirty", 3 * GIB, by="ann@box")
+DIRTY = Receipt("GPU-a", "dirty", 3 * GIB, by="ann@box")
 LEFT = IDLE._replace(used=3 * GIB)
 STRAY = "3 GiB in use by no process that is seen"
 

@@ -138,7 +138,7 @@ def test_the_environment_is_never_widened(client, monkeypatch):
         ({"ids": ["GPU-none"]}, "this host has no GPU 'GPU-none'"),
         ({"ids": ["7"]}, "this host has no GPU '7'"),
         ({"ids": "GPU"}, "ids must be a list"),
-        ({"name": "H100"}, "it is a Simulated GPU"),
+        ({"model": "H100"}, "it is a Simulated GPU"),
         ({"settle": -1}, "settle"),
     ],
 )

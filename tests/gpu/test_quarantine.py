@@ -18,7 +18,7 @@ from lockkit.gpu.quarantine import (
     clear,
     limit,
     quarantine,
-    quarantine_unwell,
+    quarantine_faulty,
     quarantined,
     record_name,
 )
@@ -52,7 +52,7 @@ def test_a_mark_is_seen_by_all_until_it_is_cleared(client):
 @pytest.mark.parametrize("count, most", [(1, 1), (2, 1), (3, 1), (4, 2), (8, 4), (9, 4), (64, 32)])
 def test_without_a_person_at_least_one_card_and_at_most_half_of_them_are_quarantined(client, count, most):
     mine = CARDS[:count]
-    answers = [quarantine_unwell(client, "box", uuid, "Xid 79", ANN, mine) for uuid in mine]
+    answers = [quarantine_faulty(client, "box", uuid, "Xid 79", ANN, mine) for uuid in mine]
     assert limit(count) == most
     assert [type(answer) for answer in answers] == [Quarantined] * most + [Capped] * (count - most)
     assert answers[most:] == [Capped(most, most)] * (count - most)
@@ -65,9 +65,9 @@ def test_what_a_person_quarantined_counts_and_a_person_has_no_limit(client):
     for uuid in mine[:2]:
         quarantine(client, "box", uuid, "away", ANN)
     quarantine(client, "box", CARDS[9], "a card that is no longer here", ANN)
-    assert quarantine_unwell(client, "box", mine[2], "Xid 79", ANN, mine) == Capped(2, 2)
+    assert quarantine_faulty(client, "box", mine[2], "Xid 79", ANN, mine) == Capped(2, 2)
     assert clear(client, "box", mine[0])
-    assert isinstance(quarantine_unwell(client, "box", mine[2], "Xid 79", ANN, mine), Quarantined)
+    assert isinstance(quarantine_faulty(client, "box", mine[2], "Xid 79", ANN, mine), Quarantined)
     for uuid in mine:
         quarantine(client, "box", uuid, "move", ANN)
     assert quarantined(client, "box").keys() == {*mine, CARDS[9]}
@@ -75,7 +75,7 @@ def test_what_a_person_quarantined_counts_and_a_person_has_no_limit(client):
 
 def test_what_is_found_unwell_again_keeps_its_mark(client):
     quarantine(client, "box", CARDS[0], "a person's reason", ANN)
-    again = quarantine_unwell(client, "box", CARDS[0], "Xid 79", ANN, CARDS[:1])
+    again = quarantine_faulty(client, "box", CARDS[0], "Xid 79", ANN, CARDS[:1])
     assert (again.reason, again.automatic) == ("a person's reason", False)
 
 
@@ -101,9 +101,9 @@ class Racing:
 
 def test_two_who_find_a_card_unwell_at_once_do_not_pass_the_limit(client):
     def other():
-        quarantine_unwell(client, "box", CARDS[1], "Xid 48", ANN, CARDS[:2])
+        quarantine_faulty(client, "box", CARDS[1], "Xid 48", ANN, CARDS[:2])
 
-    assert quarantine_unwell(Racing(client, other), "box", CARDS[0], "Xid 79", ANN, CARDS[:2]) == Capped(1, 1)
+    assert quarantine_faulty(Racing(client, other), "box", CARDS[0], "Xid 79", ANN, CARDS[:2]) == Capped(1, 1)
     assert quarantined(client, "box").keys() == {CARDS[1]}
 
 

@@ -9,7 +9,7 @@ import pytest
 import lockkit
 from lockkit.devices import Device, DeviceProcess
 from lockkit.gpu.quarantine import quarantine
-from lockkit.gpu.receipts import SLACK, CleanupReport, judged, packed, put, receipt, unpacked
+from lockkit.gpu.receipts import SLACK, Receipt, judged, packed, put, receipt, unpacked
 from lockkit.identity import this_process
 from lockkit.members import pool_name
 
@@ -70,13 +70,11 @@ def test_a_share_is_judged_by_its_own_processes_alone(processes, outcome, leftov
 def test_a_dirty_card_says_how_much_and_whose():
     report = judged("GPU-a", IDLE, IDLE._replace(used=3 * GIB, processes=(MINE,)))._replace(by="ann@box")
     assert str(report) == "left dirty by ann@box with 3 GiB in use: bob pid 7 (train.py), 3 GiB"
-    assert str(CleanupReport("GPU-a", "clean")) == "left clean"
-    assert str(CleanupReport("GPU-a", "unknown", by="ann@box")) == "left in an unknown state by ann@box"
+    assert str(Receipt("GPU-a", "clean")) == "left clean"
+    assert str(Receipt("GPU-a", "unknown", by="ann@box")) == "left in an unknown state by ann@box"
 
 
-FULL = CleanupReport(
-    "GPU-a", "dirty", GIB, ("bob pid 7",), "0123456789ab", 5, "ann@box", 1000.0, ("no torch",)
-)
+FULL = Receipt("GPU-a", "dirty", GIB, ("bob pid 7",), "0123456789ab", 5, "ann@box", 1000.0, ("no torch",))
 
 
 def test_a_receipt_is_kept_for_the_next_holder(client):
@@ -117,4 +115,4 @@ def test_a_long_receipt_is_cut():
     [1, "x", [], {}, {"outcome": "spotless"}, {"outcome": 1, "leftover": -1, "fence": True, "left_by": 3}],
 )
 def test_a_receipt_that_cannot_be_read_says_that_nothing_is_known(stored):
-    assert unpacked("GPU-a", stored) == CleanupReport("GPU-a", "unknown")
+    assert unpacked("GPU-a", stored) == Receipt("GPU-a", "unknown")

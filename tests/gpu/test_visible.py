@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
-from lockkit.gpu.visible import candidates, exported
+from lockkit.gpu.visible import cuda_variables, visible_uuids
 
 CARDS = [
     Device("GPU-aa11", 0, "H100"),
@@ -44,25 +44,27 @@ EVERY = tuple(device.uuid for device in ALL)
     ],
 )
 def test_it_is_read_up_to_the_first_entry_that_names_no_card(value, found):
-    assert candidates({"CUDA_VISIBLE_DEVICES": value}, ALL) == found
+    assert visible_uuids({"CUDA_VISIBLE_DEVICES": value}, ALL) == found
 
 
 def test_without_it_every_card_is_seen():
-    assert candidates({}, ALL) is None
+    assert visible_uuids({}, ALL) is None
 
 
 def test_numbers_of_different_models_mean_something_only_in_the_order_of_the_bus():
     mixed = [Device("GPU-a", 0, "H100"), Device("GPU-b", 1, "A100")]
     with pytest.raises(ConfigError, match="in an order that only CUDA knows") as caught:
-        candidates({"CUDA_VISIBLE_DEVICES": "0"}, mixed)
+        visible_uuids({"CUDA_VISIBLE_DEVICES": "0"}, mixed)
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in str(caught.value.hint)
-    assert candidates({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, mixed) == ("GPU-a",)
-    assert candidates({"CUDA_VISIBLE_DEVICES": "GPU-b"}, mixed) == ("GPU-b",)
+    assert visible_uuids({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, mixed) == (
+        "GPU-a",
+    )
+    assert visible_uuids({"CUDA_VISIBLE_DEVICES": "GPU-b"}, mixed) == ("GPU-b",)
 
 
 @given(value=st.text("0129,-GPUMIabc ", max_size=12))
 def test_it_never_names_a_card_that_there_is_not(value):
-    found = candidates({"CUDA_VISIBLE_DEVICES": value}, ALL)
+    found = visible_uuids({"CUDA_VISIBLE_DEVICES": value}, ALL)
     assert set(found) <= set(EVERY)
     assert len(set(found)) == len(found)
 
@@ -79,11 +81,11 @@ def test_it_never_names_a_card_that_there_is_not(value):
     ],
 )
 def test_a_child_process_sees_exactly_the_cards(chosen, by, value):
-    written = exported(chosen, by=by)
+    written = cuda_variables(chosen, by=by)
     assert written == {"CUDA_VISIBLE_DEVICES": value, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    assert candidates(written, ALL) == tuple(device.uuid for device in chosen)
+    assert visible_uuids(written, ALL) == tuple(device.uuid for device in chosen)
 
 
 def test_a_slice_has_no_number():
     with pytest.raises(ConfigError, match="a slice of a card has no index"):
-        exported(SLICES, by="index")
+        cuda_variables(SLICES, by="index")

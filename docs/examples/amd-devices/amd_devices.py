@@ -35,7 +35,9 @@ class AmdProvider(BasicProvider):
             try:
                 taken, pids = time.time(), Pids()
                 handles = amdsmi.amdsmi_get_processor_handles()
-                cards = tuple(Card(amdsmi, handle, index).look(pids) for index, handle in enumerate(handles))
+                cards = tuple(
+                    AmdCard(amdsmi, handle, index).look(pids) for index, handle in enumerate(handles)
+                )
             except amdsmi.AmdSmiException as error:
                 raise DevicesUnavailable(f"AMD's driver fails: {error}", hint="see: dmesg") from error
             finally:
@@ -45,7 +47,7 @@ class AmdProvider(BasicProvider):
         return Snapshot(taken, cards)
 
 
-class Card:
+class AmdCard:
     """One card. A question that it does not answer leaves a field unknown, and hides nothing else."""
 
     def __init__(self, amdsmi: Any, handle: Any, index: int) -> None:

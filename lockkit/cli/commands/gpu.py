@@ -99,7 +99,7 @@ class _View:
     """
 
     def __init__(self, client: Client, simulate: int | None = None) -> None:
-        from lockkit.gpu.looking import providers
+        from lockkit.gpu.snapshots import providers
 
         self._client = client
         self.host = os.uname().nodename
@@ -113,7 +113,7 @@ class _View:
         """
         from lockkit.gpu.joining import joined
         from lockkit.gpu.known import known
-        from lockkit.gpu.looking import look
+        from lockkit.gpu.snapshots import look
 
         snapshot = look(self._providers)
         uuids = [device.uuid for device in snapshot.devices if device.uuid]

@@ -11,7 +11,7 @@ from typing import Any
 
 from lockkit.devices import DeviceWatch
 from lockkit.errors import DevicesUnavailable
-from lockkit.gpu import looking
+from lockkit.gpu import snapshots
 from lockkit.gpu.nvml import NvmlProvider
 
 provider = NvmlProvider(Path(os.environ.get("PROC", "/proc")))
@@ -29,7 +29,7 @@ def snapshot() -> object:
 
 def look(patience: float) -> object:
     """The UUIDs of one look that is given up after a while."""
-    found = looking.look([provider], patience=patience)
+    found = snapshots.look([provider], patience=patience)
     return [one.uuid for one in found.devices]
 
 

@@ -9,21 +9,21 @@ from lockkit.choosers import EVERY, Choice
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import DevicesUnavailable
 from lockkit.facts import ClaimInfo
-from lockkit.gpu.choosing import Held, Wish, choose, never_fits, unfit
+from lockkit.gpu.choosing import CardFacts, CardRequest, choose, never_fits, why_not_now
 from lockkit.gpu.states import cards
 
-__all__ = ["Looks"]
+__all__ = ["CardChooser"]
 
 _LONGEST = 25.0
 """Seconds for which memory may drain after a grant, at most; a chooser has 30 s."""
 _PAUSE = 0.5
 
 
-class Looks:
+class CardChooser:
     """Tells which cards will do for one request; see :class:`~lockkit.Chooser`.
 
     Args:
-        wish: The request.
+        request: The request.
         known: The cards that may do, as they were seen first.
         look: Looks at all cards.
         holders: The claims that hold a card, by its UUID; a request to the store.
@@ -38,14 +38,14 @@ class Looks:
 
     def __init__(
         self,
-        wish: Wish,
+        request: CardRequest,
         known: Sequence[Device],
         look: Callable[[], Snapshot],
         holders: Callable[[str], tuple[ClaimInfo, ...]],
         sleep: Callable[[float], None] = time.sleep,
         marks: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        self.wish = wish
+        self.request = request
         self.seen = {device.uuid: device for device in known}
         self._known = tuple(self.seen)
         self._look = look
@@ -60,16 +60,16 @@ class Looks:
             snapshot = self._snapshot()
         except DevicesUnavailable as error:
             return Choice((), {uuid: error.message for uuid in self._known if uuid not in held})
-        facts: dict[str, Held] = {}
+        facts: dict[str, CardFacts] = {}
         marks = self._marks()
         for device in snapshot.devices:
             uuid = device.uuid
-            if uuid and never_fits(self.wish, device) is None:
+            if uuid and never_fits(self.request, device) is None:
                 holders = self._holders(uuid)
                 if holders:
                     self._last_held[uuid] = snapshot.taken
-                facts[uuid] = Held(holders, self._last_held.get(uuid), _mark(marks, device))
-        choice = choose(self.wish, snapshot, facts, held)
+                facts[uuid] = CardFacts(holders, self._last_held.get(uuid), _mark(marks, device))
+        choice = choose(self.request, snapshot, facts, held)
         hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
         refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it")}
         # What can never be met was refused before the request queued. A card that is gone now may come back.
@@ -90,10 +90,10 @@ class Looks:
             card = next((one for one in cards(snapshot) if one.device.uuid == member), None)
             if card is None:
                 return "it is gone"
-            shared = self.wish.memory is not None and len(self._holders(member)) > 1
-            wish = self.wish._replace(settle=0.0, allow_busy=self.wish.allow_busy or shared)
-            why = unfit(wish, card, Held(quarantine=_mark(marks, card.device)), snapshot.taken)
-            left = min(self.wish.settle, _LONGEST) - (time.monotonic() - began)
+            shared = self.request.memory is not None and len(self._holders(member)) > 1
+            request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
+            why = why_not_now(request, card, CardFacts(quarantine=_mark(marks, card.device)), snapshot.taken)
+            left = min(self.request.settle, _LONGEST) - (time.monotonic() - began)
             if (
                 why is None
                 or marks.get(member)

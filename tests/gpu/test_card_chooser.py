@@ -5,8 +5,8 @@ from __future__ import annotations
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import DevicesUnavailable
 from lockkit.facts import ClaimInfo, Owner
-from lockkit.gpu.choosing import Wish
-from lockkit.gpu.looks import Looks
+from lockkit.gpu.card_chooser import CardChooser
+from lockkit.gpu.choosing import CardRequest
 from lockkit.sizes import GIB
 
 ONE, TWO = (Device(f"GPU-{n}", n, "H100", 80 * GIB, 0, 0, 0, ()) for n in (1, 2))
@@ -17,12 +17,17 @@ CLAIM = ClaimInfo("x", "c", "HELD", Owner(), 1, 0)
 class Host:
     """A host whose cards the test says, one look after the other; the last look is repeated."""
 
-    def __init__(self, *looks, wish=None, holders=(), marks=None):
+    def __init__(self, *looks, request=None, holders=(), marks=None):
         self.looks = list(looks)
         self.slept = 0.0
         self.holders = holders
-        self.chooser = Looks(
-            wish or Wish(), (ONE, TWO), self.look, lambda _: self.holders, self.sleep, lambda: marks or {}
+        self.chooser = CardChooser(
+            request or CardRequest(),
+            (ONE, TWO),
+            self.look,
+            lambda _: self.holders,
+            self.sleep,
+            lambda: marks or {},
         )
 
     def look(self):
@@ -36,7 +41,7 @@ class Host:
 
 
 def test_a_card_that_the_driver_does_not_show_for_a_while_does_not_end_the_request():
-    choice = Host((TWO,), wish=Wish(2)).chooser.choose(())
+    choice = Host((TWO,), request=CardRequest(2)).chooser.choose(())
     assert (choice.order, choice.never) == (("GPU-2",), None)
     assert choice.refused == {"GPU-1": "the driver does not show it"}
 
@@ -56,7 +61,7 @@ def test_a_card_is_as_it_should_be_if_nobody_uses_it():
 
 def test_memory_may_drain_after_the_grant_as_long_as_the_request_allows():
     full = (ONE._replace(used=5 * GIB),)
-    host = Host(full, full, (ONE,), wish=Wish(settle=20.0))
+    host = Host(full, full, (ONE,), request=CardRequest(settle=20.0))
     assert host.chooser.judge("GPU-1") is None
     assert host.slept > 0
     assert "5 GiB in use" in Host(full).chooser.judge("GPU-1")
@@ -64,15 +69,19 @@ def test_memory_may_drain_after_the_grant_as_long_as_the_request_allows():
 
 def test_processes_of_those_who_share_a_card_are_no_strangers():
     busy = (ONE._replace(used=5 * GIB, processes=(BOB,)),)
-    assert Host(busy, wish=Wish(memory=8 * GIB), holders=(CLAIM, CLAIM)).chooser.judge("GPU-1") is None
-    assert Host(busy, wish=Wish(memory=8 * GIB), holders=(CLAIM,)).chooser.judge("GPU-1") is not None
-    told = Host(busy, wish=Wish(memory=78 * GIB), holders=(CLAIM, CLAIM)).chooser.judge("GPU-1")
+    assert (
+        Host(busy, request=CardRequest(memory=8 * GIB), holders=(CLAIM, CLAIM)).chooser.judge("GPU-1") is None
+    )
+    assert (
+        Host(busy, request=CardRequest(memory=8 * GIB), holders=(CLAIM,)).chooser.judge("GPU-1") is not None
+    )
+    told = Host(busy, request=CardRequest(memory=78 * GIB), holders=(CLAIM, CLAIM)).chooser.judge("GPU-1")
     assert told == "only 75 GiB of it is free"
 
 
 def test_memory_of_a_holder_that_was_seen_may_drain():
     full = (ONE._replace(used=5 * GIB), TWO._replace(processes=(BOB,)))
-    host = Host(full, wish=Wish(settle=30.0), holders=(CLAIM,))
+    host = Host(full, request=CardRequest(settle=30.0), holders=(CLAIM,))
     host.chooser.choose(())
     host.holders = ()
     assert host.chooser.choose(()).order == ("GPU-1",)

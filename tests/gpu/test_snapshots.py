@@ -9,7 +9,7 @@ import pytest
 from lockkit import config
 from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
-from lockkit.gpu.looking import look, providers
+from lockkit.gpu.snapshots import look, providers
 from lockkit.plugins import PluginManager
 
 
