@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from lockkit.cli import output
@@ -34,13 +33,13 @@ _WIDE, _NARROW = 120, 60
 """Columns."""
 
 
-def document(seen: Snapshot, found: Sequence[Card], known: Mapping[str, Known]) -> documents.GpuLs:
+def document(host: str, seen: Snapshot, found: Sequence[Card], known: Mapping[str, Known]) -> documents.GpuLs:
     """The document of ``lockkit gpu ls``."""
     from lockkit.cli import documents, parts
     from lockkit.gpu.known import NOTHING_KNOWN
 
     return documents.GpuLs(
-        host=os.uname().nodename,
+        host=host,
         read_at=output.rfc3339(seen.taken),
         read_at_seconds=seen.taken,
         gpus=[

@@ -299,7 +299,7 @@ class Plugin(Part):
 
 
 class GpuMark(Part):
-    """The mark of a quarantined GPU. `automatic`: no person quarantined it, because it was found unwell."""
+    """The mark of a quarantined GPU. `automatic`: no person quarantined it, because a program found it faulty."""
 
     reason: str
     by: str

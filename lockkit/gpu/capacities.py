@@ -18,16 +18,11 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import Record
 
-__all__ = ["KEY", "capacities", "host_pool"]
+__all__ = ["KEY", "capacities"]
 
 KEY = "capacity"
 """The key of the record under which the capacity stands."""
 _TRIES = 5
-
-
-def host_pool(host: str) -> str:
-    """The name of the pool of a host's cards."""
-    return f"gpu/{host}"
 
 
 def capacities(client: Client, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:

@@ -21,7 +21,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -> Finding:
-    """Whether GPUs are known, and whether all of them are well. A host without any is in order.
+    """Whether GPUs are known, and whether one of them is faulty. A host without any is in order.
 
     Args:
         config: The configuration.
@@ -39,9 +39,9 @@ def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -
         for one in asked:
             one.close()
     found = cards(seen)
-    sick = [card for card in found if card.state == "faulty"]
+    faulty = [card for card in found if card.state == "faulty"]
     told = f"{summary(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
-    if sick:
-        first = f"GPU {sick[0].device.index}: {sick[0].reasons[0]}"
+    if faulty:
+        first = f"GPU {faulty[0].device.index}: {faulty[0].reasons[0]}"
         return Finding("gpu", "warning", f"{told}; {first}", "see: lockkit gpu ls")
     return Finding("gpu", "ok", told)

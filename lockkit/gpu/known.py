@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.quarantine import Quarantined, quarantined
 from lockkit.gpu.receipts import Receipt, receipt
+from lockkit.gpu.records import host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 
@@ -43,6 +44,6 @@ def known(client: Client, host: str, uuids: Iterable[str]) -> dict[str, Known]:
     marks = quarantined(client, host)
     found: dict[str, Known] = {}
     for uuid in uuids:
-        holders = tuple(client.inspect(pool_name(f"gpu/{host}", uuid)).holders)
+        holders = tuple(client.inspect(pool_name(host_pool(host), uuid)).holders)
         found[uuid] = Known(holders, receipt(client, host, uuid), marks.get(uuid))
     return found

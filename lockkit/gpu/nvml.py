@@ -285,7 +285,7 @@ _FATAL = {
     16: "the card must be reset before it can be used again",
     14: "the card's firmware data are damaged",
 }
-"""Errors of NVML that say that the card itself is not well."""
+"""Errors of NVML that say that the card itself is faulty."""
 
 
 class NvmlWatch:

@@ -40,7 +40,7 @@ class GpuLeases(PoolLeases):
             by: ``index`` or ``uuid``; None for indices, or UUIDs if one of them is a slice, which has no index.
 
         Raises:
-            ConfigError: A slice is to be named by an index.
+            ConfigError: A slice is to be named by an index, or a card is none of NVIDIA's: the variables are CUDA's.
         """
         return cuda_variables(self.devices, by=by)
 
@@ -105,13 +105,15 @@ class GpuPool:
 
         Args:
             count: The number of cards.
-            min_free: The memory that must be free on each, ``"20GiB"`` or bytes. Others may share nothing of it: the whole card is held.
+            min_free: The memory that must be free on each, ``"20GiB"`` or bytes. Unless ``memory`` is given, the whole card is held.
             memory: The memory of each to take, ``"8GiB"`` or bytes, what CUDA itself needs included; None for whole cards. Others share
                 the rest.
             model: A part of its name, or a pattern with ``*``, such as ``"H100"``. A request for one model blocks those behind it.
-            ids: The UUIDs or indices of the cards that will do; None for all. Of those, only the cards that ``CUDA_VISIBLE_DEVICES`` shows.
+            ids: The UUIDs of the cards that will do, at least their first 8 characters, or their indices; None for all. Of those, only the
+                cards that ``CUDA_VISIBLE_DEVICES`` showed when the pool was made.
             allow_busy: Whether cards that are used without a lock will do.
-            settle: Seconds for which memory of the last holder may drain, while this request keeps its place.
+            settle: Seconds for which memory of the last holder may drain, while this request keeps its place: after the end of a hold that
+                this request saw, and after the grant. After the grant it is at most 25 s.
             affinity: Whether the cards that this object took last come first.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             reason: Why the cards are taken; see :meth:`lockkit.Lock.acquire`.

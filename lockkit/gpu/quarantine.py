@@ -1,4 +1,4 @@
-"""The quarantine: cards of a host that nobody gets, by a person's word or because something found them unwell.
+"""The quarantine: cards of a host that nobody gets, by a person's word or because a program found them faulty.
 
 All marks of a host stand in one record, that of the gate of its pool. So one request reads them, and the limit on what is quarantined
 without a person holds whoever else writes at the same moment: each change compares the version of the record.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Owner
-from lockkit.gpu.records import Records, change
+from lockkit.gpu.records import Records, change, host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
@@ -52,7 +52,7 @@ class Quarantined(NamedTuple):
     automatic: bool = False
 
     def __str__(self) -> str:
-        how = "found unwell" if self.automatic else "quarantined"
+        how = "found faulty" if self.automatic else "quarantined"
         who = f" by {self.by}" if self.by else ""
         return printable(f"{how}{who}: {self.reason or 'for an unknown reason'}")
 
@@ -76,7 +76,7 @@ def limit(cards: int) -> int:
 
 def record_name(host: str) -> str:
     """The name whose record has the marks of a host: the gate of its pool of cards."""
-    return pool_name(f"gpu/{host}")
+    return pool_name(host_pool(host))
 
 
 def quarantined(records: Records, host: str) -> dict[str, Quarantined]:
@@ -99,9 +99,9 @@ def quarantine(records: Records, host: str, uuid: str, reason: str, by: Owner) -
 def quarantine_faulty(
     records: Records, host: str, uuid: str, reason: str, by: Owner, cards: Collection[str]
 ) -> Quarantined | Capped:
-    """Quarantine a card without a person, because it was found unwell, if enough others are left.
+    """Quarantine a card without a person, because it was found faulty, if enough others are left.
 
-    A driver's update may make every card look unwell at once, and must not close the house. So of the ``cards`` of a host at least
+    A driver's update may make every card look faulty at once, and must not take every card out of use. So of the ``cards`` of a host at least
     one, and at most half, are quarantined in this way; those that a person quarantined count too. A mark that is there already stays.
 
     Args:

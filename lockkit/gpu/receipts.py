@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Literal, cast
 
 from lockkit.devices import Device
-from lockkit.gpu.records import Records, change
+from lockkit.gpu.records import Records, change, host_pool
 from lockkit.gpu.states import process_words
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -103,13 +103,13 @@ def put(records: Records, host: str, report: Receipt) -> bool:
         done.append(not later)
         return None if later or value.get(_KEY) == new else {**value, _KEY: new}
 
-    change(records, pool_name(f"gpu/{host}", report.uuid), decide)
+    change(records, pool_name(host_pool(host), report.uuid), decide)
     return done[-1]
 
 
 def receipt(records: Records, host: str, uuid: str) -> Receipt | None:
     """The receipt of the last holder of a card; None if there is none."""
-    record = records.record(pool_name(f"gpu/{host}", uuid))
+    record = records.record(pool_name(host_pool(host), uuid))
     return None if record is None else unpacked(uuid, record.value.get(_KEY))
 
 

@@ -9,10 +9,10 @@ from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.facts import NOTHING, Record
 from lockkit.store.spi import Conflict
 
-__all__ = ["Records", "change"]
+__all__ = ["Records", "change", "host_pool"]
 
 _TRIES = 20
-"""The most changes of others that a change of ours gives way to."""
+"""How often a change is tried again because another client was faster."""
 
 
 class Records(Protocol):
@@ -23,6 +23,11 @@ class Records(Protocol):
 
     def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
         """Write the record of a name if it still has this version."""
+
+
+def host_pool(host: str) -> str:
+    """The name of the pool of a host's cards."""
+    return f"gpu/{host}"
 
 
 def change(

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Literal
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import ConfigError
-from lockkit.gpu.capacities import capacities, host_pool
+from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.quarantine import quarantined
+from lockkit.gpu.records import host_pool
+from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import look, providers
 from lockkit.gpu.visible import visible_uuids
 from lockkit.identity import this_process
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
-from lockkit.settings import meant
 from lockkit.sizes import MIB, parse
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class HostCards:
         self._providers = providers(client.config, client.plugins, simulate=simulate)
         self.pool = host_pool(this_process().host if host is None else host)
         self.last: tuple[str, ...] = ()
+        self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 
     def look(self) -> Snapshot:
         """Look at all cards.
@@ -109,7 +111,8 @@ class HostCards:
         snapshot = self.look()
         devices = snapshot.devices
         request = request._replace(
-            ids=None if ids is None else self._named(ids, devices), visible=visible_uuids(os.environ, devices)
+            ids=None if ids is None else self._named(ids, devices),
+            visible=visible_uuids(self._environ, devices),
         )
         never = choose(request, snapshot, {}).never
         if never is not None:
@@ -133,7 +136,7 @@ class HostCards:
         return {uuid: f"{mark.reason or 'for an unknown reason'} ({mark.by})" for uuid, mark in found.items()}
 
     def _named(self, ids: Sequence[str], devices: Sequence[Device]) -> tuple[str, ...]:
-        """The UUIDs of cards that were named by UUID or index.
+        """The UUIDs of cards that were named by UUID, the beginning of one, or index.
 
         Raises:
             ConfigError: There is no such card, or a card and a slice of it are both named.
@@ -141,18 +144,7 @@ class HostCards:
         if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
             raise ConfigError(f"ids must be a list of UUIDs or indices, not {ids!r}", name=self.pool)
         known = {one.uuid: one for one in devices if one.uuid}
-        by_index = {str(one.index): one.uuid for one in devices if one.uuid and one.parent is None}
-        found: list[str] = []
-        for one in ids:
-            uuid = one if one in known else by_index.get(one)
-            if uuid is None:
-                near = meant(one, known)
-                raise ConfigError(
-                    f"this host has no GPU {one!r}",
-                    name=self.pool,
-                    hint=near or f"its GPUs are: {', '.join(known)}; see: lockkit gpu ls",
-                )
-            found.append(uuid)
+        found = [resolve(one, devices, pool=self.pool) for one in ids]
         both = next((uuid for uuid in found if known[uuid].parent in found), None)
         if both is not None:
             raise ConfigError(

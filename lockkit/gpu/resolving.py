@@ -1,4 +1,4 @@
-"""Cards as people name them: by UUID, by the beginning of one, or by index. Pure: no I/O."""
+"""Cards as people name them: by UUID, by at least the first 8 characters of one, or by index. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ _SHORTEST = 8
 """The characters of a UUID that name its card, as in ``GPU-54a0``."""
 
 
-def resolve(word: str, devices: Sequence[Device], others: Collection[str] = ()) -> str:
+def resolve(
+    word: str, devices: Sequence[Device], others: Collection[str] = (), *, pool: str | None = None
+) -> str:
     """The UUID of the card that a person means.
 
     Args:
         word: A UUID, at least 8 characters with which only one begins, or the index of a card.
         devices: The cards of this host.
         others: UUIDs that may be meant, too, though no such card is seen.
+        pool: The pool of the cards, for errors.
 
     Raises:
         ConfigError: No card is meant, or several; the message lists those that there are.
@@ -31,12 +34,21 @@ def resolve(word: str, devices: Sequence[Device], others: Collection[str] = ()) 
         found = [one.uuid for one in devices if one.index == int(word) and one.parent is None]
         if found and not found[0]:
             raise ConfigError(
-                f"GPU {word} does not give its UUID, so it cannot be named", hint="see: lockkit gpu ls"
+                f"GPU {word} does not give its UUID, so it cannot be named",
+                name=pool,
+                hint="see: lockkit gpu ls",
             )
     else:
         found = [uuid for uuid in uuids if len(word) >= _SHORTEST and uuid.lower().startswith(word.lower())]
     if len(found) == 1:
         return found[0]
     there = ", ".join(found or uuids) or "none"
-    told = f"several GPUs begin with {word!r}" if found else f"there is no GPU {word!r}"
-    raise ConfigError(told, hint=f"the GPUs are {there}" if not found else f"they are {there}")
+    if not found:
+        few = word and len(word) < _SHORTEST and any(uuid.lower().startswith(word.lower()) for uuid in uuids)
+        least = f"; name at least {_SHORTEST} characters of a UUID" if few else ""
+        raise ConfigError(f"there is no GPU {word!r}", name=pool, hint=f"the GPUs are {there}{least}")
+    if word.isdigit():
+        raise ConfigError(
+            f"several GPUs have the index {word}", name=pool, hint=f"name one by its UUID: {there}"
+        )
+    raise ConfigError(f"several GPUs begin with {word!r}", name=pool, hint=f"they are {there}")

@@ -61,7 +61,7 @@ def cards(snapshot: Snapshot, quarantine: Mapping[str, object] = NOTHING) -> tup
 
 
 def _card(device: Device) -> Card:
-    """A fault outweighs everything: a card that is not well may not even say what runs on it."""
+    """A fault outweighs everything: a faulty card may not even say what runs on it."""
     if device.faults:
         return Card(device, "faulty", device.faults)
     if device.sliced:

@@ -1,5 +1,7 @@
 """The cards that a program may see: ``CUDA_VISIBLE_DEVICES``, read as CUDA reads it, and written for child processes. Pure: no I/O.
 
+The variable is about NVIDIA's cards only, whose UUIDs begin with ``GPU-`` or ``MIG-``. It hides none of another maker.
+
 CUDA reads the value up to the first entry that names no card; the cards behind that are hidden as well. So what is read here never names a
 card that CUDA would hide.
 """
@@ -16,6 +18,8 @@ __all__ = ["ORDER", "VISIBLE", "cuda_variables", "visible_uuids"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 _BY_BUS = "PCI_BUS_ID"
+_OF_CUDA = ("GPU-", "MIG-")
+"""The beginnings of the UUIDs of NVIDIA's cards and slices."""
 
 
 def visible_uuids(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[str, ...] | None:
@@ -32,12 +36,14 @@ def visible_uuids(environ: Mapping[str, str], devices: Sequence[Device]) -> tupl
     if value is None:
         return None
     found: list[str] = []
+    of_cuda = [device for device in devices if device.uuid.startswith(_OF_CUDA)]
     for entry in value.split(","):
-        uuid = _named(entry.strip(), environ, devices)
+        uuid = _named(entry.strip(), environ, of_cuda)
         if uuid is None or uuid in found:
             break
         found.append(uuid)
-    return tuple(found)
+    others = [device.uuid for device in devices if device.uuid and not device.uuid.startswith(_OF_CUDA)]
+    return (*found, *others)
 
 
 def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[str, str]:
@@ -48,11 +54,17 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
         by: ``index`` or ``uuid``; None for numbers, or UUIDs if one of them is a slice, which has no number.
 
     Raises:
-        ConfigError: A slice is to be named by a number.
+        ConfigError: A slice is to be named by a number, or a card is none of NVIDIA's.
     """
+    other = next((device.uuid for device in chosen if not device.uuid.startswith(_OF_CUDA)), None)
+    if other is not None:
+        raise ConfigError(
+            f"{VISIBLE} is for NVIDIA's cards, and {other} is none of them",
+            hint="use the index or UUID in leases.devices with the variable of the card's maker",
+        )
     sliced = any(device.parent is not None for device in chosen)
     if by == "index" and sliced:
-        raise ConfigError("a slice of a card has no index", hint="name it by its UUID: --visible uuid")
+        raise ConfigError("a slice of a card has no index", hint='name it by its UUID: by="uuid"')
     by_number = by == "index" or (by is None and not sliced)
     names = [str(device.index) if by_number else device.uuid for device in chosen]
     return {VISIBLE: ",".join(names), ORDER: _BY_BUS}
@@ -71,7 +83,7 @@ def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) ->
         if card is None or not card.sliced:
             return None if card is None else card.uuid
         return next((device.uuid for device in devices if device.parent == card.uuid), None)
-    if not entry.startswith(("GPU-", "MIG-")):
+    if not entry.startswith(_OF_CUDA):
         return None
     named = [device.uuid for device in devices if device.uuid.startswith(entry)]
     return named[0] if len(named) == 1 else None

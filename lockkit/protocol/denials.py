@@ -153,9 +153,9 @@ def unfit(refused: Mapping[str, str]) -> str:
 
 
 def none_will_do(pool: str, waited: float) -> AcquireTimeout:
-    """The error for a request whose time is up while no member of its pool will do; ``waited`` in seconds."""
+    """The error for a request whose time is up while too few members of its pool will do; ``waited`` in seconds."""
     return AcquireTimeout(
-        f"timed out after {durations.show(waited)}, while no other member would do",
+        f"timed out after {durations.show(waited)}: too few members would do",
         name=pool,
         hint="wait longer, or ask for less",
     )

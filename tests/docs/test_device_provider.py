@@ -130,3 +130,43 @@ def test_without_a_card_the_error_says_what_to_do(look, cards, told):
     assert (code, document["error"]) == (78, "DevicesUnavailable")
     assert document["message"] == told
     assert document["hint"]
+
+
+HUNG = """
+import os, threading
+import amd_devices
+from lockkit import DevicesUnavailable
+
+amd_devices.PATIENCE = 0.01
+provider = amd_devices.AmdProvider()
+held, end = threading.Event(), threading.Event()
+
+def hang():
+    with provider._one_at_a_time.of_this_process():
+        held.set()
+        end.wait()
+
+thread = threading.Thread(target=hang)
+thread.start()
+held.wait()
+try:
+    provider.snapshot()
+except DevicesUnavailable as error:
+    print(error.message)
+child = os.fork()
+if not child:
+    os._exit(len(provider.snapshot().devices))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+end.set()
+thread.join()
+"""
+
+
+def test_a_look_that_hangs_collects_no_threads_and_hinders_no_forked_child(
+    program, site, tmp_path, monkeypatch
+):
+    state = tmp_path / "cards.json"
+    state.write_text(json.dumps([IDLE, IDLE | {"uuid": "74a1-01"}]))
+    monkeypatch.setenv("AMD_CARDS", str(state))
+    told = program(HUNG, site=site).stdout.splitlines()
+    assert told == ["AMD's driver has not answered an earlier question yet", "2"]

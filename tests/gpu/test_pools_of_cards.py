@@ -117,6 +117,18 @@ def test_small_jobs_share_a_card_by_memory_and_a_whole_card_waits(client):
         pass
 
 
+def test_cards_that_are_shown_to_child_processes_do_not_hide_the_others_from_later_requests(client):
+    cards = pool(client)
+    with cards.acquire(timeout=5) as first, first.visible(), cards.acquire(timeout=5) as second:
+        assert {*first.members, *second.members} == {*CARDS[:2]}
+
+
+@pytest.mark.parametrize("beginning", [CARDS[1][:12], "1"])
+def test_a_card_may_be_named_by_the_beginning_of_its_uuid(client, beginning):
+    with pool(client).acquire(ids=[beginning], timeout=5) as leases:
+        assert leases.members == (CARDS[1],)
+
+
 def test_the_environment_is_never_widened(client, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", CARDS[1])
     with pool(client).acquire(timeout=5) as leases:
@@ -135,8 +147,8 @@ def test_the_environment_is_never_widened(client, monkeypatch):
         ({"memory": "90GiB"}, "it has only 23.5 GiB for programs"),
         ({"min_free": "90GiB"}, "it has only 23.5 GiB for programs"),
         ({"min_free": "a lot"}, "min_free must be a size"),
-        ({"ids": ["GPU-none"]}, "this host has no GPU 'GPU-none'"),
-        ({"ids": ["7"]}, "this host has no GPU '7'"),
+        ({"ids": ["GPU-none"]}, "there is no GPU 'GPU-none'"),
+        ({"ids": ["7"]}, "there is no GPU '7'"),
         ({"ids": "GPU"}, "ids must be a list"),
         ({"model": "H100"}, "it is a Simulated GPU"),
         ({"settle": -1}, "settle"),

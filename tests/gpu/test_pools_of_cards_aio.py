@@ -7,9 +7,12 @@ import os
 
 import pytest
 
+import lockkit
 import lockkit.aio
 from lockkit.errors import AcquireTimeout, ConfigError
+from lockkit.facts import Owner
 from lockkit.gpu.aio import AsyncGpuLeases, pool
+from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.simulated import SimulatedProvider
 
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
@@ -41,6 +44,17 @@ def test_a_task_holds_a_card_and_shows_it_to_child_processes(url):
             assert not [name for name in await client.names() if (await client.inspect(name)).claims]
 
     asyncio.run(main())
+
+
+def test_no_task_gets_a_quarantined_card(url):
+    with lockkit.connect(url) as client:
+        quarantine(client, os.uname().nodename, CARDS[0], "it hums", Owner(host="box", user="ann"))
+
+        async def main():
+            async with lockkit.aio.connect(url) as aio, pool(aio, simulate=2).acquire(timeout=5) as leases:
+                assert leases.members == (CARDS[1],)
+
+        asyncio.run(main())
 
 
 def test_a_task_that_waits_for_a_card_can_be_cancelled(url):

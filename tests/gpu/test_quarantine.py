@@ -213,7 +213,7 @@ def test_a_card_has_several_names(word, uuid):
     [
         ("3", r"there is no GPU '3' \(the GPUs are GPU-54a033e8, MIG-54a033e8, GPU-54a0ffff\)"),
         ("GPU-54a0", r"several GPUs begin with 'GPU-54a0' \(they are GPU-54a033e8, GPU-54a0ffff\)"),
-        ("GPU-5", "there is no GPU 'GPU-5'"),
+        ("GPU-5", "there is no GPU 'GPU-5' .*; name at least 8 characters of a UUID"),
         ("", "there is no GPU ''"),
         ("2", "GPU 2 does not give its UUID"),
         ("\u0663", "there is no GPU"),
@@ -222,3 +222,9 @@ def test_a_card_has_several_names(word, uuid):
 def test_an_unclear_name_lists_the_cards(word, told):
     with pytest.raises(ConfigError, match=told):
         resolve(word, HOST)
+
+
+def test_an_index_that_cards_of_two_makers_have_names_neither():
+    amd = HOST[0]._replace(uuid="AMD-11", parent=None)
+    with pytest.raises(ConfigError, match=r"several GPUs have the index 0 \(name one by its UUID: .*AMD-11"):
+        resolve("0", [*HOST, amd])

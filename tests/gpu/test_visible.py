@@ -87,5 +87,19 @@ def test_a_child_process_sees_exactly_the_cards(chosen, by, value):
 
 
 def test_a_slice_has_no_number():
-    with pytest.raises(ConfigError, match="a slice of a card has no index"):
+    with pytest.raises(ConfigError, match=r'no index .*by="uuid"'):
         cuda_variables(SLICES, by="index")
+
+
+AMD = Device("AMD-dd44", 0, "MI300X")
+
+
+def test_the_variable_says_nothing_about_cards_of_another_maker():
+    assert visible_uuids({"CUDA_VISIBLE_DEVICES": "0"}, [AMD, *ALL]) == ("GPU-aa11", "AMD-dd44")
+    assert visible_uuids({"CUDA_VISIBLE_DEVICES": "AMD-dd44"}, [AMD, *ALL]) == ("AMD-dd44",)
+
+
+@pytest.mark.parametrize("by", [None, "index", "uuid"])
+def test_a_card_of_another_maker_is_never_shown_as_one_of_nvidia(by):
+    with pytest.raises(ConfigError, match="AMD-dd44 is none of them"):
+        cuda_variables([CARDS[0], AMD], by=by)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +9,11 @@ from typing import Any
 from lockkit import DevicesUnavailable, hookimpl
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.pids import Pids
+from lockkit.mutex import Mutex  # always free in a forked child
 
 MIB = 1 << 20
+PATIENCE = 4.0
+"""Seconds to wait for the look of another thread. lockkit gives up after 5 s, so hung threads do not pile up."""
 
 
 class AmdProvider(BasicProvider):
@@ -20,31 +22,39 @@ class AmdProvider(BasicProvider):
     name = "amd"
 
     def __init__(self) -> None:
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = Mutex()
 
     def snapshot(self) -> Snapshot:
         try:
             import amdsmi  # here, and not above: most programs never look at a card
         except Exception as error:  # amdsmi raises what it likes if its library is missing
             raise DevicesUnavailable(f"amdsmi cannot be imported: {error}", hint="install ROCm") from error
-        with self._one_at_a_time:
-            try:
-                amdsmi.amdsmi_init()
-            except amdsmi.AmdSmiException as error:
-                raise DevicesUnavailable(f"AMD's driver fails: {error}", hint="see: dmesg") from error
-            try:
-                taken, pids = time.time(), Pids()
-                handles = amdsmi.amdsmi_get_processor_handles()
-                cards = tuple(
-                    AmdCard(amdsmi, handle, index).look(pids) for index, handle in enumerate(handles)
-                )
-            except amdsmi.AmdSmiException as error:
-                raise DevicesUnavailable(f"AMD's driver fails: {error}", hint="see: dmesg") from error
-            finally:
-                amdsmi.amdsmi_shut_down()
+        lock = self._one_at_a_time.of_this_process()
+        if not lock.acquire(timeout=PATIENCE):
+            raise DevicesUnavailable(
+                "AMD's driver has not answered an earlier question yet", hint="see: dmesg"
+            )
+        try:
+            cards, taken = self.look(amdsmi)
+        finally:
+            lock.release()
         if not cards:
             raise DevicesUnavailable("AMD's driver finds no card", hint="see: rocm-smi")
         return Snapshot(taken, cards)
+
+    def look(self, amdsmi: Any) -> tuple[tuple[Device, ...], float]:
+        try:
+            amdsmi.amdsmi_init()
+        except amdsmi.AmdSmiException as error:
+            raise DevicesUnavailable(f"AMD's driver fails: {error}", hint="see: dmesg") from error
+        try:
+            taken, pids = time.time(), Pids()
+            handles = amdsmi.amdsmi_get_processor_handles()
+            return tuple(AmdCard(amdsmi, handle, n).look(pids) for n, handle in enumerate(handles)), taken
+        except amdsmi.AmdSmiException as error:
+            raise DevicesUnavailable(f"AMD's driver fails: {error}", hint="see: dmesg") from error
+        finally:
+            amdsmi.amdsmi_shut_down()
 
 
 class AmdCard:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -30,10 +29,10 @@ __all__ = ["command"]
 
 command = Group(
     "gpu",
-    help="""Show the GPUs of this host, and keep those that are not well from being given out.
+    help="""Show the GPUs of this host, and quarantine faulty ones.
 
     Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. Each of these commands can
-    be tried on a host without any: --gpu-sim 2.
+    be tried on a host without a GPU: --gpu-sim 2.
     """,
     examples="""
 lockkit gpu ls
@@ -46,7 +45,7 @@ _SIMULATE = option(
     "simulate",
     type=Number(0, SETTINGS["gpu_simulate"].most),
     metavar="N",
-    help="Simulate N GPUs in place of those of the host; 0: none.  [default: gpu.simulate]",
+    help="Simulate N GPUs in place of those of the host; 0: none.  [default: the setting gpu.simulate]",
 )
 
 
@@ -70,7 +69,7 @@ lockkit gpu ls --gpu-sim 2         # on any machine
 )
 @_SIMULATE
 def _ls(session: Session, *, watch: bool, interval: float, simulate: int | None) -> None:
-    """List the GPUs of this host: which are free, who holds the others, and which are not well.
+    """List the GPUs of this host: which are free, who holds the others, and which are faulty.
 
     Held is a whole card, shared one of which holders have declared parts. Busy (unmanaged) is a card on which a program computes, or of which more than 1 GiB is in use beyond what the driver reserves. A process
     whose pid cannot be told, as in a container, is shown with what is known of it. A card that is divided into MIG slices is followed by
@@ -81,7 +80,7 @@ def _ls(session: Session, *, watch: bool, interval: float, simulate: int | None)
     with session.client() as client:
         view = _View(client, simulate)
         if not watch:
-            _print(session, view.look())
+            _print(session, view.host, view.look())
             return
         try:
             with Signals():  # so that the cursor is shown again, however the command ends
@@ -102,7 +101,7 @@ class _View:
         from lockkit.gpu.snapshots import providers
 
         self._client = client
-        self.host = os.uname().nodename
+        self.host = this_process().host
         self._providers = providers(client.config, client.plugins, simulate=simulate)
 
     def look(self) -> Seen:
@@ -167,7 +166,7 @@ def _watch(session: Session, view: _View, interval: float) -> None:
     if session.json or not output.colour():
         for seen in view.looks(interval):
             if not isinstance(seen, DevicesUnavailable):
-                _print(session, seen)
+                _print(session, view.host, seen)
             elif session.json:
                 output.write_json(exits.describe(seen), stream=sys.stderr)
             else:
@@ -198,11 +197,11 @@ def _away(error: DevicesUnavailable) -> str:
     return f"trying again: {error.message}"
 
 
-def _print(session: Session, seen: Seen) -> None:
+def _print(session: Session, host: str, seen: Seen) -> None:
     from lockkit.cli import gpus
 
     if session.json:
-        output.write_json(gpus.document(seen.snapshot, seen.cards, seen.known), indent=True)
+        output.write_json(gpus.document(host, seen.snapshot, seen.cards, seen.known), indent=True)
         return
     from lockkit.cli.tables import show, width
 
@@ -230,9 +229,9 @@ lockkit gpu quarantine GPU-54a033e8 --reason "being replaced"
 @option("--reason", type=Remark(), required=True, help="Why: shown wherever the card is shown.")
 @_SIMULATE
 def _quarantine(session: Session, card: str, *, reason: str, simulate: int | None) -> None:
-    """Give a card of this host to nobody until lockkit gpu clear. Who holds it keeps it.
+    """Stop giving out a card of this host until lockkit gpu clear. The present holder keeps the card.
 
-    GPU is a UUID, the beginning of one, or an index. All users of the store see the mark, and so does lockkit gpu ls.
+    GPU is a UUID, at least the first 8 characters of one, or an index. All users of the store see the mark, and so does lockkit gpu ls.
     """
     from lockkit.gpu.quarantine import quarantine
 
@@ -265,7 +264,7 @@ lockkit gpu clear 3
 def _clear(session: Session, card: str, *, simulate: int | None) -> int:
     """End the quarantine of a card of this host.
 
-    GPU is a UUID, the beginning of one, or an index. A card that is no longer seen can be cleared by its UUID. Exits 1 if the card was not
+    GPU is a UUID, at least the first 8 characters of one, or an index. A card that is no longer seen can be cleared by its UUID. Exits 1 if the card was not
     quarantined.
     """
     from lockkit.gpu.quarantine import clear
