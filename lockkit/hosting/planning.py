@@ -29,6 +29,7 @@ __all__ = [
     "Wanted",
     "belongs_to_store",
     "block_of",
+    "folder_of",
     "plan_init",
     "plan_remove",
     "store_url",
@@ -146,8 +147,11 @@ class Plan(NamedTuple):
 
     @property
     def closes(self) -> bool:
-        """Whether the store is removed, so that it must give no new locks meanwhile."""
-        return any(step.action == "remove_folder" for step in self.steps)
+        """Whether programs lose the store, or no longer find it, so that nobody may hold a lock in it, and it must give no new ones."""
+        return any(
+            step.action == "remove_folder" or (step.action == "remove_settings" and _names_store(step.detail))
+            for step in self.steps
+        )
 
 
 def store_url(folder: Path) -> str:
@@ -236,7 +240,7 @@ def _settings(wanted: Wanted, seen: Seen) -> tuple[list[str], list[Obstacle]]:
     elif not _inside(str(seen.settings["url"]), wanted.folder):
         there = str(seen.settings["url"])
         way = f"to use that store, leave it so; for a store in {wanted.folder} remove that line"
-        other = _folder_of(there)
+        other = folder_of(there)
         if other is not None:
             way = f"use that folder: --folder {other}; or remove that line"
         wrong.append(Obstacle(f'{wanted.config} has url = "{redact(there)}", not "{url}"', way))
@@ -248,7 +252,7 @@ def _settings(wanted: Wanted, seen: Seen) -> tuple[list[str], list[Obstacle]]:
     return missing, wrong
 
 
-def _folder_of(url: str) -> Path | None:
+def folder_of(url: str) -> Path | None:
     """The folder of an embedded store's file; None for another store, or for the file of each user's own."""
     scheme, _, rest = url.partition(":")
     path = unquote(rest.partition("?")[0])
@@ -256,7 +260,7 @@ def _folder_of(url: str) -> Path | None:
 
 
 def _inside(url: str, folder: Path) -> bool:
-    return _folder_of(url) == folder
+    return folder_of(url) == folder
 
 
 def block_of(lines: Sequence[str]) -> str:
@@ -289,8 +293,6 @@ def plan_remove(seen: Seen, holders: Sequence[ClaimInfo], *, force: bool = False
     if made == Made():
         return Plan()
     obstacles = _rights(seen)
-    if holders and not force:
-        obstacles.append(_held(holders))
     steps: list[Step] = []
     remarks: list[str] = []
     if made.config is not None and seen.text is not None:
@@ -306,7 +308,12 @@ def plan_remove(seen: Seen, holders: Sequence[ClaimInfo], *, force: bool = False
     if made.folder is not None and seen.folder is not None and seen.folder.directory:
         others = sorted(name for name in seen.folder.content if not belongs_to_store(name))
         if others:
-            remarks.append(f"{made.folder} stays: it also contains {_listed(others)}")
+            obstacles.append(
+                Obstacle(
+                    f"{made.folder} also contains {_listed(others)}, which the store has not made",
+                    "move that to another place; until then the store and its settings stay",
+                )
+            )
         else:
             steps.append(
                 Step("remove_folder", made.folder, f"remove the folder {made.folder} with its store")
@@ -318,7 +325,20 @@ def plan_remove(seen: Seen, holders: Sequence[ClaimInfo], *, force: bool = False
             )
         else:
             steps.append(Step("remove_group", seen.group.name, f"remove the group {seen.group}"))
-    return Plan(tuple(steps), tuple(obstacles), tuple(remarks))
+    plan = Plan(tuple(steps), tuple(obstacles), tuple(remarks))
+    if not plan.closes:
+        return plan
+    if holders and not force:
+        plan = plan._replace(obstacles=(*plan.obstacles, _held(holders)))
+    if made.folder is None and seen.folder is not None and STORE in seen.folder.content and not force:
+        told = f"the store {made.url} stays, drained, because programs may have it open; to use it again: lockkit undrain --url {made.url}"
+        plan = plan._replace(remarks=(*plan.remarks, told))
+    return plan
+
+
+def _names_store(block: str) -> bool:
+    """Whether the added lines are those by which programs find the store."""
+    return any(line.startswith("url = ") for line in block.splitlines())
 
 
 def _held(holders: Sequence[ClaimInfo]) -> Obstacle:

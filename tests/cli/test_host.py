@@ -235,9 +235,38 @@ def test_the_paths_are_options_and_the_documents_have_their_steps(lockkit, share
     assert lockkit.json("host", "show", *paths)["folder"] == str(shared_place / "locks")
     assert "keep apart the processes of all users of one host" in lockkit("doctor").stdout
     (shared_place / "locks" / "thesis.tex").touch()
+    refused = lockkit("host", "remove", *paths)
+    assert (refused.returncode, "also contains thesis.tex" in refused.stderr) == (78, True)
+    assert "host.db" in (shared_place / "config.toml").read_text()  # programs still find the one store
+    (shared_place / "locks" / "thesis.tex").unlink()
     document = lockkit.json("host", "remove", *paths)
-    assert "also contains thesis.tex" in document["remarks"][0]
-    assert [step["action"] for step in document["steps"]] == ["remove_settings"]
+    assert [step["action"] for step in document["steps"]] == ["remove_settings", "remove_folder"]
+
+
+@as_root
+def test_a_store_in_a_folder_that_was_there_before_is_left_only_unheld_and_drained(lockkit, shared_place):
+    """Else a program that has it open would hold a lock, and a new one would get it in the store of its user."""
+    paths = ("--config", shared_place / "config.toml")
+    folder = shared_place / "locks"
+    folder.mkdir()
+    os.chown(folder, 0, GROUP)
+    folder.chmod(0o2770)
+    lockkit.json("host", "init", "--group", GROUP, "--folder", folder, *paths)
+    holder = lockkit.start("run", "x", "--", "sleep", "60")
+    lockkit.until(lambda: lockkit.json("status", "x")["locks"][0]["holders"])
+
+    refused = lockkit("host", "remove", *paths)
+
+    assert (refused.returncode, "1 lock is still held" in refused.stderr) == (75, True)
+    holder.terminate()
+    holder.wait()
+    assert "stays, drained" in lockkit.json("host", "remove", *paths)["remarks"][0]
+    assert not (shared_place / "config.toml").exists()
+    del lockkit.env["LOCKKIT_CONFIG"]
+    url = f"sqlite:{folder}/host.db"
+    assert lockkit("run", "x", "--url", url, "--", "true").returncode == 75
+    assert lockkit("undrain", "--url", url).returncode == 0
+    assert lockkit("run", "x", "--url", url, "--", "true").returncode == 0
 
 
 @as_root

@@ -135,7 +135,6 @@ def test_only_what_was_made_is_removed():
     "change, told",
     [
         ({"text": BLOCK.replace("host.db", "mine.db")}, "has been changed since"),
-        ({"folder": RIGHT._replace(content=("host.db", "thesis.tex"))}, "also contains thesis.tex"),
         ({"group": GPU._replace(members=("ann",))}, "the group gpu stays: it has members (ann)"),
     ],
 )
@@ -146,6 +145,34 @@ def test_what_others_have_changed_stays_and_is_named(change, told):
 
     assert told in plan.remarks[0]
     assert len(plan.steps) == 2
+
+
+def test_nothing_is_removed_while_files_of_others_are_in_the_folder():
+    seen = Seen(group=GPU, folder=RIGHT._replace(content=("host.db", "thesis.tex")), text=BLOCK, made=MADE)
+
+    (obstacle,) = plan_remove(seen, [], force=True).obstacles
+
+    assert "also contains thesis.tex" in obstacle.message
+    assert obstacle.kind == "config"
+
+
+@pytest.mark.parametrize(
+    "made, block, closes",
+    [
+        (MADE, BLOCK, True),
+        (MADE._replace(folder=None), BLOCK, True),
+        (MADE._replace(folder=None), block_of(['scope = "host"']), False),
+        (MADE._replace(config=None), "", True),
+        (MADE._replace(folder=None, config=None), "", False),
+    ],
+)
+def test_a_store_is_closed_if_it_or_the_lines_that_name_it_are_removed(made, block, closes):
+    holder = ClaimInfo("backup", "0123456789ab", "HELD", Owner("ann", "box", 4711), 1, 0)
+    seen = Seen(group=GPU, folder=RIGHT, text=block, made=made._replace(block=block))
+
+    plan = plan_remove(seen, [holder])
+
+    assert (plan.closes, bool(plan.obstacles)) == (closes, closes)
 
 
 def test_another_group_of_that_name_is_not_removed():

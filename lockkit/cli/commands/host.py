@@ -124,17 +124,20 @@ sudo lockkit host remove
 def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> int:
     """Undo what lockkit host init made: its lines in the administrator's file, the folder with the store, the group.
 
-    Nothing else is touched: a folder with other files in it, lines that were changed, and a group that has members stay, and are
-    named. While locks are held nothing is done. Records of locks (lockkit status NAME shows them) go with the store.
+    Nothing else is touched: lines that were changed and a group that has members stay, and are named. While locks are held, or other
+    files are in the folder, nothing is done. Records of locks (lockkit status NAME shows them) go with the store.
 
-    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of init cannot be read.
+    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of init cannot be read, or
+    other files are in the folder.
     """
     import lockkit
     from lockkit.config import load
+    from lockkit.errors import LockkitError
     from lockkit.hosting import doing, held, planning, scene
 
     made = scene.made_by_init(config)
-    wanted = planning.Wanted("" if made.group is None else made.group.name, Path(made.folder or "/"), config)
+    folder = Path(made.folder or planning.folder_of(made.url) or "/")
+    wanted = planning.Wanted("" if made.group is None else made.group.name, folder, config)
     seen = scene.look(wanted)
 
     settings = load(made.url or None, namespace=session.namespace)  # now: its files may be gone later
@@ -145,15 +148,23 @@ def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> in
         )
 
     def planned() -> Plan:
-        holders = (
-            held.holders(made.url, connect) if seen.root and made.folder is not None and not force else []
-        )
-        found = planning.plan_remove(seen, holders, force=force)
+        found = planning.plan_remove(seen, [], force=force)
         _refuse(found, dry_run=dry_run)
+        if found.closes and seen.root and not force:
+            found = planning.plan_remove(seen, held.holders(made.url, connect))
+            _refuse(found, dry_run=dry_run)
         return found
 
+    def begun() -> bool:
+        """Whether anything of the store or of the settings is gone, so that the store has to stay drained."""
+        try:
+            now = scene.look(wanted)
+        except LockkitError:
+            return True
+        return now.text != seen.text or (now.folder is None) != (seen.folder is None)
+
     plan = planned()
-    closing = held.drained(made.url, connect, keep=lambda: not Path(made.folder or "/").exists())
+    closing = held.drained(made.url, connect, keep=begun)
     with closing if plan.closes and not (dry_run or force) else nullcontext():
         if plan.closes and not (dry_run or force):
             plan = planned()  # somebody may have come in before the drain
