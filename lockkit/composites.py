@@ -174,7 +174,7 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
                     levels.append(level)
                 else:
                     attempts[taking.attempt(lock, wait=wait != 0)] = lock
-            steps = all_of(taking.together, tuple(attempts), taking.driver.means)
+            steps = all_of(taking.together, tuple(attempts), taking.driver.tools)
             leases = taking.run(steps, attempts, lambda got: self._made(levels, got))
             # No call may come between: a signal must not strike where only this frame has the leases.
             if leases is not None:
@@ -266,7 +266,7 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
         )
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
-        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)
+        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.tools)
         lease = taking.run(steps, tries | claims, lambda got: got[0])
         # No call may come between: a signal must not strike where only this frame has the lease.
         if lease is not None:

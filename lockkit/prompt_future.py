@@ -21,8 +21,8 @@ _GAP = 0.00005
 class PromptFuture(asyncio.Future[T]):
     """A future that :meth:`deliver` ends without a further turn of the loop: the task that awaits it goes on before the call returns.
 
-    A plain future schedules its task for the next turn, which costs the loop a system call and a callback for each result. Whatever
-    else ends this future (an error, a cancellation, ``set_result``) schedules the task as usual, since that may come from another task.
+    A plain future schedules its task for the next turn, which costs the loop a system call and a callback for each result. Any
+    other end of this future (an error, a cancellation, ``set_result``) schedules the task as usual, since that may come from another task.
     So does a delivery if something beside the task was called back first, or while a task of the loop is running.
 
     Args:
@@ -64,7 +64,7 @@ class PromptFuture(asyncio.Future[T]):
         step, context = waiter
         try:
             context.run(step, self)
-        except BaseException as struck:  # SystemExit or KeyboardInterrupt, which a transport of uvloop would take for a failure of its own
+        except BaseException as struck:  # uvloop would close the connection for a SystemExit or KeyboardInterrupt, so raise it from the loop
             self._loop.call_soon(_raise, struck)
 
     def cancel(self, msg: Any = None) -> bool:

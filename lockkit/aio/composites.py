@@ -155,7 +155,7 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
                     levels.append(level)
                 else:
                     attempts[taking.attempt(lock, wait=wait != 0)] = lock
-            steps = all_of(taking.together, tuple(attempts), taking.driver.means)
+            steps = all_of(taking.together, tuple(attempts), taking.driver.tools)
             leases = await taking.run(
                 steps, attempts, lambda got: AsyncLeases(self._ordered([*levels, *got]))
             )
@@ -247,5 +247,5 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
         taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
-        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.means)
+        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.tools)
         return await taking.run(steps, tries | claims, lambda got: got[0]), taking

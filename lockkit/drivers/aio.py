@@ -118,7 +118,7 @@ class LoopDriver:
         try:
             next(driver.counters.steps["attempts"])
             driver.begin(attempt)
-            hold = await run(acquiring(attempt, *driver.means), waiting.perform, driver.perform)
+            hold = await run(acquiring(attempt, *driver.tools), waiting.perform, driver.perform)
             if hold is not None:
                 driver.granted(attempt, hold)
                 return hold

@@ -46,7 +46,7 @@ from lockkit.protocol.effects import (
 from lockkit.protocol.releasing import CLEANUP_BUDGET
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
-from lockkit.protocol.together import Means, Together
+from lockkit.protocol.together import Together, Tools
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
 from lockkit.suggesting import SameStore
 
@@ -82,7 +82,7 @@ class Driver:
         requests: Sends all requests beside acquire and release.
         releases: The releases of its holds.
         ending: Ends the engine when the client is closed or collected, or the process ends.
-        means: The things that the protocol needs to acquire.
+        tools: The things that the protocol needs to acquire.
         used_by: A weak reference to the client, with a callback that drops the engine.
     """
 
@@ -115,7 +115,7 @@ class Driver:
         self._over: set[UnderWay] = set()
         self.orphans = Orphans(backend, clock, dispatcher.tell, request_timeout, self._look_soon)
         random = Random().random  # its own, because a program may seed that of the module
-        self.means = Means(backend.capabilities, clock.now, clock.wall, random)
+        self.tools = Tools(backend.capabilities, clock.now, clock.wall, random)
         self.beats = Beats(
             clock.now,
             random,
@@ -171,7 +171,7 @@ class Driver:
             next(self.counters.steps["attempts"])
             if self.beats.closing or attempt.cancel is not None or not self._started:
                 self.begin(attempt)  # it checks the same; skipped on the hot path
-            hold = to_its_end(acquiring(attempt, *self.means), self.backend, perform)
+            hold = to_its_end(acquiring(attempt, *self.tools), self.backend, perform)
             if hold is not None:
                 self.granted(attempt, hold)
                 return hold

@@ -1,4 +1,4 @@
-"""The capacity of each card in its pool, in MiB: fixed when the card is first used, in the card's record.
+"""The capacity of each card in its pool, in MiB. The first user of a card writes its capacity into the card's record.
 
 What a driver calls all the memory of a card changes with its version and with error correction. If each client used the number of its own
 driver, claims of different capacities would stand in one queue, and no claim behind the first one could hold.
@@ -7,25 +7,19 @@ driver, claims of different capacities would stand in one queue, and no claim be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
+from lockkit.gpu.records import Records, change
 from lockkit.members import pool_name
 from lockkit.sizes import MIB
-from lockkit.store.spi import Conflict
-
-if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.facts import Record
 
 __all__ = ["KEY", "capacities"]
 
 KEY = "capacity"
 """The key of the record under which the capacity stands."""
-_TRIES = 5
 
 
-def capacities(client: Client, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:
+def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:
     """The capacity of each card and slice, by UUID, without those whose memory cannot be told. One request for each, two at the first use.
 
     Raises:
@@ -36,26 +30,23 @@ def capacities(client: Client, pool: str, devices: Sequence[Device]) -> Mapping[
         if device.uuid and device.usable:
             inside = [one.usable or 0 for one in devices if one.parent == device.uuid]
             room = max(device.usable // MIB, sum(size // MIB for size in inside), 1)
-            found[device.uuid] = _fixed(client, pool_name(pool, device.uuid), room)
+            found[device.uuid] = _fixed(records, pool_name(pool, device.uuid), room)
     return found
 
 
-def _fixed(client: Client, name: str, room: int) -> int:
+def _fixed(records: Records, name: str, room: int) -> int:
     """The capacity that the record of a card has; if it has none, write this one."""
-    for _ in range(_TRIES - 1):
-        record = client.record(name)
-        known = _read(record)
-        if known is not None:
-            return known
-        value = {**record.value, KEY: room} if record is not None else {KEY: room}
-        try:
-            client.put_record(name, value, 0 if record is None else record.version)
-        except Conflict:
-            continue
-        return room
-    return _read(client.record(name)) or room
+    found: list[int] = []
+
+    def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
+        known = _read(value)
+        found.append(known or room)
+        return {**value, KEY: room} if known is None else None
+
+    change(records, name, decide)
+    return found[-1]
 
 
-def _read(record: Record | None) -> int | None:
-    known = None if record is None else record.value.get(KEY)
+def _read(value: Mapping[str, object]) -> int | None:
+    known = value.get(KEY)
     return known if isinstance(known, int) and not isinstance(known, bool) and known >= 1 else None

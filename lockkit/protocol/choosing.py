@@ -17,7 +17,7 @@ from lockkit.choosers import Choice, Chooser
 from lockkit.errors import ConfigError
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import OUTAGE_LIMIT, Attempt
-from lockkit.protocol.composing import Everyone
+from lockkit.protocol.composing import NoChooser
 from lockkit.protocol.effects import Choose, Effect, Judge, Now
 from lockkit.protocol.together import Candidate, Together
 from lockkit.store.spi import Refused
@@ -28,7 +28,7 @@ _LEAST = 0.05
 """Seconds that a chooser may take at least, even if the time of the request ends sooner."""
 
 
-class Choosing(Everyone):
+class Choosing(NoChooser):
     """Tells which of the candidates will do now, as a chooser says.
 
     Args:
@@ -64,17 +64,17 @@ class Choosing(Everyone):
     def best(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """The candidates that will do now, the best first."""
         by_name = {one.name: one for one in candidates}
-        return [by_name[name] for name in self._order if name in by_name and not self.unfit(name)]
+        return [by_name[name] for name in self._order if name in by_name and not self.refuses(name)]
 
-    def unfit(self, name: str) -> bool:
+    def refuses(self, name: str) -> bool:
         """Whether a candidate was refused, or not named."""
         return name in self._together.refused
 
     def ask(self, held: Collection[str]) -> Generator[Effect, Any, None]:
-        """Ask the chooser which of them will do now.
+        """Ask the chooser which of the candidates will do now.
 
         Raises:
-            ConfigError: The request can never be met, or the answer is none.
+            ConfigError: The request can never be met, or the answer is not a `Choice`.
             AcquireTimeout: The time is up.
             BackendUnavailable: There was no answer in time.
         """
@@ -129,7 +129,7 @@ class Choosing(Everyone):
         """Check the answer of the chooser.
 
         Raises:
-            ConfigError: The answer is none.
+            ConfigError: The answer is not a `Choice`, or names a member that the pool does not have.
         """
         if not isinstance(choice, Choice):
             raise ConfigError(

@@ -30,16 +30,18 @@ from lockkit.protocol import denials
 from lockkit.protocol.acquiring import giving_up
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import Effect, WaitForAny
-from lockkit.protocol.together import Candidate, Means, Run, Together, holds, late
+from lockkit.protocol.together import Candidate, Run, Together, Tools, holds, late
 
-__all__ = ["Everyone", "Steps", "all_of", "any_of", "some_of"]
+__all__ = ["NoChooser", "Steps", "all_of", "any_of", "some_of"]
 
 Steps = Generator[Effect, Any, "list[Attempt] | None"]
 """An acquisition of several locks. Returns the attempts that hold, or None on a definite "busy"."""
 
 
-class Everyone:
-    """Tells which of the candidates will do now: all of them, in the given order. See :class:`~lockkit.protocol.choosing.Choosing`.
+class NoChooser:
+    """The absence of a chooser: all candidates will do, in the given order.
+
+    :class:`~lockkit.protocol.choosing.Choosing`, which asks one, stands in its place.
 
     Attributes:
         until: CLOCK_BOOTTIME seconds at which to ask again; None for never.
@@ -51,12 +53,12 @@ class Everyone:
         """The candidates that will do now, the best first."""
         return candidates
 
-    def unfit(self, name: str) -> bool:  # noqa: ARG002
+    def refuses(self, name: str) -> bool:  # noqa: ARG002
         """Whether a candidate that is waited for, or held already, is to be given up."""
         return False
 
     def ask(self, held: Collection[str]) -> Generator[Effect, Any, None]:  # noqa: ARG002
-        """Find out which of them will do now, beside those that are held."""
+        """Find out which of the candidates will do now, beside those that are held."""
         yield from ()
 
     def judge(self, name: str) -> Generator[Effect, Any, bool]:  # noqa: ARG002
@@ -65,62 +67,62 @@ class Everyone:
         return True
 
 
-def all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> Steps:
+def all_of(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Steps:
     """Acquire all of several locks, one after the other.
 
     Args:
         together: Gets the attempts that have begun.
         attempts: One for each lock, sorted; all with the same deadline.
-        means: The things of its client that it needs.
+        tools: The things of its client that it needs.
 
     Raises:
         LeaseLost: A hold was lost while the acquisition waited for another lock.
         LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed.
     """
-    return _leaving_nothing(together, _all_of(together, attempts, means), means)
+    return _leaving_nothing(together, _all_of(together, attempts, tools), tools)
 
 
-def _all_of(together: Together, attempts: Sequence[Attempt], means: Means) -> Steps:
+def _all_of(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Steps:
     for attempt in attempts:
-        if not (yield from _one(together, (attempt,), means)):
-            yield from _giving_back(together, means)
+        if not (yield from _run_one(together, (attempt,), tools)):
+            yield from _giving_back(together, tools)
             return None
     _raise_if_lost(holds(attempts))
     return [*attempts]
 
 
-def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], means: Means) -> Steps:
+def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], tools: Tools) -> Steps:
     """Acquire one of several locks: the first that is free, else the one whose turn comes first.
 
     Args:
         together: Gets the attempts that have begun.
         tries: One for each lock that does not wait, in order of preference.
         claims: One for each lock that waits, in the same order; none for an acquisition that does not wait.
-        means: The things of its client that it needs.
+        tools: The things of its client that it needs.
 
     Raises:
         DeadlockDetected: The thread or task would wait for itself at each of the locks.
         LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed.
     """
-    return _leaving_nothing(together, _any_of(together, tries, claims, means), means)
+    return _leaving_nothing(together, _any_of(together, tries, claims, tools), tools)
 
 
-def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], means: Means) -> Steps:
+def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], tools: Tools) -> Steps:
     for attempt in tries:
-        if claims and late(together, attempt, means.now()):
+        if claims and late(together, attempt, tools.now()):
             break
-        if (yield from _one(together, (attempt,), means)):
+        if (yield from _run_one(together, (attempt,), tools)):
             return [attempt]
     if not claims:
         return None
     candidates = [Candidate(attempt.terms.name, (), (attempt,)) for attempt in claims]
     got: dict[str, Sequence[Attempt]] = {}
     try:
-        yield from _first(together, candidates, 1, means, Everyone(), got)
+        yield from _wait_for_first(together, candidates, 1, tools, NoChooser(), got)
     except AcquireTimeout as error:
         raise denials.none_in_time(error, [candidate.name for candidate in candidates]) from None
     kept = _attempts_of(got)
-    yield from _giving_back(together, means, kept)
+    yield from _giving_back(together, tools, kept)
     return kept
 
 
@@ -130,8 +132,8 @@ def some_of(
     gate: Attempt,
     candidates: Sequence[Candidate],
     count: int,
-    means: Means,
-    members: Everyone,
+    tools: Tools,
+    members: NoChooser,
 ) -> Steps:
     """Acquire some members of a pool: those that are free now, in order, and then those that come free.
 
@@ -141,8 +143,8 @@ def some_of(
         gate: The attempt for the gate. It waits if the acquisition does.
         candidates: The members that would do, in order of preference. Any ``count`` of them must fit beside each other.
         count: The number of members.
-        means: The things of its client that it needs.
-        members: Tells which of them will do now.
+        tools: The things of its client that it needs.
+        members: Tells which of the candidates will do now.
 
     Raises:
         LeaseLost: The gate, or a member that it had got already, was lost while it waited for the others.
@@ -150,8 +152,8 @@ def some_of(
         LockkitError: As :func:`~lockkit.protocol.acquiring.acquiring`, for the first lock that failed; or as ``members`` raises it.
     """
     got: dict[str, Sequence[Attempt]] = {}
-    steps = _some_of(together, gate, candidates, count, means, members, got)
-    return _leaving_nothing(together, _told(steps, together, pool, gate, got, count), means)
+    steps = _some_of(together, gate, candidates, count, tools, members, got)
+    return _leaving_nothing(together, _explain_timeout(steps, together, pool, gate, got, count), tools)
 
 
 def _some_of(
@@ -159,37 +161,37 @@ def _some_of(
     gate: Attempt,
     candidates: Sequence[Candidate],
     count: int,
-    means: Means,
-    members: Everyone,
+    tools: Tools,
+    members: NoChooser,
     got: dict[str, Sequence[Attempt]],
 ) -> Steps:
-    if not (yield from _one(together, (gate,), means)):
+    if not (yield from _run_one(together, (gate,), tools)):
         return None
     yield from members.ask(got)
     for name, tries, _ in members.best(candidates):
-        if gate.wait and late(together, tries[0], means.now()):
+        if gate.wait and late(together, tries[0], tools.now()):
             break
-        if not (yield from _one(together, tries, means)):
+        if not (yield from _run_one(together, tries, tools)):
             continue
         if (yield from members.judge(name)):
             got[name] = tries
             if len(got) == count:
                 break
         else:
-            yield from _giving_up(tries, means)
+            yield from _giving_up(tries, tools)
     if len(got) < count:
         if not gate.wait:
-            yield from _giving_back(together, means)
+            yield from _giving_back(together, tools)
             return None
-        yield from _first(together, candidates, count, means, members, got)
+        yield from _wait_for_first(together, candidates, count, tools, members, got)
     kept = _attempts_of(got)
     _raise_if_lost(holds([gate, *kept]))
-    yield from _giving_back(together, means, kept)
+    yield from _giving_back(together, tools, kept)
     best = [one.name for one in members.best(candidates) if one.name in got]
     return _attempts_of({name: got[name] for name in [*best, *got]})
 
 
-def _told(
+def _explain_timeout(
     steps: Steps, together: Together, pool: str, gate: Attempt, got: Collection[str], count: int
 ) -> Steps:
     """Have the error of a wait whose time is up say how far it got, and why other members did not do."""
@@ -203,35 +205,35 @@ def _told(
 # -- what they have in common
 
 
-def _leaving_nothing(together: Together, steps: Steps, means: Means) -> Steps:
+def _leaving_nothing(together: Together, steps: Steps, tools: Tools) -> Steps:
     """Run an acquisition; if it fails, give back what it has before the error is raised."""
     try:
         return (yield from steps)
     except AcquireCancelled:  # the client closes, and its background removes everything
         raise
     except LockkitError:
-        yield from _giving_back(together, means)
+        yield from _giving_back(together, tools)
         raise
 
 
 def _giving_back(
-    together: Together, means: Means, but: Collection[Attempt] = ()
+    together: Together, tools: Tools, but: Collection[Attempt] = ()
 ) -> Generator[Effect, Any, None]:
     """Give up all attempts, except some."""
-    yield from _giving_up([attempt for attempt in together.attempts if attempt not in but], means)
+    yield from _giving_up([attempt for attempt in together.attempts if attempt not in but], tools)
 
 
-def _giving_up(attempts: Sequence[Attempt], means: Means) -> Generator[Effect, Any, None]:
+def _giving_up(attempts: Sequence[Attempt], tools: Tools) -> Generator[Effect, Any, None]:
     """Give up attempts, last first; once the store has not answered, in the background."""
     sure = True
     for attempt in reversed(attempts):
-        gone = yield from giving_up(attempt, means.now, asks=sure)
+        gone = yield from giving_up(attempt, tools.now, asks=sure)
         sure = sure and gone
 
 
-def _one(together: Together, attempts: Sequence[Attempt], means: Means) -> Generator[Effect, Any, bool]:
+def _run_one(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Generator[Effect, Any, bool]:
     """Run one attempt, or two that hold together, to their end; whether they hold. Meanwhile no hold may be lost."""
-    run = Run(together, attempts, means)
+    run = Run(together, attempts, tools)
     running = run.running
     yield from run.go_on(running.begin)
     while running.effect is not None:
@@ -240,16 +242,16 @@ def _one(together: Together, attempts: Sequence[Attempt], means: Means) -> Gener
         _raise_if_lost(held)
         yield from run.go_on(running.answered)
     if not running.value:
-        yield from _giving_up(attempts, means)
+        yield from _giving_up(attempts, tools)
     return bool(running.value)
 
 
-def _first(
+def _wait_for_first(
     together: Together,
     candidates: Sequence[Candidate],
     count: int,
-    means: Means,
-    members: Everyone,
+    tools: Tools,
+    members: NoChooser,
     got: dict[str, Sequence[Attempt]],
 ) -> Generator[Effect, Any, None]:
     """Queue with several candidates at once until ``count`` hold. The caller gives the others up.
@@ -258,7 +260,7 @@ def _first(
     that hold already, with what holds them, and gets the others.
     """
     waiting: dict[str, Run] = {}
-    group = f"{int(means.random() * 2**48):012x}"
+    group = f"{int(tools.random() * 2**48):012x}"
     _name_group(candidates, group, count)
 
     def step(name: str, run: Run, resume: Callable[[], None]) -> Generator[Effect, Any, None]:
@@ -271,24 +273,24 @@ def _first(
                 raise
             candidates = [one for one in candidates if one.name != name]
             _name_group(candidates, group, count)
-            yield from _giving_up(run.attempts, means)
+            yield from _giving_up(run.attempts, tools)
             return
         if run.waits:
             waiting[name] = run
         elif (yield from members.judge(name)):
             got[name] = run.attempts
         else:
-            yield from _giving_up(run.attempts, means)
+            yield from _giving_up(run.attempts, tools)
 
     while True:
-        yield from _dropping(waiting, got, means, members)
+        yield from _dropping(waiting, got, tools, members)
         for name, _, claims in members.best(candidates):
             if name not in got and name not in waiting:
-                run = Run(together, claims, means)
+                run = Run(together, claims, tools)
                 yield from step(name, run, run.running.begin)
                 if len(got) == count:
                     return
-        while members.until is None or means.now() < members.until:
+        while members.until is None or tools.now() < members.until:
             held = holds(together.attempts)
             waits = {run.number: run.wait for run in waiting.values()}
             woken = yield WaitForAny(waits, held, members.until)
@@ -302,17 +304,17 @@ def _first(
 
 
 def _dropping(
-    waiting: dict[str, Run], got: dict[str, Sequence[Attempt]], means: Means, members: Everyone
+    waiting: dict[str, Run], got: dict[str, Sequence[Attempt]], tools: Tools, members: NoChooser
 ) -> Generator[Effect, Any, None]:
     """Give up the candidates that no longer do."""
-    for name in [name for name in waiting if members.unfit(name)]:
-        yield from _giving_up(waiting.pop(name).attempts, means)
-    for name in [name for name in got if members.unfit(name)]:
-        yield from _giving_up(got.pop(name), means)
+    for name in [name for name in waiting if members.refuses(name)]:
+        yield from _giving_up(waiting.pop(name).attempts, tools)
+    for name in [name for name in got if members.refuses(name)]:
+        yield from _giving_up(got.pop(name), tools)
 
 
 def _name_group(candidates: Sequence[Candidate], group: str, count: int) -> None:
-    """Have the claims tell who looks for deadlocks how many there are and how many are needed; one that will never wait is not counted."""
+    """Write into each claim, for the deadlock search, how many candidates there are and how many are needed. Candidates that were left out do not count."""
     of = len(candidates)
     for candidate in candidates:
         for attempt in candidate.claims:

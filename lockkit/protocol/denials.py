@@ -30,11 +30,11 @@ __all__ = [
     "no_choice",
     "none_in_time",
     "none_will_do",
+    "reasons_tail",
     "taken_at",
     "timeout",
     "too_few",
     "too_slow",
-    "unfit",
     "useless",
 ]
 
@@ -143,11 +143,13 @@ def too_few(
     """
     members = "1 member" if count == 1 else f"{count} members"
     how_far = "its turn had not come" if have is None else f"it had {have}"
-    text = f"pool {pool!r} did not give {members} in time, and {how_far}: {error.message}{unfit(refused)}"
+    text = (
+        f"pool {pool!r} did not give {members} in time, and {how_far}: {error.message}{reasons_tail(refused)}"
+    )
     return AcquireTimeout(text, name=error.name, holder=error.holder, hint=error.hint)
 
 
-def unfit(refused: Mapping[str, str]) -> str:
+def reasons_tail(refused: Mapping[str, str]) -> str:
     """Why members of a pool do not do, to go behind a sentence: ``; 'GPU-1' will not do: used by ann (pid 4711)``; empty if there is none."""
     return "".join(f"; {member!r} will not do: {printable(why)}" for member, why in refused.items())
 

@@ -15,7 +15,7 @@ from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForWake
 from lockkit.protocol.running import Running
 
-__all__ = ["Candidate", "Means", "Run", "Together", "holds", "late"]
+__all__ = ["Candidate", "Run", "Together", "Tools", "holds", "late"]
 
 _LEAST = 0.05
 """Seconds that a try may take at least, even if the tries before it took all of the time."""
@@ -26,7 +26,7 @@ _LATE = 0.2
 _NONE: Mapping[str, str] = {}
 
 
-class Means(NamedTuple):
+class Tools(NamedTuple):
     """The things of its client that an acquisition needs; see :func:`~lockkit.protocol.acquiring.acquiring`."""
 
     capabilities: Capabilities
@@ -74,7 +74,7 @@ class Together:
 
 
 class Candidate(NamedTuple):
-    """A lock or a member that would do. What holds it are all of its tries, or all of its claims: two for a member within another one.
+    """A lock or a member that would do. All of its tries together, or all of its claims together, hold it: two for a member within another one.
 
     Attributes:
         name: The lock or the member.
@@ -98,11 +98,11 @@ class Run:
 
     __slots__ = ("_together", "attempts", "number", "running")
 
-    def __init__(self, together: Together, attempts: Sequence[Attempt], means: Means) -> None:
+    def __init__(self, together: Together, attempts: Sequence[Attempt], tools: Tools) -> None:
         self._together = together
         self.attempts = attempts
         self.number = -1
-        self.running = Running(self._in_turn(means))
+        self.running = Running(self._in_turn(tools))
 
     @property
     def attempt(self) -> Attempt:
@@ -135,10 +135,10 @@ class Run:
             else:
                 running.answered(result)
 
-    def _in_turn(self, means: Means) -> Generator[Effect, Any, bool]:
+    def _in_turn(self, tools: Tools) -> Generator[Effect, Any, bool]:
         for attempt in self.attempts:
-            self.number = _added(self._together, attempt, means)
-            hold = yield from acquiring(attempt, *means)
+            self.number = _added(self._together, attempt, tools)
+            hold = yield from acquiring(attempt, *tools)
             if hold is None:
                 return False
             attempt.hold = hold
@@ -146,21 +146,21 @@ class Run:
         return True
 
 
-def _added(together: Together, attempt: Attempt, means: Means) -> int:
+def _added(together: Together, attempt: Attempt, tools: Tools) -> int:
     """Add an attempt to those that may have left something, before it begins; its number.
 
     Raises:
         AcquireTimeout: The time was up before the turn of this lock came.
         BackendUnavailable: The tries, which do not wait, took too long in all.
     """
-    now = means.now()
+    now = tools.now()
     together.current = attempt
     if together.start is None:
         together.start = now
     elif late(together, attempt, now):
         attempt.start = together.start
         raise (
-            attempt.timeout(now, means.wall())
+            attempt.timeout(now, tools.wall())
             if attempt.wait
             else denials.too_slow(attempt.terms.name, now - attempt.start)
         )

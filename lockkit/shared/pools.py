@@ -14,7 +14,7 @@ from lockkit.names import check_name
 from lockkit.options import Options, check_plain
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Everyone, Steps, some_of
+from lockkit.protocol.composing import NoChooser, Steps, some_of
 from lockkit.protocol.together import Candidate
 from lockkit.settings import meant
 from lockkit.shared.composites import AnyTaking
@@ -111,15 +111,15 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
                     claims.append(taking.attempt(lock, wait=True))
                     locks[claims[-1]] = lock
             candidates.append(Candidate(member, tries, claims))
-        means, together = taking.driver.means, taking.together
-        members = Everyone()
+        tools, together = taking.driver.tools, taking.together
+        members = NoChooser()
         if request.chooser is not None:
             from lockkit.protocol.choosing import Choosing  # most programs never have a chooser
 
             members = Choosing(
-                request.chooser, self.pool, self.members, request.among, together, gate, means.now
+                request.chooser, self.pool, self.members, request.among, together, gate, tools.now
             )
-        return some_of(together, self.pool, gate, candidates, request.wanted, means, members), locks
+        return some_of(together, self.pool, gate, candidates, request.wanted, tools, members), locks
 
     def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
         """The error of a request that does not wait, and found too few members free."""

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from lockkit.prompt_future import Deliveries, PromptFuture
 from lockkit.store.connecting import Place, is_address
 
-__all__ = ["Resolver", "plugged"]
+__all__ = ["Resolver", "connect"]
 
 Address: TypeAlias = tuple[int, Any]
 """The family of a socket, and the address in that family."""
@@ -92,7 +92,7 @@ def _looked_up(place: tuple[str, int]) -> list[Address]:
     return [each for pair in zip_longest(first, others) for each in pair if each is not None]
 
 
-async def plugged(
+async def connect(
     loop: asyncio.AbstractEventLoop, addresses: Sequence[Address], deliveries: Deliveries
 ) -> socket.socket:
     """A socket that is connected to one of the addresses: the first that answers.
@@ -105,10 +105,10 @@ async def plugged(
     race = _Race(loop, addresses, deliveries)
     try:
         race.next()
-        plug = await race.won
-        assert plug is not None
-        race.running.discard(plug)  # all others are closed
-        return plug
+        sock = await race.outcome
+        assert sock is not None
+        race.running.discard(sock)  # all others are closed
+        return sock
     finally:
         race.end()
         del race  # which has the error: else the error, its traceback and this frame would be a cycle
@@ -118,14 +118,14 @@ class _Race:
     """Attempts to connect to several addresses. No task is made, so that an end leaves nothing behind.
 
     Attributes:
-        won: The first connected socket; or the last error, if none is connected.
+        outcome: The first connected socket; or the last error, if none is connected.
         running: The sockets that :meth:`end` closes.
     """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, addresses: Sequence[Address], deliveries: Deliveries
     ) -> None:
-        self.won: PromptFuture[socket.socket | None] = PromptFuture(loop)
+        self.outcome: PromptFuture[socket.socket | None] = PromptFuture(loop)
         self.running: set[socket.socket] = set()
         self._deliveries = deliveries
         self._loop = loop
@@ -135,59 +135,59 @@ class _Race:
 
     def next(self) -> None:
         """Try the next address."""
-        if self.won.done() or not self._left:
+        if self.outcome.done() or not self._left:
             return
         family, address = self._left.pop()
         if self._left:
             self._later(_STAGGER, self.next)
         try:
-            plug = socket.socket(family, socket.SOCK_STREAM)
+            sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             self._failed(error)
             return
-        plug.setblocking(False)
-        self.running.add(plug)
-        self._try(plug, address)
+        sock.setblocking(False)
+        self.running.add(sock)
+        self._try(sock, address)
 
-    def _try(self, plug: socket.socket, address: Any) -> None:
-        if plug not in self.running:
+    def _try(self, sock: socket.socket, address: Any) -> None:
+        if sock not in self.running:
             return
         try:
-            code = plug.connect_ex(address)
+            code = sock.connect_ex(address)
         except OSError as error:  # the path of a Unix socket is too long
-            self._lost(plug, error)
+            self._lost(sock, error)
             return
         if code == 0:
-            self._connected(plug)
-        elif code == errno.EAGAIN and plug.family == socket.AF_UNIX:
-            self._later(_FULL, lambda: self._try(plug, address))
+            self._connected(sock)
+        elif code == errno.EAGAIN and sock.family == socket.AF_UNIX:
+            self._later(_FULL, lambda: self._try(sock, address))
         elif code in _UNDER_WAY:
-            # By its descriptor: asyncio makes an error, with a text that shows the socket, of each that the selector does not know yet.
-            self._loop.add_writer(plug.fileno(), self._ready, plug)
+            # Pass the descriptor: for a socket object asyncio first builds a costly KeyError.
+            self._loop.add_writer(sock.fileno(), self._ready, sock)
         else:
-            self._lost(plug, OSError(code, os.strerror(code)))
+            self._lost(sock, OSError(code, os.strerror(code)))
 
-    def _ready(self, plug: socket.socket) -> None:
-        self._loop.remove_writer(plug.fileno())
-        code = plug.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    def _ready(self, sock: socket.socket) -> None:
+        self._loop.remove_writer(sock.fileno())
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._lost(plug, OSError(code, os.strerror(code)))
+            self._lost(sock, OSError(code, os.strerror(code)))
         else:
-            self._connected(plug)
+            self._connected(sock)
 
-    def _connected(self, plug: socket.socket) -> None:
-        self._deliveries.deliver(self.won, plug)
+    def _connected(self, sock: socket.socket) -> None:
+        self._deliveries.deliver(self.outcome, sock)
 
-    def _lost(self, plug: socket.socket, error: OSError) -> None:
-        self.running.discard(plug)
-        plug.close()
+    def _lost(self, sock: socket.socket, error: OSError) -> None:
+        self.running.discard(sock)
+        sock.close()
         self._failed(error)
 
     def _failed(self, error: OSError) -> None:
         if self._left:
             self.next()
-        elif not self.running and not self.won.done():
-            self._deliveries.deliver(self.won, None, error)
+        elif not self.running and not self.outcome.done():
+            self._deliveries.deliver(self.outcome, None, error)
 
     def _later(self, seconds: float, call: Callable[[], object]) -> None:
         self._timers.add(self._loop.call_later(seconds, call))
@@ -196,10 +196,10 @@ class _Race:
         """Close all sockets but the one that was taken."""
         for timer in self._timers:
             timer.cancel()
-        for plug in self.running:
+        for sock in self.running:
             if (
                 not self._loop.is_closed() and self._pid == os.getpid()
             ):  # a child shares the selector of its parent
-                self._loop.remove_writer(plug.fileno())
-            plug.close()
+                self._loop.remove_writer(sock.fileno())
+            sock.close()
         self.running.clear()

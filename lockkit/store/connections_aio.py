@@ -28,9 +28,9 @@ class LoopConnection(asyncio.Protocol):
 
     Args:
         loop: The event loop.
-        plug: The connected socket, which the transport closes.
+        sock: The connected socket, which the transport closes.
         parser: The parser of the replies.
-        deliveries: Those of the loop.
+        deliveries: The queue of results of this event loop.
         living: The connections that are open; this one adds and removes itself.
         over: Called when the connection is closed.
 
@@ -40,14 +40,14 @@ class LoopConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_asked", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_over", "_parser", "_pid", "_plug", "_timer", "_timer_end",
+        "_asked", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_over", "_parser", "_pid", "_sock", "_timer", "_timer_end",
         "_transport", "_used", "generation", "since",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        plug: socket.socket,
+        sock: socket.socket,
         parser: Parser,
         deliveries: Deliveries,
         living: set[LoopConnection],
@@ -56,7 +56,7 @@ class LoopConnection(asyncio.Protocol):
         self.since = 0.0
         self.generation = 0
         self._loop = loop
-        self._plug = plug
+        self._sock = sock
         self._parser = parser
         self._deliveries = deliveries
         self._living = living
@@ -110,7 +110,7 @@ class LoopConnection(asyncio.Protocol):
         if now - self.since < _IDLE:
             return True
         try:  # the loop may have been blocked, and not have read yet what came
-            self._plug.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         except OSError:
@@ -130,8 +130,8 @@ class LoopConnection(asyncio.Protocol):
         self._asked = None
         if self._transport is not None and self._pid == os.getpid():
             with suppress(OSError):
-                if self._plug.family != socket.AF_UNIX:
-                    self._plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                if self._sock.family != socket.AF_UNIX:
+                    self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close()
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class LoopConnection(asyncio.Protocol):
             ends = getattr(self._transport, "_call_connection_lost", None)
             if ends is not None:
                 ends(None)
-            self._plug.close()
+            self._sock.close()
             self.connection_lost(None)
         else:
             self._transport.abort()

@@ -13,7 +13,7 @@ from typing import TypeVar
 from lockkit.errors import ConfigError
 from lockkit.prompt_future import Deliveries
 from lockkit.store.connecting import Place
-from lockkit.store.connecting_aio import Resolver, plugged
+from lockkit.store.connecting_aio import Resolver, connect
 from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.exchanges import (
     Connect,
@@ -253,17 +253,17 @@ class OnLoop:
         self._connecting.add(limit)
         try:
             async with limit:
-                plug = await plugged(self._loop, await self._resolver.addresses(place), self._deliveries)
+                sock = await connect(self._loop, await self._resolver.addresses(place), self._deliveries)
                 connection = LoopConnection(
                     self._loop,
-                    plug,
+                    sock,
                     self._exchanges.parser(),
                     self._deliveries,
                     self._connections,
                     self._ended,
                 )
                 try:
-                    await self._take_over(connection, plug, place)
+                    await self._take_over(connection, sock, place)
                 except BaseException:
                     connection.connection_lost(None)  # uvloop does not call that then
                     raise
@@ -277,14 +277,14 @@ class OnLoop:
             self._ended()
         return connection
 
-    async def _take_over(self, connection: LoopConnection, plug: socket.socket, place: Place) -> None:
+    async def _take_over(self, connection: LoopConnection, sock: socket.socket, place: Place) -> None:
         """Let the loop take over a connected socket, with TLS if need be."""
         if isinstance(place, str):
-            await self._loop.create_unix_connection(lambda: connection, sock=plug)
+            await self._loop.create_unix_connection(lambda: connection, sock=sock)
             return
         tls = self._exchanges.tls
         name = None if tls is None else place[0]
-        await self._loop.create_connection(lambda: connection, sock=plug, ssl=tls, server_hostname=name)
+        await self._loop.create_connection(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
 
     def _ended(self) -> None:
         if self._empty is not None and not (self._connections or self._connecting):

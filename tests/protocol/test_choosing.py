@@ -20,7 +20,7 @@ from lockkit.protocol.effects import (
     Withdraw,
 )
 from lockkit.protocol.running import Running, ask, ask_chooser
-from lockkit.protocol.together import Candidate, Means, Together
+from lockkit.protocol.together import Candidate, Together, Tools
 from lockkit.store.spi import Claim, OpenOptions, Refused, Terms
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend
@@ -70,9 +70,9 @@ class Asks:
             Candidate(name, attempts(name, False), attempts(name, True) if timeout != 0 else [])
             for name in names
         ]
-        means = Means(CAPABILITIES, clock.now, clock.wall, lambda: 0.5)
+        tools = Tools(CAPABILITIES, clock.now, clock.wall, lambda: 0.5)
         members = Choosing(chooser, "p", SIZES, names, self.together, gate, clock.now)
-        self.running = Running(some_of(self.together, "p", gate, candidates, count, means, members))
+        self.running = Running(some_of(self.together, "p", gate, candidates, count, tools, members))
 
     def held(self, *names):
         """Have somebody else hold these."""

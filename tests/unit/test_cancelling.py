@@ -99,8 +99,8 @@ def test_a_pause_after_a_failure_ends_at_once(client, monkeypatch):
         raise lockkit.store.spi.Refused(lockkit.BackendUnavailable("down"))
 
     monkeypatch.setattr(client.driver().backend, "acquire", refuse)
-    means = client.driver().means._replace(random=lambda: 60.0)  # pauses of a minute
-    monkeypatch.setattr(client.driver(), "means", means)
+    tools = client.driver().tools._replace(random=lambda: 60.0)  # pauses of a minute
+    monkeypatch.setattr(client.driver(), "tools", tools)
     began = SYSTEM.now()
     wait = Work(lambda: client.lock("a").acquire(timeout=None, cancel=stop))
     assert failing.wait(10)

@@ -223,7 +223,7 @@ def test_a_connection_that_was_closed_while_the_loop_stood_still_is_not_used(on_
     async def work(performer):
         await performer.perform(said(words.place, b"first"))
         (connection,) = performer._connections
-        connection._plug.sendall(b"bye\n")  # not by way of the loop, which stands still
+        connection._sock.sendall(b"bye\n")  # not by way of the loop, which stands still
         words.connections[0].join(5)
         connection.since -= 2.0
         assert await performer.perform(said(words.place, b"second")) == [b"second"]

@@ -9,9 +9,9 @@ from typing import Any
 
 from lockkit.protocol import choosing, composing
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Everyone, Steps
+from lockkit.protocol.composing import NoChooser, Steps
 from lockkit.protocol.effects import Effect
-from lockkit.protocol.together import Candidate, Means, Run, Together
+from lockkit.protocol.together import Candidate, Run, Together, Tools
 from support.mutants.mutant import patched
 
 __all__ = [
@@ -31,8 +31,8 @@ def all_in_the_given_order() -> AbstractContextManager[None]:
     """all_of acquires in the order in which the program gave the locks."""
     acquire, turns = composing._all_of, itertools.cycle((1, -1))  # noqa: SLF001
 
-    def as_given(together: Together, attempts: Sequence[Attempt], means: Means) -> Steps:
-        return acquire(together, attempts[:: next(turns)], means)
+    def as_given(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Steps:
+        return acquire(together, attempts[:: next(turns)], tools)
 
     return patched(composing, _all_of=as_given)
 
@@ -41,36 +41,36 @@ def any_gives_nothing_back() -> AbstractContextManager[None]:
     """any_of leaves its places in the other queues."""
     give_back = composing._giving_back  # noqa: SLF001
 
-    def keep(together: Together, means: Means, but: Collection[Attempt] = ()) -> Generator[Effect, Any, None]:
+    def keep(together: Together, tools: Tools, but: Collection[Attempt] = ()) -> Generator[Effect, Any, None]:
         if not but:
-            yield from give_back(together, means)
+            yield from give_back(together, tools)
 
     return patched(composing, _giving_back=keep)
 
 
 def second_grant_is_kept() -> AbstractContextManager[None]:
     """any_of steps every attempt that was woken, and gives back only those that wait."""
-    first, give_back = composing._first, composing._giving_back  # noqa: SLF001
+    first, give_back = composing._wait_for_first, composing._giving_back  # noqa: SLF001
 
     def greedy(
         together: Together,
         candidates: Sequence[Candidate],
         count: int,
-        means: Means,
-        members: Everyone,
+        tools: Tools,
+        members: NoChooser,
         got: dict[str, Sequence[Attempt]],
     ) -> Generator[Effect, Any, None]:
         more = min(count + 1, len(candidates))
-        yield from first(together, candidates, more, means, members, got)
+        yield from first(together, candidates, more, tools, members, got)
         for name in [*got][count:]:
             del got[name]
 
     def only_what_waits(
-        together: Together, means: Means, but: Collection[Attempt] = ()
+        together: Together, tools: Tools, but: Collection[Attempt] = ()
     ) -> Generator[Effect, Any, None]:
-        yield from give_back(together, means, [*but, *(one for one in together.attempts if one.hold)])
+        yield from give_back(together, tools, [*but, *(one for one in together.attempts if one.hold)])
 
-    return patched(composing, _first=greedy, _giving_back=only_what_waits)
+    return patched(composing, _wait_for_first=greedy, _giving_back=only_what_waits)
 
 
 def gate_lets_all_pass() -> AbstractContextManager[None]:
@@ -95,12 +95,12 @@ def dropped_keeps_its_claim() -> AbstractContextManager[None]:
     def forget(
         waiting: dict[str, Run],
         got: dict[str, Sequence[Attempt]],
-        means: Means,  # noqa: ARG001
-        members: Everyone,
+        tools: Tools,  # noqa: ARG001
+        members: NoChooser,
     ) -> Generator[Effect, Any, None]:
-        for name in [name for name in waiting if members.unfit(name)]:
+        for name in [name for name in waiting if members.refuses(name)]:
             del waiting[name]
-        for name in [name for name in got if members.unfit(name)]:
+        for name in [name for name in got if members.refuses(name)]:
             del got[name]
         yield from ()
 
@@ -109,7 +109,7 @@ def dropped_keeps_its_claim() -> AbstractContextManager[None]:
 
 def nothing_is_dropped() -> AbstractContextManager[None]:
     """A request goes on waiting for members that will not do any more, and keeps those that it has."""
-    return patched(choosing.Choosing, unfit=lambda _self, _name: False)
+    return patched(choosing.Choosing, refuses=lambda _self, _name: False)
 
 
 def judgement_is_ignored() -> AbstractContextManager[None]:
@@ -128,9 +128,9 @@ def half_a_candidate_is_kept() -> AbstractContextManager[None]:
     give_back = composing._giving_back  # noqa: SLF001
 
     def but_halves(
-        together: Together, means: Means, but: Collection[Attempt] = ()
+        together: Together, tools: Tools, but: Collection[Attempt] = ()
     ) -> Generator[Effect, Any, None]:
         halves = [one for one in together.attempts[1:] if one.hold is not None] if but else []
-        yield from give_back(together, means, [*but, *halves])
+        yield from give_back(together, tools, [*but, *halves])
 
     return patched(composing, _giving_back=but_halves)

@@ -12,11 +12,11 @@ from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.choosing import Choosing
-from lockkit.protocol.composing import Everyone, Steps, all_of, any_of, some_of
+from lockkit.protocol.composing import NoChooser, Steps, all_of, any_of, some_of
 from lockkit.protocol.effects import CHOICES, Acquire, Choose, Judge, Keep, Pause, WaitForAny, WaitForWake
 from lockkit.protocol.releasing import Pipeline
 from lockkit.protocol.running import ask_chooser
-from lockkit.protocol.together import Candidate, Means, Together
+from lockkit.protocol.together import Candidate, Together, Tools
 from lockkit.store.spi import Refused, Terms, Watch
 from support.simulation.actors import Interrupt
 from support.simulation.client import Client, Handle, Plan, Wait, Worker
@@ -122,24 +122,24 @@ class Company(Worker):
         def attempts(every: Collection[Terms], *, wait: bool) -> list[Attempt]:
             return [attempt(terms, wait=wait) for terms in every]
 
-        means = Means(world.store.capabilities, self.now, world.clock.wall, lambda: world.jitter)
+        tools = Tools(world.store.capabilities, self.now, world.clock.wall, lambda: world.jitter)
         if plan.take == "all":
             ordered = sorted(plan.every, key=lambda terms: terms.name)
-            return all_of(together, attempts(ordered, wait=waits), means)
+            return all_of(together, attempts(ordered, wait=waits), tools)
         if plan.take == "any":
             claims = attempts(plan.every, wait=True) if waits else []
-            return any_of(together, attempts(plan.every, wait=False), claims, means)
+            return any_of(together, attempts(plan.every, wait=False), claims, tools)
         gate = attempt(plan.terms, wait=waits)
         candidates = [
             Candidate(parts[0].name, attempts(parts, wait=False), attempts(parts, wait=True) if waits else [])
             for parts in plan.members
         ]
-        members = Everyone()
+        members = NoChooser()
         if plan.chooses:
             names = [candidate.name for candidate in candidates]
             self.chooser = _Fickle(names, world)
             members = Choosing(self.chooser, "p", names, names, together, gate, self.now)
-        return some_of(together, "p", gate, candidates, plan.count, means, members)
+        return some_of(together, "p", gate, candidates, plan.count, tools, members)
 
     def hand_over(self) -> None:
         assert self.together is not None
