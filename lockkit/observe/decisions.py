@@ -28,6 +28,7 @@ __all__ = [
     "Tier",
     "Tiers",
     "asks_oracles",
+    "counted",
     "decide",
     "heartbeat",
     "life",
@@ -45,6 +46,8 @@ Beat = Literal["live", "missed", "unknown"]
 Tier = Literal["", "warning", "soft", "hard"]
 _RANK: Mapping[Tier, int] = {"": 0, "warning": 1, "soft": 2, "hard": 3}
 HOUR = 3600.0
+_AHEAD = 60.0
+"""Seconds by which another host's clock may be ahead; no later time is believed."""
 _BEATS = 3
 """Heartbeats in a ttl; one that is late may still come, so two have to be missing."""
 
@@ -63,6 +66,8 @@ class Answer(NamedTuple):
     oracle: str
     alive: bool | None
     told: str = ""
+    failed: bool = False
+    """Whether the oracle gave no answer: it raised, was late, or said something else. It might have known that the owner lives."""
 
     def __str__(self) -> str:
         word = {True: "alive", False: "dead", None: "cannot tell"}[self.alive]
@@ -168,8 +173,9 @@ def decide(seen: Seen, tiers: Tiers) -> Decision:
         return Decision("tell", "survivors", f"its owner has ended, but these processes work on: {who}", tier)
     if lives is False:
         told = "; ".join(answer.told or answer.oracle for answer in seen.answers if answer.alive is False)
-        if seen.hidden:
-            return Decision("tell", "gone", f"its owner is gone ({told}), but {seen.hidden}", tier)
+        doubt = seen.hidden or _unheard(seen)
+        if doubt:
+            return Decision("tell", "gone", f"its owner is gone ({told}), but {doubt}", tier)
         return Decision("remove", "gone", f"its owner is gone: {told}", tier)
     if claim.state != "HELD" or claim.evicted or not tier:
         return Decision()
@@ -189,6 +195,24 @@ def same_claim(first: ClaimInfo, now: ClaimInfo, action: str) -> bool:
     """
     same = (first.claim_id, first.state, first.fence) == (now.claim_id, now.state, now.fence)
     return same and (action != "evict" or now.renewed - first.renewed < first.ttl / _BEATS)
+
+
+def _unheard(seen: Seen) -> str:
+    """The oracles that failed to answer, in words, where only another oracle says that the owner is dead; empty if there are none."""
+    if of_claim(seen.claim).alive is False:
+        return ""
+    failed = [f"{answer.oracle} ({answer.told})" for answer in seen.answers if answer.failed]
+    return f"no answer came from {', '.join(failed)}" if failed else ""
+
+
+def counted(listed: object, now: float) -> list[float]:
+    """The times of the last hour in a record that any program may have written; anything else in it is left out."""
+    if not isinstance(listed, list):
+        return []
+    times = [at for at in listed if isinstance(at, (int, float)) and not isinstance(at, bool)]
+    return [
+        float(at) for at in times if now - HOUR < at <= now + _AHEAD
+    ]  # false for NaN, and exact for any int
 
 
 def within_limit(times: Sequence[float], now: float, limit: int) -> bool:

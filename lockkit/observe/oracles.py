@@ -1,7 +1,7 @@
 """The oracles: plugins that know whether the owner of a claim lives, where this host cannot see it.
 
-Each oracle is called on a thread of its own, with a time limit. One that raises, that is late, or that answers anything but True or
-False, cannot tell. One that has not returned from an earlier call is not called again until it has.
+Each oracle is called on a thread of its own, with a time limit. One that raises, that is late, or that answers anything but True,
+False and None, has failed: it cannot tell, and the word of another oracle alone then removes nothing. One that has not returned from an earlier call is not called again until it has.
 """
 
 from __future__ import annotations
@@ -56,15 +56,20 @@ class Oracles:
         for plugin, _ in self._implementations:
             outcome = outcomes.get(plugin)
             if outcome is None:
-                found.append(Answer(plugin, None, "it has not returned from an earlier question"))
+                found.append(
+                    Answer(plugin, None, "it has not returned from an earlier question", failed=True)
+                )
             elif outcome.error is not None:
-                found.append(Answer(plugin, None, f"{type(outcome.error).__name__}: {outcome.error}"[:200]))
+                why = f"{type(outcome.error).__name__}: {outcome.error}"[:200]
+                found.append(Answer(plugin, None, why, failed=True))
             elif outcome.value is None or isinstance(outcome.value, bool):
                 found.append(
                     Answer(plugin, outcome.value, f"{plugin} says so" if outcome.value is not None else "")
                 )
             else:
-                found.append(Answer(plugin, None, f"{type(outcome.value).__name__} is no answer"))
+                found.append(
+                    Answer(plugin, None, f"{type(outcome.value).__name__} is no answer", failed=True)
+                )
         return tuple(found)
 
     def _counted(self, plugin: str, call: Callable[..., object]) -> Callable[..., object]:

@@ -1,6 +1,7 @@
 """Recovery: find claims whose owner is gone, and what else was left behind, and remove exactly what was seen.
 
-:func:`recover` looks once; :class:`Recoverer` goes on, for servers. Several recoverers of one namespace elect one by a lockkit lock.
+:func:`recover` looks once; :class:`Recoverer` goes on, for servers. Several recoverers of one namespace elect one by a lockkit lock; each of
+them removes what its own host proves to be dead, because no other host may be able to.
 What may be done is decided in :mod:`lockkit.observe.decisions`, from facts alone. Each action looks at its claim once more, is written to
 a journal before it begins, names the claim by its id, so that it never hits another one, and counts for ``recover_limit``.
 """
@@ -16,7 +17,7 @@ from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import Alert, Event
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe import journal
-from lockkit.observe.decisions import HOUR, Tiers, within_limit
+from lockkit.observe.decisions import Tiers, counted, within_limit
 from lockkit.observe.looking import CHECKS, Case, Look
 from lockkit.observe.oracles import HOOK, SECONDS, Oracles
 from lockkit.printable import printable
@@ -112,7 +113,7 @@ class Recoverer:
         self._stop.set()
 
     def run(self, every: float = 30.0, seen: Callable[[Round], None] = lambda _: None) -> None:
-        """Look again and again until :meth:`stop` is called. A store that does not answer is logged, and asked again.
+        """Look again and again until :meth:`stop` is called. A look that fails, by whatever error, is logged, and the next one follows.
 
         Args:
             every: Seconds between two looks.
@@ -120,16 +121,25 @@ class Recoverer:
         """
         try:
             while not self._stop.is_set():
-                try:
-                    seen(self.once(keep=True))
-                except LockkitError as error:
-                    _log.warning("recovery: %s", printable(str(error)))
+                done = self._survived()
+                if done is not None:
+                    seen(done)
                 self._stop.wait(every)
         finally:
             self._resign()
 
+    def _survived(self) -> Round | None:
+        """One look that stays elected; None if it failed, which is logged: a record that anybody may have written must not end recovery."""
+        try:
+            return self.once(keep=True)
+        except LockkitError as error:
+            _log.warning("recovery: %s", printable(str(error)))
+        except Exception as error:
+            _log.exception("recovery: a look failed: %s", printable(repr(error)))
+        return None
+
     def once(self, *, keep: bool = False) -> Round:
-        """Look once, and act if this recoverer acts and is the elected one.
+        """Look once, and act if this recoverer acts: on what is proved to be dead in any case, on all else if it is the elected one.
 
         Args:
             keep: Whether to stay elected afterwards.
@@ -140,7 +150,12 @@ class Recoverer:
             found = [case for check in CHECKS for case in check(look)]
             acting = self._act and not leader
             self._wait_for_heartbeats(found, acting=acting)
-            results = tuple(self._settle(look, case) if acting else Result(case) for case in found)
+            results = tuple(
+                self._settle(look, case)
+                if acting or (self._act and case.action == "remove")
+                else Result(case)
+                for case in found
+            )
             there = {"", *(case.claim_id for case in found)}
             self._told = {one for one in self._told if one[0] in there}
             return Round(results, acting, leader, tuple(look.unread))
@@ -202,7 +217,8 @@ class Recoverer:
         if case.action not in _ACTS:
             self._tell(case)
             return Result(case)
-        if self._lease is None or not self._lease.valid():
+        elected = self._lease is not None and self._lease.valid()
+        if not elected and case.action != "remove":
             return Result(case, "changed")  # another recoverer may be elected by now, and looks for itself
         now = look.again(case)
         if now is None or now.action != case.action:
@@ -255,9 +271,7 @@ class Recoverer:
             now = self._client.driver().clock.wall()
             record = self._client.record(LOCK)
             value = {} if record is None else dict(record.value)
-            listed = value.get("actions")
-            known = listed if isinstance(listed, list) else []  # any program may have written it
-            times = [at for at in known if isinstance(at, (int, float)) and now - at < HOUR]
+            times = counted(value.get("actions"), now)
             if not within_limit(times, now, self._config.recover_limit):
                 return False
             try:

@@ -28,13 +28,14 @@ def test_only_root_and_its_user_see_what_an_owner_left_behind(monkeypatch, euid,
     assert seen or "only ann and root" in told
 
 
-def test_a_store_that_does_not_answer_is_asked_again(lockkit_client, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [BackendUnavailable("the store is away"), OverflowError("too large")])
+def test_recovery_goes_on_after_a_look_that_failed(lockkit_client, monkeypatch, caplog, error):
     recoverer = Recoverer(lockkit_client, act=True)
     rounds = []
 
     def names(*_args):
         monkeypatch.undo()
-        raise BackendUnavailable("the store is away")
+        raise error
 
     def seen(done):
         rounds.append(done)
@@ -46,7 +47,8 @@ def test_a_store_that_does_not_answer_is_asked_again(lockkit_client, monkeypatch
     thread.join(20)
 
     assert [one.acting for one in rounds] == [True]
-    assert "recovery: the store is away" in caplog.text
+    assert "recovery: " in caplog.text
+    assert str(error) in caplog.text
     assert lockkit_client.inspect(LOCK).claims == ()  # nobody is elected any more
 
 
@@ -56,6 +58,15 @@ def test_a_recoverer_that_is_not_elected_only_looks(lockkit_client):
 
     assert (done.acting, "elsewhere" in str(lockkit_client.elsewhere.owner.task)) == (False, True)
     assert done.leader == str(lockkit_client.elsewhere.owner)
+
+
+@pytest.mark.parametrize("actions", [[10**400], [1e300] * 30, [float("inf")] * 30])
+def test_a_record_that_another_program_wrote_does_not_end_recovery(lockkit_client, monkeypatch, actions):
+    lockkit_client.put_record(LOCK, {"actions": [0]}, 0)
+    record = lockkit_client.record(LOCK)
+    monkeypatch.setattr(lockkit_client, "record", lambda _: record._replace(value={"actions": actions}))
+
+    assert Recoverer(lockkit_client, act=True)._count()
 
 
 def test_an_action_is_counted_while_others_count_theirs(lockkit_client, monkeypatch):

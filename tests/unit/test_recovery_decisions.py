@@ -14,6 +14,7 @@ from lockkit.observe.decisions import (
     Seen,
     Tiers,
     asks_oracles,
+    counted,
     decide,
     heartbeat,
     life,
@@ -171,6 +172,38 @@ def test_an_action_stands_only_while_the_claim_is_as_it_was_seen(change, action,
     assert same_claim(held(), held()._replace(**change), action) is same
 
 
+def test_the_false_of_an_oracle_removes_nothing_while_another_one_failed_to_answer():
+    failed = Answer("d", None, "TimeoutError: 5 s", failed=True)
+
+    found = decided(held(silent=25.0), DEAD, failed)
+
+    assert (found.action, found.kind) == ("tell", "gone")
+    assert "no answer came from d (TimeoutError: 5 s)" in found.why
+    assert decided(held(silent=25.0), DEAD, UNSURE).action == "remove"
+    assert decided(held(process="gone", alive=False), failed).action == "remove"  # this host knows for itself
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        None,
+        "x",
+        {"a": 1},
+        [10**400, -(10**400)],
+        [float("nan"), float("inf")],
+        [True, None, "1"],
+        [NOW + 1e9] * 20,
+        [NOW - 3600.0],
+    ],
+)
+def test_times_that_cannot_be_those_of_actions_do_not_count(listed):
+    assert counted(listed, NOW) == []
+
+
+def test_times_of_the_last_hour_count_also_if_a_clock_is_a_little_ahead():
+    assert counted([NOW - 3599, NOW + 60.0, NOW + 61.0], NOW) == [NOW - 3599.0, NOW + 60.0]
+
+
 def test_actions_are_counted_by_the_hour():
     assert within_limit([NOW - 3601.0, NOW - 10.0], NOW, 2)
     assert not within_limit([NOW - 3599.0, NOW - 10.0], NOW, 2)
@@ -234,6 +267,12 @@ def test_an_oracle_that_raises_is_late_or_answers_nonsense_cannot_tell():
     }
     assert answers["raises"].told == "LookupError: no such cluster"
     oracles.forget()
+    assert {one for one, answer in answers.items() if answer.failed} == {
+        "raises",
+        "late",
+        "nonsense",
+        "number",
+    }
     assert "has not returned" in {one.oracle: one.told for one in oracles.ask(OWNER)}["late"]
     waiting.set()
 

@@ -50,8 +50,8 @@ def command(session: Session, *, yes: bool, every: float | None) -> int:
     """Find claims whose owner is gone, holds that are old, and failed releases; with --yes remove what is proved to be dead.
 
     A claim is removed at once only if its owner is proved to be dead, on this host or by the oracle of a plugin. A hold that is older
-    than age_soft and is not renewed is evicted, which waits until its holder must have stopped. A holder that lives keeps its lock. Of
-    several recoverers of a namespace one acts. Each action is written to recovery.jsonl in the state folder, and at most recover_limit
+    than age_soft and is not renewed is evicted, which waits until its holder must have stopped. A holder that lives keeps its lock. Each
+    recoverer of a namespace removes what it sees dead; all else one of them does. Each action is written to recovery.jsonl in the state folder, and at most recover_limit
     claims are removed in an hour. See: lockkit docs recover
 
     Exit code: 0 nothing is left to do, 1 something is (a dry run, or the limit), 69 the store does not answer, 75 another recoverer is
