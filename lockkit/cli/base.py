@@ -366,17 +366,26 @@ def command(
     cls: type[Command] = Command,
     group: Group | None = None,
     hidden: bool = False,
+    store: bool = True,
 ) -> Callable[[Callable[..., int | None]], Command]:
-    """Turn ``function(session, **options) -> exit code or None`` into a command with the common options."""
+    """Turn ``function(session, **options) -> exit code or None`` into a command with the common options.
+
+    Without ``store`` it has no options that choose a store and a namespace.
+    """
 
     def decorate(function: Callable[..., int | None]) -> Command:
         def callback(
-            *, json_: bool, url: str | None, profile: str | None, namespace: str | None, **rest: Any
+            *,
+            json_: bool,
+            url: str | None = None,
+            profile: str | None = None,
+            namespace: str | None = None,
+            **rest: Any,
         ) -> int | None:
             return function(Session(json_, url, profile, namespace), **rest)
 
         params: list[click.Parameter] = list(reversed(getattr(function, "__click_params__", [])))
-        for add in reversed(_COMMON):
+        for add in reversed(_COMMON if store else _COMMON[:1]):
             callback = add(callback)
         common: list[click.Parameter] = list(reversed(callback.__click_params__))  # type: ignore[attr-defined]
         made = cls(

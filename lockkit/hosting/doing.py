@@ -1,11 +1,14 @@
-"""The doing of planned steps, one by one. What is to be made is recorded first, so that ``lockkit host remove`` finds it after a crash.
+"""The doing of planned steps, one by one.
 
-Each step can be repeated: one that was interrupted is planned again, and done.
+A folder and settings are recorded before they are made, so that ``lockkit host remove`` finds them after a crash. A group is recorded at
+once after it is made, because its number is not known before. The paths are checked again just before something is made in them, because
+another user may have made a missing parent meanwhile. Each step can be repeated: one that was interrupted is planned again, and done.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -15,18 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lockkit.errors import BackendUnavailable
+from lockkit.hosting.facts import exposed, group_of, record_of
 from lockkit.hosting.planning import (
     MODE,
     Group,
+    HostFacts,
     Made,
-    Seen,
     Step,
     Wanted,
     belongs_to_store,
     store_url,
     without,
 )
-from lockkit.hosting.scene import group_of, record_of
 
 __all__ = ["initialise", "remove"]
 
@@ -34,14 +37,16 @@ _SECONDS = 30.0
 """Seconds that groupadd and groupdel may take; they wait for each other's lock for 15."""
 
 
-def initialise(wanted: Wanted, seen: Seen, steps: tuple[Step, ...]) -> Iterator[Step]:
+def initialise(wanted: Wanted, seen: HostFacts, steps: tuple[Step, ...]) -> Iterator[Step]:
     """Do the steps of a plan for ``lockkit host init``; yields each when it is done.
 
     Raises:
         BackendUnavailable: A step failed. Those before it are done and recorded.
     """
     url = str(seen.settings.get("url") or store_url(wanted.folder))
-    made = seen.made._replace(url=url, home=seen.made.home or not seen.home)
+    made = seen.made._replace(
+        url=url, made_config_folder=seen.made.made_config_folder or not seen.config_folder
+    )
     for step in steps:
         with _explained(step):
             match step.action:
@@ -57,14 +62,16 @@ def initialise(wanted: Wanted, seen: Seen, steps: tuple[Step, ...]) -> Iterator[
                     _make_folder(wanted.folder, 0 if group is None else group.gid)
                 case "write_settings":
                     made = made._replace(
-                        config=step.subject, block=step.detail, file=made.file or seen.text is None
+                        config=step.subject,
+                        block=step.detail,
+                        made_config_file=made.made_config_file or seen.text is None,
                     )
                     _record(wanted.config, made)
                     _write(wanted.config, step.detail + (f"\n{seen.text}" if seen.text else ""))
         yield step
 
 
-def remove(config: Path, seen: Seen, steps: tuple[Step, ...]) -> Iterator[Step]:
+def remove(config: Path, seen: HostFacts, steps: tuple[Step, ...]) -> Iterator[Step]:
     """Do the steps of a plan for ``lockkit host remove``; yields each when it is done. The record goes last.
 
     Raises:
@@ -76,11 +83,11 @@ def remove(config: Path, seen: Seen, steps: tuple[Step, ...]) -> Iterator[Step]:
             match step.action:
                 case "remove_settings":
                     rest = without(seen.text or "", step.detail) or ""
-                    if made.file and not rest.strip():
+                    if made.made_config_file and not rest.strip():
                         config.unlink(missing_ok=True)
                     else:
                         _write(config, rest)
-                    made = made._replace(config=None, block="", file=False)
+                    made = made._replace(config=None, block="", made_config_file=False)
                 case "remove_folder":
                     _remove_folder(Path(step.subject))
                     made = made._replace(folder=None)
@@ -90,7 +97,7 @@ def remove(config: Path, seen: Seen, steps: tuple[Step, ...]) -> Iterator[Step]:
             _record(config, made)
         yield step
     record_of(config).unlink(missing_ok=True)
-    if made.home:
+    if made.made_config_folder:
         with contextlib.suppress(OSError):  # it is not empty
             config.parent.rmdir()
 
@@ -110,14 +117,19 @@ def _command(*words: str) -> None:
     """Run one of the system's own programs for groups.
 
     Raises:
-        OSError: The program is missing, or refused; the text is its own.
+        OSError: The program is missing, or did not end in time, or refused; then the text is its own.
     """
     path = shutil.which(words[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if path is None:
         raise FileNotFoundError(2, f"there is no program {words[0]}")
-    done = subprocess.run(
-        [path, *words[1:-1], "--", words[-1]], capture_output=True, text=True, check=False, timeout=_SECONDS
-    )
+    line = [path, *words[1:-1], "--", words[-1]]
+    try:
+        done = subprocess.run(
+            line, capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        told = f"{words[0]} did not end within {_SECONDS:g} s, and was killed"
+        raise TimeoutError(errno.ETIMEDOUT, told) from None
     if done.returncode:
         raise OSError(done.returncode, done.stderr.strip() or f"{words[0]} failed with {done.returncode}")
 
@@ -138,17 +150,24 @@ def _make_folder(path: Path, gid: int) -> None:
 
 
 def _make_parents(folder: Path) -> None:
-    """Make a folder that everybody may look into, and its missing parents, whatever the umask."""
+    """Make a folder that everybody may look into, and its missing parents, whatever the umask.
+
+    Raises:
+        OSError: Another user could replace what is made in it, because a parent came from elsewhere meanwhile.
+    """
     for one in (*reversed(folder.parents), folder):
         if not one.is_dir():
             one.mkdir(mode=0o755)
             one.chmod(0o755)
+    open_to_others = exposed(folder / "any")
+    if open_to_others is not None:
+        raise PermissionError(errno.EPERM, f"other users may write to {open_to_others}")
 
 
 def _write(path: Path, text: str) -> None:
     """Replace a file in one step; it keeps its owner and mode. A new one can be read by everybody."""
-    _make_parents(path.parent)
     path = Path(os.path.realpath(path))  # a link stays one
+    _make_parents(path.parent)
     before = path.stat() if path.exists() else None
     made = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
@@ -174,8 +193,8 @@ def _record(config: Path, made: Made) -> None:
         "url": made.url,
         "config": made.config,
         "block": made.block,
-        "file": made.file,
-        "home": made.home,
+        "file": made.made_config_file,
+        "home": made.made_config_folder,
     }
     _write(record_of(config), json.dumps(document, indent=2) + "\n")
 

@@ -21,7 +21,7 @@ Connect = Callable[[str | None], "Client"]
 
 
 def exists(url: str) -> bool:
-    """Whether the file of an embedded store is there. Looking into a store that is not would make it."""
+    """Whether the file of an embedded store is there. To open a store that does not exist would create it."""
     return Path(unquote(url.partition(":")[2].partition("?")[0])).is_file()
 
 
@@ -37,7 +37,7 @@ def holders(url: str, connect: Connect) -> list[ClaimInfo]:
 
 @contextmanager
 def drained(url: str, connect: Connect, *, keep: Callable[[], bool]) -> Iterator[None]:
-    """Have the store give no new locks in the block, in the namespaces that it has.
+    """Keep the namespaces of a store drained while the ``with`` statement runs.
 
     Args:
         url: The store.

@@ -21,10 +21,10 @@ __all__ = [
     "STORE",
     "Folder",
     "Group",
+    "HostFacts",
     "Made",
     "Obstacle",
     "Plan",
-    "Seen",
     "Step",
     "Wanted",
     "belongs_to_store",
@@ -85,7 +85,7 @@ class Folder(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Everything that ``lockkit host init`` made, as it recorded it before it made it."""
+    """Everything that ``lockkit host init`` made, as it recorded it. A group is recorded as soon as it is made, all else before."""
 
     group: Group | None = None
     folder: str | None = None
@@ -93,14 +93,14 @@ class Made(NamedTuple):
     config: str | None = None
     block: str = ""
     """The text that was added to the administrator's file."""
-    file: bool = False
+    made_config_file: bool = False
     """Whether the administrator's file was made, not only added to."""
-    home: bool = False
+    made_config_folder: bool = False
     """Whether the folder of the administrator's file was made."""
 
 
-class Seen(NamedTuple):
-    """The facts on which a plan stands."""
+class HostFacts(NamedTuple):
+    """The facts of a host on which a plan stands."""
 
     root: bool = True
     group: Group | None = None
@@ -109,7 +109,7 @@ class Seen(NamedTuple):
     """The type of the folder's file system if it is a network file system."""
     exposed: Path | None = None
     """A folder on the way to the shared folder or to the administrator's file in which another user could replace what is made."""
-    home: bool = True
+    config_folder: bool = True
     """Whether the folder of the administrator's file exists."""
     text: str | None = None
     """The administrator's file; None if there is none."""
@@ -159,7 +159,7 @@ def store_url(folder: Path) -> str:
     return f"sqlite:{quote(str(folder / STORE))}"
 
 
-def plan_init(wanted: Wanted, seen: Seen) -> Plan:
+def plan_init(wanted: Wanted, seen: HostFacts) -> Plan:
     """The steps by which all users of a group get one store, and what stands in the way."""
     obstacles = [*_rights(seen), *_place(wanted, seen)]
     steps: list[Step] = []
@@ -189,24 +189,28 @@ def plan_init(wanted: Wanted, seen: Seen) -> Plan:
     return Plan(tuple(steps), tuple(obstacles))
 
 
-def _rights(seen: Seen) -> list[Obstacle]:
+def _rights(seen: HostFacts) -> list[Obstacle]:
     if seen.root:
         return []
     return [Obstacle("only root can set up or remove a store of all users", "use sudo", "permission")]
 
 
-def _place(wanted: Wanted, seen: Seen) -> list[Obstacle]:
+def _place(wanted: Wanted, seen: HostFacts) -> list[Obstacle]:
     found = []
     if seen.network is not None:
         text = f"{wanted.folder} is on {seen.network}, a network file system, on which locks do not keep hosts apart"
         found.append(Obstacle(text, "name a local folder: --folder PATH"))
-    if seen.exposed is not None:
-        text = f"other users may write to {seen.exposed}, and could put something else in the place of what is made below it"
-        found.append(Obstacle(text, "choose another path: --folder PATH, --config FILE"))
-    return found
+    return found + _exposed(seen, "made", "choose another path: --folder PATH, --config FILE")
 
 
-def _misfit(wanted: Wanted, seen: Seen, folder: Folder) -> list[Obstacle]:
+def _exposed(seen: HostFacts, what: str, way: str) -> list[Obstacle]:
+    if seen.exposed is None:
+        return []
+    text = f"other users may write to {seen.exposed}, and could put something else in the place of what is {what} below it"
+    return [Obstacle(text, way)]
+
+
+def _misfit(wanted: Wanted, seen: HostFacts, folder: Folder) -> list[Obstacle]:
     """The differences of a folder that is there already. The folder stays as it is, because files in it may be in use."""
     path = wanted.folder
     if not folder.directory:
@@ -229,7 +233,7 @@ def _misfit(wanted: Wanted, seen: Seen, folder: Folder) -> list[Obstacle]:
     return found
 
 
-def _settings(wanted: Wanted, seen: Seen) -> tuple[list[str], list[Obstacle]]:
+def _settings(wanted: Wanted, seen: HostFacts) -> tuple[list[str], list[Obstacle]]:
     """The lines that the administrator's file lacks, and what in it differs."""
     if seen.problems:
         return [], [Obstacle(problem, f"correct {wanted.config} first") for problem in seen.problems]
@@ -281,7 +285,7 @@ def belongs_to_store(name: str) -> bool:
     return re.fullmatch(_OWN, name) is not None
 
 
-def plan_remove(seen: Seen, holders: Sequence[ClaimInfo], *, force: bool = False) -> Plan:
+def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = False) -> Plan:
     """The steps that undo what was made, and no more than that, and what stands in the way.
 
     Args:
@@ -292,14 +296,15 @@ def plan_remove(seen: Seen, holders: Sequence[ClaimInfo], *, force: bool = False
     made = seen.made
     if made == Made():
         return Plan()
-    obstacles = _rights(seen)
+    way = f"let only root write to it, and run this command again: chown root {seen.exposed} && chmod go-w {seen.exposed}"
+    obstacles = [*_rights(seen), *_exposed(seen, "removed", way)]
     steps: list[Step] = []
     remarks: list[str] = []
     if made.config is not None and seen.text is not None:
         rest = without(seen.text, made.block)
         if rest is None:
             remarks.append(f"{made.config} stays as it is: what was added to it has been changed since")
-        elif made.file and not rest.strip():
+        elif made.made_config_file and not rest.strip():
             steps.append(Step("remove_settings", made.config, f"remove {made.config}", made.block))
         else:
             steps.append(
@@ -307,7 +312,14 @@ def plan_remove(seen: Seen, holders: Sequence[ClaimInfo], *, force: bool = False
             )
     if made.folder is not None and seen.folder is not None and seen.folder.directory:
         others = sorted(name for name in seen.folder.content if not belongs_to_store(name))
-        if others:
+        if seen.folder.uid != 0:
+            text = f"{made.folder} belongs to uid {seen.folder.uid} by now, not to root"
+            obstacles.append(
+                Obstacle(
+                    text, f"see whose it is; if it is still the folder of the store: chown root {made.folder}"
+                )
+            )
+        elif others:
             obstacles.append(
                 Obstacle(
                     f"{made.folder} also contains {_listed(others)}, which the store has not made",
@@ -346,7 +358,7 @@ def _held(holders: Sequence[ClaimInfo]) -> Obstacle:
     noun = "lock is" if len(holders) == 1 else "locks are"
     return Obstacle(
         f"{len(holders)} {noun} still held: {named}",
-        "wait until they are released, or --force removes the store under them, and others may work at the same time",
+        "wait until they are released; --force removes the store all the same, and then two may work at the same time",
         "held",
         holders[0],
     )

@@ -160,8 +160,8 @@ told += [os.listdir("/var/lib"), there("/etc/lockkit"), lockkit("host", "show")]
 
     assert (etc, var, kept, left, etc_left) == (False, False, True, [], False)
     assert [one["code"] for one in (dry, done, again, shown, dry_remove, removed, nothing)] == [0] * 7
-    assert dry["out"].count("would ") == (3 if os.geteuid() == 0 else 2)
-    assert dry["out"].replace("would ", "done: ") == done["out"]
+    assert dry["out"].count("would ") == (4 if os.geteuid() == 0 else 3)
+    assert dry["out"].replace("would be", "are").replace("would ", "done: ") == done["out"]
     assert again["out"].startswith("nothing to do\n")
     assert "folder: /var/lib/lockkit\n" in shown["out"]
     assert dry_remove["out"].replace("would ", "done: ") == removed["out"]
@@ -286,6 +286,31 @@ def test_a_held_lock_of_another_namespace_stops_a_removal_unless_forced(lockkit,
     assert lockkit("host", "remove", *paths, "--force").returncode == 0
     assert list(shared_place.iterdir()) == []
     assert with_namespace.poll() is None
+
+
+@as_root
+def test_a_forged_record_has_root_open_and_remove_nothing(lockkit, shared_place):
+    theirs = shared_place / "theirs"
+    (theirs / "sub").mkdir(parents=True)
+    os.chown(theirs, ANN, ANN)
+    record = {"v": 1, "folder": f"{theirs}/sub", "url": f"sqlite:{theirs}/sub/host.db"}
+    paths = ("--config", shared_place / "config.toml")
+    (theirs / "sub" / "host.db").write_text("no store")
+    (shared_place / "host-init.json").write_text(json.dumps(record))
+    refused = lockkit("host", "remove", *paths)
+    assert (refused.returncode, "other users may write to" in refused.stderr) == (78, True)
+    os.chown(shared_place / "host-init.json", ANN, ANN)
+    forged = lockkit("host", "remove", *paths, "--force")
+    assert (forged.returncode, "a user who is not root" in forged.stderr) == (78, True)
+    assert (theirs / "sub" / "host.db").read_text() == "no store"
+
+
+@pytest.mark.parametrize("which", ["init", "show", "remove"])
+def test_options_that_choose_a_store_are_not_offered_where_they_say_nothing(lockkit, which):
+    page = lockkit("host", which, "--help").stdout
+
+    assert "--json" in page
+    assert not [one for one in ("--url", "--profile", "--namespace") if one in page]
 
 
 def test_who_is_not_root_may_only_look(lockkit, tmp_path):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.facts import ClaimInfo, Owner
+from lockkit.hosting import doing
+from lockkit.hosting.facts import collect, exposed, made_by_init
 from lockkit.hosting.planning import (
     Folder,
     Group,
+    HostFacts,
     Made,
-    Seen,
     Wanted,
     belongs_to_store,
     block_of,
@@ -26,7 +30,7 @@ WANTED = Wanted("gpu", FOLDER, CONFIG)
 RIGHT = Folder(True, 0, 700, 0o2770, "gpu")
 URL = "sqlite:/var/lib/lockkit/host.db"
 BLOCK = block_of([f'url = "{URL}"', 'scope = "host"'])
-MADE = Made(GPU, str(FOLDER), URL, str(CONFIG), BLOCK, file=True)
+MADE = Made(GPU, str(FOLDER), URL, str(CONFIG), BLOCK, made_config_file=True)
 
 
 def actions(plan):
@@ -34,7 +38,7 @@ def actions(plan):
 
 
 def test_a_bare_host_gets_all_of_it():
-    plan = plan_init(WANTED._replace(create_group=True), Seen())
+    plan = plan_init(WANTED._replace(create_group=True), HostFacts())
 
     assert actions(plan) == ["make_group", "make_folder", "write_settings"]
     assert plan.steps[-1].detail == BLOCK
@@ -42,14 +46,14 @@ def test_a_bare_host_gets_all_of_it():
 
 
 def test_what_is_right_already_needs_no_step():
-    seen = Seen(group=GPU, folder=RIGHT, text="", settings={"url": URL, "scope": "host"})
+    seen = HostFacts(group=GPU, folder=RIGHT, text="", settings={"url": URL, "scope": "host"})
 
     assert plan_init(WANTED, seen) == plan_init(WANTED, seen._replace(made=MADE))
     assert not plan_init(WANTED, seen).steps + plan_init(WANTED, seen).obstacles
 
 
 def test_another_file_in_the_shared_folder_will_do_as_well():
-    seen = Seen(
+    seen = HostFacts(
         group=GPU, folder=RIGHT, text="", settings={"url": "sqlite:/var/lib/lockkit/jobs.db?synchronous=full"}
     )
 
@@ -82,7 +86,9 @@ def test_another_file_in_the_shared_folder_will_do_as_well():
     ],
 )
 def test_what_differs_is_named_with_a_way_out_and_never_overwritten(change, told, way):
-    seen = Seen(group=GPU, folder=RIGHT, text="", settings={"url": URL, "scope": "host"})._replace(**change)
+    seen = HostFacts(group=GPU, folder=RIGHT, text="", settings={"url": URL, "scope": "host"})._replace(
+        **change
+    )
 
     (obstacle,) = plan_init(WANTED, seen).obstacles
 
@@ -93,7 +99,7 @@ def test_what_differs_is_named_with_a_way_out_and_never_overwritten(change, told
 
 
 def test_all_that_differs_is_named_at_once():
-    seen = Seen(
+    seen = HostFacts(
         group=GPU, folder=RIGHT._replace(mode=0o700), text="", settings={"url": "etcd://a", "scope": "fleet"}
     )
 
@@ -111,17 +117,19 @@ def test_lines_that_were_changed_are_not_found(after):
 
 
 def test_everything_that_was_made_is_removed():
-    seen = Seen(group=GPU, folder=RIGHT._replace(content=("host.db", "host.db-wal")), text=BLOCK, made=MADE)
+    seen = HostFacts(
+        group=GPU, folder=RIGHT._replace(content=("host.db", "host.db-wal")), text=BLOCK, made=MADE
+    )
 
     assert actions(plan_remove(seen, [])) == ["remove_settings", "remove_folder", "remove_group"]
 
 
 def test_only_what_was_made_is_removed():
-    seen = Seen(
+    seen = HostFacts(
         group=GPU,
         folder=RIGHT,
         text=f'ttl = "1m"\n{BLOCK}',
-        made=MADE._replace(group=None, folder=None, file=False),
+        made=MADE._replace(group=None, folder=None, made_config_file=False),
     )
 
     (step,) = plan_remove(seen, []).steps
@@ -139,7 +147,7 @@ def test_only_what_was_made_is_removed():
     ],
 )
 def test_what_others_have_changed_stays_and_is_named(change, told):
-    seen = Seen(group=GPU, folder=RIGHT, text=BLOCK, made=MADE)._replace(**change)
+    seen = HostFacts(group=GPU, folder=RIGHT, text=BLOCK, made=MADE)._replace(**change)
 
     plan = plan_remove(seen, [])
 
@@ -148,7 +156,9 @@ def test_what_others_have_changed_stays_and_is_named(change, told):
 
 
 def test_nothing_is_removed_while_files_of_others_are_in_the_folder():
-    seen = Seen(group=GPU, folder=RIGHT._replace(content=("host.db", "thesis.tex")), text=BLOCK, made=MADE)
+    seen = HostFacts(
+        group=GPU, folder=RIGHT._replace(content=("host.db", "thesis.tex")), text=BLOCK, made=MADE
+    )
 
     (obstacle,) = plan_remove(seen, [], force=True).obstacles
 
@@ -168,7 +178,7 @@ def test_nothing_is_removed_while_files_of_others_are_in_the_folder():
 )
 def test_a_store_is_closed_if_it_or_the_lines_that_name_it_are_removed(made, block, closes):
     holder = ClaimInfo("backup", "0123456789ab", "HELD", Owner("ann", "box", 4711), 1, 0)
-    seen = Seen(group=GPU, folder=RIGHT, text=block, made=made._replace(block=block))
+    seen = HostFacts(group=GPU, folder=RIGHT, text=block, made=made._replace(block=block))
 
     plan = plan_remove(seen, [holder])
 
@@ -176,14 +186,30 @@ def test_a_store_is_closed_if_it_or_the_lines_that_name_it_are_removed(made, blo
 
 
 def test_another_group_of_that_name_is_not_removed():
-    seen = Seen(group=GPU._replace(gid=701), text=BLOCK, made=MADE)
+    seen = HostFacts(group=GPU._replace(gid=701), text=BLOCK, made=MADE)
 
     assert actions(plan_remove(seen, [])) == ["remove_settings"]
 
 
+def test_nothing_is_removed_below_a_folder_in_which_another_user_could_replace_it():
+    seen = HostFacts(exposed=Path("/srv"), group=GPU, folder=RIGHT, text=BLOCK, made=MADE)
+
+    (obstacle,) = plan_remove(seen, [], force=True).obstacles
+
+    assert "other users may write to /srv" in obstacle.message
+    assert "chmod go-w /srv" in obstacle.hint
+
+
+def test_a_folder_that_somebody_else_owns_by_now_is_not_removed():
+    (obstacle,) = plan_remove(HostFacts(folder=RIGHT._replace(uid=1000), text=BLOCK, made=MADE), []).obstacles
+
+    assert "belongs to uid 1000 by now, not to root" in obstacle.message
+    assert "chown root" in obstacle.hint
+
+
 def test_a_store_whose_locks_are_held_is_removed_only_by_force():
     holder = ClaimInfo("backup", "0123456789ab", "HELD", Owner("ann", "box", 4711, program="rsync"), 1, 0)
-    seen = Seen(group=GPU, folder=RIGHT, text=BLOCK, made=MADE)
+    seen = HostFacts(group=GPU, folder=RIGHT, text=BLOCK, made=MADE)
 
     (obstacle,) = plan_remove(seen, [holder]).obstacles
 
@@ -209,3 +235,70 @@ def test_a_store_whose_locks_are_held_is_removed_only_by_force():
 )
 def test_the_files_of_the_store_are_told_from_those_of_others(name, own):
     assert belongs_to_store(name) is own
+
+
+# -- the facts and the doing, on real files
+
+
+@pytest.fixture
+def strangers():
+    """The uid of another user, to whom root can give files."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to give files to another user")
+    return 61201
+
+
+def test_a_record_that_another_user_could_have_written_is_refused(tmp_path, strangers):
+    record = tmp_path / "host-init.json"
+    record.write_text('{"v": 1, "folder": "/home/ann/locks"}')
+    assert made_by_init(tmp_path / "config.toml").folder == "/home/ann/locks"
+
+    record.chmod(0o664)
+    with pytest.raises(ConfigError, match="may be written by a user who is not root"):
+        made_by_init(tmp_path / "config.toml")
+    record.chmod(0o644)
+    os.chown(record, strangers, -1)
+    with pytest.raises(ConfigError, match="may be written by a user who is not root"):
+        made_by_init(tmp_path / "config.toml")
+    record.rename(tmp_path / "elsewhere")
+    record.symlink_to("elsewhere")
+    with pytest.raises(ConfigError, match="cannot read"):
+        made_by_init(tmp_path / "config.toml")
+
+
+def test_a_link_leads_to_no_place_in_which_others_may_write(tmp_path, strangers):
+    theirs = tmp_path / "theirs"
+    (theirs / "ours").mkdir(parents=True)
+    os.chown(theirs, strangers, -1)
+    (tmp_path / "way").symlink_to(theirs / "ours")
+    (tmp_path / "config.toml").symlink_to(theirs / "config.toml")
+
+    assert exposed(tmp_path / "config.toml") == theirs
+    assert exposed(tmp_path / "way" / "locks") == theirs
+    assert collect(Wanted("root", tmp_path / "locks", tmp_path / "config.toml")).exposed == theirs
+
+
+def test_a_parent_that_another_user_makes_meanwhile_gets_no_store(tmp_path, strangers):
+    tmp_path.chmod(0o1777)
+    wanted = Wanted("root", tmp_path / "new" / "locks", tmp_path / "etc" / "config.toml")
+    seen = collect(wanted)
+    plan = plan_init(wanted, seen)
+    assert not plan.obstacles
+    (tmp_path / "new").mkdir()
+    os.chown(tmp_path / "new", strangers, -1)
+
+    with pytest.raises(BackendUnavailable, match="other users may write to"):
+        list(doing.initialise(wanted, seen, plan.steps))
+
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_program_for_groups_that_hangs_is_an_error_in_words(tmp_path, monkeypatch):
+    (tmp_path / "groupadd").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "groupadd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(doing, "_SECONDS", 0.2)
+    wanted = WANTED._replace(create_group=True)
+
+    with pytest.raises(BackendUnavailable, match=r"groupadd did not end within 0\.2 s"):
+        list(doing.initialise(wanted, HostFacts(), plan_init(wanted, HostFacts()).steps))

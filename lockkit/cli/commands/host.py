@@ -25,7 +25,7 @@ command = Group(
     "host",
     help="""Set up one store for all users of a group on this host, or remove it.
 
-    Without it each user has a store of their own, and the locks of two users do not keep each other out; see: lockkit docs all-users
+    Without a shared store each user has one of their own, and the locks of two users do not keep each other out; see: lockkit docs all-users
     """,
     examples="""
 sudo lockkit host init --group gpu --dry-run
@@ -54,10 +54,11 @@ _DRY_RUN = option("--dry-run", is_flag=True, help="Only show what would be done.
 @make(
     "init",
     group=command,
+    store=False,
     examples="""
 sudo lockkit host init --group gpu --dry-run
 sudo lockkit host init --group gpu --create-group
-sudo usermod -aG gpu ann      # ann logs in again, and is in
+sudo usermod -aG gpu ann      # takes effect when ann next logs in
 """,
 )
 @option(
@@ -83,14 +84,14 @@ def _init(
     """Make a folder that GROUP shares, and have all programs on this host use a store in it.
 
     The folder gets mode 2770, and the administrator's file the settings url and scope = "host". What is there already stays as it is:
-    if a folder or setting differs, nothing is done, and the error says what differs and what to do. To call this again is harmless.
+    if a folder or setting differs, nothing is done, and the error says what differs and what to do. It can be run again.
 
     Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 78 something that is there already differs.
     """
-    from lockkit.hosting import doing, planning, scene
+    from lockkit.hosting import doing, facts, planning
 
     wanted = planning.Wanted(group, folder, config, create_group)
-    seen = scene.look(wanted)
+    seen = facts.collect(wanted)
     plan = planning.plan_init(wanted, seen)
     _refuse(plan, dry_run=dry_run)
     steps = plan.steps if dry_run else doing.initialise(wanted, seen, plan.steps)
@@ -101,7 +102,8 @@ def _init(
         _write("init", wanted, done, plan, dry_run=dry_run)
         return exits.OK
     listed = f"; now: {', '.join(members)}" if members else ""
-    output.say(f"users of the store are those in the group {group}{listed}")
+    would = "would be" if dry_run else "are"
+    output.say(f"users of the store {would} those in the group {group}{listed}")
     output.say(f"to let in USER, who then has to log in again: sudo usermod -aG {group} USER")
     return exits.OK
 
@@ -109,6 +111,7 @@ def _init(
 @make(
     "remove",
     group=command,
+    store=False,
     examples="""
 sudo lockkit host remove --dry-run
 sudo lockkit host remove
@@ -119,7 +122,7 @@ sudo lockkit host remove
 @option(
     "--force",
     is_flag=True,
-    help="Remove the store although locks in it are held. Then others may work at the same time.",
+    help="Remove the store although locks in it are held, without keeping new locks out. Then two may work at the same time.",
 )
 def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> int:
     """Undo what lockkit host init made: its lines in the administrator's file, the folder with the store, the group.
@@ -127,20 +130,23 @@ def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> in
     Nothing else is touched: lines that were changed and a group that has members stay, and are named. While locks are held, or other
     files are in the folder, nothing is done. Records of locks (lockkit status NAME shows them) go with the store.
 
-    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of init cannot be read, or
-    other files are in the folder.
+    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of init cannot be trusted or
+    read, other users could replace what is removed, or other files are in the folder.
     """
     import lockkit
     from lockkit.config import load
     from lockkit.errors import LockkitError
-    from lockkit.hosting import doing, held, planning, scene
+    from lockkit.hosting import doing, facts, held, planning
 
-    made = scene.made_by_init(config)
+    made = facts.made_by_init(config)
     folder = Path(made.folder or planning.folder_of(made.url) or "/")
     wanted = planning.Wanted("" if made.group is None else made.group.name, folder, config)
-    seen = scene.look(wanted)
+    seen = facts.collect(wanted)
 
-    settings = load(made.url or None, namespace=session.namespace)  # now: its files may be gone later
+    # Nothing is opened at a path that somebody else could have put there.
+    _refuse(planning.plan_remove(seen, [], force=force), dry_run=dry_run)
+
+    settings = load(made.url or None)  # now: its files may be gone later
 
     def connect(namespace: str | None) -> Client:
         return lockkit.connect(
@@ -149,7 +155,6 @@ def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> in
 
     def planned() -> Plan:
         found = planning.plan_remove(seen, [], force=force)
-        _refuse(found, dry_run=dry_run)
         if found.closes and seen.root and not force:
             found = planning.plan_remove(seen, held.holders(made.url, connect))
             _refuse(found, dry_run=dry_run)
@@ -158,7 +163,7 @@ def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> in
     def begun() -> bool:
         """Whether anything of the store or of the settings is gone, so that the store has to stay drained."""
         try:
-            now = scene.look(wanted)
+            now = facts.collect(wanted)
         except LockkitError:
             return True
         return now.text != seen.text or (now.folder is None) != (seen.folder is None)
@@ -179,16 +184,16 @@ def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> in
     return exits.OK
 
 
-@make("show", group=command, examples="lockkit host show\nlockkit host show --json")
+@make("show", group=command, store=False, examples="lockkit host show\nlockkit host show --json")
 @_CONFIG
 def _show(session: Session, *, config: Path) -> int:
     """Show what lockkit host init has made on this host.
 
     Exit code: 0 it has made something, 1 it has not.
     """
-    from lockkit.hosting import planning, scene
+    from lockkit.hosting import facts, planning
 
-    made = scene.made_by_init(config)
+    made = facts.made_by_init(config)
     if session.json:
         from lockkit.cli import documents
 

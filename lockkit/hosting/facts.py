@@ -1,6 +1,6 @@
 """The facts of a host: the group, the shared folder, the administrator's file, and what ``lockkit host init`` has made before.
 
-Nothing here changes anything.
+Nothing here changes anything. A record that another user could have written is refused.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lockkit import configfiles
 from lockkit.errors import ConfigError
-from lockkit.hosting.planning import Folder, Group, Made, Seen, Wanted
+from lockkit.hosting.planning import Folder, Group, HostFacts, Made, Wanted
 from lockkit.places import network_filesystem
 
-__all__ = ["group_of", "look", "made_by_init", "record_of"]
+__all__ = ["collect", "exposed", "group_of", "made_by_init", "record_of"]
 
 
 def record_of(config: Path) -> Path:
@@ -29,11 +29,14 @@ def made_by_init(config: Path) -> Made:
     """Everything that ``lockkit host init`` has made before, by its record.
 
     Raises:
-        ConfigError: The record cannot be read.
+        ConfigError: The record cannot be read, or another user could have written it.
     """
     path = record_of(config)
     try:
-        read: object = json.loads(path.read_text(encoding="utf-8"))
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, encoding="utf-8") as file:
+            forged = not _trusted(os.fstat(handle))
+            read: object = None if forged else json.loads(file.read())
     except FileNotFoundError:
         return Made()
     except NotADirectoryError:
@@ -42,6 +45,11 @@ def made_by_init(config: Path) -> Made:
         raise ConfigError(
             f"cannot read {path}: {error}", hint="it is the record of lockkit host init"
         ) from None
+    if forged:
+        raise ConfigError(
+            f"{path} may be written by a user who is not root, so nothing is done by it",
+            hint="lockkit host init makes it as a file of root; see who put this one there",
+        )
     known = read if isinstance(read, dict) else {}
     if known.get("v") != 1:
         raise ConfigError(
@@ -55,8 +63,8 @@ def made_by_init(config: Path) -> Made:
         url=str(url),
         config=str(known["config"]) if known.get("config") else None,
         block=str(known.get("block", "")),
-        file=bool(known.get("file")),
-        home=bool(known.get("home")),
+        made_config_file=bool(known.get("file")),
+        made_config_folder=bool(known.get("home")),
     )
 
 
@@ -69,20 +77,20 @@ def group_of(name: str) -> Group | None:
     return Group(found.gr_name, found.gr_gid, tuple(found.gr_mem))
 
 
-def look(wanted: Wanted) -> Seen:
+def collect(wanted: Wanted) -> HostFacts:
     """The facts for a plan.
 
     Raises:
         ConfigError: The record of an earlier init cannot be read.
     """
     text, settings, problems = _file(wanted.config)
-    return Seen(
+    return HostFacts(
         root=os.geteuid() == 0,
         group=group_of(wanted.group) if wanted.group else None,
         folder=_folder(wanted.folder),
         network=network_filesystem(wanted.folder),
-        exposed=_exposed(wanted.folder) or _exposed(wanted.config),
-        home=wanted.config.parent.exists(),
+        exposed=exposed(wanted.folder) or exposed(wanted.config),
+        config_folder=wanted.config.parent.exists(),
         text=text,
         settings=settings,
         problems=problems,
@@ -108,21 +116,31 @@ def _folder(path: Path) -> Folder | None:
     return Folder(True, seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode), group, content)
 
 
-def _exposed(path: Path) -> Path | None:
+def exposed(path: Path) -> Path | None:
     """The first existing folder above a path that does not belong to root, or to which others may write without the sticky bit.
 
-    Root is whoever owns ``/``: in a user namespace the root of the host has another number.
+    The path is followed as it is written, and as it is with all symbolic links resolved: their targets may lie elsewhere.
     """
-    trusted = (Path("/").stat().st_uid, os.geteuid())
-    for folder in reversed(path.parents):
-        try:
-            seen = folder.stat()
-        except OSError:
-            return None
-        others = seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if seen.st_uid not in trusted or (others and not seen.st_mode & stat.S_ISVTX):
-            return folder
+    for way in (path, Path(os.path.realpath(path))):
+        for folder in reversed(way.parents):
+            try:
+                seen = folder.stat()
+            except OSError:
+                break
+            if not _trusted(seen, sticky=True):
+                return folder
     return None
+
+
+def _trusted(seen: os.stat_result, *, sticky: bool = False) -> bool:
+    """Whether a file or folder belongs to root, and only root may change it.
+
+    Root is also whoever owns ``/``: in a user namespace the root of the host has another number. In a sticky folder others may make
+    only files of their own.
+    """
+    others = seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    safe = not others or (sticky and bool(seen.st_mode & stat.S_ISVTX))
+    return safe and seen.st_uid in (Path("/").stat().st_uid, os.geteuid())
 
 
 def _file(path: Path) -> tuple[str | None, Mapping[str, object], tuple[str, ...]]:
