@@ -89,6 +89,7 @@ class Config(NamedTuple):
     disable_plugins: tuple[str, ...]
     plugin_errors: Literal["report", "raise"]
     gpu_simulate: int
+    gpu_host: str | None
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]

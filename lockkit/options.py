@@ -98,6 +98,7 @@ class Settings(TypedDict, total=False):
         recover_limit: For a recoverer alone.
         log_format: For the command line alone.
         gpu_simulate: The number of GPUs to simulate in place of those of the host.
+        gpu_host: The name of this host for those who share its GPUs.
     """
 
     ttl: float
@@ -117,6 +118,7 @@ class Settings(TypedDict, total=False):
     disable_plugins: Sequence[str]
     plugin_errors: Literal["report", "raise"]
     gpu_simulate: int
+    gpu_host: str | None
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

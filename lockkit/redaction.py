@@ -31,6 +31,7 @@ EVERYWHERE = frozenset(
             "plugin_errors",
         ),
         "gpu_simulate",
+        "gpu_host",
     )
 )
 """The settings that may stand in the query of every URL: all except ``url``."""

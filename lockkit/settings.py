@@ -92,6 +92,11 @@ def _url(text: str) -> None:
         )
 
 
+def _host(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise ConfigError("gpu.host must be a host name: at most 64 letters, digits, '.', '_' and '-'")
+
+
 SETTINGS: Mapping[str, Setting] = {
     setting.key: setting
     for setting in (
@@ -238,6 +243,16 @@ SETTINGS: Mapping[str, Setting] = {
             env="LOCKKIT_GPU_SIMULATE",
             table="gpu",
             most=64,
+        ),
+        Setting(
+            "gpu_host",
+            "text",
+            None,
+            "The name of this host for those who share its GPUs; the same in all its containers, which must set it. Not set: the host name.",
+            env="LOCKKIT_GPU_HOST",
+            table="gpu",
+            check=_host,
+            example="box",
         ),
     )
 }

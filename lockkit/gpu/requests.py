@@ -14,12 +14,12 @@ from lockkit.errors import ConfigError
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
+from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.records import host_pool
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import look, providers
 from lockkit.gpu.visible import visible_uuids
-from lockkit.identity import this_process
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import MIB, parse
@@ -57,7 +57,7 @@ class HostCards:
     Args:
         client: The client whose store keeps users of the cards apart.
         simulate: The number of cards to simulate; None for what the configuration says.
-        host: The name of this host in the store; None for its own.
+        host: The name of this host in the store; None for what :func:`~lockkit.gpu.hosts.host_name` says.
 
     Attributes:
         pool: The name of the pool of this host's cards.
@@ -67,7 +67,7 @@ class HostCards:
     def __init__(self, client: Client, *, simulate: int | None, host: str | None) -> None:
         self._client = client
         self._providers = providers(client.config, client.plugins, simulate=simulate)
-        self.pool = host_pool(this_process().host if host is None else host)
+        self.pool = host_pool(host_name(client.config, simulate=simulate, host=host))
         self.last: tuple[str, ...] = ()
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
 
-__all__ = ["PATIENCE", "look", "providers"]
+__all__ = ["PATIENCE", "look", "providers", "simulated_cards"]
 
 PATIENCE = 5.0
 """Seconds that a provider has for one look. A driver answers in some milliseconds, and a card that wakes up in one or two seconds."""
+
+
+def simulated_cards(config: Config, simulate: int | None = None) -> int:
+    """The number of cards that are simulated in place of those of the host: ``simulate``, or what the configuration says; 0 for none."""
+    return config.gpu_simulate if simulate is None else simulate
 
 
 def providers(
@@ -34,7 +39,7 @@ def providers(
     Raises:
         ConfigError: The number is negative or too large.
     """
-    count = config.gpu_simulate if simulate is None else simulate
+    count = simulated_cards(config, simulate)
     if not count:
         return plugins.devices()
     from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider

@@ -106,7 +106,7 @@ def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
         environ={"HOME": str(world.home)}, cwd=world.cwd, etc=world.etc, home=world.home, discover=tuple
     )
     assert [finding.message for finding in found if finding.severity == "error"] == []
-    assert template().count("Not set by default; for instance:") == 2
+    assert template().count("Not set by default; for instance:") == 3
 
 
 # -- which layer wins -----------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypa
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("[gpu]\nsimulat = 2", r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate\)"),
+        ("[gpu]\nsimulat = 2", r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host\)"),
         ("[gpu]\nsimulate = 65", r"gpu\.simulate must be a whole number from 0 to 64, not a number"),
         ("[gpu]\nsimulate = true", r"gpu\.simulate must be a whole number"),
         ('[gpu]\nsimulate = "2"', r"gpu\.simulate must be a whole number"),
@@ -554,6 +554,7 @@ def test_the_list_of_variables_is_closed():
             "DISABLE_PLUGINS",
             "PLUGIN_ERRORS",
             "GPU_SIMULATE",
+            "GPU_HOST",
             "SERVE_TOKEN_FILE",
             "LEASE_NAME",
             "LEASE_NAMES",

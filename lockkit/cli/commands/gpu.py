@@ -13,7 +13,7 @@ from lockkit.cli import exits, output
 from lockkit.cli.base import Duration, Group, Number, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.signals import Signals
-from lockkit.errors import BackendError, DevicesUnavailable
+from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
 from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
@@ -101,8 +101,19 @@ class _View:
         from lockkit.gpu.snapshots import providers
 
         self._client = client
-        self.host = this_process().host
+        self._simulate = simulate
         self._providers = providers(client.config, client.plugins, simulate=simulate)
+
+    @property
+    def host(self) -> str:
+        """The name of this host in the store.
+
+        Raises:
+            ConfigError: It cannot be told.
+        """
+        from lockkit.gpu.hosts import host_name
+
+        return host_name(self._client.config, simulate=self._simulate)
 
     def look(self) -> Seen:
         """One look.
@@ -118,7 +129,7 @@ class _View:
         uuids = [device.uuid for device in snapshot.devices if device.uuid]
         try:
             of_store = known(self._client, self.host, uuids)
-        except BackendError as error:
+        except (BackendError, ConfigError) as error:
             told = f"who holds which card, and which are quarantined, is unknown: {error.message}"
             of_store, snapshot = {}, snapshot._replace(remarks=(*snapshot.remarks, told))
         return Seen(snapshot, joined(snapshot, of_store), of_store)
