@@ -94,7 +94,7 @@ def test_memory_may_drain_for_a_while_after_a_hold():
 
 
 @pytest.mark.parametrize(
-    "request, told",
+    "asked, told",
     [
         (CardRequest(min_free=90 * GIB), "it has only 79.5 GiB for programs"),
         (CardRequest(memory=90 * GIB), "it has only 79.5 GiB for programs"),
@@ -104,8 +104,8 @@ def test_memory_may_drain_for_a_while_after_a_hold():
         (CardRequest(visible=("GPU-9",)), "CUDA_VISIBLE_DEVICES hides it"),
     ],
 )
-def test_a_request_that_no_wait_can_meet_says_why_for_each_card(request, told):
-    never = chosen(request, card(0), card(1)).never
+def test_a_request_that_no_wait_can_meet_says_why_for_each_card(asked, told):
+    never = chosen(asked, card(0), card(1)).never
     assert never.startswith("1 GPU can never be had: none of the 2 of this host will do")
     assert never.count(told) == 2
 
