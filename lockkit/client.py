@@ -174,7 +174,7 @@ class Client(Operations, Answering):
             name: The name of the pool.
             members: Names, each of which one request at a time holds; or names with capacities, which requests share. None for the
                 members of ``[pools.NAME]`` in the configuration. All clients must use the same capacity for a member.
-            within: The member that each of some members stands within, as a slice of a graphics card within the card. To hold the one
+            within: For each member that lies within another one, that other one, as a slice of a graphics card within the card. To hold the one
                 inside also takes as much of the other. All that stand within one may together have no more capacity than that one.
             options: See :class:`~lockkit.options.Options`; they are for each member, and ``timeout`` for all. ``reentrant`` is not
                 possible.

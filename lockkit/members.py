@@ -80,10 +80,10 @@ def weights(members: object, pool: str) -> Mapping[str, int]:
 
 
 def check_within(within: object, members: Mapping[str, int], pool: str) -> Mapping[str, str]:
-    """The member that each of some members stands within.
+    """For each member that lies within another one, that other one.
 
     Raises:
-        ConfigError: It is no such table, or the members within another one have more capacity than that one.
+        ConfigError: ``within`` is not a table of members, or the members within another one have more capacity than that one.
     """
     if not isinstance(within, Mapping):
         raise ConfigError(

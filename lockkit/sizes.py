@@ -23,7 +23,7 @@ _UNITS = {
 }
 _LARGE = ((1 << 50, "PiB"), (1 << 40, "TiB"), (GIB, "GiB"))
 _MOST = 1 << 50
-"""The largest size accepted, a pebibyte: more is a slip of the pen."""
+"""The largest size accepted, a pebibyte: anything larger is taken for a typo."""
 
 
 def parse(value: object, *, what: str, zero: bool = False) -> int:

@@ -1,7 +1,7 @@
 """Remove many claims of this client in one transaction: a conditional deletion for each, as in a release.
 
-A lease on which a request of its claim may still be under way is revoked afterwards, as in a release: one request for each. Nothing
-but that removes a claim of which the acquire had no answer.
+A lease on which a request of its claim may still be under way is revoked afterwards, as in a release: one request for each. Only
+the revocation removes a claim whose acquire was not answered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lockkit_etcd.transport import Compare, Delete, Txn
 __all__ = ["remove_many"]
 
 _DELETIONS = 100
-"""Deletions in one transaction: with the three operations of each, less than the 128 that etcd allows by default."""
+"""Deletions in one transaction. etcd counts along one path: 100 nested transactions and at most three operations in one of them are 103 of 128."""
 _AT_ONCE = 8
 """Claims that are removed at the same time, of those that need requests of their own."""
 

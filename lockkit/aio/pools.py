@@ -33,7 +33,7 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
     Attributes:
         pool: The name of the pool.
         members: The capacity of each member.
-        within: The member that each of some members stands within.
+        within: For each member that lies within another one, that other one.
         terms: The terms of a claim for the whole first member.
         owner: The owner that claims show; None for this process as it is.
     """

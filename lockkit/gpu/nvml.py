@@ -1,6 +1,6 @@
 """NVIDIA's cards and their MIG slices, by NVML.
 
-A snapshot asks each card some six questions, and one of them has all the counters of its health. A card that does not answer one of
+A snapshot asks each card five questions, and three more the first time. One of them has all the counters of its health. A card that does not answer one of
 them, because of its model, its driver or a defect, is still listed with what it did answer.
 """
 
@@ -181,7 +181,7 @@ class _Card:
         return [one._replace(faults=self._faults_of(one)) for one in found]
 
     def _faults_of(self, device: Device) -> tuple[str, ...]:
-        """The faults of the card, which count for its slices, and that a device has no name."""
+        """The card's faults, which count for its slices too, and one more if the device gives no UUID."""
         nameless = "the driver does not give its UUID"
         return tuple(self._faults if device.uuid or LOST in self._faults else [*self._faults, nameless])
 
@@ -259,7 +259,7 @@ class _Card:
     def _ask(self, name: str, *args: Any, **more: Any) -> Any:
         """The answer to one call of NVML; None if there is none.
 
-        That a card does not know a question is remembered. That one of its slices does not, is not.
+        A question that a card does not support is not asked again. For a slice nothing is remembered.
         """
         key = f"{name}_v2" if more else name
         call = getattr(self._nvml, name, None)

@@ -22,7 +22,7 @@ _RECOVERIES: Mapping[int, str] = {
     7: "the driver asks for a restart of the system",
 }
 _APPLICATION = frozenset((13, 31, 43, 45, 68, 109))
-"""Xids by which the driver says that a program was at fault, such as an address that is none. NVIDIA's device plugin for Kubernetes
+"""Xids by which the driver says that a program was at fault, such as an invalid address. NVIDIA's device plugin for Kubernetes
 ignores the same ones."""
 
 

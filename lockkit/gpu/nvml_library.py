@@ -17,7 +17,7 @@ from lockkit.forks import IMPORTS
 __all__ = ["begin", "load", "unavailable"]
 
 _NEEDED = ("NVMLError", "nvmlInitWithFlags", "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlMemory_v2")
-"""Names of which each pynvml that can be used has every one."""
+"""Names that every usable pynvml defines."""
 _WITHOUT = "to try lockkit's commands for GPUs without one: --gpu-sim 2"
 
 # By number: old versions of pynvml lack some of the names.
@@ -92,7 +92,7 @@ def begin(nvml: ModuleType, *, forked: bool) -> None:
 
     Args:
         nvml: The module.
-        forked: Whether an ancestor had initialised it before it forked. What a thread of it did at that moment, it does not finish here.
+        forked: Whether an ancestor initialised NVML. A lock that another of its threads held at the fork is then replaced.
 
     Raises:
         DevicesUnavailable: NVML cannot be initialised; the message says why, and what to do.

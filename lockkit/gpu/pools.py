@@ -72,7 +72,7 @@ class GpuPool:
     Requests pass a gate one by one, first come, first served, as those of any :class:`~lockkit.Pool`. The request at the gate takes cards that
     will do, and looks again every 2 s, because a card that somebody uses without a lock wakes nobody when it is free.
 
-    Who uses a card without asking is not kept out.
+    Programs that take no lock are not kept out.
     """
 
     def __init__(self, client: Client, *, simulate: int | None, host: str | None, options: Options) -> None:

@@ -18,7 +18,7 @@ __all__ = ["SLACK", "Outcome", "Receipt", "judged", "packed", "put", "receipt", 
 
 Outcome = Literal["clean", "dirty", "unknown"]
 SLACK = 64 * MIB
-"""The bytes by which memory in use may be above that at the grant, and the card still counts as clean: drivers round."""
+"""A card counts as clean if it uses at most this many bytes more than at the grant: drivers round."""
 
 _KEY = "receipt"
 _FEW, _SHORT = 3, 120

@@ -115,7 +115,7 @@ def lockkit_owner_alive(owner: Owner) -> bool | None:
 
     Called only for an owner that this host does not see alive and whose heartbeat is not seen to arrive, at most once in each look, on a
     thread of its own. A False removes the claims of that owner at once, unless another oracle says True: answer it only if the owner cannot
-    come back, and None for an owner that is none of yours. A hook that raises, or that has not returned after 5 s, counts as None,
+    come back, and None for an owner that you do not know. A hook that raises, or that has not returned after 5 s, counts as None,
     and keeps the False of another oracle from removing anything.
     """
     raise NotImplementedError

@@ -159,7 +159,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         try:
             return self._owned(self._made_of(name, kind, weight, capacity, options))
         except LockkitError as error:
-            error.name = self.pool  # whoever made the pool has not made this lock
+            error.name = self.pool  # name the pool: the caller never named this lock
             raise
 
     def _owned(self, lock: K) -> K:
