@@ -166,7 +166,7 @@ def imports() -> str:
 
 CAPTIONS = {
     "cli": "the command line",
-    "testing": "GPUs; the conformance kit, for authors of stores",
+    "testing": "stands on the face: GPUs, the conformance kit",
     "client": "the public face, and the open store behind it",
     "drivers": "perform what the protocol asks for; the journal",
     "protocol": "decides: acquiring, renewing, releasing; plugins",
