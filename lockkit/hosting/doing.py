@@ -20,6 +20,7 @@ from pathlib import Path
 from lockkit.errors import BackendUnavailable
 from lockkit.hosting.facts import exposed, group_of, record_of
 from lockkit.hosting.planning import (
+    CLOSED,
     MODE,
     Group,
     HostFacts,
@@ -47,6 +48,8 @@ def initialise(wanted: Wanted, seen: HostFacts, steps: tuple[Step, ...]) -> Iter
     made = seen.made._replace(
         url=url, made_config_folder=seen.made.made_config_folder or not seen.config_folder
     )
+    if seen.folder is not None:
+        made = made._replace(gid=seen.folder.gid)
     for step in steps:
         with _explained(step):
             match step.action:
@@ -56,10 +59,11 @@ def initialise(wanted: Wanted, seen: HostFacts, steps: tuple[Step, ...]) -> Iter
                     made = made._replace(group=found and Group(found.name, found.gid))
                     _record(wanted.config, made)
                 case "make_folder":
-                    made = made._replace(folder=step.subject)
-                    _record(wanted.config, made)
                     group = group_of(wanted.group)
-                    _make_folder(wanted.folder, 0 if group is None else group.gid)
+                    gid = 0 if group is None else group.gid
+                    with _new_folder(wanted.folder, gid) as inode:
+                        made = made._replace(folder=step.subject, inode=inode, gid=gid)
+                        _record(wanted.config, made)
                 case "write_settings":
                     made = made._replace(
                         config=step.subject,
@@ -89,8 +93,8 @@ def remove(config: Path, seen: HostFacts, steps: tuple[Step, ...]) -> Iterator[S
                         _write(config, rest)
                     made = made._replace(config=None, block="", made_config_file=False)
                 case "remove_folder":
-                    _remove_folder(Path(step.subject))
-                    made = made._replace(folder=None)
+                    _remove_folder(Path(step.subject), made.inode)
+                    made = made._replace(folder=None, inode=0)
                 case "remove_group":
                     _command("groupdel", step.subject)
                     made = made._replace(group=None)
@@ -134,14 +138,19 @@ def _command(*words: str) -> None:
         raise OSError(done.returncode, done.stderr.strip() or f"{words[0]} failed with {done.returncode}")
 
 
-def _make_folder(path: Path, gid: int) -> None:
-    """Make the shared folder: it has its owner, group and mode as soon as it has its name, and replaces nothing that is not empty."""
+@contextlib.contextmanager
+def _new_folder(path: Path, gid: int) -> Iterator[int]:
+    """Make the shared folder: it has its owner, group and mode as soon as it has its name, and replaces nothing that is not empty.
+
+    The block gets its inode, to record it; then the folder gets its name.
+    """
     _make_parents(path.parent)
     made = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     made.mkdir(mode=0o700)
     try:
         os.chown(made, 0, gid)
         made.chmod(MODE)
+        yield made.stat().st_ino
         made.rename(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -190,6 +199,8 @@ def _record(config: Path, made: Made) -> None:
         "v": 1,
         "group": None if made.group is None else {"name": made.group.name, "gid": made.group.gid},
         "folder": made.folder,
+        "inode": made.inode,
+        "gid": made.gid,
         "url": made.url,
         "config": made.config,
         "block": made.block,
@@ -199,15 +210,17 @@ def _record(config: Path, made: Made) -> None:
     _write(record_of(config), json.dumps(document, indent=2) + "\n")
 
 
-def _remove_folder(path: Path) -> None:
+def _remove_folder(path: Path, inode: int) -> None:
     """Close the folder to its group, so that nothing in it can be replaced meanwhile; then remove the store and the folder.
 
     Raises:
-        OSError: Something came into the folder that the store has not made; the folder stays, closed to its group.
+        OSError: It is another folder, which stays as it is; or something came into the folder that the store has not made; the folder stays, closed to its group.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.fchmod(folder, 0o700)
+        if os.fstat(folder).st_ino != inode:
+            raise FileExistsError(errno.EEXIST, "another folder took its place")
+        os.fchmod(folder, CLOSED)
     finally:
         os.close(folder)
     for one in path.iterdir():

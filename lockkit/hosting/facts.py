@@ -60,6 +60,8 @@ def made_by_init(config: Path) -> Made:
     return Made(
         group=Group(str(group["name"]), int(group["gid"])) if isinstance(group, dict) else None,
         folder=str(folder) if folder else None,
+        inode=int(known.get("inode", 0)),
+        gid=int(known.get("gid", -1)),
         url=str(url),
         config=str(known["config"]) if known.get("config") else None,
         block=str(known.get("block", "")),
@@ -113,7 +115,7 @@ def _folder(path: Path) -> Folder | None:
         content = tuple(sorted(os.listdir(path)))  # noqa: PTH208 (names, not paths)
     except PermissionError:
         content = ()
-    return Folder(True, seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode), group, content)
+    return Folder(True, seen.st_uid, seen.st_gid, stat.S_IMODE(seen.st_mode), group, content, seen.st_ino)
 
 
 def exposed(path: Path) -> Path | None:
@@ -147,8 +149,10 @@ def _file(path: Path) -> tuple[str | None, Mapping[str, object], tuple[str, ...]
     """The administrator's file: its text, its settings, and what is wrong with it."""
     layer = configfiles.file(path, pins=True)
     if layer is None:
-        return None, {}, ()
+        return None, {}, (f"{path} is a link to nothing",) if path.is_symlink() else ()
     problems = tuple(error.message for error in layer.problems)
+    if path.exists() and not _trusted(path.stat()):
+        problems += (f"users other than root may write to {path}",)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

@@ -17,6 +17,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.redaction import redact
 
 __all__ = [
+    "CLOSED",
     "MODE",
     "STORE",
     "Folder",
@@ -40,6 +41,8 @@ STORE = "host.db"
 """The name of the store's file in the shared folder."""
 MODE = 0o2770
 """The mode of the shared folder: the group may write to it, and what is made in it belongs to the group."""
+CLOSED = 0o700
+"""The mode of the shared folder while it is removed, and after a removal that failed."""
 _OWN = re.escape(STORE) + r"(-wal|-shm|-journal|\.pulses)?(\.[0-9a-f]{12})?"
 _BEGIN = "# Added by `lockkit host init`; `lockkit host remove` takes it out again."
 _END = "# End of what `lockkit host init` added."
@@ -82,6 +85,7 @@ class Folder(NamedTuple):
     group: str = ""
     """The name of its group."""
     content: tuple[str, ...] = ()
+    inode: int = 0
 
 
 class Made(NamedTuple):
@@ -97,6 +101,10 @@ class Made(NamedTuple):
     """Whether the administrator's file was made, not only added to."""
     made_config_folder: bool = False
     """Whether the folder of the administrator's file was made."""
+    inode: int = 0
+    """The folder's inode, by which it is known again. The number of a file system may be another one after each start of the host."""
+    gid: int = -1
+    """The group that the folder was given, or had."""
 
 
 class HostFacts(NamedTuple):
@@ -298,38 +306,10 @@ def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = 
         return Plan()
     way = f"let only root write to it, and run this command again: chown root {seen.exposed} && chmod go-w {seen.exposed}"
     obstacles = [*_rights(seen), *_exposed(seen, "removed", way)]
-    steps: list[Step] = []
-    remarks: list[str] = []
-    if made.config is not None and seen.text is not None:
-        rest = without(seen.text, made.block)
-        if rest is None:
-            remarks.append(f"{made.config} stays as it is: what was added to it has been changed since")
-        elif made.made_config_file and not rest.strip():
-            steps.append(Step("remove_settings", made.config, f"remove {made.config}", made.block))
-        else:
-            steps.append(
-                Step("remove_settings", made.config, f"take the added lines out of {made.config}", made.block)
-            )
-    if made.folder is not None and seen.folder is not None and seen.folder.directory:
-        others = sorted(name for name in seen.folder.content if not belongs_to_store(name))
-        if seen.folder.uid != 0:
-            text = f"{made.folder} belongs to uid {seen.folder.uid} by now, not to root"
-            obstacles.append(
-                Obstacle(
-                    text, f"see whose it is; if it is still the folder of the store: chown root {made.folder}"
-                )
-            )
-        elif others:
-            obstacles.append(
-                Obstacle(
-                    f"{made.folder} also contains {_listed(others)}, which the store has not made",
-                    "move that to another place; until then the store and its settings stay",
-                )
-            )
-        else:
-            steps.append(
-                Step("remove_folder", made.folder, f"remove the folder {made.folder} with its store")
-            )
+    settings, folder = _settings_back(seen), _folder_away(seen)
+    obstacles += [*settings.obstacles, *folder.obstacles]
+    steps = [*settings.steps, *folder.steps]
+    remarks = [*settings.remarks]
     if made.group is not None and seen.group is not None and seen.group.gid == made.group.gid:
         if seen.group.members:
             remarks.append(
@@ -346,6 +326,60 @@ def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = 
         told = f"the store {made.url} stays, drained, because programs may have it open; to use it again: lockkit undrain --url {made.url}"
         plan = plan._replace(remarks=(*plan.remarks, told))
     return plan
+
+
+def _settings_back(seen: HostFacts) -> Plan:
+    """The part of a removal that concerns the administrator's file."""
+    made = seen.made
+    if made.config is None or seen.text is None:
+        return Plan()
+    rest = without(seen.text, made.block)
+    if rest is None and (seen.problems or _named(seen) == folder_of(made.url)):
+        text = f"{made.config} still names the store, but what was added to it has been changed since"
+        way = f"take the lines from {_BEGIN!r} on out of it, and run this command again"
+        return Plan(obstacles=(Obstacle(text, way),))
+    if rest is None:
+        return Plan(remarks=(f"{made.config} stays as it is: what was added to it has been changed since",))
+    whole = made.made_config_file and not rest.strip()
+    text = f"remove {made.config}" if whole else f"take the added lines out of {made.config}"
+    return Plan((Step("remove_settings", made.config, text, made.block),))
+
+
+def _folder_away(seen: HostFacts) -> Plan:
+    """The part of a removal that concerns the shared folder. In one that is not as it was set up no store is opened either."""
+    made, folder = seen.made, seen.folder
+    path = made.folder or str(folder_of(made.url))
+    if folder is None:
+        return Plan()
+    told, way = "", "set it right, or move it to another place, and run this command again"
+    others = sorted(name for name in folder.content if not belongs_to_store(name))
+    if not folder.directory:
+        told = f"{path} is no folder any more"
+    elif made.folder is not None and folder.inode != made.inode:
+        told = f"{path} is not the folder that lockkit host init made"
+    elif folder.uid != 0:
+        told = f"{path} belongs to uid {folder.uid} by now, not to root"
+        way = f"see whose it is; if it is still the folder of the store: chown root {path}"
+    elif folder.gid != made.gid or folder.mode not in (MODE, CLOSED):
+        told = f"{path} has gid {folder.gid} and mode {folder.mode:04o} by now, not {made.gid} and {MODE:04o}"
+    elif made.folder is None:
+        return Plan()
+    elif not _names_store(made.block) and _named(seen) == Path(path):
+        told = (
+            f"the administrator's file names the store in {path} by a line that lockkit host init did not add"
+        )
+        way = "take its url out, and run this command again"
+    elif others:
+        told = f"{path} also contains {_listed(others)}, which the store has not made"
+        way = "move that to another place; until then the store and its settings stay"
+    if told:
+        return Plan(obstacles=(Obstacle(told, way),))
+    return Plan((Step("remove_folder", path, f"remove the folder {path} with its store"),))
+
+
+def _named(seen: HostFacts) -> Path | None:
+    """The folder of the store that the administrator's file names."""
+    return folder_of(str(seen.settings.get("url", "")))
 
 
 def _names_store(block: str) -> bool:

@@ -313,6 +313,63 @@ def test_options_that_choose_a_store_are_not_offered_where_they_say_nothing(lock
     assert not [one for one in ("--url", "--profile", "--namespace") if one in page]
 
 
+@as_root
+def test_a_folder_that_init_did_not_make_is_not_removed(lockkit, shared_place):
+    """Neither one that an administrator made after an init that failed, nor one that took the place of the right one."""
+    folder, paths = shared_place / "file" / "locks", ("--config", shared_place / "config.toml")
+    line = ("host", "init", "--group", GROUP, "--folder", folder, *paths)
+    (shared_place / "file").touch()
+    del lockkit.env["LOCKKIT_CONFIG"]
+    assert lockkit(*line).returncode == 69
+    (shared_place / "file").unlink()
+    folder.mkdir(parents=True)
+    os.chown(folder, 0, GROUP)
+    folder.chmod(0o2770)
+    assert lockkit(*line).returncode == lockkit("host", "remove", *paths).returncode == 0
+    assert folder.exists()
+
+    folder.rmdir()
+    assert lockkit(*line).returncode == 0
+    folder.rename(shared_place / "old")
+    other = shared_place / "other"
+    other.mkdir()
+    (other / "host.db").write_text("not ours")
+    folder.symlink_to(other)
+    assert lockkit("host", "remove", *paths).returncode == 78
+    assert [one.name for one in other.iterdir()] == ["host.db"]
+    assert (other / "host.db").read_text() == "not ours"
+
+
+@as_root
+def test_an_administrators_file_that_is_a_link_to_nothing_is_refused(lockkit, shared_place):
+    config = shared_place / "config.toml"
+    config.symlink_to(shared_place / "real.toml")
+    del lockkit.env["LOCKKIT_CONFIG"]
+
+    refused = lockkit(
+        "host", "init", "--group", GROUP, "--folder", shared_place / "locks", "--config", config
+    )
+
+    assert (refused.returncode, "is a link to nothing" in refused.stderr) == (78, True)
+    assert [one.name for one in shared_place.iterdir()] == ["config.toml"]
+
+
+@as_root
+@pytest.mark.parametrize("owner, mode", [(ANN, 0o644), (0, 0o646), (0, 0o664)])
+def test_an_administrators_file_that_others_may_write_to_is_refused(lockkit, shared_place, owner, mode):
+    config = shared_place / "config.toml"
+    config.write_text("")
+    os.chown(config, owner, owner)
+    config.chmod(mode)
+
+    refused = lockkit(
+        "host", "init", "--group", GROUP, "--folder", shared_place / "locks", "--config", config
+    )
+
+    assert (refused.returncode, "users other than root may write to" in refused.stderr) == (78, True)
+    assert config.read_text() == ""
+
+
 def test_who_is_not_root_may_only_look(lockkit, tmp_path):
     if os.geteuid() == 0:
         pytest.skip("this is root")

@@ -27,10 +27,10 @@ from lockkit.hosting.planning import (
 GPU = Group("gpu", 700)
 FOLDER, CONFIG = Path("/var/lib/lockkit"), Path("/etc/lockkit/config.toml")
 WANTED = Wanted("gpu", FOLDER, CONFIG)
-RIGHT = Folder(True, 0, 700, 0o2770, "gpu")
+RIGHT = Folder(True, 0, 700, 0o2770, "gpu", inode=5)
 URL = "sqlite:/var/lib/lockkit/host.db"
 BLOCK = block_of([f'url = "{URL}"', 'scope = "host"'])
-MADE = Made(GPU, str(FOLDER), URL, str(CONFIG), BLOCK, made_config_file=True)
+MADE = Made(GPU, str(FOLDER), URL, str(CONFIG), BLOCK, made_config_file=True, inode=5, gid=700)
 
 
 def actions(plan):
@@ -164,6 +164,42 @@ def test_nothing_is_removed_while_files_of_others_are_in_the_folder():
 
     assert "also contains thesis.tex" in obstacle.message
     assert obstacle.kind == "config"
+
+
+CHANGED = BLOCK.replace("scope", 'namespace = "prod"\nscope')
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"text": CHANGED, "settings": {"url": URL}}, "still names the store"),
+        ({"text": "url = ", "problems": ("not valid TOML",)}, "still names the store"),
+        (
+            {"text": "", "settings": {"url": URL}, "made": MADE._replace(config=None, block="")},
+            "by a line that lockkit host init did not add",
+        ),
+        ({"folder": RIGHT._replace(inode=6)}, "is not the folder that lockkit host init made"),
+        ({"folder": RIGHT._replace(gid=701)}, "gid 701"),
+        ({"folder": RIGHT._replace(mode=0o755)}, "mode 0755"),
+        ({"folder": Folder(directory=False)}, "is no folder any more"),
+        (
+            {"folder": RIGHT._replace(uid=1000), "made": MADE._replace(folder=None)},
+            "/var/lib/lockkit belongs to uid 1000",
+        ),
+    ],
+)
+def test_nothing_is_removed_and_no_store_opened_where_it_is_not_as_it_was_set_up(change, told):
+    seen = HostFacts(group=GPU, folder=RIGHT, text=BLOCK, settings={"url": URL}, made=MADE)._replace(**change)
+
+    obstacles = plan_remove(seen, [], force=True).obstacles
+
+    assert [told in one.message for one in obstacles] == [True]
+
+
+def test_a_folder_that_a_removal_closed_can_be_removed_by_the_next_one():
+    seen = HostFacts(folder=RIGHT._replace(mode=0o700), made=MADE._replace(config=None, block=""))
+
+    assert actions(plan_remove(seen, [])) == ["remove_folder"]
 
 
 @pytest.mark.parametrize(

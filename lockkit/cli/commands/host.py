@@ -127,11 +127,11 @@ sudo lockkit host remove
 def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> int:
     """Undo what lockkit host init made: its lines in the administrator's file, the folder with the store, the group.
 
-    Nothing else is touched: lines that were changed and a group that has members stay, and are named. While locks are held, or other
-    files are in the folder, nothing is done. Records of locks (lockkit status NAME shows them) go with the store.
+    Nothing else is touched: a group that has members stays, and is named. While locks are held, or other files are in the folder, or
+    the folder or the added lines are not as they were made, nothing is done. Records of locks (lockkit status NAME shows them) go with the store.
 
     Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 locks are held; 78 the record of init cannot be trusted or
-    read, other users could replace what is removed, or other files are in the folder.
+    read, other users could replace what is removed, other files are in the folder, or it or the added lines were changed.
     """
     import lockkit
     from lockkit.config import load
