@@ -40,6 +40,7 @@ __all__ = [
     "Number",
     "Option",
     "Session",
+    "Size",
     "command",
     "finite",
     "in_namespace",
@@ -112,8 +113,9 @@ def option(*declarations: str, section: str | None = None, **attrs: Any) -> Call
 if TYPE_CHECKING:
     _FloatType = click.ParamType[float, object]
     _StrType = click.ParamType[str, object]
+    _IntType = click.ParamType[int, object]
 else:
-    _FloatType = _StrType = click.ParamType  # not generic before click 8.4
+    _FloatType = _StrType = _IntType = click.ParamType  # not generic before click 8.4
 
 
 class Duration(_FloatType):
@@ -165,6 +167,23 @@ class Number(click.IntRange):
             allowed = f"of at least {low}" if high is None else f"from {low} to {high}"
             self.fail(f"must be a whole number {allowed}, not {value!r}", param, ctx)
         return number
+
+
+class Size(_IntType):
+    """``20GiB``, ``512MiB``, or a number of bytes, as bytes."""
+
+    name = "size"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002 (8.1 has no ctx)
+        return "SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from lockkit import sizes
+
+        try:
+            return sizes.parse(value, what=_called(param))
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Name(_StrType):

@@ -438,10 +438,11 @@ class Wait(Document, tag="lockkit.wait/1"):
 
 
 class Waiting(Document, tag="lockkit.waiting/1"):
-    """The state of a wait of lockkit run or acquire, in one line on stderr."""
+    """The state of a wait of lockkit run or acquire, in one line on stderr. `reasons` says of each GPU why it does not do now."""
 
     name: str
     position: int
     waited_seconds: float
     holder: Claim | None
+    reasons: Sequence[str]
     store: Store

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
@@ -34,6 +34,7 @@ from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
+    from lockkit.cli.cards import CardOptions
     from lockkit.cli.taking import Taken
     from lockkit.client import Client
     from lockkit.config import Config
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "guard"]
 
+T = TypeVar("T")
 CtrlC = Literal["alone", "group"] | None
 
 
@@ -69,10 +71,11 @@ class Request(NamedTuple):
     pool: str | None = None
     wanted: int | None = None
     each: int | None = None
+    gpu: CardOptions | None = None
 
     @property
     def name(self) -> str:
-        """The lock, the locks or the pool, as messages name them."""
+        """The lock, the locks or the pool, as messages name them. Of GPUs it is the pool of this host's."""
         return self.pool or ", ".join(self.names)
 
 
@@ -192,19 +195,44 @@ class _Run:
             self._report.store(client)
             self._signals.check()
             fitting.reaches_others(client)
+            if self._request.gpu is not None:
+                return self._with_cards(client, self._request.gpu)
             self._tell_reach(client)
             announcer = Announcer(client, quiet=self._request.quiet, as_json=self._session.json)
-            began = SYSTEM.now()
-            try:
-                taken = taking.acquire(client, self._session, self._request, self._signals.wake, announcer)
-            finally:
-                announcer.done()
-                self._report.waited(SYSTEM.now() - began, announcer.waits)
+            session, request, woken = self._session, self._request, self._signals.wake
+            taken = self._waiting(
+                announcer, lambda: taking.acquire(client, session, request, woken, announcer)
+            )
             if not isinstance(taken, taking.Reused):
                 return self._held(client, taken)
             if taken.taken is not None:
                 return self._held(client, taken.taken, taken.holds)
             return self._under(client, nesting.passed_on(taken.holds, os.environ)).exit_code
+
+    def _with_cards(self, client: Client, asked: CardOptions) -> int:
+        from lockkit.cli.cards import CardAnnouncer, Cards, ReusedCards  # late: most runs need no cards
+        from lockkit.gpu.requests import job_ttl
+
+        request, session = self._request, self._session
+        cards = Cards(client, session, asked)
+        if not cards.outer:
+            cards.reaches_others(None if request.quiet else self._tell)
+        announcer = CardAnnouncer(client, quiet=request.quiet, as_json=session.json, cards=cards)
+        options = taking.options_of(client, request, self._signals.wake, job_ttl(client.capabilities))
+        taken = self._waiting(announcer, lambda: cards.acquire(request, options, announcer))
+        if isinstance(taken, ReusedCards):
+            exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
+            return self._under(client, exported).exit_code
+        return self._held(client, taken, shows=cards.exports)
+
+    def _waiting(self, announcer: Announcer, acquire: Callable[[], T]) -> T:
+        """Acquire; the wait is announced while it lasts, and reported at its end."""
+        began = SYSTEM.now()
+        try:
+            return acquire()
+        finally:
+            announcer.done()
+            self._report.waited(SYSTEM.now() - began, announcer.waits)
 
     def _tell_reach(self, client: Client) -> None:
         """Say on a terminal whose processes the default store keeps apart, unless ``scope`` shows that somebody has thought of it."""
@@ -217,7 +245,14 @@ class _Run:
             f"this lock is only between {user}'s processes on this host; for all users: lockkit docs all-users"
         )
 
-    def _held(self, client: Client, taken: Taken, reused: Sequence[nesting.Outer] = ()) -> int:
+    def _held(
+        self,
+        client: Client,
+        taken: Taken,
+        reused: Sequence[nesting.Outer] = (),
+        shows: Callable[[Taken], Mapping[str, str | None]] = lambda _: {},
+    ) -> int:
+        """Run the command under leases of its own. ``shows`` has variables for it that depend on what was acquired."""
         reason = "error"
         ended: Ended | None = None
         leases = taking.each(taken)
@@ -226,7 +261,8 @@ class _Run:
             self._report.acquired(taken, leases)
             for lease in leases:
                 lease.on_release_requested(partial(self._hear, lease.name))
-            ended = self._under(client, nesting.exports(client, leases, os.environ, reused), taken)
+            exported = {**nesting.exports(client, leases, os.environ, reused), **shows(taken)}
+            ended = self._under(client, exported, taken)
             if ended.lost is not None:
                 reason = taken.lost_because or "lost"
             elif ended.exit_code == 0:

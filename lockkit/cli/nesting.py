@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lockkit.lease import Lease
     from lockkit.store.spi import Terms
 
-__all__ = ["VARIABLE", "Outer", "describe", "exports", "held_around", "outer", "passed_on"]
+__all__ = ["VARIABLE", "Outer", "describe", "exports", "held_around", "outer", "outer_of", "passed_on"]
 
 
 class Outer(NamedTuple):
@@ -54,19 +54,18 @@ def outer(client: Client, asked: Terms) -> Outer | None:
     name = asked.name
     found: Outer | None = None
     for claim in held_around(client, name):
-        one = Outer(
-            name,
-            claim.claim_id,
-            claim.fence,
-            claim.kind,
-            claim.capacity,
-            claim.weight,
-            claim.evicted,
-        )
+        one = outer_of(claim)
         if one.covers(asked):
             return one
         found = found or one
     return found
+
+
+def outer_of(claim: ClaimInfo) -> Outer:
+    """The hold that a claim is."""
+    return Outer(
+        claim.name, claim.claim_id, claim.fence, claim.kind, claim.capacity, claim.weight, claim.evicted
+    )
 
 
 def held_around(client: Client, name: str | None = None) -> Iterator[ClaimInfo]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lockkit.pools import Pool
     from lockkit.store.spi import Terms
 
-__all__ = ["Reused", "Taken", "acquire", "each", "under"]
+__all__ = ["Reused", "Taken", "acquire", "each", "options_of", "refuse", "under"]
 
 TTL = 60.0
 
@@ -84,7 +84,7 @@ def acquire(
         CommandFailed: The lock is busy, or a ``run`` around this one holds it.
         LockkitError: As for the acquire.
     """
-    options = _options(client, request, woken)
+    options = options_of(client, request, woken)
     if request.pool is not None:
         return _from_pool(client, session, request, options, on_wait)
     locks = [_lock(client, name, request, options) for name in request.names]
@@ -103,10 +103,21 @@ def acquire(
     return Reused(tuple(reused), taken) if reused else taken
 
 
-def _options(client: Client, request: Request, woken: Callable[[], None]) -> Options:
+def options_of(
+    client: Client, request: Request, woken: Callable[[], None], ttl: float | None = None
+) -> Options:
+    """The options of each lock.
+
+    Args:
+        client: The client.
+        request: The options of the command line.
+        woken: Called when a hold is lost.
+        ttl: The ttl in seconds if nobody has set one; None for the usual one.
+    """
     config = client.config
+    usual = min(TTL, client.capabilities.max_ttl) if ttl is None else ttl
     options: Options = {
-        "ttl": request.ttl or (config.ttl if config.is_set("ttl") else min(TTL, client.capabilities.max_ttl)),
+        "ttl": request.ttl or (config.ttl if config.is_set("ttl") else usual),
         "timeout": config.timeout if request.timeout is None else finite(request.timeout),
         "max_hold": config.max_hold if request.max_hold is None else finite(request.max_hold),
         "process_bound": client.capabilities.process_bound,
@@ -207,7 +218,7 @@ def under(client: Client, request: Request, terms: Terms) -> Outer | None:
     outer = nesting.outer(client, terms)
     if outer is None:
         return None
-    _refuse(request, terms.name)
+    refuse(request, terms.name)
     if not outer.covers(terms):
         raise exits.CommandFailed(
             f"the lockkit run around this one does not hold enough of {terms.name!r}",
@@ -230,7 +241,7 @@ def _under_members(client: Client, request: Request, pool: Pool, count: int) -> 
     found = {name: outer for name, terms in wanted.items() if (outer := nesting.outer(client, terms))}
     if not found:
         return None
-    _refuse(request, pool.pool)
+    refuse(request, pool.pool)
     fit = [outer for name, outer in found.items() if outer.covers(wanted[name])]
     if len(fit) < count:
         raise exits.CommandFailed(
@@ -243,7 +254,12 @@ def _under_members(client: Client, request: Request, pool: Pool, count: int) -> 
     return Reused(tuple(fit[:count]))
 
 
-def _refuse(request: Request, name: str) -> None:
+def refuse(request: Request, name: str) -> None:
+    """Refuse a lock that the ``run`` around this one holds, unless ``--nested reuse`` says to use that hold.
+
+    Raises:
+        CommandFailed: It does not.
+    """
     if request.nested == "refuse":
         raise exits.CommandFailed(
             f"{name!r} is held by the lockkit run around this one",

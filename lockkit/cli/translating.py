@@ -66,7 +66,8 @@ def run(command: click.Command, words: Words) -> list[str] | None:
     if "--no-wait" in options and "--timeout" in options:  # flock -n -w 5 does not wait either
         at = options.index("--timeout")
         options = [*options[:at], *options[at + 2 :]]
-    return [name or "NAME", *options, "--", *program]
+    named = [name] if name else [] if "--gpu" in options else ["NAME"]
+    return [*named, *options, "--", *program]
 
 
 def _without_dashes(words: Words, own: Mapping[str, bool]) -> _Guess | None:

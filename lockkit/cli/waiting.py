@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from lockkit import durations
 from lockkit.cli import output, rows
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
+from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.protocol.denials import in_the_way
 from lockkit.store.judging import started_this
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
 
-__all__ = ["Announcer", "blocked_by", "cut", "ordinal"]
+__all__ = ["Announcer", "Told", "blocked_by", "cut", "ordinal"]
 
 TOLD_AT = (0.0, 60.0, 300.0, 900.0)
 """Seconds of waiting at which a message is written, on a terminal or not; after the last one, every hour."""
@@ -39,6 +41,15 @@ def ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
+class Told(NamedTuple):
+    """A waiting message: the line, the place in the queue, the holder in the way, and why each card will not do now."""
+
+    line: str
+    place: int
+    holder: ClaimInfo | None
+    why: Sequence[str] = ()
+
+
 class Announcer:
     """Writer of waiting messages to stderr: at the start, after 1, 5 and 15 min, and on a terminal a live line.
 
@@ -50,13 +61,16 @@ class Announcer:
         as_json: Write one ``lockkit.waiting/1`` document for each message, and no live line.
     """
 
+    _soon = True
+    """Whether the first message takes so little time that the thread that waits for the lock can write it."""
+
     def __init__(self, client: Client, *, quiet: bool, as_json: bool) -> None:
         self._client = client
         self._quiet = quiet
         self._json = as_json
         self._live = not quiet and not as_json and output.colour(sys.stderr)
         self._began = SYSTEM.now()
-        self._told = 0
+        self._written = 0
         self._latest: Waiting | None = None
         self._line_open = False
         self._over = threading.Event()
@@ -71,7 +85,8 @@ class Announcer:
         if self._quiet or self._thread is not None:
             return
         self._began = SYSTEM.now() - waiting.waited
-        self._write(waiting, due=self._due(waiting.waited))
+        if self._soon:
+            self._write(waiting, due=self._due(waiting.waited))
         thread = threading.Thread(target=self._follow, args=(waiting,), name="lockkit-waiting", daemon=True)
         thread.start()
         self._thread = (
@@ -100,18 +115,17 @@ class Announcer:
 
     def _next(self) -> float:
         """Seconds of waiting at which the next line is due."""
-        return TOLD_AT[self._told] if self._told < len(TOLD_AT) else (self._told - len(TOLD_AT) + 1) * _HOURLY
+        written, most = self._written, len(TOLD_AT)
+        return TOLD_AT[written] if written < most else (written - most + 1) * _HOURLY
 
     def _due(self, waited: float) -> bool:
         if waited < self._next():
             return False
-        self._told += 1
+        self._written += 1
         return True
 
     def _write(self, waiting: Waiting, *, due: bool) -> None:
-        info = self._queue(waiting.name)
-        place = _place(waiting, info, self._client.owner)
-        holder = (info.holders[0] if info and info.holders else None) or waiting.holder
+        line, place, holder, why = self._told(waiting, due=due)
         if self._over.is_set():
             return
         if self._json:
@@ -122,21 +136,29 @@ class Announcer:
                 position=place,
                 waited_seconds=waiting.waited,
                 holder=None if holder is None else output.claim(holder),
+                reasons=why,
                 store=output.store(self._client),
             )
             output.write_json(document, stream=sys.stderr)
             return
-        line = f"waiting for {waiting.name!r}: you are {ordinal(place)}"
-        if holder is not None:
-            line += f"; {blocked_by(holder, SYSTEM.wall())}"
-        if self._told > 1 and due:
+        if self._written > 1 and due:
             line += f"; waited {durations.show(waiting.waited)}"
-        if self._told == 1 and due:
+        if self._written == 1 and due:
             output.say(output.store_words(self._client), stream=sys.stderr)
         if self._live:
             self._follow_with(printable(line), due=due)
         else:
             output.say(line, stream=sys.stderr)
+
+    def _told(self, waiting: Waiting, *, due: bool) -> Told:  # noqa: ARG002 (for those who look at more)
+        """The message of a wait. ``due``: it is one of the rare ones, and no update of a live line."""
+        info = self._queue(waiting.name)
+        place = _place(waiting, info, self._client.owner)
+        holder = (info.holders[0] if info and info.holders else None) or waiting.holder
+        line = f"waiting for {waiting.name!r}: you are {ordinal(place)}"
+        if holder is not None:
+            line += f"; {blocked_by(holder, SYSTEM.wall())}"
+        return Told(line, place, holder)
 
     def _follow_with(self, line: str, *, due: bool) -> None:
         """Replace the live line. A text that is too long for one row is cut, and written in full when a message is due."""

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
+    from lockkit.gpu.requests import CheckedRequest
 
-__all__ = ["GpuLeases", "GpuPool", "pool"]
+__all__ = ["GpuLeases", "GpuPool", "card_pool", "pool"]
 
 
 class GpuLeases(PoolLeases):
@@ -136,8 +137,7 @@ class GpuPool:
             settle=settle,
             affinity=affinity,
         )
-        pool = _CardPool(self._client._opening, self.name, checked.members, checked.within, self._options)  # noqa: SLF001
-        pool.cards, pool.chooser = self._cards, checked.chooser
+        pool = card_pool(self._client, self._cards, checked, self._options)
         # No call may come between: a signal must not strike where only this frame has the leases.
         return pool.acquire(  # type: ignore[return-value]  # what _made makes
             count,
@@ -149,6 +149,13 @@ class GpuPool:
             on_wait=on_wait,
             cancel=cancel,
         )
+
+
+def card_pool(client: Client, cards: HostCards, checked: CheckedRequest, options: Options) -> Pool:
+    """The pool that a request goes to. Its leases are :class:`GpuLeases`."""
+    made = _CardPool(client._opening, cards.pool, checked.members, checked.within, options)  # noqa: SLF001
+    made.cards, made.chooser = cards, checked.chooser
+    return made
 
 
 def pool(

@@ -26,11 +26,14 @@ from lockkit.sizes import MIB, parse
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo
+    from lockkit.facts import Capabilities, ClaimInfo
 
-__all__ = ["By", "CheckedRequest", "HostCards", "environment_set"]
+__all__ = ["By", "CheckedRequest", "HostCards", "environment_set", "job_ttl"]
 
 By = Literal["index", "uuid"]
+
+_TTL, _LONG_TTL = 60.0, 300.0
+"""Seconds for which the store keeps a job's cards without a renewal, as a rule."""
 
 
 class CheckedRequest(NamedTuple):
@@ -79,7 +82,12 @@ class HostCards:
         """
         return look(self._providers)
 
-    def checked(
+    def close(self) -> None:
+        """Let go of the drivers, so that for instance a card can be reset. A later look opens them again."""
+        for one in self._providers:
+            one.close()
+
+    def asked(
         self,
         count: int,
         *,
@@ -90,13 +98,12 @@ class HostCards:
         allow_busy: bool,
         settle: float,
         affinity: bool,
-    ) -> CheckedRequest:
-        """Check a request, and look at the cards. Arguments as for :meth:`lockkit.gpu.GpuPool.acquire`.
+    ) -> tuple[CardRequest, Snapshot]:
+        """A request, and one look at the cards, among which it need not be possible. Arguments as for :meth:`lockkit.gpu.GpuPool.acquire`.
 
         Raises:
-            ConfigError: The request can never be met; the error says why for each card.
+            ConfigError: An argument is wrong, or names a card that this host does not have.
             DevicesUnavailable: No provider knows a card.
-            BackendError: The store does not answer.
         """
         whole(count, "count", self.pool)
         request = CardRequest(
@@ -110,10 +117,42 @@ class HostCards:
         )
         snapshot = self.look()
         devices = snapshot.devices
-        request = request._replace(
-            ids=None if ids is None else self._named(ids, devices),
-            visible=visible_uuids(self._environ, devices),
+        named = None if ids is None else self._named(ids, devices)
+        return request._replace(ids=named, visible=visible_uuids(self._environ, devices)), snapshot
+
+    def checked(
+        self,
+        count: int,
+        *,
+        min_free: int | str | None,
+        memory: int | str | None,
+        model: str | None,
+        ids: Sequence[str] | None,
+        allow_busy: bool,
+        settle: float,
+        affinity: bool,
+    ) -> CheckedRequest:
+        """Check a request, and look at the cards: :meth:`asked` and :meth:`possible`, which say what they raise."""
+        request, snapshot = self.asked(
+            count,
+            min_free=min_free,
+            memory=memory,
+            model=model,
+            ids=ids,
+            allow_busy=allow_busy,
+            settle=settle,
+            affinity=affinity,
         )
+        return self.possible(request, snapshot)
+
+    def possible(self, request: CardRequest, snapshot: Snapshot) -> CheckedRequest:
+        """Check that a request can be met.
+
+        Raises:
+            ConfigError: The request can never be met; the error says why for each card.
+            BackendError: The store does not answer.
+        """
+        devices = snapshot.devices
         never = choose(request, snapshot, {}).never
         if never is not None:
             raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit gpu ls")
@@ -153,6 +192,11 @@ class HostCards:
                 hint="name the slices that will do, or the card",
             )
         return tuple(found)
+
+
+def job_ttl(capabilities: Capabilities) -> float:
+    """Seconds for which a store keeps the cards of a job without a renewal: long where a failover may take long, because jobs cost much."""
+    return min(_TTL if capabilities.failover_safe else _LONG_TTL, capabilities.max_ttl)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
 
-__all__ = ["ORDER", "VISIBLE", "cuda_variables", "visible_uuids"]
+__all__ = ["ORDER", "VISIBLE", "cuda_knows", "cuda_variables", "visible_uuids"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
@@ -68,6 +68,11 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
     by_number = by == "index" or (by is None and not sliced)
     names = [str(device.index) if by_number else device.uuid for device in chosen]
     return {VISIBLE: ",".join(names), ORDER: _BY_BUS}
+
+
+def cuda_knows(chosen: Sequence[Device]) -> bool:
+    """Whether CUDA has names for all of these cards: those of other makers have variables of their own."""
+    return all(device.uuid.startswith(_OF_CUDA) for device in chosen)
 
 
 def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) -> str | None:

@@ -10,6 +10,7 @@ import click
 from lockkit.cli import completing, fitting
 from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Remark, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.card_options import OF_CARDS, card_options, needs_gpu, of_cards
 from lockkit.cli.suggesting import PROBE, WORDS
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Run(Command):
                 self._refuse(ctx, args, problem)
         ctx.meta["lockkit.command"] = words
         rest = super().parse_args(ctx, head)
-        if not ctx.resilient_parsing and not ctx.params["names"] and ctx.params["pool"] is None:
+        taken = [ctx.params[one] for one in ("names", "pool", "gpu")]
+        if not ctx.resilient_parsing and not any(taken):
             self._refuse(ctx, args, "the name of the lock is missing")
         if not words and not ctx.resilient_parsing:
             ctx.fail("there is no command after --")
@@ -165,6 +167,8 @@ lockkit run nightly --max-hold 2h -- ./nightly     # ended if it takes longer
 lockkit run stock orders -- ./move                 # both locks, or none
 lockkit run --any cnc1 cnc2 -- ./cut               # one of them
 lockkit run --pool cards --count 2 -- ./train      # two members of a pool
+lockkit run --gpu 1 --min-free 20GiB -- ./train    # one whole GPU
+lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
 """,
 )
 @click.argument("names", type=NAME, nargs=-1, metavar="[NAME]...", shell_complete=_complete)
@@ -215,7 +219,7 @@ lockkit run --pool cards --count 2 -- ./train      # two members of a pool
     "--ttl",
     type=Duration(),
     section=LOCK,
-    help="How long the lock is kept without a renewal.  [default: 60s]",
+    help="How long the lock is kept without a renewal.  [default: 60s; with --gpu on Redis 5m]",
 )
 @option(
     "--max-hold",
@@ -226,6 +230,7 @@ lockkit run --pool cards --count 2 -- ./train      # two members of a pool
 @option(
     "--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock blocked for at least this long."
 )
+@card_options
 @option(
     "--timeout",
     type=Duration(zero=True, limit=True),
@@ -254,7 +259,7 @@ lockkit run --pool cards --count 2 -- ./train      # two members of a pool
     type=click.Choice(["refuse", "reuse"]),
     default="refuse",
     section=WAIT,
-    help="If a run around this one holds NAME: exit 75, or run under that hold.",
+    help="If a run around this one holds NAME, or GPUs: exit 75, or run under that hold.",
 )
 @option(
     "--on-lost",
@@ -288,6 +293,10 @@ def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
     The environment of the command describes the lock: LOCKKIT_LEASE_NAME, LOCKKIT_LEASE_TOKEN, LOCKKIT_LEASE_FENCE, LOCKKIT_HELD. Of
     several locks it has LOCKKIT_LEASE_NAMES, of a pool LOCKKIT_POOL_MEMBERS, with one on each line.
 
+    With --gpu it waits for any GPUs of this host that will do, in the same kind of queue. GPUs that somebody uses without a lock are skipped. The
+    command gets CUDA_VISIBLE_DEVICES, LOCKKIT_GPU_UUIDS, LOCKKIT_GPU_INDEXES, and with --gpu-mem LOCKKIT_GPU_MEM (in MiB). A request
+    that no GPUs of this host can ever meet exits 78.
+
     \b
     Exit codes: that of the command, 128 + N if signal N ended it;
       75 busy   124 timed out   76 lock lost   130 Ctrl-C while waiting
@@ -306,7 +315,9 @@ def _checked(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     said = ("shared", "exclusive", "capacity", "permits", "no_wait", "timeout")
     mode = fitting.kind(ctx, **{option: options[option] for option in said})
     no_wait = options["no_wait"] or options["timeout"] == 0
-    left = {name: value for name, value in options.items() if name not in ("shared", "exclusive")}
+    left = {name: value for name, value in options.items() if name not in ("shared", "exclusive", *OF_CARDS)}
+    if options["gpu"] is not None:
+        left |= of_cards(options)
     return left | {"mode": mode, "no_wait": no_wait, "permits": options["permits"] or 1}
 
 
@@ -317,6 +328,14 @@ def _together(ctx: click.Context, options: dict[str, Any]) -> None:
         click.UsageError: They do not.
     """
     names, pool = options["names"], options["pool"]
+    if options["gpu"] is not None:
+        if names:
+            ctx.fail(f"--gpu takes the place of the names of locks, such as {names[0]!r}")
+        for option in ("pool", "any", "shared", "exclusive", "capacity", "permits"):
+            if options[option]:
+                ctx.fail(f"--{option} and --gpu cannot be used together")
+    else:
+        needs_gpu(ctx, options)
     if pool is None:
         for option, said in (("--count", options["wanted"]), ("--each", options["each"])):
             if said is not None:

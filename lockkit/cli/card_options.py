@@ -1,0 +1,123 @@
+"""The options of ``lockkit run`` that are about GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from lockkit.cli.base import Duration, Number, Size, option
+from lockkit.members import MOST
+from lockkit.settings import SETTINGS
+
+__all__ = ["OF_CARDS", "card_options", "needs_gpu", "of_cards"]
+
+SECTION = "GPUs"
+_OPTIONS = (
+    option(
+        "--gpu",
+        type=Number(1, MOST),
+        metavar="N",
+        section=SECTION,
+        help="Hold N GPUs of this host, and show the command only those.",
+    ),
+    option(
+        "--min-free", type=Size(), section=SECTION, help="Only GPUs with so much free memory, such as 20GiB."
+    ),
+    option(
+        "--gpu-mem",
+        "memory",
+        type=Size(),
+        section=SECTION,
+        help="Take so much of each GPU's memory, and share the rest.  [default: whole GPUs]",
+    ),
+    option(
+        "--gpu-name",
+        "model",
+        metavar="TEXT",
+        section=SECTION,
+        help="Only models with TEXT in their name, or that match it with * in it.",
+    ),
+    option(
+        "--gpu-id",
+        "ids",
+        multiple=True,
+        metavar="ID",
+        section=SECTION,
+        help="Only this GPU: a UUID, or an index as lockkit gpu ls has it. May be repeated.",
+    ),
+    option(
+        "--settle",
+        type=Duration(zero=True),
+        section=SECTION,
+        help="How long memory of the last holder may drain, at the head of the queue.  [default: 0]",
+    ),
+    option(
+        "--allow-busy",
+        is_flag=True,
+        section=SECTION,
+        help="Also take GPUs that somebody uses without a lock.",
+    ),
+    option(
+        "--visible",
+        type=click.Choice(["uuid", "index"]),
+        section=SECTION,
+        help="What CUDA_VISIBLE_DEVICES has.  [default: index; uuid for slices]",
+    ),
+    option(
+        "--private",
+        is_flag=True,
+        section=SECTION,
+        help="The store may keep only my jobs apart: nobody else uses these GPUs.",
+    ),
+    option(
+        "--gpu-sim",
+        "simulate",
+        type=Number(0, SETTINGS["gpu_simulate"].most),
+        metavar="N",
+        section=SECTION,
+        help="Simulate N GPUs in place of those of the host; 0: none.  [default: gpu.simulate]",
+    ),
+)
+OF_CARDS = {
+    "min_free": "--min-free",
+    "memory": "--gpu-mem",
+    "model": "--gpu-name",
+    "ids": "--gpu-id",
+    "settle": "--settle",
+    "allow_busy": "--allow-busy",
+    "visible": "--visible",
+    "private": "--private",
+    "simulate": "--gpu-sim",
+}
+"""The options that need ``--gpu``: the parameter of each, and how it is written."""
+
+
+def card_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command."""
+    for add in reversed(_OPTIONS):
+        function = add(function)
+    return function
+
+
+def needs_gpu(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Refuse options about GPUs on a command line without ``--gpu``.
+
+    Raises:
+        click.UsageError: There is one.
+    """
+    for option_, flag in OF_CARDS.items():
+        given = options[option_]
+        if given is not None and given is not False and given != ():  # 0 is given
+            ctx.fail(f"{flag} needs --gpu")
+
+
+def of_cards(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are about GPUs, and the pool of this host's."""
+    from lockkit.cli.cards import CardOptions
+    from lockkit.gpu.records import host_pool
+    from lockkit.identity import this_process
+
+    given = {name: options[name] for name in OF_CARDS} | {"settle": options["settle"] or 0.0}
+    return {"gpu": CardOptions(options["gpu"], **given), "pool": host_pool(this_process().host)}

@@ -1,0 +1,276 @@
+"""``lockkit run --gpu``: the cards that a command gets, what the wait for them says, and the variables that show them to the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lockkit.cli import exits, nesting, taking
+from lockkit.cli.nesting import Outer
+from lockkit.cli.suggesting import as_called
+from lockkit.cli.waiting import Announcer, Told, ordinal
+from lockkit.clock import SYSTEM
+from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, LockkitError
+from lockkit.gpu.choosing import CardRequest
+from lockkit.gpu.jobs import number, strangers, under, why_waiting
+from lockkit.gpu.known import known
+from lockkit.gpu.pools import GpuLeases, card_pool
+from lockkit.gpu.requests import By, HostCards
+from lockkit.gpu.visible import cuda_knows, cuda_variables
+from lockkit.members import in_pool, pool_name
+from lockkit.namedtuples import NamedTuple
+from lockkit.options import DEFAULT
+from lockkit.sizes import MIB
+
+if TYPE_CHECKING:
+    from lockkit.cli.base import Session
+    from lockkit.cli.guarding import Request
+    from lockkit.cli.taking import Taken
+    from lockkit.client import Client
+    from lockkit.devices import Device, Snapshot
+    from lockkit.drivers.waits import OnWait
+    from lockkit.facts import ClaimInfo, Waiting
+    from lockkit.options import Options
+
+__all__ = ["CardAnnouncer", "CardOptions", "Cards", "ReusedCards"]
+
+_FRESH = 5.0
+"""Seconds for which a live line shows the cards as they were seen last."""
+
+
+class CardOptions(NamedTuple):
+    """The options of the command line that are about cards. Sizes are bytes, times seconds."""
+
+    count: int  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
+    min_free: int | None = None
+    memory: int | None = None
+    model: str | None = None
+    ids: tuple[str, ...] = ()
+    allow_busy: bool = False
+    settle: float = 0.0
+    visible: By | None = None
+    simulate: int | None = None
+    private: bool = False
+
+
+class ReusedCards(NamedTuple):
+    """The cards of the ``run`` around this one that its command works under."""
+
+    holds: tuple[Outer, ...]
+    devices: tuple[Device, ...]
+
+
+class Why(NamedTuple):
+    """Why cards do not do now, a sentence each, and the first holder of one."""
+
+    sentences: tuple[str, ...] = ()
+    holder: ClaimInfo | None = None
+
+
+class Cards:
+    """The cards of this host, for one ``run``.
+
+    Args:
+        client: The client.
+        session: The common options.
+        asked: The options that are about cards.
+    """
+
+    def __init__(self, client: Client, session: Session, asked: CardOptions) -> None:
+        self._client = client
+        self._session = session
+        self._asked = asked
+        self._cards = HostCards(client, simulate=asked.simulate, host=None)
+        self._request = CardRequest(asked.count)
+        self.gate = pool_name(self._cards.pool)
+        """The name of the gate through which requests pass."""
+        self.wanted = number(asked.count)
+        """The number of cards, in words."""
+
+    def reaches_others(self, tell: Callable[[str], None] | None) -> None:
+        """Warn of a store that keeps only this user's jobs apart, unless ``--private`` says that this is meant.
+
+        Raises:
+            ConfigError: Another person computes on a card, and is not kept apart from this user.
+            DevicesUnavailable: Nothing can be said about any card.
+        """
+        if self._asked.private or self._client.capabilities.scope != "user":
+            return
+        me = self._client.owner.user or "this user"
+        others = strangers(self._cards.look(), me, _uid_of)
+        if others:
+            raise ConfigError(
+                f"this store keeps only {me}'s jobs apart, and somebody else computes here: {'; '.join(others)}",
+                name=self._cards.pool,
+                hint="use a store that all users share (lockkit docs all-users), or --private if these cards are not shared",
+            )
+        if tell is not None:
+            tell(f"only {me}'s jobs are kept apart on these GPUs; for all users: lockkit docs all-users")
+
+    def acquire(self, request: Request, options: Options, on_wait: OnWait) -> Taken | ReusedCards:
+        """Acquire the cards, unless a ``run`` around this one holds some, and ``--nested reuse`` says to use those.
+
+        Raises:
+            CommandFailed: Too few cards are free (``--no-wait``), or a ``run`` around this one holds cards.
+            LockkitError: As :meth:`lockkit.gpu.GpuPool.acquire`.
+        """
+        asked = self._asked
+        outer = self.outer
+        if outer:
+            taking.refuse(request, self._cards.pool)
+        self._request, snapshot = self._cards.asked(
+            asked.count,
+            min_free=asked.min_free,
+            memory=asked.memory,
+            model=asked.model,
+            ids=asked.ids or None,
+            allow_busy=asked.allow_busy,
+            settle=asked.settle,
+            affinity=True,
+        )
+        if outer:
+            return self._reused(outer, snapshot)
+        checked = self._cards.possible(self._request, snapshot)
+        pool = card_pool(self._client, self._cards, checked, options)
+        pool.owner = pool.terms.owner._replace(program=Path(request.command[0]).name[:64])
+        waits = not request.no_wait
+        try:
+            return pool.acquire(
+                asked.count,
+                each=checked.each,
+                among=checked.among,
+                chooser=checked.chooser,
+                timeout=DEFAULT if waits else 0,
+                on_wait=on_wait if waits else None,
+            )
+        except AcquireTimeout as error:
+            raise self._in_words(error, no_wait=request.no_wait) from error
+
+    def exports(self, taken: Taken | ReusedCards) -> dict[str, str | None]:
+        """The variables that show the command its cards; None for one that is not to be set.
+
+        Raises:
+            ConfigError: A card is to be named as CUDA cannot name it.
+            DevicesUnavailable: The driver no longer shows one of the cards.
+        """
+        assert isinstance(taken, (GpuLeases, ReusedCards))
+        devices = taken.devices
+        if len(devices) < self._asked.count:
+            raise DevicesUnavailable(
+                "the driver no longer shows one of the GPUs that were granted", hint="see: lockkit gpu ls"
+            )
+        memory = self._request.memory
+        self._cards.close()  # so that the command may reset a card
+        visible = self._asked.visible
+        if visible == "index" and any(device.parent for device in devices):
+            raise ConfigError(
+                "a slice of a GPU has no index", name=self._cards.pool, hint="leave out --visible index"
+            )
+        return {
+            **(cuda_variables(devices, by=visible) if visible or cuda_knows(devices) else {}),
+            "LOCKKIT_GPU_UUIDS": ",".join(device.uuid for device in devices),
+            "LOCKKIT_GPU_INDEXES": ",".join(str(device.index) for device in devices),
+            "LOCKKIT_GPU_MEM": None if memory is None else str(-(-memory // MIB)),
+        }
+
+    def why(self) -> Why:
+        """Why the cards that might do one day do not do now; nothing if nothing can be said."""
+        try:
+            snapshot = self._cards.look()
+            uuids = [device.uuid for device in snapshot.devices if device.uuid]
+            of_store = known(self._client, self._cards.pool.partition("/")[2], uuids)
+        except LockkitError:
+            return Why()  # the wait goes on, and acquire will report the error
+        others = (one for card in of_store.values() for one in card.holders if not self.mine(one))
+        return Why(why_waiting(self._request, snapshot, of_store, self.mine), next(others, None))
+
+    def mine(self, claim: ClaimInfo) -> bool:
+        """Whether a claim is one of this process."""
+        me, owner = self._client.owner, claim.owner
+        return (owner.pid, owner.host, owner.started) == (me.pid, me.host, me.started)
+
+    def _in_words(self, error: AcquireTimeout, *, no_wait: bool) -> LockkitError:
+        options, first = as_called(self._session)
+        look = f"look{first} with: lockkit gpu ls{options}"
+        why = "; ".join(self.why().sentences) or error.message
+        if not no_wait:
+            text = f"timed out waiting for {self.wanted}; {why}"
+            return AcquireTimeout(text, name=self._cards.pool, holder=error.holder, hint=look)
+        return exits.CommandFailed(
+            f"{self.wanted} cannot be had now; {why}",
+            code=exits.BUSY,
+            kind="busy",
+            name=self._cards.pool,
+            holder=error.holder,
+            hint=f"without --no-wait this run would wait in the queue; {look}",
+        )
+
+    @cached_property
+    def outer(self) -> Mapping[str, ClaimInfo]:
+        """The claims of every ``run`` around this one on cards of this host, by UUID."""
+        found: dict[str, ClaimInfo] = {}
+        for claim in nesting.held_around(self._client):
+            pool = in_pool(claim.name)
+            if pool is not None and pool[0] == self._cards.pool and pool[1] is not None:
+                found[pool[1]] = claim
+        return found
+
+    def _reused(self, outer: Mapping[str, ClaimInfo], snapshot: Snapshot) -> ReusedCards:
+        good, refused = under(self._request, snapshot, outer)
+        if len(good) < self._asked.count:
+            have = f"only {number(len(good))}" if good else "no GPU"
+            why = f" ({'; '.join(refused)})" if refused else ""
+            raise exits.CommandFailed(
+                f"the lockkit run around this one holds {have} that will do, and {self.wanted} are asked for{why}",
+                code=exits.BUSY,
+                kind="nested",
+                name=self._cards.pool,
+                hint="take all that is needed in the outer run",
+            )
+        chosen = good[: self._asked.count]
+        return ReusedCards(tuple(nesting.outer_of(outer[device.uuid]) for device in chosen), chosen)
+
+
+class CardAnnouncer(Announcer):
+    """Writer of waiting messages that name the cards, their holders, and why else they will not do.
+
+    Args:
+        client: As for :class:`~lockkit.cli.waiting.Announcer`; so are the next two.
+        cards: The cards.
+    """
+
+    _soon = False  # a driver may be slow, and the claim must be kept meanwhile
+
+    def __init__(self, client: Client, *, quiet: bool, as_json: bool, cards: Cards) -> None:
+        super().__init__(client, quiet=quiet, as_json=as_json)
+        self._cards = cards
+        self._seen: tuple[float, Why] | None = None
+
+    def _told(self, waiting: Waiting, *, due: bool) -> Told:
+        now = SYSTEM.now()
+        if due or self._seen is None or now - self._seen[0] > _FRESH:
+            self._seen = now, self._cards.why()
+        why, holder = self._seen[1]
+        place = self._place_of_request()
+        cards = "; ".join(why) or "the cards cannot be seen now"
+        line = f"waiting for {self._cards.wanted}: you are {ordinal(place)}; {cards}"
+        return Told(line, place, holder or waiting.holder, why)
+
+    def _place_of_request(self) -> int:
+        """The place among all requests; the one at the gate is the first."""
+        info = self._queue(self._cards.gate)
+        if info is None or any(map(self._cards.mine, info.holders)):
+            return 1
+        ahead = len(info.holders)
+        return ahead + next((at for at, one in enumerate(info.waiters, start=1) if self._cards.mine(one)), 1)
+
+
+def _uid_of(user: str) -> int | None:
+    import pwd
+
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None

@@ -1,0 +1,107 @@
+"""Rules for a job that asks for cards: what it is told while it waits, what it may use under an outer job, and who else computes. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lockkit.devices import Device, Snapshot
+from lockkit.facts import ClaimInfo
+from lockkit.gpu.choosing import CardFacts, CardRequest, never_fits, why_not_now
+from lockkit.gpu.joining import holder_words
+from lockkit.gpu.known import NOTHING_KNOWN, Known
+from lockkit.gpu.states import cards, process_words
+from lockkit.sizes import MIB, show
+
+__all__ = ["number", "strangers", "under", "why_waiting"]
+
+_FIRST_UID, _NOBODY = 1000, 65534
+"""The uids from the first to below the second are those of people, as a rule (login.defs)."""
+
+
+def number(count: int) -> str:
+    """A number of cards in words: ``1 GPU``, ``2 GPUs``."""
+    return "1 GPU" if count == 1 else f"{count} GPUs"
+
+
+def why_waiting(
+    request: CardRequest, snapshot: Snapshot, known: Mapping[str, Known], mine: Callable[[ClaimInfo], bool]
+) -> tuple[str, ...]:
+    """A sentence for each card that might do for a request one day: who holds it, or why else it does not do now.
+
+    Args:
+        request: The request.
+        snapshot: All cards.
+        known: What the store knows of them, by UUID.
+        mine: Whether a claim is one of this request.
+    """
+    found: list[str] = []
+    for card in cards(snapshot):
+        device = card.device
+        if not device.uuid or never_fits(request, device) is not None:
+            continue
+        of_store = known.get(device.uuid, NOTHING_KNOWN)
+        mark = "" if of_store.quarantine is None else str(of_store.quarantine)
+        why = why_not_now(request, card, CardFacts(of_store.holders, None, mark), snapshot.taken)
+        if any(mine(one) for one in of_store.holders):
+            why = "got already, and kept"
+        elif why is None:
+            holders = [holder_words(one, snapshot.taken) for one in of_store.holders]
+            why = f"held by {' and by '.join(holders)}" if holders else "free, and others come first"
+        found.append(f"{_called(device)}: {why.removeprefix('quarantined: ') if mark else why}")
+    return tuple(found)
+
+
+def under(
+    request: CardRequest, snapshot: Snapshot, held: Mapping[str, ClaimInfo]
+) -> tuple[tuple[Device, ...], tuple[str, ...]]:
+    """The cards that a job inside another one may use, of those that the outer job holds, and a sentence for each other one.
+
+    What is free on them is not compared: the outer job itself may use it.
+
+    Args:
+        request: The request of the inner job.
+        snapshot: All cards.
+        held: The claims of the outer job, by the UUID of the card.
+    """
+    good: list[Device] = []
+    refused: list[str] = []
+    for device in snapshot.devices:
+        claim = held.get(device.uuid)
+        if claim is None or device.sliced:
+            continue
+        why = never_fits(request, device)
+        least = claim.capacity * MIB if request.memory is None else request.memory
+        if claim.evicted:
+            why = "the outer run was evicted from it"
+        elif why is None and claim.weight * MIB < least:
+            why = f"the outer run has only {show(claim.weight * MIB)} of it"
+        if why is None:
+            good.append(device)
+        else:
+            refused.append(f"{_called(device)}: {why}")
+    return tuple(good), tuple(refused)
+
+
+def strangers(snapshot: Snapshot, me: str, uid_of: Callable[[str], int | None]) -> tuple[str, ...]:
+    """A sentence for each process of another person that computes on a card. Users of the system, such as root, are no persons.
+
+    Args:
+        snapshot: All cards.
+        me: The name of this user.
+        uid_of: The uid of a user; None if this host does not know the name.
+    """
+    return tuple(
+        f"{process_words(process)}, on {_called(device)}"
+        for device in snapshot.devices
+        for process in device.processes or ()
+        if process.user and process.user != me and _is_person(process.user, uid_of)
+    )
+
+
+def _is_person(user: str, uid_of: Callable[[str], int | None]) -> bool:
+    uid = int(user) if user.isascii() and user.isdigit() else uid_of(user)
+    return uid is None or (uid >= _FIRST_UID and uid != _NOBODY)
+
+
+def _called(device: Device) -> str:
+    return f"slice {device.uuid} of GPU {device.index}" if device.parent else f"GPU {device.index}"

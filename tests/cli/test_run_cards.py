@@ -1,0 +1,213 @@
+"""``lockkit run --gpu``: on simulated cards that a file steers, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from lockkit.gpu.simulated import SimulatedProvider
+from lockkit.members import pool_name
+
+from .test_gpu import BOB, steer
+from .test_json import check
+
+HOST = os.uname().nodename
+CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
+ENVIRONMENT = 'echo "$CUDA_VISIBLE_DEVICES|$CUDA_DEVICE_ORDER|$LOCKKIT_GPU_UUIDS|$LOCKKIT_GPU_INDEXES|${LOCKKIT_GPU_MEM-unset}|$LOCKKIT_POOL_MEMBERS"'
+SHOWN = ("sh", "-c", ENVIRONMENT)
+
+
+def queue_of(card):
+    return pool_name(f"gpu/{HOST}", card)
+
+
+@pytest.fixture
+def cards(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    lockkit.env.pop("CUDA_VISIBLE_DEVICES", None)
+    return lockkit
+
+
+def held(cards, uuid):
+    return lambda: any(claim["state"] == "HELD" for claim in cards.claims(queue_of(uuid)))
+
+
+def line_of(process, beginning):
+    """The first line of stderr that begins so."""
+    for line in process.stderr:
+        if line.startswith(beginning):
+            return line
+    raise AssertionError(f"no line begins with {beginning!r}")
+
+
+def test_two_runs_take_two_cards_and_the_third_gets_the_one_that_is_freed(cards):
+    first = cards.start("run", "--gpu", "1", "--", "sleep", "60")
+    cards.until(held(cards, CARDS[0]))
+    second = cards.start("run", "--gpu", "1", "--", "sleep", "60")
+    cards.until(held(cards, CARDS[1]))
+    third = cards.start("run", "--gpu", "1", "--", *SHOWN)
+    told = line_of(third, "waiting for 1 GPU: you are 1st; ")
+    for index, process in enumerate((first, second)):
+        assert f"GPU {index}: held by " in told
+        assert f"pid {process.pid} (sleep), " in told
+    fourth = cards.start("run", "--gpu", "2", "--", "true")
+    assert "waiting for 2 GPUs: you are 2nd; " in line_of(fourth, "waiting for ")
+    fourth.terminate()
+    second.terminate()
+    out, _ = third.communicate(timeout=20)
+    assert out == f"1|PCI_BUS_ID|{CARDS[1]}|1|unset|{CARDS[1]}\n"
+    assert (third.returncode, second.wait(10)) == (0, 143)
+    first.terminate()
+
+
+def test_the_card_of_a_killed_holder_is_given_to_the_next(cards):
+    cards.env["LOCKKIT_GPU_SIMULATE"] = "1"
+    holder = cards.start("run", "--gpu", "1", "--", "sleep", "60")
+    cards.until(held(cards, CARDS[0]))
+    waiter = cards.start("run", "--gpu", "1", "--", *SHOWN)
+    line_of(waiter, "waiting for 1 GPU")
+    holder.kill()
+    out, _ = waiter.communicate(timeout=20)
+    assert out.split("|")[0] == "0"
+
+
+def test_a_card_that_somebody_uses_without_a_lock_is_skipped_and_named(cards):
+    steer(cards, _0={"processes": [BOB]})
+    run = cards.start("run", "--gpu", "1", "--private", "--", *SHOWN)
+    out, err = run.communicate(timeout=20)
+    assert (out.split("|")[0], err) == ("1", "")
+    done = cards("run", "--gpu", "2", "--private", "--timeout", "300ms", "--", "true")
+    assert done.returncode == 124
+    assert (
+        "timed out waiting for 2 GPUs; GPU 0: busy (unmanaged): bob pid 4711 (jupyter), 12 GiB; GPU 1: "
+        in done.stderr
+    )
+    waiter = cards.start("run", "--gpu", "2", "--private", "--", *SHOWN)
+    told = line_of(waiter, "waiting for 2 GPUs: you are 1st; GPU 0: busy (unmanaged): bob pid 4711")
+    assert "GPU 1: got already, and kept" in told
+    steer(cards, _0={})
+    assert waiter.communicate(timeout=20)[0].split("|")[0] in ("0,1", "1,0")
+    done = cards("run", "--gpu", "1", "--gpu-id", "0", "--private", "--allow-busy", "--", *SHOWN)
+    assert done.stdout.split("|")[0] == "0"
+
+
+def test_shares_of_a_card_by_memory(cards):
+    first = cards.start("run", "--gpu", "1", "--gpu-id", "1", "--gpu-mem", "8GiB", "--", "sleep", "60")
+    cards.until(held(cards, CARDS[1]))
+    done = cards(
+        "run", "--gpu", "1", "--gpu-id", CARDS[1], "--gpu-mem", "8GiB", "--visible", "uuid", "--", *SHOWN
+    )
+    assert done.stdout == f"{CARDS[1]}|PCI_BUS_ID|{CARDS[1]}|1|8192|{CARDS[1]}\n"
+    done = cards("run", "--gpu", "1", "--gpu-id", "1", "--no-wait", "--", "true")
+    assert done.returncode == 75
+    assert "lockkit: 1 GPU cannot be had now; GPU 1: held by " in done.stderr
+    assert "8 GiB declared (without --no-wait this run would wait in the queue; look with: " in done.stderr
+    first.terminate()
+
+
+@pytest.mark.parametrize(
+    "words, code, told",
+    [
+        (["--gpu", "0"], 64, "--gpu: must be a whole number from 1 to 64, not '0'"),
+        (["--gpu", "3"], 78, "3 GPUs can never be had: only 2 of the 2 of this host will do"),
+        (["--gpu", "1", "--gpu-mem", "90GiB"], 78, "GPU 1 (Simulated GPU), "),
+        (["--gpu", "1", "--min-free", "90GiB"], 78, "it has only 23.5 GiB for programs"),
+        (["--gpu", "1", "--gpu-name", "H100"], 78, "it is a Simulated GPU"),
+        (["--gpu", "1", "--gpu-id", "7"], 78, "there is no GPU '7'"),
+        (["--gpu", "1", "--gpu-id", "GPU-none"], 78, "there is no GPU 'GPU-none'"),
+        (["--gpu", "1", "--min-free", "a lot"], 64, "--min-free must be a size, not 'a lot'"),
+        (["--gpu", "1", "backup"], 64, "--gpu takes the place of the names of locks, such as 'backup'"),
+        (["--gpu", "1", "--pool", "x"], 64, "--pool and --gpu cannot be used together"),
+        (["--gpu", "1", "--shared"], 64, "--shared and --gpu cannot be used together"),
+        (["--gpu", "1", "--count", "2"], 64, "--count needs --pool"),
+        (["backup", "--gpu-mem", "8GiB"], 64, "--gpu-mem needs --gpu"),
+        (["backup", "--gpu-id", "0"], 64, "--gpu-id needs --gpu"),
+        (["backup", "--gpu-sim", "0"], 64, "--gpu-sim needs --gpu"),
+    ],
+)
+def test_cards_that_can_never_be_had_are_refused_at_once(cards, words, code, told):
+    done = cards("run", *words, "--", "touch", "ran")
+    assert (done.returncode, told in done.stderr) == (code, True), done.stderr
+    assert not (cards.folder / "ran").exists()
+    if code == 78:
+        document = check(json.loads(cards("run", *words, "--json", "-q", "--", "touch", "ran").stderr))
+        assert (document["error"], document["exit_code"]) == ("ConfigError", 78)
+
+
+def test_a_forgotten_dash_before_the_command_is_seen(cards):
+    done = cards("run", "--gpu", "1", "sleep", "3")
+    assert done.stderr.endswith("did you mean: lockkit run --gpu 1 -- sleep 3\n")
+    assert cards("run", "--gpu", "1", "--").returncode == 64
+
+
+def test_the_environment_is_never_widened(cards):
+    cards.env["CUDA_VISIBLE_DEVICES"] = "1"
+    assert cards("run", "--gpu", "1", "--", *SHOWN).stdout.split("|")[0] == "1"
+    done = cards("run", "--gpu", "2", "--", "true")
+    assert (done.returncode, "CUDA_VISIBLE_DEVICES hides it" in done.stderr) == (78, True)
+
+
+def test_a_run_for_cards_inside_another_one(cards):
+    inner = cards.line("run", "--gpu", "1")
+    outer = ("run", "--gpu", "2", "-q", "--")
+    done = cards(*outer, *inner, "--", "true")
+    assert done.returncode == 75
+    assert f"'gpu/{HOST}' is held by the lockkit run around this one" in done.stderr
+    assert "use --nested reuse" in done.stderr
+    done = cards(*outer, *inner, "--nested", "reuse", "--gpu-id", "1", "--", *SHOWN)
+    assert (done.stdout, done.stderr) == (f"1|PCI_BUS_ID|{CARDS[1]}|1|unset|{CARDS[1]}\n", "")
+    shared = cards.line("run", "--gpu", "2", "--gpu-mem", "8GiB", "--nested", "reuse", "--")
+    assert cards(*outer, *shared, *SHOWN).stdout.split("|")[4] == "8192"
+    done = cards("run", "--gpu", "1", "-q", "--", *shared, "true")
+    assert done.returncode == 75
+    assert "holds only 1 GPU that will do, and 2 GPUs are asked for" in done.stderr
+    part = ("run", "--gpu", "1", "--gpu-mem", "8GiB", "-q", "--")
+    done = cards(*part, *inner, "--nested", "reuse", "--", "true")
+    assert (done.returncode, "the outer run has only 8 GiB of it" in done.stderr) == (75, True)
+
+
+def test_a_store_of_one_user_warns_and_refuses_cards_that_others_use(cards):
+    done = cards("run", "--gpu", "1", "--", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "jobs are kept apart on these GPUs; for all users: lockkit docs all-users" in done.stderr
+    assert cards("run", "--gpu", "1", "-q", "--", "true").stderr == ""
+    steer(cards, _0={"processes": [BOB | {"user": "root"}]})
+    assert cards("run", "--gpu", "1", "--", "true").returncode == 0
+    steer(cards, _0={"processes": [BOB]})
+    done = cards("run", "--gpu", "1", "--", "true")
+    assert done.returncode == 78
+    assert "somebody else computes here: bob pid 4711 (jupyter), 12 GiB, on GPU 0" in done.stderr
+    assert "--private" in done.stderr
+    assert cards("run", "--gpu", "1", "--private", "--", "true").stderr == ""
+
+
+def test_a_waiting_document_has_the_reason_of_each_card_and_the_report_its_members(cards):
+    holder = cards.start("run", "--gpu", "2", "--", "sleep", "60")
+    cards.until(held(cards, CARDS[1]))
+    waiter = cards.start("run", "--gpu", "1", "--json", "-E", "9", "--report", "report", "--", "true")
+    found = [json.loads(waiter.stderr.readline()) for _ in range(2)]
+    document = check(next(one for one in found if one["schema"] == "lockkit.waiting/1"))
+    assert (document["position"], [one.split(":")[0] for one in document["reasons"]]) == (
+        1,
+        ["GPU 0", "GPU 1"],
+    )
+    holder.send_signal(signal.SIGTERM)
+    assert waiter.wait(20) == 0
+    report = check(json.loads((cards.folder / "report").read_text()))
+    assert (report["name"], [one["member"] in CARDS for one in report["leases"]]) == (f"gpu/{HOST}", [True])
+
+
+def test_other_stores_keep_the_cards_of_all_users_apart(cards, place):
+    if place == "sqlite":
+        pytest.skip("a store of one user")
+    run = cards.start("run", "--gpu", "1", "--", "sh", "-c", f"{ENVIRONMENT}; sleep 60")
+    assert run.stdout.readline().split("|")[0] == "0"
+    claims = cards.claims(queue_of(CARDS[0]))
+    assert [round(one["ttl_seconds"]) for one in claims] == [
+        {"redis": 300, "etcd": 60, "zookeeper": 60}[place]
+    ]
+    run.terminate()
+    assert "kept apart" not in run.communicate(timeout=20)[1]

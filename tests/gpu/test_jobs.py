@@ -1,0 +1,78 @@
+"""What a job that asks for cards is told and may use; on facts alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.facts import ClaimInfo, Owner
+from lockkit.gpu.choosing import CardRequest
+from lockkit.gpu.jobs import number, strangers, under, why_waiting
+from lockkit.gpu.known import Known
+from lockkit.gpu.quarantine import Quarantined
+from lockkit.sizes import GIB
+
+ANN = Owner("ann", "box", 7, program="train")
+FIRST = Device("GPU-a", 0, "H100", 80 * GIB, 0, 0, 0, ())
+SECOND = Device("GPU-b", 1, "A100", 40 * GIB, 0, 0, 0, ())
+SLICED = Device("GPU-c", 2, "H100", 80 * GIB, sliced=True)
+SLICE = Device("MIG-c", 2, "MIG 1g", 10 * GIB, 0, 0, None, (), parent="GPU-c")
+
+
+def claim(weight=10, capacity=10, **more):
+    return ClaimInfo("x", "1" * 12, "HELD", ANN, 1, 0, weight=weight, capacity=capacity, since=40.0, **more)
+
+
+def waiting(*devices, request=CardRequest(), mine=lambda _: False, **known):  # noqa: B008 (immutable)
+    of_store = {f"GPU-{name}": facts for name, facts in known.items()}
+    return why_waiting(request, Snapshot(100.0, devices), of_store, mine)
+
+
+def test_each_card_that_may_do_is_named_with_its_holder_or_why_else_it_does_not_do():
+    bob = FIRST._replace(processes=(DeviceProcess(5, "bob", "jupyter", GIB),))
+    assert waiting(bob, SECOND, SLICED, SLICE, b=Known((claim(),))) == (
+        "GPU 0: busy (unmanaged): bob pid 5 (jupyter), 1 GiB",
+        "GPU 1: held by ann@box pid 7 (train), 60 s",
+        "slice MIG-c of GPU 2: free, and others come first",
+    )
+    assert waiting(FIRST, SECOND, request=CardRequest(model="H100")) == (
+        "GPU 0: free, and others come first",
+    )
+    assert waiting(FIRST, mine=lambda _: True, a=Known((claim(),))) == ("GPU 0: got already, and kept",)
+
+
+def test_a_quarantined_card_is_named_so_once():
+    mark = Quarantined("GPU-a", "it hums", "ann", 1.0)
+    assert waiting(FIRST, a=Known(quarantine=mark)) == ("GPU 0: quarantined by ann: it hums",)
+
+
+@pytest.mark.parametrize(
+    "request_, held, good, why",
+    [
+        (CardRequest(), {"GPU-a": claim()}, ["GPU-a"], []),
+        (CardRequest(), {"GPU-a": claim(5, 10)}, [], ["GPU 0: the outer run has only 5 MiB of it"]),
+        (CardRequest(memory=4 << 20), {"GPU-a": claim(5, 10)}, ["GPU-a"], []),
+        (
+            CardRequest(memory=6 << 20),
+            {"GPU-a": claim(5, 10)},
+            [],
+            ["GPU 0: the outer run has only 5 MiB of it"],
+        ),
+        (CardRequest(), {"GPU-a": claim(evicted=True)}, [], ["GPU 0: the outer run was evicted from it"]),
+        (CardRequest(model="A100"), {"GPU-a": claim(), "GPU-b": claim()}, ["GPU-b"], ["GPU 0: it is a H100"]),
+        (CardRequest(), {"GPU-c": claim(), "MIG-c": claim()}, ["MIG-c"], []),
+    ],
+)
+def test_a_job_inside_another_one_chooses_from_what_the_outer_one_holds(request_, held, good, why):
+    devices, refused = under(request_, Snapshot(0.0, (FIRST, SECOND, SLICED, SLICE)), held)
+    assert ([one.uuid for one in devices], list(refused)) == (good, why)
+
+
+def test_only_other_persons_are_strangers():
+    users = ("ann", "root", "bob", "1001", "33", "nobody", "of-the-directory", None)
+    card = FIRST._replace(processes=tuple(DeviceProcess(5, user, "x") for user in users))
+    uids = {"ann": 1000, "root": 0, "bob": 1001, "nobody": 65534}
+    found = strangers(Snapshot(0.0, (card,)), "ann", uids.get)
+    assert [one.split()[0] for one in found] == ["bob", "1001", "of-the-directory"]
+    assert found[0] == "bob pid 5 (x), on GPU 0"
+    assert (number(1), number(2)) == ("1 GPU", "2 GPUs")
