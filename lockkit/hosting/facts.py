@@ -119,30 +119,41 @@ def _folder(path: Path) -> Folder | None:
 
 
 def exposed(path: Path) -> Path | None:
-    """The first existing folder above a path that does not belong to root, or to which others may write without the sticky bit.
+    """The first folder above a path that does not belong to root, or in which others may put something in the path's way.
 
-    The path is followed as it is written, and as it is with all symbolic links resolved: their targets may lie elsewhere.
+    In a sticky folder they can do so while the next part of the path is missing, or is a link of theirs. The path is followed as it is
+    written, and as it is with all symbolic links resolved: their targets may lie elsewhere.
     """
     for way in (path, Path(os.path.realpath(path))):
-        for folder in reversed(way.parents):
+        above = Path("/")
+        for part in (*reversed(way.parents), way):
+            shared = not _trusted(above.stat())
             try:
-                seen = folder.stat()
+                link, seen = part.lstat(), part.stat()
+            except FileNotFoundError:
+                if shared:
+                    return above
+                break
             except OSError:
                 break
-            if not _trusted(seen, sticky=True):
-                return folder
+            if shared and link.st_uid not in _roots():
+                return above
+            if part != way and not _trusted(seen, sticky=True):
+                return part
+            above = part
     return None
 
 
-def _trusted(seen: os.stat_result, *, sticky: bool = False) -> bool:
-    """Whether a file or folder belongs to root, and only root may change it.
+def _roots() -> tuple[int, int]:
+    """The numbers of root, which is also whoever owns ``/``: in a user namespace the root of the host has another number."""
+    return Path("/").stat().st_uid, os.geteuid()
 
-    Root is also whoever owns ``/``: in a user namespace the root of the host has another number. In a sticky folder others may make
-    only files of their own.
-    """
+
+def _trusted(seen: os.stat_result, *, sticky: bool = False) -> bool:
+    """Whether a file or folder belongs to root, and only root may change it. In a sticky folder others may make only files of their own."""
     others = seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     safe = not others or (sticky and bool(seen.st_mode & stat.S_ISVTX))
-    return safe and seen.st_uid in (Path("/").stat().st_uid, os.geteuid())
+    return safe and seen.st_uid in _roots()
 
 
 def _file(path: Path) -> tuple[str | None, Mapping[str, object], tuple[str, ...]]:

@@ -314,12 +314,25 @@ def test_a_link_leads_to_no_place_in_which_others_may_write(tmp_path, strangers)
     assert collect(Wanted("root", tmp_path / "locks", tmp_path / "config.toml")).exposed == theirs
 
 
-def test_a_parent_that_another_user_makes_meanwhile_gets_no_store(tmp_path, strangers):
+def test_in_a_sticky_folder_only_what_is_there_already_and_belongs_to_root_is_a_way(tmp_path, strangers):
     tmp_path.chmod(0o1777)
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+
+    assert exposed(tmp_path / "ours" / "new" / "locks") is None
+    assert exposed(tmp_path / "link" / "locks") is None
+    assert exposed(tmp_path / "new" / "locks") == tmp_path
+    assert exposed(tmp_path / "config.toml") == tmp_path
+    os.chown(tmp_path / "link", strangers, -1, follow_symlinks=False)
+    assert exposed(tmp_path / "link" / "locks") == tmp_path
+
+
+def test_a_parent_that_another_user_makes_meanwhile_gets_no_store(tmp_path, strangers):
     wanted = Wanted("root", tmp_path / "new" / "locks", tmp_path / "etc" / "config.toml")
     seen = collect(wanted)
     plan = plan_init(wanted, seen)
     assert not plan.obstacles
+    tmp_path.chmod(0o1777)
     (tmp_path / "new").mkdir()
     os.chown(tmp_path / "new", strangers, -1)
 
