@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.choosers import EVERY, Choice
 from lockkit.devices import Device, Snapshot
-from lockkit.errors import DevicesUnavailable
+from lockkit.errors import BackendUnavailable, DevicesUnavailable, OutcomeUnknown
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import CardFacts, CardRequest, choose, never_fits, why_not_now
 from lockkit.gpu.states import cards
+from lockkit.protocol.attempt import OUTAGE_LIMIT
 
 __all__ = ["CardChooser"]
 
@@ -29,6 +30,7 @@ class CardChooser:
         holders: The claims that hold a card, by its UUID; a request to the store.
         sleep: Sleeps some seconds.
         marks: Why cards are quarantined, by UUID; a request to the store.
+        now: The time, in seconds.
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
@@ -44,6 +46,7 @@ class CardChooser:
         holders: Callable[[str], tuple[ClaimInfo, ...]],
         sleep: Callable[[float], None] = time.sleep,
         marks: Callable[[], Mapping[str, str]] = dict,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.request = request
         self.seen = {device.uuid: device for device in known}
@@ -53,6 +56,9 @@ class CardChooser:
         self._sleep = sleep
         self._marks = marks
         self._last_held: dict[str, float] = {}
+        self._now = now
+        self._before: Choice | None = None
+        self._away: float | None = None
 
     def choose(self, held: Sequence[str]) -> Choice:
         """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place."""
@@ -60,6 +66,20 @@ class CardChooser:
             snapshot = self._snapshot()
         except DevicesUnavailable as error:
             return Choice((), {uuid: error.message for uuid in self._known if uuid not in held})
+        try:
+            facts = self._facts(snapshot)
+        except (BackendUnavailable, OutcomeUnknown) as error:
+            return self._as_before(error, held)
+        self._away = None
+        choice = choose(self.request, snapshot, facts, held)
+        hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
+        refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it")}
+        # What can never be met was refused before the request queued. A card that is gone now may come back.
+        self._before = Choice(choice.order, refused)
+        return self._before
+
+    def _facts(self, snapshot: Snapshot) -> Mapping[str, CardFacts]:
+        """What the store knows of the cards that may do, by UUID."""
         facts: dict[str, CardFacts] = {}
         marks = self._marks()
         for device in snapshot.devices:
@@ -69,18 +89,38 @@ class CardChooser:
                 if holders:
                     self._last_held[uuid] = snapshot.taken
                 facts[uuid] = CardFacts(holders, self._last_held.get(uuid), _mark(marks, device))
-        choice = choose(self.request, snapshot, facts, held)
-        hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
-        refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it")}
-        # What can never be met was refused before the request queued. A card that is gone now may come back.
-        return Choice(choice.order, refused)
+        return facts
+
+    def _as_before(self, error: BackendUnavailable | OutcomeUnknown, held: Sequence[str]) -> Choice:
+        """The last choice once more, for the store does not answer: the request keeps its place as long as one in an ordinary queue does.
+
+        No card is held by an old choice alone: each is judged after its grant, and refused if that cannot be done.
+
+        Raises:
+            BackendUnavailable, OutcomeUnknown: The store has been away for too long.
+        """
+        now = self._now()
+        if self._away is None:
+            self._away = now
+        if now - self._away > OUTAGE_LIMIT:
+            raise error
+        if self._before is None:
+            return Choice((), {uuid: _silent(error) for uuid in self._known if uuid not in held})
+        refused = {uuid: why for uuid, why in self._before.refused.items() if uuid not in held}
+        return Choice(self._before.order, refused)
 
     def judge(self, member: str) -> str | None:
         """See :class:`~lockkit.Chooser`. Memory that may still drain is waited for.
 
         A card of which others hold a part is judged by its free memory only: what computes on it may be theirs.
         """
-        began = time.monotonic()
+        try:
+            return self._judged(member)
+        except (BackendUnavailable, OutcomeUnknown) as error:
+            return _silent(error)  # who cannot tell says no
+
+    def _judged(self, member: str) -> str | None:
+        began = self._now()
         marks = self._marks()
         while True:
             try:
@@ -93,7 +133,7 @@ class CardChooser:
             shared = self.request.memory is not None and len(self._holders(member)) > 1
             request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
             why = why_not_now(request, card, CardFacts(quarantine=_mark(marks, card.device)), snapshot.taken)
-            left = min(self.request.settle, _LONGEST) - (time.monotonic() - began)
+            left = min(self.request.settle, _LONGEST) - (self._now() - began)
             if (
                 why is None
                 or marks.get(member)
@@ -112,6 +152,10 @@ class CardChooser:
         snapshot = self._look()
         self.seen = {device.uuid: device for device in snapshot.devices if device.uuid}
         return snapshot
+
+
+def _silent(error: BackendUnavailable | OutcomeUnknown) -> str:
+    return f"the store does not answer: {error.message}"
 
 
 def _mark(marks: Mapping[str, str], device: Device) -> str:

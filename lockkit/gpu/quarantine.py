@@ -34,6 +34,9 @@ _LENGTHS = (200, 80, 40, 16)
 """Characters to which the reasons are cut, the first at which the record is not too long."""
 
 
+_WHOLE: Mapping[str, str] = {}
+
+
 class Quarantined(NamedTuple):
     """The mark of a quarantined card.
 
@@ -97,7 +100,13 @@ def quarantine(records: Records, host: str, uuid: str, reason: str, by: Owner) -
 
 
 def quarantine_faulty(
-    records: Records, host: str, uuid: str, reason: str, by: Owner, cards: Collection[str]
+    records: Records,
+    host: str,
+    uuid: str,
+    reason: str,
+    by: Owner,
+    cards: Collection[str],
+    parents: Mapping[str, str] = _WHOLE,
 ) -> Quarantined | Capped:
     """Quarantine a card without a person, because it was found faulty, if enough others are left.
 
@@ -111,16 +120,21 @@ def quarantine_faulty(
         reason: What was found.
         by: The owner of the process that found it.
         cards: The UUIDs of all cards of the host, without slices.
+        parents: The card of each slice. A card counts once, however many of its slices are quarantined; one whose card is not told counts
+            as a card of its own.
     """
     new = Quarantined(uuid, reason, _who(by), _now(), automatic=True)
     answer: list[Quarantined | Capped] = []
 
     def decide(marks: dict[str, Quarantined]) -> dict[str, Quarantined]:
-        most, count = limit(len(cards)), len(marks.keys() & set(cards))
+        hit = {
+            parents.get(one, one) for one in marks if one in cards or marks[one].automatic or one in parents
+        }
+        most, count = limit(len(cards)), len(hit)
         if uuid in marks:
             answer.append(marks[uuid])
             return marks
-        if count >= most:
+        if count >= most and parents.get(uuid, uuid) not in hit:
             answer.append(Capped(count, most))
             return marks
         answer.append(new)

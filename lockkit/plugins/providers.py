@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, TypeGuard
 
+from lockkit.plugins.calling import from_signal
+
 if TYPE_CHECKING:
     from lockkit.devices import DeviceProvider
 
@@ -29,7 +31,9 @@ def providers(
     """
     try:
         offer = call()
-    except Exception as error:
+    except BaseException as error:  # also SystemExit: a plugin must not end the program
+        if from_signal(error):
+            raise
         report(f"{DEVICES} raised {error!r}")
         return []
     if not isinstance(offer, (list, tuple)):

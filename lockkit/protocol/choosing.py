@@ -10,7 +10,7 @@ Rules kept here:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
 from lockkit.choosers import Choice, Chooser
@@ -136,7 +136,27 @@ class Choosing(NoChooser):
                 f"the chooser of pool {self._pool!r} must return a lockkit.Choice, not {choice!r}",
                 name=self._pool,
             )
+        wrong = _wrong(choice)
+        if wrong is not None:
+            raise ConfigError(f"the choice of the chooser of pool {self._pool!r}: {wrong}", name=self._pool)
         strange = [name for name in (*choice.order, *choice.refused) if name not in self._members]
         if strange or not set(choice.order).isdisjoint(choice.refused):
             what = f"{strange[0]!r}, which is no member" if strange else "a member that it also refuses"
             raise ConfigError(f"the chooser of pool {self._pool!r} chose {what}", name=self._pool)
+
+
+def _wrong(choice: Choice) -> str | None:
+    """What is of a wrong type in a choice."""
+    order, refused, never = choice
+    if (
+        isinstance(order, str)
+        or not isinstance(order, Sequence)
+        or not all(isinstance(one, str) for one in order)
+    ):
+        return f"order must be a list of members, not {order!r}"
+    words = isinstance(refused, Mapping) and all(
+        isinstance(one, str) for pair in refused.items() for one in pair
+    )
+    if not words:
+        return f"refused must have a text for each member, not {refused!r}"
+    return None if never is None or isinstance(never, str) else f"never must be a text or None, not {never!r}"

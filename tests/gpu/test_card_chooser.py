@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lockkit.devices import Device, DeviceProcess, Snapshot
-from lockkit.errors import DevicesUnavailable
+from lockkit.errors import BackendUnavailable, DevicesUnavailable
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest
@@ -96,3 +98,39 @@ def test_a_quarantined_card_will_not_do_and_neither_do_its_slices():
     assert Host((ONE, TWO), marks=marks).chooser.judge("GPU-1") == "quarantined: it hums (ann@box)"
     mig = TWO._replace(parent="GPU-1")
     assert Host((ONE, mig), marks=marks).chooser.choose(()).order == ()
+
+
+def away(*_):
+    raise BackendUnavailable("it restarts")
+
+
+def test_a_store_that_is_away_for_a_while_leaves_the_request_its_place_and_its_choice():
+    at = [0.0]
+    answers = [lambda _: ()]
+    chooser = CardChooser(
+        CardRequest(),
+        (ONE, TWO),
+        lambda: Snapshot(1000.0, (ONE, TWO)),
+        lambda uuid: answers[0](uuid),
+        now=lambda: at[0],
+    )
+    before = chooser.choose(())
+    answers[0] = away
+    assert chooser.choose(()) == before
+    at[0] = 29.0
+    assert chooser.choose(()) == before
+    at[0] = 31.0
+    with pytest.raises(BackendUnavailable, match="it restarts"):
+        chooser.choose(())
+    answers[0] = lambda _: ()
+    assert chooser.choose(()) == before
+    answers[0] = away
+    assert chooser.choose(()) == before, "an outage counts from its own beginning"
+
+
+def test_a_store_that_is_away_at_first_offers_no_card_and_judges_none_well():
+    chooser = CardChooser(CardRequest(), (ONE, TWO), lambda: Snapshot(1000.0, (ONE, TWO)), away, marks=away)
+    choice = chooser.choose(())
+    assert choice.order == ()
+    assert choice.refused == dict.fromkeys(("GPU-1", "GPU-2"), "the store does not answer: it restarts")
+    assert chooser.judge("GPU-1") == "the store does not answer: it restarts"

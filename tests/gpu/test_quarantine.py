@@ -228,3 +228,15 @@ def test_an_index_that_cards_of_two_makers_have_names_neither():
     amd = HOST[0]._replace(uuid="AMD-11", parent=None)
     with pytest.raises(ConfigError, match=r"several GPUs have the index 0 \(name one by its UUID: .*AMD-11"):
         resolve("0", [*HOST, amd])
+
+
+def test_slices_count_as_the_cards_that_they_are_of(client):
+    mine = CARDS[:4]
+    parents = {f"MIG-{card}-{number}": card for card in mine for number in range(7)}
+    for uuid in parents:
+        quarantine_faulty(client, "box", uuid, "Xid 79", ANN, mine, parents)
+    assert {parents[uuid] for uuid in quarantined(client, "box")} == set(mine[:2])
+    assert quarantine_faulty(client, "box", mine[2], "Xid 79", ANN, mine, parents) == Capped(2, 2)
+    untold = [quarantine_faulty(client, "crate", uuid, "Xid 79", ANN, mine) for uuid in parents]
+    assert [type(one) for one in untold[:3]] == [Quarantined, Quarantined, Capped]
+    assert len(quarantined(client, "crate")) == limit(4)

@@ -244,3 +244,24 @@ def test_a_request_for_several_does_not_name_a_member_and_one_within_it(client):
     with pytest.raises(ConfigError, match="names both 'a' and 'card', within which it stands"):
         pool.acquire(2)
     pool.acquire().release()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        lockkit.Choice(None),
+        lockkit.Choice("a"),
+        lockkit.Choice([["a"]]),
+        lockkit.Choice(["a"], None),
+        lockkit.Choice(["a"], {"b": None}),
+        lockkit.Choice(["a"], never=3),
+    ],
+)
+def test_a_choice_of_a_wrong_type_is_refused_with_the_name_of_the_pool(client, choice):
+    chooser = Says()
+    chooser.choice = choice
+    with pytest.raises(
+        ConfigError, match="the choice of the chooser of pool 'p': (order|refused|never) must"
+    ):
+        client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=5)
+    assert nothing_left(client)

@@ -428,6 +428,7 @@ def test_device_providers_of_all_plugins_are_collected_and_lockkits_come_last():
     "offer, told",
     [
         (lambda: 1 / 0, "lockkit_devices raised ZeroDivisionError"),
+        (sys.exit, "lockkit_devices raised SystemExit"),
         (lambda: Cards("one"), "must return a list"),
         (lambda: [object()], "not a DeviceProvider, with name"),
         (lambda: [Cards], "not a DeviceProvider, with name"),
