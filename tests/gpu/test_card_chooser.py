@@ -107,11 +107,15 @@ def away(*_):
 def test_a_store_that_is_away_for_a_while_leaves_the_request_its_place_and_its_choice():
     at = [0.0]
     answers = [lambda _: ()]
+
+    def holders(uuid):
+        return answers[0](uuid)
+
     chooser = CardChooser(
         CardRequest(),
         (ONE, TWO),
         lambda: Snapshot(1000.0, (ONE, TWO)),
-        lambda uuid: answers[0](uuid),
+        holders,
         now=lambda: at[0],
     )
     before = chooser.choose(())

@@ -261,7 +261,7 @@ def test_a_choice_of_a_wrong_type_is_refused_with_the_name_of_the_pool(client, c
     chooser = Says()
     chooser.choice = choice
     with pytest.raises(
-        ConfigError, match="the choice of the chooser of pool 'p': (order|refused|never) must"
+        ConfigError, match=r"the choice of the chooser of pool 'p': (order|refused|never) must"
     ):
         client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=5)
     assert nothing_left(client)
