@@ -78,7 +78,7 @@ class CardChooser:
         self._before = Choice(choice.order, refused)
         return self._before
 
-    def _facts(self, snapshot: Snapshot) -> Mapping[str, CardFacts]:
+    def _facts(self, snapshot: Snapshot) -> dict[str, CardFacts]:
         """What the store knows of the cards that may do, by UUID."""
         facts: dict[str, CardFacts] = {}
         marks = self._marks()

@@ -147,16 +147,15 @@ class Choosing(NoChooser):
 
 def _wrong(choice: Choice) -> str | None:
     """What is of a wrong type in a choice."""
-    order, refused, never = choice
-    if (
-        isinstance(order, str)
-        or not isinstance(order, Sequence)
-        or not all(isinstance(one, str) for one in order)
-    ):
+    order: object = choice.order
+    if isinstance(order, str) or not isinstance(order, Sequence) or not all(map(_text, order)):
         return f"order must be a list of members, not {order!r}"
-    words = isinstance(refused, Mapping) and all(
-        isinstance(one, str) for pair in refused.items() for one in pair
-    )
-    if not words:
+    refused: object = choice.refused
+    if not isinstance(refused, Mapping) or not all(map(_text, (*refused, *refused.values()))):
         return f"refused must have a text for each member, not {refused!r}"
-    return None if never is None or isinstance(never, str) else f"never must be a text or None, not {never!r}"
+    never: object = choice.never
+    return None if never is None or _text(never) else f"never must be a text or None, not {never!r}"
+
+
+def _text(one: object) -> bool:
+    return isinstance(one, str)
