@@ -79,7 +79,7 @@ class CardChooser:
         return self._before
 
     def _facts(self, snapshot: Snapshot) -> dict[str, CardFacts]:
-        """What the store knows of the cards that may do, by UUID."""
+        """The facts that the store has about the cards that may do, by UUID."""
         facts: dict[str, CardFacts] = {}
         marks = self._marks()
         for device in snapshot.devices:

@@ -146,7 +146,7 @@ class Choosing(NoChooser):
 
 
 def _wrong(choice: Choice) -> str | None:
-    """What is of a wrong type in a choice."""
+    """Tell what is of a wrong type in a choice; None if nothing is."""
     order: object = choice.order
     if isinstance(order, str) or not isinstance(order, Sequence) or not all(map(_text, order)):
         return f"order must be a list of members, not {order!r}"
