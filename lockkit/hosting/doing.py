@@ -1,7 +1,7 @@
 """The doing of planned steps, one by one.
 
-A folder and settings are recorded before they are made, so that ``lockkit host remove`` finds them after a crash. A group is recorded at
-once after it is made, because its number is not known before. The paths are checked again just before something is made in them, because
+All is recorded before it is made, so that ``lockkit host remove`` finds it after a crash: a group by its name, and again with its number once
+that is known. The paths are checked again just before something is made in them, because
 another user may have made a missing parent meanwhile. Each step can be repeated: one that was interrupted is planned again, and done.
 """
 
@@ -22,6 +22,7 @@ from lockkit.hosting.facts import exposed, group_of, record_of
 from lockkit.hosting.planning import (
     CLOSED,
     MODE,
+    UNKNOWN,
     Group,
     HostFacts,
     Made,
@@ -54,6 +55,8 @@ def initialise(wanted: Wanted, seen: HostFacts, steps: tuple[Step, ...]) -> Iter
         with _explained(step):
             match step.action:
                 case "make_group":
+                    made = made._replace(group=Group(step.subject, UNKNOWN))
+                    _record(wanted.config, made)
                     _command("groupadd", "--system", step.subject)
                     found = group_of(step.subject)
                     made = made._replace(group=found and Group(found.name, found.gid))

@@ -20,6 +20,7 @@ __all__ = [
     "CLOSED",
     "MODE",
     "STORE",
+    "UNKNOWN",
     "Folder",
     "Group",
     "HostFacts",
@@ -43,6 +44,8 @@ MODE = 0o2770
 """The mode of the shared folder: the group may write to it, and what is made in it belongs to the group."""
 CLOSED = 0o700
 """The mode of the shared folder while it is removed, and after a removal that failed."""
+UNKNOWN = -1
+"""The number of a group that is about to be made."""
 _OWN = re.escape(STORE) + r"(-wal|-shm|-journal|\.pulses)?(\.[0-9a-f]{12})?"
 _BEGIN = "# Added by `lockkit host init`; `lockkit host remove` takes it out again."
 _END = "# End of what `lockkit host init` added."
@@ -89,7 +92,7 @@ class Folder(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Everything that ``lockkit host init`` made, as it recorded it. A group is recorded as soon as it is made, all else before."""
+    """Everything that ``lockkit host init`` made, as it recorded it before it made it."""
 
     group: Group | None = None
     folder: str | None = None
@@ -310,7 +313,12 @@ def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = 
     obstacles += [*settings.obstacles, *folder.obstacles]
     steps = [*settings.steps, *folder.steps]
     remarks = [*settings.remarks]
-    if made.group is not None and seen.group is not None and seen.group.gid == made.group.gid:
+    if made.group is not None and seen.group is not None and seen.group.gid != made.group.gid:
+        if made.group.gid == UNKNOWN:
+            remarks.append(
+                f"the group {seen.group} stays: lockkit host init was interrupted while it made it; to remove it: groupdel {seen.group}"
+            )
+    elif made.group is not None and seen.group is not None:
         if seen.group.members:
             remarks.append(
                 f"the group {seen.group} stays: it has members ({_listed(seen.group.members)}); to remove it: groupdel {seen.group}"

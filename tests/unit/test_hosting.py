@@ -221,6 +221,31 @@ def test_a_store_is_closed_if_it_or_the_lines_that_name_it_are_removed(made, blo
     assert (plan.closes, bool(plan.obstacles)) == (closes, closes)
 
 
+def test_a_group_that_was_only_about_to_be_made_is_named_but_not_removed():
+    seen = HostFacts(group=GPU, made=Made(group=Group("gpu", -1)))
+
+    plan = plan_remove(seen, [])
+
+    assert not plan.steps
+    assert "was interrupted while it made it; to remove it: groupdel gpu" in plan.remarks[0]
+
+
+def test_a_group_is_recorded_before_it_is_made(tmp_path, monkeypatch):
+    wanted = Wanted("no-such-group", tmp_path / "locks", tmp_path / "config.toml", create_group=True)
+    seen = collect(wanted)
+    recorded = []
+
+    def killed(*_words):
+        recorded.append(made_by_init(wanted.config).group)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doing, "_command", killed)
+    with pytest.raises(KeyboardInterrupt):
+        list(doing.initialise(wanted, seen, plan_init(wanted, seen).steps))
+
+    assert recorded == [Group("no-such-group", -1)]
+
+
 def test_another_group_of_that_name_is_not_removed():
     seen = HostFacts(group=GPU._replace(gid=701), text=BLOCK, made=MADE)
 
