@@ -13,6 +13,9 @@ __all__ = ["Choices"]
 _THREADS = 4
 """The largest number of threads of a client that ask choosers. Further requests wait for them, within their budgets."""
 
+_MOST = 64
+"""The largest number of threads of a client in choosers, those included whose requests have given up."""
+
 
 class Choices:
     """The threads of a client that ask choosers. A release never waits for them, nor does any other call."""
@@ -24,6 +27,10 @@ class Choices:
         """Have a chooser asked, with the context variables of the calling thread or task."""
         context = copy_context()
         return self._pool.submit(lambda: context.run(ask_chooser, effect))
+
+    def give_up(self, job: Job[object]) -> None:
+        """Wait no longer for a chooser. A thread that it keeps is replaced, so that choosers that hang hold up no others, up to a limit."""
+        self._pool.give_up(job, _MOST)
 
     def close(self) -> None:
         """Have the threads end once there is no more work."""

@@ -61,7 +61,7 @@ class LoopTogether(WaitsTogether):
                     return job.result()
                 await self._sleep(self.left_for(effect, began))
         finally:
-            job.cancel()  # unless it runs, or has ended
+            self._driver.choices.give_up(job)
 
     async def wait(self, effect: WaitForAny) -> Collection[int]:
         """Wait until an attempt is woken or due, or a hold is lost; the claims are renewed meanwhile."""

@@ -45,6 +45,27 @@ class Pool:
             self._do_all()
         return job
 
+    def give_up(self, job: Job[Any], most: int) -> None:
+        """Wait no longer for a job: a call that has not begun is not made, and the thread of one that hangs is replaced until it returns.
+
+        Args:
+            job: The job.
+            most: The largest number of threads in all, those that hang included.
+        """
+        if job.cancel() or job.done():
+            return
+        with self._mutex:
+            if self._most >= most:
+                return
+            self._most += 1
+        job.add_done_callback(self._returned)
+        if self._one_more():
+            self._start()
+
+    def _returned(self, _job: Job[Any]) -> None:
+        with self._mutex:
+            self._most -= 1
+
     def close(self) -> None:
         """Have the threads end once there is no more work. Calls may still be submitted."""
         self._closed = True

@@ -176,7 +176,7 @@ class ThreadTogether(WaitsTogether):
                 left = self.left_for(effect, began)
                 self._bell.wait(left if listening() else min(left, LOOK))
         finally:
-            job.cancel()  # unless it runs, or has ended
+            self._driver.choices.give_up(job)
         return job.result()
 
     def ring(self) -> None:

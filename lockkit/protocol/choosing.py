@@ -107,6 +107,9 @@ class Choosing(NoChooser):
         try:
             return (yield effect)
         except Refused:
+            end, now = self._gate.deadline, self._now()
+            if self._gate.wait and end is not None and now >= end:
+                raise denials.no_choice_in_time(self._pool, now - self._gate.start) from None
             raise denials.no_choice(self._pool, effect.budget) from None
 
     def _budget(self) -> float:

@@ -28,6 +28,7 @@ __all__ = [
     "mismatch",
     "named",
     "no_choice",
+    "no_choice_in_time",
     "none_in_time",
     "none_will_do",
     "reasons_tail",
@@ -169,6 +170,15 @@ def no_choice(pool: str, budget: float) -> BackendUnavailable:
         f"the chooser of pool {pool!r} gave no answer within {durations.show(budget)}",
         name=pool,
         hint="find out what it waits for: a chooser must answer soon",
+    )
+
+
+def no_choice_in_time(pool: str, waited: float) -> AcquireTimeout:
+    """The error for a request whose time is up while its chooser is asked; ``waited`` in seconds."""
+    return AcquireTimeout(
+        f"timed out after {durations.show(waited)}, while the chooser of pool {pool!r} gave no answer",
+        name=pool,
+        hint="wait longer, or find out what the chooser waits for: it must answer soon",
     )
 
 
