@@ -14,7 +14,7 @@ from pathlib import Path
 from lockkit.facts import Finding, Scope
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Container", "finding", "look"]
+__all__ = ["Container", "detect", "finding"]
 
 _OWN = ("overlay", "aufs", "fuse.fuse-overlayfs", "vfs")
 """The types of the file system that engines give a container as its own root."""
@@ -39,7 +39,7 @@ class Container(NamedTuple):
         return self.mount == "/" or self.kind in _OWN
 
 
-def look(folder: Path | None, environ: Mapping[str, str], *, root: Path = Path("/")) -> Container | None:
+def detect(folder: Path | None, environ: Mapping[str, str], *, root: Path = Path("/")) -> Container | None:
     """The container of this process; None if there is no sign of one.
 
     Args:
@@ -114,22 +114,22 @@ def finding(seen: Container, scope: Scope, folder: Path | None, user: str) -> Fi
         return Finding(
             "container", "warning", f"{where}, and {reach}", "use a server; see: lockkit docs containers"
         )
-    users = "all users who share the folder" if scope == "host" else f"user {user} alone"
+    users = "users of the folder's group share it." if scope == "host" else f"user {user} shares it."
     if seen.mapped:
-        users += "; the host has other numbers for the users of this container"
+        users += " The host has other numbers for the users of this container."
     if seen.own:
         return Finding(
             "container",
             "warning",
-            f"{where}; host: no; mount: {folder} lies in the container's own layer, so its locks keep apart the processes of this container "
-            f"only; users: {users}",
+            f"{where}. The store lies in the container's own layer ({folder}), so its locks reach no other container and not the host. "
+            f"Only {users}",
             "mount a folder of the host into all containers that share locks, for example docker run -v /var/lib/lockkit:/var/lib/lockkit "
             "--group-add GID -e LOCKKIT_URL=sqlite:/var/lib/lockkit/host.db, or use a server; see: lockkit docs containers",
         )
     return Finding(
         "container",
         "ok",
-        f"{where}; host: only through the mount; mount: {folder} lies on {seen.mount} ({seen.kind}), and its locks keep apart all processes of "
-        f"this host that have the same folder; users: {users}",
+        f"{where}. The store lies on a mount, {seen.mount} ({seen.kind}, for {folder}), so its locks keep apart all processes of this host "
+        f"that have the same folder. Only {users}",
         "see: lockkit docs containers",
     )

@@ -45,7 +45,7 @@ ALERTS: Mapping[str, str] = {
     "recovered": "P2. A recoverer removed the claim of a dead owner, or evicted one that is not renewed.",
     "overdue": "P2. A hold is older than age_soft (P1: than age_hard) and its owner may be at work, so nothing was done.",
     "survivors": "P1. Processes work on, or may work on, under a lock whose owner has ended.",
-    "recovery_limited": "P1. A recoverer has reached recover_limit, and does nothing more within this hour.",
+    "recovery_limited": "P1. A recoverer has reached recover_limit, so further claims wait.",
 }
 """Every alert kind, with its priority and meaning."""
 

@@ -369,7 +369,7 @@ class RecoveryCase(Part):
     """One thing that recovery found. `outcome` is null if nothing was done; `seen` has the facts."""
 
     kind: str
-    action: Literal["remove", "evict", "resolve", "mend", "tell"]
+    action: Literal["remove", "evict", "resolve", "fix", "tell"]
     name: str
     claim: Claim | None
     why: str

@@ -1,8 +1,9 @@
 """The decisions of recovery: from what was seen of one claim to what may be done about it. All functions are pure.
 
-Every doubt speaks for the holder. A claim is removed at once only if its owner is proved to be dead, which waives nothing then. It is
-evicted, which waits until its holder has stopped, only if it is older than ``age_soft``, two of its heartbeats are missing, and nobody
-can say that its owner lives. A holder that lives keeps its lock, however old the hold is.
+Every doubt speaks for the holder. A claim is removed at once (like ``lockkit evict --now``; for a dead owner this is safe) only if its
+owner is proved to be dead. A claim is evicted, which waits until its holder has stopped, only if it is older than ``age_soft``, and
+without a renewal for two thirds of its ttl, and neither this host nor an oracle sees its owner alive. A holder that lives keeps its lock,
+however old the hold is.
 """
 
 from __future__ import annotations
@@ -22,26 +23,27 @@ __all__ = [
     "Action",
     "Answer",
     "Beat",
+    "ClaimFacts",
     "Decision",
     "Kind",
-    "Seen",
     "Tier",
     "Tiers",
+    "answer_of_this_host",
     "asks_oracles",
     "counted",
     "decide",
     "heartbeat",
     "life",
-    "of_claim",
     "same_claim",
     "tier_of",
     "within_limit",
 ]
 
 Action = Literal["remove", "evict", "tell", "leave"]
-"""remove (at once, because its owner is dead), evict (its holder may still stop by itself), tell (a person should look), or leave."""
+"""Remove the claim at once, because its owner is dead; evict it, so that its holder may still stop by itself; tell a person to look; or
+leave it alone."""
 Kind = Literal["", "gone", "survivors", "silent", "overdue"]
-"""The reason: the owner is gone; it is gone, but processes work on under its lock; no heartbeat arrives; the hold is old."""
+"""The reason: the owner is gone; the owner is gone, but processes work on under its lock; the claim is not renewed; or the hold is old."""
 Beat = Literal["live", "missed", "unknown"]
 Tier = Literal["", "warning", "soft", "hard"]
 _RANK: Mapping[Tier, int] = {"": 0, "warning": 1, "soft": 2, "hard": 3}
@@ -53,7 +55,7 @@ _BEATS = 3
 
 
 class Tiers(NamedTuple):
-    """The ages from which on a hold deserves a warning, is suspicious, and is too old, in seconds."""
+    """The ages, in seconds, at which a hold earns a warning, becomes suspicious, and is too old."""
 
     warning: float = 300.0
     soft: float = 600.0
@@ -74,7 +76,7 @@ class Answer(NamedTuple):
         return f"{self.oracle}: {word}" + (f" ({self.told})" if self.told else "")
 
 
-class Seen(NamedTuple):
+class ClaimFacts(NamedTuple):
     """The facts that were seen of one claim."""
 
     claim: ClaimInfo
@@ -110,7 +112,7 @@ class Decision(NamedTuple):
     tier: Tier = ""
 
 
-def of_claim(claim: ClaimInfo) -> Answer:
+def answer_of_this_host(claim: ClaimInfo) -> Answer:
     """Say what this host and the store know of a claim's owner, as ``inspect`` has judged it (:mod:`lockkit.store.judging`).
 
     A stopped process lives: it may go on at any moment.
@@ -154,17 +156,16 @@ def asks_oracles(claim: ClaimInfo, at: float) -> bool:
     Not for an owner that this host sees alive, nor for one whose heartbeat arrives. They are asked of one that looks dead from here, so
     that each of them can contradict.
     """
-    mine = of_claim(claim).alive
+    mine = answer_of_this_host(claim).alive
     return not _nobody(claim) and mine is not True and (mine is False or heartbeat(claim, at) != "live")
 
 
-def decide(seen: Seen, tiers: Tiers) -> Decision:
+def decide(seen: ClaimFacts, tiers: Tiers) -> Decision:
     """Decide what may be done about a claim."""
     claim = seen.claim
     if claim.state == "LINGERING" or _nobody(claim):
-        return (
-            Decision()
-        )  # min_hold or lock_delay, or the ttl of `lockkit acquire`, was asked for: it goes on to its end
+        # min_hold, lock_delay, or the ttl of `lockkit acquire` was asked for, so the claim stays until that ends.
+        return Decision()
     lives = life(seen.answers)
     tier = tier_of(seen.at - claim.since, tiers) if claim.state == "HELD" else ""
     kept = (*claim.kept_by, *seen.survivors)
@@ -197,9 +198,9 @@ def same_claim(first: ClaimInfo, now: ClaimInfo, action: str) -> bool:
     return same and (action != "evict" or now.renewed - first.renewed < first.ttl / _BEATS)
 
 
-def _unheard(seen: Seen) -> str:
+def _unheard(seen: ClaimFacts) -> str:
     """The oracles that failed to answer, in words, where only another oracle says that the owner is dead; empty if there are none."""
-    if of_claim(seen.claim).alive is False:
+    if answer_of_this_host(seen.claim).alive is False:
         return ""
     failed = [f"{answer.oracle} ({answer.told})" for answer in seen.answers if answer.failed]
     return f"no answer came from {', '.join(failed)}" if failed else ""

@@ -2,23 +2,24 @@
 
 :func:`recover` looks once; :class:`Recoverer` goes on, for servers. Several recoverers of one namespace elect one by a lockkit lock; each of
 them removes what its own host proves to be dead, because no other host may be able to.
-What may be done is decided in :mod:`lockkit.observe.decisions`, from facts alone. Each action looks at its claim once more, is written to
-a journal before it begins, names the claim by its id, so that it never hits another one, and counts for ``recover_limit``.
+What may be done is decided in :mod:`lockkit.observe.decisions`, from facts alone. Each action is written to a journal before it begins,
+and names its claim by the claim id, so that it never hits another one. Each removal or eviction, except that of a dead recoverer, looks at
+the claim once more just before, and counts for ``recover_limit``.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import Alert, Event
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe import journal
+from lockkit.observe.checks import CHECKS, Case, CheckContext
 from lockkit.observe.decisions import Tiers, counted, within_limit
-from lockkit.observe.looking import CHECKS, Case, Look
 from lockkit.observe.oracles import HOOK, SECONDS, Oracles
 from lockkit.printable import printable
 from lockkit.store.spi import Conflict
@@ -46,8 +47,9 @@ class Result(NamedTuple):
 
     case: Case
     outcome: str = ""
-    """``REMOVED``, ``MARKED``, ``resolved``; ``changed`` (it was no longer as seen, and was left alone); ``ABSENT``; ``limited``; empty if
-    nothing was to be done, or if this was a dry run."""
+    """``removed``, ``evicted`` or ``resolved``; ``changed`` (the claim was no longer as seen, and was left alone); ``absent`` (the claim had
+    gone by itself); ``limited`` (``recover_limit`` was reached); the word of a check of its own; empty if there was nothing to do, or if this
+    was a dry run."""
 
 
 class Round(NamedTuple):
@@ -67,8 +69,13 @@ class Round(NamedTuple):
             one for one in self.results if one.case.action in _ACTS and one.outcome in ("", "limited")
         )
 
+    @property
+    def complete(self) -> bool:
+        """Whether every lock was read, and nothing is left that recovery may do. What a person should look at does not count."""
+        return not self.open and not self.unread
 
-_ACTS = ("remove", "evict", "resolve", "mend")
+
+_ACTS = ("remove", "evict", "resolve", "fix")
 
 
 def recover(client: Client, *, act: bool = False, between: float = _BETWEEN) -> Round:
@@ -165,7 +172,7 @@ class Recoverer:
 
     # -- looking
 
-    def _look(self) -> Look:
+    def _look(self) -> CheckContext:
         if self._config.stale():
             try:
                 self._config = self._config.reload()
@@ -174,7 +181,7 @@ class Recoverer:
         config = self._config
         self._oracles.forget()
         tiers = Tiers(config.age_warning, config.age_soft, config.age_hard)
-        return Look(self._client, tiers, self._oracles, besides=(LOCK,))
+        return CheckContext(self._client, tiers, self._oracles, besides=(LOCK,))
 
     def _wait_for_heartbeats(self, found: Sequence[Case], *, acting: bool) -> None:
         """Give claims whose heartbeats are missing the time for one, because the store may just have come back."""
@@ -212,7 +219,7 @@ class Recoverer:
         if lease is not None:
             lease.release()
 
-    def _settle(self, look: Look, case: Case) -> Result:
+    def _settle(self, look: CheckContext, case: Case) -> Result:
         """Act on one case if it is still as it was seen, and tell of it."""
         if case.action not in _ACTS:
             self._tell(case)
@@ -249,7 +256,7 @@ class Recoverer:
         finally:
             journal.append(folder, {"of": identity, "outcome": outcome}, file=journal.ACTIONS)
         done = Result(case, outcome)
-        if outcome != "ABSENT":
+        if outcome != "absent":
             self._report(done)
         return done
 
@@ -258,12 +265,12 @@ class Recoverer:
         if case.action == "resolve":
             journal.resolve(self._config.state_place().path, case.record, "lockkit recover")
             return "resolved"
-        if case.mend is not None:
-            return case.mend()
+        if case.fix is not None:
+            return case.fix()
         done = self._client.evict(
             case.name, case.claim_id, reason=f"recovery: {case.why}", now=case.action == "remove"
         )
-        return done.outcome
+        return _OUTCOMES[done.outcome]
 
     def _count(self) -> bool:
         """Count one more action in the record that all recoverers share; False if the hour has had enough of them."""
@@ -326,7 +333,9 @@ class Recoverer:
         if _LIMITED not in self._told:
             self._told.add(_LIMITED)
             limit = self._config.recover_limit
-            text = f"recovery does nothing more within this hour: recover_limit ({limit}) is reached; see: lockkit recover"
+            text = (
+                f"recover_limit ({limit} an hour) is reached; further claims wait; see: lockkit docs recover"
+            )
             self._send(Alert("recovery_limited", "P1", text))
 
     def _send(self, what: Event | Alert) -> None:
@@ -336,3 +345,4 @@ class Recoverer:
 _TOLD_AS = {"overdue": "overdue", "silent": "overdue", "survivors": "survivors", "gone": "survivors"}
 _LIMITED = ("", "limited", "")
 _DONE = {"remove": "removed", "evict": "evicted"}
+_OUTCOMES: Mapping[str, str] = {"REMOVED": "removed", "MARKED": "evicted", "ABSENT": "absent"}

@@ -1,8 +1,8 @@
 """The survivors of an owner: processes that ``lockkit run`` started, and that work on although the ``run`` itself was killed.
 
 Each of them has inherited LOCKKIT_HELD, which names the claims of the ``run`` by claim id. A process that was started by hand, or that
-has dropped or overwritten its environment (``setproctitle`` does), is not found: on the embedded store the pulse keeps its lock all the same, and elsewhere the ttl would not
-wait for it either.
+has dropped or overwritten its environment (``setproctitle`` does), is not found: on the embedded store the pulse keeps its lock all the
+same; elsewhere its lock lapses after the ttl.
 """
 
 from __future__ import annotations

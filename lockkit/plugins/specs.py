@@ -113,9 +113,9 @@ def lockkit_health(client: HealthClient) -> Sequence[Finding]:
 def lockkit_owner_alive(owner: Owner) -> bool | None:
     """Say whether the owner of a claim lives: True, False, or None if that cannot be told. An oracle for :func:`lockkit.observe.recovery.recover`.
 
-    Called only for an owner that this host does not see alive and whose heartbeat is not seen to arrive, at most once in each look, on a
-    thread of its own. A False removes the claims of that owner at once, unless another oracle says True: answer it only if the owner cannot
-    come back, and None for an owner that you do not know. A hook that raises, or that has not returned after 5 s, counts as None,
+    Called only about an owner that this host sees dead, or does not see and hears no heartbeat of, at most once in each look, on a thread of
+    its own. A False removes the claims of that owner at once, unless another oracle says True: answer it only if the owner cannot come back,
+    and None for an owner that you do not know. A hook that raises, or that has not returned after 5 s, counts as None,
     and keeps the False of another oracle from removing anything.
     """
     raise NotImplementedError

@@ -384,8 +384,8 @@ def test_doctor_in_a_container_says_how_far_the_locks_reach_and_what_to_mount(lo
 
     (finding,) = told(container="podman")
 
-    assert "this process runs in a container (podman); host: " in finding["message"]
-    assert f"mount: {lockkit.folder}/state lies " in finding["message"]
-    assert f"users: user {os.getuid()} alone" in finding["message"]
+    assert "this process runs in a container (podman). The store lies " in finding["message"]
+    assert f"{lockkit.folder}/state)" in finding["message"]
+    assert f"Only user {os.getuid()} shares it." in finding["message"]
     (finding,) = told(container="podman", LOCKKIT_URL="memory:")
     assert "this store reaches no other process" in finding["message"]

@@ -138,9 +138,9 @@ def test_the_claim_of_a_killed_holder_is_removed_after_a_dry_run_that_changes_no
         assert lockkit("held", name).returncode == 1
         assert len(lockkit.claims(name)) == 1
         (case,) = cases(recover(lockkit, "--yes"), name)
-        assert case["outcome"] == "REMOVED"
+        assert case["outcome"] == "removed"
         (record,) = actions(lockkit)
-        assert (record["claim"], record["outcome"]) == (case["claim"]["claim_id"], "REMOVED")
+        assert (record["claim"], record["outcome"]) == (case["claim"]["claim_id"], "removed")
         assert "has ended" in record["why"]
         assert record["seen"]["heartbeat"] == ("unknown" if place == "zookeeper" else "live")
     assert lockkit("run", name, "--no-wait", "--", "true").returncode == 0
@@ -153,7 +153,7 @@ def test_a_crash_in_any_layer_of_a_release_leaves_a_lock_that_can_be_recovered(l
 
     done = recover(lockkit, "--yes")
 
-    assert [one["outcome"] for one in cases(done, name)] == ([] if at_once(place) else ["REMOVED"])
+    assert [one["outcome"] for one in cases(done, name)] == ([] if at_once(place) else ["removed"])
     assert lockkit("run", name, "--no-wait", "--", "true").returncode == 0
 
 
@@ -265,7 +265,7 @@ def test_a_hold_that_is_not_renewed_is_evicted_with_the_mark(lockkit, place, nam
     with client_of(lockkit, monkeypatch, namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
         result = found(Recoverer(client, act=True, between=0.1).once, name)
 
-    assert (result.case.kind, result.outcome) == ("silent", "MARKED")
+    assert (result.case.kind, result.outcome) == ("silent", "evicted")
     (record,) = actions(lockkit, name)
     assert record["action"] == "evict"
 
@@ -326,7 +326,7 @@ def test_only_the_claim_that_was_seen_is_removed(lockkit, place, name, monkeypat
         (result,) = recovery.recover(Meddling(client, lockkit, name), act=True).results
         left = [one.state for one in client.inspect(name).claims]
 
-    assert (result.outcome, left) == (("REMOVED", []) if mutant else ("ABSENT", ["HELD"]))
+    assert (result.outcome, left) == (("removed", []) if mutant else ("absent", ["HELD"]))
 
 
 def test_a_claim_that_is_another_one_by_the_second_look_is_left_alone(lockkit, place, name, monkeypatch):
@@ -362,9 +362,9 @@ def test_of_two_recoverers_that_race_one_acts_on_each_claim(lockkit, place, name
 
     assert 0 in codes
     assert set(codes) <= {0, 75}
-    done = [one["name"] for one in actions(lockkit) if one["outcome"] == "REMOVED"]
+    done = [one["name"] for one in actions(lockkit) if one["outcome"] == "removed"]
     assert len(done) == len(set(done)) == (0 if at_once(place) else 4)
-    assert {one["outcome"] for one in actions(lockkit)} <= {"REMOVED", "ABSENT"}
+    assert {one["outcome"] for one in actions(lockkit)} <= {"removed", "absent"}
 
 
 def test_a_recoverer_that_stays_elected_keeps_others_from_acting_until_it_ends(lockkit, place, name):
@@ -392,7 +392,7 @@ def test_what_this_host_proves_dead_is_removed_while_a_recoverer_of_another_host
 
     done = recover(lockkit, "--yes", code=75)
 
-    assert [one["outcome"] for one in cases(done, name)] == ["REMOVED"]
+    assert [one["outcome"] for one in cases(done, name)] == ["removed"]
     assert lockkit.claims(name) == []
 
 
@@ -430,7 +430,7 @@ def test_no_more_than_the_limit_are_removed_in_an_hour(lockkit, place, name):
     first = recover(lockkit, "--yes", code=1)
     second = recover(lockkit, "--yes", code=1)
 
-    assert sorted(one["outcome"] for one in first["cases"]) == ["REMOVED", "limited"]
+    assert sorted(one["outcome"] for one in first["cases"]) == ["removed", "limited"]
     assert [one["outcome"] for one in second["cases"]] == ["limited"]
     assert len(actions(lockkit)) == 1
 
@@ -450,7 +450,7 @@ class Oracle:
 
 @pytest.mark.parametrize(
     "answers, outcome",
-    [([False], "REMOVED"), ([False, None], "REMOVED"), ([False, True], None), ([None], None)],
+    [([False], "removed"), ([False, None], "removed"), ([False, True], None), ([None], None)],
 )
 def test_an_oracle_proves_the_death_of_an_owner_elsewhere_unless_another_one_sees_it(
     lockkit, place, name, monkeypatch, answers, outcome
@@ -537,12 +537,12 @@ def test_events_and_alerts_tell_once_of_each_case(lockkit, monkeypatch):
 
 def test_a_check_of_somebody_else_is_one_function_more(lockkit, monkeypatch):
     lockkit.env["LOCKKIT_URL"] = f"sqlite:{lockkit.folder}/locks.db"
-    mended = []
+    fixed = []
 
     def cards(look):
-        if not mended:
+        if not fixed:
             yield recovery.Case(
-                "card", "mend", "gpu/box/1", "it is well again", mend=lambda: mended.append(1) or "cleared"
+                "card", "fix", "gpu/box/1", "it is well again", fix=lambda: fixed.append(1) or "cleared"
             )
 
     monkeypatch.setattr(recovery, "CHECKS", [*recovery.CHECKS, cards])
@@ -551,7 +551,7 @@ def test_a_check_of_somebody_else_is_one_function_more(lockkit, monkeypatch):
         (result,) = recovery.recover(client, act=True).results
         assert (result.outcome, recovery.recover(client, act=True).results) == ("cleared", ())
     (record,) = actions(lockkit)
-    assert (record["action"], record["outcome"]) == ("mend", "cleared")
+    assert (record["action"], record["outcome"]) == ("fix", "cleared")
 
 
 def test_people_are_told_in_sentences(lockkit):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lockkit.config import load
+from lockkit.errors import ConfigError
 from lockkit.facts import Owner
 from lockkit.observe.oracles import HOOK, Oracles
 from lockkit.plugins import PluginManager
@@ -37,13 +38,11 @@ def tool(tmp_path, monkeypatch):
 def ask(tmp_path):
     """The answer of a plugin of the page, through the real plugin manager."""
 
-    def answer(module, owner):
+    def answer(module, owner, table='namespace = "training"\nprefix = "trainer-"\n'):
         spec = importlib.util.spec_from_file_location(module, EXAMPLES / f"{module}.py")
         found = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(found)
-        (tmp_path / "lockkit.toml").write_text(
-            '[plugins.pod-oracle]\nnamespace = "training"\nprefix = "trainer-"\n'
-        )
+        (tmp_path / "lockkit.toml").write_text(f"[plugins.pod-oracle]\n{table}")
         manager = PluginManager([found.plugin])
         manager.check_settings(
             load("memory:", config=tmp_path / "lockkit.toml", environ={}, etc=tmp_path / "none")
@@ -107,3 +106,10 @@ def test_the_oracle_of_slurm_jobs(tool, ask, answer, code, alive):
     assert ask("slurm_oracle", Owner("ann", "node-1", 7, task="slurm:4711")).alive is alive
     assert asked.read_text() == "show job 4711 --oneliner\n"
     assert ask("slurm_oracle", Owner("ann", "node-1", 7, task="epoch 4")).alive is None
+
+
+@pytest.mark.parametrize("table", ['namespace = "training"\n', 'namespace = "training"\nprefix = ""\n'])
+def test_the_oracle_of_pods_is_not_set_up_without_the_pods_that_it_may_speak_of(ask, table):
+    """Without a prefix each pod of another cluster would be missing here, and count as dead."""
+    with pytest.raises(ConfigError, match="prefix"):
+        ask("pod_oracle", Owner("ann", "node-1", 7, pod="trainer-7"), table)

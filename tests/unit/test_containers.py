@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.containers import Container, finding, look
+from lockkit.containers import Container, detect, finding
 
 IDENTITY = "         0          0 4294967295\n"
 MOUNTS = """\
@@ -30,7 +30,7 @@ def root(tmp_path):
 def test_a_plain_host_is_no_container(root):
     (root / "proc/1/cgroup").write_text("0::/init.scope\n")
 
-    assert look(Path("/locks"), {}, root=root) is None
+    assert detect(Path("/locks"), {}, root=root) is None
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_engines_are_known_by_their_marks(root, mark, environ, engine):
     if mark:
         (root / mark).touch()
 
-    seen = look(Path("/locks/a"), environ, root=root)
+    seen = detect(Path("/locks/a"), environ, root=root)
 
     assert seen == Container(engine, False, "/locks", "ext4")
 
@@ -54,25 +54,28 @@ def test_engines_are_known_by_their_marks(root, mark, environ, engine):
 def test_engines_are_known_by_the_cgroup_of_the_first_process(root):
     (root / "proc/1/cgroup").write_text("11:memory:/kubepods/burstable/pod1\n")
 
-    assert look(None, {}, root=root).engine == "kubepods"
+    assert detect(None, {}, root=root).engine == "kubepods"
 
 
 def test_users_that_the_host_numbers_otherwise_are_told(root):
     (root / ".dockerenv").touch()
     (root / "proc/self/uid_map").write_text("0 100000 65536\n")
 
-    seen = look(Path("/locks"), {}, root=root)
+    seen = detect(Path("/locks"), {}, root=root)
 
     assert seen.mapped
-    assert "the host has other numbers" in finding(seen, "host", Path("/locks"), "0").message
+    assert "The host has other numbers" in finding(seen, "host", Path("/locks"), "0").message
 
 
 def test_a_folder_of_the_container_itself_is_a_warning_with_the_recipe():
     told = finding(Container("Docker", False, "/", "overlay"), "user", Path("/root/lockkit"), "0")
 
     assert told.severity == "warning"
-    assert "host: no; mount: /root/lockkit lies in the container's own layer" in told.message
-    assert "users: user 0 alone" in told.message
+    assert (
+        "The store lies in the container's own layer (/root/lockkit), so its locks reach no other container"
+        in told.message
+    )
+    assert "Only user 0 shares it." in told.message
     assert "docker run -v /var/lib/lockkit:/var/lib/lockkit" in told.hint
 
 
@@ -80,8 +83,8 @@ def test_a_mounted_folder_reaches_what_else_has_it():
     told = finding(Container("Podman", False, "/locks", "ext4"), "host", Path("/locks/a"), "0")
 
     assert told.severity == "ok"
-    assert "mount: /locks/a lies on /locks (ext4)" in told.message
-    assert "users: all users who share the folder" in told.message
+    assert "a mount, /locks (ext4, for /locks/a)" in told.message
+    assert "Only users of the folder's group share it." in told.message
 
 
 @pytest.mark.parametrize("scope, severity", [("fleet", "ok"), ("process", "warning"), ("user", "warning")])

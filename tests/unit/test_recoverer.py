@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from lockkit.errors import BackendUnavailable
+from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Event, Owner
-from lockkit.observe import survivors
+from lockkit.observe import journal, survivors
 from lockkit.observe.recovery import LOCK, Case, Recoverer, recover
 
 
@@ -118,3 +118,41 @@ def test_what_a_person_should_look_at_is_told_once_by_event_and_by_alert(
         recoverer._tell(Case(kind, "tell", "x", "why", claim, tier))
 
     assert [one.kind if isinstance(one, Event) else f"{one.kind} {one.priority}" for one in sent] == told
+
+
+def test_a_queue_that_cannot_be_read_hides_nothing_else_and_leaves_recovery_incomplete(
+    lockkit_client, monkeypatch
+):
+    with lockkit_client.lock("newer").acquire():
+        pass
+    folder = lockkit_client.config.state_place().path
+    about = {"url": lockkit_client.url, "namespace": lockkit_client.namespace, "claim": "0123456789ab"}
+    journal.append(folder, about | {"name": "newer"})
+    over = journal.append(folder, about | {"name": "old"})
+    inspect = lockkit_client.inspect
+
+    def guarded(name):
+        if name == "newer":
+            raise LockkitError("a later version of lockkit wrote it")
+        return inspect(name)
+
+    monkeypatch.setattr(lockkit_client, "inspect", guarded)
+
+    done = recover(lockkit_client, act=True)
+
+    assert [(one.case.record, one.outcome) for one in done.results] == [(over, "resolved")]
+    assert [name for name, _ in done.unread] == ["newer"]
+    assert (done.open, done.complete) == ((), False)
+
+
+def test_the_alert_of_the_limit_says_what_waits_and_where_to_read_of_it(lockkit_client, monkeypatch):
+    recoverer, sent = Recoverer(lockkit_client, act=True), []
+    monkeypatch.setattr(recoverer, "_send", sent.append)
+
+    recoverer._limited()
+
+    (alert,) = sent
+    assert (
+        alert.message
+        == "recover_limit (20 an hour) is reached; further claims wait; see: lockkit docs recover"
+    )

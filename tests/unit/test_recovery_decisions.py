@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from lockkit.facts import ClaimInfo, Keeper, Owner
 from lockkit.observe.decisions import (
     Answer,
-    Seen,
+    ClaimFacts,
     Tiers,
+    answer_of_this_host,
     asks_oracles,
     counted,
     decide,
     heartbeat,
     life,
-    of_claim,
     same_claim,
     tier_of,
     within_limit,
@@ -39,7 +39,7 @@ def held(age=1.0, silent=1.0, **more):
 
 
 def decided(claim, *answers, **more):
-    return decide(Seen(claim, NOW, (of_claim(claim), *answers), **more), TIERS)
+    return decide(ClaimFacts(claim, NOW, (answer_of_this_host(claim), *answers), **more), TIERS)
 
 
 def test_a_claim_whose_owner_is_dead_is_removed():

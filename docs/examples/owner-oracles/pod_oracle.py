@@ -17,7 +17,12 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     """The table ``[plugins.pod-oracle]``."""
 
     namespace: str
-    prefix: str = ""  # only pods of this deployment: others may live in another cluster
+    prefix: str
+    """Only pods whose names begin so: others may live in another cluster, where this one does not see them."""
+
+    def __post_init__(self) -> None:
+        if not self.prefix:
+            raise ValueError("prefix must not be empty: a pod of another cluster would count as dead")
 
 
 class PodOracle:

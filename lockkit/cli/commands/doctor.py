@@ -197,7 +197,7 @@ def _container(client: Client) -> list[Finding]:
     from lockkit import containers
 
     folder = output.store_folder(client)
-    seen = containers.look(folder, os.environ)
+    seen = containers.detect(folder, os.environ)
     return (
         []
         if seen is None

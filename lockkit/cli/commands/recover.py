@@ -20,13 +20,13 @@ _WORDS = {
     "remove": ("would remove", "removed"),
     "evict": ("would evict", "evicted"),
     "resolve": ("would resolve", "resolved"),
-    "mend": ("would mend", "mended"),
+    "fix": ("would fix", "fixed"),
     "tell": ("look at", "look at"),
 }
 _LEFT = {
     "": "",
     "changed": "left alone, because it has changed since it was seen",
-    "ABSENT": "was gone already",
+    "absent": "was gone already",
     "limited": "left for later, because recover_limit is reached",
 }
 
@@ -44,18 +44,18 @@ lockkit recover --yes --every 30s
     "--every",
     type=Duration(),
     metavar="TIME",
-    help="Go on, and look again after this time, until a signal ends it.",
+    help="Look again every TIME until stopped.",
 )
 def command(session: Session, *, yes: bool, every: float | None) -> int:
     """Find claims whose owner is gone, holds that are old, and failed releases; with --yes remove what is proved to be dead.
 
     A claim is removed at once only if its owner is proved to be dead, on this host or by the oracle of a plugin. A hold that is older
-    than age_soft and is not renewed is evicted, which waits until its holder must have stopped. A holder that lives keeps its lock. Each
-    recoverer of a namespace removes what it sees dead; all else one of them does. Each action is written to recovery.jsonl in the state folder, and at most recover_limit
-    claims are removed in an hour. See: lockkit docs recover
+    than age_soft and has not been renewed for two thirds of its ttl is evicted, which waits until its holder must have stopped. A holder that lives keeps its lock.
+    If several run, each removes what it sees dead; of the rest one acts and the others watch. Each action is written to recovery.jsonl in
+    the state folder, and at most recover_limit claims are removed in an hour. See: lockkit docs recover
 
-    Exit code: 0 nothing is left to do, 1 something is (a dry run, or the limit), 69 the store does not answer, 75 another recoverer is
-    at work, or the namespace is drained.
+    Exit code: 0 nothing is left that it may do, 1 something is (a dry run, or the limit), or locks could not be read; 69 the store does not
+    answer; 75 another recoverer is at work, or the namespace is drained.
     """
     from lockkit.observe.recovery import Recoverer
 
@@ -69,9 +69,9 @@ def command(session: Session, *, yes: bool, every: float | None) -> int:
                     f"another recoverer is at work: {done.leader}",
                     code=exits.BUSY,
                     kind="busy",
-                    hint="it does what is to be done",
+                    hint="leave the rest to it",
                 )
-            return exits.FAILED if done.open else exits.OK
+            return exits.OK if done.complete else exits.FAILED
         _go_on(session, client, recoverer, every, act=yes)
     return exits.OK
 

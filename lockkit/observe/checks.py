@@ -1,4 +1,4 @@
-"""The looks of recovery: each check yields the cases that it finds. A new check is one function more in :data:`CHECKS`."""
+"""The checks of recovery: each yields the cases that it finds. A new check is one function more in :data:`CHECKS`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
 from lockkit.facts import NOTHING, ClaimInfo, LockInfo
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe import decisions, journal
-from lockkit.observe.decisions import Decision, Seen, Tiers
+from lockkit.observe.decisions import ClaimFacts, Decision, Tiers
 from lockkit.observe.survivors import hidden, survivors
 
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.observe.oracles import Oracles
 
-__all__ = ["CHECKS", "Case", "Check", "Look"]
+__all__ = ["CHECKS", "Case", "Check", "CheckContext"]
 
 
 class Case(NamedTuple):
@@ -24,22 +24,22 @@ class Case(NamedTuple):
 
     Attributes:
         kind: ``gone``, ``silent``, ``overdue``, ``survivors`` or ``failure``.
-        action: The action that is allowed: remove, evict, resolve, mend, or only tell.
+        action: The action that is allowed: remove, evict, resolve, fix, or only tell.
         why: The reason, in words.
         seen: The facts, for the audit record.
         record: The id of a failed release.
-        mend: The action of a check of its own, which returns its outcome in a word. It has to compare what it changes with what was seen.
+        fix: The action of a check of its own, which returns its outcome in a word. It has to compare what it changes with what was seen.
     """
 
     kind: str
-    action: Literal["remove", "evict", "resolve", "mend", "tell"]
+    action: Literal["remove", "evict", "resolve", "fix", "tell"]
     name: str
     why: str
     claim: ClaimInfo | None = None
     tier: decisions.Tier = ""
     seen: Mapping[str, object] = NOTHING
     record: str = ""
-    mend: Callable[[], str] | None = None
+    fix: Callable[[], str] | None = None
 
     @property
     def claim_id(self) -> str:
@@ -50,7 +50,7 @@ class Case(NamedTuple):
         return None if self.claim is None else self.claim.fence
 
 
-class Look:
+class CheckContext:
     """One look at a namespace: what every check needs.
 
     Args:
@@ -73,25 +73,33 @@ class Look:
         self._besides = besides
 
     def queues(self) -> Iterator[LockInfo]:
-        """Every queue of the namespace. One that this user or this version cannot read is remembered, and left out."""
+        """Every queue of the namespace that can be read."""
         for name in self.client.names():
             if name in self._besides:
                 continue
-            try:
-                yield self.client.inspect(name)
-            except (BackendUnavailable, OutcomeUnknown):
-                raise
-            except LockkitError as error:
-                self.unread.append((name, error))
+            info = self.queue(name)
+            if info is not None:
+                yield info
 
-    def see(self, claim: ClaimInfo, at: float) -> Seen:
+    def queue(self, name: str) -> LockInfo | None:
+        """The queue of a name; None if this user or this version cannot read it, which is remembered."""
+        try:
+            return self.client.inspect(name)
+        except (BackendUnavailable, OutcomeUnknown):
+            raise
+        except LockkitError as error:
+            if all(known != name for known, _ in self.unread):
+                self.unread.append((name, error))
+            return None
+
+    def see(self, claim: ClaimInfo, at: float) -> ClaimFacts:
         """All that can be seen of one claim."""
-        answers = [decisions.of_claim(claim)]
+        answers = [decisions.answer_of_this_host(claim)]
         if decisions.asks_oracles(claim, at):
             answers += self._oracles.ask(claim.owner)
         if decisions.life(answers) is not False or claim.process != "gone":
-            return Seen(claim, at, tuple(answers))
-        return Seen(
+            return ClaimFacts(claim, at, tuple(answers))
+        return ClaimFacts(
             claim, at, tuple(answers), survivors(claim.claim_id, besides=claim.owner.pid), hidden(claim.owner)
         )
 
@@ -105,17 +113,17 @@ class Look:
         """The case as it is now, just before an action; None if it is over, or if its claim is no longer as it was seen."""
         if case.claim is None:
             return case
-        info = self.client.inspect(case.name)
-        claim = next((one for one in info.claims if one.claim_id == case.claim_id), None)
-        if claim is None or not decisions.same_claim(case.claim, claim, case.action):
+        info = self.queue(case.name)
+        claim = next((one for one in info.claims if one.claim_id == case.claim_id), None) if info else None
+        if info is None or claim is None or not decisions.same_claim(case.claim, claim, case.action):
             return None
         return self.case(claim, info.read_at)
 
 
-Check: TypeAlias = Callable[[Look], Iterator[Case]]
+Check: TypeAlias = Callable[[CheckContext], Iterator[Case]]
 
 
-def _case(seen: Seen, decision: Decision) -> Case:
+def _case(seen: ClaimFacts, decision: Decision) -> Case:
     action = decision.action
     assert action != "leave"
     return Case(
@@ -123,7 +131,7 @@ def _case(seen: Seen, decision: Decision) -> Case:
     )
 
 
-def claims(look: Look) -> Iterator[Case]:
+def claims(look: CheckContext) -> Iterator[Case]:
     """Claims whose owner is gone, that are not renewed, or that are old; and owners that left processes behind."""
     for info in look.queues():
         for claim in info.claims:
@@ -132,7 +140,7 @@ def claims(look: Look) -> Iterator[Case]:
                 yield case
 
 
-def failures(look: Look) -> Iterator[Case]:
+def failures(look: CheckContext) -> Iterator[Case]:
     """Failed releases of this user on this host whose claim has gone by now, so that they are over.
 
     A claim that is still there is one of :func:`claims`: its process removes it in the background, or its owner is gone.
@@ -143,7 +151,8 @@ def failures(look: Look) -> Iterator[Case]:
         if record.get("resolved") or (record.get("url"), record.get("namespace")) != here:
             continue
         name, claim_id = str(record.get("name")), record.get("claim")
-        if not any(claim.claim_id == claim_id for claim in client.inspect(name).claims):
+        info = look.queue(name)
+        if info is not None and not any(claim.claim_id == claim_id for claim in info.claims):
             why = f"the claim {claim_id} of the release that failed at {record.get('at')} has gone"
             yield Case(
                 "failure", "resolve", name, why, seen={"failure": dict(record)}, record=str(record["id"])
