@@ -33,7 +33,7 @@ def host_name(config: Config, *, simulate: int | None = None, host: str | None =
     told = config.gpu_host if host is None else host
     if told is not None:
         return told
-    inside = None if simulated_cards(config, simulate) else containers.look(None, os.environ)
+    inside = None if simulated_cards(config, simulate) else containers.detect(None, os.environ)
     if inside is not None:
         raise ConfigError(
             f"this process runs in a container ({inside.engine}), where the name of the host is unknown, so its cards cannot be told from "
