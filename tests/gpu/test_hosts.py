@@ -26,7 +26,7 @@ def of_a_driver(monkeypatch, tmp_path):
 @pytest.fixture
 def inside(monkeypatch):
     """Have this process be in a container."""
-    monkeypatch.setattr(containers, "look", lambda *_args, **_how: containers.Container("Docker"))
+    monkeypatch.setattr(containers, "detect", lambda *_args, **_how: containers.Container("Docker"))
 
 
 @pytest.fixture
