@@ -95,7 +95,9 @@ class AsyncGpuPool:
 
         async def acquired() -> AsyncGpuLeases:
             checked = await asyncio.to_thread(
-                self._cards.checked,
+                self._cards.checked_within,
+                timeout,
+                self._options,
                 count,
                 min_free=min_free,
                 memory=memory,
@@ -112,7 +114,7 @@ class AsyncGpuPool:
                 each=checked.each,
                 among=checked.among,
                 chooser=checked.chooser,
-                timeout=timeout,
+                timeout=checked.timeout,
                 reason=reason,
                 on_wait=on_wait,
             )

@@ -18,6 +18,8 @@ __all__ = ["CardChooser"]
 _LONGEST = 25.0
 """Seconds for which memory may drain after a grant, at most; a chooser has 30 s."""
 _PAUSE = 0.5
+_MARGIN = 0.1
+"""Seconds before the end of a request at which its last look is due."""
 
 
 class CardChooser:
@@ -34,6 +36,7 @@ class CardChooser:
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
+        until: The time at which the request ends, and up to which memory may drain; None for never.
     """
 
     every = EVERY
@@ -59,6 +62,7 @@ class CardChooser:
         self._now = now
         self._before: Choice | None = None
         self._away: float | None = None
+        self.until: float | None = None
 
     def choose(self, held: Sequence[str]) -> Choice:
         """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place."""
@@ -134,6 +138,8 @@ class CardChooser:
             request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
             why = why_not_now(request, card, CardFacts(quarantine=_mark(marks, card.device)), snapshot.taken)
             left = min(self.request.settle, _LONGEST) - (self._now() - began)
+            if self.until is not None:
+                left = min(left, self.until - _MARGIN - self._now())
             if (
                 why is None
                 or marks.get(member)

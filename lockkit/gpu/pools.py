@@ -127,7 +127,9 @@ class GpuPool:
             AcquireTimeout: The time is up; the error says why other cards did not do.
             AcquireError, BackendError: As :meth:`lockkit.Pool.acquire`.
         """
-        checked = self._cards.checked(
+        checked = self._cards.checked_within(
+            timeout,
+            self._options,
             count,
             min_free=min_free,
             memory=memory,
@@ -144,7 +146,7 @@ class GpuPool:
             each=checked.each,
             among=checked.among,
             chooser=checked.chooser,
-            timeout=timeout,
+            timeout=checked.timeout,
             reason=reason,
             on_wait=on_wait,
             cancel=cancel,

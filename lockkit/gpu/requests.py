@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
-from lockkit.errors import ConfigError
+from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
@@ -18,10 +21,13 @@ from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.records import host_pool
 from lockkit.gpu.resolving import resolve
-from lockkit.gpu.snapshots import look, providers
+from lockkit.gpu.snapshots import PATIENCE, look, providers
 from lockkit.gpu.visible import visible_uuids
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
+from lockkit.options import Default, Options
+from lockkit.plugins.calling import call_within
+from lockkit.shared.locks import checked_timeout
 from lockkit.sizes import MIB, parse
 
 if TYPE_CHECKING:
@@ -36,6 +42,11 @@ _TTL, _LONG_TTL = 60.0, 300.0
 """Seconds for which the store keeps a job's cards without a renewal, as a rule."""
 
 
+_LEAST = 0.5
+"""Seconds that the driver and the store have to tell of the cards at least, even if the time of a request is shorter."""
+_SHORTEST = 0.05
+
+
 class CheckedRequest(NamedTuple):
     """A request that the host can meet, and the pool that it goes to.
 
@@ -45,6 +56,7 @@ class CheckedRequest(NamedTuple):
         within: The card of each slice.
         among: The cards that may do.
         each: The MiB of each card; None for whole cards.
+        timeout: Seconds that are left to wait; None to wait for ever, 0 not to wait.
     """
 
     chooser: CardChooser
@@ -52,6 +64,7 @@ class CheckedRequest(NamedTuple):
     within: Mapping[str, str]
     among: Sequence[str]
     each: int | None
+    timeout: float | None = None
 
 
 class HostCards:
@@ -119,6 +132,44 @@ class HostCards:
         devices = snapshot.devices
         named = None if ids is None else self._named(ids, devices)
         return request._replace(ids=named, visible=visible_uuids(self._environ, devices)), snapshot
+
+    def checked_within(
+        self, timeout: float | Default | None, options: Options, count: int, **asked: Any
+    ) -> CheckedRequest:
+        """As :meth:`checked`, within the time of the request, which begins here: the driver and the store are asked on a thread.
+
+        Args:
+            timeout: As for :meth:`lockkit.gpu.GpuPool.acquire`.
+            options: The options of the pool.
+            count: The number of cards.
+            asked: The other arguments of :meth:`checked`.
+
+        Raises:
+            AcquireTimeout: The time is up.
+        """
+        told = (
+            options.get("timeout", self._client.config.timeout) if isinstance(timeout, Default) else timeout
+        )
+        wait = checked_timeout(told)
+        if wait is None:
+            return self.checked(count, **asked)
+        began = time.monotonic()
+        call = partial(copy_context().run, self.checked, count, **asked)
+        [outcome] = call_within(max(wait, _LEAST) if wait else PATIENCE, "cards", [("cards", call)], {})
+        spent = time.monotonic() - began
+        if type(outcome.error) is TimeoutError:
+            raise AcquireTimeout(
+                f"timed out after {durations.show(spent)}, while the driver of the cards and the store were asked about them",
+                name=self.pool,
+                hint="wait longer, or see: lockkit gpu ls",
+            )
+        if outcome.error is not None:
+            raise outcome.error
+        found = outcome.value
+        assert isinstance(found, CheckedRequest)
+        if wait:
+            found.chooser.until = began + wait
+        return found._replace(timeout=max(wait - spent, _SHORTEST) if wait else 0.0)
 
     def checked(
         self,

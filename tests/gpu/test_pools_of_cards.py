@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -185,3 +186,23 @@ def test_the_capacity_of_a_card_stays_as_it_was_when_the_card_was_first_used(cli
 def test_a_card_whose_memory_cannot_be_told_has_no_capacity(client):
     (card,) = SimulatedProvider(1).snapshot().devices
     assert capacities(client, "gpu/box", [card._replace(memory=None)]) == {}
+
+
+@pytest.mark.parametrize("hung", ["driver", "store"])
+def test_the_time_of_a_request_begins_before_the_driver_and_the_store_are_asked(client, monkeypatch, hung):
+    go = threading.Event()
+    cards = pool(client)
+    if hung == "driver":
+        monkeypatch.setattr(type(cards._cards._providers[0]), "snapshot", lambda _self: go.wait(30))
+    else:
+        monkeypatch.setattr(client, "record", lambda _name: go.wait(30))
+    with pytest.raises(AcquireTimeout, match="while the driver of the cards and the store were asked"):
+        cards.acquire(timeout=0.3)
+    go.set()
+
+
+def test_memory_drains_no_longer_than_the_request_has_time(client, say):
+    say(card0={"used": "40GiB"}, card1={"used": "40GiB"})
+    with pytest.raises(AcquireTimeout):
+        pool(client).acquire(timeout=1, settle=20)
+    assert nothing_left(client)
