@@ -84,6 +84,8 @@ class Cards:
         self._asked = asked
         self._cards = HostCards(client, simulate=asked.simulate, host=None)
         self._request = CardRequest(asked.count)
+        self.pool = self._cards.pool
+        """The name of the pool of this host's cards."""
         self.gate = pool_name(self._cards.pool)
         """The name of the gate through which requests pass."""
         self.wanted = number(asked.count)

@@ -215,6 +215,7 @@ class _Run:
 
         request, session = self._request, self._session
         cards = Cards(client, session, asked)
+        self._report.named(cards.pool)
         if not cards.outer:
             cards.reaches_others(None if request.quiet else self._tell)
         announcer = CardAnnouncer(client, quiet=request.quiet, as_json=session.json, cards=cards)

@@ -81,6 +81,10 @@ class RunReport:
         if self._path is not None:
             self._facts["store"] = output.store(client)
 
+    def named(self, name: str) -> None:
+        """Record the name of what is held, where only the configuration tells it."""
+        self._facts["name"] = name
+
     def waited(self, seconds: float, waits: int) -> None:
         self._facts |= {"waited_seconds": seconds, "waits": waits}
 

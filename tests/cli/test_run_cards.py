@@ -200,6 +200,13 @@ def test_a_waiting_document_has_the_reason_of_each_card_and_the_report_its_membe
     assert (report["name"], [one["member"] in CARDS for one in report["leases"]]) == (f"gpu/{HOST}", [True])
 
 
+def test_the_name_of_the_host_is_that_of_the_configuration(cards):
+    cards.env["LOCKKIT_GPU_HOST"] = "other-box"
+    done = cards("run", "--gpu", "1", "--report", "report", "--", "sh", "-c", 'echo "$LOCKKIT_LEASE_NAME"')
+    assert done.stdout == f"{pool_name('gpu/other-box', CARDS[0])}\n"
+    assert json.loads((cards.folder / "report").read_text())["name"] == "gpu/other-box"
+
+
 def test_other_stores_keep_the_cards_of_all_users_apart(cards, place):
     if place == "sqlite":
         pytest.skip("a store of one user")
