@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lockkit.devices import Device, DeviceProvider, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
-from lockkit.plugins.calling import call_within
+from lockkit.gpu.unreturned import Asked, has_returned, left_behind
+from lockkit.plugins.calling import Outcome, call_within
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
@@ -67,12 +68,16 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
             hint="remove gpu from disable_plugins or LOCKKIT_DISABLE_PLUGINS",
         )
     taken = time.time()
-    calls = [(one.name, one.snapshot) for one in providers]
+    asked = [Asked(one) for one in providers if has_returned(one)]
     devices: dict[str, Device] = {}
     nameless: list[Device] = []
     remarks: list[str] = []
     failed: list[DevicesUnavailable] = []
-    for outcome in call_within(patience, "devices", calls, {}):
+    outcomes = call_within(patience, "devices", [(one.provider.name, one) for one in asked], {})
+    left_behind(asked)
+    found = {one.plugin: one for one in outcomes}
+    for name in [one.name for one in providers]:
+        outcome = found.get(name) or Outcome(name, error=TimeoutError())
         answer = outcome.value
         if outcome.error is None and not isinstance(answer, Snapshot):
             failed.append(_broken(outcome.plugin, f"returned {type(answer).__name__}, not a Snapshot"))

@@ -9,6 +9,7 @@ import pytest
 from lockkit import config
 from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.gpu.snapshots import look, providers
 from lockkit.plugins import PluginManager
 
@@ -105,3 +106,23 @@ class Offer:
     @hookimpl
     def lockkit_devices(self):
         return [Cards("theirs", Device("T", 0))]
+
+
+def test_a_provider_that_has_not_returned_is_not_asked_again_until_it_has():
+    go = threading.Event()
+    asked = []
+
+    class Hung(SimulatedProvider):
+        def snapshot(self):
+            asked.append(threading.current_thread())
+            go.wait(30)
+            return super().snapshot()
+
+    hung = Hung(1)
+    for _ in range(3):
+        with pytest.raises(DevicesUnavailable, match="has not answered within"):
+            look([hung], patience=0.05)
+    assert len(asked) == 1
+    go.set()
+    asked[0].join(30)
+    assert len(look([hung]).devices) == 1

@@ -1,0 +1,56 @@
+"""The device providers that have not returned from a look in time: each keeps a thread, and is not asked again until it has returned."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+
+from lockkit.devices import DeviceProvider, Snapshot
+
+__all__ = ["Asked", "has_returned", "left_behind"]
+
+_mutex = threading.RLock()
+_behind: dict[tuple[int, int], Asked] = {}
+"""The calls that were given up, by process and identity of the provider, which each of them keeps alive."""
+
+
+class Asked:
+    """One call of a provider.
+
+    Args:
+        provider: The provider.
+    """
+
+    def __init__(self, provider: DeviceProvider) -> None:
+        self.provider = provider
+        self.returned = False
+
+    def __call__(self) -> Snapshot:
+        """Ask the provider, and remember that it has returned."""
+        try:
+            return self.provider.snapshot()
+        finally:
+            with _mutex:
+                self.returned = True
+                key = _key(self.provider)
+                if _behind.get(key) is self:
+                    del _behind[key]
+
+
+def has_returned(provider: DeviceProvider) -> bool:
+    """Whether no call of a provider hangs that was given up."""
+    return _key(provider) not in _behind
+
+
+def left_behind(calls: Iterable[Asked]) -> None:
+    """Give up those of some calls that have not returned."""
+    with _mutex:
+        for call in calls:
+            if not call.returned:
+                _behind[_key(call.provider)] = call
+
+
+def _key(provider: DeviceProvider) -> tuple[int, int]:
+    # A forked child has none of the threads of its parent.
+    return os.getpid(), id(provider)
