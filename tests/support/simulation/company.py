@@ -108,7 +108,7 @@ class Company(Worker):
         self.together = Together()
         self.state = "acquiring"
         names = ", ".join(terms.name for terms in plan.every)
-        world.tell(f"{self.label}: {plan.take} of {names}, timeout {plan.timeout}")
+        world.tell(f"{self.label}: {plan.take or 'all'} of {names}, timeout {plan.timeout}")
         self.begin(self._steps(plan, self.together))
 
     def _steps(self, plan: Plan, together: Together) -> Steps:
@@ -123,7 +123,7 @@ class Company(Worker):
             return [attempt(terms, wait=wait) for terms in every]
 
         tools = Tools(world.store.capabilities, self.now, world.clock.wall, lambda: world.jitter)
-        if plan.take == "all":
+        if plan.take in {"all", ""}:  # one lock is all of one
             ordered = sorted(plan.every, key=lambda terms: terms.name)
             return all_of(together, attempts(ordered, wait=waits), tools)
         if plan.take == "any":
