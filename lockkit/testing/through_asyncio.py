@@ -243,8 +243,23 @@ class _Leases:
     def __init__(self, leases: Any) -> None:
         self._leases = leases
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._leases, name)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __getitem__(self, index: int) -> Lease:
+        return cast("Lease", _Lease(self._leases[index]))
+
     def release(self) -> Any:
         return _call(self._leases.release)
+
+    def __enter__(self) -> _Leases:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _call(lambda: self._leases.__aexit__(*error))
 
 
 class ThroughAsyncio(Client):

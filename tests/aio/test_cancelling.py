@@ -71,9 +71,12 @@ async def test_min_hold_of_a_grant_that_no_task_got_blocks_nobody(harness, kind)
             how = await cancel_at(
                 partial(_taken, client.lock(f"a{number}", min_hold=600), got), {number}, kind
             )
-            if got:
+            if got and not how.reached:
                 break
             assert how.reached
+            if got:  # a sibling's failure is told a turn later, and the grant may be read before it
+                await got.pop().release()
+                continue
             await soon(lambda name=f"a{number}": not harness.stored(name))
         assert number > 0 or isinstance(harness, MemoryHarness), (
             "only the memory store answers without a suspension"
