@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from lockkit.choosers import Choice
 from lockkit.client import Client
-from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendUnavailable, DeadlockDetected, LeaseLost
+from lockkit.errors import (
+    AcquireCancelled,
+    AcquireTimeout,
+    BackendUnavailable,
+    DeadlockDetected,
+    LeaseLost,
+    OutcomeUnknown,
+)
 from lockkit.lease import Lease
 from lockkit.leases import Leases
 from lockkit.members import pool_name
@@ -197,11 +204,12 @@ def take(client: Any, step: Step, ttl: float) -> Any:
 def endings(step: Step) -> tuple[type[Exception], ...]:
     """The errors in which a step of a mix may end.
 
-    A step with a timeout may be the first one that its client takes, or the first with its ttl. On a machine that is too busy to connect
-    within that timeout it ends in BackendUnavailable, as the documentation of that error says. A step without a timeout may not.
+    A step with a timeout may be the first one that its client takes, or the first with its ttl. On a machine that is too busy to connect,
+    or to answer, within that timeout it ends in BackendUnavailable or OutcomeUnknown, as the documentation of these errors says. A step
+    without a timeout may not.
     """
     always = AcquireTimeout, AcquireCancelled, LeaseLost, DeadlockDetected
-    return always if step.timeout is None else (*always, BackendUnavailable)
+    return always if step.timeout is None else (*always, BackendUnavailable, OutcomeUnknown)
 
 
 def _lock(client: Any, name: str, step: Step, ttl: float) -> Any:
