@@ -78,7 +78,7 @@ class CardChooser:
         choice = choose(self.request, snapshot, facts, held)
         hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
         refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it")}
-        # What can never be met was refused before the request queued. A card that is gone now may come back.
+        # No `never`: a request that can never be met was refused before it queued, and a card that is gone now may come back.
         self._before = Choice(choice.order, refused)
         return self._before
 

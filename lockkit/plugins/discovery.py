@@ -56,7 +56,7 @@ def _read(path: tuple[str, ...]) -> tuple[Installed, ...]:
 
 
 def _from_folders(folders: Sequence[str]) -> Iterator[Installed]:
-    # Of some hundred distributions one or two have plugins, so only their names are looked at closely.
+    # Few distributions have plugins of lockkit, so the name of a distribution is worked out only if it has one.
     passed: list[str] = []
     for folder in folders:
         for metadata in _metadata(folder):

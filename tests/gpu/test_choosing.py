@@ -1,4 +1,4 @@
-"""Which cards will do, in which order, and why the others will not."""
+"""The choice of cards for a request: the order of those that will do, and the reason for each other one."""
 
 from __future__ import annotations
 

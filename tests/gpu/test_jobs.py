@@ -1,4 +1,4 @@
-"""What a job that asks for cards is told and may use; on facts alone."""
+"""The rules of `lockkit run --gpu`, on facts alone: environment variables, warnings, and the cards that a nested run may use."""
 
 from __future__ import annotations
 

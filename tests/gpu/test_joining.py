@@ -1,4 +1,4 @@
-"""What the driver says of a card and what the store knows of it, as one state."""
+"""The state of a card, made of a device snapshot and of the claims and records in the store."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ STORES = {
     "backend-template": "S1- or S2- or S7- or S8- or S12- or CAP-",
     "lockkit-postgres": "not mutex and not readers",
 }
-"""Which of their tests are run here. The template is not for use, and its whole kit takes two minutes; on PostgreSQL a mutex is a semaphore
-for one, and readers are one for many."""
+"""The tests of each store that are run here, as pytest selects them. The whole kit of the template takes two minutes, and nobody uses that
+store; on PostgreSQL a mutex is a semaphore for one, and readers are one for many."""
 
 MAY_IMPORT = re.compile(
     "|".join(

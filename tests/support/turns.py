@@ -69,7 +69,7 @@ class Turn:
             assert not thread.is_alive()
 
     def woken(self) -> Any:
-        """What the wait returned, if it ended soon; else False."""
+        """The result of the wait; False if it has not ended soon."""
         self.thread.join(AT_ONCE)
         return not self.thread.is_alive() and self.answer
 

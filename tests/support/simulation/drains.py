@@ -15,7 +15,7 @@ __all__ = ["TURNED_AWAY", "Drains"]
 
 _MARK = '{"v":1,"reason":"simulated"}'
 TURNED_AWAY = "turn away"
-"""What is done to the store when a drain turns a waiter away, for those who look at the step."""
+"""The request with which a drain turns a waiter away, as a step of the story names it."""
 
 
 class Drains:
