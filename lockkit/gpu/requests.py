@@ -136,13 +136,15 @@ class HostCards:
     def checked_within(
         self, timeout: float | Default | None, options: Options, count: int, **asked: Any
     ) -> CheckedRequest:
-        """As :meth:`checked`, within the time of the request, which begins here: the driver and the store are asked on a thread.
+        """Check a request and look at the cards, as :meth:`asked` and :meth:`possible` do, within the time of the request.
+
+        The time begins here. With a timeout, the driver and the store are asked on a thread.
 
         Args:
             timeout: As for :meth:`lockkit.gpu.GpuPool.acquire`.
             options: The options of the pool.
             count: The number of cards.
-            asked: The other arguments of :meth:`checked`.
+            asked: The other arguments of :meth:`asked`.
 
         Raises:
             AcquireTimeout: The time is up.
@@ -152,9 +154,9 @@ class HostCards:
         )
         wait = checked_timeout(told)
         if wait is None:
-            return self.checked(count, **asked)
+            return self._checked(count, **asked)
         began = time.monotonic()
-        call = partial(copy_context().run, self.checked, count, **asked)
+        call = partial(copy_context().run, self._checked, count, **asked)
         [outcome] = call_within(max(wait, _LEAST) if wait else PATIENCE, "cards", [("cards", call)], {})
         spent = time.monotonic() - began
         if type(outcome.error) is TimeoutError:
@@ -171,30 +173,8 @@ class HostCards:
             found.chooser.until = began + wait
         return found._replace(timeout=max(wait - spent, _SHORTEST) if wait else 0.0)
 
-    def checked(
-        self,
-        count: int,
-        *,
-        min_free: int | str | None,
-        memory: int | str | None,
-        model: str | None,
-        ids: Sequence[str] | None,
-        allow_busy: bool,
-        settle: float,
-        affinity: bool,
-    ) -> CheckedRequest:
-        """Check a request, and look at the cards: :meth:`asked` and :meth:`possible`, which say what they raise."""
-        request, snapshot = self.asked(
-            count,
-            min_free=min_free,
-            memory=memory,
-            model=model,
-            ids=ids,
-            allow_busy=allow_busy,
-            settle=settle,
-            affinity=affinity,
-        )
-        return self.possible(request, snapshot)
+    def _checked(self, count: int, **asked: Any) -> CheckedRequest:
+        return self.possible(*self.asked(count, **asked))
 
     def possible(self, request: CardRequest, snapshot: Snapshot) -> CheckedRequest:
         """Check that a request can be met.
