@@ -25,7 +25,7 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 		$(VENV)/bin/lockkit demo --on redis; \
 	fi
 
-check: $(VENV)/.tox ## style, types and the tests that need no server; about four minutes on two cores
+check: $(VENV)/.tox ## style, types and the tests that need no server; about two minutes on two cores
 	@$(TOX) -q -e check
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; up to 25 minutes

@@ -24,6 +24,12 @@ settings.register_profile(
     max_examples=5_000,
     stateful_step_count=100,
 )
+settings.register_profile(
+    "brief",
+    settings.get_profile("lockkit"),
+    max_examples=25,
+    stateful_step_count=50,
+)
 settings.load_profile("lockkit")
 
 # `nohup` ignores SIGHUP, and a shell that starts a job in the background SIGINT and SIGQUIT: so would every program that the

@@ -12,7 +12,7 @@ from support.simulation import SETUPS, explore, incident, schedules
 from support.simulation.faults import NO_FAULTS
 
 SCHEDULES = st.binary(min_size=60, max_size=400)
-EXAMPLES = max(settings().max_examples, 200)
+EXAMPLES = 2 * settings().max_examples
 RESIZED_THERE_AND_BACK = "00005a0050002cadca92f38c0000517a3ceef700006eeeee00373939aba0f73939f80000000000000000000000000000000000000000000000000000"
 """Between the look of a waiter and its grant the capacity was raised, another was let in, and it was lowered again."""
 
