@@ -19,7 +19,6 @@ from lockkit.testing.processes import installed, until
 from lockkit_etcd.transport import Put
 from support.etcd_transports import SCHEMES, asked, open_etcd
 from support.servers.etcd import EtcdServer
-from support.servers.etcd_gateway import EtcdRefused, covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -32,10 +31,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def empty(server):
-    server.call("kv/deleterange", covered("lockkit/"))
-    for each in server.call("lease/leases").get("leases", []):
-        with contextlib.suppress(EtcdRefused):
-            server.call("lease/revoke", {"ID": each["ID"]})
+    server.wipe()
 
 
 @pytest.fixture(params=SCHEMES)

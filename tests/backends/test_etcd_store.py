@@ -22,7 +22,7 @@ from lockkit_etcd import cluster, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway, _Member
 from support.servers.etcd import EtcdServer
-from support.servers.etcd_gateway import EtcdRefused, covered
+from support.servers.etcd_gateway import covered
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -35,10 +35,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def empty(server):
-    server.call("kv/deleterange", covered("lockkit/"))
-    for each in server.call("lease/leases").get("leases", []):
-        with contextlib.suppress(EtcdRefused):
-            server.call("lease/revoke", {"ID": each["ID"]})
+    server.wipe()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import json
 import time
@@ -15,7 +14,7 @@ from urllib.parse import quote
 from lockkit.testing.harness import Harness, StoredClaim
 from support.harnesses.exclusions import EXCLUSIONS
 from support.servers.etcd import EtcdServer
-from support.servers.etcd_gateway import EtcdRefused, covered
+from support.servers.etcd_gateway import covered
 from support.servers.etcd_groups import EtcdCluster
 
 __all__ = ["Etcd3Harness", "EtcdClusterHarness", "EtcdHarness"]
@@ -65,10 +64,7 @@ class EtcdHarness(Harness):
 
     def wipe(self) -> None:
         """Throw all keys and leases away."""
-        self.call("kv/deleterange", covered(_PREFIX))
-        for lease in self.leases():
-            with contextlib.suppress(EtcdRefused):  # it has run out
-                self.call("lease/revoke", {"ID": lease})
+        self.server().wipe(_PREFIX)
 
     @property
     def url(self) -> str:
@@ -76,7 +72,7 @@ class EtcdHarness(Harness):
 
     def leases(self) -> list[str]:
         """The ids of all leases."""
-        return [each["ID"] for each in self.call("lease/leases", {}).get("leases", [])]
+        return self.server().leases()
 
     def left(self, lease: str) -> int:
         """The whole seconds that a lease has left, rounded down; negative if there is none."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lockkit.testing.processes import ServerFailed, free_port, until
-from support.servers.etcd_gateway import ROOT, EtcdRefused, EtcdUser, Gateway
+from support.servers.etcd_gateway import ROOT, EtcdRefused, EtcdUser, Gateway, covered
 from support.servers.programs import find_program
 from support.servers.server import Member, unsaid
 
@@ -132,6 +132,17 @@ class EtcdServer(Member[Place]):
         at = self.revision if revision is None else revision
         self.call("kv/compaction", {"revision": at, "physical": True})
         return at
+
+    def leases(self) -> list[str]:
+        """The ids of all leases."""
+        return [each["ID"] for each in self.call("lease/leases").get("leases", [])]
+
+    def wipe(self, prefix: str = "lockkit/") -> None:
+        """Throw away all leases, and the keys under a prefix."""
+        self.call("kv/deleterange", covered(prefix))
+        for lease in self.leases():
+            with contextlib.suppress(EtcdRefused):  # it has run out
+                self.call("lease/revoke", {"ID": lease})
 
     def alarms(self) -> list[str]:
         """The alarms that are raised, such as ``NOSPACE``."""
