@@ -60,6 +60,12 @@ _OPTIONS = (
         help="Also take GPUs that somebody uses without a lock.",
     ),
     option(
+        "--affinity/--no-affinity",
+        default=None,
+        section=SECTION,
+        help="Whether the GPUs that I had last come first.  [default: affinity]",
+    ),
+    option(
         "--visible",
         type=click.Choice(["uuid", "index"]),
         section=SECTION,
@@ -87,6 +93,7 @@ OF_CARDS = {
     "ids": "--gpu-id",
     "settle": "--settle",
     "allow_busy": "--allow-busy",
+    "affinity": "--affinity",
     "visible": "--visible",
     "private": "--private",
     "simulate": "--gpu-sim",
@@ -109,6 +116,8 @@ def needs_gpu(ctx: click.Context, options: dict[str, Any]) -> None:
     """
     for option_, flag in OF_CARDS.items():
         given = options[option_]
+        if option_ == "affinity" and given is False:
+            ctx.fail(f"--no-{flag.removeprefix('--')} needs --gpu")
         if given is not None and given is not False and given != ():  # 0 is given
             ctx.fail(f"{flag} needs --gpu")
 
@@ -120,4 +129,5 @@ def of_cards(options: dict[str, Any]) -> dict[str, Any]:
     from lockkit.identity import this_process
 
     given = {name: options[name] for name in OF_CARDS} | {"settle": options["settle"] or 0.0}
+    given["affinity"] = options["affinity"] is not False
     return {"gpu": CardOptions(options["gpu"], **given), "pool": host_pool(this_process().host)}

@@ -53,6 +53,7 @@ class CardOptions(NamedTuple):
     visible: By | None = None
     simulate: int | None = None
     private: bool = False
+    affinity: bool = True
 
 
 class ReusedCards(NamedTuple):
@@ -130,7 +131,7 @@ class Cards:
             ids=asked.ids or None,
             allow_busy=asked.allow_busy,
             settle=asked.settle,
-            affinity=True,
+            affinity=asked.affinity,
         )
         if outer:
             return self._reused(outer, snapshot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Unpack
 
 from lockkit.aio.lease import AsyncLease
@@ -54,6 +54,8 @@ class _CardPool(AsyncPool):
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.last = made.members
+        with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
+            asyncio.get_running_loop().run_in_executor(None, self.cards.remember, made.members)
         return made
 
 

@@ -64,6 +64,7 @@ class _CardPool(Pool):
         made = GpuLeases(leases, self.look, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.last = made.members
+        self.cards.remember(made.members)
         return made
 
 
@@ -115,7 +116,7 @@ class GpuPool:
             allow_busy: Whether cards that are used without a lock will do.
             settle: Seconds for which memory of the last holder may drain, while this request keeps its place: after the end of a hold that
                 this request saw, and after the grant. After the grant it is at most 25 s.
-            affinity: Whether the cards that this object took last come first.
+            affinity: Whether the cards that this object took last come first; before it has taken any, those that this user had last on this host.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             reason: Why the cards are taken; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Pool.acquire`; ``waiting.refused`` says why other cards do not do now.

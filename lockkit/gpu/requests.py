@@ -20,6 +20,7 @@ from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.records import host_pool
+from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
 from lockkit.gpu.visible import visible_uuids
@@ -77,7 +78,7 @@ class HostCards:
 
     Attributes:
         pool: The name of the pool of this host's cards.
-        last: The UUIDs of the cards that were held last.
+        last: The UUIDs of the cards that this object took last.
     """
 
     def __init__(self, client: Client, *, simulate: int | None, host: str | None) -> None:
@@ -94,6 +95,10 @@ class HostCards:
             DevicesUnavailable: No provider knows a card.
         """
         return look(self._providers)
+
+    def remember(self, uuids: Sequence[str]) -> None:
+        """Keep the cards that were taken, for the next program of this user. Writes a small file, and raises no error."""
+        remember(self._client.config, self.pool, uuids)
 
     def close(self) -> None:
         """Let go of the drivers, so that for instance a card can be reset. A later look opens them again."""
@@ -126,7 +131,7 @@ class HostCards:
             model,
             allow_busy=allow_busy,
             settle=durations.seconds(settle, what="settle", zero=True),
-            last=self.last if affinity else (),
+            last=(self.last or last_cards(self._client.config, self.pool)) if affinity else (),
         )
         snapshot = self.look()
         devices = snapshot.devices

@@ -63,6 +63,15 @@ def test_two_runs_take_two_cards_and_the_third_gets_the_one_that_is_freed(cards)
     first.terminate()
 
 
+def test_the_next_run_of_a_user_gets_the_card_of_the_last_one(cards):
+    assert cards("run", "--gpu", "1", "--gpu-id", "1", "--", "true").returncode == 0
+    assert cards("run", "--gpu", "1", "--no-affinity", "--", *SHOWN).stdout.split("|")[0] == "0"
+    assert cards("run", "--gpu", "1", "--gpu-id", "1", "--", "true").returncode == 0
+    assert cards("run", "--gpu", "1", "--", *SHOWN).stdout.split("|")[0] == "1"
+    assert "--no-affinity needs --gpu" in cards("run", "--no-affinity", "name", "--", "true").stderr
+    assert "--affinity needs --gpu" in cards("run", "--affinity", "name", "--", "true").stderr
+
+
 def test_the_card_of_a_killed_holder_is_given_to_the_next(cards):
     cards.env["LOCKKIT_GPU_SIMULATE"] = "1"
     holder = cards.start("run", "--gpu", "1", "--", "sleep", "60")

@@ -184,7 +184,7 @@ def test_every_option_named_in_running_text_exists(pages):
     todo = [cli]
     while todo:
         one = todo.pop()
-        known |= {opt for param in one.params for opt in param.opts}
+        known |= {opt for param in one.params for opt in (*param.opts, *param.secondary_opts)}
         if isinstance(one, click.Group):
             names = BUILT_IN if one is cli else one.commands
             todo += [cli.get_command(None, name) if one is cli else one.commands[name] for name in names]
