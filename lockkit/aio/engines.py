@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -112,6 +113,24 @@ class Engines:
         if self._pid != os.getpid():
             self._begin()
         return await result_of(self._pools.others.submit(work), asyncio.get_running_loop(), None)
+
+    def begin_of_acquire(self, work: Callable[[], T]) -> Job[T]:
+        """Begin a call that belongs to an acquire, on a thread of those for acquires, with the context variables of the task."""
+        if self._pid != os.getpid():
+            self._begin()
+        return self._pools.acquires.submit(partial(copy_context().run, work))
+
+    async def call_of_acquire(self, work: Callable[[], T], patience: float | None) -> T:
+        """Make a call that belongs to an acquire, as :meth:`begin_of_acquire` does.
+
+        Args:
+            work: The call.
+            patience: Seconds after which a call that has not begun is cancelled; None to wait for its turn.
+
+        Raises:
+            Refused: No thread was free in time.
+        """
+        return await result_of(self.begin_of_acquire(work), asyncio.get_running_loop(), patience)
 
     async def close(self) -> None:
         """Close the client, and then the connections of all loops. A cancellation is raised when that is done."""

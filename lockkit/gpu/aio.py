@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 from lockkit.aio.lease import AsyncLease
@@ -13,8 +14,10 @@ from lockkit.aio.pools import AsyncPool
 from lockkit.aio.shortform import Acquiring
 from lockkit.devices import Device
 from lockkit.gpu.requests import By, HostCards, environment_set
+from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.visible import cuda_variables
 from lockkit.options import DEFAULT, Default, Options
+from lockkit.store.spi import Refused
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
@@ -54,8 +57,9 @@ class _CardPool(AsyncPool):
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.last = made.members
-        with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
-            asyncio.get_running_loop().run_in_executor(None, self.cards.remember, made.members)
+        self._engines.begin_of_acquire(
+            partial(self.cards.remember, made.members)
+        )  # a file is no work for a loop
         return made
 
 
@@ -96,11 +100,12 @@ class AsyncGpuPool:
         """
 
         async def acquired() -> AsyncGpuLeases:
-            checked = await asyncio.to_thread(
+            began, wait = time.monotonic(), self._cards.wait(timeout, self._options)
+            check = partial(
                 self._cards.checked_within,
-                timeout,
-                self._options,
+                wait,
                 count,
+                began=began,
                 min_free=min_free,
                 memory=memory,
                 model=model,
@@ -109,7 +114,12 @@ class AsyncGpuPool:
                 settle=settle,
                 affinity=affinity,
             )
-            pool = _CardPool(self._client._engines, self.name, checked.members, checked.within, self._options)  # noqa: SLF001
+            engines = self._client._engines  # noqa: SLF001
+            try:
+                checked = await engines.call_of_acquire(check, None if wait is None else wait or PATIENCE)
+            except Refused as refused:
+                raise self._cards.late(time.monotonic() - began) from refused
+            pool = _CardPool(engines, self.name, checked.members, checked.within, self._options)
             pool.cards, pool.chooser = self._cards, checked.chooser
             return await pool.acquire(  # type: ignore[return-value]  # what _made makes
                 count,

@@ -129,8 +129,7 @@ class GpuPool:
             AcquireError, BackendError: As :meth:`lockkit.Pool.acquire`.
         """
         checked = self._cards.checked_within(
-            timeout,
-            self._options,
+            self._cards.wait(timeout, self._options),
             count,
             min_free=min_free,
             memory=memory,

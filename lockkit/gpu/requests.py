@@ -138,38 +138,47 @@ class HostCards:
         named = None if ids is None else self._named(ids, devices)
         return request._replace(ids=named, visible=visible_uuids(self._environ, devices)), snapshot
 
-    def checked_within(
-        self, timeout: float | Default | None, options: Options, count: int, **asked: Any
-    ) -> CheckedRequest:
-        """Check a request and look at the cards, as :meth:`asked` and :meth:`possible` do, within the time of the request.
-
-        The time begins here. With a timeout, the driver and the store are asked on a thread.
+    def wait(self, timeout: float | Default | None, options: Options) -> float | None:
+        """The seconds that a request waits in all; None for ever.
 
         Args:
             timeout: As for :meth:`lockkit.gpu.GpuPool.acquire`.
             options: The options of the pool.
+
+        Raises:
+            ConfigError: The timeout is not allowed.
+        """
+        told = (
+            options.get("timeout", self._client.config.timeout) if isinstance(timeout, Default) else timeout
+        )
+        return checked_timeout(told)
+
+    def checked_within(
+        self, wait: float | None, count: int, *, began: float | None = None, **asked: Any
+    ) -> CheckedRequest:
+        """Check a request and look at the cards, as :meth:`asked` and :meth:`possible` do, within the time of the request.
+
+        With a timeout, the driver and the store are asked on a thread.
+
+        Args:
+            wait: The seconds that the request waits in all; None for ever, 0 not at all.
             count: The number of cards.
+            began: When the time of the request began, by time.monotonic(); None for now.
             asked: The other arguments of :meth:`asked`.
 
         Raises:
             AcquireTimeout: The time is up.
         """
-        told = (
-            options.get("timeout", self._client.config.timeout) if isinstance(timeout, Default) else timeout
-        )
-        wait = checked_timeout(told)
         if wait is None:
             return self._checked(count, **asked)
-        began = time.monotonic()
+        now = time.monotonic()
+        began = now if began is None else began
+        left = max(wait - (now - began), _LEAST) if wait else PATIENCE
         call = partial(copy_context().run, self._checked, count, **asked)
-        [outcome] = call_within(max(wait, _LEAST) if wait else PATIENCE, "cards", [("cards", call)], {})
+        [outcome] = call_within(left, "cards", [("cards", call)], {})
         spent = time.monotonic() - began
         if type(outcome.error) is TimeoutError:
-            raise AcquireTimeout(
-                f"timed out after {durations.show(spent)}, while the driver of the cards and the store were asked about them",
-                name=self.pool,
-                hint="wait longer, or see: lockkit gpu ls",
-            )
+            raise self.late(spent)
         if outcome.error is not None:
             raise outcome.error
         found = outcome.value
@@ -177,6 +186,14 @@ class HostCards:
         if wait:
             found.chooser.until = began + wait
         return found._replace(timeout=max(wait - spent, _SHORTEST) if wait else 0.0)
+
+    def late(self, spent: float) -> AcquireTimeout:
+        """The error for a request whose time was up before its cards were seen."""
+        return AcquireTimeout(
+            f"timed out after {durations.show(spent)}, while the driver of the cards and the store were asked about them",
+            name=self.pool,
+            hint="wait longer, or see: lockkit gpu ls",
+        )
 
     def _checked(self, count: int, **asked: Any) -> CheckedRequest:
         return self.possible(*self.asked(count, **asked))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,9 +15,12 @@ from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.facts import Owner
 from lockkit.gpu.aio import AsyncGpuLeases, pool
 from lockkit.gpu.quarantine import quarantine
+from lockkit.gpu.requests import HostCards
 from lockkit.gpu.simulated import SimulatedProvider
 
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
+SECONDS = 10.0
+"""A bound on the slowness of the machine."""
 
 
 @pytest.fixture
@@ -71,6 +76,64 @@ def test_a_task_that_waits_for_a_card_can_be_cancelled(url):
                 assert leases.members == (CARDS[0],)
 
     asyncio.run(main())
+
+
+def test_cards_are_had_although_every_thread_of_the_loops_executor_is_busy(url):
+    async def main(free):
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loop.run_in_executor(None, free.wait)
+        async with (
+            lockkit.aio.connect(url) as client,
+            asyncio.timeout(SECONDS),
+            pool(client, simulate=1).acquire() as leases,
+        ):
+            assert leases.members == (CARDS[0],)
+
+    asyncio.run(_ended_by(main))
+
+
+def test_requests_that_keep_every_thread_hold_up_no_release_and_no_deadline(url, tmp_path, monkeypatch):
+    async def main(free):
+        asked = threading.Semaphore(0)
+
+        def hangs(_self):
+            asked.release()
+            free.wait()
+            return SimulatedProvider(1).snapshot()
+
+        monkeypatch.setattr(HostCards, "look", hangs)
+        async with lockkit.aio.connect(f"sqlite:{tmp_path}/locks.db") as client:
+            lease = await client.lock("x").acquire()
+            cards = pool(client, simulate=1)
+            others = [asyncio.create_task(_taken(cards)) for _ in range(4)]
+            for _ in others:
+                await asyncio.to_thread(asked.acquire, timeout=SECONDS)
+            with pytest.raises(
+                AcquireTimeout, match="while the driver of the cards and the store were asked"
+            ):
+                async with asyncio.timeout(SECONDS):
+                    await cards.acquire(timeout=0.2)
+            async with asyncio.timeout(SECONDS):
+                assert (await lease.release()).outcome == "RELEASED"
+            free.set()
+            await asyncio.gather(*others)
+
+    asyncio.run(_ended_by(main))
+
+
+async def _ended_by(main):
+    """Give a test an event, and set it in the end: a loop that is closed waits for the threads of its executor."""
+    free = threading.Event()
+    try:
+        await main(free)
+    finally:
+        free.set()
+
+
+async def _taken(cards):
+    async with cards.acquire():
+        pass
 
 
 async def _held(cards, waits):
