@@ -114,14 +114,8 @@ class Engines:
             self._begin()
         return await result_of(self._pools.others.submit(work), asyncio.get_running_loop(), None)
 
-    def begin_of_acquire(self, work: Callable[[], T]) -> Job[T]:
-        """Begin a call that belongs to an acquire, on a thread of those for acquires, with the context variables of the task."""
-        if self._pid != os.getpid():
-            self._begin()
-        return self._pools.acquires.submit(partial(copy_context().run, work))
-
     async def call_of_acquire(self, work: Callable[[], T], patience: float | None) -> T:
-        """Make a call that belongs to an acquire, as :meth:`begin_of_acquire` does.
+        """Make a call that belongs to an acquire, on a thread of those for acquires, with the context variables of the task.
 
         Args:
             work: The call.
@@ -130,7 +124,10 @@ class Engines:
         Raises:
             Refused: No thread was free in time.
         """
-        return await result_of(self.begin_of_acquire(work), asyncio.get_running_loop(), patience)
+        if self._pid != os.getpid():
+            self._begin()
+        job = self._pools.acquires.submit(partial(copy_context().run, work))
+        return await result_of(job, asyncio.get_running_loop(), patience)
 
     async def close(self) -> None:
         """Close the client, and then the connections of all loops. A cancellation is raised when that is done."""

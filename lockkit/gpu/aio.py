@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
@@ -57,9 +58,9 @@ class _CardPool(AsyncPool):
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.last = made.members
-        self._engines.begin_of_acquire(
-            partial(self.cards.remember, made.members)
-        )  # a file is no work for a loop
+        with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
+            # Nobody waits for it but the end of the loop, so that the next program finds it.
+            asyncio.get_running_loop().run_in_executor(None, self.cards.remember, made.members)
         return made
 
 
