@@ -404,6 +404,7 @@ class CleanupContext(NamedTuple):
         devices: Devices behind the name, e.g. GPU UUIDs; empty for plain locks.
         budget: Returns the seconds left. A hook that overruns them is reported as RUNNING, and the release continues without it.
         lost: Whether the hold may have lapsed; what the hook cleans may then be in use by the next holder.
+        overrun: Plugins whose hooks have overrun their budget in this release, and may still be at work.
     """
 
     name: str
@@ -416,6 +417,7 @@ class CleanupContext(NamedTuple):
     devices: tuple[str, ...] = ()
     lost: bool = False
     note: Mapping[str, object] = NOTHING
+    overrun: tuple[str, ...] = ()
 
 
 _NO_REASONS: Mapping[str, str] = {}

@@ -183,6 +183,7 @@ OF_A_LEASE = (
     "lost",
     "lost_because",
     "on_lost",
+    "on_release",
     "on_release_requested",
     "open",
     "release_requested",

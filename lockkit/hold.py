@@ -17,11 +17,11 @@ from typing import Any, Protocol
 
 from lockkit.asked import Asked
 from lockkit.caller import Caller
-from lockkit.facts import Capabilities, Owner, Reason, ReleaseReport, ReleaseRequest
+from lockkit.facts import Capabilities, CleanupContext, Owner, Reason, ReleaseReport, ReleaseRequest
 from lockkit.names import claim_id
 from lockkit.store.spi import Claim, End
 
-__all__ = ["REGISTRIES", "RELEASING", "Handle", "Hold", "Holds", "always", "held_here", "span"]
+__all__ = ["REGISTRIES", "RELEASING", "Behind", "Handle", "Hold", "Holds", "always", "held_here", "span"]
 
 RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
 """The id of the claim whose cleanup hooks run in this context. A hook that releases that claim must not wait for its own end."""
@@ -56,6 +56,18 @@ class Handle(Protocol):
     def asked_callbacks(self) -> Sequence[Callable[[ReleaseRequest], None]]:
         """Functions to call when somebody asks for the release of the hold, for each request once."""
 
+    @property
+    def last_calls(self) -> Sequence[Callable[[CleanupContext], object]]:
+        """Functions to call in the first layer of the release of the hold."""
+
+
+class Behind(Protocol):
+    """The devices that stand behind a lock, such as a GPU."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Their UUIDs."""
+
 
 class Hold:
     """One granted claim, as its client knows it.
@@ -67,10 +79,13 @@ class Hold:
 
     Attributes:
         alarms: Functions to call, in the thread that notices, when the hold is lost. They neither block nor raise.
+        behind: The devices behind the lock; None for a plain lock.
         basis: CLOCK_BOOTTIME seconds; when the last answered request that moved the store's deadline was sent.
         since: When the granted request was sent, or an earlier one that may have been granted although its answer was lost. Never
             later than the store's grant, from which the store counts max_hold. The basis may be older if the claim joined a
             session, or a lease of the server, that was already running.
+        calls_last: Whether a handle has functions to call in the first layer of the release.
+        left_calls: Those of the handles of inner levels that were left.
         doubtful: Whether the outcome of its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
         closing: Whether the release has begun. If a signal interrupted the release, another thread resumes it.
         dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``handles`` still shows that.
@@ -102,6 +117,8 @@ class Hold:
         "alarms",
         "auto_renew",
         "basis",
+        "behind",
+        "calls_last",
         "claim",
         "closing",
         "doubtful",
@@ -112,6 +129,7 @@ class Hold:
         "fence",
         "handles",
         "key",
+        "left_calls",
         "lost_why",
         "next",
         "pid",
@@ -174,6 +192,9 @@ class Hold:
         self.where = where
         self.report: ReleaseReport | None = None
         self.requests: object = None
+        self.behind: Behind | None = None
+        self.calls_last = False
+        self.left_calls: tuple[Callable[[CleanupContext], object], ...] = ()
         self._asked: Asked | None = None
         self._capabilities = capabilities
         terms = claim.terms
@@ -250,6 +271,13 @@ class Hold:
         handles = [handle() for handle in self.handles]
         return [call for handle in handles if handle is not None for call in handle.asked_callbacks]
 
+    @property
+    def last_calls(self) -> list[Callable[[CleanupContext], object]]:
+        """Functions to call in the first layer of the release: those of levels that were left, and of all handles that still exist."""
+        handles = [handle() for handle in self.handles]
+        there = [call for handle in handles if handle is not None for call in handle.last_calls]
+        return [*self.left_calls, *there]
+
     def handed_back(self, handle: Handle) -> None:
         """Forget the handle of a level that was left, if the hold has other handles."""
         with self._mutex:
@@ -258,6 +286,8 @@ class Hold:
                 others
             ):  # keep the last: without any handle, the hold would look as if it had never been handed out
                 self.handles = others
+                if self.calls_last:
+                    self.left_calls = (*self.left_calls, *handle.last_calls)
 
     @property
     def given_up(self) -> bool:

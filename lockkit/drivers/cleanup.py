@@ -13,16 +13,47 @@ from lockkit.drivers.lifecycle import ending
 from lockkit.drivers.starting import start
 from lockkit.facts import CleanupContext, HookReport, Reason
 from lockkit.hold import RELEASING, Hold
-from lockkit.plugins.calling import hook_of
+from lockkit.plugins.calling import for_devices, hook_of
 
-__all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns", "context_of"]
+__all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns", "context_of", "hooks_of"]
 
 _log = logging.getLogger("lockkit.cleanup")
 _OVERRUNS_ALLOWED = 1
 """Overruns that a plugin's cleanup may have in a process; after one more it is disabled."""
 
+_ON_RELEASE = "on_release"
+"""The name under which callbacks of leases are reported."""
+
 CleanupHook = tuple[str, Callable[..., object]]
 """The name of a plugin and its ``lockkit_cleanup``, which is called with ``context=``."""
+
+
+class _LastCall:
+    """A callback that was given to ``lease.on_release``, as a cleanup hook."""
+
+    def __init__(self, callback: Callable[[CleanupContext], object]) -> None:
+        self._callback = callback
+
+    def __call__(self, *, context: CleanupContext) -> object:
+        return self._callback(context)
+
+
+def hooks_of(hold: Hold, plugins: Sequence[CleanupHook]) -> list[CleanupHook]:
+    """The hooks of one release: the callbacks of the leases first, then the hooks of plugins.
+
+    A hook for devices alone, such as the one for GPUs, is left out where no device stands behind the lock.
+
+    Args:
+        hold: The hold.
+        plugins: The hooks of plugins.
+    """
+    calls = hold.last_calls if hold.calls_last else ()
+    mine = [
+        (_ON_RELEASE if number == 1 else f"{_ON_RELEASE} {number}", _LastCall(call))
+        for number, call in enumerate(calls, 1)
+    ]
+    others = [hook for hook in plugins if hold.behind is not None or not for_devices(hook_of(hook))]
+    return [*mine, *others]
 
 
 class Overruns:
@@ -33,7 +64,9 @@ class Overruns:
         self._counts: dict[object, int] = {}
 
     def note(self, hook: CleanupHook) -> None:
-        """Count one overrun."""
+        """Count one overrun. A callback of a lease is called once, so it need not be disabled."""
+        if isinstance(hook[1], _LastCall):
+            return
         key = hook_of(hook)
         with self._mutex:
             self._counts[key] = self._counts.get(key, 0) + 1
@@ -61,6 +94,7 @@ def context_of(hold: Hold, reason: Reason, clock: Clock, end: float) -> CleanupC
         where="wrapper" if hold.where == "wrapper" else "process",
         budget=lambda: max(0.0, end - clock.now()),
         owner=hold.owner,
+        devices=hold.behind.devices if hold.behind is not None else (),
         lost=bool(hold.lost_why),
         note=hold.claim.note or {},
     )
@@ -92,7 +126,11 @@ class CleanupRuns:
             hook = (plugin, self._hooks[plugin])
             if self._overruns.disabled(hook):
                 return
-            run = _Run(hook, self._context(self._clock.now() + budget), budget, self._clock)
+            context = self._context(self._clock.now() + budget)
+            if self._runs:
+                late = tuple(name for name, one in self._runs.items() if not one.over)
+                context = context._replace(overrun=late)
+            run = _Run(hook, context, budget, self._clock)
             self._runs[plugin] = run
         run.start()
 
@@ -155,6 +193,10 @@ class _Run:
                 self._error = RuntimeError(f"not run, because no thread can be started for it: {error}")
                 self._finished = True
 
+    @property
+    def over(self) -> bool:
+        return self._finished
+
     def left(self) -> float:
         return 0.0 if self._finished else max(self._end - self._clock.now(), 0.0)
 
@@ -183,7 +225,7 @@ class _Run:
             self._variables.run(self._call, context=self._context)
         except BaseException as error:
             self._error = error
-            _log.warning("the cleanup plugin %r failed", self._plugin, exc_info=error)
+            _log.warning("the cleanup hook %r failed", self._plugin, exc_info=error)
         finally:
             try:
                 self._took = self._clock.now() - self._began

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of
+from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of, hooks_of
 from lockkit.drivers.dispatch import DETAIL
 from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
@@ -116,6 +116,8 @@ class Releases:
         work: tuple[Pipeline, CleanupRuns | None] | None = hold.work
         if work is None:
             hooks = self._cleanup_hooks()
+            if hooks or hold.calls_last:
+                hooks = hooks_of(hold, hooks)
             plugins = [name for name, _ in hooks] if hooks else ()
             runs = None
             if hooks:

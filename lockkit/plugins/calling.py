@@ -12,16 +12,29 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import CodeType
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from pluggy import HookImpl
 
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Implementation", "Outcome", "call_each", "call_within", "callables", "from_signal", "hook_of"]
+__all__ = [
+    "Implementation",
+    "Outcome",
+    "call_each",
+    "call_within",
+    "callables",
+    "for_devices",
+    "from_signal",
+    "hook_of",
+    "only_for_devices",
+]
 
 _log = logging.getLogger("lockkit.plugins")
 _told: set[tuple[str, str, type[BaseException]]] = set()
+
+F = TypeVar("F", bound=Callable[..., object])
+_FOR_DEVICES = "lockkit_for_devices"
 
 Implementation: TypeAlias = tuple[str, Callable[..., object]]
 """A plugin's name and its implementation of a hook, which takes the hook's keywords."""
@@ -60,6 +73,17 @@ def hook_of(implementation: Implementation) -> object:
     """The plugin's own function behind an implementation; it is the same for all clients that use the plugin."""
     hook: object = getattr(implementation[1], "__wrapped__", implementation[1])
     return hook
+
+
+def only_for_devices(hook: F) -> F:
+    """Mark a cleanup hook that is called only for locks with devices behind them, so that plain locks do not pay for it."""
+    setattr(hook, _FOR_DEVICES, True)
+    return hook
+
+
+def for_devices(hook: object) -> bool:
+    """Whether a cleanup hook is marked by :func:`only_for_devices`."""
+    return getattr(hook, _FOR_DEVICES, False) is True
 
 
 def call_each(

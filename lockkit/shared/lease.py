@@ -14,9 +14,9 @@ from lockkit.asked import each_once
 from lockkit.caller import Caller, place
 from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
-from lockkit.facts import Reason, ReleaseReport, ReleaseRequest
+from lockkit.facts import CleanupContext, Reason, ReleaseReport, ReleaseRequest
 from lockkit.habits import Answering
-from lockkit.hold import RELEASING, Hold
+from lockkit.hold import RELEASING, Behind, Hold
 from lockkit.invalid import invalid
 from lockkit.leaving import Statement
 from lockkit.options import check_plain
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lockkit.opening import Opening
     from lockkit.store.spi import Claim, Terms
 
-__all__ = ["AnyLease", "kept"]
+__all__ = ["AnyLease", "check_callback", "kept"]
 
 
 class AnyLease(Answering):
@@ -54,6 +54,7 @@ class AnyLease(Answering):
         "_driver",
         "_entering",
         "_hold",
+        "_last_calls",
         "_opening",
         "_report",
         "_taken_at",
@@ -81,6 +82,7 @@ class AnyLease(Answering):
         self.within: float | None = None
         self._callbacks: tuple[Callable[[], None], ...] = ()
         self._asked_callbacks: tuple[Callable[[ReleaseRequest], None], ...] = ()
+        self._last_calls: tuple[Callable[[CleanupContext], object], ...] = ()
         if not hold.handles:  # the first lease; Hold.enter adds those of further levels
             hold.handles = (weakref.ref(self),)  # from here on its garbage collection takes the claim back
             if on_lost is not None:
@@ -230,6 +232,38 @@ class AnyLease(Answering):
         """The callbacks given to :meth:`on_release_requested`; the driver calls each once for each request."""
         return self._asked_callbacks
 
+    def on_release(self, callback: Callable[[CleanupContext], object]) -> None:
+        """Call back once at the release, while the lock is still held and renewed: to drop a model, or remove a file, before the next holder comes.
+
+        The callbacks run in the first layer of the release, one by one in this order, each as a hook ``lockkit_cleanup`` does: before
+        those of plugins, on a thread of its own with the caller's context variables, within ``cleanup_budget`` seconds. The report of the
+        release has how each ended, under ``on_release``. One that raises or hangs stops neither the next one nor the release.
+
+        On a reentrant hold the callbacks of all levels run when the outermost is released. The lease alone keeps a reference to the
+        callback, as for :meth:`on_lost`, so one that is collected unreleased calls nobody.
+
+        Args:
+            callback: A plain function, called with the :class:`~lockkit.facts.CleanupContext`. If its ``lost`` is true, the next holder
+                may be there already.
+
+        Raises:
+            ConfigError: The callback is not callable, or is a coroutine function.
+            LeaseLost, NotHeld: The lease is over.
+        """
+        check_callback(callback, self.name)
+        self._require_own()
+        self._last_calls = (*self._last_calls, callback)
+        self._hold.calls_last = True
+
+    @property
+    def last_calls(self) -> Sequence[Callable[[CleanupContext], object]]:
+        """The callbacks given to :meth:`on_release`."""
+        return self._last_calls
+
+    def stands_for(self, behind: Behind) -> None:
+        """Note the devices behind the lock, for the cleanup hooks of its release."""
+        self._hold.behind = behind
+
     def beat(self, progress: float | None = None, message: str | None = None) -> None:
         """Tell how far the work under the lease is, for ``lockkit status``, ``explain`` and ``client.inspect``. No I/O, so it costs nothing.
 
@@ -375,6 +409,17 @@ class AnyLease(Answering):
     def invalid(self) -> LeaseLost | NotHeld:
         """The error that says why it is not valid."""
         return invalid(self._hold)
+
+
+def check_callback(callback: object, name: str) -> None:
+    """Refuse what ``on_release`` cannot call.
+
+    Raises:
+        ConfigError: It is not callable, or a coroutine function.
+    """
+    if not callable(callback):
+        raise ConfigError(f"on_release takes a function, not {callback!r}", name=name)
+    check_plain(callback, "on_release", name)
 
 
 def kept(hold: Hold, reason: Reason) -> ReleaseReport:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeVar, overload
 
 from lockkit.copies import LeaseCopy
 from lockkit.errors import LeaseLost, NotHeld, ReleaseFailed
-from lockkit.facts import Reason, ReleaseReport, ReleaseReports, ReleaseRequest
+from lockkit.facts import CleanupContext, Reason, ReleaseReport, ReleaseReports, ReleaseRequest
 from lockkit.habits import Answering
 from lockkit.leaving import Statement
-from lockkit.shared.lease import AnyLease
+from lockkit.shared.lease import AnyLease, check_callback
 
 __all__ = ["AnyLeases", "combined"]
 
@@ -35,6 +36,29 @@ class _Whole(Statement):
     @property
     def stands(self) -> bool:
         return not self.gone and (self.block is None or self.block.stands)
+
+
+class _FirstOnly:
+    """A callback that each of several releases calls: the first of them runs it, and the others wait until it has returned.
+
+    Args:
+        callback: The callback.
+    """
+
+    def __init__(self, callback: Callable[[CleanupContext], object]) -> None:
+        self._pending = [callback]
+        self._over = threading.Event()
+
+    def __call__(self, context: CleanupContext) -> None:
+        try:
+            callback = self._pending.pop()
+        except IndexError:
+            self._over.wait(context.budget())
+            return
+        try:
+            callback(context)
+        finally:
+            self._over.set()
 
 
 class AnyLeases(Answering, Sequence[E]):
@@ -159,6 +183,16 @@ class AnyLeases(Answering, Sequence[E]):
         """Call back for each request to release one of the locks, as :meth:`lockkit.Lease.on_release_requested` does."""
         for lease in self._leases:
             lease.on_release_requested(callback)
+
+    def on_release(self, callback: Callable[[CleanupContext], object]) -> None:
+        """Call back once, at the first release of one of them, as :meth:`lockkit.Lease.on_release` does: before any of the locks is released.
+
+        If the callback hangs, the others are released when its budget is over.
+        """
+        check_callback(callback, self._leases[0].name)
+        first = _FirstOnly(callback)
+        for lease in self._leases:
+            lease.on_release(first)
 
     def beat(self, progress: float | None = None, message: str | None = None) -> None:
         """Tell with each of them how far the work is, as :meth:`lockkit.Lease.beat` does."""

@@ -35,7 +35,7 @@ class _Handle:
     """The handle of a user who keeps it."""
 
     open = True
-    callbacks = asked_callbacks = ()
+    callbacks = asked_callbacks = last_calls = ()
 
 
 _IN_HAND = _Handle()

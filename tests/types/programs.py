@@ -65,6 +65,7 @@ def settings_and_options_have_types(client: lockkit.Client) -> None:
         assert_type(client.undrain(), Drain | None)
         assert_type(client.ask_release("a", lease.claim_id, "please"), ReleaseRequest)
         lease.on_release_requested(lambda request: told.append(request.reason))
+        lease.on_release(lambda context: told.append(context.reason))
         lease.beat(0.4, "epoch 4/10")
         lease.beat("half")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.lock("a").acquire(reason=7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

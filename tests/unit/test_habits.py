@@ -109,11 +109,13 @@ def test_the_names_of_a_lease_that_a_lock_lacks_are_all_answered(lock):
         "hear_out",
         "invalid",
         "lapse",
+        "last_calls",
         "leave",
         "left",
         "lengthen",
         "over",
         "request_timeout",
+        "stands_for",
         "statement",
         "within",
     }  # not for users

@@ -50,6 +50,7 @@ class Handle:
     __slots__ = ("__weakref__", "open")
     callbacks = ()
     asked_callbacks = ()
+    last_calls = ()
 
     def __init__(self) -> None:
         self.open = True
