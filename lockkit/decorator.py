@@ -18,7 +18,7 @@ from lockkit.names import check_name
 if TYPE_CHECKING:
     from lockkit.aio.locks import AsyncLock
 
-__all__ = ["locked", "locked_coroutine"]
+__all__ = ["check_function", "locked", "locked_coroutine", "refuse_what_is_not_done"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,7 +57,7 @@ def locked(
                 return _skipped(lock.name, busy, count)
             with lease:
                 result = function(*args, **keywords)
-                _refuse_what_is_not_done(result, function.__qualname__, lock.name)
+                refuse_what_is_not_done(result, function.__qualname__, lock.name)
                 return result
 
         return call
@@ -92,7 +92,7 @@ def locked_coroutine(
                 return _skipped(lock.name, busy, count)
             async with lease:
                 result = await function(*args, **keywords)
-                _refuse_what_is_not_done(result, function.__qualname__, lock.name)
+                refuse_what_is_not_done(result, function.__qualname__, lock.name)
                 return result
 
         return call
@@ -112,6 +112,18 @@ def _checked(function: Callable[..., object], template: str, on_busy: str) -> in
         )
     if on_busy not in ("raise", "skip"):
         raise ConfigError(f"on_busy must be 'raise' or 'skip', not {on_busy!r}")
+    check_function(function)
+    signature = inspect.signature(function)
+    _check_template(template, signature, function.__qualname__)
+    return signature
+
+
+def check_function(function: Callable[..., object]) -> None:
+    """Refuse what cannot be decorated so that the lock is held while it works.
+
+    Raises:
+        ConfigError: The object is no function, or the function would return before its work is done.
+    """
     if not hasattr(function, "__qualname__") or isinstance(function, classmethod | staticmethod):
         raise ConfigError(
             f"only functions can be decorated, not {function!r}",
@@ -127,9 +139,6 @@ def _checked(function: Callable[..., object], template: str, on_busy: str) -> in
             f"{function.__qualname__} returns a context manager: its body would run after the lock is released",
             hint=_INSIDE,
         )
-    signature = inspect.signature(function)
-    _check_template(template, signature, function.__qualname__)
-    return signature
 
 
 def _name(template: str, signature: inspect.Signature, *args: object, **keywords: object) -> str:
@@ -145,7 +154,7 @@ def _skipped(name: str, busy: AcquireTimeout, count: Callable[[Skipped], None]) 
     return skipped
 
 
-def _refuse_what_is_not_done(result: object, function: str, name: str) -> None:
+def refuse_what_is_not_done(result: object, function: str, name: str) -> None:
     """Refuse a result whose work would continue after the function has returned. The result is closed or cancelled if possible.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
@@ -254,6 +255,27 @@ class AsyncLease(AnyLease):
         if raise_failed:
             self._raise_failed(report)
         return report
+
+    def release_now(self, reason: Reason = "normal") -> ReleaseReport:
+        """Release from a plain function, which cannot ``await``: as :meth:`release`, but the event loop stands still until the release is over.
+
+        Args:
+            reason: Kept in events, journal and metrics.
+        """
+        hold = self._hold
+        if self._report is None:
+            if (
+                self._inert() or hold.reserved_by == threading.get_ident()
+            ):  # a handler in the middle of its release
+                return kept(hold, reason)
+            self.left = True
+            if hold.leave(self):
+                self._report = self._driver.releases.release(hold, reason, self.within)
+                self._driver.registry.change(hold.claim.terms.name, old=hold)
+            else:
+                hold.handed_back(self)
+                self._report = kept(hold, reason)
+        return self._report
 
     def begin_release(self, reason: Reason) -> None:
         """Begin the release, if there is anything to release, in a task of its own; :meth:`release` then waits for its end."""

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
+    from lockkit.gpu.requests import CheckedRequest
 
-__all__ = ["AsyncGpuLeases", "AsyncGpuPool", "pool"]
+__all__ = ["AsyncGpuLeases", "AsyncGpuPool", "card_pool", "pool"]
 
 
 class AsyncGpuLeases(AsyncPoolLeases):
@@ -120,8 +121,7 @@ class AsyncGpuPool:
                 checked = await engines.call_of_acquire(check, None if wait is None else wait or PATIENCE)
             except Refused as refused:
                 raise self._cards.late(time.monotonic() - began) from refused
-            pool = _CardPool(engines, self.name, checked.members, checked.within, self._options)
-            pool.cards, pool.chooser = self._cards, checked.chooser
+            pool = card_pool(self._client, self._cards, checked, self._options)
             return await pool.acquire(  # type: ignore[return-value]  # what _made makes
                 count,
                 each=checked.each,
@@ -133,6 +133,13 @@ class AsyncGpuPool:
             )
 
         return Acquiring(acquired())
+
+
+def card_pool(client: AsyncClient, cards: HostCards, checked: CheckedRequest, options: Options) -> AsyncPool:
+    """The pool that a request goes to. Its leases are :class:`AsyncGpuLeases`."""
+    made = _CardPool(client._engines, cards.pool, checked.members, checked.within, options)  # noqa: SLF001
+    made.cards, made.chooser = cards, checked.chooser
+    return made
 
 
 def pool(

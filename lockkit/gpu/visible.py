@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
 
-__all__ = ["ORDER", "VISIBLE", "cuda_knows", "cuda_variables", "visible_uuids"]
+__all__ = ["ORDER", "VISIBLE", "cuda_knows", "cuda_variables", "numbers_are_indices", "visible_uuids"]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
@@ -75,11 +75,22 @@ def cuda_knows(chosen: Sequence[Device]) -> bool:
     return all(device.uuid.startswith(_OF_CUDA) for device in chosen)
 
 
+def numbers_are_indices(environ: Mapping[str, str], devices: Sequence[Device]) -> bool:
+    """Whether CUDA numbers the cards as their indices do. Its own order is known only where all cards are of one model.
+
+    Args:
+        environ: The environment of the program.
+        devices: The cards and slices.
+    """
+    models = {device.name for device in devices if device.parent is None}
+    return environ.get(ORDER) == _BY_BUS or len(models) <= 1
+
+
 def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) -> str | None:
     """The UUID of the card that an entry names; None if it names none."""
     if entry.isascii() and entry.isdigit():
         whole = [device for device in devices if device.parent is None]
-        if environ.get(ORDER) != _BY_BUS and len({device.name for device in whole}) > 1:
+        if not numbers_are_indices(environ, whole):
             raise ConfigError(
                 f"{VISIBLE} numbers the cards of this host, which are of different models, in an order that only CUDA knows",
                 hint=f"set {ORDER}={_BY_BUS}, or name the cards by their UUIDs",

@@ -139,6 +139,10 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         """The locks of some members, for claims of these weights."""
         return {member: self._lock(member, weight) for member, weight in weights.items()}
 
+    def _lock_of(self, member: str) -> K:
+        """The lock of a whole member, without the gate, for code of lockkit that waits for this one member and holds no other meanwhile."""
+        return self._lock(member, self.members[member])
+
     def _locks_of(self, member: str, weight: int) -> Sequence[K]:
         """The locks that hold a member: its own, and that of the member which it stands within."""
         own = self._lock(member, weight)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Sequence
-from typing import Literal, assert_type
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, assert_type
 
 import redis
 
 import lockkit
 from lockkit import Lease, Lock, Skipped
 from lockkit.facts import Drain, ReleaseRequest
+from lockkit.gpu import gpu_lock, release_lock
 
 
 def a_decorated_function_keeps_its_type(client: lockkit.Client) -> None:
@@ -155,3 +156,23 @@ def guards_take_leases_and_say_what_they_return(
     lockkit.guard.etcd("etcd://host", "key").open(lease)
     lockkit.guard.sql("sqlite:", "accounts", key={"id": 42})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     lockkit.guard.sql(connection, "accounts")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def a_task_under_the_old_gpu_lock_keeps_its_type() -> None:
+    """Also one that is a coroutine function."""
+
+    @gpu_lock(timeout=600, poll_interval=1, max_wait_time=300)
+    def transcribe(path: str, *, fast: bool = False) -> list[str]:
+        return [path] * fast
+
+    @gpu_lock("gpu_lock:1")
+    async def translate(text: str) -> str:
+        return text
+
+    async def both() -> None:
+        assert_type(transcribe("a.wav", fast=True), list[str])
+        assert_type(await translate("a"), str)
+
+    transcribe(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(release_lock("transcribe", "gpu_lock:0", "task_failure"), bool)
+    assert_type(both, Callable[[], Coroutine[Any, Any, None]])

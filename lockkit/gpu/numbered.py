@@ -1,0 +1,143 @@
+"""One card of this host that a program names itself: its lock is that of the pool's member, without the gate.
+
+A request of this kind waits for one card and holds no other one, so it needs no gate to avoid a deadlock, and holds up nobody who wants another card.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from lockkit.errors import ConfigError
+from lockkit.gpu.pools import card_pool
+from lockkit.gpu.requests import HostCards
+from lockkit.gpu.snapshots import PATIENCE
+from lockkit.gpu.visible import ORDER, numbers_are_indices
+from lockkit.namedtuples import NamedTuple
+from lockkit.options import Options
+from lockkit.store.spi import Refused
+
+if TYPE_CHECKING:
+    from lockkit.aio.client import AsyncClient
+    from lockkit.aio.locks import AsyncLock
+    from lockkit.client import Client
+    from lockkit.gpu.requests import CheckedRequest
+    from lockkit.locks import Lock
+
+__all__ = ["FoundCard", "NumberedCards"]
+
+
+class FoundCard(NamedTuple):
+    """A card that a program has named.
+
+    Attributes:
+        uuid: Its UUID.
+        request: The request for it, which knows the cards.
+    """
+
+    uuid: str
+    request: CheckedRequest
+
+    def refused(self) -> str | None:
+        """Why the card is given to nobody, although its lock is held: it is quarantined or faulty, or cannot be asked. May block."""
+        return self.request.chooser.judge(self.uuid)
+
+
+class NumberedCards:
+    """The cards of this host for programs that name them. Nothing is asked before the first card is looked for.
+
+    Args:
+        client: The client.
+        aio: Its face for asyncio; None to make one when it is needed.
+    """
+
+    def __init__(self, client: Client, aio: AsyncClient | None = None) -> None:
+        self.client = client
+        self._aio = aio
+
+    @cached_property
+    def aio(self) -> AsyncClient:
+        """The client in a program with asyncio."""
+        from lockkit.aio.client import AsyncClient  # late: many programs have no event loop
+
+        return self._aio or AsyncClient(self.client)
+
+    @cached_property
+    def _cards(self) -> HostCards:
+        return HostCards(self.client, simulate=None, host=None)
+
+    @cached_property
+    def _numbers_are_certain(self) -> bool:
+        return numbers_are_indices(os.environ, self._cards.look().devices)
+
+    async def aio_find(self, word: str, wait: float) -> FoundCard:
+        """Find a card, as :meth:`find` does, on a thread."""
+        began = time.monotonic()
+        try:
+            return await self.aio._engines.call_of_acquire(  # noqa: SLF001
+                partial(self.find, word, wait), wait or PATIENCE
+            )
+        except Refused as refused:
+            raise self._cards.late(time.monotonic() - began) from refused
+
+    def find(self, word: str, wait: float) -> FoundCard:
+        """Find a card. What computes on it is not compared: the program that names a card may compute there itself. May block.
+
+        Args:
+            word: The index of the card, as ``lockkit gpu ls`` has it, or its UUID.
+            wait: Seconds for the whole request.
+
+        Raises:
+            ConfigError: There is no such card, the program does not see it, it is divided into slices, or is one.
+            DevicesUnavailable: Nothing can be said about any card.
+            AcquireTimeout: The time is up.
+            BackendError: The store cannot be used.
+        """
+        if word.isdigit() and not self._numbers_are_certain:
+            raise ConfigError(
+                f"GPU {word} may be another one for CUDA, which numbers cards of different models in an order of its own",
+                name=self._cards.pool,
+                hint=f"set {ORDER}=PCI_BUS_ID for this program, or name the card by its UUID; see: lockkit gpu ls",
+            )
+        request = self._cards.checked_within(
+            wait,
+            1,
+            min_free=None,
+            memory=None,
+            model=None,
+            ids=[word],
+            allow_busy=True,
+            settle=0.0,
+            affinity=False,
+        )
+        (uuid,) = request.among
+        if uuid in request.within:
+            raise ConfigError(
+                f"{word} is a slice of a GPU, which only lockkit.gpu.pool() can hold", name=self._cards.pool
+            )
+        return FoundCard(uuid, request)
+
+    async def aio_refused(self, card: FoundCard) -> str | None:
+        """Why a card is given to nobody, as :meth:`FoundCard.refused` says it, on a thread."""
+        return await self.aio._engines.call_on_thread(card.refused)  # noqa: SLF001
+
+    def lock(self, card: FoundCard, ttl: float | None) -> Lock:
+        """The lock of the whole card, for a program with threads."""
+        pool = card_pool(self.client, self._cards, card.request, self._options(ttl))
+        return pool._lock_of(card.uuid)  # noqa: SLF001
+
+    def aio_lock(self, card: FoundCard, ttl: float | None) -> AsyncLock:
+        """The lock of the whole card, for a program with asyncio."""
+        from lockkit.gpu.aio import card_pool
+
+        pool = card_pool(self.aio, self._cards, card.request, self._options(ttl))
+        return pool._lock_of(card.uuid)  # noqa: SLF001
+
+    def _options(self, ttl: float | None) -> Options:
+        if ttl is None:
+            return {}
+        can = self.client.capabilities
+        # A ttl that the store does not have would be refused. A shorter one only frees the card of a dead process sooner.
+        return {"ttl": min(max(ttl, can.min_ttl), can.max_ttl)}

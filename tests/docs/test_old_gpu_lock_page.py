@@ -1,0 +1,47 @@
+"""Both programs on the page about the old GPU lock print what the page says, and the page has each old name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from lockkit.gpu import gpu_lock
+from lockkit.gpu.old_names import REASONS
+from support.pages import section
+
+PAGE = "docs/howto/from-the-old-gpu-lock.md"
+CONFIG = 'url = "memory:"\n[gpu]\nsimulate = 1\n'
+
+
+def said(pages, title):
+    """The program under a heading, and what the page says that it prints."""
+    text = section(pages[PAGE], title)
+    (code,) = re.findall(r"^```\{code-block\} python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (printed,) = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return code, printed
+
+
+def test_tasks_of_the_old_kind_run_as_they_are(pages, program):
+    code, printed = said(pages, "## Before")
+
+    assert (
+        program(
+            f"import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n{code}", config=CONFIG
+        ).stdout
+        == printed
+    )
+
+
+def test_the_same_tasks_run_with_the_new_names(pages, program):
+    code, printed = said(pages, "## After")
+
+    assert program(code, config=CONFIG).stdout == printed
+
+
+def test_each_old_keyword_and_reason_has_a_row(pages):
+    text = section(pages[PAGE], "## Each keyword, key and reason")
+    rows = "\n".join(line.split(" | ")[0] for line in text.splitlines())
+    keywords = [name for name in inspect.signature(gpu_lock).parameters if name != "client"]
+
+    assert [name for name in keywords if f"`{name}" not in rows] == []
+    assert [reason for reason in REASONS if f'"{reason}"' not in rows] == []
