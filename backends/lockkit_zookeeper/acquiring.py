@@ -1,13 +1,14 @@
-"""Acquire: create, list, and read the mark of a drain, sent in a row, are one round trip.
+"""Acquire: create and list, sent in a row, are one round trip.
 
-A grant follows a read of the mark that came after the claim's own node. So a claim that is granted although the namespace is being
-drained was there before the mark, and whoever looks after that sees it. To let a claim wait, a copy of "not drained" is enough that is
-:data:`~lockkit_zookeeper.store.COPY_LASTS` seconds old at most, because the mark is read again when its turn comes.
+A claim is granted, or waits, only if the mark of a drain was absent after the claim's own node was made. So a claim that is there although
+the namespace is being drained was there before the mark, and whoever looks after that sees it. Without a watch of the mark that stands,
+a look at the mark goes in the same row, and watches it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import kazoo.exceptions as theirs
@@ -17,6 +18,7 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo
 from lockkit.store.drains import refused
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
+from lockkit_zookeeper.drain_watch import DrainWatch
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.node_data import claim_info, unpacked
@@ -77,7 +79,7 @@ def find(session: Session, entry: Entry, call: Call) -> bool:
 class _Acquiring:
     """One call of acquire, for a claim that its session looks after."""
 
-    __slots__ = ("call", "claim", "entry", "looked", "mark", "session", "store", "words")
+    __slots__ = ("call", "claim", "entry", "looked", "mark", "session", "store", "watch", "words")
 
     def __init__(self, store: ZooKeeperStore, session: Session, entry: Entry, end: float) -> None:
         self.store = store
@@ -87,17 +89,14 @@ class _Acquiring:
         self.words = store.known(entry.claim.terms)
         self.call = Call(session.connection, end)
         self.mark: bytes | None = None
-        self.looked = False  # whether `mark` was read, and not only taken to be absent
+        self.looked = False  # whether it is known that the mark is `mark`, or absent
+        self.watch: DrainWatch | None = None
 
     def first(self) -> Answer:
         """Answer for a claim that has no node."""
         if not self.claim.wait:
             return self.try_it(None)
-        # Where the last claim of this client had to wait, this one will as a rule.
-        store, parent = self.store, self.words.parent
-        answer = self.judge(self.create(lean=store.waited_last(parent) and store.lately_not_drained()))
-        store.note_wait(parent, waited=isinstance(answer, Queued))
-        return answer
+        return self.judge(self.create())
 
     def again(self) -> Answer:
         """Answer for a claim that was sent before."""
@@ -109,28 +108,25 @@ class _Acquiring:
         told, entry.told = entry.told, False
         # Without a `sync` a lagging member could confirm a claim that is gone, or delay one that could hold. A member that has
         # just reported that a blocker is gone needs no `sync`, because its listing no longer has the blocker.
-        # A claim that holds is not refused. One that nobody has woken waits on as a rule.
-        lean = entry.held or (not told and self.claim.wait and self.store.lately_not_drained())
-        queue, _ = self.look(sync=entry.held or not told, lean=lean)
+        queue, _ = self.look(sync=entry.held or not told, drains=not entry.held)
         if not self.claim.wait and not entry.held:
             return self.try_it(queue)
         return self.judge(queue)
 
-    def look(self, *, sync: bool = True, lean: bool = False) -> tuple[Queue, bool]:
+    def look(self, *, sync: bool = True, drains: bool = True) -> tuple[Queue, bool]:
         """List the queue; return it, and whether there is a parent for it.
 
         Args:
             sync: Have the server catch up with the leader first.
-            lean: Do not read the mark of a drain.
+            drains: Find out whether the namespace is drained; a claim that holds is not refused for that.
         """
-        parent, sent_at = self.words.parent, self.store.clock.now()
-        requests = [*((Sync(parent),) if sync else ()), GetChildren(parent, None)]
-        if lean:
-            nodes = self.call.ask_all(*requests)[-1]
-        else:
-            *_, nodes, mark = self.call.ask_all(*requests, self._read_mark)
-            # Without a `sync` a lagging server may not have a newer mark yet; but this session reads nothing older than its node.
-            self.note_mark(mark, sent_at if sync else self.entry.sent_at)
+        parent = self.words.parent
+        before = (Sync(parent),) if sync else ()
+        at_mark = self.look_at_mark() if drains else ()
+        answers = self.call.ask_all(*before, GetChildren(parent, None), *at_mark)[len(before) :]
+        nodes = answers[0]
+        if drains:
+            self.note_mark(answers[1:])
         return read_queue(nodes or (), self.claim.terms.name), nodes is not None
 
     # -- tries
@@ -223,33 +219,49 @@ class _Acquiring:
             raise
         self.entry.withdrawn()
 
-    @property
-    def _read_mark(self) -> GetData:
-        """The request that reads the mark of a drain."""
-        return GetData(self.store.paths.mark, None)
+    def look_at_mark(self) -> tuple[Any, ...]:
+        """The request to send behind a listing to find out whether the namespace is drained; none if a watch tells."""
+        session, path = self.session, self.store.paths.mark
+        self.watch = watch = session.drain_watch
+        if watch is not None and watch.stands:
+            return ()
+        if session.drained:
+            self.watch = None
+            return (GetData(path, None),)
+        self.watch = watch = DrainWatch(session.connection)
+        return (Exists(path, watch),)
 
-    def note_mark(self, found: Any, at: float) -> None:
-        """Keep the answer to a read of the mark.
-
-        Args:
-            found: The answer; None if there is no mark.
-            at: CLOCK_BOOTTIME seconds; the server knew of all marks that were set before.
-        """
-        self.mark, self.looked = found and found[0], True
-        if found is None:
-            self.store.not_drained(at)
-
-    def mark_after_all(self) -> None:
-        """Read the mark behind the claim's own node, for a grant that was not expected.
+    def note_mark(self, answers: Sequence[Any]) -> None:
+        """Keep what the answers to :meth:`look_at_mark` say, if anything had to be sent; read the mark if they do not say enough.
 
         Raises:
-            Unknown: It cannot be read, and the claim's node is there.
+            Unknown: It cannot be read, and the claim's node may be there.
+        """
+        session, watch = self.session, self.watch
+        found = answers[0] if answers else None
+        if watch is None:
+            self.mark, self.looked = found and found[0], True
+            session.drained = found is not None
+            return
+        if answers and found is None:
+            session.drain_watch = watch
+        if found is not None or not watch.stands:
+            self.read_mark()
+        else:
+            self.mark, self.looked = None, True
+
+    def read_mark(self) -> None:
+        """Read the mark, in a round trip of its own.
+
+        Raises:
+            Unknown: It cannot be read, and the claim's node may be there.
         """
         try:
-            (found,) = self.call.ask_all(self._read_mark)
+            (found,) = self.call.ask_all(GetData(self.store.paths.mark, None))
         except Refused as refusal:
             raise Unknown(refusal.error, retry=refusal.retry) from refusal
-        self.note_mark(found, self.entry.sent_at)
+        self.mark, self.looked = found and found[0], True
+        self.session.drained = found is not None
 
     def remove_and_refuse(self, mark: bytes) -> Refused:
         """End a claim that does not hold, because the namespace is drained, and return the refusal. Its node is removed, now or in the background."""
@@ -273,12 +285,11 @@ class _Acquiring:
 
     # -- the node
 
-    def create(self, *, there: bool = True, lean: bool = False) -> Queue:
+    def create(self, *, there: bool = True) -> Queue:
         """Make the claim's node; return the queue as it was just after.
 
         Args:
             there: False if the parent is known not to be there.
-            lean: Do not read the mark of a drain.
 
         Raises:
             Refused: The node is definitely not there.
@@ -294,14 +305,13 @@ class _Acquiring:
         listing = GetChildren(parent, None)
         container = (CreateContainer(parent, self.store.acl),)
         before: tuple[Any, ...] = () if there else container
-        read = () if lean else (self._read_mark,)
+        at_mark = self.look_at_mark()
         try:
             for _ in range(_ROUNDS):
                 entry.sent = True
-                entry.sent_at = self.store.clock.now()
-                answers = call.send(*before, make, listing, *read)
+                answers = call.send(*before, make, listing, *at_mark)
                 call.pause(answers)
-                created, listed, *marked = answers[len(before) :]
+                created, listed, *looked = answers[len(before) :]
                 try:
                     path, stat = call.result(make, created)
                     break
@@ -323,12 +333,12 @@ class _Acquiring:
         self.session.maintenance.lasting(entry)
         try:
             nodes = _none_if_absent(call, listing, listed) or ()
-            for request, answer in zip(read, marked, strict=True):
-                self.note_mark(_none_if_absent(call, request, answer), entry.sent_at)
+            found = [_none_if_absent(call, *each) for each in zip(at_mark, looked, strict=True)]
         except Refused as refusal:  # its node exists all the same
             call.remove(path)
             self.session.gone(entry)
             raise Refused(refusal.error, retry=False) from refusal
+        self.note_mark(found)
         try:
             return read_queue(nodes, self.claim.terms.name)
         except Refused:  # this version must not judge the queue: leave nothing of this claim in it
@@ -357,7 +367,7 @@ class _Acquiring:
             raise self.remove_and_refuse(self.mark)
         if entry.held or place < queue.grants:
             if not entry.held and not self.looked:
-                self.mark_after_all()
+                self.read_mark()
                 if self.mark is not None:
                     raise self.remove_and_refuse(self.mark)
             waited = not entry.held

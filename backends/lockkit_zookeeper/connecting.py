@@ -18,10 +18,24 @@ from kazoo.handlers.threading import SequentialThreadingHandler
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Calls
 
-__all__ = ["Handler"]
+__all__ = ["AtOnce", "Handler"]
 
 _LONGEST_CONNECT = 2.0
 """Seconds for a TCP connection and for each step of a TLS handshake."""
+
+
+class AtOnce:
+    """A watcher that the connection's own thread calls, before it reads the answers that come behind the event. Must not wait."""
+
+    __slots__ = ()
+
+    def __call__(self, event: Any) -> None:
+        """Take in the event.
+
+        Raises:
+            NotImplementedError: Always; subclasses say what to do.
+        """
+        raise NotImplementedError
 
 
 class Handler(SequentialThreadingHandler):  # type: ignore[misc]
@@ -52,6 +66,13 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
         )
         thread.start()
         return thread
+
+    def dispatch_callback(self, callback: Any) -> None:
+        """Call a watcher: from a thread for all of them as a rule, else the answers behind an event would wait for its watchers."""
+        if isinstance(callback.func, AtOnce):
+            callback.func(*callback.args)
+        else:
+            super().dispatch_callback(callback)
 
     def select(
         self, read: Sequence[Any], write: Sequence[Any], _: Sequence[Any], timeout: float | None = None

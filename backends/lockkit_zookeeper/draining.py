@@ -1,21 +1,17 @@
-"""The mark of a drained namespace: a node, which an acquire reads in the same round trip, after its own node and the listing."""
+"""The mark of a drained namespace: a node. An acquire watches or reads it, behind its own node and the listing; see :mod:`lockkit_zookeeper.drain_watch`."""
 
 from __future__ import annotations
-
-import time
 
 import kazoo.exceptions as theirs
 
 from lockkit.store.comparing import ROUNDS, overtaken
 from lockkit_zookeeper import evicting
 from lockkit_zookeeper.private import Create2, GetData, SetData, Sync
-from lockkit_zookeeper.store import COPY_LASTS, ZooKeeperStore
+from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["Mark"]
 
 _PERSISTENT = 0
-_MARGIN = 0.05
-"""Seconds by which the clock of a client may run slower than this one in that time."""
 
 
 class Mark:
@@ -32,15 +28,7 @@ class Mark:
         return None if found is None else found[0].decode(errors="replace")
 
     def set(self, mark: str, budget: float) -> None:
-        """See :meth:`lockkit.store.spi.Drains.set`.
-
-        Returns only when no client can let a claim wait any more on an older copy of "not drained", even if that is later than the
-        budget.
-        """
-        self._write(mark, budget)
-        time.sleep(COPY_LASTS + _MARGIN)
-
-    def _write(self, mark: str, budget: float) -> None:
+        """See :meth:`lockkit.store.spi.Drains.set`."""
         store, path = self._store, self._path
         call, data = store.call(budget), mark.encode()
         for _ in range(ROUNDS):

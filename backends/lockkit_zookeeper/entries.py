@@ -35,7 +35,6 @@ class Entry:
         path: The path of its node; None until that is known.
         fence: The node's czxid.
         sent: True once a create was sent. While there is no path, the node may exist, or may yet be created.
-        sent_at: CLOCK_BOOTTIME seconds at which that was, for the last time. Whatever is read behind the node is not older.
         basis: CLOCK_BOOTTIME seconds from which the validity of a held claim counts.
         fits_since: When the claim was first seen to fit; None once its owner has asked.
         held: True once the claim was granted to its owner.
@@ -57,7 +56,6 @@ class Entry:
     path: str | None = None
     fence: int = 0
     sent: bool = False
-    sent_at: float = 0.0
     basis: float = 0.0
     fits_since: float | None = None
     held: bool = False

@@ -14,6 +14,7 @@ from lockkit.store.spi import Claim, Why
 from lockkit_zookeeper.answers import Crowd
 from lockkit_zookeeper.confirming import Confirming
 from lockkit_zookeeper.connection import Connection
+from lockkit_zookeeper.drain_watch import DrainWatch
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.maintenance import Maintenance
@@ -42,6 +43,8 @@ class Session:
         lost: True once the servers have ended the session, so that none of its nodes is left.
         closed: True once the client has closed the session.
         used: When a claim last asked for the session.
+        drain_watch: The watch of the mark of a drain; None before the first one.
+        drained: True if the mark was there when this session last looked.
     """
 
     def __init__(self, store: ZooKeeperStore, timeout: float) -> None:
@@ -54,6 +57,8 @@ class Session:
         self.lost = False
         self.closed = False
         self.used = self.clock.now()
+        self.drain_watch: DrainWatch | None = None
+        self.drained = False
         self.mutex = threading.RLock()
         self.moved = Crowd()
         self.maintenance = Maintenance(self)

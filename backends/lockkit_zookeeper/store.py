@@ -26,15 +26,13 @@ from lockkit_zookeeper.node_data import PackedTerms
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 
-__all__ = ["COPY_LASTS", "HOLDER_READ_INTERVAL", "ZooKeeperStore"]
+__all__ = ["HOLDER_READ_INTERVAL", "ZooKeeperStore"]
 
 _HEADS, _EMPTY = 1024, 16_384
 """Claims and queues that are remembered; beyond that all are forgotten."""
 _READS = 2
 HOLDER_READ_INTERVAL = 1.0
 """A client reads the holder of one lock at most ``_READS`` times in this many seconds."""
-COPY_LASTS = 0.5
-"""Seconds for which "not drained", as read, lets claims wait; ``set`` of a drain returns only when every such copy has run out."""
 _IDLE = 30.0
 """Seconds after which a session of a ttl that nobody uses any more is ended."""
 _DEFAULT_TTL = 30.0
@@ -61,8 +59,6 @@ class ZooKeeperStore:
         self.heads: dict[str, ClaimInfo] = {}
         self.known = per_lock(lambda terms: PackedTerms.of(terms, self.paths.queue(terms.name)))
         self._empty: dict[str, None] = {}
-        self._waited: dict[str, None] = {}
-        self._not_drained_at = -math.inf
         self._reads: dict[str, list[float]] = {}
         self._pid = os.getpid()
         self._default = min(max(_DEFAULT_TTL, self.capabilities.min_ttl), self.capabilities.max_ttl)
@@ -252,31 +248,6 @@ class ZooKeeperStore:
     def should_be_empty(self, parent: str) -> bool:
         """Tell whether a queue should be empty: a guess, good for one try."""
         return self._empty.pop(parent, _EMPTY) is None
-
-    def note_wait(self, parent: str, *, waited: bool) -> None:
-        """Remember whether the last claim of this client in a queue had to wait."""
-        if not waited:
-            self._waited.pop(parent, None)
-            return
-        if len(self._waited) >= _EMPTY:
-            self._waited.clear()
-        self._waited[parent] = None
-
-    def waited_last(self, parent: str) -> bool:
-        """Tell whether the last claim of this client in a queue had to wait: a guess for the next one."""
-        return parent in self._waited
-
-    def not_drained(self, at: float) -> None:
-        """Remember that the namespace was not drained at this time, or later.
-
-        Args:
-            at: CLOCK_BOOTTIME seconds. The server that was asked knew of all marks that were set before.
-        """
-        self._not_drained_at = max(self._not_drained_at, at)
-
-    def lately_not_drained(self) -> bool:
-        """Tell whether a copy of "not drained" is fresh enough to let a claim wait. A grant must read the mark itself."""
-        return self.clock.now() - self._not_drained_at <= COPY_LASTS
 
 
 def _access(address: Address) -> list[ACL]:

@@ -136,6 +136,7 @@ def test_a_handler_has_what_answers_use_and_ours_replaces():
         "select": ["self"],
         "create_connection": ["self"],
         "async_result": ["self"],
+        "dispatch_callback": ["self", "callback"],
         "start": ["self"],
     }.items():
         found = list(inspect.signature(getattr(SequentialThreadingHandler, name)).parameters)
@@ -143,6 +144,17 @@ def test_a_handler_has_what_answers_use_and_ours_replaces():
     for name in ("set", "set_exception", "get", "rawlink", "ready", "successful"):
         assert hasattr(handler.async_result(), name)
         assert hasattr(Answer, name)
+
+
+def test_kazoo_keeps_a_watch_before_it_reads_on_and_hands_an_event_over_before_that():
+    """The order of a watch's events and of answers, which lockkit relies on, is that of kazoo's one reader."""
+    answered = inspect.getsource(theirs.ConnectionHandler._read_response)
+    assert "client._data_watchers[request.path].add(watcher)" in answered
+    reported = inspect.getsource(theirs.ConnectionHandler._read_watch_event)
+    assert 'client.handler.dispatch_callback(Callback("watch", watch, (ev,)))' in reported
+    cut = inspect.getsource(KazooClient._reset_watchers)
+    assert 'self.handler.dispatch_callback(Callback("watch", watch, (ev,)))' in cut
+    assert "self._reset_watchers()" in inspect.getsource(KazooClient._session_callback)
 
 
 def test_requests_are_packed_by_name():

@@ -17,17 +17,15 @@ from hypothesis import strategies as st
 from kazoo.exceptions import NoNodeError
 
 from lockkit.clock import SYSTEM
-from lockkit.errors import Drained, IncompatibleLayout
-from lockkit.facts import Drain
+from lockkit.errors import IncompatibleLayout
 from lockkit.hold import Hold
 from lockkit.names import claim_id
-from lockkit.store.drains import mark_of
 from lockkit.store.queue import prefix
 from lockkit.store.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
-from lockkit_zookeeper import acquiring, draining
+from lockkit_zookeeper import acquiring
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
@@ -192,9 +190,9 @@ def test_a_try_on_a_free_lock_that_this_client_left_takes_the_requests_of_an_acq
     sent = requests(store, monkeypatch)
     for _ in range(3):
         one, _ = take(store, wait=False, ttl=TTL)
-        assert sent[:3] == ["Create2", "GetChildren", "GetData"], "the mark of a drain is read last"
+        assert sent == ["Create2", "GetChildren"]
         store.release(one, BUDGET)
-        assert sent[3:] == ["Delete"]
+        assert sent[2:] == ["Delete"]
         sent.clear()
 
 
@@ -231,7 +229,6 @@ def test_a_note_on_a_claim_whose_node_has_gone_says_that_there_is_none(store, lo
 
 def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened, monkeypatch):
     """A waiter reads the holder once it has waited for long; before that the answer would be old when somebody reads it."""
-    monkeypatch.setattr(module, "COPY_LASTS", 60.0)
     for part in (module, acquiring):
         monkeypatch.setattr(part, "HOLDER_READ_INTERVAL", 60.0)
     store, other = opened(), opened()
@@ -248,7 +245,7 @@ def test_a_waiter_does_not_read_who_holds_a_lock_that_changes_hands_often(opened
     assert [answer.holder and answer.holder.claim_id for answer in answers] == [*holders[:2], None]
     assert [answer.ask_again_at for answer in answers[:2]] == [None, None]
     assert answers[2].ask_again_at >= before + 60.0
-    assert sent.count("GetData") == 2 + 1, "who holds it, twice, and the mark of a drain, once"
+    assert sent.count("GetData") == 2
 
     for part in (module, acquiring):
         monkeypatch.setattr(part, "HOLDER_READ_INTERVAL", 0.0)
@@ -318,7 +315,6 @@ def test_of_two_tries_that_see_an_empty_queue_the_first_is_granted_and_the_other
 
 def test_a_waiter_that_its_server_has_woken_lists_without_a_sync(opened, monkeypatch):
     """The server that tells of a deletion shows the queue without that node."""
-    monkeypatch.setattr(module, "COPY_LASTS", 60.0)
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
     two = queue(other, ttl=TTL)
@@ -333,63 +329,10 @@ def test_a_waiter_that_its_server_has_woken_lists_without_a_sync(opened, monkeyp
 
     answer = other.acquire(two, False, BUDGET)
     assert isinstance(answer, Granted)
-    assert sent == ["GetChildren", "GetData"], "a grant reads the mark of a drain"
+    assert sent == ["GetChildren"]
     assert other.acquire(two, False, BUDGET).fence == answer.fence
-    assert sent[2:] == ["Sync", "GetChildren"], "a lagging server confirms no claim"
+    assert sent[1:] == ["Sync", "GetChildren"], "a lagging server confirms no claim"
     watch.close()
-
-
-def waited_once(store, other):
-    """Have a client read that the namespace is not drained, and wait for a lock; return the holder's claim."""
-    one, _ = take(other, ttl=TTL)
-    store.release(queue(store, ttl=TTL), BUDGET)
-    return one
-
-
-def test_a_claim_that_waits_on_an_old_copy_of_the_mark_is_refused_when_its_turn_comes(
-    opened, monkeypatch, look, parent
-):
-    monkeypatch.setattr(module, "COPY_LASTS", 60.0)
-    store, other = opened(), opened()
-    one, sent = waited_once(store, other), requests(store, monkeypatch)
-    other.extras.drains._write(mark_of(Drain("", "kit")), BUDGET)  # as if this client were paused for long
-
-    two = claim(ttl=TTL)
-    assert isinstance(store.acquire(two, True, BUDGET), Queued)
-    assert sent[:2] == ["Create2", "GetChildren"]
-    other.release(one, BUDGET)
-    with pytest.raises(Refused) as refused:
-        store.acquire(two, False, BUDGET)
-    assert isinstance(refused.value.error, Drained)
-    assert nodes(look, parent) == []
-
-
-def test_a_claim_that_is_granted_although_it_was_to_wait_reads_the_mark_first(
-    opened, monkeypatch, look, parent
-):
-    monkeypatch.setattr(module, "COPY_LASTS", 60.0)
-    store, other = opened(), opened()
-    other.release(waited_once(store, other), BUDGET)
-    sent = requests(store, monkeypatch)
-    one, _ = take(store, ttl=TTL)
-    assert sent == ["Create2", "GetChildren", "GetData"]
-    store.release(one, BUDGET)
-
-    other.release(waited_once(store, other), BUDGET)
-    other.extras.drains._write(mark_of(Drain("", "kit")), BUDGET)
-    with pytest.raises(Refused) as refused:
-        store.acquire(claim(ttl=TTL), True, BUDGET)
-    assert isinstance(refused.value.error, Drained)
-    assert nodes(look, parent) == []
-
-
-def test_a_drain_begins_only_when_every_copy_of_the_mark_has_run_out(store, monkeypatch):
-    slept, marks, mark = [], store.extras.drains, mark_of(Drain("", "kit"))
-    monkeypatch.setattr(draining.time, "sleep", lambda seconds: slept.append((seconds, marks.get(BUDGET))))
-    marks.set(mark, BUDGET)
-    ((seconds, seen),) = slept
-    assert seconds > module.COPY_LASTS
-    assert seen == mark, "the copies that count are those read before the mark was there"
 
 
 def test_a_session_has_one_name_whatever_its_sign():
