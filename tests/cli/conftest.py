@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import string
 import subprocess
@@ -17,17 +18,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from lockkit.cli.child import descendants
+from lockkit.gpu.simulated import SimulatedProvider
+from lockkit.members import pool_name
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
 
 SECONDS = 20.0
 PATIENT = "from lockkit.cli import completing, script; completing._LONGEST = 15.0; script.main()"
+
+
+class Job(NamedTuple):
+    """The words after ``run`` that say what is held, and the name whose queue has the claim."""
+
+    words: tuple[str, ...]
+    queue: str
 
 
 class Shell:
@@ -93,8 +103,12 @@ class Shell:
 
     def holder(self, name: str, program: str = "sleep", *options: object) -> subprocess.Popen[str]:
         """A ``run`` that holds a name until it is ended."""
-        process = self.start("run", name, *options, "--", program, "60")
-        self.until(lambda: any(claim["state"] == "HELD" for claim in self.claims(name)))
+        return self.holding(Job((name, *map(str, options)), name), program)
+
+    def holding(self, job: Job, program: str = "sleep") -> subprocess.Popen[str]:
+        """A ``run`` that holds what a job holds until it is ended."""
+        process = self.start("run", *job.words, "--", program, "60")
+        self.until(lambda: any(claim["state"] == "HELD" for claim in self.claims(job.queue)))
         return process
 
     def install(self, name: str, text: str) -> None:
@@ -185,8 +199,14 @@ class Tty:
                     break
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
+    def hang_up(self) -> None:
+        """Take the terminal away, as a connection that breaks does: the kernel sends SIGHUP to the leader and the foreground group."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def close(self) -> None:
-        os.close(self.fd)
+        self.hang_up()
         try:
             os.killpg(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -217,6 +237,27 @@ def tty(lockkit: Shell) -> Iterator[Callable[..., Tty]]:
     yield start
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def bash(tty):
+    """An interactive shell with job control."""
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash")
+    shell = tty("bash", "--norc", "--noprofile", "-i")
+    shell.expect("PROMPT> ")
+    return shell
+
+
+@pytest.fixture(params=["name", "card"])
+def job(request: pytest.FixtureRequest, lockkit: Shell) -> Job:
+    """A lock, and a simulated GPU."""
+    if request.param == "name":
+        return Job(("x",), "x")
+    lockkit.env.pop("CUDA_VISIBLE_DEVICES", None)
+    card = SimulatedProvider(1).snapshot().devices[0].uuid
+    words = ("--gpu", "1", "--gpu-sim", "2", "--gpu-id", "0", "--private")
+    return Job(words, pool_name(f"gpu/{os.uname().nodename}", card))
 
 
 @pytest.fixture

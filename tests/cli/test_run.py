@@ -132,11 +132,11 @@ def test_a_semaphore_has_room_for_its_capacity(lockkit):
 # -- the end of the wrapper
 
 
-def test_kill_9_of_the_wrapper_kills_the_command_and_frees_the_lock_at_once(lockkit, alive):
-    wrapper = lockkit.start("run", "x", "--", "sh", "-c", "echo $$ > pid; exec sleep 60")
+def test_kill_9_of_the_wrapper_kills_the_command_and_frees_the_lock_at_once(lockkit, alive, job):
+    wrapper = lockkit.start("run", *job.words, "--", "sh", "-c", "echo $$ > pid; exec sleep 60")
     pid = int(lockkit.file("pid"))
-    waiter = lockkit.start("run", "x", "--", "true")
-    lockkit.until(lambda: len(lockkit.claims("x")) == 2)
+    waiter = lockkit.start("run", *job.words, "--", "true")
+    lockkit.until(lambda: len(lockkit.claims(job.queue)) == 2)
     wrapper.kill()
     began = time.monotonic()
     assert waiter.wait(timeout=10) == 0
@@ -144,27 +144,27 @@ def test_kill_9_of_the_wrapper_kills_the_command_and_frees_the_lock_at_once(lock
     assert not alive(pid)
 
 
-def test_kill_9_of_the_wrapper_frees_nothing_while_a_grandchild_lives(lockkit, alive):
-    wrapper = lockkit.start("run", "x", "--", "sh", "-c", "sleep 60 & echo $$ $! > pids; wait")
+def test_kill_9_of_the_wrapper_frees_nothing_while_a_grandchild_lives(lockkit, alive, job):
+    wrapper = lockkit.start("run", *job.words, "--", "sh", "-c", "sleep 60 & echo $$ $! > pids; wait")
     child, grandchild = map(int, lockkit.file("pids").split())
     try:
         wrapper.kill()
         wrapper.wait()
         lockkit.until(lambda: not alive(child))
         assert alive(grandchild)
-        assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
-        assert lockkit("run", "x", "--timeout", "1s", "--", "true").returncode == 124
+        assert lockkit("run", *job.words, "--no-wait", "--", "true").returncode == 75
+        assert lockkit("run", *job.words, "--timeout", "1s", "--", "true").returncode == 124
     finally:
         os.kill(grandchild, signal.SIGKILL)
-    assert lockkit("run", "x", "--timeout", "5s", "--", "true").returncode == 0
+    assert lockkit("run", *job.words, "--timeout", "5s", "--", "true").returncode == 0
 
 
-def test_a_command_whose_wrapper_is_stopped_keeps_its_lock(lockkit):
-    wrapper = lockkit.start("run", "x", "--ttl", "1s", "--", "sh", "-c", "echo > started; sleep 60")
+def test_a_command_whose_wrapper_is_stopped_keeps_its_lock(lockkit, job):
+    wrapper = lockkit.start("run", *job.words, "--ttl", "1s", "--", "sh", "-c", "echo > started; sleep 60")
     lockkit.until((lockkit.folder / "started").exists)
     wrapper.send_signal(signal.SIGSTOP)
     time.sleep(2.5)
-    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
+    assert lockkit("run", *job.words, "--no-wait", "--", "true").returncode == 75
     wrapper.send_signal(signal.SIGCONT)
     time.sleep(0.5)
     assert wrapper.poll() is None
@@ -178,16 +178,16 @@ def test_a_command_whose_wrapper_is_stopped_keeps_its_lock(lockkit):
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1]
 )
-def test_signals_are_passed_on(lockkit, number):
-    wrapper = lockkit.holder("x")
+def test_signals_are_passed_on(lockkit, number, job):
+    wrapper = lockkit.holding(job)
     wrapper.send_signal(number)
     assert wrapper.wait(timeout=10) == 128 + number
-    assert lockkit.claims("x") == []
+    assert lockkit.claims(job.queue) == []
 
 
-def test_a_command_that_handles_a_signal_decides_on_the_exit_code(lockkit):
+def test_a_command_that_handles_a_signal_decides_on_the_exit_code(lockkit, job):
     wrapper = lockkit.start(
-        "run", "x", "--", "sh", "-c", "trap 'exit 5' TERM; echo > ready; while :; do sleep 0.05; done"
+        "run", *job.words, "--", "sh", "-c", "trap 'exit 5' TERM; echo > ready; while :; do sleep 0.05; done"
     )
     lockkit.until((lockkit.folder / "ready").exists)
     wrapper.send_signal(signal.SIGTERM)
@@ -247,15 +247,15 @@ def test_a_claim_that_is_gone_is_told_in_words(lockkit, ttl):
     assert report["evicted"] is None
 
 
-def test_an_evicted_command_that_ignores_term_is_dead_before_the_next_grant(lockkit, alive):
+def test_an_evicted_command_that_ignores_term_is_dead_before_the_next_grant(lockkit, alive, job):
     stubborn = "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done"
-    wrapper = lockkit.start("run", "x", "--ttl", "3s", "--", "sh", "-c", stubborn)
+    wrapper = lockkit.start("run", *job.words, "--ttl", "3s", "--", "sh", "-c", stubborn)
     pid = int(lockkit.file("pid"))
-    (claim,) = lockkit.claims("x")
-    lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test")
+    (claim,) = lockkit.claims(job.queue)
+    lockkit("evict", job.queue, "--claim", claim["claim_id"], "--reason", "test")
     done = lockkit(
         "run",
-        "x",
+        *job.words,
         "--timeout",
         "10s",
         "--",

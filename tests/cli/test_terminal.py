@@ -15,23 +15,13 @@ import time
 import pytest
 
 
-@pytest.fixture
-def bash(tty):
-    """An interactive shell with job control."""
-    if shutil.which("bash") is None:
-        pytest.skip("there is no bash")
-    shell = tty("bash", "--norc", "--noprofile", "-i")
-    shell.expect("PROMPT> ")
-    return shell
-
-
 def line(lockkit, *args: object) -> str:
     return shlex.join(lockkit.line(*args))
 
 
-def test_the_command_is_the_foreground_group(lockkit, tty):
+def test_the_command_is_the_foreground_group(lockkit, tty, job):
     look = "import os; print('front', os.tcgetpgrp(0) == os.getpgrp() == os.getpid())"
-    terminal = tty(*lockkit.line("run", "x", "--", sys.executable, "-c", look))
+    terminal = tty(*lockkit.line("run", *job.words, "--", sys.executable, "-c", look))
     terminal.expect("front True")
     assert terminal.wait() == 0
 
@@ -48,32 +38,34 @@ def test_ctrl_c_is_for_the_command_alone(lockkit, tty):
     assert terminal.wait() == 3
 
 
-def test_ctrl_c_ends_a_command_that_does_not_handle_it(lockkit, tty):
-    terminal = tty(*lockkit.line("run", "x", "--", "sh", "-c", "echo ready; exec sleep 60"))
+def test_ctrl_c_ends_a_command_that_does_not_handle_it(lockkit, tty, job):
+    terminal = tty(*lockkit.line("run", *job.words, "--", "sh", "-c", "echo ready; exec sleep 60"))
     terminal.expect("ready")
     terminal.type("\x03")
     assert terminal.wait() == 130, terminal.text
-    assert lockkit.claims("x") == []
+    assert lockkit.claims(job.queue) == []
 
 
-def test_ctrl_c_while_waiting_leaves_no_claim(lockkit, tty):
-    lockkit.holder("x")
-    terminal = tty(*lockkit.line("run", "x", "--", "true"))
-    terminal.expect("you are 1st; held by")
+def test_ctrl_c_while_waiting_leaves_no_claim(lockkit, tty, job):
+    lockkit.holding(job)
+    terminal = tty(*lockkit.line("run", *job.words, "--", "true"))
+    terminal.expect("you are 1st; .*held by")
     terminal.type("\x03")
     assert terminal.wait() == 130, terminal.text
     assert "lockkit: interrupted" in terminal.text
-    assert len(lockkit.claims("x")) == 1
+    assert len(lockkit.claims(job.queue)) == 1
 
 
-def test_ctrl_z_stops_the_job_and_keeps_the_lock(lockkit, bash):
-    bash.type(line(lockkit, "run", "x", "--ttl", "1s", "--", "sh", "-c", "echo ready; exec sleep 60") + "\n")
+def test_ctrl_z_stops_the_job_and_keeps_the_lock(lockkit, bash, job):
+    bash.type(
+        line(lockkit, "run", *job.words, "--ttl", "1s", "--", "sh", "-c", "echo ready; exec sleep 60") + "\n"
+    )
     bash.expect(r"[\r\n]ready\r")
     bash.type("\x1a")
     bash.expect("Stopped")
     bash.expect("PROMPT> ")
     time.sleep(1.5)
-    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
+    assert lockkit("run", *job.words, "--no-wait", "--", "true").returncode == 75
     bash.type("fg\n")
     bash.expect("sleep 60")
     time.sleep(0.3)
@@ -81,15 +73,15 @@ def test_ctrl_z_stops_the_job_and_keeps_the_lock(lockkit, bash):
     bash.expect("PROMPT> ")
     bash.type("echo code=$?\n")
     bash.expect(r"code=130\r")
-    assert lockkit.claims("x") == []
+    assert lockkit.claims(job.queue) == []
 
 
-def test_a_stopped_job_can_go_on_in_the_background(lockkit, bash):
+def test_a_stopped_job_can_go_on_in_the_background(lockkit, bash, job):
     bash.type(
         line(
             lockkit,
             "run",
-            "x",
+            *job.words,
             "--",
             "sh",
             "-c",
@@ -105,13 +97,13 @@ def test_a_stopped_job_can_go_on_in_the_background(lockkit, bash):
     bash.expect("PROMPT> ")
     (lockkit.folder / "go").touch()
     lockkit.until((lockkit.folder / "done").exists)
-    lockkit.until(lambda: lockkit.claims("x") == [])
+    lockkit.until(lambda: lockkit.claims(job.queue) == [])
 
 
-def test_a_background_job_that_reads_waits_for_the_foreground(lockkit, bash):
-    bash.type(line(lockkit, "run", "x", "--", "sh", "-c", "read answer; echo got=$answer") + " &\n")
+def test_a_background_job_that_reads_waits_for_the_foreground(lockkit, bash, job):
+    bash.type(line(lockkit, "run", *job.words, "--", "sh", "-c", "read answer; echo got=$answer") + " &\n")
     bash.expect("PROMPT> ")
-    time.sleep(1.0)
+    lockkit.until(lambda: any(one["process"] == "stopped" for one in lockkit.claims(job.queue)))
     bash.type("\n")
     bash.expect("Stopped")
     bash.type("fg\n")
@@ -121,13 +113,13 @@ def test_a_background_job_that_reads_waits_for_the_foreground(lockkit, bash):
     bash.expect("got=yes")
 
 
-def test_the_terminal_is_given_back(lockkit, bash):
-    bash.type(line(lockkit, "run", "x", "--", "true") + "; read answer; echo got=$answer\n")
+def test_the_terminal_is_given_back(lockkit, bash, job):
+    bash.type(line(lockkit, "run", *job.words, "--", "true") + "; read answer; echo got=$answer\n")
     time.sleep(0.8)
     bash.type("yes\n")
     bash.expect("got=yes")
     bash.type(
-        line(lockkit, "run", "x", "--", "sh", "-c", "kill -9 $$")
+        line(lockkit, "run", *job.words, "--", "sh", "-c", "kill -9 $$")
         + "; echo code=$?; read answer; echo got=$answer\n"
     )
     bash.expect(r"code=137\r")
