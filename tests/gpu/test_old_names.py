@@ -414,6 +414,15 @@ def test_a_task_that_raises_is_released_once_as_a_failure_and_its_hook_finds_tha
     assert (client.stats()["released"], violations(client)) == (1, 0)
 
 
+def test_a_release_by_another_client_is_a_violation_of_that_client(client, other):
+    @gpu_lock(client=client)
+    def task():
+        return release_lock("task", "gpu_lock:0", client=other), len(holders(client))
+
+    assert task() == (False, 1)
+    assert (violations(client), violations(other)) == (0, 1)
+
+
 def test_five_releases_of_one_run_are_one(client, seen):
     @gpu_lock(client=client)
     def task():
@@ -490,7 +499,8 @@ def test_a_forked_child_does_not_release_the_card_of_its_parent(client):
     def task():
         child = os.fork()
         if not child:
-            os._exit(int(release_lock("task", "gpu_lock:0", "task_crash", client=client)))
+            told = release_lock("task", "gpu_lock:0", "task_crash", client=client)
+            os._exit(1 if told or violations(client) != 1 else 0)
         return os.waitpid(child, 0)[1], len(holders(client))
 
     assert task() == (0, 1)

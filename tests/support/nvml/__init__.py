@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["ACTOR", "Host", "Looker", "build"]
+__all__ = ["ACTOR", "Host", "Looker", "Requester", "build"]
 
 SOURCE = Path(__file__).parent / "libnvidia-ml.c"
 ACTOR = Path(__file__).parent / "actor.py"
+REQUESTER = Path(__file__).parent / "requester.py"
 CARD: Mapping[str, object] = {
     "name": "NVIDIA H100 80GB HBM3",
     "total": 80 << 30,
@@ -100,6 +101,10 @@ class Host:
         library = "/nowhere" if self.library is None else str(self.library)
         return {**os.environ, "LD_LIBRARY_PATH": library, "NVML_STATE": str(self._state), **more}
 
+    def requester(self, **environ: str) -> Requester:
+        """A program that asks for cards when it is told to. All those of a host have one store."""
+        return Requester(self.environ(LOCKKIT_STATE_DIR=str(self._folder), **environ))
+
     def looker(self, **environ: str) -> Looker:
         """A program that looks at the cards when it is told to."""
         return Looker(self.environ(**environ))
@@ -108,9 +113,11 @@ class Host:
 class Looker:
     """A process with one provider. Each method is performed there; DevicesUnavailable comes back as ``{"unavailable": text}``."""
 
+    script = ACTOR
+
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(ACTOR)],
+            [sys.executable, str(self.script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -139,3 +146,9 @@ class Looker:
         answer = self.do("snapshot")
         assert isinstance(answer, list), answer
         return answer
+
+
+class Requester(Looker):
+    """A process with one client and the pool of the host's cards. LockkitError comes back as ``{"error": type, "told": text, "hint": text}``."""
+
+    script = REQUESTER

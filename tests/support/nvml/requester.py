@@ -1,0 +1,74 @@
+"""A program that asks for cards of a host: each row of its input is a command, each row of its output the answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import lockkit
+import lockkit.gpu
+from lockkit.errors import LockkitError
+from lockkit.members import pool_name
+from lockkit.testing.stage import Work
+
+client = lockkit.connect()
+cards = lockkit.gpu.pool(client)
+held: list[lockkit.gpu.GpuLeases] = []
+works: list[Work[object]] = []
+
+
+def acquire(**how: Any) -> object:
+    """Take some cards; the UUIDs and CUDA's variable, or the error."""
+    try:
+        leases = cards.acquire(**how)
+    except LockkitError as error:
+        return {"error": type(error).__name__, "told": error.message, "hint": error.hint}
+    held.append(leases)
+    return {
+        "members": leases.members,
+        "visible": leases.environment()["CUDA_VISIBLE_DEVICES"],
+        "devices": [one.uuid for one in leases.devices],
+    }
+
+
+def begin(**how: Any) -> None:
+    """Take some cards on a thread."""
+    works.append(Work(lambda: acquire(**how)))
+
+
+def result() -> object:
+    """The answer to the last ``begin``."""
+    return works.pop().result()
+
+
+def release() -> None:
+    """Release the cards that were taken last."""
+    held.pop().release()
+
+
+def weights(uuid: str) -> object:
+    """The MiB that each holder of a card has."""
+    return [one.weight for one in client.inspect(pool_name(cards.name, uuid)).holders]
+
+
+def waiters(uuid: str) -> object:
+    """The number of claims that wait for a card."""
+    return len(client.inspect(pool_name(cards.name, uuid)).waiters)
+
+
+def left() -> object:
+    """The names that anything is left in the queue of."""
+    return [name for name in client.names() if client.inspect(name).claims]
+
+
+COMMANDS: dict[str, Callable[..., object]] = {
+    each.__name__: each for each in (acquire, begin, result, release, weights, waiters, left)
+}
+
+for row in sys.stdin:
+    name, *words = json.loads(row)
+    keywords = words.pop() if words and isinstance(words[-1], dict) else {}
+    sys.stdout.write(json.dumps(COMMANDS[name](*words, **keywords)) + "\n")
+    sys.stdout.flush()
