@@ -90,6 +90,9 @@ class Config(NamedTuple):
     plugin_errors: Literal["report", "raise"]
     gpu_simulate: int
     gpu_host: str | None
+    gpu_watch: bool
+    gpu_idle_below: int
+    gpu_idle_after: float | None
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]

@@ -32,6 +32,9 @@ KINDS: Mapping[str, str] = {
     "resized": "An operator changed a capacity.",
     "recovered": "A recoverer removed or evicted a claim, or found that a failed release is over.",
     "overdue": "A recoverer found a hold that is older than one of the ages of the configuration; once for each age.",
+    "gpu_faulty": "A GPU that is held has shown a fault; once for each fault.",
+    "gpu_idle": "A GPU that is held has been idle for `gpu.idle_after`; once until it computes again.",
+    "gpu_overused": "A holder uses more memory of a GPU than it declared; reported by its own client, once until it no longer does.",
     "survivors": "A recoverer found that an owner has ended, and that its processes work on under its lock, or may do so; once for each claim.",
 }
 """Every event kind, with its meaning."""
@@ -45,6 +48,8 @@ ALERTS: Mapping[str, str] = {
     "recovered": "P2. A recoverer removed the claim of a dead owner, or evicted one that is not renewed.",
     "overdue": "P2. A hold is older than age_soft (P1: than age_hard) and its owner may be at work, so nothing was done.",
     "survivors": "P1. Processes work on, or may work on, under a lock whose owner has ended.",
+    "gpu_faulty": "P1. A GPU that is held has shown a fault.",
+    "gpu_idle": "P2. A GPU that is held has been idle for `gpu.idle_after`.",
     "recovery_limited": "P1. A recoverer has reached recover_limit, so further claims wait.",
 }
 """Every alert kind, with its priority and meaning."""

@@ -99,6 +99,9 @@ class Settings(TypedDict, total=False):
         log_format: For the command line alone.
         gpu_simulate: The number of GPUs to simulate in place of those of the host.
         gpu_host: The name of this host for those who share its GPUs.
+        gpu_watch: Whether GPUs are watched while they are held.
+        gpu_idle_below: The percentage of utilisation below which a held GPU counts as idle.
+        gpu_idle_after: Seconds after which an idle GPU is reported; None for never.
     """
 
     ttl: float
@@ -119,6 +122,9 @@ class Settings(TypedDict, total=False):
     plugin_errors: Literal["report", "raise"]
     gpu_simulate: int
     gpu_host: str | None
+    gpu_watch: bool
+    gpu_idle_below: int
+    gpu_idle_after: float | None
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

@@ -31,7 +31,7 @@ EVERYWHERE = frozenset(
             "plugin_errors",
         ),
         "gpu_simulate",
-        "gpu_host",
+        *("gpu_host", "gpu_watch", "gpu_idle_below", "gpu_idle_after"),
     )
 )
 """The settings that may stand in the query of every URL: all except ``url``."""

@@ -254,6 +254,29 @@ SETTINGS: Mapping[str, Setting] = {
             check=_host,
             example="box",
         ),
+        Setting(
+            "gpu_watch",
+            "flag",
+            True,
+            "Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.",
+            env="LOCKKIT_GPU_WATCH",
+            table="gpu",
+        ),
+        Setting(
+            "gpu_idle_below",
+            "count",
+            3,
+            "The percentage of utilisation below which a GPU that is held counts as idle.",
+            table="gpu",
+            most=100,
+        ),
+        Setting(
+            "gpu_idle_after",
+            "limit",
+            1200.0,
+            "How long a GPU that is held must be idle to be reported.",
+            table="gpu",
+        ),
     )
 }
 """Every setting by key, in the order in which they are shown."""

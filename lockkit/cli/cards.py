@@ -165,7 +165,8 @@ class Cards:
                 "the driver no longer shows one of the GPUs that were granted", hint="see: lockkit gpu ls"
             )
         memory = self._request.memory
-        self._cards.close()  # so that the command may reset a card
+        if isinstance(taken, ReusedCards) or not self._client.config.gpu_watch:
+            self._cards.close()  # so that the command may reset a card
         visible = self._asked.visible
         if visible == "index" and any(device.parent for device in devices):
             raise ConfigError(

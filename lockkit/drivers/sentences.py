@@ -101,6 +101,11 @@ def _requeued(event: Event) -> str:
     return f"the claim for {event.name!r} goes to the end of the queue again{_claim(event)}: {why}"
 
 
+def _gpu(event: Event) -> str:
+    """The card and its holder: ``'...', GPU 0 (NVIDIA H100), GPU-54a033e8, held by ann@box pid 4711 (train.py) (claim ...),``."""
+    return f"{event.name!r}{_told(event, 'gpu', ', ')}{_told(event, 'holder', ', held by ')}{_claim(event)},"
+
+
 SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "acquired": lambda event: f"acquired {event.name!r} after {_time(event)}{_claim(event)}",
     "queued": _queued,
@@ -145,6 +150,9 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"recovered {event.name!r}{_claim(event)}{_told(event, 'outcome', ', ')}: {event.reason}"
     ),
     "overdue": lambda event: f"the hold of {event.name!r} is old{_claim(event)}: {event.reason}",
+    "gpu_faulty": lambda event: f"{_gpu(event)} has shown a fault: {event.reason}",
+    "gpu_idle": lambda event: f"{_gpu(event)} is idle: {event.reason}",
+    "gpu_overused": lambda event: f"{_gpu(event)} is used more than declared: {event.reason}",
     "survivors": lambda event: (
         f"{event.name!r} is kept by processes that its owner left behind{_claim(event)}: {event.reason}"
     ),

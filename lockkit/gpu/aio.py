@@ -14,9 +14,11 @@ from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.pools import AsyncPool
 from lockkit.aio.shortform import Acquiring
 from lockkit.devices import Device
+from lockkit.facts import Reason, ReleaseReports
 from lockkit.gpu.requests import By, HostCards, environment_set
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.visible import cuda_variables
+from lockkit.gpu.watching import look_soon
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.store.spi import Refused
 
@@ -40,6 +42,13 @@ class AsyncGpuLeases(AsyncPoolLeases):
 
     devices: tuple[Device, ...]
 
+    async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
+        """Release the cards; see :meth:`lockkit.aio.AsyncLeases.release`. From then on they are watched no more."""
+        try:
+            return await super().release(reason, raise_failed=raise_failed)
+        finally:
+            look_soon()
+
     def environment(self, by: By | None = None) -> Mapping[str, str]:
         """The variables with which a child process sees these cards only; see :meth:`lockkit.gpu.GpuLeases.environment`."""
         return cuda_variables(self.devices, by=by)
@@ -58,7 +67,7 @@ class _CardPool(AsyncPool):
     def _made(self, leases: list[AsyncLease]) -> AsyncGpuLeases:
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
-        self.cards.last = made.members
+        self.cards.taken(leases, made.members, made.devices)
         with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
             # Nobody waits for it but the end of the loop, so that the next program finds it.
             asyncio.get_running_loop().run_in_executor(None, self.cards.remember, made.members)

@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Unpack
 
 from lockkit.devices import Device
+from lockkit.facts import Reason, ReleaseReports
 from lockkit.gpu.requests import By, HostCards, environment_set
 from lockkit.gpu.visible import cuda_variables
+from lockkit.gpu.watching import look_soon
 from lockkit.lease import Lease
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.pools import Pool, PoolLeases
@@ -33,6 +35,13 @@ class GpuLeases(PoolLeases):
     __slots__ = ("devices",)
 
     devices: tuple[Device, ...]
+
+    def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
+        """Release the cards; see :meth:`lockkit.Leases.release`. From then on they are watched no more."""
+        try:
+            return super().release(reason, raise_failed=raise_failed)
+        finally:
+            look_soon()
 
     def environment(self, by: By | None = None) -> Mapping[str, str]:
         """The variables with which a child process sees these cards only.
@@ -63,7 +72,7 @@ class _CardPool(Pool):
     def _made(self, leases: list[Lease]) -> GpuLeases:
         made = GpuLeases(leases, self.look, self.within)
         made.devices = self.chooser.devices(made.members)
-        self.cards.last = made.members
+        self.cards.taken(leases, made.members, made.devices)
         self.cards.remember(made.members)
         return made
 

@@ -24,6 +24,7 @@ from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
 from lockkit.gpu.visible import visible_uuids
+from lockkit.gpu.watching import Watched, watch
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
@@ -34,6 +35,7 @@ from lockkit.sizes import MIB, parse
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import Capabilities, ClaimInfo
+    from lockkit.shared.lease import AnyLease
 
 __all__ = ["By", "CheckedRequest", "HostCards", "environment_set", "job_ttl"]
 
@@ -95,6 +97,12 @@ class HostCards:
             DevicesUnavailable: No provider knows a card.
         """
         return look(self._providers)
+
+    def taken(self, leases: Sequence[AnyLease], members: Sequence[str], devices: Sequence[Device]) -> None:
+        """Note which cards were taken, and have them watched until they are released. Does not block."""
+        self.last = tuple(members)
+        if self._client.config.gpu_watch:
+            watch(Watched(self._providers, leases, members, devices, self._client.config))
 
     def remember(self, uuids: Sequence[str]) -> None:
         """Keep the cards that were taken, for the next program of this user. Writes a small file, and raises no error."""

@@ -1,12 +1,12 @@
-"""The device providers that have not returned from a look in time: each keeps a thread, and is not asked again until it has returned."""
+"""The device providers that have not returned from a call in time: each keeps a thread, and is not asked again until it has returned."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from lockkit.devices import DeviceProvider, Snapshot
+from lockkit.devices import DeviceProvider
 
 __all__ = ["Asked", "has_returned", "left_behind"]
 
@@ -20,16 +20,18 @@ class Asked:
 
     Args:
         provider: The provider.
+        call: The call; None for a look at its devices.
     """
 
-    def __init__(self, provider: DeviceProvider) -> None:
+    def __init__(self, provider: DeviceProvider, call: Callable[[], object] | None = None) -> None:
         self.provider = provider
+        self._call = provider.snapshot if call is None else call
         self.returned = False
 
-    def __call__(self) -> Snapshot:
+    def __call__(self) -> object:
         """Ask the provider, and remember that it has returned."""
         try:
-            return self.provider.snapshot()
+            return self._call()
         finally:
             with _mutex:
                 self.returned = True

@@ -440,7 +440,7 @@ def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypa
     [
         (
             "[gpu]\nsimulat = 2",
-            r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host\)",
+            r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host, watch, idle_below, idle_after\)",
         ),
         ("[gpu]\nsimulate = 65", r"gpu\.simulate must be a whole number from 0 to 64, not a number"),
         ("[gpu]\nsimulate = true", r"gpu\.simulate must be a whole number"),
@@ -531,6 +531,7 @@ def test_variables_on_the_list_reach_their_setting(world, name):
         "LOCKKIT_LOG_FORMAT": "json",
         "LOCKKIT_PLUGIN_ERRORS": "raise",
         "LOCKKIT_GPU_SIMULATE": "2",
+        "LOCKKIT_GPU_WATCH": "false",
     }
     world.environ[name] = values.get(name, "x")
     key = next(key for key, setting in SETTINGS.items() if setting.env == name)
@@ -558,6 +559,7 @@ def test_the_list_of_variables_is_closed():
             "PLUGIN_ERRORS",
             "GPU_SIMULATE",
             "GPU_HOST",
+            "GPU_WATCH",
             "GPU_UUIDS",
             "GPU_INDEXES",
             "GPU_MEM",

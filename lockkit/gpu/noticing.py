@@ -1,0 +1,177 @@
+"""Rules for a card while it is held: when it is idle, and when its holder uses more than it declared. Pure: no I/O, and the time is passed in.
+
+What cannot be told is never guessed: while the utilisation is unknown, the card does not count as idle, and the time begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from lockkit import durations
+from lockkit.namedtuples import NamedTuple
+from lockkit.noted import RESERVED
+from lockkit.sizes import MIB, show
+
+__all__ = ["Course", "Notice", "Reading", "Rules", "Told", "telling", "told_in"]
+
+GAP = 150.0
+"""Seconds between two readings from which on nothing is known of the time between them: the machine was suspended, or the driver hung."""
+SHORT = 60.0
+"""Seconds of idleness that are told to nobody."""
+STEP = 256 * MIB
+"""Bytes by which the use must change to be told anew."""
+
+
+class Rules(NamedTuple):
+    """The limits of the configuration.
+
+    Attributes:
+        idle_below: The percentage below which a card counts as idle.
+        idle_after: Seconds after which an idle card is reported; None for never.
+    """
+
+    idle_below: int = 3
+    idle_after: float | None = 1200.0
+
+
+class Reading(NamedTuple):
+    """A held card at one moment. The default is that of a card of which nothing can be told.
+
+    Attributes:
+        utilisation: The percentage of the last moments in which it computed; None if unknown.
+        used: The bytes that its holder uses; None if unknown.
+        faults: What is known to be wrong with it, a sentence each.
+        declared: The bytes that its holder has declared; None for a whole card.
+    """
+
+    utilisation: int | None = None
+    used: int | None = None
+    faults: tuple[str, ...] = ()
+    declared: int | None = None
+
+
+class Notice(NamedTuple):
+    """A sentence about a held card that deserves an event. ``kind`` is one of :data:`lockkit.events.KINDS`.
+
+    ``duration`` has the seconds for which it has been so, if that is known.
+    """
+
+    kind: Literal["gpu_faulty", "gpu_idle", "gpu_overused"]
+    why: str
+    duration: float | None = None
+
+
+class Told(NamedTuple):
+    """The last news of a holder about its card, from the note of its claim.
+
+    Attributes:
+        used: The bytes that it uses; None if unknown.
+        idle_since: Since when the card is idle, in seconds since the epoch; None if it is not, or if that is unknown.
+        at: When the holder said so, in seconds since the epoch.
+    """
+
+    used: int | None = None
+    idle_since: float | None = None
+    at: float = 0.0
+
+
+class Course:
+    """The course of one hold on one card.
+
+    Args:
+        rules: The limits.
+
+    Attributes:
+        idle_since: Since when the card is idle, by the caller's clock; None if it is not, or if that is unknown.
+        used: The bytes that the holder uses; None if unknown.
+        faults: All faults so far.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._at: float | None = None
+        self._reported_idle = self._over = False
+        self._news: tuple[int | None, bool] = (None, False)
+        self.idle_since: float | None = None
+        self.used: int | None = None
+        self.faults: tuple[str, ...] = ()
+
+    def take(self, reading: Reading, now: float) -> list[Notice]:
+        """Take a reading. Returns what deserves an event: a fault once, idleness and overuse once until they are over."""
+        if self._at is not None and now - self._at > GAP:
+            self.idle_since, self._reported_idle = None, False
+        self._at, self.used = now, reading.used
+        return [
+            *self.found(reading.faults),
+            *self._idle(reading.utilisation, now),
+            *self._overuse(reading.declared),
+        ]
+
+    def found(self, faults: tuple[str, ...]) -> list[Notice]:
+        """Take faults, at any time. Returns a notice for each new one."""
+        new = [one for one in faults if one not in self.faults]
+        self.faults = (*self.faults, *new)
+        return [Notice("gpu_faulty", one) for one in new]
+
+    def _idle(self, utilisation: int | None, now: float) -> list[Notice]:
+        if utilisation is None or utilisation >= self._rules.idle_below:
+            self.idle_since, self._reported_idle = None, False
+            return []
+        if self.idle_since is None:
+            self.idle_since = now
+        idle, after = now - self.idle_since, self._rules.idle_after
+        if after is None or idle < after or self._reported_idle:
+            return []
+        self._reported_idle = True
+        why = f"it has computed less than {self._rules.idle_below} % of the time for {durations.show(idle)}"
+        return [Notice("gpu_idle", why, idle)]
+
+    def _overuse(self, declared: int | None) -> list[Notice]:
+        if declared is None or self.used is None:
+            return []
+        was, self._over = self._over, self.used > declared
+        if was or not self._over:
+            return []
+        return [Notice("gpu_overused", f"{show(self.used)} used, {show(declared)} declared")]
+
+    def news(self, now: float, wall: float) -> Told | None:
+        """News that others should know and were not told yet; None if there is none. It counts as told from here on.
+
+        Args:
+            now: The time by the caller's clock.
+            wall: The same time in seconds since the epoch.
+        """
+        idle = self.idle_since is not None and now - self.idle_since >= SHORT
+        used, was_idle = self._news
+        moved = (self.used is None) != (used is None) or abs((self.used or 0) - (used or 0)) >= STEP
+        if idle == was_idle and not moved:
+            return None
+        self._news = self.used, idle
+        since = wall - (now - self.idle_since) if idle and self.idle_since is not None else None
+        return Told(self.used, since, wall)
+
+    def untold(self) -> None:
+        """Forget that the last news was told: it did not reach the store."""
+        self._news = (None, False)
+
+
+def telling(news: Told) -> dict[str, object]:
+    """The patch that puts news into the note of a claim, in place of what was told before."""
+    since = None if news.idle_since is None else round(news.idle_since)
+    return {RESERVED: {"gpu": {"used": news.used, "idle_since": since, "at": round(news.at)}}}
+
+
+def told_in(note: Mapping[str, object]) -> Told | None:
+    """The news in the note of a claim; None if its holder told none. A value of a wrong type counts as missing."""
+    own = note.get(RESERVED)
+    news = own.get("gpu") if isinstance(own, Mapping) else None
+    if not isinstance(news, Mapping):
+        return None
+    used, since, at = (_number(news.get(key)) for key in ("used", "idle_since", "at"))
+    return Told(None if used is None else int(used), since, at or 0.0)
+
+
+def _number(value: object) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18
+    return float(value) if known and isinstance(value, int | float) else None
