@@ -11,7 +11,7 @@ from lockkit.cli.base import Duration, Number, Size, option
 from lockkit.members import MOST
 from lockkit.settings import SETTINGS
 
-__all__ = ["OF_CARDS", "card_options", "needs_gpu", "of_cards"]
+__all__ = ["OF_CARDS", "SIMULATE", "card_options", "needs_gpu", "of_cards"]
 
 SECTION = "GPUs"
 _OPTIONS = (
@@ -86,6 +86,14 @@ _OPTIONS = (
         help="Simulate N GPUs in place of those of the host; 0: none.  [default: gpu.simulate]",
     ),
 )
+SIMULATE = option(
+    "--gpu-sim",
+    "simulate",
+    type=Number(0, SETTINGS["gpu_simulate"].most),
+    metavar="N",
+    help="Simulate N GPUs in place of those of the host; 0: none.  [default: the setting gpu.simulate]",
+)
+"""The option of the commands of ``lockkit gpu``."""
 OF_CARDS = {
     "min_free": "--min-free",
     "memory": "--gpu-mem",

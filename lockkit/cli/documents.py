@@ -21,7 +21,9 @@ from lockkit.cli.parts import (
     Evicted,
     Finding,
     Gpu,
+    GpuJob,
     GpuMark,
+    GpuName,
     HeldClaim,
     Hold,
     HostStep,
@@ -57,6 +59,7 @@ __all__ = [
     "Failure",
     "Failures",
     "Findings",
+    "GpuAdopt",
     "GpuClear",
     "GpuLs",
     "GpuQuarantine",
@@ -219,6 +222,22 @@ class Findings(Document, tag="lockkit.findings/1"):
     """Findings about the configuration."""
 
     findings: Sequence[Finding]
+
+
+class GpuAdopt(Document, tag="lockkit.gpu-adopt/1"):
+    """An event of the keeper of a job that already runs.
+
+    `held`: it holds the job's GPUs. `ended`: the job has ended, and they are released. `stopped`: they are released, and the job goes on.
+    `lost`: a claim was lost. `keeper` is the pid of the keeper.
+    """
+
+    store: Store
+    host: str
+    event: Literal["held", "ended", "stopped", "lost"]
+    keeper: int
+    job: GpuJob
+    gpus: Sequence[GpuName]
+    leases: Sequence[RunLease]
 
 
 class GpuClear(Document, tag="lockkit.gpu-clear/1"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from lockkit.errors import LockkitError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ReleaseReport,
         ReleaseRequest,
     )
+    from lockkit.lease import Lease
 
 __all__ = [
     "claim",
@@ -43,6 +44,7 @@ __all__ = [
     "release",
     "release_request",
     "rfc3339",
+    "run_leases",
     "say",
     "store",
     "store_folder",
@@ -311,3 +313,20 @@ def release(report: ReleaseReport) -> parts.Released:
             for layer in report.layers
         ],
     )
+
+
+def run_leases(leases: Iterable[Lease]) -> list[parts.RunLease]:
+    """Each lock with its release, as far as there is one."""
+    from lockkit.cli import parts
+    from lockkit.members import in_pool
+
+    return [
+        parts.RunLease(
+            name=lease.name,
+            member=found[1] if (found := in_pool(lease.name)) is not None else None,
+            claim_id=lease.claim_id,
+            fence=lease.fence,
+            release=None if lease.report is None else release(lease.report),
+        )
+        for lease in leases
+    ]

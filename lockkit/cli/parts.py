@@ -19,7 +19,9 @@ __all__ = [
     "Evicted",
     "Finding",
     "Gpu",
+    "GpuJob",
     "GpuMark",
+    "GpuName",
     "GpuProcess",
     "GpuReceipt",
     "HeldClaim",
@@ -320,6 +322,22 @@ class GpuReceipt(Part):
     at: Time
     at_seconds: float
     errors: Sequence[str]
+
+
+class GpuJob(Part):
+    """A job that runs already, whose GPUs a keeper holds."""
+
+    pid: int
+    user: str
+    program: str
+
+
+class GpuName(Part):
+    """The names of a GPU: its UUID, its index, and its model (null: unknown)."""
+
+    uuid: str
+    index: int
+    name: str | None
 
 
 class GpuProcess(Part):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockkit.cli import exits, output
-from lockkit.members import in_pool
 
 if TYPE_CHECKING:
     from lockkit.cli.supervise import Ended
@@ -102,18 +101,7 @@ class RunReport:
         """Record each lock with its release, as far as there is one."""
         if self._path is None:
             return
-        from lockkit.cli.parts import RunLease
-
-        self._facts["leases"] = [
-            RunLease(
-                name=lease.name,
-                member=found[1] if (found := in_pool(lease.name)) is not None else None,
-                claim_id=lease.claim_id,
-                fence=lease.fence,
-                release=None if lease.report is None else output.release(lease.report),
-            )
-            for lease in leases
-        ]
+        self._facts["leases"] = output.run_leases(leases)
 
     def ended(self, ended: Ended) -> None:
         self._facts |= {

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -99,13 +99,13 @@ class Signals:
         taken, self._taken = self._taken, []
         return taken
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until a signal, a :meth:`wake`, or the end of the given seconds."""
+    def wait(self, seconds: float, also: Sequence[int] = ()) -> None:
+        """Sleep until a signal, a :meth:`wake`, or the end of the given seconds; or until one of other descriptors can be read."""
         try:
-            ready, _, _ = select.select([self._read], [], [], seconds)
+            ready, _, _ = select.select([self._read, *also], [], [], seconds)
         except InterruptedError:  # pragma: no cover (PEP 475 retries, so this is a Python that doesn't)
             return
-        if ready:
+        if self._read in ready:
             try:
                 os.read(self._read, 4096)
             except BlockingIOError:

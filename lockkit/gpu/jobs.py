@@ -12,7 +12,7 @@ from lockkit.gpu.known import NOTHING_KNOWN, Known
 from lockkit.gpu.states import cards, process_words
 from lockkit.sizes import MIB, show
 
-__all__ = ["number", "strangers", "under", "why_waiting"]
+__all__ = ["called", "number", "strangers", "under", "why_waiting"]
 
 _FIRST_UID, _NOBODY = 1000, 65534
 """The uids from the first to below the second are those of people, as a rule (login.defs)."""
@@ -47,7 +47,7 @@ def why_waiting(
         elif why is None:
             holders = [holder_words(one, snapshot.taken) for one in of_store.holders]
             why = f"held by {' and by '.join(holders)}" if holders else "free, and others come first"
-        found.append(f"{_called(device)}: {why.removeprefix('quarantined: ') if mark else why}")
+        found.append(f"{called(device)}: {why.removeprefix('quarantined: ') if mark else why}")
     return tuple(found)
 
 
@@ -78,7 +78,7 @@ def under(
         if why is None:
             good.append(device)
         else:
-            refused.append(f"{_called(device)}: {why}")
+            refused.append(f"{called(device)}: {why}")
     return tuple(good), tuple(refused)
 
 
@@ -91,7 +91,7 @@ def strangers(snapshot: Snapshot, me: str, uid_of: Callable[[str], int | None]) 
         uid_of: The uid of a user; None if this host does not know the name.
     """
     return tuple(
-        f"{process_words(process)}, on {_called(device)}"
+        f"{process_words(process)}, on {called(device)}"
         for device in snapshot.devices
         for process in device.processes or ()
         if process.user and process.user != me and _is_person(process.user, uid_of)
@@ -103,5 +103,6 @@ def _is_person(user: str, uid_of: Callable[[str], int | None]) -> bool:
     return uid is None or (uid >= _FIRST_UID and uid != _NOBODY)
 
 
-def _called(device: Device) -> str:
+def called(device: Device) -> str:
+    """A card or slice in a few words: ``GPU 0``."""
     return f"slice {device.uuid} of GPU {device.index}" if device.parent else f"GPU {device.index}"

@@ -13,7 +13,7 @@ from typing import Literal
 from lockkit.devices import DeviceProcess
 from lockkit.identity import user_name
 
-__all__ = ["Pids"]
+__all__ = ["Pids", "program_of", "spaces_of", "status_of"]
 
 _INITIAL = 0xEFFFFFFC
 """The number of the pid namespace of the host itself: PROC_PID_INIT_INO, the same on every Linux."""
@@ -38,7 +38,7 @@ class Pids:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        self._own = _spaces(_fields(proc / "self"))
+        self._own = spaces_of(status_of(proc / "self"))
         self.view: View = self._look()
 
     def _look(self) -> View:
@@ -57,15 +57,15 @@ class Pids:
         if self.view == "unknown":
             return DeviceProcess(memory=memory)
         folder = self._proc / str(pid)
-        fields = _fields(folder)
+        fields = status_of(folder)
         uid = fields.get("Uid", "").split()[:1]
         here = pid if self.view == "same" else self._inside(folder, fields)
         user = user_name(int(uid[0])) if uid else None
-        return DeviceProcess(here, user, _program(folder, fields), memory)
+        return DeviceProcess(here, user, program_of(folder, fields), memory)
 
     def _inside(self, folder: Path, fields: dict[str, str]) -> int | None:
         """The pid that a process has here, if it lives in this very pid namespace."""
-        pids = _spaces(fields)
+        pids = spaces_of(fields)
         if len(pids) != len(self._own):
             return None
         try:
@@ -75,7 +75,7 @@ class Pids:
         return pids[-1] if same else None
 
 
-def _fields(folder: Path) -> dict[str, str]:
+def status_of(folder: Path) -> dict[str, str]:
     """The fields of proc_pid_status(5); none if the process has ended, or may not be seen."""
     try:
         text = (folder / "status").read_text(encoding="utf-8", errors="replace")
@@ -84,7 +84,7 @@ def _fields(folder: Path) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (row.partition(":") for row in text.splitlines())}
 
 
-def _spaces(fields: dict[str, str]) -> list[int]:
+def spaces_of(fields: dict[str, str]) -> list[int]:
     """The pids that a process has, from the namespace of this ``/proc`` to its own."""
     return [int(pid) for pid in fields.get("NSpid", "").split()]
 
@@ -98,7 +98,7 @@ def _is_kernel_thread(folder: Path) -> bool:
     return len(fields) > 6 and bool(int(fields[6]) & _KERNEL_THREAD)
 
 
-def _program(folder: Path, fields: dict[str, str]) -> str | None:
+def program_of(folder: Path, fields: dict[str, str]) -> str | None:
     """The name of a program without arguments: ``train.py`` for ``python -u /srv/train.py --key ...``."""
     try:
         words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lockkit.facts import Capabilities, ClaimInfo
     from lockkit.shared.lease import AnyLease
 
-__all__ = ["By", "CheckedRequest", "HostCards", "environment_set", "job_ttl"]
+__all__ = ["By", "CheckedRequest", "HostCards", "environment_set", "job_ttl", "slices_in"]
 
 By = Literal["index", "uuid"]
 
@@ -219,11 +219,7 @@ class HostCards:
             raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit gpu ls")
         members = capacities(self._client, self.pool, devices)
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
-        within = {
-            one.uuid: one.parent
-            for one in devices
-            if one.parent is not None and one.parent in members and one.uuid in members
-        }
+        within = slices_in(devices, members)
         chooser = CardChooser(request, fit, self.look, self._holders, marks=self._marks)
         each = None if request.memory is None else math.ceil(request.memory / MIB)
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
@@ -253,6 +249,15 @@ class HostCards:
                 hint="name the slices that will do, or the card",
             )
         return tuple(found)
+
+
+def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[str, str]:
+    """The card of each slice, among the members of a pool."""
+    return {
+        one.uuid: one.parent
+        for one in devices
+        if one.parent is not None and one.parent in members and one.uuid in members
+    }
 
 
 def job_ttl(capabilities: Capabilities) -> float:

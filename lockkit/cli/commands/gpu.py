@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import Duration, Group, Number, Remark, Session, option
+from lockkit.cli.base import Duration, Group, Remark, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.card_options import SIMULATE
+from lockkit.cli.gpu_adopt import command as adopt
 from lockkit.cli.signals import Signals
 from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
 from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
-from lockkit.settings import SETTINGS
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -29,7 +30,7 @@ __all__ = ["command"]
 
 command = Group(
     "gpu",
-    help="""Show the GPUs of this host, and quarantine faulty ones.
+    help="""Show the GPUs of this host, adopt jobs that already use them, and quarantine faulty ones.
 
     Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. Each of these commands can
     be tried on a host without a GPU: --gpu-sim 2.
@@ -37,16 +38,10 @@ command = Group(
     examples="""
 lockkit gpu ls
 lockkit gpu ls --gpu-sim 2
+lockkit gpu adopt 4711
 """,
 )
-
-_SIMULATE = option(
-    "--gpu-sim",
-    "simulate",
-    type=Number(0, SETTINGS["gpu_simulate"].most),
-    metavar="N",
-    help="Simulate N GPUs in place of those of the host; 0: none.  [default: the setting gpu.simulate]",
-)
+command.add_command(adopt)
 
 
 @make(
@@ -67,7 +62,7 @@ lockkit gpu ls --gpu-sim 2         # on any machine
 @option(
     "--interval", type=Duration(), default=2.0, help="Time between two updates of --watch.  [default: 2s]"
 )
-@_SIMULATE
+@SIMULATE
 def _ls(session: Session, *, watch: bool, interval: float, simulate: int | None) -> None:
     """List the GPUs of this host: which are free, who holds the others, and which are faulty.
 
@@ -238,7 +233,7 @@ lockkit gpu quarantine GPU-54a033e8 --reason "being replaced"
 )
 @click.argument("card", metavar="GPU")
 @option("--reason", type=Remark(), required=True, help="Why: shown wherever the card is shown.")
-@_SIMULATE
+@SIMULATE
 def _quarantine(session: Session, card: str, *, reason: str, simulate: int | None) -> None:
     """Stop giving out a card of this host until lockkit gpu clear. The present holder keeps the card.
 
@@ -271,7 +266,7 @@ lockkit gpu clear 3
 """,
 )
 @click.argument("card", metavar="GPU")
-@_SIMULATE
+@SIMULATE
 def _clear(session: Session, card: str, *, simulate: int | None) -> int:
     """End the quarantine of a card of this host.
 

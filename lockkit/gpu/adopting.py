@@ -1,0 +1,274 @@
+"""Adopt a job that already runs: take a claim on the cards that it computes on, for as long as it runs and this process keeps the claim.
+
+The claim is tried, and never queues: the job will not wait. It does not pass the gate either, because at the gate stands the request that waits
+for the very card that the job computes on, and no other request can have that card before the job ends. One try of all cards at once holds
+nothing while it waits, so it waits for nobody in a circle.
+
+The claim lives by its ttl on every store. The embedded store also sees its keeper die.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from lockkit.composites import AllOf
+from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.errors import ConfigError
+from lockkit.facts import ClaimInfo, Owner
+from lockkit.gpu.capacities import capacities
+from lockkit.gpu.jobs import called
+from lockkit.gpu.joining import holder_words
+from lockkit.gpu.quarantine import quarantined
+from lockkit.gpu.requests import HostCards, slices_in
+from lockkit.gpu.resolving import resolve
+from lockkit.gpu.states import process_words
+from lockkit.leases import Leases
+from lockkit.members import pool_name
+from lockkit.namedtuples import NamedTuple
+from lockkit.pools import Pool
+from lockkit.printable import printable
+from lockkit.sizes import MIB, show
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.gpu.running import RunningJob
+    from lockkit.options import Options
+
+__all__ = ["NOTE", "Adopted", "Busy", "adopt", "cards_of"]
+
+NOTE: Final = "adopted"
+"""The key of a claim's note under which the job is described whose card the claim is for."""
+_LONGEST = 64
+"""The number of characters to which the program of an owner is cut."""
+
+
+class Adopted(NamedTuple):
+    """The cards that are held for a job.
+
+    Attributes:
+        leases: The leases, which are not bound to the job.
+        devices: The cards, as they were seen before.
+    """
+
+    leases: Leases
+    devices: tuple[Device, ...]
+
+
+class Busy(NamedTuple):
+    """The answer if a card cannot be had: a sentence for each such card, and the first holder of one."""
+
+    sentences: tuple[str, ...]
+    holder: ClaimInfo | None = None
+
+
+class _Tried(Pool):
+    """The cards of a host, of which some are tried at once without the gate."""
+
+    def try_these(self, taken: Mapping[str, int]) -> Leases | None:
+        """Hold these weights of these cards, and of those that they stand within; None if one of them cannot be had."""
+        weights: dict[str, int] = {}
+        for member, weight in taken.items():
+            for name in (member, self.within.get(member)):
+                if name is not None:
+                    weights[name] = weights.get(name, 0) + weight
+        return AllOf(self._opening, self._locks(weights).values(), 0.0).try_acquire()
+
+
+def adopt(
+    client: Client,
+    job: RunningJob,
+    *,
+    options: Options,
+    simulate: int | None = None,
+    ids: Sequence[str] | None = None,
+    memory: int | None = None,
+    allow_busy: bool = False,
+    family: Collection[int] = (),
+) -> Adopted | Busy:
+    """Take a claim on the cards that a job computes on: on all of them, or on none.
+
+    Args:
+        client: The client, whose process keeps the claims.
+        job: The job. It is looked at once more after the grant.
+        options: The options of each claim.
+        simulate: The number of cards to simulate; None for what the configuration says.
+        ids: UUIDs of cards, the beginnings of such, or indices; None for all on which one look shows the job.
+        memory: The bytes of each card to take; None for whole cards.
+        allow_busy: Whether others may compute on a card that is taken whole.
+        family: The pids of the descendants of the job, which belong to it.
+
+    Raises:
+        ConfigError: The job computes on no card, or not on one that is named, or it has ended; the error says what to do.
+        DevicesUnavailable: Nothing can be said about any card.
+        BackendError: The store does not answer.
+    """
+    cards = HostCards(client, simulate=simulate, host=None)
+    snapshot = cards.look()
+    named = None if ids is None else tuple(resolve(one, snapshot.devices, pool=cards.pool) for one in ids)
+    devices = cards_of(job, snapshot, named, family)
+    _still(job)  # so the pid that the driver shows is that of this job
+    _declared(job, devices, memory)
+    strangers = () if memory is not None or allow_busy else _strangers(job, devices, family)
+    marks = quarantined(client, cards.pool.partition("/")[2])
+    hidden = [(one, marks.get(one.uuid) or marks.get(one.parent or "")) for one in devices]
+    why = (*strangers, *(f"{called(one)}: {mark}" for one, mark in hidden if mark is not None))
+    if why:
+        return Busy(why)
+    members = capacities(client, cards.pool, snapshot.devices)
+    within = slices_in(snapshot.devices, members)
+    pool = _Tried(client._opening, cards.pool, members, within, _noted(options, job))  # noqa: SLF001
+    pool.owner = _keeper(pool.terms.owner, job)
+    share = None if memory is None else -(-memory // MIB)
+    taken = {one.uuid: _weight(members, one, share, cards.pool) for one in devices}
+    cards.close()
+    leases = pool.try_these(taken)
+    if leases is None:
+        return _held(client, cards.pool, devices, snapshot.taken)
+    try:
+        _still(job)
+    except ConfigError:
+        leases.release()
+        raise
+    return Adopted(leases, devices)
+
+
+def cards_of(
+    job: RunningJob, snapshot: Snapshot, named: Sequence[str] | None, family: Collection[int] = ()
+) -> tuple[Device, ...]:
+    """The cards to adopt with a job: those on which it computes, or those that are named.
+
+    A named card on which the job is not seen will do only if the driver does not say who computes there, as in a container.
+
+    Args:
+        job: The job.
+        snapshot: All cards.
+        named: UUIDs; None for all on which the job computes.
+        family: The pids of its descendants.
+
+    Raises:
+        ConfigError: There is no such card, or one of them will not do; the error says what to do.
+    """
+    usable = [one for one in snapshot.devices if one.uuid and not one.sliced]
+    found = tuple(one for one in usable if any(each.pid == job.pid for each in one.processes or ()))
+    if named is None:
+        if not found:
+            raise _nowhere(job, snapshot, usable, family)
+        return found
+    by_uuid = {one.uuid: one for one in snapshot.devices}
+    for uuid in dict.fromkeys(named):
+        device = by_uuid[uuid]
+        if device.sliced:
+            slices = ", ".join(one.uuid for one in snapshot.devices if one.parent == uuid) or "none"
+            raise ConfigError(
+                f"{called(device)} is divided into slices, and programs can use only those",
+                hint=f"name the slice: {slices}",
+            )
+        if device not in found and _tells_all(device):
+            where = f"it computes on {', '.join(map(called, found))}" if found else "see: lockkit gpu ls"
+            raise ConfigError(f"{job} does not compute on {called(device)}", hint=where)
+    return tuple(by_uuid[uuid] for uuid in dict.fromkeys(named))
+
+
+def _nowhere(
+    job: RunningJob, snapshot: Snapshot, usable: Sequence[Device], family: Collection[int]
+) -> ConfigError:
+    """The error for a job that is seen on no card."""
+    on_cards = {each.pid: each for one in usable for each in one.processes or () if each.pid is not None}
+    children = [process_words(on_cards[pid]) for pid in sorted(family) if pid in on_cards]
+    if children:
+        return ConfigError(
+            f"{job} computes on no GPU, but what it started does: {'; '.join(children)}",
+            hint=f"adopt that: lockkit gpu adopt {next(pid for pid in sorted(family) if pid in on_cards)}",
+        )
+    if not all(map(_tells_all, usable)):
+        return ConfigError(
+            f"whether {job} computes on a GPU cannot be told, because the driver does not say whose processes it sees",
+            hint="name its GPU, if you know it: --gpu UUID",
+        )
+    return ConfigError(
+        f"{job} computes on no GPU" + ("" if snapshot.devices else " that is seen"),
+        hint="the pids on the GPUs: lockkit gpu ls. A job is adopted once it computes",
+    )
+
+
+def _tells_all(device: Device) -> bool:
+    """Whether it is known of each process on a card which one it is."""
+    return device.processes is not None and all(one.pid is not None for one in device.processes)
+
+
+def _strangers(job: RunningJob, devices: Sequence[Device], family: Collection[int]) -> tuple[str, ...]:
+    """A sentence for each card on which others compute beside the job, so that it cannot be held whole for it."""
+    told: list[str] = []
+    for device in devices:
+        others: list[DeviceProcess] = [
+            one for one in device.processes or () if one.pid != job.pid and one.pid not in family
+        ]
+        seen = len(others) < len(device.processes or ())
+        if not seen:
+            others = others[1:]  # one of those that cannot be told is the job
+        if others:
+            who = "; ".join(map(process_words, others))
+            told.append(f"{called(device)}: others compute on it, too: {who}")
+    return tuple(told)
+
+
+def _declared(job: RunningJob, devices: Sequence[Device], memory: int | None) -> None:
+    """Refuse a share that is smaller than what the job uses already.
+
+    Raises:
+        ConfigError: It is.
+    """
+    for device in devices:
+        used = max((one.memory or 0 for one in device.processes or () if one.pid == job.pid), default=0)
+        if memory is not None and used > memory:
+            raise ConfigError(
+                f"{job} uses {show(used)} of {called(device)} already, and {show(memory)} are to be declared",
+                hint=f"declare at least what it uses: --gpu-mem {-(-used // MIB)}MiB",
+            )
+
+
+def _weight(members: Mapping[str, int], device: Device, share: int | None, pool: str) -> int:
+    """The MiB to take of a card.
+
+    Raises:
+        ConfigError: The card has not so much, or its memory cannot be told.
+    """
+    room = members.get(device.uuid)
+    if room is None:
+        raise ConfigError(f"the memory of {called(device)} cannot be told", name=pool)
+    if share is not None and share > room:
+        raise ConfigError(f"{called(device)} has only {show(room * MIB)} for programs", name=pool)
+    return room if share is None else share
+
+
+def _still(job: RunningJob) -> None:
+    if job.ended():
+        raise ConfigError(f"{job} has ended meanwhile", hint="nothing is held")
+
+
+def _held(client: Client, pool: str, devices: Sequence[Device], at: float) -> Busy:
+    """The claims in the way on each card, as the store says now."""
+    told: list[str] = []
+    first: ClaimInfo | None = None
+    for device in devices:
+        queue = client.inspect(pool_name(pool, device.uuid))
+        claims = queue.holders or queue.waiters
+        if claims:
+            first = first or claims[0]
+            how = "held by" if queue.holders else "waited for by"
+            told.append(f"{called(device)}: {how} {' and by '.join(holder_words(one, at) for one in claims)}")
+    return Busy(tuple(told) or ("its holder was gone when it was looked for",), first)
+
+
+def _noted(options: Options, job: RunningJob) -> Options:
+    noted = {**options}
+    noted["note"] = {NOTE: {"pid": job.pid, "user": job.user, "program": job.program, "started": job.started}}
+    return noted  # type: ignore[return-value]  # the keys of Options, and note
+
+
+def _keeper(owner: Owner, job: RunningJob) -> Owner:
+    """The owner of the claims: the process that keeps them, since its life is that of the claim, with the job in its program."""
+    user = "" if job.user == owner.user else f"{job.user}'s "
+    room = _LONGEST - len(f"keeper of {user} pid {job.pid}")
+    return owner._replace(program=printable(f"keeper of {user}{job.program[:room]} pid {job.pid}"))
