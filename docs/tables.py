@@ -138,7 +138,7 @@ MEANINGS = {
 
 
 def capabilities() -> str:
-    """What each store can do."""
+    """The table of what each store can do."""
 
     def shown(value: object) -> str:
         if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What the files about a store share: on Redis a server on a clock of its own, its store, and the kinds of lock; on etcd two clients."""
+"""Fixtures that the files about a store share: on Redis a server on a clock of its own, its store, and the kinds of lock; on etcd two clients."""
 
 from __future__ import annotations
 

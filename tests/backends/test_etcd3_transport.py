@@ -59,7 +59,7 @@ def put(transport, key):
 
 
 def threads():
-    """Of Python's, those that a transport may have started."""
+    """Threads of Python that a transport may have started."""
     return [each for each in threading.enumerate() if each is not threading.main_thread()]
 
 
@@ -75,7 +75,7 @@ def test_it_says_which_package_is_in_use(opened, server):
 
 
 def run(folder, program):
-    """What a Python prints that finds modules in a folder first."""
+    """Return the output of a Python that looks for modules in a folder first."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False
@@ -127,7 +127,7 @@ def test_it_is_not_imported_with_the_plugins(tmp_path):
 
 
 def test_a_watch_notices_a_member_that_stands_still(opened):
-    """Its kernel goes on taking what is sent: only the pings of HTTP/2 tell."""
+    """The kernel of a stopped server goes on taking what is sent: only the pings of HTTP/2 tell."""
     with EtcdServer() as server:
         transport = opened(server)
         heard = queue.SimpleQueue()

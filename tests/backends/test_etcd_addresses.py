@@ -1,4 +1,4 @@
-"""What a URL for etcd may say, and what is told of one that may not."""
+"""URLs for etcd: the parts that they may have, and the errors of those that may not be."""
 
 from __future__ import annotations
 

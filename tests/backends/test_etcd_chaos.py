@@ -25,7 +25,7 @@ ROOM = {"mutex-0": 1, "mutex-1": 1, "seats": 2}
 
 
 class Witness:
-    """Who is inside, as they say themselves."""
+    """The workers that hold the lock, as they say themselves."""
 
     def __init__(self):
         self.mutex = threading.Lock()

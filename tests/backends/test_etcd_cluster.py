@@ -118,7 +118,7 @@ def test_without_a_majority_nothing_is_granted_and_holds_end_by_their_own_clock(
 
 
 def test_a_link_that_heals_after_the_holder_called_itself_lost_leaves_no_zombie(cluster):
-    """Its client is otherwise well, and another of its claims is renewed all the time."""
+    """The client of the hold is otherwise well, and another of its claims is renewed all the time."""
     with wires(cluster) as (laid, url), lockkit.connect(url) as client:
         told = threading.Event()
         keeper = client.lock("other", ttl=60).acquire()

@@ -1,4 +1,4 @@
-"""What many claims of one queue cost on etcd: tries that get in, looks that do not wait for each other, polls that stay small."""
+"""The cost of many claims of one queue on etcd: tries that get in, looks that do not wait for each other, polls that stay small."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_try_that_stands_in_the_queue_for_a_moment_refuses_no_other(opened, se
 
 
 def test_an_inspection_asks_for_the_leases_at_once(opened):
-    """It takes as long as a few round trips and not as many as there are claims."""
+    """The look takes a few round trips, and not as many as there are claims."""
     store = opened()
     take(store, ttl=60)
     for _ in range(7):
@@ -214,7 +214,7 @@ def test_a_poll_finds_out_whatever_no_watch_has_told(opened, server):
 
 @pytest.mark.parametrize("seed", [1, 2, None])
 def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed):
-    """Whatever happens in the queue: who fits is offered, who does not waits, who is gone is lost."""
+    """Each claim that fits is offered, one that does not waits, and one that is gone is lost, after any change of the queue."""
     seed = random.randrange(2**32) if seed is None else seed
     print(f"seed {seed}")
     chance = random.Random(seed)

@@ -368,7 +368,7 @@ def test_the_mistake_is_noticed(mutant, place, monkeypatch):
 
 
 def test_every_keepalive_is_weighed(place, monkeypatch):
-    """Whatever is answered: if it does not count, the basis of that lease stays, and the claim moves to another."""
+    """If an answer does not count, whatever it is, the basis of that lease stays, and the claim moves to another."""
     _, store, _ = place
     one, fence = take(store)
     monkeypatch.setattr(Leases, "counts", staticmethod(lambda *_: False))

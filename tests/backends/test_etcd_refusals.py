@@ -1,4 +1,4 @@
-"""What etcd will not do: each refusal is told with its reason and what to do next, and holds nothing."""
+"""Refusals of etcd: each is told with its reason and what to do next, and holds nothing."""
 
 from __future__ import annotations
 

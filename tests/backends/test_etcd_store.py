@@ -1,4 +1,4 @@
-"""What only the etcd store has: notes, two leases for a claim, batches, and what it says to those who look."""
+"""Parts that only the etcd store has: notes, two leases for a claim, batches, and what it says to those who look."""
 
 from __future__ import annotations
 

@@ -455,7 +455,7 @@ def test_a_claim_moves_to_no_lease_that_is_older_than_its_last_renewal(etcd, clo
 
 
 def test_a_shorter_extend_shortens_nothing(etcd, clock):
-    """Of two threads that extend one lease the first to ask may be the last to hear, and then counts on what it asked for."""
+    """The first of two threads that extend one lease may be the last to hear, and then counts on the ttl that it asked for."""
     _, store = etcd
     one, fence = take(store, ttl=TTL)
     store.extend(one, fence, 3 * TTL, BUDGET)

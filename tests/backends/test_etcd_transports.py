@@ -1,4 +1,4 @@
-"""What the etcd store asks of a transport, of each of the two, on real servers."""
+"""Calls that the etcd store needs of a transport, tried with both transports on real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is woken on etcd, and that a watch that is cut, compacted or dead costs nobody the lock."""
+"""Waiters that are woken on etcd: a watch that is cut, compacted or dead costs nobody the lock."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_newcomers_wake_nobody(server):
 
 
 def test_a_wait_survives_a_cut_and_a_compaction_meanwhile(server, wire):
-    """What the watch missed is compacted away when it comes back: it looks at the queue again."""
+    """The events that the watch missed are compacted away when it comes back: it looks at the queue again."""
     with lockkit.connect(server.url()) as client, lockkit.connect(f"etcd://{wire.address}") as other:
         lease = client.lock("a", ttl=60).acquire()
         standing = threading.Event()

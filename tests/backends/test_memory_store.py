@@ -1,4 +1,4 @@
-"""What is the memory store's alone; the rules it shares are in test_store_rules.py."""
+"""Behaviour of the memory store alone; the rules that it shares are in test_store_rules.py."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def times(claims):
 
 
 def follows_the_rule(claims):
-    """Whoever waits does not fit, whoever does not hold and fits is offered, and order is by fence."""
+    """Every claim that waits does not fit, every claim that fits and does not hold is offered, and the order is by fence."""
     holding = [info.state in ("HELD", "LINGERING") for info in claims]
     fits = grantable(claims, holding)
     for place, info in enumerate(claims):
@@ -248,7 +248,7 @@ def agree(both, steps, *, lapsed=False):
 
 
 def in_turn(steps):
-    """Those steps, but who stands in line already asks, instead of acquiring once more."""
+    """The same steps, but a claim that is in the queue already asks, instead of acquiring once more."""
     busy = set()
     for step in steps:
         if step[0] == "acquire" and step[1] in busy:
@@ -330,7 +330,7 @@ def handed(kinds):
     ).flatmap(handed)
 )
 def test_they_agree_where_a_lock_goes_from_hand_to_hand(both, steps):
-    """What is done in few commands because it is done most often: see ``release_first.lua`` and ``acquire_first.lua``."""
+    """The most frequent cases, which take few commands: see ``release_first.lua`` and ``acquire_first.lua``."""
     agree(both, steps, lapsed=True)
 
 

@@ -35,7 +35,7 @@ def queued(store, *args, **kwargs):
 
 
 def connections(server, kind="normal"):
-    """Those over TCP: the test's own come over the unix socket."""
+    """Connections over TCP: the test's own come over the unix socket."""
     lines = server.cli("CLIENT", "LIST", "TYPE", kind).decode().splitlines()
     return [line for line in lines if f"laddr={server.host}:" in line]
 
@@ -108,7 +108,7 @@ def test_a_thousand_waiters_share_a_connection_and_are_served_in_order_two_scrip
 
 
 def test_a_wake_that_was_sent_before_the_subscription_stood_is_made_up_for(server, store):
-    """Its claim was queued before the client's first subscription, and it is watched after."""
+    """The claim was queued before the client's first subscription, and is watched after it."""
     held, _ = take(store, "b")
     early, blockers = queued(store, "b")
     store.release(held, 2.0)
@@ -263,7 +263,7 @@ time.sleep(60)
 
 def test_a_connection_that_is_taken_the_moment_it_is_given_back_is_no_trouble(server):
     class Snatched(list):
-        """Whatever is put into it another thread has taken at once."""
+        """A queue from which another thread takes each item at once."""
 
         def append(self, each):
             each[0].close()

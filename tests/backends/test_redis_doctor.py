@@ -1,4 +1,4 @@
-"""What the doctor says of a server where no lock is granted: it is an error, and it names the reason."""
+"""Findings of the doctor about a server where no lock is granted: an error that names the reason."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_full_memory_is_seen_without_info_too(server, url):
 
 
 def test_memory_that_is_full_is_no_reason_to_refuse_to_open_it(server, url):
-    """Who comes to evict a lock must be let in; what is held can be released."""
+    """A client that comes to evict a lock must be let in; a held lock can be released."""
     with configured(server, maxmemory="1"), lockkit.connect(url, strict=True) as client:
         assert client.names() == []
 

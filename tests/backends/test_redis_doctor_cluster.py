@@ -1,4 +1,4 @@
-"""What the doctor says of a Cluster: of each node, and which it is."""
+"""Findings of the doctor about a Cluster: about each node, with its address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads a client's subscription on Redis: the thread that waits, if it is alone; and nobody misses a turn when that changes."""
+"""Readers of a client's subscription on Redis: the waiting thread, if it is alone; and nobody misses a turn when that changes."""
 
 from __future__ import annotations
 

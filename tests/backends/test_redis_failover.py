@@ -25,7 +25,7 @@ from support.servers.redis_groups import RedisSentinels
 
 
 def role(server):
-    """What it is; a sentinel that changes it cuts every connection."""
+    """The role of a server; a sentinel that changes it cuts every connection."""
     with contextlib.suppress(redis.ConnectionError), server.connect() as client:
         return client.execute_command("ROLE")[0]
 

@@ -40,7 +40,7 @@ def sent(monkeypatch):
 
 
 def arrives(store, copy):
-    """What the server answers to a copy of a request."""
+    """Return the server's answer to a copy of a request."""
     packed, count = copy
     (node,) = store.store.servers()
     with contextlib.closing(store.store.performer.open(node, time.monotonic() + 2.0)) as connection:

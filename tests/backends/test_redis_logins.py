@@ -1,4 +1,4 @@
-"""Who may come in to a Redis server, and how encrypted: what a bad login or certificate is told."""
+"""Logins and TLS of a Redis server: the errors of a bad login or certificate."""
 
 from __future__ import annotations
 

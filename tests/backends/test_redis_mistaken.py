@@ -44,7 +44,7 @@ def sentinel(server):
 
 
 def refused(url, way, says, hint):
-    """It is a mistake in the configuration, which is told at once, even to who would wait."""
+    """A mistake in the configuration is told at once, even to a client that would wait."""
     error = trouble(url, way)
     assert isinstance(error, ConfigError)
     assert says in error.message

@@ -72,7 +72,7 @@ def left_after_a_crash(harness):
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_expiry_set_in_a_step_of_its_own_is_noticed_by_what_a_crash_leaves(harness):
-    """What GET or SETNX and then EXPIRE leave behind, if the client dies in between: keys that never go."""
+    """Keys that GET or SETNX and then EXPIRE leave for good, if the client dies in between."""
     assert left_after_a_crash(harness) == {}
     with spoiled(scripts, ((("ACQUIRE",), "if least == 0 then", "if false then"),)):
         assert left_after_a_crash(harness) != {}

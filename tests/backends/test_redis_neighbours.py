@@ -1,4 +1,4 @@
-"""What goes wrong with one lock, one node or one command costs nobody else, and nothing is said that is not so."""
+"""Trouble with one lock, one node or one command costs nobody else, and is told as it is."""
 
 from __future__ import annotations
 

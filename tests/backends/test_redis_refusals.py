@@ -1,4 +1,4 @@
-"""What a Redis server will not do: each refusal is told with its reason and what to do next, and holds nothing."""
+"""Refusals of a Redis server: each is told with its reason and what to do next, and holds nothing."""
 
 from __future__ import annotations
 

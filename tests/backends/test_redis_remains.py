@@ -1,4 +1,4 @@
-"""What the Redis store leaves on the server, for how long, and under which keys."""
+"""Keys that the Redis store leaves on the server, and for how long."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def beats(store):
 
 
 def silent(monkeypatch, store, rows):
-    """Those rows of commands are sent, and nobody hears an answer."""
+    """The commands of a batch are sent, and nobody hears an answer."""
     exchange, sent = Connection.exchange, []
 
     def spied(self, packed, end, replies):

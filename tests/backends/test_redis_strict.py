@@ -1,4 +1,4 @@
-"""What is known to be unsafe about a Redis server is warned of, and refused where strictness is asked for."""
+"""Settings of a Redis server that are known to be unsafe are warned of, and refused if `strict` is set."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_doctor_tells_once_what_is_told_at_opening_too(evicting, capsys):
 
 
 def said(*words, url):
-    """What a command writes to stderr, as a process of its own: a handler of logs keeps the stderr that it found."""
+    """Return what a command writes to stderr, as a process of its own: a handler of logs keeps the stderr that it found."""
     command = [sys.executable, "-m", "lockkit", *words[:2], "--url", url, *words[2:]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     return done.stderr

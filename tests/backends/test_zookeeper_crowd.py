@@ -71,7 +71,7 @@ def worker(url, name, threads, ttl=TTL):
 
 
 class Told:
-    """What the workers say, in the order in which it is read."""
+    """The words of the workers, in the order in which they are read."""
 
     def __init__(self, workers):
         self.lines = []

@@ -1,4 +1,4 @@
-"""What lies in ZooKeeper: listings and what they mean, resizes and their markers, evictions and their notes."""
+"""Nodes in ZooKeeper: listings and their meaning, resizes and their markers, evictions and their notes."""
 
 from __future__ import annotations
 
@@ -547,7 +547,7 @@ def test_a_note_that_is_read_between_the_listing_and_the_grant_counts(opened, mo
 
 
 def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any_more(opened, look, parent):
-    """Its pings go on and its session lives: only the evictor can end it."""
+    """The holder's pings go on and its session lives: only the evictor can end it."""
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
     session, entry = store.entry(one.token)

@@ -1,4 +1,4 @@
-"""What a session of ZooKeeper may suffer: that it expires, is cut off, moves, or that those it talks to are cut off."""
+"""Troubles of a session of ZooKeeper: it expires, is cut off, or moves, or its servers are cut off."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_claims_of_one_ttl_share_a_session_and_a_ttl_that_goes_out_of_use_has_no
 
 
 def test_a_claim_does_not_join_a_session_that_was_left_while_it_came(store, monkeypatch):
-    """It would be lost at once; and asked for again it could stand there twice."""
+    """The claim would be lost at once; and if it was asked for again, it could be in the queue twice."""
     longer = claim(ttl=TTL + 1)
     store.release(take(store, "b", ttl=TTL + 1)[0], BUDGET)
     monkeypatch.setattr(module, "_IDLE", 0.0)
@@ -412,7 +412,7 @@ def test_what_is_left_of_a_session_that_was_given_up_is_not_taken_for_gone(opene
 
 
 def test_a_client_that_is_well_again_ends_the_session_that_it_gave_up(opened, wired, server):
-    """Its own waiter stood behind what was left of it, until the servers ended it, and each new leader begins that anew."""
+    """The client's own waiter stood behind what was left of the claim, until the servers ended it, and each new leader begins that anew."""
     store, other = opened(wired.url), opened()
     held, _ = take(store, ttl=9.0)
     waiter, behind = queue(store, ttl=9.0), queue(other, ttl=9.0)

@@ -1,4 +1,4 @@
-"""What a holder, a waiter and an operator are told when ZooKeeper lets them down, and what is left behind then."""
+"""Messages to a holder, a waiter and an operator when ZooKeeper fails them, and the nodes that are left then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a signal raises ends the command, whoever is in its way."""
+"""The exception of a signal ends the command, whatever code is in its way."""
 
 from __future__ import annotations
 

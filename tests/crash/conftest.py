@@ -61,7 +61,7 @@ class Actor:
 
     @property
     def said(self):
-        """What it has written to stderr."""
+        """The text that the process has written to stderr."""
         return "".join(self._said)
 
     def start(self, code):

@@ -1,4 +1,4 @@
-"""What the documentation's tests share: where the pages are, and examples installed from their own wheels."""
+"""Fixtures that the documentation's tests share: where the pages are, and examples installed from their own wheels."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_status_and_explain_show_what_the_page_shows(terminal):
 
 
 def shape(text):
-    """What a page may show otherwise than a run: who, when, where, which claim, and how wide the columns are."""
+    """Replace what a page may show otherwise than a run: who, when, where, which claim, and how wide the columns are."""
     text = re.sub(r"sqlite:/\S+", "STORE", text)
     text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
     text = re.sub(r"\d\d:\d\d:\d\d", "TIME", text)

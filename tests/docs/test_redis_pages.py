@@ -381,7 +381,7 @@ def sent(server):
 
 
 def used(server):
-    """What the data takes. The buffers of connections come and go, which would be a third of the least figure."""
+    """Bytes that the data takes. The buffers of connections come and go, which would be a third of the least figure."""
     memory = dict(re.findall(r"^(\w+):(\d+)", server.cli("INFO", "memory").decode(), re.MULTILINE))
     return int(memory["used_memory"]) - int(memory["mem_clients_normal"])
 

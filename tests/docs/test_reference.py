@@ -1,4 +1,4 @@
-"""What the reference pages leave out, and what CONTRIBUTING asks for."""
+"""Names that the reference pages leave out, and rules of CONTRIBUTING."""
 
 from __future__ import annotations
 

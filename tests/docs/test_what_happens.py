@@ -1,4 +1,4 @@
-"""What docs/what-happens.md says of the embedded store, tried with real processes."""
+"""Rows of docs/what-happens.md about the embedded store, tried with real processes."""
 
 from __future__ import annotations
 

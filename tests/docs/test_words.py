@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CODE = ("lockkit", "backends")
+CODE = ("lockkit", "backends", "tests", "docs")
 
 PRONOUNS = {
     "It",

@@ -1,4 +1,4 @@
-"""What the packaging tests share: lockkit's wheel, and fresh environments to install wheels into."""
+"""Fixtures that the packaging tests share: lockkit's wheel, and fresh environments to install wheels into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users install is the wheel, so the wheel is examined: what it holds, what it says, how it works."""
+"""Users install the wheel, so the wheel is examined: its files, its metadata, and how it works."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Driven:
         raise AssertionError(f"none of {kinds} came")
 
     def kinds(self):
-        """What is asked for to the end, if None is the answer to all of it."""
+        """Answer each effect with None, to the end, and return the names of the effects."""
         kinds = []
         while not self.done:
             kinds.append(type(self.effect).__name__)

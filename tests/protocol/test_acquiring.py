@@ -274,7 +274,7 @@ def test_a_store_that_never_answered_is_an_error_of_the_store_and_not_a_timeout(
             clock.forward(max(0.0, run.effect.until - clock.now())) if type(run.effect) is Pause else None
             run.answer()
     assert isinstance(run.raised, BackendUnavailable)
-    assert clock.now() <= 100.0 + 2.0 + 0.5, "L2"
+    assert clock.now() <= 100.0 + 1.0 + 0.5, "L2"
     assert attempt.leftover() is None
 
 
@@ -359,7 +359,7 @@ def test_a_refusal_after_an_unknown_leaves_the_unknown_to_be_settled(start):
 
 
 def refused_until_it_ends(run, clock):
-    """What is told meanwhile."""
+    """Return what is told meanwhile."""
     told = []
     while not run.done:
         if type(run.effect) is Pause:
@@ -375,7 +375,7 @@ def refused_until_it_ends(run, clock):
 
 @pytest.mark.parametrize("slept", [0.0, 57.0])
 def test_a_wait_for_ever_bears_an_outage_for_a_while_and_no_longer(start, clock, slept):
-    """It is counted from the first question in vain: who has slept long has not heard of the store for as long."""
+    """Patience is counted from the first unanswered request: a waiter that has slept for long has not heard of the store for as long."""
     _, run = start(timeout=None)
     run.answer(Queued(1))
     run.until(WaitForWake)
@@ -414,7 +414,7 @@ def test_an_outage_is_told_once_and_not_before_it_has_lasted_for_a_moment(start,
 
 
 def test_whose_time_is_up_in_an_outage_is_told_of_the_outage(start, clock):
-    """That somebody held the lock when the store was last heard of is another matter."""
+    """The holder that the store named before the outage is another matter."""
     _, run = start(timeout=10.0)
     run.answer(Queued(1))
     run.until(WaitForWake)

@@ -269,7 +269,7 @@ def test_a_loss_whose_telling_was_interrupted_is_told(release, start, clock):
 
 
 def test_a_request_cut_short_counts_as_sent(release, start, clock):
-    """Its answer was never read: ABSENT to the next one is its own work, and no ownership violation."""
+    """The answer to the first release was never read: ABSENT to the next one is its work, and no ownership violation."""
     it = release()
     run = start(it)
     run.until(*REQUESTS)

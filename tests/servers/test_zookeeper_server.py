@@ -366,14 +366,14 @@ def proven(ensemble, *gaps):
 
 
 def test_two_answered_syncs_a_tick_apart_prove_what_one_does_not(wired):
-    """What the ZooKeeper store's validity stands on."""
+    """The behaviour of servers on which validity depends in the ZooKeeper store."""
     assert proven(wired, wait)
     # By chance the leader may have asked its follower just then.
     assert not all(proven(wired) for _ in range(5))
 
 
 def test_a_leader_that_freezes_between_two_syncs_takes_a_third(wired):
-    """It answers the second before it asks, belatedly, which sessions the follower has heard of."""
+    """The leader answers the second `sync` before it asks, belatedly, which sessions the follower has heard of."""
     assert proven(wired, freeze, wait)
     assert not all(proven(wired, freeze) for _ in range(5))
 

@@ -429,7 +429,7 @@ class _Heard(threading.Thread):
                 self._grants.append((said[0], said[1], said[2]))
 
     def all_grants(self) -> list[Grant]:
-        """What a process that was killed, or is to end, has told of its holds."""
+        """The holds that a process that was killed, or is to end, has told of."""
         self.join(35.0)
         return self._grants
 

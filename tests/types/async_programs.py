@@ -23,7 +23,7 @@ from lockkit.facts import Drain, LockInfo, ReleaseRequest
 
 
 async def the_face_has_types() -> None:
-    """What is awaited, and what each call gives."""
+    """Calls that are awaited, and the type of each result."""
     client = await connect("memory:", ttl=5)
     assert_type(client, AsyncClient)
     async with lockkit.aio.connect("memory:") as other:

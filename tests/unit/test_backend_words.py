@@ -62,7 +62,7 @@ def test_at_most_one_class_is_called_store():
 
 @pytest.mark.parametrize("package", ["lockkit_etcd3", "lockkit_redis", "lockkit_zookeeper"])
 def test_private_names_of_a_library_stand_in_one_file(package):
-    """Whatever asks the linter for leave to use a private name; those of Python itself may stand elsewhere."""
+    """Lines that ask the linter for leave to use a private name; names of Python itself may stand elsewhere."""
     inside = re.compile(r"noqa: SLF001|kazoo\.protocol\.(?:serialization|connection)|redis\.crc|etcdrpc")
     found = [
         f"{path.name}: {line.strip()}"

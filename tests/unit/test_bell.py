@@ -1,4 +1,4 @@
-"""What one thread waits for: rings are kept, once, and the alarm goes with those that are new."""
+"""The bell of one thread: rings are kept, once, and the alarm goes with those that are new."""
 
 from __future__ import annotations
 

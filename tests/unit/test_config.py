@@ -1,4 +1,4 @@
-"""Which layer wins, and what is told about it."""
+"""Layers of the configuration: which one wins, and what is told about it."""
 
 import inspect
 import itertools
@@ -270,7 +270,7 @@ def test_a_strangers_file_in_an_open_folder_is_passed_over(world, caplog):
 
 
 def test_a_link_in_an_open_folder_is_passed_over(world, caplog):
-    """Who owns the file at its end says nothing of who made the link, and it may lead elsewhere the next moment."""
+    """The owner of the file at the end of a link may not be the owner of the link, which may lead elsewhere the next moment."""
     world.write(world.home / "mine.toml", 'url = "redis://mine"')
     path = world.cwd / "lockkit.toml"
     path.symlink_to(world.home / "mine.toml")
@@ -282,7 +282,7 @@ def test_a_link_in_an_open_folder_is_passed_over(world, caplog):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
 def test_a_strangers_file_that_takes_turns_with_ones_own_is_never_read(world):
-    """Its owner is asked of what was opened: a look at the name says nothing of what is read under it later."""
+    """The owner is that of the opened file: a look at the name says nothing of what is read under it later."""
     theirs = world.write(world.cwd / "theirs", 'url = "redis://evil"')
     os.chown(theirs, 65_534, 65_534)
     mine = world.write(world.cwd / "mine", 'url = "redis://mine"')

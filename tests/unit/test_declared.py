@@ -1,4 +1,4 @@
-"""What a store declares may depend on its URL."""
+"""The capabilities that a store declares may depend on its URL."""
 
 from __future__ import annotations
 

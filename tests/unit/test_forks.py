@@ -1,4 +1,4 @@
-"""What a fork finds half-way: mutexes that another thread holds, threads of the child that race for the client."""
+"""Forks in the middle of other work: mutexes that another thread holds, threads of the child that race for the client."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def held_elsewhere():
 
 
 def in_time(call):
-    """What a call gives on a thread of its own; None if it hangs."""
+    """Return the result of a call on a thread of its own; None if it hangs."""
     given = []
     thread = threading.Thread(target=lambda: given.append(call()), daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""What people type out of habit is answered with what to write here, and nothing else notices."""
+"""Habits from other libraries are answered with what to write here, and change nothing else."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ LONG = 20.0
 
 
 def in_time(call):
-    """What a call returns, on a thread of its own."""
+    """Return the result of a call, on a thread of its own."""
     given = []
     thread = threading.Thread(target=lambda: given.append([call()]), daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""What `import lockkit` brings along: every program that might take a lock pays for it, so it is little."""
+"""Modules that `import lockkit` loads: every program that might take a lock pays for them, so they are few."""
 
 import os
 import subprocess

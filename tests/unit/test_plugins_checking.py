@@ -1,4 +1,4 @@
-"""What `lockkit config check` says of a configuration that can be read but cannot work."""
+"""Findings of `lockkit config check` about a configuration that can be read but cannot work."""
 
 import sys
 from types import ModuleType, SimpleNamespace

@@ -1,4 +1,4 @@
-"""What is told of events, and what is not."""
+"""Log messages of events: which are written, and which are not."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def pool_in_with(client, kept):
 
 
 def pool_after_a_wait(client, kept):
-    """It has one member, and the second comes free while it waits."""
+    """The request has one member, and the second comes free while it waits."""
     pool = client.pool("p", ["0", "1"], ttl=TTL)
     with pool.acquire(among=["0"]) as first:
         first.detach()

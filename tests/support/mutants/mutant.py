@@ -1,4 +1,4 @@
-"""What a mutant is, and how it is put to death."""
+"""A mutant, a deliberate mistake in lockkit, and the attempt to catch it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def through_the_interface(wrap: Wrap) -> Callable[..., ModelStore]:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of a mutant: which promises it broke, in how many runs, and the first story."""
+    """The outcome of a mutant: which promises it broke, in how many runs, and the first story."""
 
     found: Counter[str]
     runs: int

@@ -211,7 +211,7 @@ def basis_when_read() -> Iterator[None]:
 
 @contextmanager
 def holds_after_wake() -> Iterator[None]:
-    """Who was woken takes itself for the holder and does not ask again."""
+    """A woken waiter takes itself for the holder and does not ask again."""
 
     def relay(
         attempt: Attempt,
@@ -283,7 +283,7 @@ def orphans_go_at_once() -> Iterator[None]:
 
 @contextmanager
 def losses_by_renewal_only() -> Iterator[None]:
-    """Nobody looks at the clock: a hold is lost when a renewal says so."""
+    """The clock is not looked at: a hold is lost when a renewal says so."""
 
     def looking(self: Beats) -> Generator[Effect, Any, float]:  # noqa: ARG001
         yield from ()
@@ -415,7 +415,7 @@ def one_budget_for_all() -> Iterator[None]:
 
 @contextmanager
 def hold_owns_its_handle() -> Iterator[None]:
-    """What the heartbeat knows refers to the lease that the user has."""
+    """The heartbeat's state refers to the lease that the user has."""
     made = AnyLease.__init__
 
     def owned(self: AnyLease, *given: Any) -> None:

@@ -84,7 +84,7 @@ def fence_starts_again() -> Iterator[None]:
 
 @contextmanager
 def overtakes() -> Iterator[None]:
-    """Whoever fits is let in, past a heavier claim that waits."""
+    """A claim that fits is granted, past a heavier claim that waits."""
 
     def offer(self: Any, now: float) -> None:
         used = sum(row.weight for row in self.rows.values() if row.state in ("HELD", "OFFERED", "LINGERING"))
@@ -131,7 +131,7 @@ class LateRenewalShortens(Atomic):
 
 
 class SkipsLapsed(Statements):
-    """What has lapsed is passed over by the look at the queue, and stays in it."""
+    """A lapsed claim is passed over by the look at the queue, and stays in it."""
 
     def look(self, name: str, now: float) -> list[StatementRow]:
         return [row for row in self.queue(name) if row.deadline > now]

@@ -1,4 +1,4 @@
-"""What drives a protocol generator in the simulation, one effect a step, as the thread driver does in one go."""
+"""Actors, each of which drives a protocol generator in the simulation, one effect a step, as the thread driver does in one go."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class _Seen(NamedTuple):
 
 
 class Checks:
-    """What was seen so far, and what must not be seen next."""
+    """The observations so far, and those that must not follow."""
 
     def __init__(self, world: World) -> None:
         self.world = world

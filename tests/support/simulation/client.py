@@ -45,7 +45,7 @@ __all__ = ["Client", "Handle", "Plan", "Wait", "Worker", "listens"]
 
 
 class Handle:
-    """What the user has of a hold; its collection is noticed."""
+    """The user's handle of a hold; its collection is noticed."""
 
     __slots__ = ("__weakref__", "open")
     callbacks = ()

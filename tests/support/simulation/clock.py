@@ -8,9 +8,9 @@ from collections.abc import Callable
 __all__ = ["EPOCH", "VirtualClock"]
 
 EPOCH = 1_000_000.0
-"""What the wall clock showed when virtual time began."""
+"""The wall clock when virtual time began."""
 _WITHIN = 0.001
-"""Of a microsecond: what adding floats may have lost."""
+"""The share of a microsecond that adding floats may have lost."""
 
 
 class VirtualClock:

@@ -47,7 +47,7 @@ class Faults:
     wipe: int = 0
     """A stranger flushes all of it."""
     unlearn: int = 0
-    """It forgets its scripts."""
+    """The server forgets its scripts."""
     minute: int = 0
     """More than a minute passes at once: longer than a copy, a tombstone or a key without claims is good for."""
     drain: int = 0
@@ -56,7 +56,7 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """What may happen to a server.
+    """A fault of a server.
 
     Attributes:
         loses_data: Nothing is promised any more for what stood there before; fences must rise all the same.
@@ -75,7 +75,7 @@ BLOWS = {
     "forgets its scripts": Blow(),
 }
 LOST_DATA = "lost data"
-"""What is done to a store that loses its data, for those who look at the step."""
+"""The names of the faults in which a store loses its data, for code that looks at a step."""
 
 
 NO_FAULTS = Faults(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)

@@ -69,7 +69,7 @@ class Script:
         return self.line.ask(self._packed, self.count)
 
     def lose(self) -> None:
-        """It never arrives."""
+        """Lose the request on its way."""
         self.line.end()
 
 

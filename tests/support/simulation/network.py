@@ -18,7 +18,7 @@ Job = Generator[str, None, Any]
 
 
 class Caller(Protocol):
-    """Who waits for an answer."""
+    """An actor that waits for an answer."""
 
     def answered(self, result: Any) -> None: ...
 
@@ -27,7 +27,7 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What comes back: an answer, or an error that is one."""
+    """The reply: an answer, or an error that is one."""
 
     answer: Any = None
     error: Exception | None = None

@@ -36,7 +36,7 @@ from support.simulation.wakes import Published
 __all__ = ["OnRedis", "Row"]
 
 _EPOCH = 1_700_000_000
-"""What the server's clock shows when the clients' CLOCK_BOOTTIME is 0: a real size, for Lua's numbers are floats."""
+"""The time of the server's clock when the clients' CLOCK_BOOTTIME is 0: a real size, for Lua's numbers are floats."""
 _BUDGET = 20.0
 """Seconds of real time for a call; a lack of virtual time is the schedule's business."""
 _LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
@@ -72,7 +72,7 @@ class Row:
 
     @classmethod
     def of(cls, lying: Lying) -> Row:
-        """That claim."""
+        """Return the row of a claim."""
         state = lying.state
         return cls(
             _short(lying.token),
@@ -223,11 +223,11 @@ class OnRedis:
     # -- waking
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
-        """What is watched for is the claim's own turn, as by the backend."""
+        """The watch is for the claim's own turn, as in the backend."""
         return self._published.watch(claim.token, wake)
 
     def died(self, client: str) -> None:
-        """Nobody notices: the ttl rules."""
+        """The death goes unnoticed: the ttl decides."""
 
     def close(self) -> None:
         for call in self._calls.values():

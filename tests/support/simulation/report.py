@@ -1,4 +1,4 @@
-"""What a failed run says: which promise, what led there, and how to see it again."""
+"""The report of a failed run: which promise was broken, what led there, and how to see it again."""
 
 from __future__ import annotations
 

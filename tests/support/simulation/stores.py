@@ -45,7 +45,7 @@ def memory() -> tuple[Callable[..., Backend], Callable[..., Any]]:
 
 
 class StoredRow(Protocol):
-    """What the invariants look at in a claim as stored."""
+    """The fields of a stored claim that the invariants look at."""
 
     token: str
     state: Any
@@ -203,7 +203,7 @@ class Atomic(NothingInTheClient):
         return self.backend.watch(name, blockers, wake, claim)
 
     def died(self, client: str) -> None:
-        """Nobody notices: the ttl rules."""
+        """The death goes unnoticed: the ttl decides."""
 
     def _steps(self) -> Iterator[str]:
         """No statements within a request."""

@@ -1,4 +1,4 @@
-"""What a server publishes, delivered when the simulation says so and not when a thread comes to it."""
+"""Messages that a server publishes, delivered when the simulation says so and not when a thread comes to it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Published:
         self._up_to(b"psubscribe")
 
     def know(self, channel: str, fence: int, token: str) -> None:
-        """Whose claim it is that is called by this fence, on this channel."""
+        """Note the token of the claim that is called by this fence, on this channel."""
         self._tokens.setdefault((channel, fence), set()).add(token)
 
     def watch(self, token: str, wake: Callable[[], None]) -> _Watch:

@@ -27,14 +27,14 @@ __all__ = ["NO_FAULTS", "Faults", "Setup", "World"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Who wants what: plans for each worker of each client."""
+    """The setup of a world: plans for each worker of each client."""
 
     clients: tuple[tuple[tuple[Plan, ...], ...], ...]
     store: Callable[[VirtualClock], ModelStore] = Atomic
     faults: Faults = field(default_factory=Faults)
     label: str = ""
     capacities: tuple[int, ...] = (1, 2)
-    """What resize may choose."""
+    """The capacities that a resize may choose."""
 
 
 class World:
@@ -331,7 +331,7 @@ class World:
         self.store.ended(request, how).tell(caller)
 
     def cut(self, request: Request) -> None:
-        """Its caller was interrupted or died."""
+        """Cut a request off from its caller, which was interrupted or died."""
         request.caller = None
         if request.reply is not None or not self.store.late_copies:
             self.network.remove(request)

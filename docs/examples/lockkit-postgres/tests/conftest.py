@@ -1,4 +1,4 @@
-"""What the tests share: one private server, and an empty database for each test."""
+"""Fixtures that the tests share: one private server, and an empty database for each test."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class PostgresServer:
         return f"postgres-lock://{login}@127.0.0.1:{self.port}/{database}" + (f"?{query}" if query else "")
 
     def sql(self, statement: str, *words: str, database: str = "postgres") -> list[list[str | None]]:
-        """What a statement gives, over a connection that is not the store's."""
+        """Return the result of a statement, over a connection that is not the store's."""
         conn = PGconn.connect(self.conninfo(database))
         try:
             if conn.status != ConnStatus.OK:

@@ -1,4 +1,4 @@
-"""What the kit cannot see from outside: transactions, connections, restarts, rights, and what is told of trouble."""
+"""Behaviour that the kit cannot see from outside: transactions, connections, restarts, rights, and the messages of trouble."""
 
 from __future__ import annotations
 
