@@ -43,7 +43,7 @@ class LockkitError(Exception):
     Args:
         message: What happened, in one sentence.
         name: The lock it happened to, if there is one.
-        holder: Who holds (or blocks) that lock, where known.
+        holder: The claim that holds (or blocks) that lock, where known.
         hint: What to do next.
     """
 

@@ -100,7 +100,7 @@ class Hold:
         ttl: Seconds that the store keeps the claim without renewal.
         process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
         turn: The mutex of the thread that releases the hold. A task of an event loop has it only from one of its waits to the next.
-        reserved_by: Who performs the release: the identifier of a thread, or a negative number for a task; 0 for nobody.
+        reserved_by: The thread or task that performs the release: the identifier of a thread, or a negative number for a task; 0 for nobody.
         reserved_until: CLOCK_BOOTTIME seconds until which the task may still go on. Afterwards another may take its place.
         reserver_runs: Tells whether the event loop of the task runs. If it does not, another may take its place at once.
         work: How far the release got, for the thread that goes on with it; belongs to the driver.

@@ -87,7 +87,7 @@ def decode(stored: str) -> str:
 
 
 def new_token() -> str:
-    """A fresh 128-bit random token, 32 hex digits: one per acquisition, never per client or object."""
+    """A fresh 128-bit random token, 32 hex digits: one per claim, never per client or object."""
     return os.urandom(16).hex()
 
 

@@ -193,7 +193,7 @@ class Operations:
         _check_claim(name, claim_id)
         with IMPORTS:
             from lockkit import remarks
-        request, patch = remarks.asking(reason, self.owner, self._opening.clock.wall(), name)
+        request, patch = remarks.requesting(reason, self.owner, self._opening.clock.wall(), name)
         asked = remarks.askable(self.inspect(name), claim_id).release_requests
         try:
             made = self._annotate(name, claim_id, patch)

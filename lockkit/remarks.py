@@ -16,10 +16,10 @@ from lockkit.noted import RESERVED
 __all__ = [
     "LONGEST",
     "askable",
-    "asking",
     "checked",
     "gone",
     "progress",
+    "requesting",
     "telling",
     "unreserved",
     "with_reason",
@@ -61,7 +61,7 @@ def unreserved(note: object) -> None:
     """Refuse a note, or a patch of one, that has lockkit's own key.
 
     Raises:
-        ConfigError: It has the key.
+        ConfigError: The note has the key.
     """
     if isinstance(note, Mapping) and RESERVED in note:
         raise ConfigError(
@@ -109,7 +109,7 @@ def telling(told: Progress) -> dict[str, object]:
     return {RESERVED: {"progress": {"done": told.done, "message": told.message or None, "at": at}}}
 
 
-def asking(
+def requesting(
     reason: object, owner: Owner, at: float, name: str | None = None
 ) -> tuple[ReleaseRequest, dict[str, object]]:
     """A request to release, and the patch that adds it to a note.
@@ -119,7 +119,7 @@ def asking(
 
     Args:
         reason: The reason.
-        owner: The owner of the asking process.
+        owner: The owner of the process that asks.
         at: Seconds since the epoch.
         name: The lock.
 

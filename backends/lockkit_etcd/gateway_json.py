@@ -119,7 +119,7 @@ def txn_answer(text: bytes, asked: Txn) -> TxnAnswer:
     """The answer to a transaction.
 
     Raises:
-        ValueError: It does not answer each op.
+        ValueError: The text does not answer each op.
     """
     answer = _txn(text)
     for op, each in zip(asked.then if answer.succeeded else asked.otherwise, answer.answers, strict=True):

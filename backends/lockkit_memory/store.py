@@ -76,7 +76,7 @@ class MemoryStore:
     A forked child finds it empty, with a mutex of its own: its parent's claims are not the child's.
 
     Attributes:
-        users: Those that have the store open; see :class:`Shared`.
+        users: The clients that have the store open; see :class:`Shared`.
         mark: The mark of the namespace; None while it is not drained. See :class:`lockkit.store.spi.Drains`.
         mutex: Reentrant, for a signal handler that releases in the middle of a call of its own thread.
         next_fence: Returns a fence above every other of the store. It counts for all names, so no name has to keep its last fence.

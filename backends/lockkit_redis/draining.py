@@ -115,7 +115,7 @@ class Mark:
         """Do one command on the mark of each slot: SET with the mark, or DEL.
 
         Raises:
-            Refused, Unknown: It may not have been done in every slot.
+            Refused, Unknown: The command may not have been done in every slot.
         """
         store, cluster = self._store, self._store.topology
         assert isinstance(cluster, Cluster)

@@ -105,7 +105,7 @@ def _look(server: Server, place: Place, commands: Sequence[bytes], replies: Sequ
     """Look at the replies to the login.
 
     Raises:
-        Refused: It is another kind of server than the URL says.
+        Refused: The server is of another kind than the URL says.
         redis.exceptions.RedisError: A command was refused.
     """
     for command, reply in zip(commands, replies, strict=True):

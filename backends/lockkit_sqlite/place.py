@@ -63,7 +63,7 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     """Read the URL: the path of the file, and the ``synchronous`` setting.
 
     Raises:
-        ConfigError: It is not a path, or asks for an option that does not exist.
+        ConfigError: The URL has no path, or an option that does not exist.
         BackendUnavailable: There is no usable state folder.
         Refused: The place cannot be looked at; the error says which folder is in the way and what to do.
     """
@@ -152,7 +152,7 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
         shared: The folder is known to have been shared by a group, so that one of this user's own is no substitute.
 
     Raises:
-        Refused: It cannot be used; the error says why and what to do.
+        Refused: The place cannot be used; the error says why and what to do.
     """
     if _own_clock():
         raise Refused(
@@ -280,7 +280,7 @@ def create(place: Place) -> None:
     In a shared folder it has that mode as soon as it has its name, because another user may open it at the same moment.
 
     Raises:
-        OSError: It cannot be created.
+        OSError: The database cannot be created.
     """
     if os.path.lexists(place.path):
         return
@@ -308,7 +308,7 @@ def make_pulses(folder: str, *, shared: bool) -> None:
     """Create the folder of FIFOs if it is not there, with the right mode whatever the umask.
 
     Raises:
-        OSError: It cannot be created, or something else bears its name.
+        OSError: The folder cannot be created, or something else bears its name.
         Refused: Everybody may write to the one that is there.
     """
     path = Path(folder)

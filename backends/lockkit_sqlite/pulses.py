@@ -101,7 +101,7 @@ class Pulses:
         """The name of this process's FIFO, created now if it is the first time.
 
         Raises:
-            Refused: It cannot be created.
+            Refused: The FIFO cannot be created.
         """
         pulse = self.pulse
         if pulse is None:

@@ -160,7 +160,7 @@ def claim_info(
     Args:
         name: The lock's name.
         rows: The whole queue.
-        place: Which claim.
+        place: The place of the claim in the queue.
         boot: This boot's id.
         epoch: Microseconds since 1970 minus CLOCK_BOOTTIME, now.
         health: The answer of its pulse, if that was probed.

@@ -235,7 +235,7 @@ class _Acquiring:
         """Keep what the answers to :meth:`look_at_mark` say, if anything had to be sent; read the mark if they do not say enough.
 
         Raises:
-            Unknown: It cannot be read, and the claim's node may be there.
+            Unknown: The mark cannot be read, and the claim's node may be there.
         """
         session, watch = self.session, self.watch
         found = answers[0] if answers else None
@@ -254,7 +254,7 @@ class _Acquiring:
         """Read the mark, in a round trip of its own.
 
         Raises:
-            Unknown: It cannot be read, and the claim's node may be there.
+            Unknown: The mark cannot be read, and the claim's node may be there.
         """
         try:
             (found,) = self.call.ask_all(GetData(self.store.paths.mark, None))

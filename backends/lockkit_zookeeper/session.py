@@ -112,7 +112,7 @@ class Session:
         """Check that the session has not ended.
 
         Raises:
-            Refused: It has.
+            Refused: The session has ended.
         """
         if self.ended:
             raise not_connected(self.connection.where, f"its session was ended ({self.ended})")

@@ -82,7 +82,7 @@ def record(command: str, argv: Sequence[str], environ: Mapping[str, str]) -> Rec
     Args:
         command: What the picture shows as typed.
         argv: What to run.
-        environ: Its environment, apart from the kind of terminal.
+        environ: The environment of the command, apart from the kind of terminal.
 
     Raises:
         RuntimeError: The command failed.

@@ -56,7 +56,7 @@ class Look(NamedTuple):
         unread: The locks that this user may not read, with the errors, so that they do not hide the others.
         limit: The most locks to show; None for all.
         traces: What is known of the one name that was asked for, if it is free.
-        drained: Who drains the namespace; None if nobody does.
+        drained: The mark of the drain of the namespace; None if nobody drains it.
     """
 
     locks: Sequence[LockInfo]

@@ -213,7 +213,7 @@ def under(client: Client, request: Request, terms: Terms) -> Outer | None:
     """The hold of a ``run`` around this one on a lock, if there is one, and ``--nested reuse`` says to use it.
 
     Raises:
-        CommandFailed: It holds the lock, and this command may not run under that hold.
+        CommandFailed: The outer ``run`` holds the lock, and this command may not run under that hold.
     """
     outer = nesting.outer(client, terms)
     if outer is None:
@@ -235,7 +235,7 @@ def _under_members(client: Client, request: Request, pool: Pool, count: int) -> 
     """The holds of a ``run`` around this one on members of the pool, if there are some, and ``--nested reuse`` says to use them.
 
     Raises:
-        CommandFailed: It holds some, and this command may not run under them.
+        CommandFailed: The outer ``run`` holds some members, and this command may not run under these holds.
     """
     wanted: Mapping[str, Terms] = pool.terms_of_members(each=request.each)
     found = {name: outer for name, terms in wanted.items() if (outer := nesting.outer(client, terms))}
@@ -258,7 +258,7 @@ def refuse(request: Request, name: str) -> None:
     """Refuse a lock that the ``run`` around this one holds, unless ``--nested reuse`` says to use that hold.
 
     Raises:
-        CommandFailed: It does not.
+        CommandFailed: The outer ``run`` holds the lock, and ``--nested reuse`` does not say to use that hold.
     """
     if request.nested == "refuse":
         raise exits.CommandFailed(

@@ -94,7 +94,7 @@ class WaitsTogether:
         """Seconds for which to wait for a chooser that was asked at ``began``.
 
         Raises:
-            Refused: Its time is up.
+            Refused: The time of the chooser is up.
             AcquireCancelled: The wait may not go on.
         """
         if why := cancelled(self._driver, self._together.cancel):

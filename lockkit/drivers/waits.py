@@ -84,7 +84,7 @@ class Waits:
         """Check that the wait may go on.
 
         Raises:
-            AcquireCancelled: It may not.
+            AcquireCancelled: The wait was cancelled.
         """
         if why := cancelled(self._driver, self._attempt.cancel):
             raise AcquireCancelled(why, name=name)

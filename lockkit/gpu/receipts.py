@@ -34,7 +34,7 @@ class Receipt(NamedTuple):
         leftover: The bytes that are still in use, beyond those at the grant; None if unknown.
         left_by: What still uses it, in words: at most three.
         claim_id: The claim of the holder.
-        fence: Its fence. Of two receipts of a card the one with the larger fence is the later one.
+        fence: The fence of that claim. If a card has two receipts, the one with the larger fence is the later one.
         by: The user and host of the holder.
         at: When the card was asked, in seconds since the epoch.
         errors: What went wrong in the cleanup, a sentence each: at most three.

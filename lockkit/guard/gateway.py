@@ -81,7 +81,7 @@ class Gateway:
         """Send a transaction to the first member that can be reached.
 
         Raises:
-            Refused: It was not done.
+            Refused: The transaction was not done.
             Unknown: No answer, or one that does not say so.
         """
         end = time.monotonic() + _REQUEST

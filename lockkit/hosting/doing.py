@@ -217,7 +217,7 @@ def _remove_folder(path: Path, inode: int) -> None:
     """Close the folder to its group, so that nothing in it can be replaced meanwhile; then remove the store and the folder.
 
     Raises:
-        OSError: It is another folder, which stays as it is; or something came into the folder that the store has not made; the folder stays, closed to its group.
+        OSError: The path leads to another folder, which stays as it is; or something came into the folder that the store has not made; the folder stays, closed to its group.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

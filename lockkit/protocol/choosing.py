@@ -35,7 +35,7 @@ class Choosing(NoChooser):
         chooser: The chooser.
         pool: The pool, for errors.
         members: All members of the pool.
-        names: Those that the request names, and that have room for it. What the chooser says of others is ignored.
+        names: The members that the request names, and that have room for it. The chooser's words about others are ignored.
         together: Is told why other members do not do.
         gate: The attempt for the gate.
         now: CLOCK_BOOTTIME seconds.

@@ -179,8 +179,8 @@ class AnyLease(Answering):
         """Raise unless it is valid. Arithmetic; no I/O.
 
         Raises:
-            LeaseLost: It may have lapsed.
-            NotHeld: It was released, or belongs to another process.
+            LeaseLost: The hold may have lapsed.
+            NotHeld: The lease was released, or belongs to another process.
         """
         if not self.valid():
             raise self.invalid()
@@ -314,7 +314,7 @@ class AnyLease(Answering):
 
         Raises:
             ConfigError: The claim would end with this process.
-            LeaseLost, NotHeld: It does not hold.
+            LeaseLost, NotHeld: The lease does not hold.
         """
         hold = self._hold
         if not hold.claim.terms.pulseless:

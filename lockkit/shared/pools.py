@@ -231,7 +231,7 @@ def _check_chooser(chooser: Chooser, pool: str) -> None:
     """Check a chooser.
 
     Raises:
-        ConfigError: It lacks a method, has one that is a coroutine function, or its ``every`` is no time.
+        ConfigError: The chooser lacks a method, has one that is a coroutine function, or its ``every`` is no time.
     """
     for name in ("choose", "judge"):
         method = getattr(chooser, name, None)

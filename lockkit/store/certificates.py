@@ -113,7 +113,7 @@ def tls_context(files: Files, shown: str) -> ssl.SSLContext:
     """The context in which a client connects.
 
     Args:
-        files: Its files.
+        files: The TLS files of the client.
         shown: The URL without secrets, for the error.
 
     Raises:

@@ -115,18 +115,18 @@ def check_capacity(capacity: object, name: str, most: int | None = None) -> None
     raise ConfigError(f"a capacity must be a whole number {allowed}, not {capacity!r}", name=name)
 
 
-def agreed(stated: int, mine: int, head: int) -> int:
+def agreed(asked: int, mine: int, head: int) -> int:
     """The capacity to report to a waiter, which compares it with its own.
 
     Args:
-        stated: The capacity in the waiter's request.
+        asked: The capacity in the waiter's request.
         mine: The capacity of the waiter's stored claim, which a resize may have changed since.
         head: The capacity of the first claim in the queue.
 
     Returns:
-        ``stated`` if the waiter's claim and the first claim agree, otherwise ``head``.
+        ``asked`` if the waiter's claim and the first claim agree, otherwise ``head``.
     """
-    return stated if mine == head else head
+    return asked if mine == head else head
 
 
 def hopeless(queue: Sequence[Queued], mine: Sequence[bool], waits: Sequence[bool], place: int) -> int | None:

@@ -31,12 +31,15 @@ def harness(request, tmp_path):
 
 async def swept(run, client, harness, kind, twice):
     """Cancel a run at each of its suspensions; the number of these."""
+    struck = 0
     for number in range(MOST):
         how = await cancel_at(run, {number, number + 1} if twice else {number}, kind)
         assert how.came_out, f"{kind} at suspension {number} came out as {how.error!r}"
         await settled(client, harness)
+        struck += how.struck
         if not how.reached:
             assert how.error is None, repr(how.error)
+            assert struck > 0, "no cancellation reached the run"
             return number
     raise AssertionError(f"a run has more than {MOST} suspensions")
 

@@ -83,7 +83,7 @@ SHAPES = (all_of, any_of, two_members, two_chosen)
 
 @pytest.mark.parametrize(
     "kind, twice",
-    [("cancel", False), ("cancel", True), ("timeout", False), ("group", True)],
+    [("cancel", False), ("cancel", True), ("timeout", False), ("wait_for", False), ("group", True)],
 )
 @pytest.mark.parametrize("shape", SHAPES)
 @in_a_loop

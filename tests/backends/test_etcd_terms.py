@@ -47,7 +47,7 @@ class Elections:
         shown: The terms that the next answers show, in place of the present one.
         in_grant: Called once, between the next grant and its answer.
         before_txn: Called once, before the next transaction that writes, with it.
-        lost: Of so many transactions that write the answer is lost.
+        lost: The number of transactions that write, and whose answer is lost.
         undone: They are not done either.
     """
 

@@ -38,7 +38,7 @@ class Remote:
         floors: The same in other ways.
         woken: What no hand-off there can beat.
         found: The libraries that are installed.
-        waiting: Those of them that can wait.
+        waiting: The contenders that can wait.
         folder: For files.
         quick: Fewer rounds.
         awake: The floor that stays awake for an answer, where lockkit does too; else empty.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 CODE = ("lockkit", "backends", "tests", "docs")
@@ -35,14 +38,21 @@ def docstrings(path):
             yield node.lineno, node.value.value
 
 
-def test_no_docstring_begins_with_a_pronoun():
+@pytest.fixture(scope="module")
+def texts():
     files = [path for part in CODE for path in (ROOT / part).rglob("*.py")]
-    found = [
-        f"{path.relative_to(ROOT)}:{line}: {text[:60]}"
-        for path in files
-        for line, text in docstrings(path)
-        if text.split(maxsplit=1)[0] in PRONOUNS
-    ]
+    assert len(files) > 400
+    return [(f"{path.relative_to(ROOT)}:{line}", text) for path in files for line, text in docstrings(path)]
 
-    assert len(files) > 200
-    assert found == []
+
+def test_no_docstring_begins_with_a_pronoun(texts):
+    assert [(where, text[:60]) for where, text in texts if text.split(maxsplit=1)[0] in PRONOUNS] == []
+
+
+def test_nor_does_what_a_docstring_says_of_an_argument_or_an_error(texts):
+    """An entry that begins with What may do as a noun: "What to do next"."""
+    begins = re.compile(
+        rf"^ +[\w, ]+: ((?:{'|'.join(sorted(PRONOUNS - {'What', 'Whatever'}))})\b.*)", re.MULTILINE
+    )
+
+    assert [(where, found[1]) for where, text in texts for found in begins.finditer(text)] == []

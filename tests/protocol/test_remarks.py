@@ -12,7 +12,7 @@ from lockkit.hold import Hold
 from lockkit.noted import progress_in, reason_in, requests_in
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import Annotate, Asked, Renew
-from lockkit.remarks import askable, asking, gone, progress, telling
+from lockkit.remarks import askable, gone, progress, requesting, telling
 from lockkit.store.notes import merged
 from lockkit.store.spi import Claim, Refused, Renewal, Terms, Unknown
 
@@ -120,7 +120,7 @@ def test_what_a_released_hold_told_is_forgotten(driven, beats, clock):
 
 def test_each_request_is_told_once_however_often_a_renewal_brings_it(driven, beats, clock):
     hold = held(beats, clock, "a")
-    first, patch = asking("please", ANN, 5.0)
+    first, patch = requesting("please", ANN, 5.0)
     told = []
     for _ in range(3):
         clock.forward(10.0)
@@ -145,7 +145,7 @@ def test_several_askers_and_reasons_stand_side_by_side_and_the_same_again_is_ren
         ("b", ANN, 3.0),
         ("a", ANN._replace(pid=2), 4.0),
     ):
-        note = merged(note, asking(reason, owner, at)[1])
+        note = merged(note, requesting(reason, owner, at)[1])
 
     found = list(requests_in(note).values())
     assert [(one.by.partition("@")[0], one.reason, one.at) for one in found] == [
@@ -159,8 +159,8 @@ def test_several_askers_and_reasons_stand_side_by_side_and_the_same_again_is_ren
 def test_a_request_that_is_renewed_is_heard_again():
     heard, rings = Heard(), []
     heard.alarms = (lambda: rings.append(1),)
-    first, patch = asking("a", ANN, 1.0)
-    again, later = asking("a", ANN, 2.0)
+    first, patch = requesting("a", ANN, 1.0)
+    again, later = requesting("a", ANN, 2.0)
 
     assert heard.heard({}) == []
     assert not heard.event.is_set()

@@ -40,9 +40,12 @@ class _Sibling(Exception):
 
 @types.coroutine
 def _counted(
-    work: Coroutine[Any, Any, object], at: Collection[int], strike: Callable[[], object]
+    work: Coroutine[Any, Any, object],
+    at: Collection[int],
+    strike: Callable[[], object],
+    cancelled: Callable[[], object] = lambda: None,
 ) -> Generator[Any, Any, object]:
-    """Run a coroutine, and strike while it is suspended for the k-th time."""
+    """Run a coroutine, and strike while it is suspended for the k-th time. ``cancelled`` is called when a cancellation reaches it."""
     count, value, error = 0, None, None
     while True:
         try:
@@ -57,6 +60,8 @@ def _counted(
             value = yield waited_for
         except BaseException as thrown:
             error = thrown
+            if isinstance(thrown, asyncio.CancelledError):
+                cancelled()
 
 
 async def cancel_at(
@@ -75,6 +80,17 @@ async def cancel_at(
                 limit.reschedule(loop.time())
 
         task = asyncio.create_task(_within(limit, _counted(work(), at, strike)))
+    elif kind == "wait_for":
+        expire = _Expiry(loop)
+
+        def strike() -> None:
+            how.reached = True
+            expire()
+
+        def cancelled() -> None:  # the task in which wait_for runs the work may end before it is cancelled
+            how.struck = True
+
+        task = asyncio.create_task(expire.within(_counted(work(), at, strike, cancelled)))
     elif kind == "group":
 
         def strike() -> None:
@@ -102,8 +118,44 @@ async def cancel_at(
     return how
 
 
-KINDS = ("cancel", "timeout", "group")
+KINDS = ("cancel", "timeout", "wait_for", "group")
 """The ways in which a program cancels."""
+
+
+class _Expiry:
+    """The time limit of a ``wait_for``, which expires when this object is called, and not before."""
+
+    LONG = 1e6
+    """Seconds, by which the timer of the limit is known."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired: Callable[[], object] = lambda: None
+
+    async def within(self, work: Coroutine[Any, Any, object]) -> None:
+        call_at = self._loop.call_at
+
+        def noted(
+            when: float, callback: Callable[..., object], *args: Any, **more: Any
+        ) -> asyncio.TimerHandle:
+            timer = call_at(when, callback, *args, **more)
+            if when - self._loop.time() > self.LONG / 2:
+                self._timer, self._expired = timer, lambda: callback(*args)
+            return timer
+
+        self._loop.call_at = noted  # type: ignore[method-assign, assignment]
+        try:
+            await asyncio.wait_for(work, self.LONG)
+        finally:
+            self._loop.call_at = call_at  # type: ignore[method-assign]
+            self._timer = None
+
+    def __call__(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            self._expired()
 
 
 async def _alone(work: Awaitable[object]) -> None:

@@ -176,10 +176,10 @@ def _holder(claim: ClaimInfo, now: float, options: str, first: str) -> list[str]
         told.append(f"It ends with its process, and at {at(claim.deadline, now)} at the latest (max_hold).")
     else:
         told.append(f"Without another renewal it lapses by itself at {at(claim.deadline, now)}.")
-    return told + _process(claim) + _asking(claim, options, first) + ways_out(claim, options, first)
+    return told + _process(claim) + _requests(claim, options, first) + ways_out(claim, options, first)
 
 
-def _asking(claim: ClaimInfo, options: str, first: str) -> list[str]:
+def _requests(claim: ClaimInfo, options: str, first: str) -> list[str]:
     """The command that asks a holder for its lock, unless it is known that the holder cannot hear of it."""
     if claim.process in ("stopped", "gone") or claim.alive is False:
         return []

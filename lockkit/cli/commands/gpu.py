@@ -104,7 +104,7 @@ class _View:
         """The name of this host in the store.
 
         Raises:
-            ConfigError: It cannot be told.
+            ConfigError: The name of this host is not known.
         """
         from lockkit.gpu.hosts import host_name
 

@@ -81,7 +81,7 @@ def outcomes(
 
     Args:
         resource: Makes the resource, for each holder anew.
-        schedule: Which holder goes on; see :class:`~support.guards.Turns`.
+        schedule: The holder that goes on at each step; see :class:`~support.guards.Turns`.
         faults: What happens to each request.
         holders: Their number.
     """

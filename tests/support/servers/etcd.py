@@ -72,7 +72,7 @@ class EtcdServer(Member[Place]):
 
         Raises:
             ServerMissing: A program is not installed.
-            ServerFailed: It did not start.
+            ServerFailed: The server did not start.
         """
         self.program = find_program(program)
         self.users = users
@@ -109,8 +109,8 @@ class EtcdServer(Member[Place]):
             timeout: Seconds.
 
         Raises:
-            EtcdRefused: It answered with an error.
-            OSError: It did not answer in time, or at all.
+            EtcdRefused: The server answered with an error.
+            OSError: The server did not answer in time, or at all.
         """
         return self._gateway.ask(
             path, document, login=(login or ROOT) if self.users else None, timeout=timeout
@@ -159,8 +159,8 @@ class EtcdServer(Member[Place]):
         """Run ``etcdctl`` with these words, as :data:`ROOT` where there are users, and return what it printed.
 
         Raises:
-            ServerMissing: It is not installed.
-            ServerFailed: It says so.
+            ServerMissing: ``etcdctl`` is not installed.
+            ServerFailed: ``etcdctl`` reports an error.
         """
         command = [find_program("etcdctl"), f"--endpoints={self.address}", *words]
         if self.certificates:
@@ -185,7 +185,7 @@ class EtcdServer(Member[Place]):
         That one asks all others whether it is new, and waits a second for each that listens but does not answer yet.
 
         Raises:
-            ServerFailed: It has ended, or takes too long.
+            ServerFailed: The server has ended, or takes too long.
         """
         until(lambda: not self.alive or self._serves_peers(), f"{self.place.name} answers its peers")
         self._check_alive()

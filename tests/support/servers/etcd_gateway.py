@@ -22,8 +22,8 @@ class EtcdRefused(RuntimeError):
     """Raised when the server answered with an error.
 
     Attributes:
-        status: Of HTTP.
-        code: Of gRPC: 5 for not found, 14 for unavailable, and so on; -1 if the answer names none.
+        status: The status of HTTP.
+        code: The code of gRPC: 5 for not found, 14 for unavailable, and so on; -1 if the answer names none.
         message: In etcd's own words.
         document: The whole answer.
     """
@@ -79,8 +79,8 @@ class Gateway:
         """Send one request and return the answer as it came. For the arguments see ``EtcdServer.call``.
 
         Raises:
-            EtcdRefused: It answered with an error.
-            OSError: It did not answer in time, or at all.
+            EtcdRefused: The server answered with an error.
+            OSError: The server did not answer in time, or at all.
         """
         headers = {}
         if login:

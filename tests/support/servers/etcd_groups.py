@@ -28,7 +28,7 @@ class EtcdCluster(Group):
 
         Args:
             size: How many members.
-            options: Of every member, see :class:`~support.servers.etcd.EtcdServer`.
+            options: The options of every member, see :class:`~support.servers.etcd.EtcdServer`.
 
         Raises:
             ServerMissing: A program is not installed.

@@ -57,12 +57,12 @@ class RedisServer(Server):
             tls: The port speaks TLS only, and wants a client's certificate (``tls_auth_clients="optional"`` does not).
             clock: Give it a clock of its own, or this one.
             login: User and password for :meth:`cli`, where the default user may not do everything.
-            as_sentinel: It is a sentinel, told what to watch by ``sentinel=["monitor ...", ...]``.
+            as_sentinel: Whether the server is a sentinel, told what to watch by ``sentinel=["monitor ...", ...]``.
             lines: Further lines of its configuration, ``-`` written as ``_``; several of a kind in a list.
 
         Raises:
             ServerMissing: A program is not installed.
-            ServerFailed: It did not start.
+            ServerFailed: The server did not start.
         """
         self.program = find_program(program) if program else find_program("redis-server", "valkey-server")
         super().__init__("redis")
@@ -111,7 +111,7 @@ class RedisServer(Server):
         """Start it again where it was.
 
         Raises:
-            ServerFailed: It did not start; somebody may have taken its port.
+            ServerFailed: The server did not start; somebody may have taken its port.
         """
         self._launch()
 

@@ -119,7 +119,7 @@ class Member(Server, Generic[P]):
     Starts when made. Whoever makes one of a group waits until it is ready.
 
     Attributes:
-        place: Its ports, and its name in the group.
+        place: The ports of the server, and its name in the group.
         certificates: With ``tls``, what clients need; None without.
     """
 
@@ -168,7 +168,7 @@ class Member(Server, Generic[P]):
             wait: Until it is ready, which one of a group without a majority never is.
 
         Raises:
-            ServerFailed: It did not start; somebody may have taken a port.
+            ServerFailed: The server did not start; somebody may have taken a port.
         """
         self._launch()
         if wait:
@@ -192,7 +192,7 @@ class Member(Server, Generic[P]):
         """Wait until it is ready.
 
         Raises:
-            ServerFailed: It has ended, or is not ready in time.
+            ServerFailed: The server has ended, or is not ready in time.
         """
         try:
             until(lambda: not self.alive or self.ready(), f"the server at {self.address} is ready", seconds)

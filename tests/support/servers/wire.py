@@ -104,7 +104,7 @@ class Wire:
         port: Where it listens.
         opened: Connections so far.
         delay: Seconds that everything is on its way.
-        held: Which directions stand still: True towards the server, False back.
+        held: The directions that stand still: True towards the server, False back.
         links: The connections that an end still believes in.
     """
 

@@ -78,7 +78,7 @@ class ZooKeeperServer(Member[Place]):
             longest_session: Seconds; what it is at most.
             tls: Clients that go by the URL must speak TLS.
             client_certificates: With ``tls``: and must show a certificate of its authority.
-            users: Who may log in by SASL (DIGEST-MD5), with passwords. Whoever does not log in is not turned away:
+            users: The users that may log in by SASL (DIGEST-MD5), with passwords. A client that does not log in is not turned away:
                 that is for ACLs, or for ``enforce_auth_enabled="true", enforce_auth_schemes="sasl"``. The scheme
                 ``digest`` takes any name and password and needs no word here.
             place: Where it is, as one member of an ensemble. Whoever starts that waits until it is ready.
@@ -87,7 +87,7 @@ class ZooKeeperServer(Member[Place]):
 
         Raises:
             ServerMissing: A program is not installed.
-            ServerFailed: It did not start.
+            ServerFailed: The server did not start.
         """
         if not zookeeper_installed():
             raise ServerMissing("ZooKeeper or Java is not installed; run: make servers")
@@ -160,7 +160,7 @@ class ZooKeeperServer(Member[Place]):
         """The answer to a four-letter word: ``srvr``, ``mntr``, ``cons``, ``dump``, ``wchp`` and so on.
 
         Raises:
-            OSError: It does not answer.
+            OSError: The server does not answer.
         """
         return four_letter_word(self._plain, word)
 

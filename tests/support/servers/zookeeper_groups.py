@@ -35,7 +35,7 @@ class ZooKeeperEnsemble(Group):
         Args:
             size: How many members.
             wired: Lay a wire between any two members, so that a follower can be cut from its leader, or lag.
-            options: Of every member, see :class:`~support.servers.zookeeper.ZooKeeperServer`.
+            options: The options of every member, see :class:`~support.servers.zookeeper.ZooKeeperServer`.
 
         Raises:
             ServerMissing: A program is not installed.

@@ -31,7 +31,7 @@ class Answer(NamedTuple):
     """An answer of the server.
 
     Attributes:
-        zxid: Of the last change that the member had seen.
+        zxid: The last change that the member had seen.
         error: 0, or one of ZooKeeper's ``KeeperException`` codes.
         body: What follows the header, unread.
     """

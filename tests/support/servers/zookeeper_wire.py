@@ -34,7 +34,7 @@ class _Talk:
 
     Attributes:
         unread: The beginning of a message, towards the server and back.
-        greeted: Which ends have said their first message, which has no kind.
+        greeted: The ends that have said their first message, which has no kind.
         last: The request whose answer nobody will see, and what for.
         over: Nothing passes any more.
     """

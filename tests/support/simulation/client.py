@@ -98,7 +98,7 @@ class Wait:
     """The wait of a thread for its claim.
 
     Attributes:
-        woken: It is to ask again.
+        woken: The thread is to ask again.
         slept: A wake of its watch was lost; only the poll cap helps.
     """
 

@@ -30,7 +30,7 @@ class Call:
 
     Attributes:
         script: Sent, and not run or not answered yet; the call waits.
-        done: It is over.
+        done: The call is over.
         value: What it returned.
         error: What it raised.
     """
@@ -55,7 +55,7 @@ class Script:
 
     Attributes:
         count: How many commands.
-        places: Which of them are scripts; the others are the client's own business.
+        places: The places of the scripts among them; the others are the client's own business.
     """
 
     def __init__(self, line: _Line, packed: bytes, commands: list[Any]) -> None:

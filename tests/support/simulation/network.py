@@ -53,7 +53,7 @@ class Request:
         acquisition: For which acquisition of the client it speaks (several under one token is what a mutant does).
         replay: A create of this token was sent before.
         sent: When, on the virtual clock.
-        caller: Who waits; None once nobody does any more, which makes this a late copy.
+        caller: The actor that waits; None once nobody does any more, which makes this a late copy.
         job: Being executed; None before and afterwards.
         reply: The answer on its way back.
     """

@@ -34,7 +34,7 @@ def value(data: bytes, at: int) -> tuple[Any, int]:
     """The value that begins at a place, and where it ends.
 
     Raises:
-        Cut: It is not complete.
+        Cut: The value is not complete.
     """
     end = data.find(b"\r\n", at)
     if end < 0:

@@ -209,7 +209,7 @@ def _met(conninfo: str, end: float) -> abc.PGconn:
     """Connect step by step: while psycopg's ``connect`` waits for a silent host, no other thread can connect.
 
     Raises:
-        TimeoutError: It takes longer than until ``end``.
+        TimeoutError: The server has not answered by ``end``.
     """
     conn = PGconn.connect_start(conninfo.encode())
     while conn.status != ConnStatus.BAD:

@@ -49,7 +49,7 @@ class PostgresServer:
     """One server. It never waits for the disk, and keeps its data all the same.
 
     Attributes:
-        clock: Its wall clock, which the test moves; None for the machine's.
+        clock: The wall clock of the server, which the test moves; None for the machine's.
     """
 
     def __init__(self, *, clock: bool = False, auth: str = "scram-sha-256", **settings: str | int) -> None:
@@ -62,7 +62,7 @@ class PostgresServer:
 
         Raises:
             ServerMissing: The programs are not installed.
-            ServerFailed: It did not start.
+            ServerFailed: The server did not start.
         """
         self._bin = programs()
         self.folder = scratch_folder("postgres")
