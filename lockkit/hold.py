@@ -85,7 +85,7 @@ class Hold:
             later than the store's grant, from which the store counts max_hold. The basis may be older if the claim joined a
             session, or a lease of the server, that was already running.
         calls_last: Whether a handle has functions to call in the first layer of the release.
-        left_calls: Those of the handles of inner levels that were left.
+        left_calls: The calls of the handles of inner levels that were left.
         doubtful: Whether the outcome of its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
         closing: Whether the release has begun. If a signal interrupted the release, another thread resumes it.
         dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``handles`` still shows that.

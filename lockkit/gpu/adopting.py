@@ -217,7 +217,7 @@ def _declared(job: RunningJob, devices: Sequence[Device], memory: int | None) ->
     """Refuse a share that is smaller than what the job uses already.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: The share is smaller.
     """
     for device in devices:
         used = max((one.memory or 0 for one in device.processes or () if one.pid == job.pid), default=0)

@@ -33,7 +33,7 @@ class FoundCard(NamedTuple):
     """A card that a program has named.
 
     Attributes:
-        uuid: Its UUID.
+        uuid: The UUID of the card.
         request: The request for it, which knows the cards.
     """
 
@@ -50,7 +50,7 @@ class NumberedCards:
 
     Args:
         client: The client.
-        aio: Its face for asyncio; None to make one when it is needed.
+        aio: The face of the client for asyncio; None to make one when it is needed.
     """
 
     def __init__(self, client: Client, aio: AsyncClient | None = None) -> None:

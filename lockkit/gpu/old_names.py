@@ -99,8 +99,8 @@ class _Run(NamedTuple):
     Attributes:
         key: The key.
         names: The names by which its task is known.
-        lease: Its lease.
-        pid: Its process.
+        lease: The lease of the run.
+        pid: The process of the run.
         client: The client of the lease.
     """
 

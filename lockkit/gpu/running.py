@@ -25,14 +25,14 @@ class RunningJob:
     """A process of this host and pid namespace, which this user may end.
 
     Args:
-        pid: Its pid.
+        pid: The pid of the process.
         proc: The folder ``/proc``.
 
     Attributes:
-        pid: Its pid, which no other process gets before :meth:`ended` is true.
+        pid: The pid, which no other process gets before :meth:`ended` is true.
         user: The name of its user.
         program: The name of its program, without arguments.
-        started: Its start, in seconds since boot.
+        started: The start of the process, in seconds since boot.
 
     Raises:
         ConfigError: There is no such process, it lives in another pid namespace, or it belongs to another user; the error says what to do.

@@ -415,7 +415,7 @@ def check_callback(callback: object, name: str) -> None:
     """Refuse what ``on_release`` cannot call.
 
     Raises:
-        ConfigError: It is not callable, or a coroutine function.
+        ConfigError: The callback is not callable, or a coroutine function.
     """
     if not callable(callback):
         raise ConfigError(f"on_release takes a function, not {callback!r}", name=name)

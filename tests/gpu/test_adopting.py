@@ -1,4 +1,4 @@
-"""Which cards are adopted with a job, and what is refused."""
+"""Adopting a job: the cards that go with it, and the requests that are refused."""
 
 from __future__ import annotations
 
