@@ -30,7 +30,7 @@ KINDS: Mapping[str, str] = {
     "evicted": "An operator forced a claim out.",
     "release_requested": "Somebody asked the holder to release; reported by the client of the holder.",
     "resized": "An operator changed a capacity.",
-    "recovered": "A recoverer removed or evicted a claim, or found that a failed release is over.",
+    "recovered": "A recoverer removed or evicted a claim, gave back a quarantined GPU, or found that a failed release is over.",
     "overdue": "A recoverer found a hold that is older than one of the ages of the configuration; once for each age.",
     "gpu_faulty": "A GPU that is held has shown a fault; once for each fault.",
     "gpu_idle": "A GPU that is held has been idle for `gpu.idle_after`; once until it computes again.",

@@ -144,12 +144,24 @@ def quarantine_faulty(
     return answer[-1]
 
 
-def clear(records: Records, host: str, uuid: str) -> Quarantined | None:
-    """Give a card back to everybody. Returns the mark that was removed; None if there was none."""
+def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = None) -> Quarantined | None:
+    """Give a card back to everybody.
+
+    Args:
+        records: A client.
+        host: The host.
+        uuid: The card.
+        only: The mark to remove; any other one stays. None for whatever mark there is.
+
+    Returns:
+        The mark that was removed, or another one that stays; None if there was none.
+    """
     found: list[Quarantined | None] = []
 
     def decide(marks: dict[str, Quarantined]) -> dict[str, Quarantined]:
         found.append(marks.get(uuid))
+        if only is not None and found[-1] != only:
+            return marks
         return {key: mark for key, mark in marks.items() if key != uuid}
 
     _change(records, host, decide)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
@@ -23,12 +24,14 @@ class Case(NamedTuple):
     """One thing that a check has found.
 
     Attributes:
-        kind: ``gone``, ``silent``, ``overdue``, ``survivors`` or ``failure``.
+        kind: ``gone``, ``silent``, ``overdue``, ``survivors``, ``failure`` or ``card``.
         action: The action that is allowed: remove, evict, resolve, fix, or only tell.
         why: The reason, in words.
         seen: The facts, for the audit record.
         record: The id of a failed release.
         fix: The action of a check of its own, which returns its outcome in a word. It has to compare what it changes with what was seen.
+        again: The second look of a check about this host alone: the case as it is now, None if it is over. Time passes between the two looks. Such
+            a case is fixed by every recoverer, elected or not, because others cannot see this host.
     """
 
     kind: str
@@ -40,6 +43,7 @@ class Case(NamedTuple):
     seen: Mapping[str, object] = NOTHING
     record: str = ""
     fix: Callable[[], str] | None = None
+    again: Callable[[], Case | None] | None = None
 
     @property
     def claim_id(self) -> str:
@@ -112,7 +116,7 @@ class CheckContext:
     def again(self, case: Case) -> Case | None:
         """The case as it is now, just before an action; None if it is over, or if its claim is no longer as it was seen."""
         if case.claim is None:
-            return case
+            return case if case.again is None else case.again()
         info = self.queue(case.name)
         claim = next((one for one in info.claims if one.claim_id == case.claim_id), None) if info else None
         if info is None or claim is None or not decisions.same_claim(case.claim, claim, case.action):
@@ -159,5 +163,12 @@ def failures(look: CheckContext) -> Iterator[Case]:
             )
 
 
-CHECKS: list[Check] = [claims, failures]
+def cards(look: CheckContext) -> Iterator[Case]:
+    """Cards of this host that were quarantined without a person, and that are well again."""
+    # By name, because the rooms that know of cards lie on a higher floor.
+    check: Check = import_module("lockkit.gpu.well_again").check
+    yield from check(look)
+
+
+CHECKS: list[Check] = [claims, failures, cards]
 """Every check, in order. A check changes nothing, and may raise what the store raises."""

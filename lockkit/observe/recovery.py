@@ -4,7 +4,7 @@
 them removes what its own host proves to be dead, because no other host may be able to.
 What may be done is decided in :mod:`lockkit.observe.decisions`, from facts alone. Each action is written to a journal before it begins,
 and names its claim by the claim id, so that it never hits another one. Each removal or eviction, except that of a dead recoverer, looks at
-the claim once more just before, and counts for ``recover_limit``.
+the claim once more just before, and counts for ``recover_limit``; so does each fix of a check of its own.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def recover(client: Client, *, act: bool = False, between: float = _BETWEEN) -> 
     Args:
         client: The client of the store and namespace. Its plugins are asked as oracles.
         act: Whether to act. Without it nothing is changed, and nobody is told.
-        between: Seconds between the two looks at a claim that is not renewed.
+        between: Seconds between the two looks at a claim that is not renewed, or at a quarantined card.
 
     Raises:
         BackendError: The store does not answer.
@@ -99,7 +99,7 @@ class Recoverer:
     Args:
         client: The client of the store and namespace.
         act: Whether to act; otherwise it only looks.
-        between: Seconds between the two looks at a claim that is not renewed.
+        between: Seconds between the two looks at a claim that is not renewed, or at a quarantined card.
         patience: Seconds that each oracle may take.
     """
 
@@ -156,12 +156,11 @@ class Recoverer:
             look = self._look()
             found = [case for check in CHECKS for case in check(look)]
             acting = self._act and not leader
-            self._wait_for_heartbeats(found, acting=acting)
+            mine = [acting or (self._act and _of_this_host(case)) for case in found]
+            self._wait_between_looks([case for case, acts in zip(found, mine, strict=True) if acts])
             results = tuple(
-                self._settle(look, case)
-                if acting or (self._act and case.action == "remove")
-                else Result(case)
-                for case in found
+                self._settle(look, case) if acts else Result(case)
+                for case, acts in zip(found, mine, strict=True)
             )
             there = {"", *(case.claim_id for case in found)}
             self._told = {one for one in self._told if one[0] in there}
@@ -183,9 +182,9 @@ class Recoverer:
         tiers = Tiers(config.age_warning, config.age_soft, config.age_hard)
         return CheckContext(self._client, tiers, self._oracles, besides=(LOCK,))
 
-    def _wait_for_heartbeats(self, found: Sequence[Case], *, acting: bool) -> None:
-        """Give claims whose heartbeats are missing the time for one, because the store may just have come back."""
-        if acting and any(case.action == "evict" for case in found):
+    def _wait_between_looks(self, mine: Sequence[Case]) -> None:
+        """Give claims whose heartbeats are missing the time for one, because the store may just have come back; and cards that for a fault."""
+        if any(case.action == "evict" or case.again is not None for case in mine):
             self._stop.wait(self._between)
 
     # -- acting
@@ -225,12 +224,12 @@ class Recoverer:
             self._tell(case)
             return Result(case)
         elected = self._lease is not None and self._lease.valid()
-        if not elected and case.action != "remove":
+        if not elected and not _of_this_host(case):
             return Result(case, "changed")  # another recoverer may be elected by now, and looks for itself
         now = look.again(case)
         if now is None or now.action != case.action:
             return Result(case, "changed")
-        if case.action in _DONE and not self._count():
+        if case.action in _COUNTED and not self._count():
             self._limited()
             return Result(case, "limited")
         return self._perform(now)
@@ -256,7 +255,7 @@ class Recoverer:
         finally:
             journal.append(folder, {"of": identity, "outcome": outcome}, file=journal.ACTIONS)
         done = Result(case, outcome)
-        if outcome != "absent":
+        if outcome not in ("absent", "changed"):
             self._report(done)
         return done
 
@@ -342,7 +341,13 @@ class Recoverer:
         self._client.driver().dispatcher.tell(what)
 
 
+def _of_this_host(case: Case) -> bool:
+    """Whether only this host can see that a case is as it is, so that no other recoverer can act on it."""
+    return case.action == "remove" or case.again is not None
+
+
 _TOLD_AS = {"overdue": "overdue", "silent": "overdue", "survivors": "survivors", "gone": "survivors"}
 _LIMITED = ("", "limited", "")
 _DONE = {"remove": "removed", "evict": "evicted"}
+_COUNTED = ("remove", "evict", "fix")
 _OUTCOMES: Mapping[str, str] = {"REMOVED": "removed", "MARKED": "evicted", "ABSENT": "absent"}

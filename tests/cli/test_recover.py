@@ -12,6 +12,8 @@ import time
 import pytest
 
 import lockkit as library
+from lockkit.gpu.quarantine import quarantine, quarantine_faulty, quarantined
+from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.hooks import hookimpl
 from lockkit.observe import journal, recovery
 from lockkit.observe.recovery import Recoverer
@@ -276,12 +278,12 @@ def test_a_heartbeat_that_comes_between_the_looks_saves_the_hold(lockkit, place,
         recoverer = Recoverer(client, act=True)
         before = client.inspect(name).claims[0].renewed
 
-        def between(cases, *, acting):
+        def between(cases):
             if any(case.action == "evict" for case in cases):
                 silent.send_signal(signal.SIGCONT)
                 lockkit.until(lambda: client.inspect(name).claims[0].renewed > before + 1)
 
-        monkeypatch.setattr(recoverer, "_wait_for_heartbeats", between)
+        monkeypatch.setattr(recoverer, "_wait_between_looks", between)
 
         assert found(recoverer.once, name).outcome == "changed"
         assert client.inspect(name).claims[0].state == "HELD"
@@ -335,12 +337,12 @@ def test_a_claim_that_is_another_one_by_the_second_look_is_left_alone(lockkit, p
     with client_of(lockkit, monkeypatch, namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
         recoverer = Recoverer(client, act=True)
 
-        def between(cases, *, acting):
+        def between(cases):
             (case,) = cases
             client.evict(name, case.claim_id, reason="somebody else was faster", now=True)
             hold(lockkit, name)
 
-        monkeypatch.setattr(recoverer, "_wait_for_heartbeats", between)
+        monkeypatch.setattr(recoverer, "_wait_between_looks", between)
         (result,) = recoverer.once().results
 
         assert result.outcome == "changed"
@@ -364,6 +366,36 @@ def test_of_two_recoverers_that_race_one_acts_on_each_claim(lockkit, place, name
     done = [one["name"] for one in actions(lockkit) if one["outcome"] == "removed"]
     assert len(done) == len(set(done)) == (0 if at_once(place) else 4)
     assert {one["outcome"] for one in actions(lockkit)} <= {"removed", "absent"}
+
+
+RECOVERS = """
+import lockkit
+from lockkit.observe.recovery import recover
+with lockkit.connect() as client:
+    print(sorted(one.outcome for one in recover(client, act=True, between=0.3).results), flush=True)
+"""
+
+
+def test_of_two_recoverers_that_race_one_gives_back_each_card(lockkit, place, monkeypatch):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "4"
+    cards = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
+    with client_of(lockkit, monkeypatch, namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
+        for card in cards[:2]:
+            quarantine_faulty(client, os.uname().nodename, card, "Xid 79", client.owner, cards)
+        quarantine(client, os.uname().nodename, cards[2], "being replaced", client.owner)
+        program = [sys.executable, "-c", RECOVERS]
+        racers = [
+            subprocess.Popen(program, env=lockkit.env, cwd=lockkit.folder, stdout=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        lockkit.started += racers
+        told = [racer.communicate(timeout=60)[0] for racer in racers]
+
+        assert quarantined(client, os.uname().nodename).keys() == {cards[2]}
+    assert [racer.returncode for racer in racers] == [0, 0], told
+    cleared = [one["name"] for one in actions(lockkit) if one["outcome"] == "cleared"]
+    assert len(cleared) == len(set(cleared)) == 2
+    assert {one["outcome"] for one in actions(lockkit)} <= {"cleared", "absent"}
 
 
 def test_a_recoverer_that_stays_elected_keeps_others_from_acting_until_it_ends(lockkit, place, name):
@@ -563,3 +595,19 @@ def test_people_are_told_in_sentences(lockkit):
 
     assert told.startswith("look at 'backup' (claim ")
     assert "its owner may well be at work" in told
+
+
+def test_a_card_that_is_well_again_is_told_in_a_sentence(lockkit, monkeypatch):
+    lockkit.env |= {"LOCKKIT_GPU_SIMULATE": "1", "LOCKKIT_URL": f"sqlite:{lockkit.folder}/locks.db"}
+    (card,) = SimulatedProvider(1).snapshot().devices
+    with client_of(lockkit, monkeypatch, namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
+        quarantine_faulty(client, os.uname().nodename, card.uuid, "Xid 79", client.owner, [card.uuid])
+
+    told = lockkit("recover")
+
+    assert told.returncode == 1
+    assert told.stdout.startswith("would fix '@pool/gpu")
+    assert (
+        ": GPU 0 is well again: the driver reports no fault, and nothing uses it. It was found faulty by"
+        in told.stdout
+    )

@@ -127,6 +127,20 @@ def test_the_terminal_is_given_back(lockkit, bash, job):
     bash.expect("got=again")
 
 
+@pytest.mark.parametrize("command", ["true", "kill -9 $$"], ids=["ends", "killed"])
+def test_a_script_without_job_control_reads_after_a_run(lockkit, tty, job, command):
+    """Such a shell never takes the terminal itself, as an interactive one does after each job."""
+    terminal = tty(
+        "sh",
+        "-c",
+        line(lockkit, "run", *job.words, "--", "sh", "-c", command) + "; read answer; echo got=$answer",
+    )
+
+    terminal.type("yes\n")
+
+    terminal.expect("got=yes")
+
+
 def test_a_pipeline_keeps_the_terminal_for_all_of_it(lockkit, bash):
     reader = "import os; print('front', os.tcgetpgrp(2) == os.getpgrp())"
     bash.type(

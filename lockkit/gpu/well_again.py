@@ -1,0 +1,102 @@
+"""A check of recovery: cards of this host that were quarantined without a person, and that are well again.
+
+A mark that a person has set is a person's to clear. An automatic one is cleared after two looks with some time between them, at both of which the
+driver shows the card, reports no fault of it, and shows that nothing uses it; and only if it still is the mark that was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.gpu.hosts import host_name
+from lockkit.gpu.quarantine import Quarantined, clear, quarantined
+from lockkit.gpu.records import host_pool
+from lockkit.gpu.snapshots import look, providers
+from lockkit.gpu.states import Card, cards
+from lockkit.members import pool_name
+from lockkit.observe.checks import Case, CheckContext
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+
+__all__ = ["check"]
+
+
+def check(context: CheckContext) -> Iterator[Case]:
+    """The cards whose automatic mark may be cleared. One request to the store, and one look at the cards if there is such a mark."""
+    client = context.client
+    try:
+        host = host_name(client.config)
+    except ConfigError:
+        return  # a container that does not know its host cannot know its cards
+    marks = [mark for mark in quarantined(client, host).values() if mark.automatic]
+    found = _seen(client) if marks else ()
+    for mark in marks:
+        if (case := _case(client, host, mark, found)) is not None:
+            yield case
+
+
+def _case(client: Client, host: str, mark: Quarantined, found: tuple[Card, ...]) -> Case | None:
+    card = _well(mark.uuid, found)
+    if card is None:
+        return None
+    device = card.device
+    seen = {
+        "card": mark.uuid,
+        "quarantined": {"reason": mark.reason, "by": mark.by, "since": mark.since},
+        "state": card.state,
+        "used": device.used,
+    }
+    why = f"GPU {device.index} is well again: the driver reports no fault, and nothing uses it. It was {mark}"
+    return Case(
+        "card",
+        "fix",
+        pool_name(host_pool(host), mark.uuid),
+        why,
+        seen=seen,
+        fix=partial(_clear, client, host, mark),
+        again=partial(_again, client, host, mark),
+    )
+
+
+def _again(client: Client, host: str, mark: Quarantined) -> Case | None:
+    """The case at a second look; None if the card is not well, or has another mark or none."""
+    if quarantined(client, host).get(mark.uuid) != mark:
+        return None
+    return _case(client, host, mark, _seen(client))
+
+
+def _clear(client: Client, host: str, mark: Quarantined) -> str:
+    before = clear(client, host, mark.uuid, only=mark)
+    return "absent" if before is None else "cleared" if before == mark else "changed"
+
+
+def _seen(client: Client) -> tuple[Card, ...]:
+    """The cards of this host; none if nothing can be said about any."""
+    asked = providers(client.config, client.plugins)
+    try:
+        return cards(look(asked))
+    except DevicesUnavailable:
+        return ()
+    finally:
+        for one in asked:
+            one.close()  # a recoverer goes on for days, and an open driver keeps others from resetting a card
+
+
+def _well(uuid: str, found: tuple[Card, ...]) -> Card | None:
+    """The card, if it is free. A divided one is as well as its slices, and a slice no better than its card."""
+    card = next((one for one in found if one.device.uuid == uuid), None)
+    if card is None:
+        return None
+    parts = [one for one in found if one.device.parent == uuid]
+    idle = parts and all(map(_free, parts)) if card.state == "sliced" else _free(card)
+    faulty = any(one.device.faults for one in found if one.device.uuid == card.device.parent)
+    return card if idle and not faulty else None
+
+
+def _free(card: Card) -> bool:
+    """Whether the driver says that nothing uses a card. What it cannot tell is not taken for nothing."""
+    return card.state == "free" and card.device.processes is not None
