@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.errors import CapabilityError, ConfigError
+from lockkit.errors import BackendError, CapabilityError, ConfigError
 from lockkit.facts import Deadlock, Drain, Event, Evicted, Finding, LockInfo, Owner, Record, ReleaseRequest
 from lockkit.forks import IMPORTS
 from lockkit.names import check_name
@@ -256,7 +256,8 @@ class Operations:
     def resize(self, name: str, capacity: int) -> int:
         """Change the capacity of every claim of a semaphore, in one step. Returns the number of claims.
 
-        Holders stay holders and count; nothing more is granted until they fit.
+        Holders stay holders and count; nothing more is granted until they fit. If the record of a pool's member fixes its capacity, as for the
+        memory of a GPU, the record is changed first, so that later requests have the new capacity, too.
 
         Raises:
             ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed. This is checked just
@@ -269,7 +270,16 @@ class Operations:
             kind = "a plain lock" if other.kind == "mutex" else "a reader/writer lock"
             text = f"{name!r} is used as {kind} by {other.owner}, and its capacity cannot be changed"
             raise ConfigError(text, name=name, holder=other, hint="only a semaphore can be resized")
-        count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
+        with IMPORTS:
+            from lockkit import records
+            from lockkit.members import in_pool
+        fixed = in_pool(name) is not None and records.resize(self, name, capacity)
+        try:
+            count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
+        except BackendError as error:
+            if fixed:
+                error.hint = f"its record has capacity {capacity} already: resize it again, so that the claims in its queue have it, too"
+            raise
         self.driver().dispatcher.tell(Event("resized", name, data={"capacity": capacity, "claims": count}))
         return count
 

@@ -1,4 +1,4 @@
-"""The capacity of each card in its pool, in MiB. The first user of a card writes its capacity into the card's record.
+"""The capacity of each card in its pool, in MiB. The first user of a card writes its capacity into the card's record, where only ``lockkit resize`` changes it.
 
 What a driver calls all the memory of a card changes with its version and with error correction. If each client used the number of its own
 driver, claims of different capacities would stand in one queue, and no claim behind the first one could hold.
@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lockkit.devices import Device
-from lockkit.gpu.records import Records, change
 from lockkit.members import pool_name
+from lockkit.records import CAPACITY, Records, change, fixed_capacity
 from lockkit.sizes import MIB
 
-__all__ = ["KEY", "capacities"]
-
-KEY = "capacity"
-"""The key of the record under which the capacity stands."""
+__all__ = ["capacities"]
 
 
 def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:
@@ -39,14 +36,9 @@ def _fixed(records: Records, name: str, room: int) -> int:
     found: list[int] = []
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
-        known = _read(value)
+        known = fixed_capacity(value)
         found.append(known or room)
-        return {**value, KEY: room} if known is None else None
+        return {**value, CAPACITY: room} if known is None else None
 
     change(records, name, decide)
     return found[-1]
-
-
-def _read(value: Mapping[str, object]) -> int | None:
-    known = value.get(KEY)
-    return known if isinstance(known, int) and not isinstance(known, bool) and known >= 1 else None

@@ -1,63 +1,12 @@
-"""The records that keep what is known of the cards of a host, in the store: read by all users, changed by compare and swap."""
+"""The records that keep what is known of the cards of a host, in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
-
-from lockkit.errors import BackendUnavailable, OutcomeUnknown
-from lockkit.facts import NOTHING, Record
-from lockkit.store.spi import Conflict
+from lockkit.records import Records, change
 
 __all__ = ["Records", "change", "host_pool"]
-
-_TRIES = 20
-"""How often a change is tried again because another client was faster."""
-
-
-class Records(Protocol):
-    """The part of a client that is needed here."""
-
-    def record(self, name: str) -> Record | None:
-        """The record of a name."""
-
-    def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
-        """Write the record of a name if it still has this version."""
 
 
 def host_pool(host: str) -> str:
     """The name of the pool of a host's cards."""
     return f"gpu/{host}"
-
-
-def change(
-    records: Records, name: str, decide: Callable[[Mapping[str, object]], Mapping[str, object] | None]
-) -> None:
-    """Change a record, whoever else changes it at the same moment.
-
-    Args:
-        records: A client.
-        name: The name of the record.
-        decide: Returns the new value for the present one, with all that it does not know left as it is; None if nothing is to be changed. Called
-            again if somebody else was faster, or if the outcome is unknown.
-
-    Raises:
-        BackendUnavailable: Others changed the record each time.
-        OutcomeUnknown: The store never said whether the change was made.
-    """
-    unknown: OutcomeUnknown | None = None
-    for _ in range(_TRIES):
-        record = records.record(name)
-        value = decide(NOTHING if record is None else record.value)
-        if value is None:
-            return
-        try:
-            records.put_record(name, value, 0 if record is None else record.version)
-            return
-        except Conflict:
-            continue
-        except OutcomeUnknown as error:  # the next look says whether it was done
-            unknown = error
-    raise unknown or BackendUnavailable(
-        f"the record of {name!r} is changed by others again and again", name=name, hint="try again"
-    )

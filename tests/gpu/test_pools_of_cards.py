@@ -12,11 +12,18 @@ import pytest
 
 import lockkit
 import lockkit.gpu
-from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable
+from lockkit.errors import (
+    AcquireTimeout,
+    BackendUnavailable,
+    ConfigError,
+    DevicesUnavailable,
+    PermissionDenied,
+)
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.sizes import GIB, MIB
+from lockkit.store.spi import Refused
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 
@@ -181,6 +188,61 @@ def test_the_capacity_of_a_card_stays_as_it_was_when_the_card_was_first_used(cli
     record = client.record(pool_name("gpu/box", card.uuid))
     client.put_record(record.name, {**record.value, "capacity": 100, "other": 1}, record.version)
     assert capacities(client, "gpu/box", [card]) == {card.uuid: 100}
+
+
+def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_does_not(client, say):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    with pool(client, 1).acquire(memory="8GiB", timeout=5):
+        assert client.resize(name, 20 * 1024) == 1
+        assert client.inspect(name).capacity == 20 * 1024
+        say(card0={"memory": "40GiB"})
+        with pool(client, 1).acquire(memory="12GiB", timeout=5), pytest.raises(AcquireTimeout):
+            pool(client, 1).acquire(memory="1MiB", timeout=0)
+        with pytest.raises(AcquireTimeout):
+            pool(client, 1).acquire(timeout=0)
+    with pool(client, 1).acquire(timeout=5) as leases:
+        assert leases[0].terms.weight == leases[0].terms.capacity == 20 * 1024
+    say(card0={"memory": "6GiB"})
+    assert client.resize(name, 5 * 1024) == 0
+    with pool(client, 1).acquire(timeout=5) as leases:
+        assert leases[0].terms.capacity == 5 * 1024
+
+
+def test_a_resize_that_cannot_change_the_record_of_a_card_changes_nothing(client, monkeypatch):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    with pool(client, 1).acquire(memory="8GiB", timeout=5):
+        before = client.inspect(name).capacity
+
+        def full(*_args):
+            raise BackendUnavailable("the disk is full")
+
+        monkeypatch.setattr(type(client.driver().backend), "put_record", full)
+        with pytest.raises(BackendUnavailable, match="the disk is full"):
+            client.resize(name, 10 * 1024)
+        monkeypatch.undo()
+        assert client.inspect(name).capacity == before
+
+
+def test_a_resize_that_cannot_change_the_claims_says_that_the_record_is_changed(client, monkeypatch):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    with pool(client, 1).acquire(memory="8GiB", timeout=5):
+
+        def refuse(*_args):
+            raise Refused(PermissionDenied("the server refused", hint="ask"))
+
+        monkeypatch.setattr(type(client.driver().backend), "resize", refuse)
+        with pytest.raises(PermissionDenied) as caught:
+            client.resize(name, 10 * 1024)
+        assert "record has capacity 10240 already: resize it again" in caught.value.hint
+        monkeypatch.undo()
+        assert client.resize(name, 10 * 1024) == 1
+        assert client.inspect(name).capacity == 10 * 1024
+
+
+def test_a_resize_writes_no_record_of_a_lock_that_is_in_no_pool(client):
+    client.put_record("licences", {"capacity": 3}, 0)
+    assert client.resize("licences", 5) == 0
+    assert client.record("licences").value == {"capacity": 3}
 
 
 def test_a_card_whose_memory_cannot_be_told_has_no_capacity(client):

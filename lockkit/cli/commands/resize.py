@@ -7,6 +7,8 @@ import click
 from lockkit.cli import output
 from lockkit.cli.base import CAPACITY, NAME, Session
 from lockkit.cli.base import command as make
+from lockkit.members import in_pool
+from lockkit.records import fixed_capacity
 
 __all__ = ["command"]
 
@@ -15,6 +17,7 @@ __all__ = ["command"]
     "resize",
     examples="""
 lockkit resize licences 6          # then start new ones with --capacity 6
+lockkit resize '@pool/gpu%2Fbox/GPU-54a033e8-179f-575a-96c5-1cc2999ec69f' 81920    # MiB
 """,
 )
 @click.argument("name", type=NAME)
@@ -24,9 +27,13 @@ def command(session: Session, name: str, capacity: int) -> None:
 
     Holders keep the lock; nothing more is granted until they fit. Waiters that can never fit get an error. Later commands must use
     the new capacity. A plain lock or a reader/writer lock is refused.
+
+    The capacity of a GPU, its memory in MiB, is fixed in the record of its queue, which is changed first; later requests for the GPU have the new capacity by
+    themselves.
     """
     with session.client() as client:
         count = client.resize(name, capacity)
+        record = client.record(name) if in_pool(name) and not count else None
         if session.json:
             from lockkit.cli import documents
 
@@ -39,7 +46,9 @@ def command(session: Session, name: str, capacity: int) -> None:
                 )
             )
             return
+    fixed = record is not None and fixed_capacity(record.value) is not None
     if count:
         output.say(f"{name!r}: {count} claim{'s' if count > 1 else ''}, capacity {capacity}")
     else:
-        output.say(f"{name!r} has no claims; the next claim sets the capacity")
+        after = "the next claim sets the capacity" if not fixed else f"its record has capacity {capacity} now"
+        output.say(f"{name!r} has no claims; {after}")
