@@ -1,14 +1,17 @@
-"""``lockkit doctor --deadlocks``, with two programs that wait for each other."""
+"""``lockkit doctor --deadlocks``, with two programs that wait for each other, on one host or two."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 PROGRAM = """
-import sys, lockkit
+import socket, sys, lockkit
+if sys.argv[3:]:
+    socket.sethostname(sys.argv[3])
 client = lockkit.connect()
 with client.lock(sys.argv[1]).acquire():
     print("holds", flush=True)
@@ -19,27 +22,37 @@ with client.lock(sys.argv[1]).acquire():
 
 
 @pytest.fixture
-def crossed(lockkit):
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *names],
-            env=lockkit.env,
-            cwd=lockkit.folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for names in (("red one", "blue"), ("blue", "red one"))
-    ]
-    assert [program.stdout.readline() for program in started] == ["holds\n"] * 2
-    for program in started:
-        program.stdin.write("go\n")
-        program.stdin.flush()
-    assert [program.stdout.readline() for program in started] == ["waits\n"] * 2
-    yield started
+def crossing(lockkit):
+    """Start two programs, each of which holds a lock and waits for that of the other; more words go before each, and behind it."""
+    started = []
+
+    def cross(before=(), behind=((), ())):
+        for names, more in zip((("red one", "blue"), ("blue", "red one")), behind, strict=True):
+            program = subprocess.Popen(
+                [*before, sys.executable, "-c", PROGRAM, *names, *more],
+                env=lockkit.env,
+                cwd=lockkit.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            started.append(program)
+        assert [program.stdout.readline() for program in started] == ["holds\n"] * 2
+        for program in started:
+            program.stdin.write("go\n")
+            program.stdin.flush()
+        assert [program.stdout.readline() for program in started] == ["waits\n"] * 2
+        return started
+
+    yield cross
     for program in started:
         program.kill()
         program.communicate()
+
+
+@pytest.fixture
+def crossed(crossing):
+    return crossing()
 
 
 def test_doctor_tells_a_deadlock_in_words_and_what_to_do(lockkit, crossed):
@@ -58,3 +71,17 @@ def test_doctor_tells_a_deadlock_in_words_and_what_to_do(lockkit, crossed):
     while crossed[1].stdout.readline() == "waits\n":
         pass
     assert lockkit("doctor", "--deadlocks").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a host name of one's own takes root")
+def test_a_deadlock_of_two_hosts_is_found_from_a_third(lockkit, servers, crossing):
+    alone = ["unshare", "--uts"]
+    if subprocess.run([*alone, "true"], check=False).returncode != 0:
+        pytest.skip("no host name of one's own can be had here")
+    lockkit.env.update(LOCKKIT_URL=servers("redis"), LOCKKIT_NAMESPACE="two-hosts")
+    programs = crossing(alone, [["north"], ["south"]])
+    while (done := lockkit("doctor", "--deadlocks")).returncode != 2:
+        assert "ok: no deadlock found in namespace two-hosts" in done.stdout
+    (row,) = [row for row in done.stdout.splitlines() if "deadlock:" in row]
+    for program, host in zip(programs, ("north", "south"), strict=True):
+        assert f"@{host} pid {program.pid} (python) holds" in row
