@@ -323,7 +323,8 @@ class _Acquiring:
             else:
                 raise Refused(
                     OutcomeUnknown(
-                        f"{call.connection.where}: {parent} was deleted each time before a claim could be created in it"
+                        f"{call.connection.where}: {parent} was deleted each time before a claim could be created in it",
+                        hint="does a program other than lockkit delete nodes there?",
                     )
                 )
         except Refused:

@@ -16,6 +16,7 @@ from lockkit.store.handshakes import handshake_error
 from lockkit.store.spi import Refused, Unknown
 
 __all__ = [
+    "SILENT",
     "explained",
     "not_connected",
     "refused_login",
@@ -113,12 +114,16 @@ def explained(error: BaseException, where: str, doing: str) -> Refused | Unknown
     return Unknown(OutcomeUnknown(told, hint="if it happens again, report it as a bug of lockkit"))
 
 
+SILENT = "is a majority of the servers running, and reachable?"
+"""The hint where servers do not answer."""
+
+
 def unanswered(error: BaseException, where: str) -> Unknown:
     """Return the exception to raise for a request that may have been sent, and has no answer."""
     why = "the connection was lost" if isinstance(error, theirs.ConnectionLoss) else "timed out"
     if isinstance(error, theirs.SessionExpiredError):
         why = "the session has ended"
-    return Unknown(OutcomeUnknown(f"no answer from {where}: {why}"))
+    return Unknown(OutcomeUnknown(f"no answer from {where}: {why}", hint=SILENT))
 
 
 def not_connected(where: str, why: str = "no server answers") -> Refused:

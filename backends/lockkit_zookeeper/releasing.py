@@ -10,6 +10,7 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.store.spi import ABSENT, RELEASED, Claim, End, Refused, ReleaseAnswer, Unknown
 from lockkit_zookeeper.acquiring import find
 from lockkit_zookeeper.connection import Connection
+from lockkit_zookeeper.failures import SILENT
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.store import ZooKeeperStore
 
@@ -80,7 +81,9 @@ def emergency_release(
     if found is not None:
         session, entry = found
         if answer == ABSENT and entry.path is None and entry.sent and not session.lost:
-            raise Unknown(OutcomeUnknown(f"{fresh.where}: a request for this claim may still be under way"))
+            raise Unknown(
+                OutcomeUnknown(f"{fresh.where}: a request for this claim may still be under way", hint=SILENT)
+            )
         session.gone(entry)
     return answer
 

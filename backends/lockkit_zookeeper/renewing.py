@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from lockkit.errors import CapabilityError, OutcomeUnknown
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_zookeeper.entries import Entry
-from lockkit_zookeeper.failures import not_connected
+from lockkit_zookeeper.failures import SILENT, not_connected
 from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.private import Exists
 from lockkit_zookeeper.requests import Call
@@ -119,7 +119,8 @@ def _held(session: Session, entry: Entry, fence: int | None, now: float) -> Rene
         if now >= session.basis + _LATE * session.timeout:
             raise Unknown(
                 OutcomeUnknown(
-                    f"no answer from {session.connection.where}: the session is not confirmed at present"
+                    f"no answer from {session.connection.where}: the session is not confirmed at present",
+                    hint=SILENT,
                 )
             )
         entry.renew(session.basis, session.span)

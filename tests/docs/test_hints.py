@@ -53,7 +53,7 @@ def test_each_store_with_logins_names_the_page_of_its_rights(named):
     assert {"etcd-role", "redis-acl", "zookeeper-acl"} <= named
 
 
-@pytest.mark.parametrize("store", ["lockkit_etcd", "lockkit_redis"])
+@pytest.mark.parametrize("store", ["lockkit_etcd", "lockkit_redis", "lockkit_sqlite", "lockkit_zookeeper"])
 def test_every_error_of_a_server_says_what_to_do_next(root, store):
     """As docs/reference/errors.md says."""
     kinds = {"BackendUnavailable", "IncompatibleLayout", "OutcomeUnknown", "PermissionDenied"}
