@@ -227,3 +227,22 @@ def test_other_stores_keep_the_cards_of_all_users_apart(cards, place):
     ]
     run.terminate()
     assert "kept apart" not in run.communicate(timeout=20)[1]
+
+
+def test_of_two_processes_on_any_store_one_has_the_card_and_the_other_waits_for_it(cards, place):
+    """As users of a fleet run it: the store is in LOCKKIT_URL, and the name of the host in the names."""
+    cards.env |= {"LOCKKIT_GPU_SIMULATE": "1", "LOCKKIT_GPU_HOST": f"box-of-{place}"}
+    queue = pool_name(f"gpu/box-of-{place}", CARDS[0])
+    first = cards.start("run", "--gpu", "1", "-q", "--", "sleep", "60")
+    cards.until(lambda: [one["state"] for one in cards.claims(queue)] == ["HELD"])
+    refused = cards("run", "--gpu", "1", "--no-wait", "--", "touch", "ran")
+    assert (refused.returncode, f"pid {first.pid} (sleep)" in refused.stderr) == (75, True), refused.stderr
+    second = cards.start("run", "--gpu", "1", "--", "sh", "-c", f"{ENVIRONMENT}; touch ran")
+    assert f"pid {first.pid} (sleep), " in line_of(second, "waiting for 1 GPU: you are 1st; GPU 0: held by ")
+    assert not (cards.folder / "ran").exists()
+
+    first.terminate()
+
+    out, _ = second.communicate(timeout=20)
+    assert (first.wait(20), second.returncode, out.split("|")[2]) == (143, 0, CARDS[0])
+    cards.until(lambda: cards.claims(queue) == [])

@@ -69,6 +69,23 @@ def test_memory_may_drain_after_the_grant_as_long_as_the_request_allows():
     assert "5 GiB in use" in Host(full).chooser.judge("GPU-1")
 
 
+@pytest.mark.parametrize("until, waited", [(None, 20.0), (1003.0, 2.9)])
+def test_memory_drains_no_longer_than_the_request_has_time(until, waited):
+    """So the reason is told in time, and no thread is left in the driver when the request has ended."""
+    at = [1000.0]
+
+    def sleep(seconds):
+        at[0] += seconds
+
+    full = Snapshot(1000.0, (ONE._replace(used=5 * GIB),))
+    request = CardRequest(settle=20.0)
+    chooser = CardChooser(request, (ONE,), lambda: full, lambda _: (), sleep, now=lambda: at[0])
+    chooser.until = until
+
+    assert "5 GiB in use" in chooser.judge("GPU-1")
+    assert at[0] - 1000.0 == pytest.approx(waited)
+
+
 def test_processes_of_those_who_share_a_card_are_no_strangers():
     busy = (ONE._replace(used=5 * GIB, processes=(BOB,)),)
     assert (

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -263,8 +264,19 @@ def test_the_time_of_a_request_begins_before_the_driver_and_the_store_are_asked(
     go.set()
 
 
-def test_memory_drains_no_longer_than_the_request_has_time(client, say):
-    say(card0={"used": "40GiB"}, card1={"used": "40GiB"})
-    with pytest.raises(AcquireTimeout):
-        pool(client).acquire(timeout=1, settle=20)
-    assert nothing_left(client)
+def test_the_time_of_the_first_look_is_none_left_to_wait_nor_to_drain(client):
+    asked = {
+        "min_free": None,
+        "memory": None,
+        "model": None,
+        "ids": None,
+        "allow_busy": False,
+        "settle": 20.0,
+    }
+    began = time.monotonic() - 0.4
+
+    checked = pool(client)._cards.checked_within(1.0, 1, began=began, affinity=True, **asked)
+
+    assert checked.timeout is not None
+    assert 0 < checked.timeout <= 0.6
+    assert checked.chooser.until == began + 1.0

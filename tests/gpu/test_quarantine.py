@@ -235,8 +235,18 @@ def test_slices_count_as_the_cards_that_they_are_of(client):
     parents = {f"MIG-{card}-{number}": card for card in mine for number in range(7)}
     for uuid in parents:
         quarantine_faulty(client, "box", uuid, "Xid 79", ANN, mine, parents)
-    assert {parents[uuid] for uuid in quarantined(client, "box")} == set(mine[:2])
+    assert quarantined(client, "box").keys() == {uuid for uuid in parents if parents[uuid] in mine[:2]}
     assert quarantine_faulty(client, "box", mine[2], "Xid 79", ANN, mine, parents) == Capped(2, 2)
     untold = [quarantine_faulty(client, "crate", uuid, "Xid 79", ANN, mine) for uuid in parents]
     assert [type(one) for one in untold[:3]] == [Quarantined, Quarantined, Capped]
     assert len(quarantined(client, "crate")) == limit(4)
+
+
+def test_a_slice_that_a_person_quarantined_counts_as_its_card(client):
+    mine = CARDS[:4]
+    parents = {f"MIG-{card}": card for card in mine}
+    for uuid in list(parents)[:2]:
+        quarantine(client, "box", uuid, "being replaced", ANN)
+
+    assert quarantine_faulty(client, "box", mine[2], "Xid 79", ANN, mine, parents) == Capped(2, 2)
+    assert isinstance(quarantine_faulty(client, "box", mine[0], "Xid 79", ANN, mine, parents), Quarantined)
