@@ -296,12 +296,8 @@ class _Acquiring:
             Unknown: The node may be there, or may yet come.
         """
         call, entry, parent = self.call, self.entry, self.words.parent
-        make = Create2(
-            self.words.path(self.claim),
-            self.words.first(self.claim, self.store.clock.wall()),
-            self.store.acl,
-            _EPHEMERAL_SEQUENTIAL,
-        )
+        entry.data = self.words.first(self.claim, self.store.clock.wall())
+        make = Create2(self.words.path(self.claim), entry.data, self.store.acl, _EPHEMERAL_SEQUENTIAL)
         listing = GetChildren(parent, None)
         container = (CreateContainer(parent, self.store.acl),)
         before: tuple[Any, ...] = () if there else container

@@ -7,9 +7,9 @@ claim is ended, and its node is removed in the background until that is definite
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from lockkit.store.spi import GRACE, Claim, Lapsed, Why
 
@@ -45,7 +45,10 @@ class Entry:
         alone: True if the queue had no other claim at the grant.
         resized: True if a resize wrote to the node, so that a marker may have to go with the claim.
         version: The version of the node's data, as last seen.
+        data: The data that the node was made with, until the claim is granted.
         waits: True while the node's data says that the claim waits.
+        granted: When a claim that waited was granted, in seconds since 1970, if the node's data has yet to say so.
+        watcher: The watcher of the claim's own node, so that two reads of it set one watch.
         told: True once this session's server has reported that a claim in the way is gone, until the owner asks.
         requests: The note, if others have changed it: their requests to the owner.
         watches: The watches of the waiting owner.
@@ -66,7 +69,10 @@ class Entry:
     alone: bool = False
     resized: bool = False
     version: int = 0
+    data: bytes = b""
     waits: bool = False
+    granted: float | None = None
+    watcher: Callable[[Any], None] | None = None
     told: bool = False
     requests: Mapping[str, object] | None = None
     watches: dict[Watcher, None] = field(default_factory=dict)
@@ -79,6 +85,7 @@ class Entry:
     def withdrawn(self) -> None:
         """Note that the node is definitely gone, and that another one may be created."""
         self.path, self.fence, self.version, self.sent = None, 0, 0, False
+        self.waits, self.watcher = False, None
 
     @property
     def token(self) -> str:
@@ -99,6 +106,7 @@ class Entry:
         """Note that the claim is granted."""
         self.held = True
         self.since = now
+        self.data = b""
         self.deadline = 0.0
         self.renew(basis, span)
 

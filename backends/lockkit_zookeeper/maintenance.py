@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import kazoo.exceptions as theirs
 from kazoo.protocol.states import EventType
 
-from lockkit.store.spi import Refused
+from lockkit.store.spi import POLL_CAP, Refused
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["Maintenance"]
 
 _log = logging.getLogger("lockkit.zookeeper")
-_MOMENT, _WHILE = 0.05, 1.0
-"""Seconds after which the node of a held claim is watched, and more of them for one that waits: most claims are gone before."""
+_MOMENT, _WHILE = 0.05, POLL_CAP
+"""Seconds after which the node of a held claim is watched, and more of them for one that waits: most claims are gone before.
+
+Until then a waiter learns from the listings of its heartbeats, each :data:`~lockkit.store.spi.POLL_CAP`, if its node has gone.
+"""
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 0.8
 _AGAIN = 0.5
 _FOREVER = float("inf")
@@ -126,7 +129,9 @@ class Maintenance:
             else:
                 self._later.append((now + _WHILE, entry))
         while self._later and self._later[0][0] <= now:
-            self._look(self._later.popleft()[1])
+            entry = self._later.popleft()[1]
+            self._note_wait(entry)
+            self._look(entry)
         while self._untidy:
             self._tidy(self._untidy.popitem()[0])
         if self.due and (self._evictor is None or not self._evictor.is_alive()):
@@ -211,7 +216,9 @@ class Maintenance:
     # -- own nodes
 
     def watcher(self, entry: Entry) -> Callable[[Any], None]:
-        """Make a watcher of a claim's own node."""
+        """The watcher of a claim's own node."""
+        if entry.watcher is not None:
+            return entry.watcher
         path = entry.path
 
         def told(event: Any) -> None:
@@ -221,6 +228,7 @@ class Maintenance:
                 self._later.appendleft((0.0, entry))
                 self._session.poke()
 
+        entry.watcher = told
         return told
 
     def _vanished(self, entry: Entry, path: str | None) -> None:
@@ -239,35 +247,46 @@ class Maintenance:
         entry.requests = said.get("note") if said.get("asked") else None
         entry.resized = entry.resized or "resized" in said
 
-    def _look(self, entry: Entry, granted: float | None = None) -> None:
-        """Read and watch a claim's own node, and write the state of the claim into it unless it is there already.
-
-        Args:
-            entry: The claim.
-            granted: When the claim was granted, if it had to wait; seconds since 1970.
-        """
+    def _look(self, entry: Entry) -> None:
+        """Read and watch a claim's own node, and write the state of the claim into it unless it is there already."""
         if entry.ended or entry.path is None:
             return
         path = entry.path
 
         def read(done: Answer) -> None:
             if done.successful() and entry.path == path and not entry.ended:
-                self.seen(entry, *done.value)
-                if granted is not None:
-                    self._write(entry, done.value[0], {"granted": round(granted, 3)})
-                elif not entry.held and not entry.waits:
-                    entry.waits = True
-                    self._write(entry, done.value[0], {"waits": True})
+                data, stat = done.value
+                self.seen(entry, data, stat)
+                if entry.granted is not None:
+                    granted, entry.granted = entry.granted, None
+                    self._write(entry, data, {"granted": round(granted, 3)})
+                elif entry.waits and b'"waits":true' not in data:
+                    self._write(entry, data, {"waits": True})
             elif isinstance(done.exception, theirs.NoNodeError):
                 self._vanished(entry, path)
 
         self._session.connection.send(GetData(path, self.watcher(entry))).rawlink(read)
 
     def granted(self, entry: Entry, wall: float) -> None:
-        """Write into the node of a claim that waited that it holds now; does not wait for the answer."""
+        """Write into the node of a claim that waited that it holds now, if it still does in a moment.
+
+        Args:
+            entry: The claim.
+            wall: When it was granted; seconds since 1970.
+        """
         if entry.waits:
-            entry.waits = False
-            self._look(entry, wall)
+            entry.waits, entry.granted = False, wall
+            self.lasting(entry)
+
+    def _note_wait(self, entry: Entry) -> None:
+        """Write into the node of a claim that it waits, if it does. The caller then reads and watches the node; so the watch sees no event of the write."""
+        with self._session.mutex:  # a grant from here on sees that there is something to correct
+            data = entry.data
+            if entry.held or entry.waits or entry.ended or entry.path is None:
+                return
+            entry.waits = True
+        if entry.version == 0:  # else somebody has written to the node, and the read shows what
+            self._write(entry, data, {"waits": True})
 
     def _write(self, entry: Entry, data: bytes, state: dict[str, object]) -> None:
         """Write the state of a claim into its node."""

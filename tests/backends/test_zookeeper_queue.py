@@ -25,7 +25,7 @@ from lockkit.store.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queu
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
-from lockkit_zookeeper import acquiring
+from lockkit_zookeeper import acquiring, maintenance
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.layout import client_of, read_queue
@@ -498,6 +498,66 @@ def test_whoever_waited_writes_down_how_it_stands(opened):
     assert states(store) == ["OFFERED"]
     assert isinstance(other.acquire(two, False, BUDGET), Granted)
     until(lambda: states(store) == ["HELD"], "it is written down that it holds")
+
+
+def all_requests(store, monkeypatch):
+    """What this client sends for its claims, by any thread: the request and whether it is for a claim's node."""
+    connection, sent = store.at(TTL, time.monotonic() + BUDGET).connection, []
+    real = connection.send
+
+    def send(request):
+        if "/q/" in getattr(request, "path", ""):
+            sent.append(type(request).__name__)
+        return real(request)
+
+    monkeypatch.setattr(connection, "send", send)
+    return sent
+
+
+def test_a_waiter_writes_that_it_waits_with_one_write_and_one_read(opened, monkeypatch):
+    monkeypatch.setattr(maintenance, "_WHILE", 0.0)
+    store, other = opened(), opened()
+    take(store, ttl=TTL)
+    sent = all_requests(other, monkeypatch)
+    two = queue(other, ttl=TTL)
+    entry = other.entry(two.token)[1]
+    until(lambda: entry.version == 1, "it has written that it waits")
+    assert b'"waits"' in data(store, two)
+    assert [each for each in sent if each != "GetChildren"][-2:] == ["SetData", "GetData"]
+
+
+def test_a_waiter_whose_note_was_written_first_keeps_the_note_and_writes_that_it_waits(opened, monkeypatch):
+    monkeypatch.setattr(maintenance, "_WHILE", 0.2)
+    store, other = opened(), opened()
+    take(store, ttl=TTL)
+    two = queue(other, ttl=TTL)
+    assert store.annotate("a", claim_id(two.token), {"x": 1}, BUDGET)
+    until(lambda: b'"waits"' in data(store, two), "it is written down that it waits")
+    assert b'"x":1' in data(store, two)
+
+
+def test_a_hold_that_is_over_in_a_moment_is_not_written_down(opened, monkeypatch):
+    monkeypatch.setattr(maintenance, "_WHILE", 0.0)
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    two = queue(other, ttl=TTL)
+    until(lambda: other.entry(two.token)[1].version == 1, "it has written that it waits")
+    store.release(one, BUDGET)
+    sent = all_requests(other, monkeypatch)
+    monkeypatch.setattr(maintenance, "_MOMENT", 60.0)
+    assert isinstance(other.acquire(two, False, BUDGET), Granted)
+    assert other.release(two, BUDGET) == RELEASED
+    assert sent == ["Sync", "GetChildren", "Delete"]
+
+
+def test_a_claim_that_is_granted_before_it_is_written_down_that_it_waits_is_left_alone(opened):
+    store = opened()
+    one, _ = take(store, ttl=TTL)
+    session, entry = store.entry(one.token)
+    before = data(store, one)
+    session.maintenance._note_wait(entry)
+    assert not entry.waits
+    assert data(store, one) == before
 
 
 def data(store, one):
