@@ -501,7 +501,7 @@ def test_whoever_waited_writes_down_how_it_stands(opened):
 
 
 def all_requests(store, monkeypatch):
-    """What this client sends for its claims, by any thread: the request and whether it is for a claim's node."""
+    """The names of the requests that this client sends for its claims, by any thread."""
     connection, sent = store.at(TTL, time.monotonic() + BUDGET).connection, []
     real = connection.send
 
