@@ -41,6 +41,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command: the fencing token.",
     "LOCKKIT_LEASE_NAMES": "Set by `lockkit run` for its command: the name of each lock, one on each line.",
     "LOCKKIT_POOL_MEMBERS": "Set by `lockkit run --pool` for its command: the members of the pool that it holds, one on each line.",
+    "LOCKKIT_GPU_RECEIPT": "Set by `lockkit run --gpu` for its command: how the last holder left each GPU, as JSON by UUID.",
     "LOCKKIT_GPU_UUIDS": "Set by `lockkit run --gpu` for its command: the UUIDs of its GPUs, with commas between them.",
     "LOCKKIT_GPU_INDEXES": "Set by `lockkit run --gpu` for its command: their indices, as `lockkit gpu ls` has them, in the same order.",
     "LOCKKIT_GPU_MEM": "Set by `lockkit run --gpu-mem` for its command: the memory that it has on each of its GPUs, in MiB.",

@@ -66,6 +66,12 @@ _OPTIONS = (
         help="Whether the GPUs that I had last come first.  [default: affinity]",
     ),
     option(
+        "--accept-dirty",
+        is_flag=True,
+        section=SECTION,
+        help="Also take GPUs of which the last holder left memory in use.",
+    ),
+    option(
         "--visible",
         type=click.Choice(["uuid", "index"]),
         section=SECTION,
@@ -102,6 +108,7 @@ OF_CARDS = {
     "settle": "--settle",
     "allow_busy": "--allow-busy",
     "affinity": "--affinity",
+    "accept_dirty": "--accept-dirty",
     "visible": "--visible",
     "private": "--private",
     "simulate": "--gpu-sim",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lockkit.devices import Device, Snapshot
     from lockkit.drivers.waits import OnWait
     from lockkit.facts import ClaimInfo, Waiting
+    from lockkit.gpu.receipts import Receipt
     from lockkit.options import Options
 
 __all__ = ["CardAnnouncer", "CardOptions", "Cards", "ReusedCards"]
@@ -53,6 +54,7 @@ class CardOptions(NamedTuple):
     visible: By | None = None
     simulate: int | None = None
     private: bool = False
+    accept_dirty: bool = False
     affinity: bool = True
 
 
@@ -132,6 +134,7 @@ class Cards:
             allow_busy=asked.allow_busy,
             settle=asked.settle,
             affinity=asked.affinity,
+            accept_dirty=asked.accept_dirty,
         )
         if outer:
             return self._reused(outer, snapshot)
@@ -176,6 +179,7 @@ class Cards:
             **(cuda_variables(devices, by=visible) if visible or cuda_knows(devices) else {}),
             "LOCKKIT_GPU_UUIDS": ",".join(device.uuid for device in devices),
             "LOCKKIT_GPU_INDEXES": ",".join(str(device.index) for device in devices),
+            "LOCKKIT_GPU_RECEIPT": _as_json(taken.receipts) if isinstance(taken, GpuLeases) else None,
             "LOCKKIT_GPU_MEM": None if memory is None else str(-(-memory // MIB)),
         }
 
@@ -269,6 +273,15 @@ class CardAnnouncer(Announcer):
             return 1
         ahead = len(info.holders)
         return ahead + next((at for at, one in enumerate(info.waiters, start=1) if self._cards.mine(one)), 1)
+
+
+def _as_json(receipts: Mapping[str, Receipt]) -> str:
+    """The receipts of the last holders, by UUID, as ``lockkit gpu ls --json`` has each."""
+    import msgspec
+
+    from lockkit.cli.gpus import receipt
+
+    return msgspec.json.encode({uuid: receipt(one) for uuid, one in receipts.items()}).decode()
 
 
 def _uid_of(user: str) -> int | None:

@@ -26,10 +26,11 @@ from typing import NoReturn
 
 from lockkit.cli import exits
 from lockkit.cli.terminal import Terminal
+from lockkit.descent import descendants
 from lockkit.forks import executing
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Child", "descendants", "find", "spawn"]
+__all__ = ["Child", "find", "spawn"]
 
 _PR_SET_PDEATHSIG = 1
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, default for everybody else
@@ -60,29 +61,6 @@ class Child(NamedTuple):
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
-
-
-def descendants(pid: int) -> list[int]:
-    """All descendants of a process, as /proc shows them now."""
-    parents: dict[int, list[int]] = {}
-    try:
-        entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 (names, not paths)
-    except OSError:
-        return []
-    for entry in entries:
-        try:
-            text = Path(f"/proc/{entry}/stat").read_text(encoding="ascii", errors="replace")
-            fields = text.rpartition(")")[2].split()
-            parents.setdefault(int(fields[1]), []).append(int(entry))
-        except (OSError, IndexError, ValueError):
-            continue
-    found: list[int] = []
-    todo = list(parents.get(pid, ()))
-    while todo:
-        one = todo.pop()
-        found.append(one)
-        todo.extend(parents.get(one, ()))
-    return found
 
 
 def find(program: str, environ: Mapping[str, str]) -> str:

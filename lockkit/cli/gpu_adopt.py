@@ -140,7 +140,7 @@ class _Keeping:
             LockkitError: As :func:`lockkit.gpu.adopting.adopt`.
         """
         from lockkit.cli.cards import CardOptions, Cards
-        from lockkit.cli.child import descendants
+        from lockkit.descent import descendants
         from lockkit.gpu.adopting import Busy, adopt
         from lockkit.gpu.requests import job_ttl
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lockkit.gpu.receipts import Receipt
     from lockkit.gpu.states import Card
 
-__all__ = ["document", "mark", "table_of"]
+__all__ = ["document", "mark", "receipt", "table_of"]
 
 _COLOURS = {
     "free": "green",
@@ -63,7 +63,7 @@ def document(host: str, seen: Snapshot, found: Sequence[Card], known: Mapping[st
                 faults=card.device.faults,
                 quarantine=None if of_store.quarantine is None else mark(of_store.quarantine),
                 holders=[output.claim(one) for one in of_store.holders],
-                receipt=None if of_store.receipt is None else _receipt(of_store.receipt),
+                receipt=None if of_store.receipt is None else receipt(of_store.receipt),
             )
             for card in found
             for of_store in (known.get(card.device.uuid, NOTHING_KNOWN),)
@@ -122,7 +122,8 @@ def mark(found: Quarantined) -> parts.GpuMark:
     )
 
 
-def _receipt(report: Receipt) -> parts.GpuReceipt:
+def receipt(report: Receipt) -> parts.GpuReceipt:
+    """How the last holder left a card."""
     from lockkit.cli import parts
 
     return parts.GpuReceipt(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.config import Config
     from lockkit.facts import ReleaseRequest
+    from lockkit.gpu.families import Family
 
 __all__ = ["Request", "guard"]
 
@@ -211,6 +212,7 @@ class _Run:
 
     def _with_cards(self, client: Client, asked: CardOptions) -> int:
         from lockkit.cli.cards import CardAnnouncer, Cards, ReusedCards  # late: most runs need no cards
+        from lockkit.gpu.pools import GpuLeases
         from lockkit.gpu.requests import job_ttl
 
         request, session = self._request, self._session
@@ -224,7 +226,8 @@ class _Run:
         if isinstance(taken, ReusedCards):
             exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
             return self._under(client, exported).exit_code
-        return self._held(client, taken, shows=cards.exports)
+        assert isinstance(taken, GpuLeases)
+        return self._held(client, taken, shows=cards.exports, family=taken.granted.family)
 
     def _waiting(self, announcer: Announcer, acquire: Callable[[], T]) -> T:
         """Acquire; the wait is announced while it lasts, and reported at its end."""
@@ -252,8 +255,17 @@ class _Run:
         taken: Taken,
         reused: Sequence[nesting.Outer] = (),
         shows: Callable[[Taken], Mapping[str, str | None]] = lambda _: {},
+        family: Family | None = None,
     ) -> int:
-        """Run the command under leases of its own. ``shows`` has variables for it that depend on what was acquired."""
+        """Run the command under leases of its own.
+
+        Args:
+            client: The client.
+            taken: The leases.
+            reused: Holds of the ``run`` around this one.
+            shows: Has variables for the command that depend on what was acquired.
+            family: Is told of the processes that the command starts.
+        """
         reason = "error"
         ended: Ended | None = None
         leases = taking.each(taken)
@@ -263,7 +275,7 @@ class _Run:
             for lease in leases:
                 lease.on_release_requested(partial(self._hear, lease.name))
             exported = {**nesting.exports(client, leases, os.environ, reused), **shows(taken)}
-            ended = self._under(client, exported, taken)
+            ended = self._under(client, exported, taken, family)
             if ended.lost is not None:
                 reason = taken.lost_because or "lost"
             elif ended.exit_code == 0:
@@ -294,7 +306,13 @@ class _Run:
                 )
         return ended.exit_code
 
-    def _under(self, client: Client, exported: Mapping[str, str | None], taken: Taken | None = None) -> Ended:
+    def _under(
+        self,
+        client: Client,
+        exported: Mapping[str, str | None],
+        taken: Taken | None = None,
+        family: Family | None = None,
+    ) -> Ended:
         """Run the command, under leases of its own or under the outer ones."""
         self._signals.record()
         environ = {key: value for key, value in {**os.environ, **exported}.items() if value is not None}
@@ -317,6 +335,7 @@ class _Run:
             now=SYSTEM.now,
             lost_why=lambda: self._why(client, taken),
             asked=self._take_requests,
+            sees=None if family is None else partial(family.look, child.group),
         ).run()
         self._report.ended(ended)
         self.by_ctrl_c = "group" if ended.by_ctrl_c else None

@@ -23,6 +23,8 @@ __all__ = ["Ended", "Held", "Policy", "Supervisor"]
 KILL_MARGIN = 0.25
 """Seconds before the deadline at which KILL is sent, because the kernel takes a moment to end a process."""
 _SAMPLE = 5.0
+_SIGHT = 1.0
+"""Seconds between two looks at the processes of the command, at least."""
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH})
 
@@ -76,6 +78,7 @@ class Supervisor:
         now: The current time of CLOCK_BOOTTIME.
         lost_why: Called once when the lease is found lost; returns the reason in words.
         asked: Returns the requests to release the lock that came since the last call, each in words.
+        sees: Looks at the processes of the command: from time to time, and when the command has ended and is not reaped; None if nobody does.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Supervisor:
         now: Callable[[], float],
         lost_why: Callable[[], str] = lambda: "lost",
         asked: Callable[[], Sequence[str]] = tuple,
+        sees: Callable[[], None] | None = None,
     ) -> None:
         self._child = child
         self._signals = signals
@@ -100,6 +104,8 @@ class Supervisor:
         self._now = now
         self._lost_why = lost_why
         self._asked = asked
+        self._sees = sees
+        self._seen = 0.0
         self._deadline = 0.0
         self._ending: str | None = None
         self._ended_at = 0.0
@@ -114,6 +120,7 @@ class Supervisor:
                 self._pass_on(number)
             for request in self._asked():
                 self._pass_on_request(request)
+            self._see()
             ended = self._look_at_child()
             if ended is not None:
                 return ended
@@ -185,6 +192,7 @@ class Supervisor:
                 continue
             if self._ending is not None and self._policy.on_lost != "warn":
                 self._child.kill()  # the rest of its group must not touch what the next holder guards
+            self._see(at_last=True)
             _, status = os.waitpid(self._child.pid, 0)
             if self._child.group is not None:
                 self._terminal.take_back(self._child.group)
@@ -192,6 +200,12 @@ class Supervisor:
             number = -code if code < 0 else None
             by_ctrl_c = number == signal.SIGINT and self._may_be_ctrl_c and self._ending is None
             return Ended(code if code >= 0 else None, number, self._ending, by_ctrl_c)
+
+    def _see(self, *, at_last: bool = False) -> None:
+        now = self._now()
+        if self._sees is not None and (at_last or now - self._seen >= _SIGHT):
+            self._seen = now
+            self._sees()
 
     # -- the lock ---------------------------------------------------------------------------------------------
 

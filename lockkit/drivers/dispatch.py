@@ -58,7 +58,14 @@ _LEVELS = {
     "emergency": logging.ERROR,
     "abandoned": logging.CRITICAL,
 }
-_ONLY_ALERTS = ("ownership_violation", "cleanup_overrun", "recovery_limited")
+_ONLY_ALERTS = (
+    "ownership_violation",
+    "cleanup_overrun",
+    "recovery_limited",
+    "gpu_dirty",
+    "gpu_quarantined",
+    "gpu_not_quarantined",
+)
 """Alerts that no event accompanies, so that they are logged themselves."""
 _MANY = 10
 """Log records about an outage in one second; further ones are only counted, and the next record gives their number. Losses are always logged."""

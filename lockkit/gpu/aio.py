@@ -24,9 +24,14 @@ from lockkit.store.spi import Refused
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
+    from lockkit.aio.composites import AsyncTaking
+    from lockkit.caller import Caller
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
+    from lockkit.gpu.grants import Granted
+    from lockkit.gpu.receipts import Receipt
     from lockkit.gpu.requests import CheckedRequest
+    from lockkit.shared.pools import Request
 
 __all__ = ["AsyncGpuLeases", "AsyncGpuPool", "card_pool", "pool"]
 
@@ -36,11 +41,15 @@ class AsyncGpuLeases(AsyncPoolLeases):
 
     Attributes:
         devices: The cards, as they were seen when they were granted.
+        receipts: How the last holder left each card, by UUID; none for a card that nobody has held before.
+        granted: What their cleanup needs.
     """
 
-    __slots__ = ("devices",)
+    __slots__ = ("devices", "granted", "receipts")
 
     devices: tuple[Device, ...]
+    receipts: Mapping[str, Receipt]
+    granted: Granted
 
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release the cards; see :meth:`lockkit.aio.AsyncLeases.release`. From then on they are watched no more."""
@@ -68,10 +77,32 @@ class _CardPool(AsyncPool):
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.taken(leases, made.members, made.devices)
+        made.granted = self.cards.granted(leases[0]._driver, leases, self.chooser)  # noqa: SLF001
+        made.receipts = self.chooser.receipts(made.members)
         with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
             # Nobody waits for it but the end of the loop, so that the next program finds it.
             asyncio.get_running_loop().run_in_executor(None, self.cards.remember, made.members)
         return made
+
+    async def _take(
+        self,
+        request: Request,
+        wait: float | None,
+        on_wait: OnWait | None,
+        taken_at: Caller,
+        *,
+        detect: bool = False,
+        reason: str | None = None,
+    ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
+        try:
+            found = await super()._take(request, wait, on_wait, taken_at, detect=detect, reason=reason)
+            if found[0] is not None:
+                return found
+        except BaseException:
+            self.cards.given_up(self.chooser)
+            raise
+        self.cards.given_up(self.chooser)
+        return found
 
 
 class AsyncGpuPool:
@@ -100,6 +131,7 @@ class AsyncGpuPool:
         allow_busy: bool = False,
         settle: float = 0.0,
         affinity: bool = True,
+        accept_dirty: bool = False,
         timeout: float | Default | None = DEFAULT,
         reason: str | None = None,
         on_wait: OnWait | None = None,
@@ -124,6 +156,7 @@ class AsyncGpuPool:
                 allow_busy=allow_busy,
                 settle=settle,
                 affinity=affinity,
+                accept_dirty=accept_dirty,
             )
             engines = self._client._engines  # noqa: SLF001
             try:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from lockkit.choosers import EVERY, Choice
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, DevicesUnavailable, OutcomeUnknown
 from lockkit.facts import ClaimInfo
-from lockkit.gpu.choosing import CardFacts, CardRequest, choose, never_fits, why_not_now
-from lockkit.gpu.states import cards
+from lockkit.gpu.choosing import CardFacts, CardRequest, choose, left_over, never_fits, why_not_now
+from lockkit.gpu.states import Card, cards
 from lockkit.protocol.attempt import OUTAGE_LIMIT
+
+if TYPE_CHECKING:
+    from lockkit.gpu.handover import Handover
+    from lockkit.gpu.receipts import Receipt
 
 __all__ = ["CardChooser"]
 
@@ -32,6 +37,7 @@ class CardChooser:
         holders: The claims that hold a card, by its UUID; a request to the store.
         sleep: Sleeps some seconds.
         marks: Why cards are quarantined, by UUID; a request to the store.
+        handover: Learns how the last holders left the cards; None if that does not matter.
         now: The time, in seconds.
 
     Attributes:
@@ -49,6 +55,7 @@ class CardChooser:
         holders: Callable[[str], tuple[ClaimInfo, ...]],
         sleep: Callable[[float], None] = time.sleep,
         marks: Callable[[], Mapping[str, str]] = dict,
+        handover: Handover | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.request = request
@@ -58,6 +65,7 @@ class CardChooser:
         self._holders = holders
         self._sleep = sleep
         self._marks = marks
+        self.handover = handover
         self._last_held: dict[str, float] = {}
         self._now = now
         self._before: Choice | None = None
@@ -86,13 +94,14 @@ class CardChooser:
         """The facts that the store has about the cards that may do, by UUID."""
         facts: dict[str, CardFacts] = {}
         marks = self._marks()
-        for device in snapshot.devices:
-            uuid = device.uuid
+        for card in cards(snapshot):
+            device, uuid = card.device, card.device.uuid
             if uuid and never_fits(self.request, device) is None:
                 holders = self._holders(uuid)
                 if holders:
                     self._last_held[uuid] = snapshot.taken
-                facts[uuid] = CardFacts(holders, self._last_held.get(uuid), _mark(marks, device))
+                left = None if holders else self._left(card, ())
+                facts[uuid] = CardFacts(holders, self._last_held.get(uuid), _mark(marks, device), left)
         return facts
 
     def _as_before(self, error: BackendUnavailable | OutcomeUnknown, held: Sequence[str]) -> Choice:
@@ -119,7 +128,10 @@ class CardChooser:
         A card of which others hold a part is judged by its free memory only: what computes on it may be theirs.
         """
         try:
-            return self._judged(member)
+            why = self._judged(member)
+            if why is None and self.handover is not None:
+                self.handover.take(member, self._holders(member))
+            return why
         except (BackendUnavailable, OutcomeUnknown) as error:
             return _silent(error)  # who cannot tell says no
 
@@ -134,9 +146,11 @@ class CardChooser:
             card = next((one for one in cards(snapshot) if one.device.uuid == member), None)
             if card is None:
                 return "it is gone"
-            shared = self.request.memory is not None and len(self._holders(member)) > 1
+            holders = self._holders(member) if self.request.memory is not None or left_over(card) else ()
+            shared = self.request.memory is not None and len(holders) > 1
             request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
-            why = why_not_now(request, card, CardFacts(quarantine=_mark(marks, card.device)), snapshot.taken)
+            facts = CardFacts(quarantine=_mark(marks, card.device), receipt=self._left(card, holders))
+            why = why_not_now(request, card, facts, snapshot.taken)
             left = min(self.request.settle, _LONGEST) - (self._now() - began)
             if self.until is not None:
                 left = min(left, self.until - _MARGIN - self._now())
@@ -149,6 +163,15 @@ class CardChooser:
             ):
                 return why
             self._sleep(min(_PAUSE, left))
+
+    def _left(self, card: Card, holders: Sequence[ClaimInfo]) -> Receipt | None:
+        """How the last holder left a card, if memory of it is in use that nobody has. One request then, and none otherwise."""
+        return self.handover.left(card.device.uuid, holders) if self.handover and left_over(card) else None
+
+    def receipts(self, members: Sequence[str]) -> Mapping[str, Receipt]:
+        """How the last holders left the cards with these UUIDs; without those that nobody has held before."""
+        found = {} if self.handover is None else self.handover.receipts
+        return {member: found[member] for member in members if member in found}
 
     def devices(self, members: Sequence[str]) -> tuple[Device, ...]:
         """The cards with these UUIDs, as they were last seen."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from lockkit.choosers import Choice
 from lockkit.devices import Device, Snapshot
@@ -21,7 +22,10 @@ from lockkit.gpu.states import STATES, Card, cards
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import show
 
-__all__ = ["CardFacts", "CardRequest", "choose", "label", "never_fits", "why_not_now"]
+if TYPE_CHECKING:
+    from lockkit.gpu.receipts import Receipt
+
+__all__ = ["CardFacts", "CardRequest", "choose", "label", "left_over", "never_fits", "why_not_now"]
 
 
 class CardRequest(NamedTuple):
@@ -35,6 +39,7 @@ class CardRequest(NamedTuple):
         ids: The UUIDs of the cards that will do; None for any.
         visible: The UUIDs of the cards that the program may see; None for all.
         allow_busy: Whether cards that are used without a lock will do.
+        accept_dirty: Whether cards will do of which the last holder left memory in use.
         settle: Seconds after the end of a hold in which memory may still drain.
         last: The UUIDs of the cards that the program held last.
     """
@@ -48,6 +53,7 @@ class CardRequest(NamedTuple):
     allow_busy: bool = False
     settle: float = 0.0
     last: tuple[str, ...] = ()
+    accept_dirty: bool = False
 
 
 class CardFacts(NamedTuple):
@@ -57,11 +63,13 @@ class CardFacts(NamedTuple):
         holders: The claims that hold it, or a part of it.
         released: When the last hold ended, in seconds since the epoch; None if that is not known.
         quarantine: Why nobody is to get it; empty if it is not quarantined.
+        receipt: How its last holder left it; None if that is not known, or does not matter.
     """
 
     holders: tuple[ClaimInfo, ...] = ()
     released: float | None = None
     quarantine: str = ""
+    receipt: Receipt | None = None
 
 
 _NOBODY = CardFacts()
@@ -148,8 +156,18 @@ def why_not_now(request: CardRequest, card: Card, held: CardFacts, at: float) ->
     if card.state in ("busy", "unknown"):
         if not device.processes and device.used is not None and _drains(request, held, at):
             return None
+        left = held.receipt
+        if left_over(card) and left is not None and left.outcome != "clean":
+            if request.accept_dirty:
+                return _too_full(request, device)
+            return f"{STATES['dirty']}: {'; '.join((str(left), *card.reasons))}"
         return f"{STATES[card.state]}: {'; '.join(card.reasons)}"
     return _too_full(request, device)
+
+
+def left_over(card: Card) -> bool:
+    """Whether memory of a card is in use, and no process has it: what its last holder left, if there was one."""
+    return card.state == "busy" and card.device.processes == ()
 
 
 def label(device: Device) -> str:

@@ -41,7 +41,9 @@ def why_waiting(
             continue
         of_store = known.get(device.uuid, NOTHING_KNOWN)
         mark = "" if of_store.quarantine is None else str(of_store.quarantine)
-        why = why_not_now(request, card, CardFacts(of_store.holders, None, mark), snapshot.taken)
+        why = why_not_now(
+            request, card, CardFacts(of_store.holders, None, mark, of_store.receipt), snapshot.taken
+        )
         if any(mine(one) for one in of_store.holders):
             why = "got already, and kept"
         elif why is None:

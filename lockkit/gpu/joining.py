@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from lockkit import durations
 from lockkit.devices import Snapshot
 from lockkit.facts import ClaimInfo
+from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
 from lockkit.gpu.states import Card, cards
 from lockkit.printable import printable
@@ -37,7 +38,7 @@ def joined(snapshot: Snapshot, known: Mapping[str, Known]) -> tuple[Card, ...]:
         elif holders:
             whole = len(holders) == 1 and holders[0].weight >= holders[0].capacity
             found.append(Card(card.device, "held" if whole else "shared", told))
-        elif card.state == "busy" and not card.device.processes and left and left.outcome == "dirty":
+        elif left_over(card) and left and left.outcome != "clean":
             found.append(Card(card.device, "dirty", (str(left), *card.reasons)))
         else:
             found.append(card)

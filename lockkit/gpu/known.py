@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.quarantine import Quarantined, quarantined
-from lockkit.gpu.receipts import Receipt, receipt
+from lockkit.gpu.receipts import Receipt, last
 from lockkit.gpu.records import host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -45,5 +45,6 @@ def known(client: Client, host: str, uuids: Iterable[str]) -> dict[str, Known]:
     found: dict[str, Known] = {}
     for uuid in uuids:
         holders = tuple(client.inspect(pool_name(host_pool(host), uuid)).holders)
-        found[uuid] = Known(holders, receipt(client, host, uuid), marks.get(uuid))
+        live = {one.claim_id for one in holders}
+        found[uuid] = Known(holders, last(client, host, uuid, live), marks.get(uuid))
     return found

@@ -13,14 +13,17 @@ from lockkit.gpu.visible import cuda_variables
 from lockkit.gpu.watching import look_soon
 from lockkit.lease import Lease
 from lockkit.options import DEFAULT, Default, Options
-from lockkit.pools import Pool, PoolLeases
+from lockkit.pools import Busy, Pool, PoolLeases
 
 if TYPE_CHECKING:
     from lockkit.cancelling import Cancel
     from lockkit.client import Client
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
+    from lockkit.gpu.grants import Granted
+    from lockkit.gpu.receipts import Receipt
     from lockkit.gpu.requests import CheckedRequest
+    from lockkit.shared.pools import Request
 
 __all__ = ["GpuLeases", "GpuPool", "card_pool", "pool"]
 
@@ -30,11 +33,15 @@ class GpuLeases(PoolLeases):
 
     Attributes:
         devices: The cards, as they were seen when they were granted.
+        receipts: How the last holder left each card, by UUID; none for a card that nobody has held before.
+        granted: What their cleanup needs.
     """
 
-    __slots__ = ("devices",)
+    __slots__ = ("devices", "granted", "receipts")
 
     devices: tuple[Device, ...]
+    receipts: Mapping[str, Receipt]
+    granted: Granted
 
     def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release the cards; see :meth:`lockkit.Leases.release`. From then on they are watched no more."""
@@ -73,8 +80,31 @@ class _CardPool(Pool):
         made = GpuLeases(leases, self.look, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.taken(leases, made.members, made.devices)
+        made.granted = self.cards.granted(leases[0]._driver, leases, self.chooser)  # noqa: SLF001
+        made.receipts = self.chooser.receipts(made.members)
         self.cards.remember(made.members)
         return made
+
+    def _take(
+        self,
+        request: Request,
+        wait: float | None,
+        on_wait: OnWait | None,
+        busy: list[Busy],
+        cancel: Cancel | None = None,
+        *,
+        detect: bool = False,
+        reason: str | None = None,
+    ) -> PoolLeases | None:
+        try:
+            leases = super()._take(request, wait, on_wait, busy, cancel, detect=detect, reason=reason)
+            if leases is not None:
+                return leases
+        except BaseException:
+            self.cards.given_up(self.chooser)
+            raise
+        self.cards.given_up(self.chooser)
+        return None
 
 
 class GpuPool:
@@ -107,6 +137,7 @@ class GpuPool:
         allow_busy: bool = False,
         settle: float = 0.0,
         affinity: bool = True,
+        accept_dirty: bool = False,
         timeout: float | Default | None = DEFAULT,
         reason: str | None = None,
         on_wait: OnWait | None = None,
@@ -126,6 +157,7 @@ class GpuPool:
             settle: Seconds for which memory of the last holder may drain, while this request keeps its place: after the end of a hold that
                 this request saw, and after the grant. After the grant it is at most 25 s.
             affinity: Whether the cards that this object took last come first; before it has taken any, those that this user had last on this host.
+            accept_dirty: Whether cards will do of which the last holder left memory in use that no process has now.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             reason: Why the cards are taken; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Pool.acquire`; ``waiting.refused`` says why other cards do not do now.
@@ -147,6 +179,7 @@ class GpuPool:
             allow_busy=allow_busy,
             settle=settle,
             affinity=affinity,
+            accept_dirty=accept_dirty,
         )
         pool = card_pool(self._client, self._cards, checked, self._options)
         # No call may come between: a signal must not strike where only this frame has the leases.

@@ -1,4 +1,8 @@
-"""Receipts: how a holder left its card. The next holder gets the one of the holder before, from the card's record."""
+"""Receipts: how a holder left its card. The next holder gets the one of the holder before, from the card's record.
+
+A holder that is killed leaves none. So the record also has the claims that were granted and have left no receipt yet: if one of them is no
+longer held, nobody knows how its holder left the card, whatever an older receipt says.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from itertools import islice
 from typing import Literal, cast
 
 from lockkit.devices import Device
+from lockkit.facts import ClaimInfo
 from lockkit.gpu.records import Records, change, host_pool
 from lockkit.gpu.states import process_words
 from lockkit.members import pool_name
@@ -14,13 +19,28 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.sizes import MIB, show
 
-__all__ = ["SLACK", "Outcome", "Receipt", "judged", "packed", "put", "receipt", "unpacked"]
+__all__ = [
+    "SLACK",
+    "Outcome",
+    "Receipt",
+    "judged",
+    "last",
+    "packed",
+    "put",
+    "put_back",
+    "receipt",
+    "take_over",
+    "unpacked",
+]
 
 Outcome = Literal["clean", "dirty", "unknown"]
 SLACK = 64 * MIB
 """A card counts as clean if it uses at most this many bytes more than at the grant: drivers round."""
 
-_KEY = "receipt"
+_KEY, _TAKEN = "receipt", "taken"
+_MOST = 24
+"""The most claims without a receipt in a record: the sharers of a card that are told of."""
+_ENDED = "it ended without leaving a receipt"
 _FEW, _SHORT = 3, 120
 """The most entries of a list in a record, and characters of each. A record is small."""
 
@@ -36,7 +56,7 @@ class Receipt(NamedTuple):
         claim_id: The claim of the holder.
         fence: The fence of that claim. If a card has two receipts, the one with the larger fence is the later one.
         by: The user and host of the holder.
-        at: When the card was asked, in seconds since the epoch.
+        at: When the card was asked, in seconds since the epoch; of a holder that left no receipt, when it got the card.
         errors: What went wrong in the cleanup, a sentence each: at most three.
     """
 
@@ -89,7 +109,7 @@ def judged(
 
 
 def put(records: Records, host: str, report: Receipt) -> bool:
-    """Keep a receipt in the card's record. Returns False if there is a later one already, which stays.
+    """Keep a receipt in the card's record, for the claim that it names. Returns False if there is a later one already, which stays.
 
     Raises:
         BackendError: The store did not do it.
@@ -101,16 +121,109 @@ def put(records: Records, host: str, report: Receipt) -> bool:
         new = packed(report)
         later = known is not None and known.fence > report.fence
         done.append(not later)
-        return None if later or value.get(_KEY) == new else {**value, _KEY: new}
+        after = _without(value, report.claim_id)
+        after = after if later else {**after, _KEY: new}
+        return None if after == value else after
 
     change(records, pool_name(host_pool(host), report.uuid), decide)
     return done[-1]
 
 
 def receipt(records: Records, host: str, uuid: str) -> Receipt | None:
-    """The receipt of the last holder of a card; None if there is none."""
+    """The receipt that was written last for a card; None if there is none. A later holder may have left none: see :func:`last`."""
     record = records.record(pool_name(host_pool(host), uuid))
     return None if record is None else unpacked(uuid, record.value.get(_KEY))
+
+
+def last(records: Records, host: str, uuid: str, live: Collection[str]) -> Receipt | None:
+    """How the last holder of a card left it; None if the card was never held. One request.
+
+    Args:
+        records: A client.
+        host: The host.
+        uuid: The card.
+        live: The ids of the claims that hold it now. A claim that is not among them and left no receipt is one of which nothing is known.
+    """
+    record = records.record(pool_name(host_pool(host), uuid))
+    return None if record is None else _last(uuid, record.value, live)
+
+
+def take_over(
+    records: Records, host: str, uuid: str, live: Collection[str], mine: ClaimInfo
+) -> Receipt | None:
+    """Note in the card's record who holds it now, and return how the last holder left it; None if it was never held.
+
+    Args:
+        records: A client.
+        host: The host.
+        uuid: The card.
+        live: The ids of the claims that hold it now.
+        mine: The claim of the new holder.
+
+    Raises:
+        BackendError: The store did not do it.
+    """
+    found: list[Receipt | None] = []
+    entry = {
+        "claim": mine.claim_id,
+        "fence": mine.fence,
+        "by": f"{mine.owner.user}@{mine.owner.host}"[:64],
+        "at": round(mine.since),
+    }
+
+    def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
+        before = _last(uuid, value, live)
+        found.append(before)
+        others = [
+            one for one in _taken(value) if one.get("claim") in live and one.get("claim") != mine.claim_id
+        ]
+        after: dict[str, object] = {**value, _TAKEN: [*others, entry][-_MOST:]}
+        if before is not None:
+            after[_KEY] = packed(before)
+        return None if after == value else after
+
+    change(records, pool_name(host_pool(host), uuid), decide)
+    return found[-1]
+
+
+def put_back(records: Records, host: str, uuid: str, claim_id: str) -> None:
+    """Undo :func:`take_over` for a claim under which the card was not used.
+
+    Raises:
+        BackendError: The store did not do it.
+    """
+
+    def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
+        after = _without(value, claim_id)
+        return None if after == value else after
+
+    change(records, pool_name(host_pool(host), uuid), decide)
+
+
+def _last(uuid: str, value: Mapping[str, object], live: Collection[str]) -> Receipt | None:
+    written = unpacked(uuid, value.get(_KEY))
+    ended = [one for one in _taken(value) if one.get("claim") not in live]
+    if not ended:
+        return written
+    newest = max(ended, key=lambda one: _number(one.get("fence")) or 0)
+    fence = max(_number(newest.get("fence")) or 0, 0 if written is None else written.fence)
+    who, at = str(newest.get("by") or ""), float(_number(newest.get("at")) or 0)
+    return Receipt(uuid, "unknown", None, (), str(newest.get("claim") or ""), fence, who, at, (_ENDED,))
+
+
+def _taken(value: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The claims that have left no receipt yet. What cannot be read is a claim of which nothing is known."""
+    taken = value.get(_TAKEN)
+    if taken is None:
+        return []
+    return [one if isinstance(one, Mapping) else {} for one in taken] if isinstance(taken, list) else [{}]
+
+
+def _without(value: Mapping[str, object], claim_id: str) -> dict[str, object]:
+    """The record without a claim among those that have left no receipt yet."""
+    left = [one for one in _taken(value) if one.get("claim") != claim_id]
+    rest = {key: one for key, one in value.items() if key != _TAKEN}
+    return {**rest, _TAKEN: left} if left else rest
 
 
 def packed(report: Receipt) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -17,6 +17,8 @@ from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
+from lockkit.gpu.grants import Granted, note_grants
+from lockkit.gpu.handover import Handover
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.records import host_pool
@@ -24,7 +26,7 @@ from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
 from lockkit.gpu.visible import visible_uuids
-from lockkit.gpu.watching import Watched, watch
+from lockkit.gpu.watching import Watched, faults, watch
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
@@ -34,6 +36,7 @@ from lockkit.sizes import MIB, parse
 
 if TYPE_CHECKING:
     from lockkit.client import Client
+    from lockkit.drivers.threads import Driver
     from lockkit.facts import Capabilities, ClaimInfo
     from lockkit.shared.lease import AnyLease
 
@@ -81,13 +84,16 @@ class HostCards:
     Attributes:
         pool: The name of the pool of this host's cards.
         last: The UUIDs of the cards that this object took last.
+        faults: Tells the faults of a card since its grant, by UUID, a sentence each. Does not block.
     """
 
     def __init__(self, client: Client, *, simulate: int | None, host: str | None) -> None:
         self._client = client
+        client.plugins.add_shipped()  # the cleanup of cards, also of simulated ones
         self._providers = providers(client.config, client.plugins, simulate=simulate)
         self.pool = host_pool(host_name(client.config, simulate=simulate, host=host))
         self.last: tuple[str, ...] = ()
+        self.faults: Callable[[str], tuple[str, ...]] = faults
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 
     def look(self) -> Snapshot:
@@ -103,6 +109,27 @@ class HostCards:
         self.last = tuple(members)
         if self._client.config.gpu_watch:
             watch(Watched(self._providers, leases, members, devices, self._client.config))
+
+    def granted(self, driver: Driver, leases: Sequence[AnyLease], chooser: CardChooser) -> Granted:
+        """Note cards that were granted, so that their release cleans them. Does not block.
+
+        Args:
+            driver: The engine that got the leases.
+            leases: The leases.
+            chooser: The chooser of the request.
+        """
+        seen = tuple(chooser.seen.values())
+        granted = Granted(driver, self.pool.partition("/")[2], self._providers, seen, self.faults)
+        members = self.last
+        note_grants(granted, leases, members, seen)
+        if chooser.handover is not None:
+            chooser.handover.over(members)
+        return granted
+
+    def given_up(self, chooser: CardChooser) -> None:
+        """Note that a request got no cards. Does not block."""
+        if chooser.handover is not None:
+            chooser.handover.over(())
 
     def remember(self, uuids: Sequence[str]) -> None:
         """Keep the cards that were taken, for the next program of this user. Writes a small file, and raises no error."""
@@ -124,6 +151,7 @@ class HostCards:
         allow_busy: bool,
         settle: float,
         affinity: bool,
+        accept_dirty: bool = False,
     ) -> tuple[CardRequest, Snapshot]:
         """A request, and one look at the cards, among which it need not be possible. Arguments as for :meth:`lockkit.gpu.GpuPool.acquire`.
 
@@ -140,6 +168,7 @@ class HostCards:
             allow_busy=allow_busy,
             settle=durations.seconds(settle, what="settle", zero=True),
             last=(self.last or last_cards(self._client.config, self.pool)) if affinity else (),
+            accept_dirty=accept_dirty,
         )
         snapshot = self.look()
         devices = snapshot.devices
@@ -220,7 +249,8 @@ class HostCards:
         members = capacities(self._client, self.pool, devices)
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
-        chooser = CardChooser(request, fit, self.look, self._holders, marks=self._marks)
+        handover = Handover(self._client, self.pool.partition("/")[2])
+        chooser = CardChooser(request, fit, self.look, self._holders, marks=self._marks, handover=handover)
         each = None if request.memory is None else math.ceil(request.memory / MIB)
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
 

@@ -329,6 +329,11 @@ class PluginManager:
                     self._devices[plugin] = providers(call, names, partial(self._report, plugin))
             return tuple(one for plugin, _ in calls for one in self._devices[plugin])
 
+    def add_shipped(self) -> None:
+        """Add lockkit's own plugins that are no stores: those for cards."""
+        with self._mutex.of_this_process():
+            self._add_shipped()
+
     def skipped(self) -> list[PluginInfo]:
         """The plugins that were skipped, in part or as a whole, as far as that is known without importing more of them."""
         return [info for info in list(self._infos.values()) if info.error is not None]

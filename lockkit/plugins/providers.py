@@ -15,7 +15,7 @@ __all__ = ["DEVICES", "SHIPPED", "providers"]
 DEVICES = "lockkit_devices"
 """The hook with which a plugin offers device providers."""
 
-SHIPPED: Mapping[str, str] = {"gpu": "lockkit.gpu.plugin"}
+SHIPPED: Mapping[str, str] = {"gpu": "lockkit.gpu.plugin", "gpu-cleanup": "lockkit.gpu.cleanup"}
 """lockkit's own plugins that are no stores, with their modules. Each is imported when something of it is needed."""
 
 

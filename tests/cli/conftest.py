@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lockkit.cli.child import descendants
+from lockkit.descent import descendants
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from support.servers.etcd import EtcdServer

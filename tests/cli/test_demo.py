@@ -11,9 +11,9 @@ import time
 import pytest
 
 from lockkit.cli import main
-from lockkit.cli.child import descendants
 from lockkit.cli.demo.history import Entry, Hold, fences_rise, holds, no_overlap
 from lockkit.cli.demo.timeline import Style, draw
+from lockkit.descent import descendants
 
 
 def test_the_demo_passes_in_time_and_is_plain_in_a_pipe(lockkit):

@@ -178,7 +178,7 @@ def test_nobody_gets_a_quarantined_card(client):
     with cards_of_host.acquire() as leases:
         assert leases.members == (uuids[1],)
     with pytest.raises(lockkit.AcquireTimeout, match=r"it hums \(ann@box\)"):
-        cards_of_host.acquire(2, timeout=0.1)
+        cards_of_host.acquire(2, timeout=1)
     clear(client, host, uuids[0])
     cards_of_host.acquire(2).release()
 

@@ -8,8 +8,21 @@ import pytest
 
 import lockkit
 from lockkit.devices import Device, DeviceProcess
+from lockkit.errors import OutcomeUnknown
+from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.quarantine import quarantine
-from lockkit.gpu.receipts import SLACK, Receipt, judged, packed, put, receipt, unpacked
+from lockkit.gpu.receipts import (
+    SLACK,
+    Receipt,
+    judged,
+    last,
+    packed,
+    put,
+    put_back,
+    receipt,
+    take_over,
+    unpacked,
+)
 from lockkit.identity import this_process
 from lockkit.members import pool_name
 
@@ -116,3 +129,93 @@ def test_a_long_receipt_is_cut():
 )
 def test_a_receipt_that_cannot_be_read_says_that_nothing_is_known(stored):
     assert unpacked("GPU-a", stored) == Receipt("GPU-a", "unknown")
+
+
+def claim(number, **more):
+    return ClaimInfo("x", f"{number:012}", "HELD", Owner("bob", "box", 7), number, 0, since=2000.0, **more)
+
+
+def take(client, mine, *sharers):
+    return take_over(client, "box", "GPU-a", {one.claim_id for one in (mine, *sharers)}, mine)
+
+
+def leave(client, mine, outcome="clean"):
+    return put(client, "box", Receipt("GPU-a", outcome, 0, (), mine.claim_id, mine.fence, "bob@box", 3000.0))
+
+
+def test_the_next_holder_gets_the_receipt_of_the_last_one(client):
+    first, second, third = map(claim, (1, 2, 3))
+    assert take(client, first) is None
+    assert leave(client, first)
+    assert take(client, second).claim_id == first.claim_id
+    assert leave(client, second, "dirty")
+    assert last(client, "box", "GPU-a", ()).outcome == "dirty"
+    assert take(client, third).outcome == "dirty"
+
+
+def test_a_holder_that_was_killed_leaves_the_card_in_an_unknown_state_whatever_an_older_receipt_says(client):
+    first, killed, third, fourth = map(claim, (1, 2, 3, 4))
+    take(client, first)
+    leave(client, first)
+    take(client, killed)
+    assert last(client, "box", "GPU-a", {killed.claim_id}).outcome == "clean"  # of the holder before
+    assert last(client, "box", "GPU-a", ()).outcome == "unknown"
+    told = take(client, third)
+    assert (told.outcome, told.claim_id, told.fence, told.at) == ("unknown", killed.claim_id, 2, 2000.0)
+    assert str(told) == "left in an unknown state by bob@box"
+    leave(client, third)
+    assert take(client, fourth).outcome == "clean"
+
+
+def test_an_unknown_outcome_of_the_note_of_a_grant_is_resolved(client):
+    class Deaf:
+        """Records whose first write is done, and not answered."""
+
+        told = False
+        record = client.record
+
+        def put_record(self, *what):
+            written = client.put_record(*what)
+            if not self.told:
+                self.told = True
+                raise OutcomeUnknown("no answer")
+            return written
+
+    first, second = claim(1), claim(2)
+    take(client, first)
+    told = take(Deaf(), second)
+    assert (told.outcome, told.claim_id) == ("unknown", first.claim_id)
+    assert client.record(pool_name("gpu/box", "GPU-a")).value["taken"][0]["claim"] == second.claim_id
+
+
+def test_one_of_several_sharers_that_was_killed_is_told_of_also_after_another_has_left_its_own(client):
+    first, second, third = map(claim, (1, 2, 3))
+    take(client, first)
+    take(client, second, first)
+    leave(client, second)
+    told = take(client, third)
+    assert (told.outcome, told.claim_id, told.fence) == ("unknown", first.claim_id, 2)
+
+
+def test_a_grant_that_was_not_used_leaves_no_doubt(client):
+    first, unused = claim(1), claim(2)
+    take(client, first)
+    leave(client, first)
+    take(client, unused)
+    put_back(client, "box", "GPU-a", unused.claim_id)
+    put_back(client, "box", "GPU-a", unused.claim_id)
+    assert last(client, "box", "GPU-a", ()).outcome == "clean"
+
+
+def test_very_many_sharers_leave_room_in_the_record(client):
+    sharers = [claim(number) for number in range(1, 60)]
+    for number, one in enumerate(sharers):
+        take(client, one, *sharers[:number])
+    assert len(client.record(pool_name("gpu/box", "GPU-a")).value["taken"]) == 24
+
+
+@pytest.mark.parametrize("stored", [1, "x", {}, [1], [{}], [{"claim": 1, "fence": "2"}]])
+def test_a_note_of_a_grant_that_cannot_be_read_says_that_nothing_is_known(client, stored):
+    client.put_record(pool_name("gpu/box", "GPU-a"), {"taken": stored}, 0)
+    assert last(client, "box", "GPU-a", ()).outcome == "unknown"
+    assert take(client, claim(1)).outcome == "unknown"

@@ -1,0 +1,282 @@
+"""The cleanup of a card at its release: lockkit's own hook ``lockkit_cleanup`` for cards, and the receipt that the next holder gets.
+
+In this order, within the budget of a hook, while the card is still held:
+
+1. Frameworks that this program has imported give back the memory that they do not use. Not in ``lockkit run``, whose command has ended.
+2. Processes that the holder started, and that still use the card, get TERM, and KILL if they do not end.
+3. What the driver takes time to give back is waited for, until the card is as it was at the grant.
+4. The receipt says how the card is left: clean, dirty with how much and whose, or unknown. It stands in the card's record.
+5. A card that is faulty, or whose cleanup hangs, is quarantined, if enough others are left.
+
+What a process itself holds stays until it ends: what the program still refers to, and the context of CUDA. The receipt says so, an alert is raised,
+and the lock is released all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Literal
+
+from lockkit.descent import descendants
+from lockkit.devices import Device, DeviceProcess
+from lockkit.errors import BackendError, DevicesUnavailable
+from lockkit.facts import Alert, CleanupContext
+from lockkit.gpu.choosing import label
+from lockkit.gpu.frameworks import imported, keepers
+from lockkit.gpu.grants import grant_of
+from lockkit.gpu.quarantine import Capped, quarantine_faulty
+from lockkit.gpu.receipts import Receipt, judged, put
+from lockkit.gpu.snapshots import PATIENCE
+from lockkit.hooks import hookimpl
+from lockkit.identity import look_at
+from lockkit.plugins.calling import call_within, only_for_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lockkit.devices import Snapshot
+    from lockkit.facts import ClaimInfo
+    from lockkit.gpu.grants import Grant
+
+__all__ = ["lockkit_cleanup"]
+
+_RESERVE, _SHARE = 2.5, 0.3
+"""Seconds, and the share of the budget, that are kept for the store: the receipt must be written in any case."""
+_GRACE = 2.0
+"""Seconds from TERM to KILL, at most."""
+_PAUSE = 0.1
+_SURE = 3.0
+"""Seconds without an answer after which a driver hangs: one that wakes up takes one or two."""
+
+
+@hookimpl(trylast=True)
+@only_for_devices
+def lockkit_cleanup(context: CleanupContext) -> None:
+    """Clean a card of this host before it is released, and leave a receipt. What plugins and callbacks free is freed by now.
+
+    Raises:
+        BackendError: The receipt could not be written.
+    """
+    grant = grant_of(context.claim_id)
+    if grant is None:
+        return
+    try:
+        _Cleanup(context, grant).run()
+    finally:
+        grant.over = True
+
+
+class _Cleanup:
+    """One cleanup.
+
+    Args:
+        context: The release.
+        grant: The card.
+    """
+
+    def __init__(self, context: CleanupContext, grant: Grant) -> None:
+        budget = context.budget()
+        self._context = context
+        self._grant = grant
+        self._end = time.monotonic() + budget
+        self._until = self._end - min(_RESERVE, _SHARE * budget)
+        self._inside = context.where == "process"
+        self._errors: list[str] = []
+        self._hangs = ""
+        self._snapshot: Snapshot | None = None
+        self._terminated: float | None = None
+
+    def run(self) -> None:
+        """Clean the card, and tell how it is left."""
+        grant, context = self._grant, self._context
+        if context.overrun:
+            self._hangs = f"the cleanup of {', '.join(context.overrun)} has not ended"
+        self._free()
+        if context.lost:
+            return  # somebody else may hold the card, and what is seen on it may be theirs
+        after = self._settled()
+        report = self._judged(after, *self._ours(after))
+        if report.outcome != "clean" and self._inside:
+            self._errors += keepers()
+        owner = context.owner
+        report = report._replace(
+            claim_id=context.claim_id,
+            fence=context.fence,
+            by=f"{owner.user}@{owner.host}",
+            at=time.time(),
+            errors=tuple(self._errors),
+        )
+        records = grant.records(self._end)
+        try:
+            put(records, grant.granted.host, report)
+        finally:
+            if report.outcome == "dirty":
+                self._alert("gpu_dirty", "P2", str(report))
+            self._quarantine(after)
+
+    # -- memory of this process
+
+    def _free(self) -> None:
+        """Have frameworks give back what they do not use, if this process may have memory of the card."""
+        asked = imported() if self._inside else {}
+        if not asked or not self._here(self._look()):
+            return
+        uuid = self._grant.uuid
+        left = max(self._until - time.monotonic(), 0.05)
+        calls = [(name, lambda call=call: call(uuid)) for name, call in asked.items()]
+        for outcome in call_within(left, "gpu-cleanup", calls, {}):
+            if isinstance(outcome.error, TimeoutError):
+                self._hangs = f"{outcome.plugin} has not given back its memory within {left:.3g} s"
+                self._errors.append(self._hangs)
+            elif outcome.error is not None:
+                self._errors.append(f"{outcome.plugin}: {type(outcome.error).__name__}: {outcome.error}")
+
+    def _here(self, card: Device | None) -> bool:
+        """Whether this process uses the card, as far as it can be told."""
+        if card is None:
+            return not self._hangs
+        pids = None if card.processes is None else [one.pid for one in card.processes]
+        return pids is None or None in pids or os.getpid() in pids
+
+    # -- what is left
+
+    def _settled(self) -> Device | None:
+        """The card when it is as it was at the grant, or when no more can be waited for; None if it cannot be seen."""
+        granted = self._grant.granted
+        now = time.monotonic()
+        if granted.until is None:
+            granted.until = self._until
+        until = min(self._until, max(granted.until, now + _PAUSE))
+        if self._hangs:
+            return None
+        if self._inside:
+            granted.family.look()
+        while True:
+            card = self._look()
+            if card is None or card.faults:
+                return card
+            ours, others = self._ours(card)
+            pending = self._end_processes(ours)
+            clean = self._judged(card, ours, others).outcome == "clean"
+            if clean or not (pending or self._drains(card)) or time.monotonic() >= until:
+                return card
+            time.sleep(_PAUSE)
+
+    def _look(self) -> Device | None:
+        """The card now; None if it cannot be seen, for a reason that the receipt gives."""
+        grant = self._grant
+        patience = min(PATIENCE, max(self._until - time.monotonic(), 0.05))
+        try:
+            self._snapshot = grant.granted.look(patience)
+        except DevicesUnavailable as error:
+            self._note(error.message)
+        else:
+            card = self._snapshot.device(grant.uuid)
+            if card is not None:
+                return card
+            self._note("the driver does not show it")
+        if grant.granted.hangs and patience >= min(_SURE, PATIENCE):
+            self._hangs = f"its driver has not answered within {patience:g} s"
+        return None
+
+    def _note(self, error: str) -> None:
+        if error not in self._errors:
+            self._errors.append(error)
+
+    def _ours(self, card: Device | None) -> tuple[list[int], bool]:
+        """The pids of this holder's processes on the card, and whether those of others on it are told apart from them."""
+        if card is None or not card.processes:
+            return [], True
+        family = self._grant.granted.family
+        pids = [one.pid for one in card.processes if one.pid is not None]
+        ours = family.among(pids)
+        mine = [os.getpid()] if self._inside and os.getpid() in pids else []
+        if self._grant.whole:
+            return [*ours, *mine], True
+        if self._grant.shared_here:
+            return [], False
+        if not ours:
+            return mine, True
+        try:
+            others = self._grant.others(max(self._until - time.monotonic(), 0.05))
+        except BackendError as error:
+            self._note(error.message)
+            return mine, False
+        apart = _of(others)
+        return [*(pid for pid in ours if pid not in apart), *mine], True
+
+    def _judged(self, card: Device | None, ours: list[int], told: bool) -> Receipt:  # noqa: FBT001
+        """How the card is left."""
+        grant = self._grant
+        if grant.whole:
+            return judged(grant.uuid, grant.before, card)
+        return judged(grant.uuid, grant.before, card, ours) if told else Receipt(grant.uuid, "unknown")
+
+    def _end_processes(self, pids: list[int]) -> bool:
+        """Send TERM to processes of the holder, and KILL to those that do not end. Returns whether there are any to wait for."""
+        family = self._grant.granted.family
+        pids = [pid for pid in pids if pid != os.getpid()]
+        now = time.monotonic()
+        if self._terminated is None:
+            if pids:
+                self._terminated = now
+        elif now - self._terminated < min(_GRACE, (self._until - self._terminated) / 2):
+            return bool(pids)
+        number = signal.SIGTERM if self._terminated == now else signal.SIGKILL
+        sent = [family.signal(pid, number) for pid in pids]
+        return any(sent)
+
+    def _drains(self, card: Device) -> bool:
+        """Whether what is in use may yet be given back: no process that lives has it."""
+        before = self._grant.before
+        known = set() if before is None or before.processes is None else set(before.processes)
+        return not any(self._stays(one) for one in card.processes or () if one not in known)
+
+    def _stays(self, process: DeviceProcess) -> bool:
+        """Whether a process may use the card for longer: one that lives, or in a program one that may be the program itself."""
+        if process.pid is None:
+            return self._inside
+        seen = look_at(process.pid)
+        return seen is not None and not seen.ended
+
+    # -- telling
+
+    def _quarantine(self, card: Device | None) -> None:
+        """Quarantine the card if it is faulty, or its cleanup hangs."""
+        grant, context = self._grant, self._context
+        faults = (*(card.faults if card is not None else ()), *grant.granted.faults(grant.uuid))
+        reason = "; ".join(dict.fromkeys((*faults, *filter(None, [self._hangs]))))
+        if not reason:
+            return
+        granted = grant.granted
+        answer = quarantine_faulty(
+            grant.records(self._end),
+            granted.host,
+            grant.uuid,
+            reason,
+            context.owner,
+            granted.cards,
+            granted.parents,
+        )
+        if isinstance(answer, Capped):
+            limit = f"{answer.count} of its host are quarantined, and more are not without a person"
+            self._alert("gpu_not_quarantined", "P0", f"{reason}; it stays in use, because {limit}")
+        elif answer.automatic and answer.reason == reason:
+            self._alert("gpu_quarantined", "P1", str(answer))
+
+    def _alert(self, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> None:
+        grant, context = self._grant, self._context
+        card = grant.before
+        name = grant.uuid if card is None else label(card)
+        data = {"uuid": grant.uuid, "host": grant.granted.host}
+        grant.granted.tell(
+            Alert(kind, priority, f"{name}: {what}", context.name, context.claim_id, data=data)
+        )
+
+
+def _of(claims: Sequence[ClaimInfo]) -> set[int]:
+    """The processes that work under some claims: their owners, and what those have started."""
+    pids = {one.owner.pid for one in claims}
+    return {*pids, *(each for pid in pids for each in descendants(pid))}

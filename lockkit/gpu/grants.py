@@ -1,0 +1,188 @@
+"""The cards that this process holds, with what their cleanup needs: how each was at the grant, and whom to ask and to tell at its release."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from lockkit.gpu.families import Family
+from lockkit.gpu.records import Records
+from lockkit.gpu.snapshots import look
+from lockkit.gpu.unreturned import has_returned
+from lockkit.members import in_pool
+from lockkit.store.spi import Refused, Unknown
+
+if TYPE_CHECKING:
+    from lockkit.devices import Device, DeviceProvider, Snapshot
+    from lockkit.drivers.threads import Driver
+    from lockkit.facts import Alert, ClaimInfo, Record
+    from lockkit.shared.lease import AnyLease
+
+__all__ = ["Grant", "Granted", "grant_of", "in_background", "note_grants"]
+
+_grants: weakref.WeakValueDictionary[str, Grant] = weakref.WeakValueDictionary()
+"""The cards that this process holds, by the id of the claim. The hold of the claim keeps its entry."""
+
+
+class Granted:
+    """The cards of one request.
+
+    Attributes:
+        family: The processes that were started since.
+        until: When the cleanups of these cards wait no longer for memory, in seconds of the monotonic clock; None before the first of them.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        host: str,
+        providers: Sequence[DeviceProvider],
+        devices: Sequence[Device],
+        faults: Callable[[str], tuple[str, ...]],
+    ) -> None:
+        self.driver = driver
+        self.host = host
+        self.family = Family()
+        self.until: float | None = None
+        self.faults = faults
+        self.cards = [device.uuid for device in devices if device.uuid and device.parent is None]
+        self.parents = {device.uuid: device.parent for device in devices if device.parent is not None}
+        self._providers = tuple(providers)
+
+    def look(self, patience: float) -> Snapshot:
+        """Look at all cards of the host, for so many seconds at most.
+
+        Raises:
+            DevicesUnavailable: No provider knows a card, or none has answered in time.
+        """
+        return look(self._providers, patience=patience)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a driver has not returned from a look."""
+        return not all(map(has_returned, self._providers))
+
+    def tell(self, alert: Alert) -> None:
+        """Raise an alert."""
+        self.driver.dispatcher.tell(alert)
+
+
+class Grant:
+    """One card, or a share of one, that this process holds.
+
+    Args:
+        granted: All cards of the request.
+        lease: The lease of the card.
+        uuid: The card.
+        before: The card at the grant.
+
+    Attributes:
+        whole: Whether nobody else can hold a part of the card.
+    """
+
+    def __init__(self, granted: Granted, lease: AnyLease, uuid: str, before: Device | None) -> None:
+        self.granted = granted
+        self.uuid = uuid
+        self.before = before
+        self.name = lease.name
+        self.claim_id = lease.claim_id
+        self.whole = lease.exclusive
+        self.over = False
+        self._pid = os.getpid()
+        _grants[lease.claim_id] = self
+        lease.stands_for(self)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The UUID of the card."""
+        return (self.uuid,)
+
+    @property
+    def shared_here(self) -> bool:
+        """Whether this process holds another part of the card, too."""
+        others = [one for one in list(_grants.values()) if one is not self and not one.over]
+        return any(one.uuid == self.uuid and one._pid == os.getpid() for one in others)  # noqa: SLF001
+
+    def others(self, patience: float) -> list[ClaimInfo]:
+        """The claims of others on the card. One request.
+
+        Raises:
+            BackendError: The store does not answer.
+        """
+        driver = self.granted.driver
+        queue = driver.requests.ask(
+            lambda budget: driver.backend.inspect(self.name, budget), self.name, patience
+        )
+        return [one for one in queue.holders if one.claim_id != self.claim_id]
+
+    def records(self, end: float) -> Records:
+        """The records of the store, for as long as the time is not up.
+
+        Args:
+            end: Seconds of the monotonic clock.
+        """
+        return _RecordsUntil(self.granted.driver, end)
+
+
+class _RecordsUntil:
+    """The records of the store of an engine, also while its client is being closed."""
+
+    def __init__(self, driver: Driver, end: float) -> None:
+        self._driver = driver
+        self._end = end
+
+    def record(self, name: str) -> Record | None:
+        """The record of a name."""
+        backend = self._driver.backend
+        return self._driver.requests.ask(lambda budget: backend.record(name, budget), name, self._left())
+
+    def put_record(self, name: str, value: Mapping[str, object], version: int) -> Record:
+        """Write the record of a name if it still has this version."""
+        budget = min(self._left(), self._driver.request_timeout)
+        try:
+            return self._driver.backend.put_record(name, value, version, budget)
+        except (Refused, Unknown) as trouble:
+            raise trouble.error from None
+
+    def _left(self) -> float:
+        """Seconds that are left, or a moment: a request without time is not even sent."""
+        return max(self._end - time.monotonic(), 0.05)
+
+
+def grant_of(claim_id: str) -> Grant | None:
+    """The card that this process holds by a claim; None if there is none."""
+    return _grants.get(claim_id)
+
+
+def note_grants(
+    granted: Granted, leases: Sequence[AnyLease], members: Sequence[str], devices: Sequence[Device]
+) -> None:
+    """Note the cards that were granted, so that their release cleans them.
+
+    Args:
+        granted: What the cards share.
+        leases: The leases; those of cards within which a slice stands are none of the members.
+        members: The UUIDs of the cards and slices that are held.
+        devices: The cards, as they were seen after the grant.
+    """
+    seen = {device.uuid: device for device in devices}
+    for lease in leases:
+        uuid = (in_pool(lease.name) or ("", None))[1]
+        if uuid is not None and uuid in members:
+            Grant(granted, lease, uuid, seen.get(uuid))
+
+
+def in_background(call: Callable[[], object]) -> None:
+    """Make a call that may wait for the store on a thread of its own; what goes wrong with it does not matter."""
+
+    def run() -> None:
+        with suppress(Exception):
+            call()
+
+    with suppress(RuntimeError):  # no thread can be started
+        threading.Thread(target=run, name="lockkit-gpu-receipt", daemon=True).start()

@@ -1,0 +1,76 @@
+"""The hand-over of cards to one request: the receipts of their last holders, and the notes of who holds them now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lockkit.gpu.grants import in_background
+from lockkit.gpu.receipts import Receipt, last, put_back, take_over
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo
+
+__all__ = ["Handover"]
+
+
+class Handover:
+    """The hand-over of cards to one request.
+
+    Args:
+        client: The client.
+        host: The name of the host in the store.
+
+    Attributes:
+        receipts: How the last holders of the cards left them, by UUID.
+    """
+
+    def __init__(self, client: Client, host: str) -> None:
+        self._client = client
+        self._host = host
+        self._noted: dict[str, str] = {}
+        self._used: Collection[str] | None = None
+        self.receipts: dict[str, Receipt] = {}
+
+    def left(self, uuid: str, holders: Sequence[ClaimInfo]) -> Receipt | None:
+        """How the last holder of a card left it. One request.
+
+        Raises:
+            BackendError: The store does not answer.
+        """
+        return last(self._client, self._host, uuid, {one.claim_id for one in holders})
+
+    def take(self, uuid: str, holders: Sequence[ClaimInfo]) -> None:
+        """Take over a card that was granted: note the new holder, and learn how the last one left the card. Two requests.
+
+        Args:
+            uuid: The card.
+            holders: The claims that hold it. The newest is that of this request, for requests get cards one by one.
+
+        Raises:
+            BackendError: The store did not do it.
+        """
+        mine = max(holders, key=lambda one: one.fence, default=None)
+        me = self._client.owner
+        if mine is None or (mine.owner.pid, mine.owner.host) != (me.pid, me.host):
+            return  # the grant is lost already, and the request will learn it
+        found = take_over(self._client, self._host, uuid, {one.claim_id for one in holders}, mine)
+        self._noted[uuid] = mine.claim_id
+        if found is None:
+            self.receipts.pop(uuid, None)
+        else:
+            self.receipts[uuid] = found
+        if self._used is not None and uuid not in self._used:  # nobody waits for this answer any more
+            self._put_back(uuid)
+
+    def over(self, used: Collection[str]) -> None:
+        """Note in the background that the request got these cards, and has not used others that were granted meanwhile."""
+        self._used = used
+        for uuid in list(self._noted):
+            if uuid not in used:
+                self._put_back(uuid)
+
+    def _put_back(self, uuid: str) -> None:
+        in_background(partial(put_back, self._client, self._host, uuid, self._noted[uuid]))
