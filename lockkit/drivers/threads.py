@@ -30,7 +30,6 @@ from lockkit.hold import REGISTRIES, Hold
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import MOMENT, Beats
-from lockkit.protocol.composing import Steps
 from lockkit.protocol.effects import (
     Asked,
     Effect,
@@ -52,6 +51,7 @@ from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
     from lockkit.drivers.choices import Choices
+    from lockkit.protocol.composing import Steps
 
 try:  # the generator of random, without the distributions that it also imports and builds
     from _random import Random

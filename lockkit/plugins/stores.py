@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from lockkit._version import __version__
@@ -49,6 +48,8 @@ SCHEMES: Mapping[str, ShippedStore] = {
     "zk": _ZOOKEEPER,
 }
 """The URL schemes of lockkit's own stores. No other plugin can take them over."""
+_MARKS = str.maketrans("", "", "+.-")
+"""Drops the characters that a scheme may contain beside letters and digits."""
 
 
 def scheme_of(url: str) -> str:
@@ -57,13 +58,13 @@ def scheme_of(url: str) -> str:
     Raises:
         ConfigError: The URL has no scheme.
     """
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
-    if match is None:
+    scheme, colon, _ = url.partition(":")
+    if not (colon and scheme.isascii() and scheme[:1].isalpha() and scheme.translate(_MARKS).isalnum()):
         raise ConfigError(
             f"not a store's URL: {redact(url)!r}",
             hint="write for instance sqlite:, memory: or redis://localhost:6379/0",
         )
-    return match[1].lower()
+    return scheme.lower()
 
 
 def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
-from lockkit.cli import main
+from lockkit.cli import main, script
 from lockkit.cli.main import COMMANDS, cli
 
 NAMES = sorted(name for section in COMMANDS.values() for name in section)
@@ -165,3 +167,49 @@ def test_an_internal_error_has_a_traceback_and_code_70(capsys, monkeypatch):
 
 def test_the_group_knows_its_commands_without_plugins():
     assert set(NAMES) <= set(cli.list_commands(click.Context(cli)))
+
+
+def test_the_console_script_puts_off_what_few_commands_use(lockkit):
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from lockkit.cli import script; script.main()"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, "--version"],
+        env=lockkit.env | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    seen = set(done.stdout.split())
+    assert "click" in seen
+    assert not seen & {"ipaddress", "locale", "textwrap", "tokenize"}
+
+
+@pytest.fixture
+def small_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "lockkit_small.py").write_text("ANSWER = 42\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "lockkit_small"
+    sys.modules.pop("lockkit_small", None)
+
+
+def test_a_module_that_was_put_off_is_imported_when_it_is_used(small_module):
+    with script.putting_off((small_module,)):
+        early = import_module(small_module)
+    assert small_module not in sys.modules
+
+    assert early.ANSWER == 42
+    assert sys.modules[small_module].__file__
+    assert import_module(small_module) is not early
+
+
+def test_a_module_that_was_put_off_may_be_used_at_once(small_module):
+    with script.putting_off((small_module,)):
+        assert import_module(small_module).ANSWER == 42
+    assert sys.modules[small_module].ANSWER == 42
+
+
+def test_a_module_that_is_there_is_not_put_off(small_module):
+    there = import_module(small_module)
+    with script.putting_off((small_module,)):
+        assert import_module(small_module) is there
+    assert import_module(small_module) is there

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockkit.cli import completing, fitting
-from lockkit.cli.base import CAPACITY, NAME, Command, Duration, Number, Remark, Session, option
+from lockkit.cli.base import CAPACITY, NAME, Command, Duration, File, Number, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import OF_CARDS, card_options, needs_gpu, of_cards
 from lockkit.cli.suggesting import PROBE, WORDS
@@ -280,7 +280,7 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     section=ASKED,
     help="Send the command TERM, or this SIGNAL; or only say who asks and why.  [default: ignore]",
 )
-@option("--report", type=click.Path(dir_okay=False), metavar="FILE", section=OUT, help="Write a JSON report.")
+@option("--report", type=File(), metavar="FILE", section=OUT, help="Write a JSON report.")
 @click.pass_context
 def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
     r"""Run a command while holding the lock NAME, or all of several locks.
