@@ -1,42 +1,156 @@
-"""The commands on the page about GPUs run as they stand there, on simulated cards."""
+"""The page about GPUs, followed step by step on simulated cards."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from lockkit.gpu.simulated import STATE_FILE
+from lockkit.testing.processes import until
+from support.pages import section, table
+
 PAGE = "docs/howto/gpus.md"
+ADMINISTRATOR = "docs/howto/all-users.md"
+WALK = "## Eight GPUs among ten people, in five minutes"
 
 
 @pytest.fixture
-def commands(pages):
-    """The command lines of the page, in its order."""
-    found = re.findall(r"^\$ (lockkit .*)$", pages[PAGE], re.MULTILINE)
-    assert len(found) == 6
-    return found
+def environ(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("LOCKKIT_") and key != "CUDA_VISIBLE_DEVICES"
+    }
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return clean | {
+        "HOME": str(tmp_path), "LOCKKIT_STATE_DIR": str(state), "LOCKKIT_CONFIG": "/dev/null", "PATH": path, "COLUMNS": "200",
+    }  # fmt: skip
 
 
-def test_the_commands_for_gpus_do_what_the_page_says(commands, program):
-    told = [
+@pytest.fixture
+def shell(environ, tmp_path):
+    """A shell that is told lines, as in a terminal; all that it started is gone when the test is."""
+    process = subprocess.Popen(
+        ["bash"],
+        env=environ,
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+    def tell(line):
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+        return process.stdout
+
+    yield tell
+    os.killpg(process.pid, signal.SIGKILL)  # what the wrappers run dies with them
+    process.communicate()
+
+
+@pytest.fixture
+def once(environ, tmp_path):
+    """Run one line in a shell of its own."""
+
+    def run(line, **more):
+        return subprocess.run(
+            ["bash", "-c", line],
+            env=environ | more,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def lines(text):
+    return re.findall(r"^\$ (.*)$", text, re.MULTILINE)
+
+
+def test_eight_gpus_among_ten_people(pages, shell, once):
+    text = section(pages[PAGE], WALK)
+    *_, simulate, jobs, look, more, kill = lines(text)
+    shown = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    host = dict([simulate.removeprefix("export ").split("=")])
+
+    def cards():
+        return json.loads(once("lockkit gpu ls --json", **host).stdout)["gpus"]
+
+    out = shell(f"{simulate}\n{jobs}")
+    first = {out.readline() for _ in range(8)}
+    assert first == {f"a job has GPU {index}\n" for index in range(8)}
+    until(lambda: [card["state"] for card in cards()] == ["held"] * 8)
+    assert shape(once(look, **host).stdout)[-1] == shape(shown[0])[-1]
+    assert shape(once(look, **host).stdout)[1] == shape(shown[0])[1]
+    told = once(more, **host)
+    assert told.returncode == 124
+    (waiting,) = [line for line in told.stderr.splitlines() if line.startswith("waiting for")]
+    assert shape(waiting)[0].startswith(shape(shown[1])[0].partition("; GPU 1")[0])
+    pid = cards()[0]["holders"][0]["owner"]["pid"]
+    assert once(kill.replace("4711", str(pid))).returncode == 0
+    assert out.readline() == "a job has GPU 0\n"
+
+
+def shape(text):
+    """A text without that which a page may show otherwise: who, since when, for what, and how wide the columns are."""
+    text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
+    text = re.sub(r"[\d.]+ s, for: \w+", "SINCE", text)
+    text = re.sub(r" +GPU-[0-9a-f-]{36}", "", text)
+    return re.sub(r" +", " ", text).splitlines()
+
+
+def test_each_row_of_what_to_ask_for_is_granted(pages, once, environ):
+    wide = {"name": "NVIDIA H100 80GB HBM3", "memory": "80GiB"}
+    state = {str(index): wide for index in range(8)}
+    Path(environ["LOCKKIT_STATE_DIR"], STATE_FILE).write_text(json.dumps(state))
+    rows = [row[1].strip("`") for row in table(section(pages[PAGE], "## What to ask for"))[1:]]
+    assert len(rows) == 10
+    for row in rows:
+        command = re.sub(r"python \w+\.py", "true", row)
+        done = once(command, LOCKKIT_GPU_SIMULATE="8")
+        assert done.returncode == 0, (command, done.stderr)
+
+
+def test_both_pages_name_the_same_command_of_the_administrator(pages):
+    (init,) = [line for line in lines(section(pages[PAGE], WALK)) if "host init" in line]
+
+    assert init in lines(section(pages[ADMINISTRATOR], "## GPUs"))
+    assert "--private" in section(pages[ADMINISTRATOR], "## GPUs")
+
+
+def test_the_commands_of_the_quarantine_do_what_the_page_says(pages, program):
+    commands = lines(section(pages[PAGE], "## Keep a card from being given out"))
+    mark, look, clear = [
         program(
             f"from lockkit.cli.main import run\nraise SystemExit(run({shlex.split(line)[1:]!r}))"
         ).stdout.replace("\n", " ")
         for line in commands
-        if " adopt " not in line
     ]
-    assert "2 GPUs: 2 free" in told[0]
-    assert '"state": "free"' in told[1]
-    assert "Xid 79 twice today" in told[2]
-    assert "1 free, 1 quarantined" in told[3]
-    assert "can be given out again" in told[4]
+    assert "Xid 79 twice today" in mark
+    assert "1 free, 1 quarantined" in look
+    assert "can be given out again" in clear
 
 
-def test_the_page_adopts_a_job(commands, program, tmp_path):
-    (line,) = (line for line in commands if " adopt " in line)
+def test_the_page_adopts_a_job(pages, program, tmp_path):
+    (line,) = (
+        line for line in lines(section(pages[PAGE], "## Adopt a job that already runs")) if " adopt " in line
+    )
     config = "[gpu]\nsimulate = 2\n"
     with subprocess.Popen(["sleep", "60"]) as job:
         words = [str(job.pid) if word == "4711" else word for word in shlex.split(line)[1:]]
