@@ -114,11 +114,11 @@ def test_a_thread_that_waits_alone_hears_its_turn_over_tls(tls):
             one, _ = take(store)
             waiting, bell = claim(), Bell()
             blockers = store.acquire(waiting, True, 2.0).blockers
-            ear = store.extras.listen("a", blockers, bell.ring, waiting)
+            reader = store.extras.listen("a", blockers, bell.ring, waiting)
             timer = threading.Timer(0.1, store.release, (one, 2.0))
             timer.start()
-            assert ear.wait(bell, 1.5)
-            ear.close()
+            assert reader.wait(bell, 1.5)
+            reader.close()
             timer.join()
             store.release(waiting, 2.0)
 

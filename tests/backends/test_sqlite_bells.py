@@ -54,7 +54,7 @@ class Turn(turns.Turn):
     """A waiter whose store knows who listens."""
 
     def reads(self):
-        return self.ear._pulses.watcher._reader is self.ear
+        return self.reader._pulses.watcher._reader is self.reader
 
 
 def test_who_waits_alone_listens_itself(store, listener):
@@ -130,9 +130,9 @@ def test_the_wait_of_who_listens_ends_in_time(store):
 
 def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(store, listener):
     turn = Turn(store)
-    ear = store.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
-    listener.watcher._enter(ear)  # and Ctrl-C, and nothing after
-    ear.close()
+    reader = store.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    listener.watcher._enter(reader)  # and Ctrl-C, and nothing after
+    reader.close()
     with turn.listening():
         until(turn.reads)
 

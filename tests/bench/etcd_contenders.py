@@ -86,11 +86,11 @@ def _raw(stack: ExitStack, url: str) -> Contender:
 
 def _woken(stack: ExitStack, url: str) -> Contender:
     """The fastest possible hand-off over etcd: the holder deletes the key; a waiter that hears of it takes the lock. No queue, no lease, no fairness."""
-    plain, ears, (take, drop) = _Plain(stack, url), _Watch(stack, url, "woken"), _txns("woken")
+    plain, listening, (take, drop) = _Plain(stack, url), _Watch(stack, url, "woken"), _txns("woken")
 
     def acquire() -> None:
         while not plain.done(take):
-            ears.hear()
+            listening.hear()
 
     return Contender(WOKEN, acquire, lambda _: plain.done(drop))
 

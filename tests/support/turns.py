@@ -25,11 +25,11 @@ class Turn:
     Attributes:
         claim: The claim that waits.
         bell: The bell of the thread that waits.
-        ear: What the thread waits with, once it listens.
+        reader: What the thread waits with, once it listens.
         answer: What its wait returned; None before.
     """
 
-    ear: Any
+    reader: Any
 
     def __init__(self, store: Backend, name: str = "a") -> None:
         self.store = store
@@ -51,11 +51,11 @@ class Turn:
         """Have a thread wait for the turn; the end of the block rings its bell and ends the thread."""
         listen = self.store.extras.listen
         assert listen is not None
-        ear = self.ear = listen(self.name, self.blockers, self.bell.ring, self.claim)
+        reader = self.reader = listen(self.name, self.blockers, self.bell.ring, self.claim)
 
         def wait() -> None:
             with contextlib.suppress(KeyboardInterrupt):
-                self.answer = ear.wait(self.bell, seconds)
+                self.answer = reader.wait(self.bell, seconds)
 
         thread = self.thread = threading.Thread(target=wait)
         thread.start()
@@ -65,7 +65,7 @@ class Turn:
             self.bell.ring()
             thread.join(LONG)
             self.bell.rung()
-            ear.close()
+            reader.close()
             assert not thread.is_alive()
 
     def woken(self) -> Any:

@@ -35,7 +35,7 @@ class Turn(turns.Turn):
     """A waiter whose store knows who listens."""
 
     def reads(self):
-        return self.store._wakes._reader is self.ear
+        return self.store._wakes._reader is self.reader
 
 
 @contextlib.contextmanager
@@ -278,9 +278,9 @@ def test_what_ctrl_c_took_from_who_reads_is_made_up_for(standing, monkeypatch):
 
 def test_who_was_cut_off_before_it_could_leave_is_gone_when_its_watch_is(standing):
     turn = Turn(standing)
-    ear = standing.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
-    standing._wakes._enter(ear)  # and Ctrl-C, and nothing after
-    ear.close()
+    reader = standing.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    standing._wakes._enter(reader)  # and Ctrl-C, and nothing after
+    reader.close()
     with turn.listening():
         until(turn.reads)
 
