@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lockkit.cli import output
+from lockkit.noted import RESERVED
 from lockkit.sizes import show as size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.table import Table
 
     from lockkit.cli import documents, parts
     from lockkit.devices import Snapshot
+    from lockkit.facts import ClaimInfo
     from lockkit.gpu.known import Known
     from lockkit.gpu.quarantine import Quarantined
     from lockkit.gpu.receipts import Receipt
     from lockkit.gpu.states import Card
+    from lockkit.gpu.usage import Use
 
-__all__ = ["document", "mark", "receipt", "table_of"]
+__all__ = ["document", "gpu", "mark", "receipt", "table_of", "use_of_gpu"]
 
 _COLOURS = {
     "free": "green",
@@ -33,42 +37,74 @@ _WIDE, _NARROW = 120, 60
 """Columns."""
 
 
-def document(host: str, seen: Snapshot, found: Sequence[Card], known: Mapping[str, Known]) -> documents.GpuLs:
+def document(
+    host: str, seen: Snapshot, found: Sequence[Card], known: Mapping[str, Known], uses: Mapping[str, Use]
+) -> documents.GpuLs:
     """The document of ``lockkit gpu ls``."""
-    from lockkit.cli import documents, parts
+    from lockkit.cli import documents
     from lockkit.gpu.known import NOTHING_KNOWN
 
     return documents.GpuLs(
         host=host,
         read_at=output.rfc3339(seen.taken),
         read_at_seconds=seen.taken,
-        gpus=[
-            parts.Gpu(
-                uuid=card.device.uuid or None,
-                index=card.device.index,
-                name=card.device.name or None,
-                parent=card.device.parent,
-                state=card.state,
-                reasons=card.reasons,
-                memory_bytes=card.device.memory,
-                reserved_bytes=card.device.reserved,
-                used_bytes=card.device.used,
-                utilisation_percent=card.device.utilisation,
-                processes=None
-                if card.device.processes is None
-                else [
-                    parts.GpuProcess(pid=one.pid, user=one.user, program=one.program, memory_bytes=one.memory)
-                    for one in card.device.processes
-                ],
-                faults=card.device.faults,
-                quarantine=None if of_store.quarantine is None else mark(of_store.quarantine),
-                holders=[output.claim(one) for one in of_store.holders],
-                receipt=None if of_store.receipt is None else receipt(of_store.receipt),
-            )
-            for card in found
-            for of_store in (known.get(card.device.uuid, NOTHING_KNOWN),)
-        ],
+        gpus=[gpu(card, known.get(card.device.uuid, NOTHING_KNOWN), uses, seen.taken) for card in found],
         remarks=seen.remarks,
+    )
+
+
+def gpu(card: Card, of_store: Known, uses: Mapping[str, Use], now: float) -> parts.Gpu:
+    """A card. ``uses`` has the use that holders make of it, by claim id; of the others, what they told counts."""
+    from lockkit.cli import parts
+    from lockkit.gpu.usage import use_of
+
+    return parts.Gpu(
+        uuid=card.device.uuid or None,
+        index=card.device.index,
+        name=card.device.name or None,
+        parent=card.device.parent,
+        state=card.state,
+        reasons=card.reasons,
+        memory_bytes=card.device.memory,
+        reserved_bytes=card.device.reserved,
+        used_bytes=card.device.used,
+        utilisation_percent=card.device.utilisation,
+        processes=None
+        if card.device.processes is None
+        else [
+            parts.GpuProcess(pid=one.pid, user=one.user, program=one.program, memory_bytes=one.memory)
+            for one in card.device.processes
+        ],
+        faults=card.device.faults,
+        quarantine=None if of_store.quarantine is None else mark(of_store.quarantine),
+        holders=[output.claim(one) for one in of_store.holders],
+        uses=[_use(one.claim_id, uses.get(one.claim_id) or use_of(one), now) for one in of_store.holders],
+        receipt=None if of_store.receipt is None else receipt(of_store.receipt),
+    )
+
+
+def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
+    """The use that the holder of a GPU has told, in words; nothing for other locks."""
+    own = holder.note.get(RESERVED)
+    if not isinstance(own, Mapping) or "gpu" not in own:
+        return []
+    from lockkit.gpu.usage import use_of, use_words
+
+    return use_words(use_of(holder), now)
+
+
+def _use(claim_id: str, use: Use, now: float) -> parts.GpuUse:
+    from lockkit.cli import parts
+
+    since = use.idle_since
+    return parts.GpuUse(
+        claim_id=claim_id,
+        declared_bytes=use.declared,
+        used_bytes=use.used,
+        more_than_declared=use.too_much,
+        idle_since=None if since is None else output.rfc3339(since),
+        idle_since_seconds=since,
+        idle_seconds=None if since is None else max(now - since, 0.0),
     )
 
 

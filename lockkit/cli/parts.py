@@ -24,6 +24,7 @@ __all__ = [
     "GpuName",
     "GpuProcess",
     "GpuReceipt",
+    "GpuUse",
     "HeldClaim",
     "Hold",
     "Hook",
@@ -349,6 +350,18 @@ class GpuProcess(Part):
     memory_bytes: int | None
 
 
+class GpuUse(Part):
+    """The use that the holder with this claim makes of a GPU. `declared_bytes` null: the whole GPU. What is unknown is null."""
+
+    claim_id: str
+    declared_bytes: int | None
+    used_bytes: int | None
+    more_than_declared: bool
+    idle_since: Time | None
+    idle_since_seconds: float | None
+    idle_seconds: float | None
+
+
 class Gpu(Part):
     """A GPU, or with `parent` a slice of one. `used_bytes` is beyond `reserved_bytes`; `processes` null: they cannot be told."""
 
@@ -366,6 +379,7 @@ class Gpu(Part):
     faults: Sequence[str]
     quarantine: GpuMark | None
     holders: Sequence[Claim]
+    uses: Sequence[GpuUse]
     receipt: GpuReceipt | None
 
 

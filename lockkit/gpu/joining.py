@@ -10,13 +10,18 @@ from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
 from lockkit.gpu.states import Card, cards
+from lockkit.gpu.usage import Use, use_of, use_words
 from lockkit.printable import printable
-from lockkit.sizes import MIB, show
 
 __all__ = ["holder_words", "joined"]
 
 
-def joined(snapshot: Snapshot, known: Mapping[str, Known]) -> tuple[Card, ...]:
+_NOTHING: Mapping[str, Use] = {}
+
+
+def joined(
+    snapshot: Snapshot, known: Mapping[str, Known], uses: Mapping[str, Use] = _NOTHING
+) -> tuple[Card, ...]:
     """All cards of a snapshot, in its order.
 
     A card that is quarantined or faulty is shown as such also while it is held, with its holders among the reasons. What computes on a card that
@@ -25,13 +30,14 @@ def joined(snapshot: Snapshot, known: Mapping[str, Known]) -> tuple[Card, ...]:
     Args:
         snapshot: The snapshot.
         known: What the store knows of the cards, by UUID.
+        uses: The use that holders make of their cards, by claim id. Of the others, what they told counts.
     """
     marks = {uuid: one.quarantine for uuid, one in known.items() if one.quarantine is not None}
     found: list[Card] = []
     for card in cards(snapshot, marks):
         of_store = known.get(card.device.uuid, NOTHING_KNOWN)
         holders = of_store.holders
-        told = tuple(holder_words(one, snapshot.taken) for one in holders)
+        told = tuple(holder_words(one, snapshot.taken, uses.get(one.claim_id)) for one in holders)
         left = of_store.receipt
         if holders and card.state in ("quarantined", "faulty", "sliced"):
             found.append(card._replace(reasons=(*card.reasons, *told)))
@@ -45,16 +51,16 @@ def joined(snapshot: Snapshot, known: Mapping[str, Known]) -> tuple[Card, ...]:
     return tuple(found)
 
 
-def holder_words(holder: ClaimInfo, now: float) -> str:
-    """A holder for people: ``ann@box pid 4711 (train.py), 5 min, 8 GiB declared, for: evaluation``.
+def holder_words(holder: ClaimInfo, now: float, use: Use | None = None) -> str:
+    """A holder for people: ``ann@box pid 4711 (train.py), 5 min, 8 GiB declared, 2 GiB used, idle for 25 min, for: evaluation``.
 
     Args:
         holder: The claim. Its weight is in MiB.
         now: The time, in seconds since the epoch.
+        use: The use that it makes of the card; None for what it told last.
     """
     words = [str(holder.owner), durations.show(max(now - holder.since, 0.0))]
-    if holder.weight < holder.capacity:
-        words.append(f"{show(holder.weight * MIB)} declared")
+    words += use_words(use_of(holder) if use is None else use, now)
     if holder.reason:
         words.append(f"for: {holder.reason}")
     return printable(", ".join(words))

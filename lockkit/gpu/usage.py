@@ -1,14 +1,18 @@
-"""The memory of a card that each of its holders uses: which of the processes on the card are whose."""
+"""The use that each holder makes of a card: which of the processes on the card are whose, and what the holder has told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from lockkit import durations
 from lockkit.devices import Device
 from lockkit.facts import ClaimInfo
+from lockkit.gpu.noticing import told_in
 from lockkit.identity import boot_id, look_at, pid_space
+from lockkit.namedtuples import NamedTuple
+from lockkit.sizes import MIB, show
 
-__all__ = ["parent_of", "used_by", "used_by_holder", "works_for"]
+__all__ = ["Use", "live_uses", "parent_of", "use_of", "use_words", "used_by", "used_by_holder", "works_for"]
 
 _DEEPEST = 64
 """Generations that are looked at. A chain that is longer was read while pids were used again."""
@@ -52,3 +56,50 @@ def used_by_holder(device: Device, holder: ClaimInfo, parent: Callable[[int], in
     owner = holder.owner
     here = bool(owner.boot_id) and owner.boot_id == boot_id() and owner.pid_space == pid_space() != 0
     return used_by(device, owner.pid, parent) if here and holder.process in ("alive", "stopped") else None
+
+
+class Use(NamedTuple):
+    """The use that a holder makes of a card.
+
+    Attributes:
+        declared: The bytes that it declared; None for a whole card.
+        used: The bytes that it uses; None if unknown.
+        idle_since: Since when the card is idle, in seconds since the epoch; None if it is not, or if that is unknown.
+    """
+
+    declared: int | None = None
+    used: int | None = None
+    idle_since: float | None = None
+
+    @property
+    def too_much(self) -> bool:
+        """Whether it is known that the holder uses more than it declared."""
+        return self.declared is not None and self.used is not None and self.used > self.declared
+
+
+def use_of(holder: ClaimInfo, live: int | None = None) -> Use:
+    """The use that a holder of a card makes of it.
+
+    Args:
+        holder: The claim. Its weight is in MiB.
+        live: The bytes that it uses now; None to take what it told last.
+    """
+    told = told_in(holder.note)
+    used = live if live is not None or told is None else told.used
+    declared = holder.weight * MIB if holder.weight < holder.capacity else None
+    return Use(declared, used, None if told is None else told.idle_since)
+
+
+def live_uses(device: Device, holders: Iterable[ClaimInfo]) -> dict[str, Use]:
+    """The use of each holder of a card of this host, by claim id. Reads ``/proc``."""
+    return {one.claim_id: use_of(one, used_by_holder(device, one)) for one in holders}
+
+
+def use_words(use: Use, now: float) -> list[str]:
+    """The use in words: ``8 GiB declared``, ``12 GiB used, more than declared``, ``idle for 25 min``."""
+    told = [] if use.declared is None else [f"{show(use.declared)} declared"]
+    if use.used is not None:
+        told.append(f"{show(use.used)} used{', more than declared' if use.too_much else ''}")
+    if use.idle_since is not None:
+        told.append(f"idle for {durations.show(max(now - use.idle_since, 0.0))}")
+    return told

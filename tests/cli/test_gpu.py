@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from importlib.util import find_spec
 
 import pytest
@@ -16,6 +17,7 @@ from rich.console import Console
 from lockkit import config, connect
 from lockkit.cli.gpus import table_of
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
+from lockkit.gpu import pool as gpu_pool
 from lockkit.gpu.checking import finding
 from lockkit.gpu.receipts import Receipt, put
 from lockkit.gpu.states import cards
@@ -248,3 +250,26 @@ def test_holders_and_receipts_are_shown_with_the_card(lockkit):
     )
     assert f"pid {os.getpid()}" in told
     assert told.endswith("2 GPUs: 1 held, 1 dirty\n")
+
+
+def test_what_a_holder_declared_and_uses_is_shown_by_ls_status_and_explain(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "1"
+    steer(lockkit, _0={"processes": [{"pid": os.getpid(), "memory": "12GiB"}]})
+    state = lockkit.folder / "state"
+    with (
+        connect(f"sqlite:{state}/lockkit.db", gpu_simulate=1, state_dir=str(state)) as client,
+        gpu_pool(client).acquire(memory="8GiB", allow_busy=True, reason="evaluation") as leases,
+    ):
+        news = {"used": 12 * GIB, "idle_since": time.time() - 1500, "at": time.time()}
+        client._annotate(leases[0].name, leases[0].claim_id, {"lockkit": {"gpu": news}})
+        (card,) = check(lockkit.json("gpu", "ls"))["gpus"]
+        listed, status, explained = (
+            lockkit(*line).stdout for line in (("gpu", "ls"), ("status",), ("explain", leases[0].name))
+        )
+    (use,) = card["uses"]
+    assert (use["declared_bytes"], use["used_bytes"], use["more_than_declared"]) == (8 * GIB, 12 * GIB, True)
+    assert use["idle_seconds"] == pytest.approx(1500, abs=60)
+    words = "8 GiB declared, 12 GiB used, more than declared, idle for 25 min"
+    assert f"{words}, for: evaluation" in listed
+    assert words.replace(", idle", "; idle").replace("declared, 12", "declared; 12") in status
+    assert f"Its holder told last of the GPU: {words}." in explained

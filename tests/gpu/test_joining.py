@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from lockkit.devices import Device, DeviceProcess, Snapshot
@@ -10,6 +12,8 @@ from lockkit.gpu.joining import joined
 from lockkit.gpu.known import Known
 from lockkit.gpu.quarantine import Quarantined
 from lockkit.gpu.receipts import Receipt
+from lockkit.gpu.usage import Use, used_by, used_by_holder
+from lockkit.identity import this_process
 from lockkit.remarks import with_reason
 
 GIB = 1 << 30
@@ -54,3 +58,41 @@ def test_a_card_has_one_state_for_driver_and_store(device, known, state, reasons
     (card,) = joined(Snapshot(1000.0, (device,)), {"GPU-a": known})
     assert (card.state, card.reasons) == (state, reasons)
     assert joined(Snapshot(1000.0, (device,)), {})[0].state in ("free", "busy", "faulty")
+
+
+def told(**news):
+    return {"lockkit": {"gpu": {"at": 990, **news}}}
+
+
+def test_what_a_holder_uses_and_since_when_it_is_idle_stand_beside_what_it_declared():
+    def words(one, **uses):
+        (card,) = joined(Snapshot(1000.0, (IDLE,)), {"GPU-a": Known((one,))}, uses)
+        return card.reasons[0].removeprefix("ann@box pid 4711 (train.py), 5 min, ")
+
+    idle = claim(8192, note=told(used=2 * GIB, idle_since=400))
+    assert words(idle) == "8 GiB declared, 2 GiB used, idle for 10 min"
+    live = {"0" * 12: Use(8 * GIB, 12 * GIB, None)}
+    assert words(idle, **live) == "8 GiB declared, 12 GiB used, more than declared"
+    assert words(claim(80896, note=told(idle_since=400))) == "idle for 10 min"
+
+
+def test_the_processes_of_a_card_are_counted_for_the_holder_that_they_descend_from():
+    parents = {90: 80, 80: 70, 70: 1, 60: 1}.__getitem__
+    card = IDLE._replace(
+        processes=(DeviceProcess(90, memory=GIB), DeviceProcess(70, memory=GIB), DeviceProcess(60, memory=5))
+    )
+    assert used_by(card, 70, parents) == 2 * GIB
+    assert used_by(card, 80, parents) == GIB
+    assert used_by(card, 50, parents) == 0
+    assert used_by(card._replace(processes=(DeviceProcess(None, memory=1),)), 70, parents) is None
+    assert used_by(card._replace(processes=(DeviceProcess(70),)), 70, parents) is None
+    assert used_by(card._replace(processes=None), 70, parents) is None
+
+
+def test_the_processes_of_a_holder_elsewhere_are_never_counted_by_its_pid():
+    card = IDLE._replace(processes=(DeviceProcess(os.getpid(), memory=GIB),))
+    here = SHARE._replace(owner=this_process(), process="alive")
+    assert used_by_holder(card, here) == GIB
+    for owner in (here.owner._replace(boot_id="other"), here.owner._replace(pid_space=7), ANN):
+        assert used_by_holder(card, here._replace(owner=owner)) is None
+    assert used_by_holder(card, here._replace(process="unknown")) is None

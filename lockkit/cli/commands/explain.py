@@ -12,6 +12,7 @@ from lockkit import durations
 from lockkit.cli import drains, output, traces
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
+from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.suggesting import as_called, command_line
 from lockkit.cli.waiting import ordinal
 from lockkit.members import in_pool
@@ -193,6 +194,8 @@ def _news(claim: ClaimInfo, now: float) -> list[str]:
     progress = claim.progress
     if progress is not None:
         told.append(f"Its holder told {_ago(now, progress.at)} ago how far it is: {progress}.")
+    used = use_of_gpu(claim, now)
+    told += [f"Its holder told last of the GPU: {', '.join(used)}."] if used else []
     return told + [
         f"It was asked to release {_ago(now, request.at)} ago, by {request}."
         for request in claim.release_requests

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lockkit.devices import Snapshot
     from lockkit.gpu.known import Known
     from lockkit.gpu.states import Card
+    from lockkit.gpu.usage import Use
 
 __all__ = ["command"]
 
@@ -119,6 +120,7 @@ class _View:
         from lockkit.gpu.joining import joined
         from lockkit.gpu.known import known
         from lockkit.gpu.snapshots import look
+        from lockkit.gpu.usage import live_uses
 
         snapshot = look(self._providers)
         uuids = [device.uuid for device in snapshot.devices if device.uuid]
@@ -127,7 +129,11 @@ class _View:
         except (BackendError, ConfigError) as error:
             told = f"who holds which card, and which are quarantined, is unknown: {error.message}"
             of_store, snapshot = {}, snapshot._replace(remarks=(*snapshot.remarks, told))
-        return Seen(snapshot, joined(snapshot, of_store), of_store)
+        uses: dict[str, Use] = {}
+        for device in snapshot.devices:
+            if device.uuid in of_store:
+                uses |= live_uses(device, of_store[device.uuid].holders)
+        return Seen(snapshot, joined(snapshot, of_store, uses), of_store, uses)
 
     def looks(self, interval: float) -> Iterator[Seen | DevicesUnavailable]:
         """Look again and again. A failure is yielded; the first look raises it."""
@@ -161,11 +167,12 @@ class _View:
 
 
 class Seen(NamedTuple):
-    """One look: the snapshot, its cards with their states, and what the store knows of them."""
+    """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them."""
 
     snapshot: Snapshot
     cards: tuple[Card, ...]
     known: Mapping[str, Known]
+    uses: Mapping[str, Use]
 
 
 def _watch(session: Session, view: _View, interval: float) -> None:
@@ -207,7 +214,7 @@ def _print(session: Session, host: str, seen: Seen) -> None:
     from lockkit.cli import gpus
 
     if session.json:
-        output.write_json(gpus.document(host, seen.snapshot, seen.cards, seen.known), indent=True)
+        output.write_json(gpus.document(host, seen.snapshot, seen.cards, seen.known, seen.uses), indent=True)
         return
     from lockkit.cli.tables import show, width
 

@@ -13,6 +13,7 @@ from lockkit import durations
 from lockkit.cli import drains, exits, output
 from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
@@ -282,6 +283,7 @@ def _who(holder: ClaimInfo) -> str:
         str(holder.owner),
         f"for: {holder.reason}" if holder.reason else "",
         str(progress) if progress else "",
+        *use_of_gpu(holder, time.time()),
     ]
     return "; ".join(part for part in (*told, "asked to release" if holder.release_requests else "") if part)
 
