@@ -72,6 +72,19 @@ _OPTIONS = (
         help="Also take GPUs of which the last holder left memory in use.",
     ),
     option(
+        "--preflight",
+        is_flag=True,
+        section=SECTION,
+        help="Compute on each GPU before the command starts; take another one if it fails. Needs torch or cupy.",
+    ),
+    option(
+        "--preflight-python",
+        type=click.Path(dir_okay=False),
+        metavar="PATH",
+        section=SECTION,
+        help="The same, with the torch or cupy of this Python.  [default: lockkit's own]",
+    ),
+    option(
         "--visible",
         type=click.Choice(["uuid", "index"]),
         section=SECTION,
@@ -109,6 +122,8 @@ OF_CARDS = {
     "allow_busy": "--allow-busy",
     "affinity": "--affinity",
     "accept_dirty": "--accept-dirty",
+    "preflight": "--preflight",
+    "preflight_python": "--preflight-python",
     "visible": "--visible",
     "private": "--private",
     "simulate": "--gpu-sim",

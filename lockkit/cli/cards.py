@@ -56,6 +56,8 @@ class CardOptions(NamedTuple):
     private: bool = False
     accept_dirty: bool = False
     affinity: bool = True
+    preflight: bool = False
+    preflight_python: str | None = None
 
 
 class ReusedCards(NamedTuple):
@@ -135,6 +137,7 @@ class Cards:
             settle=asked.settle,
             affinity=asked.affinity,
             accept_dirty=asked.accept_dirty,
+            preflight=asked.preflight_python or asked.preflight,
         )
         if outer:
             return self._reused(outer, snapshot)

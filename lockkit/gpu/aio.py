@@ -132,6 +132,7 @@ class AsyncGpuPool:
         settle: float = 0.0,
         affinity: bool = True,
         accept_dirty: bool = False,
+        preflight: bool | str = False,
         timeout: float | Default | None = DEFAULT,
         reason: str | None = None,
         on_wait: OnWait | None = None,
@@ -157,6 +158,7 @@ class AsyncGpuPool:
                 settle=settle,
                 affinity=affinity,
                 accept_dirty=accept_dirty,
+                preflight=preflight,
             )
             engines = self._client._engines  # noqa: SLF001
             try:

@@ -22,6 +22,10 @@ __all__ = ["CardChooser"]
 
 _LONGEST = 25.0
 """Seconds for which memory may drain after a grant, at most; a chooser has 30 s."""
+_LONGEST_BEFORE_PREFLIGHT = 5.0
+"""The same for a request with a preflight, which takes up to 22 s of the 30."""
+_AGAIN = 60.0
+"""Seconds after which a card that did not pass its preflight is tried again, unless it was quarantined."""
 _PAUSE = 0.5
 _MARGIN = 0.1
 """Seconds before the end of a request at which its last look is due."""
@@ -39,6 +43,7 @@ class CardChooser:
         marks: Why cards are quarantined, by UUID; a request to the store.
         handover: Learns how the last holders left the cards; None if that does not matter.
         now: The time, in seconds.
+        preflight: Computes on a card after its grant, by the end of the request; why it did not pass, or None.
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
@@ -57,6 +62,7 @@ class CardChooser:
         marks: Callable[[], Mapping[str, str]] = dict,
         handover: Handover | None = None,
         now: Callable[[], float] = time.monotonic,
+        preflight: Callable[[Device, float | None], str | None] | None = None,
     ) -> None:
         self.request = request
         self.seen = {device.uuid: device for device in known}
@@ -71,6 +77,8 @@ class CardChooser:
         self._before: Choice | None = None
         self._away: float | None = None
         self.until: float | None = None
+        self._preflight = preflight
+        self._failed: dict[str, tuple[float, str]] = {}
 
     def choose(self, held: Sequence[str]) -> Choice:
         """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place."""
@@ -85,9 +93,10 @@ class CardChooser:
         self._away = None
         choice = choose(self.request, snapshot, facts, held)
         hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
-        refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it")}
+        failed = self._failed_now(held)
+        refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it"), **failed}
         # No `never`: a request that can never be met was refused before it queued, and a card that is gone now may come back.
-        self._before = Choice(choice.order, refused)
+        self._before = Choice(tuple(uuid for uuid in choice.order if uuid not in failed), refused)
         return self._before
 
     def _facts(self, snapshot: Snapshot) -> dict[str, CardFacts]:
@@ -129,14 +138,36 @@ class CardChooser:
         """
         try:
             why = self._judged(member)
+            if why is None and self._preflight is not None:
+                why = self._checked(member)
             if why is None and self.handover is not None:
                 self.handover.take(member, self._holders(member))
             return why
         except (BackendUnavailable, OutcomeUnknown) as error:
             return _silent(error)  # who cannot tell says no
 
+    def _checked(self, member: str) -> str | None:
+        """Compute on a card that is as it should be otherwise."""
+        assert self._preflight is not None
+        device = self.seen.get(member)
+        why = (
+            "it is gone"
+            if device is None
+            else self._preflight(device, None if self.until is None else self.until - _MARGIN)
+        )
+        if why is not None:
+            self._failed[member] = self._now(), why
+        return why
+
+    def _failed_now(self, held: Sequence[str]) -> dict[str, str]:
+        """Why cards have not passed their preflight lately; they are not tried again so soon."""
+        now = self._now()
+        self._failed = {uuid: found for uuid, found in self._failed.items() if now - found[0] < _AGAIN}
+        return {uuid: why for uuid, (_, why) in self._failed.items() if uuid not in held}
+
     def _judged(self, member: str) -> str | None:
         began = self._now()
+        longest = _LONGEST if self._preflight is None else _LONGEST_BEFORE_PREFLIGHT
         marks = self._marks()
         while True:
             try:
@@ -151,7 +182,7 @@ class CardChooser:
             request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
             facts = CardFacts(quarantine=_mark(marks, card.device), receipt=self._left(card, holders))
             why = why_not_now(request, card, facts, snapshot.taken)
-            left = min(self.request.settle, _LONGEST) - (self._now() - began)
+            left = min(self.request.settle, longest) - (self._now() - began)
             if self.until is not None:
                 left = min(left, self.until - _MARGIN - self._now())
             if (

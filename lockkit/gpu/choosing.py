@@ -42,6 +42,7 @@ class CardRequest(NamedTuple):
         accept_dirty: Whether cards will do of which the last holder left memory in use.
         settle: Seconds after the end of a hold in which memory may still drain.
         last: The UUIDs of the cards that the program held last.
+        preflight: The Python with whose torch or cupy each card is checked after its grant; None for no such check.
     """
 
     count: int = 1  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
@@ -54,6 +55,7 @@ class CardRequest(NamedTuple):
     settle: float = 0.0
     last: tuple[str, ...] = ()
     accept_dirty: bool = False
+    preflight: str | None = None
 
 
 class CardFacts(NamedTuple):

@@ -138,6 +138,7 @@ class GpuPool:
         settle: float = 0.0,
         affinity: bool = True,
         accept_dirty: bool = False,
+        preflight: bool | str = False,
         timeout: float | Default | None = DEFAULT,
         reason: str | None = None,
         on_wait: OnWait | None = None,
@@ -158,6 +159,8 @@ class GpuPool:
                 this request saw, and after the grant. After the grant it is at most 25 s.
             affinity: Whether the cards that this object took last come first; before it has taken any, those that this user had last on this host.
             accept_dirty: Whether cards will do of which the last holder left memory in use that no process has now.
+            preflight: Whether to compute on each card after its grant, with the torch or cupy of this Python, or of the Python at this path. A card that
+                fails is given back and another one taken; one that is found faulty is quarantined. It takes a few seconds, and up to 22.
             timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
             reason: Why the cards are taken; see :meth:`lockkit.Lock.acquire`.
             on_wait: Called as that of :meth:`lockkit.Pool.acquire`; ``waiting.refused`` says why other cards do not do now.
@@ -180,6 +183,7 @@ class GpuPool:
             settle=settle,
             affinity=affinity,
             accept_dirty=accept_dirty,
+            preflight=preflight,
         )
         pool = card_pool(self._client, self._cards, checked, self._options)
         # No call may come between: a signal must not strike where only this frame has the leases.

@@ -46,6 +46,7 @@ class Quarantined(NamedTuple):
         by: The user and host that quarantined it.
         since: When, in seconds since the epoch; 0 if unknown.
         automatic: Whether no person did.
+        lasting: Whether only a person can tell that the card is well again, because the driver does not show what was found.
     """
 
     uuid: str
@@ -53,6 +54,7 @@ class Quarantined(NamedTuple):
     by: str = ""
     since: float = 0.0
     automatic: bool = False
+    lasting: bool = False
 
     def __str__(self) -> str:
         how = "found faulty" if self.automatic else "quarantined"
@@ -107,6 +109,8 @@ def quarantine_faulty(
     by: Owner,
     cards: Collection[str],
     parents: Mapping[str, str] = _WHOLE,
+    *,
+    lasting: bool = False,
 ) -> Quarantined | Capped:
     """Quarantine a card without a person, because it was found faulty, if enough others are left.
 
@@ -122,8 +126,9 @@ def quarantine_faulty(
         cards: The UUIDs of all cards of the host, without slices.
         parents: The card of each slice. A card counts once, however many of its slices are quarantined; one whose card is not told counts
             as a card of its own.
+        lasting: Whether the mark stays until a person clears it, although the driver shows no fault.
     """
-    new = Quarantined(uuid, reason, _who(by), _now(), automatic=True)
+    new = Quarantined(uuid, reason, _who(by), _now(), automatic=True, lasting=lasting)
     answer: list[Quarantined | Capped] = []
 
     def decide(marks: dict[str, Quarantined]) -> dict[str, Quarantined]:
@@ -191,6 +196,7 @@ def _written(rest: Mapping[str, object], marks: Mapping[str, Quarantined], name:
                 "by": mark.by,
                 "at": round(mark.since),
                 "auto": mark.automatic,
+                **({"stays": True} if mark.lasting else {}),
             }
             for uuid, mark in marks.items()
         }
@@ -220,6 +226,7 @@ def _mark(uuid: str, stored: object) -> Quarantined:
         str(stored.get("by") or ""),
         float(since) if isinstance(since, int | float) else 0.0,
         stored.get("auto") is True,
+        stored.get("stays") is True,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,8 @@ from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.grants import Granted, note_grants
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.hosts import host_name
-from lockkit.gpu.quarantine import quarantined
+from lockkit.gpu.preflight import Preflight
+from lockkit.gpu.quarantine import Capped, quarantine_faulty, quarantined
 from lockkit.gpu.records import host_pool
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["By", "CheckedRequest", "HostCards", "environment_set", "job_ttl", "slices_in"]
 
 By = Literal["index", "uuid"]
+_log = logging.getLogger("lockkit.gpu")
 
 _TTL, _LONG_TTL = 60.0, 300.0
 """Seconds for which the store keeps a job's cards without a renewal, as a rule."""
@@ -94,6 +98,7 @@ class HostCards:
         self.pool = host_pool(host_name(client.config, simulate=simulate, host=host))
         self.last: tuple[str, ...] = ()
         self.faults: Callable[[str], tuple[str, ...]] = faults
+        self._preflights: dict[str, Preflight] = {}
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 
     def look(self) -> Snapshot:
@@ -152,11 +157,12 @@ class HostCards:
         settle: float,
         affinity: bool,
         accept_dirty: bool = False,
+        preflight: bool | str = False,
     ) -> tuple[CardRequest, Snapshot]:
         """A request, and one look at the cards, among which it need not be possible. Arguments as for :meth:`lockkit.gpu.GpuPool.acquire`.
 
         Raises:
-            ConfigError: An argument is wrong, or names a card that this host does not have.
+            ConfigError: An argument is wrong, or names a card that this host does not have; or a preflight is not possible.
             DevicesUnavailable: No provider knows a card.
         """
         whole(count, "count", self.pool)
@@ -169,7 +175,10 @@ class HostCards:
             settle=durations.seconds(settle, what="settle", zero=True),
             last=(self.last or last_cards(self._client.config, self.pool)) if affinity else (),
             accept_dirty=accept_dirty,
+            preflight=sys.executable if preflight is True else preflight or None,
         )
+        if request.preflight is not None:
+            self._checks_with(request.preflight).probe()
         snapshot = self.look()
         devices = snapshot.devices
         named = None if ids is None else self._named(ids, devices)
@@ -250,9 +259,44 @@ class HostCards:
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
         handover = Handover(self._client, self.pool.partition("/")[2])
-        chooser = CardChooser(request, fit, self.look, self._holders, marks=self._marks, handover=handover)
+        check = None if request.preflight is None else self._preflight(request.preflight, devices)
+        chooser = CardChooser(
+            request, fit, self.look, self._holders, marks=self._marks, handover=handover, preflight=check
+        )
         each = None if request.memory is None else math.ceil(request.memory / MIB)
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
+
+    def _checks_with(self, python: str) -> Preflight:
+        """The preflight with the frameworks of one Python, which were looked for once."""
+        return self._preflights.setdefault(python, Preflight(python))
+
+    def _preflight(
+        self, python: str, devices: Sequence[Device]
+    ) -> Callable[[Device, float | None], str | None]:
+        """The check of a card after its grant. A card that it finds faulty is quarantined, as far as the limit allows."""
+        preflight = self._checks_with(python)
+        whole = tuple(one.uuid for one in devices if one.uuid and one.parent is None)
+        parents = {one.uuid: one.parent for one in devices if one.parent is not None}
+
+        def check(device: Device, until: float | None) -> str | None:
+            verdict = preflight.check(device, until)
+            if verdict is None or not verdict.faulty:
+                return verdict and verdict.why
+            host, why = self.pool.partition("/")[2], f"preflight: {verdict.why}"
+            me = self._client.owner
+            done = quarantine_faulty(self._client, host, device.uuid, why, me, whole, parents, lasting=True)
+            if not isinstance(done, Capped):
+                return f"{why}; it is quarantined (to give it back: lockkit gpu clear {device.uuid})"
+            _log.warning(
+                "%s failed its preflight (%s), and is not quarantined, because %d of at most %d cards are: a person should look",
+                device.uuid,
+                verdict.why,
+                done.count,
+                done.limit,
+            )
+            return f"{why}; it is not quarantined, because {done.count} of at most {done.limit} cards are: a person should look"
+
+        return check
 
     def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
         return self._client.inspect(pool_name(self.pool, uuid)).holders

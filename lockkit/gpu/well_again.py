@@ -1,6 +1,6 @@
 """A check of recovery: cards of this host that were quarantined without a person, and that are well again.
 
-A mark that a person has set is a person's to clear. An automatic one is cleared after two looks with some time between them, at both of which the
+A mark that a person has set is a person's to clear, and so is one for what the driver does not show (a preflight). Another automatic one is cleared after two looks with some time between them, at both of which the
 driver shows the card, reports no fault of it, and shows that nothing uses it; and only if it still is the mark that was seen.
 """
 
@@ -32,7 +32,7 @@ def check(context: CheckContext) -> Iterator[Case]:
         host = host_name(client.config)
     except ConfigError:
         return  # a container that does not know its host cannot know its cards
-    marks = [mark for mark in quarantined(client, host).values() if mark.automatic]
+    marks = [mark for mark in quarantined(client, host).values() if mark.automatic and not mark.lasting]
     found = _seen(client) if marks else ()
     for mark in marks:
         if (case := _case(client, host, mark, found)) is not None:

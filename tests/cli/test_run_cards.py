@@ -8,8 +8,10 @@ import signal
 
 import pytest
 
+from lockkit.cli.child import descendants
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
+from support.frameworks import Torch
 
 from .test_gpu import BOB, steer
 from .test_json import check
@@ -246,3 +248,38 @@ def test_of_two_processes_on_any_store_one_has_the_card_and_the_other_waits_for_
     out, _ = second.communicate(timeout=20)
     assert (first.wait(20), second.returncode, out.split("|")[2]) == (143, 0, CARDS[0])
     cards.until(lambda: cards.claims(queue) == [])
+
+
+def test_a_card_that_fails_its_preflight_is_quarantined_and_the_command_gets_another_one(cards):
+    torch = Torch(cards.folder / "torch.json")
+    cards.env |= torch.environ()
+    torch.steer({CARDS[0]: "wrong"})
+    done = cards("run", "--gpu", "1", "-q", "--preflight", "--", *SHOWN)
+    assert (done.returncode, done.stdout.split("|")[2]) == (0, CARDS[1]), done.stderr
+    card, _ = cards.json("gpu", "ls")["gpus"]
+    assert (card["state"], card["quarantine"]["reason"]) == (
+        "quarantined",
+        "preflight: it computes wrong results",
+    )
+    torch.steer({"*": "no memory"})
+    done = cards("run", "--gpu", "1", "-q", "--preflight", "--no-wait", "--", "touch", "ran")
+    assert (done.returncode, (cards.folder / "ran").exists()) == (75, False)
+    torch.steer({"import": "fails"})
+    done = cards("run", "--gpu", "1", "-q", "--preflight", "--", "touch", "ran")
+    assert (done.returncode, "pip install torch" in done.stderr) == (78, True)
+    assert not (cards.folder / "ran").exists()
+    assert cards("run", "backup", "--preflight", "--", "true").returncode == 64
+
+
+def test_ctrl_c_during_a_preflight_finds_no_card_faulty(cards, alive):
+    torch = Torch(cards.folder / "torch.json")
+    cards.env |= torch.environ()
+    torch.steer({"*": "hangs"})
+    run = cards.start("run", "--gpu", "1", "-q", "--preflight", "--", "true")
+    cards.until(torch.computed)
+    (child,) = descendants(run.pid)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(20) == 130
+    cards.until(lambda: not alive(child))
+    assert [card["state"] for card in cards.json("gpu", "ls")["gpus"]] == ["free", "free"]
+    assert cards.claims(queue_of(CARDS[0])) == []

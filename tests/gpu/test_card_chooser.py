@@ -9,6 +9,8 @@ from lockkit.errors import BackendUnavailable, DevicesUnavailable
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest
+from lockkit.gpu.preflight import LONGEST
+from lockkit.protocol.attempt import OUTAGE_LIMIT
 from lockkit.sizes import GIB
 
 ONE, TWO = (Device(f"GPU-{n}", n, "H100", 80 * GIB, 0, 0, 0, ()) for n in (1, 2))
@@ -155,3 +157,38 @@ def test_a_store_that_is_away_at_first_offers_no_card_and_judges_none_well():
     assert choice.order == ()
     assert choice.refused == dict.fromkeys(("GPU-1", "GPU-2"), "the store does not answer: it restarts")
     assert chooser.judge("GPU-1") == "the store does not answer: it restarts"
+
+
+def test_a_card_that_fails_its_preflight_is_left_out_for_a_minute():
+    at, told = [0.0], ["it computes wrong results"]
+    chooser = CardChooser(
+        CardRequest(settle=20.0),
+        (ONE, TWO),
+        lambda: Snapshot(1000.0, (ONE, TWO)),
+        lambda _: (),
+        now=lambda: at[0],
+        preflight=lambda device, _: told[0] if device.uuid == "GPU-1" else None,
+    )
+    assert chooser.choose(()).order == ("GPU-1", "GPU-2")
+    assert (chooser.judge("GPU-1"), chooser.judge("GPU-2")) == (told[0], None)
+    choice = chooser.choose(("GPU-2",))
+    assert (choice.order, choice.refused) == ((), {"GPU-1": told[0]})
+    at[0] = 60.0
+    assert chooser.choose(("GPU-2",)).order == ("GPU-1",)
+
+
+def test_memory_that_drains_leaves_a_preflight_its_time():
+    host = Host((ONE._replace(used=5 * GIB),), request=CardRequest(settle=20.0))
+    at = [0.0]
+    chooser = CardChooser(
+        CardRequest(settle=20.0),
+        (ONE,),
+        host.look,
+        lambda _: (),
+        lambda seconds: at.__setitem__(0, at[0] + seconds),
+        now=lambda: at[0],
+        preflight=lambda *_: None,
+    )
+    assert "5 GiB in use" in chooser.judge("GPU-1")
+    assert at[0] == 5.0
+    assert at[0] + LONGEST < OUTAGE_LIMIT

@@ -70,6 +70,14 @@ def test_a_card_that_is_well_again_is_given_back_with_a_record(client, say, mark
     assert outcomes(client) == []
 
 
+def test_what_the_driver_does_not_show_stays_until_a_person_clears_it(client, say):
+    quarantine_faulty(
+        client, HOST, CARDS[0], "preflight: it computes wrong results", ANN, CARDS, lasting=True
+    )
+    assert outcomes(client) == []
+    assert [mark.lasting for mark in quarantined(client, HOST).values()] == [True]
+
+
 def test_the_mark_of_a_person_stays(client, say):
     quarantine(client, HOST, CARDS[0], "it hums", ANN)
 
