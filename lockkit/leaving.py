@@ -28,7 +28,6 @@ from typing import Generic, Protocol, TypeVar, overload
 
 __all__ = ["Exit", "Held", "Leave", "Left", "Statement"]
 
-M = TypeVar("M", bound="Manager")
 R = TypeVar("R")
 Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], R]
 
@@ -111,6 +110,10 @@ class Manager(Protocol):
     @property
     def look(self) -> Callable[[object], None]:
         """A function that makes a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease."""
+
+
+# A bound that is a text would be compiled, and the first call of compile() makes a hundred classes: a tenth of `import lockkit`.
+M = TypeVar("M", bound=Manager)
 
 
 class Exit(Generic[M, R]):

@@ -34,8 +34,7 @@ LATER = (
 )
 
 
-def modules_after(code):
-    script = f"import sys; before = set(sys.modules); {code}; print(*sorted(set(sys.modules) - before))"
+def printed_by(script):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -45,7 +44,12 @@ def modules_after(code):
         text=True,
         timeout=60,
     )
-    return set(done.stdout.split())
+    return done.stdout
+
+
+def modules_after(code):
+    script = f"import sys; before = set(sys.modules); {code}; print(*sorted(set(sys.modules) - before))"
+    return set(printed_by(script).split())
 
 
 @pytest.mark.parametrize("name", [*HEAVY, *LATER])
@@ -62,3 +66,18 @@ def test_the_first_lock_brings_no_other_store_and_no_command_line():
 
 def test_the_journal_of_failures_is_at_hand_before_it_is_needed():
     assert "lockkit.observe.journal" in modules_after("import lockkit; lockkit.connect('memory:').driver()")
+
+
+def test_an_import_compiles_no_annotation():
+    script = """
+import sys
+texts = []
+def hook(event, args):
+    if event == "compile" and sys._getframe(1).f_globals["__name__"] == "typing":
+        texts.append(args[0])
+sys.addaudithook(hook)
+import lockkit
+print(*texts)
+"""
+
+    assert printed_by(script).strip() == ""
