@@ -15,18 +15,22 @@ import lockkit as library
 from lockkit.gpu.quarantine import quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.hooks import hookimpl
+from lockkit.members import pool_name
 from lockkit.observe import journal, recovery
 from lockkit.observe.recovery import Recoverer
 
 HOLDER = """
-import os, signal, sys, lockkit
+import os, signal, sys, lockkit, lockkit.gpu
 {before}
 client = lockkit.connect()
-lease = client.lock(sys.argv[1], ttl={ttl}).acquire(timeout=5)
+lease = {acquire}
 {after}
 print(os.getpid(), flush=True)
 signal.pause()
 """
+A_LOCK = "client.lock(sys.argv[1], ttl={ttl}).acquire(timeout=5)"
+A_CARD = "lockkit.gpu.pool(client, simulate=1, host=sys.argv[1], ttl={ttl}).acquire(timeout=5)"
+"""The card of a host that has the name."""
 ELSEWHERE = """
 from lockkit import identity
 owner = identity.this_process()._replace(host="elsewhere", boot_id="another", pod="trainer-7")
@@ -60,9 +64,10 @@ lease.release()
 """Programs that die in each layer of a release, before the request of that layer is sent."""
 
 
-def hold(lockkit, name, *, before="", after="", ttl=60, answers=True):
+def hold(lockkit, name, *, before="", after="", ttl=60, answers=True, acquire=A_LOCK):
     """A Python program that holds a name, or dies while it does."""
-    program = [sys.executable, "-c", HOLDER.format(before=before, after=after, ttl=ttl), name]
+    text = HOLDER.format(before=before, after=after, acquire=acquire.format(ttl=ttl))
+    program = [sys.executable, "-c", text, name]
     process = subprocess.Popen(
         program,
         env=lockkit.env,
@@ -149,14 +154,21 @@ def test_the_claim_of_a_killed_holder_is_removed_after_a_dry_run_that_changes_no
     assert cases(recover(lockkit, "--yes"), name) == []
 
 
+@pytest.mark.parametrize("acquire", [A_LOCK, A_CARD], ids=["lock", "card"])
 @pytest.mark.parametrize("layer", CRASHES)
-def test_a_crash_in_any_layer_of_a_release_leaves_a_lock_that_can_be_recovered(lockkit, place, name, layer):
-    hold(lockkit, name, after=CRASHES[layer], answers=False).wait()
+def test_a_crash_in_any_layer_of_a_release_leaves_what_can_be_recovered(lockkit, place, name, layer, acquire):
+    died = hold(lockkit, name, after=CRASHES[layer], answers=False, acquire=acquire)
+    assert died.wait() == -signal.SIGKILL
 
     done = recover(lockkit, "--yes")
 
-    assert [one["outcome"] for one in cases(done, name)] == ([] if at_once(place) else ["removed"])
-    assert lockkit("run", name, "--no-wait", "--", "true").returncode == 0
+    words, queue = [name], name
+    if acquire == A_CARD:
+        lockkit.env["LOCKKIT_GPU_HOST"] = name
+        words = ["--gpu", "1", "--gpu-sim", "1"]
+        queue = pool_name(f"gpu/{name}", SimulatedProvider(1).snapshot().devices[0].uuid)
+    assert [one["outcome"] for one in cases(done, queue)] == ([] if at_once(place) else ["removed"])
+    assert lockkit("run", *words, "--no-wait", "--", "true").returncode == 0
 
 
 def test_a_dead_waiter_is_removed_as_well_and_the_holder_stays(lockkit, place, name):
