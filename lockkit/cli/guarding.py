@@ -214,11 +214,15 @@ class _Run:
         from lockkit.cli.cards import CardAnnouncer, Cards, ReusedCards  # late: most runs need no cards
         from lockkit.gpu.pools import GpuLeases
         from lockkit.gpu.requests import job_ttl
+        from lockkit.gpu.visible import slurm_words
 
         request, session = self._request, self._session
         cards = Cards(client, session, asked)
         self._report.named(cards.pool)
         if not cards.outer:
+            told = None if request.quiet else slurm_words(os.environ)
+            if told is not None:
+                self._tell(told)
             cards.reaches_others(None if request.quiet else self._tell)
         announcer = CardAnnouncer(client, quiet=request.quiet, as_json=session.json, cards=cards)
         options = taking.options_of(client, request, self._signals.wake, job_ttl(client.capabilities))

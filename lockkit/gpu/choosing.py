@@ -43,6 +43,7 @@ class CardRequest(NamedTuple):
         settle: Seconds after the end of a hold in which memory may still drain.
         last: The UUIDs of the cards that the program held last.
         preflight: The Python with whose torch or cupy each card is checked after its grant; None for no such check.
+        hidden: Why cards that the program may not see will not do.
     """
 
     count: int = 1  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
@@ -56,6 +57,7 @@ class CardRequest(NamedTuple):
     last: tuple[str, ...] = ()
     accept_dirty: bool = False
     preflight: str | None = None
+    hidden: str = "CUDA_VISIBLE_DEVICES hides it"
 
 
 class CardFacts(NamedTuple):
@@ -124,7 +126,7 @@ def never_fits(request: CardRequest, device: Device) -> str | None:
     if device.sliced:
         return "it is divided into slices, and programs can use only those"
     if request.visible is not None and device.uuid not in request.visible:
-        return "CUDA_VISIBLE_DEVICES hides it"
+        return request.hidden
     if request.ids is not None and device.uuid not in request.ids:
         return "it is not among the cards that were asked for"
     if request.model is not None and not _is_model(device.name, request.model):

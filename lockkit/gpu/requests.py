@@ -28,7 +28,7 @@ from lockkit.gpu.records import host_pool
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
-from lockkit.gpu.visible import visible_uuids
+from lockkit.gpu.visible import visible_uuids, why_hidden
 from lockkit.gpu.watching import Watched, faults, watch
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
@@ -182,7 +182,8 @@ class HostCards:
         snapshot = self.look()
         devices = snapshot.devices
         named = None if ids is None else self._named(ids, devices)
-        return request._replace(ids=named, visible=visible_uuids(self._environ, devices)), snapshot
+        visible = visible_uuids(self._environ, devices)
+        return request._replace(ids=named, visible=visible, hidden=why_hidden(self._environ)), snapshot
 
     def wait(self, timeout: float | Default | None, options: Options) -> float | None:
         """The seconds that a request waits in all; None for ever.

@@ -13,10 +13,20 @@ from collections.abc import Mapping, Sequence
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
 
-__all__ = ["ORDER", "VISIBLE", "cuda_knows", "cuda_variables", "numbers_are_indices", "visible_uuids"]
+__all__ = [
+    "ORDER",
+    "VISIBLE",
+    "cuda_knows",
+    "cuda_variables",
+    "numbers_are_indices",
+    "slurm_words",
+    "visible_uuids",
+    "why_hidden",
+]
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
+_SLURM = "SLURM_JOB_ID"
 _BY_BUS = "PCI_BUS_ID"
 _OF_CUDA = ("GPU-", "MIG-")
 """The beginnings of the UUIDs of NVIDIA's cards and slices."""
@@ -73,6 +83,22 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
 def cuda_knows(chosen: Sequence[Device]) -> bool:
     """Whether CUDA has names for all of these cards: those of other makers have variables of their own."""
     return all(device.uuid.startswith(_OF_CUDA) for device in chosen)
+
+
+def why_hidden(environ: Mapping[str, str]) -> str:
+    """Why a card that the environment does not show will not do, in words."""
+    job = environ.get(_SLURM)
+    return f"{VISIBLE} hides it" + (f", which Slurm sets for job {job}" if job else "")
+
+
+def slurm_words(environ: Mapping[str, str]) -> str | None:
+    """The part of Slurm in the choice of cards, in a sentence; None outside of its jobs."""
+    job, value = environ.get(_SLURM), environ.get(VISIBLE)
+    if not job:
+        return None
+    if value is None:
+        return f"Slurm has given job {job} no GPUs ({VISIBLE} is not set), and does not see what lockkit holds: ask Slurm for GPUs with --gres=gpu:1"
+    return f"only the GPUs that Slurm has given job {job} are asked for ({VISIBLE}={value})"
 
 
 def numbers_are_indices(environ: Mapping[str, str], devices: Sequence[Device]) -> bool:

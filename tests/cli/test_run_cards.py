@@ -161,6 +161,17 @@ def test_the_environment_is_never_widened(cards):
     assert (done.returncode, "CUDA_VISIBLE_DEVICES hides it" in done.stderr) == (78, True)
 
 
+def test_in_a_job_of_slurm_a_run_says_that_it_takes_only_the_cards_of_the_job(cards):
+    cards.env |= {"CUDA_VISIBLE_DEVICES": "1", "SLURM_JOB_ID": "4711"}
+    told = "lockkit: only the GPUs that Slurm has given job 4711 are asked for (CUDA_VISIBLE_DEVICES=1)\n"
+    done = cards("run", "--gpu", "1", "--", *SHOWN)
+    assert (done.stdout.split("|")[0], told in done.stderr) == ("1", True)
+    assert cards("run", "--gpu", "1", "-q", "--", "true").stderr == ""
+    done = cards("run", "--gpu", "2", "--", "true")
+    assert done.returncode == 78
+    assert "CUDA_VISIBLE_DEVICES hides it, which Slurm sets for job 4711" in done.stderr
+
+
 def test_a_run_for_cards_inside_another_one(cards):
     inner = cards.line("run", "--gpu", "1")
     outer = ("run", "--gpu", "2", "-q", "--")

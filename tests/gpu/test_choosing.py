@@ -161,6 +161,7 @@ WISHES = st.builds(
     st.booleans(),
     st.sampled_from([0.0, 30.0]),
     st.lists(st.sampled_from([f"GPU-{n}" for n in range(6)])).map(tuple),
+    hidden=st.just("CUDA_VISIBLE_DEVICES hides it"),
 )
 HELD = st.dictionaries(
     st.sampled_from([f"GPU-{n}" for n in range(6)]),

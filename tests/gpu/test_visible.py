@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
-from lockkit.gpu.visible import cuda_variables, visible_uuids
+from lockkit.gpu.visible import cuda_variables, slurm_words, visible_uuids, why_hidden
 
 CARDS = [
     Device("GPU-aa11", 0, "H100"),
@@ -103,3 +103,32 @@ def test_the_variable_says_nothing_about_cards_of_another_maker():
 def test_a_card_of_another_maker_is_never_shown_as_one_of_nvidia(by):
     with pytest.raises(ConfigError, match="AMD-dd44 is none of them"):
         cuda_variables([CARDS[0], AMD], by=by)
+
+
+# -- Slurm
+
+
+@pytest.mark.parametrize(
+    "environ, told",
+    [
+        ({}, None),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, None),
+        (
+            {"SLURM_JOB_ID": "4711", "CUDA_VISIBLE_DEVICES": "0,1"},
+            "only the GPUs that Slurm has given job 4711 are asked for (CUDA_VISIBLE_DEVICES=0,1)",
+        ),
+        (
+            {"SLURM_JOB_ID": "4711"},
+            "Slurm has given job 4711 no GPUs (CUDA_VISIBLE_DEVICES is not set), and does not see what lockkit holds: ask Slurm for GPUs with --gres=gpu:1",
+        ),
+    ],
+)
+def test_the_part_of_slurm_in_the_choice_is_told(environ, told):
+    assert slurm_words(environ) == told
+
+
+def test_a_card_that_slurm_hides_is_told_as_such():
+    assert why_hidden({"CUDA_VISIBLE_DEVICES": "0"}) == "CUDA_VISIBLE_DEVICES hides it"
+    assert (
+        why_hidden({"SLURM_JOB_ID": "4711"}) == "CUDA_VISIBLE_DEVICES hides it, which Slurm sets for job 4711"
+    )
