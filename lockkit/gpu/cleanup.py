@@ -29,6 +29,7 @@ from lockkit.gpu.grants import grant_of
 from lockkit.gpu.quarantine import Capped, quarantine_faulty
 from lockkit.gpu.receipts import Receipt, judged, put
 from lockkit.gpu.snapshots import PATIENCE
+from lockkit.gpu.states import STRAY
 from lockkit.hooks import hookimpl
 from lockkit.identity import look_at
 from lockkit.plugins.calling import call_within, only_for_devices
@@ -112,7 +113,7 @@ class _Cleanup:
         try:
             put(records, grant.granted.host, report)
         finally:
-            if report.outcome == "dirty":
+            if report.outcome == "dirty" and not self._only_this_process(after, report):
                 self._alert("gpu_dirty", "P2", str(report))
             self._quarantine(after)
 
@@ -242,6 +243,13 @@ class _Cleanup:
         return seen is not None and not seen.ended
 
     # -- telling
+
+    def _only_this_process(self, card: Device | None, report: Receipt) -> bool:
+        """Whether all that is left is the context of this living process, as in a worker that takes one card after the other."""
+        before = self._grant.before
+        known = set() if before is None or before.processes is None else set(before.processes)
+        left = {one.pid for one in (card.processes if card is not None else None) or () if one not in known}
+        return self._inside and left == {os.getpid()} and (report.leftover or 0) <= STRAY
 
     def _quarantine(self, card: Device | None) -> None:
         """Quarantine the card if it is faulty, or its cleanup hangs."""

@@ -247,6 +247,17 @@ def test_this_process_itself_on_the_card_is_not_waited_for(client, say):
     assert hook(leases).duration < 2  # half of the budget
 
 
+@pytest.mark.parametrize("memory, kinds", [("400MiB", []), ("30GiB", [("gpu_dirty", "P2")])])
+def test_a_worker_that_goes_on_with_its_context_is_no_alert_and_one_with_its_model_is(
+    client, say, alerts, memory, kinds
+):
+    leases = pool(client).acquire(timeout=5)
+    say(card0={"processes": [computes(os.getpid(), memory)], "memory": "80GiB"})
+    leases.release()
+    assert left(client).outcome == "dirty"
+    assert alerts.kinds(client) == kinds
+
+
 def test_one_of_two_shares_in_a_process_ends_nothing_of_the_other(client, say, start):
     cards = pool(client, 1)
     first = cards.acquire(memory="8GiB", timeout=5)

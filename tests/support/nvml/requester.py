@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 import lockkit
 import lockkit.gpu
 from lockkit.errors import LockkitError
+from lockkit.gpu import watching
+from lockkit.gpu.quarantine import quarantined
+from lockkit.gpu.receipts import last
 from lockkit.members import pool_name
 from lockkit.testing.stage import Work
 
@@ -17,6 +22,7 @@ client = lockkit.connect()
 cards = lockkit.gpu.pool(client)
 held: list[lockkit.gpu.GpuLeases] = []
 works: list[Work[object]] = []
+children: list[subprocess.Popen[bytes]] = []
 
 
 def acquire(**how: Any) -> object:
@@ -58,13 +64,59 @@ def waiters(uuid: str) -> object:
     return len(client.inspect(pool_name(cards.name, uuid)).waiters)
 
 
+def child() -> int:
+    """The pid of a process that this one has started, and that ignores TERM."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children.append(process)
+    return process.pid
+
+
+def pid() -> int:
+    """The pid of this process."""
+    return os.getpid()
+
+
+def receipt(uuid: str) -> object:
+    """How the last holder left a card, and what still uses it; what went wrong."""
+    found = last(client, cards.name.partition("/")[2], uuid, ())
+    return found and [found.outcome, found.leftover, found.left_by, found.errors]
+
+
+def faults(uuid: str) -> object:
+    """The faults of a card since its grant."""
+    return watching.faults(uuid)
+
+
+def quarantine() -> object:
+    """The reason of each quarantined card."""
+    marks = quarantined(client, cards.name.partition("/")[2])
+    return {uuid: mark.reason for uuid, mark in marks.items()}
+
+
 def left() -> object:
     """The names that anything is left in the queue of."""
     return [name for name in client.names() if client.inspect(name).claims]
 
 
 COMMANDS: dict[str, Callable[..., object]] = {
-    each.__name__: each for each in (acquire, begin, result, release, weights, waiters, left)
+    each.__name__: each
+    for each in (
+        acquire,
+        begin,
+        result,
+        release,
+        weights,
+        waiters,
+        child,
+        pid,
+        receipt,
+        faults,
+        quarantine,
+        left,
+    )
 }
 
 for row in sys.stdin:

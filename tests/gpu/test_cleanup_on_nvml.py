@@ -1,0 +1,80 @@
+"""The cleanup of cards at their release: NVIDIA's own module on a driver that a file steers, and a process for each program."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockkit.gpu.pids import Pids
+from lockkit.identity import look_at
+from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
+
+GIB = 1 << 30
+
+pytestmark = pytest.mark.skipif(
+    Pids().view != "same", reason="the pids of the host are not those of this container"
+)
+
+
+def ended(pid):
+    process = look_at(pid)
+    return process is None or process.ended
+
+
+@pytest.fixture
+def program(host):
+    host.card(0)
+    host.card(1)
+    with host.requester() as program:
+        program.do("acquire", {"ids": ["GPU-0"], "timeout": 10})
+        yield program
+
+
+def test_a_child_process_is_ended_and_its_memory_waited_for(host, program):
+    pid = program.do("child")
+    host.set(0, "process", f"{pid} {3 * GIB}")
+    host.set(0, "used", 3 * GIB)
+    release = Work(lambda: program.do("release"))
+    until(lambda: ended(pid))
+    host.set(0, "process")  # the driver notices, and gives back the memory a moment later
+    host.calls()
+    until(lambda: any("MemoryInfo" in call for call in host.calls()))
+    host.set(0, "used", 0)
+    release.result(20)
+    assert program.do("receipt", "GPU-0") == ["clean", 0, [], []]
+
+
+def test_what_the_program_itself_has_is_told_at_once(host, program):
+    pid = program.do("pid")
+    host.set(0, "process", f"{pid} {3 * GIB}")
+    host.set(0, "used", 3 * GIB)
+    program.do("release")
+    outcome, leftover, by, _ = program.do("receipt", "GPU-0")
+    assert (outcome, leftover) == ("dirty", 3 * GIB)
+    assert f"pid {pid} (requester.py), 3 GiB" in by[0]
+
+
+def test_a_card_that_is_lost_at_its_release_is_quarantined(host, program):
+    host.set(0, "uncorrected", 1)
+    host.set(0, "field 230", 1)  # the recovery action: reset
+    program.do("release")
+    outcome, _, _, _ = program.do("receipt", "GPU-0")
+    assert outcome == "unknown"
+    assert list(program.do("quarantine")) == ["GPU-0"]
+
+
+def test_a_card_with_an_xid_since_the_grant_is_quarantined(host, program):
+    until(lambda: any("RegisterEvents" in call for call in host.calls()))
+    host.set(0, "xid", 79)
+    until(lambda: program.do("faults", "GPU-0"))
+    program.do("release")
+    assert "79" in program.do("quarantine")["GPU-0"]
+    assert program.do("left") == []
+
+
+def test_a_driver_that_hangs_holds_up_no_release(host, program):
+    host.row("hang", "nvmlDeviceGetMemoryInfo_v2 30")
+    program.do("release")
+    assert program.do("left") == []
+    assert program.do("receipt", "GPU-0")[0] == "unknown"
+    assert program.do("quarantine") == {"GPU-0": "its driver has not answered within 5 s"}
