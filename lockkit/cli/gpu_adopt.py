@@ -184,6 +184,8 @@ class _Keeping:
             CommandFailed: A claim was lost.
             KeyboardInterrupt, Terminated: A signal ended the keeper. The job goes on.
         """
+        from lockkit.gpu.adopting import let_go
+
         reason = "error"
         try:
             self._held(adopted)
@@ -195,7 +197,7 @@ class _Keeping:
             reason = "sigterm"
             raise
         finally:
-            adopted.leases.release(reason)
+            let_go(adopted, self._job, reason)
             if reason == "sigterm":
                 self._say("stopped", adopted, self._left(adopted))
         return self._ended(adopted, lost)

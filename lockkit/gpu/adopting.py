@@ -17,6 +17,7 @@ from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.capacities import capacities
+from lockkit.gpu.grants import forget_grants
 from lockkit.gpu.jobs import called
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.quarantine import quarantined
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from lockkit.gpu.running import RunningJob
     from lockkit.options import Options
 
-__all__ = ["NOTE", "Adopted", "Busy", "adopt", "cards_of"]
+__all__ = ["NOTE", "Adopted", "Busy", "adopt", "cards_of", "let_go"]
 
 NOTE: Final = "adopted"
 """The key of a claim's note under which the job is described whose card the claim is for."""
@@ -121,7 +122,6 @@ def adopt(
     pool.owner = _keeper(pool.terms.owner, job)
     share = None if memory is None else -(-memory // MIB)
     taken = {one.uuid: _weight(members, one, share, cards.pool) for one in devices}
-    cards.close()
     leases = pool.try_these(taken)
     if leases is None:
         return _held(client, cards.pool, devices, snapshot.taken)
@@ -130,7 +130,22 @@ def adopt(
     except ConfigError:
         leases.release()
         raise
+    cards.taken(leases, tuple(taken), devices)
+    if memory is None:
+        before = [_without(job, device, family) for device in devices]
+        cards.adopted(client.driver(), leases, before, snapshot.devices)
     return Adopted(leases, devices)
+
+
+def let_go(adopted: Adopted, job: RunningJob, reason: str) -> None:
+    """Release the cards of a job.
+
+    After its end a whole card is cleaned as after any other, but no process is ended, and the next holder gets a receipt. A card on which it
+    goes on is left as it is.
+    """
+    if not job.ended():
+        forget_grants(adopted.leases)
+    adopted.leases.release(reason)
 
 
 def cards_of(
@@ -211,6 +226,14 @@ def _strangers(job: RunningJob, devices: Sequence[Device], family: Collection[in
             who = "; ".join(map(process_words, others))
             told.append(f"{called(device)}: others compute on it, too: {who}")
     return tuple(told)
+
+
+def _without(job: RunningJob, device: Device, family: Collection[int]) -> Device:
+    """A card as it would be without the job, to which everything belongs there that is not known to be of others."""
+    if device.processes is None:
+        return device._replace(used=0)
+    others = tuple(one for one in device.processes if one.pid not in (None, job.pid, *family))
+    return device._replace(processes=others, used=sum(one.memory or 0 for one in others))
 
 
 def _declared(job: RunningJob, devices: Sequence[Device], memory: int | None) -> None:

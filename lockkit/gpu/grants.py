@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lockkit.facts import Alert, ClaimInfo, Record
     from lockkit.shared.lease import AnyLease
 
-__all__ = ["Grant", "Granted", "grant_of", "in_background", "note_grants"]
+__all__ = ["Grant", "Granted", "forget_grants", "grant_of", "in_background", "note_grants"]
 
 _grants: weakref.WeakValueDictionary[str, Grant] = weakref.WeakValueDictionary()
 """The cards that this process holds, by the id of the claim. The hold of the claim keeps its entry."""
@@ -175,6 +175,12 @@ def note_grants(
         uuid = (in_pool(lease.name) or ("", None))[1]
         if uuid is not None and uuid in members:
             Grant(granted, lease, uuid, seen.get(uuid))
+
+
+def forget_grants(leases: Sequence[AnyLease]) -> None:
+    """Leave cards as they are at their release, because a job that was adopted goes on there."""
+    for lease in leases:
+        _grants.pop(lease.claim_id, None)
 
 
 def in_background(call: Callable[[], object]) -> None:

@@ -131,6 +131,20 @@ class HostCards:
             chooser.handover.over(members)
         return granted
 
+    def adopted(
+        self, driver: Driver, leases: Sequence[AnyLease], before: Sequence[Device], seen: Sequence[Device]
+    ) -> None:
+        """Note whole cards that are held for a job which already runs there. Does not block.
+
+        Args:
+            driver: The engine that got the leases.
+            leases: The leases.
+            before: The cards, as they are without the job.
+            seen: All cards of the host.
+        """
+        granted = Granted(driver, self.pool.partition("/")[2], self._providers, seen, self.faults)
+        note_grants(granted, leases, [one.uuid for one in before], before)
+
     def given_up(self, chooser: CardChooser) -> None:
         """Note that a request got no cards. Does not block."""
         if chooser.handover is not None:

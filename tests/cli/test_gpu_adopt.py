@@ -79,6 +79,27 @@ def test_a_killed_keeper_leaves_the_card_unmanaged(cards, place, job):  # noqa: 
     assert again.stdout.readline().startswith("GPU 0 is held for ")
 
 
+def test_the_next_holder_is_told_how_the_job_left_the_card(cards, job):  # noqa: F811
+    keeper = cards.start("gpu", "adopt", job.pid, "--private", "--json")
+    claim = json.loads(keeper.stdout.readline())["leases"][0]["claim_id"]
+    job.kill()
+    assert keeper.wait(20) == 0
+    receipt = cards.json("gpu", "ls")["gpus"][0]["receipt"]
+    assert (receipt["outcome"], receipt["leftover_bytes"], receipt["claim_id"]) == ("clean", 0, claim)
+
+
+def test_what_the_job_leaves_on_the_card_is_in_the_receipt(cards, job):  # noqa: F811
+    steer(cards, _0={"processes": [on(job)], "used": "3GiB"})
+    keeper = cards.start("gpu", "adopt", job.pid, "--private")
+    keeper.stdout.readline()
+    job.kill()
+    assert keeper.wait(40) == 0
+    card = cards.json("gpu", "ls")["gpus"][0]
+    assert (card["state"], card["receipt"]["outcome"], card["receipt"]["leftover_bytes"]) == (
+        "dirty", "dirty", 3 << 30,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_keeper_that_is_ended_says_what_becomes_of_job_and_card(cards, job, number, code):  # noqa: F811
     keeper = cards.start("gpu", "adopt", job.pid, "--private")
@@ -91,6 +112,7 @@ def test_a_keeper_that_is_ended_says_what_becomes_of_job_and_card(cards, job, nu
         in out
     )
     assert out.endswith(f"to adopt it again: lockkit gpu adopt {job.pid}\n")
+    assert cards.json("gpu", "ls")["gpus"][0]["receipt"] is None
     assert free(cards, CARDS[0])()
     assert job.poll() is None
 
