@@ -254,8 +254,9 @@ class _Cleanup:
     def _quarantine(self, card: Device | None) -> None:
         """Quarantine the card if it is faulty, or its cleanup hangs."""
         grant, context = self._grant, self._context
-        faults = (*(card.faults if card is not None else ()), *grant.granted.faults(grant.uuid))
-        reason = "; ".join(dict.fromkeys((*faults, *filter(None, [self._hangs]))))
+        shown = card.faults if card is not None else ()
+        past = grant.granted.faults(grant.uuid)
+        reason = "; ".join(dict.fromkeys((*shown, *past, *filter(None, [self._hangs]))))
         if not reason:
             return
         granted = grant.granted
@@ -267,6 +268,8 @@ class _Cleanup:
             context.owner,
             granted.cards,
             granted.parents,
+            lasting=bool(past)
+            and not shown,  # the driver tells of an Xid once, and then shows a card without a fault
         )
         if isinstance(answer, Capped):
             limit = f"{answer.count} of its host are quarantined, and more are not without a person"

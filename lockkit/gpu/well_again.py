@@ -1,6 +1,6 @@
 """A check of recovery: cards of this host that were quarantined without a person, and that are well again.
 
-A mark that a person has set is a person's to clear, and so is one for what the driver does not show (a preflight). Another automatic one is cleared after two looks with some time between them, at both of which the
+A mark that a person has set is a person's to clear, and so is one for what the driver does not show (a preflight, an Xid). Another automatic one is cleared after two looks with some time between them, at both of which the
 driver shows the card, reports no fault of it, and shows that nothing uses it; and only if it still is the mark that was seen.
 """
 

@@ -293,17 +293,21 @@ def test_a_card_that_is_faulty_at_its_release_is_quarantined_up_to_the_limit(cli
     leases.release()
     [uuid] = quarantined(client, HOST)
     mark = quarantined(client, HOST)[uuid]
-    assert mark.automatic
+    assert (mark.automatic, mark.lasting) == (True, False)
     assert mark.reason == "the card must be reset"
     assert sorted(alerts.kinds(client)) == [("gpu_not_quarantined", "P0"), ("gpu_quarantined", "P1")]
     assert {left(client, one).outcome for one in CARDS[:2]} == {"unknown"}
 
 
-def test_faults_since_the_grant_count_as_well(client):
+@pytest.mark.parametrize("shown", [[], ["the card must be reset"]])
+def test_faults_since_the_grant_count_as_well_and_stay_if_the_driver_shows_none(client, say, shown):
     cards = pool(client)
     cards._cards.faults = lambda uuid: ("Xid 79",) if uuid == CARDS[0] else ()
-    cards.acquire(timeout=5).release()
-    assert quarantined(client, HOST)[CARDS[0]].reason == "Xid 79"
+    leases = cards.acquire(timeout=5)
+    say(card0={"faults": shown})
+    leases.release()
+    mark = quarantined(client, HOST)[CARDS[0]]
+    assert (mark.reason, mark.lasting) == ("; ".join([*shown, "Xid 79"]), not shown)
 
 
 def test_a_cleanup_that_hangs_is_given_up_and_its_card_is_quarantined(client, monkeypatch, say, alerts):
