@@ -21,6 +21,7 @@ from lockkit.cli.parts import (
     Evicted,
     Finding,
     Gpu,
+    GpuHost,
     GpuJob,
     GpuMark,
     GpuName,
@@ -61,6 +62,7 @@ __all__ = [
     "Findings",
     "GpuAdopt",
     "GpuClear",
+    "GpuHosts",
     "GpuLs",
     "GpuQuarantine",
     "Held",
@@ -247,6 +249,16 @@ class GpuClear(Document, tag="lockkit.gpu-clear/1"):
     host: str
     uuid: str
     quarantine: GpuMark | None
+
+
+class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):
+    """The GPUs of all hosts that share the store. An `index` of -1 is unknown. `remarks` has what could not be found out."""
+
+    store: Store
+    read_at: Time
+    read_at_seconds: float
+    hosts: Sequence[GpuHost]
+    remarks: Sequence[str]
 
 
 class GpuLs(Document, tag="lockkit.gpu-ls/1"):

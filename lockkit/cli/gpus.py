@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lockkit.cli import documents, parts
+    from lockkit.cli.gpu_views import Seen
+    from lockkit.client import Client
     from lockkit.devices import Snapshot
     from lockkit.facts import ClaimInfo
     from lockkit.gpu.known import Known
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
 
-__all__ = ["document", "gpu", "mark", "receipt", "table_of", "use_of_gpu"]
+__all__ = ["document", "gpu", "hosts", "mark", "receipt", "table_of", "use_of_gpu"]
 
 _COLOURS = {
     "free": "green",
@@ -108,8 +110,35 @@ def _use(claim_id: str, use: Use, now: float) -> parts.GpuUse:
     )
 
 
-def table_of(found: Sequence[Card], width: int) -> Table:
-    """A table of all columns if they fit, without UUIDs at 80 columns, and of short rows below 60."""
+def hosts(client: Client, here: str, seen: Seen, known: Sequence[Known]) -> documents.GpuHosts:
+    """The document of ``lockkit gpu ls --all-hosts``.
+
+    Args:
+        client: The client.
+        here: The name of this host.
+        seen: The look at all hosts.
+        known: The facts that the store has about each card.
+    """
+    from lockkit.cli import documents, parts
+
+    taken = seen.snapshot.taken
+    found: dict[str, list[parts.Gpu]] = {}
+    for host, card, of_store in zip(seen.hosts, seen.cards, known, strict=True):
+        found.setdefault(host, []).append(gpu(card, of_store, seen.uses if host == here else {}, taken))
+    return documents.GpuHosts(
+        store=output.store(client),
+        read_at=output.rfc3339(taken),
+        read_at_seconds=taken,
+        hosts=[
+            parts.GpuHost(host=host, live=host == here and seen.live, gpus=each)
+            for host, each in found.items()
+        ],
+        remarks=seen.snapshot.remarks,
+    )
+
+
+def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Table:
+    """A table of all columns if they fit, without UUIDs at 80 columns, and of short rows below 60. ``hosts`` has the host of each card, if that is told."""
     from lockkit.cli.tables import add, table
     from lockkit.gpu.states import STATES
 
@@ -117,11 +146,15 @@ def table_of(found: Sequence[Card], width: int) -> Table:
     columns: tuple[str, ...] = ("gpu", "model", "state", "memory", "use", "why")
     if width >= _WIDE:
         columns = (*columns, "uuid")
+    if hosts:
+        columns = ("host", *columns)
     made = table(*(("gpus",) if narrow else columns))
-    for card in found:
+    for number, card in enumerate(found):
         device = card.device
+        index = str(device.index) if device.index >= 0 else "?"
         cells = {
-            "gpu": f"  {device.index}" if device.parent else str(device.index),
+            "host": hosts[number] if hosts else "",
+            "gpu": f"  {index}" if device.parent else index,
             "model": device.name or "-",
             "state": STATES[card.state],
             "memory": _memory(card),
@@ -141,7 +174,12 @@ def _memory(card: Card) -> str:
 
 
 def _stacked(cells: dict[str, str]) -> str:
-    rows = [f"{cells['gpu']} {cells['model']}", f"  {cells['state']}, {cells['memory']}, {cells['use']}"]
+    first = (
+        f"{cells['host']} {cells['gpu']} {cells['model']}"
+        if cells["host"]
+        else f"{cells['gpu']} {cells['model']}"
+    )
+    rows = [first, f"  {cells['state']}, {cells['memory']}, {cells['use']}"]
     return "\n".join([*rows, *([f"  {cells['why']}"] if cells["why"] else []), f"  {cells['uuid']}"])
 
 

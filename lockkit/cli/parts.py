@@ -19,6 +19,7 @@ __all__ = [
     "Evicted",
     "Finding",
     "Gpu",
+    "GpuHost",
     "GpuJob",
     "GpuMark",
     "GpuName",
@@ -369,7 +370,9 @@ class Gpu(Part):
     index: int
     name: str | None
     parent: str | None
-    state: Literal["free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined"]
+    state: Literal[
+        "free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined", "unheld"
+    ]
     reasons: Sequence[str]
     memory_bytes: int | None
     reserved_bytes: int
@@ -381,6 +384,14 @@ class Gpu(Part):
     holders: Sequence[Claim]
     uses: Sequence[GpuUse]
     receipt: GpuReceipt | None
+
+
+class GpuHost(Part):
+    """The GPUs of a host. `live`: this is the host of the command, whose drivers were asked; of another host only what the store knows is told."""
+
+    host: str
+    live: bool
+    gpus: Sequence[Gpu]
 
 
 class Evicted(Part):

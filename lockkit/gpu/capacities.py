@@ -7,8 +7,11 @@ driver, claims of different capacities would stand in one queue, and no claim be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from lockkit.devices import Device
+from lockkit.errors import BackendError
+from lockkit.gpu.enlisting import ABOUT, ALL, described, enlist
 from lockkit.members import pool_name
 from lockkit.records import CAPACITY, Records, change, fixed_capacity
 from lockkit.sizes import MIB
@@ -17,7 +20,7 @@ __all__ = ["capacities"]
 
 
 def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:
-    """The capacity of each card and slice, by UUID, without those whose memory cannot be told. One request for each, two at the first use.
+    """The capacity of each card and slice, by UUID, without those whose memory cannot be told. One request for each and one for all, more at the first use.
 
     Raises:
         BackendError: The store does not answer.
@@ -27,18 +30,21 @@ def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mappin
         if device.uuid and device.usable:
             inside = [one.usable or 0 for one in devices if one.parent == device.uuid]
             room = max(device.usable // MIB, sum(size // MIB for size in inside), 1)
-            found[device.uuid] = _fixed(records, pool_name(pool, device.uuid), room)
+            found[device.uuid] = _fixed(records, pool_name(pool, device.uuid), room, device)
+    with suppress(BackendError):  # the list is only for those who look
+        enlist(records, pool.removeprefix(f"{ALL}/"), tuple(found))
     return found
 
 
-def _fixed(records: Records, name: str, room: int) -> int:
-    """The capacity that the record of a card has; if it has none, write this one."""
+def _fixed(records: Records, name: str, room: int, device: Device) -> int:
+    """The capacity that the record of a card has; if it has none, write this one, and what the card is."""
     found: list[int] = []
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
         known = fixed_capacity(value)
         found.append(known or room)
-        return {**value, CAPACITY: room} if known is None else None
+        new = {ABOUT: described(device), **value, CAPACITY: known or room}
+        return new if new != value else None
 
     change(records, name, decide)
     return found[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockkit import durations
-from lockkit.devices import Snapshot
+from lockkit.devices import Device, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
@@ -13,7 +13,7 @@ from lockkit.gpu.states import Card, cards
 from lockkit.gpu.usage import Use, use_of, use_words
 from lockkit.printable import printable
 
-__all__ = ["holder_words", "joined"]
+__all__ = ["by_store", "holder_words", "joined"]
 
 
 _NOTHING: Mapping[str, Use] = {}
@@ -49,6 +49,26 @@ def joined(
         else:
             found.append(card)
     return tuple(found)
+
+
+def by_store(device: Device, known: Known, now: float) -> Card:
+    """A card of another host, whose state is what the store knows of it.
+
+    Args:
+        device: The card, without what only its driver can tell.
+        known: The facts that the store has about it.
+        now: The time, in seconds since the epoch.
+    """
+    holders = known.holders
+    used = [use_of(one).used for one in holders]
+    if holders and None not in used:
+        device = device._replace(used=sum(one or 0 for one in used))
+    told = tuple(holder_words(one, now) for one in holders)
+    left = () if holders or known.receipt is None else (str(known.receipt),)
+    if known.quarantine is not None:
+        return Card(device, "quarantined", (str(known.quarantine), *told, *left))
+    whole = len(holders) == 1 and holders[0].weight >= holders[0].capacity
+    return Card(device, ("held" if whole else "shared") if holders else "unheld", (*told, *left))
 
 
 def holder_words(holder: ClaimInfo, now: float, use: Use | None = None) -> str:

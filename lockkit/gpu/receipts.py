@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Literal, cast
 
 from lockkit.devices import Device
-from lockkit.facts import ClaimInfo
+from lockkit.facts import ClaimInfo, Record
 from lockkit.gpu.records import Records, change, host_pool
 from lockkit.gpu.states import process_words
 from lockkit.members import pool_name
@@ -23,6 +23,7 @@ __all__ = [
     "SLACK",
     "Outcome",
     "Receipt",
+    "in_record",
     "judged",
     "last",
     "packed",
@@ -131,7 +132,11 @@ def put(records: Records, host: str, report: Receipt) -> bool:
 
 def receipt(records: Records, host: str, uuid: str) -> Receipt | None:
     """The receipt that was written last for a card; None if there is none. A later holder may have left none: see :func:`last`."""
-    record = records.record(pool_name(host_pool(host), uuid))
+    return in_record(uuid, records.record(pool_name(host_pool(host), uuid)))
+
+
+def in_record(uuid: str, record: Record | None) -> Receipt | None:
+    """The receipt in the record of a card; None if there is none."""
     return None if record is None else unpacked(uuid, record.value.get(_KEY))
 
 

@@ -16,7 +16,9 @@ __all__ = ["STATES", "STRAY", "Card", "State", "cards", "process_words", "summar
 STRAY = GIB
 """The bytes in use, beyond the driver's reserve, up to which a card without processes counts as free."""
 
-State = Literal["free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined"]
+State = Literal[
+    "free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined", "unheld"
+]
 STATES: Mapping[State, str] = {
     "free": "free",
     "held": "held",
@@ -27,8 +29,10 @@ STATES: Mapping[State, str] = {
     "faulty": "faulty",
     "unknown": "unknown",
     "quarantined": "quarantined",
+    "unheld": "not held",
 }
-"""Each state in words. Unmanaged: a program computes on the card, and no lock says so."""
+"""Each state in words. Unmanaged: a program computes on the card, and no lock says so. Not held: all that the store knows of
+a card of another host that nobody holds."""
 
 
 class Card(NamedTuple):

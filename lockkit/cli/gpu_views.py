@@ -1,0 +1,165 @@
+"""Looks at GPUs: those of this host, or those of all hosts that share the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
+from lockkit.namedtuples import NamedTuple
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.devices import Snapshot
+    from lockkit.gpu.known import Known
+    from lockkit.gpu.states import Card
+    from lockkit.gpu.usage import Use
+
+__all__ = ["FleetView", "HostView", "Seen"]
+
+
+class Seen(NamedTuple):
+    """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them.
+
+    A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID.
+    """
+
+    snapshot: Snapshot
+    cards: tuple[Card, ...]
+    known: Mapping[str, Known]
+    uses: Mapping[str, Use]
+    hosts: tuple[str, ...] = ()
+    each: tuple[Known, ...] | None = None
+    live: bool = True
+
+
+class HostView:
+    """The GPUs of this host, with what the store knows of them. A store that does not answer hides no card.
+
+    Args:
+        client: The client.
+        simulate: The number of cards to simulate; None for what the configuration says.
+    """
+
+    def __init__(self, client: Client, simulate: int | None = None) -> None:
+        from lockkit.gpu.snapshots import providers
+
+        self._client = client
+        self._simulate = simulate
+        self._providers = providers(client.config, client.plugins, simulate=simulate)
+
+    @property
+    def host(self) -> str:
+        """The name of this host in the store.
+
+        Raises:
+            ConfigError: The name of this host is not known.
+        """
+        from lockkit.gpu.hosts import host_name
+
+        return host_name(self._client.config, simulate=self._simulate)
+
+    def look(self) -> Seen:
+        """One look.
+
+        Raises:
+            DevicesUnavailable: Nothing can be said about any card.
+        """
+        from lockkit.gpu.joining import joined
+        from lockkit.gpu.known import known
+        from lockkit.gpu.snapshots import look
+        from lockkit.gpu.usage import live_uses
+
+        snapshot = look(self._providers)
+        uuids = [device.uuid for device in snapshot.devices if device.uuid]
+        try:
+            of_store = known(self._client, self.host, uuids)
+        except (BackendError, ConfigError) as error:
+            told = f"who holds which card, and which are quarantined, is unknown: {error.message}"
+            of_store, snapshot = {}, snapshot._replace(remarks=(*snapshot.remarks, told))
+        uses: dict[str, Use] = {}
+        for device in snapshot.devices:
+            if device.uuid in of_store:
+                uses |= live_uses(device, of_store[device.uuid].holders)
+        return Seen(snapshot, joined(snapshot, of_store, uses), of_store, uses)
+
+    def looks(self, interval: float) -> Iterator[Seen | DevicesUnavailable | BackendError]:
+        """Look again and again. A failure is yielded; the first look raises it."""
+        seen: Seen | DevicesUnavailable | BackendError = self.look()
+        while True:
+            yield seen
+            time.sleep(interval)
+            try:
+                seen = self.look()
+            except (DevicesUnavailable, BackendError) as error:
+                seen = error
+
+    def meant(self, word: str) -> str:
+        """The UUID of the card that a person means, which may be one that is quarantined and no longer seen.
+
+        Raises:
+            ConfigError: No card is meant, or several.
+            DevicesUnavailable: Nothing can be said about any card, and no mark is meant either.
+        """
+        from lockkit.gpu.quarantine import quarantined
+        from lockkit.gpu.resolving import resolve
+
+        marks = quarantined(self._client, self.host)
+        try:
+            devices = self.look().snapshot.devices
+        except DevicesUnavailable:
+            if word not in marks:
+                raise
+            devices = ()
+        return resolve(word, devices, marks)
+
+
+class FleetView(HostView):
+    """The GPUs of all hosts that share the store. Only those of this host are asked of their drivers."""
+
+    def look(self) -> Seen:
+        """One look.
+
+        Raises:
+            BackendError: The store does not answer.
+        """
+        from lockkit.devices import Snapshot
+        from lockkit.gpu.fleet import fleet
+        from lockkit.gpu.joining import by_store
+        from lockkit.gpu.known import NOTHING_KNOWN
+
+        host, here = self.host, None
+        remarks: list[str] = []
+        try:
+            here = super().look()
+            remarks += here.snapshot.remarks
+        except DevicesUnavailable as error:
+            remarks.append(f"no live readings of this host, {host}: {error.message}")
+        now = time.time()
+        found: list[tuple[str, Card, Known]] = (
+            [(host, card, here.known.get(card.device.uuid, NOTHING_KNOWN)) for card in here.cards]
+            if here is not None
+            else []
+        )
+        for one in fleet(self._client, lambda name: here is not None and name == host):
+            found += [
+                (one.host, by_store(device, one.known[device.uuid], now), one.known[device.uuid])
+                for device in one.devices
+            ]
+        if any(name != host for name, _, _ in found):
+            live = (
+                f"live readings are those of {host}, this host"
+                if here is not None
+                else "there are no live readings"
+            )
+            remarks.append(f"{live}; of other hosts the store knows what their holders told last")
+        return Seen(
+            Snapshot(now, (), tuple(remarks)),
+            tuple(card for _, card, _ in found),
+            {},
+            here.uses if here is not None else {},
+            tuple(name for name, _, _ in found),
+            tuple(known for _, _, known in found),
+            here is not None,
+        )

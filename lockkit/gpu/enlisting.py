@@ -1,0 +1,76 @@
+"""The list of hosts and of their cards in the store, by which others find them: ``lockkit gpu ls --all-hosts``.
+
+One record has the names of all hosts, one for each host the UUIDs of its cards, and the record of each card says what it is. Nothing is ever decided by
+these lists: the pool of a host is made of the cards that its driver shows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from lockkit.devices import Device
+from lockkit.facts import NOTHING
+from lockkit.members import pool_name
+from lockkit.records import Records, change
+from lockkit.store.spi import NOTE_LIMIT
+
+__all__ = ["ABOUT", "ALL", "about", "described", "enlist", "texts"]
+
+ALL = "gpu"
+"""The name of the pool whose gate's record has the hosts. The record of its member for a host has the cards of that."""
+ABOUT = "about"
+"""The key under which the record of a card says what it is."""
+_ROOM = NOTE_LIMIT - 256
+"""Bytes of a list. From a longer one the oldest entries are left out."""
+
+
+def enlist(records: Records, host: str, uuids: Sequence[str]) -> None:
+    """Enter a host and its cards into the lists. One request if they stand there already.
+
+    Raises:
+        BackendError: The store did not do it.
+    """
+    name = pool_name(ALL, host)
+    record = records.record(name)
+    if set(uuids) <= set(texts((record.value if record else NOTHING).get("cards"))):
+        return
+    _add(
+        records, pool_name(ALL), "hosts", [host]
+    )  # first: a host that has its cards listed is not entered again
+    _add(records, name, "cards", uuids)
+
+
+def _add(records: Records, name: str, key: str, new: Sequence[str]) -> None:
+    def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
+        before = texts(value.get(key))
+        after = [*before, *(one for one in new if one not in before)]
+        while len(json.dumps(after)) > _ROOM:
+            del after[0]
+        return {**value, key: after} if after != before else None
+
+    change(records, name, decide)
+
+
+def described(device: Device) -> dict[str, object]:
+    """A card, as its record describes it."""
+    value = {"index": device.index, "name": device.name[:64], "parent": device.parent}
+    return {key: one for key, one in value.items() if one not in (None, "")}
+
+
+def about(value: Mapping[str, object]) -> tuple[int, str, str | None]:
+    """The index, the model and the parent of a card, as its record describes it; -1, "" and None where it does not."""
+    known = value.get(ABOUT)
+    told = known if isinstance(known, Mapping) else NOTHING
+    index, name, parent = (told.get(key) for key in ("index", "name", "parent"))
+    whole = isinstance(index, int) and not isinstance(index, bool) and index >= 0
+    return (
+        index if whole and isinstance(index, int) else -1,
+        name if isinstance(name, str) else "",
+        parent if isinstance(parent, str) else None,
+    )
+
+
+def texts(value: object) -> list[str]:
+    """The texts in a list of a record; none if there is no list."""
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []

@@ -1,0 +1,83 @@
+"""The cards of all hosts that share a store, as the store knows them: no driver of another host is asked.
+
+They are found through :mod:`lockkit.gpu.enlisting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from lockkit.devices import Device
+from lockkit.facts import NOTHING
+from lockkit.gpu.enlisting import ALL, about, texts
+from lockkit.gpu.known import Known
+from lockkit.gpu.quarantine import quarantined
+from lockkit.gpu.receipts import in_record
+from lockkit.gpu.records import host_pool
+from lockkit.members import in_pool, pool_name
+from lockkit.namedtuples import NamedTuple
+from lockkit.records import fixed_capacity
+from lockkit.sizes import MIB
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+
+__all__ = ["HostSeen", "fleet"]
+
+
+class HostSeen(NamedTuple):
+    """The cards of a host, as the store knows them.
+
+    Attributes:
+        host: The name of the host.
+        devices: The cards of the host, without what only a driver can tell. Their memory is the capacity; an index of -1 is unknown.
+        known: The facts that the store has about them, by UUID.
+    """
+
+    host: str
+    devices: tuple[Device, ...]
+    known: Mapping[str, Known]
+
+
+def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False) -> tuple[HostSeen, ...]:
+    """The cards of all hosts of the store, by name: those in the records, and those that are held or waited for.
+
+    Two requests for each card, two for each host, and two for all.
+
+    Args:
+        client: The client.
+        besides: Tells of a host whether it is left out.
+
+    Raises:
+        BackendError: The store does not answer.
+    """
+    in_use: dict[str, set[str]] = {}
+    for name in client.names(pool_name(f"{ALL}/")):
+        pool, member = in_pool(name) or ("", None)
+        of_host = in_use.setdefault(pool.removeprefix(f"{ALL}/"), set())
+        if member is not None:
+            of_host.add(member)
+    record = client.record(pool_name(ALL))
+    hosts = {*in_use, *texts((record.value if record else NOTHING).get("hosts"))}
+    return tuple(_host(client, host, in_use.get(host, ())) for host in sorted(hosts) if not besides(host))
+
+
+def _host(client: Client, host: str, in_use: Iterable[str]) -> HostSeen:
+    record = client.record(pool_name(ALL, host))
+    listed = texts((record.value if record else NOTHING).get("cards"))
+    marks = quarantined(client, host)
+    known: dict[str, Known] = {}
+    devices: list[Device] = []
+    for uuid in dict.fromkeys((*listed, *sorted(in_use), *sorted(marks))):
+        name = pool_name(host_pool(host), uuid)
+        of_card = client.record(name)
+        value = of_card.value if of_card else NOTHING
+        index, model, parent = about(value)
+        capacity = fixed_capacity(value)
+        memory = None if capacity is None else capacity * MIB
+        devices.append(Device(uuid, index, model, memory, parent=parent))
+        mark = marks.get(uuid) or marks.get(parent or "")
+        known[uuid] = Known(tuple(client.inspect(name).holders), in_record(uuid, of_card), mark)
+    ordered = sorted(devices, key=lambda one: (one.index < 0, one.index, one.parent is not None, one.uuid))
+    return HostSeen(host, tuple(ordered), known)

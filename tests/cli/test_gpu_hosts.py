@@ -1,0 +1,185 @@
+"""``lockkit gpu ls --all-hosts``: two hosts on one store, of which one is this host."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+
+import pytest
+from rich.console import Console
+
+import lockkit.gpu
+from lockkit import connect
+from lockkit.cli.gpus import table_of
+from lockkit.devices import Device
+from lockkit.errors import BackendUnavailable
+from lockkit.gpu.capacities import capacities
+from lockkit.gpu.enlisting import ALL, enlist
+from lockkit.gpu.fleet import fleet
+from lockkit.gpu.joining import by_store
+from lockkit.gpu.known import NOTHING_KNOWN
+from lockkit.gpu.quarantine import quarantine
+from lockkit.gpu.receipts import Receipt, put
+from lockkit.gpu.simulated import SimulatedProvider
+from lockkit.identity import this_process
+from lockkit.members import pool_name
+from support.servers.redis import RedisServer
+
+from .test_json import check
+
+GIB = 1 << 30
+CARDS = [card.uuid for card in SimulatedProvider(2).snapshot().devices]
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared(request, lockkit):
+    """The shell of the host box; the other one is crate."""
+    lockkit.env |= {"LOCKKIT_GPU_SIMULATE": "2", "LOCKKIT_GPU_HOST": "box"}
+    if request.param == "sqlite":
+        lockkit.env["LOCKKIT_URL"] = f"sqlite:{lockkit.folder}/locks.db"
+        yield lockkit
+        return
+    pytest.importorskip("redis")
+    with RedisServer() as server:
+        lockkit.env["LOCKKIT_URL"] = server.url()
+        yield lockkit
+
+
+def crate(shell, **more):
+    return connect(
+        shell.env["LOCKKIT_URL"],
+        gpu_simulate=2,
+        gpu_host="crate",
+        state_dir=str(shell.folder / "crate"),
+        **more,
+    )
+
+
+def listed(shell):
+    return {host["host"]: host for host in check(shell.json("gpu", "ls", "--all-hosts"))["hosts"]}
+
+
+def test_the_cards_of_another_host_are_listed_as_the_store_knows_them(shared):
+    assert "no host" not in shared("gpu", "ls", "--all-hosts").stdout
+    assert list(listed(shared)) == ["box"]
+    with crate(shared) as client:
+        with lockkit.gpu.pool(client).acquire(
+            memory="8GiB", ids=["0"], reason="evaluation", timeout=30
+        ) as leases:
+            news = {"used": 12 * GIB, "at": 1000}
+            client._annotate(leases[0].name, leases[0].claim_id, {"lockkit": {"gpu": news}})
+            quarantine(client, "crate", CARDS[1], "it hums", this_process())
+            found = listed(shared)
+            told = shared("gpu", "ls", "--all-hosts").stdout
+        first, second = found["crate"]["gpus"]
+        assert (found["box"]["live"], found["crate"]["live"]) == (True, False)
+        assert [card["state"] for card in found["box"]["gpus"]] == ["free", "free"]
+        assert (first["state"], first["index"], first["name"], first["uuid"]) == (
+            "shared",
+            0,
+            "Simulated GPU",
+            CARDS[0],
+        )
+        assert (first["memory_bytes"], first["used_bytes"], first["processes"]) == (
+            23.5 * GIB,
+            12 * GIB,
+            None,
+        )
+        assert first["uses"][0]["more_than_declared"]
+        assert first["holders"][0]["reason"] == "evaluation"
+        assert (second["state"], second["quarantine"]["reason"]) == ("quarantined", "it hums")
+        assert (
+            "live readings are those of box, this host; of other hosts the store knows what their holders told last"
+            in told
+        )
+        assert "2 hosts; 4 GPUs: 2 free, 1 shared, 1 quarantined" in told
+        assert "8 GiB declared, 12 GiB used, more than declared, for: evaluation" in told
+        put(
+            client,
+            "crate",
+            Receipt(CARDS[0], "dirty", GIB, fence=leases[0].fence + 1, by="ann@crate", at=1000.0),
+        )
+    first, _ = listed(shared)["crate"]["gpus"]
+    assert (first["state"], first["receipt"]["leftover_bytes"]) == ("unheld", GIB)
+    assert first["reasons"] == ["left dirty by ann@crate with 1 GiB in use"]
+
+
+def test_a_host_without_cards_sees_those_of_others_and_watches_them(shared):
+    with crate(shared) as client, lockkit.gpu.pool(client).acquire(timeout=30):
+        pass
+    shared.env |= {"LOCKKIT_GPU_SIMULATE": "0", "LD_LIBRARY_PATH": "/nowhere"}
+    done = shared("gpu", "ls", "--all-hosts")
+    assert (done.returncode, "no live readings of this host, box: " in done.stdout) == (0, True)
+    assert "1 host; 2 GPUs: 2 not held" in done.stdout
+    process = shared.start("gpu", "ls", "--all-hosts", "--watch", "--interval", "50ms", "--json")
+    assert json.loads(process.stdout.readline())["hosts"][0]["gpus"][0]["state"] == "unheld"
+    with crate(shared) as client, lockkit.gpu.pool(client).acquire(timeout=30):
+        while json.loads(process.stdout.readline())["hosts"][0]["gpus"][0]["state"] != "held":
+            pass
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+
+
+def test_a_store_that_nobody_has_used_for_cards(lockkit):
+    lockkit.env |= {"LOCKKIT_GPU_HOST": "box", "LD_LIBRARY_PATH": "/nowhere"}
+    done = lockkit("gpu", "ls", "--all-hosts")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "no host has used GPUs with this store")
+
+
+def test_a_narrow_terminal_names_the_host_of_each_card():
+    card = by_store(Device("GPU-1f3a", -1, "", None), NOTHING_KNOWN, 0.0)
+    for width in (30, 59, 80, 160):
+        console = Console(width=width, file=io.StringIO())
+        console.print(table_of([card], width, ["crate"]))
+        told = console.file.getvalue()
+        assert max(map(len, told.splitlines())) <= width
+        assert "crate" in told
+        assert "not held" in told
+
+
+@pytest.fixture
+def client():
+    with connect(f"memory://{os.urandom(8).hex()}") as client:
+        yield client
+
+
+def test_lists_of_hosts_and_cards_keep_what_has_room(client):
+    for number in range(300):
+        enlist(client, f"host-{number:03}.example.org", [f"GPU-{number}"])
+    hosts = [one.host for one in fleet(client)]
+    assert hosts[-1] == "host-299.example.org"
+    assert 100 < len(hosts) < 300
+    enlist(client, "host-299.example.org", ["GPU-299"])
+    assert client.record(pool_name(ALL, "host-299.example.org")).version == 1
+
+
+def test_a_list_that_another_program_wrote_hides_no_card(client):
+    client.put_record(pool_name(ALL), {"hosts": 7, "other": 1}, 0)
+    client.put_record(pool_name(ALL, "box"), {"cards": [7, "GPU-a"]}, 0)
+    client.put_record(
+        pool_name("gpu/box", "GPU-a"),
+        {"about": {"index": "x", "name": 3, "parent": []}, "capacity": "much"},
+        0,
+    )
+    enlist(client, "box", ["GPU-b"])
+    (box,) = fleet(client)
+    assert [(one.uuid, one.index, one.memory) for one in box.devices] == [
+        ("GPU-a", -1, None),
+        ("GPU-b", -1, None),
+    ]
+    assert client.record(pool_name(ALL)).value == {"hosts": ["box"], "other": 1}
+
+
+def test_a_list_that_cannot_be_written_keeps_nobody_from_a_card(client, monkeypatch):
+    write = client.put_record
+
+    def refuse(name, value, version):
+        if name.startswith(pool_name(ALL) + "/") or name == pool_name(ALL):
+            raise BackendUnavailable("no")
+        return write(name, value, version)
+
+    monkeypatch.setattr(client, "put_record", refuse)
+    (card, _) = SimulatedProvider(2).snapshot().devices
+    assert capacities(client, "gpu/box", [card]) == {card.uuid: 24064}
