@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
@@ -22,12 +23,14 @@ from lockkit_etcd.draining import drained
 from lockkit_etcd.moving import Move, move_one, otherwise, renew_strangers
 from lockkit_etcd.rows import (
     Row,
+    WaitingRow,
     changing,
     fitting,
     in_time,
     mark_of,
     packed,
     place_of,
+    requests_in,
     row_of,
     rows,
     unpacked,
@@ -199,18 +202,19 @@ def _held(store: EtcdStore, entry: Entry) -> tuple[Op, ...]:
     """The operations that write the claim as one that holds."""
     hold = entry.hold
     assert hold is not None
-    row, wall = entry.row, store.clock.wall()
-    if row is None:
+    waiting, wall = entry.waiting, store.clock.wall()
+    changed = None if waiting is None else waiting.changed
+    if changed is None:
         value = entry.packed_terms.value(entry.claim, entry.mark, "HELD", wall, hold.term)
     else:
-        value = packed({**row.value, "state": "HELD", "since": wall, "term": hold.term})
+        value = packed({**changed, "state": "HELD", "since": wall, "term": hold.term})
     ops: tuple[Op, ...] = (Put(entry.key, value, hold.id),)
     if entry.guard is not None:
-        if row is not None:  # the guard is created after the claim, and blocks in its place
-            value = packed({**row.value, "state": "HELD", "since": wall, "place": row.fence})
+        if waiting is not None:  # the guard is created after the claim, and blocks in its place
+            value = packed({**json.loads(value), "place": entry.fence})
         ops += (Put(keys.guard_of(entry.key), value, entry.guard.id),)
-    if row is not None and row.requests is not None:
-        ops += (Put(store.note(row.id), packed({"note": row.requests}), hold.id),)
+    if changed is not None and (requests := requests_in(changed)) is not None:
+        ops += (Put(store.note(entry.id), packed({"note": requests}), hold.id),)
     return ops
 
 
@@ -247,11 +251,11 @@ def _busy(store: EtcdStore, entry: Entry, found: list[Row], end: float) -> Excha
 
 def _turn(store: EtcdStore, entry: Entry, end: float) -> Exchange[Answer]:
     """Ask again for a claim that waits."""
-    queue, row = entry.packed_terms.queue, entry.row
-    if entry.alone and row is not None:
+    queue, waiting = entry.packed_terms.queue, entry.waiting
+    if entry.alone and waiting is not None:
         yield from _ready(store, entry, end)
         first = Compare(queue.key, "CREATE", "GREATER", entry.fence - 1, queue.end)
-        answer = yield from _hold_if(store, entry, (row.unchanged, first), end)
+        answer = yield from _hold_if(store, entry, (waiting.unchanged, first), end)
         if answer.succeeded:
             return _granted(store, entry, entry.fence)
         return (yield from _settle(store, entry, answer.header.revision, rows(answer.found()), end))
@@ -267,7 +271,7 @@ def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end
         if place < 0:
             return (yield from _absent(store, entry, end))
         row = found[place]
-        entry.fence, entry.row, entry.looked = row.fence, row, revision
+        entry.fence, entry.waiting, entry.looked = row.fence, WaitingRow.of(row), revision
         if row.state == "LINGERING":
             return Lapsed("lingering")
         if row.state == "HELD":
@@ -285,7 +289,7 @@ def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end
         if not fits:
             yield from _drop_guard(store, entry, end)
             store.crowds.note(queue.key)
-            return _queued(entry, found, place)
+            return _queued(store, entry, found, place)
         yield from _ready(store, entry, end)
         answer = yield from _hold_if(store, entry, (row.unchanged,), end)
         if answer.succeeded:
@@ -322,7 +326,7 @@ def _replayed(store: EtcdStore, entry: Entry, row: Row, end: float) -> Exchange[
     return granted if known.young(store.clock.now()) else (yield from _confirm(store, entry, end))
 
 
-def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
+def _queued(store: EtcdStore, entry: Entry, found: list[Row], place: int) -> Queued:
     row, chosen = found[place], entry.saw(found, place)
     entry.alone = (
         entry.packed_terms.exclusive
@@ -335,7 +339,7 @@ def _queued(entry: Entry, found: list[Row], place: int) -> Queued:
         position=place,
         blockers=tuple(each.where for each in chosen),
         capacity=agreed(entry.claim.terms.capacity, row.capacity, head.capacity),
-        holder=head.info(entry.claim.terms.name, 0),
+        holder=store.head(entry.claim.terms.name, head),
     )
 
 
@@ -392,6 +396,6 @@ def _strangers(store: EtcdStore, claim: Claim, end: float) -> Exchange[Answer]:
     row = found[place]
     if row.state == "WAITING":
         entry = Entry(claim, packed_terms, row.key)
-        entry.fence, entry.row, entry.looked = row.fence, row, header.revision
-        return _queued(entry, found, place)
+        entry.fence, entry.looked = row.fence, header.revision
+        return _queued(store, entry, found, place)
     return _answer((yield from renew_strangers(store, claim, row.fence, end)), row.fence)

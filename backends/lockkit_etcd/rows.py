@@ -26,6 +26,7 @@ __all__ = [
     "LAYOUT",
     "PackedTerms",
     "Row",
+    "WaitingRow",
     "changing",
     "fitting",
     "id_of",
@@ -34,6 +35,7 @@ __all__ = [
     "packed",
     "place_of",
     "read",
+    "requests_in",
     "row_of",
     "rows",
     "seconds",
@@ -84,7 +86,7 @@ class Row(NamedTuple):
     @property
     def requests(self) -> Mapping[str, Any] | None:
         """The note, if others have annotated it: their requests to the owner."""
-        return self.value.get("note", {}) if self.value.get("asked") else None
+        return requests_in(self.value)
 
     @property
     def evicted(self) -> bool:
@@ -144,6 +146,39 @@ class Row(NamedTuple):
             evicted=self.evicted,
             note=dict(note) if isinstance(note, dict) else {},
         )
+
+
+class WaitingRow(NamedTuple):
+    """A claim that waits, as its client keeps it, in little memory.
+
+    Attributes:
+        modified: The revision that last changed the key.
+        stored: The value, packed; empty if nobody has changed it since the client made it, because then the client can make it again.
+    """
+
+    key: bytes
+    modified: int
+    stored: bytes
+
+    @classmethod
+    def of(cls, row: Row) -> WaitingRow:
+        return cls(row.key, row.modified, b"" if row.modified == row.fence else packed(row.value))
+
+    @property
+    def changed(self) -> dict[str, Any] | None:
+        """The value, if somebody has changed it since the client made it."""
+        value: dict[str, Any] | None = json.loads(self.stored) if self.stored else None
+        return value
+
+    @property
+    def unchanged(self) -> Compare:
+        """The condition that nobody has changed the claim since."""
+        return Compare(self.key, "MOD", "EQUAL", self.modified)
+
+
+def requests_in(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The note in a claim's value, if others have annotated it: their requests to the owner."""
+    return value.get("note", {}) if value.get("asked") else None
 
 
 def rows(kvs: Sequence[Kv]) -> list[Row]:

@@ -8,6 +8,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from lockkit.facts import ClaimInfo
 from lockkit.store.crowds import Crowds
 from lockkit.store.exchanges import Exchange
 from lockkit.store.perlock import per_lock
@@ -18,7 +19,7 @@ from lockkit_etcd import keys
 from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.leases import Lease, Leases
-from lockkit_etcd.rows import PackedTerms, Row, id_of, mark_of, row_of, rows
+from lockkit_etcd.rows import PackedTerms, Row, WaitingRow, id_of, mark_of, row_of, rows
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Compare, Get, Header, LeaseGone, Ranged, Txn, TxnAnswer, after
 
@@ -26,6 +27,8 @@ __all__ = ["Entry", "EtcdStore"]
 
 _REMEMBERED = 4096
 """Tokens that are remembered as given up: the latest."""
+_HEADS = 1024
+"""First claims that are remembered; beyond that all are forgotten."""
 
 
 class Mover(Protocol):
@@ -47,7 +50,7 @@ class Entry:
         mark: The claim's name in stored values.
         stage: NEW (nothing of it is known to be stored), WAITING, HELD, or ENDING: nothing keeps it alive any more.
         fence: The claim's place, once it has one.
-        row: The stored claim as last seen while it waited.
+        waiting: The stored claim as last seen while it waited.
         alone: No holder stands behind the claim, so it may hold as soon as it is the first.
         fits: The claim was seen to fit, so its offer is not kept alive.
         wait: The lease that it is on while it waits.
@@ -70,7 +73,7 @@ class Entry:
     mark: str = field(init=False)
     stage: Literal["NEW", "WAITING", "HELD", "ENDING"] = "NEW"
     fence: int = 0
-    row: Row | None = None
+    waiting: WaitingRow | None = None
     alone: bool = False
     fits: bool = False
     wait: Lease | None = None
@@ -134,6 +137,7 @@ class EtcdStore:
         recycled_keys: The keys of its claims.
         entries: This client's claims, by token.
         crowds: The queues in which a claim of this client waited a moment ago: there the next one queues up at once.
+        heads: The first claim of each queue as last shown to a waiter, so that all who see the same share one fact.
     """
 
     def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
@@ -151,6 +155,7 @@ class EtcdStore:
         self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
         self.crowds: Crowds[bytes] = Crowds(options.clock.now)
+        self.heads: dict[str, tuple[tuple[int, int, bool], ClaimInfo]] = {}
         self._ends = threading.RLock()
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
 
@@ -270,7 +275,7 @@ class EtcdStore:
         with self._ends:
             entry.fence = fence
             entry.stage = "HELD"
-            entry.row = None
+            entry.waiting = None
             entry.granted_at = self.clock.now()
             self.no_longer_waits(entry)
 
@@ -280,6 +285,15 @@ class EtcdStore:
         if wait is not None and not wait.doubtful:
             entry.wait = None  # first: otherwise a repetition after Ctrl-C would give it back twice
             self.leases.give_back(wait)
+
+    def head(self, name: str, row: Row) -> ClaimInfo:
+        """The first claim of a queue, as a fact."""
+        seen, known = (row.fence, row.modified, row.guard), self.heads.get(name)
+        if known is None or known[0] != seen:
+            if len(self.heads) >= _HEADS:
+                self.heads.clear()
+            known = self.heads[name] = seen, row.info(name, 0)
+        return known[1]
 
     def note(self, claim_id: str, client: str | None = None) -> bytes:
         """The key of a note on a claim, to this client or another."""

@@ -262,6 +262,8 @@ class Watches:
         for each in blockers:
             last, _, fence = each.rpartition("@")
             ahead[queue.key + last.encode()] = int(fence)
+        if entry is not None and entry.seen is not None and entry.seen[1] == ahead:
+            ahead = entry.seen[1]  # one for both, as long as the claim waits
         with self.mutex:
             near = entry is not None and entry.place <= _NEAR
             shared_watches = self._shared_watches.setdefault(queue.key, [])

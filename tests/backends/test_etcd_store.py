@@ -65,6 +65,36 @@ def living(server):
     return {int(each["ID"]) for each in server.call("lease/leases").get("leases", [])}
 
 
+# -- wait
+
+
+def test_a_waiter_keeps_its_stored_value_only_if_somebody_has_changed_it_and_holds_with_the_change(
+    store, other
+):
+    one, _ = take(store)
+    two = queue(other)
+    entry = other.store.entry(two)
+    assert entry.waiting.stored == b""
+    assert entry.waiting.changed is None
+    assert store.annotate("a", claim_id(two.token), {"x": 1}, BUDGET)
+    other.acquire(two, False, BUDGET)
+    assert entry.waiting.changed["note"] == {"x": 1}
+    store.release(one, BUDGET)
+    assert isinstance(other.acquire(two, False, BUDGET), Granted)
+    assert entry.waiting is None
+    (info,) = store.inspect("a", BUDGET).claims
+    assert (info.state, info.note) == ("HELD", {"x": 1})
+
+
+def test_waiters_that_see_the_same_holder_share_one_fact_until_the_holder_changes(store, other):
+    one, _ = take(store)
+    first, second = (other.acquire(claim(), True, BUDGET) for _ in range(2))
+    assert first.holder is second.holder
+    assert store.annotate("a", claim_id(one.token), {"x": 1}, BUDGET)
+    third = other.acquire(claim(), True, BUDGET)
+    assert third.holder.note == {"x": 1}
+
+
 # -- evict
 
 
