@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
@@ -17,13 +16,14 @@ from lockkit import durations
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.gpu.capacities import capacities
+from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.grants import Granted, note_grants
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.preflight import Preflight
-from lockkit.gpu.quarantine import Capped, quarantine_faulty, quarantined
+from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.records import host_pool
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["By", "CheckedRequest", "HostCards", "environment_set", "job_ttl", "slices_in"]
 
 By = Literal["index", "uuid"]
-_log = logging.getLogger("lockkit.gpu")
 
 _TTL, _LONG_TTL = 60.0, 300.0
 """Seconds for which the store keeps a job's cards without a renewal, as a rule."""
@@ -274,7 +273,10 @@ class HostCards:
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
         handover = Handover(self._client, self.pool.partition("/")[2])
-        check = None if request.preflight is None else self._preflight(request.preflight, devices)
+        check = None
+        if request.preflight is not None:
+            preflight = self._checks_with(request.preflight)
+            check = CardCheck(self._client, self.pool.partition("/")[2], preflight, devices)
         chooser = CardChooser(
             request, fit, self.look, self._holders, marks=self._marks, handover=handover, preflight=check
         )
@@ -284,34 +286,6 @@ class HostCards:
     def _checks_with(self, python: str) -> Preflight:
         """The preflight with the frameworks of one Python, which were looked for once."""
         return self._preflights.setdefault(python, Preflight(python))
-
-    def _preflight(
-        self, python: str, devices: Sequence[Device]
-    ) -> Callable[[Device, float | None], str | None]:
-        """The check of a card after its grant. A card that it finds faulty is quarantined, as far as the limit allows."""
-        preflight = self._checks_with(python)
-        whole = tuple(one.uuid for one in devices if one.uuid and one.parent is None)
-        parents = {one.uuid: one.parent for one in devices if one.parent is not None}
-
-        def check(device: Device, until: float | None) -> str | None:
-            verdict = preflight.check(device, until)
-            if verdict is None or not verdict.faulty:
-                return verdict and verdict.why
-            host, why = self.pool.partition("/")[2], f"preflight: {verdict.why}"
-            me = self._client.owner
-            done = quarantine_faulty(self._client, host, device.uuid, why, me, whole, parents, lasting=True)
-            if not isinstance(done, Capped):
-                return f"{why}; it is quarantined (to give it back: lockkit gpu clear {device.uuid})"
-            _log.warning(
-                "%s failed its preflight (%s), and is not quarantined, because %d of at most %d cards are: a person should look",
-                device.uuid,
-                verdict.why,
-                done.count,
-                done.limit,
-            )
-            return f"{why}; it is not quarantined, because {done.count} of at most {done.limit} cards are: a person should look"
-
-        return check
 
     def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
         return self._client.inspect(pool_name(self.pool, uuid)).holders

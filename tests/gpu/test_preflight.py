@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import time
@@ -18,6 +17,8 @@ from lockkit.gpu.aio import pool as aio_pool
 from lockkit.gpu.preflight import Preflight, Verdict
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.simulated import SimulatedProvider
+from lockkit.hooks import hookimpl
+from lockkit.testing.processes import until
 from support.frameworks import FOLDER, Torch
 
 HOST = os.uname().nodename
@@ -125,6 +126,15 @@ def test_cupy_does_where_there_is_no_torch(monkeypatch):
 # -- in a request
 
 
+class Alerts:
+    def __init__(self):
+        self.heard = []
+
+    @hookimpl
+    def lockkit_alert(self, alert):
+        self.heard.append(alert)
+
+
 @pytest.fixture
 def client():
     with connect("memory:") as client:
@@ -148,16 +158,19 @@ def test_a_card_without_memory_is_left_out_and_not_quarantined(torch, client):
     assert quarantined(client, HOST) == {}
 
 
-def test_at_most_half_of_the_cards_are_quarantined_and_the_rest_is_told(torch, client, caplog):
+def test_at_most_half_of_the_cards_are_quarantined_and_a_person_is_told(torch):
     torch.steer({"*": "wrong"})
-    with (
-        caplog.at_level(logging.WARNING, "lockkit.gpu"),
-        pytest.raises(AcquireTimeout, match="it is not quarantined, because 2 of at most 2 cards are"),
-    ):
-        pool(client, simulate=4).acquire(preflight=True, timeout=0)
-    assert set(quarantined(client, HOST)) == set(CARDS[:2])
-    assert "a person should look" in caplog.text
+    alerts = Alerts()
+    with connect("memory:", plugins=[alerts]) as client:
+        with pytest.raises(AcquireTimeout, match="it is not quarantined, because 2 of its host are"):
+            pool(client, simulate=4).acquire(preflight=True, timeout=0)
+        until(lambda: len(alerts.heard) == 4)
+        assert set(quarantined(client, HOST)) == set(CARDS[:2])
     assert torch.computed() == CARDS  # none of them twice
+    assert [(one.kind, one.data["uuid"]) for one in alerts.heard] == [
+        *(("gpu_quarantined", card) for card in CARDS[:2]),
+        *(("gpu_not_quarantined", card) for card in CARDS[2:]),
+    ]
 
 
 def test_without_being_asked_for_nothing_is_computed(torch, client):
