@@ -77,7 +77,7 @@ class _CardPool(AsyncPool):
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.taken(leases, made.members, made.devices)
-        made.granted = self.cards.granted(leases[0]._driver, leases, self.chooser)  # noqa: SLF001
+        made.granted = self.cards.granted(leases[0]._driver, leases, made.members, self.chooser)  # noqa: SLF001
         made.receipts = self.chooser.receipts(made.members)
         with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
             # Nobody waits for it but the end of the loop, so that the next program finds it.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.gpu.requests import CheckedRequest
     from lockkit.locks import Lock
+    from lockkit.shared.lease import AnyLease
 
 __all__ = ["FoundCard", "NumberedCards"]
 
@@ -122,6 +123,16 @@ class NumberedCards:
     async def aio_refused(self, card: FoundCard) -> str | None:
         """Why a card is given to nobody, as :meth:`FoundCard.refused` says it, on a thread."""
         return await self.aio._engines.call_on_thread(card.refused)  # noqa: SLF001
+
+    def taken(self, card: FoundCard, lease: AnyLease) -> None:
+        """Have a card that is held watched, and cleaned at its release. Does not block."""
+        chooser, members = card.request.chooser, (card.uuid,)
+        self._cards.taken([lease], members, chooser.devices(members))
+        self._cards.granted(lease._driver, [lease], members, chooser)  # noqa: SLF001
+
+    def given_up(self, card: FoundCard) -> None:
+        """Note that a card is not used after all. Does not block."""
+        self._cards.given_up(card.request.chooser)
 
     def lock(self, card: FoundCard, ttl: float | None) -> Lock:
         """The lock of the whole card, for a program with threads."""

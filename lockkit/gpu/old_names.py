@@ -23,7 +23,7 @@ from lockkit.client import Client, connect
 from lockkit.clock import SYSTEM
 from lockkit.decorator import check_function, refuse_what_is_not_done
 from lockkit.errors import AcquireTimeout, ConfigError
-from lockkit.gpu.numbered import NumberedCards
+from lockkit.gpu.numbered import FoundCard, NumberedCards
 from lockkit.lease import Lease
 from lockkit.loops import is_coroutine_function
 from lockkit.mutex import Mutex
@@ -176,8 +176,9 @@ class _Call:
         """The card, as the key has it."""
         return self._task.key.removeprefix(_KEYS)
 
-    def holds(self, lease: Lease | AsyncLease) -> None:
+    def holds(self, card: FoundCard, lease: Lease | AsyncLease) -> None:
         """Note that the call holds the card."""
+        self.cards.taken(card, lease)
         run = _Run(self._task.key, self._names, lease, os.getpid(), self.cards.client)
         _runs.set((*_runs.get(), run))
 
@@ -286,7 +287,7 @@ def _for_functions(function: Callable[P, R], task: _Task) -> Callable[P, R]:
             with lease:
                 refused = card.refused()
                 if refused is None:
-                    this.holds(lease)
+                    this.holds(card, lease)
                     try:
                         result = function(*args, **keywords)
                         refuse_what_is_not_done(result, function.__qualname__, task.key)
@@ -294,6 +295,7 @@ def _for_functions(function: Callable[P, R], task: _Task) -> Callable[P, R]:
                         lease.release("task_failure")
                         raise
                     return result
+            this.cards.given_up(card)
             time.sleep(this.pause(refused))
 
     return call
@@ -313,7 +315,7 @@ def _for_coroutines(function: Callable[P, Awaitable[R]], task: _Task) -> Callabl
             async with lease:
                 refused = await this.cards.aio_refused(card)
                 if refused is None:
-                    this.holds(lease)
+                    this.holds(card, lease)
                     try:
                         result = await function(*args, **keywords)
                         refuse_what_is_not_done(result, function.__qualname__, task.key)
@@ -321,6 +323,7 @@ def _for_coroutines(function: Callable[P, Awaitable[R]], task: _Task) -> Callabl
                         await lease.release("task_failure")
                         raise
                     return result
+            this.cards.given_up(card)
             await async_sleep(this.pause(refused))
 
     return call

@@ -80,7 +80,7 @@ class _CardPool(Pool):
         made = GpuLeases(leases, self.look, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.taken(leases, made.members, made.devices)
-        made.granted = self.cards.granted(leases[0]._driver, leases, self.chooser)  # noqa: SLF001
+        made.granted = self.cards.granted(leases[0]._driver, leases, made.members, self.chooser)  # noqa: SLF001
         made.receipts = self.chooser.receipts(made.members)
         self.cards.remember(made.members)
         return made

@@ -114,17 +114,19 @@ class HostCards:
         if self._client.config.gpu_watch:
             watch(Watched(self._providers, leases, members, devices, self._client.config))
 
-    def granted(self, driver: Driver, leases: Sequence[AnyLease], chooser: CardChooser) -> Granted:
+    def granted(
+        self, driver: Driver, leases: Sequence[AnyLease], members: Sequence[str], chooser: CardChooser
+    ) -> Granted:
         """Note cards that were granted, so that their release cleans them. Does not block.
 
         Args:
             driver: The engine that got the leases.
             leases: The leases.
+            members: The UUIDs of the cards and slices that are held.
             chooser: The chooser of the request.
         """
         seen = tuple(chooser.seen.values())
         granted = Granted(driver, self.pool.partition("/")[2], self._providers, seen, self.faults)
-        members = self.last
         note_grants(granted, leases, members, seen)
         if chooser.handover is not None:
             chooser.handover.over(members)

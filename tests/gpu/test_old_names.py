@@ -20,6 +20,7 @@ from lockkit.errors import AcquireTimeout, BackendUnavailable, ConfigError, Leas
 from lockkit.facts import Owner
 from lockkit.gpu import gpu_lock, release_lock
 from lockkit.gpu.quarantine import clear, quarantine
+from lockkit.gpu.receipts import last
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.hooks import hookimpl
 from lockkit.members import pool_name
@@ -377,6 +378,48 @@ def test_the_memory_of_the_program_itself_does_not_keep_it_from_its_card(client,
     (tmp_path / STATE_FILE).write_text(json.dumps({"0": busy}))
 
     assert gpu_lock(client=client, max_wait_time=0)(lambda: "ran")() == "ran"
+
+
+# -- the hand-over
+
+
+def receipt(client, card=CARDS[0]):
+    return last(client, HOST, card, set())
+
+
+def test_each_call_leaves_a_receipt_for_the_next_holder(client, tmp_path, of_kind):
+    def leave(outcome):
+        used = "3GiB" if outcome == "dirty" else "0GiB"
+        (tmp_path / STATE_FILE).write_text(json.dumps({"0": {"used": used}}))
+        return outcome
+
+    for outcome in ("clean", "dirty"):
+        assert run(of_kind(gpu_lock(client=client), lambda outcome=outcome: leave(outcome))) == outcome
+        assert receipt(client).outcome == outcome
+    with lockkit.gpu.pool(client).acquire(ids=["0"], accept_dirty=True, timeout=10) as leases:
+        assert leases.receipts[CARDS[0]].outcome == "dirty"
+
+
+def test_a_model_that_a_worker_keeps_on_the_card_is_told_to_others_and_holds_up_no_task(client, tmp_path):
+    @gpu_lock(client=client)
+    def load():
+        mine = {"pid": os.getpid(), "user": "ann", "program": "celery", "memory": "12GiB"}
+        (tmp_path / STATE_FILE).write_text(json.dumps({"0": {"processes": [mine]}}))
+
+    load()
+    assert receipt(client).outcome == "dirty"
+    assert gpu_lock(client=client, max_wait_time=0)(lambda: "ran")() == "ran"
+    assert receipt(client).outcome == "clean"  # as it was when the call began
+    with pytest.raises(AcquireTimeout, match=f"pid {os.getpid()} "):
+        lockkit.gpu.pool(client).acquire(ids=["0"], timeout=0.3)
+
+
+def test_tasks_on_two_cards_at_once_leave_a_receipt_each(client):
+    both = threading.Barrier(2)
+    works = [Work(gpu_lock(f"gpu_lock:{index}", client=client)(lambda: both.wait(20))) for index in range(2)]
+    for work in works:
+        work.result()
+    assert [receipt(client, card).outcome for card in CARDS[:2]] == ["clean", "clean"]
 
 
 # -- release_lock
