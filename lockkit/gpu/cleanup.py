@@ -268,8 +268,8 @@ class _Cleanup:
             context.owner,
             granted.cards,
             granted.parents,
-            lasting=bool(past)
-            and not shown,  # the driver tells of an Xid once, and then shows a card without a fault
+            # The driver tells of an Xid once, and may then show a card without a fault.
+            lasting=bool(past) and not shown,
         )
         if isinstance(answer, Capped):
             limit = f"{answer.count} of its host are quarantined, and more are not without a person"
