@@ -247,6 +247,14 @@ def test_this_process_itself_on_the_card_is_not_waited_for(client, say):
     assert hook(leases).duration < 2  # half of the budget
 
 
+def test_a_process_whose_pid_cannot_be_told_may_be_this_one_and_is_not_waited_for(client, say):
+    leases = pool(client).acquire(timeout=5)
+    say(card0={"processes": [{"memory": "3GiB"}]})
+    leases.release()
+    assert left(client).left_by == ("unknown pid, 3 GiB",)
+    assert hook(leases).duration < 2  # half of the budget
+
+
 @pytest.mark.parametrize("memory, kinds", [("400MiB", []), ("30GiB", [("gpu_dirty", "P2")])])
 def test_a_worker_that_goes_on_with_its_context_is_no_alert_and_one_with_its_model_is(
     client, say, alerts, memory, kinds
@@ -266,7 +274,7 @@ def test_one_of_two_shares_in_a_process_ends_nothing_of_the_other(client, say, s
     say(card0={"processes": [computes(child.pid)]})
     first.release()
     assert child.poll() is None
-    assert left(client) is not None
+    assert last(client, HOST, CARDS[0], {second[0].claim_id}).outcome == "unknown"  # whose is it?
     second.release()
     assert child.wait(10) == -signal.SIGTERM
 

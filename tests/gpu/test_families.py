@@ -1,0 +1,86 @@
+"""The processes that a holder has started: which count as its own, and which get a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lockkit.gpu.families import Family
+from lockkit.identity import look_at
+
+SLEEP = "import time; print(1, flush=True); time.sleep(60)"
+
+
+@pytest.fixture
+def start():
+    """A function that starts a process, which ends with the test."""
+    begun = []
+
+    def begin(**how):
+        process = subprocess.Popen(["sh", "-c", "echo 1; exec sleep 60"], stdout=subprocess.PIPE, **how)
+        begun.append(process)
+        process.stdout.readline()
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def test_descendants_count_once_they_were_seen(start):
+    family = Family()
+    child = start()
+    assert family.among([child.pid, os.getpid(), 1]) == []
+    assert not family.signal(child.pid, signal.SIGTERM)
+    family.look()
+    assert family.among([child.pid, os.getpid(), 1]) == [child.pid]
+    assert family.signal(child.pid, signal.SIGTERM)
+    assert child.wait(10) == -signal.SIGTERM
+    assert family.among([child.pid]) == []
+    assert not family.signal(child.pid, signal.SIGTERM)
+
+
+def test_a_process_that_was_seen_counts_also_when_its_parent_has_ended(start):
+    code = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], stdout=subprocess.DEVNULL); print(p.pid, flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        orphan = int(parent.stdout.readline())
+        family = Family()
+        family.look()
+    family.look()
+    assert family.among([orphan]) == [orphan]
+    assert family.signal(orphan, signal.SIGKILL)
+
+
+def test_the_members_of_a_process_group_count(start):
+    leader = start(start_new_session=True)
+    family = Family(root=leader.pid)
+    family.look()
+    assert family.among([leader.pid]) == []  # not its own descendant
+    family.look(leader.pid)
+    assert family.among([leader.pid]) == [leader.pid]
+
+
+def test_another_process_under_a_pid_that_was_seen_does_not_count(start):
+    """The kernel gives out a pid again: the process has another start time then."""
+    family = Family()
+    child = start()
+    family._seen[child.pid] = look_at(child.pid).started - 10.0
+    assert family.among([child.pid]) == []
+    assert not family.signal(child.pid, signal.SIGKILL)
+    assert child.poll() is None
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root starts processes of others")
+def test_a_descendant_that_runs_as_another_user_does_not_count(start):
+    family = Family()
+    child = start(user=65534)
+    family.look()
+    assert family.among([child.pid]) == []
+    assert not family.signal(child.pid, signal.SIGKILL)
