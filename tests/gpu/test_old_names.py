@@ -16,7 +16,7 @@ import pytest
 import lockkit
 import lockkit.aio
 import lockkit.gpu
-from lockkit.errors import AcquireTimeout, BackendUnavailable, ConfigError, LeaseLost
+from lockkit.errors import AcquireTimeout, BackendUnavailable, ConfigError, DeadlockDetected, LeaseLost
 from lockkit.facts import Owner
 from lockkit.gpu import gpu_lock, release_lock
 from lockkit.gpu.quarantine import clear, quarantine
@@ -229,6 +229,45 @@ def test_a_task_that_waits_for_one_card_holds_up_nobody_who_wants_another(client
         with cards.acquire(ids=["1"], timeout=10):
             assert gpu_lock("gpu_lock:0", max_wait_time=0, client=other)
     assert work.result() == "ran"
+
+
+def test_a_task_in_a_task_does_not_wait_for_itself(client):
+    task = gpu_lock(client=client)(lambda: "ran")
+
+    with pytest.raises(DeadlockDetected, match=r"this thread holds .* would wait for itself"):
+        gpu_lock(client=client)(task)()
+    with pytest.raises(DeadlockDetected, match=r"this task holds .* would wait for itself"):
+        asyncio.run(nested(client))
+
+
+async def nested(client):
+    @gpu_lock(client=client)
+    async def task():
+        return "ran"
+
+    await gpu_lock(client=client)(task)()
+
+
+WORKER = """
+import lockkit
+from lockkit.gpu import gpu_lock
+try:
+    gpu_lock("gpu_lock:0")(print)()
+except lockkit.DeadlockDetected as error:
+    print(error)
+gpu_lock("gpu_lock:1")(print)("ran")
+"""
+
+
+def test_a_worker_under_run_is_told_at_once_that_it_has_its_card_already(tmp_path, url, namespace):
+    line = [sys.executable, "-m", "lockkit", "run", "--gpu", "1", "--gpu-id", "0", "-q", "--private", "--"]
+    # As the worker sees both cards, it can ask for each.
+    both = ["env", "-u", "CUDA_VISIBLE_DEVICES", sys.executable, "-c", WORKER]
+    environ = os.environ | {"LOCKKIT_URL": url, "LOCKKIT_NAMESPACE": namespace}
+    done = subprocess.run([*line, *both], env=environ, capture_output=True, text=True, timeout=60, check=True)
+    refused, ran = done.stdout.splitlines()
+    assert refused.startswith("the lockkit run around this program holds GPU 0")
+    assert ran == "ran"
 
 
 def test_five_tasks_run_in_turn_and_none_overlaps(client, other):
