@@ -89,6 +89,7 @@ class Cards:
         self._asked = asked
         self._cards = HostCards(client, simulate=asked.simulate, host=None)
         self._request = CardRequest(asked.count)
+        self._failed: Callable[[], Mapping[str, str]] = dict
         self.pool = self._cards.pool
         """The name of the pool of this host's cards."""
         self.gate = pool_name(self._cards.pool)
@@ -142,6 +143,7 @@ class Cards:
         if outer:
             return self._reused(outer, snapshot)
         checked = self._cards.possible(self._request, snapshot)
+        self._failed = checked.chooser.failed
         pool = card_pool(self._client, self._cards, checked, options)
         pool.owner = pool.terms.owner._replace(program=Path(request.command[0]).name[:64])
         waits = not request.no_wait
@@ -195,7 +197,8 @@ class Cards:
         except LockkitError:
             return Why()  # the wait goes on, and acquire will report the error
         others = (one for card in of_store.values() for one in card.holders if not self.mine(one))
-        return Why(why_waiting(self._request, snapshot, of_store, self.mine), next(others, None))
+        told = why_waiting(self._request, snapshot, of_store, self.mine, self._failed())
+        return Why(told, next(others, None))
 
     def mine(self, claim: ClaimInfo) -> bool:
         """Whether a claim is one of this process."""

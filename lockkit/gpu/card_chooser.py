@@ -93,7 +93,7 @@ class CardChooser:
         self._away = None
         choice = choose(self.request, snapshot, facts, held)
         hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
-        failed = self._failed_now(held)
+        failed = {uuid: why for uuid, why in self.failed().items() if uuid not in held}
         refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it"), **failed}
         # No `never`: a request that can never be met was refused before it queued, and a card that is gone now may come back.
         self._before = Choice(tuple(uuid for uuid in choice.order if uuid not in failed), refused)
@@ -159,11 +159,10 @@ class CardChooser:
             self._failed[member] = self._now(), why
         return why
 
-    def _failed_now(self, held: Sequence[str]) -> dict[str, str]:
-        """Why cards have not passed their preflight lately; they are not tried again so soon."""
+    def failed(self) -> dict[str, str]:
+        """Why cards have not passed their preflight lately, by UUID; they are not tried again so soon. For any thread."""
         now = self._now()
-        self._failed = {uuid: found for uuid, found in self._failed.items() if now - found[0] < _AGAIN}
-        return {uuid: why for uuid, (_, why) in self._failed.items() if uuid not in held}
+        return {uuid: why for uuid, (at, why) in [*self._failed.items()] if now - at < _AGAIN}
 
     def _judged(self, member: str) -> str | None:
         began = self._now()

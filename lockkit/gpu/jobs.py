@@ -16,6 +16,7 @@ __all__ = ["called", "number", "strangers", "under", "why_waiting"]
 
 _FIRST_UID, _NOBODY = 1000, 65534
 """The uids from the first to below the second are those of people, as a rule (login.defs)."""
+_NONE: Mapping[str, str] = {}
 
 
 def number(count: int) -> str:
@@ -24,7 +25,11 @@ def number(count: int) -> str:
 
 
 def why_waiting(
-    request: CardRequest, snapshot: Snapshot, known: Mapping[str, Known], mine: Callable[[ClaimInfo], bool]
+    request: CardRequest,
+    snapshot: Snapshot,
+    known: Mapping[str, Known],
+    mine: Callable[[ClaimInfo], bool],
+    failed: Mapping[str, str] = _NONE,
 ) -> tuple[str, ...]:
     """A sentence for each card that might do for a request one day: who holds it, or why else it does not do now.
 
@@ -33,6 +38,7 @@ def why_waiting(
         snapshot: All cards.
         known: What the store knows of them, by UUID.
         mine: Whether a claim is one of this request.
+        failed: Why cards have failed their preflight, by UUID.
     """
     found: list[str] = []
     for card in cards(snapshot):
@@ -48,7 +54,8 @@ def why_waiting(
             why = "got already, and kept"
         elif why is None:
             holders = [holder_words(one, snapshot.taken) for one in of_store.holders]
-            why = f"held by {' and by '.join(holders)}" if holders else "free, and others come first"
+            others = failed.get(device.uuid, "free, and others come first")
+            why = f"held by {' and by '.join(holders)}" if holders else others
         found.append(f"{called(device)}: {why.removeprefix('quarantined: ') if mark else why}")
     return tuple(found)
 

@@ -112,6 +112,8 @@ def _opened(pid: int, proc: Path) -> int:
     Raises:
         ConfigError: There is no such process, or the kernel has no pidfds.
     """
+    if not hasattr(os, "pidfd_open"):
+        raise ConfigError("only Linux has pidfds, with which a process can be watched")
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:

@@ -275,6 +275,7 @@ def test_a_card_that_fails_its_preflight_is_quarantined_and_the_command_gets_ano
     torch.steer({"*": "no memory"})
     done = cards("run", "--gpu", "1", "-q", "--preflight", "--no-wait", "--", "touch", "ran")
     assert (done.returncode, (cards.folder / "ran").exists()) == (75, False)
+    assert "GPU 1: its preflight failed: OutOfMemoryError: CUDA out of memory. " in done.stderr
     torch.steer({"import": "fails"})
     done = cards("run", "--gpu", "1", "-q", "--preflight", "--", "touch", "ran")
     assert (done.returncode, "pip install torch" in done.stderr) == (78, True)
