@@ -24,6 +24,7 @@ from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.requests import HostCards, slices_in
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.states import process_words
+from lockkit.gpu.usage import ADOPTED
 from lockkit.leases import Leases
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOTE", "Adopted", "Busy", "adopt", "cards_of", "let_go"]
 
-NOTE: Final = "adopted"
+NOTE: Final = ADOPTED
 """The key of a claim's note under which the job is described whose card the claim is for."""
 _LONGEST = 64
 """The number of characters to which the program of an owner is cut."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from lockkit import durations
 from lockkit.devices import Device
@@ -12,8 +13,21 @@ from lockkit.identity import boot_id, look_at, pid_space
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import MIB, show
 
-__all__ = ["Use", "live_uses", "parent_of", "use_of", "use_words", "used_by", "used_by_holder", "works_for"]
+__all__ = [
+    "ADOPTED",
+    "Use",
+    "live_uses",
+    "parent_of",
+    "use_of",
+    "use_words",
+    "used_by",
+    "used_by_holder",
+    "worker",
+    "works_for",
+]
 
+ADOPTED: Final = "adopted"
+"""The key of a note under which the keeper of a job that was adopted says which process that is."""
 _DEEPEST = 64
 """Generations that are looked at. A chain that is longer was read while pids were used again."""
 
@@ -51,11 +65,22 @@ def used_by(device: Device, owner: int, parent: Callable[[int], int] = parent_of
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
+def worker(owner: int, note: Mapping[str, object]) -> int:
+    """The pid of the process that works under a claim: the owner of the claim, or the job that the owner has adopted."""
+    job = note.get(ADOPTED)
+    pid = job.get("pid") if isinstance(job, Mapping) else None
+    return pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else owner
+
+
 def used_by_holder(device: Device, holder: ClaimInfo, parent: Callable[[int], int] = parent_of) -> int | None:
     """The bytes of a card that a holder of a part of it uses, if the holder is a process of this host that can be seen from here; else None."""
     owner = holder.owner
     here = bool(owner.boot_id) and owner.boot_id == boot_id() and owner.pid_space == pid_space() != 0
-    return used_by(device, owner.pid, parent) if here and holder.process in ("alive", "stopped") else None
+    return (
+        used_by(device, worker(owner.pid, holder.note), parent)
+        if here and holder.process in ("alive", "stopped")
+        else None
+    )
 
 
 class Use(NamedTuple):

@@ -24,7 +24,7 @@ from lockkit.gpu.choosing import label
 from lockkit.gpu.noticing import Course, Notice, Reading, Rules, telling
 from lockkit.gpu.snapshots import PATIENCE, look
 from lockkit.gpu.unreturned import Asked, has_returned, left_behind
-from lockkit.gpu.usage import used_by
+from lockkit.gpu.usage import used_by, worker
 from lockkit.members import in_pool
 from lockkit.plugins.calling import call_within
 from lockkit.sizes import MIB
@@ -52,6 +52,7 @@ class _Card:
         self.driver = lease._driver  # noqa: SLF001
         terms = lease.terms
         self.weight = terms.weight * MIB if terms.weight < terms.capacity else None
+        self.worker = worker(self.hold.owner.pid, self.hold.claim.note or {})
         self.label = uuid if device is None else label(device)
         self.course = Course(rules)
         self.course.faults = () if device is None else device.faults
@@ -160,7 +161,7 @@ class Watched:
             room = declared.get(card.uuid)
             used = None
             if device is not None:
-                used = device.used if room is None else used_by(device, os.getpid())
+                used = device.used if room is None else used_by(device, card.worker)
             utilisation = None if device is None else device.utilisation
             now = card.driver.clock.now()
             for notice in card.course.take(Reading(utilisation, used, found, room), now):

@@ -295,3 +295,37 @@ def test_ctrl_c_during_a_preflight_finds_no_card_faulty(cards, alive):
     cards.until(lambda: not alive(child))
     assert [card["state"] for card in cards.json("gpu", "ls")["gpus"]] == ["free", "free"]
     assert cards.claims(queue_of(CARDS[0])) == []
+
+
+DRIVER = """
+import os
+from pathlib import Path
+from lockkit.devices import Device, NoWatch, Snapshot
+from lockkit.hooks import hookimpl
+
+SAID = Path(__file__).with_name("said")
+
+class Driver:
+    name = "driver"
+    def snapshot(self):
+        return Snapshot(0.0, (Device("CARD-1", 0, "Card", 8 << 30, 0, 0, 0, ()),))
+    def watch(self, uuids):
+        SAID.open("a").write("watched ")
+        return NoWatch()
+    def close(self):
+        SAID.open("a").write("closed ")
+
+@hookimpl
+def lockkit_devices():
+    return [Driver()]
+"""
+
+
+@pytest.mark.parametrize("watch, said", [("true", "watched"), ("false", "closed")])
+def test_the_driver_stays_open_while_a_command_runs_unless_nothing_is_watched(lockkit, watch, said):
+    lockkit.install("driver", DRIVER)
+    lockkit.env |= {"LOCKKIT_GPU_WATCH": watch, "LOCKKIT_DISABLE_PLUGINS": "gpu"}
+    done = lockkit(
+        "run", "--gpu", "1", "--", "sh", "-c", "until test -s site/said; do sleep 0.05; done; cat site/said"
+    )
+    assert (done.returncode, done.stdout.split()) == (0, [said]), done.stderr

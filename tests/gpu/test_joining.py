@@ -96,3 +96,11 @@ def test_the_processes_of_a_holder_elsewhere_are_never_counted_by_its_pid():
     for owner in (here.owner._replace(boot_id="other"), here.owner._replace(pid_space=7), ANN):
         assert used_by_holder(card, here._replace(owner=owner)) is None
     assert used_by_holder(card, here._replace(process="unknown")) is None
+
+
+def test_the_memory_of_an_adopted_job_is_counted_for_its_keeper():
+    card = IDLE._replace(processes=(DeviceProcess(os.getppid(), memory=GIB),))
+    keeper = SHARE._replace(owner=this_process(), process="alive")
+    assert used_by_holder(card, keeper) == 0
+    assert used_by_holder(card, keeper._replace(note={"adopted": {"pid": os.getppid()}})) == GIB
+    assert used_by_holder(card, keeper._replace(note={"adopted": {"pid": True}})) == 0

@@ -316,6 +316,8 @@ def test_a_watch_that_a_slow_driver_opens_too_late_is_closed(connect, clock, mon
     driver.stopped.set()
     group.open()
     assert group._watches == {}
+    group.open()
+    assert driver.calls == 1  # and none that waits behind the first
     driver.stopped.clear()
     driver.free.set()
     until(lambda: driver.calls == 2 and driver.watches == 0)
