@@ -48,6 +48,8 @@ _RESERVE, _SHARE = 2.5, 0.3
 _GRACE = 2.0
 """Seconds from TERM to KILL, at most."""
 _PAUSE = 0.1
+_TOGETHER = 5.0
+"""Seconds after the end of a shared wait from which on a card was released by itself, and has a wait of its own."""
 _SURE = 3.0
 """Seconds without an answer after which a driver hangs: one that wakes up takes one or two."""
 
@@ -125,11 +127,16 @@ class _Cleanup:
         if not asked or not self._here(self._look()):
             return
         uuid = self._grant.uuid
+        if self._grant.granted.stuck:  # at another card, so one more thread would hang there
+            self._hangs = self._grant.granted.stuck
+            self._note(self._hangs)
+            return
         left = max(self._until - time.monotonic(), 0.05)
         calls = [(name, lambda call=call: call(uuid)) for name, call in asked.items()]
         for outcome in call_within(left, "gpu-cleanup", calls, {}):
             if isinstance(outcome.error, TimeoutError):
                 self._hangs = f"{outcome.plugin} has not given back its memory within {left:.3g} s"
+                self._grant.granted.stuck = self._hangs
                 self._errors.append(self._hangs)
             elif outcome.error is not None:
                 self._errors.append(f"{outcome.plugin}: {type(outcome.error).__name__}: {outcome.error}")
@@ -147,7 +154,7 @@ class _Cleanup:
         """The card when it is as it was at the grant, or when no more can be waited for; None if it cannot be seen."""
         granted = self._grant.granted
         now = time.monotonic()
-        if granted.until is None:
+        if granted.until is None or now > granted.until + _TOGETHER:
             granted.until = self._until
         until = min(self._until, max(granted.until, now + _PAUSE))
         if self._hangs:

@@ -35,6 +35,7 @@ class Granted:
     Attributes:
         family: The processes that were started since.
         until: When the cleanups of these cards wait no longer for memory, in seconds of the monotonic clock; None before the first of them.
+        stuck: Why a cleanup of one of them was given up; empty if none was.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Granted:
         self.host = host
         self.family = Family()
         self.until: float | None = None
+        self.stuck = ""
         self.faults = faults
         self.cards = [device.uuid for device in devices if device.uuid and device.parent is None]
         self.parents = {device.uuid: device.parent for device in devices if device.parent is not None}
