@@ -226,8 +226,9 @@ def test_a_task_that_waits_for_one_card_holds_up_nobody_who_wants_another(client
     with cards.acquire(ids=["0"], timeout=10):
         work = Work(gpu_lock(client=client)(lambda: "ran"))
         until(lambda: client.inspect(pool_name(f"gpu/{HOST}", CARDS[0])).waiters)
-        with cards.acquire(ids=["1"], timeout=10):
-            assert gpu_lock("gpu_lock:0", max_wait_time=0, client=other)
+        with cards.acquire(ids=["1"], timeout=10) as leases:
+            assert leases.members == (CARDS[1],)
+        assert gpu_lock("gpu_lock:1", client=other)(lambda: "ran")() == "ran"
     assert work.result() == "ran"
 
 
