@@ -150,7 +150,7 @@ class Opening:
             return patiently(*self.trying(patience))
 
     def trying(self, patience: float | None) -> tuple[Callable[[float], Driver], Tries]:
-        """One try to open the store, as a function of the seconds that it may take, and how often to try. See :meth:`driver`."""
+        """One try to open the store, as a function of the seconds that it may take, and how often and how long to try. See :meth:`driver`."""
         request = self.config.request_timeout
         longest = max(request, _LEAST)
         seconds = request if patience is None else patience
@@ -170,10 +170,7 @@ class Opening:
                 )
             told.append(trouble)
 
-        def attempt(left: float) -> Driver:
-            return self._open(min(left, longest) if seconds else longest)
-
-        return attempt, Tries(self.clock, seconds, tell, _LEAST)
+        return self._open, Tries(self.clock, seconds, tell, _LEAST if seconds else longest, longest)
 
     def warn(self) -> None:
         """Log the warnings that the store gave when it was opened. Called when a lock is taken; a program that only inspects needs none."""

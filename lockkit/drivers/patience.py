@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -25,6 +26,7 @@ class Tries:
         patience: Seconds that all tries together may take.
         met: Called with each failure after which the call is tried again.
         least: Seconds that a try may take at least, even if less time is left.
+        most: Seconds that a try may take at most.
     """
 
     def __init__(
@@ -33,16 +35,18 @@ class Tries:
         patience: float,
         met: Callable[[Refused | Unknown], object] = lambda _trouble: None,
         least: float = _LEAST,
+        most: float = math.inf,
     ) -> None:
         self._clock = clock
         self._end = clock.now() + patience
         self._met = met
         self._least = least
+        self._most = most
         self._wait = _FIRST
 
     def left(self) -> float:
         """Seconds that the next try may take."""
-        return max(self._end - self._clock.now(), self._least)
+        return min(max(self._end - self._clock.now(), self._least), self._most)
 
     def failed(self, trouble: Refused | Unknown) -> float:
         """Seconds to pause before the next try.
