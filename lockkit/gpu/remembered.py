@@ -40,6 +40,8 @@ def remember(config: Config, pool: str, uuids: Sequence[str]) -> None:
     with suppress(OSError, BackendError, ConfigError):
         place = config.state_place().path / FILE
         before = _read(place)
+        if [*before.items()][-1:] == [(pool, tuple(uuids))]:  # as a rule one gets the card of last time
+            return
         before.pop(pool, None)
         known = dict([*before.items(), (pool, tuple(uuids))][-_POOLS:])
         fresh = place.with_name(f"{FILE}.{os.getpid()}.{os.urandom(4).hex()}")

@@ -59,6 +59,17 @@ def test_each_host_has_cards_of_its_own_and_only_the_latest_are_kept(client):
     assert last_cards(client.config, "gpu/box7") == ()
 
 
+def test_the_same_cards_as_last_time_are_not_written_again(client, tmp_path):
+    file = tmp_path / "state" / FILE
+    remember(client.config, "gpu/box", CARDS)
+    written = file.stat().st_ino
+    remember(client.config, "gpu/box", CARDS)
+    assert file.stat().st_ino == written
+    remember(client.config, "gpu/crate", CARDS)
+    remember(client.config, "gpu/box", CARDS)
+    assert list(json.loads(file.read_bytes())) == ["gpu/crate", "gpu/box"]
+
+
 def test_the_file_is_for_its_user_alone_and_nothing_else_is_left(client, tmp_path):
     before = os.umask(0)
     try:
