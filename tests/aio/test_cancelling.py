@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 import threading
 from functools import partial
@@ -11,13 +12,15 @@ import pytest
 
 from support.aio import client_of, in_a_loop, settled, soon
 from support.cancelling import KINDS, cancel_at
-from support.harnesses.etcd import EtcdHarness
+from support.harnesses.etcd import Etcd3Harness, EtcdHarness
 from support.harnesses.memory import MemoryHarness
 from support.harnesses.redis import RedisHarness
 from support.harnesses.sqlite import SqliteHarness
 from support.harnesses.zookeeper import ZooKeeperHarness
 
 ALL = (MemoryHarness, SqliteHarness, RedisHarness, EtcdHarness, ZooKeeperHarness)
+if importlib.util.find_spec("etcd3") is not None:
+    ALL += (Etcd3Harness,)
 MOST = 60
 """More suspensions than any of the runs below has."""
 

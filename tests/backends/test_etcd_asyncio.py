@@ -1,6 +1,7 @@
 """The conformance kit through the asyncio face, on etcd, whose exchanges are performed on the event loop."""
 
 from lockkit.testing.kit import kit
+from lockkit.testing.shapes import MUTEX
 from support.harnesses.etcd import EtcdHarness
 
 
@@ -9,4 +10,4 @@ class AsyncEtcdHarness(EtcdHarness):
     examples = (4, 12)
 
 
-test_etcd_through_asyncio = kit(AsyncEtcdHarness, shapes=())  # all kinds of lock with --lockkit-whole
+test_etcd_through_asyncio = kit(AsyncEtcdHarness, shapes=(MUTEX,))

@@ -1,6 +1,7 @@
 """The conformance kit through the asyncio face, on ZooKeeper, which is called on threads."""
 
 from lockkit.testing.kit import kit
+from lockkit.testing.shapes import MUTEX
 from support.harnesses.zookeeper import ZooKeeperHarness
 
 
@@ -9,6 +10,4 @@ class AsyncZooKeeperHarness(ZooKeeperHarness):
     examples = (4, 12)
 
 
-test_zookeeper_through_asyncio = kit(
-    AsyncZooKeeperHarness, shapes=()
-)  # all kinds of lock with --lockkit-whole
+test_zookeeper_through_asyncio = kit(AsyncZooKeeperHarness, shapes=(MUTEX,))

@@ -140,6 +140,7 @@ class EtcdHarness(Harness):
 class Etcd3Harness(EtcdHarness):
     """By way of python-etcd3, which must be installed."""
 
+    name = "etcd-grpc"
     scheme = "etcd+grpc"
 
 
