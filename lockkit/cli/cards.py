@@ -193,7 +193,7 @@ class Cards:
         try:
             snapshot = self._cards.look()
             uuids = [device.uuid for device in snapshot.devices if device.uuid]
-            of_store = known(self._client, self._cards.pool.partition("/")[2], uuids)
+            of_store = known(self._client, self._cards.host, uuids)
         except LockkitError:
             return Why()  # the wait goes on, and acquire will report the error
         others = (one for card in of_store.values() for one in card.holders if not self.mine(one))

@@ -272,10 +272,11 @@ class _Keeping:
 
     def _document(self, event: Event, adopted: Adopted) -> documents.GpuAdopt:
         from lockkit.cli import documents, parts
+        from lockkit.gpu.host_pools import host_of
 
         return documents.GpuAdopt(
             store=output.store(self._client),
-            host=self._pool.partition("/")[2],
+            host=host_of(self._pool),
             event=event,
             keeper=os.getpid(),
             job=parts.GpuJob(pid=self._job.pid, user=self._job.user, program=self._job.program),

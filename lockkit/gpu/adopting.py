@@ -112,7 +112,7 @@ def adopt(
     _still(job)  # so the pid that the driver shows is that of this job
     _declared(job, devices, memory)
     strangers = () if memory is not None or allow_busy else _strangers(job, devices, family)
-    marks = quarantined(client, cards.pool.partition("/")[2])
+    marks = quarantined(client, cards.host)
     hidden = [(one, marks.get(one.uuid) or marks.get(one.parent or "")) for one in devices]
     why = (*strangers, *(f"{called(one)}: {mark}" for one, mark in hidden if mark is not None))
     if why:

@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from lockkit.devices import Device
 from lockkit.errors import BackendError
-from lockkit.gpu.enlisting import ABOUT, ALL, described, enlist
+from lockkit.gpu.enlisting import ABOUT, described, enlist
+from lockkit.gpu.host_pools import host_of
 from lockkit.members import pool_name
 from lockkit.records import CAPACITY, Records, change, fixed_capacity
 from lockkit.sizes import MIB
@@ -32,7 +33,7 @@ def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mappin
             room = max(device.usable // MIB, sum(size // MIB for size in inside), 1)
             found[device.uuid] = _fixed(records, pool_name(pool, device.uuid), room, device)
     with suppress(BackendError):  # the list is only for those who look
-        enlist(records, pool.removeprefix(f"{ALL}/"), tuple(found))
+        enlist(records, host_of(pool), tuple(found))
     return found
 
 

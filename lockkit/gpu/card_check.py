@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from lockkit.devices import Device
 from lockkit.facts import Alert
 from lockkit.gpu.choosing import label
+from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.quarantine import Capped, quarantine_faulty
-from lockkit.gpu.records import host_pool
 from lockkit.members import pool_name
 
 if TYPE_CHECKING:

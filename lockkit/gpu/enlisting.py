@@ -1,7 +1,7 @@
 """The list of hosts and of their cards in the store, by which others find them: ``lockkit gpu ls --all-hosts``.
 
-One record has the names of all hosts, one for each host the UUIDs of its cards, and the record of each card says what it is. Nothing is ever decided by
-these lists: the pool of a host is made of the cards that its driver shows.
+The record of the gate ``@pool/gpu`` has the names of all hosts, that of its member ``@pool/gpu/HOST`` the UUIDs of the cards of a host, and the
+record of each card says what it is. Nothing is ever decided by these lists: the pool of a host is made of the cards that its driver shows.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from lockkit.devices import Device
 from lockkit.facts import NOTHING
+from lockkit.gpu.host_pools import ROOT
 from lockkit.members import pool_name
 from lockkit.records import Records, change
 from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = ["ABOUT", "ALL", "about", "described", "enlist", "texts"]
+__all__ = ["ABOUT", "about", "described", "enlist", "texts"]
 
-ALL = "gpu"
-"""The name of the pool whose gate's record has the hosts. The record of its member for a host has the cards of that."""
 ABOUT = "about"
 """The key under which the record of a card says what it is."""
 _ROOM = NOTE_LIMIT - 256
@@ -31,12 +30,12 @@ def enlist(records: Records, host: str, uuids: Sequence[str]) -> None:
     Raises:
         BackendError: The store did not do it.
     """
-    name = pool_name(ALL, host)
+    name = pool_name(ROOT, host)
     record = records.record(name)
     if set(uuids) <= set(texts((record.value if record else NOTHING).get("cards"))):
         return
     _add(
-        records, pool_name(ALL), "hosts", [host]
+        records, pool_name(ROOT), "hosts", [host]
     )  # first: a host that has its cards listed is not entered again
     _add(records, name, "cards", uuids)
 

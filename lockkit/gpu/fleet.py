@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
 from lockkit.facts import NOTHING
-from lockkit.gpu.enlisting import ALL, about, texts
+from lockkit.gpu.enlisting import about, texts
+from lockkit.gpu.host_pools import ROOT, host_of, host_pool
 from lockkit.gpu.known import Known
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.receipts import in_record
-from lockkit.gpu.records import host_pool
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.records import fixed_capacity
@@ -53,18 +53,18 @@ def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False) -> t
         BackendError: The store does not answer.
     """
     in_use: dict[str, set[str]] = {}
-    for name in client.names(pool_name(f"{ALL}/")):
+    for name in client.names(pool_name(f"{ROOT}/")):
         pool, member = in_pool(name) or ("", None)
-        of_host = in_use.setdefault(pool.removeprefix(f"{ALL}/"), set())
+        of_host = in_use.setdefault(host_of(pool), set())
         if member is not None:
             of_host.add(member)
-    record = client.record(pool_name(ALL))
+    record = client.record(pool_name(ROOT))
     hosts = {*in_use, *texts((record.value if record else NOTHING).get("hosts"))}
     return tuple(_host(client, host, in_use.get(host, ())) for host in sorted(hosts) if not besides(host))
 
 
 def _host(client: Client, host: str, in_use: Iterable[str]) -> HostSeen:
-    record = client.record(pool_name(ALL, host))
+    record = client.record(pool_name(ROOT, host))
     listed = texts((record.value if record else NOTHING).get("cards"))
     marks = quarantined(client, host)
     known: dict[str, Known] = {}

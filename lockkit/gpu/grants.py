@@ -11,10 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lockkit.gpu.families import Family
-from lockkit.gpu.records import Records
 from lockkit.gpu.snapshots import look
 from lockkit.gpu.unreturned import has_returned
 from lockkit.members import in_pool
+from lockkit.records import Records
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:

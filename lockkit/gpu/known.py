@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lockkit.facts import ClaimInfo
+from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.quarantine import Quarantined, quarantined
 from lockkit.gpu.receipts import Receipt, last
-from lockkit.gpu.records import host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 

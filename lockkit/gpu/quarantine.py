@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Mapping
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Owner
-from lockkit.gpu.records import Records, change, host_pool
+from lockkit.gpu.host_pools import host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
+from lockkit.records import Records, change
 from lockkit.store.spi import NOTE_LIMIT
 
 __all__ = [

@@ -21,10 +21,10 @@ from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.grants import Granted, note_grants
 from lockkit.gpu.handover import Handover
+from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.preflight import Preflight
 from lockkit.gpu.quarantine import quarantined
-from lockkit.gpu.records import host_pool
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
@@ -85,6 +85,7 @@ class HostCards:
         host: The name of this host in the store; None for what :func:`~lockkit.gpu.hosts.host_name` says.
 
     Attributes:
+        host: The name of this host in the store.
         pool: The name of the pool of this host's cards.
         last: The UUIDs of the cards that this object took last.
         faults: Tells the faults of a card since its grant, by UUID, a sentence each. Does not block.
@@ -94,7 +95,8 @@ class HostCards:
         self._client = client
         client.plugins.add_shipped()  # the cleanup of cards, also of simulated ones
         self._providers = providers(client.config, client.plugins, simulate=simulate)
-        self.pool = host_pool(host_name(client.config, simulate=simulate, host=host))
+        self.host = host_name(client.config, simulate=simulate, host=host)
+        self.pool = host_pool(self.host)
         self.last: tuple[str, ...] = ()
         self.faults: Callable[[str], tuple[str, ...]] = faults
         self._preflights: dict[str, Preflight] = {}
@@ -126,7 +128,7 @@ class HostCards:
             chooser: The chooser of the request.
         """
         seen = tuple(chooser.seen.values())
-        granted = Granted(driver, self.pool.partition("/")[2], self._providers, seen, self.faults)
+        granted = Granted(driver, self.host, self._providers, seen, self.faults)
         note_grants(granted, leases, members, seen)
         if chooser.handover is not None:
             chooser.handover.over(members)
@@ -143,7 +145,7 @@ class HostCards:
             before: The cards, as they are without the job.
             seen: All cards of the host.
         """
-        granted = Granted(driver, self.pool.partition("/")[2], self._providers, seen, self.faults)
+        granted = Granted(driver, self.host, self._providers, seen, self.faults)
         note_grants(granted, leases, [one.uuid for one in before], before)
 
     def given_up(self, chooser: CardChooser) -> None:
@@ -274,11 +276,11 @@ class HostCards:
         members = capacities(self._client, self.pool, devices)
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
-        handover = Handover(self._client, self.pool.partition("/")[2])
+        handover = Handover(self._client, self.host)
         check = None
         if request.preflight is not None:
             preflight = self._checks_with(request.preflight)
-            check = CardCheck(self._client, self.pool.partition("/")[2], preflight, devices)
+            check = CardCheck(self._client, self.host, preflight, devices)
         chooser = CardChooser(
             request, fit, self.look, self._holders, marks=self._marks, handover=handover, preflight=check
         )
@@ -293,7 +295,7 @@ class HostCards:
         return self._client.inspect(pool_name(self.pool, uuid)).holders
 
     def _marks(self) -> Mapping[str, str]:
-        found = quarantined(self._client, self.pool.partition("/")[2])
+        found = quarantined(self._client, self.host)
         return {uuid: f"{mark.reason or 'for an unknown reason'} ({mark.by})" for uuid, mark in found.items()}
 
     def _named(self, ids: Sequence[str], devices: Sequence[Device]) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import Quarantined, clear, quarantined
-from lockkit.gpu.records import host_pool
 from lockkit.gpu.snapshots import look, providers
 from lockkit.gpu.states import Card, cards
 from lockkit.members import pool_name

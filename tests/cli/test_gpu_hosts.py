@@ -16,8 +16,9 @@ from lockkit.cli.gpus import table_of
 from lockkit.devices import Device
 from lockkit.errors import BackendUnavailable
 from lockkit.gpu.capacities import capacities
-from lockkit.gpu.enlisting import ALL, enlist
+from lockkit.gpu.enlisting import enlist
 from lockkit.gpu.fleet import fleet
+from lockkit.gpu.host_pools import ROOT
 from lockkit.gpu.joining import by_store
 from lockkit.gpu.known import NOTHING_KNOWN
 from lockkit.gpu.quarantine import quarantine
@@ -152,12 +153,12 @@ def test_lists_of_hosts_and_cards_keep_what_has_room(client):
     assert hosts[-1] == "host-299.example.org"
     assert 100 < len(hosts) < 300
     enlist(client, "host-299.example.org", ["GPU-299"])
-    assert client.record(pool_name(ALL, "host-299.example.org")).version == 1
+    assert client.record(pool_name(ROOT, "host-299.example.org")).version == 1
 
 
 def test_a_list_that_another_program_wrote_hides_no_card(client):
-    client.put_record(pool_name(ALL), {"hosts": 7, "other": 1}, 0)
-    client.put_record(pool_name(ALL, "box"), {"cards": [7, "GPU-a"]}, 0)
+    client.put_record(pool_name(ROOT), {"hosts": 7, "other": 1}, 0)
+    client.put_record(pool_name(ROOT, "box"), {"cards": [7, "GPU-a"]}, 0)
     client.put_record(
         pool_name("gpu/box", "GPU-a"),
         {"about": {"index": "x", "name": 3, "parent": []}, "capacity": "much"},
@@ -169,14 +170,14 @@ def test_a_list_that_another_program_wrote_hides_no_card(client):
         ("GPU-a", -1, None),
         ("GPU-b", -1, None),
     ]
-    assert client.record(pool_name(ALL)).value == {"hosts": ["box"], "other": 1}
+    assert client.record(pool_name(ROOT)).value == {"hosts": ["box"], "other": 1}
 
 
 def test_a_list_that_cannot_be_written_keeps_nobody_from_a_card(client, monkeypatch):
     write = client.put_record
 
     def refuse(name, value, version):
-        if name.startswith(pool_name(ALL) + "/") or name == pool_name(ALL):
+        if name.startswith(pool_name(ROOT) + "/") or name == pool_name(ROOT):
             raise BackendUnavailable("no")
         return write(name, value, version)
 
