@@ -10,15 +10,13 @@ import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from lockkit.errors import ConfigError, DeadlockDetected
+from lockkit.errors import ConfigError
 from lockkit.gpu.pools import card_pool
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.visible import ORDER, numbers_are_indices
-from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Options
-from lockkit.outer import outer_holds
 from lockkit.store.spi import Refused
 
 if TYPE_CHECKING:
@@ -96,7 +94,7 @@ class NumberedCards:
             ConfigError: There is no such card, the program does not see it, it is divided into slices, or is one.
             DevicesUnavailable: Nothing can be said about any card.
             AcquireTimeout: The time is up.
-            DeadlockDetected: A ``lockkit run`` around this program holds the card.
+            DeadlockDetected: A ``lockkit run`` around this program holds the card, and the wait would last as long as the program.
             BackendError: The store cannot be used.
         """
         if word.isdigit() and not self._numbers_are_certain:
@@ -121,25 +119,7 @@ class NumberedCards:
             raise ConfigError(
                 f"{word} is a slice of a GPU, which only lockkit.gpu.pool() can hold", name=self._cards.pool
             )
-        self._check_around(word, pool_name(self._cards.pool, uuid))
         return FoundCard(uuid, request)
-
-    def _check_around(self, word: str, name: str) -> None:
-        """Refuse a card that a ``lockkit run`` around this program holds. Asks the store only if the environment names the card.
-
-        Raises:
-            DeadlockDetected: The wait would last as long as this program.
-        """
-        around = {one.get("claim_id") for one in outer_holds(os.environ) if one.get("name") == name}
-        holders = self.client.inspect(name).holders if around else ()
-        holder = next((one for one in holders if one.claim_id in around), None)
-        if holder is not None:
-            raise DeadlockDetected(
-                f"the lockkit run around this program holds GPU {word}, and ends no sooner than the program",
-                name=self._cards.pool,
-                holder=holder,
-                hint="start the program without lockkit run --gpu: it takes the card itself, for each of its tasks",
-            )
 
     async def aio_refused(self, card: FoundCard) -> str | None:
         """Why a card is given to nobody, as :meth:`FoundCard.refused` says it, on a thread."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
-from lockkit.errors import AcquireTimeout, ConfigError
+from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
-from lockkit.gpu.choosing import CardRequest, choose, never_fits
+from lockkit.gpu.choosing import CardRequest, choose, label, never_fits
 from lockkit.gpu.grants import Granted, note_grants
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.host_pools import host_pool
@@ -33,6 +33,7 @@ from lockkit.gpu.watching import Watched, faults, watch
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
+from lockkit.outer import outer_holds
 from lockkit.plugins.calling import call_within
 from lockkit.shared.locks import checked_timeout
 from lockkit.sizes import MIB, parse
@@ -267,6 +268,7 @@ class HostCards:
 
         Raises:
             ConfigError: The request can never be met; the error says why for each card.
+            DeadlockDetected: It would wait for a ``lockkit run`` around this program.
             BackendError: The store does not answer.
         """
         devices = snapshot.devices
@@ -276,6 +278,8 @@ class HostCards:
         members = capacities(self._client, self.pool, devices)
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
+        each = None if request.memory is None else math.ceil(request.memory / MIB)
+        self._refuse_those_around(request.count, each, fit, members, within)
         handover = Handover(self._client, self.host)
         check = None
         if request.preflight is not None:
@@ -284,8 +288,39 @@ class HostCards:
         chooser = CardChooser(
             request, fit, self.look, self._holders, marks=self._marks, handover=handover, preflight=check
         )
-        each = None if request.memory is None else math.ceil(request.memory / MIB)
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
+
+    def _refuse_those_around(
+        self,
+        count: int,
+        each: int | None,
+        fit: Sequence[Device],
+        members: Mapping[str, int],
+        within: Mapping[str, str],
+    ) -> None:
+        """Refuse a request that could only be met by cards which a ``lockkit run`` around this program holds. Asks the store only if there is one.
+
+        Raises:
+            DeadlockDetected: The wait would last as long as this program.
+        """
+        around = {one.get("name"): one.get("claim_id") for one in outer_holds(os.environ)}
+        kept: dict[str, ClaimInfo] = {}
+        for device in fit:
+            need = members[device.uuid] if each is None else each
+            for uuid in filter(None, (device.uuid, within.get(device.uuid))):
+                claim_id = around.get(pool_name(self.pool, uuid))
+                holders = self._holders(uuid) if claim_id else ()
+                for holder in holders:
+                    if holder.claim_id == claim_id and members[uuid] - holder.weight < need:
+                        kept[label(device)] = holder
+        if kept and len(fit) - len(kept) < count:
+            raise DeadlockDetected(
+                f"the lockkit run around this program holds {', '.join(kept)}, and ends no sooner than the program",
+                name=self.pool,
+                holder=next(iter(kept.values())),
+                hint="use the GPUs that it holds, which the program sees, without asking for them again; "
+                "or start the program without lockkit run --gpu",
+            )
 
     def _checks_with(self, python: str) -> Preflight:
         """The preflight with the frameworks of one Python, which were looked for once."""

@@ -280,3 +280,36 @@ def test_the_time_of_the_first_look_is_none_left_to_wait_nor_to_drain(client):
     assert checked.timeout is not None
     assert 0 < checked.timeout <= 0.6
     assert checked.chooser.until == began + 1.0
+
+
+INSIDE = """
+import json, sys
+import lockkit, lockkit.gpu
+with lockkit.connect() as client:
+    try:
+        with lockkit.gpu.pool(client).acquire(timeout=60, **json.loads(sys.argv[1])) as leases:
+            print("holds", leases.devices[0].index)
+    except lockkit.DeadlockDetected as error:
+        print(error)
+"""
+SEES_ALL = ["env", "-u", "CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.parametrize(
+    "outer, command, asked, says",
+    [
+        ([], [], {}, "the lockkit run around this program holds GPU 0"),
+        ([], SEES_ALL, {"count": 2}, "the lockkit run around this program holds GPU 0"),
+        ([], SEES_ALL, {}, "holds 1"),
+        (["--gpu-mem", "8GiB"], [], {"memory": "8GiB"}, "holds 0"),
+        (["--gpu-mem", "8GiB"], [], {}, "the lockkit run around this program holds GPU 0"),
+    ],
+    ids=["its-card", "one-of-two", "another", "share-beside-share", "whole-beside-share"],
+)
+def test_a_program_under_run_does_not_wait_for_the_cards_of_that_run(tmp_path, outer, command, asked, says):
+    environ = os.environ | {"LOCKKIT_STATE_DIR": str(tmp_path), "LOCKKIT_GPU_SIMULATE": "2"}
+    environ.pop("CUDA_VISIBLE_DEVICES", None)
+    run = [sys.executable, "-m", "lockkit", "run", "--gpu", "1", "--gpu-id", "0", "--private", "-q", *outer]
+    inside = [*command, sys.executable, "-c", INSIDE, json.dumps(asked)]
+    done = subprocess.run([*run, "--", *inside], env=environ, capture_output=True, text=True, timeout=90)
+    assert done.stdout.startswith(says), done.stderr
