@@ -18,8 +18,9 @@ slot_of: Callable[[bytes], int] = redis.crc.key_slot
 """The slot of a Cluster that has a key. In its place: CRC16 of what stands between the first braces, modulo 16384, as the
 specification of Redis Cluster has it."""
 
-_connection: Any = redis.Connection
-_parse: Callable[[str], Exception] = _connection(protocol=2)._parser.parse_error  # noqa: SLF001
+_class: Any = redis.Connection
+_connection = _class(protocol=2)  # kept: Python ignores a Ctrl-C that comes in the destructor of its parser
+_parse: Callable[[str], Exception] = _connection._parser.parse_error  # noqa: SLF001
 
 
 def error_of(text: str) -> Exception:

@@ -27,6 +27,7 @@ from lockkit.sizes import MIB
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.cli.guarding import Request
+    from lockkit.cli.signals import Signals
     from lockkit.cli.taking import Taken
     from lockkit.client import Client
     from lockkit.devices import Device, Snapshot
@@ -257,8 +258,8 @@ class CardAnnouncer(Announcer):
 
     _soon = False  # a driver may be slow, and the claim must be kept meanwhile
 
-    def __init__(self, client: Client, *, quiet: bool, as_json: bool, cards: Cards) -> None:
-        super().__init__(client, quiet=quiet, as_json=as_json)
+    def __init__(self, client: Client, *, quiet: bool, as_json: bool, signals: Signals, cards: Cards) -> None:
+        super().__init__(client, quiet=quiet, as_json=as_json, signals=signals)
         self._cards = cards
         self._seen: tuple[float, Why] | None = None
 

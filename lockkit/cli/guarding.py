@@ -199,7 +199,9 @@ class _Run:
             if self._request.gpu is not None:
                 return self._with_cards(client, self._request.gpu)
             self._tell_reach(client)
-            announcer = Announcer(client, quiet=self._request.quiet, as_json=self._session.json)
+            announcer = Announcer(
+                client, quiet=self._request.quiet, as_json=self._session.json, signals=self._signals
+            )
             session, request, woken = self._session, self._request, self._signals.wake
             taken = self._waiting(
                 announcer, lambda: taking.acquire(client, session, request, woken, announcer)
@@ -224,7 +226,9 @@ class _Run:
             if told is not None:
                 self._tell(told)
             cards.reaches_others(None if request.quiet else self._tell)
-        announcer = CardAnnouncer(client, quiet=request.quiet, as_json=session.json, cards=cards)
+        announcer = CardAnnouncer(
+            client, quiet=request.quiet, as_json=session.json, signals=self._signals, cards=cards
+        )
         options = taking.options_of(client, request, self._signals.wake, job_ttl(client.capabilities))
         taken = self._waiting(announcer, lambda: cards.acquire(request, options, announcer))
         if isinstance(taken, ReusedCards):

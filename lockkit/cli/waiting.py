@@ -19,6 +19,7 @@ from lockkit.protocol.denials import in_the_way
 from lockkit.store.judging import started_this
 
 if TYPE_CHECKING:
+    from lockkit.cli.signals import Signals
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
 
@@ -59,13 +60,15 @@ class Announcer:
         client: The client with which the queue is read when a message is written.
         quiet: Write nothing.
         as_json: Write one ``lockkit.waiting/1`` document for each message, and no live line.
+        signals: The signals that end the wait, also where the exception of one was swallowed: then at the next answer of the store.
     """
 
     _soon = True
     """Whether the first message takes so little time that the thread that waits for the lock can write it."""
 
-    def __init__(self, client: Client, *, quiet: bool, as_json: bool) -> None:
+    def __init__(self, client: Client, *, quiet: bool, as_json: bool, signals: Signals) -> None:
         self._client = client
+        self._signals = signals
         self._quiet = quiet
         self._json = as_json
         self._live = not quiet and not as_json and output.colour(sys.stderr)
@@ -80,6 +83,7 @@ class Announcer:
 
     def __call__(self, waiting: Waiting) -> None:
         """Record an answer of the store; the object is the ``on_wait`` of ``Lock.acquire``."""
+        self._signals.check()
         self.waits += 1
         self._latest = waiting
         if self._quiet or self._thread is not None:

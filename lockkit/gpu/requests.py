@@ -268,7 +268,7 @@ class HostCards:
 
         Raises:
             ConfigError: The request can never be met; the error says why for each card.
-            DeadlockDetected: It would wait for a ``lockkit run`` around this program.
+            DeadlockDetected: The request would wait for a ``lockkit run`` around this program.
             BackendError: The store does not answer.
         """
         devices = snapshot.devices

@@ -8,6 +8,7 @@ import pytest
 
 from lockkit.cli import signals
 from lockkit.cli.signals import Signals, Terminated
+from lockkit.cli.waiting import Announcer
 
 
 def swallowed(number: int = signal.SIGTERM) -> None:
@@ -22,6 +23,20 @@ def test_what_was_swallowed_is_raised_before_anything_begins(number, before):
         swallowed(number)
         with pytest.raises((Terminated, KeyboardInterrupt)):
             before(heard)
+
+
+def test_what_was_swallowed_in_a_wait_ends_it_at_the_next_answer_of_the_store(lockkit_client):
+    with lockkit_client.hold_elsewhere("x"), Signals("x") as heard:
+        announcer = Announcer(lockkit_client, quiet=True, as_json=False, signals=heard)
+
+        def on_wait(waiting):
+            announcer(waiting)
+            if announcer.waits == 1:
+                swallowed()
+
+        with pytest.raises(Terminated):
+            lockkit_client.lock("x").acquire(on_wait=on_wait)
+    assert announcer.waits == 1
 
 
 def test_what_a_signal_was_made_into_leaves_as_the_signal():

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from lockkit.cli import waiting
+from lockkit.cli.signals import Signals
 from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
 
 HOLDER = ClaimInfo("backup", "0" * 12, "HELD", Owner("ann", "box", 4711, program="sleep"), 7, 0, since=1.0)
@@ -31,6 +32,12 @@ def client() -> Client:
 
 
 @pytest.fixture
+def heard():
+    with Signals() as signals:
+        yield signals
+
+
+@pytest.fixture
 def at_once(monkeypatch):
     monkeypatch.setattr(waiting, "TOLD_AT", (0.0, 0.2, 0.4))
 
@@ -41,8 +48,8 @@ def wait(announcer: waiting.Announcer, seconds: float) -> None:
     announcer.done()
 
 
-def test_lines_come_at_the_start_and_then_ever_more_rarely(client, capsys, at_once):
-    wait(waiting.Announcer(client, quiet=False, as_json=False), 1.0)
+def test_lines_come_at_the_start_and_then_ever_more_rarely(client, heard, capsys, at_once):
+    wait(waiting.Announcer(client, quiet=False, as_json=False, signals=heard), 1.0)
     store, first, *later = capsys.readouterr().err.splitlines()
     assert store == "store: sqlite:/run/x.db (from default)"
     assert re.fullmatch(
@@ -56,15 +63,15 @@ def test_the_times_are_those_of_the_manual():
     assert waiting.TOLD_AT == (0.0, 60.0, 300.0, 900.0)
 
 
-def test_json_lines_instead(client, capsys, monkeypatch):
+def test_json_lines_instead(client, heard, capsys, monkeypatch):
     monkeypatch.setattr(waiting, "TOLD_AT", (0.0, 0.2))  # and then in an hour, however slow the machine is
-    wait(waiting.Announcer(client, quiet=False, as_json=True), 1.0)
+    wait(waiting.Announcer(client, quiet=False, as_json=True, signals=heard), 1.0)
     documents = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [one["position"] for one in documents] == [2, 2]
 
 
-def test_quiet_says_nothing_and_starts_nothing(client, capsys, at_once):
-    announcer = waiting.Announcer(client, quiet=True, as_json=False)
+def test_quiet_says_nothing_and_starts_nothing(client, heard, capsys, at_once):
+    announcer = waiting.Announcer(client, quiet=True, as_json=False, signals=heard)
     wait(announcer, 0.3)
     assert capsys.readouterr().err == ""
     assert announcer.waits == 1

@@ -117,7 +117,7 @@ def command(
             lock = _lock(client, name, kind, capacity, permits, options)
             tokens = holds.Tokens(client, name, ttl, stores=not print_token)
             lock.tokens = tokens.token
-            announcer = Announcer(client, quiet=quiet, as_json=session.json)
+            announcer = Announcer(client, quiet=quiet, as_json=session.json, signals=signals)
             try:
                 lease = _take(session, client, lock, announcer, no_wait=no_wait or timeout == 0)
                 if lease is None:
