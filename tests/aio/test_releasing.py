@@ -99,6 +99,11 @@ async def test_another_caller_goes_on_where_the_first_one_ended(harness, how):
         await settled(client, harness)
 
 
+def there(kind):
+    """The objects of a class that exist, by id. Those of other tests are kept, so that none of a later object has the id of one."""
+    return {id(each): each for each in gc.get_objects() if isinstance(each, kind)}
+
+
 @in_a_loop
 async def test_a_lock_that_was_released_leaves_nothing_to_the_garbage_collector(harness):
     async with client_of(harness) as client:
@@ -106,12 +111,13 @@ async def test_a_lock_that_was_released_leaves_nothing_to_the_garbage_collector(
         async with lock.acquire(timeout=10):
             pass
         gc.collect()
+        before = there(Hold)
         gc.disable()
         try:
             for _ in range(3):
                 async with lock.acquire(timeout=10):
                     pass
-            await soon(lambda: not [each for each in gc.get_objects() if isinstance(each, Hold)])
+            await soon(lambda: there(Hold).keys() == before.keys())
         finally:
             gc.enable()
 
@@ -122,6 +128,7 @@ async def test_a_wait_whose_time_was_up_leaves_nothing_to_the_garbage_collector(
         lock = client.lock("a")
         holder = (await lock.acquire(timeout=10)).detach()
         gc.collect()
+        before = there(Attempt)
         gc.disable()
         try:
             for _ in range(3):
@@ -130,7 +137,7 @@ async def test_a_wait_whose_time_was_up_leaves_nothing_to_the_garbage_collector(
                 except AcquireTimeout:
                     continue
                 raise AssertionError("the lock is held")
-            await soon(lambda: not [each for each in gc.get_objects() if isinstance(each, Attempt)])
+            await soon(lambda: there(Attempt).keys() == before.keys())
         finally:
             gc.enable()
         await holder.release()
