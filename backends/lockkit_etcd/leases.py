@@ -19,7 +19,7 @@ from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Get, Kept, LeaseGone, LeaseTaken
 
-__all__ = ["Lease", "Leases"]
+__all__ = ["EtcdLease", "EtcdLeases"]
 
 _KEPT = 64
 """The most free leases of one length that are kept; others are left to end by themselves."""
@@ -31,7 +31,7 @@ _ANSWERS = 2
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class EtcdLease:
     """One lease of this client's.
 
     Attributes:
@@ -58,7 +58,7 @@ class Lease:
         return now >= self.basis + self.length
 
 
-class Leases:
+class EtcdLeases:
     """The free leases of a client.
 
     Args:
@@ -71,9 +71,9 @@ class Leases:
         self._clock = clock
         self._terms = terms
         self._probe = probe
-        self._free: dict[int, list[Lease]] = {}
+        self._free: dict[int, list[EtcdLease]] = {}
 
-    def take(self, length: int, end: float, *, new: bool = False) -> Exchange[Lease]:
+    def take(self, length: int, end: float, *, new: bool = False) -> Exchange[EtcdLease]:
         """A lease of ``length`` seconds with at least half of it left; a new one with ``new``, or if none is free.
 
         Raises:
@@ -89,11 +89,11 @@ class Leases:
                 return lease
         return (yield from self.grant(length, end))
 
-    def usable(self, lease: Lease) -> bool:
+    def usable(self, lease: EtcdLease) -> bool:
         """Whether a claim may begin on a lease; a lease of an earlier term could not be kept alive with certainty."""
         return lease.term == self._terms.known and lease.young(self._clock.now())
 
-    def grant(self, length: int, end: float, over: Cluster[Any] | None = None) -> Exchange[Lease]:
+    def grant(self, length: int, end: float, over: Cluster[Any] | None = None) -> Exchange[EtcdLease]:
         """A new lease; over another transport than the store's if ``over`` is given, in case the store's connections are dead.
 
         Raises:
@@ -108,7 +108,7 @@ class Leases:
                 yield from self._terms.shown_by(transport.grant(id_, length, end))
             except LeaseTaken:  # another client drew the same random id; practically never
                 continue
-            return Lease(id_, length, sent, term)
+            return EtcdLease(id_, length, sent, term)
 
     def learn(self, term: int, end: float, over: Cluster[Any] | None = None) -> Exchange[None]:
         """Read, at most twice, until the next grant is known to belong to a certain term or a later one.
@@ -135,14 +135,14 @@ class Leases:
         """
         return kept is not None and kept.ttl > 0 and shown == term
 
-    def keeps(self, lease: Lease, kept: Kept | None, shown: int) -> bool:
+    def keeps(self, lease: EtcdLease, kept: Kept | None, shown: int) -> bool:
         """Move the basis of a lease to a keepalive that counts; False if it does not count. See :meth:`counts`."""
         if kept is None or not self.counts(lease.term, kept, shown):
             return False
         lease.basis = max(lease.basis, kept.sent)
         return True
 
-    def give_back(self, lease: Lease | None) -> None:
+    def give_back(self, lease: EtcdLease | None) -> None:
         """Take back a lease on which no claim of this client is any more; a doubtful one is left to end by itself."""
         if lease is None or lease.doubtful or lease.borrowed or not self.usable(lease):
             return

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from lockkit.store.budgets import left
 from lockkit.store.exchanges import Exchange, Pause, in_parallel
 from lockkit.store.spi import Claim, Refused, Renewal, Unknown
-from lockkit_etcd.leases import Lease
+from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.rows import Row, in_time, mark_of, packed, row_of, rows, seconds
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Delete, Get, LeaseGone, Op, Put, Txn, TxnAnswer
@@ -59,7 +59,7 @@ class Move(NamedTuple):
     grace: float = 0.0
 
     @property
-    def lease(self) -> Lease | None:
+    def lease(self) -> EtcdLease | None:
         """The lease that the claim is on, as far as this client knows."""
         if self.entry is None:
             return None
@@ -170,7 +170,7 @@ class _Batch:
         self.answers: list[Renewal | None] = [None] * len(moves)
         self._begin_by = begin_by
         self._end = end
-        self._granted: set[Lease] = set()
+        self._granted: set[EtcdLease] = set()
         self.over = False
 
     def run(self) -> Exchange[None]:
@@ -246,7 +246,7 @@ class _Batch:
         if row.lease == lease.id:
             return None
         # Another client has extended it, or an earlier move had no answer: nobody else can move it from there.
-        lease = self.store.own(entry, row.lease) or Lease(
+        lease = self.store.own(entry, row.lease) or EtcdLease(
             row.lease, lease.length, lease.basis, row.term, borrowed=True
         )
         self.store.moved(entry, lease, row.modified, waits=one.fence is None)
@@ -255,7 +255,7 @@ class _Batch:
             return _kept(one, row, lease)
         return None
 
-    def _lease(self, one: Move, row: Row) -> Exchange[Lease]:
+    def _lease(self, one: Move, row: Row) -> Exchange[EtcdLease]:
         """The lease that a claim is to move to.
 
         Raises:
@@ -310,7 +310,7 @@ class _Batch:
                     entry.unsure = unsure
         return answer
 
-    def _note(self, row: Row, lease: Lease) -> Op:
+    def _note(self, row: Row, lease: EtcdLease) -> Op:
         """Write the note to a claim's client: the new lease, if another client moves the claim, and what others ask of the holder."""
         key = self.store.note_on(row)
         said: dict[str, object] = {} if key == self.store.note(row.id) else {"lease": lease.id}
@@ -337,7 +337,7 @@ class _Step(NamedTuple):
 
     at: int
     row: Row
-    lease: Lease
+    lease: EtcdLease
 
 
 def _ttl(one: Move, row: Row) -> float:
@@ -346,7 +346,7 @@ def _ttl(one: Move, row: Row) -> float:
     return stored if one.ttl is None else max(stored, one.ttl)
 
 
-def _kept(one: Move, row: Row, lease: Lease) -> Renewal:
+def _kept(one: Move, row: Row, lease: EtcdLease) -> Renewal:
     if one.fence is None:
         return Renewal("WAITING")
     return Renewal("HELD", lease.basis, row.requests)

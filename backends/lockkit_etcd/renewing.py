@@ -16,7 +16,7 @@ from typing import Any, Literal
 from lockkit.store.budgets import left
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Beat, Refused, Renewal, Unknown
-from lockkit_etcd.leases import Lease
+from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.moving import Move, move, renew_strangers
 from lockkit_etcd.rows import Row, fitting, place_of, rows, unpacked
 from lockkit_etcd.store import Entry, EtcdStore
@@ -146,7 +146,7 @@ def _as_before(one: Move) -> Renewal:
 
 def _to_keep(
     store: EtcdStore, holding: Iterable[Entry], waiting: Sequence[tuple[int, Entry]]
-) -> Iterator[Lease]:
+) -> Iterator[EtcdLease]:
     """The leases of which a keepalive may prove something."""
     now, term = store.clock.now(), store.raft.known
     for entry in holding:

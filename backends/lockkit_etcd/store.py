@@ -18,7 +18,7 @@ from lockkit.store.tombstones import Tombstones
 from lockkit_etcd import keys
 from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.keys import RecycledKeys
-from lockkit_etcd.leases import Lease, Leases
+from lockkit_etcd.leases import EtcdLease, EtcdLeases
 from lockkit_etcd.rows import PackedTerms, Row, WaitingRow, id_of, mark_of, row_of, rows
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Compare, Get, Header, LeaseGone, Ranged, Txn, TxnAnswer, after
@@ -76,9 +76,9 @@ class Entry:
     waiting: WaitingRow | None = None
     alone: bool = False
     fits: bool = False
-    wait: Lease | None = None
-    hold: Lease | None = None
-    guard: Lease | None = None
+    wait: EtcdLease | None = None
+    hold: EtcdLease | None = None
+    guard: EtcdLease | None = None
     looked: int = 0
     place: int = 0
     placed: int = 0
@@ -86,7 +86,7 @@ class Entry:
     unsure: bool = False
     granted_at: float | None = None
     seen: tuple[int, dict[bytes, int]] | None = None
-    spoilt: list[Lease] = field(default_factory=list)
+    spoilt: list[EtcdLease] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.mark = mark_of(self.claim.token)
@@ -116,7 +116,7 @@ class Entry:
         return id_of(self.mark)
 
     @property
-    def leases(self) -> list[Lease]:
+    def leases(self) -> list[EtcdLease]:
         """The leases that its key may be on; not the guard's."""
         return [lease for lease in (self.wait, self.hold) if lease is not None]
 
@@ -150,7 +150,7 @@ class EtcdStore:
         self.notes = Get(prefix, after(prefix))
         self.mark = Get(keys.mark(options.namespace))
         self.undrained = Compare(self.mark.key, "VERSION", "EQUAL", 0)
-        self.leases = Leases(self.transport, options.clock, self.raft, self.notes)
+        self.leases = EtcdLeases(self.transport, options.clock, self.raft, self.notes)
         self.recycled_keys = RecycledKeys(self.client)
         self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
@@ -168,7 +168,7 @@ class EtcdStore:
             entry = self.entries[claim.token] = Entry(claim, packed_terms, key)
         return entry
 
-    def over(self, entry: Entry, *leases: Lease | None) -> None:
+    def over(self, entry: Entry, *leases: EtcdLease | None) -> None:
         """Forget a claim of which nothing is stored, and for which no request is under way: key and leases may serve another."""
         # Forget first, then give back. Cut short in between, the leases end by themselves. The other way round a second call
         # would give them back once more, when they already serve another claim.
@@ -183,7 +183,7 @@ class EtcdStore:
             if not (entry.packed_terms.guard or entry.packed_terms.terms.lock_delay):
                 self.recycled_keys.give_back(entry.packed_terms.queue.key, entry.key)
 
-    def at_stake(self, entry: Entry) -> list[Lease]:
+    def at_stake(self, entry: Entry) -> list[EtcdLease]:
         """The leases that the key of a claim may be on, or may still be put on; not the guard's."""
         with self._ends:
             return [*entry.spoilt, *entry.leases]
@@ -192,7 +192,7 @@ class EtcdStore:
         """Whether a request of a claim may still be under way, on any lease that it had."""
         return entry.doubtful or bool(entry.spoilt)
 
-    def spoil(self, entry: Entry, lease: Lease) -> bool:
+    def spoil(self, entry: Entry, lease: EtcdLease) -> bool:
         """Mark a lease of a claim, so that it is never used again; False if the lease is no longer that claim's and may serve another."""
         with self._ends:
             if self.entries.get(entry.claim.token) is not entry or lease not in self.at_stake(entry):
@@ -215,7 +215,7 @@ class EtcdStore:
             if entry.mover is mover:
                 entry.mover = None
 
-    def spare(self, entry: Entry, length: int, granted: Container[Lease]) -> Lease | None:
+    def spare(self, entry: Entry, length: int, granted: Container[EtcdLease]) -> EtcdLease | None:
         """A lease that an earlier move of a claim left over, and that serves for the next.
 
         A lease that is older than the last renewal does not serve: its end is earlier than the holder counts on. So the move that
@@ -236,17 +236,17 @@ class EtcdStore:
                     return lease
         return None
 
-    def keep(self, entry: Entry, lease: Lease) -> None:
+    def keep(self, entry: Entry, lease: EtcdLease) -> None:
         """Remember a lease to which a claim may move."""
         with self._ends:
             if lease not in entry.spoilt:
                 entry.spoilt.append(lease)
 
-    def own(self, entry: Entry, lease: int) -> Lease | None:
+    def own(self, entry: Entry, lease: int) -> EtcdLease | None:
         """The lease of a claim with this id, if this client has one."""
         return next((each for each in self.at_stake(entry) if each.id == lease), None)
 
-    def moved(self, entry: Entry, lease: Lease, revision: int, *, waits: bool) -> None:
+    def moved(self, entry: Entry, lease: EtcdLease, revision: int, *, waits: bool) -> None:
         """Note that a claim is on another lease since a revision; its earlier leases stay remembered only if they are doubtful."""
         with self._ends:
             if self.entries.get(entry.claim.token) is not entry or revision <= entry.placed:
@@ -255,7 +255,7 @@ class EtcdStore:
             if entry.stage == "ENDING":  # the thread that ends it revokes all its leases
                 self.keep(entry, lease)
                 return
-            others: list[Lease] = [each for each in entry.spoilt if each is not lease]
+            others: list[EtcdLease] = [each for each in entry.spoilt if each is not lease]
             if waits is (entry.stage == "WAITING"):
                 old = entry.wait if waits else entry.hold
                 if old is not None and old is not lease:
@@ -316,7 +316,7 @@ class EtcdStore:
     # -- requests; each raises what :mod:`lockkit_etcd.cluster` says
 
     def txn(
-        self, request: Txn, end: float, *leases: Lease | None, over: Cluster[Any] | None = None
+        self, request: Txn, end: float, *leases: EtcdLease | None, over: Cluster[Any] | None = None
     ) -> Exchange[TxnAnswer]:
         """Do a transaction, which may put keys on leases of this client's; over another transport than the store's, if one is given.
 

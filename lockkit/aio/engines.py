@@ -9,9 +9,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.drivers.aio import LoopDriver, Pools
+from lockkit.drivers.aio import LoopDriver, ThreadPools
 from lockkit.drivers.loopjobs import call_soon, finished, result_of
-from lockkit.drivers.pool import Job, Pool
+from lockkit.drivers.threadpool import Job, ThreadPool
 from lockkit.opening import for_the_user
 from lockkit.store.spi import Refused, Unknown
 
@@ -42,7 +42,7 @@ class Engines:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._pools = Pools()
+        self._pools = ThreadPools()
         self._loops: dict[asyncio.AbstractEventLoop, LoopDriver] = {}
         self._opens: Job[Driver] | None = None
 
@@ -132,7 +132,9 @@ class Engines:
     async def close(self) -> None:
         """Close the client, and then the connections of all loops. A cancellation is raised when that is done."""
         loop = asyncio.get_running_loop()
-        thread = Pool("lockkit-asyncio", 1)  # its own: it has to begin although others wait for a thread
+        thread = ThreadPool(
+            "lockkit-asyncio", 1
+        )  # its own: it has to begin although others wait for a thread
         job = thread.submit(partial(self.opening.end, None))
         thread.close()
         cuts: list[asyncio.CancelledError] = []

@@ -17,6 +17,7 @@ from lockkit.cli.parts import (
     Check,
     Claim,
     ClaimId,
+    DemoHold,
     Drain,
     Evicted,
     Finding,
@@ -26,7 +27,6 @@ from lockkit.cli.parts import (
     GpuMark,
     GpuName,
     HeldClaim,
-    Hold,
     HostStep,
     Lock,
     NameRecord,
@@ -148,7 +148,7 @@ class Demo(Document, tag="lockkit.demo/1"):
 
     ok: bool
     checks: Sequence[Check]
-    holds: Sequence[Hold]
+    holds: Sequence[DemoHold]
 
 
 class Doctor(Document, tag="lockkit.doctor/1"):

@@ -15,6 +15,7 @@ __all__ = [
     "Check",
     "Claim",
     "ClaimId",
+    "DemoHold",
     "Drain",
     "Evicted",
     "Finding",
@@ -27,7 +28,6 @@ __all__ = [
     "GpuReceipt",
     "GpuUse",
     "HeldClaim",
-    "Hold",
     "Hook",
     "HostStep",
     "Keeper",
@@ -272,7 +272,7 @@ class Check(Part):
     message: str
 
 
-class Hold(Part):
+class DemoHold(Part):
     """One hold of the demo, certain from start to sure, in seconds of CLOCK_BOOTTIME."""
 
     worker: str

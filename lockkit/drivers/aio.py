@@ -21,7 +21,7 @@ from lockkit.drivers.loopjobs import result_of
 from lockkit.drivers.loopreleases import LoopRelease
 from lockkit.drivers.looptogether import LoopTogether
 from lockkit.drivers.loopwaits import LoopWaits
-from lockkit.drivers.pool import Job, Pool
+from lockkit.drivers.threadpool import Job, ThreadPool
 from lockkit.drivers.threads import LATE_BUDGET, Driver
 from lockkit.facts import Reason
 from lockkit.hold import Hold
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lockkit.protocol.together import Together
     from lockkit.store.exchanges import Exchange
 
-__all__ = ["LoopDriver", "Performer", "Pools"]
+__all__ = ["LoopDriver", "Performer", "ThreadPools"]
 
 T = TypeVar("T")
 _THREADS = 4
@@ -58,15 +58,15 @@ class Performer(Protocol):
         """Drop the connections, without waiting."""
 
 
-class Pools:
+class ThreadPools:
     """The threads of a client for calls that its event loops must not make: one pool for acquires, one for all other calls.
 
     A release, or a question about a hold, so never waits for acquires.
     """
 
     def __init__(self) -> None:
-        self.acquires = Pool("lockkit-asyncio-acquire", _THREADS)
-        self.others = Pool("lockkit-asyncio", _THREADS)
+        self.acquires = ThreadPool("lockkit-asyncio-acquire", _THREADS)
+        self.others = ThreadPool("lockkit-asyncio", _THREADS)
 
     def close(self) -> None:
         """Have the threads end once there is no more work."""
@@ -93,7 +93,7 @@ class LoopDriver:
         self,
         driver: Driver,
         performer: Performer | None,
-        pools: Pools,
+        pools: ThreadPools,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.driver = driver

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import copy_context
 
-from lockkit.drivers.pool import Job, Pool
+from lockkit.drivers.threadpool import Job, ThreadPool
 from lockkit.protocol.effects import Choose, Judge
 from lockkit.protocol.running import ask_chooser
 
@@ -21,7 +21,7 @@ class Choices:
     """The threads of a client that ask choosers. A release never waits for them, nor does any other call."""
 
     def __init__(self) -> None:
-        self._pool = Pool("lockkit-choose", _THREADS)
+        self._pool = ThreadPool("lockkit-choose", _THREADS)
 
     def submit(self, effect: Choose | Judge) -> Job[object]:
         """Have a chooser asked, with the context variables of the calling thread or task."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from lockkit.drivers.pool import Job
+from lockkit.drivers.threadpool import Job
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Refused
 

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lockkit.drivers.loopjobs import call_soon, result_of, wake
-from lockkit.drivers.pool import Job
+from lockkit.drivers.threadpool import Job
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold

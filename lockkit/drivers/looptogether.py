@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
 from lockkit.drivers.loopwaits import LoopWaits
-from lockkit.drivers.pool import Job
+from lockkit.drivers.threadpool import Job
 from lockkit.drivers.together import WaitsTogether
 from lockkit.drivers.waits import OnWait, Waits
 from lockkit.protocol.attempt import Attempt

@@ -9,7 +9,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
-from lockkit.drivers.pool import Job, Pool
+from lockkit.drivers.threadpool import Job, ThreadPool
 from lockkit.drivers.ticker import no_thread
 from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
 from lockkit.protocol.attempt import Attempt
@@ -40,7 +40,7 @@ class LoopWaits(Waits):
         attempt: Attempt,
         on_wait: OnWait | None,
         loop: asyncio.AbstractEventLoop,
-        pool: Pool,
+        pool: ThreadPool,
         context: Context,
     ) -> None:
         super().__init__(driver, attempt, on_wait)

@@ -91,14 +91,14 @@ class Gateway:
         return self._post("kv/txn", txn, end)
 
     def _post(self, path: str, body: Mapping[str, Any], end: float) -> Mapping[str, Any]:
-        link, where = self._link(end)
+        connected, where = self._connected(end)
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self._token is not None:
             headers["Authorization"] = self._token
         conn = http.client.HTTPConnection("etcd")
         try:
-            link.settimeout(max(end - time.monotonic(), 0.05))
-            conn.sock = link
+            connected.settimeout(max(end - time.monotonic(), 0.05))
+            conn.sock = connected
             conn.request("POST", f"/v3/{path}", json.dumps(body), headers)
             answer = conn.getresponse()
             said: Any = json.loads(answer.read())
@@ -107,12 +107,12 @@ class Gateway:
             raise Unknown(OutcomeUnknown(f"no answer from {where}: {text}")) from error
         finally:
             conn.close()
-            link.close()
+            connected.close()
         if answer.status == http.HTTPStatus.OK and isinstance(said, dict):
             return said
         raise self._failed(said, where)
 
-    def _link(self, end: float) -> tuple[socket.socket, str]:
+    def _connected(self, end: float) -> tuple[socket.socket, str]:
         told = []
         for turn, place in enumerate(self._hosts):
             now = time.monotonic()

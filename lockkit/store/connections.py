@@ -14,7 +14,7 @@ from lockkit.errors import BackendUnavailable
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 
-__all__ = ["Connection", "Pool", "Timed", "inherited"]
+__all__ = ["Connection", "ConnectionPool", "Timed", "inherited"]
 
 _RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536
@@ -140,7 +140,7 @@ class Connection(Protocol):
 C = TypeVar("C", bound=Connection)
 
 
-class Pool(Generic[C]):
+class ConnectionPool(Generic[C]):
     """The free connections to one server. The pool has no size limit: it grows to the number of calls that run at the same time.
 
     A call takes a connection and gives it back after every request on it was answered. A connection that still owes an answer is

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from lockkit.store.connections import Connection as Poolable
-from lockkit.store.connections import Pool, inherited
+from lockkit.store.connections import ConnectionPool, inherited
 from lockkit.store.exchanges import (
     Connect,
     Drop,
@@ -72,7 +72,7 @@ class Blocking(Generic[C]):
         self._connect = connect
         self._opening = opening
         self._where = where
-        self._pools: dict[Route, Pool[C]] = {}
+        self._pools: dict[Route, ConnectionPool[C]] = {}
         self._closed = False
         self.pid = os.getpid() if pid is None else pid
 
@@ -180,9 +180,11 @@ class Blocking(Generic[C]):
             return None
         return thread
 
-    def _pool(self, route: Route) -> Pool[C]:
+    def _pool(self, route: Route) -> ConnectionPool[C]:
         """Make the pool of a route."""
-        pool = Pool(lambda budget: self.open(route, time.monotonic() + budget), self._where, pid=self.pid)
+        pool = ConnectionPool(
+            lambda budget: self.open(route, time.monotonic() + budget), self._where, pid=self.pid
+        )
         pool = self._pools.setdefault(route, pool)
         if self._closed:
             pool.close()

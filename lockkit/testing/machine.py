@@ -40,7 +40,7 @@ class Machine(State):
         known = PARTS[name]
         return name, known[what % len(known)]
 
-    def room(self, name: str) -> bool:
+    def fits(self, name: str) -> bool:
         return len(self.seen.queues[name]) < MOST
 
     @rule(
@@ -51,7 +51,7 @@ class Machine(State):
     )
     def try_acquire(self, actor: int, what: int, elsewhere: bool, how: str) -> None:  # noqa: FBT001
         name, part = self.choose(what, elsewhere)
-        if not self.room(name):
+        if not self.fits(name):
             return
         can, ttl = self.can, self.harness.ttl
         options = {
@@ -82,7 +82,7 @@ class Machine(State):
     @rule(actor=actors, what=picks, elsewhere=st.booleans(), quiet=st.booleans())
     def queue(self, actor: int, what: int, elsewhere: bool, quiet: bool) -> None:  # noqa: FBT001
         name, part = self.choose(what, elsewhere)
-        if not self.room(name):
+        if not self.fits(name):
             return
         delay = self.harness.ttl / 10 if quiet and self.can.lock_delay else 0.0
         terms = part.terms(name, self.clients[actor].owner, ttl=self.harness.ttl, lock_delay=delay)

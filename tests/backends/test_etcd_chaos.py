@@ -16,7 +16,7 @@ import pytest
 import lockkit
 from lockkit.testing.processes import ServerFailed, installed, until
 from support.servers.etcd_groups import EtcdCluster
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -72,16 +72,16 @@ def work(client, witness, stop, chance):
         witness.seen[lease.release().outcome] += 1
 
 
-def trouble(wires, cluster, chance):
+def trouble(proxies, cluster, chance):
     """Something goes wrong for a moment."""
-    for wire in chance.sample(wires, chance.randrange(1, len(wires))):
+    for proxy in chance.sample(proxies, chance.randrange(1, len(proxies))):
         what = chance.choice(["hold", "deaf", "drop", "cut", "slow"])
         if what == "slow":
-            wire.delay = 0.2 * chance.random()
+            proxy.delay = 0.2 * chance.random()
         elif what == "deaf":
-            wire.hold(to_server=False)
+            proxy.hold(to_server=False)
         else:
-            getattr(wire, what)()
+            getattr(proxy, what)()
     member = chance.choice(cluster.members)
     stands_still = chance.random() < 0.4
     if stands_still:
@@ -92,9 +92,9 @@ def trouble(wires, cluster, chance):
     elif chance.random() < 0.2:
         member.kill()
         member.start(wait=False)
-    for wire in wires:
-        wire.delay = 0.0
-        wire.heal()
+    for proxy in proxies:
+        proxy.delay = 0.0
+        proxy.heal()
     with contextlib.suppress(ServerFailed):
         cluster.until_healthy(20.0)
 
@@ -112,15 +112,15 @@ def evict(client, chance):
 def test_never_do_more_believe_that_they_hold_than_may(seed):
     chance, witness, stop = random.Random(seed), Witness(), threading.Event()
     with EtcdCluster() as cluster, contextlib.ExitStack() as stack:
-        wires, clients = [], []
+        proxies, clients = [], []
         for at in range(CLIENTS):
             # Half of them know one member only, so that they feel what befalls it.
             known = chance.sample(cluster.members, 1 if at % 2 else 3)
-            laid = [stack.enter_context(Wire((each.host, each.port))) for each in known]
+            laid = [stack.enter_context(Proxy((each.host, each.port))) for each in known]
             clients.append(
                 stack.enter_context(lockkit.connect(f"etcd://{','.join(each.address for each in laid)}"))
             )
-            wires += laid
+            proxies += laid
         operator = stack.enter_context(lockkit.connect(cluster.url()))
         threads = [
             threading.Thread(target=work, args=(client, witness, stop, random.Random(100 * seed + at)))
@@ -130,7 +130,7 @@ def test_never_do_more_believe_that_they_hold_than_may(seed):
             thread.start()
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            trouble(wires, cluster, chance)
+            trouble(proxies, cluster, chance)
             evict(operator, chance)
             witness.seen["troubles"] += 1
         stop.set()

@@ -15,7 +15,7 @@ from lockkit.testing.processes import installed, until
 from lockkit.testing.stage import Work
 from lockkit_etcd.backend import open_store
 from support.servers.etcd_groups import EtcdCluster
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TTL = 6.0
@@ -28,13 +28,13 @@ def cluster():
 
 
 @contextlib.contextmanager
-def wires(cluster):
-    """A wire to each member, and the URL that leads over them, the leader first."""
+def proxies(cluster):
+    """A proxy to each member, and the URL that leads over them, the leader first."""
     leader = cluster.leader()
     members = [leader, *(each for each in cluster.members if each is not leader)]
     with contextlib.ExitStack() as stack:
-        laid = [stack.enter_context(Wire((each.host, each.port))) for each in members]
-        yield laid, "etcd://" + ",".join(wire.address for wire in laid)
+        laid = [stack.enter_context(Proxy((each.host, each.port))) for each in members]
+        yield laid, "etcd://" + ",".join(proxy.address for proxy in laid)
 
 
 def waiting(client, name, timeout=30.0):
@@ -119,16 +119,16 @@ def test_without_a_majority_nothing_is_granted_and_holds_end_by_their_own_clock(
 
 def test_a_link_that_heals_after_the_holder_called_itself_lost_leaves_no_zombie(cluster):
     """The client of the hold is otherwise well, and another of its claims is renewed all the time."""
-    with wires(cluster) as (laid, url), lockkit.connect(url) as client:
+    with proxies(cluster) as (laid, url), lockkit.connect(url) as client:
         told = threading.Event()
         keeper = client.lock("other", ttl=60).acquire()
         lease = client.lock("a", ttl=2.0, on_lost=told.set).acquire()
-        for wire in laid:
-            wire.hold(to_server=False)
+        for proxy in laid:
+            proxy.hold(to_server=False)
         assert told.wait(4.0)
         assert not lease.valid()
-        for wire in laid:
-            wire.heal()
+        for proxy in laid:
+            proxy.heal()
         with lockkit.connect(cluster.url()) as other:
             until(lambda: other.inspect("a").claims == (), "S11: what was lost goes", 4.0)
             other.lock("a", ttl=TTL).acquire(timeout=0).release()

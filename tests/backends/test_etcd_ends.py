@@ -12,7 +12,7 @@ from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
-from lockkit_etcd.leases import Lease
+from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.transport import Get, LeaseGone, Put
 from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
@@ -270,7 +270,7 @@ def test_a_close_beside_a_release_ends_well(server, monkeypatch):
     real, close = transport.revoke, transport.close
 
     def beside(lease, budget):
-        store.store.leases.give_back(Lease(1, 77, store.store.clock.now(), store.store.raft.known))
+        store.store.leases.give_back(EtcdLease(1, 77, store.store.clock.now(), store.store.raft.known))
         real(lease, budget)
 
     monkeypatch.setattr(transport, "revoke", beside)

@@ -33,7 +33,7 @@ from support.etcd_transports import connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser
 from support.servers.etcd_groups import EtcdCluster
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -193,20 +193,20 @@ def test_a_member_that_stands_still_leaves_a_write_unknown_within_its_budget(tra
 
 
 def test_a_connection_that_owes_an_answer_is_not_used_again(server):
-    with Wire((server.host, server.port)) as wire, opened(f"etcd://root:root@{wire.address}") as transport:
+    with Proxy((server.host, server.port)) as proxy, opened(f"etcd://root:root@{proxy.address}") as transport:
         put(transport, b"k", b"one")
-        wire.hold(to_server=False)
+        proxy.hold(to_server=False)
         with pytest.raises(Unknown):
             transport.txn(Txn((), (Get(b"k"), Put(b"other", b""))), 0.3)
-        wire.heal()
+        proxy.heal()
         assert transport.range(Get(b"k"), 2.0)[1].kvs[0].value == b"one"
-        assert wire.opened > 1
+        assert proxy.opened > 1
 
 
 def test_a_connection_that_the_member_closed_while_it_was_idle_is_noticed(server):
-    with Wire((server.host, server.port)) as wire, opened(f"etcd://root:root@{wire.address}") as transport:
+    with Proxy((server.host, server.port)) as proxy, opened(f"etcd://root:root@{proxy.address}") as transport:
         put(transport, b"k")
-        wire.drop()
+        proxy.drop()
         time.sleep(1.1)  # only then it is looked at
         put(transport, b"k")
 
@@ -321,11 +321,11 @@ def test_a_watch_of_what_is_compacted_away_says_from_where_on_there_is_something
 
 
 def test_a_watch_that_is_cut_ends(server):
-    with Wire((server.host, server.port)) as wire, opened(f"etcd://root:root@{wire.address}") as transport:
+    with Proxy((server.host, server.port)) as proxy, opened(f"etcd://root:root@{proxy.address}") as transport:
         heard = queue.Queue()
         transport.watch(b"w", b"x", 0, heard.put)
         assert isinstance(heard.get(timeout=5), Watched)
-        wire.drop()
+        proxy.drop()
         assert isinstance(heard.get(timeout=5), WatchEnded)
 
 

@@ -18,7 +18,7 @@ from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused
 from support.servers.etcd_groups import EtcdCluster
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -49,15 +49,15 @@ def store(server):
 
 
 @pytest.fixture
-def wire(server):
-    with Wire((server.host, server.port)) as wire:
-        yield wire
+def proxy(server):
+    with Proxy((server.host, server.port)) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def behind(wire):
+def behind(proxy):
     """A store whose connections can be held."""
-    with opened(f"etcd://{wire.address}") as store:
+    with opened(f"etcd://{proxy.address}") as store:
         yield store
 
 
@@ -159,14 +159,14 @@ def test_a_claim_waits_on_a_short_lease_and_holds_on_its_own(store):
     assert entry.wait is None
 
 
-def test_a_lease_is_revoked_and_not_used_again_after_an_acquire_without_an_answer(server, wire, behind):
+def test_a_lease_is_revoked_and_not_used_again_after_an_acquire_without_an_answer(server, proxy, behind):
     warm, _ = take(behind)
     behind.release(warm, BUDGET)
     one = claim()
-    wire.hold(to_server=False)
+    proxy.hold(to_server=False)
     with pytest.raises(Unknown):
         behind.acquire(one, True, 0.3)
-    wire.heal()
+    proxy.heal()
     answer = settled(lambda: behind.acquire(one, True, BUDGET))
     assert isinstance(answer, Granted)
     lease = lease_of(behind, one).id
@@ -177,19 +177,19 @@ def test_a_lease_is_revoked_and_not_used_again_after_an_acquire_without_an_answe
 
 
 def test_a_try_that_is_refused_after_one_without_an_answer_leaves_nothing_that_could_grant(
-    server, wire, behind
+    server, proxy, behind
 ):
     with opened(server.url()) as other:
         holder, _ = take(other)
         one = claim(wait=False)
         warm, _ = take(behind, "warm")
         behind.release(warm, BUDGET)
-        wire.hold()
+        proxy.hold()
         with pytest.raises(Unknown):
             behind.acquire(one, True, 0.3)
         spoilt = lease_of(behind, one).id
-        wire.drop()
-        wire.heal()
+        proxy.drop()
+        proxy.heal()
         settled(lambda: behind.acquire(one, True, BUDGET))
         settled(lambda: behind.abandon(one, BUDGET))
         assert spoilt not in leases(server)
@@ -214,21 +214,21 @@ def spied(monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["abandon", "emergency_release"])
-def test_a_copy_of_an_acquire_that_arrives_after_it_was_given_up_is_refused(server, wire, behind, ending):
+def test_a_copy_of_an_acquire_that_arrives_after_it_was_given_up_is_refused(server, proxy, behind, ending):
     warm, _ = take(behind, "warm")
     behind.release(warm, BUDGET)
     one = claim()
-    wire.hold()
+    proxy.hold()
     with pytest.raises(Unknown):
         behind.acquire(one, True, 0.2)
-    (late,) = [link for link in wire.links if any(piece for _, piece in link.to_server._waiting)]
+    (late,) = [each for each in proxy.connections if any(piece for _, piece in each.to_server._waiting)]
     with opened(server.url()) as other:
         # The client gives it up over another way to the server, while the copy is still under way.
         behind.store.transport.close()
         behind.store.transport = other.store.transport
         assert getattr(behind, ending)(one, BUDGET) == ABSENT
-        wire.heal()
-        until(lambda: late not in wire.links or not late.to_server._waiting, "the copy has arrived")
+        proxy.heal()
+        until(lambda: late not in proxy.connections or not late.to_server._waiting, "the copy has arrived")
         assert isinstance(take(other)[1], int)
 
 

@@ -20,7 +20,7 @@ from lockkit.testing.processes import installed
 from lockkit_etcd import acquiring, failures, gateway, keys, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
-from lockkit_etcd.leases import Leases
+from lockkit_etcd.leases import EtcdLeases
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Delete, Kept, Txn, WatchEnded
 from support.etcd_transports import asked
@@ -371,7 +371,7 @@ def test_every_keepalive_is_weighed(place, monkeypatch):
     """If an answer does not count, whatever it is, the basis of that lease stays, and the claim moves to another."""
     _, store, _ = place
     one, fence = take(store)
-    monkeypatch.setattr(Leases, "counts", staticmethod(lambda *_: False))
+    monkeypatch.setattr(EtcdLeases, "counts", staticmethod(lambda *_: False))
     for ask in (lambda: renew(store, one, fence), lambda: store.acquire(one, False, BUDGET)):
         lease = lease_of(store, one)
         basis = lease.basis

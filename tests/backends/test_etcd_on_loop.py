@@ -17,7 +17,7 @@ from support.loops import HOW, cancelling, descriptors, loops, run_on
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser, covered
 from support.servers.etcd_groups import EtcdCluster
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -38,16 +38,16 @@ def real():
 
 
 @pytest.fixture
-def wire(real):
+def proxy(real):
     real.call("kv/deleterange", covered("lockkit/"))
-    with Wire((real.host, real.port)) as wire:
-        yield wire
+    with Proxy((real.host, real.port)) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def far(wire):
+def far(proxy):
     """A store whose requests and replies may be held."""
-    with contextlib.closing(open_store(f"etcd://{wire.address}", OpenOptions())) as store:
+    with contextlib.closing(open_store(f"etcd://{proxy.address}", OpenOptions())) as store:
         yield store
 
 
@@ -133,9 +133,9 @@ def test_an_expired_login_is_renewed(new_loop):
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "warm"])
 @pytest.mark.parametrize("call", ["acquire", "renew", "release", "abandon", "emergency_release"])
 def test_a_call_cancelled_at_any_suspension_twice_in_a_row_leaves_nothing(
-    new_loop, wire, far, real, call, cold, how
+    new_loop, proxy, far, real, call, cold, how
 ):
-    wire.delay = 0.003  # the reply to a request that is cancelled comes when the next ones are under way
+    proxy.delay = 0.003  # the reply to a request that is cancelled comes when the next ones are under way
 
     async def work(calls, perform, performer):
         at = 0
@@ -169,7 +169,7 @@ def test_a_call_cancelled_at_any_suspension_twice_in_a_row_leaves_nothing(
         told = await asyncio.gather(*asked)
         assert [each.kvs[0].value for each in told] == [b"%d" % at for at in range(3)]
 
-    assert run(new_loop, far, work, wire.port) >= (3 if cold or call == "emergency_release" else 1)
+    assert run(new_loop, far, work, proxy.port) >= (3 if cold or call == "emergency_release" else 1)
     assert far.inspect("swept", 2.0).claims == ()
     assert far.store.entries == {}
 
@@ -200,25 +200,25 @@ def test_a_server_that_dies_leaves_the_outcome_unknown_and_is_used_again_when_it
 
 
 @pytest.mark.parametrize("to_server", [True, False], ids=["requests", "replies"])
-def test_where_nothing_comes_through_each_call_ends_in_time(new_loop, wire, far, to_server):
+def test_where_nothing_comes_through_each_call_ends_in_time(new_loop, proxy, far, to_server):
     async def work(calls, perform, _):
         await every_call(calls, perform, "b")
-        wire.hold(to_server=to_server, to_client=not to_server)
+        proxy.hold(to_server=to_server, to_client=not to_server)
         one = claim()
         began = time.monotonic()
         for _ in range(2):
             with pytest.raises((Unknown, Refused), match="timed out"):
                 await perform(calls.acquire(one, True, 0.1))
         assert time.monotonic() - began < 10
-        wire.heal()
+        proxy.heal()
         await perform(calls.abandon(one, BUDGET))
         await every_call(calls, perform, "b")
 
-    run(new_loop, far, work, wire.port)
+    run(new_loop, far, work, proxy.port)
     assert far.inspect("a", 2.0).claims == ()
 
 
-class Cutting(Wire):
+class Cutting(Proxy):
     """Passes on only so many bytes of each piece of the replies, and then resets the connection; all of them, if None."""
 
     cut = None
@@ -233,23 +233,23 @@ class Cutting(Wire):
 
 def test_a_reply_that_is_cut_short_is_none(new_loop, real):
     with (
-        Cutting((real.host, real.port)) as wire,
-        contextlib.closing(open_store(f"etcd://{wire.address}", OpenOptions())) as store,
+        Cutting((real.host, real.port)) as proxy,
+        contextlib.closing(open_store(f"etcd://{proxy.address}", OpenOptions())) as store,
     ):
 
         async def work(calls, perform, _):
             one = claim("cut")
             for cut in (0, 1, 15, 60, 200):
-                wire.cut = None
+                proxy.cut = None
                 await every_call(calls, perform, "warm")
-                wire.cut = cut
+                proxy.cut = cut
                 with pytest.raises((Unknown, Refused)):
                     await perform(calls.acquire(one, True, BUDGET))
-            wire.cut = None
+            proxy.cut = None
             assert isinstance(await perform(calls.acquire(one, True, BUDGET)), Granted)
             assert await perform(calls.release(one, BUDGET)) == RELEASED
 
-        run(new_loop, store, work, wire.port)
+        run(new_loop, store, work, proxy.port)
 
 
 def test_the_death_of_the_leader_is_outlived(new_loop):

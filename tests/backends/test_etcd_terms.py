@@ -20,7 +20,7 @@ from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.processes import installed
 from lockkit_etcd.backend import EtcdBackend
-from lockkit_etcd.leases import Leases
+from lockkit_etcd.leases import EtcdLeases
 from lockkit_etcd.moving import Move, move
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
@@ -217,18 +217,20 @@ def a_lease_of_the_pool_does_not_outlive_its_term(elections, store, clock):
 
 
 def any_keepalive_counts(patch):
-    patch.setattr(Leases, "counts", staticmethod(lambda term, kept, shown: kept is not None and kept.ttl > 0))
+    patch.setattr(
+        EtcdLeases, "counts", staticmethod(lambda term, kept, shown: kept is not None and kept.ttl > 0)
+    )
 
 
 def the_answer_to_a_grant_shows_its_term(patch):
-    real = Leases.grant
+    real = EtcdLeases.grant
 
     def grant(self, *given, **named):
         lease = yield from real(self, *given, **named)
         lease.term = max(self._terms.shown.values())
         return lease
 
-    patch.setattr(Leases, "grant", grant)
+    patch.setattr(EtcdLeases, "grant", grant)
 
 
 def one_answer_shows_the_term(patch):
@@ -247,7 +249,7 @@ def waiters_stay_where_they_are(patch):
 
 
 def the_pool_serves_on(patch):
-    patch.setattr(Leases, "usable", lambda self, lease: lease.young(self._clock.now()))
+    patch.setattr(EtcdLeases, "usable", lambda self, lease: lease.young(self._clock.now()))
 
 
 MUTANTS = {
@@ -615,11 +617,11 @@ def test_nothing_is_known_of_terms_any_more_once_a_later_answer_shows_an_earlier
     [(7, 30, 7, True), (7, 30, 8, False), (8, 30, 7, False), (7, 0, 7, False), (0, 30, 7, False)],
 )
 def test_a_keepalive_counts_in_the_term_of_its_lease_alone(term, ttl, shown, counts):
-    assert Leases.counts(term, Kept(ttl, 1, shown, 0.0), shown) is counts
+    assert EtcdLeases.counts(term, Kept(ttl, 1, shown, 0.0), shown) is counts
 
 
 def test_a_keepalive_that_was_not_answered_does_not_count():
-    assert not Leases.counts(7, None, 7)
+    assert not EtcdLeases.counts(7, None, 7)
 
 
 def test_a_fresh_connection_tells_of_the_term_too(etcd):

@@ -18,7 +18,7 @@ from lockkit_etcd.backend import open_store
 from support.servers.certificates import Certificates
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -84,7 +84,7 @@ def test_who_waits_for_a_lock_is_told_at_once_that_the_certificate_is_not_truste
     assert time.monotonic() - began < 5
 
 
-class Elsewhere(Wire):
+class Elsewhere(Proxy):
     """An address that is not in the certificate."""
 
     host = "127.0.0.2"

@@ -36,7 +36,7 @@ from support.etcd_transports import SCHEMES, connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser
 from support.servers.etcd_groups import EtcdCluster
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -647,7 +647,7 @@ def test_tls_with_certificates_on_both_sides(opened, secure):
     assert isinstance(in_time(lambda: put(opened(f"etcd://{secure.address}"), b"a")), (Refused, Unknown))
 
 
-class Elsewhere(Wire):
+class Elsewhere(Proxy):
     """An address that is not in the certificate."""
 
     host = "127.0.0.2"

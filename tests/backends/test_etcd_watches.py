@@ -18,7 +18,7 @@ from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -37,9 +37,9 @@ def empty(server):
 
 
 @pytest.fixture
-def wire(server):
-    with Wire((server.host, server.port)) as wire:
-        yield wire
+def proxy(server):
+    with Proxy((server.host, server.port)) as proxy:
+        yield proxy
 
 
 @contextlib.contextmanager
@@ -179,19 +179,19 @@ def test_newcomers_wake_nobody(server):
             watch.close()
 
 
-def test_a_wait_survives_a_cut_and_a_compaction_meanwhile(server, wire):
+def test_a_wait_survives_a_cut_and_a_compaction_meanwhile(server, proxy):
     """The events that the watch missed are compacted away when it comes back: it looks at the queue again."""
-    with lockkit.connect(server.url()) as client, lockkit.connect(f"etcd://{wire.address}") as other:
+    with lockkit.connect(server.url()) as client, lockkit.connect(f"etcd://{proxy.address}") as other:
         lease = client.lock("a", ttl=60).acquire()
         standing = threading.Event()
         work = Work(lambda: other.lock("a", ttl=60).acquire(30.0, on_wait=lambda _: standing.set()))
         assert standing.wait(5.0)
-        wire.cut()
+        proxy.cut()
         lease.release()
         for _ in range(3):
             client.lock("b").acquire().release()
         server.compact()
-        wire.heal()
+        proxy.heal()
         work.result(8.0).release()
 
 
@@ -213,7 +213,7 @@ def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
 def test_a_watch_that_is_silently_dead_costs_the_poll_cap_and_is_replaced(server):
     """The connection lives and nothing comes over it: half-open, as behind a firewall that forgot it."""
     with (
-        Wire((server.host, server.port)) as dead,
+        Proxy((server.host, server.port)) as dead,
         opened(server.url()) as holders,
         opened(f"etcd://{dead.address}") as store,
         opened(server.url()) as way,

@@ -21,8 +21,8 @@ from lockkit.testing.processes import free_port
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_redis.backend import open_store
 from support.servers.certificates import Certificates
+from support.servers.proxy import Proxy
 from support.servers.redis import RedisServer
-from support.servers.wire import Wire
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_a_client_certificate_that_the_server_does_not_trust_is_told(tls, way, t
         assert "does not accept the certificate in cert_file" in error.message
 
 
-class Elsewhere(Wire):
+class Elsewhere(Proxy):
     """An address that is not in the certificate."""
 
     host = "127.0.0.2"

@@ -18,9 +18,9 @@ from lockkit.cli.main import run
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.testing.processes import free_port, until
 from lockkit.testing.troubles import SECRET, both_ways, trouble
+from support.servers.proxy import Proxy
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
-from support.servers.wire import Wire
 
 USER = f"one on >{SECRET} ~* &* +@all -info"
 
@@ -91,7 +91,7 @@ def test_a_server_in_place_of_a_cluster(server, way):
 
 
 def test_to_tell_a_cluster_takes_no_round_trip_of_its_own(server):
-    with Wire((server.host, server.port), delay=0.3) as slow:
+    with Proxy((server.host, server.port), delay=0.3) as slow:
         began = time.monotonic()
         with lockkit.connect(f"redis://{slow.address}?request_timeout=5s") as client:
             client.driver()

@@ -266,7 +266,7 @@ def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
     store.close()
 
 
-def test_wires_reckon_the_clock_of_their_own_server():
+def test_servers_reckon_each_with_its_own_clock():
     from lockkit.clock import SYSTEM
 
     one, two = (Server(parse("redis://host"), "x", SYSTEM) for _ in range(2))

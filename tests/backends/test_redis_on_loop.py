@@ -18,9 +18,9 @@ from lockkit_redis.connection import pack
 from lockkit_redis.keys import Keys
 from lockkit_redis.requests import ask, send
 from support.loops import HOW, cancelling, descriptors, loops, run_on
+from support.servers.proxy import Proxy
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster, RedisSentinels
-from support.servers.wire import Wire
 
 BUDGET = 5.0
 
@@ -44,16 +44,16 @@ def opened(real):
 
 
 @pytest.fixture
-def wire(real):
+def proxy(real):
     real.cli("FLUSHALL")
-    with Wire((real.host, real.port)) as wire:
-        yield wire
+    with Proxy((real.host, real.port)) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def far(wire):
+def far(proxy):
     """A store whose requests and replies may be held."""
-    with contextlib.closing(open_store(f"redis://{wire.address}", OpenOptions())) as store:
+    with contextlib.closing(open_store(f"redis://{proxy.address}", OpenOptions())) as store:
         yield store
 
 
@@ -168,9 +168,9 @@ def test_a_path_that_is_no_socket_is_a_mistake_in_the_url(new_loop, real, opened
 @pytest.mark.parametrize("cold", [True, False], ids=["cold", "warm"])
 @pytest.mark.parametrize("call", ["acquire", "renew", "release", "abandon", "emergency_release"])
 def test_a_call_cancelled_at_any_suspension_twice_in_a_row_leaves_nothing(
-    new_loop, wire, far, real, call, cold, how
+    new_loop, proxy, far, real, call, cold, how
 ):
-    wire.delay = 0.002  # the reply to a request that is cancelled comes when the next ones are under way
+    proxy.delay = 0.002  # the reply to a request that is cancelled comes when the next ones are under way
 
     async def work(calls, perform, performer):
         at = 0
@@ -203,7 +203,7 @@ def test_a_call_cancelled_at_any_suspension_twice_in_a_row_leaves_nothing(
         told = await asyncio.gather(*[perform(echo(far, word)) for word in words])
         assert told == [[word.encode()] for word in words]
 
-    swept = run(new_loop, far, work, wire.port)
+    swept = run(new_loop, far, work, proxy.port)
     assert swept >= (4 if cold or call == "emergency_release" else 1)
     assert far.inspect("swept", 2.0).claims == ()
     assert far.store.unsure == {}
@@ -262,25 +262,25 @@ def test_a_server_that_dies_leaves_the_outcome_unknown_and_is_used_again_when_it
 
 
 @pytest.mark.parametrize("to_server", [True, False], ids=["requests", "replies"])
-def test_where_nothing_comes_through_each_call_ends_in_time(new_loop, wire, far, to_server):
+def test_where_nothing_comes_through_each_call_ends_in_time(new_loop, proxy, far, to_server):
     async def work(calls, perform, _):
         await perform(echo(far, "warm"))
-        wire.hold(to_server=to_server, to_client=not to_server)
+        proxy.hold(to_server=to_server, to_client=not to_server)
         one = claim()
         began = time.monotonic()
         for _ in range(2):  # over a connection that stands, and over one that cannot introduce itself
             with pytest.raises((Unknown, Refused), match="timed out"):
                 await perform(calls.acquire(one, True, 0.1))
         assert time.monotonic() - began < 10
-        wire.heal()
+        proxy.heal()
         await perform(calls.abandon(one, BUDGET))
         await every_call(calls, perform, "b")
 
-    run(new_loop, far, work, wire.port)
+    run(new_loop, far, work, proxy.port)
     assert far.inspect("a", 2.0).claims == ()
 
 
-class Cutting(Wire):
+class Cutting(Proxy):
     """Passes on only so many bytes of each piece of the replies, and then resets the connection; all of them, if None."""
 
     cut = None
@@ -295,25 +295,25 @@ class Cutting(Wire):
 
 def test_a_reply_that_is_cut_short_is_none(new_loop, real):
     with (
-        Cutting((real.host, real.port)) as wire,
-        contextlib.closing(open_store(f"redis://{wire.address}", OpenOptions())) as store,
+        Cutting((real.host, real.port)) as proxy,
+        contextlib.closing(open_store(f"redis://{proxy.address}", OpenOptions())) as store,
     ):
 
         async def work(calls, perform, _):
             one = claim("cut")
             for cut in (0, 1, 5, 12):
-                wire.cut = None
+                proxy.cut = None
                 await perform(echo(store, "warm"))
-                wire.cut = cut
+                proxy.cut = cut
                 with pytest.raises(Unknown):
                     await perform(calls.acquire(one, True, BUDGET))
                 with pytest.raises(Refused):
                     await perform(calls.acquire(claim("cut"), True, BUDGET))
-            wire.cut = None
+            proxy.cut = None
             assert isinstance(await perform(calls.acquire(one, True, BUDGET)), Granted)
             assert await perform(calls.release(one, BUDGET)) == RELEASED
 
-        run(new_loop, store, work, wire.port)
+        run(new_loop, store, work, proxy.port)
 
 
 def test_a_server_with_too_many_clients_says_so(new_loop):

@@ -181,7 +181,7 @@ def test_a_waiter_that_polls_is_refused(opened):
 
 
 def test_a_member_that_lags_behind_reports_the_mark_before_it_shows_a_younger_node():
-    with ZooKeeperEnsemble(tick=TICK, wired=True, syncLimit=40) as ensemble:
+    with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=40) as ensemble:
         leader, follower = ensemble.leader(), ensemble.followers()[0]
         options = f"/app?tick={TICK}&max_ttl=12"
         with (

@@ -250,7 +250,7 @@ def test_a_marker_that_forgets_who_held_is_noticed(store, monkeypatch):
 
 def found_by_a_late_one():
     """Release a claim by its token, by way of a member that lags behind, and return what becomes of it."""
-    with ZooKeeperEnsemble(tick=TICK, wired=True, syncLimit=40) as ensemble:
+    with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=40) as ensemble:
         leader, follower = ensemble.leader(), ensemble.followers()[0]
         options = f"/app?tick={TICK}&max_ttl=12"
         with (

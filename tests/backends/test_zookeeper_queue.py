@@ -33,7 +33,7 @@ from lockkit_zookeeper.operating import listed, read_claims
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from support.harnesses.zookeeper import vanish
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
@@ -414,8 +414,8 @@ def test_a_marker_whose_last_claim_died_goes_when_somebody_looks(opened, server,
     store, other = opened(), opened()
     one, _ = take(store, **of(2))
     assert other.resize("a", 3, BUDGET) == 1
-    wire = store.entry(one.token)[0].connection
-    server.expire(wire._client.identity)
+    connection = store.entry(one.token)[0].connection
+    server.expire(connection._client.identity)
     until(lambda: len(nodes(look, parent)) == 1, "the claim goes with its session")
     assert nodes(look, parent)[0].startswith("resize-")
     call(other)
@@ -640,20 +640,20 @@ def test_an_evictor_that_dies_at_once_is_heard_by_a_holder_that_was_cut_off(requ
     monkeypatch.setattr(module, "_DEFAULT_TTL", 2.4)  # of a session that is there for nothing in particular
     with (
         ZooKeeperServer(tick=TICK, longest_session=grants) as server,
-        Wire((server.host, server.port)) as wire,
+        Proxy((server.host, server.port)) as proxy,
     ):
         options = f"/{request.node.name}?tick={TICK}&max_ttl=9"
         with (
-            contextlib.closing(open_store(f"zookeeper://{wire.address}{options}", OpenOptions())) as store,
+            contextlib.closing(open_store(f"zookeeper://{proxy.address}{options}", OpenOptions())) as store,
             contextlib.closing(open_store(f"zookeeper://{server.address}{options}", OpenOptions())) as other,
         ):
             one, _ = take(store, ttl=8.0)
-            wire.hold()
+            proxy.hold()
             answer = other.evict("a", claim_id(one.token), BUDGET)
             assert answer.outcome == "MARKED"
             vanish(other)
             time.sleep(5.0)  # well over half of its ttl
-            wire.heal()
+            proxy.heal()
             until(lambda: asked(store, one) == Lapsed("evicted"), "it reads the note")
             assert SYSTEM.wall() <= answer.blocks_until
 

@@ -25,7 +25,7 @@ from lockkit.testing.troubles import SECRET, both_ways, through_a_client, troubl
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
 from support.servers.certificates import Certificates
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
@@ -285,7 +285,7 @@ def test_another_name_than_the_certificates_is_told(tls, way):
     assert "write the host name as in the server's certificate" in error.hint
 
 
-class Elsewhere(Wire):
+class Elsewhere(Proxy):
     """An address that is not in the certificate."""
 
     host = "127.0.0.2"

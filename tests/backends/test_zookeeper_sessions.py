@@ -26,7 +26,7 @@ from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.session import Session
 from support.harnesses.zookeeper import claims_of, only_watches, vanish
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
@@ -77,10 +77,10 @@ def there(server, path):
 
 
 @pytest.fixture
-def wired(server, request):
-    with Wire((server.host, server.port)) as wire:
-        wire.url = f"zookeeper://{wire.address}/{request.node.name}"
-        yield wire
+def proxied(server, request):
+    with Proxy((server.host, server.port)) as proxy:
+        proxy.url = f"zookeeper://{proxy.address}/{request.node.name}"
+        yield proxy
 
 
 # -- expiry
@@ -220,20 +220,20 @@ def create(piece):
 
 
 @pytest.mark.parametrize("wait", [True, False])
-def test_a_connection_cut_right_after_a_create_committed(opened, wired, server, wait):
-    store = opened(wired.url)
+def test_a_connection_cut_right_after_a_create_committed(opened, proxied, server, wait):
+    store = opened(proxied.url)
     one = claim(ttl=LONG, wait=wait)  # less than half of it may pass until the create is sent
     with server.connect() as look:
-        parent = lasting_queue(look, wired)
+        parent = lasting_queue(look, proxied)
         warm, _ = take(store, ttl=LONG)
         freshly_confirmed(session(store, warm))
         store.release(warm, BUDGET)
-        wired.hold(to_server=False)  # what it answers is lost
+        proxied.hold(to_server=False)  # what it answers is lost
         work = Work(lambda: asked(store, one))
-        until(lambda: there_by_id(server, wired, one), "the create is committed")
-        wired.drop()
+        until(lambda: there_by_id(server, proxied, one), "the create is committed")
+        proxied.drop()
         assert isinstance(work.result(), Unknown)
-        wired.heal()
+        proxied.heal()
         answer = again(lambda: store.acquire(one, True, BUDGET))
         (node,) = look.get_children(parent)
         stat = look.exists(f"{parent}/{node}")
@@ -242,9 +242,9 @@ def test_a_connection_cut_right_after_a_create_committed(opened, wired, server, 
     assert store.release(one, BUDGET) == RELEASED
 
 
-def lasting_queue(look, wired):
+def lasting_queue(look, proxied):
     """Make the parent of the claims, which the server does not remove when it is empty, as it does a container."""
-    parent = f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a"
+    parent = f"/{proxied.url.rpartition('/')[2]}/lockkit/default/q/a"
     look.ensure_path(parent)
     return parent
 
@@ -272,37 +272,37 @@ def again(call, seconds=5.0):
             time.sleep(0.02)
 
 
-def test_a_create_that_was_given_up_while_cut_off_leaves_nothing(opened, wired, server):
-    store = opened(wired.url)
+def test_a_create_that_was_given_up_while_cut_off_leaves_nothing(opened, proxied, server):
+    store = opened(proxied.url)
     warm, _ = take(store, ttl=TTL)
     store.release(warm, BUDGET)
-    wired.hold()
+    proxied.hold()
     one = mine()
     assert isinstance(asked(store, one, 0.3), Unknown)
     with pytest.raises((Refused, Unknown)):
         store.abandon(one, 0.3)
     assert isinstance(asked(store, one, 0.3), Lapsed), "it was given up"
 
-    wired.heal()  # and the create arrives after all
+    proxied.heal()  # and the create arrives after all
 
     again(lambda: store.abandon(one, BUDGET))
-    assert not there_by_id(server, wired, one)
+    assert not there_by_id(server, proxied, one)
     assert isinstance(store.acquire(one, True, BUDGET), Lapsed)
 
 
-def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(opened, wired, server):
+def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(opened, proxied, server):
     """Behind a server that is slow: what became of each is asked for, and nothing waits for an answer."""
-    store = opened(wired.url)
+    store = opened(proxied.url)
     kept, fence = take(store, "kept", ttl=9.0)
     mine = session(store, kept)
-    wired.hold()
+    proxied.hold()
     given_up = [claim(ttl=9.0) for _ in range(40)]
     calls = [Work(lambda one=one: asked(store, one, 0.01)) for one in given_up]
     for one, call in zip(given_up, calls, strict=True):
         assert isinstance(call.result(), Unknown)
         mine.end(mine.entries[one.token], "absent")
-    wired.delay = 0.3
-    wired.heal()
+    proxied.delay = 0.3
+    proxied.heal()
     for one in given_up:
         mine.maintenance.remove(mine.entries[one.token])
     before = mine.basis
@@ -312,9 +312,9 @@ def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(open
     assert states(store) == []
 
 
-def test_evictions_do_not_keep_a_session_from_being_confirmed(opened, wired):
+def test_evictions_do_not_keep_a_session_from_being_confirmed(opened, proxied):
     """Behind a server that is slow, with many that are looked after."""
-    store, other = opened(), opened(wired.url)
+    store, other = opened(), opened(proxied.url)
     kept, fence = take(other, "kept", ttl=9.0)
     mine = session(other, kept)
     for at in range(12):
@@ -323,18 +323,18 @@ def test_evictions_do_not_keep_a_session_from_being_confirmed(opened, wired):
         assert other.evict(f"evicted {at}", claim_id(one.token), BUDGET).outcome == "MARKED"
     assert session(other, kept) is mine
     assert len(mine.maintenance.due) == 12
-    wired.delay = 0.3
+    proxied.delay = 0.3
     time.sleep(1.0)
     before = mine.clock.now()
     until(lambda: mine.basis > before, "the session is confirmed meanwhile", 6.0)
     assert renew(other, kept, fence).state == "HELD"
-    wired.delay = 0.0
+    proxied.delay = 0.0
 
 
-def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, wired, server, monkeypatch):
+def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, proxied, server, monkeypatch):
     only_watches(monkeypatch)
-    url = f"{wired.url}?tick={TICK}"
-    with connect(url) as client, connect(url.replace(wired.address, server.address)) as other:
+    url = f"{proxied.url}?tick={TICK}"
+    with connect(url) as client, connect(url.replace(proxied.address, server.address)) as other:
         lease = client.lock("a", ttl=TTL).acquire(2.0)
         blocked = other.lock("b", ttl=TTL).acquire(2.0)
         got, lock = threading.Event(), client.lock("b", ttl=TTL)
@@ -347,9 +347,9 @@ def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, wired, ser
         thread.start()
         until(lambda: _standing(lock), "it waits")
         for _ in range(3):
-            opened_before = wired.opened
-            wired.drop()
-            until(lambda before=opened_before: wired.opened > before, "it comes back")
+            opened_before = proxied.opened
+            proxied.drop()
+            until(lambda before=opened_before: proxied.opened > before, "it comes back")
         time.sleep(TTL)
         assert lease.valid()
         assert not lease.lost.is_set()
@@ -359,10 +359,10 @@ def test_a_short_cut_costs_nothing_and_watches_are_armed_anew(opened, wired, ser
         thread.join(PATIENCE)
 
 
-def test_validity_ends_in_silence_and_nothing_brings_it_back(opened, wired, server):
-    store = opened(wired.url)
+def test_validity_ends_in_silence_and_nothing_brings_it_back(opened, proxied, server):
+    store = opened(proxied.url)
     one, fence = take(store, ttl=TTL)
-    wired.hold()
+    proxied.hold()
     lost_at = None
     end = time.monotonic() + 2 * TTL
     hold = Hold(one, fence, store.entry(one.token)[1].basis, store.capabilities)
@@ -373,20 +373,20 @@ def test_validity_ends_in_silence_and_nothing_brings_it_back(opened, wired, serv
             if renewal.state == "LOST" or not hold.renewed(renewal.basis, now):
                 lost_at = now
         if hold.valid(SYSTEM.now()):
-            assert there_by_id(server, wired, one), "S3: valid and not in the store"
+            assert there_by_id(server, proxied, one), "S3: valid and not in the store"
         time.sleep(0.02)
     assert lost_at is not None
     assert not hold.valid(SYSTEM.now())
-    wired.heal()
-    until(lambda: not there_by_id(server, wired, one), "S11: the lost claim goes", TTL + 1.0)
+    proxied.heal()
+    until(lambda: not there_by_id(server, proxied, one), "S11: the lost claim goes", TTL + 1.0)
     assert isinstance(again(lambda: store.acquire(one, False, BUDGET)), Lapsed)
 
 
-def given_up(store, one, wired):
+def given_up(store, one, proxied):
     """Have the client give up the session of a claim while it is cut off. The servers would keep it for long."""
     mine = session(store, one)
-    wired.hold()
-    wired.drop()
+    proxied.hold()
+    proxied.drop()
     until(lambda: not mine.connection.up, "the cut is noticed")
     with mine.mutex:
         mine.basis -= 20.0
@@ -397,60 +397,60 @@ def given_up(store, one, wired):
     return mine
 
 
-def test_what_is_left_of_a_session_that_was_given_up_is_not_taken_for_gone(opened, wired, server):
-    store = opened(wired.url)
+def test_what_is_left_of_a_session_that_was_given_up_is_not_taken_for_gone(opened, proxied, server):
+    store = opened(proxied.url)
     one, _ = take(store, ttl=9.0)
-    mine = given_up(store, one, wired)
-    assert there_by_id(server, wired, one)
+    mine = given_up(store, one, proxied)
+    assert there_by_id(server, proxied, one)
     for call in (store.release, store.abandon, store.emergency_release):
         with pytest.raises((Refused, Unknown)):
             call(one, 0.2)
-    wired.heal()
+    proxied.heal()
     until(lambda: not mine.alive, "it is left")
     assert store.release(one, BUDGET) == ABSENT
-    assert not there_by_id(server, wired, one)
+    assert not there_by_id(server, proxied, one)
 
 
-def test_a_client_that_is_well_again_ends_the_session_that_it_gave_up(opened, wired, server):
+def test_a_client_that_is_well_again_ends_the_session_that_it_gave_up(opened, proxied, server):
     """The client's own waiter stood behind what was left of the claim, until the servers ended it, and each new leader begins that anew."""
-    store, other = opened(wired.url), opened()
+    store, other = opened(proxied.url), opened()
     held, _ = take(store, ttl=9.0)
     waiter, behind = queue(store, ttl=9.0), queue(other, ttl=9.0)
-    given_up(store, held, wired)
-    assert len(children(server, wired)) == 3
-    wired.heal()
-    until(lambda: len(children(server, wired)) == 1, "S11: what is left of it goes", 5.0)
+    given_up(store, held, proxied)
+    assert len(children(server, proxied)) == 3
+    proxied.heal()
+    until(lambda: len(children(server, proxied)) == 1, "S11: what is left of it goes", 5.0)
     assert isinstance(other.acquire(behind, False, BUDGET), Granted)
     assert isinstance(again(lambda: store.acquire(waiter, False, BUDGET)), Lapsed)
 
 
-def test_what_was_not_lost_by_time_is_left_until_nobody_can_believe_in_it(opened, wired, server):
-    store = opened(wired.url)
+def test_what_was_not_lost_by_time_is_left_until_nobody_can_believe_in_it(opened, proxied, server):
+    store = opened(proxied.url)
     one, _ = take(store, ttl=2.4)
     mine, entry = store.entry(one.token)
     mine.over("kazoo stumbled")
-    while there_by_id(server, wired, one):
+    while there_by_id(server, proxied, one):
         time.sleep(0.01)
     assert SYSTEM.now() >= entry.deadline, "S3: ended while its holder could believe in it"
 
 
-def test_a_store_that_is_closed_ends_no_session_any_more(opened, wired, server):
-    store = opened(wired.url)
+def test_a_store_that_is_closed_ends_no_session_any_more(opened, proxied, server):
+    store = opened(proxied.url)
     one, _ = take(store, ttl=9.0)
-    mine = given_up(store, one, wired)
+    mine = given_up(store, one, proxied)
     store.close()
     until(lambda: not mine._keeper.is_alive(), "its keeper ends")
-    wired.heal()
-    assert there_by_id(server, wired, one)
+    proxied.heal()
+    assert there_by_id(server, proxied, one)
 
 
-def children(server, wired):
+def children(server, proxied):
     with server.connect() as look:
-        return look.get_children(f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a")
+        return look.get_children(f"/{proxied.url.rpartition('/')[2]}/lockkit/default/q/a")
 
 
-def there_by_id(server, wired, one):
-    parent = f"/{wired.url.rpartition('/')[2]}/lockkit/default/q/a"
+def there_by_id(server, proxied, one):
+    parent = f"/{proxied.url.rpartition('/')[2]}/lockkit/default/q/a"
     with server.connect() as look, contextlib.suppress(NoNodeError):
         return any(node.startswith(one.token) for node in look.get_children(parent))
     return False
@@ -490,7 +490,7 @@ def test_a_parent_reaped_between_two_uses(store, server, request):
 
 @pytest.fixture
 def ensemble():
-    with ZooKeeperEnsemble(tick=TICK, wired=True, syncLimit=40) as ensemble:
+    with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=40) as ensemble:
         yield ensemble
 
 

@@ -27,7 +27,7 @@ from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.connecting import Handler
 from lockkit_zookeeper.store import ZooKeeperStore
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
@@ -231,7 +231,7 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
 
 
 def test_a_server_slower_than_the_first_patience_is_waited_for_in_the_end(server):
-    with Wire(("127.0.0.1", server.port), delay=0.7) as slow, silent("accepts") as deaf:
+    with Proxy(("127.0.0.1", server.port), delay=0.7) as slow, silent("accepts") as deaf:
         store = ZooKeeperStore(
             parse(f"zookeeper://{deaf},{slow.address},{deaf}/app?tick={TICK}&max_ttl=40"), OpenOptions()
         )

@@ -17,7 +17,7 @@ from lockkit.protocol.beating import Beats
 from lockkit.store.spi import GRACE
 from lockkit.testing.processes import until
 from lockkit_zookeeper.layout import read_queue
-from support.servers.wire import Wire
+from support.servers.proxy import Proxy
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
@@ -65,9 +65,9 @@ def children(server, path):
 def test_a_holder_is_told_at_once_that_its_session_has_ended(server, client):
     mine = client()
     lease = held(mine)
-    (wire,) = [each.connection for each in sessions(mine) if each.entries]
+    (proxy,) = [each.connection for each in sessions(mine) if each.entries]
 
-    server.expire(wire._client.identity)
+    server.expire(proxy._client.identity)
 
     assert lease.lost.wait(5.0)
     assert not lease.valid()
@@ -113,7 +113,7 @@ def test_a_waiter_keeps_its_place_through_an_outage_that_its_session_survives(
     server, client, request, monkeypatch
 ):
     path = f"/{request.node.name}"
-    with Wire((server.host, server.port)) as wire:
+    with Proxy((server.host, server.port)) as proxy:
         lease, order = client(longest=2 * TTL).lock("a", ttl=2 * TTL).acquire(timeout=5), []
 
         def wait(mine, who):
@@ -128,13 +128,13 @@ def test_a_waiter_keeps_its_place_through_an_outage_that_its_session_survives(
             assert standing.wait(5.0)
             return thread
 
-        first = wait(client(f"zookeeper://{wire.address}{path}", 2 * TTL), "first")
+        first = wait(client(f"zookeeper://{proxy.address}{path}", 2 * TTL), "first")
         second = wait(client(longest=2 * TTL), "second")
         queue = f"{path}/lockkit/default/q/a"
         assert len(children(server, queue)) == 3
-        wire.hold()
+        proxy.hold()
         threading.Event().wait(GRACE + 1.5)
-        wire.heal()
+        proxy.heal()
         lease.release()
         first.join(20)
         second.join(20)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from lockkit.cli import main
-from lockkit.cli.demo.history import Entry, Hold, fences_rise, holds, no_overlap
+from lockkit.cli.demo.history import Entry, HeldSpan, fences_rise, holds, no_overlap
 from lockkit.cli.demo.timeline import Style, draw
 from lockkit.descent import descendants
 
@@ -95,28 +95,29 @@ def test_holds_are_read_from_a_log():
         Entry(2.1, "released"),
         Entry(3, "holds", 6),
     ]
-    assert holds("ann", log) == [Hold("ann", 1, 2, 5, "released"), Hold("ann", 3, 3, 6, "killed")]
+    assert holds("ann", log) == [HeldSpan("ann", 1, 2, 5, "released"), HeldSpan("ann", 3, 3, 6, "killed")]
 
 
 def test_an_overlap_behind_a_short_hold_is_found():
     found = [
-        Hold("a", 0, 10, 1, "released"),
-        Hold("b", 11, 12, 2, "released"),
-        Hold("c", 13, 13, 3, "released"),
+        HeldSpan("a", 0, 10, 1, "released"),
+        HeldSpan("b", 11, 12, 2, "released"),
+        HeldSpan("c", 13, 13, 3, "released"),
     ]
     assert no_overlap(found, 3).ok
-    assert not no_overlap([*found, Hold("d", 9, 9.5, 4, "released")], 3).ok
+    assert not no_overlap([*found, HeldSpan("d", 9, 9.5, 4, "released")], 3).ok
     assert not no_overlap(
-        [Hold("a", 0, 10, 1, "released"), Hold("b", 1, 2, 2, "lost"), Hold("c", 3, 4, 3, "lost")], 3
+        [HeldSpan("a", 0, 10, 1, "released"), HeldSpan("b", 1, 2, 2, "lost"), HeldSpan("c", 3, 4, 3, "lost")],
+        3,
     ).ok
 
 
 def test_too_few_holds_prove_nothing():
-    assert not no_overlap([Hold("a", 0, 1, 1, "released")], 2).ok
+    assert not no_overlap([HeldSpan("a", 0, 1, 1, "released")], 2).ok
 
 
 def test_equal_fences_are_an_error():
-    assert not fences_rise([Hold("a", 0, 1, 7, "released"), Hold("b", 2, 3, 7, "released")]).ok
+    assert not fences_rise([HeldSpan("a", 0, 1, 7, "released"), HeldSpan("b", 2, 3, 7, "released")]).ok
 
 
 def test_the_timeline_fits_its_width():

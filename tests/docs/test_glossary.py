@@ -75,3 +75,19 @@ def test_each_word_is_used_somewhere(terms, elsewhere):
 
 def test_no_word_of_the_old_dialect_is_in_the_glossary():
     assert DIALECT & set(re.findall(r"[a-z]+", PAGE.read_text().lower())) == set()
+
+
+PRINTED = {ROOT / "lockkit/cli/parts.py", ROOT / "lockkit/cli/documents.py"}
+"""The documents that the command line prints. They are records of the same things, and bear their names."""
+
+
+def test_no_other_class_has_the_name_of_one_that_the_glossary_names(terms):
+    named = {name for _, meaning in terms for name in re.findall(r"[Ii]n the code: `([A-Z]\w+)`", meaning)}
+    assert {"Hold", "Lease", "Pool", "ConnectionPool", "ThreadPool"} <= named
+    found = {name: [] for name in named}
+    for path in [*(ROOT / "lockkit").rglob("*.py"), *(ROOT / "backends").glob("lockkit_*/**/*.py")]:
+        defined = re.findall(r"^(?:class (\w+)|(\w+): TypeAlias)", path.read_text(), re.MULTILINE)
+        for name in {one or other for one, other in defined} & named:
+            if path not in PRINTED:
+                found[name].append(path)
+    assert {name: paths for name, paths in found.items() if len(paths) != 1} == {}

@@ -15,8 +15,8 @@ from support.servers.certificates import Certificates
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
 from support.servers.zookeeper_program import zookeeper_installed
+from support.servers.zookeeper_proxy import ZooKeeperProxy
 from support.servers.zookeeper_session import Session, SessionGone
-from support.servers.zookeeper_wire import ZooKeeperWire
 
 pytest.importorskip("kazoo")
 
@@ -300,7 +300,7 @@ def test_without_a_majority_there_is_no_leader_and_no_answer():
 
 
 def test_a_follower_cut_from_its_leader_answers_pings_and_nothing_that_takes_the_leader():
-    with ZooKeeperEnsemble(wired=True, syncLimit=5) as ensemble:
+    with ZooKeeperEnsemble(proxied=True, syncLimit=5) as ensemble:
         follower = ensemble.followers()[0]
         with follower.session() as session, follower.session(patience=0.3) as other:
             ensemble.cut_off(follower)
@@ -325,8 +325,8 @@ TICK, TIMEOUT = 0.5, 4.0
 
 
 @pytest.fixture
-def wired():
-    with ZooKeeperEnsemble(wired=True, tick=TICK, syncLimit=20) as ensemble:
+def proxied():
+    with ZooKeeperEnsemble(proxied=True, tick=TICK, syncLimit=20) as ensemble:
         yield ensemble
 
 
@@ -365,21 +365,21 @@ def proven(ensemble, *gaps):
     return lived >= TIMEOUT
 
 
-def test_two_answered_syncs_a_tick_apart_prove_what_one_does_not(wired):
+def test_two_answered_syncs_a_tick_apart_prove_what_one_does_not(proxied):
     """The behaviour of servers on which validity depends in the ZooKeeper store."""
-    assert proven(wired, wait)
+    assert proven(proxied, wait)
     # By chance the leader may have asked its follower just then.
-    assert not all(proven(wired) for _ in range(5))
+    assert not all(proven(proxied) for _ in range(5))
 
 
-def test_a_leader_that_freezes_between_two_syncs_takes_a_third(wired):
+def test_a_leader_that_freezes_between_two_syncs_takes_a_third(proxied):
     """The leader answers the second `sync` before it asks, belatedly, which sessions the follower has heard of."""
-    assert proven(wired, freeze, wait)
-    assert not all(proven(wired, freeze) for _ in range(5))
+    assert proven(proxied, freeze, wait)
+    assert not all(proven(proxied, freeze) for _ in range(5))
 
 
 def test_a_lagging_follower_shows_the_past():
-    with ZooKeeperEnsemble(wired=True) as ensemble:
+    with ZooKeeperEnsemble(proxied=True) as ensemble:
         follower = ensemble.followers()[0]
         with follower.connect() as late, ensemble.leader().connect() as client:
             ensemble.lag(follower, 0.5)
@@ -392,28 +392,28 @@ def test_a_lagging_follower_shows_the_past():
 
 
 @pytest.fixture
-def wire(server):
-    with ZooKeeperWire((server.host, server.port)) as wire:
-        yield wire
+def proxy(server):
+    with ZooKeeperProxy((server.host, server.port)) as proxy:
+        yield proxy
 
 
-def test_a_wire_counts_what_is_asked_through_it(wire):
-    with client_of(wire) as client:
+def test_a_proxy_counts_what_is_asked_through_it(proxy):
+    with client_of(proxy) as client:
         client.create("/node")
         client.create_async("/other", include_data=True).get(5)
         for _ in range(3):
             client.sync("/")
     wanted = {"create": 1, "create2": 1, "sync": 3, "closeSession": 1}
-    assert {kind: wire.asked[kind] for kind in wanted} == wanted
-    assert wire.opened == 1
+    assert {kind: proxy.asked[kind] for kind in wanted} == wanted
+    assert proxy.opened == 1
 
 
 @pytest.mark.parametrize("delivered", [True, False])
-def test_a_wire_breaks_at_a_request_or_at_its_answer(server, wire, delivered):
-    with client_of(wire) as client:
+def test_a_proxy_breaks_at_a_request_or_at_its_answer(server, proxy, delivered):
+    with client_of(proxy) as client:
         session = client.client_id
         client.create("/node")
-        broken = wire.break_at("delete", delivered=delivered)
+        broken = proxy.break_at("delete", delivered=delivered)
         with pytest.raises(ConnectionLoss):
             client.delete("/node")
         assert broken.is_set()
@@ -423,52 +423,52 @@ def test_a_wire_breaks_at_a_request_or_at_its_answer(server, wire, delivered):
         client.create("/another")
 
 
-def test_a_held_wire_is_silent_and_loses_nothing(server, wire):
-    with client_of(wire) as client:
-        wire.hold(to_server=False)
+def test_a_held_proxy_is_silent_and_loses_nothing(server, proxy):
+    with client_of(proxy) as client:
+        proxy.hold(to_server=False)
         answer = client.create_async("/node")
         until(lambda: children(server) == ["node"], "the server has it")
         assert not answer.ready()
-        wire.heal()
+        proxy.heal()
         assert answer.get(5) == "/node"
 
 
-def test_a_cut_wire_lets_nobody_through_until_it_is_whole(wire):
-    with client_of(wire) as client:
+def test_a_cut_proxy_lets_nobody_through_until_it_is_whole(proxy):
+    with client_of(proxy) as client:
         lost = threading.Event()
         client.add_listener(lambda state: lost.set() if state == "SUSPENDED" else None)
-        wire.cut()
+        proxy.cut()
         assert lost.wait(5)
-        opened = wire.opened
-        until(lambda: wire.opened > opened, "it tries again")
+        opened = proxy.opened
+        until(lambda: proxy.opened > opened, "it tries again")
         assert not client.connected
-        wire.heal()
+        proxy.heal()
         until(lambda: client.connected, "it comes back")
 
 
-def test_a_wire_to_nobody_refuses(server, wire):
+def test_a_proxy_to_nobody_refuses(server, proxy):
     server.kill()
     with pytest.raises(OSError, match=r"reset|closed"):
-        Session((wire.host, wire.port))
+        Session((proxy.host, proxy.port))
 
 
-def test_a_wire_takes_its_time(server):
+def test_a_proxy_takes_its_time(server):
     with (
-        ZooKeeperWire((server.host, server.port), delay=0.1) as wire,
-        Session((wire.host, wire.port)) as session,
+        ZooKeeperProxy((server.host, server.port), delay=0.1) as proxy,
+        Session((proxy.host, proxy.port)) as session,
     ):
         sent = time.monotonic()
         session.ping()
         assert time.monotonic() - sent >= 0.2
 
 
-def test_nothing_is_left_of_a_wire(server):
+def test_nothing_is_left_of_a_proxy(server):
     threads = threading.active_count()
-    with ZooKeeperWire((server.host, server.port)) as wire:
-        session = Session((wire.host, wire.port))
+    with ZooKeeperProxy((server.host, server.port)) as proxy:
+        session = Session((proxy.host, proxy.port))
     with pytest.raises(OSError, match=r"reset|closed"):
         session.ping()
     session.hang_up()
     assert threading.active_count() == threads
     with pytest.raises(ConnectionRefusedError):
-        Session((wire.host, wire.port))
+        Session((proxy.host, proxy.port))

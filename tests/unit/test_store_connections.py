@@ -11,7 +11,7 @@ import pytest
 
 from lockkit.store.budgets import left
 from lockkit.store.connecting import in_time, is_address
-from lockkit.store.connections import Pool, Timed
+from lockkit.store.connections import ConnectionPool, Timed
 from lockkit.store.spi import Refused
 
 # -- in time
@@ -173,7 +173,7 @@ def now(monkeypatch):
 
 
 def test_who_gives_a_connection_back_has_it_again(now):
-    pool = Pool(lambda budget: Made(), "here")
+    pool = ConnectionPool(lambda budget: Made(), "here")
     one = pool.take(1.0)
     other = pool.take(1.0)
     pool.keep(one)
@@ -183,7 +183,7 @@ def test_who_gives_a_connection_back_has_it_again(now):
 
 
 def test_one_that_lay_idle_is_looked_at_and_reset_if_the_server_has_closed_it(now):
-    pool = Pool(lambda budget: Made(), "here")
+    pool = ConnectionPool(lambda budget: Made(), "here")
     one = pool.take(1.0)
     one.is_quiet = False
     pool.keep(one)
@@ -196,7 +196,7 @@ def test_one_that_lay_idle_is_looked_at_and_reset_if_the_server_has_closed_it(no
 
 
 def test_what_a_crowd_has_left_is_closed_when_nobody_needs_it(now):
-    pool = Pool(lambda budget: Made(), "here")
+    pool = ConnectionPool(lambda budget: Made(), "here")
     crowd = [pool.take(1.0) for _ in range(3)]
     for each in crowd:
         pool.keep(each)
@@ -208,7 +208,7 @@ def test_what_a_crowd_has_left_is_closed_when_nobody_needs_it(now):
 
 
 def test_once_closed_it_lends_nothing_and_keeps_nothing(now):
-    pool = Pool(lambda budget: Made(), "here")
+    pool = ConnectionPool(lambda budget: Made(), "here")
     free, used = pool.take(1.0), pool.take(1.0)
     pool.keep(free)
     pool.close()
@@ -221,7 +221,7 @@ def test_once_closed_it_lends_nothing_and_keeps_nothing(now):
 
 
 def test_another_process_gets_none_of_them():
-    pool = Pool(lambda budget: Made(), "here", pid=os.getpid() + 1)
+    pool = ConnectionPool(lambda budget: Made(), "here", pid=os.getpid() + 1)
 
     with pytest.raises(Refused, match="here is not open in this process") as told:
         pool.take(1.0)

@@ -69,7 +69,7 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
                 ok=done.ok,
                 checks=[parts.Check(check=one.name, ok=one.ok, message=one.message) for one in done.checks],
                 holds=[
-                    parts.Hold(
+                    parts.DemoHold(
                         worker=hold.worker,
                         start_seconds=hold.start,
                         sure_seconds=hold.sure,

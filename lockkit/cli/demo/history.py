@@ -14,7 +14,7 @@ from typing import Literal
 
 from lockkit.history import Period, falling, overlaps
 
-__all__ = ["Check", "Entry", "Hold", "fences_rise", "holds", "no_overlap", "read"]
+__all__ = ["Check", "Entry", "HeldSpan", "fences_rise", "holds", "no_overlap", "read"]
 
 End = Literal["released", "lost", "killed"]
 
@@ -29,7 +29,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class HeldSpan:
     """A hold from the worker's point of view: certain from ``start`` to ``sure``, and how it ended."""
 
     worker: str
@@ -64,9 +64,9 @@ def read(path: Path) -> list[Entry]:
     return found
 
 
-def holds(worker: str, lines: Iterable[Entry]) -> list[Hold]:
+def holds(worker: str, lines: Iterable[Entry]) -> list[HeldSpan]:
     """The holds of one worker. A hold without an end was ended by the worker's death."""
-    found: list[Hold] = []
+    found: list[HeldSpan] = []
     start: Entry | None = None
     sure = 0.0
     for line in lines:
@@ -75,21 +75,21 @@ def holds(worker: str, lines: Iterable[Entry]) -> list[Hold]:
         elif line.event == "sure":
             sure = line.t
         elif start is not None and line.event == "released":
-            found.append(Hold(worker, start.t, sure, start.fence, "released"))
+            found.append(HeldSpan(worker, start.t, sure, start.fence, "released"))
             start = None
         elif start is not None and line.event == "lost":
-            found.append(Hold(worker, start.t, sure, start.fence, "lost"))
+            found.append(HeldSpan(worker, start.t, sure, start.fence, "lost"))
             start = None
     if start is not None:
-        found.append(Hold(worker, start.t, sure, start.fence, "killed"))
+        found.append(HeldSpan(worker, start.t, sure, start.fence, "killed"))
     return found
 
 
-def _periods(found: Iterable[Hold]) -> list[Period]:
+def _periods(found: Iterable[HeldSpan]) -> list[Period]:
     return [Period(hold.start, hold.sure, hold.fence, hold.worker) for hold in found]
 
 
-def no_overlap(found: Sequence[Hold], at_least: int) -> Check:
+def no_overlap(found: Sequence[HeldSpan], at_least: int) -> Check:
     """Check that no two workers were certain at the same time. Too few holds prove nothing, and fail."""
     together = overlaps(_periods(found))
     if together:
@@ -101,7 +101,7 @@ def no_overlap(found: Sequence[Hold], at_least: int) -> Check:
     return Check("overlap", True, f"{len(found)} holds, no two at the same time")
 
 
-def fences_rise(found: Sequence[Hold]) -> Check:
+def fences_rise(found: Sequence[HeldSpan]) -> Check:
     """Check that every hold has a larger fence than those before it."""
     pairs = falling(_periods(found))
     if pairs:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockkit.cli.demo import history
-from lockkit.cli.demo.history import Check, Entry, Hold
+from lockkit.cli.demo.history import Check, Entry, HeldSpan
 from lockkit.cli.demo.worker import NAME, Job, connect
 from lockkit.clock import SYSTEM
 
@@ -35,7 +35,7 @@ class Play:
     """The history of one demo, and the results of its checks."""
 
     logs: Mapping[str, list[Entry]]
-    holds: list[Hold]
+    holds: list[HeldSpan]
     stopped: Mapping[str, tuple[float, float]]
     checks: list[Check]
 
@@ -139,7 +139,7 @@ class _Stage:
 
     # -- checks
 
-    def death_freed_it(self, holds: list[Hold]) -> Check:
+    def death_freed_it(self, holds: list[HeldSpan]) -> Check:
         """Check that the lock came free after kill -9 of its holder: at once if a hold ends with its process, else after its ttl."""
         if self._killed_at is None:
             return Check("kill", False, f"{KILLED} was never killed while it held the lock")
@@ -153,7 +153,7 @@ class _Stage:
         took = f"{waited:.1f} s after kill -9 of its holder the lock went on; its ttl is {_TTL} s"
         return Check("kill", waited < _TTL + 2.0, took)
 
-    def stop_was_noticed(self, logs: Mapping[str, list[Entry]], holds: list[Hold]) -> Check:
+    def stop_was_noticed(self, logs: Mapping[str, list[Entry]], holds: list[HeldSpan]) -> Check:
         """Check that the stopped holder lost its lock after the ttl, and learned it before it did anything else."""
         if self._stopped_at is None or self._continued_at is None:
             return Check("stop", False, f"{STOPPED} was never stopped while it held the lock")

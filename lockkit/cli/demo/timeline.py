@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockkit.cli.demo.history import Entry, Hold
+from lockkit.cli.demo.history import Entry, HeldSpan
 
 __all__ = ["Style", "draw"]
 
@@ -43,7 +43,7 @@ class Style:
 
 def draw(
     logs: Mapping[str, Sequence[Entry]],
-    holds: Sequence[Hold],
+    holds: Sequence[HeldSpan],
     stopped: Mapping[str, tuple[float, float]],
     width: int,
     style: Style,

@@ -7,8 +7,8 @@ from typing import Any
 
 from lockkit.testing.processes import PATIENCE, ServerFailed, until
 from support.servers.group import Group
+from support.servers.proxy import Proxy
 from support.servers.server import port_taken
-from support.servers.wire import Wire
 from support.servers.zookeeper import Place, ZooKeeperServer
 
 __all__ = ["ZooKeeperEnsemble"]
@@ -22,19 +22,19 @@ class ZooKeeperEnsemble(Group):
 
     Attributes:
         members: In the order of their numbers. One that was killed is started again by its own ``start()``.
-        wires: With ``wired``, what each follower hears its leader through, by their numbers: ``wires[1, 3]`` is in use
+        proxies: With ``proxied``, what each follower hears its leader through, by their numbers: ``proxies[1, 3]`` is in use
             while 1 follows 3.
     """
 
     members: list[ZooKeeperServer]
-    wires: dict[tuple[int, int], Wire]
+    proxies: dict[tuple[int, int], Proxy]
 
-    def __init__(self, *, size: int = 3, wired: bool = False, **options: Any) -> None:
+    def __init__(self, *, size: int = 3, proxied: bool = False, **options: Any) -> None:
         """Start it, and wait until every member serves.
 
         Args:
             size: How many members.
-            wired: Lay a wire between any two members, so that a follower can be cut from its leader, or lag.
+            proxied: Lay a proxy between any two members, so that a follower can be cut from its leader, or lag.
             options: The options of every member, see :class:`~support.servers.zookeeper.ZooKeeperServer`.
 
         Raises:
@@ -43,9 +43,9 @@ class ZooKeeperEnsemble(Group):
         """
         super().__init__()
         self.members = []
-        self.wires = {}
+        self.proxies = {}
         try:
-            self._start_somewhere(size, options, wired=wired)
+            self._start_somewhere(size, options, proxied=proxied)
         except BaseException:
             self.close()
             raise
@@ -105,37 +105,37 @@ class ZooKeeperEnsemble(Group):
 
         It serves on until ``syncLimit`` ticks after it last heard its leader, and then nobody.
         """
-        self._wire(follower).hold()
+        self._proxy(follower).hold()
 
     def cut_off_at_request(self, follower: ZooKeeperServer) -> None:
         """Let the leader hear one more request of a follower's clients, and nothing behind it; what it says arrives.
 
         So the leader learns of no more sessions that the follower heard of: that comes with the answers to its pings.
         """
-        self._wire(follower).hold_behind(lambda piece: piece.startswith(REQUEST))
+        self._proxy(follower).hold_behind(lambda piece: piece.startswith(REQUEST))
 
     def lag(self, follower: ZooKeeperServer, seconds: float) -> None:
         """Let a follower hear of everything so much later. Less than ``syncLimit`` ticks, or it is given up."""
-        self._wire(follower).delay = seconds
+        self._proxy(follower).delay = seconds
 
     def heal(self) -> None:
         """Let everybody hear everybody at once again."""
-        for wire in self.wires.values():
-            wire.delay = 0.0
-            wire.heal()
+        for proxy in self.proxies.values():
+            proxy.delay = 0.0
+            proxy.heal()
 
-    def _wire(self, follower: ZooKeeperServer) -> Wire:
-        for (number, _), wire in self.wires.items():
-            if number == follower.place.number and wire.links:
-                return wire
-        raise ServerFailed(f"member {follower.place.number} follows nobody, or the ensemble is not wired")
+    def _proxy(self, follower: ZooKeeperServer) -> Proxy:
+        for (number, _), proxy in self.proxies.items():
+            if number == follower.place.number and proxy.connections:
+                return proxy
+        raise ServerFailed(f"member {follower.place.number} follows nobody, or the ensemble is not proxied")
 
     # -- how it starts
 
-    def _start_somewhere(self, size: int, options: dict[str, Any], *, wired: bool) -> None:
+    def _start_somewhere(self, size: int, options: dict[str, Any], *, proxied: bool) -> None:
         for _ in range(10):
             try:
-                self._begin([Place.free(at + 1) for at in range(size)], options, wired=wired)
+                self._begin([Place.free(at + 1) for at in range(size)], options, proxied=proxied)
                 return
             except ServerFailed:
                 if not any(port_taken(each.log) for each in self.members):
@@ -143,16 +143,16 @@ class ZooKeeperEnsemble(Group):
                 self.close()
         raise ServerFailed("no free ports in ten attempts")
 
-    def _begin(self, places: list[Place], options: dict[str, Any], *, wired: bool) -> None:
+    def _begin(self, places: list[Place], options: dict[str, Any], *, proxied: bool) -> None:
         self.members = []
-        self.wires = {}
-        if wired:
+        self.proxies = {}
+        if proxied:
             for one in places:
                 for other in places:
                     if one is not other:
                         # A new leader listens a moment after its followers have learned of it.
-                        wire = Wire((Wire.host, other.quorum_port), patience=2.0)
-                        self.wires[one.number, other.number] = self._servers.enter_context(wire)
+                        proxy = Proxy((Proxy.host, other.quorum_port), patience=2.0)
+                        self.proxies[one.number, other.number] = self._servers.enter_context(proxy)
         for place in places:
             among = [self._as_seen(place, other) for other in places]
             self.members.append(
@@ -161,8 +161,8 @@ class ZooKeeperEnsemble(Group):
         self.until_healthy()
 
     def _as_seen(self, one: Place, other: Place) -> Place:
-        wire = self.wires.get((one.number, other.number))
-        return dataclasses.replace(other, quorum_port=wire.port) if wire else other
+        proxy = self.proxies.get((one.number, other.number))
+        return dataclasses.replace(other, quorum_port=proxy.port) if proxy else other
 
     def _agreed(self) -> bool:
         modes = [each.mode for each in self.running]

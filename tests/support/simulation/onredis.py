@@ -1,6 +1,6 @@
 """The Redis store in the simulation: its scripts on a real server, whose clock is the virtual one.
 
-Each client has a backend of its own, with all that this keeps in mind; see :mod:`~support.simulation.lines` for
+Each client has a backend of its own, with all that this keeps in mind; see :mod:`~support.simulation.held_connections` for
 how its requests come under the schedule. A request is one step: the server runs the script, and what it publishes is
 delivered in the same step, unless the schedule loses it. A request that the server answers with "I do not know this
 script" takes a second step to the server and back.
@@ -27,7 +27,7 @@ from lockkit.testing.server_clock import ServerClock
 from support.servers.redis import RedisServer
 from support.servers.redis_queue import Lying, queues
 from support.simulation.clock import VirtualClock
-from support.simulation.lines import Call, Lines, Script
+from support.simulation.held_connections import Call, HeldConnections, Script
 from support.simulation.network import Job, Reply, Request, lost
 from support.simulation.resp import shown, values
 from support.simulation.stores import DRAINS, StoredRow
@@ -116,7 +116,7 @@ class OnRedis:
         shown_clock = cast("ServerClock", self._server.clock)
         clock.lead(lambda now: shown_clock.stand(_EPOCH + now))
         self._server.cli("FLUSHALL")
-        self._lines = Lines(self._server.folder / "lines", self._server.socket)
+        self._connections = HeldConnections(self._server.folder / "connections", self._server.socket)
         self._published = Published(self._server.socket)
         self._look = self._server.connect()
         self._clients: dict[str, Backend] = {}
@@ -143,7 +143,7 @@ class OnRedis:
         client = self._clients.get(request.client)
         if client is None:
             client = self._clients[request.client] = self._client()
-        call = self._lines.begin(functools.partial(ask, client, _long_request(request.what)))
+        call = self._connections.begin(functools.partial(ask, client, _long_request(request.what)))
         if call.script is not None:
             self._calls[request.serial], self._scripts[request.serial] = call, call.script
         else:
@@ -155,7 +155,7 @@ class OnRedis:
             return reply
         if reply.error is not None:
             return self.ended(request, "hung up")
-        self._lines.answer(call, reply.answer.packed)
+        self._connections.answer(call, reply.answer.packed)
         if call.script is not None:
             self._scripts[request.serial] = call.script
             return None
@@ -169,11 +169,11 @@ class OnRedis:
         if how == "refused":
             self.forget(request)
             while call.script is not None:
-                self._lines.answer(call, _LOADING * call.script.count)
+                self._connections.answer(call, _LOADING * call.script.count)
             return _reply(call)
         script = call.script
         assert script is not None
-        self._lines.cut(call)
+        self._connections.cut(call)
         if how not in _COPIES or request.serial not in self._scripts:
             self._scripts.pop(request.serial, None)
             script.lose()
@@ -232,14 +232,14 @@ class OnRedis:
     def close(self) -> None:
         for call in self._calls.values():
             script = call.script
-            self._lines.cut(call)
+            self._connections.cut(call)
             if script is not None:
                 script.lose()
         for script in self._scripts.values():
             script.lose()
         for backend in (self._operator, *self._clients.values()):
             backend.close()
-        self._lines.close()
+        self._connections.close()
         self._published.close()
         self._look.close()
 
@@ -249,7 +249,7 @@ class OnRedis:
         return _plugins().open(url, OpenOptions(owner=_OWNER, clock=self._clock))
 
     def _client(self) -> Backend:
-        call = self._lines.begin(functools.partial(self._open, f"unix://{self._lines.at}"))
+        call = self._connections.begin(functools.partial(self._open, f"unix://{self._connections.at}"))
         reply = _reply(call)
         if reply.error is not None:
             raise reply.error

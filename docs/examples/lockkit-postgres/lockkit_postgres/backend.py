@@ -35,7 +35,7 @@ from lockkit.store.spi import (
 from lockkit_postgres import CAPABILITIES, health, layout
 from lockkit_postgres.address import parse
 from lockkit_postgres.claims import asked, claim_info, record
-from lockkit_postgres.pool import ConnectionPool
+from lockkit_postgres.pool import Connections
 from lockkit_postgres.wakes import Wakes
 
 __all__ = ["PostgresBackend", "open_store"]
@@ -68,7 +68,7 @@ class PostgresBackend:
         self._namespace = options.namespace
         self._clock = options.clock
         self._unsure: set[str] = set()  # tokens of which a creating acquire may be under way
-        self._pool = ConnectionPool(
+        self._pool = Connections(
             parse(url, f"lockkit:{options.owner.host}:{options.owner.pid}"), options.clock
         )
         end = time.monotonic() + _OPENING

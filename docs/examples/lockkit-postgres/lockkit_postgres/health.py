@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lockkit.facts import Finding
-from lockkit_postgres.pool import ConnectionPool
+from lockkit_postgres.pool import Connections
 
 __all__ = ["check"]
 
@@ -18,7 +18,7 @@ SELECT jsonb_build_object(
 """
 
 
-def check(pool: ConnectionPool, budget: float) -> Sequence[Finding]:
+def check(pool: Connections, budget: float) -> Sequence[Finding]:
     """Check the server.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 from lockkit.errors import IncompatibleLayout, PermissionDenied
 from lockkit.store.spi import Refused, Unknown
 from lockkit_postgres.failures import too_new
-from lockkit_postgres.pool import ConnectionPool
+from lockkit_postgres.pool import Connections
 
 __all__ = ["READER", "prepare"]
 
@@ -18,7 +18,7 @@ READER = 1
 _SCHEMA = Path(__file__).with_name("schema.sql")
 
 
-def prepare(pool: ConnectionPool, namespace: str, end: float) -> dict[str, Any]:
+def prepare(pool: Connections, namespace: str, end: float) -> dict[str, Any]:
     """Create the schema if it is missing; return its description of itself.
 
     Raises:
@@ -36,12 +36,12 @@ def prepare(pool: ConnectionPool, namespace: str, end: float) -> dict[str, Any]:
     return hello
 
 
-def _hello(pool: ConnectionPool, namespace: str, end: float) -> dict[str, Any]:
+def _hello(pool: Connections, namespace: str, end: float) -> dict[str, Any]:
     hello: dict[str, Any] = pool.call(max(end - time.monotonic(), 0.0), "hello", namespace)[0]
     return hello
 
 
-def _make(pool: ConnectionPool, end: float) -> None:
+def _make(pool: Connections, end: float) -> None:
     script = _SCHEMA.read_text().replace(':"schema"', f'"{pool.address.schema}"')
     try:
         pool.ask(max(end - time.monotonic(), 0.0), script)

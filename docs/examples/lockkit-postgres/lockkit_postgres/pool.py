@@ -9,22 +9,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from lockkit.clock import Clock
-from lockkit.store.connections import Pool
+from lockkit.store.connections import ConnectionPool
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address
 from lockkit_postgres.connection import Connection
 
-__all__ = ["ConnectionPool"]
+__all__ = ["Connections"]
 
 
-class ConnectionPool:
+class Connections:
     """The connections to one database: as many as calls run at the same time. A forked child cannot use them."""
 
     def __init__(self, address: Address, clock: Clock) -> None:
         self.address = address
         self._clock = clock
-        self._pool = Pool(self._new, address.shown, idle=0.0)  # to look at a connection takes no time
+        self._pool = ConnectionPool(
+            self._new, address.shown, idle=0.0
+        )  # to look at a connection takes no time
         # The host that answered last: a silent one is not tried again for each connection.
         self._first = 0
 

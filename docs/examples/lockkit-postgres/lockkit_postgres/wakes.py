@@ -17,7 +17,7 @@ from collections.abc import Callable
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.waking import wake_up
 from lockkit_postgres.connection import Connection
-from lockkit_postgres.pool import ConnectionPool
+from lockkit_postgres.pool import Connections
 
 __all__ = ["Wakes"]
 
@@ -45,7 +45,7 @@ class _Watch:
 class Wakes:
     """The listening thread, started with the first waiter."""
 
-    def __init__(self, pool: ConnectionPool, namespace: str, channel: str) -> None:
+    def __init__(self, pool: Connections, namespace: str, channel: str) -> None:
         self._pool = pool
         self._namespace = namespace
         self._channel = channel

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from lockkit.drivers.starting import start
 
-__all__ = ["Job", "Pool"]
+__all__ = ["Job", "ThreadPool"]
 
 T = TypeVar("T")
 Job: TypeAlias = Future[T]
@@ -19,7 +19,7 @@ _IDLE = 5.0
 """Seconds after which a thread without work ends."""
 
 
-class Pool:
+class ThreadPool:
     """Daemon threads that make calls in order of submission. Each is started when a call finds the others busy.
 
     Not ``concurrent.futures.ThreadPoolExecutor``, whose threads the interpreter waits for when it ends.

@@ -1,4 +1,4 @@
-"""A length of network for tests: TCP on loopback that can be held, slowed down and cut while both ends live on.
+"""A proxy for tests: TCP on loopback that can be held, slowed down and cut while both ends live on.
 
 In user space, because not every machine's kernel can do it and no test should need to be root.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-__all__ = ["Flow", "Link", "Wire"]
+__all__ = ["Flow", "ProxiedConnection", "Proxy"]
 
 _T = TypeVar("_T")
 
@@ -27,40 +27,40 @@ RESET = struct.pack(
 class Flow:
     """The bytes under way from one end of a connection to the other, in order, and the closing of that end."""
 
-    def __init__(self, wire: Wire, *, to_server: bool) -> None:
+    def __init__(self, proxy: Proxy, *, to_server: bool) -> None:
         self.to_server = to_server
         self.source: asyncio.Transport | None = None
         self.target: asyncio.Transport | None = None
-        self._wire = wire
+        self._proxy = proxy
         self._waiting: deque[tuple[float, bytes | None]] = deque()
 
     def put(self, piece: bytes | None) -> None:
         """Send a piece on its way, or the news that there will be no more."""
-        self._waiting.append((self._wire.loop.time() + self._wire.delay, piece))
+        self._waiting.append((self._proxy.loop.time() + self._proxy.delay, piece))
         self.move()
 
     def move(self) -> None:
         """Let arrive what is due."""
-        while self._waiting and self.target is not None and self.to_server not in self._wire.held:
+        while self._waiting and self.target is not None and self.to_server not in self._proxy.held:
             due, piece = self._waiting[0]
-            if due > self._wire.loop.time() + 0.0005:  # the loop's timers are no finer
-                self._wire.loop.call_at(due, self.move)
+            if due > self._proxy.loop.time() + 0.0005:  # the loop's timers are no finer
+                self._proxy.loop.call_at(due, self.move)
                 return
             self._waiting.popleft()
             if piece is None:
                 self.target.close()
             elif not self.target.is_closing():
                 self.target.write(piece)
-                self._wire.delivered(self, piece)
+                self._proxy.delivered(self, piece)
 
 
-class Link:
-    """One connection through the wire."""
+class ProxiedConnection:
+    """One connection through the proxy."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, proxy: Proxy) -> None:
         self.closed = 0
-        self.to_server = Flow(wire, to_server=True)
-        self.to_client = Flow(wire, to_server=False)
+        self.to_server = Flow(proxy, to_server=True)
+        self.to_client = Flow(proxy, to_server=False)
 
     def reset(self) -> None:
         """End it at both ends at once; what is under way is lost."""
@@ -72,10 +72,10 @@ class Link:
 
 
 class _End(asyncio.Protocol):
-    def __init__(self, wire: Wire, link: Link, *, of_client: bool) -> None:
-        self._wire = wire
-        self._link = link
-        self._away, self._back = link.to_server, link.to_client
+    def __init__(self, proxy: Proxy, connection: ProxiedConnection, *, of_client: bool) -> None:
+        self._proxy = proxy
+        self._connection = connection
+        self._away, self._back = connection.to_server, connection.to_client
         if not of_client:
             self._away, self._back = self._back, self._away
 
@@ -85,19 +85,19 @@ class _End(asyncio.Protocol):
         self._back.move()
 
     def data_received(self, data: bytes) -> None:
-        self._wire.passing(self._link, self._away, data)
+        self._proxy.passing(self._connection, self._away, data)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._away.put(None)
-        self._link.closed += 1
-        if self._link.closed == 2:
-            self._wire.links.discard(self._link)
+        self._connection.closed += 1
+        if self._connection.closed == 2:
+            self._proxy.connections.discard(self._connection)
 
 
-class Wire:
-    """Listens on a loopback port and passes on what comes to a server, and back; a context manager that takes it away.
+class Proxy:
+    """A loopback port that passes on what comes to a server, and back; a context manager that closes it.
 
-    A held wire delivers nothing and loses nothing: neither end notices, also not that the other has closed. Connections
+    A held proxy delivers nothing and loses nothing: neither end notices, also not that the other has closed. Connections
     that are opened meanwhile are accepted.
 
     Attributes:
@@ -105,16 +105,16 @@ class Wire:
         opened: Connections so far.
         delay: Seconds that everything is on its way.
         held: The directions that stand still: True towards the server, False back.
-        links: The connections that an end still believes in.
+        connections: The connections that an end still believes in.
     """
 
     host = "127.0.0.1"
 
     def __init__(self, server: tuple[str, int], *, delay: float = 0.0, patience: float = 0.0) -> None:
-        """Lay it.
+        """Start a proxy.
 
         Args:
-            server: Where it leads.
+            server: The host and port to pass everything on to.
             delay: See above.
             patience: Seconds for which a server may refuse before the one who connected is reset. That one has seen
                 its connection accepted already, and may take a reset for worse than a refusal.
@@ -122,7 +122,7 @@ class Wire:
         self.opened = 0
         self.delay = delay
         self.held: set[bool] = set()
-        self.links: set[Link] = set()
+        self.connections: set[ProxiedConnection] = set()
         self.loop = asyncio.new_event_loop()
         self._server = server
         self._patience = patience
@@ -132,7 +132,7 @@ class Wire:
         self._listener = socket.create_server((self.host, 0))
         self.port: int = self._listener.getsockname()[1]
         self._joining: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._run, name=f"wire to {server[1]}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"proxy to {server[1]}", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -170,17 +170,17 @@ class Wire:
         self._do(self._let_go)
 
     def close(self) -> None:
-        """Take it away, and its connections with it."""
+        """Close the port, and every connection."""
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._leave(), self.loop)
             self._thread.join()
 
-    def passing(self, _: Link, flow: Flow, data: bytes) -> None:
-        """Called, in the wire's own thread, with whatever enters it."""
+    def passing(self, _: ProxiedConnection, flow: Flow, data: bytes) -> None:
+        """Called, in the proxy's own thread, with whatever enters it."""
         flow.put(data)
 
     def delivered(self, flow: Flow, piece: bytes) -> None:
-        """Called, in the wire's own thread, with whatever has left it."""
+        """Called, in the proxy's own thread, with whatever has left it."""
         if flow.to_server and self._last is not None and self._last(piece):
             self.held.add(True)
 
@@ -191,15 +191,15 @@ class Wire:
         return asyncio.run_coroutine_threadsafe(do(), self.loop).result()
 
     def _reset(self) -> None:
-        for link in list(self.links):
-            link.reset()
+        for connection in list(self.connections):
+            connection.reset()
 
     def _let_go(self) -> None:
         self._last = None
         self.held.clear()
-        for link in list(self.links):
-            link.to_server.move()
-            link.to_client.move()
+        for connection in list(self.connections):
+            connection.to_server.move()
+            connection.to_client.move()
 
     def _run(self) -> None:
         with (
@@ -220,20 +220,22 @@ class Wire:
                 task.add_done_callback(self._joining.discard)
 
     async def _join(self, client: socket.socket) -> None:
-        link = Link(self)
-        self.links.add(link)
-        await self.loop.connect_accepted_socket(lambda: _End(self, link, of_client=True), client)
+        connection = ProxiedConnection(self)
+        self.connections.add(connection)
+        await self.loop.connect_accepted_socket(lambda: _End(self, connection, of_client=True), client)
         end = self.loop.time() + self._patience
         while not self._broken:
             try:
-                await self.loop.create_connection(lambda: _End(self, link, of_client=False), *self._server)
+                await self.loop.create_connection(
+                    lambda: _End(self, connection, of_client=False), *self._server
+                )
                 return
             except OSError:
                 if self.loop.time() > end:
                     break
             await asyncio.sleep(0.02)
-        link.reset()
-        self.links.discard(link)
+        connection.reset()
+        self.connections.discard(connection)
 
     async def _leave(self) -> None:
         self._reset()

@@ -1,4 +1,4 @@
-"""Lines between clients and a server, on which a script waits until somebody lets it run.
+"""Connections between clients and a server, on which a script waits until somebody lets it run.
 
 A client's call runs in a thread of its own, with all of the client's own code: what it packs, when it looks at the clock,
 what it keeps in mind. Only one such thread runs at a time, and it is waited for until the call is over or has sent a
@@ -18,7 +18,7 @@ from typing import Any
 
 from support.simulation.resp import Cut, values
 
-__all__ = ["Call", "Lines", "Script"]
+__all__ = ["Call", "HeldConnections", "Script"]
 
 _PATIENCE = 30.0
 """Seconds of real time for a step that takes none in the simulation."""
@@ -58,22 +58,22 @@ class Script:
         places: The places of the scripts among them; the others are the client's own business.
     """
 
-    def __init__(self, line: _Line, packed: bytes, commands: list[Any]) -> None:
-        self.line = line
+    def __init__(self, connection: _Connection, packed: bytes, commands: list[Any]) -> None:
+        self.connection = connection
         self.count = len(commands)
         self.places = [place for place, command in enumerate(commands) if command[0] in _SCRIPTS]
         self._packed = packed
 
     def run(self) -> bytes:
         """Let the server have it; what it answers."""
-        return self.line.ask(self._packed, self.count)
+        return self.connection.ask(self._packed, self.count)
 
     def lose(self) -> None:
         """Lose the request on its way."""
-        self.line.end()
+        self.connection.end()
 
 
-class _Line:
+class _Connection:
     """A client's connection, and its continuation to the server. The one may end before the other."""
 
     def __init__(self, client: socket.socket, server: str) -> None:
@@ -101,8 +101,8 @@ class _Line:
         self.server.close()
 
 
-class Lines:
-    """All the lines of one simulated world.
+class HeldConnections:
+    """All the connections of one simulated world.
 
     Args:
         at: Where clients connect: the path of a socket that is made here.
@@ -113,7 +113,7 @@ class Lines:
         self.at = at
         at.unlink(missing_ok=True)
         self._server = str(server)
-        self._open: set[_Line] = set()
+        self._open: set[_Connection] = set()
         self._poll = selectors.DefaultSelector()
         self._door = socket.socket(socket.AF_UNIX)
         self._door.bind(str(at))
@@ -133,25 +133,25 @@ class Lines:
         """Let a call read what the server has said, and go on up to its next script or its end."""
         script, call.script = call.script, None
         assert script is not None
-        script.line.client.sendall(answers)
+        script.connection.client.sendall(answers)
         self._go_on(call)
 
     def cut(self, call: Call) -> None:
-        """Cut a call's line on the client's side: it hears no answer. The script on its way to the server stays there."""
+        """Cut a call's connection on the client's side: it hears no answer. The script on its way to the server stays there."""
         first = call.script
         while not call.done:
             script, call.script = call.script, None
             assert script is not None
-            self._close(script.line)
+            self._close(script.connection)
             if script is not first:
                 script.lose()
             self._go_on(call)
 
     def close(self) -> None:
-        """End every line. No call may be under way."""
-        for line in list(self._open):
-            self._close(line)
-            line.end()
+        """End every connection. No call may be under way."""
+        for connection in list(self._open):
+            self._close(connection)
+            connection.end()
         self._poll.close()
         for each in (self._door, self._over, self._bell):
             each.close()
@@ -173,31 +173,31 @@ class Lines:
             self._over.recv(1)
             call.done = True
         elif key.fileobj is self._door:
-            line = _Line(self._door.accept()[0], self._server)
-            self._open.add(line)
-            self._poll.register(line.client, selectors.EVENT_READ, line)
+            connection = _Connection(self._door.accept()[0], self._server)
+            self._open.add(connection)
+            self._poll.register(connection.client, selectors.EVENT_READ, connection)
         else:
             self._hear(key.data, call)
 
-    def _hear(self, line: _Line, call: Call) -> None:
-        some = line.client.recv(1 << 16)
+    def _hear(self, connection: _Connection, call: Call) -> None:
+        some = connection.client.recv(1 << 16)
         if not some:
-            self._close(line)
-            line.end()
+            self._close(connection)
+            connection.end()
             return
-        line.came += some
+        connection.came += some
         try:
-            commands = values(line.came)
+            commands = values(connection.came)
         except Cut:
             return
-        packed, line.came = line.came, b""
+        packed, connection.came = connection.came, b""
         if any(command[0] in _SCRIPTS for command in commands):
-            call.script = Script(line, packed, commands)
+            call.script = Script(connection, packed, commands)
         else:
-            line.client.sendall(line.ask(packed, len(commands)))
+            connection.client.sendall(connection.ask(packed, len(commands)))
 
-    def _close(self, line: _Line) -> None:
-        if line in self._open:
-            self._open.remove(line)
-            self._poll.unregister(line.client)
-            line.client.close()
+    def _close(self, connection: _Connection) -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+            self._poll.unregister(connection.client)
+            connection.client.close()

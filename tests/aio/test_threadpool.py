@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from lockkit.drivers import pool as module
-from lockkit.drivers.pool import Pool
+from lockkit.drivers import threadpool as module
+from lockkit.drivers.threadpool import ThreadPool
 
 
 @pytest.fixture
 def pool():
-    pool = Pool("test-pool", 3)
+    pool = ThreadPool("test-pool", 3)
     yield pool
     pool.close()
 

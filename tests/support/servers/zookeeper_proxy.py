@@ -1,4 +1,4 @@
-"""A wire that understands what ZooKeeper's clients say: it counts their requests, and breaks at one of them."""
+"""A proxy that understands what ZooKeeper's clients say: it counts their requests, and breaks at one of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 import weakref
 from collections import Counter
 
-from support.servers.wire import Flow, Link, Wire
+from support.servers.proxy import Flow, ProxiedConnection, Proxy
 from support.servers.zookeeper_session import HEADER, LENGTH
 
-__all__ = ["ZooKeeperWire"]
+__all__ = ["ZooKeeperProxy"]
 
 KINDS = {
     1: "create", 2: "delete", 3: "exists", 4: "getData", 5: "setData", 6: "getACL", 7: "setACL", 8: "getChildren",
@@ -45,14 +45,14 @@ class _Talk:
     over: bool = False
 
 
-class ZooKeeperWire(Wire):
+class ZooKeeperProxy(Proxy):
     """For clients that speak no TLS.
 
-    It lies before a server::
+    Put it before a server::
 
-        with ZooKeeperWire((server.host, server.port)) as wire:
-            connect(f"zookeeper://{wire.address}/chroot")
-            broken = wire.break_at("create", "create2", delivered=True)
+        with ZooKeeperProxy((server.host, server.port)) as proxy:
+            connect(f"zookeeper://{proxy.address}/chroot")
+            broken = proxy.break_at("create", "create2", delivered=True)
             ...                                 # the next create is done, and its answer never arrives
             broken.wait()
 
@@ -63,7 +63,7 @@ class ZooKeeperWire(Wire):
     def __init__(self, server: tuple[str, int], *, delay: float = 0.0, patience: float = 0.0) -> None:
         self.asked: Counter[str] = Counter()
         self._traps: list[_Trap] = []
-        self._talks: weakref.WeakKeyDictionary[Link, _Talk] = weakref.WeakKeyDictionary()
+        self._talks: weakref.WeakKeyDictionary[ProxiedConnection, _Talk] = weakref.WeakKeyDictionary()
         super().__init__(server, delay=delay, patience=patience)
 
     def break_at(self, *kinds: str, delivered: bool) -> threading.Event:
@@ -80,8 +80,8 @@ class ZooKeeperWire(Wire):
         self._do(lambda: self._traps.append(trap))
         return trap.sprung
 
-    def passing(self, link: Link, flow: Flow, data: bytes) -> None:
-        talk = self._talks.setdefault(link, _Talk())
+    def passing(self, connection: ProxiedConnection, flow: Flow, data: bytes) -> None:
+        talk = self._talks.setdefault(connection, _Talk())
         data = talk.unread[flow.to_server] + data
         while not talk.over and len(data) >= LENGTH.size:
             (length,) = LENGTH.unpack_from(data)
@@ -93,12 +93,12 @@ class ZooKeeperWire(Wire):
                 talk.greeted.add(flow.to_server)
                 flow.put(message)
             elif flow.to_server:
-                self._ask(talk, link, message)
+                self._ask(talk, connection, message)
             else:
-                self._answer(talk, link, message)
+                self._answer(talk, connection, message)
         talk.unread[flow.to_server] = data
 
-    def _ask(self, talk: _Talk, link: Link, message: bytes) -> None:
+    def _ask(self, talk: _Talk, connection: ProxiedConnection, message: bytes) -> None:
         xid, kind = HEADER.unpack_from(message, LENGTH.size)
         name = KINDS.get(kind, str(kind))
         self.asked[name] += 1
@@ -106,19 +106,19 @@ class ZooKeeperWire(Wire):
         if trap is not None:
             self._traps.remove(trap)
             if not trap.delivered:
-                self._break(trap, talk, link)
+                self._break(trap, talk, connection)
                 return
             talk.last = xid, trap
-        link.to_server.put(message)
+        connection.to_server.put(message)
 
-    def _answer(self, talk: _Talk, link: Link, message: bytes) -> None:
+    def _answer(self, talk: _Talk, connection: ProxiedConnection, message: bytes) -> None:
         (xid,) = LENGTH.unpack_from(message, LENGTH.size)
         if talk.last is not None and xid == talk.last[0]:
-            self._break(talk.last[1], talk, link)
+            self._break(talk.last[1], talk, connection)
         else:
-            link.to_client.put(message)
+            connection.to_client.put(message)
 
-    def _break(self, trap: _Trap, talk: _Talk, link: Link) -> None:
+    def _break(self, trap: _Trap, talk: _Talk, connection: ProxiedConnection) -> None:
         talk.over = True
-        link.reset()
+        connection.reset()
         trap.sprung.set()
