@@ -193,8 +193,7 @@ class Cards:
         """Why the cards that might do one day do not do now; nothing if nothing can be said."""
         try:
             snapshot = self._cards.look()
-            uuids = [device.uuid for device in snapshot.devices if device.uuid]
-            of_store = known(self._client, self._cards.host, uuids)
+            of_store = known(self._client, self._cards.host, snapshot.devices)
         except LockkitError:
             return Why()  # the wait goes on, and acquire will report the error
         others = (one for card in of_store.values() for one in card.holders if not self.mine(one))

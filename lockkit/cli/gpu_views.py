@@ -72,9 +72,8 @@ class HostView:
         from lockkit.gpu.usage import live_uses
 
         snapshot = look(self._providers)
-        uuids = [device.uuid for device in snapshot.devices if device.uuid]
         try:
-            of_store = known(self._client, self.host, uuids)
+            of_store = known(self._client, self.host, snapshot.devices)
         except (BackendError, ConfigError) as error:
             told = f"who holds which card, and which are quarantined, is unknown: {error.message}"
             of_store, snapshot = {}, snapshot._replace(remarks=(*snapshot.remarks, told))

@@ -20,7 +20,7 @@ from lockkit.gpu.capacities import capacities
 from lockkit.gpu.grants import forget_grants
 from lockkit.gpu.jobs import called
 from lockkit.gpu.joining import holder_words
-from lockkit.gpu.quarantine import quarantined
+from lockkit.gpu.quarantine import mark_of, quarantined
 from lockkit.gpu.requests import HostCards, slices_in
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.states import process_words
@@ -113,8 +113,8 @@ def adopt(
     _declared(job, devices, memory)
     strangers = () if memory is not None or allow_busy else _strangers(job, devices, family)
     marks = quarantined(client, cards.host)
-    hidden = [(one, marks.get(one.uuid) or marks.get(one.parent or "")) for one in devices]
-    why = (*strangers, *(f"{called(one)}: {mark}" for one, mark in hidden if mark is not None))
+    marked = [(one, mark_of(marks, one)) for one in devices]
+    why = (*strangers, *(f"{called(one)}: {mark}" for one, mark in marked if mark is not None))
     if why:
         return Busy(why)
     members = capacities(client, cards.pool, snapshot.devices)

@@ -11,6 +11,7 @@ from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, DevicesUnavailable, OutcomeUnknown
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import CardFacts, CardRequest, choose, left_over, never_fits, why_not_now
+from lockkit.gpu.quarantine import mark_of
 from lockkit.gpu.states import Card, cards
 from lockkit.protocol.attempt import OUTAGE_LIMIT
 
@@ -40,7 +41,7 @@ class CardChooser:
         look: Looks at all cards.
         holders: The claims that hold a card, by its UUID; a request to the store.
         sleep: Sleeps some seconds.
-        marks: Why cards are quarantined, by UUID; a request to the store.
+        marks: The marks of quarantined cards, in words, by UUID; a request to the store.
         handover: Learns how the last holders left the cards; None if that does not matter.
         now: The time, in seconds.
         preflight: Computes on a card after its grant, by the end of the request; why it did not pass, or None.
@@ -110,7 +111,9 @@ class CardChooser:
                 if holders:
                     self._last_held[uuid] = snapshot.taken
                 left = None if holders else self._left(card, ())
-                facts[uuid] = CardFacts(holders, self._last_held.get(uuid), _mark(marks, device), left)
+                facts[uuid] = CardFacts(
+                    holders, self._last_held.get(uuid), mark_of(marks, device) or "", left
+                )
         return facts
 
     def _as_before(self, error: BackendUnavailable | OutcomeUnknown, held: Sequence[str]) -> Choice:
@@ -179,14 +182,14 @@ class CardChooser:
             holders = self._holders(member) if self.request.memory is not None or left_over(card) else ()
             shared = self.request.memory is not None and len(holders) > 1
             request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
-            facts = CardFacts(quarantine=_mark(marks, card.device), receipt=self._left(card, holders))
+            facts = CardFacts(quarantine=mark_of(marks, card.device) or "", receipt=self._left(card, holders))
             why = why_not_now(request, card, facts, snapshot.taken)
             left = min(self.request.settle, longest) - (self._now() - began)
             if self.until is not None:
                 left = min(left, self.until - _MARGIN - self._now())
             if (
                 why is None
-                or marks.get(member)
+                or facts.quarantine
                 or card.device.processes
                 or card.state == "faulty"
                 or left <= 0
@@ -215,8 +218,3 @@ class CardChooser:
 
 def _silent(error: BackendUnavailable | OutcomeUnknown) -> str:
     return f"the store does not answer: {error.message}"
-
-
-def _mark(marks: Mapping[str, str], device: Device) -> str:
-    """Why a card is quarantined, or the card of which it is a slice; empty if it is not."""
-    return marks.get(device.uuid) or marks.get(device.parent or "") or ""

@@ -66,7 +66,7 @@ class CardFacts(NamedTuple):
     Attributes:
         holders: The claims that hold it, or a part of it.
         released: When the last hold ended, in seconds since the epoch; None if that is not known.
-        quarantine: Why nobody is to get it; empty if it is not quarantined.
+        quarantine: The mark that keeps it from everybody, in words; empty if it is not quarantined.
         receipt: How its last holder left it; None if that is not known, or does not matter.
     """
 
@@ -150,7 +150,7 @@ def why_not_now(request: CardRequest, card: Card, held: CardFacts, at: float) ->
     """
     device = card.device
     if held.quarantine:
-        return f"quarantined: {held.quarantine}"
+        return held.quarantine
     if card.state == "faulty":
         return "; ".join(card.reasons)
     if held.holders:

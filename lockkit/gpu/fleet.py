@@ -13,7 +13,7 @@ from lockkit.facts import NOTHING
 from lockkit.gpu.enlisting import about, texts
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
 from lockkit.gpu.known import Known
-from lockkit.gpu.quarantine import quarantined
+from lockkit.gpu.quarantine import mark_of, quarantined
 from lockkit.gpu.receipts import in_record
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
@@ -76,8 +76,9 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> HostSeen:
         index, model, parent = about(value)
         capacity = fixed_capacity(value)
         memory = None if capacity is None else capacity * MIB
-        devices.append(Device(uuid, index, model, memory, parent=parent))
-        mark = marks.get(uuid) or marks.get(parent or "")
-        known[uuid] = Known(tuple(client.inspect(name).holders), in_record(uuid, of_card), mark)
+        device = Device(uuid, index, model, memory, parent=parent)
+        devices.append(device)
+        holders = tuple(client.inspect(name).holders)
+        known[uuid] = Known(holders, in_record(uuid, of_card), mark_of(marks, device))
     ordered = sorted(devices, key=lambda one: (one.index < 0, one.index, one.parent is not None, one.uuid))
     return HostSeen(host, tuple(ordered), known)

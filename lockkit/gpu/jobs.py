@@ -56,7 +56,7 @@ def why_waiting(
             holders = [holder_words(one, snapshot.taken) for one in of_store.holders]
             others = failed.get(device.uuid, "free, and others come first")
             why = f"held by {' and by '.join(holders)}" if holders else others
-        found.append(f"{called(device)}: {why.removeprefix('quarantined: ') if mark else why}")
+        found.append(f"{called(device)}: {why}")
     return tuple(found)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
-from lockkit.gpu.states import Card, cards
+from lockkit.gpu.states import Card, State, cards
 from lockkit.gpu.usage import Use, use_of, use_words
 from lockkit.printable import printable
 
@@ -42,8 +42,7 @@ def joined(
         if holders and card.state in ("quarantined", "faulty", "sliced"):
             found.append(card._replace(reasons=(*card.reasons, *told)))
         elif holders:
-            whole = len(holders) == 1 and holders[0].weight >= holders[0].capacity
-            found.append(Card(card.device, "held" if whole else "shared", told))
+            found.append(Card(card.device, _held_or_shared(holders), told))
         elif left_over(card) and left and left.outcome != "clean":
             found.append(Card(card.device, "dirty", (str(left), *card.reasons)))
         else:
@@ -67,8 +66,12 @@ def by_store(device: Device, known: Known, now: float) -> Card:
     left = () if holders or known.receipt is None else (str(known.receipt),)
     if known.quarantine is not None:
         return Card(device, "quarantined", (str(known.quarantine), *told, *left))
-    whole = len(holders) == 1 and holders[0].weight >= holders[0].capacity
-    return Card(device, ("held" if whole else "shared") if holders else "unheld", (*told, *left))
+    return Card(device, _held_or_shared(holders) if holders else "unheld", (*told, *left))
+
+
+def _held_or_shared(holders: Sequence[ClaimInfo]) -> State:
+    """The state of a card with these holders: held if one of them has all of it."""
+    return "held" if len(holders) == 1 and holders[0].weight >= holders[0].capacity else "shared"
 
 
 def holder_words(holder: ClaimInfo, now: float, use: Use | None = None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lockkit.devices import Device
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.host_pools import host_pool
-from lockkit.gpu.quarantine import Quarantined, quarantined
+from lockkit.gpu.quarantine import Quarantined, mark_of, quarantined
 from lockkit.gpu.receipts import Receipt, last
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -35,16 +36,19 @@ class Known(NamedTuple):
 NOTHING_KNOWN = Known()
 
 
-def known(client: Client, host: str, uuids: Iterable[str]) -> dict[str, Known]:
-    """The facts that the store has about some cards, by UUID. Two requests for each, and one for all.
+def known(client: Client, host: str, devices: Iterable[Device]) -> dict[str, Known]:
+    """The facts that the store has about some cards, by UUID, without those that have none. Two requests for each, and one for all.
 
     Raises:
         BackendError: The store does not answer.
     """
     marks = quarantined(client, host)
     found: dict[str, Known] = {}
-    for uuid in uuids:
+    for device in devices:
+        uuid = device.uuid
+        if not uuid:
+            continue
         holders = tuple(client.inspect(pool_name(host_pool(host), uuid)).holders)
         live = {one.claim_id for one in holders}
-        found[uuid] = Known(holders, last(client, host, uuid, live), marks.get(uuid))
+        found[uuid] = Known(holders, last(client, host, uuid, live), mark_of(marks, device))
     return found

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
+from lockkit.devices import Device
 from lockkit.errors import ConfigError
 from lockkit.facts import Owner
 from lockkit.gpu.host_pools import host_pool
@@ -24,6 +26,7 @@ __all__ = [
     "Quarantined",
     "clear",
     "limit",
+    "mark_of",
     "quarantine",
     "quarantine_faulty",
     "quarantined",
@@ -36,6 +39,8 @@ _LENGTHS = (200, 80, 40, 16)
 
 
 _WHOLE: Mapping[str, str] = {}
+"""The parents where no card is divided into slices."""
+Mark = TypeVar("Mark")
 
 
 class Quarantined(NamedTuple):
@@ -89,6 +94,16 @@ def quarantined(records: Records, host: str) -> dict[str, Quarantined]:
     """The marks of a host, by UUID. One request."""
     record = records.record(record_name(host))
     return {} if record is None else _marks(record.value)
+
+
+def mark_of(marks: Mapping[str, Mark], device: Device) -> Mark | None:
+    """The mark that keeps a card from everybody: its own, or for a slice also that of its card; None if there is none.
+
+    Args:
+        marks: The marks of a host, by UUID, or words about them.
+        device: The card or slice.
+    """
+    return marks.get(device.uuid) or marks.get(device.parent or "")
 
 
 def quarantine(records: Records, host: str, uuid: str, reason: str, by: Owner) -> Quarantined:

@@ -331,7 +331,7 @@ class HostCards:
 
     def _marks(self) -> Mapping[str, str]:
         found = quarantined(self._client, self.host)
-        return {uuid: f"{mark.reason or 'for an unknown reason'} ({mark.by})" for uuid, mark in found.items()}
+        return {uuid: str(mark) for uuid, mark in found.items()}
 
     def _named(self, ids: Sequence[str], devices: Sequence[Device]) -> tuple[str, ...]:
         """The UUIDs of cards that were named by UUID, the beginning of one, or index.

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import NOTHING
+from lockkit.gpu.quarantine import mark_of
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.sizes import GIB, show
@@ -58,7 +59,7 @@ def cards(snapshot: Snapshot, quarantine: Mapping[str, object] = NOTHING) -> tup
     """
     found: list[Card] = []
     for device in snapshot.devices:
-        mark = quarantine.get(device.uuid) or quarantine.get(device.parent or "")
+        mark = mark_of(quarantine, device)
         card = _card(device)
         found.append(Card(device, "quarantined", (str(mark), *card.reasons)) if mark is not None else card)
     return tuple(found)

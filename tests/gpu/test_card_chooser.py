@@ -109,12 +109,12 @@ def test_memory_of_a_holder_that_was_seen_may_drain():
 
 
 def test_a_quarantined_card_will_not_do_and_neither_do_its_slices():
-    marks = {"GPU-1": "it hums (ann@box)"}
+    marks = {"GPU-1": "quarantined by ann@box: it hums"}
     assert Host((ONE, TWO), marks=marks).chooser.choose(()).order == ("GPU-2",)
     assert Host((ONE, TWO), marks=marks).chooser.choose(()).refused == {
-        "GPU-1": "quarantined: it hums (ann@box)"
+        "GPU-1": "quarantined by ann@box: it hums"
     }
-    assert Host((ONE, TWO), marks=marks).chooser.judge("GPU-1") == "quarantined: it hums (ann@box)"
+    assert Host((ONE, TWO), marks=marks).chooser.judge("GPU-1") == "quarantined by ann@box: it hums"
     mig = TWO._replace(parent="GPU-1")
     assert Host((ONE, mig), marks=marks).chooser.choose(()).order == ()
 

@@ -80,8 +80,12 @@ def test_a_card_in_use_will_do_if_that_is_allowed_and_enough_of_it_is_free():
 
 
 def test_a_quarantined_card_is_skipped_even_if_it_is_allowed_to_be_busy():
-    choice = chosen(CardRequest(allow_busy=True), card(0), held={"GPU-0": CardFacts(quarantine="Xid 79")})
-    assert choice.refused == {"GPU-0": "quarantined: Xid 79"}
+    choice = chosen(
+        CardRequest(allow_busy=True),
+        card(0),
+        held={"GPU-0": CardFacts(quarantine="quarantined by ann@box: Xid 79")},
+    )
+    assert choice.refused == {"GPU-0": "quarantined by ann@box: Xid 79"}
 
 
 def test_memory_may_drain_for_a_while_after_a_hold():

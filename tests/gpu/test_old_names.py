@@ -405,7 +405,7 @@ def test_a_task_whose_lock_was_lost_does_not_return_its_result(client, of_kind):
 
 def test_a_quarantined_card_is_given_to_no_task_until_it_is_cleared(client, of_kind):
     quarantine(client, HOST, CARDS[0], "it hums", Owner(host="box", user="ann"))
-    with pytest.raises(AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT: .*quarantined: it hums"):
+    with pytest.raises(AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT: .*quarantined by ann@box: it hums"):
         run(of_kind(gpu_lock(max_wait_time=0, client=client), print))
     work = Work(lambda: run(of_kind(gpu_lock(client=client), lambda: "ran")))
     until(lambda: client.stats()["released"] >= 2)
