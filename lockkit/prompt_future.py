@@ -99,19 +99,20 @@ class PromptFuture(asyncio.Future[T]):
 class Deliveries:
     """The deliveries on one event loop: after a millisecond of them, the next ones wait for another turn of the loop.
 
-    A server that goes on after a pause answers all requests at once. The loop would read all answers in one turn, and would do nothing
-    else until each task had gone on to its next wait.
+    A server that goes on after a pause answers all requests at once, and one that dies fails them all at once. The loop would end all
+    requests in one turn, and would do nothing else until each task had gone on to its next wait.
 
     Args:
         loop: The event loop. All calls are made in its thread.
     """
 
-    __slots__ = ("_last", "_later", "_loop", "_since")
+    __slots__ = ("_going_on", "_last", "_later", "_loop", "_since")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._later: deque[tuple[PromptFuture[Any], Any, Exception | None]] = deque()
         self._since = self._last = 0.0
+        self._going_on = False
 
     def deliver(self, future: PromptFuture[T], result: T, error: Exception | None = None) -> None:
         """Deliver a result, or an error, now or in another turn; see :meth:`PromptFuture.deliver`."""
@@ -119,16 +120,25 @@ class Deliveries:
         if now - self._last > _GAP:
             self._since = now
         if self._later or now - self._since > _AT_A_TIME:
-            if not self._later:
-                self._loop.call_soon(self._go_on)
-            self._later.append((future, result, error))
+            self._put_off(future, result, error)
             return
         future.deliver(result, error)
         self._last = time.monotonic()
 
+    def fail(self, future: PromptFuture[Any], error: Exception) -> None:
+        """Deliver an error in another turn of the loop. Unlike :meth:`deliver` this runs no task, so the caller may go on."""
+        self._put_off(future, None, error)
+
+    def _put_off(self, future: PromptFuture[T], result: T | None, error: Exception | None) -> None:
+        self._later.append((future, result, error))
+        if not self._going_on:
+            self._going_on = True
+            self._loop.call_soon(self._go_on)
+
     def _go_on(self) -> None:
         """Deliver what was left, for a millisecond."""
         if not self._later:
+            self._going_on = False
             return
         self._loop.call_soon(self._go_on)  # first: whatever strikes here, the others get their results
         until = time.monotonic() + _AT_A_TIME

@@ -204,7 +204,7 @@ class LoopConnection(asyncio.Protocol):
         asked, self._asked = self._asked, None
         if asked is not None and not asked.done() and not self._loop.is_closed():
             told = self._parser.cut_short(self._heard, error) if isinstance(error, OSError) else error
-            asked.set_exception(told)
+            self._deliveries.fail(asked, told)
 
     def _expire(self) -> None:
         """The end of a request, perhaps of one that is over."""

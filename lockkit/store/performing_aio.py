@@ -222,7 +222,9 @@ class OnLoop:
 
     def _pool(self, route: Route) -> LoopPool:
         """Make the pool of a route."""
-        pool = LoopPool(self._loop, lambda end: self._open(route, end), self._where, self._most)
+        pool = LoopPool(
+            self._loop, lambda end: self._open(route, end), self._where, self._most, self._deliveries
+        )
         pool = self._pools.setdefault(route, pool)
         if self._closed:
             pool.close()

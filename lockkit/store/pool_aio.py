@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from lockkit.errors import BackendUnavailable
+from lockkit.prompt_future import Deliveries, PromptFuture
 from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.spi import Refused
 
@@ -28,6 +29,7 @@ class LoopPool:
         make: Makes a connection until an end; raises Refused.
         where: The server, for errors.
         most: The most connections at a time.
+        deliveries: Ends the waits of calls for which no connection was free in time.
 
     Attributes:
         size: The connections that are free, lent, or being opened.
@@ -39,13 +41,15 @@ class LoopPool:
         make: Callable[[float], Awaitable[LoopConnection]],
         where: str,
         most: int,
+        deliveries: Deliveries,
     ) -> None:
         self._loop = loop
         self._make = make
         self._where = where
         self._most = most
+        self._deliveries = deliveries
         self._free: list[LoopConnection] = []
-        self._waiting: deque[asyncio.Future[LoopConnection | None]] = deque()
+        self._waiting: deque[PromptFuture[LoopConnection | None]] = deque()
         self._generation = 0
         self._closed = False
         self.size = 0
@@ -88,7 +92,7 @@ class LoopPool:
 
     async def _turn(self, end: float) -> LoopConnection | None:
         """Wait for a connection that is given back. None if one may be opened."""
-        turn: asyncio.Future[LoopConnection | None] = self._loop.create_future()
+        turn: PromptFuture[LoopConnection | None] = PromptFuture(self._loop)
         self._waiting.append(turn)
         timer = self._loop.call_later(max(end - time.monotonic(), 0.0), self._too_late, turn)
         try:
@@ -103,13 +107,12 @@ class LoopPool:
             raise
         finally:
             timer.cancel()
+            while self._waiting and self._waiting[0].done():
+                self._waiting.popleft()
 
-    def _too_late(self, turn: asyncio.Future[LoopConnection | None]) -> None:
-        if not turn.done():
-            text = f"{self._most} requests are under way, and none was answered in time"
-            turn.set_exception(self._refused(text, "is the server slow, or cut off?"))
-        while self._waiting and self._waiting[0].done():
-            self._waiting.popleft()
+    def _too_late(self, turn: PromptFuture[LoopConnection | None]) -> None:
+        text = f"{self._most} requests are under way, and none was answered in time"
+        self._deliveries.fail(turn, self._refused(text, "is the server slow, or cut off?"))
 
     def _refused(self, why: str, hint: str) -> Refused:
         return Refused(BackendUnavailable(f"cannot reach {self._where}: {why}", hint=hint))
@@ -141,7 +144,7 @@ class LoopPool:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done() and not self._loop.is_closed():
-                turn.set_exception(self._refused(*_CLOSED))
+                self._deliveries.fail(turn, self._refused(*_CLOSED))
         self.drop()
 
     def reap(self, before: float) -> float | None:

@@ -90,12 +90,19 @@ async def cancelling(
     """
     seen = 0
     awaited: dict[object, asyncio.Task[Any]] = {}
-    plain = PromptFuture.deliver
+    plain, plainly_set = PromptFuture.deliver, PromptFuture.set_result
 
     def deliver(future: PromptFuture[Any], *outcome: Any) -> None:
         if task := awaited.pop(future, None):
             assert task.cancel()
         plain(future, *outcome)
+
+    def set_result(future: PromptFuture[Any], result: Any) -> None:
+        plainly_set(
+            future, result
+        )  # of a connection that another call gives back: the task goes on in the next turn
+        if task := awaited.pop(future, None):
+            assert task.cancel()
 
     @types.coroutine
     def struck() -> Generator[Any, Any, T]:
@@ -126,7 +133,10 @@ async def cancelling(
     async def run() -> T:
         return await struck()
 
-    with mock.patch.object(PromptFuture, "deliver", deliver):
+    with (
+        mock.patch.object(PromptFuture, "deliver", deliver),
+        mock.patch.object(PromptFuture, "set_result", set_result),
+    ):
         task = asyncio.get_running_loop().create_task(run())
         await asyncio.wait([task])
     if task.cancelled():

@@ -30,7 +30,8 @@ def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> It
     resets: list[BaseException] = []
     gate = threading.Event()
 
-    def talk(client: socket.socket) -> None:
+    def talk(client: socket.socket, known: threading.Event) -> None:
+        known.wait()
         with client, suppress(BrokenPipeError), client.makefile("rb") as words:
             try:
                 for word in words:
@@ -50,8 +51,11 @@ def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> It
                 client, _ = listening.accept()
             except OSError:
                 return
-            talking.append(threading.Thread(target=talk, args=(client,)))
-            talking[-1].start()
+            known = threading.Event()
+            thread = threading.Thread(target=talk, args=(client, known))
+            thread.start()
+            talking.append(thread)  # only now, so that whoever finds it may join it
+            known.set()
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import select
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ import warnings
 
 import pytest
 
+from lockkit import prompt_future
 from lockkit.errors import ConfigError
 from lockkit.store import connecting_aio, performing_aio
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
@@ -23,6 +25,7 @@ from lockkit.testing.processes import until
 from support.handlers import Handler
 from support.loops import HOW, cancelling, descriptors, loops, run_on
 from support.words import Parser, said, serving, soon
+from support.working import WorkClock
 
 
 @pytest.fixture(params=loops().values(), ids=loops().keys())
@@ -425,6 +428,38 @@ def test_calls_beyond_the_limit_wait_for_their_turn_in_order(on_loop, words):
     on_loop(work, most=1)
     assert len(words.connections) == 1
     assert done == sorted(done)
+
+
+@pytest.mark.parametrize("how", ["answered", "cut off", "too late", "no turn"])
+def test_the_loop_does_not_stand_still_while_many_calls_end_at_once(on_loop, words, monkeypatch, how):
+    """All that were asked before a pause of the server are answered, or all fail in its outage: each task then works for 0.3 ms."""
+    clock, many = WorkClock(), 40
+    monkeypatch.setattr(prompt_future, "time", clock)
+
+    async def work(performer):
+        await asyncio.gather(*(performer.perform(said(words.place, b"first")) for _ in range(many)))
+        lasts = 0.3 if how in ("too late", "no turn") else 5.0
+        word, end = b"slow" if how == "answered" else b"hush", time.monotonic() + lasts
+        calls = [performer.perform(said(words.place, word, end=end)) for _ in range(many)]
+        tasks = [asyncio.create_task(clock.work_after(each)) for each in calls]
+        await asyncio.sleep(0)  # all of them are sent, or wait for a connection
+        clock.watch()
+        if how == "answered":
+            words.gate.set()
+            unread = {connection._sock for connection in performer._connections}
+            while unread:  # something else keeps the loop busy until all answers are there
+                unread -= {*select.select(unread, [], [], 5)[0]}
+        elif how == "cut off":
+            for connection in performer._connections:
+                connection._transport.abort()
+        else:
+            select.select([], [], [], end - time.monotonic())  # as above
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0)  # the last look
+
+    on_loop(work, **({"most": 2} if how == "no turn" else {}))
+    assert clock.longest <= 0.001 + clock.EACH + 1e-9
+    assert clock.turns >= (many - 2) * clock.EACH / (0.001 + clock.EACH)
 
 
 def test_a_call_whose_turn_does_not_come_is_refused(on_loop, words):

@@ -12,6 +12,7 @@ import pytest
 from lockkit import prompt_future
 from lockkit.prompt_future import Deliveries, PromptFuture
 from support.loops import loops
+from support.working import WorkClock
 
 word = contextvars.ContextVar("word", default="none")
 
@@ -259,6 +260,31 @@ def test_results_that_come_at_once_leave_the_loop_turns_for_others(run, monkeypa
         assert order[-1] == [True, True, True]
 
     run(main)
+
+
+@pytest.mark.parametrize("how", ["deliver", "fail"])
+def test_the_loop_stands_still_for_a_millisecond_and_one_task_at_most(run, monkeypatch, how):
+    clock = WorkClock()
+    monkeypatch.setattr(prompt_future, "time", clock)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        deliveries, futures = Deliveries(loop), [PromptFuture(loop) for _ in range(100)]
+        tasks = [asyncio.create_task(clock.work_after(each)) for each in futures]
+        await asyncio.sleep(0)
+
+        def at_once():
+            clock.watch()
+            for each in futures:
+                deliveries.deliver(each, 1) if how == "deliver" else deliveries.fail(each, OSError())
+
+        await outside_of_tasks(at_once)
+        await asyncio.gather(*tasks)
+        await asyncio.sleep(0)  # the last look
+
+    run(main)
+    assert clock.longest <= prompt_future._AT_A_TIME + clock.EACH + 1e-9
+    assert clock.turns >= 100 * clock.EACH / (prompt_future._AT_A_TIME + clock.EACH)
 
 
 def test_a_task_that_is_cancelled_while_its_result_waits_for_a_turn_gets_none(run, monkeypatch):
