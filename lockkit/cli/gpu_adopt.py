@@ -35,7 +35,7 @@ _LONG = 3600.0
 """Seconds between two looks at nothing: all that the keeper waits for wakes it."""
 
 
-class Asked(NamedTuple):
+class AdoptOptions(NamedTuple):
     """The options of the command line; None if the configuration or the job decides. Sizes are bytes, times seconds."""
 
     ids: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ def command(session: Session, *, pid: int, detach: bool, **options: Any) -> int:
         with Signals() as signals, session.client(where="wrapper") as client:
             fitting.reaches_others(client)
             keeping = _Keeping(session, client, job, signals)
-            return keeping.keep(keeping.take(Asked(**options)), front)
+            return keeping.keep(keeping.take(AdoptOptions(**options)), front)
 
 
 class _Keeping:
@@ -132,7 +132,7 @@ class _Keeping:
         self._signals = signals
         self._pool = ""
 
-    def take(self, asked: Asked) -> Adopted:
+    def take(self, asked: AdoptOptions) -> Adopted:
         """Take the claims.
 
         Raises:
@@ -141,7 +141,7 @@ class _Keeping:
         """
         from lockkit.cli.cards import CardOptions, Cards
         from lockkit.descent import descendants
-        from lockkit.gpu.adopting import Busy, adopt
+        from lockkit.gpu.adopting import NotAdopted, adopt
         from lockkit.gpu.requests import job_ttl
 
         client, job = self._client, self._job
@@ -165,7 +165,7 @@ class _Keeping:
             allow_busy=asked.allow_busy,
             family=descendants(job.pid),
         )
-        if isinstance(adopted, Busy):
+        if isinstance(adopted, NotAdopted):
             suggested, first = as_called(self._session)
             raise exits.CommandFailed(
                 f"the GPUs of {job} cannot be held; {'; '.join(adopted.sentences)}",

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
 
-__all__ = ["FleetView", "HostView", "Seen"]
+__all__ = ["FleetView", "GpuLook", "HostView"]
 
 
-class Seen(NamedTuple):
+class GpuLook(NamedTuple):
     """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them.
 
     A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID.
@@ -60,7 +60,7 @@ class HostView:
 
         return host_name(self._client.config, simulate=self._simulate)
 
-    def look(self) -> Seen:
+    def look(self) -> GpuLook:
         """One look.
 
         Raises:
@@ -81,11 +81,11 @@ class HostView:
         for device in snapshot.devices:
             if device.uuid in of_store:
                 uses |= live_uses(device, of_store[device.uuid].holders)
-        return Seen(snapshot, joined(snapshot, of_store, uses), of_store, uses)
+        return GpuLook(snapshot, joined(snapshot, of_store, uses), of_store, uses)
 
-    def looks(self, interval: float) -> Iterator[Seen | DevicesUnavailable | BackendError]:
+    def looks(self, interval: float) -> Iterator[GpuLook | DevicesUnavailable | BackendError]:
         """Look again and again. A failure is yielded; the first look raises it."""
-        seen: Seen | DevicesUnavailable | BackendError = self.look()
+        seen: GpuLook | DevicesUnavailable | BackendError = self.look()
         while True:
             yield seen
             time.sleep(interval)
@@ -117,7 +117,7 @@ class HostView:
 class FleetView(HostView):
     """The GPUs of all hosts that share the store. Only those of this host are asked of their drivers."""
 
-    def look(self) -> Seen:
+    def look(self) -> GpuLook:
         """One look.
 
         Raises:
@@ -153,7 +153,7 @@ class FleetView(HostView):
                 else "there are no live readings"
             )
             remarks.append(f"{live}; of other hosts the store knows what their holders told last")
-        return Seen(
+        return GpuLook(
             Snapshot(now, (), tuple(remarks)),
             tuple(card for _, card, _ in found),
             {},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lockkit.cli import documents, parts
-    from lockkit.cli.gpu_views import Seen
+    from lockkit.cli.gpu_views import GpuLook
     from lockkit.client import Client
     from lockkit.devices import Snapshot
     from lockkit.facts import ClaimInfo
@@ -110,7 +110,7 @@ def _use(claim_id: str, use: Use, now: float) -> parts.GpuUse:
     )
 
 
-def hosts(client: Client, here: str, seen: Seen, known: Sequence[Known]) -> documents.GpuHosts:
+def hosts(client: Client, here: str, seen: GpuLook, known: Sequence[Known]) -> documents.GpuHosts:
     """The document of ``lockkit gpu ls --all-hosts``.
 
     Args:

@@ -235,7 +235,7 @@ class _Run:
             exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
             return self._under(client, exported).exit_code
         assert isinstance(taken, GpuLeases)
-        return self._held(client, taken, shows=cards.exports, family=taken.granted.family)
+        return self._held(client, taken, shows=cards.exports, family=taken.held_cards.family)
 
     def _waiting(self, announcer: Announcer, acquire: Callable[[], T]) -> T:
         """Acquire; the wait is announced while it lasts, and reported at its end."""

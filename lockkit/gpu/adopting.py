@@ -10,14 +10,14 @@ The claim lives by its ttl on every store. The embedded store also sees its keep
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from lockkit.composites import AllOf
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.capacities import capacities
-from lockkit.gpu.grants import forget_grants
+from lockkit.gpu.held_cards import forget_held_cards
 from lockkit.gpu.jobs import called
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.quarantine import mark_of, quarantined
@@ -37,10 +37,8 @@ if TYPE_CHECKING:
     from lockkit.gpu.running import RunningJob
     from lockkit.options import Options
 
-__all__ = ["NOTE", "Adopted", "Busy", "adopt", "cards_of", "let_go"]
+__all__ = ["Adopted", "NotAdopted", "adopt", "cards_to_adopt", "let_go"]
 
-NOTE: Final = ADOPTED
-"""The key of a claim's note under which the job is described whose card the claim is for."""
 _LONGEST = 64
 """The number of characters to which the program of an owner is cut."""
 
@@ -57,14 +55,14 @@ class Adopted(NamedTuple):
     devices: tuple[Device, ...]
 
 
-class Busy(NamedTuple):
+class NotAdopted(NamedTuple):
     """The answer if a card cannot be had: a sentence for each such card, and the first holder of one."""
 
     sentences: tuple[str, ...]
     holder: ClaimInfo | None = None
 
 
-class _Tried(Pool):
+class _PoolWithoutGate(Pool):
     """The cards of a host, of which some are tried at once without the gate."""
 
     def try_these(self, taken: Mapping[str, int]) -> Leases | None:
@@ -87,7 +85,7 @@ def adopt(
     memory: int | None = None,
     allow_busy: bool = False,
     family: Collection[int] = (),
-) -> Adopted | Busy:
+) -> Adopted | NotAdopted:
     """Take a claim on the cards that a job computes on: on all of them, or on none.
 
     Args:
@@ -108,32 +106,32 @@ def adopt(
     cards = HostCards(client, simulate=simulate, host=None)
     snapshot = cards.look()
     named = None if ids is None else tuple(resolve(one, snapshot.devices, pool=cards.pool) for one in ids)
-    devices = cards_of(job, snapshot, named, family)
-    _still(job)  # so the pid that the driver shows is that of this job
-    _declared(job, devices, memory)
+    devices = cards_to_adopt(job, snapshot, named, family)
+    _check_alive(job)  # so the pid that the driver shows is that of this job
+    _check_share(job, devices, memory)
     strangers = () if memory is not None or allow_busy else _strangers(job, devices, family)
     marks = quarantined(client, cards.host)
     marked = [(one, mark_of(marks, one)) for one in devices]
     why = (*strangers, *(f"{called(one)}: {mark}" for one, mark in marked if mark is not None))
     if why:
-        return Busy(why)
+        return NotAdopted(why)
     members = capacities(client, cards.pool, snapshot.devices)
     within = slices_in(snapshot.devices, members)
-    pool = _Tried(client._opening, cards.pool, members, within, _noted(options, job))  # noqa: SLF001
-    pool.owner = _keeper(pool.terms.owner, job)
+    pool = _PoolWithoutGate(client._opening, cards.pool, members, within, _with_note(options, job))  # noqa: SLF001
+    pool.owner = _owner_of_claims(pool.terms.owner, job)
     share = None if memory is None else -(-memory // MIB)
     taken = {one.uuid: _weight(members, one, share, cards.pool) for one in devices}
     leases = pool.try_these(taken)
     if leases is None:
-        return _held(client, cards.pool, devices, snapshot.taken)
+        return _in_the_way(client, cards.pool, devices, snapshot.taken)
     try:
-        _still(job)
+        _check_alive(job)
     except ConfigError:
         leases.release()
         raise
     cards.taken(leases, tuple(taken), devices)
     if memory is None:
-        before = [_without(job, device, family) for device in devices]
+        before = [_as_without(job, device, family) for device in devices]
         cards.adopted(client.driver(), leases, before, snapshot.devices)
     return Adopted(leases, devices)
 
@@ -145,11 +143,11 @@ def let_go(adopted: Adopted, job: RunningJob, reason: str) -> None:
     goes on is left as it is.
     """
     if not job.ended():
-        forget_grants(adopted.leases)
+        forget_held_cards(adopted.leases)
     adopted.leases.release(reason)
 
 
-def cards_of(
+def cards_to_adopt(
     job: RunningJob, snapshot: Snapshot, named: Sequence[str] | None, family: Collection[int] = ()
 ) -> tuple[Device, ...]:
     """The cards to adopt with a job: those on which it computes, or those that are named.
@@ -169,7 +167,7 @@ def cards_of(
     found = tuple(one for one in usable if any(each.pid == job.pid for each in one.processes or ()))
     if named is None:
         if not found:
-            raise _nowhere(job, snapshot, usable, family)
+            raise _on_no_card(job, snapshot, usable, family)
         return found
     by_uuid = {one.uuid: one for one in snapshot.devices}
     for uuid in dict.fromkeys(named):
@@ -186,7 +184,7 @@ def cards_of(
     return tuple(by_uuid[uuid] for uuid in dict.fromkeys(named))
 
 
-def _nowhere(
+def _on_no_card(
     job: RunningJob, snapshot: Snapshot, usable: Sequence[Device], family: Collection[int]
 ) -> ConfigError:
     """The error for a job that is seen on no card."""
@@ -229,7 +227,7 @@ def _strangers(job: RunningJob, devices: Sequence[Device], family: Collection[in
     return tuple(told)
 
 
-def _without(job: RunningJob, device: Device, family: Collection[int]) -> Device:
+def _as_without(job: RunningJob, device: Device, family: Collection[int]) -> Device:
     """A card as it would be without the job, to which everything belongs there that is not known to be of others."""
     if device.processes is None:
         return device._replace(used=0)
@@ -237,7 +235,7 @@ def _without(job: RunningJob, device: Device, family: Collection[int]) -> Device
     return device._replace(processes=others, used=sum(one.memory or 0 for one in others))
 
 
-def _declared(job: RunningJob, devices: Sequence[Device], memory: int | None) -> None:
+def _check_share(job: RunningJob, devices: Sequence[Device], memory: int | None) -> None:
     """Refuse a share that is smaller than what the job uses already.
 
     Raises:
@@ -266,12 +264,12 @@ def _weight(members: Mapping[str, int], device: Device, share: int | None, pool:
     return room if share is None else share
 
 
-def _still(job: RunningJob) -> None:
+def _check_alive(job: RunningJob) -> None:
     if job.ended():
         raise ConfigError(f"{job} has ended meanwhile", hint="nothing is held")
 
 
-def _held(client: Client, pool: str, devices: Sequence[Device], at: float) -> Busy:
+def _in_the_way(client: Client, pool: str, devices: Sequence[Device], at: float) -> NotAdopted:
     """The claims in the way on each card, as the store says now."""
     told: list[str] = []
     first: ClaimInfo | None = None
@@ -282,16 +280,18 @@ def _held(client: Client, pool: str, devices: Sequence[Device], at: float) -> Bu
             first = first or claims[0]
             how = "held by" if queue.holders else "waited for by"
             told.append(f"{called(device)}: {how} {' and by '.join(holder_words(one, at) for one in claims)}")
-    return Busy(tuple(told) or ("its holder was gone when it was looked for",), first)
+    return NotAdopted(tuple(told) or ("its holder was gone when it was looked for",), first)
 
 
-def _noted(options: Options, job: RunningJob) -> Options:
+def _with_note(options: Options, job: RunningJob) -> Options:
     noted = {**options}
-    noted["note"] = {NOTE: {"pid": job.pid, "user": job.user, "program": job.program, "started": job.started}}
+    noted["note"] = {
+        ADOPTED: {"pid": job.pid, "user": job.user, "program": job.program, "started": job.started}
+    }
     return noted  # type: ignore[return-value]  # the keys of Options, and note
 
 
-def _keeper(owner: Owner, job: RunningJob) -> Owner:
+def _owner_of_claims(owner: Owner, job: RunningJob) -> Owner:
     """The owner of the claims: the process that keeps them, since its life is that of the claim, with the job in its program."""
     user = "" if job.user == owner.user else f"{job.user}'s "
     room = _LONGEST - len(f"keeper of {user} pid {job.pid}")

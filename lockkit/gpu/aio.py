@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lockkit.caller import Caller
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
-    from lockkit.gpu.grants import Granted
+    from lockkit.gpu.held_cards import HeldCards
     from lockkit.gpu.receipts import Receipt
     from lockkit.gpu.requests import CheckedRequest
     from lockkit.shared.pools import Request
@@ -42,14 +42,14 @@ class AsyncGpuLeases(AsyncPoolLeases):
     Attributes:
         devices: The cards, as they were seen when they were granted.
         receipts: How the last holder left each card, by UUID; none for a card that nobody has held before.
-        granted: What their cleanup needs.
+        held_cards: What their cleanup needs.
     """
 
-    __slots__ = ("devices", "granted", "receipts")
+    __slots__ = ("devices", "held_cards", "receipts")
 
     devices: tuple[Device, ...]
     receipts: Mapping[str, Receipt]
-    granted: Granted
+    held_cards: HeldCards
 
     async def release(self, reason: Reason = "normal", *, raise_failed: bool = False) -> ReleaseReports:
         """Release the cards; see :meth:`lockkit.aio.AsyncLeases.release`. From then on they are watched no more."""
@@ -77,7 +77,7 @@ class _CardPool(AsyncPool):
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
         self.cards.taken(leases, made.members, made.devices)
-        made.granted = self.cards.granted(leases[0]._driver, leases, made.members, self.chooser)  # noqa: SLF001
+        made.held_cards = self.cards.granted(leases[0]._driver, leases, made.members, self.chooser)  # noqa: SLF001
         made.receipts = self.chooser.receipts(made.members)
         with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
             # Nobody waits for it but the end of the loop, so that the next program finds it.

@@ -25,7 +25,7 @@ from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.facts import Alert, CleanupContext
 from lockkit.gpu.choosing import label
 from lockkit.gpu.frameworks import imported, keepers
-from lockkit.gpu.grants import grant_of
+from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.quarantine import Capped, quarantine_faulty
 from lockkit.gpu.receipts import Receipt, judged, put
 from lockkit.gpu.snapshots import PATIENCE
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from lockkit.devices import Snapshot
     from lockkit.facts import ClaimInfo
-    from lockkit.gpu.grants import Grant
+    from lockkit.gpu.held_cards import HeldCard
 
 __all__ = ["lockkit_cleanup"]
 
@@ -62,13 +62,13 @@ def lockkit_cleanup(context: CleanupContext) -> None:
     Raises:
         BackendError: The receipt could not be written.
     """
-    grant = grant_of(context.claim_id)
-    if grant is None:
+    held = held_card(context.claim_id)
+    if held is None:
         return
     try:
-        _Cleanup(context, grant).run()
+        _Cleanup(context, held).run()
     finally:
-        grant.over = True
+        held.over = True
 
 
 class _Cleanup:
@@ -76,13 +76,13 @@ class _Cleanup:
 
     Args:
         context: The release.
-        grant: The card.
+        held: The card.
     """
 
-    def __init__(self, context: CleanupContext, grant: Grant) -> None:
+    def __init__(self, context: CleanupContext, held: HeldCard) -> None:
         budget = context.budget()
         self._context = context
-        self._grant = grant
+        self._held = held
         self._end = time.monotonic() + budget
         self._until = self._end - min(_RESERVE, _SHARE * budget)
         self._inside = context.where == "process"
@@ -93,7 +93,7 @@ class _Cleanup:
 
     def run(self) -> None:
         """Clean the card, and tell how it is left."""
-        grant, context = self._grant, self._context
+        held, context = self._held, self._context
         if context.overrun:
             self._hangs = f"the cleanup of {', '.join(context.overrun)} has not ended"
         self._free()
@@ -111,9 +111,9 @@ class _Cleanup:
             at=time.time(),
             errors=tuple(self._errors),
         )
-        records = grant.records(self._end)
+        records = held.records(self._end)
         try:
-            put(records, grant.granted.host, report)
+            put(records, held.group.host, report)
         finally:
             if report.outcome == "dirty" and not self._only_this_process(after, report):
                 self._alert("gpu_dirty", "P2", str(report))
@@ -126,9 +126,9 @@ class _Cleanup:
         asked = imported() if self._inside else {}
         if not asked or not self._here(self._look()):
             return
-        uuid = self._grant.uuid
-        if self._grant.granted.stuck:  # at another card, so one more thread would hang there
-            self._hangs = self._grant.granted.stuck
+        uuid = self._held.uuid
+        if self._held.group.stuck:  # at another card, so one more thread would hang there
+            self._hangs = self._held.group.stuck
             self._note(self._hangs)
             return
         left = max(self._until - time.monotonic(), 0.05)
@@ -136,7 +136,7 @@ class _Cleanup:
         for outcome in call_within(left, "gpu-cleanup", calls, {}):
             if isinstance(outcome.error, TimeoutError):
                 self._hangs = f"{outcome.plugin} has not given back its memory within {left:.3g} s"
-                self._grant.granted.stuck = self._hangs
+                self._held.group.stuck = self._hangs
                 self._errors.append(self._hangs)
             elif outcome.error is not None:
                 self._errors.append(f"{outcome.plugin}: {type(outcome.error).__name__}: {outcome.error}")
@@ -152,15 +152,15 @@ class _Cleanup:
 
     def _settled(self) -> Device | None:
         """The card when it is as it was at the grant, or when no more can be waited for; None if it cannot be seen."""
-        granted = self._grant.granted
+        group = self._held.group
         now = time.monotonic()
-        if granted.until is None or now > granted.until + _TOGETHER:
-            granted.until = self._until
-        until = min(self._until, max(granted.until, now + _PAUSE))
+        if group.until is None or now > group.until + _TOGETHER:
+            group.until = self._until
+        until = min(self._until, max(group.until, now + _PAUSE))
         if self._hangs:
             return None
         if self._inside:
-            granted.family.look()
+            group.family.look()
         while True:
             card = self._look()
             if card is None or card.faults:
@@ -174,18 +174,18 @@ class _Cleanup:
 
     def _look(self) -> Device | None:
         """The card now; None if it cannot be seen, for a reason that the receipt gives."""
-        grant = self._grant
+        held = self._held
         patience = min(PATIENCE, max(self._until - time.monotonic(), 0.05))
         try:
-            self._snapshot = grant.granted.look(patience)
+            self._snapshot = held.group.look(patience)
         except DevicesUnavailable as error:
             self._note(error.message)
         else:
-            card = self._snapshot.device(grant.uuid)
+            card = self._snapshot.device(held.uuid)
             if card is not None:
                 return card
             self._note("the driver does not show it")
-        if grant.granted.hangs and patience >= min(_SURE, PATIENCE):
+        if held.group.hangs and patience >= min(_SURE, PATIENCE):
             self._hangs = f"its driver has not answered within {patience:g} s"
         return None
 
@@ -197,18 +197,18 @@ class _Cleanup:
         """The pids of this holder's processes on the card, and whether those of others on it are told apart from them."""
         if card is None or not card.processes:
             return [], True
-        family = self._grant.granted.family
+        family = self._held.group.family
         pids = [one.pid for one in card.processes if one.pid is not None]
         ours = family.among(pids)
         mine = [os.getpid()] if self._inside and os.getpid() in pids else []
-        if self._grant.whole:
+        if self._held.whole:
             return [*ours, *mine], True
-        if self._grant.shared_here:
+        if self._held.shared_here:
             return [], False
         if not ours:
             return mine, True
         try:
-            others = self._grant.others(max(self._until - time.monotonic(), 0.05))
+            others = self._held.others(max(self._until - time.monotonic(), 0.05))
         except BackendError as error:
             self._note(error.message)
             return mine, False
@@ -217,14 +217,14 @@ class _Cleanup:
 
     def _judged(self, card: Device | None, ours: list[int], told: bool) -> Receipt:  # noqa: FBT001
         """How the card is left."""
-        grant = self._grant
-        if grant.whole:
-            return judged(grant.uuid, grant.before, card)
-        return judged(grant.uuid, grant.before, card, ours) if told else Receipt(grant.uuid, "unknown")
+        held = self._held
+        if held.whole:
+            return judged(held.uuid, held.before, card)
+        return judged(held.uuid, held.before, card, ours) if told else Receipt(held.uuid, "unknown")
 
     def _end_processes(self, pids: list[int]) -> bool:
         """Send TERM to processes of the holder, and KILL to those that do not end. Returns whether there are any to wait for."""
-        family = self._grant.granted.family
+        family = self._held.group.family
         pids = [pid for pid in pids if pid != os.getpid()]
         now = time.monotonic()
         if self._terminated is None:
@@ -238,7 +238,7 @@ class _Cleanup:
 
     def _drains(self, card: Device) -> bool:
         """Whether what is in use may yet be given back: no process that lives has it."""
-        before = self._grant.before
+        before = self._held.before
         known = set() if before is None or before.processes is None else set(before.processes)
         return not any(self._stays(one) for one in card.processes or () if one not in known)
 
@@ -253,28 +253,28 @@ class _Cleanup:
 
     def _only_this_process(self, card: Device | None, report: Receipt) -> bool:
         """Whether all that is left is the context of this living process, as in a worker that takes one card after the other."""
-        before = self._grant.before
+        before = self._held.before
         known = set() if before is None or before.processes is None else set(before.processes)
         left = {one.pid for one in (card.processes if card is not None else None) or () if one not in known}
         return self._inside and left == {os.getpid()} and (report.leftover or 0) <= STRAY
 
     def _quarantine(self, card: Device | None) -> None:
         """Quarantine the card if it is faulty, or its cleanup hangs."""
-        grant, context = self._grant, self._context
+        held, context = self._held, self._context
         shown = card.faults if card is not None else ()
-        past = grant.granted.faults(grant.uuid)
+        past = held.group.faults(held.uuid)
         reason = "; ".join(dict.fromkeys((*shown, *past, *filter(None, [self._hangs]))))
         if not reason:
             return
-        granted = grant.granted
+        group = held.group
         answer = quarantine_faulty(
-            grant.records(self._end),
-            granted.host,
-            grant.uuid,
+            held.records(self._end),
+            group.host,
+            held.uuid,
             reason,
             context.owner,
-            granted.cards,
-            granted.parents,
+            group.cards,
+            group.parents,
             # The driver tells of an Xid once, and may then show a card without a fault.
             lasting=bool(past) and not shown,
         )
@@ -285,13 +285,11 @@ class _Cleanup:
             self._alert("gpu_quarantined", "P1", str(answer))
 
     def _alert(self, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> None:
-        grant, context = self._grant, self._context
-        card = grant.before
-        name = grant.uuid if card is None else label(card)
-        data = {"uuid": grant.uuid, "host": grant.granted.host}
-        grant.granted.tell(
-            Alert(kind, priority, f"{name}: {what}", context.name, context.claim_id, data=data)
-        )
+        held, context = self._held, self._context
+        card = held.before
+        name = held.uuid if card is None else label(card)
+        data = {"uuid": held.uuid, "host": held.group.host}
+        held.group.tell(Alert(kind, priority, f"{name}: {what}", context.name, context.claim_id, data=data))
 
 
 def _of(claims: Sequence[ClaimInfo]) -> set[int]:

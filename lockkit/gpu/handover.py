@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.gpu.grants import in_background
 from lockkit.gpu.receipts import Receipt, last, put_back, take_over
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Handover:
         if self._used is not None and uuid not in self._used:  # nobody waits for this answer any more
             self._put_back(uuid)
 
-    def over(self, used: Collection[str]) -> None:
+    def finish(self, used: Collection[str]) -> None:
         """Note in the background that the request got these cards, and has not used others that were granted meanwhile."""
         self._used = used
         for uuid in list(self._noted):
@@ -73,4 +74,15 @@ class Handover:
                 self._put_back(uuid)
 
     def _put_back(self, uuid: str) -> None:
-        in_background(partial(put_back, self._client, self._host, uuid, self._noted[uuid]))
+        _in_background(partial(put_back, self._client, self._host, uuid, self._noted[uuid]))
+
+
+def _in_background(call: Callable[[], object]) -> None:
+    """Make a call that may wait for the store on a thread of its own; what goes wrong with it does not matter."""
+
+    def run() -> None:
+        with suppress(Exception):
+            call()
+
+    with suppress(RuntimeError):  # no thread can be started
+        threading.Thread(target=run, name="lockkit-gpu-receipt", daemon=True).start()

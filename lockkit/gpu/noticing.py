@@ -13,7 +13,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.noted import RESERVED
 from lockkit.sizes import MIB, show
 
-__all__ = ["Course", "Notice", "Reading", "Rules", "Told", "telling", "told_in"]
+__all__ = ["CardNews", "CardNotice", "Course", "Reading", "Rules", "news_in", "news_patch"]
 
 GAP = 150.0
 """Seconds between two readings from which on nothing is known of the time between them: the machine was suspended, or the driver hung."""
@@ -51,7 +51,7 @@ class Reading(NamedTuple):
     declared: int | None = None
 
 
-class Notice(NamedTuple):
+class CardNotice(NamedTuple):
     """A sentence about a held card that deserves an event. ``kind`` is one of :data:`lockkit.events.KINDS`.
 
     ``duration`` has the seconds for which it has been so, if that is known.
@@ -62,7 +62,7 @@ class Notice(NamedTuple):
     duration: float | None = None
 
 
-class Told(NamedTuple):
+class CardNews(NamedTuple):
     """The last news of a holder about its card, from the note of its claim.
 
     Attributes:
@@ -97,7 +97,7 @@ class Course:
         self.used: int | None = None
         self.faults: tuple[str, ...] = ()
 
-    def take(self, reading: Reading, now: float) -> list[Notice]:
+    def take(self, reading: Reading, now: float) -> list[CardNotice]:
         """Take a reading. Returns what deserves an event: a fault once, idleness and overuse once until they are over."""
         if self._at is not None and now - self._at > GAP:
             self.idle_since, self._reported_idle = None, False
@@ -108,13 +108,13 @@ class Course:
             *self._overuse(reading.declared),
         ]
 
-    def found(self, faults: tuple[str, ...]) -> list[Notice]:
+    def found(self, faults: tuple[str, ...]) -> list[CardNotice]:
         """Take faults, at any time. Returns a notice for each new one."""
         new = [one for one in faults if one not in self.faults]
         self.faults = (*self.faults, *new)
-        return [Notice("gpu_faulty", one) for one in new]
+        return [CardNotice("gpu_faulty", one) for one in new]
 
-    def _idle(self, utilisation: int | None, now: float) -> list[Notice]:
+    def _idle(self, utilisation: int | None, now: float) -> list[CardNotice]:
         if utilisation is None or utilisation >= self._rules.idle_below:
             self.idle_since, self._reported_idle = None, False
             return []
@@ -125,17 +125,17 @@ class Course:
             return []
         self._reported_idle = True
         why = f"it has computed less than {self._rules.idle_below} % of the time for {durations.show(idle)}"
-        return [Notice("gpu_idle", why, idle)]
+        return [CardNotice("gpu_idle", why, idle)]
 
-    def _overuse(self, declared: int | None) -> list[Notice]:
+    def _overuse(self, declared: int | None) -> list[CardNotice]:
         if declared is None or self.used is None:
             return []
         was, self._over = self._over, self.used > declared
         if was or not self._over:
             return []
-        return [Notice("gpu_overused", f"{show(self.used)} used, {show(declared)} declared")]
+        return [CardNotice("gpu_overused", f"{show(self.used)} used, {show(declared)} declared")]
 
-    def news(self, now: float, wall: float) -> Told | None:
+    def news(self, now: float, wall: float) -> CardNews | None:
         """News that others should know and were not told yet; None if there is none. It counts as told from here on.
 
         Args:
@@ -149,27 +149,27 @@ class Course:
             return None
         self._news = self.used, idle
         since = wall - (now - self.idle_since) if idle and self.idle_since is not None else None
-        return Told(self.used, since, wall)
+        return CardNews(self.used, since, wall)
 
     def untold(self) -> None:
         """Forget that the last news was told: it did not reach the store."""
         self._news = (None, False)
 
 
-def telling(news: Told) -> dict[str, object]:
+def news_patch(news: CardNews) -> dict[str, object]:
     """The patch that puts news into the note of a claim, in place of what was told before."""
     since = None if news.idle_since is None else round(news.idle_since)
     return {RESERVED: {"gpu": {"used": news.used, "idle_since": since, "at": round(news.at)}}}
 
 
-def told_in(note: Mapping[str, object]) -> Told | None:
+def news_in(note: Mapping[str, object]) -> CardNews | None:
     """The news in the note of a claim; None if its holder told none. A value of a wrong type counts as missing."""
     own = note.get(RESERVED)
     news = own.get("gpu") if isinstance(own, Mapping) else None
     if not isinstance(news, Mapping):
         return None
     used, since, at = (_number(news.get(key)) for key in ("used", "idle_since", "at"))
-    return Told(None if used is None else int(used), since, at or 0.0)
+    return CardNews(None if used is None else int(used), since, at or 0.0)
 
 
 def _number(value: object) -> float | None:

@@ -19,8 +19,8 @@ from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest, choose, label, never_fits
-from lockkit.gpu.grants import Granted, note_grants
 from lockkit.gpu.handover import Handover
+from lockkit.gpu.held_cards import HeldCards, note_held_cards
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.preflight import Preflight
@@ -29,7 +29,7 @@ from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
 from lockkit.gpu.visible import visible_uuids, why_hidden
-from lockkit.gpu.watching import Watched, faults, watch
+from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
@@ -115,11 +115,11 @@ class HostCards:
         """Note which cards were taken, and have them watched until they are released. Does not block."""
         self.last = tuple(members)
         if self._client.config.gpu_watch:
-            watch(Watched(self._providers, leases, members, devices, self._client.config))
+            watch(WatchedCards(self._providers, leases, members, devices, self._client.config))
 
     def granted(
         self, driver: Driver, leases: Sequence[AnyLease], members: Sequence[str], chooser: CardChooser
-    ) -> Granted:
+    ) -> HeldCards:
         """Note cards that were granted, so that their release cleans them. Does not block.
 
         Args:
@@ -129,11 +129,11 @@ class HostCards:
             chooser: The chooser of the request.
         """
         seen = tuple(chooser.seen.values())
-        granted = Granted(driver, self.host, self._providers, seen, self.faults)
-        note_grants(granted, leases, members, seen)
+        held = HeldCards(driver, self.host, self._providers, seen, self.faults)
+        note_held_cards(held, leases, members, seen)
         if chooser.handover is not None:
-            chooser.handover.over(members)
-        return granted
+            chooser.handover.finish(members)
+        return held
 
     def adopted(
         self, driver: Driver, leases: Sequence[AnyLease], before: Sequence[Device], seen: Sequence[Device]
@@ -146,13 +146,13 @@ class HostCards:
             before: The cards, as they are without the job.
             seen: All cards of the host.
         """
-        granted = Granted(driver, self.host, self._providers, seen, self.faults)
-        note_grants(granted, leases, [one.uuid for one in before], before)
+        held = HeldCards(driver, self.host, self._providers, seen, self.faults)
+        note_held_cards(held, leases, [one.uuid for one in before], before)
 
     def given_up(self, chooser: CardChooser) -> None:
         """Note that a request got no cards. Does not block."""
         if chooser.handover is not None:
-            chooser.handover.over(())
+            chooser.handover.finish(())
 
     def remember(self, uuids: Sequence[str]) -> None:
         """Keep the cards that were taken, for the next program of this user. Writes a small file, and raises no error."""

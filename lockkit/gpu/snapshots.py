@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.devices import Device, DeviceProvider, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
-from lockkit.gpu.unreturned import Asked, has_returned, left_behind
+from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.plugins.calling import Outcome, call_within
 from lockkit.printable import printable
 
@@ -68,13 +68,13 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
             hint="remove gpu from disable_plugins or LOCKKIT_DISABLE_PLUGINS",
         )
     taken = time.time()
-    asked = [Asked(one) for one in providers if has_returned(one)]
+    asked = [ProviderCall(one) for one in providers if has_returned(one)]
     devices: dict[str, Device] = {}
     nameless: list[Device] = []
     remarks: list[str] = []
     failed: list[DevicesUnavailable] = []
     outcomes = call_within(patience, "devices", [(one.provider.name, one) for one in asked], {})
-    left_behind(asked)
+    give_up_late(asked)
     found = {one.plugin: one for one in outcomes}
     for name in [one.name for one in providers]:
         outcome = found.get(name) or Outcome(name, error=TimeoutError())

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 
 from lockkit.devices import DeviceProvider
 
-__all__ = ["Asked", "has_returned", "left_behind"]
+__all__ = ["ProviderCall", "give_up_late", "has_returned"]
 
 _mutex = threading.RLock()
-_behind: dict[tuple[int, int], Asked] = {}
+_behind: dict[tuple[int, int], ProviderCall] = {}
 """The calls that were given up, by process and identity of the provider, which each of them keeps alive."""
 
 
-class Asked:
+class ProviderCall:
     """One call of a provider.
 
     Args:
@@ -45,7 +45,7 @@ def has_returned(provider: DeviceProvider) -> bool:
     return _key(provider) not in _behind
 
 
-def left_behind(calls: Iterable[Asked]) -> None:
+def give_up_late(calls: Iterable[ProviderCall]) -> None:
     """Give up those of some calls that have not returned."""
     with _mutex:
         for call in calls:

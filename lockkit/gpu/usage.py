@@ -8,7 +8,7 @@ from typing import Final
 from lockkit import durations
 from lockkit.devices import Device
 from lockkit.facts import ClaimInfo
-from lockkit.gpu.noticing import told_in
+from lockkit.gpu.noticing import news_in
 from lockkit.identity import boot_id, look_at, pid_space
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import MIB, show
@@ -109,7 +109,7 @@ def use_of(holder: ClaimInfo, live: int | None = None) -> Use:
         holder: The claim. Its weight is in MiB.
         live: The bytes that it uses now; None to take what it told last.
     """
-    told = told_in(holder.note)
+    told = news_in(holder.note)
     used = live if live is not None or told is None else told.used
     declared = holder.weight * MIB if holder.weight < holder.capacity else None
     return Use(declared, used, None if told is None else told.idle_since)

@@ -21,9 +21,9 @@ from lockkit.drivers.starting import start
 from lockkit.errors import CapabilityError, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.facts import Alert, Event
 from lockkit.gpu.choosing import label
-from lockkit.gpu.noticing import Course, Notice, Reading, Rules, telling
+from lockkit.gpu.noticing import CardNotice, Course, Reading, Rules, news_patch
 from lockkit.gpu.snapshots import PATIENCE, look
-from lockkit.gpu.unreturned import Asked, has_returned, left_behind
+from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.usage import used_by, worker
 from lockkit.members import in_pool
 from lockkit.plugins.calling import call_within
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.shared.lease import AnyLease
 
-__all__ = ["EVERY", "Watched", "faults", "look_soon", "watch"]
+__all__ = ["LOOK_EVERY", "WatchedCards", "faults", "look_soon", "watch"]
 
-EVERY = 30.0
+LOOK_EVERY = 30.0
 """Seconds between two looks at the cards that are held."""
 _PATIENCE = 5.0
 """Seconds that a request to the store may take that tells others how a card is used."""
@@ -43,7 +43,7 @@ _ALERTS: Mapping[str, Literal["P1", "P2"]] = {"gpu_faulty": "P1", "gpu_idle": "P
 _log = logging.getLogger("lockkit.gpu")
 
 
-class _Card:
+class _WatchedCard:
     """One hold on one card."""
 
     def __init__(self, uuid: str, lease: AnyLease, device: Device | None, rules: Rules) -> None:
@@ -64,7 +64,7 @@ class _Card:
         hold = self.hold
         return hold.ended or hold.report is not None or hold.pid != os.getpid() or hold.collected
 
-    def tell(self, notice: Notice) -> None:
+    def tell(self, notice: CardNotice) -> None:
         """Tell of the card, as an event, and as an alert if a person should look."""
         hold, owner = self.hold, str(self.hold.owner)
         data = {"uuid": self.uuid, "gpu": self.label, "holder": owner, "used": self.course.used}
@@ -85,7 +85,7 @@ class _Card:
         news = self.course.news(driver.clock.now(), driver.clock.wall())
         if news is None:
             return
-        patch = telling(news)
+        patch = news_patch(news)
         try:
             driver.requests.ask(
                 lambda budget: driver.backend.annotate(hold.name, hold.claim_id, patch, budget),
@@ -98,7 +98,7 @@ class _Card:
             self.course.untold()
 
 
-class Watched:
+class WatchedCards:
     """The cards of one grant, under watch until they are released.
 
     Args:
@@ -120,7 +120,7 @@ class Watched:
         rules = Rules(config.gpu_idle_below, config.gpu_idle_after)
         seen = {device.uuid: device for device in devices}
         self.cards = [
-            _Card(uuid, lease, seen.get(uuid), rules)
+            _WatchedCard(uuid, lease, seen.get(uuid), rules)
             for lease in leases
             if (uuid := (in_pool(lease.name) or ("", None))[1]) is not None and uuid in members
         ]
@@ -136,11 +136,11 @@ class Watched:
         uuids = [card.uuid for card in self.cards]
         todo = [one for one in self.providers if one not in self._watches and has_returned(one)]
         openings = [_Opening(one, uuids) for one in todo]
-        asked = [Asked(one.provider, one) for one in openings]
+        asked = [ProviderCall(one.provider, one) for one in openings]
         if not asked:
             return
         call_within(PATIENCE, "gpu-watch", [(one.provider.name, one) for one in asked], {})
-        left_behind(asked)
+        give_up_late(asked)
         for opening in openings:
             found = opening.taken()
             if found is not None:
@@ -185,10 +185,10 @@ class Watched:
     def close(self) -> None:
         """End the watches. Those of a driver that hangs are left as they are."""
         watches, self._watches = self._watches, {}
-        asked = [Asked(one, watch.close) for one, watch in watches.items() if has_returned(one)]
+        asked = [ProviderCall(one, watch.close) for one, watch in watches.items() if has_returned(one)]
         if asked:
             call_within(PATIENCE, "gpu-watch", [(one.provider.name, one) for one in asked], {})
-            left_behind(asked)
+            give_up_late(asked)
 
 
 class _Opening:
@@ -220,7 +220,7 @@ class _Watcher:
     """
 
     def __init__(self) -> None:
-        self.groups: deque[Watched] = deque()
+        self.groups: deque[WatchedCards] = deque()
         self.bell = Bell()
         self.turn = threading.Lock()
 
@@ -257,10 +257,10 @@ class _Watcher:
                 group.open()
             now = self._clock()()
             if due is None:
-                due = now + EVERY
+                due = now + LOOK_EVERY
             elif now >= due:
                 self.look()
-                due = self._clock()() + EVERY
+                due = self._clock()() + LOOK_EVERY
             self.bell.wait(max(due - now, 0.0))
 
     def _clock(self) -> Callable[[], float]:
@@ -296,7 +296,7 @@ def _watcher() -> _Watcher:
     return _watchers.get(pid) or _watchers.setdefault(pid, _Watcher())
 
 
-def watch(watched: Watched) -> None:
+def watch(watched: WatchedCards) -> None:
     """Watch the cards of a grant until they are released. Does not block."""
     if watched.cards:
         watcher = _watcher()

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action",
-    "Answer",
     "Beat",
     "ClaimFacts",
     "Decision",
     "Kind",
+    "OracleAnswer",
     "Tier",
     "Tiers",
     "answer_of_this_host",
@@ -62,7 +62,7 @@ class Tiers(NamedTuple):
     hard: float = 900.0
 
 
-class Answer(NamedTuple):
+class OracleAnswer(NamedTuple):
     """The word of one oracle on an owner: it lives, it is dead, or (None) that cannot be told."""
 
     oracle: str
@@ -82,7 +82,7 @@ class ClaimFacts(NamedTuple):
     claim: ClaimInfo
     at: float
     """The time of the look, on the clock by which the store wrote the claim's times."""
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[OracleAnswer, ...] = ()
     survivors: tuple[Keeper, ...] = ()
     """Processes that work on under the claim, although its owner has ended."""
     hidden: str = ""
@@ -112,17 +112,17 @@ class Decision(NamedTuple):
     tier: Tier = ""
 
 
-def answer_of_this_host(claim: ClaimInfo) -> Answer:
+def answer_of_this_host(claim: ClaimInfo) -> OracleAnswer:
     """Say what this host and the store know of a claim's owner, as ``inspect`` has judged it (:mod:`lockkit.store.judging`).
 
     A stopped process lives: it may go on at any moment.
     """
     if claim.process == "stopped":
-        return Answer("this host", True, claim.evidence)
-    return Answer("this host", claim.alive, claim.evidence)
+        return OracleAnswer("this host", True, claim.evidence)
+    return OracleAnswer("this host", claim.alive, claim.evidence)
 
 
-def life(answers: Sequence[Answer]) -> bool | None:
+def life(answers: Sequence[OracleAnswer]) -> bool | None:
     """Whether an owner lives. One oracle that says so outweighs all others; it is dead only if one says so and none contradicts."""
     if any(answer.alive is True for answer in answers):
         return True

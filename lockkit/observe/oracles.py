@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import TYPE_CHECKING
 
-from lockkit.observe.decisions import Answer
+from lockkit.observe.decisions import OracleAnswer
 from lockkit.plugins.calling import Implementation, call_within
 
 if TYPE_CHECKING:
@@ -36,19 +36,19 @@ class Oracles:
         self._seconds = seconds
         self._mutex = RLock()
         self._under_way: dict[str, int] = {}
-        self._known: dict[Owner, tuple[Answer, ...]] = {}
+        self._known: dict[Owner, tuple[OracleAnswer, ...]] = {}
 
     def forget(self) -> None:
         """Forget all answers, because a new look begins."""
         self._known.clear()
 
-    def ask(self, owner: Owner) -> tuple[Answer, ...]:
+    def ask(self, owner: Owner) -> tuple[OracleAnswer, ...]:
         """The answer of each oracle, within the time limit."""
         if owner not in self._known:
             self._known[owner] = self._ask(owner)
         return self._known[owner]
 
-    def _ask(self, owner: Owner) -> tuple[Answer, ...]:
+    def _ask(self, owner: Owner) -> tuple[OracleAnswer, ...]:
         free = [one for one in self._implementations if not self._under_way.get(one[0])]
         calls = [(plugin, self._counted(plugin, call)) for plugin, call in free]
         outcomes = {one.plugin: one for one in call_within(self._seconds, HOOK, calls, {"owner": owner})}
@@ -57,18 +57,20 @@ class Oracles:
             outcome = outcomes.get(plugin)
             if outcome is None:
                 found.append(
-                    Answer(plugin, None, "it has not returned from an earlier question", failed=True)
+                    OracleAnswer(plugin, None, "it has not returned from an earlier question", failed=True)
                 )
             elif outcome.error is not None:
                 why = f"{type(outcome.error).__name__}: {outcome.error}"[:200]
-                found.append(Answer(plugin, None, why, failed=True))
+                found.append(OracleAnswer(plugin, None, why, failed=True))
             elif outcome.value is None or isinstance(outcome.value, bool):
                 found.append(
-                    Answer(plugin, outcome.value, f"{plugin} says so" if outcome.value is not None else "")
+                    OracleAnswer(
+                        plugin, outcome.value, f"{plugin} says so" if outcome.value is not None else ""
+                    )
                 )
             else:
                 found.append(
-                    Answer(plugin, None, f"{type(outcome.value).__name__} is no answer", failed=True)
+                    OracleAnswer(plugin, None, f"{type(outcome.value).__name__} is no answer", failed=True)
                 )
         return tuple(found)
 

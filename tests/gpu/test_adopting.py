@@ -12,11 +12,12 @@ from lockkit import connect
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError
 from lockkit.gpu import adopting
-from lockkit.gpu.adopting import NOTE, Adopted, Busy, adopt, cards_of
+from lockkit.gpu.adopting import Adopted, NotAdopted, adopt, cards_to_adopt
 from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.running import RunningJob
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
+from lockkit.gpu.usage import ADOPTED
 from lockkit.identity import this_process
 from lockkit.members import pool_name
 from lockkit.sizes import GIB, MIB
@@ -50,7 +51,7 @@ def cards(*processes):
 
 
 def chosen(snapshot, named=None, family=()):
-    return [one.uuid for one in cards_of(Job(), snapshot, named, family)]
+    return [one.uuid for one in cards_to_adopt(Job(), snapshot, named, family)]
 
 
 def test_all_cards_on_which_the_job_computes_are_taken():
@@ -136,7 +137,7 @@ def test_the_claim_is_that_of_the_keeper_and_shows_the_job(client, job):
         (claim,) = holders(client, card)
         assert (claim.owner.pid, claim.reason) == (os.getpid(), "it must end today")
         assert claim.owner.program == f"keeper of sleep pid {job.pid}"
-        assert claim.note[NOTE] == {
+        assert claim.note[ADOPTED] == {
             "pid": job.pid, "user": job.user, "program": "sleep", "started": job.started,
         }  # fmt: skip
         assert claim.weight == claim.capacity
@@ -150,7 +151,7 @@ def test_all_or_none_and_the_holder_is_named(client, job):
     steer(client, _0={"processes": [on(job)]}, _1={"processes": [on(job)]})
     with client.pool(f"gpu/{HOST}", dict.fromkeys(CARDS, 24064)).acquire(each=24064, among=[CARDS[1]]):
         busy = adopt(client, job, options={})
-        assert isinstance(busy, Busy)
+        assert isinstance(busy, NotAdopted)
         assert busy.sentences[0].startswith(f"GPU 1: held by {client.owner}")
         assert busy.holder.owner.pid == os.getpid()
         assert holders(client, CARDS[0]) == ()
@@ -194,7 +195,7 @@ def test_a_quarantined_card_is_not_adopted(client, job):
 
 def test_a_job_that_ends_meanwhile_leaves_nothing(client, job, monkeypatch):
     steer(client, _0={"processes": [on(job)]})
-    tried = adopting._Tried.try_these
+    tried = adopting._PoolWithoutGate.try_these
 
     def ends(self, taken):
         leases = tried(self, taken)
@@ -202,7 +203,7 @@ def test_a_job_that_ends_meanwhile_leaves_nothing(client, job, monkeypatch):
         job.process.wait()
         return leases
 
-    monkeypatch.setattr(adopting._Tried, "try_these", ends)
+    monkeypatch.setattr(adopting._PoolWithoutGate, "try_these", ends)
     with pytest.raises(ConfigError, match=r"has ended meanwhile \(nothing is held\)"):
         adopt(client, job, options={})
     assert holders(client, CARDS[0]) == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.gpu.noticing import GAP, SHORT, STEP, Course, Reading, Rules, Told, telling, told_in
+from lockkit.gpu.noticing import GAP, SHORT, STEP, CardNews, Course, Reading, Rules, news_in, news_patch
 from lockkit.sizes import GIB, MIB
 
 MINUTE = 60.0
@@ -98,29 +98,29 @@ def test_each_fault_is_reported_once_and_those_at_the_grant_never():
 def test_news_is_what_has_changed_since_it_was_told():
     one = course()
     one.take(Reading(0, GIB), 0.0)
-    assert one.news(0.0, 1000.0) == Told(GIB, None, 1000.0)
+    assert one.news(0.0, 1000.0) == CardNews(GIB, None, 1000.0)
     one.take(Reading(0, GIB + STEP - 1), 30.0)
     assert one.news(30.0, 1030.0) is None
     one.take(Reading(0, GIB), SHORT)
-    assert one.news(SHORT, 1060.0) == Told(GIB, 1000.0, 1060.0)
+    assert one.news(SHORT, 1060.0) == CardNews(GIB, 1000.0, 1060.0)
     one.take(Reading(0, GIB + STEP), SHORT + 30)
-    assert one.news(SHORT + 30, 1090.0) == Told(GIB + STEP, 1000.0, 1090.0)
+    assert one.news(SHORT + 30, 1090.0) == CardNews(GIB + STEP, 1000.0, 1090.0)
     one.untold()
     assert one.news(SHORT + 30, 1090.0) is not None
     one.take(Reading(80, None), SHORT + 60)
-    assert one.news(SHORT + 60, 1120.0) == Told(None, None, 1120.0)
+    assert one.news(SHORT + 60, 1120.0) == CardNews(None, None, 1120.0)
     assert course().news(0.0, 0.0) is None
 
 
 @pytest.mark.parametrize(
-    "news", [Told(5 * MIB, 1000.0, 2000.0), Told(None, None, 2000.0), Told(0, None, 0.0)]
+    "news", [CardNews(5 * MIB, 1000.0, 2000.0), CardNews(None, None, 2000.0), CardNews(0, None, 0.0)]
 )
 def test_news_in_a_note_can_be_read_again(news):
-    assert told_in(telling(news)) == news
+    assert news_in(news_patch(news)) == news
 
 
 @pytest.mark.parametrize(
     "own", [None, [], {}, {"gpu": 7}, {"gpu": {"used": "much"}}, {"gpu": {"used": True, "at": -1}}]
 )
 def test_a_note_that_another_program_wrote_is_read_as_far_as_it_can(own):
-    assert told_in({"lockkit": own}) in (None, Told())
+    assert news_in({"lockkit": own}) in (None, CardNews())

@@ -13,7 +13,7 @@ import lockkit.gpu
 from lockkit.devices import Device, Snapshot
 from lockkit.facts import Alert
 from lockkit.gpu import snapshots, watching
-from lockkit.gpu.noticing import told_in
+from lockkit.gpu.noticing import news_in
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.hooks import hookimpl
 from lockkit.sizes import GIB
@@ -102,7 +102,7 @@ def opened():
 def look(clock, times=1):
     """The looks that the thread makes each half minute, here and now. Meanwhile the thread waits for its bell."""
     for _ in range(times):
-        clock.advance(watching.EVERY)
+        clock.advance(watching.LOOK_EVERY)
         watching._watcher().look()
 
 
@@ -148,7 +148,7 @@ def test_the_thread_looks_by_the_clock_and_ends_with_the_last_card(connect, say,
     opened()
     (thread,) = threads()
     say(card0={"faults": ["it hums"]}, card1={"faults": ["it rattles"]})
-    clock.advance(watching.EVERY)
+    clock.advance(watching.LOOK_EVERY)
     watching.look_soon()
     until(lambda: len(heard.events) == 2)
     first.release()
@@ -165,10 +165,10 @@ def test_a_card_that_is_held_and_idle_is_an_event_and_its_note_says_since_when(c
     with pool(client).acquire(timeout=5, ids=["0"]) as leases:
         opened()
         look(clock, 2)
-        told = told_in(client.inspect(leases.names[0]).holders[0].note)
+        told = news_in(client.inspect(leases.names[0]).holders[0].note)
         assert told.idle_since is None
         look(clock)
-        told = told_in(client.inspect(leases.names[0]).holders[0].note)
+        told = news_in(client.inspect(leases.names[0]).holders[0].note)
         assert told.idle_since == pytest.approx(began + 30, abs=1)
         look(clock, 37)
         assert heard.events == []
@@ -198,7 +198,7 @@ def test_a_holder_that_uses_more_than_it_declared_is_named(connect, say, clock, 
         assert (event.kind, event.reason) == ("gpu_overused", "8 GiB used, 4 GiB declared")
         assert event.data["holder"] == str(client.owner)
         assert (event.data["used"], event.data["declared"]) == (8 * GIB, 4 * GIB)
-        assert told_in(client.inspect(leases.names[0]).holders[0].note).used == 8 * GIB
+        assert news_in(client.inspect(leases.names[0]).holders[0].note).used == 8 * GIB
 
 
 def test_what_a_container_cannot_tell_is_no_overuse(connect, say, clock, heard):
@@ -312,7 +312,7 @@ def test_a_driver_that_hangs_costs_one_thread_and_no_release_waits_for_it(connec
 def test_a_watch_that_a_slow_driver_opens_too_late_is_closed(connect, clock, monkeypatch):
     monkeypatch.setattr(watching, "PATIENCE", 0.05)
     driver = Hangs()
-    group = watching.Watched([driver], [], ["HUNG-1"], [], connect().config)
+    group = watching.WatchedCards([driver], [], ["HUNG-1"], [], connect().config)
     driver.stopped.set()
     group.open()
     assert group._watches == {}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lockkit.facts import ClaimInfo, Keeper, Owner
 from lockkit.observe.decisions import (
-    Answer,
     ClaimFacts,
+    OracleAnswer,
     Tiers,
     answer_of_this_host,
     asks_oracles,
@@ -29,7 +29,11 @@ from lockkit.store.judging import NOBODY
 NOW = 1_000_000.0
 OWNER = Owner("ann", "box", 4711, "boot", 1.0, "train.py")
 TIERS = Tiers()
-ALIVE, DEAD, UNSURE = Answer("a", True), Answer("b", False, "its pod is gone"), Answer("c", None)
+ALIVE, DEAD, UNSURE = (
+    OracleAnswer("a", True),
+    OracleAnswer("b", False, "its pod is gone"),
+    OracleAnswer("c", None),
+)
 
 
 def held(age=1.0, silent=1.0, **more):
@@ -173,7 +177,7 @@ def test_an_action_stands_only_while_the_claim_is_as_it_was_seen(change, action,
 
 
 def test_the_false_of_an_oracle_removes_nothing_while_another_one_failed_to_answer():
-    failed = Answer("d", None, "TimeoutError: 5 s", failed=True)
+    failed = OracleAnswer("d", None, "TimeoutError: 5 s", failed=True)
 
     found = decided(held(silent=25.0), DEAD, failed)
 

@@ -13,7 +13,7 @@ from lockkit.cli.base import Duration, Group, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
 from lockkit.cli.gpu_adopt import command as adopt
-from lockkit.cli.gpu_views import FleetView, HostView, Seen
+from lockkit.cli.gpu_views import FleetView, GpuLook, HostView
 from lockkit.cli.signals import Signals
 from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.identity import this_process
@@ -88,7 +88,7 @@ def _ls(session: Session, *, all_hosts: bool, watch: bool, interval: float, simu
 def _watch(session: Session, client: Client, view: HostView, interval: float) -> None:
     if session.json or not output.colour():
         for seen in view.looks(interval):
-            if isinstance(seen, Seen):
+            if isinstance(seen, GpuLook):
                 _print(session, client, view.host, seen)
             elif session.json:
                 output.write_json(exits.describe(seen), stream=sys.stderr)
@@ -102,10 +102,10 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
     from lockkit.cli.tables import width
 
     with Live(auto_refresh=False, screen=False) as live:
-        last: Seen | None = None
+        last: GpuLook | None = None
         rows: list[str] = []
         for seen in view.looks(interval):
-            if not isinstance(seen, Seen):
+            if not isinstance(seen, GpuLook):
                 told = [_away(seen), *rows]  # the last state stays on the screen, with its time
             else:
                 last = seen
@@ -120,7 +120,7 @@ def _away(error: DevicesUnavailable | BackendError) -> str:
     return f"trying again: {error.message}"
 
 
-def _print(session: Session, client: Client, host: str, seen: Seen) -> None:
+def _print(session: Session, client: Client, host: str, seen: GpuLook) -> None:
     from lockkit.cli import gpus
 
     if session.json and seen.each is not None:
@@ -137,7 +137,7 @@ def _print(session: Session, client: Client, host: str, seen: Seen) -> None:
         output.say(row)
 
 
-def _below(seen: Seen) -> list[str]:
+def _below(seen: GpuLook) -> list[str]:
     """The rows below the table."""
     from lockkit.gpu.states import summary
 

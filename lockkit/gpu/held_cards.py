@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lockkit.gpu.families import Family
@@ -23,14 +21,21 @@ if TYPE_CHECKING:
     from lockkit.facts import Alert, ClaimInfo, Record
     from lockkit.shared.lease import AnyLease
 
-__all__ = ["Grant", "Granted", "forget_grants", "grant_of", "in_background", "note_grants"]
+__all__ = ["HeldCard", "HeldCards", "forget_held_cards", "held_card", "note_held_cards"]
 
-_grants: weakref.WeakValueDictionary[str, Grant] = weakref.WeakValueDictionary()
+_held: weakref.WeakValueDictionary[str, HeldCard] = weakref.WeakValueDictionary()
 """The cards that this process holds, by the id of the claim. The hold of the claim keeps its entry."""
 
 
-class Granted:
-    """The cards of one request.
+class HeldCards:
+    """The cards of one request, with what their cleanup shares.
+
+    Args:
+        driver: The engine that got the leases.
+        host: The name of the host in the store.
+        providers: The providers of the cards.
+        devices: All cards of the host.
+        faults: Tells the faults of a card since its grant, by UUID.
 
     Attributes:
         family: The processes that were started since.
@@ -74,11 +79,11 @@ class Granted:
         self.driver.dispatcher.tell(alert)
 
 
-class Grant:
+class HeldCard:
     """One card, or a share of one, that this process holds.
 
     Args:
-        granted: All cards of the request.
+        group: All cards of the request.
         lease: The lease of the card.
         uuid: The card.
         before: The card at the grant.
@@ -87,8 +92,8 @@ class Grant:
         whole: Whether nobody else can hold a part of the card.
     """
 
-    def __init__(self, granted: Granted, lease: AnyLease, uuid: str, before: Device | None) -> None:
-        self.granted = granted
+    def __init__(self, group: HeldCards, lease: AnyLease, uuid: str, before: Device | None) -> None:
+        self.group = group
         self.uuid = uuid
         self.before = before
         self.name = lease.name
@@ -96,7 +101,7 @@ class Grant:
         self.whole = lease.exclusive
         self.over = False
         self._pid = os.getpid()
-        _grants[lease.claim_id] = self
+        _held[lease.claim_id] = self
         lease.stands_for(self)
 
     @property
@@ -107,7 +112,7 @@ class Grant:
     @property
     def shared_here(self) -> bool:
         """Whether this process holds another part of the card, too."""
-        others = [one for one in list(_grants.values()) if one is not self and not one.over]
+        others = [one for one in list(_held.values()) if one is not self and not one.over]
         return any(one.uuid == self.uuid and one._pid == os.getpid() for one in others)  # noqa: SLF001
 
     def others(self, patience: float) -> list[ClaimInfo]:
@@ -116,7 +121,7 @@ class Grant:
         Raises:
             BackendError: The store does not answer.
         """
-        driver = self.granted.driver
+        driver = self.group.driver
         queue = driver.requests.ask(
             lambda budget: driver.backend.inspect(self.name, budget), self.name, patience
         )
@@ -128,7 +133,7 @@ class Grant:
         Args:
             end: Seconds of the monotonic clock.
         """
-        return _RecordsUntil(self.granted.driver, end)
+        return _RecordsUntil(self.group.driver, end)
 
 
 class _RecordsUntil:
@@ -156,18 +161,18 @@ class _RecordsUntil:
         return max(self._end - time.monotonic(), 0.05)
 
 
-def grant_of(claim_id: str) -> Grant | None:
+def held_card(claim_id: str) -> HeldCard | None:
     """The card that this process holds by a claim; None if there is none."""
-    return _grants.get(claim_id)
+    return _held.get(claim_id)
 
 
-def note_grants(
-    granted: Granted, leases: Sequence[AnyLease], members: Sequence[str], devices: Sequence[Device]
+def note_held_cards(
+    group: HeldCards, leases: Sequence[AnyLease], members: Sequence[str], devices: Sequence[Device]
 ) -> None:
-    """Note the cards that were granted, so that their release cleans them.
+    """Note the cards that were group, so that their release cleans them.
 
     Args:
-        granted: What the cards share.
+        group: What the cards share.
         leases: The leases; those of cards within which a slice stands are none of the members.
         members: The UUIDs of the cards and slices that are held.
         devices: The cards, as they were seen after the grant.
@@ -176,21 +181,10 @@ def note_grants(
     for lease in leases:
         uuid = (in_pool(lease.name) or ("", None))[1]
         if uuid is not None and uuid in members:
-            Grant(granted, lease, uuid, seen.get(uuid))
+            HeldCard(group, lease, uuid, seen.get(uuid))
 
 
-def forget_grants(leases: Sequence[AnyLease]) -> None:
+def forget_held_cards(leases: Sequence[AnyLease]) -> None:
     """Leave cards as they are at their release, because a job that was adopted goes on there."""
     for lease in leases:
-        _grants.pop(lease.claim_id, None)
-
-
-def in_background(call: Callable[[], object]) -> None:
-    """Make a call that may wait for the store on a thread of its own; what goes wrong with it does not matter."""
-
-    def run() -> None:
-        with suppress(Exception):
-            call()
-
-    with suppress(RuntimeError):  # no thread can be started
-        threading.Thread(target=run, name="lockkit-gpu-receipt", daemon=True).start()
+        _held.pop(lease.claim_id, None)
