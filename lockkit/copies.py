@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from lockkit.errors import ConfigError, LeaseLost, NotHeld
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.names import check_name, check_token, claim_id
-from lockkit.options import longer_ttl
 from lockkit.store.spi import Claim, Terms
 
 if TYPE_CHECKING:
@@ -88,11 +87,11 @@ class LeaseCopy:
             BackendError: There was no definite answer. The claim may have been extended.
         """
         opening = self._bound()
-        longer_ttl(ttl, 0.0, opening.capabilities)  # before any I/O
+        opening.longer_ttl(ttl, 0.0)  # before any I/O
         requests = opening.driver().requests
         claim = requests.held(self.name, self.claim_id)
         if claim is not None:
-            ttl = longer_ttl(ttl, claim.ttl, opening.capabilities)
+            ttl = opening.longer_ttl(ttl, claim.ttl)
             if requests.prolong(Claim(self._token, Terms(self.name, ttl)), self.fence):
                 return
         raise LeaseLost(

@@ -9,7 +9,6 @@ from types import TracebackType
 from lockkit.copies import LeaseCopy
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.leaving import Exit, Statement
-from lockkit.options import longer_ttl
 from lockkit.shared.lease import AnyLease, kept
 
 __all__ = ["Lease", "LeaseCopy"]
@@ -68,7 +67,7 @@ class Lease(AnyLease):
             CapabilityError: The store has one ttl for all claims.
             LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
         """
-        ttl = longer_ttl(ttl, self.ttl, self._opening.capabilities)
+        ttl = self._opening.longer_ttl(ttl, self.ttl)
         self._require_own()
         self._extend(ttl)
 

@@ -37,10 +37,12 @@ from lockkit.facts import Capabilities, Event, Owner, Reason, Skipped
 from lockkit.identity import this_process
 from lockkit.mutex import Mutex
 from lockkit.observe import journal
+from lockkit.options import longer_ttl
 from lockkit.printable import printable
 from lockkit.protocol.denials import held_at
 from lockkit.redaction import redact
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
+from lockkit.store.ttls import misfit
 from lockkit.suggesting import same_store
 
 if TYPE_CHECKING:
@@ -83,7 +85,6 @@ class Opening:
     A forked child starts afresh: a connection of its own, and none of its parent's leases.
 
     Attributes:
-        capabilities: The capabilities of the store; as the plugin declares them until the store is open, then as the store has them.
         here: The part that belongs to this process; after a fork still the parent's, until the child first uses the client.
         where: "wrapper" in a program that runs another under a lock.
         closed: Whether the client is closed, so that it never opens the store again.
@@ -101,7 +102,8 @@ class Opening:
         self.plugins = plugins
         self.clock = clock
         self.where: str = where
-        self.capabilities: Capabilities = plugins.backend(config.url).capabilities
+        self._declared: Capabilities = plugins.backend(config.url).capabilities
+        self._ttls_told: dict[tuple[float, float], object] = {}
         self.closed = False
         self._task = task
         self._mutex = Mutex()
@@ -114,6 +116,12 @@ class Opening:
     def url(self) -> str:
         """The store's URL, secrets redacted."""
         return redact(self.config.url)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The capabilities of the store, as declared until the store is open, then as the store has them: it may still learn its limits."""
+        driver = self.here.driver
+        return self._declared if driver is None else driver.backend.capabilities
 
     @property
     def owner(self) -> Owner:
@@ -179,6 +187,19 @@ class Opening:
                 _log.warning("%s", printable(self.here.warnings.pop(0)))
             except IndexError:  # another thread logs it
                 return
+
+    def longer_ttl(self, ttl: float, present: float) -> float:
+        """Check the ttl of an ``extend``; see :func:`lockkit.options.longer_ttl`. Another one than was asked for is logged."""
+        longer = longer_ttl(ttl, present, self.capabilities, strict=self.config.strict)
+        if longer != ttl:
+            self.tell_ttl(ttl, longer)
+        return longer
+
+    def tell_ttl(self, asked: float, granted: float) -> None:
+        """Log, once for each pair, that the store grants another ttl than was asked for. Less than the store's margin is not worth a word."""
+        can, mine = self.capabilities, object()
+        if abs(granted - asked) > can.margin and self._ttls_told.setdefault((asked, granted), mine) is mine:
+            _log.warning("%s", printable(misfit(asked, granted, self.url, can)))
 
     def look(self, gone: object = None) -> None:  # noqa: ARG002 (what is gone, to the callback of a weak reference)
         """Make a background thread look for leases that were collected, or whose ``with`` was left. A finalizer may call this: it takes no lock."""
@@ -269,7 +290,7 @@ class Opening:
                 driver = self._start(backend, here.counters)
                 driver.used_by = weakref.ref(self, _dropping(driver))
                 at_exit(driver.ending)
-                self.capabilities = backend.capabilities
+                self._declared = backend.capabilities
                 # CPython runs no signal handler between these steps. A handler that closed or used the client ran before.
                 if here.driver is None and not self.closed:
                     here.driver = driver

@@ -12,6 +12,7 @@ from lockkit.loops import is_coroutine_function
 from lockkit.members import POOLS, whole
 from lockkit.names import check_name
 from lockkit.store.spi import NOTE_LIMIT, Terms
+from lockkit.store.ttls import UsualTtl, fitted, refused
 
 if TYPE_CHECKING:
     from typing import TypedDict
@@ -55,7 +56,7 @@ class Options(TypedDict, total=False):
     """Options of a lock. Options that are left out come from the config.
 
     Attributes:
-        ttl: Seconds that the store keeps the claim without renewal (30 unless configured).
+        ttl: Seconds that the store keeps the claim without renewal (30 unless configured), or the nearest that the store grants.
         timeout: Seconds to wait in all; None to wait for ever, 0 not to wait.
         reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence; not for
             semaphores. On a reader/writer lock a writer may also read, and keeps out everybody else until its last level is released; a
@@ -221,19 +222,21 @@ def terms_of(
     capacity: int,
     options: Options,
 ) -> Terms:
-    """Make the terms of a lock's claims.
+    """Make the terms of a lock's claims. A ttl that the store does not have becomes the nearest that it has.
 
     Raises:
-        ConfigError: The name or an option is not allowed; the error says what is allowed.
+        ConfigError: The name or an option is not allowed, and the error says what is allowed; or with ``strict`` the store does not
+            have the stated ttl.
         CapabilityError: The store does not support an option.
     """
     check_name(name)
-    ttl = durations.seconds(options.get("ttl", config.ttl), what="ttl")
-    if not can.min_ttl <= ttl <= can.max_ttl:
-        text = f"ttl must be {durations.limits(can.min_ttl, can.max_ttl)} on this store, not {durations.exact(ttl)}"
-        source = "" if "ttl" in options else f"this ttl comes from: {config.source('ttl')}; "
-        hint = f"{source}set another with --ttl on the command line, or ttl= in code"
-        raise ConfigError(text, name=name, hint=f"{hint}; {can.ttl_limits}" if can.ttl_limits else hint)
+    wish = options.get("ttl", config.ttl)
+    asked = durations.seconds(wish, what="ttl")
+    stated = not isinstance(wish, UsualTtl) and ("ttl" in options or config.is_set("ttl"))
+    ttl = fitted(asked, can)
+    if ttl != asked and stated and config.strict:
+        source = "" if "ttl" in options else config.source("ttl")
+        raise refused(asked, ttl, can, name=name, source=source)
     max_hold = options.get("max_hold", config.max_hold)
     if max_hold is not None:
         max_hold = durations.seconds(max_hold, what="max_hold")
@@ -268,19 +271,21 @@ def terms_of(
         min_hold=min_hold,
         lock_delay=lock_delay,
         owner=owner,
+        asked=asked if stated else None,
     )
 
 
-def longer_ttl(ttl: float, present: float, can: Capabilities) -> float:
-    """Check the ttl of an ``extend``; return it in seconds.
+def longer_ttl(ttl: float, present: float, can: Capabilities, *, strict: bool = False) -> float:
+    """Check the ttl of an ``extend``; return the nearest that the store grants, in seconds, and never less than the present one.
 
     Args:
         ttl: The ttl that the caller wants.
         present: The ttl that the claim has.
         can: The capabilities of the store.
+        strict: Whether to refuse a ttl that the store does not have.
 
     Raises:
-        ConfigError: Below the present ttl, or above what the store allows.
+        ConfigError: Below the present ttl; or with ``strict`` above what the store grants.
         CapabilityError: The store has one ttl for all claims.
     """
     ttl = durations.seconds(ttl, what="ttl")
@@ -291,10 +296,10 @@ def longer_ttl(ttl: float, present: float, can: Capabilities) -> float:
         )
     if can.fixed_ttl:
         raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
-    if ttl > can.max_ttl:
-        text = f"ttl must be at most {durations.exact(can.max_ttl)} on this store, not {durations.exact(ttl)}"
-        raise ConfigError(text, hint=can.ttl_limits or None)
-    return ttl
+    longer = max(present, fitted(ttl, can))
+    if longer != ttl and strict:
+        raise refused(ttl, longer, can)
+    return longer
 
 
 def fitting(permits: object, capacity: object, name: str) -> None:

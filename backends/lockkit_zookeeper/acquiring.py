@@ -47,7 +47,9 @@ def acquire(store: ZooKeeperStore, claim: Claim, create: bool, budget: float) ->
     why = store.buried(claim.token)
     if why is not None or not create:
         return Lapsed(why or "absent")
-    session = store.at(claim.terms.ttl, end)
+    session, terms = store.for_claim(claim.terms, end)
+    if terms is not claim.terms:
+        claim = claim._replace(terms=terms)
     return _Acquiring(store, session, session.join(claim), end).first()
 
 
@@ -374,7 +376,7 @@ class _Acquiring:
                 return entry.lapsed()
             if waited:
                 session.maintenance.granted(entry, self.store.clock.wall())
-            return Granted(entry.fence, entry.basis)
+            return Granted(entry.fence, entry.basis, self.claim.terms.ttl)
         with session.mutex:
             entry.heard(now)
         blockers, capacity = tuple(queue.blockers(place)), queue.claims[0].capacity

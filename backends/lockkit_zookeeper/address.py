@@ -13,7 +13,7 @@ from lockkit.store import certificates
 from lockkit.store.urls import ESCAPE, Url, at
 from lockkit_zookeeper.capabilities import CAPABILITIES
 
-__all__ = ["Address", "declared", "parse"]
+__all__ = ["Address", "declared", "least", "parse", "tick_warning"]
 
 _MOST_TICKS = 20
 """Ticks in the longest timeout that a server grants, unless ``maxSessionTimeout`` is set."""
@@ -65,6 +65,15 @@ def least(tick: float, margin: float) -> float:
     A basis is up to three ticks old; the margin on top is for a server that pauses for a while, as for a garbage collection.
     """
     return round(2 * (3 * tick + margin), 3)
+
+
+def tick_warning(shortest: float, tick: float) -> tuple[str, str]:
+    """A sentence and a hint for servers whose ticks may be longer than is thought, because their shortest session is longer than two ticks. Seconds."""
+    text = (
+        f"the shortest session is {shortest:g} s, so a tick may be {shortest / 2:g} s, longer than the {tick:g} s in use; "
+        "then a lease may be thought valid for too long"
+    )
+    return text, f"look at tickTime in zoo.cfg; if it is {shortest / 2:g} s write ?tick={shortest / 2:g}"
 
 
 def declared(address: Address) -> Capabilities:

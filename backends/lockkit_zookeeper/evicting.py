@@ -19,7 +19,7 @@ from typing import Any
 
 import kazoo.exceptions as theirs
 
-from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimInfo, Evicted
 from lockkit.store.comparing import ROUNDS, overtaken
 from lockkit.store.spi import Refused, Unknown
@@ -99,16 +99,8 @@ def _evict(
 
 
 def _lasting(store: ZooKeeperStore, ttl: float, end: float) -> Session:
-    """Return a session on which a note lasts for at least a ttl if this process dies: one with the longest timeout that the servers grant.
-
-    If they do not grant ``max_ttl``, they do grant the ttl of the claim.
-    """
-    try:
-        return store.at(max(ttl, store.capabilities.max_ttl), end)
-    except Refused as refusal:
-        if not isinstance(refusal.error, ConfigError):
-            raise
-        return store.at(ttl, end)
+    """Return a session on which a note lasts for at least a ttl if this process dies: one with the longest timeout that the servers grant."""
+    return store.at(max(ttl, store.capabilities.max_ttl), end, exact=True, lasting=ttl)
 
 
 class _Eviction:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from lockkit.facts import Finding
 from lockkit.store.spi import Refused, Unknown
+from lockkit_zookeeper.address import declared, tick_warning
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.private import Delete, Exists, Sync
 from lockkit_zookeeper.requests import Call
@@ -86,7 +87,7 @@ def _server(connection: Connection, took: float) -> list[Finding]:
 
 def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
     """Find out which timeouts are granted, by asking for the shortest and for the longest."""
-    can, tick = store.capabilities, store.address.tick
+    can, tick = declared(store.address), store.address.tick
     probes = [Connection(store.address, asked, store.clock) for asked in (_SHORT, _LONG)]
     try:
         for probe in probes:
@@ -103,15 +104,10 @@ def _sessions(store: ZooKeeperStore, end: float) -> list[Finding]:
             probe.close(goodbye=True)
     found = []
     if least > max(_SHORT, 2 * tick) + 0.001:
-        text = (
-            f"the shortest session is {least:g} s, so a tick may be {least / 2:g} s, longer than the {tick:g} s in use; "
-            "then a lease may be thought valid for too long"
-        )
-        hint = f"look at tickTime in zoo.cfg; if it is {least / 2:g} s write ?tick={least / 2:g}"
-        found.append(Finding("tick", "warning", text, hint))
+        found.append(Finding("tick", "warning", *tick_warning(least, tick)))
     grants = f"{least:g} to {most:g} s" if least > _SHORT + 0.001 else f"up to {most:g} s"
     if most < can.max_ttl or least > max(_SHORT, can.min_ttl):
-        text = f"the servers grant {grants}, and a ttl may be {can.min_ttl:g} to {can.max_ttl:g} s here"
+        text = f"the servers grant {grants}, of the {can.min_ttl:g} to {can.max_ttl:g} s that a ttl may be here; another one becomes the nearest"
         hint = "set minSessionTimeout and maxSessionTimeout on the servers, or write ?max_ttl="
         found.append(Finding("sessions", "warning", text, hint))
     return found or [Finding("sessions", "ok", f"the servers grant {grants}")]

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 
@@ -16,9 +16,10 @@ from lockkit.names import claim_id
 from lockkit.store.budgets import left
 from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
-from lockkit.store.spi import OpenOptions, Refused, Why
+from lockkit.store.spi import OpenOptions, Refused, Terms, Why
 from lockkit.store.tombstones import Tombstones
-from lockkit_zookeeper.address import Address, declared
+from lockkit.store.ttls import fitted, refused
+from lockkit_zookeeper.address import Address, declared, least, tick_warning
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected
 from lockkit_zookeeper.layout import Paths
@@ -36,13 +37,17 @@ HOLDER_READ_INTERVAL = 1.0
 _IDLE = 30.0
 """Seconds after which a session of a ttl that nobody uses any more is ended."""
 _DEFAULT_TTL = 30.0
+_MOST_SESSIONS = 8
+"""Sessions of a client, each with a timeout of its own: each costs a connection and three threads."""
+_SAME = 0.001
+"""Seconds; the unit of the servers' timeouts."""
 
 
 class ZooKeeperStore:
     """One open store. Thread-safe; of no use in a forked child.
 
     Attributes:
-        capabilities: The capabilities on these servers.
+        capabilities: The capabilities on these servers: as declared for the URL, narrowed by what the servers were seen to grant.
         suspect: Called with the token of a held claim that has ended without its holder's doing.
         known: Derives from the terms of a lock what all its claims have in common.
         acl: The ACL of the nodes that this client creates.
@@ -54,6 +59,9 @@ class ZooKeeperStore:
         self.clock = options.clock
         self.suspect = options.suspect
         self.capabilities: Capabilities = declared(address)
+        self._strict = options.strict
+        self._warn = options.warn
+        self._granted: Callable[[Terms], dict[float, Terms]] = per_lock(lambda _: {})
         self.paths = Paths(address.chroot, options.namespace)
         self.acl = _access(address)
         self.heads: dict[str, ClaimInfo] = {}
@@ -113,36 +121,60 @@ class ZooKeeperStore:
         """
         self._session(self._default, time.monotonic() + budget)
 
-    def at(self, ttl: float, end: float) -> Session:
-        """Return a session whose timeout is this ttl, with at least half of it left.
+    def for_claim(self, terms: Terms, end: float) -> tuple[Session, Terms]:
+        """Return a session for a new claim, and the terms with the ttl that the servers grant: the session's timeout.
+
+        Args:
+            terms: The terms of the claim.
+            end: When to give up, on ``time.monotonic()``.
+
+        Raises:
+            Refused: There is none in time; or the servers grant too short a timeout, or with ``strict`` another one than was stated.
+        """
+        ttl, exact = terms.ttl, self._strict and terms.asked is not None
+        session = self.at(ttl, end, exact=exact)
+        granted = session.timeout
+        if exact and abs(granted - _timeout(ttl)) > _SAME:
+            self.drop(session)
+            raise Refused(refused(ttl, granted, self.capabilities, name=terms.name), retry=False)
+        if granted == ttl:
+            return session, terms
+        known = self._granted(
+            terms
+        )  # one object for each timeout, because what is derived from terms is kept by object
+        return session, known.setdefault(granted, terms._replace(ttl=granted))
+
+    def at(self, ttl: float, end: float, *, exact: bool = False, lasting: float = 0.0) -> Session:
+        """Return a session with a timeout as near to this ttl as the servers grant, with at least half of it left.
 
         Args:
             ttl: Seconds.
             end: When to give up, on ``time.monotonic()``.
+            exact: Use no session with nearly this timeout.
+            lasting: Seconds that the timeout is to have at least.
 
         Raises:
-            Refused: There is none in time; or the servers grant no such timeout, and the error says what they do.
+            Refused: There is none in time; or the servers grant only a shorter timeout than ``lasting``, or than is safe.
         """
-        timeout = math.ceil(round(ttl * 1000.0, 3)) / 1000.0
-        session = self._session(timeout, end)
-        if abs(session.timeout - timeout) > 0.001:
+        wish = ttl if exact else fitted(ttl, self.capabilities)
+        session = self._session(_timeout(wish), end, 0.0 if exact else self.address.tick, lasting)
+        needed = max(least(self.address.tick, self.address.margin), lasting)
+        if session.timeout < needed - _SAME:
             self.drop(session)
-            raise Refused(self._ungranted(ttl, session.timeout), retry=False)
+            raise Refused(self._too_short(needed, session.timeout), retry=False)
         if not session.confirmed:
             session.poke()
             if not session.moved.wait(lambda: session.confirmed or bool(session.ended), left(end)):
                 raise not_connected(self.address.shown, "the session was not confirmed in time")
         return session
 
-    def _ungranted(self, ttl: float, granted: float) -> ConfigError:
-        """Return the error for a ttl that the servers do not grant: the timeout that they grant, and how to change that."""
-        can, short = self.capabilities, granted < ttl
-        text = f"the servers grant sessions of at {'most' if short else 'least'} {granted:g} s, not a ttl of {ttl:g} s"
-        hint = f"{'raise max' if short else 'lower min'}SessionTimeout in zoo.cfg on the servers"
-        if can.min_ttl <= granted <= can.max_ttl:
-            hint = f"use --ttl {granted:g} on the command line, ttl={granted:g} in code; or {hint}"
-        elif not short:
-            hint = f"write ?max_ttl={granted:g} in the URL and use that ttl, or {hint}"
+    def _too_short(self, needed: float, granted: float) -> ConfigError:
+        """Return the error for a timeout that is too short to be used: what the servers grant, and how to change that."""
+        tick, margin = self.address.tick, self.address.margin
+        text = f"the servers grant sessions of at most {granted:g} s, and this needs {needed:g} s at least"
+        hint = "raise maxSessionTimeout in zoo.cfg on the servers"
+        if needed <= least(tick, margin):
+            hint += f"; the least follows from ticks of {tick:g} s: if tickTime in zoo.cfg is shorter, write it as ?tick="
         return ConfigError(f"{self.address.shown}: {text}", hint=hint)
 
     def any(self, end: float) -> Session:
@@ -162,7 +194,7 @@ class ZooKeeperStore:
         end = time.monotonic() + budget
         return Call(self.any(end).connection, end)
 
-    def _session(self, timeout: float, end: float) -> Session:
+    def _session(self, timeout: float, end: float, near: float = 0.0, lasting: float = 0.0) -> Session:
         with self._opening:  # nothing in here waits
             if self._closed:
                 raise not_connected(self.address.shown, "this store is closed")
@@ -170,12 +202,49 @@ class ZooKeeperStore:
                 (each for each in self._sessions if not each.ended and each.asked == timeout), None
             )
             if session is None:
+                session = self._nearest(timeout, near, lasting)
+            if session is None:
                 self._retire_idle()
+                if self._is_full():  # better another ttl than none
+                    session = self._nearest(timeout, math.inf, lasting)
+            if session is None:
                 session = self._start(timeout)
         if not session.connection.up:
             session.connection.wait(end - time.monotonic())
         session.used = self.clock.now()
+        if session.timeout != session.asked:
+            self._learn(session.asked, session.timeout)
         return session
+
+    def _nearest(self, timeout: float, near: float, lasting: float) -> Session | None:
+        """The open session with the nearest timeout, at most ``near`` seconds away and ``lasting`` seconds long at least."""
+        open_ones = [each for each in self._sessions if not each.ended and each.timeout >= lasting]
+        nearest = min(open_ones, key=lambda each: abs(each.timeout - timeout), default=None)
+        return None if nearest is None or abs(nearest.timeout - timeout) > near else nearest
+
+    def _is_full(self) -> bool:
+        """Whether there are as many sessions as there may be, each with claims. Ends one without claims instead, the longest unused first."""
+        open_ones = [each for each in self._sessions if not each.ended]
+        if len(open_ones) < _MOST_SESSIONS:
+            return False
+        for session in sorted(open_ones, key=lambda each: each.used):
+            if session.asked != self._default:
+                self.drop(session)
+                if session.ended:
+                    return False
+        return True
+
+    def _learn(self, asked: float, granted: float) -> None:
+        """Note a limit of the servers that showed when they granted another timeout than was asked for."""
+        with self._mutex:
+            can = self.capabilities
+            if granted < asked and can.min_ttl <= granted < can.max_ttl:
+                self.capabilities = can._replace(max_ttl=granted)
+            elif granted > asked and granted > can.min_ttl:
+                if granted > 2 * self.address.tick + _SAME:
+                    self._warn("{}; {}".format(*tick_warning(granted, self.address.tick)))
+                longest, waits = max(can.max_ttl, granted), max(can.waiter_deadline, granted)
+                self.capabilities = can._replace(min_ttl=granted, max_ttl=longest, waiter_deadline=waits)
 
     def _start(self, timeout: float) -> Session:
         session = Session(self, timeout)
@@ -248,6 +317,11 @@ class ZooKeeperStore:
     def should_be_empty(self, parent: str) -> bool:
         """Tell whether a queue should be empty: a guess, good for one try."""
         return self._empty.pop(parent, _EMPTY) is None
+
+
+def _timeout(ttl: float) -> float:
+    """A ttl in whole milliseconds, in seconds, as the servers count a timeout; never less than the ttl."""
+    return math.ceil(round(ttl * 1000.0, 3)) / 1000.0
 
 
 def _access(address: Address) -> list[ACL]:

@@ -15,7 +15,6 @@ from lockkit.drivers.loopjobs import call_soon, wake
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.leaving import Statement
-from lockkit.options import longer_ttl
 from lockkit.shared.lease import AnyLease, kept
 
 if TYPE_CHECKING:
@@ -205,7 +204,7 @@ class AsyncLease(AnyLease):
             CapabilityError: The store has one ttl for all claims.
             LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
         """
-        ttl = longer_ttl(ttl, self.ttl, self._opening.capabilities)
+        ttl = self._opening.longer_ttl(ttl, self.ttl)
         self._require_own()
         await self._extend(ttl)
 

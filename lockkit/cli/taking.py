@@ -14,6 +14,7 @@ from lockkit.cli.suggesting import look
 from lockkit.cli.waiting import blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch
 from lockkit.namedtuples import NamedTuple
+from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     import threading
@@ -115,7 +116,7 @@ def options_of(
         ttl: The ttl in seconds if nobody has set one; None for the usual one.
     """
     config = client.config
-    usual = min(TTL, client.capabilities.max_ttl) if ttl is None else ttl
+    usual = UsualTtl(TTL if ttl is None else ttl)
     options: Options = {
         "ttl": request.ttl or (config.ttl if config.is_set("ttl") else usual),
         "timeout": config.timeout if request.timeout is None else finite(request.timeout),

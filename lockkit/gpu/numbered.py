@@ -18,6 +18,7 @@ from lockkit.gpu.visible import ORDER, numbers_are_indices
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Options
 from lockkit.store.spi import Refused
+from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
@@ -150,6 +151,5 @@ class NumberedCards:
     def _options(self, ttl: float | None) -> Options:
         if ttl is None:
             return {}
-        can = self.client.capabilities
-        # A ttl that the store does not have would be refused. A shorter one only frees the card of a dead process sooner.
-        return {"ttl": min(max(ttl, can.min_ttl), can.max_ttl)}
+        # Never refused: the timeout of a lock that lockkit replaces is no ttl that somebody stated for this store.
+        return {"ttl": UsualTtl(ttl)}

@@ -37,6 +37,7 @@ from lockkit.outer import outer_holds
 from lockkit.plugins.calling import call_within
 from lockkit.shared.locks import checked_timeout
 from lockkit.sizes import MIB, parse
+from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -364,7 +365,7 @@ def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[
 
 def job_ttl(capabilities: Capabilities) -> float:
     """Seconds for which a store keeps the cards of a job without a renewal: long where a failover may take long, because jobs cost much."""
-    return min(_TTL if capabilities.failover_safe else _LONG_TTL, capabilities.max_ttl)
+    return UsualTtl(_TTL if capabilities.failover_safe else _LONG_TTL)
 
 
 @contextmanager

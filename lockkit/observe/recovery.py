@@ -23,6 +23,7 @@ from lockkit.observe.decisions import Tiers, counted, within_limit
 from lockkit.observe.oracles import HOOK, SECONDS, Oracles
 from lockkit.printable import printable
 from lockkit.store.spi import Conflict
+from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -194,7 +195,7 @@ class Recoverer:
         if self._lease is not None and self._lease.valid():
             return ""
         self._lease = None
-        lock = self._client.lock(LOCK, ttl=_TTL)
+        lock = self._client.lock(LOCK, ttl=UsualTtl(_TTL))
         lease = lock.try_acquire(reason="recovery")
         if lease is None and self._remove_the_dead():
             lease = lock.try_acquire(reason="recovery")

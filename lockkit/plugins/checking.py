@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from lockkit import examining
 from lockkit.config import ETC, Config
-from lockkit.durations import exact, limits
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PluginError
 from lockkit.facts import Finding, Severity
 from lockkit.hooks import PROJECT
@@ -22,6 +21,7 @@ from lockkit.plugins.stores import SCHEMES
 from lockkit.redaction import redact_name
 from lockkit.settings import meant
 from lockkit.store.spi import Refused, Unknown
+from lockkit.store.ttls import fitted, misfit, refused
 from lockkit.suggesting import quoted
 
 __all__ = ["check_files"]
@@ -42,9 +42,9 @@ def check_files(
 ) -> list[Finding]:
     """All findings of :func:`lockkit.examining.examine`, and those about the installed stores and plugins.
 
-    These are errors, because no lock could be taken: a store that is not installed, a URL or a ttl that the store would refuse, a scope
+    These are errors, because no lock could be taken: a store that is not installed, a URL that the store would refuse, or with ``strict`` a ttl, a scope
     that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses.
-    These are warnings: settings for plugins that are not installed; plugins that are skipped; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
+    These are warnings: a ttl in place of which the store grants another; settings for plugins that are not installed; plugins that are skipped; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
     may serve several environments. No store is opened, and nothing is created.
 
     Args:
@@ -126,10 +126,16 @@ def _store(loaded: Config, lacking: Severity, plugins: PluginManager) -> Iterato
         yield Finding("config", "error", error.message, error.hint or "")
     except BackendUnavailable as error:
         yield _of("state_dir", loaded, error, lacking)
-    if not can.min_ttl <= loaded.ttl <= can.max_ttl:
-        told = f"ttl must be {limits(can.min_ttl, can.max_ttl)} on {spec.name}, not {exact(loaded.ttl)}"
-        more = f"; {can.ttl_limits}" if can.ttl_limits else ""
-        yield Finding("config", "error", told, f"ttl is from {loaded.source('ttl')}{more}")
+    granted = fitted(loaded.ttl, can)
+    if granted != loaded.ttl and loaded.is_set("ttl"):
+        source = loaded.source("ttl")
+        if loaded.strict:
+            refusal = refused(loaded.ttl, granted, can, source=source)
+            yield Finding("config", "error", refusal.message, refusal.hint or "")
+        else:
+            yield Finding(
+                "config", "warning", misfit(loaded.ttl, granted, spec.name, can), f"ttl is from {source}"
+            )
 
 
 def _of(key: str, loaded: Config, error: LockkitError, severity: Severity = "error") -> Finding:

@@ -91,6 +91,8 @@ def acquiring(
             at = now()
             if isinstance(answer, Granted):
                 sent_at = before if unread is None else unread  # an unread answer may have been this grant
+                if answer.ttl is not None and answer.ttl != terms.ttl:
+                    claim = attempt.claim = claim._replace(terms=terms._replace(ttl=answer.ttl))
                 hold = Hold(
                     claim,
                     answer.fence,

@@ -87,6 +87,9 @@ class AnyLease(Answering):
             hold.handles = (weakref.ref(self),)  # from here on its garbage collection takes the claim back
             if on_lost is not None:
                 self.on_lost(on_lost)
+            terms = hold.claim.terms
+            if terms.asked is not None and terms.asked != terms.ttl:
+                opening.tell_ttl(terms.asked, terms.ttl)
             driver.registry.change(hold.claim.terms.name, new=hold)
 
     @property

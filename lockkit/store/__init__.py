@@ -9,6 +9,7 @@ A store imports from these modules:
 - :mod:`~lockkit.store.notes`, :mod:`~lockkit.store.owners`, :mod:`~lockkit.store.layouts`: the stored form of notes, records and
   owners, and the layout versions that may read them; :mod:`~lockkit.store.comparing`: changes by compare-and-swap;
 - :mod:`~lockkit.store.perlock`, :mod:`~lockkit.store.tombstones`: values cached for each lock, and tokens that were given up;
+- :mod:`~lockkit.store.ttls`: the nearest ttl that a store grants, and the words about it;
 - :mod:`~lockkit.store.urls`, :mod:`~lockkit.store.certificates`: URLs of servers, and the TLS files that they name;
   :mod:`~lockkit.store.handshakes`: TLS handshakes that failed;
 - :mod:`~lockkit.store.budgets`, :mod:`~lockkit.store.connecting`, :mod:`~lockkit.store.connections`: the rest of a budget,

@@ -124,6 +124,9 @@ class Terms(NamedTuple):
         max_hold: The seconds after which a hold is ended; None for never.
         min_hold: The seconds from the grant for which the claim blocks even if it is released.
         lock_delay: The seconds for which the claim continues to block after an end without a release.
+        asked: The ttl that the program or its user has stated, in seconds; None for a default. ``ttl`` is the nearest that the
+            store's capabilities allow. A store that learns only now that it grants another one says so in :class:`Granted`; with
+            ``strict`` it refuses the claim if this is not None.
     """
 
     name: str
@@ -137,6 +140,7 @@ class Terms(NamedTuple):
     lock_delay: float = 0.0
     owner: Owner = Owner()
     pulseless: bool = False
+    asked: float | None = None
 
 
 class Claim(NamedTuple):
@@ -163,10 +167,13 @@ class Granted(NamedTuple):
     Attributes:
         fence: The fencing token.
         basis: The time at which the request that moved the store's deadline was sent, in seconds of CLOCK_BOOTTIME.
+        ttl: The seconds that the store keeps the claim without renewal, if they are not those of the claim's terms. Validity counts
+            them from the basis (S3), so a store never names more than it keeps.
     """
 
     fence: int
     basis: float
+    ttl: float | None = None
 
 
 class Queued(NamedTuple):

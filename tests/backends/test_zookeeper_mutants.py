@@ -12,6 +12,7 @@ pytest.importorskip("kazoo")
 from kazoo.protocol.serialization import Create2, Sync
 
 import lockkit.protocol.acquiring
+from lockkit.client import connect
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
@@ -220,6 +221,32 @@ def test_a_session_that_is_nearly_over_is_not_joined(store, monkeypatch):
     time.sleep(0.6 * TTL)
     with pytest.raises(Refused):
         store.acquire(claim(ttl=TTL), True, 0.1)
+
+
+# -- the ttl that the servers grant
+
+
+def valid_beyond_its_session():
+    """Whether a lease is thought valid for longer than the servers keep its session, where they grant less than was asked for."""
+    with (
+        ZooKeeperServer(tick=TICK, longest_session=4.5) as short,
+        connect(f"{short.url('/app')}?tick={TICK}&max_ttl=9") as client,
+    ):
+        lease = client.lock("a", ttl=9, auto_renew=False).acquire(5)
+        granted = client.driver().backend.entry(lease.token)[0].timeout
+        assert granted == 4.5
+        valid = lease.remaining()
+        lease.release()
+        return valid > granted
+
+
+def test_a_lease_is_valid_no_longer_than_the_session_that_the_servers_grant():
+    assert not valid_beyond_its_session()
+
+
+def test_validity_from_the_asked_ttl_is_noticed(monkeypatch):
+    monkeypatch.setattr(acquiring, "Granted", lambda fence, basis, _: Granted(fence, basis))
+    assert valid_beyond_its_session()
 
 
 # -- resizes

@@ -101,7 +101,7 @@ def test_all_that_is_wrong_with_a_store_is_told_at_once(checked):
     found, _ = checked('url = "etcd://h?bogus=1"\nttl = "10ms"')
 
     assert ["bogus" in finding.message for finding in found] == [True, False]
-    assert "ttl must be" in found[1].message
+    assert "a ttl of 0.01 s was asked for" in found[1].message
 
 
 def test_a_store_that_cannot_judge_its_url_is_left_alone(tmp_path):
@@ -118,12 +118,26 @@ def test_a_disabled_store_is_an_error(checked):
     assert "memory, is disabled" in finding.message
 
 
-def test_a_ttl_that_the_store_would_refuse_is_an_error_with_its_source(checked):
+def test_a_ttl_in_place_of_which_the_store_grants_another_is_a_warning_with_its_source(checked):
     (finding,), path = checked('ttl = "10ms"')
 
-    assert finding.severity == "error"
-    assert finding.message == "ttl must be at least 0.1 s on sqlite, not 0.01 s"
+    assert finding.severity == "warning"
+    assert finding.message.startswith("a ttl of 0.01 s was asked for, and sqlite grants 0.1 s")
     assert finding.hint == f"ttl is from {path}"
+
+
+def test_a_ttl_that_strict_refuses_is_an_error_with_its_source(checked):
+    (finding,), path = checked('ttl = "10ms"\nstrict = true')
+
+    assert finding.severity == "error"
+    assert finding.message == "strict refuses a ttl of 0.01 s, because this store grants 0.1 s instead"
+    assert f"this ttl comes from: {path}" in finding.hint
+
+
+def test_a_ttl_that_nobody_has_set_is_fitted_without_a_finding(checked):
+    found, _ = checked('url = "zookeeper://h?tick=0.5"\nstrict = true')
+
+    assert [finding for finding in found if "ttl" in finding.message] == []
 
 
 def test_a_table_for_a_distribution_that_is_not_installed_is_a_warning(checked):

@@ -115,6 +115,7 @@ def command(
             signals.check()
             fitting.reaches_others(client)
             lock = _lock(client, name, kind, capacity, permits, options)
+            ttl = lock.terms.ttl  # as the store has it
             tokens = holds.Tokens(client, name, ttl, stores=not print_token)
             lock.tokens = tokens.token
             announcer = Announcer(client, quiet=quiet, as_json=session.json, signals=signals)

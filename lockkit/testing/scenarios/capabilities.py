@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lockkit.durations import LONGEST
 from lockkit.errors import CapabilityError, ConfigError, LockkitError
 from lockkit.facts import SCOPES, ClaimInfo
 from lockkit.hold import span
@@ -68,12 +69,17 @@ def extend(stage: Stage) -> None:
 
 @scenario("CAP-ttl-limits", (MUTEX,))
 def ttl_limits(stage: Stage) -> None:
-    """``min_ttl`` and ``max_ttl`` work; a ttl beyond them is refused before the store is asked."""
-    can, client = stage.harness.capabilities, stage.client()
-    for ttl in (can.min_ttl, can.max_ttl):
-        stage.take(stage.holder(client, ttl=ttl, auto_renew=False)).release()
-    for ttl in (can.min_ttl / 2, can.max_ttl * 2):
-        assert isinstance(stage.work(lambda ttl=ttl: stage.holder(client, ttl=ttl)).error(), ConfigError)  # type: ignore[misc]
+    """``min_ttl`` and ``max_ttl`` work; a ttl beyond them becomes the nearest, from which validity counts, and ``strict`` refuses it."""
+    can, client, strict = stage.harness.capabilities, stage.client(), stage.client(strict=True)
+    beyond = {can.min_ttl / 2: can.min_ttl, can.max_ttl * 2: can.max_ttl}
+    beyond = {asked: nearest for asked, nearest in beyond.items() if asked <= LONGEST}  # no longer ttl exists
+    for asked, nearest in {can.min_ttl: can.min_ttl, can.max_ttl: can.max_ttl, **beyond}.items():
+        lease = stage.take(stage.holder(client, ttl=asked, auto_renew=False))
+        assert lease.ttl == nearest, f"asked for {asked} s, granted {lease.ttl} s"
+        assert lease.remaining() <= span(nearest, can.drift, can.margin)
+        lease.release()
+    for asked in beyond:
+        assert isinstance(stage.work(lambda ttl=asked: stage.holder(strict, ttl=ttl)).error(), ConfigError)  # type: ignore[misc]
 
 
 @scenario("CAP-drift-and-margin", (MUTEX,))

@@ -50,6 +50,12 @@ MUTANTS: tuple[Mutant, ...] = (
         scenarios=("S3-paused-past-ttl",),
     ),
     Mutant(
+        "valid-for-the-asked-ttl",
+        "validity counts the ttl that was asked for, and not the one that the store grants",
+        patch=protocol.valid_for_the_asked_ttl,
+        scenarios=("CAP-ttl-limits",),
+    ),
+    Mutant(
         "hold-without-re-ask",
         "a waiter that was woken takes itself for the holder",
         "S3",

@@ -34,7 +34,7 @@ from lockkit.protocol.orphaning import Entry, OrphanList
 from lockkit.protocol.releasing import Pipeline
 from lockkit.protocol.renewing import Member, patience, renewing
 from lockkit.shared.lease import AnyLease
-from lockkit.store.spi import REQUEST_TIMEOUT, Granted
+from lockkit.store.spi import REQUEST_TIMEOUT, Claim, Granted
 from support.mutants.mutant import patched
 from support.mutants.stores import replay_not_marked
 from support.simulation import client
@@ -71,6 +71,7 @@ __all__ = [
     "token_per_client",
     "unused_as_released",
     "valid_after_release",
+    "valid_for_the_asked_ttl",
 ]
 
 
@@ -90,6 +91,20 @@ def token_per_client() -> Iterator[None]:
 def flag_validity() -> Iterator[None]:
     """A hold is valid until somebody has noticed that it is not."""
     with patched(Hold, valid=lambda self, now: not self.ended and not self.lost_why):  # noqa: ARG005
+        yield
+
+
+@contextmanager
+def valid_for_the_asked_ttl() -> Iterator[None]:
+    """A lease counts the ttl that was asked for, and not the one that the store grants."""
+
+    def counted(claim: Claim, *rest: Any, **more: Any) -> Hold:
+        asked = claim.terms.asked
+        return Hold(
+            claim if asked is None else claim._replace(terms=claim.terms._replace(ttl=asked)), *rest, **more
+        )
+
+    with patched(acquiring_module, Hold=counted):
         yield
 
 
