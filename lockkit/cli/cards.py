@@ -14,11 +14,12 @@ from lockkit.cli.waiting import Announcer, Told, ordinal
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.gpu.choosing import CardRequest
-from lockkit.gpu.jobs import number, strangers, under, why_waiting
+from lockkit.gpu.jobs import strangers, under, why_waiting
 from lockkit.gpu.known import known
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import By, HostCards
 from lockkit.gpu.visible import cuda_knows, cuda_variables
+from lockkit.gpu.words import how_many
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import DEFAULT
@@ -95,7 +96,7 @@ class Cards:
         """The name of the pool of this host's cards."""
         self.gate = pool_name(self._cards.pool)
         """The name of the gate through which requests pass."""
-        self.wanted = number(asked.count)
+        self.wanted = how_many(asked.count)
         """The number of cards, in words."""
 
     def reaches_others(self, tell: Callable[[str], None] | None) -> None:
@@ -234,7 +235,7 @@ class Cards:
     def _reused(self, outer: Mapping[str, ClaimInfo], snapshot: Snapshot) -> ReusedCards:
         good, refused = under(self._request, snapshot, outer)
         if len(good) < self._asked.count:
-            have = f"only {number(len(good))}" if good else "no GPU"
+            have = f"only {how_many(len(good))}" if good else "no GPU"
             why = f" ({'; '.join(refused)})" if refused else ""
             raise exits.CommandFailed(
                 f"the lockkit run around this one holds {have} that will do, and {self.wanted} are asked for{why}",

@@ -293,7 +293,7 @@ class _Keeping:
 
 def _cards(adopted: Adopted) -> str:
     """The cards, with the verb: ``GPU 0 is``."""
-    from lockkit.gpu.jobs import called
+    from lockkit.gpu.words import short_name
 
     verb = "is" if len(adopted.devices) == 1 else "are"
-    return f"{', '.join(map(called, adopted.devices))} {verb}"
+    return f"{', '.join(map(short_name, adopted.devices))} {verb}"

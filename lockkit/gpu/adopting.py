@@ -18,13 +18,12 @@ from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.held_cards import forget_held_cards
-from lockkit.gpu.jobs import called
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.quarantine import mark_of, quarantined
 from lockkit.gpu.requests import HostCards, slices_in
 from lockkit.gpu.resolving import resolve
-from lockkit.gpu.states import process_words
 from lockkit.gpu.usage import ADOPTED
+from lockkit.gpu.words import process_words, short_name
 from lockkit.leases import Leases
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -112,7 +111,7 @@ def adopt(
     strangers = () if memory is not None or allow_busy else _strangers(job, devices, family)
     marks = quarantined(client, cards.host)
     marked = [(one, mark_of(marks, one)) for one in devices]
-    why = (*strangers, *(f"{called(one)}: {mark}" for one, mark in marked if mark is not None))
+    why = (*strangers, *(f"{short_name(one)}: {mark}" for one, mark in marked if mark is not None))
     if why:
         return NotAdopted(why)
     members = capacities(client, cards.pool, snapshot.devices)
@@ -175,12 +174,12 @@ def cards_to_adopt(
         if device.sliced:
             slices = ", ".join(one.uuid for one in snapshot.devices if one.parent == uuid) or "none"
             raise ConfigError(
-                f"{called(device)} is divided into slices, and programs can use only those",
+                f"{short_name(device)} is divided into slices, and programs can use only those",
                 hint=f"name the slice: {slices}",
             )
         if device not in found and _tells_all(device):
-            where = f"it computes on {', '.join(map(called, found))}" if found else "see: lockkit gpu ls"
-            raise ConfigError(f"{job} does not compute on {called(device)}", hint=where)
+            where = f"it computes on {', '.join(map(short_name, found))}" if found else "see: lockkit gpu ls"
+            raise ConfigError(f"{job} does not compute on {short_name(device)}", hint=where)
     return tuple(by_uuid[uuid] for uuid in dict.fromkeys(named))
 
 
@@ -223,7 +222,7 @@ def _strangers(job: RunningJob, devices: Sequence[Device], family: Collection[in
             others = others[1:]  # one of those that cannot be told is the job
         if others:
             who = "; ".join(map(process_words, others))
-            told.append(f"{called(device)}: others compute on it, too: {who}")
+            told.append(f"{short_name(device)}: others compute on it, too: {who}")
     return tuple(told)
 
 
@@ -245,7 +244,7 @@ def _check_share(job: RunningJob, devices: Sequence[Device], memory: int | None)
         used = max((one.memory or 0 for one in device.processes or () if one.pid == job.pid), default=0)
         if memory is not None and used > memory:
             raise ConfigError(
-                f"{job} uses {show(used)} of {called(device)} already, and {show(memory)} are to be declared",
+                f"{job} uses {show(used)} of {short_name(device)} already, and {show(memory)} are to be declared",
                 hint=f"declare at least what it uses: --gpu-mem {-(-used // MIB)}MiB",
             )
 
@@ -258,9 +257,9 @@ def _weight(members: Mapping[str, int], device: Device, share: int | None, pool:
     """
     room = members.get(device.uuid)
     if room is None:
-        raise ConfigError(f"the memory of {called(device)} cannot be told", name=pool)
+        raise ConfigError(f"the memory of {short_name(device)} cannot be told", name=pool)
     if share is not None and share > room:
-        raise ConfigError(f"{called(device)} has only {show(room * MIB)} for programs", name=pool)
+        raise ConfigError(f"{short_name(device)} has only {show(room * MIB)} for programs", name=pool)
     return room if share is None else share
 
 
@@ -279,7 +278,9 @@ def _in_the_way(client: Client, pool: str, devices: Sequence[Device], at: float)
         if claims:
             first = first or claims[0]
             how = "held by" if queue.holders else "waited for by"
-            told.append(f"{called(device)}: {how} {' and by '.join(holder_words(one, at) for one in claims)}")
+            told.append(
+                f"{short_name(device)}: {how} {' and by '.join(holder_words(one, at) for one in claims)}"
+            )
     return NotAdopted(tuple(told) or ("its holder was gone when it was looked for",), first)
 
 

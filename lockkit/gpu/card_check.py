@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 from lockkit.devices import Device
 from lockkit.facts import Alert
-from lockkit.gpu.choosing import label
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.quarantine import Capped, quarantine_faulty
+from lockkit.gpu.words import long_name
 from lockkit.members import pool_name
 
 if TYPE_CHECKING:
@@ -72,5 +72,5 @@ class CardCheck:
         name = pool_name(host_pool(self._host), device.uuid)
         data = {"uuid": device.uuid, "host": self._host}
         self._client.driver().dispatcher.tell(
-            Alert(kind, priority, f"{label(device)}: {what}", name, data=data)
+            Alert(kind, priority, f"{long_name(device)}: {what}", name, data=data)
         )

@@ -9,6 +9,7 @@ from lockkit.errors import DevicesUnavailable
 from lockkit.facts import Finding
 from lockkit.gpu.snapshots import look, providers
 from lockkit.gpu.states import cards, summary
+from lockkit.gpu.words import short_name
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -42,6 +43,6 @@ def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -
     faulty = [card for card in found if card.state == "faulty"]
     told = f"{summary(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
     if faulty:
-        first = f"GPU {faulty[0].device.index}: {faulty[0].reasons[0]}"
+        first = f"{short_name(faulty[0].device)}: {faulty[0].reasons[0]}"
         return Finding("gpu", "warning", f"{told}; {first}", "see: lockkit gpu ls")
     return Finding("gpu", "ok", told)

@@ -19,13 +19,14 @@ from lockkit.choosers import Choice
 from lockkit.devices import Device, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.states import STATES, Card, cards
+from lockkit.gpu.words import how_many, long_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import show
 
 if TYPE_CHECKING:
     from lockkit.gpu.receipts import Receipt
 
-__all__ = ["CardFacts", "CardRequest", "choose", "label", "left_over", "never_fits", "why_not_now"]
+__all__ = ["CardFacts", "CardRequest", "choose", "left_over", "never_fits", "why_not_now"]
 
 
 class CardRequest(NamedTuple):
@@ -174,12 +175,6 @@ def left_over(card: Card) -> bool:
     return card.state == "busy" and card.device.processes == ()
 
 
-def label(device: Device) -> str:
-    """A card as people call it: ``GPU 0 (NVIDIA H100), GPU-54a033e8``."""
-    kind = "slice of GPU" if device.parent else "GPU"
-    return f"{kind} {device.index} ({device.name or 'unknown model'}), {device.uuid[:12]}"
-
-
 def _too_full(request: CardRequest, device: Device) -> str | None:
     need = max(request.min_free, request.memory or 0)
     if not need:
@@ -201,11 +196,10 @@ def _is_model(name: str, wanted: str) -> bool:
 
 def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
     """The sentence for a request that no wait can meet."""
-    wanted = "1 GPU" if request.count == 1 else f"{request.count} GPUs"
     have = "none" if not fit else f"only {fit}"
     each = "; ".join(
-        f"{label(card.device)}: {why}" for card in known if (why := reasons[card.device.uuid]) is not None
+        f"{long_name(card.device)}: {why}" for card in known if (why := reasons[card.device.uuid]) is not None
     )
-    return f"{wanted} can never be had: {have} of the {len(known)} of this host will do" + (
+    return f"{how_many(request.count)} can never be had: {have} of the {len(known)} of this host will do" + (
         f" ({each})" if each else ""
     )

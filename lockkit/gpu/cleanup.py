@@ -23,13 +23,13 @@ from lockkit.descent import descendants
 from lockkit.devices import Device, DeviceProcess
 from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.facts import Alert, CleanupContext
-from lockkit.gpu.choosing import label
 from lockkit.gpu.frameworks import imported, keepers
 from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.quarantine import Capped, quarantine_faulty
 from lockkit.gpu.receipts import Receipt, judged, put
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
+from lockkit.gpu.words import long_name
 from lockkit.hooks import hookimpl
 from lockkit.identity import look_at
 from lockkit.plugins.calling import call_within, only_for_devices
@@ -287,7 +287,7 @@ class _Cleanup:
     def _alert(self, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> None:
         held, context = self._held, self._context
         card = held.before
-        name = held.uuid if card is None else label(card)
+        name = held.uuid if card is None else long_name(card)
         data = {"uuid": held.uuid, "host": held.group.host}
         held.group.tell(Alert(kind, priority, f"{name}: {what}", context.name, context.claim_id, data=data))
 

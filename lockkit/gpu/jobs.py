@@ -9,19 +9,15 @@ from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import CardFacts, CardRequest, never_fits, why_not_now
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.known import NOTHING_KNOWN, Known
-from lockkit.gpu.states import cards, process_words
+from lockkit.gpu.states import cards
+from lockkit.gpu.words import process_words, short_name
 from lockkit.sizes import MIB, show
 
-__all__ = ["called", "number", "strangers", "under", "why_waiting"]
+__all__ = ["strangers", "under", "why_waiting"]
 
 _FIRST_UID, _NOBODY = 1000, 65534
 """The uids from the first to below the second are those of people, as a rule (login.defs)."""
 _NONE: Mapping[str, str] = {}
-
-
-def number(count: int) -> str:
-    """A number of cards in words: ``1 GPU``, ``2 GPUs``."""
-    return "1 GPU" if count == 1 else f"{count} GPUs"
 
 
 def why_waiting(
@@ -56,7 +52,7 @@ def why_waiting(
             holders = [holder_words(one, snapshot.taken) for one in of_store.holders]
             others = failed.get(device.uuid, "free, and others come first")
             why = f"held by {' and by '.join(holders)}" if holders else others
-        found.append(f"{called(device)}: {why}")
+        found.append(f"{short_name(device)}: {why}")
     return tuple(found)
 
 
@@ -87,7 +83,7 @@ def under(
         if why is None:
             good.append(device)
         else:
-            refused.append(f"{called(device)}: {why}")
+            refused.append(f"{short_name(device)}: {why}")
     return tuple(good), tuple(refused)
 
 
@@ -100,7 +96,7 @@ def strangers(snapshot: Snapshot, me: str, uid_of: Callable[[str], int | None]) 
         uid_of: The uid of a user; None if this host does not know the name.
     """
     return tuple(
-        f"{process_words(process)}, on {called(device)}"
+        f"{process_words(process)}, on {short_name(device)}"
         for device in snapshot.devices
         for process in device.processes or ()
         if process.user and process.user != me and _is_person(process.user, uid_of)
@@ -110,8 +106,3 @@ def strangers(snapshot: Snapshot, me: str, uid_of: Callable[[str], int | None]) 
 def _is_person(user: str, uid_of: Callable[[str], int | None]) -> bool:
     uid = int(user) if user.isascii() and user.isdigit() else uid_of(user)
     return uid is None or (uid >= _FIRST_UID and uid != _NOBODY)
-
-
-def called(device: Device) -> str:
-    """A card or slice in a few words: ``GPU 0``."""
-    return f"slice {device.uuid} of GPU {device.index}" if device.parent else f"GPU {device.index}"

@@ -13,7 +13,7 @@ from typing import Literal, cast
 from lockkit.devices import Device
 from lockkit.facts import ClaimInfo, Record
 from lockkit.gpu.host_pools import host_pool
-from lockkit.gpu.states import process_words
+from lockkit.gpu.words import process_words
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable

@@ -18,7 +18,7 @@ from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
-from lockkit.gpu.choosing import CardRequest, choose, label, never_fits
+from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import HeldCards, note_held_cards
 from lockkit.gpu.host_pools import host_pool
@@ -30,6 +30,7 @@ from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
 from lockkit.gpu.visible import visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
+from lockkit.gpu.words import long_name
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
@@ -313,7 +314,7 @@ class HostCards:
                 holders = self._holders(uuid) if claim_id else ()
                 for holder in holders:
                     if holder.claim_id == claim_id and members[uuid] - holder.weight < need:
-                        kept[label(device)] = holder
+                        kept[long_name(device)] = holder
         if kept and len(fit) - len(kept) < count:
             raise DeadlockDetected(
                 f"the lockkit run around this program holds {', '.join(kept)}, and ends no sooner than the program",

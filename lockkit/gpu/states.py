@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.devices import Device, Snapshot
 from lockkit.facts import NOTHING
 from lockkit.gpu.quarantine import mark_of
+from lockkit.gpu.words import how_many, process_words
 from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
 from lockkit.sizes import GIB, show
 
-__all__ = ["STATES", "STRAY", "Card", "State", "cards", "process_words", "summary"]
+__all__ = ["STATES", "STRAY", "Card", "State", "cards", "summary"]
 
 STRAY = GIB
 """The bytes in use, beyond the driver's reserve, up to which a card without processes counts as free."""
@@ -82,22 +82,13 @@ def _card(device: Device) -> Card:
     return Card(device, "free")
 
 
-def process_words(process: DeviceProcess) -> str:
-    """A process for people: ``bob pid 4711 (jupyter), 12 GiB``."""
-    pid = "unknown pid" if process.pid is None else f"pid {process.pid}"
-    words = f"{process.user} {pid}" if process.user else pid
-    words = f"{words} ({process.program})" if process.program else words
-    return printable(words if process.memory is None else f"{words}, {show(process.memory)}")
-
-
 def summary(found: tuple[Card, ...]) -> str:
     """The number of cards in each state: ``3 GPUs: 2 free, 1 busy (unmanaged)``. A card counts by its slices, if it has any."""
     parts = [card for card in found if not card.device.sliced]
     numbers = {state: sum(card.state == state for card in parts) for state in STATES}
     counts = ", ".join(f"{number} {STATES[state]}" for state, number in numbers.items() if number)
-    noun = "GPU" if len(parts) == 1 else "GPUs"
     return (
-        f"{len(parts)} {noun}: {counts}"
+        f"{how_many(len(parts))}: {counts}"
         if parts
         else "no GPU can be used: a card that is divided has no slices"
     )

@@ -20,11 +20,11 @@ from lockkit.devices import Device, DeviceProvider, DeviceWatch, Snapshot
 from lockkit.drivers.starting import start
 from lockkit.errors import CapabilityError, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.facts import Alert, Event
-from lockkit.gpu.choosing import label
 from lockkit.gpu.noticing import CardNotice, Course, Reading, Rules, news_patch
 from lockkit.gpu.snapshots import PATIENCE, look
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.usage import used_by, worker
+from lockkit.gpu.words import long_name
 from lockkit.members import in_pool
 from lockkit.plugins.calling import call_within
 from lockkit.sizes import MIB
@@ -53,7 +53,7 @@ class _WatchedCard:
         terms = lease.terms
         self.weight = terms.weight * MIB if terms.weight < terms.capacity else None
         self.worker = worker(self.hold.owner.pid, self.hold.claim.note or {})
-        self.label = uuid if device is None else label(device)
+        self.label = uuid if device is None else long_name(device)
         self.course = Course(rules)
         self.course.faults = () if device is None else device.faults
         self.before = self.course.faults

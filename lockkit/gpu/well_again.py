@@ -16,6 +16,7 @@ from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import Quarantined, clear, quarantined
 from lockkit.gpu.snapshots import look, providers
 from lockkit.gpu.states import Card, cards
+from lockkit.gpu.words import short_name
 from lockkit.members import pool_name
 from lockkit.observe.checks import Case, CheckContext
 
@@ -50,7 +51,9 @@ def _case(client: Client, host: str, mark: Quarantined, found: tuple[Card, ...])
         "state": card.state,
         "used": device.used,
     }
-    why = f"GPU {device.index} is well again: the driver reports no fault, and nothing uses it. It was {mark}"
+    why = (
+        f"{short_name(device)} is well again: the driver reports no fault, and nothing uses it. It was {mark}"
+    )
     return Case(
         "card",
         "fix",

@@ -7,9 +7,10 @@ import pytest
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.choosing import CardRequest
-from lockkit.gpu.jobs import number, strangers, under, why_waiting
+from lockkit.gpu.jobs import strangers, under, why_waiting
 from lockkit.gpu.known import Known
 from lockkit.gpu.quarantine import Quarantined
+from lockkit.gpu.words import how_many
 from lockkit.sizes import GIB
 
 ANN = Owner("ann", "box", 7, program="train")
@@ -75,4 +76,4 @@ def test_only_other_persons_are_strangers():
     found = strangers(Snapshot(0.0, (card,)), "ann", uids.get)
     assert [one.split()[0] for one in found] == ["bob", "1001", "of-the-directory"]
     assert found[0] == "bob pid 5 (x), on GPU 0"
-    assert (number(1), number(2)) == ("1 GPU", "2 GPUs")
+    assert (how_many(1), how_many(2)) == ("1 GPU", "2 GPUs")

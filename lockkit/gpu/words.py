@@ -1,0 +1,33 @@
+"""GPUs, and the processes on them, as people call them. Pure: no I/O."""
+
+from __future__ import annotations
+
+from lockkit.devices import Device, DeviceProcess
+from lockkit.printable import printable
+from lockkit.sizes import show
+
+__all__ = ["how_many", "long_name", "process_words", "short_name"]
+
+
+def how_many(count: int) -> str:
+    """A number of cards in words: ``1 GPU``, ``2 GPUs``."""
+    return "1 GPU" if count == 1 else f"{count} GPUs"
+
+
+def short_name(device: Device) -> str:
+    """A card or slice in a few words: ``GPU 0``."""
+    return f"slice {device.uuid} of GPU {device.index}" if device.parent else f"GPU {device.index}"
+
+
+def long_name(device: Device) -> str:
+    """A card as people call it: ``GPU 0 (NVIDIA H100), GPU-54a033e8``."""
+    kind = "slice of GPU" if device.parent else "GPU"
+    return f"{kind} {device.index} ({device.name or 'unknown model'}), {device.uuid[:12]}"
+
+
+def process_words(process: DeviceProcess) -> str:
+    """A process for people: ``bob pid 4711 (jupyter), 12 GiB``."""
+    pid = "unknown pid" if process.pid is None else f"pid {process.pid}"
+    words = f"{process.user} {pid}" if process.user else pid
+    words = f"{words} ({process.program})" if process.program else words
+    return printable(words if process.memory is None else f"{words}, {show(process.memory)}")
