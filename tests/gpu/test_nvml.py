@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.gpu.nvml_health import LOST
+from lockkit.gpu.nvml.health import LOST
 from lockkit.gpu.pids import Pids
 from lockkit.testing.processes import until
 from support.nvml import Host

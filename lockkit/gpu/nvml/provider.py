@@ -1,0 +1,101 @@
+"""The provider of NVIDIA's cards and their MIG slices: one session of NVML for all threads of a process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lockkit.devices import DeviceWatch, NoWatch, Snapshot
+from lockkit.errors import DevicesUnavailable
+from lockkit.gpu.nvml.library import begin, load, unavailable
+from lockkit.gpu.nvml.session import NvmlSession
+from lockkit.gpu.nvml.watch import NvmlWatch
+from lockkit.gpu.pids import Pids
+from lockkit.mutex import Mutex
+
+__all__ = ["NvmlProvider"]
+
+_PATIENCE = 4.0
+"""Seconds to wait for a look of another thread. A driver that hangs must not collect threads."""
+
+
+class NvmlProvider:
+    """NVIDIA's cards. Between two snapshots the driver stays open, until :meth:`close`.
+
+    Args:
+        proc: The folder ``/proc``.
+    """
+
+    name = "nvml"
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._mutex = Mutex()
+        self._session: NvmlSession | None = None
+        self._watches: set[NvmlWatch] = set()
+
+    def snapshot(self) -> Snapshot:
+        """Look at all cards, in one pass.
+
+        Raises:
+            DevicesUnavailable: No pynvml, no driver, no card, or nothing can be said about any.
+        """
+        with self._open() as session:
+            return session.snapshot(Pids(self._proc))
+
+    def watch(self, uuids: Sequence[str]) -> DeviceWatch:
+        """Watch some cards for Xids: errors that the driver reports once, when they happen.
+
+        An Xid by which the driver only says that a program was wrong is no fault of the card. The faults of a card count for its slices.
+        """
+        try:
+            with self._open() as session:
+                watch = NvmlWatch(session, uuids, self._try_hold, self._watches.discard)
+                self._watches.add(watch)
+                return watch
+        except DevicesUnavailable:
+            return NoWatch()
+
+    def close(self) -> None:
+        """Let go of the driver, unless a watch is open, so that a card can be reset. The next snapshot opens it again."""
+        with self._mutex.of_this_process():
+            session = self._session
+            if session is not None and session.pid == os.getpid() and not self._watches:
+                self._session = None
+                session.end()
+
+    @contextmanager
+    def _try_hold(self) -> Iterator[bool]:
+        """Hold the mutex of the driver, if no other thread does."""
+        lock = self._mutex.of_this_process()
+        held = lock.acquire(blocking=False)
+        try:
+            yield held
+        finally:
+            if held:
+                lock.release()
+
+    @contextmanager
+    def _open(self) -> Iterator[NvmlSession]:
+        lock = self._mutex.of_this_process()
+        if not lock.acquire(timeout=_PATIENCE):
+            raise DevicesUnavailable(
+                "NVIDIA's driver has not answered an earlier question yet", hint="a card may hang: see dmesg"
+            )
+        try:
+            session = self._session
+            if session is None or session.pid != os.getpid():
+                nvml = load()
+                begin(nvml, forked=session is not None)
+                self._watches.clear()
+                self._session = session = NvmlSession(nvml)
+            try:
+                yield session
+            except session.nvml.NVMLError as error:
+                self._session = None
+                session.end()
+                raise unavailable(error) from error
+        finally:
+            lock.release()
