@@ -320,7 +320,7 @@ def connect(
         on_sigterm: "release" to release all holds when SIGTERM arrives, and then to run the previous handler of SIGTERM.
             The handler runs in the main thread. Most blocking system calls are interrupted and run it at once; a long
             computation in C delays it.
-        strict: Whether to refuse settings of the store that are known to be unsafe, instead of warning.
+        strict: Whether to refuse settings of the store that are known to be unsafe, and a stated ttl that the store does not have, instead of warning.
         scope: The least scope; a store that excludes fewer processes is refused.
         state_dir: The folder of embedded stores and journals.
         task: A description of the work of this process, shown with its claims.

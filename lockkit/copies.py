@@ -77,10 +77,11 @@ class LeaseCopy:
         tied to a process still ends with that process, and ``max_hold`` still ends it.
 
         Args:
-            ttl: Seconds; at least the present ttl of the claim, because no call shortens a held claim.
+            ttl: Seconds; at least the present ttl of the claim, because no call shortens a held claim. One that is longer than the store
+                grants becomes the longest that it does.
 
         Raises:
-            ConfigError: Below the present ttl, or above what the store allows.
+            ConfigError: Below the present ttl; or with ``strict`` longer than the store grants.
             CapabilityError: The store has one ttl for all claims.
             LeaseLost: The store does not record the claim as held.
             NotHeld: The copy is not bound to a client.

@@ -60,10 +60,11 @@ class Lease(AnyLease):
         """Use a longer ttl from now on.
 
         Args:
-            ttl: Seconds; at least the present ttl, because no call shortens a held claim.
+            ttl: Seconds; at least the present ttl, because no call shortens a held claim. One that is longer than the store grants becomes
+                the longest that it does.
 
         Raises:
-            ConfigError: Below the present ttl.
+            ConfigError: Below the present ttl; or with ``strict`` longer than the store grants.
             CapabilityError: The store has one ttl for all claims.
             LeaseLost, NotHeld, BackendError: As :meth:`confirm`.
         """

@@ -160,7 +160,7 @@ SETTINGS: Mapping[str, Setting] = {
             "strict",
             "flag",
             False,
-            "Refuse what is known to be unsafe about a store instead of warning.",
+            "Refuse what is known to be unsafe about a store, and a ttl that was set and that the store does not have, instead of warning.",
             env="LOCKKIT_STRICT",
         ),
         Setting(

@@ -157,6 +157,20 @@ def test_an_option_that_a_url_cannot_have_is_told_in_one_line_the_reason_first(l
     assert 0 < line.index(reason) < line.index(hint)
 
 
+def test_a_ttl_that_the_store_does_not_have_decides_only_with_strict_whether_a_command_runs(lockkit):
+    fitted = lockkit("run", "x", "--ttl", "10ms", "--", "true")
+    assert fitted.returncode == 0
+    (line,) = fitted.stderr.splitlines()
+    assert line.startswith("warning: a ttl of 0.01 s was asked for")
+    assert "grants 0.1 s" in line
+    lockkit.env["LOCKKIT_STRICT"] = "1"
+    refused = lockkit("run", "x", "--ttl", "10ms", "--", "touch", "ran")
+    assert refused.returncode == 78
+    assert "strict refuses a ttl of 0.01 s" in refused.stderr
+    assert not (lockkit.folder / "ran").exists()
+    assert lockkit("run", "x", "--", "true").returncode == 0
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_wait_and_takes_the_claim_with_it(lockkit, number, code):
     lockkit.holder("x")
