@@ -108,7 +108,7 @@ def adopt(
     devices = cards_to_adopt(job, snapshot, named, family)
     _check_alive(job)  # so the pid that the driver shows is that of this job
     _check_share(job, devices, memory)
-    strangers = () if memory is not None or allow_busy else _strangers(job, devices, family)
+    strangers = () if memory is not None or allow_busy else _others_beside(job, devices, family)
     marks = quarantined(client, cards.host)
     marked = [(one, mark_of(marks, one)) for one in devices]
     why = (*strangers, *(f"{short_name(one)}: {mark}" for one, mark in marked if mark is not None))
@@ -210,7 +210,7 @@ def _tells_all(device: Device) -> bool:
     return device.processes is not None and all(one.pid is not None for one in device.processes)
 
 
-def _strangers(job: RunningJob, devices: Sequence[Device], family: Collection[int]) -> tuple[str, ...]:
+def _others_beside(job: RunningJob, devices: Sequence[Device], family: Collection[int]) -> tuple[str, ...]:
     """A sentence for each card on which others compute beside the job, so that it cannot be held whole for it."""
     told: list[str] = []
     for device in devices:

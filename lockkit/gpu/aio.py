@@ -76,7 +76,6 @@ class _CardPool(AsyncPool):
     def _made(self, leases: list[AsyncLease]) -> AsyncGpuLeases:
         made = AsyncGpuLeases(leases, self.within)
         made.devices = self.chooser.devices(made.members)
-        self.cards.taken(leases, made.members, made.devices)
         made.held_cards = self.cards.granted(leases[0]._driver, leases, made.members, self.chooser)  # noqa: SLF001
         made.receipts = self.chooser.receipts(made.members)
         with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop

@@ -238,9 +238,13 @@ class _Cleanup:
 
     def _drains(self, card: Device) -> bool:
         """Whether what is in use may yet be given back: no process that lives has it."""
+        return not any(map(self._stays, self._new_or_changed(card)))
+
+    def _new_or_changed(self, card: Device) -> list[DeviceProcess]:
+        """The processes on the card that were not there at the grant, or used more or less of it then."""
         before = self._held.before
         known = set() if before is None or before.processes is None else set(before.processes)
-        return not any(self._stays(one) for one in card.processes or () if one not in known)
+        return [one for one in card.processes or () if one not in known]
 
     def _stays(self, process: DeviceProcess) -> bool:
         """Whether a process may use the card for longer: one that lives, or in a program one that may be the program itself."""
@@ -253,9 +257,7 @@ class _Cleanup:
 
     def _only_this_process(self, card: Device | None, report: Receipt) -> bool:
         """Whether all that is left is the context of this living process, as in a worker that takes one card after the other."""
-        before = self._held.before
-        known = set() if before is None or before.processes is None else set(before.processes)
-        left = {one.pid for one in (card.processes if card is not None else None) or () if one not in known}
+        left = set() if card is None else {one.pid for one in self._new_or_changed(card)}
         return self._inside and left == {os.getpid()} and (report.leftover or 0) <= STRAY
 
     def _quarantine(self, card: Device | None) -> None:

@@ -129,7 +129,6 @@ class NumberedCards:
     def taken(self, card: FoundCard, lease: AnyLease) -> None:
         """Have a card that is held watched, and cleaned at its release. Does not block."""
         chooser, members = card.request.chooser, (card.uuid,)
-        self._cards.taken([lease], members, chooser.devices(members))
         self._cards.granted(lease._driver, [lease], members, chooser)  # noqa: SLF001
 
     def given_up(self, card: FoundCard) -> None:

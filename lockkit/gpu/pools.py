@@ -79,7 +79,6 @@ class _CardPool(Pool):
     def _made(self, leases: list[Lease]) -> GpuLeases:
         made = GpuLeases(leases, self.look, self.within)
         made.devices = self.chooser.devices(made.members)
-        self.cards.taken(leases, made.members, made.devices)
         made.held_cards = self.cards.granted(leases[0]._driver, leases, made.members, self.chooser)  # noqa: SLF001
         made.receipts = self.chooser.receipts(made.members)
         self.cards.remember(made.members)

@@ -122,7 +122,7 @@ class HostCards:
     def granted(
         self, driver: Driver, leases: Sequence[AnyLease], members: Sequence[str], chooser: CardChooser
     ) -> HeldCards:
-        """Note cards that were granted, so that their release cleans them. Does not block.
+        """Note cards that were granted, so that they are watched, and cleaned at their release. Does not block.
 
         Args:
             driver: The engine that got the leases.
@@ -130,6 +130,7 @@ class HostCards:
             members: The UUIDs of the cards and slices that are held.
             chooser: The chooser of the request.
         """
+        self.taken(leases, members, chooser.devices(members))
         seen = tuple(chooser.seen.values())
         held = HeldCards(driver, self.host, self._providers, seen, self.faults)
         note_held_cards(held, leases, members, seen)

@@ -61,10 +61,10 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
 
     Args:
         chosen: The cards and slices.
-        by: ``index`` or ``uuid``; None for numbers, or UUIDs if one of them is a slice, which has no number.
+        by: ``index`` or ``uuid``; None for indices, or UUIDs if one of them is a slice, which has no index.
 
     Raises:
-        ConfigError: A slice is to be named by a number, or a card is none of NVIDIA's.
+        ConfigError: A slice is to be named by an index, or a card is none of NVIDIA's.
     """
     other = next((device.uuid for device in chosen if not device.uuid.startswith(_OF_CUDA)), None)
     if other is not None:
@@ -75,8 +75,8 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
     sliced = any(device.parent is not None for device in chosen)
     if by == "index" and sliced:
         raise ConfigError("a slice of a card has no index", hint='name it by its UUID: by="uuid"')
-    by_number = by == "index" or (by is None and not sliced)
-    names = [str(device.index) if by_number else device.uuid for device in chosen]
+    by_index = by == "index" or (by is None and not sliced)
+    names = [str(device.index) if by_index else device.uuid for device in chosen]
     return {VISIBLE: ",".join(names), ORDER: _BY_BUS}
 
 

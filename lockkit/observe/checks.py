@@ -165,7 +165,7 @@ def failures(look: CheckContext) -> Iterator[Case]:
 
 def cards(look: CheckContext) -> Iterator[Case]:
     """Cards of this host that were quarantined without a person, and that are well again."""
-    # By name, because the rooms that know of cards lie on a higher floor.
+    # By name, because the modules that know of cards stand on a higher floor.
     check: Check = import_module("lockkit.gpu.well_again").check
     yield from check(look)
 
