@@ -99,7 +99,7 @@ class Cards:
         self.wanted = how_many(asked.count)
         """The number of cards, in words."""
 
-    def reaches_others(self, tell: Callable[[str], None] | None) -> None:
+    def keeps_others_apart(self, tell: Callable[[str], None] | None) -> None:
         """Warn of a store that keeps only this user's jobs apart, unless ``--private`` says that this is meant.
 
         Raises:

@@ -146,7 +146,7 @@ class _Keeping:
 
         client, job = self._client, self._job
         cards = Cards(client, self._session, CardOptions(1, simulate=asked.simulate, private=asked.private))
-        cards.reaches_others(self._tell)
+        cards.keeps_others_apart(self._tell)
         self._pool = cards.pool
         options: Options = {
             "ttl": asked.ttl or job_ttl(client.capabilities),

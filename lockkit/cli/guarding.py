@@ -225,7 +225,7 @@ class _Run:
             told = None if request.quiet else slurm_words(os.environ)
             if told is not None:
                 self._tell(told)
-            cards.reaches_others(None if request.quiet else self._tell)
+            cards.keeps_others_apart(None if request.quiet else self._tell)
         announcer = CardAnnouncer(
             client, quiet=request.quiet, as_json=session.json, signals=self._signals, cards=cards
         )

@@ -1,4 +1,4 @@
-"""The figures of docs/architecture.md about the size of the stores, which say what is larger than planned and why."""
+"""The map of GPUs in docs/architecture.md, and its figures about the size of the stores, which say what is larger than planned and why."""
 
 from __future__ import annotations
 
@@ -55,3 +55,18 @@ def test_the_files_that_make_it_larger_are_as_large_as_the_page_says(root, rows)
             checked += 1
 
     assert checked >= 6
+
+
+def test_the_map_of_gpus_has_each_file_and_folder_once(root, pages):
+    table = (
+        pages["docs/architecture.md"]
+        .partition("\n## GPUs\n")[2]
+        .partition("\n## ")[0]
+        .partition("\n| step |")[2]
+    )
+    there = {path.name for path in (root / "lockkit/gpu").glob("*.py")} - {"__init__.py"}
+    there |= {f"{path.parent.name}/" for path in (root / "lockkit/gpu").glob("*/__init__.py")}
+
+    told = re.findall(r"`(\w+\.py|\w+/)`", table.partition("\n|---|---|\n")[2])
+
+    assert sorted(told) == sorted(there)

@@ -88,10 +88,8 @@ def test_a_card_that_does_not_answer_is_faulty_and_its_child_is_gone(torch):
 
 def test_a_request_that_ends_sooner_finds_no_card_faulty(torch):
     torch.steer({"GPU-1": "hangs"})
-    checks = preflight()
-    began = time.monotonic()
-    assert checks.check(ONE, until=began + 1.5) == Verdict("there was no time for its preflight")
-    assert time.monotonic() - began < 10
+    checks = preflight(computes=3600.0)
+    assert checks.check(ONE, until=time.monotonic() + 1.5) == Verdict("there was no time for its preflight")
 
 
 def test_a_card_of_another_maker_is_refused(torch):
