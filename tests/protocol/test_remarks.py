@@ -57,6 +57,20 @@ def test_the_last_of_many_beats_is_written_once_after_a_renewal(driven, beats, c
     assert a_beat(driven, beats, clock) == []
 
 
+def test_a_hold_costs_at_most_one_note_for_each_renewal_and_none_if_nothing_new_was_told(
+    driven, beats, clock
+):
+    busy, quiet = held(beats, clock, "busy"), held(beats, clock, "quiet")
+    beats.tell(quiet.claim.token, Progress(0.5))
+    written = []
+    for renewal in range(12):
+        for number in range(5 * (renewal % 2)):
+            beats.tell(busy.claim.token, Progress(number / 5))
+        written.append([each.name for each in a_beat(driven, beats, clock)])
+
+    assert written == [["quiet"], ["busy"], *[[], ["busy"]] * 5]
+
+
 @pytest.mark.parametrize("kind", [Refused, Unknown])
 def test_a_request_that_fails_is_made_again_after_the_next_renewal_and_the_rest_with_it(
     driven, beats, clock, kind
