@@ -35,7 +35,7 @@ class GpuLook(NamedTuple):
 
 
 class HostView:
-    """The GPUs of this host, with what the store knows of them. A store that does not answer hides no card.
+    """The GPUs of this host, with what the store knows of them. A store that does not answer hides no card, and leaves none free.
 
     Args:
         client: The client.
@@ -66,7 +66,7 @@ class HostView:
         Raises:
             DevicesUnavailable: Nothing can be said about any card.
         """
-        from lockkit.gpu.joining import joined
+        from lockkit.gpu.joining import joined, unasked
         from lockkit.gpu.known import known
         from lockkit.gpu.snapshots import look
         from lockkit.gpu.usage import live_uses
@@ -75,8 +75,9 @@ class HostView:
         try:
             of_store = known(self._client, self.host, snapshot.devices)
         except (BackendError, ConfigError) as error:
-            told = f"who holds which card, and which are quarantined, is unknown: {error.message}"
-            of_store, snapshot = {}, snapshot._replace(remarks=(*snapshot.remarks, told))
+            told = f"who holds which card, and which are quarantined, is unknown: {error}"
+            snapshot = snapshot._replace(remarks=(*snapshot.remarks, told))
+            return GpuLook(snapshot, unasked(snapshot), {}, {})
         uses: dict[str, Use] = {}
         for device in snapshot.devices:
             if device.uuid in of_store:

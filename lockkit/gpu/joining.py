@@ -13,7 +13,7 @@ from lockkit.gpu.states import Card, State, cards
 from lockkit.gpu.usage import Use, use_of, use_words
 from lockkit.printable import printable
 
-__all__ = ["by_store", "holder_words", "joined"]
+__all__ = ["by_store", "holder_words", "joined", "unasked"]
 
 
 _NOTHING: Mapping[str, Use] = {}
@@ -48,6 +48,20 @@ def joined(
         else:
             found.append(card)
     return tuple(found)
+
+
+def unasked(snapshot: Snapshot) -> tuple[Card, ...]:
+    """All cards of a snapshot while the store does not say who holds them: none is free, and what computes on one may be its holder's.
+
+    Args:
+        snapshot: The snapshot.
+    """
+    return tuple(
+        Card(card.device, "unknown", ("who holds it is unknown", *card.reasons))
+        if card.state in ("free", "busy")
+        else card
+        for card in cards(snapshot)
+    )
 
 
 def by_store(device: Device, known: Known, now: float) -> Card:

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from importlib.util import find_spec
 
@@ -228,7 +230,23 @@ def test_a_store_that_does_not_answer_hides_no_card(lockkit):
     done = lockkit("gpu", "ls", "--gpu-sim", "1", "--url", "redis://127.0.0.1:1")
     assert done.returncode == 0
     assert "who holds which card, and which are quarantined, is unknown: " in done.stdout
-    assert "1 GPU: 1 free" in done.stdout
+    assert "1 GPU: 1 unknown" in done.stdout
+
+
+def test_no_card_is_free_for_a_user_who_may_not_read_the_store(lockkit, monkeypatch):
+    steer(lockkit, _1={"processes": [BOB]})
+    told = 'from lockkit import Client\nfrom lockkit.errors import PermissionDenied\nfrom lockkit.cli.main import run\nimport sys\ndef refuse(*_): raise PermissionDenied("locks.db: no", hint="sudo usermod -aG gpu ann")\nClient.record = Client.inspect = refuse\nraise SystemExit(run(sys.argv[1:]))'
+    line = [sys.executable, "-c", told, "gpu", "ls", "--gpu-sim", "2"]
+    text, document = (
+        subprocess.run(
+            [*line, *more], env=lockkit.env, cwd=lockkit.folder, capture_output=True, text=True, check=True
+        ).stdout
+        for more in ([], ["--json"])
+    )
+    assert [card["state"] for card in json.loads(document)["gpus"]] == ["unknown", "unknown"]
+    assert "who holds it is unknown; bob pid 4711 (jupyter), 12 GiB" in text
+    assert "2 GPUs: 2 unknown\n" in text
+    assert text.endswith("locks.db: no (sudo usermod -aG gpu ann)\n")
 
 
 def test_holders_and_receipts_are_shown_with_the_card(lockkit):
