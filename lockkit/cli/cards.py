@@ -14,7 +14,7 @@ from lockkit.cli.waiting import Announcer, Told, ordinal
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.gpu.choosing import CardRequest
-from lockkit.gpu.jobs import strangers, under, why_waiting
+from lockkit.gpu.jobs import strangers, usable_inside, why_waiting
 from lockkit.gpu.known import known
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import By, HostCards
@@ -233,7 +233,7 @@ class Cards:
         return found
 
     def _reused(self, outer: Mapping[str, ClaimInfo], snapshot: Snapshot) -> ReusedCards:
-        good, refused = under(self._request, snapshot, outer)
+        good, refused = usable_inside(self._request, snapshot, outer)
         if len(good) < self._asked.count:
             have = f"only {how_many(len(good))}" if good else "no GPU"
             why = f" ({'; '.join(refused)})" if refused else ""

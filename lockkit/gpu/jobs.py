@@ -13,7 +13,7 @@ from lockkit.gpu.states import cards
 from lockkit.gpu.words import process_words, short_name
 from lockkit.sizes import MIB, show
 
-__all__ = ["strangers", "under", "why_waiting"]
+__all__ = ["strangers", "usable_inside", "why_waiting"]
 
 _FIRST_UID, _NOBODY = 1000, 65534
 """The uids from the first to below the second are those of people, as a rule (login.defs)."""
@@ -56,7 +56,7 @@ def why_waiting(
     return tuple(found)
 
 
-def under(
+def usable_inside(
     request: CardRequest, snapshot: Snapshot, held: Mapping[str, ClaimInfo]
 ) -> tuple[tuple[Device, ...], tuple[str, ...]]:
     """The cards that a job inside another one may use, of those that the outer job holds, and a sentence for each other one.

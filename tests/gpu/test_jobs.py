@@ -7,7 +7,7 @@ import pytest
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.choosing import CardRequest
-from lockkit.gpu.jobs import strangers, under, why_waiting
+from lockkit.gpu.jobs import strangers, usable_inside, why_waiting
 from lockkit.gpu.known import Known
 from lockkit.gpu.quarantine import Quarantined
 from lockkit.gpu.words import how_many
@@ -65,7 +65,7 @@ def test_a_quarantined_card_is_named_so_once():
     ],
 )
 def test_a_job_inside_another_one_chooses_from_what_the_outer_one_holds(request_, held, good, why):
-    devices, refused = under(request_, Snapshot(0.0, (FIRST, SECOND, SLICED, SLICE)), held)
+    devices, refused = usable_inside(request_, Snapshot(0.0, (FIRST, SECOND, SLICED, SLICE)), held)
     assert ([one.uuid for one in devices], list(refused)) == (good, why)
 
 
