@@ -563,6 +563,7 @@ def test_the_list_of_variables_is_closed():
             "GPU_UUIDS",
             "GPU_INDEXES",
             "GPU_MEM",
+            "GPU_RECEIPT",
             "SERVE_TOKEN_FILE",
             "LEASE_NAME",
             "LEASE_NAMES",
