@@ -1,4 +1,4 @@
-"""Sizes of memory: bytes in Python, ``"20GiB"`` in config and on the command line."""
+"""Sizes of memory: bytes in Python, ``"20GiB"`` in text. A bare number in text is refused, because most people mean GiB by it."""
 
 from __future__ import annotations
 
@@ -10,49 +10,59 @@ __all__ = ["GIB", "MIB", "parse", "show"]
 
 MIB = 1 << 20
 GIB = 1 << 30
-_UNITS = {
-    "b": 1,
-    "kib": 1 << 10,
-    "mib": MIB,
-    "gib": GIB,
-    "tib": 1 << 40,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
+_UNITS = {"b": 1} | {
+    letter + rest: 1 << 10 * power
+    for power, letter in enumerate("kmgt", start=1)
+    for rest in ("", "b", "ib")  # Slurm, Docker and nvidia-smi mean powers of 1024 by each of them
 }
 _LARGE = ((1 << 50, "PiB"), (1 << 40, "TiB"), (GIB, "GiB"))
 _MOST = 1 << 50
 """The largest size accepted, a pebibyte: anything larger is taken for a typo."""
 
 
-def parse(value: object, *, what: str, zero: bool = False) -> int:
-    """Read ``"20GiB"``, ``"512MiB"``, ``"1.5 TiB"``, ``"8GB"`` or a whole number of bytes. 1 GiB is 1024 MiB, 1 GB is 1000 MB.
+def parse(value: object, *, what: str, zero: bool = False, least: int = 1) -> int:
+    """Read ``"20GiB"``, ``"512MiB"``, ``"1.5 TiB"``, ``"8G"``, or an int of bytes. G and GB mean GiB, as in Slurm and Docker.
 
     Args:
         value: The text or number.
         what: The name of the argument, for the error.
         zero: Whether 0 is allowed.
+        least: The fewest bytes that are allowed otherwise; more than 1 where fewer are taken for a forgotten unit.
 
     Raises:
         ConfigError: The value is none of these, or out of range.
     """
     size: int | None = None
+    hint = "write 20GiB or 512MiB"
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
+        if 0 < size < least:
+            raise ConfigError(
+                f"{what} must be at least {show(least)}, not {size} bytes", hint=_meant(str(size), hint)
+            )
     elif isinstance(value, str):
         match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*([A-Za-z]+)?", value.strip())
-        unit = _UNITS.get((match[2] or "b").lower()) if match else None
-        if match and unit and (unit > 1 or "." not in match[1]):
-            size = round(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+        number, letters = (match[1], match[2]) if match else ("", None)
+        unit = _UNITS.get(letters.lower()) if letters else None
+        if number and letters is None and float(number) == 0:
+            unit = 1
+        elif number and letters is None:
+            raise ConfigError(f"{what} must be a size with a unit, not {value!r}", hint=_meant(number, hint))
+        if unit and (unit > 1 or "." not in number):
+            size = round(float(number) * unit) if "." in number else int(number) * unit
+        if size is not None and 0 < size < least:
+            raise ConfigError(f"{what} must be at least {show(least)}, not {value!r}", hint=hint)
     if size is None:
-        raise ConfigError(
-            f"{what} must be a size, not {value!r}", hint="write 20GiB, 512MiB, 8GB, or a number of bytes"
-        )
+        raise ConfigError(f"{what} must be a size, not {value!r}", hint=hint)
     if size < 0 or size > _MOST or (size == 0 and not zero):
         low = "at least 0" if zero else "more than 0"
         raise ConfigError(f"{what} must be {low} and at most {show(_MOST)}, not {value!r}")
     return size
+
+
+def _meant(number: str, hint: str) -> str:
+    """The hint for a number without a unit: in GiB, as long as that is a size that cards have."""
+    return f"did you mean {number}GiB" if 0 < float(number) <= 1024 else hint
 
 
 def show(size: int) -> str:

@@ -171,7 +171,7 @@ class Number(click.IntRange):
 
 
 class Size(_IntType):
-    """``20GiB``, ``512MiB``, or a number of bytes, as bytes."""
+    """``20GiB`` or ``512MiB``, as bytes; at least 1 MiB."""
 
     name = "size"
 
@@ -182,7 +182,7 @@ class Size(_IntType):
         from lockkit import sizes
 
         try:
-            return sizes.parse(value, what=_called(param))
+            return sizes.parse(value, what=_called(param), least=sizes.MIB)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 

@@ -189,8 +189,8 @@ class HostCards:
         whole(count, "count", self.pool)
         request = CardRequest(
             count,
-            0 if min_free is None else parse(min_free, what="min_free", zero=True),
-            None if memory is None else parse(memory, what="memory"),
+            0 if min_free is None else parse(min_free, what="min_free", zero=True, least=MIB),
+            None if memory is None else parse(memory, what="memory", least=MIB),
             model,
             allow_busy=allow_busy,
             settle=durations.seconds(settle, what="settle", zero=True),
