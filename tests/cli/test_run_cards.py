@@ -130,8 +130,16 @@ def test_shares_of_a_card_by_memory(cards):
         (["--gpu", "1", "--gpu-id", "7"], 78, "there is no GPU '7'"),
         (["--gpu", "1", "--gpu-id", "GPU-none"], 78, "there is no GPU 'GPU-none'"),
         (["--gpu", "1", "--min-free", "a lot"], 64, "--min-free must be a size, not 'a lot'"),
-        (["--gpu", "1", "--min-free", "20"], 64, "--min-free must be a size with a unit, not '20' (did you mean 20GiB"),
-        (["--gpu", "1", "--gpu-mem", "8"], 64, "--gpu-mem must be a size with a unit, not '8' (did you mean 8GiB"),
+        (
+            ["--gpu", "1", "--min-free", "20"],
+            64,
+            "--min-free must be a size with a unit, not '20' (did you mean 20GiB",
+        ),
+        (
+            ["--gpu", "1", "--gpu-mem", "8"],
+            64,
+            "--gpu-mem must be a size with a unit, not '8' (did you mean 8GiB",
+        ),
         (["--gpu", "1", "backup"], 64, "--gpu takes the place of the names of locks, such as 'backup'"),
         (["--gpu", "1", "--pool", "x"], 64, "--pool and --gpu cannot be used together"),
         (["--gpu", "1", "--shared"], 64, "--shared and --gpu cannot be used together"),
