@@ -11,7 +11,7 @@ from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.devices import Snapshot
+    from lockkit.devices import DeviceProcess, Snapshot
     from lockkit.gpu.known import Known
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
@@ -69,7 +69,7 @@ class HostView:
         from lockkit.gpu.joining import joined, unasked
         from lockkit.gpu.known import known
         from lockkit.gpu.snapshots import look
-        from lockkit.gpu.usage import live_uses
+        from lockkit.gpu.usage import live_uses, unlocked
 
         snapshot = look(self._providers)
         try:
@@ -79,10 +79,13 @@ class HostView:
             snapshot = snapshot._replace(remarks=(*snapshot.remarks, told))
             return GpuLook(snapshot, unasked(snapshot), {}, {})
         uses: dict[str, Use] = {}
+        without: dict[str, tuple[DeviceProcess, ...]] = {}
         for device in snapshot.devices:
             if device.uuid in of_store:
-                uses |= live_uses(device, of_store[device.uuid].holders)
-        return GpuLook(snapshot, joined(snapshot, of_store, uses), of_store, uses)
+                holders = of_store[device.uuid].holders
+                uses |= live_uses(device, holders)
+                without[device.uuid] = unlocked(device, holders) if holders else ()
+        return GpuLook(snapshot, joined(snapshot, of_store, uses, without), of_store, uses)
 
     def looks(self, interval: float) -> Iterator[GpuLook | DevicesUnavailable | BackendError]:
         """Look again and again. A failure is yielded; the first look raises it."""

@@ -5,32 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lockkit import durations
-from lockkit.devices import Device, Snapshot
+from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
-from lockkit.gpu.states import Card, State, cards
+from lockkit.gpu.states import STRAY, Card, State, cards
 from lockkit.gpu.usage import Use, use_of, use_words
+from lockkit.gpu.words import process_words
 from lockkit.printable import printable
+from lockkit.sizes import show
 
 __all__ = ["by_store", "holder_words", "joined", "unasked"]
 
 
 _NOTHING: Mapping[str, Use] = {}
+_NOBODY: Mapping[str, tuple[DeviceProcess, ...]] = {}
 
 
 def joined(
-    snapshot: Snapshot, known: Mapping[str, Known], uses: Mapping[str, Use] = _NOTHING
+    snapshot: Snapshot,
+    known: Mapping[str, Known],
+    uses: Mapping[str, Use] = _NOTHING,
+    unlocked: Mapping[str, tuple[DeviceProcess, ...]] = _NOBODY,
 ) -> tuple[Card, ...]:
     """All cards of a snapshot, in its order.
 
     A card that is quarantined or faulty is shown as such also while it is held, with its holders among the reasons. What computes on a card that
-    is held counts as its holder's.
+    is held counts as its holder's, unless it is known to work for none of them.
 
     Args:
         snapshot: The snapshot.
         known: What the store knows of the cards, by UUID.
         uses: The use that holders make of their cards, by claim id. Of the others, what they told counts.
+        unlocked: The processes on held cards that work for no holder, by UUID.
     """
     marks = {uuid: one.quarantine for uuid, one in known.items() if one.quarantine is not None}
     found: list[Card] = []
@@ -42,12 +49,25 @@ def joined(
         if holders and card.state in ("quarantined", "faulty", "sliced"):
             found.append(card._replace(reasons=(*card.reasons, *told)))
         elif holders:
-            found.append(Card(card.device, _held_or_shared(holders), told))
+            state = _held_or_shared(holders)
+            without = _without_lock(card.device, state, unlocked.get(card.device.uuid, ()))
+            found.append(Card(card.device, state, (*told, *without)))
         elif left_over(card) and left and left.outcome != "clean":
             found.append(Card(card.device, "dirty", (str(left), *card.reasons)))
         else:
             found.append(card)
     return tuple(found)
+
+
+def _without_lock(device: Device, state: State, foreign: Sequence[DeviceProcess]) -> tuple[str, ...]:
+    """The use of a held card that is no holder's: processes without a lock, and on a shared card also memory of no process that is seen."""
+    told = [f"and without a lock: {process_words(one)}" for one in foreign]
+    sizes = [one.memory for one in device.processes or ()]
+    if state == "shared" and device.used is not None and device.processes is not None and None not in sizes:
+        stray = device.used - sum(size or 0 for size in sizes)
+        if stray > STRAY:
+            told.append(f"and {show(stray)} in use by no process that is seen")
+    return tuple(told)
 
 
 def unasked(snapshot: Snapshot) -> tuple[Card, ...]:
@@ -91,13 +111,37 @@ def _held_or_shared(holders: Sequence[ClaimInfo]) -> State:
 def holder_words(holder: ClaimInfo, now: float, use: Use | None = None) -> str:
     """A holder for people: ``ann@box pid 4711 (train.py), 5 min, 8 GiB declared, 2 GiB used, idle for 25 min, for: evaluation``.
 
+    A holder that has ended, or was evicted, is called that, with what keeps its card.
+
     Args:
         holder: The claim. Its weight is in MiB.
         now: The time, in seconds since the epoch.
         use: The use that it makes of the card; None for what it told last.
     """
-    words = [str(holder.owner), durations.show(max(now - holder.since, 0.0))]
+    words = [str(holder.owner), *_end_words(holder, now), durations.show(max(now - holder.since, 0.0))]
     words += use_words(use_of(holder) if use is None else use, now)
     if holder.reason:
         words.append(f"for: {holder.reason}")
     return printable(", ".join(words))
+
+
+def _end_words(holder: ClaimInfo, now: float) -> tuple[str, ...]:
+    """The end of a hold that still keeps its card: what keeps it, or for how long."""
+    left = (
+        ""
+        if holder.deadline is None
+        else f" for at most {durations.show(max(holder.deadline - now, 0.0))} more"
+    )
+    if holder.state == "LINGERING":
+        return (f"released, and kept{left}",)
+    told: list[str] = []
+    if holder.evicted:
+        told.append(f"evicted, and kept{left}" if left else "evicted")
+    if holder.process == "gone":
+        if holder.kept_by:
+            told.append(f"ended, kept by {' and '.join(map(str, holder.kept_by))}")
+        elif left and holder.alive is False:
+            told.append("ended" if holder.evicted else f"ended, and kept{left}")
+        else:
+            told.append(f"ended, see: lockkit explain {holder.name}")
+    return tuple(told)

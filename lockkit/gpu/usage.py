@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from lockkit import durations
-from lockkit.devices import Device
+from lockkit.devices import Device, DeviceProcess
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.noticing import news_in
 from lockkit.identity import boot_id, look_at, pid_space
@@ -18,6 +18,7 @@ __all__ = [
     "Use",
     "live_uses",
     "parent_of",
+    "unlocked",
     "use_of",
     "use_words",
     "used_by",
@@ -74,13 +75,38 @@ def worker(owner: int, note: Mapping[str, object]) -> int:
 
 def used_by_holder(device: Device, holder: ClaimInfo, parent: Callable[[int], int] = parent_of) -> int | None:
     """The bytes of a card that a holder of a part of it uses, if the holder is a process of this host that can be seen from here; else None."""
+    return used_by(device, worker(holder.owner.pid, holder.note), parent) if _is_seen(holder) else None
+
+
+def unlocked(
+    device: Device, holders: Iterable[ClaimInfo], parent: Callable[[int], int] = parent_of
+) -> tuple[DeviceProcess, ...]:
+    """The processes on a held card that work for none of its holders. Reads ``/proc``.
+
+    None are named unless each holder is a process of this host that can be seen from here. A process that has detached itself from its
+    holder counts as one without a lock, and one whose pid is unknown as its holder's.
+
+    Args:
+        device: The card.
+        holders: The claims that hold it, or a part of it.
+        parent: Tells the parent of a process.
+    """
+    every = tuple(holders)
+    if not all(map(_is_seen, every)):
+        return ()
+    workers = [worker(one.owner.pid, one.note) for one in every]
+    return tuple(
+        one
+        for one in device.processes or ()
+        if one.pid is not None and not any(works_for(one.pid, pid, parent) for pid in workers)
+    )
+
+
+def _is_seen(holder: ClaimInfo) -> bool:
+    """Whether a holder is a process of this host that can be seen from here, and has not ended."""
     owner = holder.owner
     here = bool(owner.boot_id) and owner.boot_id == boot_id() and owner.pid_space == pid_space() != 0
-    return (
-        used_by(device, worker(owner.pid, holder.note), parent)
-        if here and holder.process in ("alive", "stopped")
-        else None
-    )
+    return here and holder.process in ("alive", "stopped")
 
 
 class Use(NamedTuple):

@@ -291,3 +291,33 @@ def test_what_a_holder_declared_and_uses_is_shown_by_ls_status_and_explain(lockk
     assert f"{words}, for: evaluation" in listed
     assert words.replace(", idle", "; idle").replace("declared, 12", "declared; 12") in status
     assert f"Its holder told last of the GPU: {words}." in explained
+
+
+def test_a_program_without_a_lock_is_named_on_a_card_that_is_held(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "1"
+    state = lockkit.folder / "state"
+    with (
+        connect(f"sqlite:{state}/lockkit.db", gpu_simulate=1, state_dir=str(state)) as client,
+        gpu_pool(client).acquire(),
+    ):
+        steer(lockkit, _0={"processes": [{"pid": os.getpid(), "memory": "1GiB"}, BOB]})
+        told = lockkit("gpu", "ls").stdout
+    assert "1 GiB used; and without a lock: bob pid 4711 (jupyter), 12 GiB" in told
+
+
+def test_a_holder_that_was_killed_is_not_shown_as_if_it_ran(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "1"
+    line = "setsid sleep 100 & echo $!; sleep 100"
+    process = lockkit.start("run", "--gpu", "1", "--", "sh", "-c", line)
+    left = int(process.stdout.readline())
+    try:
+        process.kill()
+        process.wait(timeout=20)
+        told = lockkit("gpu", "ls").stdout
+        waiting = lockkit("run", "--gpu", "1", "--no-wait", "--", "true").stderr
+    finally:
+        os.kill(left, signal.SIGKILL)
+    for words in (told, waiting):
+        assert re.search(
+            rf"pid {process.pid} \(\S+\), ended, kept by (pid \d+ \(\S+\) and )*pid {left} \(sleep\)", words
+        ), words

@@ -7,12 +7,12 @@ import os
 import pytest
 
 from lockkit.devices import Device, DeviceProcess, Snapshot
-from lockkit.facts import ClaimInfo, Owner
+from lockkit.facts import ClaimInfo, Keeper, Owner
 from lockkit.gpu.joining import joined
 from lockkit.gpu.known import Known
 from lockkit.gpu.quarantine import Quarantined
 from lockkit.gpu.receipts import Receipt
-from lockkit.gpu.usage import Use, used_by, used_by_holder
+from lockkit.gpu.usage import Use, unlocked, used_by, used_by_holder
 from lockkit.identity import this_process
 from lockkit.remarks import with_reason
 
@@ -104,3 +104,53 @@ def test_the_memory_of_an_adopted_job_is_counted_for_its_keeper():
     assert used_by_holder(card, keeper) == 0
     assert used_by_holder(card, keeper._replace(note={"adopted": {"pid": os.getppid()}})) == GIB
     assert used_by_holder(card, keeper._replace(note={"adopted": {"pid": True}})) == 0
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        ({"process": "gone", "kept_by": (Keeper(77, "sleep"), Keeper(78))}, "ended, kept by pid 77 (sleep) and pid 78, 5 min"),
+        ({"process": "gone"}, "ended, see: lockkit explain x, 5 min"),
+        ({"process": "gone", "alive": False, "deadline": 1012.0}, "ended, and kept for at most 12 s more, 5 min"),
+        ({"evicted": True, "deadline": 1012.0}, "evicted, and kept for at most 12 s more, 5 min"),
+        ({"evicted": True, "process": "gone", "kept_by": (Keeper(77),)}, "evicted, ended, kept by pid 77, 5 min"),
+        ({"state": "LINGERING", "deadline": 1003.0}, "released, and kept for at most 3 s more, 5 min"),
+        ({"process": "stopped", "deadline": 1003.0}, "5 min"),
+    ],
+)  # fmt: skip
+def test_a_hold_that_has_ended_says_what_keeps_its_card(more, said):
+    (card,) = joined(Snapshot(1000.0, (IDLE,)), {"GPU-a": Known((WHOLE._replace(**more),))})
+    assert card.reasons == (f"ann@box pid 4711 (train.py), {said}",)
+
+
+def test_a_process_that_works_for_no_holder_is_named_on_a_held_card():
+    parents = {90: os.getpid()}
+    mine = DeviceProcess(90, "ann", "train.py", GIB)
+    jupyter = DeviceProcess(60, "bob", "jupyter", 12 * GIB)
+    card = IDLE._replace(processes=(mine, jupyter, DeviceProcess(None)), used=13 * GIB)
+    here = WHOLE._replace(owner=this_process(), process="alive")
+
+    def foreign(*holders):
+        return unlocked(card, holders, lambda pid: parents.get(pid, 1))
+
+    assert foreign(here) == (jupyter,)
+    assert foreign(here, SHARE) == ()
+    assert foreign(here._replace(process="gone")) == ()
+    found = joined(Snapshot(1000.0, (card,)), {"GPU-a": Known((WHOLE,))}, unlocked={"GPU-a": (jupyter,)})
+    assert found[0].reasons == (ANNS, "and without a lock: bob pid 60 (jupyter), 12 GiB")
+
+
+@pytest.mark.parametrize(
+    "holder, processes, told",
+    [
+        (SHARE, (TRAIN._replace(memory=GIB),), ("and 2 GiB in use by no process that is seen",)),
+        (SHARE, (TRAIN._replace(memory=3 * GIB),), ()),
+        (SHARE, (TRAIN._replace(memory=None),), ()),
+        (SHARE, None, ()),
+        (WHOLE, (), ()),
+    ],
+)
+def test_memory_of_nobody_that_is_seen_is_told_on_a_shared_card(holder, processes, told):
+    card = LEFT._replace(processes=processes)
+    (found,) = joined(Snapshot(1000.0, (card,)), {"GPU-a": Known((holder,))})
+    assert found.reasons[1:] == told
