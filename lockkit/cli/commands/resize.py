@@ -17,7 +17,7 @@ __all__ = ["command"]
     "resize",
     examples="""
 lockkit resize licences 6          # then start new ones with --capacity 6
-lockkit resize '@pool/gpu%2Fbox/GPU-54a033e8-179f-575a-96c5-1cc2999ec69f' 81920    # MiB
+lockkit resize '@pool/gpu%2Fbox/UUID' 81920   # a GPU of the host box, in MiB
 """,
 )
 @click.argument("name", type=NAME)
