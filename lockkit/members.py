@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from lockkit.errors import ConfigError
+from lockkit.facts import ClaimInfo
 from lockkit.names import check_name
 from lockkit.store.queue import RW_CAPACITY
 
 __all__ = [
     "MOST",
     "POOLS",
+    "check_growth",
     "check_within",
     "in_pool",
     "members_of",
@@ -107,6 +109,31 @@ def check_within(within: object, members: Mapping[str, int], pool: str) -> Mappi
                 name=pool,
             )
     return inside
+
+
+def check_growth(name: str, claims: Sequence[ClaimInfo], capacity: int) -> None:
+    """Refuse a capacity of a pool's member that leaves room beside a claim for the whole member, held or waiting.
+
+    A claim for the whole member weighs its whole capacity. A claim that weighs at least the present capacity counts as one, unless several are held
+    at the same time: they were granted as shares, before the member was made smaller.
+
+    Raises:
+        ConfigError: Such a claim is in the queue; ``holder`` has it.
+    """
+    waiting = ("WAITING", "OFFERED")
+    holders = sum(claim.state not in waiting for claim in claims)
+    for claim in claims:
+        held = claim.state not in waiting
+        if claim.capacity <= claim.weight < capacity and (not held or holders == 1):
+            how = "held whole by" if held else "waited for, whole, by"
+            end = "it is released" if held else "that claim is granted and released, or withdrawn"
+            raise ConfigError(
+                f"{name!r} is {how} {claim.owner} (claim {claim.claim_id}), and a capacity of {capacity} would let another one in beside that claim, "
+                f"which weighs {claim.weight}",
+                name=name,
+                holder=claim,
+                hint=f"wait until {end}, then resize it",
+            )
 
 
 def pool_as_toml(members: Mapping[str, int]) -> str:

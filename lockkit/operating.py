@@ -260,22 +260,42 @@ class Operations:
         memory of a GPU, the record is changed first, so that later requests have the new capacity, too.
 
         Raises:
-            ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed. This is checked just
-                before the change; a claim that arrives in between is not seen.
+            ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed; or it is a member of a pool that somebody
+                holds or waits for as a whole, and the new capacity would let others in beside that claim. Nothing is changed. Both are checked
+                just before the change of the claims; a claim that arrives in between is not seen.
         """
         check_name(name)
         whole(capacity, "capacity", name)
-        other = next((claim for claim in self.inspect(name).claims if claim.kind != "semaphore"), None)
+        claims = self.inspect(name).claims
+        other = next((claim for claim in claims if claim.kind != "semaphore"), None)
         if other is not None:
             kind = "a plain lock" if other.kind == "mutex" else "a reader/writer lock"
             text = f"{name!r} is used as {kind} by {other.owner}, and its capacity cannot be changed"
             raise ConfigError(text, name=name, holder=other, hint="only a semaphore can be resized")
         with IMPORTS:
             from lockkit import records
-            from lockkit.members import in_pool
-        fixed = in_pool(name) is not None and records.resize(self, name, capacity)
+            from lockkit.members import check_growth, in_pool
+        member = in_pool(name) is not None
+        if member:
+            check_growth(name, claims, capacity)
+        before = records.resize(self, name, capacity) if member else None
+        fixed = before is not None
         try:
-            count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
+            if (
+                before is not None
+            ):  # a whole claim may have come that knew the record as it was; later ones know the new one
+                claims = self.inspect(name).claims
+                try:
+                    check_growth(name, claims, capacity)
+                except ConfigError:
+                    records.resize(self, name, before, only=capacity)
+                    raise
+            # A claim that comes into an empty queue just now keeps its own capacity, so a whole one stays whole.
+            count = (
+                self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
+                if claims or not fixed
+                else 0
+            )
         except BackendError as error:
             if fixed:
                 error.hint = f"its record has capacity {capacity} already: resize it again, so that the claims in its queue have it, too"

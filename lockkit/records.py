@@ -66,18 +66,26 @@ def fixed_capacity(value: Mapping[str, object]) -> int | None:
     return known if isinstance(known, int) and not isinstance(known, bool) and known >= 1 else None
 
 
-def resize(records: Records, name: str, capacity: int) -> bool:
-    """Change the capacity that the record of a name fixes. Returns False if it fixes none.
+def resize(records: Records, name: str, capacity: int, *, only: int | None = None) -> int | None:
+    """Change the capacity that the record of a name fixes. Returns the one that it had; None if it fixes none, and stays as it is.
+
+    Args:
+        records: A client.
+        name: The name of the record.
+        capacity: The new capacity.
+        only: The capacity to replace; another one stays. None for whatever there is.
 
     Raises:
         BackendError: As for :func:`change`.
     """
-    found: list[bool] = []
+    found: list[int | None] = []
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
         known = fixed_capacity(value)
-        found.append(known is not None)
-        return None if known in (None, capacity) else {**value, CAPACITY: capacity}
+        found.append(known)
+        stays = known in (None, capacity) or only not in (None, known)
+        return None if stays else {**value, CAPACITY: capacity}
 
     change(records, name, decide)
-    return found[-1]
+    # A request without an answer may have been applied; then a later look finds the new capacity.
+    return found[0]

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import socket
+import sys
 import time
 
 import pytest
@@ -276,6 +277,20 @@ def test_only_a_semaphore_is_resized(lockkit, mode, kind):
     assert (done.returncode, f"'x' is used as {kind} by " in done.stderr) == (78, True)
     assert [claim["capacity"] for claim in lockkit.claims("x")] == [before["capacity"]]
     assert lockkit("acquire", "x", "--ttl", "1m", "--no-wait", "--capacity", "5").returncode != 0
+
+
+def test_a_gpu_that_is_held_whole_is_not_resized_upward(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "1"
+    uuid = lockkit.json("gpu", "ls")["gpus"][0]["uuid"]
+    name = f"@pool/gpu%2F{socket.gethostname()}/{uuid}"
+    command = ["resize", name, "99999"]
+    done = lockkit("run", "--gpu", "1", "--", sys.executable, "-m", "lockkit", *command)
+    assert (done.returncode, "is held whole by" in done.stderr, "then resize it" in done.stderr) == (
+        78,
+        True,
+        True,
+    )
+    assert lockkit(*command).returncode == 0
 
 
 def test_who_uses_a_resized_semaphore_otherwise_is_told_its_capacity(lockkit):

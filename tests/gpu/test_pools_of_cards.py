@@ -209,6 +209,75 @@ def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_d
         assert leases[0].terms.capacity == 5 * 1024
 
 
+def test_a_card_that_is_held_whole_does_not_grow_until_its_release(client):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    with pool(client, 1).acquire(timeout=5):
+        before = client.inspect(name).capacity
+        with pytest.raises(ConfigError, match="is held whole by") as refused:
+            client.resize(name, before + 4096)
+        assert refused.value.holder.weight == before
+        assert "wait until it is released, then resize it" in refused.value.hint
+        assert (client.inspect(name).capacity, client.record(name).value["capacity"]) == (before, before)
+        with pytest.raises(AcquireTimeout):
+            pool(client, 1).acquire(memory="2GiB", timeout=0)
+        assert client.resize(name, 10_000) == 1
+        assert client.resize(name, before) == 1
+        with pytest.raises(ConfigError, match="is held whole by"):
+            client.resize(name, before + 1)
+    assert client.resize(name, before + 4096) == 0
+    with pool(client, 1).acquire(timeout=5) as leases:
+        assert leases[0].terms.weight == leases[0].terms.capacity == before + 4096
+
+
+def test_a_card_does_not_grow_while_somebody_waits_for_all_of_it(client):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    share = pool(client, 1).acquire(memory="8GiB", timeout=5)
+    work = Work(lambda: pool(client, 1).acquire(timeout=30))
+    until(lambda: len(client.inspect(name).claims) == 2)
+    before = client.inspect(name).capacity
+    with pytest.raises(ConfigError, match="is waited for, whole, by"):
+        client.resize(name, before + 4096)
+    share.release()
+    with work.result() as leases:
+        assert leases[0].terms.weight == client.inspect(name).capacity == before
+
+
+def test_sharers_of_a_card_that_was_made_too_small_do_not_keep_it_from_growing_again(client):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    cards = pool(client, 1)
+    with cards.acquire(memory="8GiB", timeout=5), cards.acquire(memory="8GiB", timeout=5):
+        assert client.resize(name, 4096) == 2
+        assert client.resize(name, 20_000) == 2
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_claim_for_a_whole_card_that_comes_while_the_card_is_resized_stays_whole(
+    client, monkeypatch, beside
+):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    with pool(client, 1).acquire(memory="8GiB", timeout=5) as share:
+        before = client.inspect(name).capacity
+        if not beside:
+            share.release()
+        write, come = client.put_record, []
+
+        def late(*args):
+            monkeypatch.undo()
+            record = write(*args)
+            lock = client.pool(f"gpu/{HOST}", {CARDS[0]: before})  # as one that has read the record before
+            come.append(Work(lambda: lock.acquire(timeout=30)))
+            until(lambda: len(client.inspect(name).claims) == 1 + beside)
+            return record
+
+        monkeypatch.setattr(client, "put_record", late)
+        with pytest.raises(ConfigError, match="whole"):
+            client.resize(name, before + 4096)
+        assert client.record(name).value["capacity"] == before
+        share.release()
+        with come[0].result() as leases:
+            assert leases[0].terms.weight == client.inspect(name).capacity == before
+
+
 def test_a_resize_that_cannot_change_the_record_of_a_card_changes_nothing(client, monkeypatch):
     name = pool_name(f"gpu/{HOST}", CARDS[0])
     with pool(client, 1).acquire(memory="8GiB", timeout=5):

@@ -298,3 +298,15 @@ def test_members_that_would_do_are_names_in_a_list(among):
     with lockkit.connect(f"memory://{os.urandom(8).hex()}") as client, pytest.raises(ConfigError) as caught:
         client.pool("p", ["0", "1"]).check(among=among)
     assert caught.value.name == "p"
+
+
+def test_a_member_that_is_held_whole_does_not_grow_and_one_that_is_shared_does(client, other):
+    cards = client.pool("gpus", CARDS)
+    name = pool_name("gpus", "0")
+    with cards.acquire(among=["0"]):
+        with pytest.raises(ConfigError, match="is held whole by"):
+            other.resize(name, 81)
+        assert other.inspect(name).capacity == 80
+    with cards.acquire(each=40, among=["0"]):
+        assert other.resize(name, 81) == 1
+        assert other.inspect(name).capacity == 81

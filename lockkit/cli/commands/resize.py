@@ -29,7 +29,7 @@ def command(session: Session, name: str, capacity: int) -> None:
     the new capacity. A plain lock or a reader/writer lock is refused.
 
     The capacity of a GPU, its memory in MiB, is fixed in the record of its queue, which is changed first; later requests for the GPU have the new capacity by
-    themselves.
+    themselves. A GPU that somebody has as a whole, or waits for as a whole, cannot grow until that claim is gone.
     """
     with session.client() as client:
         count = client.resize(name, capacity)
