@@ -15,7 +15,7 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.gpu.choosing import CardRequest
 from lockkit.gpu.jobs import strangers, usable_inside, why_waiting
-from lockkit.gpu.known import known
+from lockkit.gpu.known import known, queue
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import By, HostCards
 from lockkit.gpu.visible import cuda_knows, cuda_variables
@@ -194,7 +194,8 @@ class Cards:
         """Why the cards that might do one day do not do now; nothing if nothing can be said."""
         try:
             snapshot = self._cards.look()
-            of_store = known(self._client, self._cards.host, snapshot.devices)
+            host = self._cards.host
+            of_store = known(self._client, host, snapshot.devices, queue(self._client, host))
         except LockkitError:
             return Why()  # the wait goes on, and acquire will report the error
         others = (one for card in of_store.values() for one in card.holders if not self.mine(one))

@@ -22,7 +22,8 @@ __all__ = ["FleetView", "GpuLook", "HostView"]
 class GpuLook(NamedTuple):
     """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them.
 
-    A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID.
+    A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID. Requests that wait are
+    counted on this host only.
     """
 
     snapshot: Snapshot
@@ -32,6 +33,7 @@ class GpuLook(NamedTuple):
     hosts: tuple[str, ...] = ()
     each: tuple[Known, ...] | None = None
     live: bool = True
+    waiting: int = 0
 
 
 class HostView:
@@ -67,13 +69,14 @@ class HostView:
             DevicesUnavailable: Nothing can be said about any card.
         """
         from lockkit.gpu.joining import joined, unasked
-        from lockkit.gpu.known import known
+        from lockkit.gpu.known import known, queue
         from lockkit.gpu.snapshots import look
         from lockkit.gpu.usage import live_uses, unlocked
 
         snapshot = look(self._providers)
         try:
-            of_store = known(self._client, self.host, snapshot.devices)
+            gate = queue(self._client, self.host)
+            of_store = known(self._client, self.host, snapshot.devices, gate)
         except (BackendError, ConfigError) as error:
             told = f"who holds which card, and which are quarantined, is unknown: {error}"
             snapshot = snapshot._replace(remarks=(*snapshot.remarks, told))
@@ -85,7 +88,9 @@ class HostView:
                 holders = of_store[device.uuid].holders
                 uses |= live_uses(device, holders)
                 without[device.uuid] = unlocked(device, holders) if holders else ()
-        return GpuLook(snapshot, joined(snapshot, of_store, uses, without), of_store, uses)
+        return GpuLook(
+            snapshot, joined(snapshot, of_store, uses, without), of_store, uses, waiting=len(gate.claims)
+        )
 
     def looks(self, interval: float) -> Iterator[GpuLook | DevicesUnavailable | BackendError]:
         """Look again and again. A failure is yielded; the first look raises it."""

@@ -49,7 +49,10 @@ def why_waiting(
         if any(mine(one) for one in of_store.holders):
             why = "got already, and kept"
         elif why is None:
-            holders = [holder_words(one, snapshot.taken) for one in of_store.holders]
+            holders = [
+                holder_words(one, snapshot.taken, more=of_store.more.get(one.claim_id, 0))
+                for one in of_store.holders
+            ]
             others = failed.get(device.uuid, "free, and others come first")
             why = f"held by {' and by '.join(holders)}" if holders else others
         found.append(f"{short_name(device)}: {why}")

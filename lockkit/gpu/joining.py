@@ -44,7 +44,10 @@ def joined(
     for card in cards(snapshot, marks):
         of_store = known.get(card.device.uuid, NOTHING_KNOWN)
         holders = of_store.holders
-        told = tuple(holder_words(one, snapshot.taken, uses.get(one.claim_id)) for one in holders)
+        told = tuple(
+            holder_words(one, snapshot.taken, uses.get(one.claim_id), of_store.more.get(one.claim_id, 0))
+            for one in holders
+        )
         left = of_store.receipt
         if holders and card.state in ("quarantined", "faulty", "sliced"):
             found.append(card._replace(reasons=(*card.reasons, *told)))
@@ -96,7 +99,7 @@ def by_store(device: Device, known: Known, now: float) -> Card:
     used = [use_of(one).used for one in holders]
     if holders and None not in used:
         device = device._replace(used=sum(one or 0 for one in used))
-    told = tuple(holder_words(one, now) for one in holders)
+    told = tuple(holder_words(one, now, more=known.more.get(one.claim_id, 0)) for one in holders)
     left = () if holders or known.receipt is None else (str(known.receipt),)
     if known.quarantine is not None:
         return Card(device, "quarantined", (str(known.quarantine), *told, *left))
@@ -108,7 +111,7 @@ def _held_or_shared(holders: Sequence[ClaimInfo]) -> State:
     return "held" if len(holders) == 1 and holders[0].weight >= holders[0].capacity else "shared"
 
 
-def holder_words(holder: ClaimInfo, now: float, use: Use | None = None) -> str:
+def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: int = 0) -> str:
     """A holder for people: ``ann@box pid 4711 (train.py), 5 min, 8 GiB declared, 2 GiB used, idle for 25 min, for: evaluation``.
 
     A holder that has ended, or was evicted, is called that, with what keeps its card.
@@ -117,8 +120,11 @@ def holder_words(holder: ClaimInfo, now: float, use: Use | None = None) -> str:
         holder: The claim. Its weight is in MiB.
         now: The time, in seconds since the epoch.
         use: The use that it makes of the card; None for what it told last.
+        more: The number of cards for which its request still waits; 0 if it has all.
     """
     words = [str(holder.owner), *_end_words(holder, now), durations.show(max(now - holder.since, 0.0))]
+    if more:
+        words.append(f"kept for a request that waits for {more} more")
     words += use_words(use_of(holder) if use is None else use, now)
     if holder.reason:
         words.append(f"for: {holder.reason}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
-from lockkit.facts import ClaimInfo
+from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.quarantine import Quarantined, mark_of, quarantined
 from lockkit.gpu.receipts import Receipt, last
@@ -16,7 +16,9 @@ from lockkit.namedtuples import NamedTuple
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["NOTHING_KNOWN", "Known", "known"]
+__all__ = ["NOTHING_KNOWN", "Known", "gathering", "known", "queue"]
+
+_NONE: Mapping[str, int] = {}
 
 
 class Known(NamedTuple):
@@ -26,24 +28,42 @@ class Known(NamedTuple):
         holders: The claims that hold it, or a part of it.
         receipt: How its last holder left it; None if nobody wrote that down.
         quarantine: The mark, if it is quarantined, or if it is a slice of a card that is.
+        more: The number of cards for which the request of a holder still waits, by claim id; only of a request that does not have all yet.
     """
 
     holders: tuple[ClaimInfo, ...] = ()
     receipt: Receipt | None = None
     quarantine: Quarantined | None = None
+    more: Mapping[str, int] = _NONE
 
 
 NOTHING_KNOWN = Known()
 
 
-def known(client: Client, host: str, devices: Iterable[Device]) -> dict[str, Known]:
+def queue(client: Client, host: str) -> LockInfo:
+    """The requests for cards of a host that wait, in their order: the claims on the gate of its pool.
+
+    Raises:
+        BackendError: The store does not answer.
+    """
+    return client.inspect(pool_name(host_pool(host)))
+
+
+def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) -> dict[str, Known]:
     """The facts that the store has about some cards, by UUID, without those that have none. Two requests for each, and one for all.
+
+    Args:
+        client: The client.
+        host: The host.
+        devices: The cards.
+        gate: The requests that wait, read before this call.
 
     Raises:
         BackendError: The store does not answer.
     """
     marks = quarantined(client, host)
     found: dict[str, Known] = {}
+    devices = tuple(devices)
     for device in devices:
         uuid = device.uuid
         if not uuid:
@@ -51,4 +71,36 @@ def known(client: Client, host: str, devices: Iterable[Device]) -> dict[str, Kno
         holders = tuple(client.inspect(pool_name(host_pool(host), uuid)).holders)
         live = {one.claim_id for one in holders}
         found[uuid] = Known(holders, last(client, host, uuid, live), mark_of(marks, device))
-    return found
+    more = gathering(
+        gate, found, {one.parent for one in devices if one.uuid in found and found[one.uuid].holders}
+    )
+    return {uuid: one._replace(more=more) for uuid, one in found.items()} if more else found
+
+
+def gathering(
+    gate: LockInfo, found: Mapping[str, Known], around: Collection[str | None] = ()
+) -> dict[str, int]:
+    """The claims of the request that holds the gate, and how many more cards it waits for, by claim id; none if it has all.
+
+    They are the claims of its owner that were granted since it has the gate. So a request that the same process had granted before is not
+    taken for this one.
+
+    Args:
+        gate: The requests that wait.
+        found: The facts about the cards.
+        around: The UUIDs of cards of which a slice is held: a claim on such a card is not counted beside that on its slice.
+    """
+    for one in gate.holders:
+        asked = one.note.get("pool")
+        count = asked.get("count") if isinstance(asked, Mapping) else None
+        if not isinstance(count, int) or one.state != "HELD":
+            continue
+        got = {
+            uuid: claim.claim_id
+            for uuid, card in found.items()
+            for claim in card.holders
+            if claim.owner == one.owner and claim.since >= one.since and claim.state == "HELD"
+        }
+        more = count - len([uuid for uuid in got if uuid not in around])
+        return dict.fromkeys(got.values(), more) if more > 0 else {}
+    return {}

@@ -82,13 +82,19 @@ def _card(device: Device) -> Card:
     return Card(device, "free")
 
 
-def summary(found: tuple[Card, ...]) -> str:
-    """The number of cards in each state: ``3 GPUs: 2 free, 1 busy (unmanaged)``. A card counts by its slices, if it has any."""
+def summary(found: tuple[Card, ...], waiting: int = 0) -> str:
+    """The number of cards in each state: ``3 GPUs: 2 free, 1 busy (unmanaged)``. A card counts by its slices, if it has any.
+
+    Args:
+        found: The cards.
+        waiting: The number of requests that wait, which are told as well: ``8 GPUs: 8 held; 2 requests wait``.
+    """
     parts = [card for card in found if not card.device.sliced]
     numbers = {state: sum(card.state == state for card in parts) for state in STATES}
     counts = ", ".join(f"{number} {STATES[state]}" for state, number in numbers.items() if number)
+    told = "; 1 request waits" if waiting == 1 else f"; {waiting} requests wait" if waiting else ""
     return (
-        f"{how_many(len(parts))}: {counts}"
+        f"{how_many(len(parts))}: {counts}{told}"
         if parts
         else "no GPU can be used: a card that is divided has no slices"
     )

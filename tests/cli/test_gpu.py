@@ -25,6 +25,7 @@ from lockkit.gpu.receipts import Receipt, put
 from lockkit.gpu.states import cards
 from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager
+from lockkit.testing.processes import until
 from support.nvml import Host, build
 
 from .test_json import check
@@ -307,7 +308,7 @@ def test_a_program_without_a_lock_is_named_on_a_card_that_is_held(lockkit):
 
 def test_a_holder_that_was_killed_is_not_shown_as_if_it_ran(lockkit):
     lockkit.env["LOCKKIT_GPU_SIMULATE"] = "1"
-    line = "setsid sleep 100 & echo $!; sleep 100"
+    line = "setsid sleep 100 & echo $!; wait"
     process = lockkit.start("run", "--gpu", "1", "--", "sh", "-c", line)
     left = int(process.stdout.readline())
     try:
@@ -321,3 +322,18 @@ def test_a_holder_that_was_killed_is_not_shown_as_if_it_ran(lockkit):
         assert re.search(
             rf"pid {process.pid} \(\S+\), ended, kept by (pid \d+ \(\S+\) and )*pid {left} \(sleep\)", words
         ), words
+
+
+def test_a_card_of_a_request_that_waits_for_more_says_so_and_the_request_is_counted(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    state = lockkit.folder / "state"
+    with (
+        connect(f"sqlite:{state}/lockkit.db", gpu_simulate=2, state_dir=str(state)) as client,
+        gpu_pool(client).acquire(ids=["1"]),
+    ):
+        lockkit.start("run", "--gpu", "2", "--", "true")
+        until(lambda: all(card["state"] == "held" for card in lockkit.json("gpu", "ls")["gpus"]))
+        told = lockkit("gpu", "ls").stdout.splitlines()
+    assert "kept for a request that waits for 1 more" in told[1]
+    assert "kept for a request" not in told[2]
+    assert told[3] == "2 GPUs: 2 held; 1 request waits"

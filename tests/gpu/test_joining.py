@@ -7,9 +7,9 @@ import os
 import pytest
 
 from lockkit.devices import Device, DeviceProcess, Snapshot
-from lockkit.facts import ClaimInfo, Keeper, Owner
+from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner
 from lockkit.gpu.joining import joined
-from lockkit.gpu.known import Known
+from lockkit.gpu.known import Known, gathering
 from lockkit.gpu.quarantine import Quarantined
 from lockkit.gpu.receipts import Receipt
 from lockkit.gpu.usage import Use, unlocked, used_by, used_by_holder
@@ -154,3 +154,13 @@ def test_memory_of_nobody_that_is_seen_is_told_on_a_shared_card(holder, processe
     card = LEFT._replace(processes=processes)
     (found,) = joined(Snapshot(1000.0, (card,)), {"GPU-a": Known((holder,))})
     assert found.reasons[1:] == told
+
+
+def test_only_claims_granted_since_the_gate_belong_to_the_request_that_waits():
+    gate = claim(1, note={"pool": {"count": 3}})
+    late, early = WHOLE._replace(claim_id="late"), WHOLE._replace(claim_id="early", since=600.0)
+    found = {"GPU-a": Known((late,)), "GPU-b": Known((early,))}
+    assert gathering(LockInfo("gate", (gate,)), found) == {"late": 2}
+    assert gathering(LockInfo("gate", (gate._replace(note={"pool": {"count": 1}}),)), found) == {}
+    assert gathering(LockInfo("gate", (gate._replace(owner=ANN._replace(pid=1)),)), found) == {}
+    assert gathering(LockInfo("gate"), found) == {}

@@ -49,6 +49,8 @@ def test_a_divided_card_counts_by_its_slices():
     busy = slices[1]._replace(processes=(BOB,))
     assert summary(cards(Snapshot(0.0, (parent, slices[0], busy)))) == "2 GPUs: 1 free, 1 busy (unmanaged)"
     assert summary(cards(Snapshot(0.0, (IDLE,)))) == "1 GPU: 1 free"
+    assert summary(cards(Snapshot(0.0, (IDLE,))), 1) == "1 GPU: 1 free; 1 request waits"
+    assert summary(cards(Snapshot(0.0, (IDLE,))), 2) == "1 GPU: 1 free; 2 requests wait"
     assert summary(cards(Snapshot(0.0, (parent,)))).startswith("no GPU can be used")
 
 

@@ -141,7 +141,7 @@ def _below(seen: GpuLook) -> list[str]:
     """The rows below the table."""
     from lockkit.gpu.states import summary
 
-    told = summary(seen.cards)
+    told = summary(seen.cards, seen.waiting)
     if seen.each is not None:
         count = len(set(seen.hosts))
         told = f"{count} hosts; {told}" if count != 1 else f"1 host; {told}"
