@@ -17,6 +17,7 @@ from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.capacities import capacities
+from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import forget_held_cards
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.quarantine import mark_of, quarantined
@@ -123,9 +124,13 @@ def adopt(
     leases = pool.try_these(taken)
     if leases is None:
         return _in_the_way(client, cards.pool, devices, snapshot.taken)
+    handover = Handover(client, cards.host)
     try:
+        for uuid in taken:
+            handover.take(uuid, client.inspect(pool_name(cards.pool, uuid)).holders)
         _check_alive(job)
-    except ConfigError:
+    except BaseException:
+        handover.finish(())
         leases.release()
         raise
     cards.taken(leases, tuple(taken), devices)
@@ -138,8 +143,8 @@ def adopt(
 def let_go(adopted: Adopted, job: RunningJob, reason: str) -> None:
     """Release the cards of a job.
 
-    After its end a whole card is cleaned as after any other, but no process is ended, and the next holder gets a receipt. A card on which it
-    goes on is left as it is.
+    After its end a whole card is cleaned as after any other, but no process is ended, and the next holder gets a receipt. A share, and a card on
+    which the job goes on, are left as they are: without a receipt, so the next holder is told that the state is unknown.
     """
     if not job.ended():
         forget_held_cards(adopted.leases)

@@ -48,14 +48,16 @@ class Handover:
 
         Args:
             uuid: The card.
-            holders: The claims that hold it. The newest is that of this request, for requests get cards one by one.
+            holders: The claims that hold it. The newest one of this process is that of this request, for requests get cards one by one. The keeper
+                of a job that is adopted does not wait for them, so a claim of another process may be newer.
 
         Raises:
             BackendError: The store did not do it.
         """
-        mine = max(holders, key=lambda one: one.fence, default=None)
         me = self._client.owner
-        if mine is None or (mine.owner.pid, mine.owner.host) != (me.pid, me.host):
+        ours = [one for one in holders if (one.owner.pid, one.owner.host) == (me.pid, me.host)]
+        mine = max(ours, key=lambda one: one.fence, default=None)
+        if mine is None:
             return  # the grant is lost already, and the request will learn it
         found = take_over(self._client, self._host, uuid, {one.claim_id for one in holders}, mine)
         self._noted[uuid] = mine.claim_id

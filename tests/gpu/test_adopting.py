@@ -10,10 +10,12 @@ import pytest
 
 from lockkit import connect
 from lockkit.devices import Device, DeviceProcess, Snapshot
-from lockkit.errors import ConfigError
+from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.gpu import adopting
-from lockkit.gpu.adopting import Adopted, NotAdopted, adopt, cards_to_adopt
+from lockkit.gpu.adopting import Adopted, NotAdopted, adopt, cards_to_adopt, let_go
+from lockkit.gpu.handover import Handover
 from lockkit.gpu.quarantine import quarantine
+from lockkit.gpu.receipts import Receipt, last, put
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.running import RunningJob
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
@@ -178,6 +180,61 @@ def test_a_share_leaves_the_rest_and_must_hold_what_is_used_already(client, job)
     assert (claim.weight, claim.capacity) == (8 * 1024 + 1, 24064)
     adopted.leases.release()
     got(adopt(client, job, options={}, allow_busy=True))
+
+
+def told(client, *live):
+    """How the last holder of the first card left it, while these claims hold it."""
+    return last(client, HOST, CARDS[0], live)
+
+
+@pytest.mark.parametrize("memory", [None, 8 * GIB])
+def test_after_a_keeper_that_was_killed_no_older_receipt_speaks_for_its_job(client, job, memory):
+    put(client, HOST, Receipt(CARDS[0], "clean", claim_id="an-older-one"))
+    steer(client, _0={"processes": [on(job)]})
+    adopted = adopt(client, job, options={}, memory=memory)
+    (claim,) = holders(client, CARDS[0])
+    assert told(client, claim.claim_id).claim_id == "an-older-one"
+    assert (told(client).outcome, told(client).claim_id) == ("unknown", claim.claim_id)  # as if it was killed
+    got(adopted)
+
+
+@pytest.mark.parametrize(
+    "memory, ends, outcome", [(None, True, "clean"), (None, False, "unknown"), (8 * GIB, True, "unknown")]
+)
+def test_a_card_of_a_job_is_left_in_an_unknown_state_where_it_cannot_be_judged(
+    client, job, memory, ends, outcome
+):
+    put(client, HOST, Receipt(CARDS[0], "clean", claim_id="an-older-one"))
+    steer(client, _0={"processes": [on(job)]})
+    adopted = adopt(client, job, options={}, memory=memory)
+    (claim,) = holders(client, CARDS[0])
+    if ends:
+        job.process.kill()
+        job.process.wait()
+    let_go(adopted, job, "normal")
+    assert (told(client).outcome, told(client).claim_id) == (outcome, claim.claim_id)
+
+
+def test_a_store_that_cannot_note_the_adoption_leaves_nothing_held(client, job, monkeypatch):
+    def fail(self, uuid, holders):
+        raise BackendUnavailable("no answer")
+
+    steer(client, _0={"processes": [on(job)]})
+    monkeypatch.setattr(Handover, "take", fail)
+    with pytest.raises(BackendUnavailable):
+        adopt(client, job, options={})
+    assert holders(client, CARDS[0]) == ()
+
+
+def test_a_request_is_noted_also_if_a_keeper_has_got_a_newer_claim_meanwhile(client, job):
+    with (
+        connect("memory:") as other,
+        client.pool(f"gpu/{HOST}", dict.fromkeys(CARDS, 24064)).acquire(each=1024, among=[CARDS[0]]),
+    ):
+        (mine,) = holders(client, CARDS[0])
+        newer = mine._replace(claim_id="k" * 12, fence=mine.fence + 1, owner=mine.owner._replace(pid=1))
+        Handover(other, HOST).take(CARDS[0], [mine, newer])
+        assert told(other, newer.claim_id).claim_id == mine.claim_id
 
 
 def test_what_the_job_started_is_no_stranger(client, job):
