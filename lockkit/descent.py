@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["descendants", "family"]
+__all__ = ["children", "descendants", "family"]
 
 
 def descendants(pid: int) -> list[int]:
@@ -13,12 +14,25 @@ def descendants(pid: int) -> list[int]:
     return family(pid, None)
 
 
-def family(pid: int, group: int | None) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The children of a process, without a look at all processes where the kernel tells them (``children`` in proc_pid_task(5))."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 (names, not paths)
+            told = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
+            found.extend(map(int, told.split()))
+    except OSError:  # a thread has ended, or the kernel does not tell
+        return descendants(pid)
+    return found
+
+
+def family(pid: int, group: int | None, counts: Callable[[int], bool] | None = None) -> list[int]:
     """All descendants of a process, and all members of a process group.
 
     Args:
         pid: The process.
         group: The process group; None for none.
+        counts: Tells whether a process counts; the descendants of one that does not count are left out, too. None: all count.
     """
     parents: dict[int, list[int]] = {}
     found: list[int] = []
@@ -31,13 +45,15 @@ def family(pid: int, group: int | None) -> list[int]:
             text = Path(f"/proc/{entry}/stat").read_text(encoding="ascii", errors="replace")
             fields = text.rpartition(")")[2].split()
             parents.setdefault(int(fields[1]), []).append(int(entry))
-            if group is not None and int(fields[2]) == group:
+            if group is not None and int(fields[2]) == group and (counts is None or counts(int(entry))):
                 found.append(int(entry))
         except (OSError, IndexError, ValueError):
             continue
     todo = list(parents.get(pid, ()))
     while todo:
         one = todo.pop()
+        if counts is not None and not counts(one):
+            continue
         found.append(one)
         todo.extend(parents.get(one, ()))
     return found

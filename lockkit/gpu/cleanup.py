@@ -3,7 +3,7 @@
 In this order, within the budget of a hook, while the card is still held:
 
 1. Frameworks that this program has imported give back the memory that they do not use. Not in ``lockkit run``, whose command has ended.
-2. Processes that the holder started, and that still use the card, get TERM, and KILL if they do not end.
+2. Processes that the holder started since the grant, and that still use the card, get TERM, and KILL if they do not end.
 3. What the driver takes time to give back is waited for, until the card is as it was at the grant.
 4. The receipt says how the card is left: clean, dirty with how much and whose, or unknown. It stands in the card's record.
 5. A card that is faulty, or whose cleanup hangs, is quarantined, if enough others are left.
@@ -29,16 +29,14 @@ from lockkit.gpu.quarantine import Capped, quarantine_faulty
 from lockkit.gpu.receipts import Receipt, judged, put
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
+from lockkit.gpu.usage import worker
 from lockkit.gpu.words import long_name
 from lockkit.hooks import hookimpl
 from lockkit.identity import look_at
 from lockkit.plugins.calling import call_within, only_for_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from lockkit.devices import Snapshot
-    from lockkit.facts import ClaimInfo
     from lockkit.gpu.held_cards import HeldCard
 
 __all__ = ["lockkit_cleanup"]
@@ -212,7 +210,10 @@ class _Cleanup:
         except BackendError as error:
             self._note(error.message)
             return mine, False
-        apart = _of(others)
+        workers = {pid for one in others for pid in (one.owner.pid, worker(one.owner.pid, one.note))}
+        if family.among(workers):  # whose a process is that has left its parent cannot be told
+            return mine, False
+        apart = {*workers, *(each for pid in workers for each in descendants(pid))}
         return [*(pid for pid in ours if pid not in apart), *mine], True
 
     def _judged(self, card: Device | None, ours: list[int], told: bool) -> Receipt:  # noqa: FBT001
@@ -292,9 +293,3 @@ class _Cleanup:
         name = held.uuid if card is None else long_name(card)
         data = {"uuid": held.uuid, "host": held.group.host}
         held.group.tell(Alert(kind, priority, f"{name}: {what}", context.name, context.claim_id, data=data))
-
-
-def _of(claims: Sequence[ClaimInfo]) -> set[int]:
-    """The processes that work under some claims: their owners, and what those have started."""
-    pids = {one.owner.pid for one in claims}
-    return {*pids, *(each for pid in pids for each in descendants(pid))}

@@ -1,6 +1,7 @@
-"""The processes that a holder has started, as far as they were seen: of those that still use a card at its release, none belongs to anybody else.
+"""The processes that a holder has started since its grant, as far as they were seen. Only these are ended if they still use a card at its release.
 
-A process that was started and left its parent before anybody looked is not known, and is never ended. A pid is reused, so a process counts
+A process that was there at the grant does not count, nor does what it starts later: a model server, or a worker of a pool, that serves one task
+after the other. A process that was started and left its parent before anybody looked is not known, and is never ended. A pid is reused, so a process counts
 only with the start time and the user that it was seen with (proc_pid_stat(5)), and it gets its signal through a descriptor
 (pidfd_open(2)), which always means the same process.
 """
@@ -9,25 +10,33 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from lockkit.descent import family
+from lockkit.descent import children, family
 from lockkit.identity import look_at
 
 __all__ = ["Family"]
 
 
 class Family:
-    """The descendants of this process, as far as they were seen.
+    """The descendants of this process that were started since now, as far as they were seen.
 
     Args:
         root: The pid of the process whose descendants count; None for this one.
+        before: Other pids of processes that are there now, and do not count.
     """
 
-    def __init__(self, root: int | None = None) -> None:
+    def __init__(self, root: int | None = None, *, before: Collection[int] = ()) -> None:
         self._root = root
         self._seen: dict[int, float] = {}
+        self._since = _now()
+        # Within one tick of the clock the start time does not tell what was there first.
+        there = {pid: look_at(pid) for pid in (*children(root or os.getpid()), *before)}
+        self._before = {
+            pid: one.started for pid, one in there.items() if one is not None and one.started >= self._since
+        }
 
     def look(self, group: int | None = None) -> None:
         """Look at the descendants that there are now, and remember them.
@@ -35,7 +44,7 @@ class Family:
         Args:
             group: A process group all of whose members count, too: that of a command.
         """
-        found = family(self._root or os.getpid(), group)
+        found = family(self._root or os.getpid(), group, self._is_new)
         for pid in found:
             process = look_at(pid)
             if process is not None and pid != os.getpid() and _is_mine(pid):
@@ -64,6 +73,15 @@ class Family:
         finally:
             os.close(descriptor)
 
+    def _is_new(self, pid: int) -> bool:
+        """Whether a process was started since the grant."""
+        process = look_at(pid)
+        return (
+            process is not None
+            and process.started >= self._since
+            and process.started != self._before.get(pid)
+        )
+
     def _there(self, pid: int) -> bool:
         process = look_at(pid)
         return (
@@ -72,6 +90,13 @@ class Family:
             and process.started == self._seen.get(pid)
             and _is_mine(pid)
         )
+
+
+def _now() -> float:
+    """The time of the clock of start times: seconds since boot, in whole clock ticks; see :class:`lockkit.identity.Process`."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # only Linux has start times to compare
+    return (time.clock_gettime_ns(clock) * ticks // 10**9) / ticks
 
 
 def _is_mine(pid: int) -> bool:

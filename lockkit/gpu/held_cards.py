@@ -38,7 +38,7 @@ class HeldCards:
         faults: Tells the faults of a card since its grant, by UUID.
 
     Attributes:
-        family: The processes that were started since.
+        family: The processes that this process has started since.
         until: When the cleanups of these cards wait no longer for memory, in seconds of the monotonic clock; None before the first of them.
         stuck: Why a cleanup of one of them was given up; empty if none was.
     """
@@ -53,7 +53,7 @@ class HeldCards:
     ) -> None:
         self.driver = driver
         self.host = host
-        self.family = Family()
+        self.family = Family(before=_pids_on(devices))
         self.until: float | None = None
         self.stuck = ""
         self.faults = faults
@@ -77,6 +77,10 @@ class HeldCards:
     def tell(self, alert: Alert) -> None:
         """Raise an alert."""
         self.driver.dispatcher.tell(alert)
+
+
+def _pids_on(devices: Sequence[Device]) -> set[int]:
+    return {one.pid for device in devices for one in device.processes or () if one.pid is not None}
 
 
 class HeldCard:

@@ -23,6 +23,7 @@ from lockkit.errors import AcquireTimeout
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.receipts import last
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
+from lockkit.identity import look_at
 from lockkit.members import pool_name
 from lockkit.sizes import GIB
 from lockkit.testing.processes import until
@@ -200,6 +201,15 @@ def test_other_processes_are_left_alone_and_named(client, say, start, alerts):
         os.kill(orphan, signal.SIGKILL)
 
 
+def test_a_process_that_was_there_before_the_grant_is_left_alone(client, say, start):
+    """A model server that a worker has started for all its tasks."""
+    server = start()
+    with pool(client).acquire(timeout=5):
+        say(card0={"processes": [computes(server.pid)]})
+    assert server.poll() is None
+    assert left(client).left_by == (f"bob pid {server.pid} (train.py), 3 GiB",)
+
+
 def test_memory_that_drains_is_waited_for(client, say):
     leases = pool(client).acquire(timeout=5)
     say(card0={"used": "5GiB"})
@@ -305,6 +315,49 @@ def test_a_process_of_another_sharer_is_never_ended_though_this_one_started_it(c
         say(card0={"processes": [computes(child.pid)]})
         share.release()
         assert child.poll() is None
+
+
+def test_a_job_that_was_adopted_under_a_claim_of_its_own_is_left_alone(client, say, start, tmp_path):
+    store = f"sqlite:{tmp_path}/locks.db"
+    with lockkit.connect(store, cleanup_budget=2) as mine:
+        share = pool(mine, 1).acquire(memory="8GiB", timeout=5)
+        job = start()
+        say(card0={"processes": [computes(job.pid)]})
+        adopt = ["gpu", "adopt", str(job.pid), "--gpu-mem=4GiB", "--gpu-sim=1", "--private", f"--url={store}"]
+        start(f"import sys; from lockkit.cli import script; sys.argv[1:] = {adopt}; script.main()")
+        assert len(mine.inspect(share[0].name).holders) == 2
+        share.release()
+        assert job.poll() is None
+
+
+def test_a_process_whose_parent_worked_under_another_claim_and_has_ended_is_left_alone(
+    client, say, start, tmp_path
+):
+    store = f"sqlite:{tmp_path}/locks.db"
+    between = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {GRIM!r}], stdout=subprocess.DEVNULL); print(p.pid, flush=True); sys.stdin.read()"
+    code = (
+        "import lockkit, lockkit.gpu, subprocess, sys; "
+        f"leases = lockkit.gpu.pool(lockkit.connect({store!r}), simulate=1).acquire(memory='8GiB'); "
+        f"p = subprocess.Popen([sys.executable, '-c', {between!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE); "
+        "print(int(p.stdout.readline()), flush=True); sys.stdin.readline(); p.communicate(); print(flush=True); sys.stdin.read()"
+    )
+    with lockkit.connect(store, cleanup_budget=2) as mine:
+        share = pool(mine, 1).acquire(memory="8GiB", timeout=5)
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as sharer:
+            orphan = int(sharer.stdout.readline())
+            share.held_cards.family.look()  # as lockkit run does while its command runs
+            sharer.stdin.write("\n")
+            sharer.stdin.flush()
+            sharer.stdout.readline()
+            try:
+                say(card0={"processes": [computes(orphan)]})
+                share.release()
+                assert not look_at(orphan).ended
+                assert last(mine, HOST, CARDS[0], {share[0].claim_id}).outcome == "unknown"
+            finally:
+                os.kill(orphan, signal.SIGKILL)
 
 
 def test_a_card_that_is_faulty_at_its_release_is_quarantined_up_to_the_limit(client, say, alerts):
