@@ -1,7 +1,7 @@
 """Read the part of a claim's note that lockkit itself writes: the holder's reason, its progress, and requests to release the lock.
 
 That part stands under one key of the note, :data:`RESERVED`. The functions here read it from any note, also from one that another program
-has written, so each value of a wrong type counts as missing. :mod:`lockkit.remarks` makes the values.
+has written, so each value of a wrong type, or of an absurd size, counts as missing. :mod:`lockkit.remarks` makes the values.
 """
 
 from __future__ import annotations
@@ -11,10 +11,24 @@ from collections.abc import Mapping
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
-__all__ = ["RESERVED", "Progress", "ReleaseRequest", "progress_in", "reason_in", "requests_in"]
+__all__ = [
+    "RESERVED",
+    "Progress",
+    "ReleaseRequest",
+    "moment",
+    "number",
+    "progress_in",
+    "reason_in",
+    "requests_in",
+    "whole_number",
+]
 
 RESERVED = "lockkit"
 """The key of a note that only lockkit writes."""
+_MOST = 10**18
+"""The largest number that is believed. JSON has numbers that no float can hold, and one of them must not end a program that reads it."""
+_YEAR_9999 = 253_402_300_799
+"""Seconds since the epoch: the last moment that a calendar can show."""
 
 
 class ReleaseRequest(NamedTuple):
@@ -50,9 +64,7 @@ def progress_in(note: Mapping[str, object]) -> Progress | None:
     told = _own(note).get("progress")
     if not isinstance(told, Mapping):
         return None
-    done = told.get("done")
-    known = isinstance(done, int | float) and not isinstance(done, bool)
-    return Progress(_number(done) if known else None, _text(told.get("message")), _number(told.get("at")))
+    return Progress(number(told.get("done")), _text(told.get("message")), moment(told.get("at")) or 0.0)
 
 
 def requests_in(note: Mapping[str, object]) -> Mapping[str, ReleaseRequest]:
@@ -64,7 +76,7 @@ def requests_in(note: Mapping[str, object]) -> Mapping[str, ReleaseRequest]:
         (
             str(key),
             ReleaseRequest(
-                _text(one.get("by")) or "somebody", _text(one.get("reason")), _number(one.get("at"))
+                _text(one.get("by")) or "somebody", _text(one.get("reason")), moment(one.get("at")) or 0.0
             ),
         )
         for key, one in asked.items()
@@ -82,5 +94,17 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def number(value: object, most: int = _MOST) -> float | None:
+    """A number from 0 to ``most`` out of JSON that anybody may have written; None if the value is none."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
+    return float(value) if known and isinstance(value, int | float) else None
+
+
+def whole_number(value: object, most: int = _MOST) -> int | None:
+    """A whole number from 0 to ``most`` out of JSON that anybody may have written; None if the value is none."""
+    return value if isinstance(value, int) and number(value, most) is not None else None
+
+
+def moment(value: object) -> float | None:
+    """A time in seconds since the epoch, up to the year 9999, out of JSON that anybody may have written; None if the value is none."""
+    return number(value, _YEAR_9999)

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.facts import NOTHING, Record
+from lockkit.noted import whole_number
+from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import Conflict
 
 __all__ = ["CAPACITY", "Records", "change", "fixed_capacity", "resize"]
@@ -61,9 +63,8 @@ def change(
 
 
 def fixed_capacity(value: Mapping[str, object]) -> int | None:
-    """The capacity that a record fixes; None if it fixes none."""
-    known = value.get(CAPACITY)
-    return known if isinstance(known, int) and not isinstance(known, bool) and known >= 1 else None
+    """The capacity that a record fixes; None if it fixes none, or one that no lock can have."""
+    return whole_number(value.get(CAPACITY), RW_CAPACITY) or None
 
 
 def resize(records: Records, name: str, capacity: int, *, only: int | None = None) -> int | None:

@@ -13,6 +13,7 @@ from lockkit.devices import Device
 from lockkit.facts import NOTHING
 from lockkit.gpu.host_pools import ROOT
 from lockkit.members import pool_name
+from lockkit.noted import whole_number
 from lockkit.records import Records, change
 from lockkit.store.spi import NOTE_LIMIT
 
@@ -61,10 +62,10 @@ def about(value: Mapping[str, object]) -> tuple[int, str, str | None]:
     """The index, the model and the parent of a card, as its record describes it; -1, "" and None where it does not."""
     known = value.get(ABOUT)
     told = known if isinstance(known, Mapping) else NOTHING
-    index, name, parent = (told.get(key) for key in ("index", "name", "parent"))
-    whole = isinstance(index, int) and not isinstance(index, bool) and index >= 0
+    name, parent = told.get("name"), told.get("parent")
+    index = whole_number(told.get("index"))
     return (
-        index if whole and isinstance(index, int) else -1,
+        -1 if index is None else index,
         name if isinstance(name, str) else "",
         parent if isinstance(parent, str) else None,
     )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lockkit import durations
 from lockkit.namedtuples import NamedTuple
-from lockkit.noted import RESERVED
+from lockkit.noted import RESERVED, moment, whole_number
 from lockkit.sizes import MIB, show
 
 __all__ = ["CardNews", "CardNotice", "Course", "Reading", "Rules", "news_in", "news_patch"]
@@ -168,10 +168,5 @@ def news_in(note: Mapping[str, object]) -> CardNews | None:
     news = own.get("gpu") if isinstance(own, Mapping) else None
     if not isinstance(news, Mapping):
         return None
-    used, since, at = (_number(news.get(key)) for key in ("used", "idle_since", "at"))
-    return CardNews(None if used is None else int(used), since, at or 0.0)
-
-
-def _number(value: object) -> float | None:
-    known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18
-    return float(value) if known and isinstance(value, int | float) else None
+    since, at = (moment(news.get(key)) for key in ("idle_since", "at"))
+    return CardNews(whole_number(news.get("used")), since, at or 0.0)

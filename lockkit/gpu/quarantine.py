@@ -17,6 +17,7 @@ from lockkit.facts import Owner
 from lockkit.gpu.host_pools import host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
+from lockkit.noted import moment
 from lockkit.printable import printable
 from lockkit.records import Records, change
 from lockkit.store.spi import NOTE_LIMIT
@@ -235,12 +236,11 @@ def _marks(value: Mapping[str, object]) -> dict[str, Quarantined]:
 def _mark(uuid: str, stored: object) -> Quarantined:
     if not isinstance(stored, Mapping):
         return Quarantined(uuid)
-    since = stored.get("at")
     return Quarantined(
         uuid,
         str(stored.get("why") or ""),
         str(stored.get("by") or ""),
-        float(since) if isinstance(since, int | float) else 0.0,
+        moment(stored.get("at")) or 0.0,
         stored.get("auto") is True,
         stored.get("stays") is True,
     )

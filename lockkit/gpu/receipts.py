@@ -16,6 +16,7 @@ from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.words import process_words
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
+from lockkit.noted import moment, whole_number
 from lockkit.printable import printable
 from lockkit.records import Records, change
 from lockkit.sizes import MIB, show
@@ -43,6 +44,8 @@ _KEY, _TAKEN = "receipt", "taken"
 _MOST = 24
 """The most claims without a receipt in a record: the sharers of a card that are told of."""
 _ENDED = "it ended without leaving a receipt"
+_HIGHEST = 2**63 - 1
+"""The highest fence that a store can give."""
 _FEW, _SHORT = 3, 120
 """The most entries of a list in a record, and characters of each. A record is small."""
 
@@ -208,12 +211,12 @@ def put_back(records: Records, host: str, uuid: str, claim_id: str) -> None:
 
 def _last(uuid: str, value: Mapping[str, object], live: Collection[str]) -> Receipt | None:
     written = unpacked(uuid, value.get(_KEY))
-    ended = [one for one in _taken(value) if one.get("claim") not in live]
+    ended = [one for one in _taken(value) if str(one.get("claim")) not in live]
     if not ended:
         return written
-    newest = max(ended, key=lambda one: _number(one.get("fence")) or 0)
-    fence = max(_number(newest.get("fence")) or 0, 0 if written is None else written.fence)
-    who, at = str(newest.get("by") or ""), float(_number(newest.get("at")) or 0)
+    newest = max(ended, key=_fence)
+    fence = max(_fence(newest), 0 if written is None else written.fence)
+    who, at = str(newest.get("by") or ""), moment(newest.get("at")) or 0.0
     return Receipt(uuid, "unknown", None, (), str(newest.get("claim") or ""), fence, who, at, (_ENDED,))
 
 
@@ -257,12 +260,12 @@ def unpacked(uuid: str, stored: object) -> Receipt | None:
     return Receipt(
         uuid,
         cast("Outcome", outcome) if outcome in ("clean", "dirty") else "unknown",
-        _number(stored.get("leftover")),
+        whole_number(stored.get("leftover")),
         _texts(stored.get("left_by")),
         str(stored.get("claim") or ""),
-        _number(stored.get("fence")) or 0,
+        _fence(stored),
         str(stored.get("by") or ""),
-        float(_number(stored.get("at")) or 0),
+        moment(stored.get("at")) or 0.0,
         _texts(stored.get("errors")),
     )
 
@@ -271,8 +274,9 @@ def _few(texts: Iterable[object]) -> tuple[str, ...]:
     return tuple(str(text)[:_SHORT] for text in islice(texts, _FEW))
 
 
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _fence(stored: Mapping[str, object]) -> int:
+    """The fence of a receipt, or of a claim without one; 0 if unknown."""
+    return whole_number(stored.get("fence"), _HIGHEST) or 0
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def _read(place: Path) -> dict[str, tuple[str, ...]]:
         if place.stat().st_size > _LONGEST:
             return {}
         value = json.loads(place.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last for lists in lists in lists
         return {}
     return (
         {

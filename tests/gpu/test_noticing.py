@@ -120,7 +120,11 @@ def test_news_in_a_note_can_be_read_again(news):
 
 
 @pytest.mark.parametrize(
-    "own", [None, [], {}, {"gpu": 7}, {"gpu": {"used": "much"}}, {"gpu": {"used": True, "at": -1}}]
+    "own",
+    [
+        *(None, [], {}, {"gpu": 7}, {"gpu": {"used": "much"}}, {"gpu": {"used": True, "at": -1}}),
+        {"gpu": {"used": 10**400, "at": 10**400, "idle_since": 1e17}},
+    ],
 )
 def test_a_note_that_another_program_wrote_is_read_as_far_as_it_can(own):
     assert news_in({"lockkit": own}) in (None, CardNews())

@@ -209,6 +209,14 @@ def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_d
         assert leases[0].terms.capacity == 5 * 1024
 
 
+@pytest.mark.parametrize("capacity", [10**15, 10**400, 0, "much", True])
+def test_a_capacity_that_no_lock_can_have_is_written_anew(client, capacity):
+    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    client.put_record(name, {"capacity": capacity, "about": {"index": 10**400}}, 0)
+    with pool(client, 1).acquire(timeout=5) as leases:
+        assert leases[0].terms.capacity == client.record(name).value["capacity"] == 24064
+
+
 def test_a_card_that_is_held_whole_does_not_grow_until_its_release(client):
     name = pool_name(f"gpu/{HOST}", CARDS[0])
     with pool(client, 1).acquire(timeout=5):

@@ -260,3 +260,13 @@ def test_a_slice_that_a_person_quarantined_counts_as_its_card(client):
 
     assert quarantine_faulty(client, "box", mine[2], "Xid 79", ANN, mine, parents) == Capped(2, 2)
     assert isinstance(quarantine_faulty(client, "box", mine[0], "Xid 79", ANN, mine, parents), Quarantined)
+
+
+@pytest.mark.parametrize("at", [10**400, 1e300, 10**18, -1, True, "now"])
+def test_a_mark_with_an_absurd_time_quarantines_its_card_and_keeps_no_other_from_being_marked(client, at):
+    client.put_record(record_name("box"), {"quarantine": {CARDS[0]: {"why": "x", "at": at}}}, 0)
+    assert quarantined(client, "box")[CARDS[0]].reason == "x"
+    quarantine(client, "box", CARDS[1], "it hums", ANN)
+    assert quarantined(client, "box").keys() == {*CARDS[:2]}
+    assert clear(client, "box", CARDS[0]) is not None
+    assert quarantined(client, "box").keys() == {CARDS[1]}

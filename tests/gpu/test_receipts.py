@@ -219,3 +219,16 @@ def test_a_note_of_a_grant_that_cannot_be_read_says_that_nothing_is_known(client
     client.put_record(pool_name("gpu/box", "GPU-a"), {"taken": stored}, 0)
     assert last(client, "box", "GPU-a", ()).outcome == "unknown"
     assert take(client, claim(1)).outcome == "unknown"
+
+
+@pytest.mark.parametrize("wrong", [10**400, 1e300, -1, [10**400]])
+@pytest.mark.parametrize("key", ["at", "leftover", "fence"])
+def test_an_absurd_number_in_a_record_counts_as_unknown(client, key, wrong):
+    name = pool_name("gpu/box", "GPU-a")
+    client.put_record(name, {"receipt": {"outcome": "dirty", key: wrong}}, 0)
+    known = last(client, "box", "GPU-a", ())
+    assert (known.outcome, known.at, known.leftover, known.fence) == ("dirty", 0, None, 0)
+    client.put_record(name, {"taken": [{"claim": [wrong], key: wrong}]}, 1)
+    known = last(client, "box", "GPU-a", {"another"})
+    assert (known.outcome, known.at, known.fence) == ("unknown", 0, 0)
+    put(client, "box", Receipt("GPU-a", "clean", 0, claim_id="me", fence=1))

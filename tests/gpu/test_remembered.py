@@ -80,7 +80,9 @@ def test_the_file_is_for_its_user_alone_and_nothing_else_is_left(client, tmp_pat
     assert (file.name, stat.S_IMODE(file.stat().st_mode)) == (FILE, 0o600)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"gpu/box": 7}', '{"gpu/box": [7]}', " " * 70_000 + "{}"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"gpu/box": 7}', '{"gpu/box": [7]}', " " * 70_000 + "{}", "[" * 60_000]
+)
 def test_a_damaged_file_says_nothing_and_is_replaced(client, tmp_path, text):
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state" / FILE).write_text(text)

@@ -271,3 +271,9 @@ def test_only_a_claim_that_holds_can_be_asked_and_the_error_names_those_that_do(
     with pytest.raises(NotHeld, match="has ended already"):
         askable(LockInfo("a", (info.claims[0]._replace(evicted=True),)), f"{0:012x}")
     assert "nobody holds it now" in str(gone(LockInfo("a"), "0" * 12))
+
+
+def test_an_absurd_number_in_a_note_counts_as_missing():
+    told = {"progress": {"done": 10**400, "at": 10**400}, "asked": {"k": {"by": "bob", "at": 1e300}}}
+    assert progress_in({"lockkit": told}) == Progress(None, "", 0.0)
+    assert [one.at for one in requests_in({"lockkit": told}).values()] == [0.0]
