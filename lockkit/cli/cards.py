@@ -117,7 +117,9 @@ class Cards:
                 hint="use a store that all users share (lockkit docs all-users), or --private if these cards are not shared",
             )
         if tell is not None:
-            tell(f"only {me}'s jobs are kept apart on these GPUs; for all users: lockkit docs all-users")
+            tell(
+                "your jobs and other users' jobs do not see each other on these GPUs; for all users: lockkit docs all-users"
+            )
 
     def acquire(self, request: Request, options: Options, on_wait: OnWait) -> Taken | ReusedCards:
         """Acquire the cards, unless a ``run`` around this one holds some, and ``--nested reuse`` says to use those.
@@ -199,8 +201,18 @@ class Cards:
         except LockkitError:
             return Why()  # the wait goes on, and acquire will report the error
         others = (one for card in of_store.values() for one in card.holders if not self.mine(one))
-        told = why_waiting(self._request, snapshot, of_store, self.mine, self._failed())
+        told = why_waiting(
+            self._request, snapshot, of_store, self.mine, self._failed(), others=self._others_wait()
+        )
         return Why(told, next(others, None))
+
+    def _others_wait(self) -> bool:
+        """Whether other requests are in the queue of this host's cards; an error counts as no."""
+        try:
+            gate = self._client.inspect(self.gate)
+        except LockkitError:
+            return False
+        return any(not self.mine(one) for one in (*gate.holders, *gate.waiters))
 
     def mine(self, claim: ClaimInfo) -> bool:
         """Whether a claim is one of this process."""

@@ -24,7 +24,7 @@ from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import WORDS, look
-from lockkit.cli.supervise import Ended, Policy, Supervisor
+from lockkit.cli.supervise import MAX_HOLD, Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
 from lockkit.clock import SYSTEM
@@ -300,8 +300,15 @@ class _Run:
         if lost is not None:
             name = (gone or leases[0]).name
             self._report.lost(lost)
+            text = f"the lock {name!r} was lost while the command ran: {lost}"
+            if (
+                ended.lost
+                and lost.startswith(MAX_HOLD)
+                and (self._request.on_lost or client.config.on_lost) != "warn"
+            ):
+                text = f"the command under {name!r} was ended: {lost}"
             raise exits.CommandFailed(
-                f"the lock {name!r} was lost while the command ran: {lost}",
+                text,
                 code=exits.LOST,
                 kind="lost",
                 name=name,
@@ -391,6 +398,7 @@ def _policy(request: Request, config: Config, taken: Taken) -> Policy:
         on_lost=request.on_lost or config.on_lost,
         kill_after=kill_after,
         ends_at=ends_at,
+        max_hold=terms.max_hold,
         silence_ends=not terms.process_bound,
         on_ask=request.on_ask,
     )

@@ -47,9 +47,10 @@ class _Json(logging.Formatter):
 
 def _worth_telling(record: logging.LogRecord) -> bool:
     # A wait, status and doctor show the store in use and how far it reaches. A warning as well would make cron send a mail for
-    # every job. And the commands evict, resize and run themselves report what they did or heard.
+    # every job. And the commands evict, resize and run themselves report what they did or heard, run and acquire also what they
+    # wait for, unless -q says that nobody wants to know.
     return not record.getMessage().startswith(
-        ("the locks are in ", "evicted", "resized", "asked to release ")
+        ("the locks are in ", "evicted", "resized", "asked to release ", "still waiting for ")
     )
 
 

@@ -13,12 +13,16 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
+from lockkit import durations
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
 from lockkit.cli.terminal import Terminal
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Ended", "Held", "Policy", "Supervisor"]
+__all__ = ["MAX_HOLD", "Ended", "Held", "Policy", "Supervisor"]
+
+MAX_HOLD = "max_hold"
+"""The first word of the reason for a loss that max_hold caused: planned, and no failure."""
 
 KILL_MARGIN = 0.25
 """Seconds before the deadline at which KILL is sent, because the kernel takes a moment to end a process."""
@@ -43,6 +47,7 @@ class Policy(NamedTuple):
 
     Attributes:
         ends_at: The end of max_hold, in seconds of CLOCK_BOOTTIME; None if there is no max_hold.
+        max_hold: The seconds of max_hold, for messages; None if there is none.
         silence_ends: Whether the claim lapses without renewals (it is not process-bound).
         on_ask: The signal to send when somebody asks for the release of the lock; None to send none.
     """
@@ -50,6 +55,7 @@ class Policy(NamedTuple):
     on_lost: Literal["term", "kill", "warn"] = "term"
     kill_after: float = 10.0
     ends_at: float | None = None
+    max_hold: float | None = None
     silence_ends: bool = True
     on_ask: int | None = None
 
@@ -229,7 +235,8 @@ class Supervisor:
     def _reason(self, now: float, lead: float, *, gone: bool) -> str | None:
         ends_at = self._policy.ends_at
         if ends_at is not None and now >= ends_at - lead:
-            return "max_hold is over" if now >= ends_at else "max_hold is nearly over"
+            length = "" if self._policy.max_hold is None else f" ({durations.show(self._policy.max_hold)})"
+            return f"{MAX_HOLD}{length} {'is over' if now >= ends_at else 'is nearly over'}"
         if gone:
             return self._lost_why()
         if self._policy.silence_ends and now >= self._deadline - lead:
@@ -245,21 +252,30 @@ class Supervisor:
         return min(max(until - now, 0.01), _SAMPLE)
 
     def _begin(self) -> None:
+        assert self._ending is not None
         if self._policy.on_lost == "warn":
             self._tell(
                 f"the lock is lost ({self._ending}); the command continues without it (--on-lost warn)"
             )
         elif self._policy.on_lost == "term":
-            self._tell(f"the lock is lost ({self._ending}); ending the command")
+            if self._ending.startswith(MAX_HOLD):
+                left = durations.show(max(self._kill_at() - self._ended_at, 0.0))
+                self._tell(f"{self._ending}: TERM now, KILL in {left} if the command still runs")
+            else:
+                self._tell(f"the lock is lost ({self._ending}); ending the command")
             self._child.signal(signal.SIGTERM)
             self._child.signal(signal.SIGCONT)
+
+    def _kill_at(self) -> float:
+        """The time of KILL for a command that is being ended."""
+        if self._policy.on_lost != "term":
+            return self._ended_at
+        return min(self._deadline - KILL_MARGIN, self._ended_at + self._policy.kill_after)
 
     def _finish(self, now: float) -> float:
         if self._policy.on_lost == "warn" or self._killed:
             return _SAMPLE
-        kill_at = self._ended_at
-        if self._policy.on_lost == "term":
-            kill_at = min(self._deadline - KILL_MARGIN, self._ended_at + self._policy.kill_after)
+        kill_at = self._kill_at()
         if now < kill_at:
             return kill_at - now
         self._tell("killing the command: its lock is about to go to the next in the queue")

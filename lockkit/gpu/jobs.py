@@ -26,6 +26,8 @@ def why_waiting(
     known: Mapping[str, Known],
     mine: Callable[[ClaimInfo], bool],
     failed: Mapping[str, str] = _NONE,
+    *,
+    others: bool = False,
 ) -> tuple[str, ...]:
     """A sentence for each card that might do for a request one day: who holds it, or why else it does not do now.
 
@@ -35,8 +37,10 @@ def why_waiting(
         known: What the store knows of them, by UUID.
         mine: Whether a claim is one of this request.
         failed: Why cards have failed their preflight, by UUID.
+        others: Whether other requests are in the queue of this host's cards.
     """
-    found: list[str] = []
+    found: list[tuple[str, str | None]] = []
+    got = 0
     for card in cards(snapshot):
         device = card.device
         if not device.uuid or never_fits(request, device) is not None:
@@ -48,15 +52,21 @@ def why_waiting(
         )
         if any(mine(one) for one in of_store.holders):
             why = "got already, and kept"
+            got += 1
         elif why is None:
             holders = [
                 holder_words(one, snapshot.taken, more=of_store.more.get(one.claim_id, 0))
                 for one in of_store.holders
             ]
-            others = failed.get(device.uuid, "free, and others come first")
-            why = f"held by {' and by '.join(holders)}" if holders else others
-        found.append(f"{short_name(device)}: {why}")
-    return tuple(found)
+            why = f"held by {' and by '.join(holders)}" if holders else failed.get(device.uuid)
+        found.append((short_name(device), why))
+    at_hand = got + sum(why is None for _, why in found)
+    free = "free"
+    if at_hand < request.count:
+        free = f"free, but {request.count} are needed"
+    elif others:
+        free = "free, and others come first"
+    return tuple(f"{name}: {free if why is None else why}" for name, why in found)
 
 
 def usable_inside(

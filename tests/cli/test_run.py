@@ -273,7 +273,13 @@ def test_max_hold_ends_a_forgotten_command_in_time(lockkit):
     done = lockkit("run", "x", "--max-hold", "2s", "--", "sh", "-c", stubborn)
     assert done.returncode == 76
     assert time.monotonic() - began < 4
-    assert "max_hold" in done.stderr
+    told, killing, last = done.stderr.splitlines()[-3:]
+    assert re.fullmatch(
+        r"lockkit: max_hold \(2 s\) is nearly over: TERM now, KILL in 0\.\d+ s if the command still runs",
+        told,
+    )
+    assert killing.startswith("lockkit: killing the command")
+    assert last.startswith("lockkit: the command under 'x' was ended: max_hold (2 s) is nearly over")
 
 
 def test_on_lost_warn_lets_the_command_go_on(lockkit):

@@ -204,7 +204,10 @@ def test_a_run_for_cards_inside_another_one(cards):
 def test_a_store_of_one_user_warns_and_refuses_cards_that_others_use(cards):
     done = cards("run", "--gpu", "1", "--", "true")
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
-    assert "jobs are kept apart on these GPUs; for all users: lockkit docs all-users" in done.stderr
+    assert (
+        "your jobs and other users' jobs do not see each other on these GPUs; for all users: lockkit docs all-users"
+        in done.stderr
+    )
     assert cards("run", "--gpu", "1", "-q", "--", "true").stderr == ""
     steer(cards, _0={"processes": [BOB | {"user": "root"}]})
     assert cards("run", "--gpu", "1", "--", "true").returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from types import SimpleNamespace
 
@@ -75,6 +76,22 @@ def test_quiet_says_nothing_and_starts_nothing(client, heard, capsys, at_once):
     wait(announcer, 0.3)
     assert capsys.readouterr().err == ""
     assert announcer.waits == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["run", "x", "-q", "--timeout", "3s", "--", "true"], ["acquire", "x", "--ttl", "9s", "--timeout", "3s"]],
+)
+def test_the_log_of_a_long_wait_does_not_come_beside_the_lines_for_people(lockkit, words):
+    holder = lockkit.start("run", "x", "--", "sleep", "60")
+    lockkit.until(lambda: lockkit.claims("x"))
+    soon = "import sys; from lockkit.protocol import attempt; attempt.FIRST_WARNING = 0.01; from lockkit.cli import main; sys.exit(main.run(sys.argv[1:]))"
+    done = lockkit.run([sys.executable, "-c", soon, *lockkit.line(*words)[len(lockkit.line()) :]])
+    assert done.returncode == 124
+    assert "still waiting" not in done.stderr
+    assert (len(done.stderr.splitlines()) == 1) is ("-q" in words)
+    holder.terminate()
+    holder.wait(10)
 
 
 @pytest.mark.parametrize(

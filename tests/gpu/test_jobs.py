@@ -24,9 +24,9 @@ def claim(weight=10, capacity=10, **more):
     return ClaimInfo("x", "1" * 12, "HELD", ANN, 1, 0, weight=weight, capacity=capacity, since=40.0, **more)
 
 
-def waiting(*devices, request=CardRequest(), mine=lambda _: False, **known):  # noqa: B008 (immutable)
+def waiting(*devices, request=CardRequest(), mine=lambda _: False, others=False, **known):  # noqa: B008 (immutable)
     of_store = {f"GPU-{name}": facts for name, facts in known.items()}
-    return why_waiting(request, Snapshot(100.0, devices), of_store, mine)
+    return why_waiting(request, Snapshot(100.0, devices), of_store, mine, others=others)
 
 
 def test_each_card_that_may_do_is_named_with_its_holder_or_why_else_it_does_not_do():
@@ -34,12 +34,22 @@ def test_each_card_that_may_do_is_named_with_its_holder_or_why_else_it_does_not_
     assert waiting(bob, SECOND, SLICED, SLICE, b=Known((claim(),))) == (
         "GPU 0: busy (unmanaged): bob pid 5 (jupyter), 1 GiB",
         "GPU 1: held by ann@box pid 7 (train), 60 s",
-        "slice MIG-c of GPU 2: free, and others come first",
+        "slice MIG-c of GPU 2: free",
     )
-    assert waiting(FIRST, SECOND, request=CardRequest(model="H100")) == (
-        "GPU 0: free, and others come first",
-    )
+    assert waiting(FIRST, SECOND, request=CardRequest(model="H100")) == ("GPU 0: free",)
     assert waiting(FIRST, mine=lambda _: True, a=Known((claim(),))) == ("GPU 0: got already, and kept",)
+
+
+def test_a_free_card_is_told_with_why_it_does_not_help():
+    mark = Quarantined("GPU-b", "it hums", "ann", 1.0)
+    two = CardRequest(2)
+    assert waiting(FIRST, SECOND, request=two, b=Known(quarantine=mark), others=True) == (
+        "GPU 0: free, but 2 are needed",
+        "GPU 1: quarantined by ann: it hums",
+    )
+    assert waiting(FIRST, others=True) == ("GPU 0: free, and others come first",)
+    kept = waiting(FIRST, SECOND, request=two, mine=lambda _: True, a=Known((claim(),)), others=True)
+    assert kept == ("GPU 0: got already, and kept", "GPU 1: free, and others come first")
 
 
 def test_a_quarantined_card_is_named_so_once():

@@ -225,7 +225,7 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     "--max-hold",
     type=Duration(limit=True),
     section=LOCK,
-    help='End the command when it has held the lock for this long; "never" is allowed.',
+    help='End the command by the time it has held the lock for this long: TERM comes --kill-after earlier; "never" is allowed.',
 )
 @option(
     "--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock blocked for at least this long."
@@ -271,7 +271,7 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     "--kill-after",
     type=Duration(zero=True),
     section=LOSS,
-    help="Time from TERM to KILL. KILL comes before anybody else gets the lock.  [default: 10s]",
+    help="Time from TERM to KILL. KILL comes before anybody else gets the lock.  [default: 10s, at most a third of ttl and max-hold]",
 )
 @option(
     "--on-ask",
