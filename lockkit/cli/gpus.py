@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.cli import output
 from lockkit.noted import RESERVED
+from lockkit.printable import printable
 from lockkit.sizes import show as size
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ _COLOURS = {
 }
 _WIDE, _NARROW = 120, 60
 """Columns."""
+_SHORT = len("GPU-54a033e8")
 
 
 def document(
@@ -138,7 +140,9 @@ def hosts(client: Client, here: str, seen: GpuLook, known: Sequence[Known]) -> d
 
 
 def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Table:
-    """A table of all columns if they fit, without UUIDs at 80 columns, and of short rows below 60. ``hosts`` has the host of each card, if that is told."""
+    """A table of all columns if they fit, without UUIDs at 80 columns, where one model of all cards is the title, and of short rows below 60. ``hosts`` has the host of each card, if that is told."""
+    from rich.markup import escape
+
     from lockkit.cli.tables import add, table
     from lockkit.gpu.states import STATES
 
@@ -148,7 +152,20 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
         columns = (*columns, "uuid")
     if hosts:
         columns = ("host", *columns)
+    models = {card.device.name for card in found}
+    title = None
+    if not narrow and width < _WIDE and len(models) == 1 and "" not in models:
+        columns = tuple(column for column in columns if column != "model")
+        title = f"model: {printable(*models)}"
     made = table(*(("gpus",) if narrow else columns))
+    made.title, made.title_justify, made.title_style = title and escape(title), "left", ""
+    for column in made.columns:
+        if column.header in ("gpu", "memory", "use", "uuid"):
+            column.no_wrap = True
+        elif column.header == "model" and width < _WIDE:  # so that why has the room
+            words = (word for model in models for word in model.split())
+            column.max_width = max(map(len, words), default=len("model"))
+    short = _short_uuids(found)
     for number, card in enumerate(found):
         device = card.device
         index = str(device.index) if device.index >= 0 else "?"
@@ -160,7 +177,7 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
             "memory": _memory(card),
             "use": "-" if device.utilisation is None else f"{device.utilisation} %",
             "why": "; ".join(card.reasons),
-            "uuid": device.uuid or "-",
+            "uuid": short.get(device.uuid, "-"),
         }
         row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
         add(made, *row, style=_COLOURS.get(card.state))
@@ -170,7 +187,18 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
 def _memory(card: Card) -> str:
     """Memory in use of what programs can share."""
     used, usable = card.device.used, card.device.usable
-    return f"{'?' if used is None else size(used)} of {'?' if usable is None else size(usable)}"
+    whole = "?" if usable is None else size(usable)
+    if not used:
+        return f"{'?' if used is None else 0}/{whole}"
+    part, _, unit = size(used).partition(" ")
+    return f"{part}/{whole}" if whole.endswith(f" {unit}") else f"{part} {unit}/{whole}"
+
+
+def _short_uuids(found: Sequence[Card]) -> dict[str, str]:
+    """The beginning of each UUID that names its card for commands, ``GPU-54a033e8``; the whole of one that begins like another."""
+    uuids = {card.device.uuid for card in found if card.device.uuid}
+    begins = [uuid[:_SHORT] for uuid in uuids]
+    return {uuid: uuid[:_SHORT] if begins.count(uuid[:_SHORT]) == 1 else uuid for uuid in uuids}
 
 
 def _stacked(cells: dict[str, str]) -> str:

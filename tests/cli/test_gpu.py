@@ -45,10 +45,10 @@ def test_each_card_is_shown_with_its_state_and_why(lockkit):
     told = lockkit("gpu", "ls", "--gpu-sim", "4").stdout.splitlines()
     assert re.split(r"\s{2,}", told[0]) == ["gpu", "model", "state", "memory", "use", "why", "uuid"]
     assert [re.split(r"\s{2,}", row)[2:-1] for row in told[1:5]] == [
-        ["free", "0 MiB of 23.5 GiB", "0 %"],
-        ["busy (unmanaged)", "12 GiB of 23.5 GiB", "100 %", "bob pid 4711 (jupyter), 12 GiB"],
-        ["busy (unmanaged)", "3 GiB of 23.5 GiB", "0 %", "3 GiB in use by no process that is seen"],
-        ["faulty", "0 MiB of 23.5 GiB", "0 %", "the card must be reset"],
+        ["free", "0/23.5 GiB", "0 %"],
+        ["busy (unmanaged)", "12/23.5 GiB", "100 %", "bob pid 4711 (jupyter), 12 GiB"],
+        ["busy (unmanaged)", "3/23.5 GiB", "0 %", "3 GiB in use by no process that is seen"],
+        ["faulty", "0/23.5 GiB", "0 %", "the card must be reset"],
     ]
     assert told[5:] == ["4 GPUs: 1 free, 2 busy (unmanaged), 1 faulty"]
 
@@ -102,7 +102,27 @@ def test_a_narrow_terminal_keeps_everything_that_matters():
         flat = re.sub(r"[\s│─]+", "", told)
         assert "bob" in flat
         assert ("GPU-1f3a" in flat) == (width < 60 or width >= 120)
-    assert "  busy (unmanaged), 12 GiB of" in rendered(59, card)
+    assert "  busy (unmanaged), 12/80 GiB, 97 %" in rendered(59, card)
+
+
+def test_no_word_is_broken_at_80_columns_and_a_uuid_is_as_short_as_commands_take_it():
+    busy = Device(
+        "GPU-54a033e8-0001",
+        0,
+        "NVIDIA H100 80GB HBM3",
+        80 * GIB,
+        0,
+        512 << 20,
+        100,
+        (DeviceProcess(4711, "ann-of-physics", "train_the_model.py", 12 * GIB),),
+    )
+    told = rendered(80, busy).split()
+    for word in ("ann-of-physics", "(train_the_model.py),", "512", "MiB/80", "GiB"):
+        assert word in told
+    assert "model: NVIDIA H100 80GB HBM3\n" in re.sub(" +\n", "\n", rendered(80, busy))
+    assert "NVIDIA" in rendered(80, busy, busy._replace(name="A100")).split()
+    assert "GPU-54a033e8" in rendered(160, busy).split()
+    assert "GPU-54a033e8-0002" in rendered(160, busy, busy._replace(uuid="GPU-54a033e8-0002")).split()
 
 
 def test_the_slices_of_a_card_are_indented_under_it():
@@ -112,7 +132,7 @@ def test_the_slices_of_a_card_are_indented_under_it():
     ).splitlines()
     assert next(row for row in told if "divided into slices" in row).startswith("3 ")
     assert next(row for row in told if "MIG-b" in row).startswith("  3 ")
-    assert "? of 10 GiB" in "".join(told)
+    assert "?/10 GiB" in "".join(told)
 
 
 def test_a_host_without_cards_is_refused_with_what_to_do(lockkit):
