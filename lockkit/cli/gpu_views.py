@@ -150,7 +150,9 @@ class FleetView(HostView):
             if here is not None
             else []
         )
-        for one in fleet(self._client, lambda name: here is not None and name == host):
+        others = fleet(self._client, lambda name: here is not None and name == host)
+        remarks += others.remarks
+        for one in others.hosts:
             found += [
                 (one.host, by_store(device, one.known[device.uuid], now), one.known[device.uuid])
                 for device in one.devices

@@ -9,21 +9,24 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
+from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
 from lockkit.gpu.enlisting import about, texts
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
 from lockkit.gpu.known import Known
-from lockkit.gpu.quarantine import mark_of, quarantined
+from lockkit.gpu.quarantine import mark_of, quarantined, record_name
 from lockkit.gpu.receipts import in_record
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
+from lockkit.names import check_name
+from lockkit.printable import printable
 from lockkit.records import fixed_capacity
 from lockkit.sizes import MIB
 
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["HostSeen", "fleet"]
+__all__ = ["Fleet", "HostSeen", "fleet"]
 
 
 class HostSeen(NamedTuple):
@@ -40,10 +43,23 @@ class HostSeen(NamedTuple):
     known: Mapping[str, Known]
 
 
-def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False) -> tuple[HostSeen, ...]:
+class Fleet(NamedTuple):
+    """The cards of all hosts.
+
+    Attributes:
+        hosts: The hosts, by name.
+        remarks: What was left out, a sentence each.
+    """
+
+    hosts: tuple[HostSeen, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False) -> Fleet:
     """The cards of all hosts of the store, by name: those in the records, and those that are held or waited for.
 
-    Two requests for each card, two for each host, and two for all.
+    Two requests for each card, two for each host, and two for all. Names in the records that no lock can have are left out, with a remark: any
+    user of the store may have written them.
 
     Args:
         client: The client.
@@ -60,16 +76,45 @@ def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False) -> t
             of_host.add(member)
     record = client.record(pool_name(ROOT))
     hosts = {*in_use, *texts((record.value if record else NOTHING).get("hosts"))}
-    return tuple(_host(client, host, in_use.get(host, ())) for host in sorted(hosts) if not besides(host))
+    found: list[HostSeen] = []
+    left_out = [host for host in sorted(hosts) if not (host and _lockable(record_name(host)))]
+    remarks = [_left_out(len(left_out), "host", f"the record of {pool_name(ROOT)!r}")]
+    for host in sorted(hosts - {*left_out}):
+        if not besides(host):
+            seen, strange = _host(client, host, in_use.get(host, ()))
+            found.append(seen)
+            remarks.append(_left_out(strange, "card", f"a record of the host {host}"))
+    return Fleet(tuple(found), tuple(filter(None, remarks)))
 
 
-def _host(client: Client, host: str, in_use: Iterable[str]) -> HostSeen:
+def _lockable(name: str) -> bool:
+    """Whether a lock can have this name."""
+    try:
+        check_name(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def _left_out(count: int, what: str, where: str) -> str:
+    """A remark about names that were left out; "" if none were."""
+    if not count:
+        return ""
+    return printable(
+        f"{count} {what}{'s' if count > 1 else ''} left out: {where} has names that no lock can have"
+    )
+
+
+def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, int]:
+    """A host, and how many of its cards were left out."""
     record = client.record(pool_name(ROOT, host))
     listed = texts((record.value if record else NOTHING).get("cards"))
     marks = quarantined(client, host)
     known: dict[str, Known] = {}
     devices: list[Device] = []
-    for uuid in dict.fromkeys((*listed, *sorted(in_use), *sorted(marks))):
+    uuids = dict.fromkeys((*listed, *sorted(in_use), *sorted(marks)))
+    lockable = [uuid for uuid in uuids if uuid and _lockable(pool_name(host_pool(host), uuid))]
+    for uuid in lockable:
         name = pool_name(host_pool(host), uuid)
         of_card = client.record(name)
         value = of_card.value if of_card else NOTHING
@@ -81,4 +126,4 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> HostSeen:
         holders = tuple(client.inspect(name).holders)
         known[uuid] = Known(holders, in_record(uuid, of_card), mark_of(marks, device))
     ordered = sorted(devices, key=lambda one: (one.index < 0, one.index, one.parent is not None, one.uuid))
-    return HostSeen(host, tuple(ordered), known)
+    return HostSeen(host, tuple(ordered), known), len(uuids) - len(lockable)

@@ -149,7 +149,7 @@ def client():
 def test_lists_of_hosts_and_cards_keep_what_has_room(client):
     for number in range(300):
         enlist(client, f"host-{number:03}.example.org", [f"GPU-{number}"])
-    hosts = [one.host for one in fleet(client)]
+    hosts = [one.host for one in fleet(client).hosts]
     assert hosts[-1] == "host-299.example.org"
     assert 100 < len(hosts) < 300
     enlist(client, "host-299.example.org", ["GPU-299"])
@@ -165,7 +165,7 @@ def test_a_list_that_another_program_wrote_hides_no_card(client):
         0,
     )
     enlist(client, "box", ["GPU-b"])
-    (box,) = fleet(client)
+    (box,) = fleet(client).hosts
     assert [(one.uuid, one.index, one.memory) for one in box.devices] == [
         ("GPU-a", -1, None),
         ("GPU-b", -1, None),
@@ -184,3 +184,34 @@ def test_a_list_that_cannot_be_written_keeps_nobody_from_a_card(client, monkeypa
     monkeypatch.setattr(client, "put_record", refuse)
     (card, _) = SimulatedProvider(2).snapshot().devices
     assert capacities(client, "gpu/box", [card]) == {card.uuid: 24064}
+
+
+@pytest.mark.parametrize("bad", ["\x1b[2Jevil\x07", "n\nl", "x" * 600, "x" * 501, "", "gpu\x00z", "\x7f"])
+def test_a_name_that_no_lock_can_have_is_left_out_of_the_list_of_hosts_with_a_remark(client, bad):
+    client.put_record(pool_name(ROOT), {"hosts": ["box", bad]}, 0)
+    client.put_record(pool_name(ROOT, "box"), {"cards": ["GPU-a", bad]}, 0)
+    client.put_record(pool_name("gpu/box"), {"quarantine": {bad: {"why": "x"}, "GPU-b": {}}}, 0)
+    seen = fleet(client)
+    (box,) = seen.hosts
+    assert [one.uuid for one in box.devices] == ["GPU-a", "GPU-b"]
+    assert list(seen.remarks) == [
+        "1 host left out: the record of '@pool/gpu' has names that no lock can have",
+        "1 card left out: a record of the host box has names that no lock can have",
+    ]
+
+
+def test_the_list_of_all_hosts_tells_of_names_that_were_left_out(lockkit):
+    lockkit.env |= {"LOCKKIT_GPU_SIMULATE": "1", "LOCKKIT_URL": f"sqlite:{lockkit.folder}/locks.db"}
+    with connect(lockkit.env["LOCKKIT_URL"], state_dir=str(lockkit.folder / "crate")) as client:
+        client.put_record(pool_name(ROOT), {"hosts": ["\x1b[2J", "crate"]}, 0)
+        client.put_record(pool_name(ROOT, "crate"), {"cards": ["GPU-a"]}, 0)
+        client.put_record(
+            pool_name("gpu/crate", "GPU-a"),
+            {"about": {"index": 10**400}, "capacity": 10**400, "receipt": {"outcome": "dirty", "at": 1e300}},
+            0,
+        )
+    done = lockkit("gpu", "ls", "--all-hosts")
+    assert (done.returncode, "1 host left out" in done.stdout + done.stderr) == (0, True)
+    assert "\x1b" not in done.stdout + done.stderr
+    found = check(lockkit.json("gpu", "ls", "--all-hosts"))
+    assert any("1 host left out" in remark for remark in found["remarks"])
