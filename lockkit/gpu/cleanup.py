@@ -29,7 +29,7 @@ from lockkit.gpu.quarantine import Capped, quarantine_faulty
 from lockkit.gpu.receipts import Receipt, judged, put
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
-from lockkit.gpu.usage import worker
+from lockkit.gpu.usage import claimless, worker
 from lockkit.gpu.words import long_name
 from lockkit.hooks import hookimpl
 from lockkit.identity import look_at
@@ -98,7 +98,7 @@ class _Cleanup:
         if context.lost:
             return  # somebody else may hold the card, and what is seen on it may be theirs
         after = self._settled()
-        report = self._judged(after, *self._ours(after))
+        report = self._unless_claimless(after, self._judged(after, *self._ours(after)))
         if report.outcome != "clean" and self._inside:
             self._errors += keepers()
         owner = context.owner
@@ -111,7 +111,7 @@ class _Cleanup:
         )
         records = held.records(self._end)
         try:
-            put(records, held.group.host, report)
+            put(records, held.group.host, report, before=held.before, after=after, whole=held.whole)
         finally:
             if report.outcome == "dirty" and not self._only_this_process(after, report):
                 self._alert("gpu_dirty", "P2", str(report))
@@ -222,6 +222,20 @@ class _Cleanup:
         if held.whole:
             return judged(held.uuid, held.before, card)
         return judged(held.uuid, held.before, card, ours) if told else Receipt(held.uuid, "unknown")
+
+    def _unless_claimless(self, card: Device | None, report: Receipt) -> Receipt:
+        """The receipt, or "unknown" for a share if a process is new on the card and works under no claim: this holder may have left it."""
+        held = self._held
+        if held.whole or report.outcome != "clean" or card is None:
+            return report
+        there = {one.pid for one in (() if held.before is None else held.before.processes or ())}
+        new = [one.pid for one in card.processes or () if one.pid not in there]
+        try:
+            left = claimless(new, held.others(max(self._until - time.monotonic(), 0.05))) if new else []
+        except BackendError as error:
+            self._note(error.message)
+            left = new
+        return Receipt(held.uuid, "unknown") if left else report
 
     def _end_processes(self, pids: list[int]) -> bool:
         """Send TERM to processes of the holder, and KILL to those that do not end. Returns whether there are any to wait for."""

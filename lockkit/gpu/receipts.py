@@ -13,6 +13,7 @@ from typing import Literal, cast
 from lockkit.devices import Device
 from lockkit.facts import ClaimInfo, Record
 from lockkit.gpu.host_pools import host_pool
+from lockkit.gpu.states import STRAY
 from lockkit.gpu.words import process_words
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -40,6 +41,7 @@ Outcome = Literal["clean", "dirty", "unknown"]
 SLACK = 64 * MIB
 """A card counts as clean if it uses at most this many bytes more than at the grant: drivers round."""
 
+_WORSE: Mapping[Outcome, int] = {"clean": 0, "unknown": 1, "dirty": 2}
 _KEY, _TAKEN = "receipt", "taken"
 _MOST = 24
 """The most claims without a receipt in a record: the sharers of a card that are told of."""
@@ -59,7 +61,7 @@ class Receipt(NamedTuple):
         leftover: The bytes that are still in use, beyond those at the grant; None if unknown.
         left_by: What still uses it, in words: at most three.
         claim_id: The claim of the holder.
-        fence: The fence of that claim. If a card has two receipts, the one with the larger fence is the later one.
+        fence: The fence of that claim. It rises from one holder of a whole card to the next.
         by: The user and host of the holder.
         at: When the card was asked, in seconds since the epoch; of a holder that left no receipt, when it got the card.
         errors: What went wrong in the cleanup, a sentence each: at most three.
@@ -105,16 +107,38 @@ def judged(
         return Receipt(uuid, "dirty", sum(one.memory or 0 for one in left), _few(map(process_words, left)))
     if after.used is None:
         return Receipt(uuid, "unknown")
-    leftover = max(after.used - (0 if before is None or before.used is None else before.used), 0)
     known = set(() if before is None or before.processes is None else before.processes)
     there = {one.pid for one in known if one.pid is not None}
+    gone = there - {one.pid for one in after.processes}
+    given_back = sum(one.memory or 0 for one in known if one.pid in gone)
+    leftover = max(after.used - max((0 if before is None else before.used or 0) - given_back, 0), 0)
     left = [one for one in after.processes if one.pid not in there and one not in known]
     dirty = bool(left) or leftover > SLACK
     return Receipt(uuid, "dirty" if dirty else "clean", leftover, _few(map(process_words, left)))
 
 
-def put(records: Records, host: str, report: Receipt) -> bool:
-    """Keep a receipt in the card's record, for the claim that it names. Returns False if there is a later one already, which stays.
+def put(
+    records: Records,
+    host: str,
+    report: Receipt,
+    *,
+    before: Device | None = None,
+    after: Device | None = None,
+    whole: bool = True,
+) -> bool:
+    """Keep a receipt in the card's record, for the claim that it names. Returns False if one that counts more is there already, which stays.
+
+    What earlier holders have left stays told. A share is judged by the processes of its holder alone, so the worse receipt stays until the card
+    is seen without processes and with at most 1 GiB in use. Of a whole card, more than 1 GiB that no process had at the grant was left before, and
+    what of it is still in use is added to the new receipt.
+
+    Args:
+        records: A client.
+        host: The host.
+        report: The receipt.
+        before: The card at the grant; None if it was not asked.
+        after: The card now; None if it did not answer.
+        whole: Whether the holder had the whole card.
 
     Raises:
         BackendError: The store did not do it.
@@ -123,15 +147,37 @@ def put(records: Records, host: str, report: Receipt) -> bool:
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
         known = unpacked(report.uuid, value.get(_KEY))
-        new = packed(report)
-        later = known is not None and known.fence > report.fence
-        done.append(not later)
-        after = _without(value, report.claim_id)
-        after = after if later else {**after, _KEY: new}
-        return None if after == value else after
+        # As long as a claim is noted, all later holders share the card with it, so its receipt is the last one whatever the fences say.
+        noted = any(one.get("claim") == report.claim_id for one in _taken(value))
+        later = known is not None and known.fence > report.fence and not noted
+        new = report
+        if known is not None:
+            new = known if later else _with_earlier(report, known, before=before, after=after, whole=whole)
+        done.append(new is not known)
+        rest = _without(value, report.claim_id)
+        kept = rest if new is known else {**rest, _KEY: packed(new)}
+        return None if kept == value else kept
 
     change(records, pool_name(host_pool(host), report.uuid), decide)
     return done[-1]
+
+
+def _with_earlier(
+    report: Receipt, known: Receipt, *, before: Device | None, after: Device | None, whole: bool
+) -> Receipt:
+    """The receipt that counts after one more: with what earlier holders have left, as :func:`put` says."""
+    if known.outcome == "clean":
+        return report
+    if not whole:
+        empty = after is not None and after.processes == () and after.used is not None and after.used <= STRAY
+        return report if empty or _WORSE[report.outcome] >= _WORSE[known.outcome] else known
+    if before is None or after is None or report.outcome == "unknown" or before.processes != ():
+        return report
+    old = min(before.used or 0, after.used or 0)
+    if old <= STRAY:
+        return report
+    left = _few((*report.left_by, f"{show(old)} were there before"))
+    return report._replace(outcome="dirty", leftover=(report.leftover or 0) + old, left_by=left)
 
 
 def receipt(records: Records, host: str, uuid: str) -> Receipt | None:
@@ -182,6 +228,8 @@ def take_over(
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
         before = _last(uuid, value, live)
+        if before is not None:  # a larger fence is forged, and must not outlive all later receipts
+            before = before._replace(fence=min(before.fence, mine.fence))
         found.append(before)
         others = [
             one for one in _taken(value) if one.get("claim") in live and one.get("claim") != mine.claim_id

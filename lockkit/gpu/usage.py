@@ -16,6 +16,7 @@ from lockkit.sizes import MIB, show
 __all__ = [
     "ADOPTED",
     "Use",
+    "claimless",
     "live_uses",
     "parent_of",
     "unlocked",
@@ -94,12 +95,9 @@ def unlocked(
     every = tuple(holders)
     if not all(map(_is_seen, every)):
         return ()
-    workers = [worker(one.owner.pid, one.note) for one in every]
-    return tuple(
-        one
-        for one in device.processes or ()
-        if one.pid is not None and not any(works_for(one.pid, pid, parent) for pid in workers)
-    )
+    known = [one for one in device.processes or () if one.pid is not None]
+    strange = claimless([one.pid for one in known], every, parent)
+    return tuple(one for one in known if one.pid in strange)
 
 
 def _is_seen(holder: ClaimInfo) -> bool:
@@ -107,6 +105,20 @@ def _is_seen(holder: ClaimInfo) -> bool:
     owner = holder.owner
     here = bool(owner.boot_id) and owner.boot_id == boot_id() and owner.pid_space == pid_space() != 0
     return here and holder.process in ("alive", "stopped")
+
+
+def claimless(
+    pids: Iterable[int | None], holders: Iterable[ClaimInfo], parent: Callable[[int], int] = parent_of
+) -> list[int | None]:
+    """The processes that work under none of some claims, or cannot be told.
+
+    Args:
+        pids: The processes; None for one that cannot be told.
+        holders: The claims.
+        parent: Tells the parent of a process.
+    """
+    owners = {worker(one.owner.pid, one.note) for one in holders}
+    return [pid for pid in pids if pid is None or not any(works_for(pid, owner, parent) for owner in owners)]
 
 
 class Use(NamedTuple):

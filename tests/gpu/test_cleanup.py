@@ -251,7 +251,12 @@ def test_the_next_check_takes_another_card_or_waits_or_accepts_what_was_left(cli
         with pool(client).acquire(accept_dirty=True, timeout=5) as dirty:
             assert dirty.members == (CARDS[0],)
             assert dirty.receipts[CARDS[0]].outcome == "dirty"
-    assert left(client).outcome == "clean"  # as it was at that grant
+    assert (left(client).outcome, left(client).leftover) == (
+        "dirty",
+        5 * GIB,
+    )  # what was there before still is
+    with pool(client).acquire(accept_dirty=True, timeout=5, ids=[CARDS[0]]) as again:
+        assert again.receipts[CARDS[0]].outcome == "dirty"
 
 
 def test_what_a_stranger_left_is_not_accepted(client, say):
@@ -300,6 +305,27 @@ def test_one_of_two_shares_in_a_process_ends_nothing_of_the_other(client, say, s
     assert last(client, HOST, CARDS[0], {second[0].claim_id}).outcome == "unknown"  # whose is it?
     second.release()
     assert child.wait(10) == -signal.SIGTERM
+
+
+def test_a_share_is_not_clean_if_a_process_has_come_that_works_under_no_claim(client, say):
+    code = "import os, time; os.fork() and os._exit(0); print(os.getpid(), flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
+    ) as gone:
+        detached = int(gone.stdout.readline())
+    try:
+        share = pool(client, 1).acquire(memory="8GiB", timeout=5)
+        say(card0={"processes": [computes(detached)]})
+        share.release()
+        assert left(client).outcome == "unknown"
+        later = pool(client, 1).acquire(memory="8GiB", timeout=5, allow_busy=True)
+        later.release()  # it was there before
+        assert left(client).outcome == "unknown"
+        say()
+        pool(client, 1).acquire(memory="8GiB", timeout=5).release()
+        assert left(client).outcome == "clean"
+    finally:
+        os.kill(detached, signal.SIGKILL)
 
 
 def test_a_process_of_another_sharer_is_never_ended_though_this_one_started_it(client, say, start, tmp_path):

@@ -55,6 +55,8 @@ def client():
         ),
         (IDLE, IDLE._replace(processes=(NOBODY,)), "dirty", 0),
         (IDLE._replace(processes=(NOBODY,)), IDLE._replace(processes=(NOBODY,)), "clean", 0),
+        (IDLE._replace(used=4 * GIB, processes=(THEIRS,)), IDLE._replace(used=4 * GIB), "dirty", 3 * GIB),
+        (IDLE._replace(used=4 * GIB, processes=(THEIRS,)), IDLE, "clean", 0),
         (IDLE, None, "unknown", None),
         (IDLE, IDLE._replace(used=None), "unknown", None),
         (IDLE, IDLE._replace(processes=None), "unknown", None),
@@ -232,3 +234,89 @@ def test_an_absurd_number_in_a_record_counts_as_unknown(client, key, wrong):
     known = last(client, "box", "GPU-a", {"another"})
     assert (known.outcome, known.at, known.fence) == ("unknown", 0, 0)
     put(client, "box", Receipt("GPU-a", "clean", 0, claim_id="me", fence=1))
+
+
+FULLER = IDLE._replace(used=6 * GIB)
+
+
+def shared(client, mine, outcome, after=FULLER):
+    report = Receipt("GPU-a", outcome, 0, (), mine.claim_id, mine.fence, "bob@box", 3000.0)
+    return put(client, "box", report, before=IDLE, after=after, whole=False)
+
+
+def told(client):
+    return last(client, "box", "GPU-a", ()).outcome
+
+
+@pytest.mark.parametrize(
+    "first, then", [("clean", "dirty"), ("dirty", "clean"), ("unknown", "clean"), ("dirty", "unknown")]
+)
+@pytest.mark.parametrize("newer_leaves_first", [True, False])
+def test_of_two_sharers_the_worse_receipt_stays_whoever_leaves_last(client, first, then, newer_leaves_first):
+    older, newer = claim(1), claim(2)
+    take(client, older)
+    take(client, newer, older)
+    one, two = (newer, older) if newer_leaves_first else (older, newer)
+    shared(client, one, first)
+    shared(client, two, then)
+    assert told(client) == ("dirty" if "dirty" in (first, then) else "unknown")
+    assert "taken" not in client.record(pool_name("gpu/box", "GPU-a")).value
+
+
+@pytest.mark.parametrize(
+    "after, outcome",
+    [
+        (IDLE, "clean"),
+        (FULLER, "dirty"),
+        (IDLE._replace(processes=(THEIRS,)), "dirty"),
+        (IDLE._replace(processes=None), "dirty"),
+        (None, "dirty"),
+    ],
+)
+def test_a_share_that_is_left_clean_ends_the_doubt_once_the_card_is_seen_empty(client, after, outcome):
+    older, newer = claim(1), claim(2)
+    take(client, older)
+    take(client, newer, older)
+    shared(client, newer, "dirty")
+    shared(client, older, "clean", after)
+    assert told(client) == outcome
+
+
+@pytest.mark.parametrize(
+    "before, after, outcome, leftover",
+    [
+        (FULLER, FULLER, "dirty", 6 * GIB),
+        (FULLER, FULLER._replace(used=8 * GIB), "dirty", 8 * GIB),
+        (FULLER, FULLER._replace(used=2 * GIB), "dirty", 2 * GIB),
+        (FULLER, IDLE, "clean", 0),
+        (IDLE, IDLE, "clean", 0),
+        (FULLER._replace(processes=(THEIRS,)), FULLER._replace(processes=(THEIRS,)), "clean", 0),
+        (FULLER, None, "unknown", None),
+    ],
+)
+def test_what_an_earlier_holder_left_stays_told_as_long_as_it_is_seen(
+    client, before, after, outcome, leftover
+):
+    put(client, "box", FULL)
+    mine = claim(9)
+    take(client, mine)
+    report = judged("GPU-a", before, after)._replace(claim_id=mine.claim_id, fence=mine.fence)
+    put(client, "box", report, before=before, after=after)
+    found = receipt(client, "box", "GPU-a")
+    assert (found.claim_id, found.outcome, found.leftover) == (mine.claim_id, outcome, leftover)
+
+
+def test_memory_that_a_program_without_a_lock_had_at_the_grant_is_not_put_on_an_earlier_holder(client):
+    put(client, "box", FULL._replace(outcome="clean"))
+    report = judged("GPU-a", FULLER, FULLER)._replace(fence=9)
+    put(client, "box", report, before=FULLER, after=FULLER)
+    assert told(client) == "clean"
+
+
+def test_a_forged_fence_does_not_outlive_the_receipts_of_later_holders(client):
+    first, second = claim(5), claim(6)
+    put(client, "box", FULL._replace(outcome="clean", fence=9 * 10**18))
+    assert take(client, first).fence == first.fence
+    put(client, "box", FULL._replace(outcome="clean", fence=9 * 10**18))  # forged once more, during the hold
+    assert leave(client, first, "dirty")
+    assert take(client, second).outcome == "dirty"
