@@ -19,7 +19,7 @@ from lockkit.choosers import Choice
 from lockkit.devices import Device, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.states import STATES, Card, cards
-from lockkit.gpu.words import how_many, long_name
+from lockkit.gpu.words import how_many, long_name, short_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import show
 
@@ -194,12 +194,22 @@ def _is_model(name: str, wanted: str) -> bool:
     return fnmatchcase(name.lower(), pattern if "*" in pattern else f"*{pattern}*")
 
 
+def _of_all(devices: Sequence[Device], count: int) -> str:
+    """The cards to which one reason applies, of so many: ``all 8``, or each by its name."""
+    if len(devices) == 1:
+        return long_name(devices[0])
+    return f"all {count}" if len(devices) == count else ", ".join(map(short_name, devices))
+
+
 def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
     """The sentence for a request that no wait can meet."""
     have = "none" if not fit else f"only {fit}"
-    each = "; ".join(
-        f"{long_name(card.device)}: {why}" for card in known if (why := reasons[card.device.uuid]) is not None
-    )
+    alike: dict[str, list[Device]] = {}
+    for card in known:
+        why = reasons[card.device.uuid]
+        if why is not None:
+            alike.setdefault(why, []).append(card.device)
+    each = "; ".join(f"{_of_all(devices, len(known))}: {why}" for why, devices in alike.items())
     return f"{how_many(request.count)} can never be had: {have} of the {len(known)} of this host will do" + (
         f" ({each})" if each else ""
     )

@@ -28,7 +28,7 @@ from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import PATIENCE, look, providers
-from lockkit.gpu.visible import visible_uuids, why_hidden
+from lockkit.gpu.visible import hidden_hint, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import long_name
 from lockkit.members import pool_name, whole
@@ -277,7 +277,7 @@ class HostCards:
         devices = snapshot.devices
         never = choose(request, snapshot, {}).never
         if never is not None:
-            raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit gpu ls")
+            raise ConfigError(never, name=self.pool, hint=self._way_out(request, snapshot))
         members = capacities(self._client, self.pool, devices)
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
@@ -292,6 +292,15 @@ class HostCards:
             request, fit, self.look, self._holders, marks=self._marks, handover=handover, preflight=check
         )
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
+
+    def _way_out(self, request: CardRequest, snapshot: Snapshot) -> str:
+        """What to do about a request that can never be met: change what alone is in its way, or ask for less."""
+        if choose(request._replace(visible=None), snapshot, {}).never is None:
+            return hidden_hint(self._environ)
+        if choose(request._replace(model=None), snapshot, {}).never is None:
+            models = sorted({one.name for one in snapshot.devices if one.name})
+            return f"the models are: {', '.join(models) or 'unknown'}"
+        return "ask for less, or see: lockkit gpu ls"
 
     def _refuse_those_around(
         self,
@@ -343,7 +352,11 @@ class HostCards:
             ConfigError: There is no such card, or a card and a slice of it are both named.
         """
         if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
-            raise ConfigError(f"ids must be a list of UUIDs or indices, not {ids!r}", name=self.pool)
+            raise ConfigError(
+                f"ids must be a list of UUIDs or indices as strings, not {ids!r}",
+                name=self.pool,
+                hint='write ids=["0"]',
+            )
         known = {one.uuid: one for one in devices if one.uuid}
         found = [resolve(one, devices, pool=self.pool) for one in ids]
         both = next((uuid for uuid in found if known[uuid].parent in found), None)

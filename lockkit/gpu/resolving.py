@@ -46,9 +46,22 @@ def resolve(
     if not found:
         few = word and len(word) < _SHORTEST and any(uuid.lower().startswith(word.lower()) for uuid in uuids)
         least = f"; name at least {_SHORTEST} characters of a UUID" if few else ""
-        raise ConfigError(f"there is no GPU {word!r}", name=pool, hint=f"the GPUs are {there}{least}")
+        hint = f"the GPUs are {there}{least}"
+        if "," in word:
+            hint = "name each GPU by itself: repeat --gpu-id, or give ids several strings"
+        elif word.isascii() and word.isdigit():
+            hint = f"the GPUs are {_indices(devices) or there}"
+        raise ConfigError(f"there is no GPU {word!r}", name=pool, hint=hint)
     if word.isdigit():
         raise ConfigError(
             f"several GPUs have the index {word}", name=pool, hint=f"name one by its UUID: {there}"
         )
     raise ConfigError(f"several GPUs begin with {word!r}", name=pool, hint=f"they are {there}")
+
+
+def _indices(devices: Sequence[Device]) -> str:
+    """The indices of the cards: ``0 to 7``, or each where some are missing."""
+    there = sorted({one.index for one in devices if one.parent is None})
+    if len(there) > 1 and there == [*range(there[0], there[-1] + 1)]:
+        return f"{there[0]} to {there[-1]}"
+    return ", ".join(map(str, there))

@@ -18,6 +18,7 @@ __all__ = [
     "VISIBLE",
     "cuda_knows",
     "cuda_variables",
+    "hidden_hint",
     "numbers_are_indices",
     "slurm_words",
     "visible_uuids",
@@ -89,6 +90,13 @@ def why_hidden(environ: Mapping[str, str]) -> str:
     """Why a card that the environment does not show will not do, in words."""
     job = environ.get(_SLURM)
     return f"{VISIBLE} hides it" + (f", which Slurm sets for job {job}" if job else "")
+
+
+def hidden_hint(environ: Mapping[str, str]) -> str:
+    """What to do where only hidden cards would do."""
+    if environ.get(_SLURM):
+        return "ask Slurm for more GPUs, or see: lockkit gpu ls"
+    return f"unset {VISIBLE}, or see: lockkit gpu ls"
 
 
 def slurm_words(environ: Mapping[str, str]) -> str | None:

@@ -234,7 +234,7 @@ def test_a_card_is_quarantined_for_everybody_and_cleared_again(lockkit):
 @pytest.mark.parametrize(
     "line, code, told",
     [
-        (["quarantine", "7", "--reason", "x"], 78, "there is no GPU '7' (the GPUs are GPU-"),
+        (["quarantine", "7", "--reason", "x"], 78, "there is no GPU '7' (the GPUs are 0"),
         (["quarantine", "0"], 64, "--reason"),
         (["quarantine", "0", "--reason", "a\nb"], 64, "--reason"),
         (["clear", "GPU-none"], 78, "there is no GPU 'GPU-none'"),

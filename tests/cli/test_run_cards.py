@@ -124,10 +124,15 @@ def test_shares_of_a_card_by_memory(cards):
     [
         (["--gpu", "0"], 64, "--gpu: must be a whole number from 1 to 64, not '0'"),
         (["--gpu", "3"], 78, "3 GPUs can never be had: only 2 of the 2 of this host will do"),
-        (["--gpu", "1", "--gpu-mem", "90GiB"], 78, "GPU 1 (Simulated GPU), "),
+        (["--gpu", "1", "--gpu-mem", "90GiB"], 78, "will do (all 2: it has only 23.5 GiB for programs)"),
         (["--gpu", "1", "--min-free", "90GiB"], 78, "it has only 23.5 GiB for programs"),
-        (["--gpu", "1", "--gpu-name", "H100"], 78, "it is a Simulated GPU"),
-        (["--gpu", "1", "--gpu-id", "7"], 78, "there is no GPU '7'"),
+        (["--gpu", "1", "--gpu-name", "H100"], 78, "(the models are: Simulated GPU)"),
+        (["--gpu", "1", "--gpu-id", "7"], 78, "there is no GPU '7' (the GPUs are 0 to 1)"),
+        (
+            ["--gpu", "1", "--gpu-id", "0,1"],
+            78,
+            "there is no GPU '0,1' (name each GPU by itself: repeat --gpu-id",
+        ),
         (["--gpu", "1", "--gpu-id", "GPU-none"], 78, "there is no GPU 'GPU-none'"),
         (["--gpu", "1", "--min-free", "a lot"], 64, "--min-free must be a size, not 'a lot'"),
         (
@@ -169,6 +174,7 @@ def test_the_environment_is_never_widened(cards):
     assert cards("run", "--gpu", "1", "--", *SHOWN).stdout.split("|")[0] == "1"
     done = cards("run", "--gpu", "2", "--", "true")
     assert (done.returncode, "CUDA_VISIBLE_DEVICES hides it" in done.stderr) == (78, True)
+    assert "(unset CUDA_VISIBLE_DEVICES, or see: lockkit gpu ls)" in done.stderr
 
 
 def test_in_a_job_of_slurm_a_run_says_that_it_takes_only_the_cards_of_the_job(cards):

@@ -159,6 +159,7 @@ def test_the_environment_is_never_widened(client, monkeypatch):
         ({"ids": ["GPU-none"]}, "there is no GPU 'GPU-none'"),
         ({"ids": ["7"]}, "there is no GPU '7'"),
         ({"ids": "GPU"}, "ids must be a list"),
+        ({"ids": [0]}, "as strings"),
         ({"model": "H100"}, "it is a Simulated GPU"),
         ({"settle": -1}, "settle"),
     ],
