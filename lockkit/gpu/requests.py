@@ -294,7 +294,7 @@ class HostCards:
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
 
     def _way_out(self, request: CardRequest, snapshot: Snapshot) -> str:
-        """What to do about a request that can never be met: change what alone is in its way, or ask for less."""
+        """Advice for a request that can never be met: change what alone is in its way, or ask for less."""
         if choose(request._replace(visible=None), snapshot, {}).never is None:
             return hidden_hint(self._environ)
         if choose(request._replace(model=None), snapshot, {}).never is None:

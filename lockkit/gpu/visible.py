@@ -93,7 +93,7 @@ def why_hidden(environ: Mapping[str, str]) -> str:
 
 
 def hidden_hint(environ: Mapping[str, str]) -> str:
-    """What to do where only hidden cards would do."""
+    """Advice for a request for which only hidden cards would do."""
     if environ.get(_SLURM):
         return "ask Slurm for more GPUs, or see: lockkit gpu ls"
     return f"unset {VISIBLE}, or see: lockkit gpu ls"
