@@ -37,7 +37,13 @@ _TRADES: Mapping[str, Sequence[Words]] = {
     "version": (("--version",),),
 }
 """Commands that people know from other programs, each with lockkit's commands to try in this order."""
-_IN_GROUPS: Mapping[str, Words] = {"get": ("show",), "list": ("show",), "cat": ("show",), "print": ("show",)}
+_IN_GROUPS: Mapping[str, Words] = {
+    "get": ("show",),
+    "list": ("show",),
+    "cat": ("show",),
+    "print": ("show",),
+    "unquarantine": ("clear",),
+}
 
 
 def keep(ctx: click.Context, words: Words | None) -> None:
@@ -98,7 +104,17 @@ def of_group(ctx: click.Context, group: click.Group, args: Words) -> list[str] |
         args: The words after the group, of which the first is no command of it.
     """
     path = ctx.command_path.split()[1:]
-    return _first(ctx, ([*path, *words] for words in _in_group(ctx, group, args)))
+
+    def candidates() -> Iterator[list[str]]:
+        run = ctx.find_root().command
+        if path == ["gpu"] and args[0] == "run" and isinstance(run, click.Group):
+            command, _ = _below(run, ["run"])
+            guess = translating.run(command, ["--gpu", "1", *args[1:]])
+            if guess is not None:
+                yield ["run", *guess]
+        yield from ([*path, *words] for words in _in_group(ctx, group, args))
+
+    return _first(ctx, candidates())
 
 
 def _in_group(ctx: click.Context, group: click.Group, args: Words) -> Iterator[list[str]]:

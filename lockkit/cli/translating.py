@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 import click
 
 from lockkit.cli import exits
+from lockkit.cli.card_options import OF_CARDS
 from lockkit.cli.child import find
 
 __all__ = ["HABITS", "Words", "flags", "run", "translated"]
@@ -26,6 +28,7 @@ HABITS: Mapping[str, str] = {
     **dict.fromkeys(("-j", "--format=json", "--output=json"), "--json"),
     **dict.fromkeys(("--store", "--server", "--backend", "--host"), "--url"),
     **dict.fromkeys(("--id", "--claim-id"), "--claim"),
+    **dict.fromkeys(("-g", "--gpus", "--gres", "--gpus-per-node"), "--gpu"),
     **dict.fromkeys(("-m", "--message", "--why"), "--reason"),
     **dict.fromkeys(("-o", "--close", "-F", "--no-fork", "-v", "--verbose", "-k"), ""),
 }
@@ -66,7 +69,11 @@ def run(command: click.Command, words: Words) -> list[str] | None:
     if "--no-wait" in options and "--timeout" in options:  # flock -n -w 5 does not wait either
         at = options.index("--timeout")
         options = [*options[:at], *options[at + 2 :]]
-    named = [name] if name else [] if "--gpu" in options else ["NAME"]
+    flags_given = {word.partition("=")[0] for word in options}
+    if name is None and "--gpu" not in flags_given and flags_given & set(OF_CARDS.values()):
+        options = ["--gpu", "1", *options]
+        flags_given.add("--gpu")
+    named = [name] if name else [] if "--gpu" in flags_given else ["NAME"]
     return [*named, *options, "--", *program]
 
 
@@ -133,6 +140,9 @@ def _option(word: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str]
     flag, equals, value = word.partition("=")
     if equals and _habit(word, own):  # --format=json
         return [HABITS[word]], 0
+    gres = re.fullmatch(r"gpu(?::\w+)?:(\d+)|gpu", value) if flag == "--gres" else None
+    if gres and "--gpu" in own:
+        return ["--gpu", gres[1] or "1"], 0
     if not flag.startswith("--") and len(flag) > 3:
         flag = f"-{flag}"  # -timeout=5s
     if flag.startswith("--"):

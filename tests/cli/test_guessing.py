@@ -62,6 +62,16 @@ def said(capsys, monkeypatch, tmp_path):
         ("run -w 5 x -c 'echo hi'", "run x --timeout 5 -- sh -c 'echo hi'"),
         ("acquire x -n --ttl 5m", "acquire x --no-wait --ttl 5m"),
         ("wait x -w 5", "wait x --timeout 5"),
+        # GPUs, as with Slurm and others
+        ("run --gres=gpu:1 -- prog", "run --gpu 1 -- prog"),
+        ("run --gres=gpu:h100:2 -- prog", "run --gpu 2 -- prog"),
+        ("run -g 1 -- prog", "run --gpu 1 -- prog"),
+        ("run -g 1 prog", "run --gpu 1 -- prog"),
+        ("run --gpu=1 prog", "run --gpu=1 -- prog"),
+        ("run --gpu-id 3 -- prog", "run --gpu 1 --gpu-id 3 -- prog"),
+        ("gpu run -- prog", "run --gpu 1 -- prog"),
+        ("gpu run prog -a", "run --gpu 1 -- prog -a"),
+        ("gpu unquarantine 3", "gpu clear 3"),
         # a misspelt option, value or command
         ("run x --tiemout=5 -- prog", "run x --timeout=5 -- prog"),
         ("run x --nowait -- prog", "run x --no-wait -- prog"),
