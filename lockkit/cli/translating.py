@@ -10,7 +10,6 @@ from difflib import get_close_matches
 import click
 
 from lockkit.cli import exits
-from lockkit.cli.card_options import OF_CARDS
 from lockkit.cli.child import find
 
 __all__ = ["HABITS", "Words", "flags", "run", "translated"]
@@ -70,7 +69,7 @@ def run(command: click.Command, words: Words) -> list[str] | None:
         at = options.index("--timeout")
         options = [*options[:at], *options[at + 2 :]]
     flags_given = {word.partition("=")[0] for word in options}
-    if name is None and "--gpu" not in flags_given and flags_given & set(OF_CARDS.values()):
+    if name is None and "--gpu" not in flags_given and any(flag.startswith("--gpu-") for flag in flags_given):
         options = ["--gpu", "1", *options]
         flags_given.add("--gpu")
     named = [name] if name else [] if "--gpu" in flags_given else ["NAME"]
