@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli.signals import Terminated
-from lockkit.cli.suggesting import MEANT
+from lockkit.cli.suggesting import MEANT, WORDS
 from lockkit.errors import (
     AcquireCancelled,
     AcquireError,
@@ -210,7 +210,10 @@ def _usage(ctx: click.Context | None) -> str | None:
         return None
     see = f"see: {ctx.command_path} --help"
     examples: str = getattr(ctx.command, "examples", "")
-    line = next((one for one in examples.splitlines() if one.startswith(f"{ctx.command_path} ")), None)
+    lines = [one for one in examples.splitlines() if one.startswith(f"{ctx.command_path} ")]
+    if any(word.startswith("--gpu") for word in ctx.meta.get(WORDS, ())):
+        lines = [one for one in lines if "--gpu" in one] or lines
+    line = next(iter(lines), None)
     if ctx.parent is None or line is None:
         return see
     return f"for example: {line.partition('  #')[0].rstrip()}; {see}"

@@ -211,6 +211,7 @@ def test_a_command_whose_first_word_stands_before_the_dashes_is_suggested_whole(
     "line, told",
     [
         ("run x --frob -- prog", "there is no option --frob (for example: lockkit run backup -- "),
+        ("run --gpu 1 --frob -- prog", "no option --frob (for example: lockkit run --gpu 1 "),
         ("run x --frob prog", "-- is missing before the command"),
         ("run x --ttl -- prog", "--ttl needs a value"),
         ("status --watch=no", "--watch takes no value"),
