@@ -121,6 +121,7 @@ _MODULE: Mapping[str, str] = {
     "locked": f'{_OF_A_CLIENT}locked("name:{{argument}}") decorates a function',
     **dict.fromkeys(("acquire", "try_acquire"), f"{_OF_A_CLIENT}lock(name).acquire()"),
     **dict.fromkeys(("inspect", "evict", "resize"), f"{_OF_A_CLIENT}inspect(name), names(), evict(...)"),
+    "gpu": "write `import lockkit.gpu` first: programs that take no GPU do not load it",
     **dict.fromkeys(("open", "Redis", "Lockkit"), "lockkit.connect(url) makes a client"),
 }
 

@@ -25,6 +25,7 @@ HABITUAL = frozenset(
         "acquire",
         "evict",
         "get_lock",
+        "gpu",
         "inspect",
         "lock",
         "locked",

@@ -155,9 +155,11 @@ def needs_gpu(ctx: click.Context, options: dict[str, Any]) -> None:
 def of_cards(options: dict[str, Any]) -> dict[str, Any]:
     """The options that are about GPUs, and the pool of this host's."""
     from lockkit.cli.cards import CardOptions
-    from lockkit.gpu.host_pools import host_pool
+    from lockkit.gpu.host_pools import host_pool, simulated
     from lockkit.identity import this_process
 
     given = {name: options[name] for name in OF_CARDS} | {"settle": options["settle"] or 0.0}
     given["affinity"] = options["affinity"] is not False
-    return {"gpu": CardOptions(options["gpu"], **given), "pool": host_pool(this_process().host)}
+    host = this_process().host
+    pool = host_pool(simulated(host) if options["simulate"] else host)
+    return {"gpu": CardOptions(options["gpu"], **given), "pool": pool}

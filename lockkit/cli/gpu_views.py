@@ -134,6 +134,7 @@ class FleetView(HostView):
         """
         from lockkit.devices import Snapshot
         from lockkit.gpu.fleet import fleet
+        from lockkit.gpu.host_pools import root_of
         from lockkit.gpu.joining import by_store
         from lockkit.gpu.known import NOTHING_KNOWN
 
@@ -150,7 +151,7 @@ class FleetView(HostView):
             if here is not None
             else []
         )
-        others = fleet(self._client, lambda name: here is not None and name == host)
+        others = fleet(self._client, lambda name: here is not None and name == host, root=root_of(host))
         remarks += others.remarks
         for one in others.hosts:
             found += [

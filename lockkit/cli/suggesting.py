@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
+from lockkit.members import pool_name
 from lockkit.suggesting import URL_FIRST, command_line, quoted, selecting
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = [
     "as_called",
     "command_line",
     "explain_line",
+    "gpus_meant",
     "look",
     "near",
     "quoted",
@@ -30,6 +33,8 @@ WORDS: Final = "lockkit.words"
 """The key of ``click.Context.meta`` under which a command keeps its words as they were typed."""
 PROBE: Final = "lockkit.probe"
 """The key of ``click.Context.meta`` that marks the parsing of a suggestion, for which there are no suggestions."""
+_CARD = re.compile(r"(?:gpu(?:_lock)?:)?[0-9]{1,3}|(?:gpu|mig)-[0-9a-f]{4}[0-9a-f-]*", re.IGNORECASE)
+"""Names that people give to cards: an index, with or without ``gpu:``, and a UUID or its beginning."""
 _NEAR = 3
 """Similar names to suggest at most."""
 
@@ -52,6 +57,24 @@ def explain_line(session: Session, name: str) -> str:
 def look(session: Session, name: str) -> str:
     """A hint to look at a lock: ``see: lockkit explain NAME``, with what must be done first."""
     return f"see{as_called(session)[1]}: {explain_line(session, name)}"
+
+
+def gpus_meant(session: Session, client: Client, name: str) -> str | None:
+    """A hint for a name that no lock has and that looks like a GPU, or like the pool of a host's GPUs; None for other names. No I/O."""
+    pool = name if re.fullmatch(r"gpu(?:-sim)?/[^/]+", name) else None
+    if pool is None and not _CARD.fullmatch(name):
+        return None
+    if pool is None:
+        from lockkit.gpu.host_pools import host_pool
+        from lockkit.gpu.hosts import host_name
+
+        try:
+            pool = host_pool(host_name(client.config))
+        except LockkitError:  # a container that does not know its host
+            pool = None
+    options, first = as_called(session)
+    told = f"did you mean the GPUs of this host{first}? lockkit gpu ls{options}"
+    return told if pool is None else f"{told}, and {explain_line(session, pool_name(pool))}"
 
 
 def near(client: Client, name: str) -> list[str] | None:

@@ -106,7 +106,11 @@ def adopt(
     cards = HostCards(client, simulate=simulate, host=None)
     snapshot = cards.look()
     named = None if ids is None else tuple(resolve(one, snapshot.devices, pool=cards.pool) for one in ids)
-    devices = cards_to_adopt(job, snapshot, named, family)
+    try:
+        devices = cards_to_adopt(job, snapshot, named, family)
+    except ConfigError:
+        _refuse_holder(client, job, cards.pool, snapshot)
+        raise
     _check_alive(job)  # so the pid that the driver shows is that of this job
     _check_share(job, devices, memory)
     strangers = () if memory is not None or allow_busy else _others_beside(job, devices, family)
@@ -208,6 +212,27 @@ def _on_no_card(
         f"{job} computes on no GPU" + ("" if snapshot.devices else " that is seen"),
         hint="the pids on the GPUs: lockkit gpu ls. A job is adopted once it computes",
     )
+
+
+def _refuse_holder(client: Client, job: RunningJob, pool: str, snapshot: Snapshot) -> None:
+    """Refuse a job that holds cards itself, such as a ``lockkit run``: it computes on none, but what it started does. One request for each card.
+
+    Raises:
+        ConfigError: The job holds a card.
+    """
+    held = [
+        short_name(one)
+        for one in snapshot.devices
+        if one.uuid
+        for holder in client.inspect(pool_name(pool, one.uuid)).holders
+        if (holder.owner.host, holder.owner.pid) == (client.owner.host, job.pid)
+    ]
+    if held:
+        raise ConfigError(
+            f"{job} uses lockkit itself, as lockkit run does, and holds {', '.join(held)} already",
+            name=pool,
+            hint="there is nothing to adopt; see: lockkit gpu ls",
+        )
 
 
 def _tells_all(device: Device) -> bool:

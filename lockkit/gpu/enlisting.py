@@ -1,7 +1,8 @@
 """The list of hosts and of their cards in the store, by which others find them: ``lockkit gpu ls --all-hosts``.
 
 The record of the gate ``@pool/gpu`` has the names of all hosts, that of its member ``@pool/gpu/HOST`` the UUIDs of the cards of a host, and the
-record of each card says what it is. Nothing is ever decided by these lists: the pool of a host is made of the cards that its driver shows.
+record of each card says what it is. Simulated cards have lists of their own, under ``@pool/gpu-sim``. Requests never read these lists: the pool of a
+host is made of the cards that its driver shows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from lockkit.devices import Device
 from lockkit.facts import NOTHING
-from lockkit.gpu.host_pools import ROOT
+from lockkit.gpu.host_pools import host_pool
 from lockkit.members import pool_name
 from lockkit.noted import whole_number
 from lockkit.records import Records, change
@@ -31,12 +32,13 @@ def enlist(records: Records, host: str, uuids: Sequence[str]) -> None:
     Raises:
         BackendError: The store did not do it.
     """
-    name = pool_name(ROOT, host)
+    root, _, bare = host_pool(host).partition("/")
+    name = pool_name(root, bare)
     record = records.record(name)
     if set(uuids) <= set(texts((record.value if record else NOTHING).get("cards"))):
         return
     _add(
-        records, pool_name(ROOT), "hosts", [host]
+        records, pool_name(root), "hosts", [bare]
     )  # first: a host that has its cards listed is not entered again
     _add(records, name, "cards", uuids)
 

@@ -55,7 +55,7 @@ class Fleet(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False) -> Fleet:
+def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False, *, root: str = ROOT) -> Fleet:
     """The cards of all hosts of the store, by name: those in the records, and those that are held or waited for.
 
     Two requests for each card, two for each host, and two for all. Names in the records that no lock can have are left out, with a remark: any
@@ -64,21 +64,23 @@ def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False) -> F
     Args:
         client: The client.
         besides: Tells of a host whether it is left out.
+        root: The name under which the pools of the hosts lie: that of real cards, or that of simulated ones.
 
     Raises:
         BackendError: The store does not answer.
     """
     in_use: dict[str, set[str]] = {}
-    for name in client.names(pool_name(f"{ROOT}/")):
+    for name in client.names(pool_name(f"{root}/")):
         pool, member = in_pool(name) or ("", None)
         of_host = in_use.setdefault(host_of(pool), set())
         if member is not None:
             of_host.add(member)
-    record = client.record(pool_name(ROOT))
-    hosts = {*in_use, *texts((record.value if record else NOTHING).get("hosts"))}
+    record = client.record(pool_name(root))
+    listed = texts((record.value if record else NOTHING).get("hosts"))
+    hosts = {*in_use, *(host_of(f"{root}/{one}") for one in listed)}
     found: list[HostSeen] = []
     left_out = [host for host in sorted(hosts) if not (host and _lockable(record_name(host)))]
-    remarks = [_left_out(len(left_out), "host", f"the record of {pool_name(ROOT)!r}")]
+    remarks = [_left_out(len(left_out), "host", f"the record of {pool_name(root)!r}")]
     for host in sorted(hosts - {*left_out}):
         if not besides(host):
             seen, strange = _host(client, host, in_use.get(host, ()))
@@ -107,7 +109,7 @@ def _left_out(count: int, what: str, where: str) -> str:
 
 def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, int]:
     """A host, and how many of its cards were left out."""
-    record = client.record(pool_name(ROOT, host))
+    record = client.record(pool_name(*host_pool(host).split("/", 1)))
     listed = texts((record.value if record else NOTHING).get("cards"))
     marks = quarantined(client, host)
     known: dict[str, Known] = {}

@@ -14,6 +14,7 @@ from lockkit.gpu.unreturned import has_returned
 from lockkit.members import in_pool
 from lockkit.records import Records
 from lockkit.store.spi import Refused, Unknown
+from lockkit.takers import asker
 
 if TYPE_CHECKING:
     from lockkit.devices import Device, DeviceProvider, Snapshot
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from lockkit.facts import Alert, ClaimInfo, Record
     from lockkit.shared.lease import AnyLease
 
-__all__ = ["HeldCard", "HeldCards", "forget_held_cards", "held_card", "note_held_cards"]
+__all__ = ["HeldCard", "HeldCards", "forget_held_cards", "held_by_caller", "held_card", "note_held_cards"]
 
 _held: weakref.WeakValueDictionary[str, HeldCard] = weakref.WeakValueDictionary()
 """The cards that this process holds, by the id of the claim. The hold of the claim keeps its entry."""
@@ -114,6 +115,15 @@ class HeldCard:
         return (self.uuid,)
 
     @property
+    def of_caller(self) -> bool:
+        """Whether the calling thread, or asyncio task, holds the card: it took it, has not detached it, and has not lost it."""
+        if self._pid != os.getpid():
+            return False
+        me = asker()
+        holds = self.group.driver.registry.holds.get(self.name, ())
+        return any(one.claim_id == self.claim_id and one.key == me and one.standing for one in holds)
+
+    @property
     def shared_here(self) -> bool:
         """Whether this process holds another part of the card, too."""
         others = [one for one in list(_held.values()) if one is not self and not one.over]
@@ -168,6 +178,15 @@ class _RecordsUntil:
 def held_card(claim_id: str) -> HeldCard | None:
     """The card that this process holds by a claim; None if there is none."""
     return _held.get(claim_id)
+
+
+def held_by_caller(name: str) -> list[str]:
+    """The ids of the claims by which the calling thread, or asyncio task, holds a card, with whatever client and on whatever store.
+
+    Args:
+        name: The name of the lock of the card.
+    """
+    return [one.claim_id for one in list(_held.values()) if one.name == name and one.of_caller]
 
 
 def note_held_cards(

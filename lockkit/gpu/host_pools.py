@@ -1,18 +1,35 @@
-"""The names of the pools of cards. Each host has a pool of its own, so one store serves many hosts."""
+"""The names of the pools of cards. Each host has a pool of its own, so one store serves many hosts; and simulated cards have another one than real ones.
+
+If simulated cards stood in the pool of the real ones, whoever tries the commands would hold up the requests of everybody on the host.
+"""
 
 from __future__ import annotations
 
-__all__ = ["ROOT", "host_of", "host_pool"]
+__all__ = ["ROOT", "SIMULATED_ROOT", "host_of", "host_pool", "root_of", "simulated"]
 
 ROOT = "gpu"
 """The name under which the pools of all hosts lie."""
+SIMULATED_ROOT = "gpu-sim"
+"""The name under which the pools of simulated cards lie."""
+_SIMULATED = " (simulated)"
+
+
+def simulated(host: str) -> str:
+    """The name that a host has in the store for its simulated cards."""
+    return f"{host}{_SIMULATED}"
+
+
+def root_of(host: str) -> str:
+    """The name under which the pool of a host's cards lies."""
+    return SIMULATED_ROOT if host.endswith(_SIMULATED) else ROOT
 
 
 def host_pool(host: str) -> str:
     """The name of the pool of a host's cards."""
-    return f"{ROOT}/{host}"
+    return f"{root_of(host)}/{host.removesuffix(_SIMULATED)}"
 
 
 def host_of(pool: str) -> str:
     """The host whose cards a pool has: the reverse of :func:`host_pool`."""
-    return pool.removeprefix(f"{ROOT}/")
+    root, _, host = pool.partition("/")
+    return simulated(host) if root == SIMULATED_ROOT else host

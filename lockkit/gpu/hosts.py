@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit import containers
 from lockkit.errors import ConfigError
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.snapshots import simulated_cards
 from lockkit.identity import this_process
 
@@ -17,7 +18,7 @@ __all__ = ["host_name"]
 
 
 def host_name(config: Config, *, simulate: int | None = None, host: str | None = None) -> str:
-    """The name of this host: the one that is given, else the setting ``gpu.host``, else the kernel's.
+    """The name of this host: the one that is given, else the setting ``gpu.host``, else the kernel's; marked as such if its cards are simulated.
 
     An engine gives each container a host name of its own, but the same cards. Under two names there would be two pools of one card, and both
     would give it out. So in a container the name must be told, except for simulated cards.
@@ -31,9 +32,11 @@ def host_name(config: Config, *, simulate: int | None = None, host: str | None =
         ConfigError: This process runs in a container, and nothing tells the name of the host.
     """
     told = config.gpu_host if host is None else host
+    if simulated_cards(config, simulate):
+        return simulated(this_process().host if told is None else told)
     if told is not None:
         return told
-    inside = None if simulated_cards(config, simulate) else containers.detect(None, os.environ)
+    inside = containers.detect(None, os.environ)
     if inside is not None:
         raise ConfigError(
             f"this process runs in a container ({inside.engine}), where the name of the host is unknown, so its cards cannot be told from "

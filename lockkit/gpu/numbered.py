@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from lockkit.errors import ConfigError
+from lockkit.errors import ConfigError, DeadlockDetected
+from lockkit.gpu.held_cards import held_by_caller
 from lockkit.gpu.pools import card_pool
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.visible import ORDER, numbers_are_indices
+from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Options
 from lockkit.store.spi import Refused
@@ -121,6 +124,39 @@ class NumberedCards:
                 f"{word} is a slice of a GPU, which only lockkit.gpu.pool() can hold", name=self._cards.pool
             )
         return FoundCard(uuid, request)
+
+    def around(self, card: FoundCard, wait: float) -> Sequence[str]:
+        """The ids of the claims by which the calling thread or task holds a card already, if it would wait for the card. Does not block.
+
+        The client of such a claim may be another one than this, so the claim need not stand on this store: :meth:`refuse_own` asks it.
+        """
+        return held_by_caller(pool_name(self._cards.pool, card.uuid)) if wait > 0.0 else ()
+
+    async def aio_refuse_own(self, card: FoundCard, mine: Sequence[str]) -> None:
+        """Refuse a wait, as :meth:`refuse_own` does, on a thread."""
+        await self.aio._engines.call_on_thread(partial(self.refuse_own, card, mine, "task"))  # noqa: SLF001
+
+    def refuse_own(self, card: FoundCard, mine: Sequence[str], who: str = "thread") -> None:
+        """Refuse to wait for a card that the waiting thread or task holds itself, for instance from :func:`lockkit.gpu.pool`. One request.
+
+        Args:
+            card: The card.
+            mine: The claims that :meth:`around` has found.
+            who: "thread" or "task", for the message.
+
+        Raises:
+            DeadlockDetected: One of these claims holds the card on this store.
+            BackendError: The store does not answer.
+        """
+        name = pool_name(self._cards.pool, card.uuid)
+        holder = next((one for one in self.client.inspect(name).holders if one.claim_id in mine), None)
+        if holder is not None:
+            raise DeadlockDetected(
+                f"this {who} holds {name!r}, a GPU of this host, and would wait for itself",
+                name=name,
+                holder=holder,
+                hint="call the function without @gpu_lock where the program holds the GPU already, or release the GPU first",
+            )
 
     async def aio_refused(self, card: FoundCard) -> str | None:
         """Why a card is given to nobody, as :meth:`FoundCard.refused` says it, on a thread."""

@@ -244,6 +244,7 @@ def gpu_lock(
         ConfigError: At decoration, if an argument is wrong or the function would return before its work is done. At a call, if there is no such card,
             the program does not see it (``CUDA_VISIBLE_DEVICES``), or CUDA may give its number to another one.
         AcquireTimeout: At a call, when the time is up; the text begins with ``GPU_LOCK_TIMEOUT``.
+        DeadlockDetected: At a call, if this thread or task holds the card already, and would wait for itself.
         DevicesUnavailable, AcquireError, BackendError: At a call, as :meth:`lockkit.gpu.GpuPool.acquire`.
     """
     key = _checked_key(lock_key)
@@ -280,6 +281,9 @@ def _for_functions(function: Callable[P, R], task: _Task) -> Callable[P, R]:
         while True:
             try:
                 card = this.cards.find(this.word, this.left)
+                mine = this.cards.around(card, this.left)
+                if mine:
+                    this.cards.refuse_own(card, mine)
                 lock = this.cards.lock(card, task.ttl)
                 lease = lock.acquire(this.left, reason=this.reason)
             except AcquireTimeout as late:
@@ -308,6 +312,9 @@ def _for_coroutines(function: Callable[P, Awaitable[R]], task: _Task) -> Callabl
         while True:
             try:
                 card = await this.cards.aio_find(this.word, this.left)
+                mine = this.cards.around(card, this.left)
+                if mine:
+                    await this.cards.aio_refuse_own(card, mine)
                 lock = this.cards.aio_lock(card, task.ttl)
                 lease = await lock.acquire(this.left, reason=this.reason)
             except AcquireTimeout as late:

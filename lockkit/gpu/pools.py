@@ -122,7 +122,7 @@ class GpuPool:
 
     @property
     def name(self) -> str:
-        """The name of the pool: ``gpu/`` and that of the host."""
+        """The name of the pool: ``gpu/`` and that of the host, or ``gpu-sim/`` and that of the host for simulated cards."""
         return self._cards.pool
 
     def acquire(

@@ -54,13 +54,24 @@ def decode(text: bytes, count: int) -> dict[int, ScriptedCard]:
         ConfigError: The text is not of the form above, or is about a card that is not simulated.
     """
     try:
-        found = msgspec.json.decode(text, type=dict[str, ScriptedCard])
+        told = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
         raise ConfigError(str(error)) from None
-    for key in found:
+    for key in told:
         if not (key.isascii() and key.isdigit() and int(key) < count):
             raise ConfigError(
                 f"there is no card {key!r}",
                 hint=f"the cards are 0 to {count - 1}" if count > 1 else "the only card is 0",
             )
-    return {int(key): card for key, card in found.items()}
+    return {int(key): _card(key, card) for key, card in told.items()}
+
+
+def _card(key: str, text: msgspec.Raw) -> ScriptedCard:
+    try:
+        return msgspec.json.decode(text, type=ScriptedCard)
+    except msgspec.DecodeError as error:
+        of_card, of_process = (", ".join(one.__struct_fields__) for one in (ScriptedCard, ScriptedProcess))
+        raise ConfigError(
+            f"card {key}: {error}",
+            hint=f"the keys of a card are {of_card}; those of a process are {of_process}",
+        ) from None

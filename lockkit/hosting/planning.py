@@ -32,6 +32,7 @@ __all__ = [
     "belongs_to_store",
     "block_of",
     "folder_of",
+    "missing",
     "plan_init",
     "plan_remove",
     "store_url",
@@ -294,6 +295,25 @@ def without(text: str, block: str) -> str | None:
 def belongs_to_store(name: str) -> bool:
     """Whether a name in the shared folder is one that the store itself makes."""
     return re.fullmatch(_OWN, name) is not None
+
+
+def missing(seen: HostFacts) -> tuple[str, ...]:
+    """What was recorded and is not there, in words: init records a step before it does it, and may have been interrupted."""
+    made = seen.made
+    if made == Made():
+        return ()
+    told = []
+    if made.group is not None and (seen.group is None or made.group.gid == UNKNOWN):
+        told.append(
+            f"the group {made.group.name}"
+            if seen.group is None
+            else f"the record of the group {made.group.name}"
+        )
+    if seen.folder is None:
+        told.append("the folder")
+    if str(seen.settings.get("url", "")) != made.url:
+        told.append("the url in the administrator's file")
+    return tuple(told)
 
 
 def plan_remove(seen: HostFacts, holders: Sequence[ClaimInfo], *, force: bool = False) -> Plan:

@@ -257,7 +257,7 @@ def job(request: pytest.FixtureRequest, lockkit: Shell) -> Job:
     lockkit.env.pop("CUDA_VISIBLE_DEVICES", None)
     card = SimulatedProvider(1).snapshot().devices[0].uuid
     words = ("--gpu", "1", "--gpu-sim", "2", "--gpu-id", "0", "--private")
-    return Job(words, pool_name(f"gpu/{os.uname().nodename}", card))
+    return Job(words, pool_name(f"gpu-sim/{os.uname().nodename}", card))
 
 
 @pytest.fixture

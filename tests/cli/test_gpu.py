@@ -21,6 +21,7 @@ from lockkit.cli.gpus import table_of
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu import pool as gpu_pool
 from lockkit.gpu.checking import finding
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.receipts import Receipt, put
 from lockkit.gpu.states import cards
 from lockkit.hooks import hookimpl
@@ -220,6 +221,9 @@ def test_a_card_is_quarantined_for_everybody_and_cleared_again(lockkit):
     told = lockkit("gpu", "ls").stdout
     assert re.search(r"quarantined .* quarantined by \S+@\S+: it hums", told)
     assert told.endswith("2 GPUs: 1 free, 1 quarantined\n")
+    again = lockkit("gpu", "quarantine", "0", "--reason", "it hums").stdout
+    assert re.search(r"; this replaces another mark: it was quarantined by \S+@\S+: it hums; to give", again)
+    document = check(lockkit.json("gpu", "quarantine", "0", "--reason", "it hums"))
     done = lockkit("gpu", "quarantine", second[:10], "--reason", "it smells")
     assert done.stdout.endswith(f": it smells; to give it back: lockkit gpu clear {second}\n")
     assert check(lockkit.json("gpu", "clear", first))["quarantine"] == document["quarantine"]
@@ -276,8 +280,10 @@ def test_holders_and_receipts_are_shown_with_the_card(lockkit):
     host = os.uname().nodename
     steer(lockkit, _1={"used": "3GiB"})
     with connect(f"sqlite:{lockkit.folder}/state/lockkit.db") as client:
-        put(client, host, Receipt(uuids[1], "dirty", 3 * GIB, fence=5, by="ann@box", at=1000.0))
-        with client.pool(f"gpu/{host}", dict.fromkeys(uuids, 24064)).acquire(each=24064, among=[uuids[0]]):
+        put(client, simulated(host), Receipt(uuids[1], "dirty", 3 * GIB, fence=5, by="ann@box", at=1000.0))
+        with client.pool(f"gpu-sim/{host}", dict.fromkeys(uuids, 24064)).acquire(
+            each=24064, among=[uuids[0]]
+        ):
             held, dirty = check(lockkit.json("gpu", "ls"))["gpus"]
             told = lockkit("gpu", "ls").stdout
     assert (held["state"], dirty["state"]) == ("held", "dirty")

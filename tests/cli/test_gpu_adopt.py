@@ -53,6 +53,11 @@ def test_a_job_is_held_until_it_ends(cards, place, job):  # noqa: F811
     assert (card["state"], card["holders"][0]["owner"]["pid"]) == ("held", keeper.pid)
     assert card["holders"][0]["note"]["adopted"]["pid"] == job.pid
     assert (card["holders"][0]["process_bound"], card["holders"][0]["ttl_seconds"]) == (False, 5.0)
+    its = cards("gpu", "adopt", keeper.pid, "--private")
+    assert (
+        its.returncode,
+        "uses lockkit itself, as lockkit run does, and holds GPU 0 already" in its.stderr,
+    ) == (78, True)
     again = cards("gpu", "adopt", job.pid, "--private")
     assert again.returncode == 75
     assert (

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 
 import lockkit.gpu
-from lockkit import connect
+from lockkit import connect, hookimpl
 from lockkit.cli.gpus import table_of
 from lockkit.devices import Device
 from lockkit.errors import BackendUnavailable
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.enlisting import enlist
 from lockkit.gpu.fleet import fleet
-from lockkit.gpu.host_pools import ROOT
+from lockkit.gpu.host_pools import ROOT, SIMULATED_ROOT, simulated
 from lockkit.gpu.joining import by_store
 from lockkit.gpu.known import NOTHING_KNOWN
 from lockkit.gpu.quarantine import quarantine
@@ -31,6 +31,7 @@ from support.servers.redis import RedisServer
 from .test_json import check
 
 GIB = 1 << 30
+BOX, CRATE = simulated("box"), simulated("crate")
 CARDS = [card.uuid for card in SimulatedProvider(2).snapshot().devices]
 
 
@@ -48,10 +49,18 @@ def shared(request, lockkit):
         yield lockkit
 
 
-def crate(shell, **more):
+class Cards:
+    """A plugin whose cards count as real ones."""
+
+    @hookimpl
+    def lockkit_devices(self):
+        return [SimulatedProvider(2)]
+
+
+def crate(shell, simulate=2, **more):
     return connect(
         shell.env["LOCKKIT_URL"],
-        gpu_simulate=2,
+        gpu_simulate=simulate,
         gpu_host="crate",
         state_dir=str(shell.folder / "crate"),
         **more,
@@ -64,19 +73,19 @@ def listed(shell):
 
 def test_the_cards_of_another_host_are_listed_as_the_store_knows_them(shared):
     assert "no host" not in shared("gpu", "ls", "--all-hosts").stdout
-    assert list(listed(shared)) == ["box"]
+    assert list(listed(shared)) == [BOX]
     with crate(shared) as client:
         with lockkit.gpu.pool(client).acquire(
             memory="8GiB", ids=["0"], reason="evaluation", timeout=30
         ) as leases:
             news = {"used": 12 * GIB, "at": 1000}
             client._annotate(leases[0].name, leases[0].claim_id, {"lockkit": {"gpu": news}})
-            quarantine(client, "crate", CARDS[1], "it hums", this_process())
+            quarantine(client, CRATE, CARDS[1], "it hums", this_process())
             found = listed(shared)
             told = shared("gpu", "ls", "--all-hosts").stdout
-        first, second = found["crate"]["gpus"]
-        assert (found["box"]["live"], found["crate"]["live"]) == (True, False)
-        assert [card["state"] for card in found["box"]["gpus"]] == ["free", "free"]
+        first, second = found[CRATE]["gpus"]
+        assert (found[BOX]["live"], found[CRATE]["live"]) == (True, False)
+        assert [card["state"] for card in found[BOX]["gpus"]] == ["free", "free"]
         assert (first["state"], first["index"], first["name"], first["uuid"]) == (
             "shared",
             0,
@@ -92,22 +101,24 @@ def test_the_cards_of_another_host_are_listed_as_the_store_knows_them(shared):
         assert first["holders"][0]["reason"] == "evaluation"
         assert (second["state"], second["quarantine"]["reason"]) == ("quarantined", "it hums")
         assert (
-            "live readings are those of box, this host; of other hosts the store knows what their holders told last"
+            f"live readings are those of {BOX}, this host; of other hosts the store knows what their holders told last"
             in told
         )
         assert "2 hosts; 4 GPUs: 2 free, 1 shared, 1 quarantined" in told
         assert "8 GiB declared, 12 GiB used, more than declared, for: evaluation" in told
         put(
             client,
-            "crate",
+            CRATE,
             Receipt(CARDS[0], "dirty", GIB, fence=leases[0].fence + 1, by="ann@crate", at=1000.0),
         )
-    first, _ = listed(shared)["crate"]["gpus"]
+    first, _ = listed(shared)[CRATE]["gpus"]
     assert (first["state"], first["receipt"]["leftover_bytes"]) == ("unheld", GIB)
     assert first["reasons"] == ["left dirty by ann@crate with 1 GiB in use"]
 
 
 def test_a_host_without_cards_sees_those_of_others_and_watches_them(shared):
+    with crate(shared, 0, plugins=[Cards()]) as client, lockkit.gpu.pool(client).acquire(timeout=30):
+        pass
     with crate(shared) as client, lockkit.gpu.pool(client).acquire(timeout=30):
         pass
     shared.env |= {"LOCKKIT_GPU_SIMULATE": "0", "LD_LIBRARY_PATH": "/nowhere"}
@@ -116,11 +127,22 @@ def test_a_host_without_cards_sees_those_of_others_and_watches_them(shared):
     assert "1 host; 2 GPUs: 2 not held" in done.stdout
     process = shared.start("gpu", "ls", "--all-hosts", "--watch", "--interval", "50ms", "--json")
     assert json.loads(process.stdout.readline())["hosts"][0]["gpus"][0]["state"] == "unheld"
-    with crate(shared) as client, lockkit.gpu.pool(client).acquire(timeout=30):
+    with crate(shared, 0, plugins=[Cards()]) as client, lockkit.gpu.pool(client).acquire(timeout=30):
         while json.loads(process.stdout.readline())["hosts"][0]["gpus"][0]["state"] != "held":
             pass
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
+
+
+def test_who_tries_simulated_cards_keeps_nobody_from_a_real_one_and_is_not_listed_with_them(shared):
+    with crate(shared) as trying, crate(shared, 0, plugins=[Cards()]) as real:
+        with (
+            lockkit.gpu.pool(trying).acquire(2, timeout=30),
+            lockkit.gpu.pool(real).acquire(2, timeout=30) as leases,
+        ):
+            assert leases.valid()
+        assert [one.host for one in fleet(real).hosts] == ["crate"]
+        assert [one.host for one in fleet(real, root=SIMULATED_ROOT).hosts] == [CRATE]
 
 
 def test_a_store_that_nobody_has_used_for_cards(lockkit):

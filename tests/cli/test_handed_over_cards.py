@@ -66,7 +66,7 @@ def test_after_a_killed_run_the_next_one_is_told_that_nothing_is_known(cards):
     holder = cards.start("run", "--gpu", "1", "--", "sleep", "60")
     cards.until(
         lambda: any(
-            one["state"] == "HELD" for one in cards.claims(pool_name(f"gpu/{os.uname().nodename}", CARD))
+            one["state"] == "HELD" for one in cards.claims(pool_name(f"gpu-sim/{os.uname().nodename}", CARD))
         )
     )
     [gpu] = cards.json("gpu", "ls")["gpus"]

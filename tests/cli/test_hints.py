@@ -193,3 +193,22 @@ def test_what_the_file_of_the_user_sets_is_not_repeated(tmp_path):
     )
     assert config.url == "redis://h"
     assert same_store(config) == HERE
+
+
+@pytest.mark.parametrize("name", ["0", "gpu:0", "gpu_lock:1", "GPU-9b6b8efe", "gpu/box"])
+def test_a_free_name_that_looks_like_a_gpu_leads_to_the_gpus(lockkit, pasted, name):
+    lockkit.env |= {"LOCKKIT_URL": f"sqlite:{lockkit.folder}/s.db", "LOCKKIT_GPU_HOST": "box"}
+    for told in (
+        lockkit("explain", name).stdout,
+        lockkit("status", name).stdout,
+        lockkit("wait", name).stderr,
+    ):
+        assert (
+            "id you mean the GPUs of this host? lockkit gpu ls, and lockkit explain @pool/gpu%2Fbox" in told
+        )
+        assert "'@pool/gpu%2Fbox' is free" in pasted(told, LOCKKIT_URL=lockkit.env["LOCKKIT_URL"])
+
+
+@pytest.mark.parametrize("name", ["gpu", "backup", "gpu-report", "build:0", "gpu/box/1"])
+def test_other_free_names_lead_nowhere(lockkit, name):
+    assert "GPUs of this host" not in lockkit("explain", name).stdout

@@ -306,6 +306,24 @@ def test_a_held_lock_of_another_namespace_stops_a_removal_unless_forced(lockkit,
 
 
 @as_root
+def test_an_interrupted_init_is_shown_as_begun(lockkit, shared_place):
+    paths = ("--config", shared_place / "config.toml")
+    lockkit.json("host", "init", "--group", GROUP, "--folder", shared_place / "locks", *paths)
+    assert "begun" not in lockkit("host", "show", *paths).stdout
+    record = json.loads((shared_place / "host-init.json").read_text())
+    record |= {"group": {"name": "no-such-group", "gid": -1}, "folder": None, "config": None}
+    (shared_place / "host-init.json").write_text(json.dumps(record))
+    (shared_place / "locks").rename(shared_place / "elsewhere")
+    (shared_place / "config.toml").unlink()
+
+    shown = lockkit("host", "show", *paths).stdout
+
+    missing = "the group no-such-group, the folder, the url in the administrator's file"
+    assert f"begun, not finished; missing: {missing}\n" in shown
+    assert "to finish it, run lockkit host init again" in shown
+
+
+@as_root
 def test_a_forged_record_has_root_open_and_remove_nothing(lockkit, shared_place):
     theirs = shared_place / "theirs"
     (theirs / "sub").mkdir(parents=True)

@@ -12,6 +12,7 @@ import time
 import pytest
 
 import lockkit as library
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.hooks import hookimpl
@@ -166,7 +167,7 @@ def test_a_crash_in_any_layer_of_a_release_leaves_what_can_be_recovered(lockkit,
     if acquire == A_CARD:
         lockkit.env["LOCKKIT_GPU_HOST"] = name
         words = ["--gpu", "1", "--gpu-sim", "1"]
-        queue = pool_name(f"gpu/{name}", SimulatedProvider(1).snapshot().devices[0].uuid)
+        queue = pool_name(f"gpu-sim/{name}", SimulatedProvider(1).snapshot().devices[0].uuid)
     assert [one["outcome"] for one in cases(done, queue)] == ([] if at_once(place) else ["removed"])
     assert lockkit("run", *words, "--no-wait", "--", "true").returncode == 0
 
@@ -393,8 +394,8 @@ def test_of_two_recoverers_that_race_one_gives_back_each_card(lockkit, place, mo
     cards = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
     with client_of(lockkit, monkeypatch, namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
         for card in cards[:2]:
-            quarantine_faulty(client, os.uname().nodename, card, "Xid 79", client.owner, cards)
-        quarantine(client, os.uname().nodename, cards[2], "being replaced", client.owner)
+            quarantine_faulty(client, simulated(os.uname().nodename), card, "Xid 79", client.owner, cards)
+        quarantine(client, simulated(os.uname().nodename), cards[2], "being replaced", client.owner)
         program = [sys.executable, "-c", RECOVERS]
         racers = [
             subprocess.Popen(program, env=lockkit.env, cwd=lockkit.folder, stdout=subprocess.PIPE, text=True)
@@ -403,7 +404,7 @@ def test_of_two_recoverers_that_race_one_gives_back_each_card(lockkit, place, mo
         lockkit.started += racers
         told = [racer.communicate(timeout=60)[0] for racer in racers]
 
-        assert quarantined(client, os.uname().nodename).keys() == {cards[2]}
+        assert quarantined(client, simulated(os.uname().nodename)).keys() == {cards[2]}
     assert [racer.returncode for racer in racers] == [0, 0], told
     cleared = [one["name"] for one in actions(lockkit) if one["outcome"] == "cleared"]
     assert len(cleared) == len(set(cleared)) == 2
@@ -613,7 +614,9 @@ def test_a_card_that_is_well_again_is_told_in_a_sentence(lockkit, monkeypatch):
     lockkit.env |= {"LOCKKIT_GPU_SIMULATE": "1", "LOCKKIT_URL": f"sqlite:{lockkit.folder}/locks.db"}
     (card,) = SimulatedProvider(1).snapshot().devices
     with client_of(lockkit, monkeypatch, namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
-        quarantine_faulty(client, os.uname().nodename, card.uuid, "Xid 79", client.owner, [card.uuid])
+        quarantine_faulty(
+            client, simulated(os.uname().nodename), card.uuid, "Xid 79", client.owner, [card.uuid]
+        )
 
     told = lockkit("recover")
 

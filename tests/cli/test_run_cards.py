@@ -23,7 +23,7 @@ SHOWN = ("sh", "-c", ENVIRONMENT)
 
 
 def queue_of(card):
-    return pool_name(f"gpu/{HOST}", card)
+    return pool_name(f"gpu-sim/{HOST}", card)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_run_for_cards_inside_another_one(cards):
     outer = ("run", "--gpu", "2", "-q", "--")
     done = cards(*outer, *inner, "--", "true")
     assert done.returncode == 75
-    assert f"'gpu/{HOST}' is held by the lockkit run around this one" in done.stderr
+    assert f"'gpu-sim/{HOST}' is held by the lockkit run around this one" in done.stderr
     assert "use --nested reuse" in done.stderr
     done = cards(*outer, *inner, "--nested", "reuse", "--gpu-id", "1", "--", *SHOWN)
     assert (done.stdout, done.stderr) == (f"1|PCI_BUS_ID|{CARDS[1]}|1|unset|{CARDS[1]}\n", "")
@@ -238,14 +238,17 @@ def test_a_waiting_document_has_the_reason_of_each_card_and_the_report_its_membe
     holder.send_signal(signal.SIGTERM)
     assert waiter.wait(20) == 0
     report = check(json.loads((cards.folder / "report").read_text()))
-    assert (report["name"], [one["member"] in CARDS for one in report["leases"]]) == (f"gpu/{HOST}", [True])
+    assert (report["name"], [one["member"] in CARDS for one in report["leases"]]) == (
+        f"gpu-sim/{HOST}",
+        [True],
+    )
 
 
 def test_the_name_of_the_host_is_that_of_the_configuration(cards):
     cards.env["LOCKKIT_GPU_HOST"] = "other-box"
     done = cards("run", "--gpu", "1", "--report", "report", "--", "sh", "-c", 'echo "$LOCKKIT_LEASE_NAME"')
-    assert done.stdout == f"{pool_name('gpu/other-box', CARDS[0])}\n"
-    assert json.loads((cards.folder / "report").read_text())["name"] == "gpu/other-box"
+    assert done.stdout == f"{pool_name('gpu-sim/other-box', CARDS[0])}\n"
+    assert json.loads((cards.folder / "report").read_text())["name"] == "gpu-sim/other-box"
 
 
 def test_other_stores_keep_the_cards_of_all_users_apart(cards, place):
@@ -264,7 +267,7 @@ def test_other_stores_keep_the_cards_of_all_users_apart(cards, place):
 def test_of_two_processes_on_any_store_one_has_the_card_and_the_other_waits_for_it(cards, place):
     """As users of a fleet run it: the store is in LOCKKIT_URL, and the name of the host in the names."""
     cards.env |= {"LOCKKIT_GPU_SIMULATE": "1", "LOCKKIT_GPU_HOST": f"box-of-{place}"}
-    queue = pool_name(f"gpu/box-of-{place}", CARDS[0])
+    queue = pool_name(f"gpu-sim/box-of-{place}", CARDS[0])
     first = cards.start("run", "--gpu", "1", "-q", "--", "sleep", "60")
     cards.until(lambda: [one["state"] for one in cards.claims(queue)] == ["HELD"])
     refused = cards("run", "--gpu", "1", "--no-wait", "--", "touch", "ran")

@@ -75,7 +75,7 @@ def test_a_holder_killed_in_a_layer_of_its_release_blocks_for_its_ttl_at_most_an
         try:
             claim_id, fence = holder.stdout.readline().split()
             assert holder.stdout.readline() == "now\n"
-            queue = client.inspect(pool_name(f"gpu/{HOST}", CARD))
+            queue = client.inspect(pool_name(f"gpu-sim/{HOST}", CARD))
             assert [one.claim_id for one in queue.claims] == ([] if layer == "normal, done" else [claim_id])
         finally:
             holder.kill()
@@ -85,4 +85,4 @@ def test_a_holder_killed_in_a_layer_of_its_release_blocks_for_its_ttl_at_most_an
             assert leases[0].fence > int(fence)
             receipt = leases.receipts[CARD]
             assert (receipt.outcome, receipt.claim_id) == (outcome, claim_id)
-        assert not client.inspect(pool_name(f"gpu/{HOST}", CARD)).claims
+        assert not client.inspect(pool_name(f"gpu-sim/{HOST}", CARD)).claims

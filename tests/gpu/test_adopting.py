@@ -14,6 +14,7 @@ from lockkit.errors import BackendUnavailable, ConfigError
 from lockkit.gpu import adopting
 from lockkit.gpu.adopting import Adopted, NotAdopted, adopt, cards_to_adopt, let_go
 from lockkit.gpu.handover import Handover
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.receipts import Receipt, last, put
 from lockkit.gpu.requests import HostCards
@@ -25,6 +26,7 @@ from lockkit.members import pool_name
 from lockkit.sizes import GIB, MIB
 
 HOST = os.uname().nodename
+SIMULATED = simulated(HOST)
 CARDS = [one.uuid for one in SimulatedProvider(3).snapshot().devices]
 
 
@@ -128,7 +130,7 @@ def got(adopted):
 
 
 def holders(client, card):
-    return client.inspect(pool_name(f"gpu/{HOST}", card)).holders
+    return client.inspect(pool_name(f"gpu-sim/{HOST}", card)).holders
 
 
 def test_the_claim_is_that_of_the_keeper_and_shows_the_job(client, job):
@@ -151,7 +153,7 @@ def test_the_claim_is_that_of_the_keeper_and_shows_the_job(client, job):
 
 def test_all_or_none_and_the_holder_is_named(client, job):
     steer(client, _0={"processes": [on(job)]}, _1={"processes": [on(job)]})
-    with client.pool(f"gpu/{HOST}", dict.fromkeys(CARDS, 24064)).acquire(each=24064, among=[CARDS[1]]):
+    with client.pool(f"gpu-sim/{HOST}", dict.fromkeys(CARDS, 24064)).acquire(each=24064, among=[CARDS[1]]):
         busy = adopt(client, job, options={})
         assert isinstance(busy, NotAdopted)
         assert busy.sentences[0].startswith(f"GPU 1: held by {client.owner}")
@@ -162,8 +164,12 @@ def test_all_or_none_and_the_holder_is_named(client, job):
 
 def test_a_request_at_the_gate_is_not_in_the_way(client, job):
     steer(client, _0={"processes": [on(job)]})
-    gate = pool_name(f"gpu/{HOST}")
-    with client.pool(f"gpu/{HOST}", dict.fromkeys(CARDS, 24064))._made_of(gate, "mutex", 1, 1, {}).acquire():
+    gate = pool_name(f"gpu-sim/{HOST}")
+    with (
+        client.pool(f"gpu-sim/{HOST}", dict.fromkeys(CARDS, 24064))
+        ._made_of(gate, "mutex", 1, 1, {})
+        .acquire()
+    ):
         got(adopt(client, job, options={}))
 
 
@@ -184,12 +190,12 @@ def test_a_share_leaves_the_rest_and_must_hold_what_is_used_already(client, job)
 
 def told(client, *live):
     """How the last holder of the first card left it, while these claims hold it."""
-    return last(client, HOST, CARDS[0], live)
+    return last(client, SIMULATED, CARDS[0], live)
 
 
 @pytest.mark.parametrize("memory", [None, 8 * GIB])
 def test_after_a_keeper_that_was_killed_no_older_receipt_speaks_for_its_job(client, job, memory):
-    put(client, HOST, Receipt(CARDS[0], "clean", claim_id="an-older-one"))
+    put(client, SIMULATED, Receipt(CARDS[0], "clean", claim_id="an-older-one"))
     steer(client, _0={"processes": [on(job)]})
     adopted = adopt(client, job, options={}, memory=memory)
     (claim,) = holders(client, CARDS[0])
@@ -204,7 +210,7 @@ def test_after_a_keeper_that_was_killed_no_older_receipt_speaks_for_its_job(clie
 def test_a_card_of_a_job_is_left_in_an_unknown_state_where_it_cannot_be_judged(
     client, job, memory, ends, outcome
 ):
-    put(client, HOST, Receipt(CARDS[0], "clean", claim_id="an-older-one"))
+    put(client, SIMULATED, Receipt(CARDS[0], "clean", claim_id="an-older-one"))
     steer(client, _0={"processes": [on(job)]})
     adopted = adopt(client, job, options={}, memory=memory)
     (claim,) = holders(client, CARDS[0])
@@ -244,7 +250,7 @@ def test_what_the_job_started_is_no_stranger(client, job):
 
 def test_a_quarantined_card_is_not_adopted(client, job):
     steer(client, _0={"processes": [on(job)]})
-    quarantine(client, HOST, CARDS[0], "it hums", this_process())
+    quarantine(client, SIMULATED, CARDS[0], "it hums", this_process())
     busy = adopt(client, job, options={})
     assert "GPU 0: quarantined by " in busy.sentences[0]
     assert busy.sentences[0].endswith(": it hums")

@@ -20,6 +20,7 @@ import lockkit.gpu
 import lockkit.gpu.aio
 from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import AcquireTimeout
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.receipts import last
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
@@ -29,6 +30,7 @@ from lockkit.sizes import GIB
 from lockkit.testing.processes import until
 
 HOST = os.uname().nodename
+SIMULATED = simulated(HOST)
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
 GRIM = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
@@ -120,7 +122,7 @@ def computes(pid, memory="3GiB"):
 
 def left(client, uuid=CARDS[0]):
     """How the last holder left a card."""
-    return last(client, HOST, uuid, ())
+    return last(client, SIMULATED, uuid, ())
 
 
 def hook(leases):
@@ -144,7 +146,7 @@ def test_a_holder_that_was_killed_leaves_an_unknown_state_whatever_the_older_rec
     pool(client).acquire(timeout=5).release()
     assert left(client).outcome == "clean"
     killed = pool(client).acquire(timeout=5)
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     client.evict(name, killed[0].claim_id, reason="as if it were killed", now=True)
     killed.simulate_loss()  # so that its own release leaves nothing
     with pool(client).acquire(timeout=5) as leases:
@@ -161,7 +163,7 @@ def test_a_request_that_timed_out_leaves_no_doubt_about_the_card_that_it_had_got
     with pytest.raises(AcquireTimeout):
         pool(client).acquire(2, timeout=0.5)
     until(lambda: left(client).outcome == "clean")
-    assert "taken" not in client.record(pool_name(f"gpu/{HOST}", CARDS[0])).value
+    assert "taken" not in client.record(pool_name(f"gpu-sim/{HOST}", CARDS[0])).value
 
 
 def test_a_child_process_that_still_has_the_card_is_ended(client, say, start):
@@ -302,7 +304,7 @@ def test_one_of_two_shares_in_a_process_ends_nothing_of_the_other(client, say, s
     say(card0={"processes": [computes(child.pid)]})
     first.release()
     assert child.poll() is None
-    assert last(client, HOST, CARDS[0], {second[0].claim_id}).outcome == "unknown"  # whose is it?
+    assert last(client, SIMULATED, CARDS[0], {second[0].claim_id}).outcome == "unknown"  # whose is it?
     second.release()
     assert child.wait(10) == -signal.SIGTERM
 
@@ -391,8 +393,8 @@ def test_a_card_that_is_faulty_at_its_release_is_quarantined_up_to_the_limit(cli
     fault = {"faults": ["the card must be reset"]}
     say(card0=fault, card1=fault)
     leases.release()
-    [uuid] = quarantined(client, HOST)
-    mark = quarantined(client, HOST)[uuid]
+    [uuid] = quarantined(client, SIMULATED)
+    mark = quarantined(client, SIMULATED)[uuid]
     assert (mark.automatic, mark.lasting) == (True, False)
     assert mark.reason == "the card must be reset"
     assert sorted(alerts.kinds(client)) == [("gpu_not_quarantined", "P0"), ("gpu_quarantined", "P1")]
@@ -406,7 +408,7 @@ def test_faults_since_the_grant_count_as_well_and_stay_if_the_driver_shows_none(
     leases = cards.acquire(timeout=5)
     say(card0={"faults": shown})
     leases.release()
-    mark = quarantined(client, HOST)[CARDS[0]]
+    mark = quarantined(client, SIMULATED)[CARDS[0]]
     assert (mark.reason, mark.lasting) == ("; ".join([*shown, "Xid 79"]), not shown)
 
 
@@ -421,7 +423,7 @@ def test_a_cleanup_that_hangs_is_given_up_and_its_card_is_quarantined(client, mo
         leases.release()
         assert leases.report.released
         assert hook(leases).outcome == "DONE"
-        assert "torch has not given back its memory within" in quarantined(client, HOST)[CARDS[0]].reason
+        assert "torch has not given back its memory within" in quarantined(client, SIMULATED)[CARDS[0]].reason
         assert left(client).outcome == "unknown"
         assert alerts.kinds(client) == [("gpu_quarantined", "P1")]
     finally:
@@ -451,7 +453,7 @@ def test_a_callback_that_overruns_has_its_card_quarantined(client, alerts):
     leases.on_release(lambda context: stop.wait(60))
     try:
         leases.release()
-        assert quarantined(client, HOST)[CARDS[0]].reason == "the cleanup of on_release has not ended"
+        assert quarantined(client, SIMULATED)[CARDS[0]].reason == "the cleanup of on_release has not ended"
         assert left(client).outcome == "unknown"
     finally:
         stop.set()
@@ -489,7 +491,7 @@ def test_a_driver_that_hangs_keeps_no_card_and_is_quarantined_for_it(url, tmp_pa
             assert leases.report.released
             [(uuid, mark)] = quarantined(client, HOST).items()
             assert (uuid, mark.reason) == (leases.members[0], "its driver has not answered within 5 s")
-            assert left(client, uuid).outcome == "unknown"
+            assert last(client, HOST, uuid, ()).outcome == "unknown"
         finally:
             driver.go.set()
 
@@ -508,7 +510,7 @@ def test_a_lost_hold_leaves_no_receipt(client, say):
     say(card0={"faults": ["it hums"]})  # perhaps the next holder's doing
     leases.release()
     assert left(client).outcome == "unknown"
-    assert quarantined(client, HOST) == {}
+    assert quarantined(client, SIMULATED) == {}
 
 
 def test_without_the_plugin_nothing_is_cleaned_and_the_next_holder_knows_nothing(url, tmp_path, monkeypatch):

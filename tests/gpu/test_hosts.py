@@ -39,7 +39,7 @@ def test_a_container_that_does_not_know_its_host_gets_no_card(store, inside):
         with pytest.raises(ConfigError, match=r"in a container \(Docker\)") as refused:
             lockkit.gpu.pool(client)
         assert "docker run -e LOCKKIT_GPU_HOST=$(hostname)" in (refused.value.hint or "")
-        assert lockkit.gpu.pool(client, simulate=1).name == f"gpu/{os.uname().nodename}"
+        assert lockkit.gpu.pool(client, simulate=1).name == f"gpu-sim/{os.uname().nodename}"
 
 
 def test_containers_that_name_one_host_keep_each_other_from_its_card(store, inside, monkeypatch):

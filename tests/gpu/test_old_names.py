@@ -16,9 +16,11 @@ import pytest
 import lockkit
 import lockkit.aio
 import lockkit.gpu
+import lockkit.gpu.aio
 from lockkit.errors import AcquireTimeout, BackendUnavailable, ConfigError, DeadlockDetected, LeaseLost
 from lockkit.facts import Owner
 from lockkit.gpu import gpu_lock, release_lock
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import clear, quarantine
 from lockkit.gpu.receipts import last
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
@@ -29,6 +31,7 @@ from lockkit.testing.stage import Work
 from support.servers.redis import RedisServer
 
 HOST = os.uname().nodename
+SIMULATED = simulated(HOST)
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
 
 
@@ -83,7 +86,7 @@ def other(url, namespace):
 
 
 def holders(client, card=CARDS[0]):
-    return client.inspect(pool_name(f"gpu/{HOST}", card)).holders
+    return client.inspect(pool_name(f"gpu-sim/{HOST}", card)).holders
 
 
 def violations(client):
@@ -185,7 +188,7 @@ def test_a_task_waits_for_the_holder_of_a_pool_and_the_pool_for_the_task(client,
     cards, order = lockkit.gpu.pool(other), []
     with cards.acquire(ids=["0"], timeout=10):
         work = Work(lambda: run(of_kind(gpu_lock(client=client), lambda: order.append(len(holders(client))))))
-        until(lambda: client.inspect(pool_name(f"gpu/{HOST}", CARDS[0])).waiters)
+        until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).waiters)
         assert order == []
     work.result()
     assert order == [1]
@@ -225,7 +228,7 @@ def test_a_task_that_waits_for_one_card_holds_up_nobody_who_wants_another(client
     cards = lockkit.gpu.pool(other)
     with cards.acquire(ids=["0"], timeout=10):
         work = Work(gpu_lock(client=client)(lambda: "ran"))
-        until(lambda: client.inspect(pool_name(f"gpu/{HOST}", CARDS[0])).waiters)
+        until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).waiters)
         with cards.acquire(ids=["1"], timeout=10) as leases:
             assert leases.members == (CARDS[1],)
         assert gpu_lock("gpu_lock:1", client=other)(lambda: "ran")() == "ran"
@@ -247,6 +250,44 @@ async def nested(client):
         return "ran"
 
     await gpu_lock(client=client)(task)()
+
+
+def test_a_task_whose_thread_holds_the_card_from_the_pool_does_not_wait_for_itself(client, other):
+    task = gpu_lock(client=client, max_wait_time=60)(lambda: "ran")
+
+    for owner in (client, other):  # the client of the task, and another one of the same store
+        with (
+            lockkit.gpu.pool(owner).acquire(ids=["0"], timeout=10),
+            pytest.raises(DeadlockDetected, match="would wait for itself"),
+        ):
+            task()
+    assert task() == "ran"
+
+
+def test_a_coroutine_task_whose_task_holds_the_card_from_the_pool_does_not_wait_for_itself(
+    url, namespace, client
+):
+    async def main():
+        @gpu_lock(client=client, max_wait_time=60)
+        async def task():
+            return "ran"
+
+        async with lockkit.aio.connect(url, namespace=namespace) as aio:
+            async with lockkit.gpu.aio.pool(aio).acquire(ids=["0"], timeout=10):
+                with pytest.raises(DeadlockDetected, match="would wait for itself"):
+                    await task()
+            return await task()
+
+    assert asyncio.run(main()) == "ran"
+
+
+def test_a_card_of_another_store_or_of_another_thread_is_no_wait_for_oneself(client, other, tmp_path):
+    with lockkit.connect("memory:") as elsewhere, lockkit.gpu.pool(elsewhere).acquire(ids=["0"], timeout=10):
+        assert gpu_lock(client=client, max_wait_time=60)(lambda: "ran")() == "ran"
+    with lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10):
+        work = Work(gpu_lock(client=client, max_wait_time=60)(lambda: "ran"))
+        until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).waiters)
+    assert work.result() == "ran"
 
 
 WORKER = """
@@ -292,7 +333,7 @@ def test_the_text_of_a_timeout_begins_as_it_did_and_the_body_does_not_run(client
     ran = []
     task = of_kind(gpu_lock(max_wait_time=0.2, client=client), lambda: ran.append(1))
     with (
-        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10),
+        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10).detach(),  # held for another thread
         pytest.raises(
             AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT: task did not get gpu_lock:0: .*held by"
         ) as late,
@@ -324,7 +365,7 @@ def test_the_timeout_is_the_ttl_as_far_as_the_store_has_it(client):
 def test_no_wait_time_means_that_of_the_configuration(url, namespace, other):
     with (
         lockkit.connect(url, namespace=namespace, timeout=0.1) as brief,
-        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10),
+        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10).detach(),
         pytest.raises(AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT"),
     ):
         gpu_lock(client=brief)(print)()
@@ -404,12 +445,12 @@ def test_a_task_whose_lock_was_lost_does_not_return_its_result(client, of_kind):
 
 
 def test_a_quarantined_card_is_given_to_no_task_until_it_is_cleared(client, of_kind):
-    quarantine(client, HOST, CARDS[0], "it hums", Owner(host="box", user="ann"))
+    quarantine(client, SIMULATED, CARDS[0], "it hums", Owner(host="box", user="ann"))
     with pytest.raises(AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT: .*quarantined by ann@box: it hums"):
         run(of_kind(gpu_lock(max_wait_time=0, client=client), print))
     work = Work(lambda: run(of_kind(gpu_lock(client=client), lambda: "ran")))
     until(lambda: client.stats()["released"] >= 2)
-    clear(client, HOST, CARDS[0])
+    clear(client, SIMULATED, CARDS[0])
     assert work.result() == "ran"
 
 
@@ -424,7 +465,7 @@ def test_the_memory_of_the_program_itself_does_not_keep_it_from_its_card(client,
 
 
 def receipt(client, card=CARDS[0]):
-    return last(client, HOST, card, set())
+    return last(client, SIMULATED, card, set())
 
 
 def test_each_call_leaves_a_receipt_for_the_next_holder(client, tmp_path, of_kind):

@@ -66,7 +66,7 @@ def test_a_card_is_held_by_its_uuid_and_shown_to_child_processes_only(client):
     with pool(client).acquire(min_free="20GiB", timeout=5) as leases:
         assert leases.members == (CARDS[0],)
         assert [device.uuid for device in leases.devices] == [CARDS[0]]
-        assert client.inspect(pool_name(f"gpu/{HOST}", CARDS[0])).holders
+        assert client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).holders
         with leases.visible():
             shown = subprocess.check_output(
                 [
@@ -193,7 +193,7 @@ def test_the_capacity_of_a_card_stays_as_it_was_when_the_card_was_first_used(cli
 
 
 def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_does_not(client, say):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     with pool(client, 1).acquire(memory="8GiB", timeout=5):
         assert client.resize(name, 20 * 1024) == 1
         assert client.inspect(name).capacity == 20 * 1024
@@ -288,7 +288,7 @@ def test_a_claim_for_a_whole_card_that_comes_while_the_card_is_resized_stays_who
 
 
 def test_a_resize_that_cannot_change_the_record_of_a_card_changes_nothing(client, monkeypatch):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     with pool(client, 1).acquire(memory="8GiB", timeout=5):
         before = client.inspect(name).capacity
 
@@ -303,7 +303,7 @@ def test_a_resize_that_cannot_change_the_record_of_a_card_changes_nothing(client
 
 
 def test_a_resize_that_cannot_change_the_claims_says_that_the_record_is_changed(client, monkeypatch):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     with pool(client, 1).acquire(memory="8GiB", timeout=5):
 
         def refuse(*_args):

@@ -15,6 +15,7 @@ from lockkit.devices import Device
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.gpu import pool
 from lockkit.gpu.aio import pool as aio_pool
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.preflight import Preflight, Verdict
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.simulated import SimulatedProvider
@@ -23,6 +24,7 @@ from lockkit.testing.processes import until
 from support.frameworks import FOLDER, Torch
 
 HOST = os.uname().nodename
+SIMULATED = simulated(HOST)
 CARDS = [one.uuid for one in SimulatedProvider(4).snapshot().devices]
 ONE = Device("GPU-1", 0, "H100")
 
@@ -144,7 +146,7 @@ def test_a_faulty_card_is_quarantined_and_another_one_taken(torch, client):
     torch.steer({CARDS[0]: "wrong"})
     with pool(client, simulate=4).acquire(preflight=True) as leases:
         assert leases.members == (CARDS[1],)
-    (mark,) = quarantined(client, HOST).values()
+    (mark,) = quarantined(client, SIMULATED).values()
     assert (mark.uuid, mark.automatic, mark.lasting) == (CARDS[0], True, True)
     assert mark.reason == "preflight: it computes wrong results"
     assert torch.computed() == CARDS[:2]
@@ -154,7 +156,7 @@ def test_a_card_without_memory_is_left_out_and_not_quarantined(torch, client):
     torch.steer({CARDS[0]: "no memory"})
     with pool(client, simulate=2).acquire(preflight=sys.executable) as leases:
         assert leases.members == (CARDS[1],)
-    assert quarantined(client, HOST) == {}
+    assert quarantined(client, SIMULATED) == {}
 
 
 def test_at_most_half_of_the_cards_are_quarantined_and_a_person_is_told(torch):
@@ -164,7 +166,7 @@ def test_at_most_half_of_the_cards_are_quarantined_and_a_person_is_told(torch):
         with pytest.raises(AcquireTimeout, match="it is not quarantined, because 2 of its host are"):
             pool(client, simulate=4).acquire(preflight=True, timeout=0)
         until(lambda: len(alerts.heard) == 4)
-        assert set(quarantined(client, HOST)) == set(CARDS[:2])
+        assert set(quarantined(client, SIMULATED)) == set(CARDS[:2])
     assert torch.computed() == CARDS  # none of them twice
     assert [(one.kind, one.data["uuid"]) for one in alerts.heard] == [
         *(("gpu_quarantined", card) for card in CARDS[:2]),

@@ -74,7 +74,10 @@ def test_a_process_may_be_there_only_while_it_lives(state):
     [
         ("{", r"cards\.json does not describe simulated GPUs: "),
         ('{"2": {}}', r"there is no card '2' \(the cards are 0 to 1\)"),
-        ('{"0": {"process": []}}', "unknown field `process`"),
+        (
+            '{"1": {"process": []}}',
+            "card 1: .*unknown field `process`.* the keys of a card are name, memory, used",
+        ),
         ('{"0": {"used": "much"}}', "a size must be a size, not 'much'"),
         ('{"0": {"processes": [{"memory": "-1"}]}}', "a size must be"),
         (" " * 70_000, "longer than 64 KiB"),

@@ -10,6 +10,7 @@ import pytest
 import lockkit
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.facts import Owner
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import clear, quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.hooks import hookimpl
@@ -17,6 +18,7 @@ from lockkit.observe import journal
 from lockkit.observe.recovery import LOCK, Recoverer, recover
 
 HOST = os.uname().nodename
+SIMULATED = simulated(HOST)
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
 ANN = Owner("ann", "box", 4711)
 
@@ -41,7 +43,7 @@ def say(tmp_path):
 @pytest.fixture
 def mark(client):
     """Marks a card as a program does that finds it faulty."""
-    return lambda card=CARDS[0]: quarantine_faulty(client, HOST, card, "Xid 79", ANN, CARDS)
+    return lambda card=CARDS[0]: quarantine_faulty(client, SIMULATED, card, "Xid 79", ANN, CARDS)
 
 
 def outcomes(client, **how):
@@ -55,11 +57,11 @@ def actions(client):
 def test_a_card_that_is_well_again_is_given_back_with_a_record(client, say, mark):
     mark()
     (dry,) = recover(client).results
-    assert (dry.case.action, dry.outcome, len(quarantined(client, HOST))) == ("fix", "", 1)
+    assert (dry.case.action, dry.outcome, len(quarantined(client, SIMULATED))) == ("fix", "", 1)
 
     assert outcomes(client) == [("card", "cleared")]
 
-    assert quarantined(client, HOST) == {}
+    assert quarantined(client, SIMULATED) == {}
     began, ended = actions(client)
     assert (began["seen"]["card"], began["seen"]["quarantined"]["reason"]) == (CARDS[0], "Xid 79")
     assert (
@@ -72,17 +74,17 @@ def test_a_card_that_is_well_again_is_given_back_with_a_record(client, say, mark
 
 def test_what_the_driver_does_not_show_stays_until_a_person_clears_it(client, say):
     quarantine_faulty(
-        client, HOST, CARDS[0], "preflight: it computes wrong results", ANN, CARDS, lasting=True
+        client, SIMULATED, CARDS[0], "preflight: it computes wrong results", ANN, CARDS, lasting=True
     )
     assert outcomes(client) == []
-    assert [mark.lasting for mark in quarantined(client, HOST).values()] == [True]
+    assert [mark.lasting for mark in quarantined(client, SIMULATED).values()] == [True]
 
 
 def test_the_mark_of_a_person_stays(client, say):
-    quarantine(client, HOST, CARDS[0], "it hums", ANN)
+    quarantine(client, SIMULATED, CARDS[0], "it hums", ANN)
 
     assert outcomes(client) == []
-    assert quarantined(client, HOST).keys() == {CARDS[0]}
+    assert quarantined(client, SIMULATED).keys() == {CARDS[0]}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_a_card_that_is_not_well_at_one_of_two_looks_stays_away(client, say, mar
     monkeypatch.setattr(Recoverer, "_wait_between_looks", between)
 
     assert outcomes(client) == [("card", "changed")]
-    assert quarantined(client, HOST).keys() == {CARDS[0]}
+    assert quarantined(client, SIMULATED).keys() == {CARDS[0]}
     assert actions(client) == []
 
 
@@ -129,16 +131,16 @@ def test_a_mark_that_came_between_the_looks_stays(client, say, mark, monkeypatch
     mark()
 
     def between(_self, _cases):
-        clear(client, HOST, CARDS[0])
+        clear(client, SIMULATED, CARDS[0])
         if by_a_person:
-            quarantine(client, HOST, CARDS[0], "Xid 79", ANN)
+            quarantine(client, SIMULATED, CARDS[0], "Xid 79", ANN)
         else:
-            quarantine_faulty(client, HOST, CARDS[0], "its fan stands still", ANN, CARDS)
+            quarantine_faulty(client, SIMULATED, CARDS[0], "its fan stands still", ANN, CARDS)
 
     monkeypatch.setattr(Recoverer, "_wait_between_looks", between)
 
     assert outcomes(client) == [("card", "changed")]
-    assert quarantined(client, HOST).keys() == {CARDS[0]}
+    assert quarantined(client, SIMULATED).keys() == {CARDS[0]}
 
 
 def test_a_mark_that_came_just_before_the_change_stays(client, say, mark, monkeypatch):
@@ -148,13 +150,13 @@ def test_a_mark_that_came_just_before_the_change_stays(client, say, mark, monkey
 
     def late(folder, about, **how):
         if "action" in about:
-            quarantine(client, HOST, CARDS[0], "it hums", ANN)
+            quarantine(client, SIMULATED, CARDS[0], "it hums", ANN)
         return append(folder, about, **how)
 
     monkeypatch.setattr(journal, "append", late)
 
     assert outcomes(client) == [("card", "changed")]
-    assert [one.automatic for one in quarantined(client, HOST).values()] == [False]
+    assert [one.automatic for one in quarantined(client, SIMULATED).values()] == [False]
 
 
 def test_cards_count_for_the_limit_of_an_hour(client, say, mark):
@@ -163,7 +165,7 @@ def test_cards_count_for_the_limit_of_an_hour(client, say, mark):
     with lockkit.connect(client.url, gpu_simulate=4, recover_limit=1) as limited:
         assert sorted(outcomes(limited)) == [("card", "cleared"), ("card", "limited")]
         assert outcomes(limited) == [("card", "limited")]
-    assert len(quarantined(client, HOST)) == 1
+    assert len(quarantined(client, SIMULATED)) == 1
 
 
 def test_a_recoverer_that_is_not_elected_gives_back_the_cards_of_its_host(client, say, mark):
@@ -183,7 +185,7 @@ def test_where_nothing_can_be_said_of_a_card_it_stays_away(client, say, mark, tm
     assert outcomes(client) == []
     say()
     assert outcomes(client) == [("card", "cleared")]
-    assert quarantined(client, HOST).keys() == {gone}
+    assert quarantined(client, SIMULATED).keys() == {gone}
 
 
 CARD = Device("GPU-1", 0, memory=80, used=0, processes=(), sliced=True)

@@ -13,7 +13,7 @@ from lockkit.cli import drains, output, traces
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
 from lockkit.cli.gpus import use_of_gpu
-from lockkit.cli.suggesting import as_called, command_line
+from lockkit.cli.suggesting import as_called, command_line, gpus_meant
 from lockkit.cli.waiting import ordinal
 from lockkit.members import in_pool
 from lockkit.protocol.denials import because, drain_ends
@@ -54,6 +54,8 @@ def command(session: Session, name: str) -> None:
         now = time.time()
         told = sentences(info, now, options, first)
         told += traces.sentences(found, now, options, first) if found else []
+        meant = None if info.claims else gpus_meant(session, client, name)
+        told += [f"{meant[0].upper()}{meant[1:]}"] if meant else []
         told += _failed(failed, name, options)
         drained = drains.seen(client)
         if drained is not None:

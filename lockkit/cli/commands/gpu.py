@@ -64,12 +64,14 @@ lockkit gpu ls --gpu-sim 2         # on any machine
 def _ls(session: Session, *, all_hosts: bool, watch: bool, interval: float, simulate: int | None) -> None:
     """List the GPUs of this host: which are free, who holds the others, and which are faulty.
 
-    Held is a whole card, shared one of which holders have declared parts. Busy (unmanaged) is a card on which a program computes, or of which more than 1 GiB is in use beyond what the driver reserves. A process
-    whose pid cannot be told, as in a container, is shown with what is known of it. A card that is divided into MIG slices is followed by
-    them. A card is dirty if its last holder left memory in use. Quarantined cards are given to nobody: see lockkit gpu quarantine.
+    A GPU is held if somebody holds the whole of it, and shared if holders have declared parts of its memory. It is busy (unmanaged) if a
+    program computes on it without a lock, or more than 1 GiB is in use beyond what the driver reserves. It is dirty if its last holder left
+    memory in use. A quarantined GPU is given to nobody: see lockkit gpu quarantine. A GPU that is divided into MIG slices is followed by
+    them. A process whose pid cannot be told, as in a container, is shown with what is known of it.
 
-    With --all-hosts the cards of all hosts that have used the store are listed. Live readings are those of this host only. Of the others the store knows who holds which card,
-    what the holders told of their use, and how cards were left. A card that nobody holds may be in use without a lock: only its own host can tell.
+    With --all-hosts the GPUs of all hosts that have used the store are listed. Live readings are those of this host only. Of the others the
+    store knows who holds which GPU, what the holders told of their use, and how GPUs were left. A GPU that nobody holds may be in use
+    without a lock: only its own host can tell. Simulated GPUs are listed only with --gpu-sim, and then alone.
 
     Exit code: 0 there are GPUs, or --all-hosts was given, 78 there are none, or nothing can be said about any.
     """
@@ -165,11 +167,12 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
 
     GPU is a UUID, at least the first 8 characters of one, or an index. All users of the store see the mark, and so does lockkit gpu ls.
     """
-    from lockkit.gpu.quarantine import quarantine
+    from lockkit.gpu.quarantine import quarantine, quarantined
 
     with session.client() as client:
         view = HostView(client, simulate)
         uuid = view.meant(card)
+        before = quarantined(client, view.host).get(uuid)
         mark = quarantine(client, view.host, uuid, reason, this_process())
         if session.json:
             from lockkit.cli import documents, gpus
@@ -181,7 +184,8 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
                 indent=True,
             )
             return
-    output.say(f"{uuid} is {mark}; to give it back: lockkit gpu clear {uuid}")
+    replaced = "" if before is None else f"; this replaces another mark: it was {before}"
+    output.say(f"{uuid} is {mark}{replaced}; to give it back: lockkit gpu clear {uuid}")
 
 
 @make(

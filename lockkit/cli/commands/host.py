@@ -209,13 +209,18 @@ def _show(session: Session, *, config: Path) -> int:
     elif made == planning.Made():
         output.say("lockkit host init has made nothing on this host")
     else:
+        folder = Path(made.folder or planning.folder_of(made.url) or "/")
+        seen = facts.collect(planning.Wanted("" if made.group is None else made.group.name, folder, config))
         rows = (
+            ("begun, not finished; missing", ", ".join(planning.missing(seen))),
             ("settings in", made.config),
             ("folder", made.folder),
             ("group", made.group),
             ("store", made.url),
         )
         output.say("\n".join(f"{what}: {value}" for what, value in rows if value))
+        if planning.missing(seen):
+            output.say("to finish it, run lockkit host init again; to undo it: sudo lockkit host remove")
     return exits.FAILED if made == planning.Made() else exits.OK
 
 

@@ -16,7 +16,7 @@ from lockkit.cli.base import command as make
 from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
 from lockkit.cli.signals import Signals
-from lockkit.cli.suggesting import as_called
+from lockkit.cli.suggesting import as_called, gpus_meant
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 from lockkit.protocol.denials import drain_ends
@@ -145,11 +145,11 @@ def _show(session: Session, client: Client, asked: Asked, found: Look) -> None:
     elif not found.unread:
         matching = "" if asked.name is None else f" whose name matches {asked.name!r}"
         output.say(f"no lock{matching} is held or waited for")
-    for row in _below(session, asked, found):
+    for row in _below(session, client, asked, found):
         output.say(row)
 
 
-def _below(session: Session, asked: Asked, found: Look) -> list[str]:
+def _below(session: Session, client: Client, asked: Asked, found: Look) -> list[str]:
     """The rows below the table."""
     told = (
         []
@@ -165,6 +165,7 @@ def _below(session: Session, asked: Asked, found: Look) -> list[str]:
         from lockkit.cli import traces
 
         told.append(traces.row(str(asked.name), found.traces, time.time(), *as_called(session)))
+        told.append(gpus_meant(session, client, str(asked.name)) or "")
     return [row for row in told if row]
 
 
@@ -200,7 +201,7 @@ def _watch(session: Session, client: Client, asked: Asked, interval: float) -> N
             else:
                 locks = found.shown
                 place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
-                told = lines = [*_below(session, asked, found), place]
+                told = lines = [*_below(session, client, asked, found), place]
             table = _table(locks, width())
             table.caption = escape(printable("\n".join(told), lines=True))
             live.update(table, refresh=True)

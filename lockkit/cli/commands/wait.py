@@ -11,7 +11,7 @@ import click
 from lockkit.cli import exits, output
 from lockkit.cli.base import NAME, Duration, Session, finite, option
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import look
+from lockkit.cli.suggesting import gpus_meant, look
 from lockkit.cli.waiting import blocked_by
 from lockkit.drivers.patience import Tries, patiently
 from lockkit.errors import AcquireTimeout
@@ -85,6 +85,9 @@ def command(session: Session, name: str, *, timeout: float | None, quiet: bool) 
                 )
             time.sleep(pause if timeout is None else max(min(pause, timeout - waited), 0.0))
             pause = min(pause * 1.5, _LONGEST)
+        meant = None if info.claims or told or quiet else gpus_meant(session, client, name)
+        if meant:
+            output.say(f"{name!r} is free: nobody holds it; {meant}", stream=sys.stderr)
         if session.json:
             from lockkit.cli import documents
 
