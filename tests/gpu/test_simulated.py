@@ -76,7 +76,7 @@ def test_a_process_may_be_there_only_while_it_lives(state):
         ('{"2": {}}', r"there is no card '2' \(the cards are 0 to 1\)"),
         (
             '{"1": {"process": []}}',
-            "card 1: .*unknown field `process`.* the keys of a card are name, memory, used",
+            "card 1: .*unknown field `process`.*the keys of a card are name, memory, used",
         ),
         ('{"0": {"used": "much"}}', "a size must be a size, not 'much'"),
         ('{"0": {"processes": [{"memory": "-1"}]}}', "a size must be"),
