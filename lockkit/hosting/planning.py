@@ -298,7 +298,7 @@ def belongs_to_store(name: str) -> bool:
 
 
 def missing(seen: HostFacts) -> tuple[str, ...]:
-    """What was recorded and is not there, in words: init records a step before it does it, and may have been interrupted."""
+    """Things that were recorded and are not there, in words: init records a step before it does it, and may have been interrupted."""
     made = seen.made
     if made == Made():
         return ()
