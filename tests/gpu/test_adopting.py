@@ -235,11 +235,11 @@ def test_a_store_that_cannot_note_the_adoption_leaves_nothing_held(client, job, 
 def test_a_request_is_noted_also_if_a_keeper_has_got_a_newer_claim_meanwhile(client, job):
     with (
         connect("memory:") as other,
-        client.pool(f"gpu/{HOST}", dict.fromkeys(CARDS, 24064)).acquire(each=1024, among=[CARDS[0]]),
+        client.pool(f"gpu-sim/{HOST}", dict.fromkeys(CARDS, 24064)).acquire(each=1024, among=[CARDS[0]]),
     ):
         (mine,) = holders(client, CARDS[0])
         newer = mine._replace(claim_id="k" * 12, fence=mine.fence + 1, owner=mine.owner._replace(pid=1))
-        Handover(other, HOST).take(CARDS[0], [mine, newer])
+        Handover(other, SIMULATED).take(CARDS[0], [mine, newer])
         assert told(other, newer.claim_id).claim_id == mine.claim_id
 
 
