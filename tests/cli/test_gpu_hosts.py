@@ -225,10 +225,10 @@ def test_a_name_that_no_lock_can_have_is_left_out_of_the_list_of_hosts_with_a_re
 def test_the_list_of_all_hosts_tells_of_names_that_were_left_out(lockkit):
     lockkit.env |= {"LOCKKIT_GPU_SIMULATE": "1", "LOCKKIT_URL": f"sqlite:{lockkit.folder}/locks.db"}
     with connect(lockkit.env["LOCKKIT_URL"], state_dir=str(lockkit.folder / "crate")) as client:
-        client.put_record(pool_name(ROOT), {"hosts": ["\x1b[2J", "crate"]}, 0)
-        client.put_record(pool_name(ROOT, "crate"), {"cards": ["GPU-a"]}, 0)
+        client.put_record(pool_name(SIMULATED_ROOT), {"hosts": ["\x1b[2J", "crate"]}, 0)
+        client.put_record(pool_name(SIMULATED_ROOT, "crate"), {"cards": ["GPU-a"]}, 0)
         client.put_record(
-            pool_name("gpu/crate", "GPU-a"),
+            pool_name("gpu-sim/crate", "GPU-a"),
             {"about": {"index": 10**400}, "capacity": 10**400, "receipt": {"outcome": "dirty", "at": 1e300}},
             0,
         )

@@ -212,14 +212,14 @@ def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_d
 
 @pytest.mark.parametrize("capacity", [10**15, 10**400, 0, "much", True])
 def test_a_capacity_that_no_lock_can_have_is_written_anew(client, capacity):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     client.put_record(name, {"capacity": capacity, "about": {"index": 10**400}}, 0)
     with pool(client, 1).acquire(timeout=5) as leases:
         assert leases[0].terms.capacity == client.record(name).value["capacity"] == 24064
 
 
 def test_a_card_that_is_held_whole_does_not_grow_until_its_release(client):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     with pool(client, 1).acquire(timeout=5):
         before = client.inspect(name).capacity
         with pytest.raises(ConfigError, match="is held whole by") as refused:
@@ -239,7 +239,7 @@ def test_a_card_that_is_held_whole_does_not_grow_until_its_release(client):
 
 
 def test_a_card_does_not_grow_while_somebody_waits_for_all_of_it(client):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     share = pool(client, 1).acquire(memory="8GiB", timeout=5)
     work = Work(lambda: pool(client, 1).acquire(timeout=30))
     until(lambda: len(client.inspect(name).claims) == 2)
@@ -252,7 +252,7 @@ def test_a_card_does_not_grow_while_somebody_waits_for_all_of_it(client):
 
 
 def test_sharers_of_a_card_that_was_made_too_small_do_not_keep_it_from_growing_again(client):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     cards = pool(client, 1)
     with cards.acquire(memory="8GiB", timeout=5), cards.acquire(memory="8GiB", timeout=5):
         assert client.resize(name, 4096) == 2
@@ -263,7 +263,7 @@ def test_sharers_of_a_card_that_was_made_too_small_do_not_keep_it_from_growing_a
 def test_a_claim_for_a_whole_card_that_comes_while_the_card_is_resized_stays_whole(
     client, monkeypatch, beside
 ):
-    name = pool_name(f"gpu/{HOST}", CARDS[0])
+    name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     with pool(client, 1).acquire(memory="8GiB", timeout=5) as share:
         before = client.inspect(name).capacity
         if not beside:
@@ -273,7 +273,9 @@ def test_a_claim_for_a_whole_card_that_comes_while_the_card_is_resized_stays_who
         def late(*args):
             monkeypatch.undo()
             record = write(*args)
-            lock = client.pool(f"gpu/{HOST}", {CARDS[0]: before})  # as one that has read the record before
+            lock = client.pool(
+                f"gpu-sim/{HOST}", {CARDS[0]: before}
+            )  # as one that has read the record before
             come.append(Work(lambda: lock.acquire(timeout=30)))
             until(lambda: len(client.inspect(name).claims) == 1 + beside)
             return record
