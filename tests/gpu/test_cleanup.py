@@ -383,7 +383,7 @@ def test_a_process_whose_parent_worked_under_another_claim_and_has_ended_is_left
                 say(card0={"processes": [computes(orphan)]})
                 share.release()
                 assert not look_at(orphan).ended
-                assert last(mine, HOST, CARDS[0], {share[0].claim_id}).outcome == "unknown"
+                assert last(mine, SIMULATED, CARDS[0], {share[0].claim_id}).outcome == "unknown"
             finally:
                 os.kill(orphan, signal.SIGKILL)
 
