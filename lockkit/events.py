@@ -45,7 +45,7 @@ ALERTS: Mapping[str, str] = {
     "ownership_violation": "P1. A release found its claim gone, or another's.",
     "cleanup_overrun": "P1. A cleanup hook overran its budget and is still running.",
     "gpu_dirty": "P2. A holder left memory of a GPU in use, or a process on it; the next holder is told.",
-    "gpu_quarantined": "P1. A GPU was found faulty at its release or by a preflight, or its cleanup hangs: nobody gets it until a person clears it.",
+    "gpu_quarantined": "P1. A GPU was found faulty at its release or by a preflight, or its driver or a framework hangs at its release: nobody gets it until a person clears it.",
     "gpu_not_quarantined": "P0. The same of a GPU that stays in use, because too many of its host are quarantined.",
     "lost": "P1. A hold may have lapsed while its owner was working.",
     "recovered": "P2. A recoverer removed the claim of a dead owner, or evicted one that is not renewed.",

@@ -6,7 +6,7 @@ In this order, within the budget of a hook, while the card is still held:
 2. Processes that the holder started since the grant, and that still use the card, get TERM, and KILL if they do not end.
 3. What the driver takes time to give back is waited for, until the card is as it was at the grant.
 4. The receipt says how the card is left: clean, dirty with how much and whose, or unknown. It stands in the card's record.
-5. A card that is faulty, or whose cleanup hangs, is quarantined, if enough others are left.
+5. A card that is faulty, or at which its driver or a framework hangs, is quarantined, if enough others are left.
 
 What a process itself holds stays until it ends: what the program still refers to, and the context of CUDA. The receipt says so, an alert is raised,
 and the lock is released all the same.
@@ -23,12 +23,13 @@ from lockkit.descent import descendants
 from lockkit.devices import Device, DeviceProcess
 from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.facts import Alert, CleanupContext
-from lockkit.gpu.frameworks import imported, keepers
+from lockkit.gpu.frameworks import hanging, imported, keepers
 from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.quarantine import Capped, quarantine_faulty
 from lockkit.gpu.receipts import Receipt, judged, put
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
+from lockkit.gpu.unreturned import give_up_late, has_returned
 from lockkit.gpu.usage import claimless, worker
 from lockkit.gpu.words import long_name
 from lockkit.hooks import hookimpl
@@ -86,6 +87,8 @@ class _Cleanup:
         self._inside = context.where == "process"
         self._errors: list[str] = []
         self._hangs = ""
+        """Why the card is quarantined: its driver or a framework has not answered. Not for code of the user's, which says nothing about the card."""
+        self._doubts = False
         self._snapshot: Snapshot | None = None
         self._terminated: float | None = None
 
@@ -93,12 +96,15 @@ class _Cleanup:
         """Clean the card, and tell how it is left."""
         held, context = self._held, self._context
         if context.overrun:
-            self._hangs = f"the cleanup of {', '.join(context.overrun)} has not ended"
-        self._free()
+            self._doubt(f"the cleanup of {', '.join(context.overrun)} has not ended")
+        else:  # a framework may hang because that cleanup uses it
+            self._free()
         if context.lost:
             return  # somebody else may hold the card, and what is seen on it may be theirs
         after = self._settled()
         report = self._unless_claimless(after, self._judged(after, *self._ours(after)))
+        if self._doubts and report.outcome == "clean":
+            report = Receipt(held.uuid, "unknown")
         if report.outcome != "clean" and self._inside:
             self._errors += keepers()
         owner = context.owner
@@ -121,20 +127,18 @@ class _Cleanup:
 
     def _free(self) -> None:
         """Have frameworks give back what they do not use, if this process may have memory of the card."""
-        asked = imported() if self._inside else {}
-        if not asked or not self._here(self._look()):
+        asked = imported(self._held.uuid) if self._inside else {}
+        late = hanging() if self._inside else ()
+        if not (asked or late) or not self._here(self._look()):
             return
-        uuid = self._held.uuid
-        if self._held.group.stuck:  # at another card, so one more thread would hang there
-            self._hangs = self._held.group.stuck
-            self._note(self._hangs)
-            return
+        for name in late:  # at another card or an earlier release: one more thread would hang there
+            self._doubt(f"{name} has not returned from an earlier cleanup, and was not asked")
         left = max(self._until - time.monotonic(), 0.05)
-        calls = [(name, lambda call=call: call(uuid)) for name, call in asked.items()]
-        for outcome in call_within(left, "gpu-cleanup", calls, {}):
-            if isinstance(outcome.error, TimeoutError):
+        outcomes = call_within(left, "gpu-cleanup", list(asked.items()), {})
+        give_up_late(asked.values())
+        for outcome in outcomes:
+            if not has_returned(asked[outcome.plugin].provider):
                 self._hangs = f"{outcome.plugin} has not given back its memory within {left:.3g} s"
-                self._held.group.stuck = self._hangs
                 self._errors.append(self._hangs)
             elif outcome.error is not None:
                 self._errors.append(f"{outcome.plugin}: {type(outcome.error).__name__}: {outcome.error}")
@@ -186,6 +190,11 @@ class _Cleanup:
         if held.group.hangs and patience >= min(_SURE, PATIENCE):
             self._hangs = f"its driver has not answered within {patience:g} s"
         return None
+
+    def _doubt(self, error: str) -> None:
+        """Tell that the card may be used after the release, however it looks before."""
+        self._doubts = True
+        self._note(error)
 
     def _note(self, error: str) -> None:
         if error not in self._errors:
@@ -276,7 +285,7 @@ class _Cleanup:
         return self._inside and left == {os.getpid()} and (report.leftover or 0) <= STRAY
 
     def _quarantine(self, card: Device | None) -> None:
-        """Quarantine the card if it is faulty, or its cleanup hangs."""
+        """Quarantine the card if it is faulty, or its driver or a framework hangs."""
         held, context = self._held, self._context
         shown = card.faults if card is not None else ()
         past = held.group.faults(held.uuid)

@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID
 
-__all__ = ["KEEPS", "imported", "keepers"]
+from lockkit.gpu.unreturned import ProviderCall, has_returned
+
+__all__ = ["KEEPS", "hanging", "imported", "keepers"]
 
 KEEPS: Mapping[str, str] = {
     "jax": "jax gives memory back only when its process ends",
@@ -24,10 +26,22 @@ KEEPS: Mapping[str, str] = {
 """Frameworks that cannot give memory back, with a sentence about each."""
 
 
-def imported() -> dict[str, Callable[[str], None]]:
-    """The frameworks that the program has imported and that can give memory back: for each a function of the UUID of the card."""
-    found = {name: module for name in _ASKED if (module := _module(name)) is not None}
-    return {name: partial(_free, _ASKED[name], module) for name, module in found.items()}
+def imported(uuid: str) -> dict[str, ProviderCall]:
+    """The frameworks that the program has imported and that can give back memory of a card, without those that hang; for each the call that does it."""
+    return {
+        name: ProviderCall(module, partial(_free, _ASKED[name], module, uuid))
+        for name, module in _modules().items()
+        if has_returned(module)
+    }
+
+
+def hanging() -> tuple[str, ...]:
+    """The frameworks that were asked in this process and have not returned."""
+    return tuple(name for name, module in _modules().items() if not has_returned(module))
+
+
+def _modules() -> dict[str, ModuleType]:
+    return {name: module for name in _ASKED if (module := _module(name)) is not None}
 
 
 def keepers() -> tuple[str, ...]:

@@ -41,7 +41,6 @@ class HeldCards:
     Attributes:
         family: The processes that this process has started since.
         until: When the cleanups of these cards wait no longer for memory, in seconds of the monotonic clock; None before the first of them.
-        stuck: Why a cleanup of one of them was given up; empty if none was.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class HeldCards:
         self.host = host
         self.family = Family(before=_pids_on(devices))
         self.until: float | None = None
-        self.stuck = ""
         self.faults = faults
         self.cards = [device.uuid for device in devices if device.uuid and device.parent is None]
         self.parents = {device.uuid: device.parent for device in devices if device.parent is not None}

@@ -3,7 +3,7 @@
 lockkit itself never opens CUDA, which would keep memory on the card, and could not be closed. The child ends with the computation, or is
 killed when its time is over.
 
-A card is found faulty only for what nothing else explains: a wrong result, an error of its hardware, or no answer in time. Whatever a neighbour, the
+A card is found faulty only for what nothing else explains: a wrong result, an error of its hardware, or no result in time after a first small one. Whatever a neighbour, the
 driver's version or the framework may have caused (no memory, a framework that sees no card) only keeps the card from this request.
 """
 
@@ -27,9 +27,9 @@ from lockkit.printable import printable
 __all__ = ["LONGEST", "Preflight", "Verdict"]
 
 _PROGRAM = Path(__file__).with_name("preflight_program.py")
-_PROBE, _IMPORT, _COMPUTE = 60.0, 10.0, 12.0
-"""Seconds for the first import of a framework, for each later one, and for the computation, in which a card may have to wake up."""
-LONGEST = _IMPORT + _COMPUTE
+_PROBE, _START, _COMPUTE = 60.0, 12.0, 10.0
+"""Seconds for the first import of a framework; for each later one with the start of CUDA, in which a card may have to wake up; and for the computation."""
+LONGEST = _START + _COMPUTE
 """Seconds that a preflight takes at most."""
 _FAULTS = (
     "ecc",
@@ -63,13 +63,13 @@ class Preflight:
 
     Args:
         python: The interpreter.
-        imports: Seconds for the import of the framework.
+        starts: Seconds for the import of the framework and the start of CUDA, which may be slow without a fault of the card.
         computes: Seconds for the computation.
     """
 
-    def __init__(self, python: str, *, imports: float = _IMPORT, computes: float = _COMPUTE) -> None:
+    def __init__(self, python: str, *, starts: float = _START, computes: float = _COMPUTE) -> None:
         self._python = python
-        self._imports = imports
+        self._starts = starts
         self._computes = computes
         self.framework = ""
         """The framework; "" before :meth:`probe`."""
@@ -108,7 +108,7 @@ class Preflight:
         """
         if not cuda_knows((device,)):
             return Verdict("a preflight is for NVIDIA's cards")
-        limits = [self._imports, self._computes]
+        limits = [self._starts, self._computes]
         short = False
         if until is not None:
             left = max(until - time.monotonic(), 0.0)
@@ -135,7 +135,7 @@ class Preflight:
             return Verdict("there was no time for its preflight")
         if "ready" in lines:
             return Verdict(f"it did not compute within {durations.show(self._computes)}", faulty=True)
-        return Verdict(f"{self.framework} was not imported within {durations.show(self._imports)}")
+        return Verdict(f"{self.framework} and CUDA had not started within {durations.show(self._starts)}")
 
     def _run(
         self, word: str, variables: Mapping[str, str], limits: Sequence[float], until: float | None = None

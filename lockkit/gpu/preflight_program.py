@@ -1,8 +1,8 @@
 """The program of a preflight, which runs in a child process and may run in another Python than lockkit's. Imports nothing of lockkit.
 
 ``preflight_program.py probe`` tells which framework can be imported, without touching a card. ``preflight_program.py torch`` (or ``cupy``)
-computes on the one card that the environment shows. Each line of its output is a word and a text: ``ready`` once the framework is
-imported, then ``fine``, ``wrong`` (the result is not what it must be), ``raised`` (the framework raised an error while it computed), or
+computes on the one card that the environment shows. Each line of its output is a word and a text: ``ready`` once a first
+small product was computed on the card, for which CUDA and its libraries had to start, then ``fine``, ``wrong`` (the result is not what it must be), ``raised`` (the framework raised an error while it computed), or
 ``absent`` (the framework cannot be used, or sees no card).
 """
 
@@ -41,7 +41,7 @@ def main(word: str) -> None:
     if compute is None:
         return
     try:
-        say("fine" if compute() else "wrong")
+        say("fine" if compute(lambda: say("ready")) else "wrong")
     except Exception as error:
         say("raised", f"{type(error).__name__}: {error}")
 
@@ -76,12 +76,14 @@ def of_torch(say: Any) -> Any:
     The numbers are so small that every order of additions gives the same result, also with the shorter numbers of tensor cores.
     """
     torch: Any = import_module("torch")
-    say("ready")
     if not torch.cuda.is_available():
         say("absent", "torch sees no card that it can use")
         return None
 
-    def compute() -> bool:
+    def compute(started: Any) -> bool:
+        first = torch.full((8, 8), 1, dtype=torch.float32, device="cuda")
+        (first @ first).cpu()
+        started()
         small = (torch.arange(SIDE * SIDE, dtype=torch.float32) % 7).reshape(SIDE, SIDE)
         on_card = small.to("cuda")
         product = (on_card @ on_card).cpu()
@@ -91,14 +93,16 @@ def of_torch(say: Any) -> Any:
     return compute
 
 
-def of_cupy(say: Any) -> Any:
+def of_cupy(say: Any) -> Any:  # noqa: ARG001 (as of_torch)
     """The computation with cupy; see :func:`of_torch`."""
     cupy: Any = import_module("cupy")
-    say("ready")
     cupy.cuda.runtime.getDeviceCount()  # raises if there is none
 
-    def compute() -> bool:
+    def compute(started: Any) -> bool:
         numpy: Any = import_module("numpy")
+        first = cupy.full((8, 8), 1, dtype=numpy.float32)
+        cupy.asnumpy(first @ first)
+        started()
         small = (numpy.arange(SIDE * SIDE, dtype=numpy.float32) % 7).reshape(SIDE, SIDE)
         on_card = cupy.asarray(small)
         product = cupy.asnumpy(on_card @ on_card)

@@ -1,10 +1,11 @@
-"""The device providers that have not returned from a call in time: each keeps a thread, and is not asked again until it has returned."""
+"""The device providers and frameworks that have not returned from a call in time: each keeps a thread, and is not asked again until it has returned."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterable
+from types import ModuleType
 
 from lockkit.devices import DeviceProvider
 
@@ -16,14 +17,16 @@ _behind: dict[tuple[int, int], ProviderCall] = {}
 
 
 class ProviderCall:
-    """One call of a provider.
+    """One call of a provider, or of a framework.
 
     Args:
-        provider: The provider.
+        provider: The provider, or the module of the framework.
         call: The call; None for a look at its devices.
     """
 
-    def __init__(self, provider: DeviceProvider, call: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, provider: DeviceProvider | ModuleType, call: Callable[[], object] | None = None
+    ) -> None:
         self.provider = provider
         self._call = provider.snapshot if call is None else call
         self.returned = False
@@ -40,8 +43,8 @@ class ProviderCall:
                     del _behind[key]
 
 
-def has_returned(provider: DeviceProvider) -> bool:
-    """Whether no call of a provider hangs that was given up."""
+def has_returned(provider: DeviceProvider | ModuleType) -> bool:
+    """Whether no call of a provider, or of a framework, hangs that was given up."""
     return _key(provider) not in _behind
 
 
@@ -53,6 +56,6 @@ def give_up_late(calls: Iterable[ProviderCall]) -> None:
                 _behind[_key(call.provider)] = call
 
 
-def _key(provider: DeviceProvider) -> tuple[int, int]:
+def _key(provider: DeviceProvider | ModuleType) -> tuple[int, int]:
     # A forked child has none of the threads of its parent.
     return os.getpid(), id(provider)

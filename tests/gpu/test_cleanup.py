@@ -20,6 +20,7 @@ import lockkit.gpu
 import lockkit.gpu.aio
 from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import AcquireTimeout
+from lockkit.gpu.frameworks import hanging
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.receipts import last
@@ -45,7 +46,7 @@ class Alerts:
 
     @lockkit.hookimpl
     def lockkit_alert(self, alert):
-        if alert.kind.startswith("gpu_"):
+        if alert.kind.startswith(("gpu_", "cleanup_")):
             self.seen.append(alert)
 
     def kinds(self, client):
@@ -442,19 +443,63 @@ def test_a_framework_that_hangs_is_waited_for_once_for_all_cards_of_a_request(cl
         leases.release()
         assert len(asked) == 1
         assert [report.layers[0].hooks[-1].outcome for report in leases.report.reports] == ["DONE", "DONE"]
-        assert {left(client, uuid).outcome for uuid in CARDS[:2]} == {"unknown"}
+        assert {left(client, uuid).outcome for uuid in CARDS[:2]} == {"unknown", "dirty"}
+        assert len(quarantined(client, SIMULATED)) == 1  # the card at which it hangs
     finally:
         stop.set()
 
 
-def test_a_callback_that_overruns_has_its_card_quarantined(client, alerts):
+def test_a_framework_that_hangs_is_not_asked_at_later_releases_until_it_has_returned(
+    client, monkeypatch, say
+):
+    go, asked = threading.Event(), []
+    hangs = ModuleType("torch")
+    hangs.cuda = SimpleNamespace(is_initialized=lambda: (asked.append(1), go.wait(60), False)[2])
+    monkeypatch.setitem(sys.modules, "torch", hangs)
+    mine = {"processes": [computes(os.getpid(), "300MiB")]}
+
+    def release(number):
+        leases = pool(client).acquire(ids=[number], timeout=5)
+        say(card0=mine, card1=mine)
+        leases.release()
+        say()
+
+    try:
+        release("0")
+        release("1")
+        assert len(asked) == 1
+        [error] = left(client, CARDS[1]).errors
+        assert error == "torch has not returned from an earlier cleanup, and was not asked"
+        assert list(quarantined(client, SIMULATED)) == [CARDS[0]]
+    finally:
+        go.set()
+    until(lambda: not hanging())
+    release("1")
+    assert len(asked) == 2
+
+
+def test_a_callback_that_overruns_leaves_doubt_and_an_alert_and_no_card_is_quarantined(client, alerts):
     stop = threading.Event()
     leases = pool(client).acquire(timeout=5)
     leases.on_release(lambda context: stop.wait(60))
     try:
         leases.release()
-        assert quarantined(client, SIMULATED)[CARDS[0]].reason == "the cleanup of on_release has not ended"
+        assert quarantined(client, SIMULATED) == {}
         assert left(client).outcome == "unknown"
+        assert left(client).errors == ("the cleanup of on_release has not ended",)
+        assert alerts.kinds(client) == [("cleanup_overrun", "P1")]
+    finally:
+        stop.set()
+
+
+def test_a_callback_that_overruns_hides_no_fault_of_the_card(client, say):
+    stop = threading.Event()
+    leases = pool(client).acquire(timeout=5)
+    leases.on_release(lambda context: stop.wait(60))
+    say(card0={"faults": ["the card must be reset"]})
+    try:
+        leases.release()
+        assert quarantined(client, SIMULATED)[CARDS[0]].reason == "the card must be reset"
     finally:
         stop.set()
 

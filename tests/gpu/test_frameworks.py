@@ -64,16 +64,16 @@ class Torch:
 
 
 def test_only_frameworks_that_the_program_has_imported_are_asked(module):
-    assert imported() == {}
+    assert imported(FIRST) == {}
     module("torch", cuda=Torch())
-    assert list(imported()) == ["torch"]
+    assert list(imported(FIRST)) == ["torch"]
 
 
 def test_a_framework_that_is_just_being_imported_is_left_alone(module):
     made = module("torch", cuda=Torch())
     made.__spec__ = ModuleSpec("torch", None)
     made.__spec__._initializing = True
-    assert imported() == {}
+    assert imported(FIRST) == {}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_torch_empties_its_cache_on_that_card_and_touches_none_where_it_has_noth
     module, cuda, uuid, cards
 ):
     module("torch", cuda=cuda)
-    imported()["torch"](uuid)
+    imported(uuid)["torch"]()
     assert cuda.calls == [(call, card) for card in cards for call in ("empty_cache", "ipc_collect")]
     assert cuda.current == 0
 
@@ -123,7 +123,7 @@ def test_cupy_frees_its_pool_on_that_card_alone(module, uuids, cards):
         cuda=SimpleNamespace(runtime=runtime, Device=device),
         get_default_memory_pool=lambda: pool,
     )
-    imported()["cupy"](SECOND)
+    imported(SECOND)["cupy"]()
     assert freed == cards
 
 
@@ -140,7 +140,7 @@ def test_paddle_empties_its_cache_and_works_on_the_same_card_afterwards(module, 
         device_count=lambda: 2, memory_reserved=(0, 7).__getitem__, empty_cache=lambda: freed.append(now[0])
     )
     module("paddle", device=SimpleNamespace(cuda=cuda, get_device=lambda: now[0], set_device=choose))
-    imported()["paddle"](SECOND)
+    imported(SECOND)["paddle"]()
     assert (freed, calls, now) == (["gpu:1"], chosen, [before])
 
 

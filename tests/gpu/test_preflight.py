@@ -89,6 +89,12 @@ def test_a_card_that_does_not_answer_is_faulty_and_its_child_is_gone(torch):
     assert psutil.Process().children() == before
 
 
+def test_a_slow_start_of_cuda_makes_no_card_faulty(torch):
+    torch.steer({"GPU-1": "starts slowly"})
+    told = "torch and CUDA had not started within 0.5 s"
+    assert preflight(starts=0.5, computes=0.1).check(ONE) == Verdict(told)
+
+
 def test_a_request_that_ends_sooner_finds_no_card_faulty(torch):
     torch.steer({"GPU-1": "hangs"})
     checks = preflight(computes=3600.0)

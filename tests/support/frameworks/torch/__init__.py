@@ -16,12 +16,19 @@ DOES = TOLD.get(CARD, TOLD.get("*", "")) if CARD else ""
 
 __version__ = "2.9.0"
 version = SimpleNamespace(cuda=None if TOLD.get("import") == "without CUDA" else "13.0")
-cuda = SimpleNamespace(is_available=lambda: DOES != "absent")
+cuda = SimpleNamespace(is_available=lambda: start() and DOES != "absent")
 float32 = int32 = None
 
 sys.stdout.write("a framework may print what it likes\n")
 if TOLD.get("import") == "fails":
     raise ImportError("libcudart.so.13: cannot open shared object file")
+
+
+def start() -> bool:
+    """Start CUDA."""
+    if DOES == "starts slowly":
+        time.sleep(600)
+    return True
 
 
 class OutOfMemoryError(RuntimeError):
