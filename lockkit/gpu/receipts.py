@@ -6,6 +6,7 @@ longer held, nobody knows how its holder left the card, whatever an older receip
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Literal, cast
@@ -45,6 +46,8 @@ _WORSE: Mapping[Outcome, int] = {"clean": 0, "unknown": 1, "dirty": 2}
 _KEY, _TAKEN = "receipt", "taken"
 _MOST = 24
 """The most claims without a receipt in a record: the sharers of a card that are told of."""
+_ROOM = 3072
+"""The bytes of a record up to which claims without a receipt are remembered: the rest of the 4096 is kept for a receipt that grows."""
 _ENDED = "it ended without leaving a receipt"
 _HIGHEST = 2**63 - 1
 """The highest fence that a store can give."""
@@ -237,6 +240,8 @@ def take_over(
         after: dict[str, object] = {**value, _TAKEN: [*others, entry][-_MOST:]}
         if before is not None:
             after[_KEY] = packed(before)
+        while len(noted := cast("list[object]", after[_TAKEN])) > 1 and _bytes(after) > _ROOM:
+            after[_TAKEN] = noted[1:]
         return None if after == value else after
 
     change(records, pool_name(host_pool(host), uuid), decide)
@@ -316,6 +321,11 @@ def unpacked(uuid: str, stored: object) -> Receipt | None:
         moment(stored.get("at")) or 0.0,
         _texts(stored.get("errors")),
     )
+
+
+def _bytes(value: Mapping[str, object]) -> int:
+    """The size of a record."""
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
 def _few(texts: Iterable[object]) -> tuple[str, ...]:

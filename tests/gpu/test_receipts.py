@@ -320,3 +320,14 @@ def test_a_forged_fence_does_not_outlive_the_receipts_of_later_holders(client):
     put(client, "box", FULL._replace(outcome="clean", fence=9 * 10**18))  # forged once more, during the hold
     assert leave(client, first, "dirty")
     assert take(client, second).outcome == "dirty"
+
+
+def test_sharers_with_long_names_leave_room_in_the_record_for_a_long_receipt(client):
+    put(client, "box", FULL._replace(left_by=("x" * 120,) * 3, errors=("x" * 120,) * 3))
+    sharers = [claim(number) for number in range(6, 30)]
+    sharers = [one._replace(owner=one.owner._replace(host="h" * 64)) for one in sharers]
+    for number, one in enumerate(sharers):
+        take(client, one, *sharers[:number])
+    noted = client.record(pool_name("gpu/box", "GPU-a")).value["taken"]
+    assert noted[-1]["claim"] == sharers[-1].claim_id
+    assert 10 < len(noted) < 24
