@@ -64,8 +64,12 @@ class Overruns:
         self._counts: dict[object, int] = {}
 
     def note(self, hook: CleanupHook) -> None:
-        """Count one overrun. A callback of a lease is called once, so it need not be disabled."""
-        if isinstance(hook[1], _LastCall):
+        """Count one overrun.
+
+        A callback of a lease is called once, so it need not be disabled. lockkit's own hook for devices bounds each of its steps, so it
+        ends by itself; without it no card would be cleaned again.
+        """
+        if isinstance(hook[1], _LastCall) or for_devices(hook_of(hook)):
             return
         key = hook_of(hook)
         with self._mutex:

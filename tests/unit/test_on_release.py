@@ -13,8 +13,10 @@ import pytest
 
 import lockkit
 import lockkit.aio
+from lockkit.drivers.cleanup import Overruns
 from lockkit.errors import ConfigError, LeaseLost, NotHeld
 from lockkit.facts import CleanupContext
+from lockkit.gpu.cleanup import lockkit_cleanup
 
 
 class Plugin:
@@ -221,3 +223,12 @@ def test_plain_locks_do_not_pay_for_hooks_that_are_for_devices(order):
         lease.release()
     assert [layer.layer for layer in plain.layers] == ["normal"]
     assert order == [("GPU-1",)]
+
+
+def test_the_cleanup_of_cards_is_never_switched_off():
+    """A store that was slow at two releases says nothing about the next one."""
+    overruns = Overruns()
+    cards, other = ("gpu-cleanup", lockkit_cleanup), ("other", lambda context: None)
+    for hook in (cards, other) * 2:
+        overruns.note(hook)
+    assert (overruns.disabled(cards), overruns.disabled(other)) == (False, True)
