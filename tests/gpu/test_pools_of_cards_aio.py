@@ -14,6 +14,7 @@ import lockkit.aio
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.facts import Owner
 from lockkit.gpu.aio import AsyncGpuLeases, pool
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.simulated import SimulatedProvider
@@ -53,7 +54,8 @@ def test_a_task_holds_a_card_and_shows_it_to_child_processes(url):
 
 def test_no_task_gets_a_quarantined_card(url):
     with lockkit.connect(url) as client:
-        quarantine(client, os.uname().nodename, CARDS[0], "it hums", Owner(host="box", user="ann"))
+        host = simulated(os.uname().nodename)
+        quarantine(client, host, CARDS[0], "it hums", Owner(host="box", user="ann"))
 
         async def main():
             async with lockkit.aio.connect(url) as aio, pool(aio, simulate=2).acquire(timeout=5) as leases:

@@ -12,6 +12,7 @@ import lockkit.gpu
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
 from lockkit.facts import Owner
+from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.known import known
 from lockkit.gpu.quarantine import (
     Capped,
@@ -174,15 +175,13 @@ def test_a_quarantined_card_is_shown_as_such_with_its_faults_and_so_are_its_slic
 def test_the_mark_of_a_card_is_known_of_its_slices(client):
     card, mig = Device("GPU-a", 0, sliced=True), Device("MIG-b", 0, parent="GPU-a")
     mark = quarantine(client, "box", "GPU-a", "it hums", ANN)
-    assert {uuid: one.quarantine for uuid, one in known(client, "box", (card, mig)).items()} == {
-        "GPU-a": mark,
-        "MIG-b": mark,
-    }
+    found = known(client, "box", (card, mig), client.inspect(record_name("box")))
+    assert {uuid: one.quarantine for uuid, one in found.items()} == {"GPU-a": mark, "MIG-b": mark}
 
 
 def test_nobody_gets_a_quarantined_card(client):
     uuids = [device.uuid for device in SimulatedProvider(2).snapshot().devices]
-    host = os.uname().nodename
+    host = simulated(os.uname().nodename)
     quarantine(client, host, uuids[0], "it hums", ANN)
     cards_of_host = lockkit.gpu.pool(client, simulate=2)
     with cards_of_host.acquire() as leases:
