@@ -31,7 +31,7 @@ class Records(Protocol):
 
 def change(
     records: Records, name: str, decide: Callable[[Mapping[str, object]], Mapping[str, object] | None]
-) -> None:
+) -> bool:
     """Change a record, whoever else changes it at the same moment.
 
     Args:
@@ -39,6 +39,9 @@ def change(
         name: The name of the record.
         decide: Returns the new value for the present one, with all that it does not know left as it is; None if nothing is to be changed. Called
             again if somebody else was faster, or if the outcome is unknown.
+
+    Returns:
+        Whether this call has changed the record, or may have, by a request whose outcome is unknown.
 
     Raises:
         BackendUnavailable: Others changed the record each time.
@@ -49,10 +52,10 @@ def change(
         record = records.record(name)
         value = decide(NOTHING if record is None else record.value)
         if value is None:
-            return
+            return unknown is not None
         try:
             records.put_record(name, value, 0 if record is None else record.version)
-            return
+            return True
         except Conflict:
             continue
         except OutcomeUnknown as error:  # the next look says whether it was done

@@ -176,7 +176,7 @@ def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = 
         only: The mark to remove; any other one stays. None for whatever mark there is.
 
     Returns:
-        The mark that was removed, or another one that stays; None if there was none.
+        The mark that this call has removed, or another one that stays; None if there was none.
     """
     found: list[Quarantined | None] = []
 
@@ -186,15 +186,16 @@ def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = 
             return marks
         return {key: mark for key, mark in marks.items() if key != uuid}
 
-    _change(records, host, decide)
+    if not _change(records, host, decide):
+        return found[-1]
     # A request without an answer may have been applied; then the next look finds nothing to remove.
-    return next((mark for mark in found if mark is not None), None)
+    return next((mark for mark in reversed(found) if mark is not None), None)
 
 
 def _change(
     records: Records, host: str, decide: Callable[[dict[str, Quarantined]], Mapping[str, Quarantined]]
-) -> None:
-    """Change the marks of a host, and leave all else in the record as it is."""
+) -> bool:
+    """Change the marks of a host, and leave all else in the record as it is. Returns whether this call has, or may have."""
     name = record_name(host)
 
     def decided(value: Mapping[str, object]) -> Mapping[str, object] | None:
@@ -202,7 +203,7 @@ def _change(
         after = decide(before)
         return None if after == before else _written(value, after, name)
 
-    change(records, name, decided)
+    return change(records, name, decided)
 
 
 def _written(rest: Mapping[str, object], marks: Mapping[str, Quarantined], name: str) -> dict[str, object]:

@@ -282,7 +282,7 @@ def test_only_a_semaphore_is_resized(lockkit, mode, kind):
 def test_a_gpu_that_is_held_whole_is_not_resized_upward(lockkit):
     lockkit.env["LOCKKIT_GPU_SIMULATE"] = "1"
     uuid = lockkit.json("gpu", "ls")["gpus"][0]["uuid"]
-    name = f"@pool/gpu%2F{socket.gethostname()}/{uuid}"
+    name = f"@pool/gpu-sim%2F{socket.gethostname()}/{uuid}"
     command = ["resize", name, "99999"]
     done = lockkit("run", "--gpu", "1", "--", sys.executable, "-m", "lockkit", *command)
     assert (done.returncode, "is held whole by" in done.stderr, "then resize it" in done.stderr) == (

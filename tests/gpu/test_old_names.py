@@ -37,6 +37,7 @@ CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
 
 @pytest.fixture(scope="module")
 def redis():
+    pytest.importorskip("redis")
     with RedisServer() as server:
         yield server
 

@@ -21,11 +21,16 @@ SECONDS = 60.0
 """A bound on the slowness of the machine; the request itself waits for ever."""
 
 
-@pytest.fixture(params=[RedisServer, EtcdServer, ZooKeeperServer], ids=["redis", "etcd", "zookeeper"])
+@pytest.fixture(
+    params=[(RedisServer, "redis"), (EtcdServer, "json"), (ZooKeeperServer, "kazoo")],
+    ids=["redis", "etcd", "zookeeper"],
+)
 def server(request, tmp_path, monkeypatch):
+    start, module = request.param
+    pytest.importorskip(module)
     monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with request.param() as server:
+    with start() as server:
         yield server
 
 

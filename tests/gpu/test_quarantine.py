@@ -132,6 +132,20 @@ def test_a_change_without_an_answer_is_looked_at_again(client):
     assert quarantined(client, "box") == {}
 
 
+def test_of_two_that_clear_a_card_only_one_has_removed_the_mark(client):
+    quarantine(client, "box", CARDS[0], "it hums", ANN)
+
+    class Late:
+        def record(self, name):
+            return client.record(name)
+
+        def put_record(self, name, value, version):
+            clear(client, "box", CARDS[0])  # the other one was faster
+            return client.put_record(name, value, version)
+
+    assert clear(Late(), "box", CARDS[0]) is None
+
+
 def test_a_record_that_others_always_change_is_given_up(client):
     class Never:
         def record(self, name):
