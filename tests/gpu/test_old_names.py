@@ -425,6 +425,7 @@ def test_a_function_whose_work_would_follow_its_return_is_refused(client):
 
 
 def test_without_a_store_the_body_never_runs(tmp_path, monkeypatch, of_kind):
+    pytest.importorskip("redis")
     monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
     ran = []
     with lockkit.connect("redis://127.0.0.1:1/0", gpu_simulate=1, request_timeout=0.2) as client:
