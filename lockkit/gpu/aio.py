@@ -79,7 +79,7 @@ class _CardPool(AsyncPool):
         made.held_cards = self.cards.granted(leases[0]._driver, leases, made.members, self.chooser)  # noqa: SLF001
         made.receipts = self.chooser.receipts(made.members)
         with suppress(RuntimeError):  # an executor that is shut down; and a file is no work for a loop
-            # Nobody waits for it but the end of the loop, so that the next program finds it.
+            # Only the end of the loop waits for this write, so that the next program finds the cards.
             asyncio.get_running_loop().run_in_executor(None, self.cards.remember, made.members)
         return made
 

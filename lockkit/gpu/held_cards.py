@@ -190,7 +190,7 @@ def held_by_caller(name: str) -> list[str]:
 def note_held_cards(
     group: HeldCards, leases: Sequence[AnyLease], members: Sequence[str], devices: Sequence[Device]
 ) -> None:
-    """Note the cards that were group, so that their release cleans them.
+    """Note the cards that were granted, so that their release cleans them.
 
     Args:
         group: What the cards share.

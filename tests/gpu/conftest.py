@@ -1,12 +1,14 @@
-"""Hosts with NVIDIA cards that do not exist."""
+"""Hosts with NVIDIA cards that do not exist, and simulated cards."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from importlib.util import find_spec
 
 import pytest
 
+from lockkit.gpu.simulated import STATE_FILE
 from support.nvml import Host, build
 
 
@@ -31,3 +33,16 @@ def libraries(tmp_path_factory):
 def host(tmp_path, libraries):
     """A host with a driver; it has no card yet."""
     return Host(tmp_path, libraries())
+
+
+@pytest.fixture
+def say(client):
+    """A function that says what happens on the simulated cards of the host of ``client``, a fixture of the file."""
+    place = client.config.state_place(create=True).path / STATE_FILE
+
+    def write(**cards):
+        fresh = place.with_suffix(".new")
+        fresh.write_text(json.dumps({name.removeprefix("card"): facts for name, facts in cards.items()}))
+        fresh.replace(place)
+
+    return write

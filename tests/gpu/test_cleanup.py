@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from lockkit.gpu.frameworks import hanging
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.receipts import last
-from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
+from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.identity import look_at
 from lockkit.members import pool_name
 from lockkit.sizes import GIB
@@ -70,19 +69,6 @@ def client(tmp_path, monkeypatch, alerts, url):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with lockkit.connect(url, plugins=[alerts], cleanup_budget=4, gpu_watch=False) as client:
         yield client
-
-
-@pytest.fixture
-def say(client):
-    """A function that says what happens on the simulated cards."""
-    place = client.config.state_place(create=True).path / STATE_FILE
-
-    def write(**cards):
-        fresh = place.with_suffix(".new")
-        fresh.write_text(json.dumps({name.removeprefix("card"): facts for name, facts in cards.items()}))
-        fresh.replace(place)
-
-    return write
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from lockkit.errors import (
     PermissionDenied,
 )
 from lockkit.gpu.capacities import capacities
-from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
+from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.sizes import GIB, MIB
 from lockkit.store.spi import Refused
@@ -39,19 +39,6 @@ def client(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with lockkit.connect(f"memory://{os.urandom(8).hex()}") as client:
         yield client
-
-
-@pytest.fixture
-def say(client):
-    """A function that says what happens on the simulated cards."""
-    place = client.config.state_place(create=True).path / STATE_FILE
-
-    def write(**cards):
-        fresh = place.with_suffix(".new")
-        fresh.write_text(json.dumps({name.removeprefix("card"): facts for name, facts in cards.items()}))
-        fresh.replace(place)
-
-    return write
 
 
 def pool(client, simulate=2, **how):
