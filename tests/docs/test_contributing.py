@@ -39,7 +39,10 @@ def test_check_runs_all_of_lint_and_types_and_no_test_that_needs_a_server(root):
     assert "{[testenv:lint]commands}" in run
     assert [line.removesuffix(" {posargs}") in run for line in commands(root, "type") if line] == [True] * 2
     (tests,) = (line for line in run if line.startswith("pytest"))
-    chosen = set(re.findall(r"tests/[\w/.]+", tests))
+    assert {
+        path for path in (root / "tests/gpu").glob("test_*.py") if "support.servers" in path.read_text()
+    } == {root / path for path in re.findall(r"--ignore=(\S+)", tests)}
+    chosen = set(re.findall(r"(?<!=)tests/[\w/.]+", tests))
     assert chosen == {
         "tests/unit",
         "tests/protocol",
