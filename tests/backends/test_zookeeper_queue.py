@@ -38,6 +38,7 @@ from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
 TTL = 2.4
+LONGEST = 9
 TOKENS = [f"{at:x}" * 32 for at in range(10)]
 
 
@@ -354,7 +355,7 @@ def opened(server, request):
     with contextlib.ExitStack() as stack:
 
         def another(**options):
-            url = f"{server.url('/' + request.node.name)}?tick={TICK}&max_ttl=9"
+            url = f"{server.url('/' + request.node.name)}?tick={TICK}&max_ttl={LONGEST}"
             store = open_store(url, OpenOptions(**options))
             stack.callback(store.close)
             return store
@@ -488,10 +489,11 @@ def test_data_for_newer_readers_is_not_rewritten(store, look, parent):
         assert isinstance(caught.value.error, IncompatibleLayout)
 
 
-def test_whoever_waited_writes_down_how_it_stands(opened):
+def test_whoever_waited_writes_down_how_it_stands(opened, monkeypatch):
+    monkeypatch.setattr(maintenance, "_WHILE", 0.0)  # nobody renews the holder meanwhile
     store, other = opened(), opened()
-    one, _ = take(store, ttl=TTL)
-    two = queue(other, ttl=TTL)
+    one, _ = take(store, ttl=LONGEST)
+    two = queue(other, ttl=LONGEST)
     until(lambda: b'"waits"' in data(store, two), "it is written down that it waits")
     assert states(store) == ["HELD", "WAITING"]
     store.release(one, BUDGET)
