@@ -2,8 +2,7 @@
 
 The parser is hiredis, which redis-py uses too. What redis-py does beside parsing costs as much as a command.
 
-A lone call stays awake for a moment. A server on this host replies in less time than it takes to put a thread to sleep and
-to wake it, which is half of what a lock costs then. Where replies take longer, one call in some hundreds still tries.
+A call that awaits one reply stays awake for it for a moment (see :mod:`lockkit.store.awake`).
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ import contextlib
 import os
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import redis.exceptions as theirs
 from hiredis import Reader
 
+from lockkit.store.awake import Awake, make_way
 from lockkit.store.connections import Timed
 from lockkit_redis.private import error_of
 
@@ -32,15 +30,6 @@ _ANSWER = 4_096
 """Bytes to read where one reply is awaited: a large buffer takes longer to get than a short reply to read."""
 _USUAL = 32
 """The length of a token, the most frequent word."""
-_AWAKE = 0.0001
-"""Seconds for which a lone call reads without going to sleep."""
-_MOST_ASLEEP = 255
-"""Most calls that go to sleep at once after one that stayed awake in vain."""
-_PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_make_way = getattr(os, "sched_yield", lambda: None)
-_awake = SimpleNamespace(until=0.0)
-"""Until when a thread of this process stays awake: others would only take the interpreter from it. A time and no lock, which
-Ctrl-C or a fork at the wrong moment would leave taken for good."""
 
 
 def pack(*words: str | bytes | int) -> bytes:
@@ -108,13 +97,12 @@ class Connection(Timed):
         connected: The socket.
     """
 
-    __slots__ = ("_asleep", "_encrypted", "_in_vain", "_reader")
+    __slots__ = ("_awake", "_encrypted", "_reader")
 
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(connected)
         self._encrypted = isinstance(connected, ssl.SSLSocket)
-        self._asleep = sys.maxsize if _PROCESSORS < 2 or self._encrypted else 0
-        self._in_vain = 0
+        self._awake = Awake(ever=not self._encrypted)
         self._reader = _reader()
 
     def exchange(self, packed: bytes, end: float, replies: int) -> Sequence[Any]:
@@ -127,9 +115,8 @@ class Connection(Timed):
         self.send(packed, end)
         gets = self._reader.gets
         if replies == 1:
-            asleep = self._asleep > 0
-            self._asleep -= asleep
-            if asleep or not self._heard_awake():
+            until = self._awake.until()
+            if not until or not self._heard_before(until):
                 self._reader.feed(self.receive(end))  # there was nothing to read before the request
             reply = gets()
             return (self.hear(end) if reply is _MORE else reply,)
@@ -145,25 +132,21 @@ class Connection(Timed):
 
     introduce = exchange
 
-    def _heard_awake(self) -> bool:
-        """Stay awake for a moment, unless another thread does, and read what comes. Returns whether anything came."""
-        now = time.monotonic()
-        if now < _awake.until:
-            return False
-        until = _awake.until = now + _AWAKE
+    def _heard_before(self, until: float) -> bool:
+        """Stay awake until a time, and read what comes. Returns whether anything came."""
+        in_vain = False
         try:
             while time.monotonic() < until:
                 try:
                     self._feed(os.read(self._socket.fileno(), _ANSWER))
                 except BlockingIOError:
-                    _make_way()  # the server may need this processor
+                    make_way()
                     continue
-                self._in_vain = 0
                 return True
+            in_vain = True
+            return False
         finally:
-            _awake.until = 0.0
-        self._asleep = self._in_vain = min(2 * self._in_vain + 1, _MOST_ASLEEP)
-        return False
+            self._awake.over(in_vain=in_vain)
 
     def send(self, packed: bytes, end: float) -> None:
         """Send commands whose replies are to be heard.

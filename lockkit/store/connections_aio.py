@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from lockkit.prompt_future import Deliveries, PromptFuture
+from lockkit.store.awake import Awake
 from lockkit.store.exchanges import Parser, Reply
 
 __all__ = ["LoopConnection"]
@@ -19,6 +20,8 @@ _RESET = struct.pack("ii", 1, 0)
 _IDLE = 1.0
 """Seconds after which a free connection is checked before it is used, because the server may have closed it."""
 _NEVER = float("inf")
+_TURNS = 100
+"""Most turns of the loop for which a request stays awake: with other work in them, the loop is awake anyway."""
 
 
 class LoopConnection(asyncio.Protocol):
@@ -40,7 +43,7 @@ class LoopConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_asked", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_over", "_parser", "_pid", "_sock", "_timer", "_timer_end",
+        "_asked", "_awake", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_over", "_parser", "_pid", "_sock", "_timer", "_timer_end",
         "_transport", "_used", "generation", "since",
     )  # fmt: skip
 
@@ -71,6 +74,7 @@ class LoopConnection(asyncio.Protocol):
         self._end = _NEVER
         self._timer: asyncio.TimerHandle | None = None
         self._timer_end = _NEVER
+        self._awake = Awake()
 
     def ask(self, packed: bytes, end: float, replies: int) -> Awaitable[Sequence[Reply]]:
         """Send a request. The result is its replies.
@@ -96,7 +100,17 @@ class LoopConnection(asyncio.Protocol):
             self._timer = self._loop.call_later(rest, self._expire)
             self._timer_end = end
         self._transport.write(packed)
+        if until := self._awake.until():
+            self._loop.call_soon(self._stay_awake, asked, until, _TURNS)
         return asked
+
+    def _stay_awake(self, asked: PromptFuture[Sequence[Reply]], until: float, turns: int) -> None:
+        """Keep the loop from going to sleep before a reply comes, or until a time."""
+        there = self._asked is not asked
+        if there or time.monotonic() >= until or not turns:
+            self._awake.over(in_vain=not there)
+        else:
+            self._loop.call_soon(self._stay_awake, asked, until, turns - 1)
 
     @property
     def broken(self) -> bool:

@@ -16,7 +16,9 @@ import pytest
 
 from lockkit import prompt_future
 from lockkit.errors import ConfigError
-from lockkit.store import connecting_aio, performing_aio
+from lockkit.store import awake, connecting_aio, connections_aio, performing_aio
+from lockkit.store.awake import Awake
+from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import Refused
@@ -118,6 +120,77 @@ def test_a_call_starts_no_task_and_no_thread(on_loop, words, monkeypatch):
         await performer.perform(said(words.place, b"second"))
         asyncio.get_running_loop().set_task_factory(None)
         monkeypatch.undo()
+
+    on_loop(work)
+
+
+# -- a loop that stays awake for a moment
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """The turns of the loop in which a request stays awake, as they happen; each request may stay awake."""
+    monkeypatch.setattr(awake, "_PROCESSORS", 2)
+    seen = []
+    real = LoopConnection._stay_awake
+
+    def counting(connection, *arguments):
+        seen.append(connection)
+        real(connection, *arguments)
+
+    monkeypatch.setattr(LoopConnection, "_stay_awake", counting)
+    return seen
+
+
+def test_a_loop_stays_awake_until_the_reply_comes(on_loop, words, turns):
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+        for _ in range(
+            300
+        ):  # most requests of a host that is busy are in vain, and the next ones are not awake then
+            await performer.perform(said(words.place, b"next"))
+            await asyncio.sleep(0)
+            assert not awake._process.until, "it stays awake no longer than for the reply"
+
+    on_loop(work)
+    assert turns
+
+
+def test_a_loop_does_not_stay_awake_for_ever_where_the_clock_stands_still(on_loop, words, turns, monkeypatch):
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+        monkeypatch.setattr(connections_aio, "time", WorkClock())
+        monkeypatch.setattr(awake, "time", connections_aio.time)
+        monkeypatch.setattr(Awake, "until", lambda _: float("inf"))
+        turns.clear()
+        waiting = asyncio.create_task(performer.perform(said(words.place, b"hush", end=float("inf"))))
+        await heard(words, b"hush")
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert len(turns) == 101
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    on_loop(work)
+
+
+def test_a_request_that_is_cancelled_stays_awake_no_longer(on_loop, words, turns, monkeypatch):
+    async def work(performer):
+        await performer.perform(said(words.place, b"first"))
+        monkeypatch.setattr(Awake, "until", lambda _: float("inf"))
+        turns.clear()
+        waiting = asyncio.create_task(performer.perform(said(words.place, b"hush")))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert turns, "it stays awake"
+        turns.clear()
+        waiting.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(turns) <= 2
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
 
     on_loop(work)
 
