@@ -262,7 +262,8 @@ class Operations:
         Raises:
             ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed; or it is a member of a pool that somebody
                 holds or waits for as a whole, and the new capacity would let others in beside that claim. Nothing is changed. Both are checked
-                just before the change of the claims; a claim that arrives in between is not seen.
+                just before the change of the claims. A claim that arrives in between is not seen; one for a whole GPU is given back by its own
+                request, which finds the new capacity in the record after the grant.
         """
         check_name(name)
         whole(capacity, "capacity", name)

@@ -128,7 +128,7 @@ def adopt(
     leases = pool.try_these(taken)
     if leases is None:
         return _in_the_way(client, cards.pool, devices, snapshot.taken)
-    handover = Handover(client, cards.host)
+    handover = Handover(client, cards.host, whole=memory is None)
     try:
         for uuid in taken:
             handover.take(uuid, client.inspect(pool_name(cards.pool, uuid)).holders)

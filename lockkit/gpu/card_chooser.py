@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.choosers import EVERY, Choice
 from lockkit.devices import Device, Snapshot
-from lockkit.errors import BackendUnavailable, DevicesUnavailable, OutcomeUnknown
+from lockkit.errors import BackendUnavailable, CapacityMismatch, DevicesUnavailable, OutcomeUnknown
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import CardFacts, CardRequest, choose, left_over, never_fits, why_not_now
 from lockkit.gpu.quarantine import mark_of
@@ -80,6 +80,7 @@ class CardChooser:
         self.until: float | None = None
         self._preflight = preflight
         self._failed: dict[str, tuple[float, str]] = {}
+        self._resized: set[str] = set()
 
     def choose(self, held: Sequence[str]) -> Choice:
         """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place."""
@@ -138,6 +139,9 @@ class CardChooser:
         """See :class:`~lockkit.Chooser`. Memory that may still drain is waited for.
 
         A card of which others hold a part is judged by its free memory only: what computes on it may be theirs.
+
+        Raises:
+            CapacityMismatch: The request is for whole cards, and this one has had another capacity since, twice in a row.
         """
         try:
             why = self._judged(member)
@@ -146,6 +150,11 @@ class CardChooser:
             if why is None and self.handover is not None:
                 self.handover.take(member, self._holders(member))
             return why
+        except CapacityMismatch:
+            if member in self._resized:
+                raise
+            self._resized.add(member)  # a resize that is refused puts the old capacity back
+            return "it was resized just now"
         except (BackendUnavailable, OutcomeUnknown) as error:
             return _silent(error)  # who cannot tell says no
 

@@ -23,14 +23,16 @@ class Handover:
     Args:
         client: The client.
         host: The name of the host in the store.
+        whole: Whether the request is for whole cards.
 
     Attributes:
         receipts: How the last holders of the cards left them, by UUID.
     """
 
-    def __init__(self, client: Client, host: str) -> None:
+    def __init__(self, client: Client, host: str, *, whole: bool) -> None:
         self._client = client
         self._host = host
+        self._whole = whole
         self._noted: dict[str, str] = {}
         self._used: Collection[str] | None = None
         self.receipts: dict[str, Receipt] = {}
@@ -52,6 +54,7 @@ class Handover:
                 of a job that is adopted does not wait for them, so a claim of another process may be newer.
 
         Raises:
+            CapacityMismatch: The whole card was asked for, and others may hold a part of it, because it was resized meanwhile.
             BackendError: The store did not do it.
         """
         me = self._client.owner
@@ -59,7 +62,8 @@ class Handover:
         mine = max(ours, key=lambda one: one.fence, default=None)
         if mine is None:
             return  # the grant is lost already, and the request will learn it
-        found = take_over(self._client, self._host, uuid, {one.claim_id for one in holders}, mine)
+        live = {one.claim_id for one in holders}
+        found = take_over(self._client, self._host, uuid, live, mine, whole=self._whole)
         self._noted[uuid] = mine.claim_id
         if found is None:
             self.receipts.pop(uuid, None)

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Literal, cast
 
 from lockkit.devices import Device
+from lockkit.errors import CapacityMismatch
 from lockkit.facts import ClaimInfo, Record
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.states import STRAY
@@ -20,7 +21,7 @@ from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.noted import moment, whole_number
 from lockkit.printable import printable
-from lockkit.records import Records, change
+from lockkit.records import Records, change, fixed_capacity
 from lockkit.sizes import MIB, show
 
 __all__ = [
@@ -207,7 +208,13 @@ def last(records: Records, host: str, uuid: str, live: Collection[str]) -> Recei
 
 
 def take_over(
-    records: Records, host: str, uuid: str, live: Collection[str], mine: ClaimInfo
+    records: Records,
+    host: str,
+    uuid: str,
+    live: Collection[str],
+    mine: ClaimInfo,
+    *,
+    whole: bool = False,
 ) -> Receipt | None:
     """Note in the card's record who holds it now, and return how the last holder left it; None if it was never held.
 
@@ -217,10 +224,13 @@ def take_over(
         uuid: The card.
         live: The ids of the claims that hold it now.
         mine: The claim of the new holder.
+        whole: Whether the claim is for the whole card.
 
     Raises:
+        CapacityMismatch: The whole card was asked for, and has been resized to more than the claim weighs. Nothing is noted.
         BackendError: The store did not do it.
     """
+    name = pool_name(host_pool(host), uuid)
     found: list[Receipt | None] = []
     entry = {
         "claim": mine.claim_id,
@@ -230,6 +240,10 @@ def take_over(
     }
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
+        # A resize writes the record, and then looks for claims of whole cards. So one that it has not seen finds the new capacity here.
+        capacity = fixed_capacity(value)
+        if whole and capacity is not None and mine.weight < capacity:
+            raise _resized(name, mine, capacity)
         before = _last(uuid, value, live)
         if before is not None:  # a larger fence is forged, and must not outlive all later receipts
             before = before._replace(fence=min(before.fence, mine.fence))
@@ -244,8 +258,16 @@ def take_over(
             after[_TAKEN] = noted[1:]
         return None if after == value else after
 
-    change(records, pool_name(host_pool(host), uuid), decide)
+    change(records, name, decide)
     return found[-1]
+
+
+def _resized(name: str, mine: ClaimInfo, capacity: int) -> CapacityMismatch:
+    return CapacityMismatch(
+        f"{name!r} was resized to {capacity} MiB while all of it was asked for, and the claim weighs {mine.weight} MiB",
+        name=name,
+        hint="ask for it again",
+    )
 
 
 def put_back(records: Records, host: str, uuid: str, claim_id: str) -> None:

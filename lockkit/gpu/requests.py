@@ -283,7 +283,7 @@ class HostCards:
         within = slices_in(devices, members)
         each = None if request.memory is None else math.ceil(request.memory / MIB)
         self._refuse_those_around(request.count, each, fit, members, within)
-        handover = Handover(self._client, self.host)
+        handover = Handover(self._client, self.host, whole=each is None)
         check = None
         if request.preflight is not None:
             preflight = self._checks_with(request.preflight)

@@ -239,7 +239,7 @@ def test_a_request_is_noted_also_if_a_keeper_has_got_a_newer_claim_meanwhile(cli
     ):
         (mine,) = holders(client, CARDS[0])
         newer = mine._replace(claim_id="k" * 12, fence=mine.fence + 1, owner=mine.owner._replace(pid=1))
-        Handover(other, SIMULATED).take(CARDS[0], [mine, newer])
+        Handover(other, SIMULATED, whole=True).take(CARDS[0], [mine, newer])
         assert told(other, newer.claim_id).claim_id == mine.claim_id
 
 
