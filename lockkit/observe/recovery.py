@@ -22,7 +22,7 @@ from lockkit.observe.checks import CHECKS, Case, CheckContext
 from lockkit.observe.decisions import Tiers, counted, within_limit
 from lockkit.observe.oracles import HOOK, SECONDS, Oracles
 from lockkit.printable import printable
-from lockkit.store.spi import Conflict
+from lockkit.records import change
 from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ LOCK = "@recover"
 _TTL = 30.0
 _BETWEEN = 10.0
 """Seconds between the two looks at a claim that is not renewed. A holder whose store has just come back renews within a few."""
-_TRIES = 20
-"""Attempts to count an action while other recoverers count theirs."""
 
 
 class Result(NamedTuple):
@@ -273,22 +271,25 @@ class Recoverer:
         return _OUTCOMES[done.outcome]
 
     def _count(self) -> bool:
-        """Count one more action in the record that all recoverers share; False if the hour has had enough of them."""
-        for _ in range(_TRIES):
+        """Count one more action in the record that all recoverers share; False if the hour has had enough of them.
+
+        An action may count twice if the store does not answer.
+
+        Raises:
+            BackendError: As :func:`lockkit.records.change`. The action may have been counted.
+        """
+        allowed: list[bool] = []
+
+        def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
             now = self._client.driver().clock.wall()
-            record = self._client.record(LOCK)
-            value = {} if record is None else dict(record.value)
             times = counted(value.get("actions"), now)
-            if not within_limit(times, now, self._config.recover_limit):
-                return False
-            try:
-                changed = {**value, "actions": [*times, round(now, 3)]}
-                self._client.put_record(LOCK, changed, 0 if record is None else record.version)
-            except Conflict:
-                continue
+            allowed.append(within_limit(times, now, self._config.recover_limit))
+            return {**value, "actions": [*times, round(now, 3)]} if allowed[-1] else None
+
+        change(self._client, LOCK, decide)
+        if allowed[-1]:
             self._told.discard(_LIMITED)
-            return True
-        return False
+        return allowed[-1]
 
     # -- telling
 

@@ -14,6 +14,7 @@ import lockkit.gpu
 from lockkit.devices import Device
 from lockkit.errors import CapacityMismatch
 from lockkit.gpu import requests
+from lockkit.gpu.capacities import capacities
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.records import Records
@@ -45,13 +46,11 @@ def play_resize_and_whole_card(url: str, monkeypatch: pytest.MonkeyPatch, *, bes
         assert written.wait(SECONDS)
         return found
 
-    capacities = requests.capacities
     with lockkit.connect(url) as one, lockkit.connect(url) as other, lockkit.connect(url) as operator:
         cards = lockkit.gpu.pool(one, simulate=1)
-        if beside:
-            share = cards.acquire(memory="8GiB", timeout=SECONDS)
-        else:
-            cards.acquire(timeout=SECONDS).release()
+        share = cards.acquire(memory="8GiB", timeout=SECONDS)
+        if not beside:
+            share.release()
         before = int(str(one.record(QUEUE).value["capacity"]))  # type: ignore[union-attr]
         monkeypatch.setattr(requests, "capacities", slow)
         whole = Work(lambda: lockkit.gpu.pool(other, simulate=1).acquire(timeout=SECONDS))

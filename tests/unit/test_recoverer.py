@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lockkit.errors import BackendUnavailable, LockkitError
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
 from lockkit.facts import Event, Owner
 from lockkit.observe import journal, survivors
 from lockkit.observe.recovery import LOCK, Case, Recoverer, recover
@@ -82,6 +82,24 @@ def test_an_action_is_counted_while_others_count_theirs(lockkit_client, monkeypa
 
     assert recoverer._count()
     assert len(lockkit_client.record(LOCK).value["actions"]) == 2
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_an_action_is_counted_though_the_store_did_not_say_whether_it_was(
+    lockkit_client, monkeypatch, applied
+):
+    put, lost = lockkit_client.put_record, []
+
+    def silent(*what):
+        if lost:
+            return put(*what)
+        lost.append(put(*what) if applied else None)
+        raise OutcomeUnknown("the reply is lost")
+
+    monkeypatch.setattr(lockkit_client, "put_record", silent)
+
+    assert Recoverer(lockkit_client)._count()
+    assert len(lockkit_client.record(LOCK).value["actions"]) == 1 + applied, "rather twice than not at all"
 
 
 def test_the_limit_holds_for_all_recoverers_together(lockkit_client):
