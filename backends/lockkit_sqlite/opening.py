@@ -10,10 +10,11 @@ from typing import Any
 
 from lockkit.errors import BackendUnavailable
 from lockkit.namedtuples import NamedTuple
+from lockkit.places import make_folders
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import Connection
-from lockkit_sqlite.failures import no_log
+from lockkit_sqlite.failures import no_log, raise_if_foreign
 from lockkit_sqlite.files import Files, alone, clear, look, trouble
 from lockkit_sqlite.layout import DDL, PAGE_SIZE, check_layout, layout_row
 from lockkit_sqlite.place import Place, create, unusable
@@ -67,7 +68,14 @@ def open_files(
     opening = _Opening(place, files, options, old)
     try:
         for _ in range(_ATTEMPTS):
-            opened = alone(place, opening.end, opening.attempt)
+            try:
+                opened = alone(place, opening.end, opening.attempt)
+            except FileNotFoundError as error:  # the folder went after it was checked
+                raise_if_foreign(error)
+                if place.shared:
+                    raise
+                make_folders(Path(place.path).parent)
+                continue
             if opened is not None:
                 return opened
     except OSError as error:
@@ -98,9 +106,10 @@ class _Opening:
         damage = self._damage()
         if damage:
             self._begin_anew(self._old, damage)
-        create(self._place)
-        calls = self._connect()
+        calls = beats = None
         try:
+            create(self._place)
+            calls = self._connect()
             if not self._lay(calls):
                 self._begin_anew(calls, f"{Path(path).name} was a copy of another database")
                 return None
@@ -109,12 +118,14 @@ class _Opening:
             if found.whole and found.database == look(path, path).database:
                 self._files.took(found, anew=bool(self._why))
                 return Connections(calls, beats, self._why)
-            beats.close()
-        except (Refused, Unknown):
-            calls.close()
-            if Path(path).exists():
+        except (Refused, Unknown, FileNotFoundError) as error:
+            _close(calls, beats)
+            if isinstance(error, FileNotFoundError):
+                raise_if_foreign(error)
+            elif os.path.lexists(path):  # a planted link that leads nowhere is refused, too
                 raise
-        calls.close()
+            return None
+        _close(calls, beats)
         return None
 
     def _connect(self) -> Connection:
@@ -173,6 +184,12 @@ class _Opening:
             meta = _meta(connection, end)
         check_layout(meta["layout"], self._place.path)
         return meta.get("file", inode) == inode
+
+
+def _close(*connections: Connection | None) -> None:
+    for connection in connections:
+        if connection is not None:
+            connection.close()
 
 
 def _meta(connection: Connection, end: float) -> dict[str, str]:

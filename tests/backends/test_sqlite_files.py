@@ -28,9 +28,10 @@ from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refu
 from lockkit.testing.children import Child, in_child
 from lockkit.testing.claims import claim, take
 from lockkit.testing.interrupts import Bomb, CtrlC
-from lockkit_sqlite import files
+from lockkit_sqlite import files, opening
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.connection import OPENING, Connection
+from lockkit_sqlite.place import create
 from lockkit_sqlite.pulse import ALIVE, probe
 from support.handlers import Handler
 
@@ -94,11 +95,13 @@ def process(url):
                     return answer.fence if isinstance(answer, Granted) else type(answer).__name__
 
                 known = {"store": store, "hold": hold, "beat": beat, "free": free, "attempt": attempt}
+                parent.tell("open")
                 while True:
                     parent.tell(eval(parent.hear(), known))
 
             child = Child(play)
             stack.callback(child.kill)
+            assert child.hear() == "open"
 
             def do(line):
                 child.tell(line)
@@ -313,6 +316,56 @@ def test_a_link_that_leads_elsewhere_is_a_replaced_store(tmp_path, folder):
         take(there, name="x", ttl=60)
         assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
     store.close()
+
+
+class Cleaner:
+    """Removes something once, before the n-th of the lines that this thread executes while it opens a store alone."""
+
+    def __init__(self, clean, at):
+        self.clean, self.at, self.lines = clean, at, set()
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self.before)
+
+    def trace(self, frame, event, _):
+        code = frame.f_code
+        if not code.co_filename.endswith("lockkit_sqlite/opening.py") and code is not create.__code__:
+            return None
+        if event == "line" and (code, frame.f_lineno) not in self.lines:
+            self.lines.add((code, frame.f_lineno))
+            if len(self.lines) == self.at:
+                self.clean()
+        return self.trace
+
+
+@pytest.mark.parametrize("removed", ["the database", "its folder"])
+def test_what_is_removed_at_any_moment_of_an_opening_is_made_anew(tmp_path, removed, monkeypatch):
+    monkeypatch.setattr(opening, "_LOOKS", (0.0, 0.0, 0.0))
+    for at in itertools.count(1):
+        path = tmp_path / str(at) / "locks.db"
+        path.parent.mkdir(mode=0o700)
+
+        def clean(path=path):
+            if removed == "the database":
+                path.unlink(missing_ok=True)
+            else:
+                shutil.rmtree(path.parent)
+
+        with Cleaner(clean, at) as cleaner:
+            store = open_store(f"sqlite:{path}", OpenOptions())
+
+        with closing(store):
+            assert store.release(take(store)[0], 2.0) == RELEASED
+            assert store._opened.whole(), f"line {at}: other files have the names"
+        assert not descriptors(path.parent), f"line {at}: a connection stays open"
+        if len(cleaner.lines) < at:
+            break
+    assert at > 50
 
 
 def trust(store):
