@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from lockkit.noted import whole_number
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import Conflict
 
-__all__ = ["CAPACITY", "Records", "change", "fixed_capacity", "resize"]
+__all__ = ["CAPACITY", "Records", "change", "cut", "fixed_capacity", "resize"]
 
 CAPACITY = "capacity"
 """The key of a record under which the capacity of a pool's member stands, if it is fixed there."""
@@ -63,6 +64,17 @@ def change(
     raise unknown or BackendUnavailable(
         f"the record of {name!r} is changed by others again and again", name=name, hint="try again"
     )
+
+
+def cut(text: str, most: int) -> str:
+    """The beginning of a text that has at most so many bytes in a record, as JSON. What is no text in UTF-8 becomes a question mark."""
+    text = text.encode(errors="replace").decode()
+    size = 0
+    for at, character in enumerate(text):
+        size += len(json.dumps(character, ensure_ascii=False).encode()) - 2  # without the quotes
+        if size > most:
+            return text[:at]
+    return text
 
 
 def fixed_capacity(value: Mapping[str, object]) -> int | None:

@@ -15,7 +15,7 @@ from lockkit.facts import NOTHING
 from lockkit.gpu.host_pools import host_pool
 from lockkit.members import pool_name
 from lockkit.noted import whole_number
-from lockkit.records import Records, change
+from lockkit.records import Records, change, cut
 from lockkit.store.spi import NOTE_LIMIT
 
 __all__ = ["ABOUT", "about", "described", "enlist", "texts"]
@@ -56,7 +56,7 @@ def _add(records: Records, name: str, key: str, new: Sequence[str]) -> None:
 
 def described(device: Device) -> dict[str, object]:
     """A card, as its record describes it."""
-    value = {"index": device.index, "name": device.name[:64], "parent": device.parent}
+    value = {"index": device.index, "name": cut(device.name, 64), "parent": device.parent}
     return {key: one for key, one in value.items() if one not in (None, "")}
 
 

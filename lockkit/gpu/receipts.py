@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Literal, cast
 
 from lockkit.devices import Device
@@ -21,8 +21,9 @@ from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.noted import moment, whole_number
 from lockkit.printable import printable
-from lockkit.records import Records, change, fixed_capacity
+from lockkit.records import Records, change, cut, fixed_capacity
 from lockkit.sizes import MIB, show
+from lockkit.store.spi import NOTE_LIMIT
 
 __all__ = [
     "SLACK",
@@ -47,13 +48,13 @@ _WORSE: Mapping[Outcome, int] = {"clean": 0, "unknown": 1, "dirty": 2}
 _KEY, _TAKEN = "receipt", "taken"
 _MOST = 24
 """The most claims without a receipt in a record: the sharers of a card that are told of."""
-_ROOM = 3072
-"""The bytes of a record up to which claims without a receipt are remembered: the rest of the 4096 is kept for a receipt that grows."""
+_ROOM = NOTE_LIMIT - 1152
+"""The bytes of a record up to which claims without a receipt are remembered: the rest is kept for a receipt that grows."""
 _ENDED = "it ended without leaving a receipt"
 _HIGHEST = 2**63 - 1
 """The highest fence that a store can give."""
-_FEW, _SHORT = 3, 120
-"""The most entries of a list in a record, and characters of each. A record is small."""
+_FEW, _SHORT, _NAME, _NAMES = 3, 120, 64, 128
+"""The most entries of a list in a record, and the bytes as JSON of each entry, of a holder, and of several. A record is small."""
 
 
 class Receipt(NamedTuple):
@@ -63,10 +64,10 @@ class Receipt(NamedTuple):
         uuid: The card.
         outcome: clean, dirty, or unknown if the card did not answer.
         leftover: The bytes that are still in use, beyond those at the grant; None if unknown.
-        left_by: What still uses it, in words: at most three.
+        left_by: What still uses it, in words: at most three, of sharers in turn.
         claim_id: The claim of the holder.
         fence: The fence of that claim. It rises from one holder of a whole card to the next.
-        by: The user and host of the holder.
+        by: The user and host of the holder; of several sharers who left memory, all of them, the last one first.
         at: When the card was asked, in seconds since the epoch; of a holder that left no receipt, when it got the card.
         errors: What went wrong in the cleanup, a sentence each: at most three.
     """
@@ -133,7 +134,7 @@ def put(
     """Keep a receipt in the card's record, for the claim that it names. Returns False if one that counts more is there already, which stays.
 
     What earlier holders have left stays told. A share is judged by the processes of its holder alone, so the worse receipt stays until the card
-    is seen without processes and with at most 1 GiB in use. Of a whole card, more than 1 GiB that no process had at the grant was left before, and
+    is seen without processes and with at most 1 GiB in use, and what two sharers have left is added up. Of a whole card, more than 1 GiB that no process had at the grant was left before, and
     what of it is still in use is added to the new receipt.
 
     Args:
@@ -154,10 +155,13 @@ def put(
         # As long as a claim is noted, all later holders share the card with it, so its receipt is the last one whatever the fences say.
         noted = any(one.get("claim") == report.claim_id for one in _taken(value))
         later = known is not None and known.fence > report.fence and not noted
+        # By a request without an answer; what it has added up is not added once more.
+        written = known is not None and (known.claim_id, known.fence) == (report.claim_id, report.fence)
         new = report
         if known is not None:
-            new = known if later else _with_earlier(report, known, before=before, after=after, whole=whole)
-        done.append(new is not known)
+            stays = later or written
+            new = known if stays else _with_earlier(report, known, before=before, after=after, whole=whole)
+        done.append(written or new is not known)
         rest = _without(value, report.claim_id)
         kept = rest if new is known else {**rest, _KEY: packed(new)}
         return None if kept == value else kept
@@ -174,7 +178,9 @@ def _with_earlier(
         return report
     if not whole:
         empty = after is not None and after.processes == () and after.used is not None and after.used <= STRAY
-        return report if empty or _WORSE[report.outcome] >= _WORSE[known.outcome] else known
+        if empty or report.outcome != known.outcome:
+            return report if empty or _WORSE[report.outcome] > _WORSE[known.outcome] else known
+        return _added(report, known, after)
     if before is None or after is None or report.outcome == "unknown" or before.processes != ():
         return report
     old = min(before.used or 0, after.used or 0)
@@ -182,6 +188,19 @@ def _with_earlier(
         return report
     left = _few((*report.left_by, f"{show(old)} were there before"))
     return report._replace(outcome="dirty", leftover=(report.leftover or 0) + old, left_by=left)
+
+
+def _added(report: Receipt, known: Receipt, after: Device | None) -> Receipt:
+    """The receipt of two sharers who both left the card dirty, or in an unknown state."""
+    sizes = [one.leftover for one in (report, known) if one.leftover is not None]
+    seen = [after.used] if after is not None and after.used is not None else []
+    left = [each for pair in zip_longest(report.left_by, known.left_by) for each in pair if each]
+    return report._replace(
+        leftover=min(sum(sizes), *seen) if sizes else None,
+        left_by=_few(dict.fromkeys(left)),
+        by=", ".join(dict.fromkeys(filter(None, [report.by, *known.by.split(", ")]))),
+        errors=_few(dict.fromkeys((*report.errors, *known.errors))),
+    )
 
 
 def receipt(records: Records, host: str, uuid: str) -> Receipt | None:
@@ -235,7 +254,7 @@ def take_over(
     entry = {
         "claim": mine.claim_id,
         "fence": mine.fence,
-        "by": f"{mine.owner.user}@{mine.owner.host}"[:64],
+        "by": cut(f"{mine.owner.user}@{mine.owner.host}", _NAME),
         "at": round(mine.since),
     }
 
@@ -318,7 +337,7 @@ def packed(report: Receipt) -> dict[str, object]:
         "left_by": list(_few(report.left_by)),
         "claim": report.claim_id,
         "fence": report.fence,
-        "by": report.by[:64],
+        "by": cut(report.by, _NAMES),
         "at": round(report.at),
         "errors": list(_few(report.errors)),
     }
@@ -351,7 +370,7 @@ def _bytes(value: Mapping[str, object]) -> int:
 
 
 def _few(texts: Iterable[object]) -> tuple[str, ...]:
-    return tuple(str(text)[:_SHORT] for text in islice(texts, _FEW))
+    return tuple(cut(str(text), _SHORT) for text in islice(texts, _FEW))
 
 
 def _fence(stored: Mapping[str, object]) -> int:

@@ -126,6 +126,22 @@ def test_a_long_receipt_is_cut():
 
 
 @pytest.mark.parametrize(
+    "character", ["\N{FIRE}", "\x01", '"', "\udc80"], ids=["4 bytes", "escape", "quote", "no text"]
+)
+def test_a_receipt_fits_into_its_record_whatever_characters_it_has(client, character):
+    sharers = [claim(number) for number in range(1, 30)]
+    text = character * 1000
+    owner = sharers[0].owner._replace(user=text, host=text)
+    for number, one in enumerate(sharers):
+        take(client, one._replace(owner=owner), *sharers[:number])
+    mine = sharers[-1]
+    report = Receipt("GPU-a", "dirty", 2**50, (text,) * 3, mine.claim_id, mine.fence, text, 1e9, (text,) * 3)
+    assert put(client, "box", report, whole=False)
+    kept = receipt(client, "box", "GPU-a")
+    assert (kept.outcome, kept.leftover, len(kept.left_by), len(kept.errors)) == ("dirty", 2**50, 3, 3)
+
+
+@pytest.mark.parametrize(
     "stored",
     [1, "x", [], {}, {"outcome": "spotless"}, {"outcome": 1, "leftover": -1, "fence": True, "left_by": 3}],
 )
@@ -261,6 +277,44 @@ def test_of_two_sharers_the_worse_receipt_stays_whoever_leaves_last(client, firs
     shared(client, two, then)
     assert told(client) == ("dirty" if "dirty" in (first, then) else "unknown")
     assert "taken" not in client.record(pool_name("gpu/box", "GPU-a")).value
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["answered", "no answer"])
+def test_two_sharers_who_both_leave_memory_are_both_told_of(client, monkeypatch, silent):
+    ann, bob = claim(1), claim(2)
+    take(client, ann)
+    take(client, bob, ann)
+    after = FULLER._replace(used=9 * GIB)
+    first = Receipt("GPU-a", "dirty", 3 * GIB, ("ann pid 7", "ann pid 8"), ann.claim_id, ann.fence, "ann@box")
+    second = Receipt(
+        "GPU-a", "dirty", 2 * GIB, ("bob pid 9", "bob pid 10"), bob.claim_id, bob.fence, "bob@box"
+    )
+    put(client, "box", first, before=IDLE, after=after, whole=False)
+    if silent:
+        write = client.put_record
+
+        def lose(*what):
+            write(*what)
+            monkeypatch.undo()
+            raise OutcomeUnknown("no answer")
+
+        monkeypatch.setattr(client, "put_record", lose)
+    assert put(client, "box", second, before=IDLE, after=after, whole=False)
+    found = take(client, claim(3))
+    assert (found.claim_id, found.leftover, found.by) == (bob.claim_id, 5 * GIB, "bob@box, ann@box")
+    assert found.left_by == ("bob pid 9", "ann pid 7", "bob pid 10")
+    assert str(found).startswith("left dirty by bob@box, ann@box with 5 GiB in use: bob pid 9; ann pid 7")
+
+
+def test_sharers_have_not_left_more_than_is_in_use(client):
+    one, two = claim(1), claim(2)
+    take(client, one)
+    take(client, two, one)
+    for mine in (one, two):
+        report = Receipt("GPU-a", "dirty", 5 * GIB, (), mine.claim_id, mine.fence, "bob@box")
+        put(client, "box", report, before=IDLE, after=FULLER, whole=False)
+    found = receipt(client, "box", "GPU-a")
+    assert (found.leftover, found.by) == (6 * GIB, "bob@box")
 
 
 @pytest.mark.parametrize(
