@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lockkit.devices import Device, Snapshot
     from lockkit.drivers.waits import OnWait
     from lockkit.facts import ClaimInfo, Waiting
-    from lockkit.gpu.receipts import Receipt
+    from lockkit.gpu.judging import Receipt
     from lockkit.options import Options
 
 __all__ = ["CardAnnouncer", "CardOptions", "Cards", "ReusedCards"]

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.devices import Snapshot
     from lockkit.facts import ClaimInfo
+    from lockkit.gpu.judging import Receipt
     from lockkit.gpu.known import Known
     from lockkit.gpu.quarantine import Quarantined
-    from lockkit.gpu.receipts import Receipt
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
     from lockkit.gpu.held_cards import HeldCards
-    from lockkit.gpu.receipts import Receipt
+    from lockkit.gpu.judging import Receipt
     from lockkit.gpu.requests import CheckedRequest
     from lockkit.shared.pools import Request
 

@@ -17,7 +17,7 @@ from lockkit.protocol.attempt import OUTAGE_LIMIT
 
 if TYPE_CHECKING:
     from lockkit.gpu.handover import Handover
-    from lockkit.gpu.receipts import Receipt
+    from lockkit.gpu.judging import Receipt
 
 __all__ = ["CardChooser"]
 

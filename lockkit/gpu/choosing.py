@@ -24,7 +24,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import show
 
 if TYPE_CHECKING:
-    from lockkit.gpu.receipts import Receipt
+    from lockkit.gpu.judging import Receipt
 
 __all__ = ["CardFacts", "CardRequest", "choose", "left_over", "never_fits", "why_not_now"]
 

@@ -25,8 +25,9 @@ from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.facts import Alert, CleanupContext
 from lockkit.gpu.frameworks import hanging, imported, keepers
 from lockkit.gpu.held_cards import held_card
+from lockkit.gpu.judging import Receipt, judged
 from lockkit.gpu.quarantine import Capped, quarantine_faulty
-from lockkit.gpu.receipts import Receipt, judged, put
+from lockkit.gpu.receipts import put
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
 from lockkit.gpu.unreturned import give_up_late, has_returned

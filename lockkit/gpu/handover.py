@@ -8,7 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.gpu.receipts import Receipt, last, put_back, take_over
+from lockkit.gpu.judging import Receipt
+from lockkit.gpu.receipts import last, put_back, take_over
 
 if TYPE_CHECKING:
     from lockkit.client import Client

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from lockkit.devices import Device
 from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.host_pools import host_pool
+from lockkit.gpu.judging import Receipt
 from lockkit.gpu.quarantine import Quarantined, mark_of, quarantined
-from lockkit.gpu.receipts import Receipt, last
+from lockkit.gpu.receipts import last
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 

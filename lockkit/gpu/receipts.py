@@ -7,42 +7,23 @@ longer held, nobody knows how its holder left the card, whatever an older receip
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
-from itertools import islice, zip_longest
-from typing import Literal, cast
+from collections.abc import Collection, Mapping
+from itertools import zip_longest
+from typing import cast
 
 from lockkit.devices import Device
 from lockkit.errors import CapacityMismatch
 from lockkit.facts import ClaimInfo, Record
 from lockkit.gpu.host_pools import host_pool
+from lockkit.gpu.judging import Outcome, Receipt, few
 from lockkit.gpu.states import STRAY
-from lockkit.gpu.words import process_words
 from lockkit.members import pool_name
-from lockkit.namedtuples import NamedTuple
 from lockkit.noted import moment, whole_number
-from lockkit.printable import printable
 from lockkit.records import Records, change, cut, fixed_capacity
-from lockkit.sizes import MIB, show
+from lockkit.sizes import show
 from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = [
-    "SLACK",
-    "Outcome",
-    "Receipt",
-    "in_record",
-    "judged",
-    "last",
-    "packed",
-    "put",
-    "put_back",
-    "receipt",
-    "take_over",
-    "unpacked",
-]
-
-Outcome = Literal["clean", "dirty", "unknown"]
-SLACK = 64 * MIB
-"""A card counts as clean if it uses at most this many bytes more than at the grant: drivers round."""
+__all__ = ["in_record", "last", "packed", "put", "put_back", "receipt", "take_over", "unpacked"]
 
 _WORSE: Mapping[Outcome, int] = {"clean": 0, "unknown": 1, "dirty": 2}
 _KEY, _TAKEN = "receipt", "taken"
@@ -53,73 +34,8 @@ _ROOM = NOTE_LIMIT - 1152
 _ENDED = "it ended without leaving a receipt"
 _HIGHEST = 2**63 - 1
 """The highest fence that a store can give."""
-_FEW, _SHORT, _NAME, _NAMES = 3, 120, 64, 128
-"""The most entries of a list in a record, and the bytes as JSON of each entry, of a holder, and of several. A record is small."""
-
-
-class Receipt(NamedTuple):
-    """How a holder left a card, as far as the card was asked after the cleanup.
-
-    Attributes:
-        uuid: The card.
-        outcome: clean, dirty, or unknown if the card did not answer.
-        leftover: The bytes that are still in use, beyond those at the grant; None if unknown.
-        left_by: What still uses it, in words: at most three, of sharers in turn.
-        claim_id: The claim of the holder.
-        fence: The fence of that claim. It rises from one holder of a whole card to the next.
-        by: The user and host of the holder; of several sharers who left memory, all of them, the last one first.
-        at: When the card was asked, in seconds since the epoch; of a holder that left no receipt, when it got the card.
-        errors: What went wrong in the cleanup, a sentence each: at most three.
-    """
-
-    uuid: str
-    outcome: Outcome
-    leftover: int | None = None
-    left_by: tuple[str, ...] = ()
-    claim_id: str = ""
-    fence: int = 0
-    by: str = ""
-    at: float = 0.0
-    errors: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        who = f" by {self.by}" if self.by else ""
-        if self.outcome == "dirty":
-            much = f" with {show(self.leftover)} in use" if self.leftover else ""
-            whose = f": {'; '.join(self.left_by)}" if self.left_by else ""
-            return printable(f"left dirty{who}{much}{whose}")
-        return printable(f"left {'clean' if self.outcome == 'clean' else 'in an unknown state'}{who}")
-
-
-def judged(
-    uuid: str, before: Device | None, after: Device | None, mine: Collection[int] | None = None
-) -> Receipt:
-    """Judge how a card was left, without who left it.
-
-    Args:
-        uuid: The card.
-        before: The card at the grant; None if it was not asked.
-        after: The card now; None if it did not answer.
-        mine: For a share of a card, the pids of the holder's processes: only they can be told from what others do. None for a whole card.
-    """
-    if after is None or after.faults or after.processes is None:
-        return Receipt(uuid, "unknown")
-    if mine is not None:
-        left = [one for one in after.processes if one.pid in mine]
-        unsure = any(one.pid is None for one in after.processes)
-        if not left:
-            return Receipt(uuid, "unknown" if unsure else "clean", None if unsure else 0)
-        return Receipt(uuid, "dirty", sum(one.memory or 0 for one in left), _few(map(process_words, left)))
-    if after.used is None:
-        return Receipt(uuid, "unknown")
-    known = set(() if before is None or before.processes is None else before.processes)
-    there = {one.pid for one in known if one.pid is not None}
-    gone = there - {one.pid for one in after.processes}
-    given_back = sum(one.memory or 0 for one in known if one.pid in gone)
-    leftover = max(after.used - max((0 if before is None else before.used or 0) - given_back, 0), 0)
-    left = [one for one in after.processes if one.pid not in there and one not in known]
-    dirty = bool(left) or leftover > SLACK
-    return Receipt(uuid, "dirty" if dirty else "clean", leftover, _few(map(process_words, left)))
+_NAME, _NAMES = 64, 128
+"""The bytes, as JSON, to which the name of a holder is cut in a record, and the names of several."""
 
 
 def put(
@@ -186,7 +102,7 @@ def _with_earlier(
     old = min(before.used or 0, after.used or 0)
     if old <= STRAY:
         return report
-    left = _few((*report.left_by, f"{show(old)} were there before"))
+    left = few((*report.left_by, f"{show(old)} were there before"))
     return report._replace(outcome="dirty", leftover=(report.leftover or 0) + old, left_by=left)
 
 
@@ -197,9 +113,9 @@ def _added(report: Receipt, known: Receipt, after: Device | None) -> Receipt:
     left = [each for pair in zip_longest(report.left_by, known.left_by) for each in pair if each]
     return report._replace(
         leftover=min(sum(sizes), *seen) if sizes else None,
-        left_by=_few(dict.fromkeys(left)),
+        left_by=few(dict.fromkeys(left)),
         by=", ".join(dict.fromkeys(filter(None, [report.by, *known.by.split(", ")]))),
-        errors=_few(dict.fromkeys((*report.errors, *known.errors))),
+        errors=few(dict.fromkeys((*report.errors, *known.errors))),
     )
 
 
@@ -334,12 +250,12 @@ def packed(report: Receipt) -> dict[str, object]:
     value: dict[str, object] = {
         "outcome": report.outcome,
         "leftover": report.leftover,
-        "left_by": list(_few(report.left_by)),
+        "left_by": list(few(report.left_by)),
         "claim": report.claim_id,
         "fence": report.fence,
         "by": cut(report.by, _NAMES),
         "at": round(report.at),
-        "errors": list(_few(report.errors)),
+        "errors": list(few(report.errors)),
     }
     return {key: one for key, one in value.items() if one not in (None, [], "")}
 
@@ -369,14 +285,10 @@ def _bytes(value: Mapping[str, object]) -> int:
     return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
 
 
-def _few(texts: Iterable[object]) -> tuple[str, ...]:
-    return tuple(cut(str(text), _SHORT) for text in islice(texts, _FEW))
-
-
 def _fence(stored: Mapping[str, object]) -> int:
     """The fence of a receipt, or of a claim without one; 0 if unknown."""
     return whole_number(stored.get("fence"), _HIGHEST) or 0
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return _few(value) if isinstance(value, list | tuple) else ()
+    return few(value) if isinstance(value, list | tuple) else ()

@@ -22,7 +22,8 @@ from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu import pool as gpu_pool
 from lockkit.gpu.checking import finding
 from lockkit.gpu.host_pools import simulated
-from lockkit.gpu.receipts import Receipt, put
+from lockkit.gpu.judging import Receipt
+from lockkit.gpu.receipts import put
 from lockkit.gpu.states import cards
 from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager

@@ -20,9 +20,10 @@ from lockkit.gpu.enlisting import enlist
 from lockkit.gpu.fleet import fleet
 from lockkit.gpu.host_pools import ROOT, SIMULATED_ROOT, simulated
 from lockkit.gpu.joining import by_store
+from lockkit.gpu.judging import Receipt
 from lockkit.gpu.known import NOTHING_KNOWN
 from lockkit.gpu.quarantine import quarantine
-from lockkit.gpu.receipts import Receipt, put
+from lockkit.gpu.receipts import put
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.identity import this_process
 from lockkit.members import pool_name

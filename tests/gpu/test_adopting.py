@@ -15,8 +15,9 @@ from lockkit.gpu import adopting
 from lockkit.gpu.adopting import Adopted, NotAdopted, adopt, cards_to_adopt, let_go
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.host_pools import simulated
+from lockkit.gpu.judging import Receipt
 from lockkit.gpu.quarantine import quarantine
-from lockkit.gpu.receipts import Receipt, last, put
+from lockkit.gpu.receipts import last, put
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.running import RunningJob
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider

@@ -9,9 +9,9 @@ import pytest
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner
 from lockkit.gpu.joining import joined
+from lockkit.gpu.judging import Receipt
 from lockkit.gpu.known import Known, gathering
 from lockkit.gpu.quarantine import Quarantined
-from lockkit.gpu.receipts import Receipt
 from lockkit.gpu.usage import Use, unlocked, used_by, used_by_holder
 from lockkit.identity import this_process
 from lockkit.remarks import with_reason

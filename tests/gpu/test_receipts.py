@@ -10,11 +10,9 @@ import lockkit
 from lockkit.devices import Device, DeviceProcess
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
+from lockkit.gpu.judging import SLACK, Receipt, judged
 from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.receipts import (
-    SLACK,
-    Receipt,
-    judged,
     last,
     packed,
     put,
