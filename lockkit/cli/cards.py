@@ -13,9 +13,10 @@ from lockkit.cli.suggesting import as_called
 from lockkit.cli.waiting import Announcer, Told, ordinal
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, LockkitError
+from lockkit.gpu.card_denials import COMMAND_LINE, Seen, Ways, denied, none_at_hand, what_helps, why_waiting
 from lockkit.gpu.choosing import CardRequest
-from lockkit.gpu.jobs import strangers, usable_inside, why_waiting
-from lockkit.gpu.known import known, queue
+from lockkit.gpu.jobs import strangers, usable_inside
+from lockkit.gpu.known import facts_of, known, queue
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import By, HostCards
 from lockkit.gpu.visible import cuda_knows, cuda_variables
@@ -24,6 +25,7 @@ from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import DEFAULT
 from lockkit.sizes import MIB
+from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
@@ -70,10 +72,19 @@ class ReusedCards(NamedTuple):
 
 
 class Why(NamedTuple):
-    """Why cards do not do now, a sentence each, and the first holder of one."""
+    """Why cards do not do now.
 
-    sentences: tuple[str, ...] = ()
+    Attributes:
+        seen: The look at the cards; None if nothing can be said about them.
+        others: Whether other requests are in the queue.
+        holder: The first holder of a card.
+        sentences: The reason of each card.
+    """
+
+    seen: Seen | None = None
+    others: bool = False
     holder: ClaimInfo | None = None
+    sentences: tuple[str, ...] = ()
 
 
 class Cards:
@@ -201,10 +212,23 @@ class Cards:
         except LockkitError:
             return Why()  # the wait goes on, and acquire will report the error
         others = (one for card in of_store.values() for one in card.holders if not self.mine(one))
-        told = why_waiting(
-            self._request, snapshot, of_store, self.mine, self._failed(), others=self._others_wait()
+        seen = Seen(
+            self._request,
+            snapshot,
+            {uuid: facts_of(card) for uuid, card in of_store.items()},
+            self._failed(),
+            {claim: more for card in of_store.values() for claim, more in card.more.items()},
+            [uuid for uuid, card in of_store.items() if any(map(self.mine, card.holders))],
         )
-        return Why(told, next(others, None))
+        waiting = self._others_wait()
+        return Why(seen, waiting, next(others, None), why_waiting(seen, others=waiting))
+
+    @property
+    def ways(self) -> Ways:
+        """The ways in which the user of the command line takes a card all the same."""
+        options, first = as_called(self._session)
+        simulated = "" if self._asked.simulate is None else f" --gpu-sim {self._asked.simulate}"
+        return COMMAND_LINE._replace(store=SameStore(options, first), options=simulated)
 
     def _others_wait(self) -> bool:
         """Whether other requests are in the queue of this host's cards; an error counts as no."""
@@ -220,19 +244,18 @@ class Cards:
         return (owner.pid, owner.host, owner.started) == (me.pid, me.host, me.started)
 
     def _in_words(self, error: AcquireTimeout, *, no_wait: bool) -> LockkitError:
-        options, first = as_called(self._session)
-        look = f"look{first} with: lockkit gpu ls{options}"
-        why = "; ".join(self.why().sentences) or error.message
+        ways, why = self.ways, self.why()
+        if why.seen is not None:
+            error = denied(error, why.seen, ways, self._cards.pool, waited=not no_wait, others=why.others)
         if not no_wait:
-            text = f"timed out waiting for {self.wanted}; {why}"
-            return AcquireTimeout(text, name=self._cards.pool, holder=error.holder, hint=look)
+            return error
         return exits.CommandFailed(
-            f"{self.wanted} cannot be had now; {why}",
+            error.message,
             code=exits.BUSY,
             kind="busy",
             name=self._cards.pool,
             holder=error.holder,
-            hint=f"without --no-wait this run would wait in the queue; {look}",
+            hint=error.hint,
         )
 
     @cached_property
@@ -280,11 +303,13 @@ class CardAnnouncer(Announcer):
         now = SYSTEM.now()
         if due or self._seen is None or now - self._seen[0] > _FRESH:
             self._seen = now, self._cards.why()
-        why, holder = self._seen[1]
+        why = self._seen[1]
         place = self._place_of_request()
-        cards = "; ".join(why) or "the cards cannot be seen now"
-        line = f"waiting for {self._cards.wanted}: you are {ordinal(place)}; {cards}"
-        return Told(line, place, holder or waiting.holder, why)
+        told = [*why.sentences] or ["the cards cannot be seen now"]
+        if why.seen is not None and none_at_hand(why.seen):
+            told += what_helps(why.seen, self._cards.ways)
+        line = f"waiting for {self._cards.wanted}: you are {ordinal(place)}; {'; '.join(told)}"
+        return Told(line, place, why.holder or waiting.holder, why.sentences)
 
     def _place_of_request(self) -> int:
         """The place among all requests; the one at the gate is the first."""

@@ -14,6 +14,7 @@ from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.pools import AsyncPool
 from lockkit.aio.shortform import Acquiring
 from lockkit.devices import Device
+from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
 from lockkit.gpu.requests import By, HostCards, environment_set
 from lockkit.gpu.snapshots import PATIENCE
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lockkit.gpu.held_cards import HeldCards
     from lockkit.gpu.judging import Receipt
     from lockkit.gpu.requests import CheckedRequest
+    from lockkit.protocol.attempt import Attempt
     from lockkit.shared.pools import Request
 
 __all__ = ["AsyncGpuLeases", "AsyncGpuPool", "card_pool", "pool"]
@@ -97,11 +99,18 @@ class _CardPool(AsyncPool):
             found = await super()._take(request, wait, on_wait, taken_at, detect=detect, reason=reason)
             if found[0] is not None:
                 return found
+        except AcquireTimeout as error:
+            self.cards.given_up(self.chooser)
+            raise self.cards.denied(error, self.chooser, waited=True) from None
         except BaseException:
             self.cards.given_up(self.chooser)
             raise
         self.cards.given_up(self.chooser)
         return found
+
+    def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
+        error = super()._refused(attempt, count, refused)
+        return self.cards.denied(error, self.chooser, waited=False)
 
 
 class AsyncGpuPool:

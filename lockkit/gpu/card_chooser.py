@@ -10,6 +10,7 @@ from lockkit.choosers import EVERY, Choice
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, CapacityMismatch, DevicesUnavailable, OutcomeUnknown
 from lockkit.facts import ClaimInfo
+from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, CardRequest, choose, left_over, never_fits, why_not_now
 from lockkit.gpu.quarantine import mark_of
 from lockkit.gpu.states import Card, cards
@@ -49,6 +50,7 @@ class CardChooser:
     Attributes:
         seen: The cards as they were last seen, by UUID.
         until: The time at which the request ends, and up to which memory may drain; None for never.
+        looked: The last look at all cards, with what the store knew of them; None before the first one, and while one is not possible.
     """
 
     every = EVERY
@@ -81,9 +83,11 @@ class CardChooser:
         self._preflight = preflight
         self._failed: dict[str, tuple[float, str]] = {}
         self._resized: set[str] = set()
+        self.looked: Seen | None = None
 
     def choose(self, held: Sequence[str]) -> Choice:
         """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place."""
+        self.looked = None
         try:
             snapshot = self._snapshot()
         except DevicesUnavailable as error:
@@ -96,7 +100,9 @@ class CardChooser:
         choice = choose(self.request, snapshot, facts, held)
         hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
         failed = {uuid: why for uuid, why in self.failed().items() if uuid not in held}
-        refused = {**choice.refused, **dict.fromkeys(hidden, "the driver does not show it"), **failed}
+        failed |= dict.fromkeys(hidden, "the driver does not show it")
+        refused = {**choice.refused, **failed}
+        self.looked = Seen(self.request, snapshot, facts, failed, kept=tuple(held))
         # No `never`: a request that can never be met was refused before it queued, and a card that is gone now may come back.
         self._before = Choice(tuple(uuid for uuid in choice.order if uuid not in failed), refused)
         return self._before
@@ -112,9 +118,9 @@ class CardChooser:
                 if holders:
                     self._last_held[uuid] = snapshot.taken
                 left = None if holders else self._left(card, ())
-                facts[uuid] = CardFacts(
-                    holders, self._last_held.get(uuid), mark_of(marks, device) or "", left
-                )
+                marked = uuid if uuid in marks else device.parent or ""
+                mark = mark_of(marks, device) or ""
+                facts[uuid] = CardFacts(holders, self._last_held.get(uuid), mark, left, marked)
         return facts
 
     def _as_before(self, error: BackendUnavailable | OutcomeUnknown, held: Sequence[str]) -> Choice:
@@ -147,6 +153,8 @@ class CardChooser:
             why = self._judged(member)
             if why is None and self._preflight is not None:
                 why = self._checked(member)
+            if why is not None and self.looked is not None:
+                self.looked = self.looked._replace(failed={**self.looked.failed, member: why})
             if why is None and self.handover is not None:
                 self.handover.take(member, self._holders(member))
             return why

@@ -69,12 +69,14 @@ class CardFacts(NamedTuple):
         released: When the last hold ended, in seconds since the epoch; None if that is not known.
         quarantine: The mark that keeps it from everybody, in words; empty if it is not quarantined.
         receipt: How its last holder left it; None if that is not known, or does not matter.
+        marked: The UUID that has the mark: that of the card, or of the card that it is a slice of; empty if it is not quarantined.
     """
 
     holders: tuple[ClaimInfo, ...] = ()
     released: float | None = None
     quarantine: str = ""
     receipt: Receipt | None = None
+    marked: str = ""
 
 
 _NOBODY = CardFacts()

@@ -1,4 +1,4 @@
-"""Rules for a job that asks for cards: what it is told while it waits, what it may use under an outer job, and who else computes. Pure: no I/O."""
+"""Rules for a job that asks for cards: what it may use under an outer job, and who else computes. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -6,67 +6,14 @@ from collections.abc import Callable, Mapping
 
 from lockkit.devices import Device, Snapshot
 from lockkit.facts import ClaimInfo
-from lockkit.gpu.choosing import CardFacts, CardRequest, never_fits, why_not_now
-from lockkit.gpu.joining import holder_words
-from lockkit.gpu.known import NOTHING_KNOWN, Known
-from lockkit.gpu.states import cards
+from lockkit.gpu.choosing import CardRequest, never_fits
 from lockkit.gpu.words import process_words, short_name
 from lockkit.sizes import MIB, show
 
-__all__ = ["strangers", "usable_inside", "why_waiting"]
+__all__ = ["strangers", "usable_inside"]
 
 _FIRST_UID, _NOBODY = 1000, 65534
 """The uids from the first to below the second are those of people, as a rule (login.defs)."""
-_NONE: Mapping[str, str] = {}
-
-
-def why_waiting(
-    request: CardRequest,
-    snapshot: Snapshot,
-    known: Mapping[str, Known],
-    mine: Callable[[ClaimInfo], bool],
-    failed: Mapping[str, str] = _NONE,
-    *,
-    others: bool = False,
-) -> tuple[str, ...]:
-    """A sentence for each card that might do for a request one day: who holds it, or why else it does not do now.
-
-    Args:
-        request: The request.
-        snapshot: All cards.
-        known: What the store knows of them, by UUID.
-        mine: Whether a claim is one of this request.
-        failed: Why cards have failed their preflight, by UUID.
-        others: Whether other requests are in the queue of this host's cards.
-    """
-    found: list[tuple[str, str | None]] = []
-    got = 0
-    for card in cards(snapshot):
-        device = card.device
-        if not device.uuid or never_fits(request, device) is not None:
-            continue
-        of_store = known.get(device.uuid, NOTHING_KNOWN)
-        mark = "" if of_store.quarantine is None else str(of_store.quarantine)
-        why = why_not_now(
-            request, card, CardFacts(of_store.holders, None, mark, of_store.receipt), snapshot.taken
-        )
-        if any(mine(one) for one in of_store.holders):
-            why = "got already, and kept"
-            got += 1
-        elif why is None:
-            holders = [
-                holder_words(one, snapshot.taken, more=of_store.more.get(one.claim_id, 0))
-                for one in of_store.holders
-            ]
-            why = f"held by {' and by '.join(holders)}" if holders else failed.get(device.uuid)
-        found.append((short_name(device), why))
-    at_hand = got + sum(why is None for _, why in found)
-    free = "free"
-    if at_hand < request.count:
-        free = f"free, but {request.count} are needed"
-    elif others:
-        free = "free, and others come first"
-    return tuple(f"{name}: {free if why is None else why}" for name, why in found)
 
 
 def usable_inside(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
 from lockkit.facts import ClaimInfo, LockInfo
+from lockkit.gpu.choosing import CardFacts
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.quarantine import Quarantined, mark_of, quarantined
@@ -17,7 +18,7 @@ from lockkit.namedtuples import NamedTuple
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["NOTHING_KNOWN", "Known", "gathering", "known", "queue"]
+__all__ = ["NOTHING_KNOWN", "Known", "facts_of", "gathering", "known", "queue"]
 
 _NONE: Mapping[str, int] = {}
 
@@ -39,6 +40,14 @@ class Known(NamedTuple):
 
 
 NOTHING_KNOWN = Known()
+
+
+def facts_of(card: Known) -> CardFacts:
+    """The facts about a card as its chooser has them."""
+    mark = card.quarantine
+    if mark is None:
+        return CardFacts(card.holders, receipt=card.receipt)
+    return CardFacts(card.holders, None, str(mark), card.receipt, mark.uuid)
 
 
 def queue(client: Client, host: str) -> LockInfo:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Unpack
 
 from lockkit.devices import Device
+from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
 from lockkit.gpu.requests import By, HostCards, environment_set
 from lockkit.gpu.visible import cuda_variables
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lockkit.gpu.held_cards import HeldCards
     from lockkit.gpu.judging import Receipt
     from lockkit.gpu.requests import CheckedRequest
+    from lockkit.protocol.attempt import Attempt
     from lockkit.shared.pools import Request
 
 __all__ = ["GpuLeases", "GpuPool", "card_pool", "pool"]
@@ -99,11 +101,18 @@ class _CardPool(Pool):
             leases = super()._take(request, wait, on_wait, busy, cancel, detect=detect, reason=reason)
             if leases is not None:
                 return leases
+        except AcquireTimeout as error:
+            self.cards.given_up(self.chooser)
+            raise self.cards.denied(error, self.chooser, waited=True) from None
         except BaseException:
             self.cards.given_up(self.chooser)
             raise
         self.cards.given_up(self.chooser)
         return None
+
+    def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
+        error = super()._refused(attempt, count, refused)
+        return self.cards.denied(error, self.chooser, waited=False)
 
 
 class GpuPool:

@@ -18,6 +18,7 @@ from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
+from lockkit.gpu.card_denials import PYTHON, denied
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import HeldCards, note_held_cards
@@ -27,7 +28,7 @@ from lockkit.gpu.preflight import Preflight
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve
-from lockkit.gpu.snapshots import PATIENCE, look, providers
+from lockkit.gpu.snapshots import PATIENCE, look, providers, simulated_cards
 from lockkit.gpu.visible import hidden_hint, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import long_name
@@ -103,6 +104,7 @@ class HostCards:
         self.last: tuple[str, ...] = ()
         self.faults: Callable[[str], tuple[str, ...]] = faults
         self._preflights: dict[str, Preflight] = {}
+        self._simulate = simulate
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 
     def look(self) -> Snapshot:
@@ -151,6 +153,21 @@ class HostCards:
         """
         held = HeldCards(driver, self.host, self._providers, seen, self.faults)
         note_held_cards(held, leases, [one.uuid for one in before], before)
+
+    def denied(self, error: AcquireTimeout, chooser: CardChooser, *, waited: bool) -> AcquireTimeout:
+        """The error of a request that got too few cards, in terms of cards: why each did not do when it last looked, and what would help.
+
+        Args:
+            error: The error in terms of the pool, which stays if no card was looked at: others were in the queue before it.
+            chooser: The chooser of the request.
+            waited: Whether the request has waited.
+        """
+        if chooser.looked is None:
+            return error
+        number = simulated_cards(self._client.config, self._simulate)
+        options = f" --gpu-sim {number}" if number else ""
+        ways = PYTHON._replace(store=self._client.driver().same_store(), options=options)
+        return denied(error, chooser.looked, ways, self.pool, waited=waited)
 
     def given_up(self, chooser: CardChooser) -> None:
         """Note that a request got no cards. Does not block."""

@@ -105,6 +105,22 @@ def test_a_card_that_somebody_uses_without_a_lock_is_skipped_and_named(cards):
     assert done.stdout.split("|")[0] == "0"
 
 
+@pytest.mark.parametrize("words, code", [(["--no-wait"], 75), (["--timeout", "300ms"], 124)])
+def test_a_run_that_gets_no_card_names_what_gives_one(cards, words, code):
+    steer(cards, _0={"processes": [BOB]}, _1={"processes": [BOB]})
+    assert cards("gpu", "quarantine", "1", "--reason", "it hums").returncode == 0
+    done = cards("run", "--gpu", "1", "--private", *words, "--", "true")
+    assert done.returncode == code
+    assert "GPU 0: busy (unmanaged): bob pid 4711 (jupyter), 12 GiB; GPU 1: quarantined by " in done.stderr
+    back = f"to give GPU 1 back: lockkit gpu clear {CARDS[1]}"
+    assert f": it hums (--allow-busy takes GPU 0 although it is in use; {back}; " in done.stderr
+    assert done.stderr.count("--allow-busy") == (1 if code == 75 else 2)  # while it waits, too
+    cards.env["LOCKKIT_GPU_SIMULATE"] = "0"
+    done = cards("run", "--gpu", "1", "--gpu-sim", "2", "--private", *words, "--", "true")
+    assert f"{back} --gpu-sim 2" in done.stderr
+    assert "look with: lockkit gpu ls --gpu-sim 2)" in done.stderr
+
+
 def test_shares_of_a_card_by_memory(cards):
     first = cards.start("run", "--gpu", "1", "--gpu-id", "1", "--gpu-mem", "8GiB", "--", "sleep", "60")
     cards.until(held(cards, CARDS[1]))
@@ -115,7 +131,7 @@ def test_shares_of_a_card_by_memory(cards):
     done = cards("run", "--gpu", "1", "--gpu-id", "1", "--no-wait", "--", "true")
     assert done.returncode == 75
     assert "lockkit: 1 GPU cannot be had now; GPU 1: held by " in done.stderr
-    assert "8 GiB declared (without --no-wait this run would wait in the queue; look with: " in done.stderr
+    assert "8 GiB declared (without --no-wait this run would wait in the queue, or look with: " in done.stderr
     first.terminate()
 
 

@@ -1,4 +1,4 @@
-"""The rules of `lockkit run --gpu`, on facts alone: environment variables, warnings, and the cards that a nested run may use."""
+"""The rules of `lockkit run --gpu`, on facts alone: warnings, and the cards that a nested run may use."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import pytest
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.choosing import CardRequest
-from lockkit.gpu.jobs import strangers, usable_inside, why_waiting
-from lockkit.gpu.known import Known
-from lockkit.gpu.quarantine import Quarantined
+from lockkit.gpu.jobs import strangers, usable_inside
 from lockkit.gpu.words import how_many
 from lockkit.sizes import GIB
 
@@ -22,39 +20,6 @@ SLICE = Device("MIG-c", 2, "MIG 1g", 10 * GIB, 0, 0, None, (), parent="GPU-c")
 
 def claim(weight=10, capacity=10, **more):
     return ClaimInfo("x", "1" * 12, "HELD", ANN, 1, 0, weight=weight, capacity=capacity, since=40.0, **more)
-
-
-def waiting(*devices, request=CardRequest(), mine=lambda _: False, others=False, **known):  # noqa: B008 (immutable)
-    of_store = {f"GPU-{name}": facts for name, facts in known.items()}
-    return why_waiting(request, Snapshot(100.0, devices), of_store, mine, others=others)
-
-
-def test_each_card_that_may_do_is_named_with_its_holder_or_why_else_it_does_not_do():
-    bob = FIRST._replace(processes=(DeviceProcess(5, "bob", "jupyter", GIB),))
-    assert waiting(bob, SECOND, SLICED, SLICE, b=Known((claim(),))) == (
-        "GPU 0: busy (unmanaged): bob pid 5 (jupyter), 1 GiB",
-        "GPU 1: held by ann@box pid 7 (train), 60 s",
-        "slice MIG-c of GPU 2: free",
-    )
-    assert waiting(FIRST, SECOND, request=CardRequest(model="H100")) == ("GPU 0: free",)
-    assert waiting(FIRST, mine=lambda _: True, a=Known((claim(),))) == ("GPU 0: got already, and kept",)
-
-
-def test_a_free_card_is_told_with_why_it_does_not_help():
-    mark = Quarantined("GPU-b", "it hums", "ann", 1.0)
-    two = CardRequest(2)
-    assert waiting(FIRST, SECOND, request=two, b=Known(quarantine=mark), others=True) == (
-        "GPU 0: free, but 2 are needed",
-        "GPU 1: quarantined by ann: it hums",
-    )
-    assert waiting(FIRST, others=True) == ("GPU 0: free, and others come first",)
-    kept = waiting(FIRST, SECOND, request=two, mine=lambda _: True, a=Known((claim(),)), others=True)
-    assert kept == ("GPU 0: got already, and kept", "GPU 1: free, and others come first")
-
-
-def test_a_quarantined_card_is_named_so_once():
-    mark = Quarantined("GPU-a", "it hums", "ann", 1.0)
-    assert waiting(FIRST, a=Known(quarantine=mark)) == ("GPU 0: quarantined by ann: it hums",)
 
 
 @pytest.mark.parametrize(

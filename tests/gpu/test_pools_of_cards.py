@@ -20,7 +20,10 @@ from lockkit.errors import (
     DevicesUnavailable,
     PermissionDenied,
 )
+from lockkit.facts import Owner
 from lockkit.gpu.capacities import capacities
+from lockkit.gpu.host_pools import simulated
+from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.sizes import GIB, MIB
@@ -88,6 +91,43 @@ def test_a_card_that_somebody_uses_without_a_lock_is_skipped(client, say):
             pool(client).acquire(timeout=0.2)
         with pool(client).acquire(allow_busy=True, min_free="10GiB", timeout=5) as more:
             assert more.members == (CARDS[0],)
+
+
+@pytest.mark.parametrize(
+    "timeout, what", [(0, "1 GPU cannot be had now"), (0.2, "timed out waiting for 1 GPU")]
+)
+def test_a_request_that_gets_no_card_says_why_and_what_would_help(client, say, timeout, what):
+    say(card0={"processes": [BOB]}, card1={"faults": ["the card must be reset"]})
+    with pytest.raises(AcquireTimeout) as refused:
+        pool(client).acquire(timeout=timeout)
+    reasons = "GPU 0: busy (unmanaged): bob pid 4711 (jupyter), 12 GiB; GPU 1: the card must be reset"
+    assert refused.value.message == f"{what}; {reasons}"
+    assert refused.value.name == f"gpu-sim/{HOST}"
+    instead = "wait longer" if timeout else "give a timeout to wait"
+    assert refused.value.hint == f"allow_busy=True takes GPU 0 although it is in use; {instead}"
+
+
+def test_a_request_that_gets_no_card_names_the_command_that_shows_the_cards(tmp_path, client):
+    assert client.namespace  # it has a state folder of its own
+    with lockkit.connect(f"sqlite:{tmp_path}/locks.db") as shared:
+        mark = quarantine(shared, simulated(HOST), CARDS[0], "it hums", Owner(host="box", user="ann"))
+        with pytest.raises(AcquireTimeout, match=f"GPU 0: {mark}") as refused:
+            pool(shared, 1).acquire(timeout=0)
+    store = f"--url sqlite:{tmp_path}/locks.db --gpu-sim 1"
+    assert refused.value.hint == (
+        f"to give GPU 0 back: lockkit gpu clear {CARDS[0]} {store}; give a timeout to wait, or look with: lockkit gpu ls {store}"
+    )
+
+
+def test_a_request_whose_turn_has_not_come_says_who_is_before_it(client, say):
+    say(card0={"processes": [BOB]})
+    told = []
+    work = Work(lambda: pool(client).acquire(2, timeout=30, on_wait=told.append))
+    until(lambda: told)
+    with pytest.raises(AcquireTimeout, match="its turn had not come"):
+        pool(client).acquire(timeout=0)
+    say()
+    work.result(20).release()
 
 
 def test_a_request_gets_a_card_when_its_last_user_without_a_lock_has_gone(client, say):

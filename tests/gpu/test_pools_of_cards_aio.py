@@ -42,7 +42,7 @@ def test_a_task_holds_a_card_and_shows_it_to_child_processes(url):
                     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
                 other = await cards.acquire(memory="8GiB", timeout=5)
                 assert other.members == (CARDS[1],)
-                with pytest.raises(AcquireTimeout):
+                with pytest.raises(AcquireTimeout, match=r"^1 GPU cannot be had now; GPU 0: held by "):
                     await cards.acquire(timeout=0)
                 await other.release()
             with pytest.raises(ConfigError, match="3 GPUs can never be had"):
@@ -60,6 +60,9 @@ def test_no_task_gets_a_quarantined_card(url):
         async def main():
             async with lockkit.aio.connect(url) as aio, pool(aio, simulate=2).acquire(timeout=5) as leases:
                 assert leases.members == (CARDS[1],)
+                told = "timed out waiting for 1 GPU; GPU 0: quarantined by ann@box: it hums"
+                with pytest.raises(AcquireTimeout, match=f"^{told}"):
+                    await pool(aio, simulate=1).acquire(timeout=0.1)
 
         asyncio.run(main())
 

@@ -1,0 +1,194 @@
+"""What a request is told that got no cards: why each card did not do, and which option or command would help. Pure: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from lockkit.devices import Snapshot
+from lockkit.errors import AcquireTimeout
+from lockkit.gpu.choosing import CardFacts, CardRequest, never_fits, why_not_now
+from lockkit.gpu.joining import holder_words
+from lockkit.gpu.states import Card, cards
+from lockkit.gpu.words import how_many, short_name
+from lockkit.namedtuples import NamedTuple
+from lockkit.suggesting import HERE, SameStore
+
+__all__ = ["COMMAND_LINE", "PYTHON", "Seen", "Ways", "denied", "none_at_hand", "what_helps", "why_waiting"]
+
+_NOBODY = CardFacts()
+_NONE: Mapping[str, str] = {}
+_ALONE: Mapping[str, int] = {}
+_SHOWN = 2
+"""Commands that are written out at most."""
+
+
+class Seen(NamedTuple):
+    """One look at the cards, with what the store knows of them, for one request.
+
+    Attributes:
+        request: The request.
+        snapshot: All cards.
+        facts: The facts of the store, by UUID.
+        failed: Why else cards do not do, by UUID: they did not pass a check after their grant, or the driver does not show them.
+        more: The number of cards for which the request of a holder still waits, by claim id.
+        kept: The UUIDs of the cards that the request had got by then.
+    """
+
+    request: CardRequest
+    snapshot: Snapshot
+    facts: Mapping[str, CardFacts]
+    failed: Mapping[str, str] = _NONE
+    more: Mapping[str, int] = _ALONE
+    kept: Collection[str] = ()
+
+    def possible(self) -> list[tuple[Card, CardFacts]]:
+        """The cards that might do one day, with the facts about each."""
+        return [
+            (card, self.facts.get(card.device.uuid, _NOBODY))
+            for card in cards(self.snapshot)
+            if card.device.uuid and never_fits(self.request, card.device) is None
+        ]
+
+
+class Ways(NamedTuple):
+    """The ways in which a user takes a card all the same, as they are written where the request was made.
+
+    Attributes:
+        accept_dirty: To take a card of which the last holder left memory in use.
+        allow_busy: To take a card that is used without a lock.
+        wait: To wait, for a request that did not.
+        longer: To wait longer.
+        store: How a suggested command uses the same store.
+        options: Options of the commands of ``lockkit gpu``, with a space before each.
+    """
+
+    accept_dirty: str
+    allow_busy: str
+    wait: str
+    longer: str = "wait longer"
+    store: SameStore = HERE
+    options: str = ""
+
+    def look(self) -> str:
+        """The command that shows the cards, to go behind a sentence; empty if no command reaches the store."""
+        return (
+            f", or look{self.store.first} with: lockkit gpu ls{self.store.options}{self.options}"
+            if self.store.reachable
+            else ""
+        )
+
+
+COMMAND_LINE: Final = Ways(
+    "--accept-dirty", "--allow-busy", "without --no-wait this run would wait in the queue"
+)
+PYTHON: Final = Ways("accept_dirty=True", "allow_busy=True", "give a timeout to wait")
+
+
+def why_waiting(seen: Seen, *, others: bool = False, over: bool = False) -> tuple[str, ...]:
+    """A sentence for each card that might do for a request one day: who holds it, or why else it does not do now.
+
+    Args:
+        seen: The look.
+        others: Whether other requests are in the queue of this host's cards.
+        over: Whether the request is over, and has given back what it had got.
+    """
+    found: list[tuple[str, str | None]] = []
+    at = seen.snapshot.taken
+    left = dict(seen.failed)
+    for card, facts in seen.possible():
+        uuid = card.device.uuid
+        failed = left.pop(uuid, None)
+        why = why_not_now(seen.request, card, facts, at)
+        if uuid in seen.kept:
+            why = None if over else "got already, and kept"
+        elif why is None:
+            holders = [holder_words(one, at, more=seen.more.get(one.claim_id, 0)) for one in facts.holders]
+            why = f"held by {' and by '.join(holders)}" if holders else failed
+        found.append((short_name(card.device), why))
+    at_hand = sum(why is None for _, why in found) + (0 if over else len(seen.kept))
+    free = "free"
+    if at_hand < seen.request.count:
+        free = f"free, but {seen.request.count} are needed"
+    elif others:
+        free = "free, and others come first"
+    found += [(uuid[:12], why) for uuid, why in left.items()]
+    return tuple(f"{name}: {free if why is None else why}" for name, why in found)
+
+
+def what_helps(seen: Seen, ways: Ways) -> tuple[str, ...]:
+    """The options and commands with which cards would do that do not do now, a phrase each. A card that is held or faulty has none.
+
+    Args:
+        seen: The look.
+        ways: How they are written.
+    """
+    dirty: list[Card] = []
+    busy: list[Card] = []
+    marked: dict[str, list[Card]] = {}
+    at = seen.snapshot.taken
+    for card, facts in seen.possible():
+        if card.device.uuid in seen.kept:
+            continue
+        if facts.quarantine:
+            marked.setdefault(facts.marked or card.device.uuid, []).append(card)
+        elif why_not_now(seen.request, card, facts, at) is None:
+            continue
+        elif why_not_now(seen.request._replace(accept_dirty=True), card, facts, at) is None:
+            dirty.append(card)
+        elif why_not_now(seen.request._replace(allow_busy=True), card, facts, at) is None:
+            busy.append(card)
+    told = [f"{ways.accept_dirty} takes {_listed(dirty)} as {_are(dirty)}"] if dirty else []
+    if busy:
+        told.append(f"{ways.allow_busy} takes {_listed(busy)} although {_are(busy)} in use")
+    if marked and ways.store.reachable:
+        told.append(_given_back(marked, ways))
+    return tuple(told)
+
+
+def none_at_hand(seen: Seen) -> bool:
+    """Whether no holder's release ends the wait of a request: each card that might do is in a state that a person must change or accept."""
+    at = seen.snapshot.taken
+    return all(
+        card.device.uuid not in seen.kept and why_not_now(seen.request, card, facts, at) is not None
+        for card, facts in seen.possible()
+    )
+
+
+def denied(
+    error: AcquireTimeout, seen: Seen, ways: Ways, pool: str, *, waited: bool, others: bool = False
+) -> AcquireTimeout:
+    """The error of a request that got too few cards, in terms of cards; what it had got is given back.
+
+    Args:
+        error: The error in terms of the pool.
+        seen: The last look.
+        ways: How options and commands are written.
+        pool: The name of the pool.
+        waited: Whether the request has waited.
+        others: Whether other requests are in the queue of this host's cards.
+    """
+    wanted = how_many(seen.request.count)
+    what = f"timed out waiting for {wanted}" if waited else f"{wanted} cannot be had now"
+    text = "; ".join([what, *why_waiting(seen, others=others, over=True)])
+    hint = [*what_helps(seen, ways), f"{ways.longer if waited else ways.wait}{ways.look()}"]
+    return AcquireTimeout(text, name=pool, holder=error.holder, hint="; ".join(hint))
+
+
+def _given_back(marked: Mapping[str, Sequence[Card]], ways: Ways) -> str:
+    """The commands that give quarantined cards back, by the UUID that has the mark."""
+    lines = [f"lockkit gpu clear {uuid}{ways.store.options}{ways.options}" for uuid in marked]
+    many = len(lines) - _SHOWN
+    more = f" and the same for {many} more" if many > 0 else ""
+    found = [card for each in marked.values() for card in each]
+    return f"to give {_listed(found)} back{ways.store.first}: {' and '.join(lines[:_SHOWN])}{more}"
+
+
+def _listed(found: Sequence[Card]) -> str:
+    """Cards in a sentence: ``GPU 0, GPU 1 and GPU 2``."""
+    *most, last = [short_name(card.device) for card in found]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _are(found: Sequence[Card]) -> str:
+    return "it is" if len(found) == 1 else "they are"
