@@ -17,6 +17,7 @@ from lockkit.gpu.card_denials import COMMAND_LINE, Seen, Ways, denied, none_at_h
 from lockkit.gpu.choosing import CardRequest
 from lockkit.gpu.jobs import strangers, usable_inside
 from lockkit.gpu.known import facts_of, known, queue
+from lockkit.gpu.live_line import live_line
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import By, HostCards
 from lockkit.gpu.visible import cuda_knows, cuda_variables
@@ -107,6 +108,8 @@ class Cards:
         """The name of the pool of this host's cards."""
         self.gate = pool_name(self._cards.pool)
         """The name of the gate through which requests pass."""
+        self.count = asked.count
+        """The number of cards."""
         self.wanted = how_many(asked.count)
         """The number of cards, in words."""
 
@@ -309,7 +312,8 @@ class CardAnnouncer(Announcer):
         if why.seen is not None and none_at_hand(why.seen):
             told += what_helps(why.seen, self._cards.ways)
         line = f"waiting for {self._cards.wanted}: you are {ordinal(place)}; {'; '.join(told)}"
-        return Told(line, place, why.holder or waiting.holder, why.sentences)
+        live = live_line(why.seen, self._cards.count, ordinal(place), waiting.waited)
+        return Told(line, place, why.holder or waiting.holder, why.sentences, live)
 
     def _place_of_request(self) -> int:
         """The place among all requests; the one at the gate is the first."""

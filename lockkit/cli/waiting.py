@@ -43,12 +43,21 @@ def ordinal(number: int) -> str:
 
 
 class Told(NamedTuple):
-    """A waiting message: the line, the place in the queue, the holder in the way, and why each card will not do now."""
+    """A waiting message.
+
+    Attributes:
+        line: The message.
+        place: The place in the queue.
+        holder: The holder in the way.
+        why: Why each card will not do now.
+        live: The live line of a terminal, which may be shorter; None for the message itself.
+    """
 
     line: str
     place: int
     holder: ClaimInfo | None
     why: Sequence[str] = ()
+    live: str | None = None
 
 
 class Announcer:
@@ -129,7 +138,7 @@ class Announcer:
         return True
 
     def _write(self, waiting: Waiting, *, due: bool) -> None:
-        line, place, holder, why = self._told(waiting, due=due)
+        line, place, holder, why, live = self._told(waiting, due=due)
         if self._over.is_set():
             return
         if self._json:
@@ -150,7 +159,7 @@ class Announcer:
         if self._written == 1 and due:
             output.say(output.store_words(self._client), stream=sys.stderr)
         if self._live:
-            self._follow_with(printable(line), due=due)
+            self._follow_with(printable(line if live is None else live), printable(line), due=due)
         else:
             output.say(line, stream=sys.stderr)
 
@@ -164,9 +173,9 @@ class Announcer:
             line += f"; {blocked_by(holder, SYSTEM.wall())}"
         return Told(line, place, holder)
 
-    def _follow_with(self, line: str, *, due: bool) -> None:
-        """Replace the live line. A text that is too long for one row is cut, and written in full when a message is due."""
-        fits = cut(line, _columns() - 1)
+    def _follow_with(self, live: str, line: str, *, due: bool) -> None:
+        """Replace the live line, cut to one row. When a message is due of which that shows only a part, it is written in full above."""
+        fits = cut(live, _columns() - 1)
         rows.live(fits, f"{line}\n" if due and fits != line else "")
         self._line_open = True
 

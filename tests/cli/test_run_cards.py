@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import struct
+import termios
 
 import pytest
 
@@ -119,6 +122,28 @@ def test_a_run_that_gets_no_card_names_what_gives_one(cards, words, code):
     done = cards("run", "--gpu", "1", "--gpu-sim", "2", "--private", *words, "--", "true")
     assert f"{back} --gpu-sim 2" in done.stderr
     assert "look with: lockkit gpu ls --gpu-sim 2)" in done.stderr
+
+
+def test_a_terminal_shows_a_wait_in_one_row_and_its_whole_account_at_the_times_of_the_manual(cards, tty):
+    steer(cards, _1={"processes": [BOB]})
+    holder = cards.start("run", "--gpu", "1", "--private", "--reason", "nightly", "--", "sleep", "60")
+    cards.until(held(cards, CARDS[0]))
+    waiter = tty(*cards.line("run", "--gpu", "2", "--private", "--", "echo", "ran"), TERM="xterm")
+    told = waiter.expect(r"waiting for 2 GPUs: you are 1st; [^\n]*12 GiB\r\n")
+    assert f"pid {holder.pid} (sleep), " in told
+    row = waiter.expect(
+        r"waiting \d+ s for 2 GPUs: 1st in line; 0 held by \w+ since [\d:]{5} \([^\r]*\.\.\.\r"
+    )
+    assert len(row) == 80  # 79 and the return
+    fcntl.ioctl(waiter.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 132, 0, 0))
+    waiter.expect(
+        r"2 GPUs: 1st in line; 0 held by \w+ since [\d:]{5} \(nightly\), 1 busy \(unmanaged\): bob's jupyter\r"
+    )
+    assert "you are" not in waiter.text
+    steer(cards)
+    holder.terminate()
+    waiter.expect("ran")
+    assert waiter.wait() == 0
 
 
 def test_shares_of_a_card_by_memory(cards):
