@@ -17,10 +17,10 @@ from lockkit.gpu.card_denials import COMMAND_LINE, Seen, Ways, denied, none_at_h
 from lockkit.gpu.choosing import CardRequest
 from lockkit.gpu.jobs import strangers, usable_inside
 from lockkit.gpu.known import facts_of, known, queue
-from lockkit.gpu.live_line import live_line
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import By, HostCards
 from lockkit.gpu.visible import cuda_knows, cuda_variables
+from lockkit.gpu.waiting_row import waiting_row
 from lockkit.gpu.words import how_many
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
@@ -312,7 +312,7 @@ class CardAnnouncer(Announcer):
         if why.seen is not None and none_at_hand(why.seen):
             told += what_helps(why.seen, self._cards.ways)
         line = f"waiting for {self._cards.wanted}: you are {ordinal(place)}; {'; '.join(told)}"
-        live = live_line(why.seen, self._cards.count, ordinal(place), waiting.waited)
+        live = waiting_row(why.seen, self._cards.count, ordinal(place), waiting.waited)
         return Told(line, place, why.holder or waiting.holder, why.sentences, live)
 
     def _place_of_request(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from lockkit import durations
 from lockkit.facts import LOSSES, Event
+from lockkit.protocol import denials
 
 __all__ = ["SENTENCES", "sentence"]
 
@@ -51,7 +52,20 @@ def _queued(event: Event) -> str:
 
 
 def _still_waiting(event: Event) -> str:
+    if "wanted" in event.data:
+        return f"still waiting for {_some(event)} after {_time(event)}{_behind(event, ', behind ')}{_claim(event)}{_refused(event)}"
     return f"still waiting for {event.name!r} after {_time(event)}{_ahead(event)}{_claim(event)}"
+
+
+def _some(event: Event) -> str:
+    """The locks that a request for some of several waits for: ``2 of 'a', 'b', 'c' (has 1)``."""
+    got = event.data.get("got")
+    return f"{event.data['wanted']} of {event.data.get('among')}{f' (has {got})' if got else ''}"
+
+
+def _refused(event: Event) -> str:
+    refused = event.data.get("refused")
+    return denials.reasons_tail(refused) if isinstance(refused, Mapping) else ""
 
 
 def _unanswered(event: Event) -> str:

@@ -1,4 +1,4 @@
-"""What a request is told that got no cards: why each card did not do, and which option or command would help. Pure: no I/O."""
+"""The words for a request that got no cards: why each card did not do, and which option or command would help. Pure: no I/O."""
 
 from __future__ import annotations
 

@@ -322,7 +322,10 @@ class Attempt:
         yield Notify(Event("unanswered", self.terms.name, claim, duration=at - self._since, data=data))
 
     def report(self, answer: Queued, at: float) -> Generator[Effect, Any, None]:
-        """Report that the claim is queued, and again after one minute, two, four, and so on."""
+        """Report that the claim is queued, and again after one minute, two, four, and so on.
+
+        An acquisition that waits in several queues reports once for all of them that it still waits.
+        """
         if at < self.warn_at:
             return
         waited = at - self.start
@@ -335,5 +338,6 @@ class Attempt:
             "held_at": denials.taken_at(here),
         }
         claim = claim_id(self.claim.token) if self.claim else ""
-        yield Notify(Event(kind, self.terms.name, claim, duration=waited, data=data))
+        if kind == "queued" or own or self.group is None:
+            yield Notify(Event(kind, self.terms.name, claim, duration=waited, data=data))
         self.warn_at = self.start + max(FIRST_WARNING, 2 * waited)

@@ -30,6 +30,7 @@ from lockkit.protocol import denials
 from lockkit.protocol.acquiring import giving_up
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import Effect, WaitForAny
+from lockkit.protocol.telling_together import TogetherTold
 from lockkit.protocol.together import Candidate, Run, Together, Tools, holds, late
 
 __all__ = ["NoChooser", "Steps", "all_of", "any_of", "some_of"]
@@ -118,7 +119,7 @@ def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attem
     candidates = [Candidate(attempt.terms.name, (), (attempt,)) for attempt in claims]
     got: dict[str, Sequence[Attempt]] = {}
     try:
-        yield from _wait_for_first(together, candidates, 1, tools, NoChooser(), got)
+        yield from _wait_for_first(together, None, candidates, 1, tools, NoChooser(), got)
     except AcquireTimeout as error:
         raise denials.none_in_time(error, [candidate.name for candidate in candidates]) from None
     kept = _attempts_of(got)
@@ -183,7 +184,7 @@ def _some_of(
         if not gate.wait:
             yield from _giving_back(together, tools)
             return None
-        yield from _wait_for_first(together, candidates, count, tools, members, got)
+        yield from _wait_for_first(together, gate, candidates, count, tools, members, got)
     kept = _attempts_of(got)
     _raise_if_lost(holds([gate, *kept]))
     yield from _giving_back(together, tools, kept)
@@ -248,6 +249,7 @@ def _run_one(together: Together, attempts: Sequence[Attempt], tools: Tools) -> G
 
 def _wait_for_first(
     together: Together,
+    gate: Attempt | None,
     candidates: Sequence[Candidate],
     count: int,
     tools: Tools,
@@ -260,6 +262,7 @@ def _wait_for_first(
     that hold already, with what holds them, and gets the others.
     """
     waiting: dict[str, Run] = {}
+    told = TogetherTold(together, gate, [one.name for one in candidates], count, tools.now())
     group = f"{int(tools.random() * 2**48):012x}"
     _name_group(candidates, group, count)
 
@@ -300,6 +303,7 @@ def _wait_for_first(
                     yield from step(name, run, run.running.answered)
                     if len(got) == count:
                         return
+            yield from told.due(tools.now(), got, [run.attempt for run in waiting.values()])
         yield from members.ask(got)
 
 

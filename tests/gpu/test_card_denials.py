@@ -1,4 +1,4 @@
-"""What a request that gets no cards is told, on facts alone: why each card does not do, and what would help."""
+"""The words for a request that gets no cards, on facts alone: why each card does not do, and what would help."""
 
 from __future__ import annotations
 

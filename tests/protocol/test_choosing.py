@@ -15,6 +15,7 @@ from lockkit.protocol.effects import (
     Acquire,
     Choose,
     Judge,
+    Notify,
     Release,
     WaitForAny,
     Withdraw,
@@ -26,7 +27,9 @@ from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 
-GATE = Terms("gate")
+TTL = 600.0
+"""Seconds; nothing is renewed here."""
+GATE = Terms("gate", ttl=TTL)
 SIZES = {"card": 2, "a": 1, "b": 1, "other": 2}
 WITHIN = {"a": "card", "b": "card"}
 
@@ -59,7 +62,7 @@ class Asks:
         deadline = clock.now() + timeout if timeout else None
 
         def attempts(name, wait):
-            terms = [Terms(name, weight=SIZES[name], capacity=SIZES[name], kind="semaphore")]
+            terms = [Terms(name, weight=SIZES[name], capacity=SIZES[name], kind="semaphore", ttl=TTL)]
             if name in WITHIN:
                 around = WITHIN[name]
                 terms.append(terms[0]._replace(name=around, capacity=SIZES[around]))
@@ -77,7 +80,10 @@ class Asks:
     def held(self, *names):
         """Have somebody else hold these."""
         self.others = [
-            Claim(name[0] * 32, Terms(name, weight=SIZES[name], capacity=SIZES[name], kind="semaphore"))
+            Claim(
+                name[0] * 32,
+                Terms(name, weight=SIZES[name], capacity=SIZES[name], kind="semaphore", ttl=TTL),
+            )
             for name in names
         ]
         for claim in self.others:
@@ -387,3 +393,44 @@ def test_a_look_for_deadlocks_counts_all_members_that_might_do(clock):
     asks.go()
     waiting = asks.together.attempts[-1]
     assert waiting.group[1:] == (2, 1), "one of two may still come free"
+
+
+def reports(asks):
+    return [
+        effect.what
+        for effect in asks.done
+        if isinstance(effect, Notify) and effect.what.kind == "still_waiting"
+    ]
+
+
+def test_a_request_that_waits_for_several_members_reports_once_for_all_of_them(clock):
+    asks = Asks(clock, Says("card", "other"), "card", "other", count=2).held("card", "other")
+    asks.go()
+    found = []
+    for _ in range(125):
+        asks.go(seconds=1.0)
+        found += reports(asks)
+    assert [round(one.duration) for one in found] == [60, 120]
+    assert [(one.name, one.data["wanted"], one.data["got"]) for one in found] == [("gate", 2, 0)] * 2
+    assert found[0].data["among"] == "'card', 'other'"
+    assert "pid" in found[0].data["holder"]
+
+
+def test_a_request_for_which_no_member_does_reports_that_it_still_waits_and_why(clock):
+    asks = Asks(clock, Says(other="dirty"), "other").held("other")
+    asks.go()
+    found = []
+    for _ in range(61):
+        asks.go(seconds=1.0)
+        found += reports(asks)
+    assert [(one.data["wanted"], one.data["refused"]) for one in found] == [(1, {"other": "dirty"})]
+
+
+def test_a_request_for_the_only_member_reports_once(clock):
+    asks = Asks(clock, Says("other"), "other").held("other")
+    asks.go()
+    found = []
+    for _ in range(61):
+        asks.go(seconds=1.0)
+        found += reports(asks)
+    assert [one.name for one in found] == ["other"]

@@ -106,6 +106,26 @@ def test_a_log_message_is_one_row_and_shows_no_empty_value(kind, data):
             "still waiting for 'a' after 60 s, behind ann@box pid 7 (sleep), with 2 claims ahead (claim id)",
         ),
         (
+            Event(
+                "still_waiting",
+                "@pool/p",
+                "id",
+                duration=60.0,
+                data={
+                    "wanted": 2,
+                    "got": 1,
+                    "among": "the 3 members of pool 'p' that may do",
+                    "holder": "ann@box pid 7 (sleep)",
+                    "refused": {"b": "busy"},
+                },
+            ),
+            "still waiting for 2 of the 3 members of pool 'p' that may do (has 1) after 60 s, behind ann@box pid 7 (sleep) (claim id); 'b' will not do: busy",
+        ),
+        (
+            Event("still_waiting", "a", duration=60.0, data={"wanted": 1, "got": 0, "among": "'a', 'b'"}),
+            "still waiting for 1 of 'a', 'b' after 60 s",
+        ),
+        (
             Event("lost", "a", "id", 7, "lapsed", data={"taken_at": "/srv/a.py:3"}),
             "the hold of 'a', acquired at /srv/a.py:3, may have lapsed (claim id, fence 7): it was not renewed in time; stop the guarded work",
         ),

@@ -13,14 +13,14 @@ from lockkit.gpu.states import STATES, Card
 from lockkit.gpu.words import how_many
 from lockkit.printable import printable
 
-__all__ = ["live_line"]
+__all__ = ["waiting_row"]
 
 _DAY = 86_400.0
 _SHORT = 20
 """Characters of a reason."""
 
 
-def live_line(
+def waiting_row(
     seen: Seen | None,
     count: int,
     place: str,

@@ -10,8 +10,8 @@ from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, CardRequest
-from lockkit.gpu.live_line import live_line
 from lockkit.gpu.receipts import Receipt
+from lockkit.gpu.waiting_row import waiting_row
 from lockkit.noted import RESERVED
 from lockkit.sizes import GIB
 
@@ -34,10 +34,10 @@ def line(*cards, count=2, place="3rd", waited=80.0, kept=(), failed=None, **fact
     seen = Seen(
         CardRequest(count, min_free=GIB), Snapshot(NOW, tuple(devices)), known, failed or {}, kept=kept
     )
-    return live_line(seen, count, place, waited, time.gmtime)
+    return waiting_row(seen, count, place, waited, time.gmtime)
 
 
-def test_a_line_has_the_time_the_place_and_each_card_in_a_few_words():
+def test_a_row_has_the_time_the_place_and_each_card_in_a_few_words():
     told = line(CARD, CARD._replace(processes=(BOB,)), _0=CardFacts((claim(reason="nightly"),)))
     assert told == (
         "waiting 80 s for 2 GPUs: 3rd in line; 0 held by ann since 22:12 (nightly), 1 busy (unmanaged): bob's python"
@@ -78,10 +78,10 @@ def test_a_card_that_failed_a_check_and_a_slice_and_no_card_at_all():
     piece = CARD._replace(uuid="MIG-54a033e8-179f", parent="GPU-9")
     assert line(piece).endswith("; slice MIG-54a033e8 free")
     assert (
-        live_line(None, 1, "1st", 3.0) == "waiting 3 s for 1 GPU: 1st in line; the cards cannot be seen now"
+        waiting_row(None, 1, "1st", 3.0) == "waiting 3 s for 1 GPU: 1st in line; the cards cannot be seen now"
     )
     assert (
-        live_line(Seen(CardRequest(), Snapshot(NOW, ()), {}), 1, "1st", 3.0)
+        waiting_row(Seen(CardRequest(), Snapshot(NOW, ()), {}), 1, "1st", 3.0)
         == "waiting 3 s for 1 GPU: 1st in line"
     )
 
