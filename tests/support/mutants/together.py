@@ -54,6 +54,7 @@ def second_grant_is_kept() -> AbstractContextManager[None]:
 
     def greedy(
         together: Together,
+        gate: Attempt | None,
         candidates: Sequence[Candidate],
         count: int,
         tools: Tools,
@@ -61,7 +62,7 @@ def second_grant_is_kept() -> AbstractContextManager[None]:
         got: dict[str, Sequence[Attempt]],
     ) -> Generator[Effect, Any, None]:
         more = min(count + 1, len(candidates))
-        yield from first(together, candidates, more, tools, members, got)
+        yield from first(together, gate, candidates, more, tools, members, got)
         for name in [*got][count:]:
             del got[name]
 
