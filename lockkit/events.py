@@ -11,7 +11,7 @@ __all__ = ["ALERTS", "COUNTERS", "KINDS", "Counters"]
 KINDS: Mapping[str, str] = {
     "acquired": "A claim was granted.",
     "queued": "A claim has to wait.",
-    "still_waiting": "A wait has lasted over a minute; repeated at doubling intervals.",
+    "still_waiting": "A wait has lasted over a minute; repeated at doubling intervals. A request for some of several locks or members reports once for all of them, in `among`, and with why others will not do in `refused`.",
     "unanswered": "A wait continues although the store has not answered for a second. Reported once per outage.",
     "timeout": "A wait reached its total timeout.",
     "busy": "A claim that does not wait was refused.",
