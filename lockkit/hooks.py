@@ -1,4 +1,4 @@
-"""The marker with which plugins tag their hook implementations.
+"""The names of the hooks, and the marker with which plugins tag their implementations.
 
 from lockkit.hooks import hookimpl
 
@@ -8,11 +8,83 @@ def lockkit_cleanup(context): ...
 
 from __future__ import annotations
 
-import pluggy
+from typing import TYPE_CHECKING, TypeVar, overload
 
-__all__ = ["PROJECT", "hookimpl", "hookspec"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HOOKS", "PROJECT", "hookimpl"]
 
 PROJECT = "lockkit"
+HOOKS = (
+    "lockkit_alert",
+    "lockkit_backends",
+    "lockkit_cleanup",
+    "lockkit_commands",
+    "lockkit_devices",
+    "lockkit_event",
+    "lockkit_health",
+    "lockkit_owner_alive",
+    "lockkit_settings",
+)
+"""The names of all hooks, which :mod:`lockkit.plugins.specs` defines."""
+_MARK = f"{PROJECT}_impl"
 
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+F = TypeVar("F", bound="Callable[..., object]")
+
+
+@overload
+def hookimpl(function: F) -> F: ...
+
+
+@overload
+def hookimpl(
+    function: None = ...,
+    *,
+    hookwrapper: bool = ...,
+    optionalhook: bool = ...,
+    tryfirst: bool = ...,
+    trylast: bool = ...,
+    specname: str | None = ...,
+    wrapper: bool = ...,
+) -> Callable[[F], F]: ...
+
+
+def hookimpl(
+    function: F | None = None,
+    *,
+    hookwrapper: bool = False,
+    optionalhook: bool = False,
+    tryfirst: bool = False,
+    trylast: bool = False,
+    specname: str | None = None,
+    wrapper: bool = False,
+) -> F | Callable[[F], F]:
+    """Mark an implementation of a hook. Without a function, returns a decorator with these options.
+
+    The mark is the one of ``pluggy.HookimplMarker("lockkit")``, set without pluggy: lockkit's own stores bear it too, and a program with no
+    other plugins never imports pluggy.
+
+    Args:
+        function: The implementation.
+        hookwrapper: pluggy's; refused when the plugin is registered.
+        optionalhook: Whether lockkit may have no hook of that name.
+        tryfirst: Call it before the others.
+        trylast: Call it after the others.
+        specname: The name of the hook, if the function has another one.
+        wrapper: pluggy's; refused when the plugin is registered.
+    """
+
+    def mark(function: F) -> F:
+        options = {
+            "wrapper": wrapper,
+            "hookwrapper": hookwrapper,
+            "optionalhook": optionalhook,
+            "tryfirst": tryfirst,
+            "trylast": trylast,
+            "specname": specname,
+        }
+        setattr(function, _MARK, options)
+        return function
+
+    return mark if function is None else mark(function)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lockkit.cli.base import Duration, Number, Size, option
+from lockkit.cli.base import Duration, File, Number, Size, option
 from lockkit.members import MOST
 from lockkit.settings import SETTINGS
 
@@ -79,7 +79,7 @@ _OPTIONS = (
     ),
     option(
         "--preflight-python",
-        type=click.Path(dir_okay=False),
+        type=File(),
         metavar="PATH",
         section=SECTION,
         help="The same, with the torch or cupy of this Python.  [default: lockkit's own]",

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from lockkit.cli import completing, exits, streams
-from lockkit.cli.base import Group, heading
+from lockkit.cli.base import Group, Option, heading
 from lockkit.cli.signals import Terminated
 from lockkit.cli.suggesting import quoted
 
@@ -157,7 +157,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None: 
 cli = Lockkit(
     "lockkit",
     params=[
-        click.Option(
+        Option(
             ["--version"],
             is_flag=True,
             is_eager=True,

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import CodeType
-from typing import TypeAlias, TypeVar
-
-from pluggy import HookImpl
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from lockkit.namedtuples import NamedTuple
+
+if TYPE_CHECKING:
+    from pluggy import HookImpl
 
 __all__ = [
     "Implementation",

@@ -7,12 +7,17 @@ import inspect
 import pluggy
 
 from lockkit.errors import PluginError
-from lockkit.hooks import PROJECT
+from lockkit.hooks import HOOKS, PROJECT
 from lockkit.plugins import specs
 
-__all__ = ["enter"]
+__all__ = ["enter", "specified"]
 
-_HOOKS = tuple(name for name in specs.__all__ if name.startswith(f"{PROJECT}_"))
+
+def specified() -> pluggy.PluginManager:
+    """A manager of pluggy's with lockkit's hooks and no plugins."""
+    pm = pluggy.PluginManager(PROJECT)
+    pm.add_hookspecs(specs)
+    return pm
 
 
 def enter(pm: pluggy.PluginManager, name: str, plugin: object) -> tuple[str, ...]:
@@ -40,7 +45,7 @@ def _examined(pm: pluggy.PluginManager, name: str, plugin: object) -> tuple[str,
     try:
         pm.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(f"plugin {name}: {error}", hint=f"the hooks are {', '.join(_HOOKS)}") from error
+        raise PluginError(f"plugin {name}: {error}", hint=f"the hooks are {', '.join(HOOKS)}") from error
     callers = pm.get_hookcallers(plugin) or []
     for caller in callers:
         for impl in caller.get_hookimpls():

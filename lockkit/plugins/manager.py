@@ -17,8 +17,6 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
-import pluggy
-
 from lockkit._version import __version__
 from lockkit.config import Config, refuse
 from lockkit.errors import ConfigError, PluginError
@@ -27,12 +25,11 @@ from lockkit.hooks import PROJECT
 from lockkit.layers import canonical
 from lockkit.mutex import Mutex
 from lockkit.namedtuples import NamedTuple
-from lockkit.plugins import specs
-from lockkit.plugins.calling import Implementation, Outcome, call_each, callables, from_signal
-from lockkit.plugins.contract import enter
+from lockkit.plugins.calling import Implementation, Outcome, call_each, from_signal
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.offers import BACKENDS, complete, scrubbed, usable
 from lockkit.plugins.providers import DEVICES, SHIPPED, providers
+from lockkit.plugins.registry import Registry
 from lockkit.plugins.stores import SCHEMES, ShippedStore, scheme_of, unknown_scheme
 from lockkit.plugins.tables import SETTINGS_HOOK, has_table, misfit
 from lockkit.printable import printable
@@ -101,8 +98,7 @@ class PluginManager:
         self._calls: dict[str, tuple[Implementation, ...]] = {}
         self._offered: dict[str, tuple[str, BackendSpec]] | None = None
         self._devices: dict[str, list[DeviceProvider]] = {}
-        self._pm = pluggy.PluginManager(PROJECT)
-        self._pm.add_hookspecs(specs)
+        self._registry = Registry()
         entries = discover()
         self._stores = {store.name: store for store in SCHEMES.values()}
         modules = {*SHIPPED.values(), *(store.module for store in SCHEMES.values())}
@@ -135,9 +131,7 @@ class PluginManager:
         calls = self._calls.get(hook)
         if calls is None:
             with self._mutex.of_this_process():
-                caller = getattr(self._pm.hook, hook)
-                calls = callables(caller.get_hookimpls(), caller.spec.argnames)
-                self._calls[hook] = calls
+                calls = self._calls[hook] = self._registry.implementations(hook)
         return calls
 
     def notify(self, hook: str, /, **keywords: object) -> list[Outcome]:
@@ -197,7 +191,7 @@ class PluginManager:
         """Report a plugin, and call none of its hooks from now on."""
         with self._mutex.of_this_process():
             self._report(plugin, problem)
-            self._pm.unregister(name=plugin)
+            self._registry.leave(plugin)
             self._infos[plugin] = self._infos[plugin]._replace(hooks=())
             self._calls.clear()
             self._offered = None
@@ -385,7 +379,10 @@ class PluginManager:
             self._report(info.name, f"not loaded: {told}")
 
     def _add(self, info: PluginInfo, plugin: object) -> None:
-        hooks = enter(self._pm, info.name, plugin)
+        if info.source == "store" and isinstance(plugin, ModuleType):
+            hooks = self._registry.enter_store(info.name, plugin)
+        else:
+            hooks = self._registry.enter(info.name, plugin)
         self._infos[info.name] = info._replace(hooks=hooks)
         self._calls.clear()
 

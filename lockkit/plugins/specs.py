@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from lockkit.hooks import hookspec
+import pluggy
+
+from lockkit.hooks import PROJECT
 
 if TYPE_CHECKING:
     import click
@@ -35,6 +37,8 @@ __all__ = [
     "lockkit_owner_alive",
     "lockkit_settings",
 ]
+
+hookspec = pluggy.HookspecMarker(PROJECT)
 
 
 class HealthClient(Protocol):

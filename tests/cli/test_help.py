@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -181,19 +182,30 @@ def test_the_console_script_puts_off_what_few_commands_use(lockkit):
 
     seen = set(done.stdout.split())
     assert "click" in seen
-    assert not seen & {"ipaddress", "locale", "textwrap", "tokenize"}
+    assert not seen & {
+        "gettext", "inspect", "ipaddress", "locale", "ntpath", "platform", "textwrap", "tokenize", "uuid",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", leaves(), ids=" ".join)
+def test_the_help_of_an_option_has_no_indentation(path):
+    command = import_module(f"lockkit.cli.commands.{path[0].replace('-', '_')}").command
+    for sub in path[1:]:
+        command = command.commands[sub]
+    texts = [param.help for param in command.params if isinstance(param, click.Option)]
+    assert texts == [inspect.cleandoc(text) for text in texts]
 
 
 @pytest.fixture
 def small_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    (tmp_path / "lockkit_small.py").write_text("ANSWER = 42\n", encoding="utf-8")
+    (tmp_path / "lockkit_small.py").write_text("ANSWER = 42\ndef square(n): return n * n\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     yield "lockkit_small"
     sys.modules.pop("lockkit_small", None)
 
 
 def test_a_module_that_was_put_off_is_imported_when_it_is_used(small_module):
-    with script.putting_off((small_module,)):
+    with script.putting_off({small_module: ()}):
         early = import_module(small_module)
     assert small_module not in sys.modules
 
@@ -203,13 +215,22 @@ def test_a_module_that_was_put_off_is_imported_when_it_is_used(small_module):
 
 
 def test_a_module_that_was_put_off_may_be_used_at_once(small_module):
-    with script.putting_off((small_module,)):
+    with script.putting_off({small_module: ()}):
         assert import_module(small_module).ANSWER == 42
     assert sys.modules[small_module].ANSWER == 42
 
 
+def test_what_is_imported_from_a_module_that_was_put_off_may_be_put_off_too(small_module):
+    with script.putting_off({small_module: ("square",)}):
+        square = import_module(small_module).square
+    assert small_module not in sys.modules
+
+    assert square(3) == 9
+    assert small_module in sys.modules
+
+
 def test_a_module_that_is_there_is_not_put_off(small_module):
     there = import_module(small_module)
-    with script.putting_off((small_module,)):
+    with script.putting_off({small_module: ()}):
         assert import_module(small_module) is there
     assert import_module(small_module) is there

@@ -23,6 +23,7 @@ HEAVY = (
     "ssl",
     "urllib.parse",
 )
+FIRST_LOCK = "import lockkit; lockkit.connect('memory:').lock('a').acquire().release()"
 LATER = (
     "lockkit.cli",
     "lockkit.config",
@@ -58,10 +59,16 @@ def test_an_import_brings_nothing_that_only_its_use_needs(name):
 
 
 def test_the_first_lock_brings_no_other_store_and_no_command_line():
-    seen = modules_after("import lockkit; lockkit.connect('memory:').lock('a').acquire().release()")
+    seen = modules_after(FIRST_LOCK)
 
     assert "lockkit_memory" in seen
     assert not seen & {"lockkit_sqlite", "sqlite3", "click", "rich", "asyncio"}
+
+
+@pytest.mark.parametrize("name", ["inspect", "pluggy"])
+def test_a_program_without_plugins_does_not_import(name):
+    code = f"import os; os.environ['LOCKKIT_DISABLE_PLUGINS'] = 'all'; {FIRST_LOCK}"
+    assert name not in modules_after(code)
 
 
 def test_the_journal_of_failures_is_at_hand_before_it_is_needed():

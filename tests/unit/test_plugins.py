@@ -1,6 +1,8 @@
 """Loading, listing and calling plugins; none may cost more than itself."""
 
 import functools
+import importlib
+import inspect
 import logging
 import os
 import signal
@@ -11,13 +13,14 @@ import time
 import types
 from typing import ClassVar
 
+import pluggy
 import pytest
 
 from lockkit.devices import BasicProvider, Snapshot
 from lockkit.errors import ConfigError, PluginError
 from lockkit.facts import Capabilities, Event
-from lockkit.hooks import hookimpl
-from lockkit.plugins import PluginManager, calling, manager, specs
+from lockkit.hooks import HOOKS, hookimpl
+from lockkit.plugins import PluginManager, calling, contract, manager, specs
 from lockkit.plugins.discovery import Installed
 from lockkit.plugins.stores import SCHEMES, scheme_of
 from lockkit.store.spi import API, BackendSpec, OpenOptions
@@ -176,13 +179,13 @@ def test_half_registered_hooks_are_rolled_back_under_an_older_pluggy(monkeypatch
         self._name2plugin[name] = plugin
         good = types.ModuleType("good")
         good.lockkit_alert = plugin.lockkit_alert
-        impl = manager.pluggy.HookImpl(
+        impl = contract.pluggy.HookImpl(
             plugin, name, plugin.lockkit_alert, self.parse_hookimpl_opts(good, "lockkit_alert")
         )
         self.hook.lockkit_alert._add_hookimpl(impl)
-        raise manager.pluggy.PluginValidationError(plugin, "evnt is not an argument")
+        raise contract.pluggy.PluginValidationError(plugin, "evnt is not an argument")
 
-    monkeypatch.setattr(manager.pluggy.PluginManager, "register", register)
+    monkeypatch.setattr(contract.pluggy.PluginManager, "register", register)
     with pytest.raises(PluginError, match="evnt"):
         plugins.register(bad, "bad")
     assert plugins.implementations("lockkit_alert") == ()
@@ -384,12 +387,43 @@ def test_a_hook_that_does_not_exist_is_a_mistake_of_ours():
 
 
 def test_every_hook_is_specified_with_a_docstring():
-    assert {name for name in specs.__all__ if name.startswith("lockkit_")} == {
-        "lockkit_alert", "lockkit_backends", "lockkit_cleanup", "lockkit_commands", "lockkit_devices", "lockkit_event",
-        "lockkit_health", "lockkit_owner_alive", "lockkit_settings",
-    }  # fmt: skip
+    assert {name for name in specs.__all__ if name.startswith("lockkit_")} == set(HOOKS)
     for name in specs.__all__:
         assert len(getattr(specs, name).__doc__) > 40
+
+
+@pytest.mark.parametrize("options", [{}, {"tryfirst": True}, {"trylast": True, "specname": "lockkit_alert"}])
+def test_our_marker_sets_the_mark_that_pluggy_would_set(options):
+    def ours(event): ...
+    def theirs(event): ...
+
+    assert hookimpl(**options)(ours) is ours
+    pluggy.HookimplMarker("lockkit")(**options)(theirs)
+    assert vars(ours) == vars(theirs)
+
+
+def test_a_plugin_may_be_marked_by_pluggys_own_marker():
+    class Plugin:
+        @pluggy.HookimplMarker("lockkit")
+        def lockkit_event(self, event): ...
+
+    assert build(Plugin()).implementations("lockkit_event")
+
+
+@pytest.mark.parametrize("name", sorted({store.module for store in SCHEMES.values()}))
+def test_a_store_of_ours_has_one_hook_which_needs_no_check(name):
+    # lockkit.plugins.registry relies on it.
+    store = importlib.import_module(name)
+    marked = {hook: vars(store)[hook] for hook in HOOKS if hook in vars(store)}
+    assert list(marked) == ["lockkit_backends"]
+    assert not inspect.signature(marked["lockkit_backends"]).parameters
+    assert not any(marked["lockkit_backends"].lockkit_impl.values())
+
+
+def test_a_disabled_store_of_ours_offers_nothing():
+    plugins = PluginManager(disabled=["memory"], discover=tuple)
+    plugins.backend("sqlite:")
+    assert [name for name, _ in plugins.implementations("lockkit_backends")] == ["sqlite"]
 
 
 # -- devices --------------------------------------------------------------------------------------------------
