@@ -13,7 +13,8 @@ from lockkit.drivers.lifecycle import ending
 from lockkit.drivers.starting import start
 from lockkit.facts import CleanupContext, HookReport, Reason
 from lockkit.hold import RELEASING, Hold
-from lockkit.plugins.calling import for_devices, hook_of
+from lockkit.namedtuples import NamedTuple
+from lockkit.plugins.calling import Implementation, for_devices, hook_of
 
 __all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns", "context_of", "hooks_of"]
 
@@ -24,24 +25,34 @@ _OVERRUNS_ALLOWED = 1
 _ON_RELEASE = "on_release"
 """The name under which callbacks of leases are reported."""
 
-CleanupHook = tuple[str, Callable[..., object]]
-"""The name of a plugin and its ``lockkit_cleanup``, which is called with ``context=``."""
+
+class CleanupHook(NamedTuple):
+    """One cleanup hook of a plugin, or one callback of a lease.
+
+    Attributes:
+        plugin: The name of the plugin; ``on_release`` for a callback.
+        call: Called with ``context=``.
+        own: The plugin's own function, the same for all its clients; None for a callback.
+        for_devices: Whether the hook is called only where a device stands behind the lock, such as lockkit's own for GPUs.
+    """
+
+    plugin: str
+    call: Callable[..., object]
+    own: object = None
+    for_devices: bool = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether it may be disabled after overruns.
+
+        A callback is called once, so it need not be. A hook for devices bounds each of its steps, so it ends by itself; without it no card
+        would be cleaned again.
+        """
+        return self.own is not None and not self.for_devices
 
 
-class _LastCall:
-    """A callback that was given to ``lease.on_release``, as a cleanup hook."""
-
-    def __init__(self, callback: Callable[[CleanupContext], object]) -> None:
-        self._callback = callback
-
-    def __call__(self, *, context: CleanupContext) -> object:
-        return self._callback(context)
-
-
-def hooks_of(hold: Hold, plugins: Sequence[CleanupHook]) -> list[CleanupHook]:
-    """The hooks of one release: the callbacks of the leases first, then the hooks of plugins.
-
-    A hook for devices alone, such as the one for GPUs, is left out where no device stands behind the lock.
+def hooks_of(hold: Hold, plugins: Sequence[Implementation]) -> list[CleanupHook]:
+    """The hooks of one release: the callbacks of the leases first, then the hooks of plugins, if they are for this lock.
 
     Args:
         hold: The hold.
@@ -49,11 +60,25 @@ def hooks_of(hold: Hold, plugins: Sequence[CleanupHook]) -> list[CleanupHook]:
     """
     calls = hold.last_calls if hold.calls_last else ()
     mine = [
-        (_ON_RELEASE if number == 1 else f"{_ON_RELEASE} {number}", _LastCall(call))
+        CleanupHook(_ON_RELEASE if number == 1 else f"{_ON_RELEASE} {number}", _last_call(call))
         for number, call in enumerate(calls, 1)
     ]
-    others = [hook for hook in plugins if hold.behind is not None or not for_devices(hook_of(hook))]
-    return [*mine, *others]
+    others = [_hook(plugin) for plugin in plugins]
+    return [*mine, *(hook for hook in others if hold.behind is not None or not hook.for_devices)]
+
+
+def _last_call(callback: Callable[[CleanupContext], object]) -> Callable[..., object]:
+    """A callback that was given to ``lease.on_release``, called as a hook."""
+
+    def call(*, context: CleanupContext) -> object:
+        return callback(context)
+
+    return call
+
+
+def _hook(plugin: Implementation) -> CleanupHook:
+    own = hook_of(plugin)
+    return CleanupHook(*plugin, own, for_devices(own))
 
 
 class Overruns:
@@ -64,24 +89,19 @@ class Overruns:
         self._counts: dict[object, int] = {}
 
     def note(self, hook: CleanupHook) -> None:
-        """Count one overrun.
-
-        A callback of a lease is called once, so it need not be disabled. lockkit's own hook for devices bounds each of its steps, so it
-        ends by itself; without it no card would be cleaned again.
-        """
-        if isinstance(hook[1], _LastCall) or for_devices(hook_of(hook)):
+        """Count one overrun of a hook that may be disabled."""
+        if not hook.limited:
             return
-        key = hook_of(hook)
         with self._mutex:
-            self._counts[key] = self._counts.get(key, 0) + 1
+            self._counts[hook.own] = self._counts.get(hook.own, 0) + 1
         if self.disabled(hook):
             _log.error(
-                "the cleanup plugin %r overran its budget again, and is disabled in this process", hook[0]
+                "the cleanup plugin %r overran its budget again, and is disabled in this process", hook.plugin
             )
 
     def disabled(self, hook: CleanupHook) -> bool:
         """Whether the hook is disabled for this process."""
-        return self._counts.get(hook_of(hook), 0) > _OVERRUNS_ALLOWED
+        return self._counts.get(hook.own, 0) > _OVERRUNS_ALLOWED
 
 
 OVERRUNS = Overruns()
@@ -114,7 +134,7 @@ class CleanupRuns:
         clock: Clock,
         context: Callable[[float], CleanupContext],
     ) -> None:
-        self._hooks = dict(hooks)
+        self._hooks = {hook.plugin: hook for hook in hooks}
         self._overruns = overruns
         self._clock = clock
         self._context = context
@@ -127,7 +147,7 @@ class CleanupRuns:
         """
         run = self._runs.get(plugin)
         if run is None:
-            hook = (plugin, self._hooks[plugin])
+            hook = self._hooks[plugin]
             if self._overruns.disabled(hook):
                 return
             context = self._context(self._clock.now() + budget)
@@ -145,7 +165,7 @@ class CleanupRuns:
             return HookReport(plugin, "SKIPPED", error="disabled after overrunning its budget twice")
         report = run.report(wait=wait)
         if wait and report.outcome == "RUNNING":
-            self._overruns.note((plugin, self._hooks[plugin]))
+            self._overruns.note(self._hooks[plugin])
         return report
 
     def left(self, plugin: str) -> float:
@@ -170,7 +190,7 @@ class _Run:
     """
 
     def __init__(self, hook: CleanupHook, context: CleanupContext, budget: float, clock: Clock) -> None:
-        self._plugin, self._call = hook
+        self._plugin, self._call = hook.plugin, hook.call
         self._context = context
         self._clock = clock
         self._began = clock.now()

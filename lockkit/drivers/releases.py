@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.drivers.cleanup import OVERRUNS, CleanupHook, CleanupRuns, context_of, hooks_of
+from lockkit.drivers.cleanup import OVERRUNS, CleanupRuns, context_of, hooks_of
 from lockkit.drivers.dispatch import DETAIL
 from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold, always
+from lockkit.plugins.calling import Implementation
 from lockkit.protocol.effects import AwaitHook, Effect, StartHook
 from lockkit.protocol.releasing import PATIENCE, Pipeline, releasing
 from lockkit.protocol.running import to_its_end
@@ -48,7 +49,7 @@ class Releases:
         self,
         driver: Driver,
         tell: Telling,
-        cleanup_hooks: Callable[[], Sequence[CleanupHook]],
+        cleanup_hooks: Callable[[], Sequence[Implementation]],
         cleanup_budget: float,
     ) -> None:
         self._driver = driver
@@ -115,10 +116,9 @@ class Releases:
         """The release of a hold, as far as it has got, and its cleanup hooks, if there are any. Call it in the turn of the hold."""
         work: tuple[Pipeline, CleanupRuns | None] | None = hold.work
         if work is None:
-            hooks = self._cleanup_hooks()
-            if hooks or hold.calls_last:
-                hooks = hooks_of(hold, hooks)
-            plugins = [name for name, _ in hooks] if hooks else ()
+            implementations = self._cleanup_hooks()
+            hooks = hooks_of(hold, implementations) if implementations or hold.calls_last else ()
+            plugins = [hook.plugin for hook in hooks] if hooks else ()
             runs = None
             if hooks:
                 context = partial(context_of, hold, reason, self._clock)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.clock import Clock
-from lockkit.drivers.cleanup import CleanupHook
 from lockkit.drivers.dispatch import DETAIL, Dispatcher
 from lockkit.drivers.ending import Ending
 from lockkit.drivers.heartbeat import Heartbeat
@@ -27,6 +26,7 @@ from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason
 from lockkit.hold import REGISTRIES, Hold
+from lockkit.plugins.calling import Implementation
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import MOMENT, Beats
@@ -92,7 +92,7 @@ class Driver:
         clock: Clock,
         counters: Counters,
         dispatcher: Dispatcher,
-        cleanup_hooks: Callable[[], Sequence[CleanupHook]],
+        cleanup_hooks: Callable[[], Sequence[Implementation]],
         record_failure: Callable[[dict[str, object]], None],
         cleanup_budget: float = CLEANUP_BUDGET,
         request_timeout: float = REQUEST_TIMEOUT,

@@ -13,7 +13,7 @@ import pytest
 
 import lockkit
 import lockkit.aio
-from lockkit.drivers.cleanup import Overruns
+from lockkit.drivers.cleanup import Overruns, hooks_of
 from lockkit.errors import ConfigError, LeaseLost, NotHeld
 from lockkit.facts import CleanupContext
 from lockkit.gpu.cleanup import lockkit_cleanup
@@ -204,6 +204,12 @@ def test_under_asyncio_a_callback_of_several_locks_holds_up_all_of_them():
     assert seen == ["z", [True] * 3]
 
 
+class Behind:
+    """The GPU behind a lock."""
+
+    devices = ("GPU-1",)
+
+
 def test_plain_locks_do_not_pay_for_hooks_that_are_for_devices(order):
     from lockkit.plugins.calling import only_for_devices
 
@@ -212,9 +218,6 @@ def test_plain_locks_do_not_pay_for_hooks_that_are_for_devices(order):
         @only_for_devices
         def lockkit_cleanup(self, context):
             order.append(context.devices)
-
-    class Behind:
-        devices = ("GPU-1",)
 
     with lockkit.connect(f"memory://{os.urandom(8).hex()}", plugins=[Gpus()]) as client:
         plain = client.lock("a").acquire().release()
@@ -225,10 +228,19 @@ def test_plain_locks_do_not_pay_for_hooks_that_are_for_devices(order):
     assert order == [("GPU-1",)]
 
 
-def test_the_cleanup_of_cards_is_never_switched_off():
-    """A store that was slow at two releases says nothing about the next one."""
-    overruns = Overruns()
-    cards, other = ("gpu-cleanup", lockkit_cleanup), ("other", lambda context: None)
-    for hook in (cards, other) * 2:
+@pytest.mark.parametrize("kind, disabled", [("callback", False), ("devices", False), ("plugin", True)])
+def test_only_a_plugin_that_ends_by_nothing_else_is_switched_off(kind, disabled):
+    """A store that was slow at two releases says nothing about the next one, and a callback is called once."""
+    with lockkit.connect(f"memory://{os.urandom(8).hex()}") as client:
+        lease = client.lock("a").acquire()
+        hold = lease._hold
+        if kind == "callback":
+            lease.on_release(print)
+        hold.behind = Behind()
+        plugins = {"callback": (), "devices": [("gpus", lockkit_cleanup)], "plugin": [("other", print)]}
+        (hook,) = hooks_of(hold, plugins[kind])
+        overruns = Overruns()
         overruns.note(hook)
-    assert (overruns.disabled(cards), overruns.disabled(other)) == (False, True)
+        overruns.note(hook)
+        assert overruns.disabled(hook) is disabled
+        lease.release()
