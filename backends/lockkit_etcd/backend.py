@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from lockkit.clock import Clock
 from lockkit.facts import Evicted, Finding, LockInfo, Record
@@ -38,8 +38,6 @@ from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.watching import Watches
 
 __all__ = ["EtcdBackend", "open_store"]
-
-T = TypeVar("T")
 
 _GLANCE = 0.5
 """Seconds for which opening waits for the members' status; members that take longer are not waited for."""
@@ -99,6 +97,7 @@ class EtcdBackend(ExchangingBackend):
         self.store = EtcdStore(transport, options)
         self._watches = Watches(self.store)
         self.exchanges = _Exchanges(self.store, self._watches)
+        self.perform = self.store.transport.perform
         self._pid = os.getpid()
         try:
             self._look_round(options, end)
@@ -116,10 +115,6 @@ class EtcdBackend(ExchangingBackend):
             drains=Mark(self.store, self.perform),
             remove_many=self._remove_many,
         )
-
-    def perform(self, exchange: Exchange[T]) -> T:
-        """See :meth:`lockkit.store.base.ExchangingBackend.perform`."""
-        return self.store.transport.perform(exchange)
 
     def _remove_many(self, removals: Sequence[Removal], budget: float) -> Sequence[Refused | Unknown | None]:
         return self.perform(removing.remove_many(self.store, removals, budget))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
 from lockkit.facts import ClaimInfo
 from lockkit.store.budgets import left
 from lockkit.store.drains import refused
-from lockkit.store.exchanges import Exchange
+from lockkit.store.exchanges import Exchange, Send
 from lockkit.store.notes import note_text
 from lockkit.store.spi import (
     ABSENT,
@@ -31,7 +33,7 @@ from lockkit.store.spi import (
 from lockkit_redis import scripts
 from lockkit_redis.connection import framed, pack
 from lockkit_redis.failures import checked
-from lockkit_redis.requests import ask
+from lockkit_redis.requests import BROKEN, ask, ask_again, broken
 from lockkit_redis.server import Server
 from lockkit_redis.store import RedisStore
 from lockkit_redis.view import claim_info
@@ -51,6 +53,11 @@ _ENDS: Mapping[End, bytes] = {
     "unused": b"$1\r\n2\r\n",
 }
 """How a claim ends, as the script gets it."""
+_CREATE = (
+    (b"$3\r\n100\r\n", b"$3\r\n101\r\n"),
+    (b"$3\r\n110\r\n", b"$3\r\n111\r\n"),
+)
+"""The word of an acquire that creates a claim, by ``wait`` and by whether it is sent again."""
 _AGAIN = (b"$3\r\n000\r\n$1\r\n0\r\n", b"$3\r\n010\r\n$1\r\n0\r\n")
 """The words of an acquire that creates nothing, without and with ``wait``: such a request is never too late."""
 _NO_NOTE = b"$0\r\n\r\n"
@@ -60,36 +67,37 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     end = time.monotonic() + budget
     topology, index = store.topology, store.index
-    token, name = claim.token, claim.terms.name
-    queue, keys, drain, words = store.known(claim.terms)
-    note = framed(note_text(claim.note, NOTE_LIMIT)) if create and claim.note else _NO_NOTE
+    token, terms = claim.token, claim.terms
+    name = terms.name
+    queue, keys, drain, words = store.known(terms)
     if topology.stale:
         yield from topology.look_again()
+    how, after = _AGAIN[claim.wait], words.again
     replay = create and token in store.unsure
     if create:
+        note = claim.note
+        how = _CREATE[claim.wait][replay]
+        after = words.acquire + (framed(note_text(note, NOTE_LIMIT)) if note else _NO_NOTE)
         store.unsure[token] = None
     basis = store.clock.now()
     due = not index.has(name, basis)
     indexing = due and topology.one and not store.copies  # in the same request
     count = 1 + index.COMMANDS if indexing else 2 if store.copies else 1
-
-    def packed(server: Server) -> bytes:
-        if create:
-            how = b"$3\r\n1%d%d\r\n$13\r\n%013d\r\n" % (claim.wait, replay, server.reckoned(basis) + _LATE)
-            first = b"".join((scripts.ACQUIRE.head, keys, drain, framed(token), how, words.acquire, note))
-        else:
-            first = b"".join(
-                (scripts.ACQUIRE.head, keys, drain, framed(token), _AGAIN[claim.wait], words.again)
-            )
-        if indexing:
-            return first + index.packed((name,), basis)
-        return first + _wait(store, left(end)) if store.copies else first
-
+    before = b"".join((scripts.ACQUIRE.head, keys, drain, framed(token), how))
+    if indexing:
+        after += index.packed((name,), basis)
     try:
         server = topology.at(queue)
-        server, replies = yield from ask(
-            server, packed(server), end, count, script=scripts.ACQUIRE, again=packed
-        )
+        packed = _packed(store, before, after, create, basis, end, server)
+        try:
+            replies: Sequence[Any] = yield Send(server, packed, end, count)
+        except BROKEN as error:
+            raise broken(server, error) from error
+        if isinstance(replies[0], RedisError):
+            again = partial(_packed, store, before, after, create, basis, end)
+            server, replies = yield from ask_again(
+                server, packed, replies, end, count, script=scripts.ACQUIRE, again=again
+            )
         if store.copies:
             yield from _copied(store, server, claim, replies, end)
     except Refused:
@@ -103,16 +111,32 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
     if create:
         store.unsure.pop(token, None)
     answer = replies[0]
+    granted = answer[0] == b"G"
     server.heard(int(answer[1]))
     if indexing:
         index.noted((name,), basis, replies[1:])
-    elif due or (len(answer) > _WHOLE_GRANT and answer[0] == b"G"):
+    elif due or (granted and len(answer) > _WHOLE_GRANT):
         if not due:
             index.forget()
         yield from index.note((name,), left(end))
-    return (
-        Granted(int(answer[2]), basis) if answer[0] == b"G" else _answer(store, server, name, answer, basis)
-    )
+    return Granted(int(answer[2]), basis) if granted else _answer(store, server, name, answer, basis)
+
+
+def _packed(
+    store: RedisStore,
+    before: bytes,
+    after: bytes,
+    create: bool,  # noqa: FBT001
+    basis: float,
+    end: float,
+    server: Server,
+) -> bytes:
+    """An acquire as one server gets it: between its words, the time on that server's clock from which a creating acquire is too late."""
+    if create:
+        packed = b"%b$13\r\n%013d\r\n%b" % (before, server.reckoned(basis) + _LATE, after)
+    else:
+        packed = before + after
+    return packed + _wait(store, left(end)) if store.copies else packed
 
 
 def _answer(store: RedisStore, server: Server, name: str, answer: Sequence[Any], basis: float) -> Answer:
@@ -164,7 +188,16 @@ def release(
         yield from store.topology.look_again()
     server = store.topology.at(queue)
     packed = b"".join((scripts.RELEASE.head, keys, framed(token), _ENDS[how], _FLAGS[buried], words.release))
-    server, (found, *_) = yield from ask(server, packed, end, script=scripts.RELEASE, fresh=fresh)
+    if fresh:
+        server, replies = yield from ask(server, packed, end, script=scripts.RELEASE, fresh=True)
+    else:
+        try:
+            replies = yield Send(server, packed, end)
+        except BROKEN as error:
+            raise broken(server, error) from error
+        if isinstance(replies[0], RedisError):
+            server, replies = yield from ask_again(server, packed, replies, end, script=scripts.RELEASE)
+    found = replies[0]
     if found not in (0, 1):
         raise _nonsense(server, found)
     store.unsure.pop(token, None)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
 from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left, shares
 from lockkit.store.dangers import warnings_of
-from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Claim, Extras, OpenOptions, ReadingWatch, Refused, Renewal, Unknown, Watch
 from lockkit_redis import health, operating, renewing
 from lockkit_redis.address import Address, parse
@@ -24,8 +22,6 @@ from lockkit_redis.store import RedisStore
 from lockkit_redis.wakes import Wakes
 
 __all__ = ["RedisBackend", "open_store"]
-
-T = TypeVar("T")
 
 _LEAST = 0.2
 
@@ -50,6 +46,7 @@ class RedisBackend(ExchangingBackend):
         end = time.monotonic() + options.budget
         self.store = RedisStore(address, options)
         self.exchanges = RedisExchanges(self.store)
+        self.perform = self.store.perform
         self._wakes = Wakes(self.store)
         try:
             self._look_round(options, end)
@@ -84,10 +81,6 @@ class RedisBackend(ExchangingBackend):
             options.warn(warning)
 
     # -- claims
-
-    def perform(self, exchange: Exchange[T]) -> T:
-        """See :meth:`lockkit.store.base.ExchangingBackend.perform`."""
-        return self.store.perform(exchange)
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
         """See :meth:`lockkit.store.spi.Backend.extend`."""

@@ -97,11 +97,10 @@ class Connection(Timed):
         connected: The socket.
     """
 
-    __slots__ = ("_awake", "_encrypted", "_reader")
+    __slots__ = ("_awake", "_reader")
 
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(connected)
-        self._encrypted = isinstance(connected, ssl.SSLSocket)
         self._awake = Awake(ever=not self._encrypted)
         self._reader = _reader()
 
@@ -148,29 +147,9 @@ class Connection(Timed):
         finally:
             self._awake.over(in_vain=in_vain)
 
-    def send(self, packed: bytes, end: float) -> None:
-        """Send commands whose replies are to be heard.
-
-        Raises:
-            OSError, redis.exceptions.RedisError: They could not be sent in time. A server that has hung up may have said why (an
-                alert of TLS, too many clients): that is the error.
-        """
-        if time.monotonic() >= end:
-            raise TimeoutError("timed out")
-        try:
-            sent = 0
-            if not self._encrypted:  # the socket's own methods would first ask if the host takes anything
-                try:
-                    sent = os.write(self._socket.fileno(), packed)
-                except BlockingIOError:
-                    pass
-            if sent < len(packed):
-                self._allowed = -1.0  # a long send takes its time, and cannot continue after a timeout
-                self._until(end)
-                self._socket.sendall(packed[sent:])
-        except OSError:
-            _raise_if_told((self.hear(end),))
-            raise
+    def _not_sent(self, end: float) -> None:
+        """Raise what a server that has hung up has said before (an alert of TLS, too many clients)."""
+        _raise_if_told((self.hear(end),))
 
     def hear(self, end: float) -> Any:
         """The next reply.

@@ -14,18 +14,19 @@ import redis.exceptions as theirs
 
 from lockkit.store.budgets import left
 from lockkit.store.exchanges import Drop, Exchange, Pause, Send
+from lockkit.store.spi import Unknown
 from lockkit_redis.connection import pack
 from lockkit_redis.failures import replied, unanswered
 from lockkit_redis.scripts import Script
 from lockkit_redis.server import Fresh, Server
 
-__all__ = ["STRANGER", "ask", "send"]
+__all__ = ["BROKEN", "STRANGER", "ask", "ask_again", "broken", "send"]
 
 STRANGER = (theirs.BusyLoadingError, theirs.AuthenticationError)
 """Errors after which a connection has to introduce itself again; among redis-py's connection errors."""
 _CHANGED = (theirs.ReadOnlyError, *STRANGER)
 """Errors of a server that is no longer what it was: no connection to it is used again."""
-_BROKEN = (theirs.RedisError, OSError)
+BROKEN = (theirs.RedisError, OSError)
 """Errors of a connection; those of an exchange itself (Ctrl-C, Refused) are none."""
 _REDIRECTIONS = 4
 _PAUSE = 0.05
@@ -50,9 +51,8 @@ def send(
     """
     try:
         replies: Sequence[Any] = yield Send(server, packed, end, count, _sound if whole else None)
-    except _BROKEN as error:
-        server.trouble(error)
-        raise unanswered(error, server.where) from error
+    except BROKEN as error:
+        raise broken(server, error) from error
     yield from _noted(server, replies)
     return replies
 
@@ -84,22 +84,50 @@ def ask(
         Refused, Unknown: See :mod:`lockkit_redis.failures`.
     """
     keep = _never if fresh else _sound if whole else None
+    try:
+        replies: Sequence[Any] = yield Send(Fresh(server) if fresh else server, packed, end, count, keep)
+    except BROKEN as error:
+        raise broken(server, error) from error
+    if _refusal(replies, whole=whole) is None:
+        return server, replies
+    return (
+        yield from ask_again(
+            server, packed, replies, end, count, script=script, again=again, fresh=fresh, whole=whole
+        )
+    )
+
+
+def ask_again(
+    server: Server,
+    packed: bytes,
+    replies: Sequence[Any],
+    end: float,
+    count: int = 1,
+    *,
+    script: Script | None = None,
+    again: Callable[[Server], bytes] | None = None,
+    fresh: bool = False,
+    whole: bool = False,
+) -> Exchange[tuple[Server, Sequence[Any]]]:
+    """Follow the refusal in the replies to commands for one slot, and send them again. See :func:`ask`.
+
+    Args:
+        server: The server that refused.
+        packed: The commands that it refused.
+        replies: The replies of that server.
+        end: When to give up, on ``time.monotonic()``.
+        count: How many commands.
+        script: The script that the first command runs by its digest.
+        again: Packs the commands anew for a server, if they are not the same for all.
+        fresh: Over a connection of its own.
+        whole: See :func:`send`.
+
+    Raises:
+        Refused, Unknown: See :mod:`lockkit_redis.failures`.
+    """
+    keep = _never if fresh else _sound if whole else None
     owner, ahead, learns, tries = server, b"", False, 0
-    while True:
-        try:
-            replies: Sequence[Any] = yield Send(
-                Fresh(server) if fresh else server, ahead + packed, end, count + (1 if ahead else 0), keep
-            )
-        except _BROKEN as error:
-            server.trouble(error)
-            raise unanswered(error, server.where) from error
-        if ahead:
-            replies = replies[1:]
-        refusal = replies[0]
-        if whole:
-            refusal = next((reply for reply in replies if isinstance(reply, theirs.RedisError)), None)
-        if not isinstance(refusal, theirs.RedisError):
-            return server, replies
+    while (refusal := _refusal(replies, whole=whole)) is not None:
         yield from _noted(server, replies)
         if isinstance(refusal, theirs.NoScriptError) and script is not None and not learns:
             learns = True
@@ -114,6 +142,28 @@ def ask(
         packed = packed if again is None else again(server)
         packed = script.spelled_out(packed) if learns and script is not None else packed
         end = time.monotonic() + left(end)
+        try:
+            replies = yield Send(
+                Fresh(server) if fresh else server, ahead + packed, end, count + (1 if ahead else 0), keep
+            )
+        except BROKEN as error:
+            raise broken(server, error) from error
+        if ahead:
+            replies = replies[1:]
+    return server, replies
+
+
+def broken(server: Server, error: Exception) -> Unknown:
+    """Note an error of a connection, and return the exception to raise for the request on it."""
+    server.trouble(error)
+    return unanswered(error, server.where)
+
+
+def _refusal(replies: Sequence[Any], *, whole: bool) -> theirs.RedisError | None:
+    """The reply that says that nothing was done; None if there is none."""
+    if whole:
+        return next((reply for reply in replies if isinstance(reply, theirs.RedisError)), None)
+    return replies[0] if isinstance(replies[0], theirs.RedisError) else None
 
 
 def _elsewhere(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from lockkit.errors import CapabilityError
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
@@ -150,18 +150,22 @@ class BasicBackend(ABC):
         raise Refused(LeftOut(text, hint="use another store, or ask the author of this one"), retry=False)
 
 
+class Performs(Protocol):
+    """A function that performs an exchange and returns its result, such as :meth:`lockkit.store.performing.Blocking.perform`."""
+
+    def __call__(self, exchange: Exchange[T]) -> T: ...
+
+
 class ExchangingBackend(BasicBackend):
     """A store whose frequent calls are exchanges. Each of them performs the exchange of its name.
 
     Attributes:
         exchanges: The frequent calls without I/O.
+        perform: Performs an exchange on blocking connections, and returns its result.
     """
 
     exchanges: Exchanges
-
-    @abstractmethod
-    def perform(self, exchange: Exchange[T]) -> T:
-        """Perform an exchange on blocking connections, and return its result."""
+    perform: Performs
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""

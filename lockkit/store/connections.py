@@ -34,10 +34,11 @@ class Timed:
     A call that raises leaves the socket unusable: the next bytes may belong to the answer of that call.
     """
 
-    __slots__ = ("_allowed", "_pid", "_socket")
+    __slots__ = ("_allowed", "_encrypted", "_pid", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._encrypted = isinstance(connected, ssl.SSLSocket)
         self._pid = os.getpid()
         self._allowed = -1.0
         """The socket's timeout; -1 if the next call has to set it again."""
@@ -47,13 +48,12 @@ class Timed:
             self._socket.close()
 
     def _until(self, end: float) -> None:
-        """Limit the socket's next wait to an end. The wait may be shorter: after a timeout, the caller checks the clock again."""
+        """Limit the socket's next wait to an end."""
         rest = end - time.monotonic()
         if rest <= 0.0:
             raise TimeoutError("timed out")
-        if not rest / _PART <= self._allowed <= rest + _SLACK:
-            self._allowed = max(rest, _LEAST)
-            self._socket.settimeout(None if rest == float("inf") else self._allowed)
+        self._allowed = max(rest, _LEAST)
+        self._socket.settimeout(None if rest == float("inf") else self._allowed)
 
     def send(self, packed: bytes, end: float) -> None:
         """Send a request.
@@ -61,9 +61,25 @@ class Timed:
         Raises:
             OSError: The request could not be sent in time.
         """
-        self._allowed = -1.0  # an exchange that was cut short cannot be continued
-        self._until(end)
-        self._socket.sendall(packed)
+        if time.monotonic() >= end:
+            raise TimeoutError("timed out")
+        try:
+            sent = 0
+            if not self._encrypted:  # the socket's own methods would first ask if the host takes anything
+                try:
+                    sent = os.write(self._socket.fileno(), packed)
+                except BlockingIOError:
+                    pass
+            if sent < len(packed):
+                self._allowed = -1.0  # a long send takes its time, and cannot continue after a timeout
+                self._until(end)
+                self._socket.sendall(packed[sent:])
+        except OSError:
+            self._not_sent(end)
+            raise
+
+    def _not_sent(self, end: float) -> None:
+        """Raise the reason that the other side gave before it hung up, if the protocol has such a thing."""
 
     def receive(self, end: float) -> bytes:
         """The next bytes.
@@ -72,7 +88,9 @@ class Timed:
             OSError: There are none in time (TimeoutError), or never will be.
         """
         while True:
-            self._until(end)
+            rest = end - time.monotonic()
+            if rest <= 0.0 or not rest / _PART <= self._allowed <= rest + _SLACK:
+                self._until(end)
             try:
                 block = self._socket.recv(_BLOCK)
             except TimeoutError:  # which may have come before the end
@@ -162,6 +180,19 @@ class ConnectionPool(Generic[C]):
         self._closed = False
         self._idle = idle
         self.pid = os.getpid() if pid is None else pid
+
+    def at_hand(self) -> C | None:
+        """A connection on which every request was answered a moment ago; None if there is none, or :meth:`take` has to look closer."""
+        if self.pid != os.getpid():
+            return None
+        try:
+            connection, since = self._free.pop()
+        except IndexError:
+            return None
+        if time.monotonic() - since < self._idle:
+            return connection
+        self._free.append((connection, since))
+        return None
 
     def take(self, budget: float) -> C:
         """A connection on which every request was answered.

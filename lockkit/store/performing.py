@@ -87,15 +87,25 @@ class Blocking(Generic[C]):
             Exception: Whatever the exchange raises.
         """
         try:
-            return self._perform(exchange, made)
+            step = next(exchange)
+            if type(step) is Send:  # the usual exchange is this one step
+                try:
+                    replies = self._send(step)
+                except BaseException as error:
+                    step = exchange.throw(error)
+                else:
+                    step = exchange.send(replies)
+            return self._rest(exchange, step, made)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # the type of a generator's result is not known here
         finally:
             exchange.close()  # a signal that strikes between two steps must not leave it suspended
 
     # Apart from the ``try`` above: in CPython 3.11 an exception at the start of this loop would not reach its ``finally``.
 
-    def _perform(self, exchange: Exchange[T], made: list[C] | None) -> T:
+    def _rest(self, exchange: Exchange[T], step: Step, made: list[C] | None) -> T:
+        """Perform an exchange from one of its steps on."""
         try:
-            step = next(exchange)
             while True:
                 try:
                     result = self._send(step) if type(step) is Send else self._do(step, made)
@@ -104,7 +114,7 @@ class Blocking(Generic[C]):
                 else:
                     step = exchange.send(result)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # the type of a generator's result is not known here
+            return done.value  # type: ignore[no-any-return]
 
     def open(self, route: Route, end: float) -> C:
         """A new connection to a route, which belongs to the caller.
@@ -130,8 +140,11 @@ class Blocking(Generic[C]):
 
     def _send(self, step: Send) -> Sequence[Reply]:
         route, packed, end, count, keep = step
-        pool = self._pools.get(route) or self._pool(route)
-        connection = pool.take(end - time.monotonic())
+        pool = self._pools.get(route)
+        connection = None if pool is None else pool.at_hand()
+        if pool is None or connection is None:
+            pool = self._pool(route)
+            connection = pool.take(end - time.monotonic())
         try:
             replies = connection.exchange(packed, end, count)
             good = keep is None or keep(replies)
@@ -181,7 +194,10 @@ class Blocking(Generic[C]):
         return thread
 
     def _pool(self, route: Route) -> ConnectionPool[C]:
-        """Make the pool of a route."""
+        """The pool of a route, made if need be."""
+        pool = self._pools.get(route)
+        if pool is not None:
+            return pool
         pool = ConnectionPool(
             lambda budget: self.open(route, time.monotonic() + budget), self._where, pid=self.pid
         )

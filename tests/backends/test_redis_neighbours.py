@@ -279,6 +279,7 @@ def test_connecting_and_asking_share_one_budget(server, monkeypatch):
     store = open_store(server.url(), OpenOptions())
     (node,) = store.store.servers()
     pool = store.store.performer._pools[node]
+    monkeypatch.setattr(pool, "at_hand", lambda: None)
     monkeypatch.setattr(pool, "take", lambda budget: time.sleep(0.3) or store.store.connect(2.0)[1])
     with pytest.raises(Unknown, match="timed out"):
         store.store.call(node, pack("PING"), 0.2)

@@ -13,7 +13,7 @@ from lockkit.store.connections import Timed
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together, in_parallel
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused
-from lockkit.testing.interrupts import CtrlC
+from lockkit.testing.interrupts import Bomb, CtrlC
 from support.handlers import Handler
 from support.words import opened, said, serving, soon
 
@@ -238,7 +238,7 @@ def test_a_signal_between_two_steps_closes_the_exchange():
                 done.append(True)
 
         performer = Blocking(connect, opened, "here")
-        handler = Handler(at, strike, "_perform", "store/performing.py")
+        handler = Handler(at, strike, file="store/performing.py")
         kept = None
         try:
             with handler:
@@ -254,6 +254,25 @@ def test_a_signal_between_two_steps_closes_the_exchange():
         _, done, kept = struck(at)
         assert kept is not None
         assert done, at
+
+
+def test_a_signal_during_a_request_leaves_no_connection_that_owes_a_reply(there):
+    def struck(at):
+        there.perform(said(there.place, b"first"))  # so that a connection is at hand
+        bomb = Bomb(at, beside=(__name__,))
+        try:
+            with bomb:
+                there.perform(said(there.place, b"struck"))
+        except CtrlC:
+            pass
+        return bomb
+
+    functions = {code.co_name for code, _ in struck(1 << 30)._met}
+    assert {"perform", "_send", "at_hand", "exchange", "keep"} <= functions
+    at = 0
+    while struck(at := at + 1).where:
+        assert there.perform(said(there.place, b"next")) == [b"next"], at
+    assert at > 10
 
 
 def test_work_in_parallel_begins_in_order_so_the_last_items_are_those_that_have_to_wait(there):

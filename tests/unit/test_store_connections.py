@@ -66,22 +66,10 @@ def test_an_address_needs_no_name_server():
 # -- a socket
 
 
-class Line(Timed):
-    """One that reads."""
-
-    def read(self, end):
-        while True:
-            self._until(end)
-            try:
-                return self._socket.recv(10)
-            except TimeoutError:
-                continue
-
-
 @pytest.fixture
 def pair():
     ours, theirs = socket.socketpair()
-    line = Line(ours)
+    line = Timed(ours)
     yield line, theirs
     line.close()
     theirs.close()
@@ -90,22 +78,22 @@ def pair():
 def test_a_call_ends_in_time_whatever_the_one_before_it_was_allowed(pair):
     line, theirs = pair
     theirs.send(b"x")
-    line.read(time.monotonic() + 60)
+    line.receive(time.monotonic() + 60)
 
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        line.read(began + 0.1)
+        line.receive(began + 0.1)
     assert 0.09 <= time.monotonic() - began < 2.0
 
 
 def test_a_call_is_not_cut_short_by_what_the_one_before_it_was_allowed(pair):
     line, theirs = pair
     theirs.send(b"x")
-    line.read(time.monotonic() + 0.2)
+    line.receive(time.monotonic() + 0.2)
 
     timer = threading.Timer(0.4, theirs.send, [b"y"])
     timer.start()
-    assert line.read(time.monotonic() + 20) == b"y"
+    assert line.receive(time.monotonic() + 20) == b"y"
     timer.join()
 
 
@@ -125,13 +113,20 @@ def test_a_connection_that_the_other_side_has_closed_is_not_quiet(pair):
 
 def test_a_call_in_another_thread_can_be_ended(pair):
     line, _ = pair
-    read = []
-    thread = threading.Thread(target=lambda: read.append(line.read(time.monotonic() + 30)))
+    ended = []
+
+    def receive():
+        try:
+            line.receive(time.monotonic() + 30)
+        except ConnectionError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=receive)
     thread.start()
     line.interrupt()
     thread.join(10)
 
-    assert read == [b""]
+    assert ended == ["the server has closed the connection"]
 
 
 def test_a_reset_throws_away_what_was_sent_and_not_read():
