@@ -14,7 +14,7 @@ pytest.importorskip("redis")
 
 import redis.exceptions as theirs
 
-from lockkit_redis import connection as connections
+from lockkit.store import awake
 from lockkit_redis.connection import Connection, pack
 
 PING = pack("PING")
@@ -22,15 +22,15 @@ PING = pack("PING")
 
 @pytest.fixture(autouse=True)
 def two_processors(monkeypatch):
-    monkeypatch.setattr(connections, "_PROCESSORS", 2)
-    monkeypatch.setattr(connections, "_AWAKE", 5.0)
-    monkeypatch.setattr(connections._awake, "until", 0.0)
+    monkeypatch.setattr(awake, "_PROCESSORS", 2)
+    monkeypatch.setattr(awake, "_AWAKE", 5.0)
+    monkeypatch.setattr(awake._process, "until", 0.0)
 
 
 @pytest.fixture
 def in_vain(monkeypatch):
     """No answer comes while anybody is awake for it."""
-    monkeypatch.setattr(connections, "_AWAKE", 0.0)
+    monkeypatch.setattr(awake, "_AWAKE", 0.0)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_quick_answer_is_there_before_anybody_sleeps(pair, monkeypatch):
     )  # so to sleep would fail
 
     assert answered_after(0.02, line, server) == b"PONG"
-    assert line._asleep == 0
+    assert line._awake._asleep == 0
 
 
 def test_an_answer_in_pieces_is_read_to_its_end(pair):
@@ -86,41 +86,41 @@ def test_where_answers_take_longer_it_is_hardly_tried(pair, in_vain):
     line, server = pair
     skipped = []
     for _ in range(4):
-        line._asleep = 0
+        line._awake._asleep = 0
         assert answered_after(0.0, line, server) == b"PONG"
-        skipped.append(line._asleep)
-    line._in_vain, line._asleep = 1_000, 0
+        skipped.append(line._awake._asleep)
+    line._awake._in_vain, line._awake._asleep = 1_000, 0
     assert answered_after(0.0, line, server) == b"PONG"
 
     assert skipped == [1, 3, 7, 15]
-    assert line._asleep == 255
+    assert line._awake._asleep == 255
 
 
 def test_a_quick_answer_after_slow_ones_counts_again(pair):
     line, server = pair
-    line._in_vain = 7
+    line._awake._in_vain = 7
     server.sendall(b"+PONG\r\n")
     said(line)
 
-    assert (line._asleep, line._in_vain) == (0, 0)
+    assert (line._awake._asleep, line._awake._in_vain) == (0, 0)
 
 
 def test_one_thread_of_a_process_stays_awake_at_a_time(pair, in_vain):
     line, server = pair
-    connections._awake.until = soon()
+    awake._process.until = soon()
     assert answered_after(0.02, line, server) == b"PONG"
 
-    assert line._asleep == 0, "it has not tried"
+    assert line._awake._asleep == 0, "it has not tried"
 
 
 def test_whoever_never_says_that_it_sleeps_keeps_nobody_from_it_for_good(pair):
     """As when its thread was cut short by Ctrl-C, or this process is a child that was forked at that moment."""
     line, server = pair
-    connections._awake.until = time.monotonic()
-    line._in_vain = 7
+    awake._process.until = time.monotonic()
+    line._awake._in_vain = 7
     assert answered_after(0.0, line, server) == b"PONG"
 
-    assert line._in_vain == 0, "it was awake for it"
+    assert line._awake._in_vain == 0, "it was awake for it"
 
 
 def test_the_end_of_the_connection_is_told(pair):
@@ -129,14 +129,14 @@ def test_the_end_of_the_connection_is_told(pair):
 
     with pytest.raises(ConnectionError):
         said(line)
-    assert connections._awake.until == 0.0
+    assert awake._process.until == 0.0
 
 
 def test_nobody_stays_awake_on_one_processor(monkeypatch):
-    monkeypatch.setattr(connections, "_PROCESSORS", 1)
+    monkeypatch.setattr(awake, "_PROCESSORS", 1)
     ours, server = socket.socketpair()
     with ours, server:
-        assert line_on(ours)._asleep > 1e9
+        assert line_on(ours)._awake._asleep > 1e9
 
 
 def test_nor_on_an_encrypted_connection():
@@ -144,7 +144,7 @@ def test_nor_on_an_encrypted_connection():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     with context.wrap_socket(ours, do_handshake_on_connect=False) as wrapped, server:
-        assert line_on(wrapped)._asleep > 1e9
+        assert line_on(wrapped)._awake._asleep > 1e9
 
 
 def test_the_error_that_a_server_says_before_it_hangs_up_is_the_error(pair):
