@@ -23,7 +23,7 @@ from lockkit.gpu.joining import holder_words
 from lockkit.gpu.quarantine import mark_of, quarantined
 from lockkit.gpu.requests import HostCards, slices_in
 from lockkit.gpu.resolving import resolve
-from lockkit.gpu.usage import ADOPTED
+from lockkit.gpu.usage import ADOPTED, granted
 from lockkit.gpu.words import process_words, short_name
 from lockkit.leases import Leases
 from lockkit.members import pool_name
@@ -131,7 +131,7 @@ def adopt(
     handover = Handover(client, cards.host, whole=memory is None)
     try:
         for uuid in taken:
-            handover.take(uuid, client.inspect(pool_name(cards.pool, uuid)).holders)
+            handover.take(uuid, granted(client.inspect(pool_name(cards.pool, uuid)).claims))
         _check_alive(job)
     except BaseException:
         handover.finish(())

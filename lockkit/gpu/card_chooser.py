@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from lockkit.choosers import EVERY, Choice
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, CapacityMismatch, DevicesUnavailable, OutcomeUnknown
-from lockkit.facts import ClaimInfo
+from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, CardRequest, choose, left_over, never_fits, why_not_now
 from lockkit.gpu.quarantine import mark_of
 from lockkit.gpu.states import Card, cards
+from lockkit.gpu.usage import granted
 from lockkit.protocol.attempt import OUTAGE_LIMIT
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class CardChooser:
         request: The request.
         known: The cards that may do, as they were seen first.
         look: Looks at all cards.
-        holders: The claims that hold a card, by its UUID; a request to the store.
+        claims: The claims in the queue of a card, by its UUID; a request to the store.
         sleep: Sleeps some seconds.
         marks: The marks of quarantined cards, in words, by UUID; a request to the store.
         handover: Learns how the last holders left the cards; None if that does not matter.
@@ -60,7 +61,7 @@ class CardChooser:
         request: CardRequest,
         known: Sequence[Device],
         look: Callable[[], Snapshot],
-        holders: Callable[[str], tuple[ClaimInfo, ...]],
+        claims: Callable[[str], tuple[ClaimInfo, ...]],
         sleep: Callable[[float], None] = time.sleep,
         marks: Callable[[], Mapping[str, str]] = dict,
         handover: Handover | None = None,
@@ -71,7 +72,7 @@ class CardChooser:
         self.seen = {device.uuid: device for device in known}
         self._known = tuple(self.seen)
         self._look = look
-        self._holders = holders
+        self._claims = claims
         self._sleep = sleep
         self._marks = marks
         self.handover = handover
@@ -114,7 +115,7 @@ class CardChooser:
         for card in cards(snapshot):
             device, uuid = card.device, card.device.uuid
             if uuid and never_fits(self.request, device) is None:
-                holders = self._holders(uuid)
+                holders = LockInfo(uuid, self._claims(uuid)).holders
                 if holders:
                     self._last_held[uuid] = snapshot.taken
                 left = None if holders else self._left(card, ())
@@ -156,7 +157,7 @@ class CardChooser:
             if why is not None and self.looked is not None:
                 self.looked = self.looked._replace(failed={**self.looked.failed, member: why})
             if why is None and self.handover is not None:
-                self.handover.take(member, self._holders(member))
+                self.handover.take(member, granted(self._claims(member)))
             return why
         except CapacityMismatch:
             if member in self._resized:
@@ -196,7 +197,8 @@ class CardChooser:
             card = next((one for one in cards(snapshot) if one.device.uuid == member), None)
             if card is None:
                 return "it is gone"
-            holders = self._holders(member) if self.request.memory is not None or left_over(card) else ()
+            ask = self.request.memory is not None or left_over(card)
+            holders = granted(self._claims(member)) if ask else ()
             shared = self.request.memory is not None and len(holders) > 1
             request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
             facts = CardFacts(quarantine=mark_of(marks, card.device) or "", receipt=self._left(card, holders))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lockkit.gpu.families import Family
 from lockkit.gpu.snapshots import look
 from lockkit.gpu.unreturned import has_returned
+from lockkit.gpu.usage import granted
 from lockkit.members import in_pool
 from lockkit.records import Records
 from lockkit.store.spi import Refused, Unknown
@@ -137,7 +138,7 @@ class HeldCard:
         queue = driver.requests.ask(
             lambda budget: driver.backend.inspect(self.name, budget), self.name, patience
         )
-        return [one for one in queue.holders if one.claim_id != self.claim_id]
+        return [one for one in granted(queue.claims) if one.claim_id != self.claim_id]
 
     def records(self, end: float) -> Records:
         """The records of the store, for as long as the time is not up.

@@ -78,9 +78,10 @@ def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) 
         uuid = device.uuid
         if not uuid:
             continue
-        holders = tuple(client.inspect(pool_name(host_pool(host), uuid)).holders)
-        live = {one.claim_id for one in holders}
-        found[uuid] = Known(holders, last(client, host, uuid, live), mark_of(marks, device))
+        queue_of_card = client.inspect(pool_name(host_pool(host), uuid))
+        live = {one.claim_id for one in queue_of_card.claims}
+        receipt = last(client, host, uuid, live)
+        found[uuid] = Known(tuple(queue_of_card.holders), receipt, mark_of(marks, device))
     more = gathering(
         gate, found, {one.parent for one in devices if one.uuid in found and found[one.uuid].holders}
     )

@@ -149,7 +149,7 @@ class NumberedCards:
             BackendError: The store does not answer.
         """
         name = pool_name(self._cards.pool, card.uuid)
-        holder = next((one for one in self.client.inspect(name).holders if one.claim_id in mine), None)
+        holder = next((one for one in self.client.inspect(name).claims if one.claim_id in mine), None)
         if holder is not None:
             raise DeadlockDetected(
                 f"this {who} holds {name!r}, a GPU of this host, and would wait for itself",

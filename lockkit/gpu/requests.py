@@ -306,7 +306,7 @@ class HostCards:
             preflight = self._checks_with(request.preflight)
             check = CardCheck(self._client, self.host, preflight, devices)
         chooser = CardChooser(
-            request, fit, self.look, self._holders, marks=self._marks, handover=handover, preflight=check
+            request, fit, self.look, self._claims, marks=self._marks, handover=handover, preflight=check
         )
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
 
@@ -338,8 +338,7 @@ class HostCards:
             need = members[device.uuid] if each is None else each
             for uuid in filter(None, (device.uuid, within.get(device.uuid))):
                 claim_id = around.get(pool_name(self.pool, uuid))
-                holders = self._holders(uuid) if claim_id else ()
-                for holder in holders:
+                for holder in self._claims(uuid) if claim_id else ():
                     if holder.claim_id == claim_id and members[uuid] - holder.weight < need:
                         kept[long_name(device)] = holder
         if kept and len(fit) - len(kept) < count:
@@ -355,8 +354,8 @@ class HostCards:
         """The preflight with the frameworks of one Python, which were looked for once."""
         return self._preflights.setdefault(python, Preflight(python))
 
-    def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
-        return self._client.inspect(pool_name(self.pool, uuid)).holders
+    def _claims(self, uuid: str) -> tuple[ClaimInfo, ...]:
+        return self._client.inspect(pool_name(self.pool, uuid)).claims
 
     def _marks(self) -> Mapping[str, str]:
         found = quarantined(self._client, self.host)

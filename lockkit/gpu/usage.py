@@ -17,6 +17,7 @@ __all__ = [
     "ADOPTED",
     "Use",
     "claimless",
+    "granted",
     "live_uses",
     "parent_of",
     "unlocked",
@@ -32,6 +33,11 @@ ADOPTED: Final = "adopted"
 """The key of a note under which the keeper of a job that was adopted says which process that is."""
 _DEEPEST = 64
 """Generations that are looked at. A chain that is longer was read while pids were used again."""
+
+
+def granted(claims: Iterable[ClaimInfo]) -> tuple[ClaimInfo, ...]:
+    """The claims that hold a card or may: an owner that waited has its grant a moment before ZooKeeper shows it, as OFFERED until then."""
+    return tuple(one for one in claims if one.state != "WAITING")
 
 
 def parent_of(pid: int) -> int:

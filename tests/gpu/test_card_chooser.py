@@ -93,6 +93,10 @@ def test_processes_of_those_who_share_a_card_are_no_strangers():
     assert (
         Host(busy, request=CardRequest(memory=8 * GIB), holders=(CLAIM, CLAIM)).chooser.judge("GPU-1") is None
     )
+    late = CLAIM._replace(state="OFFERED")  # as ZooKeeper shows the new holder at first
+    assert (
+        Host(busy, request=CardRequest(memory=8 * GIB), holders=(CLAIM, late)).chooser.judge("GPU-1") is None
+    )
     assert (
         Host(busy, request=CardRequest(memory=8 * GIB), holders=(CLAIM,)).chooser.judge("GPU-1") is not None
     )

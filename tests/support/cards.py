@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,13 +24,64 @@ from lockkit.records import Records
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 
-__all__ = ["CARD", "QUEUE", "play_resize_and_whole_card"]
+__all__ = ["CARD", "LAYERS", "QUEUE", "play_layer", "play_resize_and_whole_card"]
 
 HOST = os.uname().nodename
 CARD = SimulatedProvider(1).snapshot().devices[0].uuid
 QUEUE = pool_name(f"gpu-sim/{HOST}", CARD)
 SECONDS = 60.0
 """A bound on the slowness of the machine."""
+LAYERS = [
+    ("cleanup", "killed", "unknown"),  # it had left no receipt yet; that of its own hold before says clean
+    ("normal, not sent", "killed", "clean"),
+    ("normal, done", "killed", "clean"),
+    ("emergency", "killed", "clean"),
+    ("cleanup", "raises", "clean"),
+    ("normal, not sent", "raises", "clean"),
+    ("normal, done", "raises", "clean"),
+    ("emergency", "raises", "clean"),
+]
+"""Each layer of a release, how it goes wrong, and the outcome that the next holder is told."""
+_HOLDER = """
+import sys, time
+import lockkit, lockkit.gpu
+from lockkit.errors import BackendUnavailable
+from lockkit.store.spi import Unknown
+
+url, layer, how, ttl = sys.argv[1:]
+
+def stop(*_, **__):
+    if how == "raises":
+        raise RuntimeError("on purpose")
+    print("now", flush=True)
+    time.sleep(60)
+
+def lose(*_, **__):
+    raise Unknown(BackendUnavailable("no answer"))
+
+client = lockkit.connect(url, request_timeout=0.5)
+cards = lockkit.gpu.pool(client, simulate=1, ttl=float(ttl))
+cards.acquire(timeout=10).release()
+leases = cards.acquire(timeout=10)
+backend = client.driver().backend
+print(leases[0].claim_id, leases[0].fence, flush=True)
+if layer == "cleanup":
+    leases.on_release(stop)
+elif layer == "normal, not sent":
+    backend.release = stop
+elif layer == "normal, done":
+    done = backend.release
+    backend.release = lambda *what, **how: (done(*what, **how), stop())
+else:
+    backend.release = lose
+    backend.emergency_release = stop
+try:
+    leases.release()
+except RuntimeError:
+    pass
+print("over", flush=True)
+sys.stdin.read()
+"""
 
 
 def play_resize_and_whole_card(url: str, monkeypatch: pytest.MonkeyPatch, *, beside: bool) -> None:
@@ -80,3 +134,41 @@ def play_resize_and_whole_card(url: str, monkeypatch: pytest.MonkeyPatch, *, bes
         with cards.acquire(timeout=SECONDS) as leases:
             assert leases[0].terms.weight == before + 10_000
         assert not one.inspect(QUEUE).claims
+
+
+def play_layer(url: str, layer: str, how: str, outcome: str, ttl: float) -> None:
+    """Have a process that holds a card be killed in a layer of its release, or that layer raise, and another one take the card.
+
+    Args:
+        url: The store.
+        layer: The layer.
+        how: ``killed``, or ``raises``.
+        outcome: How the next holder is told that the card was left.
+        ttl: Seconds for which the store keeps the claim of the process.
+    """
+    line = [sys.executable, "-c", _HOLDER, url, layer, how, str(ttl)]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as holder,
+        lockkit.connect(url) as client,
+    ):
+        assert holder.stdout is not None
+        try:
+            claim_id, fence = holder.stdout.readline().split()
+            if how == "killed":
+                assert holder.stdout.readline() == "now\n"
+                queue = client.inspect(QUEUE)
+                there = [] if layer == "normal, done" else [claim_id]
+                assert [one.claim_id for one in queue.claims] == there
+                holder.kill()
+            else:
+                assert holder.stdout.readline() == "over\n"
+            began = time.monotonic()
+            with lockkit.gpu.pool(client, simulate=1).acquire(timeout=SECONDS) as leases:
+                assert time.monotonic() - began < SECONDS / 2  # the ttl; the rest is for a slow machine
+                assert leases[0].fence > int(fence)
+                receipt = leases.receipts[CARD]
+                assert (receipt.outcome, receipt.claim_id) == (outcome, claim_id)
+            assert not client.inspect(QUEUE).claims
+        finally:
+            holder.kill()
