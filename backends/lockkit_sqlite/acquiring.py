@@ -22,7 +22,7 @@ from lockkit_sqlite.connection import Params
 from lockkit_sqlite.draining import unless_drained
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, micros
-from lockkit_sqlite.rows import Row, fitting, holding
+from lockkit_sqlite.rows import Row, fitting, holding, read_rows
 from lockkit_sqlite.store import GRACE, SQLiteStore
 
 __all__ = ["acquire"]
@@ -82,6 +82,8 @@ def _grant(
 def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, trying: bool = False) -> Answer:
     """Read the queue and answer for the claim. With ``trying`` a claim that is not there takes what is free."""
     calls, name, token = store.calls, claim.terms.name, claim.token
+    if claim.terms.capacity == 1 and not trying and (waits := _behind(store, claim, end)) is not None:
+        return waits
     removed = False
     for _ in range(_ROUNDS):
         store.pulses.asks(token)
@@ -130,14 +132,63 @@ def _stand(store: SQLiteStore, claim: Claim, rows: list[Row], place: int, end: f
     if row.deadline < store.now() + GRACE * 2 // 3:
         tokens = json.dumps([claim.token])
         calls.write(sql.PROLONG, lambda at: (store.namespace, terms.name, tokens, at + GRACE, at), end)
+    return _waits(
+        store, claim, row.fence, place, rows, chosen, next_in_line=next_in_line, capacity=row.capacity
+    )
+
+
+def _behind(store: SQLiteStore, claim: Claim, end: float) -> Queued | None:
+    """The answer for a claim that waits for the one right ahead of it to go; None if the queue has to be read.
+
+    A queue of capacity 1 is read only where it matters, because a long one would take most of the time of a wait.
+    """
+    now, name = store.now(), claim.terms.name
+    key = (store.namespace, name, claim.token, now, now + GRACE * 2 // 3, store.boot)
+    store.pulses.asks(claim.token)
+    read = store.calls.read(sql.BEHIND, key, end)
+    if not read:
+        return None
+    width = len(Row._fields)
+    head, near, (own, place) = read[0][:width], read[0][width:-2], read[0][-2:]
+    rows = read_rows([head] if place == 1 else [head, near], name)
+    chosen = rows[-1:]
+    if store.bury_dead(store.calls, name, chosen, end):
+        return None
+    return _waits(store, claim, own, place, rows, chosen, next_in_line=place == 1, capacity=1)
+
+
+def _waits(
+    store: SQLiteStore,
+    claim: Claim,
+    fence: int,
+    place: int,
+    rows: list[Row],
+    chosen: list[Row],
+    *,
+    next_in_line: bool,
+    capacity: int,
+) -> Queued:
+    """The answer for a claim that has to wait, and its fence noted for the next time.
+
+    Args:
+        store: The store.
+        claim: The claim as it is asked for.
+        fence: The fence of the stored claim.
+        place: The place of that claim in the queue.
+        rows: The queue, at least its first claim.
+        chosen: The claims in the way.
+        next_in_line: Whether the claim may hold when those are gone.
+        capacity: The capacity of the stored claim.
+    """
+    terms = claim.terms
     store.crowds.note(terms.name)
-    store.placed[claim.token] = row.fence
+    store.placed[claim.token] = fence
     asks = min((_gone_by(store, each) for each in chosen), default=FAR) if next_in_line else FAR
     return Queued(
         position=place,
         ask_again_at=None if asks >= FAR else asks / 1e6,
         blockers=tuple(f"{each.fence}.{each.fifo if each.state != LINGERING else ''}" for each in chosen),
-        capacity=agreed(terms.capacity, row.capacity, rows[0].capacity),
+        capacity=agreed(terms.capacity, capacity, rows[0].capacity),
         holder=store.facts(terms.name, rows, 0),
     )
 

@@ -15,15 +15,32 @@ from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
 ENDS: Mapping[End, int] = {"ungraceful": 0, "released": 1, "unused": 2}
 """How a claim ends, as the statements get it."""
 
-QUEUE = """SELECT fence, token, state, evicted, weight, capacity, process_bound, deadline, silence, ttl, since, renewed,
-    min_hold, lock_delay, boot, epoch, fifo, info, note, asked, min_reader
-    FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence"""
+_ROW = """fence, token, state, evicted, weight, capacity, process_bound, deadline, silence, ttl, since, renewed,
+    min_hold, lock_delay, boot, epoch, fifo, info, note, asked, min_reader"""
+QUEUE = f"SELECT {_ROW} FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence"
 """The whole queue in order. Never filtered by time: if a lapsed claim were skipped and renewed later, two would hold."""
+
+
+def _of(table: str) -> str:
+    return ", ".join(f"{table}.{column.strip()}" for column in _ROW.split(","))
+
 
 FRONT = """SELECT token, state, weight, capacity, fifo, min_reader
     FROM entries WHERE namespace = ?1 AND name = ?2 ORDER BY fence LIMIT ?3"""
 """The claims at the front, with the columns that decide whom to wake. The next in line waits for this read, so it is short."""
 _ALL = "FROM entries WHERE namespace = ?1 AND name = ?2"
+_PLAIN = f"""SELECT own, min(fence) AS first, max(CASE WHEN fence < own THEN fence END) AS nearest, sum(fence < own) AS ahead,
+    max(CASE WHEN state <> {WAITING} THEN fence END) AS held, min(deadline) AS ends, max(weight) AS heaviest, max(capacity) AS largest,
+    min(boot) AS boots, max(boot) AS boots_too, max(min_reader) AS reader
+    FROM (SELECT fence AS own {_ALL} AND token = ?3 AND NOT evicted AND deadline >= ?5), entries
+    WHERE namespace = ?1 AND name = ?2"""
+BEHIND = f"""SELECT {_of("head")}, {_of("near")}, own, ahead FROM ({_PLAIN}), entries AS head, entries AS near
+    WHERE ends > ?4 AND heaviest = 1 AND largest = 1 AND boots = ?6 AND boots_too = ?6 AND reader <= {READER}
+    AND ifnull(held, first) = first AND head.namespace = ?1 AND head.name = ?2 AND head.fence = first
+    AND near.namespace = ?1 AND near.name = ?2 AND near.fence = nearest"""
+"""The first claim of a queue of capacity 1, the one right ahead of the waiter ?3, the waiter's fence and place. Nothing if the waiter is
+the first or its deadline is before ?5, or if anything in the queue must be dealt with: claims that have lapsed at ?4, are of another
+boot than ?6, have another weight or capacity, hold although they are not the first, or may not be touched."""
 _COLUMNS = """INTO entries (namespace, name, weight, capacity, process_bound, ttl, min_hold, lock_delay, boot, info,
     fence, token, state, deadline, silence, since, renewed, hold_end, epoch, fifo, note) """
 _REST = (
@@ -51,8 +68,8 @@ INSERT_HELD_RISING = _HELD_IF.format(
     fits=f"{_FITS.format(fence='9223372036854775807')} AND {_NOT_DRAINED}", fence=_NEXT
 )
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
-INSERT_WAITING = f"""INSERT {_COLUMNS} SELECT ?1, {_REST.format(fence=_NEXT, state=WAITING)}
-    WHERE NOT EXISTS (SELECT 1 {_ALL} AND token = ?12) AND {_NOT_DRAINED}"""
+INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND token = ?12) AND {_NOT_DRAINED} THEN ?1 END,
+    {_REST.format(fence=_NEXT, state=WAITING)})"""
 """Append, unless it is there already."""
 
 _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
@@ -99,7 +116,7 @@ REMOVE_LAST = f"""DELETE FROM entries WHERE {_ONE} AND state = {HELD} AND deadli
 """Release where nobody else is in the queue, so that nobody needs to be looked for and woken."""
 LINGER = f"""UPDATE entries SET state = {LINGERING}, deadline = {_ENDED}
     WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND {_ENDED} > ?4"""
-REMOVE = f"""DELETE FROM entries WHERE {_ONE} AND state <> {LINGERING} AND deadline > ?4
+REMOVE = f"""DELETE FROM entries WHERE {_ONE} AND fence = (SELECT fence {_ALL} AND token = ?3) AND state <> {LINGERING} AND deadline > ?4
     AND (state <> {HELD} OR {_ENDED} <= ?4)"""
 """Release a claim that need not linger. The stored terms decide that, not those of the caller."""
 DELETE_LAPSED = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND deadline <= ?3"

@@ -1660,10 +1660,10 @@ def test_where_a_client_waited_a_moment_ago_it_queues_up_at_once(store, ran):
     one, _ = take(store)
     two, three = claim(), claim()
     store.acquire(two, True, 2.0)
-    assert ran == ["INSERT_HELD", "INSERT_HELD", "INSERT_WAITING", "QUEUE"]
+    assert ran == ["INSERT_HELD", "INSERT_HELD", "INSERT_WAITING", "BEHIND"]
     ran.clear()
     assert isinstance(store.acquire(three, True, 2.0), Queued)
-    assert ran == ["INSERT_WAITING", "QUEUE"]
+    assert ran == ["INSERT_WAITING", "BEHIND"]
     ran.clear()
     assert store.release(one, 2.0) == RELEASED
     assert ran == ["REMOVE", "FRONT"]
