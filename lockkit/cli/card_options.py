@@ -139,17 +139,21 @@ def card_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def needs_gpu(ctx: click.Context, options: dict[str, Any]) -> None:
-    """Refuse options about GPUs on a command line without ``--gpu``.
+    """Refuse options about GPUs on a command line without ``--gpu``, with the line that was meant.
 
     Raises:
         click.UsageError: There is one.
     """
     for option_, flag in OF_CARDS.items():
         given = options[option_]
-        if option_ == "affinity" and given is False:
-            ctx.fail(f"--no-{flag.removeprefix('--')} needs --gpu")
-        if given is not None and given is not False and given != ():  # 0 is given
-            ctx.fail(f"{flag} needs --gpu")
+        if given is None or given == () or (given is False and option_ != "affinity"):  # 0 is given
+            continue
+        from lockkit.cli import guessing
+
+        written = f"--no-{flag.removeprefix('--')}" if given is False else flag
+        guessing.keep(ctx, guessing.of_gpus(ctx, options["names"]))
+        instead = ", in place of the name" if options["names"] else ""
+        ctx.fail(f"{written} needs --gpu: add --gpu 1{instead}")
 
 
 def of_cards(options: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lockkit.cli.translating import Words
 from lockkit.redaction import redact
 from lockkit.settings import SETTINGS
 
-__all__ = ["check", "keep", "moved", "of_command", "of_group", "of_run", "sentence"]
+__all__ = ["check", "keep", "moved", "of_command", "of_gpus", "of_group", "of_run", "sentence"]
 
 _DURATION = r"\d+(\.\d+)?(ms|s|m|h|d)?"
 _CLAIM = "[0-9a-f]{12}"
@@ -43,6 +43,10 @@ _IN_GROUPS: Mapping[str, Words] = {
     "cat": ("show",),
     "print": ("show",),
     "unquarantine": ("clear",),
+    **dict.fromkeys(("status", "ps", "show", "who", "smi"), ("ls",)),
+    **dict.fromkeys(("watch", "top", "monitor"), ("ls", "--watch")),
+    **dict.fromkeys(("resume", "enable", "uncordon", "undrain"), ("clear",)),
+    **dict.fromkeys(("attach", "claim", "hold"), ("adopt",)),
 }
 
 
@@ -208,6 +212,22 @@ def of_run(ctx: click.Context, words: Words) -> list[str] | None:
     """The line that was meant by the words after ``lockkit run`` where ``--`` is missing, or stands in the wrong place."""
     guess = translating.run(ctx.command, words)
     return None if guess is None else _first(ctx, [["run", *guess]])
+
+
+def of_gpus(ctx: click.Context, names: Words) -> list[str] | None:
+    """The line that was meant by a ``run`` with names whose options are about GPUs: without the names.
+
+    Args:
+        ctx: The context of the command.
+        names: The names.
+    """
+    words: list[str] = ctx.meta[WORDS]
+    at = words.index("--") if "--" in words else len(words)
+    head = [*words[:at]]
+    for name in names:
+        if name in head:
+            head.remove(name)
+    return _first(ctx, [["run", *translating.with_gpu(head), *words[at:]]])
 
 
 def _other_value(error: click.BadParameter, words: Words) -> Iterator[list[str]]:

@@ -10,9 +10,10 @@ from difflib import get_close_matches
 import click
 
 from lockkit.cli import exits
+from lockkit.cli.card_options import OF_CARDS
 from lockkit.cli.child import find
 
-__all__ = ["HABITS", "Words", "flags", "run", "translated"]
+__all__ = ["HABITS", "Words", "flags", "run", "translated", "with_gpu"]
 
 Words = Sequence[str]
 
@@ -68,12 +69,21 @@ def run(command: click.Command, words: Words) -> list[str] | None:
     if "--no-wait" in options and "--timeout" in options:  # flock -n -w 5 does not wait either
         at = options.index("--timeout")
         options = [*options[:at], *options[at + 2 :]]
-    flags_given = {word.partition("=")[0] for word in options}
-    if name is None and "--gpu" not in flags_given and any(flag.startswith("--gpu-") for flag in flags_given):
-        options = ["--gpu", "1", *options]
-        flags_given.add("--gpu")
-    named = [name] if name else [] if "--gpu" in flags_given else ["NAME"]
-    return [*named, *options, "--", *program]
+    if _about_gpus(options):
+        return [*with_gpu(options), "--", *program]
+    return [name or "NAME", *options, "--", *program]
+
+
+def _about_gpus(options: Words) -> bool:
+    """Whether one of some options is about GPUs, whose requests have no NAME."""
+    given = {word.partition("=")[0] for word in options}
+    return not given.isdisjoint(("--gpu", "--no-affinity", *OF_CARDS.values()))
+
+
+def with_gpu(options: Words) -> list[str]:
+    """Options of which one is about GPUs, with ``--gpu`` among them."""
+    given = {word.partition("=")[0] for word in options}
+    return [*options] if "--gpu" in given else ["--gpu", "1", *options]
 
 
 def _without_dashes(words: Words, own: Mapping[str, bool]) -> _Guess | None:
@@ -103,7 +113,8 @@ def _without_dashes(words: Words, own: Mapping[str, bool]) -> _Guess | None:
 def _with_dashes(head: Words, tail: Words, own: Mapping[str, bool]) -> _Guess | None:
     options, rest = _leading(head, own)
     if not rest:
-        return (None, options, list(tail)) if tail else None
+        late, program = _options_behind(tail, own)
+        return (None, options + late, program) if program else None
     first, *after = rest
     if _is_option(first):
         return None
@@ -117,6 +128,16 @@ def _with_dashes(head: Words, tail: Words, own: Mapping[str, bool]) -> _Guess | 
     if _is_program(first) and not _is_program(program[0]):
         return None, options, [*rest, "--", *tail]
     return first, options + more, [*program, *(["--", *tail] if tail else [])]
+
+
+def _options_behind(tail: Words, own: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Lockkit's options after ``--`` instead of before, and the command: those before the command, and ``--gpu`` with all that follows it."""
+    late, program = _leading(tail, own)
+    for at, word in enumerate(program):
+        if word.partition("=")[0] == "--gpu":
+            more, left = _leading(program[at:], own)
+            return (late + more, program[:at]) if not left and at else (late, program)
+    return late, program
 
 
 def _leading(words: Words, own: Mapping[str, bool], *, habits: bool = True) -> tuple[list[str], list[str]]:
@@ -155,6 +176,8 @@ def _option(word: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str]
             return [ours], 0
         if not own[ours] or equals:
             return [f"{ours}{equals}{value}"], 0
+        if ours == "--gpu" and (not after or _is_option(after[0])):
+            return ["--gpu", "1"], 0
         return ([ours, after[0]], 1) if after and after[0] != "--" else None
     return _short(word[1:], after, own)
 
@@ -197,7 +220,7 @@ def flags(command: click.Command) -> dict[str, bool]:
         flag: not param.is_flag
         for param in command.params
         if isinstance(param, click.Option) and not param.hidden
-        for flag in param.opts
+        for flag in (*param.opts, *param.secondary_opts)
     }
     return found | {"--help": False, "-h": False}
 

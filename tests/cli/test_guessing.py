@@ -9,6 +9,7 @@ import click
 import pytest
 
 from lockkit.cli import main
+from lockkit.cli.card_options import OF_CARDS, SECTION
 from lockkit.cli.translating import HABITS
 
 
@@ -72,6 +73,15 @@ def said(capsys, monkeypatch, tmp_path):
         ("gpu run -- prog", "run --gpu 1 -- prog"),
         ("gpu run prog -a", "run --gpu 1 -- prog -a"),
         ("gpu unquarantine 3", "gpu clear 3"),
+        ("gpu status", "gpu ls"),
+        ("gpu top", "gpu ls --watch"),
+        ("gpu attach 4711", "gpu adopt 4711"),
+        ("run backup --gpu 1 -- prog", "run --gpu 1 -- prog"),
+        ("run --gpu -- prog", "run --gpu 1 -- prog"),
+        ("run --gpu --min-free 1GiB -- prog", "run --gpu 1 --min-free 1GiB -- prog"),
+        ("run -- --gpu 1 prog", "run --gpu 1 -- prog"),
+        ("run -- prog -a --gpu 1 --min-free 1GiB", "run --gpu 1 --min-free 1GiB -- prog -a"),
+        ("run -- prog --gpu 1 -a", "run NAME -- prog --gpu 1 -a"),
         # a misspelt option, value or command
         ("run x --tiemout=5 -- prog", "run x --timeout=5 -- prog"),
         ("run x --nowait -- prog", "run x --no-wait -- prog"),
@@ -130,6 +140,39 @@ def test_the_line_that_was_meant_is_suggested_and_would_be_accepted(said, line, 
     else:
         assert last.startswith("lockkit: ")
         assert last.endswith(f"; did you mean: lockkit {meant}")
+
+
+VALUES = {
+    "--min-free": "20GiB", "--gpu-mem": "8GiB", "--gpu-name": "H100", "--gpu-id": "0", "--settle": "30s",
+    "--preflight-python": "/usr/bin/python3", "--visible": "uuid", "--gpu-sim": "2",
+}  # fmt: skip
+OF_GPUS = [
+    flag
+    for param in import_module("lockkit.cli.commands.run").command.params
+    if getattr(param, "section", None) == SECTION and param.name != "gpu"
+    for flag in (*param.opts, *param.secondary_opts)
+]
+
+
+@pytest.mark.parametrize("flag", OF_GPUS)
+def test_an_option_about_gpus_without_gpu_is_refused_with_the_line_that_asks_for_one(said, flag):
+    words = f"{flag} {VALUES[flag]}" if flag in VALUES else flag
+    meant = f"; did you mean: lockkit run --gpu 1 {words} -- prog -a"
+    assert (
+        said(f"run backup {words} -- prog -a")
+        == f"lockkit: {flag} needs --gpu: add --gpu 1, in place of the name{meant}"
+    )
+    assert said(f"run a {words} b -- prog -a").endswith(meant)
+    assert said(f"run {words} -- prog -a") == f"lockkit: {flag} needs --gpu: add --gpu 1{meant}"
+    assert said(f"run -- {words} prog -a").endswith(meant)
+    moved = f"(did you mean: lockkit run --gpu 1 {words} -- prog -a)"
+    assert moved in said(f"run --gpu 1 -- {words} prog -a", 127)
+    assert moved in said(f"run backup -- {words} prog -a", 127)
+
+
+def test_every_option_about_gpus_is_in_the_test_above():
+    assert {"--min-free", "--no-affinity", "--gpu-sim"} < {*OF_GPUS}
+    assert len(OF_GPUS) == len(OF_CARDS) + 1
 
 
 def test_nothing_runs_by_guess(lockkit):

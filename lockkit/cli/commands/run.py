@@ -91,6 +91,8 @@ class Run(Command):
         rest = super().parse_args(ctx, head)
         taken = [ctx.params[one] for one in ("names", "pool", "gpu")]
         if not ctx.resilient_parsing and not any(taken):
+            if PROBE not in ctx.meta:
+                needs_gpu(ctx, ctx.params)
             self._refuse(ctx, args, "the name of the lock is missing")
         if not words and not ctx.resilient_parsing:
             ctx.fail("there is no command after --")
@@ -330,6 +332,9 @@ def _together(ctx: click.Context, options: dict[str, Any]) -> None:
     names, pool = options["names"], options["pool"]
     if options["gpu"] is not None:
         if names:
+            from lockkit.cli import guessing
+
+            guessing.keep(ctx, guessing.of_gpus(ctx, names))
             ctx.fail(f"--gpu takes the place of the names of locks, such as {names[0]!r}")
         for option in ("pool", "any", "shared", "exclusive", "capacity", "permits"):
             if options[option]:
