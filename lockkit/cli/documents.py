@@ -252,23 +252,25 @@ class GpuClear(Document, tag="lockkit.gpu-clear/1"):
 
 
 class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):
-    """The GPUs of all hosts that share the store. An `index` of -1 is unknown. `remarks` has what could not be found out."""
+    """The GPUs of all hosts that share the store. An `index` of -1 is unknown. `waiting` requests wait on all hosts. `remarks` has what could not be found out."""
 
     store: Store
     read_at: Time
     read_at_seconds: float
     hosts: Sequence[GpuHost]
     remarks: Sequence[str]
+    waiting: int
 
 
 class GpuLs(Document, tag="lockkit.gpu-ls/1"):
-    """The GPUs of this host. `remarks` has what could not be found out."""
+    """The GPUs of this host. `waiting` requests wait; null: unknown. `remarks` has what could not be found out."""
 
     host: str
     read_at: Time
     read_at_seconds: float
     gpus: Sequence[Gpu]
     remarks: Sequence[str]
+    waiting: int | None
 
 
 class GpuQuarantine(Document, tag="lockkit.gpu-quarantine/1"):

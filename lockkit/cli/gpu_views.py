@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FleetView", "GpuLook", "HostView"]
 
+_NONE: Mapping[str, int] = {}
+
 
 class GpuLook(NamedTuple):
     """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them.
 
-    A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID. Requests that wait are
-    counted on this host only.
+    A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID. ``waits`` has the number of
+    requests that wait, by host; none of a host whose queue is not known.
     """
 
     snapshot: Snapshot
@@ -33,7 +35,12 @@ class GpuLook(NamedTuple):
     hosts: tuple[str, ...] = ()
     each: tuple[Known, ...] | None = None
     live: bool = True
-    waiting: int = 0
+    waits: Mapping[str, int] = _NONE
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests that wait, on all hosts."""
+        return sum(self.waits.values())
 
 
 class HostView:
@@ -69,7 +76,7 @@ class HostView:
             DevicesUnavailable: Nothing can be said about any card.
         """
         from lockkit.gpu.joining import joined, unasked
-        from lockkit.gpu.known import known, queue
+        from lockkit.gpu.known import known, queue, requests_waiting
         from lockkit.gpu.snapshots import look
         from lockkit.gpu.usage import live_uses, unlocked
 
@@ -88,9 +95,8 @@ class HostView:
                 holders = of_store[device.uuid].holders
                 uses |= live_uses(device, holders)
                 without[device.uuid] = unlocked(device, holders) if holders else ()
-        return GpuLook(
-            snapshot, joined(snapshot, of_store, uses, without), of_store, uses, waiting=len(gate.claims)
-        )
+        waits = {self.host: requests_waiting(gate, of_store.values())}
+        return GpuLook(snapshot, joined(snapshot, of_store, uses, without), of_store, uses, waits=waits)
 
     def looks(self, interval: float) -> Iterator[GpuLook | DevicesUnavailable | BackendError]:
         """Look again and again. A failure is yielded; the first look raises it."""
@@ -153,7 +159,9 @@ class FleetView(HostView):
         )
         others = fleet(self._client, lambda name: here is not None and name == host, root=root_of(host))
         remarks += others.remarks
+        waits = dict(here.waits) if here is not None else {}
         for one in others.hosts:
+            waits[one.host] = one.waiting
             found += [
                 (one.host, by_store(device, one.known[device.uuid], now), one.known[device.uuid])
                 for device in one.devices
@@ -173,4 +181,5 @@ class FleetView(HostView):
             tuple(name for name, _, _ in found),
             tuple(known for _, _, known in found),
             here is not None,
+            waits,
         )

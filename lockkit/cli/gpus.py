@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lockkit.cli import documents, parts
     from lockkit.cli.gpu_views import GpuLook
     from lockkit.client import Client
-    from lockkit.devices import Snapshot
     from lockkit.facts import ClaimInfo
     from lockkit.gpu.judging import Receipt
     from lockkit.gpu.known import Known
@@ -39,21 +38,23 @@ _COLOURS = {
 _WIDE, _NARROW = 120, 60
 """Columns."""
 _SHORT = len("GPU-54a033e8")
+_LEAST = {"model": len("model"), "state": len("quarantined"), "user": len("user")}
+"""Columns that a cell may take at least, however little room there is."""
 
 
-def document(
-    host: str, seen: Snapshot, found: Sequence[Card], known: Mapping[str, Known], uses: Mapping[str, Use]
-) -> documents.GpuLs:
+def document(host: str, seen: GpuLook) -> documents.GpuLs:
     """The document of ``lockkit gpu ls``."""
     from lockkit.cli import documents
     from lockkit.gpu.known import NOTHING_KNOWN
 
+    taken, known = seen.snapshot.taken, seen.known
     return documents.GpuLs(
         host=host,
-        read_at=output.rfc3339(seen.taken),
-        read_at_seconds=seen.taken,
-        gpus=[gpu(card, known.get(card.device.uuid, NOTHING_KNOWN), uses, seen.taken) for card in found],
-        remarks=seen.remarks,
+        read_at=output.rfc3339(taken),
+        read_at_seconds=taken,
+        gpus=[gpu(card, known.get(card.device.uuid, NOTHING_KNOWN), seen.uses, taken) for card in seen.cards],
+        remarks=seen.snapshot.remarks,
+        waiting=seen.waits.get(host),
     )
 
 
@@ -84,6 +85,9 @@ def gpu(card: Card, of_store: Known, uses: Mapping[str, Use], now: float) -> par
         holders=[output.claim(one) for one in of_store.holders],
         uses=[_use(one.claim_id, uses.get(one.claim_id) or use_of(one), now) for one in of_store.holders],
         receipt=None if of_store.receipt is None else receipt(of_store.receipt),
+        users=card.users,
+        unmanaged_users=card.unmanaged,
+        waiting=card.waiting,
     )
 
 
@@ -132,10 +136,11 @@ def hosts(client: Client, here: str, seen: GpuLook, known: Sequence[Known]) -> d
         read_at=output.rfc3339(taken),
         read_at_seconds=taken,
         hosts=[
-            parts.GpuHost(host=host, live=host == here and seen.live, gpus=each)
+            parts.GpuHost(host=host, live=host == here and seen.live, gpus=each, waiting=seen.waits.get(host))
             for host, each in found.items()
         ],
         remarks=seen.snapshot.remarks,
+        waiting=seen.waiting,
     )
 
 
@@ -144,10 +149,9 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
     from rich.markup import escape
 
     from lockkit.cli.tables import add, table
-    from lockkit.gpu.states import STATES
 
     narrow = width < _NARROW
-    columns: tuple[str, ...] = ("gpu", "model", "state", "memory", "use", "why")
+    columns: tuple[str, ...] = ("gpu", "model", "state", "user", "memory", "use", "why")
     if width >= _WIDE:
         columns = (*columns, "uuid")
     if hosts:
@@ -157,31 +161,54 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
     if not narrow and width < _WIDE and len(models) == 1 and "" not in models:
         columns = tuple(column for column in columns if column != "model")
         title = f"model: {printable(*models)}"
+    short = _short_uuids(found)
+    rows = [
+        _cells(card, hosts[number] if hosts else "", short.get(card.device.uuid, "-"))
+        for number, card in enumerate(found)
+    ]
     made = table(*(("gpus",) if narrow else columns))
     made.title, made.title_justify, made.title_style = title and escape(title), "left", ""
     for column in made.columns:
-        if column.header in ("gpu", "memory", "use", "uuid"):
+        name = str(column.header)
+        if name in ("gpu", "memory", "use", "uuid"):
             column.no_wrap = True
-        elif column.header == "model" and width < _WIDE:  # so that why has the room
-            words = (word for model in models for word in model.split())
-            column.max_width = max(map(len, words), default=len("model"))
-    short = _short_uuids(found)
-    for number, card in enumerate(found):
-        device = card.device
-        index = str(device.index) if device.index >= 0 else "?"
-        cells = {
-            "host": hosts[number] if hosts else "",
-            "gpu": f"  {index}" if device.parent else index,
-            "model": device.name or "-",
-            "state": STATES[card.state],
-            "memory": _memory(card),
-            "use": "-" if device.utilisation is None else f"{device.utilisation} %",
-            "why": "; ".join(card.reasons),
-            "uuid": short.get(device.uuid, "-"),
-        }
+        elif name in ("model", "state", "user") and width < _WIDE:  # so that why has the room
+            words = (word for cells in rows for word in cells[name].split())
+            column.max_width = max(_LEAST[name], *map(len, words), 0)
+    for card, cells in zip(found, rows, strict=True):
         row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
         add(made, *row, style=_COLOURS.get(card.state))
     return made
+
+
+def _cells(card: Card, host: str, uuid: str) -> dict[str, str]:
+    """The cells of a card, by column."""
+    from lockkit.gpu.states import STATES
+
+    device = card.device
+    index = str(device.index) if device.index >= 0 else "?"
+    return {
+        "host": host,
+        "gpu": f"  {index}" if device.parent else index,
+        "model": device.name or "-",
+        "state": STATES[card.state],
+        "user": ", ".join(_people(card)) or "-",
+        "memory": _memory(card),
+        "use": "-" if device.utilisation is None else f"{device.utilisation} %",
+        "why": "; ".join((*card.reasons, *_wait_words(card))),
+        "uuid": uuid,
+    }
+
+
+def _people(card: Card) -> list[str]:
+    """The users of a card: those who hold it, and those who use it without a lock, who are marked on a card that is held."""
+    mark = " (no lock)" if card.users else ""
+    return [*card.users, *(f"{user}{mark}" for user in card.unmanaged)]
+
+
+def _wait_words(card: Card) -> list[str]:
+    """The number of requests that wait for a card."""
+    return [f"{card.waiting} wait{'s' if card.waiting == 1 else ''} for it"] if card.waiting else []
 
 
 def _memory(card: Card) -> str:
@@ -207,7 +234,8 @@ def _stacked(cells: dict[str, str]) -> str:
         if cells["host"]
         else f"{cells['gpu']} {cells['model']}"
     )
-    rows = [first, f"  {cells['state']}, {cells['memory']}, {cells['use']}"]
+    who = "" if cells["user"] == "-" else f", {cells['user']}"
+    rows = [first, f"  {cells['state']}{who}, {cells['memory']}, {cells['use']}"]
     return "\n".join([*rows, *([f"  {cells['why']}"] if cells["why"] else []), f"  {cells['uuid']}"])
 
 

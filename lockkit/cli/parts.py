@@ -364,7 +364,7 @@ class GpuUse(Part):
 
 
 class Gpu(Part):
-    """A GPU, or with `parent` a slice of one. `used_bytes` is beyond `reserved_bytes`; `processes` null: they cannot be told."""
+    """A GPU, or with `parent` a slice of one. `used_bytes` is beyond `reserved_bytes`; `processes` null: they cannot be told. `users` hold it, `unmanaged_users` use it without a lock; `waiting` claims wait in its own queue."""
 
     uuid: str | None
     index: int
@@ -384,14 +384,18 @@ class Gpu(Part):
     holders: Sequence[Claim]
     uses: Sequence[GpuUse]
     receipt: GpuReceipt | None
+    users: Sequence[str]
+    unmanaged_users: Sequence[str]
+    waiting: int
 
 
 class GpuHost(Part):
-    """The GPUs of a host. `live`: this is the host of the command, whose drivers were asked; of another host only what the store knows is told."""
+    """The GPUs of a host. `live`: this is the host of the command, whose drivers were asked; of another host only what the store knows is told. `waiting` requests wait; null: unknown."""
 
     host: str
     live: bool
     gpus: Sequence[Gpu]
+    waiting: int | None
 
 
 class Evicted(Part):

@@ -10,7 +10,6 @@ from difflib import get_close_matches
 import click
 
 from lockkit.cli import exits
-from lockkit.cli.card_options import OF_CARDS
 from lockkit.cli.child import find
 
 __all__ = ["HABITS", "Words", "flags", "run", "translated", "with_gpu"]
@@ -69,15 +68,18 @@ def run(command: click.Command, words: Words) -> list[str] | None:
     if "--no-wait" in options and "--timeout" in options:  # flock -n -w 5 does not wait either
         at = options.index("--timeout")
         options = [*options[:at], *options[at + 2 :]]
-    if _about_gpus(options):
-        return [*with_gpu(options), "--", *program]
+    if not _about_gpus(command).isdisjoint(word.partition("=")[0] for word in options):
+        return [*with_gpu(options), "--", *program]  # requests for GPUs have no NAME
     return [name or "NAME", *options, "--", *program]
 
 
-def _about_gpus(options: Words) -> bool:
-    """Whether one of some options is about GPUs, whose requests have no NAME."""
-    given = {word.partition("=")[0] for word in options}
-    return not given.isdisjoint(("--gpu", "--no-affinity", *OF_CARDS.values()))
+def _about_gpus(command: click.Command) -> set[str]:
+    """The options of a command in the section of ``--gpu``."""
+    found: dict[object, set[str]] = {}
+    for param in command.params:
+        section = getattr(param, "section", None)
+        found.setdefault(section, set()).update(param.opts, param.secondary_opts)
+    return next((flags for flags in found.values() if "--gpu" in flags), set())
 
 
 def with_gpu(options: Words) -> list[str]:

@@ -13,7 +13,7 @@ from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
 from lockkit.gpu.enlisting import about, texts
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
-from lockkit.gpu.known import Known
+from lockkit.gpu.known import Known, queue, requests_waiting
 from lockkit.gpu.quarantine import mark_of, quarantined, record_name
 from lockkit.gpu.receipts import in_record
 from lockkit.members import in_pool, pool_name
@@ -36,11 +36,13 @@ class HostSeen(NamedTuple):
         host: The name of the host.
         devices: The cards of the host, without what only a driver can tell. Their memory is the capacity; an index of -1 is unknown.
         known: The facts that the store has about them, by UUID.
+        waiting: The number of requests for them that wait.
     """
 
     host: str
     devices: tuple[Device, ...]
     known: Mapping[str, Known]
+    waiting: int = 0
 
 
 class Fleet(NamedTuple):
@@ -58,7 +60,7 @@ class Fleet(NamedTuple):
 def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False, *, root: str = ROOT) -> Fleet:
     """The cards of all hosts of the store, by name: those in the records, and those that are held or waited for.
 
-    Two requests for each card, two for each host, and two for all. Names in the records that no lock can have are left out, with a remark: any
+    Two requests for each card, three for each host, and two for all. Names in the records that no lock can have are left out, with a remark: any
     user of the store may have written them.
 
     Args:
@@ -125,7 +127,10 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, i
         memory = None if capacity is None else capacity * MIB
         device = Device(uuid, index, model, memory, parent=parent)
         devices.append(device)
-        holders = tuple(client.inspect(name).holders)
-        known[uuid] = Known(holders, in_record(uuid, of_card), mark_of(marks, device))
+        info = client.inspect(name)
+        known[uuid] = Known(
+            info.holders, in_record(uuid, of_card), mark_of(marks, device), waiters=info.waiters
+        )
     ordered = sorted(devices, key=lambda one: (one.index < 0, one.index, one.parent is not None, one.uuid))
-    return HostSeen(host, tuple(ordered), known), len(uuids) - len(lockable)
+    waiting = requests_waiting(queue(client, host), known.values())
+    return HostSeen(host, tuple(ordered), known, waiting), len(uuids) - len(lockable)

@@ -11,7 +11,7 @@ from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
 from lockkit.gpu.states import STRAY, Card, State, cards
 from lockkit.gpu.usage import Use, use_of, use_words
-from lockkit.gpu.words import process_words
+from lockkit.gpu.words import process_words, users_of
 from lockkit.printable import printable
 from lockkit.sizes import show
 
@@ -48,18 +48,23 @@ def joined(
             holder_words(one, snapshot.taken, uses.get(one.claim_id), of_store.more.get(one.claim_id, 0))
             for one in holders
         )
-        left = of_store.receipt
+        strange = unlocked.get(card.device.uuid, ()) if holders else card.device.processes or ()
+        left, made = of_store.receipt, card
         if holders and card.state in ("quarantined", "faulty", "sliced"):
-            found.append(card._replace(reasons=(*card.reasons, *told)))
+            made = card._replace(reasons=(*card.reasons, *told))
         elif holders:
             state = _held_or_shared(holders)
-            without = _without_lock(card.device, state, unlocked.get(card.device.uuid, ()))
-            found.append(Card(card.device, state, (*told, *without)))
+            made = Card(card.device, state, (*told, *_without_lock(card.device, state, strange)))
         elif left_over(card) and left and left.outcome != "clean":
-            found.append(Card(card.device, "dirty", (str(left), *card.reasons)))
-        else:
-            found.append(card)
+            made = Card(card.device, "dirty", (str(left), *card.reasons))
+        found.append(_with_people(made, of_store)._replace(unmanaged=users_of(strange)))
     return tuple(found)
+
+
+def _with_people(card: Card, of_store: Known) -> Card:
+    """A card with the users who hold it, and the number of claims that wait for it."""
+    users = dict.fromkeys(printable(one.owner.user) for one in of_store.holders if one.owner.user)
+    return card._replace(users=tuple(users), waiting=len(of_store.waiters))
 
 
 def _without_lock(device: Device, state: State, foreign: Sequence[DeviceProcess]) -> tuple[str, ...]:
@@ -102,8 +107,10 @@ def by_store(device: Device, known: Known, now: float) -> Card:
     told = tuple(holder_words(one, now, more=known.more.get(one.claim_id, 0)) for one in holders)
     left = () if holders or known.receipt is None else (str(known.receipt),)
     if known.quarantine is not None:
-        return Card(device, "quarantined", (str(known.quarantine), *told, *left))
-    return Card(device, _held_or_shared(holders) if holders else "unheld", (*told, *left))
+        card = Card(device, "quarantined", (str(known.quarantine), *told, *left))
+    else:
+        card = Card(device, _held_or_shared(holders) if holders else "unheld", (*told, *left))
+    return _with_people(card, known)
 
 
 def _held_or_shared(holders: Sequence[ClaimInfo]) -> State:

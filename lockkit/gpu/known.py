@@ -18,7 +18,7 @@ from lockkit.namedtuples import NamedTuple
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["NOTHING_KNOWN", "Known", "facts_of", "gathering", "known", "queue"]
+__all__ = ["NOTHING_KNOWN", "Known", "facts_of", "gathering", "known", "queue", "requests_waiting"]
 
 _NONE: Mapping[str, int] = {}
 
@@ -31,12 +31,14 @@ class Known(NamedTuple):
         receipt: How its last holder left it; None if nobody wrote that down.
         quarantine: The mark, if it is quarantined, or if it is a slice of a card that is.
         more: The number of cards for which the request of a holder still waits, by claim id; only of a request that does not have all yet.
+        waiters: The claims that wait in its queue.
     """
 
     holders: tuple[ClaimInfo, ...] = ()
     receipt: Receipt | None = None
     quarantine: Quarantined | None = None
     more: Mapping[str, int] = _NONE
+    waiters: tuple[ClaimInfo, ...] = ()
 
 
 NOTHING_KNOWN = Known()
@@ -78,14 +80,32 @@ def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) 
         uuid = device.uuid
         if not uuid:
             continue
-        queue_of_card = client.inspect(pool_name(host_pool(host), uuid))
-        live = {one.claim_id for one in queue_of_card.claims}
-        receipt = last(client, host, uuid, live)
-        found[uuid] = Known(tuple(queue_of_card.holders), receipt, mark_of(marks, device))
+        info = client.inspect(pool_name(host_pool(host), uuid))
+        receipt = last(client, host, uuid, {one.claim_id for one in info.claims})
+        found[uuid] = Known(info.holders, receipt, mark_of(marks, device), waiters=info.waiters)
     more = gathering(
         gate, found, {one.parent for one in devices if one.uuid in found and found[one.uuid].holders}
     )
     return {uuid: one._replace(more=more) for uuid, one in found.items()} if more else found
+
+
+def requests_waiting(gate: LockInfo, found: Iterable[Known]) -> int:
+    """The number of requests for cards of a host that wait: those at the gate of its pool, and those for one certain card.
+
+    The request at the gate waits in the queues of cards with claims of its own, which count once.
+
+    Args:
+        gate: The requests that wait.
+        found: The facts about each card.
+    """
+    at_gate = {_process(one) for one in gate.holders}
+    others = {one.claim_id for card in found for one in card.waiters if _process(one) not in at_gate}
+    return len(gate.claims) + len(others)
+
+
+def _process(claim: ClaimInfo) -> tuple[str, int, float | None]:
+    owner = claim.owner
+    return owner.host, owner.pid, owner.started
 
 
 def gathering(

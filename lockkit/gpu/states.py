@@ -43,11 +43,17 @@ class Card(NamedTuple):
         device: What the provider says of it.
         state: The state.
         reasons: Why it is in this state, a sentence each; empty for a card that is free.
+        users: The users who hold it, or a part of it.
+        unmanaged: The users of programs that compute on it without a lock.
+        waiting: The number of claims in its own queue that wait.
     """
 
     device: Device
     state: State
     reasons: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    unmanaged: tuple[str, ...] = ()
+    waiting: int = 0
 
 
 def cards(snapshot: Snapshot, quarantine: Mapping[str, object] = NOTHING) -> tuple[Card, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lockkit.devices import Device, DeviceProcess
 from lockkit.printable import printable
 from lockkit.sizes import show
 
-__all__ = ["how_many", "long_name", "process_words", "short_name"]
+__all__ = ["how_many", "long_name", "process_words", "short_name", "users_of"]
 
 
 def how_many(count: int) -> str:
@@ -23,6 +25,11 @@ def long_name(device: Device) -> str:
     """A card as people call it: ``GPU 0 (NVIDIA H100), GPU-54a033e8``."""
     kind = "slice of GPU" if device.parent else "GPU"
     return f"{kind} {device.index} ({device.name or 'unknown model'}), {device.uuid[:12]}"
+
+
+def users_of(processes: Iterable[DeviceProcess]) -> tuple[str, ...]:
+    """The users of some processes, each once; a process whose user is unknown is left out."""
+    return tuple(dict.fromkeys(printable(one.user) for one in processes if one.user))
 
 
 def process_words(process: DeviceProcess) -> str:

@@ -19,13 +19,17 @@ from rich.console import Console
 from lockkit import config, connect
 from lockkit.cli.gpus import table_of
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
+from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu import pool as gpu_pool
 from lockkit.gpu.checking import finding
 from lockkit.gpu.host_pools import simulated
+from lockkit.gpu.joining import joined
 from lockkit.gpu.judging import Receipt
+from lockkit.gpu.known import Known
 from lockkit.gpu.receipts import put
-from lockkit.gpu.states import cards
 from lockkit.hooks import hookimpl
+from lockkit.identity import this_process
+from lockkit.members import pool_name
 from lockkit.plugins import PluginManager
 from lockkit.testing.processes import until
 from support.nvml import Host, build
@@ -45,12 +49,12 @@ def steer(lockkit, **state):
 def test_each_card_is_shown_with_its_state_and_why(lockkit):
     steer(lockkit, _1={"processes": [BOB]}, _2={"used": "3GiB"}, _3={"faults": ["the card must be reset"]})
     told = lockkit("gpu", "ls", "--gpu-sim", "4").stdout.splitlines()
-    assert re.split(r"\s{2,}", told[0]) == ["gpu", "model", "state", "memory", "use", "why", "uuid"]
+    assert re.split(r"\s{2,}", told[0]) == ["gpu", "model", "state", "user", "memory", "use", "why", "uuid"]
     assert [re.split(r"\s{2,}", row)[2:-1] for row in told[1:5]] == [
-        ["free", "0/23.5 GiB", "0 %"],
-        ["busy (unmanaged)", "12/23.5 GiB", "100 %", "bob pid 4711 (jupyter), 12 GiB"],
-        ["busy (unmanaged)", "3/23.5 GiB", "0 %", "3 GiB in use by no process that is seen"],
-        ["faulty", "0/23.5 GiB", "0 %", "the card must be reset"],
+        ["free", "-", "0/23.5 GiB", "0 %"],
+        ["busy (unmanaged)", "bob", "12/23.5 GiB", "100 %", "bob pid 4711 (jupyter), 12 GiB"],
+        ["busy (unmanaged)", "-", "3/23.5 GiB", "0 %", "3 GiB in use by no process that is seen"],
+        ["faulty", "-", "0/23.5 GiB", "0 %", "the card must be reset"],
     ]
     assert told[5:] == ["4 GPUs: 1 free, 2 busy (unmanaged), 1 faulty"]
 
@@ -81,10 +85,61 @@ def test_watching_shows_what_changes_and_ends_with_ctrl_c(lockkit):
     assert process.wait(timeout=10) == 0
 
 
-def rendered(width, *devices):
+def rendered(width, *devices, **known):
+    of_store = {f"GPU-{name}": facts for name, facts in known.items()}
+    unlocked = {one.uuid: one.processes or () for one in devices}
     console = Console(width=width, file=io.StringIO())
-    console.print(table_of(cards(Snapshot(0.0, devices)), width))
+    console.print(table_of(joined(Snapshot(0.0, devices), of_store, unlocked=unlocked), width))
     return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 50, 60, 80, 119, 120, 200])
+def test_the_users_of_a_card_and_how_many_wait_for_it_are_shown_on_every_terminal(width):
+    card = Device("GPU-a", 0, "NVIDIA H100", 80 * GIB, 0, 12 * GIB, 97, (DeviceProcess(7, "bob", "sh", GIB),))
+    ann, eve = (
+        ClaimInfo("x", "1" * 12, state, Owner(user, "box", 7, program="train"), 1, 0, weight=10, capacity=10)
+        for user, state in (("ann", "HELD"), ("eve", "WAITING"))
+    )
+    told = rendered(width, card, a=Known((ann,), waiters=(eve,)))
+    assert max(map(len, told.splitlines())) <= width
+    flat = " ".join(told.split())
+    assert "ann" in flat.replace("ann@box", "")
+    assert {"bob", "lock)", "waits"} <= set(flat.replace(",", " ").split())
+    assert "eve" not in flat
+    alone = " ".join(rendered(width, card).split())
+    assert "bob" in alone.replace("bob pid", "")
+    assert "(no" not in alone
+
+
+def test_who_holds_a_card_who_uses_it_and_how_many_wait_is_in_the_document(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    steer(lockkit, _0={"processes": [BOB]}, _1={"processes": [BOB]})
+    state = lockkit.folder / "state"
+    with (
+        connect(f"sqlite:{state}/lockkit.db", gpu_simulate=2, state_dir=str(state)) as client,
+        gpu_pool(client).acquire(ids=["0"], allow_busy=True) as leases,
+    ):
+        waiters = [
+            lockkit.start("run", "--gpu", count, "--private", "-q", "--", "true") for count in ("1", "2")
+        ]
+        gate = pool_name(f"gpu-sim/{os.uname().nodename}")
+        lockkit.until(lambda: len(client.inspect(gate).claims) == 2)
+        lockkit.until(lambda: client.inspect(leases[0].name).waiters)
+        document = check(lockkit.json("gpu", "ls"))
+        fleet = check(lockkit.json("gpu", "ls", "--all-hosts"))
+        told = lockkit("gpu", "ls").stdout
+        for one in waiters:
+            one.terminate()
+            one.wait(20)
+    held, busy = document["gpus"]
+    me = this_process().user
+    assert (held["users"], held["unmanaged_users"], held["waiting"]) == ([me], ["bob"], 1)
+    assert (busy["users"], busy["unmanaged_users"], busy["waiting"]) == ([], ["bob"], 0)
+    assert document["waiting"] == 2
+    assert (fleet["waiting"], [host["waiting"] for host in fleet["hosts"]]) == (2, [2])
+    assert f"  {me}, bob (no lock)  " in told
+    assert "; 1 waits for it" in told
+    assert told.endswith("2 GPUs: 1 held, 1 busy (unmanaged); 2 requests wait\n")
 
 
 def test_a_narrow_terminal_keeps_everything_that_matters():
@@ -104,7 +159,7 @@ def test_a_narrow_terminal_keeps_everything_that_matters():
         flat = re.sub(r"[\s│─]+", "", told)
         assert "bob" in flat
         assert ("GPU-1f3a" in flat) == (width < 60 or width >= 120)
-    assert "  busy (unmanaged), 12/80 GiB, 97 %" in rendered(59, card)
+    assert "  busy (unmanaged), bob, 12/80 GiB, 97 %" in rendered(59, card)
 
 
 def test_no_word_is_broken_at_80_columns_and_a_uuid_is_as_short_as_commands_take_it():

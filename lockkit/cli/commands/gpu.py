@@ -129,7 +129,7 @@ def _print(session: Session, client: Client, host: str, seen: GpuLook) -> None:
         output.write_json(gpus.hosts(client, host, seen, seen.each), indent=True)
         return
     if session.json:
-        output.write_json(gpus.document(host, seen.snapshot, seen.cards, seen.known, seen.uses), indent=True)
+        output.write_json(gpus.document(host, seen), indent=True)
         return
     from lockkit.cli.tables import show, width
 
@@ -148,6 +148,9 @@ def _below(seen: GpuLook) -> list[str]:
         count = len(set(seen.hosts))
         told = f"{count} hosts; {told}" if count != 1 else f"1 host; {told}"
         told = told if seen.cards else "no host has used GPUs with this store"
+        busy = [f"{number} on {host}" for host, number in seen.waits.items() if number]
+        if seen.cards and busy and count > 1:
+            told += f" ({', '.join(busy)})"
     return [told, *seen.snapshot.remarks]
 
 
