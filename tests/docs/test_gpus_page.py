@@ -110,7 +110,10 @@ def test_eight_gpus_among_ten_people(pages, shell, once, environ):
 
 
 def says_first(line, environ):
-    """What a command says that it waits for. The command is ended then: one whose timeout ends before it has looked at all cards says nothing."""
+    """The first line of a command that says what it waits for; the command is ended then.
+
+    A command whose timeout ends before it has looked at all cards has no such line.
+    """
     with subprocess.Popen(shlex.split(line), env=environ, stderr=subprocess.PIPE, text=True) as process:
         said = next((said for said in process.stderr if said.startswith("waiting for")), "")
         process.terminate()
