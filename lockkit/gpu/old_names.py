@@ -8,33 +8,28 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import time
 import warnings
 from asyncio import CancelledError
 from asyncio import sleep as async_sleep
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from lockkit import durations
-from lockkit.choosers import EVERY
 from lockkit.client import Client, connect
-from lockkit.clock import SYSTEM
 from lockkit.decorator import check_function, refuse_what_is_not_done
-from lockkit.errors import AcquireTimeout, ConfigError
-from lockkit.gpu.numbered import FoundCard, NumberedCards
+from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
+from lockkit.gpu.numbered import NumberedCards
+from lockkit.gpu.task_runs import KEYS, Task, find_run
 from lockkit.lease import Lease
 from lockkit.loops import is_coroutine_function
 from lockkit.mutex import Mutex
-from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.shared.locks import checked_timeout
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
-    from lockkit.aio.lease import AsyncLease
-    from lockkit.facts import ClaimInfo, Reason
+    from lockkit.facts import Reason
 
 __all__ = ["REASONS", "default_client", "gpu_lock", "release_lock"]
 
@@ -42,9 +37,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 REASONS = ("normal", "timeout", "forced", "task_failure", "task_crash")
 """The reasons that the old lock had. Any other text is kept as well."""
-_KEYS = "gpu_lock:"
-_WAIT = 300.0
-"""Seconds to wait in all where neither the task nor the configuration says it: the old default."""
 _log = logging.getLogger("lockkit")
 
 
@@ -86,123 +78,15 @@ def default_client() -> Client:
 def _cards_of(client: Client | AsyncClient | None) -> Callable[[], NumberedCards]:
     if client is None:
         return _default.cards
-    given = NumberedCards(client) if isinstance(client, Client) else NumberedCards(client._client, client)  # noqa: SLF001
+    if isinstance(client, Client):
+        given = NumberedCards(client)
+    else:
+        from lockkit.aio.client import AsyncClient  # late: many programs have no event loop
+
+        if not isinstance(client, AsyncClient):
+            raise ConfigError(f"client must be a client of lockkit, not {client!r}", hint="lockkit.connect()")
+        given = NumberedCards(client._client, client)  # noqa: SLF001
     return lambda: given
-
-
-# -- what this thread or task holds
-
-
-class _Run(NamedTuple):
-    """One run of a task that holds, or has held, the lock of a key.
-
-    Attributes:
-        key: The key.
-        names: The names by which its task is known.
-        lease: The lease of the run.
-        pid: The process of the run.
-        client: The client of the lease.
-    """
-
-    key: str
-    names: tuple[str, ...]
-    lease: Lease | AsyncLease
-    pid: int
-    client: Client
-
-
-_runs: ContextVar[tuple[_Run, ...]] = ContextVar("lockkit_gpu_runs", default=())
-"""The last run of each key in this thread or asyncio task. A run that has ended stays, so that a second release of it is known as such."""
-
-
-def _forget(key: str) -> None:
-    _runs.set(tuple(run for run in _runs.get() if run.key != key))
-
-
-class _Task:
-    """A function under ``@gpu_lock``: what its calls have in common.
-
-    Args:
-        function: The function.
-        key: The key.
-        ttl: Seconds that the store keeps the card without a renewal; None for as long as configured.
-        wait: Seconds to wait in all; None for as long as configured.
-        cards: Gives the cards; called at the first call of the function.
-    """
-
-    def __init__(
-        self,
-        function: Callable[..., object],
-        key: str,
-        ttl: float | None,
-        wait: float | None,
-        cards: Callable[[], NumberedCards],
-    ) -> None:
-        self.key, self.ttl, self._wait = key, ttl, wait
-        self._cards = cards
-        self._names = (function.__name__, f"{function.__module__}.{function.__qualname__}")
-
-    def begin(self, args: tuple[object, ...]) -> _Call:
-        """Begin a call. May read the configuration."""
-        _forget(self.key)
-        # A bound Celery task comes as the first argument, and its name is that of the task.
-        bound = getattr(args[0], "name", None) if args else None
-        names = (bound, *self._names) if isinstance(bound, str) and bound else self._names
-        cards = self._cards()
-        wait = self._wait
-        if wait is None:
-            wait = cards.client.config.timeout
-        return _Call(self, cards, names, _WAIT if wait is None else wait)
-
-
-class _Call:
-    """One call of a function under ``@gpu_lock``."""
-
-    def __init__(self, task: _Task, cards: NumberedCards, names: tuple[str, ...], wait: float) -> None:
-        self._task = task
-        self.cards = cards
-        self._names = names
-        self._began = SYSTEM.now()
-        self._wait = wait
-        self.reason = printable(names[0])[:200]
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left to wait."""
-        return max(0.0, self._began + self._wait - SYSTEM.now())
-
-    @property
-    def word(self) -> str:
-        """The card, as the key has it."""
-        return self._task.key.removeprefix(_KEYS)
-
-    def holds(self, card: FoundCard, lease: Lease | AsyncLease) -> None:
-        """Note that the call holds the card."""
-        self.cards.taken(card, lease)
-        run = _Run(self._task.key, self._names, lease, os.getpid(), self.cards.client)
-        _runs.set((*_runs.get(), run))
-
-    def pause(self, refused: str) -> float:
-        """Seconds to wait before a card that was refused is asked for again.
-
-        Raises:
-            AcquireTimeout: There is no time left.
-        """
-        if self.left <= 0.0:
-            raise self._late(f"the card is given to nobody: {refused}", None, "see: lockkit gpu ls")
-        return min(EVERY, self.left)
-
-    def expired(self, late: AcquireTimeout) -> AcquireTimeout:
-        """The error of a call whose time is up."""
-        return self._late(late.message, late.holder, late.hint)
-
-    def _late(self, why: str, holder: ClaimInfo | None, hint: str | None) -> AcquireTimeout:
-        return AcquireTimeout(
-            f"GPU_LOCK_TIMEOUT: {self._names[0]} did not get {self._task.key}: {why}",
-            name=self._task.key,
-            holder=holder,
-            hint=hint,
-        )
 
 
 # -- the old names
@@ -249,7 +133,7 @@ def gpu_lock(
     """
     key = _checked_key(lock_key)
     ttl = None if timeout is None else durations.seconds(timeout, what="timeout")
-    wait = checked_timeout(max_wait_time)
+    wait = checked_timeout(max_wait_time, "max_wait_time")
     polling = {
         "poll_interval": poll_interval,
         "event_driven": event_driven,
@@ -264,7 +148,7 @@ def gpu_lock(
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         check_function(function)
-        task = _Task(function, key, ttl, wait, cards)
+        task = Task(function, key, ttl, wait, cards)
         if is_coroutine_function(function):
             return cast(
                 "Callable[P, R]", _for_coroutines(cast("Callable[..., Awaitable[Any]]", function), task)
@@ -274,7 +158,7 @@ def gpu_lock(
     return decorate
 
 
-def _for_functions(function: Callable[P, R], task: _Task) -> Callable[P, R]:
+def _for_functions(function: Callable[P, R], task: Task) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **keywords: P.kwargs) -> R:
         this = task.begin(args)
@@ -305,7 +189,7 @@ def _for_functions(function: Callable[P, R], task: _Task) -> Callable[P, R]:
     return call
 
 
-def _for_coroutines(function: Callable[P, Awaitable[R]], task: _Task) -> Callable[P, Awaitable[R]]:
+def _for_coroutines(function: Callable[P, Awaitable[R]], task: Task) -> Callable[P, Awaitable[R]]:
     @functools.wraps(function)
     async def call(*args: P.args, **keywords: P.kwargs) -> R:
         this = task.begin(args)
@@ -349,7 +233,8 @@ def release_lock(
     (:func:`asyncio.to_thread`). Runs in other threads and processes are at work, and are not released by the name of their task, whatever the reason: to
     end one, name its claim (``lockkit evict``). In a coroutine the event loop stands still until the release is over.
 
-    A second release changes nothing, and neither does one after the run has ended: the card was released then. Never raises because of the store.
+    A second release changes nothing, and neither does one after the run has ended: the card was released then. Never raises because of the store
+    or of the configuration.
 
     Args:
         task_name: The name of the task: of the function, with or without its module, or of the Celery task.
@@ -362,25 +247,21 @@ def release_lock(
         ``ownership_violations`` of the client rises by one.
     """
     wanted = None if client is None else _cards_of(client)().client
-    for run in _runs.get():
-        if (
-            (run.key, run.pid) == (lock_key, os.getpid())
-            and task_name in run.names
-            and wanted in (None, run.client)
-        ):
-            lease = run.lease
-            report = (
-                lease.release(release_reason)
-                if isinstance(lease, Lease)
-                else lease.release_now(release_reason)
-            )
-            return report.released
-    owner = default_client() if wanted is None else wanted
-    owner._opening.counters.add("ownership_violations")  # noqa: SLF001
+    run = find_run(task_name, lock_key, wanted)
+    if run is not None:
+        lease = run.lease
+        ends = lease.release if isinstance(lease, Lease) else lease.release_now
+        return ends(release_reason).released
     _log.warning(
         "%s",
         printable(f"{task_name} holds no lock of {lock_key} here, so nothing is released ({release_reason})"),
     )
+    try:
+        owner = default_client() if wanted is None else wanted
+    except LockkitError as error:  # the task has raised it, and that is what its user must see
+        _log.warning("the release is not counted: %s", printable(str(error)))
+        return False
+    owner._opening.counters.add("ownership_violations")  # noqa: SLF001
     return False
 
 
@@ -392,7 +273,7 @@ def _checked_key(key: object) -> str:
     """
     if callable(key):
         raise ConfigError("gpu_lock needs parentheses, as it always did", hint="@gpu_lock()")
-    if not isinstance(key, str) or not key.startswith(_KEYS) or not key.removeprefix(_KEYS):
+    if not isinstance(key, str) or not key.startswith(KEYS) or not key.removeprefix(KEYS):
         raise ConfigError(
             f"lock_key must name a GPU of this host, as in 'gpu_lock:0', not {key!r}",
             hint="for a lock on anything else: client.lock(name)",

@@ -276,15 +276,19 @@ def check_detect(detect: object, name: str | None = None) -> None:
         raise ConfigError(f"detect_deadlock must be True or False, not {detect!r}", name=name)
 
 
-def checked_timeout(timeout: object) -> float | None:
+def checked_timeout(timeout: object, what: str = "timeout") -> float | None:
     """The timeout of an acquire, in seconds.
+
+    Args:
+        timeout: The timeout.
+        what: The name of the argument, for the error.
 
     Raises:
         ConfigError: The timeout is neither None nor a number of seconds.
     """
     if isinstance(timeout, bool):
         raise ConfigError(
-            f"timeout must be a number of seconds or None, not {timeout}",
+            f"{what} must be a number of seconds or None, not {timeout}",
             hint="acquire(timeout=0) does not wait, and try_acquire() returns None if the lock is busy",
         )
-    return None if timeout is None else durations.seconds(timeout, what="timeout", zero=True)
+    return None if timeout is None else durations.seconds(timeout, what=what, zero=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -374,7 +375,7 @@ def test_no_wait_time_means_that_of_the_configuration(url, namespace, other):
 
 def test_no_task_waits_for_ever(client, monkeypatch):
     assert client.config.timeout is None
-    monkeypatch.setattr("lockkit.gpu.old_names._WAIT", 0.1)
+    monkeypatch.setattr("lockkit.gpu.task_runs._WAIT", 0.1)
     with lockkit.gpu.pool(client).acquire(ids=["0"], timeout=10):
         late = Work(gpu_lock(client=client)(print)).error()
     assert str(late).startswith("GPU_LOCK_TIMEOUT")
@@ -395,10 +396,11 @@ def test_all_old_keywords_in_their_old_order(client):
 
 
 @pytest.mark.parametrize(
-    "how", [{"timeout": 0}, {"timeout": -1}, {"max_wait_time": -1}, {"max_wait_time": True}]
+    "how",
+    [{"timeout": 0}, {"timeout": -1}, {"max_wait_time": -1}, {"max_wait_time": True}, {"max_wait_time": "9"}],
 )
 def test_a_time_that_is_none_is_refused_at_decoration(how):
-    with pytest.raises(ConfigError, match="must be"):
+    with pytest.raises(ConfigError, match=f"{next(iter(how))} must be"):
         gpu_lock(**how)
 
 
@@ -638,7 +640,59 @@ def test_the_name_of_a_bound_celery_task_is_known_and_shown(client):
         (holder,) = holders(client)
         return holder.reason, release_lock(self.name, "gpu_lock:0"), path
 
-    assert work(SimpleNamespace(name="speech.transcribe"), "a.wav") == ("speech.transcribe", True, "a.wav")
+    class CeleryTask:
+        name = "speech.transcribe"
+
+        def apply_async(self):
+            pass
+
+    assert work(CeleryTask(), "a.wav") == ("speech.transcribe", True, "a.wav")
+
+
+class Nameless:
+    @property
+    def name(self):
+        raise RuntimeError("no name")
+
+
+@pytest.mark.parametrize("argument", [Path("/videos/a.wav"), SimpleNamespace(name="b"), Nameless()])
+def test_an_argument_that_has_a_name_is_not_taken_for_the_task(client, argument):
+    @gpu_lock(client=client)
+    def work(_file):
+        (holder,) = holders(client)
+        return holder.reason, release_lock("a.wav", "gpu_lock:0", client=client)
+
+    assert work(argument) == ("work", False)
+
+
+def test_a_task_that_fails_inside_another_one_on_the_same_card_leaves_that_its_release(client):
+    inner = gpu_lock(client=client)(lambda: "ran")
+    again = []
+
+    @gpu_lock(client=client)
+    def task():
+        with pytest.raises(DeadlockDetected):
+            inner()
+        if not again:
+            again.append(True)
+            with pytest.raises(DeadlockDetected):
+                task()
+        told = release_lock("task", "gpu_lock:0"), len(holders(client))
+        assert inner() == "ran"  # the card is free by now
+        return *told, release_lock("task", "gpu_lock:0")
+
+    assert task() == (True, 0, True)
+    assert violations(client) == 0
+
+
+@pytest.mark.parametrize("client", [3, "redis://localhost", lockkit])
+def test_what_is_no_client_is_refused_at_decoration(client):
+    with pytest.raises(ConfigError, match="client must be a client of lockkit"):
+        gpu_lock(client=client)
+
+
+def test_a_release_hides_no_error_of_a_task_whose_configuration_is_wrong(program):
+    program(WRONG, "nonsense")
 
 
 def test_a_release_says_no_where_the_store_does_not_confirm_it(redis, tmp_path, monkeypatch):
@@ -659,6 +713,21 @@ def test_a_release_says_no_where_the_store_does_not_confirm_it(redis, tmp_path, 
 # -- the default client
 
 
+WRONG = """
+from lockkit.errors import ConfigError
+from lockkit.gpu import gpu_lock, release_lock
+
+@gpu_lock()
+def task():
+    pass
+
+try:
+    task()
+except ConfigError:
+    assert release_lock("task", "gpu_lock:0", "task_failure") is False
+else:
+    raise AssertionError("the configuration was read")
+"""
 DEFAULT = """
 import os
 from lockkit.gpu import default_client, gpu_lock, release_lock
