@@ -135,7 +135,10 @@ class Found(NamedTuple):
 
 def canonical(dist: str) -> str:
     """The normalized name of a distribution: lower case, ``-`` for runs of ``-_.``."""
-    return re.sub(r"[-_.]+", "-", dist).lower()
+    name = dist.replace("_", "-").replace(".", "-").lower()
+    while "--" in name:
+        name = name.replace("--", "-")
+    return name
 
 
 def environment(environ: Mapping[str, str]) -> Layer:

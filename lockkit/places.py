@@ -70,7 +70,9 @@ def filesystem(path: str | os.PathLike[str], *, mounts: Path = _MOUNTS) -> str |
         fields = before.split(" ")
         if not separator or len(fields) < 5:
             continue
-        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        point = fields[4]
+        if "\\" in point:
+            point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and (found is None or len(point) >= found[0]):
             found = (len(point), after.split(" ", 1)[0])

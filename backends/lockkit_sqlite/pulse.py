@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import select
 import stat
 import time
@@ -40,7 +39,7 @@ RING = 6
 """Bytes of one ring: a claim id. Writes this short are never torn (pipe(7), PIPE_BUF)."""
 _FULL = 4096 - 16 * RING
 """Bytes in a FIFO from which on it may have been full. The smallest one holds 4096 (pipe(7), pipe-user-pages-soft)."""
-_NAME = re.compile(r"[0-9a-f]{24}")
+_DIGITS = 24
 _UNBORN = ".new"
 _ABANDONED = 3600.0
 """Age in seconds of a FIFO without its final name from which on its process must have died before it could rename it."""
@@ -135,9 +134,14 @@ class Pulse:
         ) >= _FULL
 
 
+def _is_name(name: str) -> bool:
+    """Whether a name has the form of a FIFO's: 24 hex digits."""
+    return len(name) == _DIGITS and not name.strip("0123456789abcdef")
+
+
 def open_bell(folder: str, name: str) -> tuple[Descriptor | None, Health]:
     """Open another process's FIFO for writing: the descriptor, or None; and what the attempt says about that process."""
-    if not _NAME.fullmatch(name):
+    if not _is_name(name):
         return None, UNKNOWN
     try:
         descriptor = opened(f"{folder}/{name}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -169,7 +173,7 @@ def stale(folder: str, most: int) -> Iterator[str]:
     try:
         with os.scandir(folder) as entries:
             for _, entry in zip(range(most), entries, strict=False):
-                if _NAME.fullmatch(entry.name):
+                if _is_name(entry.name):
                     if probe(folder, entry.name) == DEAD:
                         yield entry.name
                 elif entry.name.endswith(_UNBORN) and time.time() - entry.stat().st_mtime > _ABANDONED:

@@ -11,7 +11,6 @@ whether its parent is still the same.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import os
@@ -21,6 +20,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -138,7 +138,7 @@ def spawn(
         mask=mask,
         own_group=terminal.own_group,
         foreground=terminal.foreground,
-        prctl=_prctl(),
+        prctl=_PRCTL,
     )
     try:
         with executing(), warnings.catch_warnings():
@@ -230,5 +230,20 @@ def _obstacle(path: str) -> str:
 def _prctl() -> Callable[..., int] | None:
     if sys.platform != "linux":
         return None
-    function: Callable[..., int] = ctypes.CDLL(None).prctl
-    return function
+    try:  # as ctypes does it; the 33 classes that ctypes makes at its import take 2 of 100 ms
+        import _ctypes
+
+        address = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")  # type: ignore[arg-type]  # None is the program itself
+        return partial(_call, _ctypes.call_cdeclfunction, address)
+    except (ImportError, AttributeError):  # another Python
+        import ctypes
+
+        function: Callable[..., int] = ctypes.CDLL(None).prctl
+        return function
+
+
+def _call(call: Callable[[int, tuple[int, ...]], int], address: int, *arguments: int) -> int:
+    return call(address, arguments)
+
+
+_PRCTL = _prctl()  # now: when the command is started, no descriptor may be left to load a library with

@@ -14,6 +14,7 @@ from typing import NoReturn
 __all__ = ["main", "putting_off"]
 
 _UNUSED: Mapping[str, tuple[str, ...]] = {
+    "fnmatch": (),
     "gettext": ("gettext", "ngettext"),
     "inspect": (),
     "ipaddress": (),

@@ -33,7 +33,7 @@ WORDS: Final = "lockkit.words"
 """The key of ``click.Context.meta`` under which a command keeps its words as they were typed."""
 PROBE: Final = "lockkit.probe"
 """The key of ``click.Context.meta`` that marks the parsing of a suggestion, for which there are no suggestions."""
-_CARD = re.compile(r"(?:gpu(?:_lock)?:)?[0-9]{1,3}|(?:gpu|mig)-[0-9a-f]{4}[0-9a-f-]*", re.IGNORECASE)
+_CARD = r"(?i:(?:gpu(?:_lock)?:)?[0-9]{1,3}|(?:gpu|mig)-[0-9a-f]{4}[0-9a-f-]*)"
 """Names that people give to cards: an index, with or without ``gpu:``, and a UUID or its beginning."""
 _NEAR = 3
 """Similar names to suggest at most."""
@@ -62,7 +62,7 @@ def look(session: Session, name: str) -> str:
 def gpus_meant(session: Session, client: Client, name: str) -> str | None:
     """A hint for a name that no lock has and that looks like a GPU, or like the pool of a host's GPUs; None for other names. No I/O."""
     pool = name if re.fullmatch(r"gpu(?:-sim)?/[^/]+", name) else None
-    if pool is None and not _CARD.fullmatch(name):
+    if pool is None and not re.fullmatch(_CARD, name):
         return None
     if pool is None:
         from lockkit.gpu.host_pools import host_pool

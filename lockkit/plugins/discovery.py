@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, reduce
@@ -22,7 +21,6 @@ from lockkit.namedtuples import NamedTuple
 __all__ = ["Installed", "installed"]
 
 _SECTION = f"[{PROJECT}]"
-_FOLDER = r"(?P<name>[^-]+)(-(?P<version>[^-]+)(-.*)?)?\.(dist|egg)-info"
 
 
 class Installed(NamedTuple):
@@ -61,9 +59,8 @@ def _from_folders(folders: Sequence[str]) -> Iterator[Installed]:
     for folder in folders:
         for metadata in _metadata(folder):
             text = _entry_points(f"{folder}/{metadata}")
-            match = re.fullmatch(_FOLDER, metadata) if text else None
-            if match is not None and canonical(match["name"]) not in _names(passed, match["name"][0]):
-                dist, version = match["name"], match["version"] or ""
+            dist, version = _split(metadata) if text else ("", "")
+            if dist and canonical(dist) not in _names(passed, dist[0]):
                 yield from (Installed(name, value, dist, version) for name, value in _group(text))
             passed.append(metadata)
 
@@ -71,7 +68,16 @@ def _from_folders(folders: Sequence[str]) -> Iterator[Installed]:
 def _names(metadata: Sequence[str], letter: str) -> set[str]:
     """The canonical names of the distributions, with this first letter, to which folders of metadata belong."""
     alike = [name for name in metadata if name[0].lower() == letter.lower()]
-    return {canonical(match["name"]) for name in alike if (match := re.fullmatch(_FOLDER, name))}
+    return {canonical(dist) for name in alike if (dist := _split(name)[0])}
+
+
+def _split(metadata: str) -> tuple[str, str]:
+    """The name and the version in the name of a folder of metadata, ``NAME-VERSION.dist-info``; no name if it is not one."""
+    stem, _, kind = metadata.rpartition(".")
+    if kind not in ("dist-info", "egg-info"):
+        return "", ""
+    name, _, rest = stem.partition("-")
+    return name, rest.partition("-")[0]
 
 
 def _metadata(folder: str) -> Sequence[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 
 import pytest
 
 import lockkit
-from lockkit.cli.child import find, spawn
+from lockkit.cli.child import _PR_SET_PDEATHSIG, _prctl, find, spawn
 from lockkit.cli.signals import Signals
 from lockkit.cli.supervise import Policy, Supervisor
 from lockkit.cli.terminal import Terminal
@@ -26,6 +28,25 @@ class Silent:
 
     def time_to_stop(self) -> float:
         return max(self.end - SYSTEM.now(), 0.0)
+
+
+def death_signal() -> int:
+    """The death signal of this process, as the kernel has it."""
+    found = ctypes.c_int()
+    assert ctypes.CDLL(None).prctl(2, ctypes.byref(found), 0, 0, 0) == 0
+    return found.value
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl(2) is Linux's")
+@pytest.mark.parametrize("missing", [(), ("_ctypes",)], ids=["CPython", "another Python"])
+def test_the_death_signal_can_be_set_with_and_without_the_names_that_ctypes_hides(missing, monkeypatch):
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    prctl = _prctl()
+    assert prctl(_PR_SET_PDEATHSIG, 1000, 0, 0, 0) == -1  # there is no such signal
+    assert prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0) == 0
+    assert death_signal() == signal.SIGUSR1
+    assert prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0) == 0
 
 
 @pytest.fixture

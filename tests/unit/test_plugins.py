@@ -557,9 +557,21 @@ def test_one_that_raises_is_reported_and_skipped():
     assert "ZeroDivisionError" in infos(plugins)["Offer"].error
 
 
+class _Without:
+    """A finder that finds all but one module."""
+
+    def __init__(self, module, finder):
+        self.module, self.finder = module, finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name == self.module else self.finder.find_spec(name, path, target)
+
+
 @pytest.mark.parametrize("scheme", [scheme for scheme, own in SCHEMES.items() if own.extra])
 def test_a_missing_plugin_says_what_to_install(monkeypatch, scheme):
-    monkeypatch.setattr(manager, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        sys, "meta_path", [_Without(SCHEMES[scheme].module, finder) for finder in sys.meta_path]
+    )
     monkeypatch.delitem(sys.modules, SCHEMES[scheme].module, raising=False)
     with pytest.raises(ConfigError) as raised:
         build().backend(f"{scheme}://host")

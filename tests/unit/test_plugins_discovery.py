@@ -1,12 +1,14 @@
 """Finding entry points: the same answer as the standard library's, at a fraction of its price."""
 
 import os
+import re
 import sys
 import zipfile
 from importlib import metadata
 
 import pytest
 
+from lockkit.layers import canonical
 from lockkit.plugins import discovery
 
 # What Python itself imports late must stay in reach; other distributions must not.
@@ -117,3 +119,16 @@ def test_of_each_of_many_distributions_one_small_file_is_opened(site, tmp_path, 
     assert discovery.installed() == ()
     ours = [path for path in opened if path.startswith(str(tmp_path))]
     assert sorted(ours) == sorted({f"{tmp_path}/dist{n}-1.0.dist-info/entry_points.txt" for n in range(50)})
+
+
+@pytest.mark.parametrize("dist", ["lockkit", "My_Plugin", "a__b..C--d-_.e", "-a-", "...", ""])
+def test_the_normalized_name_of_a_distribution_is_the_one_of_the_specification(dist):
+    assert canonical(dist) == re.sub(r"[-_.]+", "-", dist).lower()
+
+
+@pytest.mark.parametrize(
+    "folder", ["x.dist-info", "x.y-1.0.dist-info", "x-1.0-py3.11.egg-info", "x-1.0.dist", "x-1", ".dist-info"]
+)
+def test_name_and_version_of_a_folder_of_metadata(folder):
+    form = re.fullmatch(r"(?P<name>[^-]+)(-(?P<version>[^-]+)(-.*)?)?\.(dist|egg)-info", folder)
+    assert discovery._split(folder) == ((form["name"], form["version"] or "") if form else ("", ""))
