@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lockkit.cli import completing
 from lockkit.cli.base import Duration, File, Number, Size, option
 from lockkit.members import MOST
 from lockkit.settings import SETTINGS
@@ -36,6 +37,7 @@ _OPTIONS = (
         "--gpu-name",
         "model",
         metavar="TEXT",
+        shell_complete=completing.models,
         section=SECTION,
         help="Only models with TEXT in their name, or that match it with * in it.",
     ),
@@ -44,6 +46,7 @@ _OPTIONS = (
         "ids",
         multiple=True,
         metavar="ID",
+        shell_complete=completing.usable_cards,
         section=SECTION,
         help="Only this GPU: a UUID, or an index as lockkit gpu ls has it. May be repeated.",
     ),

@@ -1,4 +1,4 @@
-"""Completion of values in a shell: names, claims, profiles, namespaces, plugins, failures and settings.
+"""Completion of values in a shell: names, claims, profiles, namespaces, plugins, failures, settings and GPUs.
 
 A shell waits for the answer at every TAB, on the line that somebody is typing. So a completion writes nothing to stderr, and ends within
 a second, also if the store is dead: then there is nothing to choose from.
@@ -7,6 +7,7 @@ a second, also if the store is dead: then there is nothing to choose from.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 
     from lockkit.client import Client
     from lockkit.config import Config
+    from lockkit.devices import Device
 
 __all__ = [
     "VARIABLE",
     "Completer",
     "begin",
+    "cards",
     "claims",
     "failures",
     "holds",
     "lockable",
+    "marked_cards",
+    "models",
     "names",
     "namespaces",
     "plugins",
@@ -40,6 +45,7 @@ __all__ = [
     "profiles",
     "settings",
     "unresolved",
+    "usable_cards",
 ]
 
 VARIABLE = "_LOCKKIT_COMPLETE"
@@ -50,6 +56,9 @@ _REQUEST = 0.5
 """Seconds that one request to the store may take."""
 _LISTING = 0.3
 """Seconds for the namespaces of the store, with the connection. Redis has to look at all keys of the server for them."""
+
+_MODEL = re.compile(r"(?!HBM)[A-Z]+-?\d\w*")
+"""Words that tell a model apart: H100, A100-SXM4, RTX4090."""
 
 Completer: TypeAlias = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
 
@@ -172,6 +181,56 @@ def _settings(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]
         yield setting.place, setting.meaning
 
 
+def _cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for device in _devices(ctx):
+        yield from _named(device, device.name)
+
+
+def _usable_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for device in _devices(ctx):
+        if not device.sliced:
+            yield from _named(device, device.name)
+
+
+def _marked_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """The cards that are quarantined, also one that is no longer seen."""
+    from lockkit.cli.gpu_views import HostView
+    from lockkit.gpu.quarantine import quarantined
+
+    with _client(ctx) as client:
+        host = HostView(client, ctx.params.get("simulate")).host
+        marks = quarantined(client, host)
+    seen = {}
+    with suppress(LockkitError):
+        seen = {device.uuid: device for device in _devices(ctx)}
+    for uuid, mark in marks.items():
+        yield from _named(seen[uuid], str(mark)) if uuid in seen else [(uuid, str(mark))]
+
+
+def _models(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    """The models, and the words of their names that tell them apart, such as H100."""
+    for name in dict.fromkeys(device.name for device in _devices(ctx) if device.name):
+        yield from ((word, name) for word in name.split() if _MODEL.fullmatch(word))
+        yield name, ""
+
+
+def _named(device: Device, told: str) -> Iterator[tuple[str, str]]:
+    """A card by its index and by its UUID; a slice has no index."""
+    if device.index >= 0 and device.parent is None:
+        yield str(device.index), told
+    if device.uuid:
+        yield device.uuid, told
+
+
+def _devices(ctx: click.Context) -> tuple[Device, ...]:
+    from lockkit.gpu.snapshots import look, providers
+    from lockkit.plugins import PluginManager
+
+    config = _config(ctx)
+    plugins = PluginManager(disabled=config.disable_plugins)
+    return look(providers(config, plugins, simulate=ctx.params.get("simulate"))).devices
+
+
 def _journal(ctx: click.Context) -> list[dict[str, object]]:
     from lockkit.observe import journal
 
@@ -194,6 +253,14 @@ def _client(ctx: click.Context, request: float = _REQUEST) -> Iterator[Client]:
         yield client
 
 
+cards = _completer(_cards)
+"""The GPUs of this host, by index and UUID."""
+usable_cards = _completer(_usable_cards)
+"""The GPUs that a program can use: not one that is divided into slices."""
+marked_cards = _completer(_marked_cards)
+"""The GPUs that are quarantined."""
+models = _completer(_models)
+"""The models of the GPUs of this host."""
 names = _completer(_names)
 """The names that have claims."""
 lockable = _completer(_lockable)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lockkit.cli import exits, fitting, output
+from lockkit.cli import completing, exits, fitting, output
 from lockkit.cli.background import Front
 from lockkit.cli.base import Duration, Number, Remark, Session, Size, option
 from lockkit.cli.base import command as make
@@ -62,6 +62,7 @@ lockkit gpu adopt 4711 --gpu GPU-54a033e8   # where pids cannot be told
     "ids",
     multiple=True,
     metavar="ID",
+    shell_complete=completing.usable_cards,
     help="Only this GPU: a UUID, or an index as lockkit gpu ls has it. May be repeated.  [default: all on which PID computes]",
 )
 @option(

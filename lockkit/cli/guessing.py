@@ -192,6 +192,11 @@ def of_command(ctx: click.Context, error: click.UsageError, words: Words) -> lis
     """
     path = ctx.command_path.split()[1:]
 
+    if path == ["acquire"]:
+        more = translating.gpus_of(_below(ctx.find_root().command, ["run"])[0], words)
+        if more:  # an acquire holds no GPUs: nobody would see that their user has ended
+            return _first(ctx, [["run", *more, "--", "CMD"]])
+
     def candidates() -> Iterator[list[str]]:
         if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
             yield from _other_value(error, words)
@@ -259,6 +264,8 @@ def _bare(command: click.Command, words: Words) -> Iterator[list[str]]:
         end = next((at for at, word in enumerate(words) if at > 1 and word.startswith("-")), len(words))
         reason = " ".join(words[2:end]) or "..."
         yield [words[0], "--claim", words[1], "--reason", reason, *words[end:]]
+    if command.name == "quarantine" and len(words) == 1 and not last.startswith("-"):
+        yield [last, "--reason", "..."]
     named = any(param.name == "name" for param in command.params)
     if named and len(words) > 1 and not any(word.startswith("-") for word in words):
         yield [" ".join(words)]

@@ -12,7 +12,7 @@ import click
 from lockkit.cli import exits
 from lockkit.cli.child import find
 
-__all__ = ["HABITS", "Words", "flags", "run", "translated", "with_gpu"]
+__all__ = ["HABITS", "Words", "flags", "gpus_of", "run", "translated", "with_gpu"]
 
 Words = Sequence[str]
 
@@ -80,6 +80,21 @@ def _about_gpus(command: click.Command) -> set[str]:
         section = getattr(param, "section", None)
         found.setdefault(section, set()).update(param.opts, param.secondary_opts)
     return next((flags for flags in found.values() if "--gpu" in flags), set())
+
+
+def gpus_of(command: click.Command, words: Words) -> list[str]:
+    """The options about GPUs among words for another command than ``run``, which alone has them; empty if there are none.
+
+    Args:
+        command: The command ``run``.
+        words: The words.
+    """
+    own = {flag: value for flag, value in flags(command).items() if flag in _about_gpus(command)}
+    found: list[str] = []
+    for at, word in enumerate(words):
+        taken = _option(word, words[at + 1 :], own) if word.startswith("--gpu") else None
+        found += [] if taken is None else taken[0]
+    return with_gpu(found) if found else []
 
 
 def with_gpu(options: Words) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -103,6 +104,30 @@ def test_settings_plugins_and_failures_are_completed(lockkit, settles):
     journal.resolve(state, first, "ann")
     settles("failures show ", [first, second])
     settles("failures resolve ", [second])
+
+
+def test_gpus_and_their_models_are_completed(lockkit, settles):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    first, second = (card["uuid"] for card in lockkit.json("gpu", "ls")["gpus"])
+    every = ["0", first, "1", second]
+    for line in ("run --gpu 1 --gpu-id ", "gpu adopt 4711 --gpu ", "gpu quarantine "):
+        settles(line, every)
+    settles(f"run --gpu 1 --gpu-id 0 --gpu-id {second[:8]}", [second])
+    settles("gpu quarantine --gpu-sim 1 ", every[:2])
+    settles("gpu clear ", [""])
+    assert lockkit("gpu", "quarantine", "1", "--reason", "it hums").returncode == 0
+    settles("gpu clear ", every[2:])
+    settles("gpu clear --gpu-sim 1 ", [second])  # which is no longer seen
+    model = {"name": "NVIDIA H100 80GB HBM3"}
+    (lockkit.folder / "state/simulated-gpus.json").write_text(json.dumps({"0": model, "1": model}))
+    settles("run --gpu 1 --gpu-name ", ["H100", model["name"]])
+    settles("run --gpu 1 --gpu-name N", [model["name"]])
+
+
+def test_where_there_is_no_gpu_there_is_nothing_to_complete(lockkit, answer):
+    lockkit.env["LD_LIBRARY_PATH"] = "/nowhere"
+    for line in ("run --gpu 1 --gpu-id ", "run --gpu 1 --gpu-name ", "gpu quarantine ", "gpu clear "):
+        assert values(answer(line)) in ([], [""])
 
 
 def test_after_the_dashes_commands_and_files_are_completed(answer):

@@ -93,8 +93,8 @@ lockkit completion fish > ~/.config/fish/completions/lockkit.fish
 def command(session: Session, shell: str) -> None:
     """Print a completion script for SHELL.
 
-    Commands, options and choices are completed; names, claims and namespaces from the store; profiles, settings, plugins and failures. If
-    the store does not answer at once, there is nothing to choose from.
+    Commands, options and choices are completed; names, claims and namespaces from the store; profiles, settings, plugins, failures
+    and GPUs. If the store or the driver does not answer at once, there is nothing to choose from.
     """
     from click.shell_completion import get_completion_class
 

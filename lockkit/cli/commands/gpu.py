@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import exits, output
+from lockkit.cli import completing, exits, output
 from lockkit.cli.base import Duration, Group, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
@@ -30,11 +30,16 @@ command = Group(
 
     Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. Each of these commands can
     be tried on a host without a GPU: --gpu-sim 2.
+
+    A command gets GPUs with lockkit run --gpu 1 -- CMD, and waits for them in a queue; lockkit run --help has the options. A program gets them
+    with lockkit.gpu.pool(client).acquire().
     """,
     examples="""
-lockkit gpu ls
-lockkit gpu ls --gpu-sim 2
-lockkit gpu adopt 4711
+lockkit run --gpu 1 -- python train.py        # wait for a GPU, and use it
+lockkit gpu ls                                # who has which
+lockkit gpu ls --gpu-sim 2                    # on any machine
+lockkit gpu adopt 4711                        # a job that runs without a lock
+lockkit gpu quarantine 3 --reason "Xid 79"    # give it to nobody
 """,
 )
 command.add_command(adopt)
@@ -67,7 +72,8 @@ def _ls(session: Session, *, all_hosts: bool, watch: bool, interval: float, simu
     A GPU is held if somebody holds the whole of it, and shared if holders have declared parts of its memory. It is busy (unmanaged) if a
     program computes on it without a lock, or more than 1 GiB is in use beyond what the driver reserves. It is dirty if its last holder left
     memory in use. A quarantined GPU is given to nobody: see lockkit gpu quarantine. A GPU that is divided into MIG slices is followed by
-    them. A process whose pid cannot be told, as in a container, is shown with what is known of it.
+    them. A process whose pid cannot be told, as in a container, is shown with what is known of it. The column user has who holds a GPU, and
+    who uses it without a lock. The last row counts the requests that wait.
 
     With --all-hosts the GPUs of all hosts that have used the store are listed. Live readings are those of this host only. Of the others the
     store knows who holds which GPU, what the holders told of their use, and how GPUs were left. A GPU that nobody holds may be in use
@@ -162,13 +168,15 @@ lockkit gpu quarantine 3 --reason "Xid 79 twice today, ticket 4711"
 lockkit gpu quarantine GPU-54a033e8 --reason "being replaced"
 """,
 )
-@click.argument("card", metavar="GPU")
+@click.argument("card", metavar="GPU", shell_complete=completing.cards)
 @option("--reason", type=Remark(), required=True, help="Why: shown wherever the card is shown.")
 @SIMULATE
 def _quarantine(session: Session, card: str, *, reason: str, simulate: int | None) -> None:
     """Stop giving out a card of this host until lockkit gpu clear. The present holder keeps the card.
 
-    GPU is a UUID, at least the first 8 characters of one, or an index. All users of the store see the mark, and so does lockkit gpu ls.
+    GPU is a UUID, at least the first 8 characters of one, or an index, as lockkit gpu ls shows them. All users of the store see the mark, with
+    its reason and your name, in lockkit gpu ls and wherever they wait for the card. Requests wait for other cards meanwhile; one that needs this
+    card waits until it is cleared.
     """
     from lockkit.gpu.quarantine import quarantine, quarantined
 
@@ -196,15 +204,18 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
     group=command,
     examples="""
 lockkit gpu clear 3
+lockkit gpu clear GPU-54a033e8
 """,
 )
-@click.argument("card", metavar="GPU")
+@click.argument("card", metavar="GPU", shell_complete=completing.marked_cards)
 @SIMULATE
 def _clear(session: Session, card: str, *, simulate: int | None) -> int:
     """End the quarantine of a card of this host.
 
-    GPU is a UUID, at least the first 8 characters of one, or an index. A card that is no longer seen can be cleared by its UUID. Exits 1 if the card was not
-    quarantined.
+    GPU is a UUID, at least the first 8 characters of one, or an index. A card that is no longer seen can be cleared by its UUID. Look at a card that
+    a program found faulty before you clear it: nothing is tested here.
+
+    Exit code: 0 the card can be given out again, 1 it was not quarantined.
     """
     from lockkit.gpu.quarantine import clear
 
