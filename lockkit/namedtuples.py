@@ -16,10 +16,13 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Self
+    from collections.abc import Callable, Iterable
+    from typing import Self, TypeVar, TypeVarTuple
 
-__all__ = ["NamedTuple"]
+    T = TypeVar("T")
+    Fields = TypeVarTuple("Fields")
+
+__all__ = ["NamedTuple", "made"]
 
 try:  # as collections does: reads a field without a Python call
     from _collections import _tuplegetter as _getter  # type: ignore[import-not-found]
@@ -31,6 +34,18 @@ except ImportError:
 
 
 _new: Any = tuple.__new__
+
+if TYPE_CHECKING:
+
+    def made(kind: Callable[[*Fields], T], fields: tuple[*Fields]) -> T:
+        """Make a named tuple of *all* its fields, those with defaults too, in a third of the time of a call of its class.
+
+        Each acquire and release makes eight of them.
+        """
+
+else:
+    made = _new
+
 # fmt: off
 _CONSTRUCTORS: tuple[Any, ...] = (
     lambda _cls: _new(_cls, ()),

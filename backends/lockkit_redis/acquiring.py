@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
 from lockkit.facts import ClaimInfo
+from lockkit.namedtuples import made
 from lockkit.store.budgets import left
 from lockkit.store.drains import refused
 from lockkit.store.exchanges import Exchange, Send
@@ -90,7 +91,7 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
         server = topology.at(queue)
         packed = _packed(store, before, after, create, basis, end, server)
         try:
-            replies: Sequence[Any] = yield Send(server, packed, end, count)
+            replies: Sequence[Any] = yield made(Send, (server, packed, end, count, None))
         except BROKEN as error:
             raise broken(server, error) from error
         if isinstance(replies[0], RedisError):
@@ -119,7 +120,11 @@ def acquire(store: RedisStore, claim: Claim, create: bool, budget: float) -> Exc
         if not due:
             index.forget()
         yield from index.note((name,), left(end))
-    return Granted(int(answer[2]), basis) if granted else _answer(store, server, name, answer, basis)
+    return (
+        made(Granted, (int(answer[2]), basis, None))
+        if granted
+        else _answer(store, server, name, answer, basis)
+    )
 
 
 def _packed(
@@ -192,7 +197,7 @@ def release(
         server, replies = yield from ask(server, packed, end, script=scripts.RELEASE, fresh=True)
     else:
         try:
-            replies = yield Send(server, packed, end)
+            replies = yield made(Send, (server, packed, end, 1, None))
         except BROKEN as error:
             raise broken(server, error) from error
         if isinstance(replies[0], RedisError):

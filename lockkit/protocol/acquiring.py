@@ -18,6 +18,7 @@ from typing import Any
 
 from lockkit.facts import Capabilities, Event
 from lockkit.hold import Hold
+from lockkit.namedtuples import made
 from lockkit.names import claim_id
 from lockkit.protocol import cycles, deadlock, denials
 from lockkit.protocol.attempt import Attempt, UnderWay
@@ -64,7 +65,7 @@ def acquiring(
         if attempt.mine and attempt.wait:
             deadlock.refuse(terms, attempt.mine, attempt.who)
         token = os.urandom(16).hex() if attempt.token is None else attempt.token()
-        attempt.claim = claim = Claim(token, terms, attempt.wait, attempt.note)
+        attempt.claim = claim = made(Claim, (token, terms, attempt.wait, attempt.note))
         attempt.doubtful = False
         create = True
         unread: float | None = (
@@ -78,7 +79,7 @@ def acquiring(
             attempt.request_pending, was_sent, attempt.sent = True, attempt.sent, True
             budget = attempt.request_timeout if attempt.deadline is None else attempt.budget(before)
             try:
-                answer = yield Acquire(claim, create, budget)
+                answer = yield made(Acquire, (claim, create, budget))
             except (Refused, Unknown) as trouble:
                 attempt.met(trouble, budget, before)
                 if isinstance(trouble, Unknown):

@@ -11,7 +11,7 @@ abandoned release may come twice after an interruption, but are not lost.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
 from lockkit.errors import OutcomeUnknown
@@ -25,6 +25,7 @@ from lockkit.facts import (
     ReleaseReport,
 )
 from lockkit.hold import Hold
+from lockkit.namedtuples import made
 from lockkit.names import claim_id
 from lockkit.protocol.effects import (
     Abandon,
@@ -41,7 +42,7 @@ from lockkit.protocol.effects import (
     Removing,
     StartHook,
 )
-from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, End, Refused, Unknown
+from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Claim, End, Refused, Unknown
 
 __all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "releasing"]
 
@@ -78,15 +79,10 @@ class Pipeline:
         interrupts: Exceptions (Ctrl-C, cancellation) that interrupted the release; the driver raises the first at the end.
     """
 
-    cleaned: float | None = None
-    was_valid: bool | None = None
-    how: End = "released"
-    normal: LayerReport | None = None
-    emergency: LayerReport | None = None
-    outcome: ReleaseOutcome | None = None
-    doubtful = stolen = asked = recorded = emergency_told = False
-    refusals = 0
-    untold: Reason = ""
+    __slots__ = (
+        "asked", "cleaned", "cleanup_budget", "doubtful", "emergency", "emergency_told", "errors", "hold", "hooks", "how", "interrupts",
+        "normal", "outcome", "plugins", "reason", "recorded", "refusals", "request_timeout", "stolen", "untold", "was_valid",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -104,6 +100,15 @@ class Pipeline:
         self.hooks: list[HookReport] = []
         self.errors: list[BaseException] = []
         self.interrupts: list[BaseException] = []
+        self.cleaned: float | None = None
+        self.was_valid: bool | None = None
+        self.how: End = "released"
+        self.normal: LayerReport | None = None
+        self.emergency: LayerReport | None = None
+        self.outcome: ReleaseOutcome | None = None
+        self.doubtful = self.stolen = self.asked = self.recorded = self.emergency_told = False
+        self.refusals = 0
+        self.untold: Reason = ""
 
 
 def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseReport]:
@@ -149,7 +154,9 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
     if outcome == "ABANDONED":
         expires_by = hold.since_wall + (hold.expires - hold.since)
     name, id_, errors = hold.claim.terms.name, claim_id(hold.claim.token), tuple(release.errors)
-    hold.report = ReleaseReport(name, id_, hold.fence, outcome, release.reason, layers, expires_by, errors)
+    hold.report = made(
+        ReleaseReport, (name, id_, hold.fence, outcome, release.reason, layers, expires_by, errors)
+    )
     return hold.report
 
 
@@ -208,7 +215,11 @@ def _run(release: Pipeline, plugin: str) -> Generator[Effect, Any, HookReport]:
 
 
 def _remove(
-    release: Pipeline, now: Now, layer: Literal["normal", "emergency"], remove: type[Removing], budget: float
+    release: Pipeline,
+    now: Now,
+    layer: Literal["normal", "emergency"],
+    remove: Callable[[Claim, float, End], Removing],
+    budget: float,
 ) -> Generator[Effect, Any, LayerReport]:
     """Layers 2 and 3: compare-and-remove, replayed while the outcome is unknown and budget remains."""
     hold = release.hold
@@ -221,7 +232,7 @@ def _remove(
     while True:
         release.asked = True
         try:
-            answer = yield remove(hold.claim, max(end - at, 0.05), release.how)
+            answer = yield made(remove, (hold.claim, max(end - at, 0.05), release.how))
         except Refused as refusal:
             error = refusal.error
             release.asked = False
@@ -243,7 +254,7 @@ def _remove(
         else:
             if answer == RELEASED:
                 release.outcome = "RELEASED"
-                return LayerReport(layer, "DONE", now() - began)
+                return made(LayerReport, (layer, "DONE", now() - began, None, ()))
             release.outcome = _absent(release, now())
             return LayerReport(layer, "ABSENT", now() - began)
         at = now()

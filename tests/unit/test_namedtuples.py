@@ -1,14 +1,17 @@
 """``lockkit.namedtuples``: as in typing, which makes the same classes for the comparison."""
 
+import ast
 import copy
 import inspect
 import pickle
 import sys
 import typing
+from pathlib import Path
 
 import pytest
 
-from lockkit import facts
+import lockkit
+from lockkit import facts, namedtuples
 from lockkit.namedtuples import NamedTuple
 from lockkit.protocol import effects
 from lockkit.store import spi
@@ -106,3 +109,33 @@ def test_what_import_lockkit_makes_is_made_so(module):
 
     assert len(classes) >= 10
     assert {one.__mro__[1].__module__ for one in classes} <= {"lockkit.namedtuples"}
+
+
+def test_one_that_is_made_of_its_fields_is_like_one_that_is_called_for():
+    quick = namedtuples.made(Ours, (1, "one"))
+
+    assert type(quick) is Ours
+    assert quick == Ours(1, "one")
+    assert quick.both == "1 one"
+
+
+def test_whatever_is_made_of_its_fields_is_given_all_of_them():
+    """A type checker would accept one without a field that has a default; its tuple would be too short."""
+    root = Path(lockkit.__file__).parents[1]
+    found = 0
+    for package in (*root.glob("lockkit*"), *root.glob("backends/lockkit*")):
+        for path in package.rglob("*.py"):
+            text = path.read_text()
+            if "import made" not in text:
+                continue
+            name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+            names = vars(pytest.importorskip(name))
+            for call in ast.walk(ast.parse(text)):
+                if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "made":
+                    kind, fields = call.args
+                    # A removal is of one of three classes, which a variable names. They have the same fields.
+                    cls = names["EmergencyRelease" if kind.id == "remove" else kind.id]
+                    assert len(fields.elts) == len(cls._fields), (path, call.lineno)
+                    found += 1
+    assert found >= 5
+    assert effects.Release._fields == effects.Abandon._fields == effects.EmergencyRelease._fields
