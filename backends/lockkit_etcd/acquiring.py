@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.store.exchanges import Exchange, Pause
@@ -20,6 +21,7 @@ from lockkit.store.queue import agreed
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Renewal, Unknown, Why
 from lockkit_etcd import keys
 from lockkit_etcd.draining import drained
+from lockkit_etcd.looking import LAST, Ahead, ahead, can_guard, ends_of, in_front, oldest
 from lockkit_etcd.moving import Move, move_one, otherwise, renew_strangers
 from lockkit_etcd.rows import (
     Row,
@@ -34,9 +36,21 @@ from lockkit_etcd.rows import (
     row_of,
     rows,
     unpacked,
+    where_of,
 )
 from lockkit_etcd.store import Entry, EtcdStore
-from lockkit_etcd.transport import Compare, Delete, Get, LeaseGone, Op, Put, Txn, TxnAnswer
+from lockkit_etcd.transport import (
+    Compare,
+    Delete,
+    Get,
+    Header,
+    Kv,
+    LeaseGone,
+    Op,
+    Put,
+    Txn,
+    TxnAnswer,
+)
 
 __all__ = ["acquire"]
 
@@ -130,19 +144,37 @@ def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
     value = entry.packed_terms.value(claim, entry.mark, "WAITING", store.clock.wall(), entry.wait.term)
     put = Put(entry.key, value, entry.wait.id)
     absent = Compare(entry.key, "VERSION", "EQUAL", 0)
+    look = ends_of(queue) if claim.wait else (queue,)
     try:
-        request = Txn((absent, store.undrained), (put, queue), (store.mark, queue))
+        request = Txn((absent, store.undrained), (put, *look), (store.mark, queue))
         answer = yield from store.txn(request, end, entry.wait)
     except LeaseGone:
         entry.wait = None
         raise
     if answer.succeeded:
         entry.stage = "WAITING"
+        if claim.wait and answer.count() > LAST:
+            queued = _joined(store, entry, answer)
+            if queued is not None:
+                return queued
+            header, found = yield from store.queue(queue, end)
+            return (yield from _settle(store, entry, header.revision, found, end))
     found = rows(answer.found())
     if place_of(found, entry.mark) < 0:
         yield from _unless_drained(store, entry, answer, end)
     _leave_alone(store, entry, found)
     return (yield from _settle(store, entry, answer.header.revision, found, end))
+
+
+def _joined(store: EtcdStore, entry: Entry, answer: TxnAnswer) -> Queued | None:
+    """The answer for a claim that has joined a long queue, of which it has read the first claim and the last ones; None if that does not tell."""
+    queue, revision, count = entry.packed_terms.queue.key, answer.header.revision, answer.count()
+    head, last = rows(answer.found(-2)), rows(answer.found())
+    store.ends.joined(queue, last)
+    if any(map(can_guard, (*head, *last))):
+        return None
+    entry.fence, entry.waiting, entry.looked = revision, WaitingRow(entry.key, revision, b""), revision
+    return _behind(store, entry, head[0], in_front(head[0], last, count))
 
 
 def _leave_alone(store: EtcdStore, entry: Entry, found: list[Row]) -> None:
@@ -180,9 +212,12 @@ def _drop_guard(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
         return
 
 
-def _hold_if(store: EtcdStore, entry: Entry, when: tuple[Compare, ...], end: float) -> Exchange[TxnAnswer]:
-    """Turn a claim that is ready into one that holds; if the condition is false, or the namespace is drained, read the mark and the queue."""
-    request = Txn((*when, store.undrained), _held(store, entry), (store.mark, entry.packed_terms.queue))
+def _hold_if(
+    store: EtcdStore, entry: Entry, when: tuple[Compare, ...], end: float, look: tuple[Get, ...] = ()
+) -> Exchange[TxnAnswer]:
+    """Turn a claim that is ready into one that holds; if the condition is false, or the namespace is drained, read the mark, and ``look`` or all of the queue."""
+    look = look or (entry.packed_terms.queue,)
+    request = Txn((*when, store.undrained), _held(store, entry), (store.mark, *look))
     return store.txn(request, end, entry.hold, entry.guard)
 
 
@@ -252,21 +287,51 @@ def _busy(store: EtcdStore, entry: Entry, found: list[Row], end: float) -> Excha
 def _turn(store: EtcdStore, entry: Entry, end: float) -> Exchange[Answer]:
     """Ask again for a claim that waits."""
     queue, waiting = entry.packed_terms.queue, entry.waiting
+    unchanged = waiting is not None and waiting.modified == entry.fence
+    ahead_only = unchanged and (entry.unguarded or store.ends.unguarded(queue.key, entry.fence))
+    if ahead_only:
+        entry.unguarded, entry.alone = True, entry.packed_terms.exclusive
+    far = ahead_only and entry.place > LAST
+    seen = queue._replace(until=entry.fence, keys_only=far) if ahead_only else queue
+    look = (oldest(queue), seen) if far else (seen,)
     if entry.alone and waiting is not None:
         yield from _ready(store, entry, end)
         first = Compare(queue.key, "CREATE", "GREATER", entry.fence - 1, queue.end)
-        answer = yield from _hold_if(store, entry, (waiting.unchanged, first), end)
+        answer = yield from _hold_if(store, entry, (waiting.unchanged, first), end, look)
         if answer.succeeded:
             return _granted(store, entry, entry.fence)
-        return (yield from _settle(store, entry, answer.header.revision, rows(answer.found()), end))
-    header, found = yield from store.queue(queue, end)
-    return (yield from _settle(store, entry, header.revision, found, end))
+    else:
+        answer = yield from store.txn(Txn((), look), end)
+    header, kvs = answer.header, answer.found()
+    if far:
+        entry.looked = header.revision
+        known, exclusive = entry.seen[1] if entry.seen else {}, entry.packed_terms.exclusive
+        there = ahead(kvs, entry.key, entry.fence, known, exclusive=exclusive)
+        heads = rows(answer.found(-2))
+        queued = _behind(store, entry, heads[0], there) if heads else None
+        if queued is not None:
+            return queued
+        seen = queue._replace(until=entry.fence)
+        header, kvs = yield from _read(store, seen, end)
+    if seen is not queue and not any(kv.key == entry.key and kv.created == kv.modified for kv in kvs):
+        header, kvs = yield from _read(store, queue, end)
+        seen = queue
+    return (yield from _settle(store, entry, header.revision, rows(kvs), end, whole=seen is queue))
 
 
-def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end: float) -> Exchange[Answer]:
-    """Decide, from a queue that should contain the claim: hold, wait, or begin anew."""
+def _read(store: EtcdStore, what: Get, end: float) -> Exchange[tuple[Header, Sequence[Kv]]]:
+    answer = yield from store.range(what, end)
+    return answer.header, answer.kvs
+
+
+def _settle(
+    store: EtcdStore, entry: Entry, revision: int, found: list[Row], end: float, *, whole: bool = True
+) -> Exchange[Answer]:
+    """Decide, from a queue that should contain the claim: hold, wait, or begin anew. Unless ``whole``, only what is ahead of the claim was read."""
     queue = entry.packed_terms.queue
     while True:
+        if whole:
+            store.ends.saw(queue.key, found)
         place = place_of(found, entry.mark)
         if place < 0:
             return (yield from _absent(store, entry, end))
@@ -284,7 +349,7 @@ def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end
             in_time(entry.claim.terms.name, end)
             yield Pause(_PAUSE)
             header, found = yield from store.queue(queue, end)
-            revision = header.revision
+            revision, whole = header.revision, True
             continue
         if not fits:
             yield from _drop_guard(store, entry, end)
@@ -294,7 +359,7 @@ def _settle(store: EtcdStore, entry: Entry, revision: int, found: list[Row], end
         answer = yield from _hold_if(store, entry, (row.unchanged,), end)
         if answer.succeeded:
             return _granted(store, entry, row.fence)
-        revision, found = answer.header.revision, rows(answer.found())
+        revision, found, whole = answer.header.revision, rows(answer.found()), True
         held = row_of(found, entry.mark)
         if held is None or held.state == "WAITING":
             yield from _unless_drained(store, entry, answer, end)
@@ -328,17 +393,32 @@ def _replayed(store: EtcdStore, entry: Entry, row: Row, end: float) -> Exchange[
 
 def _queued(store: EtcdStore, entry: Entry, found: list[Row], place: int) -> Queued:
     row, chosen = found[place], entry.saw(found, place)
+    entry.unguarded = not any(map(can_guard, found[:place]))
     entry.alone = (
         entry.packed_terms.exclusive
         and not any(each.holding for each in found[place + 1 :])
-        # The guard of such a claim is created after this claim.
-        and not any(each.value.get("min_hold") for each in found[:place])
+        and entry.unguarded  # a guard ahead may be created after this claim
     )
     head = found[0]
     return Queued(
         position=place,
         blockers=tuple(each.where for each in chosen),
         capacity=agreed(entry.claim.terms.capacity, row.capacity, head.capacity),
+        holder=store.head(entry.claim.terms.name, head),
+    )
+
+
+def _behind(store: EtcdStore, entry: Entry, head: Row, there: Ahead | None) -> Queued | None:
+    """The answer for a claim, unchanged since it was created, that has to wait for what is ahead of it; None if that is not known."""
+    if there is None:
+        return None
+    entry.place, entry.seen, entry.fits = there.place, (entry.fence, there.blockers), False
+    store.crowds.note(entry.packed_terms.queue.key)
+    capacity = entry.claim.terms.capacity
+    return Queued(
+        position=there.place,
+        blockers=tuple([where_of(*each) for each in there.blockers.items()]),
+        capacity=agreed(capacity, capacity, head.capacity),
         holder=store.head(entry.claim.terms.name, head),
     )
 

@@ -13,6 +13,7 @@ import msgspec.json
 from msgspec import Struct
 
 from lockkit_etcd.transport import (
+    ORDERS,
     Change,
     Compare,
     Delete,
@@ -98,7 +99,9 @@ def _op(op: Op) -> str:
 def _get(op: Get) -> str:
     only = ',"keys_only":true' if op.keys_only else ""
     limit = f',"limit":"{op.limit}"' if op.limit else ""
-    return f'{{"key":"{_b64(op.key)}"{_end(op.end)}{only}{limit}}}'
+    until = f',"max_create_revision":"{op.until}"' if op.until else ""
+    order = f',"sort_order":"{ORDERS[op.first]}","sort_target":"CREATE"' if op.first else ""
+    return f'{{"key":"{_b64(op.key)}"{_end(op.end)}{only}{limit}{until}{order}}}'
 
 
 def _end(end: bytes) -> str:

@@ -18,7 +18,7 @@ from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.moving import Move, move, renew_strangers
-from lockkit_etcd.rows import Row, fitting, place_of, rows, unpacked
+from lockkit_etcd.rows import Row, fitting, rows, unpacked
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Get, Header, Kept, Kv, Txn
 from lockkit_etcd.watching import Watches
@@ -229,6 +229,28 @@ def _stands(entry: Entry, stand: Mapping[bytes, Kv]) -> bool:
     return all((kv := stand.get(key)) is not None and kv.created == fence for key, fence in seen[1].items())
 
 
+class _Read:
+    """A queue as a heartbeat has read it, for all waiters in it: each takes the same time, however many there are.
+
+    Attributes:
+        places: The place of each claim, or of the guard in its place, by mark.
+        fits: How many claims, from the front, may be granted.
+    """
+
+    def __init__(self, found: Sequence[Row]) -> None:
+        self.places = {row.mark: place for place, row in enumerate(found)}
+        self.fits = fitting(found)
+        self._found = found
+        self._stand = {row.key: row.fence for row in found}
+
+    def shows(self, entry: Entry, place: int) -> bool:
+        """Whether a claim and its blockers are as they were seen."""
+        seen = entry.seen
+        if seen is None or self._found[place].modified != seen[0]:
+            return False
+        return all(self._stand.get(key) == fence for key, fence in seen[1].items())
+
+
 def _note(kv: Kv) -> Mapping[str, Any]:
     try:
         return unpacked(kv)
@@ -311,6 +333,7 @@ def _tell_waiting(
     notes: Mapping[str, Mapping[str, Any]],
     answers: list[Renewal | None],
 ) -> None:
+    read = {queue: _Read(found) for queue, found in queues.items() if not isinstance(found, Refused)}
     for at, entry in waiting:
         found = queues.get(entry.packed_terms.queue.key)
         if found is None:  # nothing has changed
@@ -319,15 +342,19 @@ def _tell_waiting(
         if isinstance(found, Refused):
             answers[at] = Renewal("UNKNOWN", trouble=str(found))
             continue
-        place = place_of(found, entry.mark)
-        if place < 0:
+        whole = read[entry.packed_terms.queue.key]
+        place = whole.places.get(entry.mark, -1)
+        if place < 0 or found[place].guard:
             why = notes.get(entry.id, {}).get("why")
             answers[at] = Renewal("LOST", why="evicted" if why == "evicted" else "absent")
             continue
         held = found[place].state == "HELD"
-        entry.fits = place < fitting(found)
+        entry.fits = place < whole.fits
         if not (entry.fits or held):
-            entry.saw(found, place)
+            if whole.shows(entry, place):
+                entry.place = place
+            else:
+                entry.saw(found, place)
         answers[at] = _OFFERED if entry.fits or held else _WAITING
     for queue in {entry.packed_terms.queue.key for _, entry in waiting}:
         found = queues.get(queue)

@@ -41,6 +41,7 @@ __all__ = [
     "seconds",
     "strange",
     "unpacked",
+    "where_of",
 ]
 
 LAYOUT = 1
@@ -102,7 +103,7 @@ class Row(NamedTuple):
     @property
     def where(self) -> str:
         """The claim for logs: the last part of its key, which other claims may have had before, and the revision that created it."""
-        return f"{self.key.rpartition(b'/')[2].decode(errors='replace')}@{self.fence}"
+        return where_of(self.key, self.fence)
 
     @property
     def id(self) -> str:
@@ -174,6 +175,11 @@ class WaitingRow(NamedTuple):
     def unchanged(self) -> Compare:
         """The condition that nobody has changed the claim since."""
         return Compare(self.key, "MOD", "EQUAL", self.modified)
+
+
+def where_of(key: bytes, fence: int) -> str:
+    """A claim for logs, and among the blockers of another; see :attr:`Row.where`."""
+    return f"{key.rpartition(b'/')[2].decode(errors='replace')}@{fence}"
 
 
 def requests_in(value: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -19,6 +19,7 @@ from lockkit_etcd import keys
 from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.leases import EtcdLease, EtcdLeases
+from lockkit_etcd.looking import Ends
 from lockkit_etcd.rows import PackedTerms, Row, WaitingRow, id_of, mark_of, row_of, rows
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Compare, Get, Header, LeaseGone, Ranged, Txn, TxnAnswer, after
@@ -52,6 +53,7 @@ class Entry:
         fence: The claim's place, once it has one.
         waiting: The stored claim as last seen while it waited.
         alone: No holder stands behind the claim, so it may hold as soon as it is the first.
+        unguarded: It is known that no claim ahead of it can leave a guard, so all that is ahead of it is older than it.
         fits: The claim was seen to fit, so its offer is not kept alive.
         wait: The lease that it is on while it waits.
         hold: The lease that it is on, or will be, when it holds.
@@ -75,6 +77,7 @@ class Entry:
     fence: int = 0
     waiting: WaitingRow | None = None
     alone: bool = False
+    unguarded: bool = False
     fits: bool = False
     wait: EtcdLease | None = None
     hold: EtcdLease | None = None
@@ -137,6 +140,7 @@ class EtcdStore:
         recycled_keys: The keys of its claims.
         entries: This client's claims, by token.
         crowds: The queues in which a claim of this client waited a moment ago: there the next one queues up at once.
+        ends: The long queues in which claims of this client wait.
         heads: The first claim of each queue as last shown to a waiter, so that all who see the same share one fact.
     """
 
@@ -155,6 +159,7 @@ class EtcdStore:
         self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
         self.crowds: Crowds[bytes] = Crowds(options.clock.now)
+        self.ends = Ends()
         self.heads: dict[str, tuple[tuple[int, int, bool], ClaimInfo]] = {}
         self._ends = threading.RLock()
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)

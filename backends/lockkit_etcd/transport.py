@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from msgspec import Struct
 
 __all__ = [
+    "ORDERS",
     "Answer",
     "Change",
     "Compare",
@@ -52,12 +53,23 @@ class LeaseTaken(Exception):
 
 
 class Get(NamedTuple):
-    """One key, or with ``end`` all from ``key`` up to and without it, in the order of the keys. ``limit`` 0 is none."""
+    """One key, or with ``end`` all from ``key`` up to and without it, in the order of the keys. ``limit`` 0 is none.
+
+    Attributes:
+        until: Only keys created by this revision or an earlier one; 0 for all.
+        first: In the order of their creation: the oldest first, or the newest first.
+    """
 
     key: bytes
     end: bytes = b""
     keys_only: bool = False
     limit: int = 0
+    until: int = 0
+    first: Literal["", "oldest", "newest"] = ""
+
+
+ORDERS = {"oldest": "ASCEND", "newest": "DESCEND"}
+"""etcd's name for the order of each :attr:`Get.first`."""
 
 
 class Put(NamedTuple):
@@ -141,10 +153,16 @@ class Kv(Struct, rename={"created": "create_revision", "modified": "mod_revision
 
 
 class Found(Struct):
-    """The keys that a Get found. ``more``: the limit cut it short."""
+    """The keys that a Get found.
+
+    Attributes:
+        more: The limit cut it short.
+        count: The keys from ``key`` to ``end``, also those that a limit or a revision leaves out.
+    """
 
     kvs: list[Kv] = []
     more: bool = False
+    count: int = 0
 
 
 class Ranged(Found, kw_only=True):
@@ -171,6 +189,12 @@ class TxnAnswer(Struct, rename={"answers": "responses"}):
         found = self.answers[at].found
         assert found is not None
         return found.kvs
+
+    def count(self, at: int = -1) -> int:
+        """The keys in the range of the Get at a place (by default, the last op)."""
+        found = self.answers[at].found
+        assert found is not None
+        return found.count
 
 
 class Granted(Struct, rename={"ttl": "TTL"}):

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from lockkit_etcd.transport import (
+    ORDERS,
     Answer,
     Change,
     Compare,
@@ -50,7 +51,7 @@ class Messages:
             "range": (
                 self._range,
                 lambda answer, _: Ranged(
-                    [_kv(each) for each in answer.kvs], answer.more, header=_header(answer)
+                    [_kv(each) for each in answer.kvs], answer.more, answer.count, header=_header(answer)
                 ),
             ),
             "grant": (
@@ -86,8 +87,18 @@ class Messages:
         )
 
     def _range(self, request: Get) -> Any:
-        return self._stubs.RangeRequest(
-            key=request.key, range_end=request.end, keys_only=request.keys_only, limit=request.limit
+        kinds = self._stubs.RangeRequest
+        order = {}
+        if request.first:
+            order["sort_order"] = kinds.SortOrder.Value(ORDERS[request.first])
+            order["sort_target"] = kinds.SortTarget.Value("CREATE")
+        return kinds(
+            key=request.key,
+            range_end=request.end,
+            keys_only=request.keys_only,
+            limit=request.limit,
+            max_create_revision=request.until,
+            **order,
         )
 
     def _compare(self, compare: Compare) -> Any:
@@ -147,7 +158,7 @@ def _answer(answer: Any) -> Answer:
 
 
 def _found(answer: Any) -> Found:
-    return Found([_kv(each) for each in answer.kvs], answer.more)
+    return Found([_kv(each) for each in answer.kvs], answer.more, answer.count)
 
 
 def _kv(kv: Any) -> Kv:

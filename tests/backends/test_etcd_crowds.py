@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import random
 import threading
@@ -16,6 +17,7 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
+from lockkit_etcd import acquiring, looking
 from lockkit_etcd.transport import Put
 from support.etcd_transports import SCHEMES, asked, open_etcd
 from support.servers.etcd import EtcdServer
@@ -156,25 +158,196 @@ def test_an_inspection_shows_the_queue_though_no_lease_is_answered_for(opened):
     assert [each.state for each in store.inspect("a", BUDGET).claims] == ["HELD", "WAITING"]
 
 
+# -- looks at a long queue
+
+KINDS = {"mutex": {}, "semaphore": {"capacity": 3, "kind": "semaphore"}}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def kind(request):
+    return request.param
+
+
+def line_up(store, other, kind, length):
+    """Have ``length`` claims in a queue, a few of them another client's; returns the holders, and this client's waiters."""
+    holders = [take(other, ttl=60, **kind)[0] for _ in range(kind.get("capacity", 1))]
+    waiters = []
+    for at in range(length - len(holders)):
+        one = queue(other if at % 10 == 9 else store, ttl=60, **kind)
+        if at % 10 != 9:
+            waiters.append(one)
+    return holders, waiters
+
+
+def test_a_claim_that_joins_a_long_queue_reads_a_few_claims_of_it(opened, kind):
+    store, other = opened(), opened()
+    line_up(store, other, kind, 80)
+    one = claim(ttl=60, **kind)
+    told = []
+    assert claims_read(store, lambda: told.append(store.acquire(one, True, BUDGET))) <= 18
+    (answer,) = told
+    assert isinstance(answer, Queued)
+    info = other.inspect("a", BUDGET)
+    assert (answer.position, answer.holder.fence) == (80, info.claims[0].fence)
+    ahead = [each.fence for each in info.claims[:80]]
+    assert (
+        sorted(int(each.rpartition("@")[2]) for each in answer.blockers) == ahead[-kind.get("capacity", 1) :]
+    )
+    assert renew(store, one).state == "WAITING"
+
+
+def test_a_waiter_far_behind_that_asks_again_reads_one_claim_with_its_value(opened, kind):
+    store, other = opened(), opened()
+    _, waiters = line_up(store, other, kind, 80)
+    told = []
+    assert claims_read(store, lambda: told.append(store.acquire(waiters[-1], False, BUDGET))) == 1
+    other.abandon(waiters[0], BUDGET)
+    store.abandon(waiters[0], BUDGET)
+    assert claims_read(store, lambda: told.append(store.acquire(waiters[-1], False, BUDGET))) == 1
+    places = [each.fence for each in other.inspect("a", BUDGET).claims]
+    assert [each.position for each in told][1] == places.index(store.store.entries[waiters[-1].token].fence)
+    assert told[0].position == told[1].position + 1
+
+
+def test_a_hand_off_in_a_long_queue_reads_what_is_ahead_and_no_more(opened, kind):
+    """Each waiter in turn gets the lock, whatever stands behind it, and none reads the queue behind it."""
+    store, other = opened(), opened()
+    holders, waiters = line_up(store, other, kind, 80)
+    holders = [(other, one) for one in holders]
+    fences = []
+    for one in waiters[:9]:  # the next is another client's
+        where, first = holders.pop(0)
+        where.release(first, BUDGET)
+        told = []
+        call = functools.partial(store.acquire, one, False, BUDGET)
+        assert claims_read(store, lambda: told.append(call())) <= 2 + kind.get("capacity", 1)  # noqa: B023 (called at once)
+        (answer,) = told
+        assert isinstance(answer, Granted)
+        fences.append(answer.fence)
+        holders.append((store, one))
+        (behind,) = [each for each in waiters if each is waiters[20]]
+        assert isinstance(store.acquire(behind, False, BUDGET), Queued)
+    assert fences == sorted(fences)
+
+
+def test_a_waiter_waits_for_the_guard_of_a_claim_that_joined_a_long_queue_ahead_of_it(opened):
+    """A claim with min_hold leaves a guard that is younger than the claims behind it, and they see it all the same."""
+    store, other = opened(), opened()
+    line_up(store, other, {}, 60)
+    guarded = queue(other, ttl=60, min_hold=30.0)
+    last = queue(store, ttl=60)
+    for one in other.inspect("a", BUDGET).claims[:60]:
+        other.evict("a", one.claim_id, BUDGET, now=True)
+    assert isinstance(other.acquire(guarded, False, BUDGET), Granted)
+    other.release(guarded, BUDGET)
+    assert isinstance(store.acquire(last, False, BUDGET), Queued), "the guard blocks until min_hold is over"
+
+
+def test_a_waiter_waits_for_a_holder_behind_it_after_a_resize_of_a_long_queue(opened):
+    """Offered, and not taken yet; a claim behind it holds; after the resize both together are too much."""
+    store, other = opened(), opened()
+    terms = {"capacity": 3, "kind": "semaphore"}
+    first, _ = take(other, ttl=60, **terms)
+    second, _ = take(other, ttl=60, weight=2, **terms)
+    waiters = [queue(store if at else other, ttl=60, **terms) for at in range(50)]
+    offered, holds = waiters[1], waiters[2]
+    other.abandon(waiters[0], BUDGET)
+    other.release(second, BUDGET)
+    assert isinstance(store.acquire(holds, False, BUDGET), Granted)
+    other.resize("a", 2, 10.0)
+    assert isinstance(store.acquire(offered, False, BUDGET), Queued), (
+        "a claim behind it holds, and both do not fit"
+    )
+    store.release(holds, BUDGET)
+    assert isinstance(store.acquire(offered, False, BUDGET), Granted)
+    other.release(first, BUDGET)
+
+
+@pytest.mark.parametrize("seed", [1, 2, None])
+def test_in_a_long_queue_each_waiter_is_told_what_a_whole_look_tells(opened, seed, monkeypatch):
+    """Joins, ends, resizes and questions in any order, in a queue that counts as long from the fourth claim on."""
+    seed = random.randrange(2**32) if seed is None else seed
+    print(f"seed {seed}")
+    monkeypatch.setattr(looking, "LAST", 3)
+    monkeypatch.setattr(looking, "_SHORT", 1)
+    monkeypatch.setattr(acquiring, "LAST", 3)
+    chance = random.Random(seed)
+    store, other = opened(), opened()
+    capacity, waiters, holders = 4, [], []
+    for _ in range(120):
+        act = chance.choice(
+            ["join", "join", "join", "leave", "ask", "ask", "resize"][: 6 + (chance.random() < 0.1)]
+        )
+        if act == "join":
+            where = chance.choice([store, store, other])
+            one = permit(wait=True, capacity=capacity, weight=chance.choice([1, 1, 2, 3, capacity]))
+        elif act == "ask" and waiters:
+            where, one = waiters.pop(chance.randrange(len(waiters)))
+        elif act == "leave" and holders + waiters:
+            some = chance.choice([each for each in (holders, waiters) if each])
+            where, one = some.pop(chance.randrange(len(some)))
+            where.abandon(one, BUDGET)
+            continue
+        elif act == "resize":
+            other.resize("a", capacity := chance.choice([3, 4, 5]), BUDGET)
+            continue
+        else:
+            continue
+        before = other.inspect("a", BUDGET).claims
+        id_ = lockkit.names.claim_id(one.token)
+        answer = where.acquire(one, act == "join", BUDGET)
+        told = {info.claim_id: info for info in other.inspect("a", BUDGET).claims}
+        if isinstance(answer, Queued):
+            assert told[id_].state == "WAITING", (seed, act)
+            assert answer.position == told[id_].position, (seed, act)
+            assert answer.holder.claim_id == next(iter(told)), (seed, act)
+            standing = {str(each.fence) for each in told.values()}
+            assert {each.rpartition("@")[2] for each in answer.blockers} <= standing, (seed, act)
+            assert answer.blockers, (seed, act)
+            waiters.append((where, one))
+        elif isinstance(answer, Granted):
+            assert told[id_].state == "HELD", (seed, act)
+            assert act == "join" or next(each for each in before if each.claim_id == id_).state == "OFFERED"
+            holders.append((where, one))
+        else:
+            assert id_ not in told, (seed, act)
+
+
 # -- polls
+
+
+def read_by(store, call):
+    """The keys that a call reads."""
+    transport = asked(store)
+    txn, ranged, kvs = transport.txn, transport.range, []
+
+    def each_txn(request, budget):
+        answer = txn(request, budget)
+        kvs.extend(kv for each in answer.answers if each.found for kv in each.found.kvs)
+        return answer
+
+    def each_range(request, budget):
+        answer = ranged(request, budget)
+        kvs.extend(answer[1].kvs)
+        return answer
+
+    transport.txn, transport.range = each_txn, each_range
+    try:
+        call()
+    finally:
+        transport.txn, transport.range = txn, ranged
+    return kvs
 
 
 def heard(store, poll):
     """The keys, and bytes of values, that a poll reads."""
-    transport = asked(store)
-    real, kvs = transport.txn, []
-
-    def txn(request, budget):
-        answer = real(request, budget)
-        kvs.extend(kv for each in answer.answers if each.found for kv in each.found.kvs)
-        return answer
-
-    transport.txn = txn
-    try:
-        poll()
-    finally:
-        transport.txn = real
+    kvs = read_by(store, poll)
     return len(kvs), sum(len(kv.value) for kv in kvs)
+
+
+def claims_read(store, call):
+    """The claims that a call reads with their values."""
+    return sum(bool(kv.value) for kv in read_by(store, call))
 
 
 @pytest.mark.parametrize("ahead", [1, 5, 40])

@@ -211,6 +211,30 @@ def test_what_lies_on_a_lease_goes_with_it(transport, prefix, lease):
     assert transport.range(Get(prefix, after(prefix)), BUDGET)[1] == Found([])
 
 
+def test_a_read_can_be_limited_to_what_was_created_in_a_while(transport, prefix):
+    created = {}
+    for name in (b"c", b"a", b"b"):
+        put(transport, prefix + name, name)
+        created[name] = transport.range(Get(prefix + name), BUDGET)[1].kvs[0].created
+    put(transport, prefix + b"c", b"again")
+    everything = Get(prefix, after(prefix))
+
+    def found(**what):
+        found = transport.range(everything._replace(**what), BUDGET)[1]
+        (same,) = (
+            each.found for each in transport.txn(Txn((), (everything._replace(**what),)), BUDGET).answers
+        )
+        assert same == found
+        return "".join(kv.key[-1:].decode() for kv in found.kvs), found.count
+
+    assert found() == ("abc", 3)
+    assert found(until=created[b"a"]) == ("ac", 3)
+    assert found(first="oldest") == ("cab", 3)
+    assert found(first="oldest", limit=1) == ("c", 3)
+    assert found(first="newest", limit=2) == ("ba", 3)
+    assert found(first="newest", until=created[b"a"]) == ("ac", 3)
+
+
 # -- transactions
 
 

@@ -44,7 +44,9 @@ class Asked:
 
         def performed(*words: Any) -> Any:
             answer = self.transport.perform(found(*words[:-1], time.monotonic() + words[-1]))
-            return (answer.header, Found(answer.kvs, answer.more)) if name == "range" else answer
+            return (
+                (answer.header, Found(answer.kvs, answer.more, answer.count)) if name == "range" else answer
+            )
 
         return performed
 
@@ -77,7 +79,7 @@ def as_exchange(call: Callable[..., Any]) -> Callable[..., Exchange[Any]]:
         answer = call(*words[:-1], left(words[-1]))
         if isinstance(answer, tuple):  # of a read
             header, found = answer
-            return Ranged(found.kvs, found.more, header=header)
+            return Ranged(found.kvs, found.more, found.count, header=header)
         return answer
 
     return exchange

@@ -1,0 +1,158 @@
+"""Looks at a long queue that read no more of it than a claim needs.
+
+A whole look reads each claim with its value, so a thousand waiters that join one after the other, or ask again, would read half a
+million claims. Three facts make less do:
+
+- A claim has to wait as long as claims ahead of it leave it no room, whatever else stands there. So a claim that joins reads the first
+  claim, and the last few.
+- A claim that waits and has not been changed since it was created does not depend on the claims behind it: one of them that holds was
+  granted together with this one, and still fits unless a resize has changed both.
+- Claims ahead only go away. A guard may take the place of one later, under a younger key; but whether a claim can leave a guard is in its
+  value from the beginning. So one waiter of a client has to read that, for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lockkit.namedtuples import NamedTuple
+from lockkit.store.queue import blockers
+from lockkit_etcd.rows import Row
+from lockkit_etcd.transport import Get, Kv
+
+__all__ = ["LAST", "Ahead", "Ends", "ahead", "can_guard", "ends_of", "in_front", "oldest"]
+
+LAST = 16
+"""Claims at the end of a queue that a claim reads when it joins; a queue with more claims counts as long."""
+_SHORT = LAST // 2
+"""Claims up to which nothing is remembered of a queue."""
+_STRETCHES = 64
+"""Stretches of a queue that are remembered."""
+_QUEUES = 1024
+"""Long queues that are remembered; beyond that all are forgotten."""
+
+
+class _Known(NamedTuple):
+    """What is known of a long queue.
+
+    Attributes:
+        stretches: Stretches from one place to another, in order: every claim there was read by a look, or had gone before. The first
+            begins with 0 if every claim up to its end was.
+        guarded: Whether one of these claims can leave a guard.
+    """
+
+    stretches: tuple[tuple[int, int], ...]
+    guarded: bool
+
+
+class Ends:
+    """The long queues in which a client waits, each by its prefix: how much of each was read."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, _Known] = {}
+
+    def saw(self, queue: bytes, found: Sequence[Row]) -> None:
+        """Remember a look at all of a queue."""
+        known = self._known.get(queue)
+        if len(found) <= _SHORT:
+            if known is not None and known.stretches[-1][1] <= found[-1].fence:  # not an answer that comes late
+                self._known.pop(queue, None)
+            return
+        guarded = any(map(can_guard, found))
+        before = () if known is None or known.guarded else known.stretches
+        self._note(queue, before, (0, found[-1].fence), guarded=guarded)
+
+    def joined(self, queue: bytes, found: Sequence[Row]) -> None:
+        """Remember a look at the last claims of a queue."""
+        known, guarded = self._known.get(queue), any(map(can_guard, found))
+        if known is None:
+            self._note(queue, (), (found[0].fence, found[-1].fence), guarded=guarded)
+        else:
+            stretch = found[0].fence, found[-1].fence
+            self._note(queue, known.stretches, stretch, guarded=guarded or known.guarded)
+
+    def unguarded(self, queue: bytes, place: int) -> bool:
+        """Whether no claim up to a place can leave a guard, as far as is known."""
+        known = self._known.get(queue)
+        if known is None or known.guarded:
+            return False
+        begin, end = known.stretches[0]
+        return begin == 0 and place <= end
+
+    def _note(
+        self, queue: bytes, before: Sequence[tuple[int, int]], one: tuple[int, int], *, guarded: bool
+    ) -> None:
+        merged: list[tuple[int, int]] = []
+        for begin, end in sorted([*before, one]):
+            if merged and begin <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(merged[-1][1], end)
+            else:
+                merged.append((begin, end))
+        if len(self._known) >= _QUEUES:
+            self._known.clear()
+        self._known[queue] = _Known(tuple(merged[:_STRETCHES]), guarded)
+
+
+class Ahead(NamedTuple):
+    """What is ahead of a claim that waits.
+
+    Attributes:
+        place: The number of claims ahead.
+        blockers: The claims to watch: each one's key, and the revision that created it.
+    """
+
+    place: int
+    blockers: dict[bytes, int]
+
+
+def can_guard(row: Row) -> bool:
+    """Whether a claim is a guard, or can leave one."""
+    return row.guard or bool(row.value.get("min_hold"))
+
+
+def oldest(queue: Get) -> Get:
+    """Reads the first claim of a queue in which no claim can leave a guard."""
+    return queue._replace(first="oldest", limit=1)
+
+
+def ends_of(queue: Get) -> tuple[Get, Get]:
+    """Read the first claim of a queue, and the last ones."""
+    return oldest(queue), queue._replace(first="newest", limit=LAST)
+
+
+def in_front(head: Row, last: Sequence[Row], count: int) -> Ahead | None:
+    """What is ahead of a claim that has joined a long queue; None if a look at all of it has to tell.
+
+    Args:
+        head: The first claim of the queue.
+        last: The last claims of the queue; the claim itself is the last.
+        count: The claims in the whole queue.
+    """
+    found = [head, *last]
+    chosen = blockers(found, len(found) - 1)
+    if not chosen:
+        return None
+    return Ahead(count - 1, {found[at].key: found[at].fence for at in chosen})
+
+
+def ahead(
+    kvs: Sequence[Kv], own: bytes, place: int, seen: dict[bytes, int], *, exclusive: bool
+) -> Ahead | None:
+    """What is ahead of a claim that waited already, and is as it was created; None if another look has to tell.
+
+    Args:
+        kvs: The keys up to the claim's own, without values.
+        own: The claim's key.
+        place: The revision that created it.
+        seen: The claims that blocked it at its last look.
+        exclusive: Whether it needs the whole capacity, so that any other claim blocks it.
+    """
+    created = {kv.key: kv.created for kv in kvs if not (kv.key == own and kv.created == kv.modified == place)}
+    if len(created) == len(kvs) or not created:
+        return None
+    if seen and all(created.get(key) == at for key, at in seen.items()):
+        return Ahead(len(created), seen)
+    if not exclusive:
+        return None
+    nearest = max(created, key=created.__getitem__)
+    return Ahead(len(created), {nearest: created[nearest]})
