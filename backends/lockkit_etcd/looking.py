@@ -33,7 +33,7 @@ _QUEUES = 1024
 
 
 class _Known(NamedTuple):
-    """What is known of a long queue.
+    """The part of a long queue that was read.
 
     Attributes:
         stretches: Stretches from one place to another, in order: every claim there was read by a look, or had gone before. The first
@@ -55,7 +55,9 @@ class Ends:
         """Remember a look at all of a queue."""
         known = self._known.get(queue)
         if len(found) <= _SHORT:
-            if known is not None and known.stretches[-1][1] <= found[-1].fence:  # not an answer that comes late
+            if (
+                known is not None and known.stretches[-1][1] <= found[-1].fence
+            ):  # not an answer that comes late
                 self._known.pop(queue, None)
             return
         guarded = any(map(can_guard, found))
@@ -94,7 +96,7 @@ class Ends:
 
 
 class Ahead(NamedTuple):
-    """What is ahead of a claim that waits.
+    """The claims ahead of one that waits.
 
     Attributes:
         place: The number of claims ahead.
@@ -121,7 +123,7 @@ def ends_of(queue: Get) -> tuple[Get, Get]:
 
 
 def in_front(head: Row, last: Sequence[Row], count: int) -> Ahead | None:
-    """What is ahead of a claim that has joined a long queue; None if a look at all of it has to tell.
+    """The claims ahead of one that has joined a long queue; None if a look at all of it has to tell.
 
     Args:
         head: The first claim of the queue.
@@ -138,7 +140,7 @@ def in_front(head: Row, last: Sequence[Row], count: int) -> Ahead | None:
 def ahead(
     kvs: Sequence[Kv], own: bytes, place: int, seen: dict[bytes, int], *, exclusive: bool
 ) -> Ahead | None:
-    """What is ahead of a claim that waited already, and is as it was created; None if another look has to tell.
+    """The claims ahead of one that waited already, and is as it was created; None if another look has to tell.
 
     Args:
         kvs: The keys up to the claim's own, without values.

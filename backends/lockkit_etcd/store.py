@@ -53,7 +53,7 @@ class Entry:
         fence: The claim's place, once it has one.
         waiting: The stored claim as last seen while it waited.
         alone: No holder stands behind the claim, so it may hold as soon as it is the first.
-        unguarded: It is known that no claim ahead of it can leave a guard, so all that is ahead of it is older than it.
+        unguarded: No claim ahead of it can leave a guard, as is known; so all that is ahead of it is older than it.
         fits: The claim was seen to fit, so its offer is not kept alive.
         wait: The lease that it is on while it waits.
         hold: The lease that it is on, or will be, when it holds.
