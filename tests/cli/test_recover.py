@@ -65,6 +65,25 @@ lease.release()
 """Programs that die in each layer of a release, before the request of that layer is sent."""
 
 
+FAILS = """
+from lockkit.errors import BackendUnavailable
+from lockkit.store.spi import Unknown
+def lost(*_, **__):
+    raise Unknown(BackendUnavailable("the reply is lost"))
+backend = client.driver().backend
+backend.release = backend.emergency_release = backend.abandon = lost
+lease.release()
+"""
+"""Has both requests of a release fail, and all later ones; the process lives on."""
+
+
+def queue_of(name, acquire):
+    """The queue in which a holder of a name, or of the card of the host with that name, stands."""
+    if acquire == A_LOCK:
+        return name
+    return pool_name(f"gpu-sim/{name}", SimulatedProvider(1).snapshot().devices[0].uuid)
+
+
 def hold(lockkit, name, *, before="", after="", ttl=60, answers=True, acquire=A_LOCK):
     """A Python program that holds a name, or dies while it does."""
     text = HOLDER.format(before=before, after=after, acquire=acquire.format(ttl=ttl))
@@ -163,12 +182,12 @@ def test_a_crash_in_any_layer_of_a_release_leaves_what_can_be_recovered(lockkit,
 
     done = recover(lockkit, "--yes")
 
-    words, queue = [name], name
+    words = [name]
     if acquire == A_CARD:
         lockkit.env["LOCKKIT_GPU_HOST"] = name
         words = ["--gpu", "1", "--gpu-sim", "1"]
-        queue = pool_name(f"gpu-sim/{name}", SimulatedProvider(1).snapshot().devices[0].uuid)
-    assert [one["outcome"] for one in cases(done, queue)] == ([] if at_once(place) else ["removed"])
+    outcomes = [one["outcome"] for one in cases(done, queue_of(name, acquire))]
+    assert outcomes == ([] if at_once(place) else ["removed"])
     assert lockkit("run", *words, "--no-wait", "--", "true").returncode == 0
 
 
@@ -188,13 +207,14 @@ def test_a_dead_waiter_is_removed_as_well_and_the_holder_stays(lockkit, place, n
 # -- what may live
 
 
-def test_a_stopped_holder_is_not_gone(lockkit, place, name):
-    holder = hold(lockkit, name)
+@pytest.mark.parametrize("acquire", [A_LOCK, A_CARD], ids=["lock", "card"])
+def test_a_stopped_holder_is_not_gone(lockkit, place, name, acquire):
+    holder, queue = hold(lockkit, name, acquire=acquire), queue_of(name, acquire)
     holder.send_signal(signal.SIGSTOP)
-    lockkit.until(lambda: lockkit.claims(name)[0]["process"] == "stopped")
+    lockkit.until(lambda: lockkit.claims(queue)[0]["process"] == "stopped")
 
-    assert cases(recover(lockkit, "--yes"), name) == []
-    assert len(lockkit.claims(name)) == 1
+    assert cases(recover(lockkit, "--yes"), queue) == []
+    assert len(lockkit.claims(queue)) == 1
 
 
 AGES = {"age_warning": "100ms", "age_soft": "200ms", "age_hard": "300ms"}
@@ -206,14 +226,21 @@ def aged(lockkit, **ages):
     (lockkit.folder / "lockkit.toml").write_text(text)
 
 
-@pytest.mark.parametrize("elsewhere", ["", ELSEWHERE], ids=["here", "elsewhere"])
-def test_a_long_task_with_a_heartbeat_keeps_its_lock_however_old_it_is(lockkit, place, name, elsewhere):
+@pytest.mark.parametrize(
+    "elsewhere, acquire",
+    [("", A_LOCK), (ELSEWHERE, A_LOCK), ("", A_CARD)],
+    ids=["here", "elsewhere", "card"],
+)
+def test_a_long_task_with_a_heartbeat_keeps_its_lock_however_old_it_is(
+    lockkit, place, name, elsewhere, acquire
+):
     if elsewhere and place == "sqlite":
         pytest.skip("the embedded store has no other hosts")
     aged(lockkit)
-    hold(lockkit, name, before=elsewhere)
+    hold(lockkit, name, before=elsewhere, acquire=acquire)
     time.sleep(0.4)  # the age itself
 
+    name = queue_of(name, acquire)
     (case,) = cases(recover(lockkit, "--yes"), name)
 
     assert (case["kind"], case["action"], case["tier"], case["outcome"]) == ("overdue", "tell", "hard", None)
@@ -534,6 +561,20 @@ def test_a_failed_release_is_resolved_once_its_claim_has_gone(lockkit, place, na
     assert (case["kind"], case["outcome"], case["seen"]["failure"]["id"]) == ("failure", "resolved", mine)
     unresolved = {one["id"] for one in lockkit.json("failures", "list")["failures"]}
     assert unresolved == {other, old}
+
+
+def test_a_release_that_failed_for_good_is_replayed_after_the_death_of_its_process(lockkit, place, name):
+    holder = hold(lockkit, name, after=FAILS)
+    (failure,) = lockkit.json("failures", "list")["failures"]
+    assert (failure["name"], len(lockkit.claims(name))) == (name, 1)
+
+    kill(holder)
+    done = [case for _ in range(2) for case in cases(recover(lockkit, "--yes"), name)]
+
+    outcomes = [(case["kind"], case["outcome"]) for case in done]
+    assert outcomes == [*([] if at_once(place) else [("gone", "removed")]), ("failure", "resolved")]
+    assert lockkit.json("failures", "list")["failures"] == []
+    assert lockkit("run", name, "--no-wait", "--", "true").returncode == 0
 
 
 def test_the_ages_are_read_again_when_the_file_changes(lockkit, monkeypatch, tmp_path):
