@@ -164,7 +164,7 @@ def test_a_chooser_may_use_the_client_and_sees_the_context_of_its_caller(client)
 
 def test_a_lost_gate_ends_a_request_for_which_nothing_will_do(client):
     chooser = Says()
-    work = Work(lambda: client.pool("p", ["a", "b"]).acquire(chooser=chooser))
+    work = Work(lambda: client.pool("p", ["a", "b"], ttl=1).acquire(chooser=chooser))  # told by a heartbeat
     until(lambda: chooser.asked)
     client.evict(GATE, client.inspect(GATE).claims[0].claim_id, reason="test", now=True)
     assert isinstance(work.error(), lockkit.LeaseLost)
