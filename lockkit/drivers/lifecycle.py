@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import re
 import sys
 import threading
 import time
 import weakref
+from itertools import filterfalse
 from operator import attrgetter, itemgetter, methodcaller
 from traceback import walk_stack
 from types import FrameType
@@ -39,10 +39,15 @@ _LAST_WORDS = 0.1
 """Seconds of the exit budget that are kept for records and log lines about releases that the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
 """Seconds that releasing everything on SIGTERM may take before the process goes on to end."""
-_INSIDE = re.compile(
-    r"^lockkit(?:$|\.(?!(?:__main__|cli|decorator|drivers\.callbacks|testing)(?:\.|$)))", re.MULTILINE
+_OURS = "lockkit."
+_CALLING = (
+    "lockkit.__main__.",
+    "lockkit.cli.",
+    "lockkit.decorator.",
+    "lockkit.drivers.callbacks.",
+    "lockkit.testing.",
 )
-"""Names of lockkit's own modules, stores included, except those that call the user's code or are a program of their own."""
+"""Names of lockkit's own modules that call the user's code or are a program of their own, each with a dot behind it."""
 INSIDE_PATIENCE = 0.2
 """Seconds for which a signal handler that interrupted lockkit waits for work, because the work may need the interrupted call to go on."""
 _LAST = -100
@@ -276,5 +281,6 @@ def inside(frame: FrameType | None) -> bool:
         return False
     # Iterators written in C walk the stack, because a signal may arrive at each bytecode of our own.
     modules = map(attrgetter("f_globals"), map(itemgetter(0), walk_stack(frame)))
-    names = map(str, map(methodcaller("get", "__name__"), modules))
-    return _INSIDE.search("\n".join(names)) is not None
+    names = map("{}.".format, map(methodcaller("get", "__name__"), modules))
+    ours = filter(methodcaller("startswith", _OURS), names)
+    return next(filterfalse(methodcaller("startswith", _CALLING), ours), None) is not None

@@ -12,6 +12,9 @@ import pytest
 
 import lockkit
 from lockkit import facts, namedtuples
+from lockkit.cli.guarding import Request
+from lockkit.config import Config
+from lockkit.facts import ClaimInfo
 from lockkit.namedtuples import NamedTuple
 from lockkit.protocol import effects
 from lockkit.store import spi
@@ -139,3 +142,8 @@ def test_whatever_is_made_of_its_fields_is_given_all_of_them():
                     found += 1
     assert found >= 5
     assert effects.Release._fields == effects.Abandon._fields == effects.EmergencyRelease._fields
+
+
+@pytest.mark.parametrize("cls", [Config, Request, ClaimInfo])
+def test_nothing_is_compiled_for_the_largest_named_tuples_of_a_run(cls):
+    assert len(cls._fields) in namedtuples._CONSTRUCTORS
