@@ -155,15 +155,14 @@ class Hold:
         fence: int,
         basis: float,
         capabilities: Capabilities,
-        *,
         since: float | None = None,
         wall: float = 0.0,
-        doubtful: bool = False,
-        auto_renew: bool = True,
+        doubtful: bool = False,  # noqa: FBT001, FBT002 (keywords cost on the hot path)
+        auto_renew: bool = True,  # noqa: FBT001, FBT002
         pid: int | None = None,
         key: weakref.ref[object] | None = None,
         taken_at: Caller | None = None,
-        reentrant: bool = False,
+        reentrant: bool = False,  # noqa: FBT001, FBT002
         where: str = "process",
     ) -> None:
         self.claim = claim

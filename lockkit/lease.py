@@ -9,7 +9,7 @@ from types import TracebackType
 from lockkit.copies import LeaseCopy
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.leaving import Exit, Statement
-from lockkit.shared.lease import AnyLease, kept
+from lockkit.shared.lease import AnyLease, inert, kept
 
 __all__ = ["Lease", "LeaseCopy"]
 
@@ -121,21 +121,20 @@ class Lease(AnyLease):
         """
         report = self._report
         if report is None:
-            hold = self._hold
-            if (
-                self._inert() or hold.reserved_by == threading.get_ident()
-            ):  # a handler in the middle of its release
+            hold, driver = self._hold, self._driver
+            # A handler may be in the middle of its release.
+            if inert(hold) or hold.reserved_by == threading.get_ident():
                 return kept(hold, reason)
             try:
                 self.left = True
                 if hold.leave(self):
-                    report = self._report = self._driver.releases.release(hold, reason, self.within)
+                    report = self._report = driver.releases.release(hold, reason, self.within)
                 else:
                     hold.handed_back(self)
                     report = self._report = kept(hold, reason)
             finally:
                 if hold.report is not None:
-                    self._driver.registry.change(hold.claim.terms.name, old=hold)
+                    driver.registry.change(hold.claim.terms.name, old=hold)
                 elif self._report is None:  # cut short
                     self._opening.look()
         if raise_failed:

@@ -15,7 +15,7 @@ from lockkit.drivers.loopjobs import call_soon, wake
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
 from lockkit.leaving import Statement
-from lockkit.shared.lease import AnyLease, kept
+from lockkit.shared.lease import AnyLease, inert, kept
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
@@ -265,7 +265,7 @@ class AsyncLease(AnyLease):
         hold = self._hold
         if self._report is None:
             if (
-                self._inert() or hold.reserved_by == threading.get_ident()
+                inert(hold) or hold.reserved_by == threading.get_ident()
             ):  # a handler in the middle of its release
                 return kept(hold, reason)
             self.left = True
@@ -288,7 +288,7 @@ class AsyncLease(AnyLease):
         if self._report is not None:
             return self._report
         hold = self._hold
-        if self._inert():
+        if inert(hold):
             return kept(hold, reason)
         self.left = True
         if hold.leave(self):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lockkit.opening import Opening
     from lockkit.store.spi import Claim, Terms
 
-__all__ = ["AnyLease", "check_callback", "kept"]
+__all__ = ["AnyLease", "check_callback", "inert", "kept"]
 
 
 class AnyLease(Answering):
@@ -90,7 +90,7 @@ class AnyLease(Answering):
             terms = hold.claim.terms
             if terms.asked is not None and terms.asked != terms.ttl:
                 opening.tell_ttl(terms.asked, terms.ttl)
-            driver.registry.change(hold.claim.terms.name, new=hold)
+            driver.registry.change(terms.name, new=hold)
 
     @property
     def request_timeout(self) -> float:
@@ -335,11 +335,6 @@ class AnyLease(Answering):
 
     # -- what a release decides before and after it
 
-    def _inert(self) -> bool:
-        """Whether a release must do nothing: in a forked child, or in a cleanup hook of this very release."""
-        hold, hook_of = self._hold, RELEASING.get()
-        return hold.pid != os.getpid() or (hook_of is not None and hook_of == hold.claim_id)
-
     def _raise_failed(self, report: ReleaseReport) -> None:
         """Raise if no layer of a release got a definite answer."""
         if report.outcome == "ABANDONED":
@@ -423,6 +418,12 @@ def check_callback(callback: object, name: str) -> None:
     if not callable(callback):
         raise ConfigError(f"on_release takes a function, not {callback!r}", name=name)
     check_plain(callback, "on_release", name)
+
+
+def inert(hold: Hold) -> bool:
+    """Whether a release must do nothing: in a forked child, or in a cleanup hook of this very release."""
+    hook_of = RELEASING.get()
+    return hold.pid != os.getpid() or (hook_of is not None and hook_of == hold.claim_id)
 
 
 def kept(hold: Hold, reason: Reason) -> ReleaseReport:

@@ -141,8 +141,7 @@ class Blocking(Generic[C]):
     def _send(self, step: Send) -> Sequence[Reply]:
         route, packed, end, count, keep = step
         pool = self._pools.get(route)
-        connection = None if pool is None else pool.at_hand()
-        if pool is None or connection is None:
+        if pool is None or (connection := pool.at_hand()) is None:
             pool = self._pool(route)
             connection = pool.take(end - time.monotonic())
         try:

@@ -152,8 +152,10 @@ def forgets_doubt() -> Iterator[None]:
     A store that marks what was replayed would make up for it, so this one does not.
     """
 
-    def make(*args: Any, **keywords: Any) -> Hold:
-        return Hold(*args, **{**keywords, "doubtful": False})
+    def make(*args: Any) -> Hold:
+        hold = Hold(*args)
+        hold.doubtful = False
+        return hold
 
     with _granted_by(make), replay_not_marked():
         yield
