@@ -174,7 +174,7 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
             column.no_wrap = True
         elif name in ("model", "state", "user") and width < _WIDE:  # so that why has the room
             words = (word for cells in rows for word in cells[name].split())
-            column.max_width = max(_LEAST[name], *map(len, words), 0)
+            column.no_wrap, column.max_width = False, max(_LEAST[name], *map(len, words), 0)
     for card, cells in zip(found, rows, strict=True):
         row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
         add(made, *row, style=_COLOURS.get(card.state))

@@ -174,7 +174,7 @@ def test_no_word_is_broken_at_80_columns_and_a_uuid_is_as_short_as_commands_take
         (DeviceProcess(4711, "ann-of-physics", "train_the_model.py", 12 * GIB),),
     )
     told = rendered(80, busy).split()
-    for word in ("ann-of-physics", "(train_the_model.py),", "512", "MiB/80", "GiB"):
+    for word in ("busy", "(unmanaged)", "ann-of-physics", "(train_the_model.py),", "512", "MiB/80", "GiB"):
         assert word in told
     assert "model: NVIDIA H100 80GB HBM3\n" in re.sub(" +\n", "\n", rendered(80, busy))
     assert "NVIDIA" in rendered(80, busy, busy._replace(name="A100")).split()
