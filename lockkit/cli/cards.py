@@ -18,8 +18,8 @@ from lockkit.gpu.choosing import CardRequest
 from lockkit.gpu.jobs import strangers, usable_inside
 from lockkit.gpu.known import facts_of, known, queue
 from lockkit.gpu.pools import GpuLeases, card_pool
-from lockkit.gpu.requests import By, HostCards
-from lockkit.gpu.visible import cuda_knows, cuda_variables
+from lockkit.gpu.requests import HostCards
+from lockkit.gpu.visible import By, cuda_knows, cuda_variables
 from lockkit.gpu.waiting_row import waiting_row
 from lockkit.gpu.words import how_many
 from lockkit.members import in_pool, pool_name

@@ -143,7 +143,7 @@ class _Keeping:
         from lockkit.cli.cards import CardOptions, Cards
         from lockkit.descent import descendants
         from lockkit.gpu.adopting import NotAdopted, adopt
-        from lockkit.gpu.requests import job_ttl
+        from lockkit.gpu.jobs import job_ttl
 
         client, job = self._client, self._job
         cards = Cards(client, self._session, CardOptions(1, simulate=asked.simulate, private=asked.private))

@@ -214,8 +214,8 @@ class _Run:
 
     def _with_cards(self, client: Client, asked: CardOptions) -> int:
         from lockkit.cli.cards import CardAnnouncer, Cards, ReusedCards  # late: most runs need no cards
+        from lockkit.gpu.jobs import job_ttl
         from lockkit.gpu.pools import GpuLeases
-        from lockkit.gpu.requests import job_ttl
         from lockkit.gpu.visible import slurm_words
 
         request, session = self._request, self._session

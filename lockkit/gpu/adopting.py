@@ -16,12 +16,12 @@ from lockkit.composites import AllOf
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Owner
-from lockkit.gpu.capacities import capacities
+from lockkit.gpu.capacities import capacities, slices_in
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import forget_held_cards
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.quarantine import mark_of, quarantined
-from lockkit.gpu.requests import HostCards, slices_in
+from lockkit.gpu.requests import HostCards
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.usage import ADOPTED, granted
 from lockkit.gpu.words import process_words, short_name

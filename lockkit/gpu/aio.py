@@ -16,9 +16,9 @@ from lockkit.aio.shortform import Acquiring
 from lockkit.devices import Device
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
-from lockkit.gpu.requests import By, HostCards, environment_set
+from lockkit.gpu.requests import HostCards
 from lockkit.gpu.snapshots import PATIENCE
-from lockkit.gpu.visible import cuda_variables
+from lockkit.gpu.visible import By, cuda_variables, environment_set
 from lockkit.gpu.watching import look_soon
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.store.spi import Refused

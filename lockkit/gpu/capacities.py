@@ -17,7 +17,7 @@ from lockkit.members import pool_name
 from lockkit.records import CAPACITY, Records, change, fixed_capacity
 from lockkit.sizes import MIB
 
-__all__ = ["capacities"]
+__all__ = ["capacities", "slices_in"]
 
 
 def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:
@@ -35,6 +35,15 @@ def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mappin
     with suppress(BackendError):  # the list is only for those who look
         enlist(records, host_of(pool), tuple(found))
     return found
+
+
+def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[str, str]:
+    """The card of each slice, among the members of a pool."""
+    return {
+        one.uuid: one.parent
+        for one in devices
+        if one.parent is not None and one.parent in members and one.uuid in members
+    }
 
 
 def _fixed(records: Records, name: str, room: int, device: Device) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from lockkit.devices import Device, Snapshot
-from lockkit.facts import ClaimInfo
+from lockkit.facts import Capabilities, ClaimInfo
 from lockkit.gpu.choosing import CardRequest, never_fits
 from lockkit.gpu.words import process_words, short_name
 from lockkit.sizes import MIB, show
+from lockkit.store.ttls import UsualTtl
 
-__all__ = ["strangers", "usable_inside"]
+__all__ = ["job_ttl", "strangers", "usable_inside"]
 
+_TTL, _LONG_TTL = 60.0, 300.0
+"""Seconds for which the store keeps a job's cards without a renewal, as a rule."""
 _FIRST_UID, _NOBODY = 1000, 65534
 """The uids from the first to below the second are those of people, as a rule (login.defs)."""
 
@@ -66,3 +69,8 @@ def strangers(snapshot: Snapshot, me: str, uid_of: Callable[[str], int | None]) 
 def _is_person(user: str, uid_of: Callable[[str], int | None]) -> bool:
     uid = int(user) if user.isascii() and user.isdigit() else uid_of(user)
     return uid is None or (uid >= _FIRST_UID and uid != _NOBODY)
+
+
+def job_ttl(capabilities: Capabilities) -> float:
+    """Seconds for which a store keeps the cards of a job without a renewal: long where a failover may take long, because jobs cost much."""
+    return UsualTtl(_TTL if capabilities.failover_safe else _LONG_TTL)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 from lockkit.devices import Device
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
-from lockkit.gpu.requests import By, HostCards, environment_set
-from lockkit.gpu.visible import cuda_variables
+from lockkit.gpu.requests import HostCards
+from lockkit.gpu.visible import By, cuda_variables, environment_set
 from lockkit.gpu.watching import look_soon
 from lockkit.lease import Lease
 from lockkit.options import DEFAULT, Default, Options

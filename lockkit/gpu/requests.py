@@ -6,16 +6,15 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected
-from lockkit.gpu.capacities import capacities
+from lockkit.gpu.capacities import capacities, slices_in
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.card_denials import PYTHON, denied
@@ -27,7 +26,7 @@ from lockkit.gpu.hosts import host_name
 from lockkit.gpu.preflight import Preflight
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
-from lockkit.gpu.resolving import resolve
+from lockkit.gpu.resolving import resolve_each
 from lockkit.gpu.snapshots import PATIENCE, look, providers, simulated_cards
 from lockkit.gpu.visible import hidden_hint, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
@@ -39,21 +38,14 @@ from lockkit.outer import outer_holds
 from lockkit.plugins.calling import call_within
 from lockkit.shared.locks import checked_timeout
 from lockkit.sizes import MIB, parse
-from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.drivers.threads import Driver
-    from lockkit.facts import Capabilities, ClaimInfo
+    from lockkit.facts import ClaimInfo
     from lockkit.shared.lease import AnyLease
 
-__all__ = ["By", "CheckedRequest", "HostCards", "environment_set", "job_ttl", "slices_in"]
-
-By = Literal["index", "uuid"]
-
-_TTL, _LONG_TTL = 60.0, 300.0
-"""Seconds for which the store keeps a job's cards without a renewal, as a rule."""
-
+__all__ = ["CheckedRequest", "HostCards"]
 
 _LEAST = 0.5
 """Seconds that the driver and the store have to tell of the cards at least, even if the time of a request is shorter."""
@@ -219,7 +211,7 @@ class HostCards:
             self._checks_with(request.preflight).probe()
         snapshot = self.look()
         devices = snapshot.devices
-        named = None if ids is None else self._named(ids, devices)
+        named = None if ids is None else resolve_each(ids, devices, pool=self.pool)
         visible = visible_uuids(self._environ, devices)
         return request._replace(ids=named, visible=visible, hidden=why_hidden(self._environ)), snapshot
 
@@ -360,55 +352,3 @@ class HostCards:
     def _marks(self) -> Mapping[str, str]:
         found = quarantined(self._client, self.host)
         return {uuid: str(mark) for uuid, mark in found.items()}
-
-    def _named(self, ids: Sequence[str], devices: Sequence[Device]) -> tuple[str, ...]:
-        """The UUIDs of cards that were named by UUID, the beginning of one, or index.
-
-        Raises:
-            ConfigError: There is no such card, or a card and a slice of it are both named.
-        """
-        if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
-            raise ConfigError(
-                f"ids must be a list of UUIDs or indices as strings, not {ids!r}",
-                name=self.pool,
-                hint='write ids=["0"]',
-            )
-        known = {one.uuid: one for one in devices if one.uuid}
-        found = [resolve(one, devices, pool=self.pool) for one in ids]
-        both = next((uuid for uuid in found if known[uuid].parent in found), None)
-        if both is not None:
-            raise ConfigError(
-                f"{known[both].parent} and its slice {both} cannot both be asked for",
-                name=self.pool,
-                hint="name the slices that will do, or the card",
-            )
-        return tuple(found)
-
-
-def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[str, str]:
-    """The card of each slice, among the members of a pool."""
-    return {
-        one.uuid: one.parent
-        for one in devices
-        if one.parent is not None and one.parent in members and one.uuid in members
-    }
-
-
-def job_ttl(capabilities: Capabilities) -> float:
-    """Seconds for which a store keeps the cards of a job without a renewal: long where a failover may take long, because jobs cost much."""
-    return UsualTtl(_TTL if capabilities.failover_safe else _LONG_TTL)
-
-
-@contextmanager
-def environment_set(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """Set environment variables of this process, and put them back at the end."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield variables
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
 
-__all__ = ["resolve"]
+__all__ = ["resolve", "resolve_each"]
 
 _SHORTEST = 8
 """The characters of a UUID that name its card, as in ``GPU-54a0``."""
@@ -57,6 +57,32 @@ def resolve(
             f"several GPUs have the index {word}", name=pool, hint=f"name one by its UUID: {there}"
         )
     raise ConfigError(f"several GPUs begin with {word!r}", name=pool, hint=f"they are {there}")
+
+
+def resolve_each(
+    ids: Sequence[str], devices: Sequence[Device], *, pool: str | None = None
+) -> tuple[str, ...]:
+    """The UUIDs of the cards that a person means, each named by UUID, the beginning of one, or index.
+
+    Raises:
+        ConfigError: There is no such card, or a card and a slice of it are both named.
+    """
+    if isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
+        raise ConfigError(
+            f"ids must be a list of UUIDs or indices as strings, not {ids!r}",
+            name=pool,
+            hint='write ids=["0"]',
+        )
+    parents = {one.uuid: one.parent for one in devices if one.uuid}
+    found = [resolve(one, devices, pool=pool) for one in ids]
+    both = next((uuid for uuid in found if parents[uuid] in found), None)
+    if both is not None:
+        raise ConfigError(
+            f"{parents[both]} and its slice {both} cannot both be asked for",
+            name=pool,
+            hint="name the slices that will do, or the card",
+        )
+    return tuple(found)
 
 
 def _indices(devices: Sequence[Device]) -> str:

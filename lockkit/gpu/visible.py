@@ -1,4 +1,4 @@
-"""The cards that a program may see: ``CUDA_VISIBLE_DEVICES``, read as CUDA reads it, and written for child processes. Pure: no I/O.
+"""The cards that a program may see: ``CUDA_VISIBLE_DEVICES``, read as CUDA reads it, and written for child processes.
 
 The variable is about NVIDIA's cards only, whose UUIDs begin with ``GPU-`` or ``MIG-``. It hides none of another maker.
 
@@ -8,7 +8,10 @@ card that CUDA would hide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
 
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
@@ -16,8 +19,10 @@ from lockkit.errors import ConfigError
 __all__ = [
     "ORDER",
     "VISIBLE",
+    "By",
     "cuda_knows",
     "cuda_variables",
+    "environment_set",
     "hidden_hint",
     "numbers_are_indices",
     "slurm_words",
@@ -25,6 +30,7 @@ __all__ = [
     "why_hidden",
 ]
 
+By = Literal["index", "uuid"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 _SLURM = "SLURM_JOB_ID"
@@ -137,3 +143,18 @@ def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) ->
         return None
     named = [device.uuid for device in devices if device.uuid.startswith(entry)]
     return named[0] if len(named) == 1 else None
+
+
+@contextmanager
+def environment_set(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Set environment variables of this process, and put them back at the end."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield variables
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
