@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
-from lockkit.facts import Alert
-from lockkit.gpu.host_pools import host_pool
-from lockkit.gpu.quarantine import Capped, quarantine_faulty
-from lockkit.gpu.words import long_name
-from lockkit.members import pool_name
+from lockkit.gpu.faulty import take_out
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -33,8 +29,7 @@ class CardCheck:
         self._client = client
         self._host = host
         self._preflight = preflight
-        self._cards = [one.uuid for one in devices if one.uuid and one.parent is None]
-        self._parents = {one.uuid: one.parent for one in devices if one.parent is not None}
+        self._devices = devices
 
     def __call__(self, device: Device, until: float | None) -> str | None:
         """Compute on a card. Blocks for up to 22 s.
@@ -52,25 +47,16 @@ class CardCheck:
         verdict = self._preflight.check(device, until)
         if verdict is None:
             return None
-        return self._faulty(device, f"preflight: {verdict.why}") if verdict.faulty else verdict.why
-
-    def _faulty(self, device: Device, why: str) -> str:
-        me = self._client.owner
+        if not verdict.faulty:
+            return verdict.why
         # lasting: no look at the card shows what only a computation has found
-        done = quarantine_faulty(
-            self._client, self._host, device.uuid, why, me, self._cards, self._parents, lasting=True
-        )
-        if isinstance(done, Capped):
-            limit = f"it is not quarantined, because {done.count} of its host are, and more are not without a person"
-            self._alert(device, "gpu_not_quarantined", "P0", f"{why}; {limit}")
-            return f"{why}; {limit}"
-        if done.automatic and done.reason == why:
-            self._alert(device, "gpu_quarantined", "P1", str(done))
-        return f"{why}; it is quarantined (to give it back: lockkit gpu clear {device.uuid})"
-
-    def _alert(self, device: Device, kind: str, priority: Literal["P0", "P1"], what: str) -> None:
-        name = pool_name(host_pool(self._host), device.uuid)
-        data = {"uuid": device.uuid, "host": self._host}
-        self._client.driver().dispatcher.tell(
-            Alert(kind, priority, f"{long_name(device)}: {what}", name, data=data)
+        return take_out(
+            self._client,
+            self._host,
+            self._devices,
+            device.uuid,
+            f"preflight: {verdict.why}",
+            self._client.owner,
+            self._client.driver().dispatcher.tell,
+            lasting=True,
         )

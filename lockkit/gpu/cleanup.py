@@ -17,16 +17,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from lockkit.descent import descendants
 from lockkit.devices import Device, DeviceProcess
 from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.facts import Alert, CleanupContext
+from lockkit.gpu.faulty import take_out
 from lockkit.gpu.frameworks import hanging, imported, keepers
 from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.judging import Receipt, judged
-from lockkit.gpu.quarantine import Capped, quarantine_faulty
 from lockkit.gpu.receipts import put
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
@@ -121,7 +121,7 @@ class _Cleanup:
             put(records, held.group.host, report, before=held.before, after=after, whole=held.whole)
         finally:
             if report.outcome == "dirty" and not self._only_this_process(after, report):
-                self._alert("gpu_dirty", "P2", str(report))
+                self._alert_dirty(report)
             self._quarantine(after)
 
     # -- memory of this process
@@ -293,27 +293,22 @@ class _Cleanup:
         reason = "; ".join(dict.fromkeys((*shown, *past, *filter(None, [self._hangs]))))
         if not reason:
             return
-        group = held.group
-        answer = quarantine_faulty(
+        take_out(
             held.records(self._end),
-            group.host,
+            held.group.host,
+            held.group.devices,
             held.uuid,
             reason,
             context.owner,
-            group.cards,
-            group.parents,
+            held.group.tell,
             # The driver tells of an Xid once, and may then show a card without a fault.
             lasting=bool(past) and not shown,
+            claim_id=context.claim_id,
         )
-        if isinstance(answer, Capped):
-            limit = f"{answer.count} of its host are quarantined, and more are not without a person"
-            self._alert("gpu_not_quarantined", "P0", f"{reason}; it stays in use, because {limit}")
-        elif answer.automatic and answer.reason == reason:
-            self._alert("gpu_quarantined", "P1", str(answer))
 
-    def _alert(self, kind: str, priority: Literal["P0", "P1", "P2"], what: str) -> None:
+    def _alert_dirty(self, report: Receipt) -> None:
         held, context = self._held, self._context
-        card = held.before
-        name = held.uuid if card is None else long_name(card)
+        name = held.uuid if held.before is None else long_name(held.before)
         data = {"uuid": held.uuid, "host": held.group.host}
-        held.group.tell(Alert(kind, priority, f"{name}: {what}", context.name, context.claim_id, data=data))
+        text = f"{name}: {report}"
+        held.group.tell(Alert("gpu_dirty", "P2", text, context.name, context.claim_id, data=data))

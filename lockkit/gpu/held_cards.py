@@ -57,8 +57,7 @@ class HeldCards:
         self.family = Family(before=_pids_on(devices))
         self.until: float | None = None
         self.faults = faults
-        self.cards = [device.uuid for device in devices if device.uuid and device.parent is None]
-        self.parents = {device.uuid: device.parent for device in devices if device.parent is not None}
+        self.devices = devices
         self._providers = tuple(providers)
 
     def look(self, patience: float) -> Snapshot:
