@@ -177,7 +177,7 @@ class GpuPool:
         Raises:
             ConfigError: The request can never be met; the error says why for each card.
             DevicesUnavailable: There are no cards, or nothing can be said about any; the error says what to do.
-            AcquireTimeout: The time is up; the error says why other cards did not do.
+            AcquireTimeout: The time is up; the error says why each card did not do, and which argument or command would help.
             AcquireError, BackendError: As :meth:`lockkit.Pool.acquire`.
         """
         checked = self._cards.checked_within(

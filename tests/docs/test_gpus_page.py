@@ -142,6 +142,25 @@ def test_each_row_of_what_to_ask_for_is_granted(pages, once, environ):
         assert done.returncode == 0, (command, done.stderr)
 
 
+def test_what_a_refused_request_says_is_in_the_table_of_reasons(pages, once, environ):
+    told = [row[0].strip("`") for row in table(section(pages[PAGE], "## Why do I get no card?"))[1:]]
+    bob = {"pid": 4711, "user": "bob", "program": "jupyter", "memory": "12GiB"}
+    full = {"memory": "6GiB", "used": "512MiB"}
+    state = Path(environ["LOCKKIT_STATE_DIR"], STATE_FILE)
+    state.write_text(json.dumps({"0": {"processes": [bob]}, "2": full}))
+    once('lockkit gpu quarantine 1 --reason "it hums"', LOCKKIT_GPU_SIMULATE="3")
+    said = once("lockkit run --gpu 2 --no-wait --private -- true", LOCKKIT_GPU_SIMULATE="3").stderr
+    said += once(
+        "lockkit run --gpu 1 --min-free 5.3GiB --no-wait --private -- true", LOCKKIT_GPU_SIMULATE="3"
+    ).stderr
+    said = re.sub(r"quarantined by \S+@\S+:", "quarantined by ann@box:", said)
+    for reason in told:
+        if reason.startswith(("busy", "quarantined", "free, but", "only")):
+            assert f": {reason}" in said
+    for option in ("--allow-busy", "lockkit gpu clear"):
+        assert option in said
+
+
 def test_both_pages_name_the_same_command_of_the_administrator(pages):
     (init,) = [line for line in lines(section(pages[PAGE], WALK)) if "host init" in line]
 
