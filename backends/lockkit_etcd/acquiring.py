@@ -25,7 +25,6 @@ from lockkit_etcd.looking import LAST, Ahead, ahead, can_guard, ends_of, in_fron
 from lockkit_etcd.moving import Move, move_one, otherwise, renew_strangers
 from lockkit_etcd.rows import (
     Row,
-    WaitingRow,
     changing,
     fitting,
     in_time,
@@ -35,8 +34,8 @@ from lockkit_etcd.rows import (
     requests_in,
     row_of,
     rows,
+    stored_of,
     unpacked,
-    where_of,
 )
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import (
@@ -110,10 +109,12 @@ def _asked(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
 
 def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange[Answer]:
     """Hold at once if the claim fits, or add it to the queue."""
-    yield from _ready(store, entry, end)
+    crowded = claim.wait and store.crowded(entry.packed_terms)
+    if not crowded:  # otherwise it gets that lease when its turn comes, most likely from the claim before it
+        yield from _ready(store, entry, end)
     queue = entry.packed_terms.queue
     when: tuple[Compare, ...] = (Compare(queue.key, "VERSION", "EQUAL", 0, queue.end),)
-    most = 0 if claim.wait and store.crowds.likely(queue.key) else _TRIES + 1
+    most = 0 if crowded or (claim.wait and store.crowds.likely(queue.key)) else _TRIES + 1
     for tries in range(most):
         answer = yield from _hold_if(store, entry, when, end)
         if answer.succeeded:
@@ -173,7 +174,8 @@ def _joined(store: EtcdStore, entry: Entry, answer: TxnAnswer) -> Queued | None:
     store.ends.joined(queue, last)
     if any(map(can_guard, (*head, *last))):
         return None
-    entry.fence, entry.waiting, entry.looked = revision, WaitingRow(entry.key, revision, b""), revision
+    entry.fence = entry.modified = entry.looked = revision
+    entry.stored = b""
     return _behind(store, entry, head[0], in_front(head[0], last, count))
 
 
@@ -287,7 +289,7 @@ def _busy(store: EtcdStore, entry: Entry, found: list[Row], end: float) -> Excha
 def _turn(store: EtcdStore, entry: Entry, end: float) -> Exchange[Answer]:
     """Ask again for a claim that waits."""
     queue, waiting = entry.packed_terms.queue, entry.waiting
-    unchanged = waiting is not None and waiting.modified == entry.fence
+    unchanged = bool(entry.modified) and entry.modified == entry.fence
     ahead_only = unchanged and (entry.unguarded or store.ends.unguarded(queue.key, entry.fence))
     if ahead_only:
         entry.unguarded, entry.alone = True, entry.packed_terms.exclusive
@@ -305,7 +307,7 @@ def _turn(store: EtcdStore, entry: Entry, end: float) -> Exchange[Answer]:
     header, kvs = answer.header, answer.found()
     if far:
         entry.looked = header.revision
-        known, exclusive = entry.seen[1] if entry.seen else {}, entry.packed_terms.exclusive
+        known, exclusive = entry.seen[1] if entry.seen else (), entry.packed_terms.exclusive
         there = ahead(kvs, entry.key, entry.fence, known, exclusive=exclusive)
         heads = rows(answer.found(-2))
         queued = _behind(store, entry, heads[0], there) if heads else None
@@ -336,7 +338,8 @@ def _settle(
         if place < 0:
             return (yield from _absent(store, entry, end))
         row = found[place]
-        entry.fence, entry.waiting, entry.looked = row.fence, WaitingRow.of(row), revision
+        entry.fence, entry.looked = row.fence, revision
+        entry.modified, entry.stored = row.modified, stored_of(row)
         if row.state == "LINGERING":
             return Lapsed("lingering")
         if row.state == "HELD":
@@ -392,7 +395,7 @@ def _replayed(store: EtcdStore, entry: Entry, row: Row, end: float) -> Exchange[
 
 
 def _queued(store: EtcdStore, entry: Entry, found: list[Row], place: int) -> Queued:
-    row, chosen = found[place], entry.saw(found, place)
+    row, blockers = found[place], entry.saw(found, place)
     entry.unguarded = not any(map(can_guard, found[:place]))
     entry.alone = (
         entry.packed_terms.exclusive
@@ -402,7 +405,7 @@ def _queued(store: EtcdStore, entry: Entry, found: list[Row], place: int) -> Que
     head = found[0]
     return Queued(
         position=place,
-        blockers=tuple(each.where for each in chosen),
+        blockers=blockers,
         capacity=agreed(entry.claim.terms.capacity, row.capacity, head.capacity),
         holder=store.head(entry.claim.terms.name, head),
     )
@@ -417,7 +420,7 @@ def _behind(store: EtcdStore, entry: Entry, head: Row, there: Ahead | None) -> Q
     capacity = entry.claim.terms.capacity
     return Queued(
         position=there.place,
-        blockers=tuple([where_of(*each) for each in there.blockers.items()]),
+        blockers=there.blockers,
         capacity=agreed(capacity, capacity, head.capacity),
         holder=store.head(entry.claim.terms.name, head),
     )

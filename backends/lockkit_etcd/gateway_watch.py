@@ -19,6 +19,8 @@ __all__ = ["GatewayStream"]
 
 _log = logging.getLogger("lockkit.etcd")
 _OPENING = 2.0
+_BLOCK = 4096
+"""Bytes that are read at once. A watch waits for most of its life, and this much memory with it."""
 _NEVER = float("inf")
 
 
@@ -77,7 +79,7 @@ class GatewayStream:
         parser, rest = Parser(), b""
         end = time.monotonic() + _OPENING
         while not self._closed:  # close() may have come before there was a connection to interrupt
-            whole = parser.feed(connection.receive(_NEVER if parser.status else end))
+            whole = parser.feed(connection.receive(_NEVER if parser.status else end, _BLOCK))
             *texts, rest = (rest + (whole[0].body if whole else parser.taken())).split(b"\n")
             if whole and rest:  # an error that is no stream has no newline at its end
                 texts.append(rest)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.queue import blockers
-from lockkit_etcd.rows import Row
+from lockkit_etcd.rows import Row, where_of
 from lockkit_etcd.transport import Get, Kv
 
 __all__ = ["LAST", "Ahead", "Ends", "ahead", "can_guard", "ends_of", "in_front", "oldest"]
@@ -100,11 +100,11 @@ class Ahead(NamedTuple):
 
     Attributes:
         place: The number of claims ahead.
-        blockers: The claims to watch: each one's key, and the revision that created it.
+        blockers: The claims to watch, each as :attr:`Row.where`.
     """
 
     place: int
-    blockers: dict[bytes, int]
+    blockers: tuple[str, ...]
 
 
 def can_guard(row: Row) -> bool:
@@ -134,11 +134,11 @@ def in_front(head: Row, last: Sequence[Row], count: int) -> Ahead | None:
     chosen = blockers(found, len(found) - 1)
     if not chosen:
         return None
-    return Ahead(count - 1, {found[at].key: found[at].fence for at in chosen})
+    return Ahead(count - 1, tuple([found[at].where for at in chosen]))
 
 
 def ahead(
-    kvs: Sequence[Kv], own: bytes, place: int, seen: dict[bytes, int], *, exclusive: bool
+    kvs: Sequence[Kv], own: bytes, place: int, seen: tuple[str, ...], *, exclusive: bool
 ) -> Ahead | None:
     """The claims ahead of one that waited already, and is as it was created; None if another look has to tell.
 
@@ -152,9 +152,9 @@ def ahead(
     created = {kv.key: kv.created for kv in kvs if not (kv.key == own and kv.created == kv.modified == place)}
     if len(created) == len(kvs) or not created:
         return None
-    if seen and all(created.get(key) == at for key, at in seen.items()):
+    if seen and {where_of(*each) for each in created.items()}.issuperset(seen):
         return Ahead(len(created), seen)
     if not exclusive:
         return None
     nearest = max(created, key=created.__getitem__)
-    return Ahead(len(created), {nearest: created[nearest]})
+    return Ahead(len(created), (where_of(nearest, created[nearest]),))

@@ -324,9 +324,8 @@ class _Batch:
         if entry is not None:
             self.store.moved(entry, step.lease, revision, waits=one.fence is None)
             entry.unsure = False
-            waiting = entry.waiting
-            if waiting is not None and waiting.modified == step.row.modified:
-                entry.waiting = waiting._replace(modified=revision)
+            if entry.modified == step.row.modified:
+                entry.modified = revision
             if entry.seen is not None and entry.seen[0] == step.row.modified:
                 entry.seen = revision, entry.seen[1]
         return _kept(one, step.row, step.lease)

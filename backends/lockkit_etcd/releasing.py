@@ -88,7 +88,7 @@ def settle_leases(store: EtcdStore, over: Cluster[Any], entry: Entry, end: float
                 yield from over.revoke(lease.id, end)
             except LeaseGone:
                 continue
-    entry.spoilt = []
+    entry.spoilt = ()
 
 
 def _by_look(

@@ -18,7 +18,7 @@ from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.moving import Move, move, renew_strangers
-from lockkit_etcd.rows import Row, fitting, rows, unpacked
+from lockkit_etcd.rows import Row, fitting, last_of, rows, unpacked, where_of
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Get, Header, Kept, Kv, Txn
 from lockkit_etcd.watching import Watches
@@ -215,7 +215,7 @@ def _glance(entries: Sequence[Entry]) -> list[Get]:
         if entry.seen is None:
             return []
         wanted[entry.key] = None
-        wanted.update(dict.fromkeys(entry.seen[1]))
+        wanted.update({entry.packed_terms.queue.key + last_of(each): None for each in entry.seen[1]})
     if len(wanted) > _SINGLE:
         return [entries[0].packed_terms.queue._replace(keys_only=True)]
     return [Get(key, keys_only=True) for key in wanted]
@@ -226,7 +226,11 @@ def _stands(entry: Entry, stand: Mapping[bytes, Kv]) -> bool:
     seen, own = entry.seen, stand.get(entry.key)
     if seen is None or own is None or own.created != entry.fence or own.modified != seen[0]:
         return False
-    return all((kv := stand.get(key)) is not None and kv.created == fence for key, fence in seen[1].items())
+    queue = entry.packed_terms.queue.key
+    return all(
+        (kv := stand.get(queue + last_of(each))) is not None and where_of(kv.key, kv.created) == each
+        for each in seen[1]
+    )
 
 
 class _Read:
@@ -241,14 +245,14 @@ class _Read:
         self.places = {row.mark: place for place, row in enumerate(found)}
         self.fits = fitting(found)
         self._found = found
-        self._stand = {row.key: row.fence for row in found}
+        self._stand = {row.where for row in found}
 
     def shows(self, entry: Entry, place: int) -> bool:
         """Whether a claim and its blockers are as they were seen."""
         seen = entry.seen
         if seen is None or self._found[place].modified != seen[0]:
             return False
-        return all(self._stand.get(key) == fence for key, fence in seen[1].items())
+        return self._stand.issuperset(seen[1])
 
 
 def _note(kv: Kv) -> Mapping[str, Any]:

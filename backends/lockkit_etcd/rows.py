@@ -31,6 +31,7 @@ __all__ = [
     "fitting",
     "id_of",
     "in_time",
+    "last_of",
     "mark_of",
     "packed",
     "place_of",
@@ -39,6 +40,7 @@ __all__ = [
     "row_of",
     "rows",
     "seconds",
+    "stored_of",
     "strange",
     "unpacked",
     "where_of",
@@ -150,7 +152,7 @@ class Row(NamedTuple):
 
 
 class WaitingRow(NamedTuple):
-    """A claim that waits, as its client keeps it, in little memory.
+    """A claim that waits, as its client has seen it.
 
     Attributes:
         modified: The revision that last changed the key.
@@ -160,10 +162,6 @@ class WaitingRow(NamedTuple):
     key: bytes
     modified: int
     stored: bytes
-
-    @classmethod
-    def of(cls, row: Row) -> WaitingRow:
-        return cls(row.key, row.modified, b"" if row.modified == row.fence else packed(row.value))
 
     @property
     def changed(self) -> dict[str, Any] | None:
@@ -177,9 +175,19 @@ class WaitingRow(NamedTuple):
         return Compare(self.key, "MOD", "EQUAL", self.modified)
 
 
+def stored_of(row: Row) -> bytes:
+    """The value of a claim that waits, as its client keeps it; see :class:`WaitingRow`."""
+    return b"" if row.modified == row.fence else packed(row.value)
+
+
 def where_of(key: bytes, fence: int) -> str:
     """A claim for logs, and among the blockers of another; see :attr:`Row.where`."""
     return f"{key.rpartition(b'/')[2].decode(errors='replace')}@{fence}"
+
+
+def last_of(where: str) -> bytes:
+    """The last part of a claim's key, by its :attr:`Row.where`."""
+    return where.rpartition("@")[0].encode()
 
 
 def requests_in(value: Mapping[str, Any]) -> Mapping[str, Any] | None:

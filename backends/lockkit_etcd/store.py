@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from lockkit.facts import ClaimInfo
@@ -19,7 +19,7 @@ from lockkit_etcd import keys
 from lockkit_etcd.cluster import Cluster
 from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.leases import EtcdLease, EtcdLeases
-from lockkit_etcd.looking import Ends
+from lockkit_etcd.looking import LAST, Ends
 from lockkit_etcd.rows import PackedTerms, Row, WaitingRow, id_of, mark_of, row_of, rows
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Compare, Get, Header, LeaseGone, Ranged, Txn, TxnAnswer, after
@@ -48,10 +48,10 @@ class Entry:
 
     Attributes:
         key: The key under which the claim is, or will be, stored.
-        mark: The claim's name in stored values.
         stage: NEW (nothing of it is known to be stored), WAITING, HELD, or ENDING: nothing keeps it alive any more.
         fence: The claim's place, once it has one.
-        waiting: The stored claim as last seen while it waited.
+        modified: The revision that last changed the stored claim, as last seen while it waited; 0 if it does not wait.
+        stored: As that of :class:`~lockkit_etcd.rows.WaitingRow`.
         alone: No holder stands behind the claim, so it may hold as soon as it is the first.
         unguarded: No claim ahead of it can leave a guard, as is known; so all that is ahead of it is older than it.
         fits: The claim was seen to fit, so its offer is not kept alive.
@@ -65,17 +65,17 @@ class Entry:
         unsure: A move had no answer: only a read shows which lease it is on.
         granted_at: When its grant was read, by CLOCK_BOOTTIME; its min_hold has begun by then.
         seen: What a heartbeat compares with what is stored, to see that nothing has changed for a waiter: the revision that
-            last changed its claim, and each blocker's key with the revision that created it. None before a look.
+            last changed its claim, and its blockers, each as :attr:`Row.where`. None before a look.
         spoilt: Earlier leases of it, which must be revoked with it.
     """
 
     claim: Claim
     packed_terms: PackedTerms
     key: bytes
-    mark: str = field(init=False)
     stage: Literal["NEW", "WAITING", "HELD", "ENDING"] = "NEW"
     fence: int = 0
-    waiting: WaitingRow | None = None
+    modified: int = 0
+    stored: bytes = b""
     alone: bool = False
     unguarded: bool = False
     fits: bool = False
@@ -88,11 +88,20 @@ class Entry:
     mover: Mover | None = None
     unsure: bool = False
     granted_at: float | None = None
-    seen: tuple[int, dict[bytes, int]] | None = None
-    spoilt: list[EtcdLease] = field(default_factory=list)
+    seen: tuple[int, tuple[str, ...]] | None = None
+    spoilt: Sequence[EtcdLease] = ()
 
-    def __post_init__(self) -> None:
-        self.mark = mark_of(self.claim.token)
+    # Worked out each time: a thousand waiters need it seldom, and would keep 81 bytes each.
+
+    @property
+    def mark(self) -> str:
+        """The claim's name in stored values."""
+        return mark_of(self.claim.token)
+
+    @property
+    def waiting(self) -> WaitingRow | None:
+        """The stored claim as last seen while it waited."""
+        return WaitingRow(self.key, self.modified, self.stored) if self.modified else None
 
     @property
     def moving(self) -> bool:
@@ -104,14 +113,14 @@ class Entry:
         """Whether this client knows the lease that the claim is on."""
         return not self.moving and not self.unsure
 
-    def saw(self, found: Sequence[Row], place: int) -> list[Row]:
-        """Remember the queue as it is for this claim, which does not fit; its blockers."""
+    def saw(self, found: Sequence[Row], place: int) -> tuple[str, ...]:
+        """Remember the queue as it is for this claim, which does not fit; its blockers, each as :attr:`Row.where`."""
         chosen = [found[at] for at in in_the_way(found, [each.holding for each in found], place)[0]]
         self.place = place
-        self.seen = found[place].modified, {each.key: each.fence for each in chosen if not each.guard}
-        if any(each.guard for each in chosen):  # its place may be older than its key
-            self.seen = None
-        return chosen
+        blockers = tuple([each.where for each in chosen])
+        # The place of a guard may be older than its key.
+        self.seen = None if any(each.guard for each in chosen) else (found[place].modified, blockers)
+        return blockers
 
     @property
     def id(self) -> str:
@@ -161,6 +170,8 @@ class EtcdStore:
         self.crowds: Crowds[bytes] = Crowds(options.clock.now)
         self.ends = Ends()
         self.heads: dict[str, tuple[tuple[int, int, bool], ClaimInfo]] = {}
+        self._own: dict[bytes, tuple[int, int]] = {}
+        """The number and the weight of this client's claims in each queue."""
         self._ends = threading.RLock()
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
 
@@ -170,8 +181,23 @@ class EtcdStore:
         if entry is None:
             packed_terms = self.known(claim.terms)
             key = self.recycled_keys.take(packed_terms.queue.key)
-            entry = self.entries[claim.token] = Entry(claim, packed_terms, key)
+            with self._ends:
+                entry = self.entries[claim.token] = Entry(claim, packed_terms, key)
+                self._count(entry, 1)
         return entry
+
+    def _count(self, entry: Entry, by: int) -> None:
+        queue = entry.packed_terms.queue.key
+        count, weight = self._own.get(queue, (0, 0))
+        if count + by:
+            self._own[queue] = count + by, weight + by * entry.claim.terms.weight
+        else:
+            self._own.pop(queue, None)
+
+    def crowded(self, packed_terms: PackedTerms) -> bool:
+        """Whether so many claims of this client are in a queue, or about to be, that another one will have to wait for long."""
+        count, weight = self._own.get(packed_terms.queue.key, (0, 0))
+        return count > LAST and weight > packed_terms.terms.capacity
 
     def over(self, entry: Entry, *leases: EtcdLease | None) -> None:
         """Forget a claim of which nothing is stored, and for which no request is under way: key and leases may serve another."""
@@ -180,6 +206,7 @@ class EtcdStore:
         with self._ends:  # two threads may end one claim, or one extend it still
             if self.entries.pop(entry.claim.token, None) is None:
                 return
+            self._count(entry, -1)
             own = entry.leases
             for lease in leases:
                 if lease in own:
@@ -245,7 +272,7 @@ class EtcdStore:
         """Remember a lease to which a claim may move."""
         with self._ends:
             if lease not in entry.spoilt:
-                entry.spoilt.append(lease)
+                entry.spoilt = [*entry.spoilt, lease]
 
     def own(self, entry: Entry, lease: int) -> EtcdLease | None:
         """The lease of a claim with this id, if this client has one."""
@@ -280,7 +307,7 @@ class EtcdStore:
         with self._ends:
             entry.fence = fence
             entry.stage = "HELD"
-            entry.waiting = None
+            entry.modified, entry.stored = 0, b""
             entry.granted_at = self.clock.now()
             self.no_longer_waits(entry)
 

@@ -24,11 +24,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lockkit.store.crowds import Crowds
+from lockkit_etcd.rows import last_of, where_of
 from lockkit_etcd.transport import Get, News, Stream, Watched
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _NEXT = 0
 """As the start of a watch: the next revision."""
 _NEVER = 1 << 63
-_UNKNOWN = ((b"", 0), 0)
-"""As the claim of another client: its key, and the revision at which it looked at the queue."""
 _FEW = 2
 """Waiters of a client for one name that have a watch of their own; further ones share one."""
 _KEYS = 8
@@ -62,13 +61,15 @@ class _Watch:
     """One waiter.
 
     Attributes:
+        entry: The claim; None for one of another client.
+        blockers: What is in its way, each as :attr:`lockkit_etcd.rows.Row.where`.
         looked: The revision at which it looked at the queue.
         spare: Revisions that pass at least before its turn comes, on a watch that tells what happened in between.
     """
 
     shared: _SharedWatch
-    own: tuple[bytes, int]
-    blockers: Mapping[bytes, int]
+    entry: Entry | None
+    blockers: Sequence[str]
     looked: int
     wake: Callable[[], None]
     spare: int = 0
@@ -76,7 +77,9 @@ class _Watch:
     @property
     def needed(self) -> Iterable[tuple[bytes, int]]:
         """The claims whose changes matter, each by its key and the revision that created the key."""
-        return (self.own, *self.blockers.items())
+        queue = self.shared.queue
+        own = () if self.entry is None else ((self.entry.key, self.entry.fence),)
+        return (*own, *[(queue + last_of(each), int(each.rpartition("@")[2])) for each in self.blockers])
 
     def close(self) -> None:
         """Stop."""
@@ -87,6 +90,7 @@ class _SharedWatch:
     """The waiters of a client that share a watch: on the whole queue of a name, or one waiter's on a few keys.
 
     Attributes:
+        queue: The prefix of the queue's keys.
         lasting: Whether it is kept for a moment without a waiter.
         empty_since: When the last waiter left, on ``time.monotonic()``.
         past: The revision from which on its keys are watched a second time; 0 for no such watch.
@@ -96,7 +100,7 @@ class _SharedWatch:
         self, watches: Watches, queue: bytes, wanted: tuple[bytes, bytes, Sequence[bytes]], *, lasting: bool
     ) -> None:
         self._watches = watches
-        self._queue = queue
+        self.queue = queue
         self._wanted = wanted
         self.lasting = lasting
         self.empty_since = 0.0
@@ -143,7 +147,7 @@ class _SharedWatch:
                 self.waiters.remove(watch)
             except ValueError:
                 return
-            if self.waiters or self._watches.kept(self._queue, self):
+            if self.waiters or self._watches.kept(self.queue, self):
                 return
         self.close()
 
@@ -176,9 +180,16 @@ class _SharedWatch:
                 self._note(key, kv.modified)
             elif kv.created == kv.modified:  # a new claim blocks nobody
                 continue
+            gone = (
+                where_of(key, 0)[:-1] if kind == "DELETE" else ""
+            )  # a deleted key does not say when it was created
             for watch in list(self.waiters):
-                if watch.own[0] == key or (kind == "DELETE" and key in watch.blockers):
+                if watch.entry is not None and watch.entry.key == key:
                     woken[watch] = None
+                elif gone:
+                    for each in watch.blockers:
+                        if each.startswith(gone):
+                            woken[watch] = None
         self._wake(woken)
 
     def _stands(self, revision: int) -> None:
@@ -204,7 +215,7 @@ class _SharedWatch:
         if self.lasting:
             with self._watches.mutex:
                 if not self.waiters:
-                    self._watches.drop(self._queue, self)
+                    self._watches.drop(self.queue, self)
                     return
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
         turn = self._turn
@@ -258,12 +269,6 @@ class Watches:
         self, queue: Get, entry: Entry | None, blockers: Sequence[str], wake: Callable[[], None]
     ) -> _Watch:
         """Wake a claim that looked at its queue and saw these blockers (each :attr:`Row.where`); None: it is not this client's."""
-        ahead: dict[bytes, int] = {}
-        for each in blockers:
-            last, _, fence = each.rpartition("@")
-            ahead[queue.key + last.encode()] = int(fence)
-        if entry is not None and entry.seen is not None and entry.seen[1] == ahead:
-            ahead = entry.seen[1]  # one for both, as long as the claim waits
         with self.mutex:
             near = entry is not None and entry.place <= _NEAR
             shared_watches = self._shared_watches.setdefault(queue.key, [])
@@ -274,12 +279,13 @@ class Watches:
             if shared_watch is None:
                 lasting = near and self._left.likely(queue.key)
                 wanted: tuple[bytes, bytes, Sequence[bytes]] = (queue.key, queue.end, ())
-                if entry is not None and not lasting and len(shared_watches) < _FEW and len(ahead) < _KEYS:
-                    wanted, past = (entry.key, b"", tuple(ahead)), entry.packed_terms.exclusive
+                if entry is not None and not lasting and len(shared_watches) < _FEW and len(blockers) < _KEYS:
+                    ahead = tuple([queue.key + last_of(each) for each in blockers])
+                    wanted, past = (entry.key, b"", ahead), entry.packed_terms.exclusive
                 shared_watch = _SharedWatch(self, queue.key, wanted, lasting=lasting)
                 shared_watches.append(shared_watch)
-            own, looked = ((entry.key, entry.fence), entry.looked) if entry is not None else _UNKNOWN
-            watch = _Watch(shared_watch, own, ahead, looked, wake)
+            looked = 0 if entry is None else entry.looked
+            watch = _Watch(shared_watch, entry, blockers, looked, wake)
             if entry is not None and past and entry.place > 1:
                 watch.spare, shared_watch.past = entry.place - 1, looked + 1
             shared_watch.enter(watch)

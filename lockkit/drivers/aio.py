@@ -101,6 +101,7 @@ class LoopDriver:
         self.pools = pools
         self.loop = loop
         self._runs = loop.is_running  # one for all acquisitions
+        self._perform = driver.perform
         self.context = Context()
         extras = driver.backend.extras
         self._exchanges: Any = extras.exchanges
@@ -118,7 +119,7 @@ class LoopDriver:
         try:
             next(driver.counters.steps["attempts"])
             driver.begin(attempt)
-            hold = await run(acquiring(attempt, *driver.tools), waiting.perform, driver.perform)
+            hold = await run(acquiring(attempt, *driver.tools), waiting.perform, self._perform)
             if hold is not None:
                 driver.granted(attempt, hold)
                 return hold

@@ -120,9 +120,11 @@ def acquiring(
                 yield from _give_up_if_hopeless(attempt, claim, answer, now, wall)
                 if not attempt.timed_out(at):
                     yield from attempt.report(answer, at)
-                    yield WaitForWake(
+                    wait = WaitForWake(
                         claim, answer.blockers, attempt.until(answer, at), answer.position, answer.holder
                     )
+                    del answer  # each of a thousand waiters would keep it
+                    yield wait
                 continue
             if isinstance(answer, Busy):
                 yield from _end_refused(attempt, answer, now)

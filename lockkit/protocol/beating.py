@@ -62,11 +62,11 @@ class Waiter:
 
     __slots__ = ("claim", "failures", "next", "ring", "ttl", "unanswered")
 
-    def __init__(self, claim: Claim, interval: float, now: float, ring: Callable[[], None]) -> None:
+    def __init__(self, claim: Claim, ttl: float, due: float, ring: Callable[[], None]) -> None:
         self.claim = claim
         self.ring = ring
-        self.ttl = 3.0 * interval
-        self.next = now + interval
+        self.ttl = ttl
+        self.next = due
         self.failures = 0
         self.unanswered = 0
 
@@ -109,6 +109,7 @@ class Beats:
         "_now",
         "_renewed",
         "_request_timeout",
+        "_waiter_ttl",
         "closing",
         "members",
         "releasing",
@@ -128,6 +129,7 @@ class Beats:
         self._now = now
         self._jitter = jitter
         self._interval = waiter_interval(waiter_deadline)
+        self._waiter_ttl = 3.0 * self._interval  # one for all of them
         self._request_timeout = request_timeout
         self._renewed = renewed
         self._cut_short: set[Hold] = set()
@@ -150,7 +152,8 @@ class Beats:
 
     def waiter(self, claim: Claim, ring: Callable[[], None]) -> Waiter:
         """Keep a waiting claim alive; ``ring`` makes its thread ask the store again."""
-        waiter = self.members[claim.token] = Waiter(claim, self._interval, self._now(), ring)
+        due = self._now() + self._interval
+        waiter = self.members[claim.token] = Waiter(claim, self._waiter_ttl, due, ring)
         self.to_beat.poke(waiter.next)
         self.to_look.poke(waiter.next)
         return waiter
@@ -271,6 +274,7 @@ class Beats:
             self._jitter()
         )  # one for all: claims that are due at nearly the same time share a batch anyway
         basis = ttl = after = 0.0
+        later = now + self._interval
         for member, moved_from in zip(members, before, strict=True):
             if not answered:
                 member.failures += 1
@@ -279,7 +283,7 @@ class Beats:
                 continue
             member.failures = 0
             if not isinstance(member, Hold):
-                member.next = now + self._interval
+                member.next = later
             elif member.basis == moved_from:
                 member.next = now + min(_RETRY, _COALESCE * member.ttl)
             else:

@@ -81,8 +81,8 @@ class Timed:
     def _not_sent(self, end: float) -> None:
         """Raise the reason that the other side gave before it hung up, if the protocol has such a thing."""
 
-    def receive(self, end: float) -> bytes:
-        """The next bytes.
+    def receive(self, end: float, most: int = _BLOCK) -> bytes:
+        """The next bytes, up to ``most``, for which memory is reserved as long as the call waits.
 
         Raises:
             OSError: There are none in time (TimeoutError), or never will be.
@@ -92,7 +92,7 @@ class Timed:
             if rest <= 0.0 or not rest / _PART <= self._allowed <= rest + _SLACK:
                 self._until(end)
             try:
-                block = self._socket.recv(_BLOCK)
+                block = self._socket.recv(most)
             except TimeoutError:  # which may have come before the end
                 continue
             if not block:

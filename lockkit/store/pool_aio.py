@@ -16,6 +16,9 @@ __all__ = ["UNUSED", "LoopPool"]
 
 UNUSED = 30.0
 """Seconds after which an unused connection is closed."""
+_PATIENCE = 0.75
+"""The share of its time for which a call waits for its turn. With less left, a slow server would answer too late: to this call, and then to
+all behind it, which would have waited just as long."""
 _CLOSED = "this store is closed", "call lockkit.aio.connect() again"
 
 
@@ -94,7 +97,8 @@ class LoopPool:
         """Wait for a connection that is given back. None if one may be opened."""
         turn: PromptFuture[LoopConnection | None] = PromptFuture(self._loop)
         self._waiting.append(turn)
-        timer = self._loop.call_later(max(end - time.monotonic(), 0.0), self._too_late, turn)
+        left = end - time.monotonic()
+        timer = self._loop.call_later(max(left * _PATIENCE, 0.0), self._too_late, turn)
         try:
             return await turn
         except BaseException:

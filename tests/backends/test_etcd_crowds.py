@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import gc
 import json
 import random
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -311,6 +313,49 @@ def test_in_a_long_queue_each_waiter_is_told_what_a_whole_look_tells(opened, see
             holders.append((where, one))
         else:
             assert id_ not in told, (seed, act)
+
+
+# -- what a waiter keeps
+
+
+def test_a_waiter_in_a_crowd_of_its_client_keeps_little_memory_and_one_lease(opened, server):
+    """The lease on which it will hold comes when its turn does, from the waiter before it."""
+    store, count = opened(), 100
+    holder, _ = take(store, ttl=60)
+    for _ in range(40):
+        queue(store, ttl=60)
+    waiters, before = [claim(ttl=60) for _ in range(count)], len(server.call("lease/leases")["leases"])
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for one in waiters:
+            assert isinstance(store.acquire(one, True, BUDGET), Queued)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    assert kept < 1400, "bytes"
+    assert len(server.call("lease/leases")["leases"]) == before + count
+    for one in store.inspect("a", 10.0).claims[1:41]:
+        store.evict("a", one.claim_id, BUDGET, now=True)
+    before, granted = len(server.call("lease/leases")["leases"]), []
+    for one in waiters[:20]:
+        assert store.release(holder, BUDGET) == "RELEASED"
+        answer = store.acquire(one, False, BUDGET)
+        assert isinstance(answer, Granted)
+        granted.append(answer.fence)
+        holder = one
+    assert granted == sorted(granted)
+    assert len(server.call("lease/leases")["leases"]) <= before + 1
+
+
+def test_a_permit_that_is_free_is_held_at_once_however_many_the_client_holds(opened):
+    store = opened()
+    for _ in range(30):
+        one = permit(wait=True, capacity=31)
+        assert isinstance(store.acquire(one, True, BUDGET), Granted)
+    assert isinstance(store.acquire(permit(wait=True, capacity=31), True, BUDGET), Granted)
+    assert isinstance(store.acquire(permit(wait=True, capacity=31), True, BUDGET), Queued)
 
 
 # -- polls

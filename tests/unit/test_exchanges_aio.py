@@ -11,12 +11,13 @@ import socket
 import threading
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 from lockkit import prompt_future
 from lockkit.errors import ConfigError
-from lockkit.store import awake, connecting_aio, connections_aio, performing_aio
+from lockkit.store import awake, connecting_aio, connections_aio, performing_aio, pool_aio
 from lockkit.store.awake import Awake
 from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
@@ -26,6 +27,7 @@ from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.processes import until
 from support.handlers import Handler
 from support.loops import HOW, cancelling, descriptors, loops, run_on
+from support.virtual_loop import SeededLoop
 from support.words import Parser, said, serving, soon
 from support.working import WorkClock
 
@@ -549,6 +551,28 @@ def test_a_call_whose_turn_does_not_come_is_refused(on_loop, words):
 
     on_loop(work, most=1)
     assert b"x" not in words.heard
+
+
+def test_a_call_waits_for_its_turn_only_as_long_as_its_request_could_still_be_answered(monkeypatch):
+    """Otherwise each call, of many at a slow server, would get its turn when it is nearly too late, and so would all behind it."""
+    loop = SeededLoop(1)
+    monkeypatch.setattr(pool_aio, "time", SimpleNamespace(monotonic=loop.time))
+
+    async def make(_end):
+        return SimpleNamespace(usable=lambda _now: True, broken=False, close=lambda: None)
+
+    async def work():
+        pool = pool_aio.LoopPool(loop, make, "here", 1, prompt_future.Deliveries(loop))
+        await pool.take(loop.time() + 8)
+        end = loop.time() + 8
+        with pytest.raises(Refused, match="1 requests are under way"):
+            await pool.take(end)
+        return end - loop.time()
+
+    try:
+        assert loop.run_until_complete(work()) == pytest.approx(2.0)
+    finally:
+        loop.close()
 
 
 def test_a_call_takes_the_place_of_one_that_fails(on_loop, words):
