@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     def made(kind: Callable[[*Fields], T], fields: tuple[*Fields]) -> T:
         """Make a named tuple of *all* its fields, those with defaults too, in a third of the time of a call of its class.
 
-        Each acquire and release makes eight of them.
+        For the few that every acquire and release makes.
         """
 
 else:

@@ -70,11 +70,13 @@ class Member:
 
     Attributes:
         where: ``host:port``.
+        anonymous: Whether nobody logs in.
         token: The login, as the transport sends it, once there is one. A member that restarts forgets it.
     """
 
     def __init__(self, where: str, address: Address) -> None:
         self.where = where
+        self.anonymous = address.user is None
         self.token: Any = None
         self._address = address
 

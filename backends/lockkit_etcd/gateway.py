@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from lockkit.clock import Clock
+from lockkit.namedtuples import made
 from lockkit.store.budgets import left
 from lockkit.store.certificates import tls_context
 from lockkit.store.connecting import connect as connect_socket
@@ -100,7 +102,10 @@ class Gateway(Cluster["_Member"]):
         more = _WHOLE if call == "keepalive" and len(request) > _FEW else b""
         sent = self._clock.now()
         body = pack(request)
-        text = yield from member.ask(lambda: member.send(path, body, end, more), end)
+        if member.anonymous:
+            text = yield from member.send(path, body, end, more)
+        else:
+            text = yield from member.ask(partial(member.send, path, body, end, more), end)
         try:
             answer = read(text, sent if call == "keepalive" else request)
         except MEANINGLESS as error:
@@ -174,7 +179,7 @@ class _Member(Member):
         """
         reply: Reply
         try:
-            (reply,) = yield Send(self.route, self.request(path, body, more), end, 1, self._keep)
+            (reply,) = yield made(Send, (self.route, self.request(path, body, more), end, 1, self._keep))
         except OSError as error:
             if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNWELCOME):
                 raise not_connected(f"{error.reason}; {_SHOW}", self.where) from error

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from lockkit.namedtuples import made
 from lockkit.store.connections import Timed
 
 __all__ = ["Connection", "Garbled", "Parser", "Reply"]
@@ -72,7 +73,7 @@ class Parser:
         self._raw += data
         whole: list[Reply] = []
         while (self.status or self._head()) and (self._chunks() if self._length < 0 else self._sized()):
-            whole.append(Reply(self.status, self.taken(), self.kept))
+            whole.append(made(Reply, (self.status, self.taken(), self.kept)))
             self.status = 0
         return whole
 

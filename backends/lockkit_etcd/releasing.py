@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from lockkit.namedtuples import made
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import ABSENT, RELEASED, Claim, End, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys
@@ -52,9 +53,9 @@ def release(
     if claim.terms.lock_delay or entry.claim.terms.lock_delay or not entry.fence:
         answer = yield from _by_look(store, over, claim, end, how=how)
     else:
-        mine = Compare(entry.key, "CREATE", "EQUAL", entry.fence)
-        note = Delete(store.note(entry.id))
-        request = Txn((mine,), (Delete(entry.key), *guard_if_over(store, entry, how), note), (note,))
+        mine = made(Compare, (entry.key, "CREATE", "EQUAL", entry.fence, b""))
+        key, note = made(Delete, (entry.key, b"")), made(Delete, (store.note(entry.id), b""))
+        request = made(Txn, ((mine,), (key, *guard_if_over(store, entry, how), note), (note,)))
         answer = RELEASED if (yield from store.txn(request, end, over=over)).succeeded else ABSENT
     try:
         yield from settle_leases(store, over, entry, end)
