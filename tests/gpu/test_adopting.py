@@ -10,7 +10,7 @@ import pytest
 
 from lockkit import connect
 from lockkit.devices import Device, DeviceProcess, Snapshot
-from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.errors import BackendUnavailable, CapacityMismatch, ConfigError
 from lockkit.gpu import adopting
 from lockkit.gpu.adopting import Adopted, NotAdopted, adopt, cards_to_adopt, let_go
 from lockkit.gpu.handover import Handover
@@ -231,6 +231,18 @@ def test_a_store_that_cannot_note_the_adoption_leaves_nothing_held(client, job, 
     with pytest.raises(BackendUnavailable):
         adopt(client, job, options={})
     assert holders(client, CARDS[0]) == ()
+
+
+def test_a_whole_card_that_was_resized_during_the_adoption_is_not_held(client, job, monkeypatch):
+    steer(client, _0={"processes": [on(job)]})
+    adopt(client, job, options={}).leases.release()
+    monkeypatch.setattr(
+        "lockkit.gpu.adopting.capacities", lambda *_: dict.fromkeys(CARDS, 10_000)
+    )  # as it was before
+    with pytest.raises(CapacityMismatch, match="was resized to 24064 MiB while all of it was asked for"):
+        adopt(client, job, options={})
+    assert holders(client, CARDS[0]) == ()
+    adopt(client, job, options={}, memory=8 * GIB).leases.release()
 
 
 def test_a_request_is_noted_also_if_a_keeper_has_got_a_newer_claim_meanwhile(client, job):
