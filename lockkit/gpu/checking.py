@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from lockkit.errors import DevicesUnavailable
 from lockkit.facts import Finding
-from lockkit.gpu.snapshots import look, providers
+from lockkit.gpu.snapshots import let_go, look, providers
 from lockkit.gpu.states import cards, summary
+from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.words import short_name
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -> Finding:
-    """Whether GPUs are known, and whether one of them is faulty. A host without any is in order.
+    """Whether GPUs are known, whether one of them is faulty, and whether a driver hangs. A host without any is in order.
+
+    Takes some seconds at most, also where a driver hangs.
 
     Args:
         config: The configuration.
@@ -33,15 +36,16 @@ def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -
     try:
         seen = look(asked)
     except DevicesUnavailable as error:
-        if config.gpu_simulate or driver.exists():
+        if config.gpu_simulate or driver.exists() or not all(map(has_returned, asked)):
             return Finding("gpu", "warning", f"no GPU can be seen: {error.message}", error.hint or "")
         return Finding("gpu", "ok", f"no GPUs: {error.message}")
     finally:
-        for one in asked:
-            one.close()
+        let_go(asked)
     found = cards(seen)
     faulty = [card for card in found if card.state == "faulty"]
     told = f"{summary(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
+    if not all(map(has_returned, asked)):
+        return Finding("gpu", "warning", "; ".join((told, *seen.remarks)), "a card may hang: see dmesg")
     if faulty:
         first = f"{short_name(faulty[0].device)}: {faulty[0].reasons[0]}"
         return Finding("gpu", "warning", f"{told}; {first}", "see: lockkit gpu ls")

@@ -27,7 +27,7 @@ from lockkit.gpu.preflight import Preflight
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve_each
-from lockkit.gpu.snapshots import PATIENCE, look, providers, simulated_cards
+from lockkit.gpu.snapshots import PATIENCE, let_go, look, providers, simulated_cards
 from lockkit.gpu.visible import hidden_hint, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import long_name
@@ -171,9 +171,8 @@ class HostCards:
         remember(self._client.config, self.pool, uuids)
 
     def close(self) -> None:
-        """Let go of the drivers, so that for instance a card can be reset. A later look opens them again."""
-        for one in self._providers:
-            one.close()
+        """Let go of the drivers, so that for instance a card can be reset, within some seconds. A later look opens them again."""
+        let_go(self._providers)
 
     def asked(
         self,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
 
-__all__ = ["PATIENCE", "look", "providers", "simulated_cards"]
+__all__ = ["PATIENCE", "let_go", "look", "providers", "simulated_cards"]
 
 PATIENCE = 5.0
 """Seconds that a provider has for one look. A driver answers in some milliseconds, and a card that wakes up in one or two seconds."""
@@ -103,6 +103,17 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
             )
         )
     return Snapshot(taken, (*devices.values(), *nameless), (*remarks, *map(str, failed)))
+
+
+def let_go(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> None:
+    """Let go of the drivers of some providers, so that for instance a card can be reset. A later look opens them again.
+
+    Returns after ``patience`` seconds at the latest, and raises no error. A provider that has not returned from an earlier call is left as it is:
+    its driver hangs, and would be waited for.
+    """
+    asked = [ProviderCall(one, one.close) for one in providers if has_returned(one)]
+    call_within(patience, "devices", [(one.provider.name, one) for one in asked], {})
+    give_up_late(asked)
 
 
 def _reason(provider: str, error: BaseException, patience: float) -> DevicesUnavailable:

@@ -6,7 +6,7 @@ driver shows the card, reports no fault of it, and shows that nothing uses it; a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import Quarantined, clear, quarantined
-from lockkit.gpu.snapshots import look, providers
+from lockkit.gpu.snapshots import let_go, look, providers
 from lockkit.gpu.states import Card, cards
 from lockkit.gpu.words import short_name
 from lockkit.members import pool_name
@@ -34,10 +34,22 @@ def check(context: CheckContext) -> Iterator[Case]:
     except ConfigError:
         return  # a container that does not know its host cannot know its cards
     marks = [mark for mark in quarantined(client, host).values() if mark.automatic and not mark.lasting]
-    found = _seen(client) if marks else ()
+    try:
+        found = _seen(client) if marks else ()
+    except DevicesUnavailable as error:
+        yield _unseen(host, marks, error)
+        return
     for mark in marks:
         if (case := _case(client, host, mark, found)) is not None:
             yield case
+
+
+def _unseen(host: str, marks: Sequence[Quarantined], error: DevicesUnavailable) -> Case:
+    """The case of cards that nothing can be said about. A person should look: they stay quarantined for as long as that lasts."""
+    which = ", ".join(mark.uuid for mark in marks)
+    why = f"whether {which} is well again cannot be told: {error.message}"
+    seen = {"cards": [mark.uuid for mark in marks], "error": error.message}
+    return Case("card", "tell", pool_name(host_pool(host)), why, seen=seen)
 
 
 def _case(client: Client, host: str, mark: Quarantined, found: tuple[Card, ...]) -> Case | None:
@@ -69,7 +81,10 @@ def _again(client: Client, host: str, mark: Quarantined) -> Case | None:
     """The case at a second look; None if the card is not well, or has another mark or none."""
     if quarantined(client, host).get(mark.uuid) != mark:
         return None
-    return _case(client, host, mark, _seen(client))
+    try:
+        return _case(client, host, mark, _seen(client))
+    except DevicesUnavailable:
+        return None
 
 
 def _clear(client: Client, host: str, mark: Quarantined) -> str:
@@ -78,15 +93,16 @@ def _clear(client: Client, host: str, mark: Quarantined) -> str:
 
 
 def _seen(client: Client) -> tuple[Card, ...]:
-    """The cards of this host; none if nothing can be said about any."""
+    """The cards of this host.
+
+    Raises:
+        DevicesUnavailable: Nothing can be said about any, for instance because a driver hangs.
+    """
     asked = providers(client.config, client.plugins)
     try:
         return cards(look(asked))
-    except DevicesUnavailable:
-        return ()
     finally:
-        for one in asked:
-            one.close()  # a recoverer goes on for days, and an open driver keeps others from resetting a card
+        let_go(asked)  # a recoverer goes on for days, and an open driver keeps others from resetting a card
 
 
 def _well(uuid: str, found: tuple[Card, ...]) -> Card | None:

@@ -26,6 +26,7 @@ from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.joining import joined
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.known import Known
+from lockkit.gpu.quarantine import quarantine_faulty
 from lockkit.gpu.receipts import put
 from lockkit.hooks import hookimpl
 from lockkit.identity import this_process
@@ -205,14 +206,20 @@ def test_a_host_without_cards_is_refused_with_what_to_do(lockkit):
     assert lockkit("gpu", "ls", "--gpu-sim", "65").returncode == 64
 
 
-def test_the_cards_of_nvidias_driver_are_listed(lockkit, tmp_path):
+@pytest.fixture
+def nvidia(lockkit, tmp_path):
+    """A host with NVIDIA's driver, on which commands run; it has no card yet."""
     if shutil.which("cc") is None or find_spec("pynvml") is None:
         pytest.skip("needs a C compiler and nvidia-ml-py")
     host = Host(build(tmp_path / "driver"), tmp_path / "driver")
-    host.card(0)
-    host.card(1)
-    host.set(1, "fail nvmlDeviceGetHandleByIndex_v2", 15)
     lockkit.env |= {key: host.environ()[key] for key in ("LD_LIBRARY_PATH", "NVML_STATE")}
+    return host
+
+
+def test_the_cards_of_nvidias_driver_are_listed(lockkit, nvidia):
+    nvidia.card(0)
+    nvidia.card(1)
+    nvidia.set(1, "fail nvmlDeviceGetHandleByIndex_v2", 15)
     free, lost = check(lockkit.json("gpu", "ls"))["gpus"]
     assert (free["uuid"], free["state"]) == ("GPU-0", "free")
     assert (lost["uuid"], lost["state"], lost["index"]) == (None, "faulty", 1)
@@ -258,6 +265,20 @@ def test_doctor_has_one_finding_about_gpus(tmp_path, devices, driver, severity, 
 def test_doctor_says_that_cards_are_simulated(lockkit):
     lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
     assert "ok: 2 GPUs: 2 free (simulated)\n" in lockkit("doctor").stdout
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["words", "json"])
+@pytest.mark.parametrize("command", ["doctor", "recover", "recover --yes"])
+def test_a_driver_that_hangs_ends_no_command_later_and_is_told_of(lockkit, nvidia, command, as_json):
+    nvidia.card(0)
+    with connect(f"sqlite:{lockkit.folder}/state/lockkit.db") as client:
+        quarantine_faulty(client, os.uname().nodename, "GPU-0", "Xid 79", this_process(), ["GPU-0"])
+    nvidia.row("hang", "nvmlDeviceGetMemoryInfo_v2 300")
+    done = lockkit(*command.split(), *as_json)
+    assert "the driver of the device provider nvml has not answered within 5 s" in done.stdout
+    if command == "doctor" and as_json:
+        (found,) = [one for one in json.loads(done.stdout)["findings"] if one["check"] == "gpu"]
+        assert found["severity"] == "warning"
 
 
 # -- quarantine

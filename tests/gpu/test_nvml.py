@@ -397,6 +397,25 @@ def test_the_driver_is_let_go_of_unless_a_watch_is_open(host):
         assert host.calls()[0] == "nvmlInitWithFlags"
 
 
+def test_a_close_does_not_wait_for_a_look_that_hangs(host):
+    host.card(0)
+    with host.looker() as looker:
+        host.row("hang nvmlDeviceGetCount_v2", 60)
+        assert "unavailable" in looker.do("look", 0.1)
+        assert looker.do("close") is None
+        assert "nvmlShutdown" not in host.calls(), "the look had ended before the close returned"
+
+
+def test_a_look_under_way_lets_go_of_the_driver_at_its_end_if_that_was_asked_for(host):
+    host.card(0)
+    with host.looker() as looker:
+        host.row("hang nvmlDeviceGetCount_v2", 2)
+        assert "unavailable" in looker.do("look", 0.1)
+        looker.do("close")
+        calls = []
+        until(lambda: calls.extend(host.calls()) or "nvmlShutdown" in calls)
+
+
 def test_a_forked_child_opens_the_driver_itself_and_leaves_its_parents_alone(host):
     host.card(0)
     with host.looker() as looker:

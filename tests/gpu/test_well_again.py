@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from functools import partial
 
 import pytest
 
 import lockkit
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.facts import Owner
+from lockkit.gpu import well_again
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import clear, quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.hooks import hookimpl
 from lockkit.observe import journal
 from lockkit.observe.recovery import LOCK, Recoverer, recover
+from lockkit.testing.processes import until
 
 HOST = os.uname().nodename
 SIMULATED = simulated(HOST)
@@ -182,7 +186,9 @@ def test_where_nothing_can_be_said_of_a_card_it_stays_away(client, say, mark, tm
     mark(gone)
     (tmp_path / STATE_FILE).write_text("nonsense")
     mark()
-    assert outcomes(client) == []
+    (told,) = recover(client, act=True, between=0.0).results
+    assert (told.case.action, told.outcome, told.case.seen["cards"]) == ("tell", "", [gone, CARDS[0]])
+    assert "is well again cannot be told: " in told.case.why
     say()
     assert outcomes(client) == [("card", "cleared")]
     assert quarantined(client, SIMULATED).keys() == {gone}
@@ -233,3 +239,44 @@ def test_a_card_is_as_well_as_its_slices_and_a_slice_as_its_card(
 
         assert outcomes(client) == ([("card", "cleared")] if well else [])
         assert provider.closed >= 1, "the driver is let go of, so that a card can be reset"
+
+
+class Hanging(Divided):
+    """A driver that hangs at each look until ``back`` is set, and at a close as long as a look does."""
+
+    def __init__(self):
+        super().__init__(CARD, SLICE)
+        self.back, self.looks, self.mutex = threading.Event(), 0, threading.Lock()
+
+    def snapshot(self):
+        self.looks += 1
+        with self.mutex:
+            self.back.wait()
+            return super().snapshot()
+
+    def close(self):
+        with self.mutex:
+            super().close()
+
+
+def test_a_driver_that_hangs_is_told_of_and_keeps_no_recoverer_from_its_next_round(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
+    monkeypatch.setattr(well_again, "look", partial(well_again.look, patience=0.1))
+    driver, rounds = Hanging(), []
+    try:
+        with lockkit.connect(f"memory://{os.urandom(8).hex()}", plugins=[driver]) as client:
+            quarantine_faulty(client, HOST, "GPU-1", "Xid 79", ANN, ["GPU-1"])
+            recoverer = Recoverer(client, between=0.0)
+            thread = threading.Thread(target=recoverer.run, args=(0.01, rounds.append), daemon=True)
+            thread.start()
+            until(lambda: len(rounds) > 1)
+            assert driver.looks == 1, "it is asked again before it has returned"
+            whys = {one.case.why for done in rounds for one in done.results}
+            assert any("driver of the device provider divided has not answered within" in why for why in whys)
+            driver.back.set()
+            until(lambda: not quarantined(client, HOST))
+            recoverer.stop()
+            thread.join()
+            assert not client.inspect(LOCK).claims
+    finally:
+        driver.back.set()

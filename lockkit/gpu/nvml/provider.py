@@ -35,6 +35,7 @@ class NvmlProvider:
         self._mutex = Mutex()
         self._session: NvmlSession | None = None
         self._watches: set[NvmlWatch] = set()
+        self._to_close = False
 
     def snapshot(self) -> Snapshot:
         """Look at all cards, in one pass.
@@ -59,12 +60,24 @@ class NvmlProvider:
             return NoWatch()
 
     def close(self) -> None:
-        """Let go of the driver, unless a watch is open, so that a card can be reset. The next snapshot opens it again."""
-        with self._mutex.of_this_process():
-            session = self._session
-            if session is not None and session.pid == os.getpid() and not self._watches:
-                self._session = None
-                session.end()
+        """Let go of the driver, unless a watch is open, so that a card can be reset. The next snapshot opens it again.
+
+        Does not wait for a look of another thread, which may hang: it lets go of the driver when it ends.
+        """
+        self._to_close = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Let go of the driver if that is to be done, and no other thread uses it: one that does calls this at its end."""
+        while self._to_close:
+            with self._try_hold() as held:
+                if not held:
+                    return
+                self._to_close = False
+                session = self._session
+                if session is not None and session.pid == os.getpid() and not self._watches:
+                    self._session = None
+                    session.end()
 
     @contextmanager
     def _try_hold(self) -> Iterator[bool]:
@@ -99,3 +112,4 @@ class NvmlProvider:
                 raise unavailable(error) from error
         finally:
             lock.release()
+            self._let_go()
