@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lockkit.descent import descendants
+from lockkit.descent import children, descendants
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from support.servers.etcd import EtcdServer
@@ -108,6 +108,8 @@ class Shell:
     def holding(self, job: Job, program: str = "sleep") -> subprocess.Popen[str]:
         """A ``run`` that holds what a job holds until it is ended."""
         process = self.start("run", *job.words, "--", program, "60")
+        # Each look at the claims starts a program, so that comes after the command has been seen.
+        self.until(lambda: children(process.pid) or process.poll() is not None)
         self.until(lambda: any(claim["state"] == "HELD" for claim in self.claims(job.queue)))
         return process
 
