@@ -26,7 +26,7 @@ from lockkit.facts import Alert, CleanupContext
 from lockkit.gpu.faulty import take_out
 from lockkit.gpu.frameworks import hanging, imported, keepers
 from lockkit.gpu.held_cards import held_card
-from lockkit.gpu.judging import Receipt, judged
+from lockkit.gpu.judging import Receipt, is_back, judged
 from lockkit.gpu.receipts import put
 from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
@@ -114,7 +114,7 @@ class _Cleanup:
             fence=context.fence,
             by=f"{owner.user}@{owner.host}",
             at=time.time(),
-            errors=tuple(self._errors),
+            errors=(*report.errors, *self._errors),
         )
         records = held.records(self._end)
         try:
@@ -170,8 +170,8 @@ class _Cleanup:
                 return card
             ours, others = self._ours(card)
             pending = self._end_processes(ours)
-            clean = self._judged(card, ours, others).outcome == "clean"
-            if clean or not (pending or self._drains(card)) or time.monotonic() >= until:
+            back = is_back(self._judged(card, ours, others))
+            if back or not (pending or self._drains(card)) or time.monotonic() >= until:
                 return card
             time.sleep(_PAUSE)
 
@@ -262,7 +262,12 @@ class _Cleanup:
         return any(sent)
 
     def _drains(self, card: Device) -> bool:
-        """Whether what is in use may yet be given back: no process that lives has it."""
+        """Whether what is in use may yet be given back: no process that lives has it.
+
+        Of a card without a list of processes, the memory may be that of this program, or of others who share the card.
+        """
+        if card.processes is None:
+            return self._held.whole and not self._inside
         return not any(map(self._stays, self._new_or_changed(card)))
 
     def _new_or_changed(self, card: Device) -> list[DeviceProcess]:
@@ -281,7 +286,9 @@ class _Cleanup:
     # -- telling
 
     def _only_this_process(self, card: Device | None, report: Receipt) -> bool:
-        """Whether all that is left is the context of this living process, as in a worker that takes one card after the other."""
+        """Whether all that is left is, or may be, the context of this living process, as in a worker that takes one card after the other."""
+        if card is not None and card.processes is None:
+            return self._inside and (report.leftover or 0) <= STRAY
         left = set() if card is None else {one.pid for one in self._new_or_changed(card)}
         return self._inside and left == {os.getpid()} and (report.leftover or 0) <= STRAY
 

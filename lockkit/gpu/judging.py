@@ -13,11 +13,13 @@ from lockkit.printable import printable
 from lockkit.records import cut
 from lockkit.sizes import MIB, show
 
-__all__ = ["SLACK", "Outcome", "Receipt", "few", "judged"]
+__all__ = ["SLACK", "UNLISTED", "Outcome", "Receipt", "few", "is_back", "judged"]
 
 Outcome = Literal["clean", "dirty", "unknown"]
 SLACK = 64 * MIB
 """A card counts as clean if it uses at most this many bytes more than at the grant: drivers round."""
+UNLISTED = "the driver does not list processes"
+"""Why a card cannot be told to be clean, whatever memory it uses."""
 _FEW, _SHORT = 3, 120
 """The most texts in a list of a receipt, and the bytes of each in a record, as JSON. A record is small."""
 
@@ -27,7 +29,7 @@ class Receipt(NamedTuple):
 
     Attributes:
         uuid: The card.
-        outcome: clean, dirty, or unknown if the card did not answer.
+        outcome: clean, dirty, or unknown if the card did not answer, or does not tell its processes.
         leftover: The bytes that are still in use, beyond those at the grant; None if unknown.
         left_by: What still uses it, in words: at most three, of sharers in turn.
         claim_id: The claim of the holder.
@@ -61,17 +63,22 @@ def judged(
 ) -> Receipt:
     """Judge how a card was left, without who left it.
 
+    Without a list of processes, memory alone tells of a whole card: more of it is dirty, and no more is unknown, because a process may be there.
+
     Args:
         uuid: The card.
         before: The card at the grant; None if it was not asked.
         after: The card now; None if it did not answer.
         mine: For a share of a card, the pids of the holder's processes: only they can be told from what others do. None for a whole card.
     """
-    if after is None or after.faults or after.processes is None:
+    if after is None or after.faults:
         return Receipt(uuid, "unknown")
+    if after.processes is None and (mine is not None or after.used is None):
+        return Receipt(uuid, "unknown", errors=(UNLISTED,))
+    seen = after.processes or ()
     if mine is not None:
-        left = [one for one in after.processes if one.pid in mine]
-        unsure = any(one.pid is None for one in after.processes)
+        left = [one for one in seen if one.pid in mine]
+        unsure = any(one.pid is None for one in seen)
         if not left:
             return Receipt(uuid, "unknown" if unsure else "clean", None if unsure else 0)
         return Receipt(uuid, "dirty", sum(one.memory or 0 for one in left), few(map(process_words, left)))
@@ -79,12 +86,19 @@ def judged(
         return Receipt(uuid, "unknown")
     known = set(() if before is None or before.processes is None else before.processes)
     there = {one.pid for one in known if one.pid is not None}
-    gone = there - {one.pid for one in after.processes}
+    gone = there - {one.pid for one in seen}
     given_back = sum(one.memory or 0 for one in known if one.pid in gone)
     leftover = max(after.used - max((0 if before is None else before.used or 0) - given_back, 0), 0)
-    left = [one for one in after.processes if one.pid not in there and one not in known]
+    left = [one for one in seen if one.pid not in there and one not in known]
     dirty = bool(left) or leftover > SLACK
+    if after.processes is None:
+        return Receipt(uuid, "dirty" if dirty else "unknown", leftover, errors=(UNLISTED,))
     return Receipt(uuid, "dirty" if dirty else "clean", leftover, few(map(process_words, left)))
+
+
+def is_back(report: Receipt) -> bool:
+    """Whether the memory of a card is back, and no process that it shows has come, so that there is nothing to wait for."""
+    return report.leftover is not None and report.leftover <= SLACK and not report.left_by
 
 
 def few(texts: Iterable[object]) -> tuple[str, ...]:

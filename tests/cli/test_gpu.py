@@ -228,6 +228,21 @@ def test_the_cards_of_nvidias_driver_are_listed(lockkit, nvidia):
     ]
 
 
+def test_a_card_without_a_list_of_processes_is_judged_by_its_memory_and_says_so(lockkit, nvidia):
+    nvidia.card(0)
+    versions = ("v3", "v2")
+    nvidia.set(0, "fail", *(f"nvmlDeviceGetComputeRunningProcesses_{one} 3" for one in versions))
+    done = lockkit("run", "--gpu", "1", "--private", "--", "true")
+    assert done.returncode == 0, done.stderr
+    looks = [call for call in nvidia.calls() if "MemoryInfo" in call]
+    (card,) = check(lockkit.json("gpu", "ls"))["gpus"]
+    assert (card["state"], card["processes"]) == ("free", None)
+    receipt = card["receipt"]
+    assert (receipt["outcome"], receipt["leftover_bytes"]) == ("unknown", 0)
+    assert receipt["errors"] == ["the driver does not list processes"]
+    assert len(looks) < 15, "the release has waited for memory that was back already"
+
+
 # -- doctor
 
 

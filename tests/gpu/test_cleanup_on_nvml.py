@@ -54,6 +54,27 @@ def test_what_the_program_itself_has_is_told_at_once(host, program):
     assert f"pid {pid} (requester.py), 3 GiB" in by[0]
 
 
+LISTS = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
+
+
+@pytest.mark.parametrize("memory", [None, "8GiB"], ids=["whole", "share"])
+@pytest.mark.parametrize("used", [0, GIB])
+def test_a_program_on_a_card_without_a_list_of_processes_waits_for_nothing(host, used, memory):
+    host.card(0)
+    host.set(0, "fail", *(f"{call} 3" for call in LISTS))
+    with host.requester() as program:
+        program.do("acquire", {"ids": ["GPU-0"], "memory": memory, "timeout": 10})
+        host.set(0, "used", used)
+        until(lambda: any("RegisterEvents" in call for call in host.calls()))
+        program.do("release")
+        looks = [call for call in host.calls() if "MemoryInfo" in call]
+        outcome, leftover, _, errors = program.do("receipt", "GPU-0")
+    assert len(looks) == 1
+    dirty = used and not memory
+    assert (outcome, leftover) == ("dirty" if dirty else "unknown", None if memory else used)
+    assert errors == ["the driver does not list processes"]
+
+
 def test_a_card_that_is_lost_at_its_release_is_quarantined(host, program):
     host.set(0, "uncorrected", 1)
     host.set(0, "field 230", 1)  # the recovery action: reset

@@ -57,7 +57,15 @@ def client():
         (IDLE._replace(used=4 * GIB, processes=(THEIRS,)), IDLE, "clean", 0),
         (IDLE, None, "unknown", None),
         (IDLE, IDLE._replace(used=None), "unknown", None),
-        (IDLE, IDLE._replace(processes=None), "unknown", None),
+        (IDLE, IDLE._replace(processes=None), "unknown", 0),
+        (
+            IDLE._replace(used=GIB, processes=None),
+            IDLE._replace(used=GIB + SLACK, processes=None),
+            "unknown",
+            SLACK,
+        ),
+        (IDLE, IDLE._replace(used=SLACK + 1, processes=None), "dirty", SLACK + 1),
+        (IDLE, IDLE._replace(used=None, processes=None), "unknown", None),
         (IDLE, IDLE._replace(faults=("it hums",)), "unknown", None),
     ],
 )
@@ -78,6 +86,12 @@ def test_a_whole_card_is_judged_by_what_it_was_at_the_grant(before, after, outco
 def test_a_share_is_judged_by_its_own_processes_alone(processes, outcome, leftover):
     after = IDLE._replace(used=50 * GIB, processes=processes)
     assert judged("GPU-a", IDLE, after, mine={7})[1:3] == (outcome, leftover)
+
+
+@pytest.mark.parametrize("mine", [None, {7}], ids=["whole", "share"])
+def test_a_receipt_without_a_list_of_processes_says_so(mine):
+    report = judged("GPU-a", IDLE, IDLE._replace(processes=None), mine)
+    assert (report.outcome, report.errors) == ("unknown", ("the driver does not list processes",))
 
 
 def test_a_dirty_card_says_how_much_and_whose():
