@@ -261,7 +261,7 @@ class Operations:
 
         Raises:
             ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed; or it is a member of a pool that somebody
-                holds or waits for as a whole, and the new capacity would let others in beside that claim. Nothing is changed. Both are checked
+                holds or waits for as a whole, and the new capacity would let others in beside that claim; or such a member without claims and without a record. Nothing is changed. Both are checked
                 just before the change of the claims. A claim that arrives in between is not seen; one for a whole GPU is given back by its own
                 request, which finds the new capacity in the record after the grant.
         """
@@ -281,6 +281,12 @@ class Operations:
             check_growth(name, claims, capacity)
         before = records.resize(self, name, capacity) if member else None
         fixed = before is not None
+        if member and not fixed and not claims:
+            raise ConfigError(
+                f"{name!r} has no claims and no record of its capacity, so nothing was changed",
+                name=name,
+                hint="a GPU gets its record when somebody takes it first; other members have the capacity that their programs say",
+            )
         try:
             if (
                 before is not None

@@ -277,7 +277,7 @@ class Cards:
             have = f"only {how_many(len(good))}" if good else "no GPU"
             why = f" ({'; '.join(refused)})" if refused else ""
             raise exits.CommandFailed(
-                f"the lockkit run around this one holds {have} that will do, and {self.wanted} are asked for{why}",
+                f"the lockkit run around this one holds {have} that will do, which is not enough for {self.wanted}{why}",
                 code=exits.BUSY,
                 kind="nested",
                 name=self._cards.pool,

@@ -53,7 +53,9 @@ def show(made: Table) -> None:
         return
     from rich.console import Console
 
-    console = Console(no_color=not output.colour(), highlight=False, markup=False, emoji=False)
+    console = Console(
+        color_system="auto" if output.colour() else None, highlight=False, markup=False, emoji=False
+    )
     # Not printed by rich itself, which exits with code 1 when the pipe is closed.
     with console.capture() as captured:
         console.print(made)

@@ -62,6 +62,7 @@ class AsyncGpuLeases(AsyncPoolLeases):
 
     def environment(self, by: By | None = None) -> Mapping[str, str]:
         """The variables with which a child process sees these cards only; see :meth:`lockkit.gpu.GpuLeases.environment`."""
+        self.ensure_held()
         return cuda_variables(self.devices, by=by)
 
     def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
@@ -121,6 +122,9 @@ class AsyncGpuPool:
     ) -> None:
         self._client = client
         self._cards = HostCards(client._client, simulate=simulate, host=host)  # noqa: SLF001
+        client.pool(
+            self.name, ["any card"], **options
+        )  # refuses wrong options now rather than at the first call
         self._options = options
 
     @property

@@ -60,7 +60,9 @@ class GpuLeases(PoolLeases):
 
         Raises:
             ConfigError: A slice is to be named by an index, or a card is none of NVIDIA's: the variables are CUDA's.
+            LeaseLost, NotHeld: The cards are not held any more, so somebody else may have them.
         """
+        self.ensure_held()
         return cuda_variables(self.devices, by=by)
 
     def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
@@ -127,6 +129,9 @@ class GpuPool:
     def __init__(self, client: Client, *, simulate: int | None, host: str | None, options: Options) -> None:
         self._client = client
         self._cards = HostCards(client, simulate=simulate, host=host)
+        client.pool(
+            self.name, ["any card"], **options
+        )  # refuses wrong options now rather than at the first call
         self._options = options
 
     @property

@@ -195,6 +195,17 @@ class HostCards:
             DevicesUnavailable: No provider knows a card.
         """
         whole(count, "count", self.pool)
+        wanted: object = model
+        if wanted is not None and not (isinstance(wanted, str) and wanted.strip()):
+            raise ConfigError(
+                f"model must be a part of the name of a card, or None, not {model!r}",
+                name=self.pool,
+                hint="for instance model='H100'",
+            )
+        flags = {"allow_busy": allow_busy, "affinity": affinity, "accept_dirty": accept_dirty}
+        for what, flag in flags.items():
+            if not isinstance(flag, bool):
+                raise ConfigError(f"{what} must be True or False, not {flag!r}", name=self.pool)
         request = CardRequest(
             count,
             0 if min_free is None else parse(min_free, what="min_free", zero=True, least=MIB),
@@ -287,6 +298,10 @@ class HostCards:
         if never is not None:
             raise ConfigError(never, name=self.pool, hint=self._way_out(request, snapshot))
         members = capacities(self._client, self.pool, devices)
+        request = request._replace(rooms={uuid: room * MIB for uuid, room in members.items()})
+        never = choose(request, snapshot, {}).never
+        if never is not None:
+            raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit resize --help")
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
         each = None if request.memory is None else math.ceil(request.memory / MIB)

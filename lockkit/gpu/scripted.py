@@ -20,7 +20,7 @@ class ScriptedProcess(msgspec.Struct, forbid_unknown_fields=True):
     while_alive: bool = False
 
     def __post_init__(self) -> None:
-        _size(self.memory)
+        _size(self.memory, "memory")
 
 
 class ScriptedCard(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,14 +35,15 @@ class ScriptedCard(msgspec.Struct, forbid_unknown_fields=True):
     events: list[str] = []
 
     def __post_init__(self) -> None:
-        for size in (self.memory, self.used):
-            if size is not None:
-                _size(size)
+        if self.memory is not None:
+            _size(self.memory, "memory", zero=False)
+        if self.used is not None:
+            _size(self.used, "used")
 
 
-def _size(value: str | int) -> None:
+def _size(value: str | int, what: str, *, zero: bool = True) -> None:
     try:
-        parse(value, what="a size", zero=True)
+        parse(value, what=what, zero=zero)
     except ConfigError as error:
         raise ValueError(str(error)) from None
 

@@ -71,8 +71,10 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
         by: ``index`` or ``uuid``; None for indices, or UUIDs if one of them is a slice, which has no index.
 
     Raises:
-        ConfigError: A slice is to be named by an index, or a card is none of NVIDIA's.
+        ConfigError: A slice is to be named by an index, a card is none of NVIDIA's, or ``by`` is something else.
     """
+    if by not in (None, "index", "uuid"):
+        raise ConfigError(f"by must be 'index', 'uuid' or None, not {by!r}")
     other = next((device.uuid for device in chosen if not device.uuid.startswith(_OF_CUDA)), None)
     if other is not None:
         raise ConfigError(

@@ -294,6 +294,12 @@ def test_a_gpu_that_is_held_whole_is_not_resized_upward(lockkit):
     assert lockkit(*command).returncode == 0
 
 
+def test_a_gpu_that_nobody_has_taken_yet_is_not_resized(lockkit):
+    name = f"@pool/gpu-sim%2F{socket.gethostname()}/GPU-none"
+    done = lockkit("resize", name, "4096")
+    assert (done.returncode, "nothing was changed" in done.stderr) == (78, True)
+
+
 def test_who_uses_a_resized_semaphore_otherwise_is_told_its_capacity(lockkit):
     lockkit("acquire", "x", "--ttl", "1m", "--capacity", "2")
     lockkit("resize", "x", "1000000")

@@ -242,7 +242,7 @@ def test_a_run_for_cards_inside_another_one(cards):
     assert cards(*outer, *shared, *SHOWN).stdout.split("|")[4] == "8192"
     done = cards("run", "--gpu", "1", "-q", "--", *shared, "true")
     assert done.returncode == 75
-    assert "holds only 1 GPU that will do, and 2 GPUs are asked for" in done.stderr
+    assert "holds only 1 GPU that will do, which is not enough for 2 GPUs" in done.stderr
     part = ("run", "--gpu", "1", "--gpu-mem", "8GiB", "-q", "--")
     done = cards(*part, *inner, "--nested", "reuse", "--", "true")
     assert (done.returncode, "the outer run has only 8 GiB of it" in done.stderr) == (75, True)

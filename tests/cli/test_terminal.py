@@ -233,6 +233,10 @@ def test_no_color_means_no_escape_sequences(lockkit, tty):
     assert terminal.wait() == 124
     assert "\x1b" not in terminal.text
     assert "you are 1st" in terminal.text
+    for command in (["status"], ["gpu", "ls", "--gpu-sim", "1"]):
+        terminal = tty(*lockkit.line(*command), NO_COLOR="1")
+        assert terminal.wait() == 0
+        assert "\x1b" not in terminal.text
 
 
 @pytest.fixture

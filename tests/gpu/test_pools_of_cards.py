@@ -18,6 +18,7 @@ from lockkit.errors import (
     BackendUnavailable,
     ConfigError,
     DevicesUnavailable,
+    NotHeld,
     PermissionDenied,
 )
 from lockkit.facts import Owner
@@ -189,12 +190,71 @@ def test_the_environment_is_never_widened(client, monkeypatch):
         ({"ids": [0]}, "as strings"),
         ({"model": "H100"}, "it is a Simulated GPU"),
         ({"settle": -1}, "settle"),
+        ({"model": 5}, "model must be a part of the name"),
+        ({"model": ""}, "model must be a part of the name"),
+        ({"affinity": "x"}, "affinity must be True or False"),
+        ({"allow_busy": 1}, "allow_busy must be True or False"),
+        ({"accept_dirty": None}, "accept_dirty must be True or False"),
     ],
 )
 def test_a_request_that_can_never_be_met_is_refused_before_it_queues(client, how, told):
     with pytest.raises(ConfigError, match=told):
         pool(client).acquire(**how)
     assert nothing_left(client)
+
+
+@pytest.mark.parametrize(
+    "option, value", [("timeout", -3), ("ttl", "long"), ("reentrant", True), ("colour", 1)]
+)
+def test_a_wrong_option_is_refused_when_the_pool_is_made(client, option, value):
+    with pytest.raises(ConfigError, match=option):
+        pool(client, **{option: value})
+
+
+def test_cards_that_are_not_held_any_more_are_shown_to_nobody(client):
+    with pool(client).acquire(timeout=5) as leases:
+        assert leases.environment("uuid")["CUDA_VISIBLE_DEVICES"] == leases.members[0]
+        with pytest.raises(ConfigError, match="by must be 'index', 'uuid' or None, not 'bus'"):
+            leases.environment("bus")
+    for ask in (leases.environment, leases.visible):
+        with pytest.raises(NotHeld):
+            ask()
+
+
+def test_a_request_above_the_capacity_in_the_record_is_refused_with_the_reason_for_each_card(client):
+    cards = pool(client)
+    cards.acquire(2, timeout=5).release()
+    for uuid in CARDS[:2]:
+        client.resize(pool_name(cards.name, uuid), 4096)
+    with pytest.raises(ConfigError, match=r"can never be had.*its record has only 4 GiB for claims"):
+        cards.acquire(memory="8GiB")
+    with cards.acquire(memory="4GiB", timeout=5):
+        pass
+
+
+def test_a_small_job_waits_behind_a_whole_one_that_came_before_it(client):
+    cards = pool(client, 1)
+    turn, order = threading.Event(), []
+
+    def whole():
+        with cards.acquire(timeout=30, on_wait=lambda _: turn.set()):
+            order.append("whole")
+
+    def share():
+        with cards.acquire(memory="1GiB", timeout=30):
+            order.append("share")
+
+    with cards.acquire(memory="1GiB", timeout=5):
+        big = threading.Thread(target=whole)
+        big.start()
+        assert turn.wait(10)
+        with pytest.raises(AcquireTimeout):
+            cards.acquire(memory="1GiB", timeout=0)  # there is room for it beside the other share
+        small = threading.Thread(target=share)
+        small.start()
+    big.join(30)
+    small.join(30)
+    assert order == ["whole", "share"]
 
 
 def test_a_host_without_cards_says_what_to_do(client, monkeypatch):

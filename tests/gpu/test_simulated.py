@@ -78,8 +78,9 @@ def test_a_process_may_be_there_only_while_it_lives(state):
             '{"1": {"process": []}}',
             "card 1: .*unknown field `process`.*the keys of a card are name, memory, used",
         ),
-        ('{"0": {"used": "much"}}', "a size must be a size, not 'much'"),
-        ('{"0": {"processes": [{"memory": "-1"}]}}', "a size must be"),
+        ('{"0": {"used": "much"}}', "used must be a size, not 'much'"),
+        ('{"0": {"processes": [{"memory": "-1"}]}}', "memory must be"),
+        ('{"0": {"memory": "0GiB"}}', "memory must be more than 0"),
         (" " * 70_000, "longer than 64 KiB"),
     ],
 )
