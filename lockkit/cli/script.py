@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-__all__ = ["main", "putting_off", "without_fields"]
+__all__ = ["main", "putting_off"]
 
 _UNUSED: Mapping[str, tuple[str, ...]] = {
     "fnmatch": (),
@@ -71,45 +70,13 @@ def putting_off(modules: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
                 del sys.modules[name]
 
 
-class _Plain(dict[str, object]):
-    """A dict, as every class of :class:`typing.TypedDict` is when a program runs."""
-
-    def __init_subclass__(cls, **_: object) -> None: ...
-
-
-class _TypedDict:
-    """``TypedDict`` as the base in a class statement; a call makes a class as ever."""
-
-    def __init__(self, real: Callable[..., object]) -> None:
-        self._real = real
-
-    def __mro_entries__(self, _bases: tuple[object, ...]) -> tuple[type, ...]:
-        return (_Plain,)
-
-    def __call__(self, *args: object, **more: object) -> object:
-        return self._real(*args, **more)
-
-
-@contextmanager
-def without_fields() -> Iterator[None]:
-    """Classes of ``typing.TypedDict`` that are defined in the block know nothing of their fields, which only type checkers need.
-
-    click defines nine. Python compiles the annotation of each field, which takes two million instructions of a short ``lockkit run``, of 295.
-    """
-    names = vars(typing)
-    real = names["TypedDict"]
-    names["TypedDict"] = _TypedDict(real)
-    try:
-        yield
-    finally:
-        names["TypedDict"] = real
-
-
 def main() -> NoReturn:
     """``lockkit ...``. See :func:`lockkit.cli.main.main`."""
     # The collector finds nothing in modules, while they load or at exit, and takes 20 of 120 ms.
     gc.set_threshold(50_000)
-    with putting_off(_UNUSED), without_fields():
-        from lockkit.cli.main import main as run
-
+    try:
+        with putting_off(_UNUSED):
+            from lockkit.cli.main import main as run
+    except KeyboardInterrupt:  # Ctrl-C before there is anything to end
+        sys.exit(130)
     run()

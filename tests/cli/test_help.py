@@ -8,9 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-import typing
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -238,25 +236,18 @@ def test_a_module_that_is_there_is_not_put_off(small_module):
     assert import_module(small_module) is there
 
 
-def test_a_typed_dict_is_a_dict_while_click_is_imported():
-    real = typing.TypedDict
-    with script.without_fields():
+def test_ctrl_c_while_the_command_line_is_imported_shows_no_traceback():
+    program = """
+import sys
+from lockkit.cli.script import main
 
-        class Base(typing.TypedDict):
-            a: int
+class Struck:
+    def find_spec(self, name, *_):
+        if name == "lockkit.cli.main":
+            raise KeyboardInterrupt
 
-        class Partial(Base, total=False):
-            b: int
-
-        called = typing.TypedDict("called", {"c": int})  # noqa: UP013 (the form that is tested)
-    assert typing.TypedDict is real
-    assert Partial(a=1, b=2) == {"a": 1, "b": 2}
-    assert not hasattr(Base, "__required_keys__")
-    assert called.__required_keys__ == {"c"}
-
-
-def test_typing_is_as_before_if_the_import_of_click_fails():
-    real = typing.TypedDict
-    with suppress(ImportError), script.without_fields():
-        raise ImportError
-    assert typing.TypedDict is real
+sys.meta_path.insert(0, Struck())
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
