@@ -5,6 +5,7 @@ Rules kept here:
 - A card that somebody holds will do once it is free, so the request queues for it: what its holder has in memory says nothing.
 - A card that nobody holds, and on which programs compute all the same or too much memory is in use, is busy (unmanaged), and skipped.
 - What is not known counts as the worst case.
+- A request for several gets whole cards, because CUDA shows a process no card beside a slice.
 - The cards that the program held last come first, then those with most free memory. Held cards come behind all others.
 - A request that no wait can meet says so at once, with the reason for each card.
 """
@@ -20,6 +21,7 @@ from lockkit.choosers import Choice
 from lockkit.devices import Device, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.states import STATES, Card, cards
+from lockkit.gpu.visible import cuda_shows_alone
 from lockkit.gpu.words import how_many, long_name, short_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import show
@@ -137,6 +139,8 @@ def never_fits(request: CardRequest, device: Device) -> str | None:
         return "it is not among the cards that were asked for"
     if request.model is not None and not _is_model(device.name, request.model):
         return f"it is a {device.name}" if device.name else "its model is not known"
+    if request.count > 1 and cuda_shows_alone(device):
+        return "it is a slice, and CUDA shows a process no card beside a slice"
     need = max(request.min_free, request.memory or 0)
     if device.usable is None:
         return "its memory cannot be told"

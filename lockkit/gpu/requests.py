@@ -28,7 +28,7 @@ from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve_each
 from lockkit.gpu.snapshots import PATIENCE, let_go, look, providers, simulated_cards
-from lockkit.gpu.visible import hidden_hint, visible_uuids, why_hidden
+from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import long_name
 from lockkit.members import pool_name, whole
@@ -318,6 +318,10 @@ class HostCards:
 
     def _way_out(self, request: CardRequest, snapshot: Snapshot) -> str:
         """Advice for a request that can never be met: change what alone is in its way, or ask for less."""
+        if request.count > 1:
+            one = request._replace(count=1)
+            if any(cuda_shows_alone(it) and never_fits(one, it) is None for it in snapshot.devices):
+                return "ask for one slice for each process, by a request of its own, or for whole GPUs"
         if choose(request._replace(visible=None), snapshot, {}).never is None:
             return hidden_hint(self._environ)
         if choose(request._replace(model=None), snapshot, {}).never is None:

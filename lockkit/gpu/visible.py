@@ -21,6 +21,7 @@ __all__ = [
     "VISIBLE",
     "By",
     "cuda_knows",
+    "cuda_shows_alone",
     "cuda_variables",
     "environment_set",
     "hidden_hint",
@@ -92,6 +93,14 @@ def cuda_variables(chosen: Sequence[Device], *, by: str | None = None) -> dict[s
 def cuda_knows(chosen: Sequence[Device]) -> bool:
     """Whether CUDA has names for all of these cards: those of other makers have variables of their own."""
     return all(device.uuid.startswith(_OF_CUDA) for device in chosen)
+
+
+def cuda_shows_alone(device: Device) -> bool:
+    """Whether a process sees no other card beside this one: a MIG slice. CUDA shows one slice to a process, and no whole card beside it.
+
+    NVIDIA's MIG user guide says so, under "CUDA Device Enumeration".
+    """
+    return device.parent is not None and cuda_knows([device])
 
 
 def why_hidden(environ: Mapping[str, str]) -> str:

@@ -125,9 +125,20 @@ def test_a_card_that_is_busy_now_may_do_one_day():
 def test_a_divided_card_is_used_by_its_slices():
     parent = card(0, sliced=True)
     slices = [Device(f"MIG-{n}", 0, "NVIDIA H100 MIG 1g", 10 * GIB, 0, 0, None, (), "GPU-0") for n in "ab"]
-    choice = chosen(CardRequest(2), parent, *slices)
+    choice = chosen(CardRequest(1), parent, *slices)
     assert choice.order == ("MIG-a", "MIG-b")
     assert "slices" in choice.refused["GPU-0"]
+
+
+def test_a_slice_is_given_out_alone_because_cuda_shows_a_process_no_card_beside_it():
+    part = Device("MIG-a", 0, "NVIDIA H100 MIG 1g", 10 * GIB, 0, 0, None, (), "GPU-0")
+    cards = (card(0, sliced=True), part, card(1), card(2))
+    choice = chosen(CardRequest(2), *cards)
+    assert (choice.order, choice.never) == (("GPU-1", "GPU-2"), None)
+    assert choice.refused["MIG-a"] == "it is a slice, and CUDA shows a process no card beside a slice"
+    assert chosen(CardRequest(3), *cards).never is not None
+    theirs = [part._replace(uuid=f"AMD-{n}") for n in "ab"]
+    assert chosen(CardRequest(2), *theirs).order == ("AMD-a", "AMD-b"), "CUDA's rule is about its own slices"
 
 
 @pytest.mark.parametrize("name", ["h100", "H100", "NVIDIA*", "*100"])

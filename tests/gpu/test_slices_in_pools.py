@@ -98,7 +98,6 @@ def test_a_slice_waits_for_the_holder_of_the_card_that_was_whole(sliced, ann, bo
     "visible, seen",
     [
         ("MIG-0.2", {"MIG-0.2"}),
-        ("MIG-0.1,GPU-1", {"MIG-0.1", "GPU-1"}),
         ("MIG-0.1,MIG-none,GPU-1", {"MIG-0.1"}),
         ("GPU-1", {"GPU-1"}),
         ("0", {"MIG-0.1"}),
@@ -106,14 +105,14 @@ def test_a_slice_waits_for_the_holder_of_the_card_that_was_whole(sliced, ann, bo
 )
 def test_the_variable_of_cuda_names_slices_by_uuid_and_a_divided_card_by_its_first(sliced, visible, seen):
     with sliced.requester(CUDA_VISIBLE_DEVICES=visible, CUDA_DEVICE_ORDER="PCI_BUS_ID") as program:
-        got = program.do("acquire", {"count": len(seen), "timeout": 10})
+        got = program.do("acquire", {"timeout": 10})
         assert set(got["members"]) == seen
         hidden = {"MIG-0.1", "MIG-0.2", "GPU-1"} - seen
         refused = program.do("acquire", {"ids": sorted(hidden), "timeout": 10})
         assert (refused["error"], "CUDA_VISIBLE_DEVICES hides it" in refused["told"]) == ("ConfigError", True)
 
 
-def test_a_card_and_its_slice_together_are_refused_and_two_slices_are_not(ann):
+def test_a_card_and_its_slice_together_are_refused(ann):
     refused = ann.do("acquire", {"count": 2, "ids": ["GPU-0", "MIG-0.1"], "timeout": 10})
     assert (refused["error"], refused["told"]) == (
         "ConfigError",
@@ -121,8 +120,17 @@ def test_a_card_and_its_slice_together_are_refused_and_two_slices_are_not(ann):
     )
     assert refused["hint"]
     assert ann.do("left") == []
-    both = ann.do("acquire", {"count": 2, "ids": ["MIG-0.1", "MIG-0.2"], "timeout": 10})
-    assert sorted(both["visible"].split(",")) == ["MIG-0.1", "MIG-0.2"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"ids": ["MIG-0.1", "MIG-0.2"]}, {"ids": ["MIG-0.1", "GPU-1"]}, {"model": "MIG"}, {}]
+)
+def test_more_than_one_of_which_one_is_a_slice_is_refused_with_what_to_do(ann, asked):
+    refused = ann.do("acquire", {"count": 2, **asked, "timeout": 10})
+    assert refused["error"] == "ConfigError"
+    assert "it is a slice, and CUDA shows a process no card beside a slice" in refused["told"]
+    assert refused["hint"].startswith("ask for one slice for each process, by a request of its own")
+    assert ann.do("left") == []
 
 
 def test_a_mark_on_the_card_keeps_its_slices_from_being_given_out(sliced, ann):
