@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import signal
 import struct
+import sys
 import termios
 
 import pytest
@@ -344,6 +346,22 @@ def test_a_card_that_fails_its_preflight_is_quarantined_and_the_command_gets_ano
     assert (done.returncode, "pip install torch" in done.stderr) == (78, True)
     assert not (cards.folder / "ran").exists()
     assert cards("run", "backup", "--preflight", "--", "true").returncode == 64
+
+
+def test_the_preflight_computes_with_the_python_that_is_named(cards):
+    """Where lockkit's own Python has no torch, and another one has: a script that shows it to the real interpreter."""
+    torch = Torch(cards.folder / "torch.json")
+    torch.steer({CARDS[0]: "wrong"})
+    python = cards.folder / "venv-python"
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in torch.environ().items()]
+    python.write_text("\n".join(["#!/bin/sh", *exports, f'exec {sys.executable} "$@"\n']))
+    python.chmod(0o755)
+    done = cards("run", "--gpu", "1", "-q", "--preflight-python", python, "--", *SHOWN)
+    assert (done.returncode, done.stdout.split("|")[2]) == (0, CARDS[1]), done.stderr
+    assert torch.computed() == CARDS[:2]
+    done = cards("run", "--gpu", "1", "--preflight-python", cards.folder / "none", "--", "touch", "ran")
+    assert (done.returncode, "--preflight-python" in done.stderr) == (78, True), done.stderr
+    assert not (cards.folder / "ran").exists()
 
 
 def test_ctrl_c_during_a_preflight_finds_no_card_faulty(cards, alive):
