@@ -11,7 +11,7 @@ import time
 import pytest
 
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.identity import look_at
+from lockkit.identity import look_at, user_name
 from lockkit.members import pool_name
 from lockkit.testing.processes import until
 
@@ -102,7 +102,8 @@ def test_a_process_that_the_command_left_on_the_card_is_ended_before_the_next_on
 
 
 def test_leftover_memory_is_told_and_another_run_takes_the_card_only_if_it_accepts_that(cards, tmp_path):
-    cards.env["LOCKKIT_CLEANUP_BUDGET"] = "1"
+    (cards.folder / "config.toml").write_text('cleanup_budget = "1s"\n')
+    cards.env["LOCKKIT_CONFIG"] = str(cards.folder / "config.toml")
     steer(cards)
     script = f'import pathlib; pathlib.Path({str(cards.folder / "state/simulated-gpus.json")!r}).write_text(\'{{"0": {{"used": "5GiB"}}}}\')'
     done = cards("run", "--gpu", "1", "--private", "--", sys.executable, "-c", script)
@@ -114,6 +115,32 @@ def test_leftover_memory_is_told_and_another_run_takes_the_card_only_if_it_accep
     assert "GPU 0: dirty: left dirty by" in refused.stderr
     told = next_receipt(cards, "--accept-dirty")
     assert (told["outcome"], told["leftover_bytes"]) == ("dirty", 5 << 30)
+
+
+def test_a_waiting_run_with_settle_takes_the_card_at_once_and_starts_its_command_when_the_memory_has_drained(
+    cards,
+):
+    """Without ``--settle`` the card would be left to whoever comes when it is empty."""
+    queue = pool_name(f"gpu-sim/{os.uname().nodename}", CARD)
+
+    def holds(run):
+        return lambda: any(
+            (one["owner"]["pid"], one["state"]) == (run.pid, "HELD") for one in cards.claims(queue)
+        )
+
+    holder = cards.start("run", "--gpu", "1", "--private", "--", "sleep", "60")
+    cards.until(holds(holder))
+    patient = cards.start("run", "--gpu", "1", "--private", "--settle", "1h", "--", *TELL)
+    cards.until(lambda: len(cards.claims(queue)) == 2)
+    steer(cards, _0={"used": "5GiB"})
+    holder.kill()
+    cards.until(holds(patient))
+    refused = cards("run", "--gpu", "1", "--private", "--no-wait", "--", "true")
+    assert (refused.returncode, f"held by {user_name()}@" in refused.stderr) == (75, True), refused.stderr
+    assert patient.poll() is None
+    steer(cards)
+    out, err = patient.communicate(timeout=20)
+    assert (patient.returncode, json.loads(out)[CARD]["outcome"]) == (0, "unknown"), err
 
 
 def test_a_run_inside_another_one_is_told_nothing_of_the_last_holder(cards):
