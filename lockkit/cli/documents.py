@@ -263,9 +263,9 @@ class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):
 
 
 class GpuLs(Document, tag="lockkit.gpu-ls/1"):
-    """The GPUs of this host. `waiting` requests wait; null: unknown. `remarks` has what could not be found out."""
+    """The GPUs of this host. `host` is its name in the store; null: unknown, as in a container that is not told it. `waiting` requests wait; null: unknown. `remarks` has what could not be found out."""
 
-    host: str
+    host: str | None
     read_at: Time
     read_at_seconds: float
     gpus: Sequence[Gpu]

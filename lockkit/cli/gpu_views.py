@@ -25,7 +25,7 @@ class GpuLook(NamedTuple):
     """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them.
 
     A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID. ``waits`` has the number of
-    requests that wait, by host; none of a host whose queue is not known.
+    requests that wait, by host; none of a host whose queue is not known. ``host`` is the name of this host; None if it is not known.
     """
 
     snapshot: Snapshot
@@ -36,6 +36,7 @@ class GpuLook(NamedTuple):
     each: tuple[Known, ...] | None = None
     live: bool = True
     waits: Mapping[str, int] = _NONE
+    host: str | None = None
 
     @property
     def waiting(self) -> int:
@@ -81,13 +82,15 @@ class HostView:
         from lockkit.gpu.usage import live_uses, unlocked
 
         snapshot = look(self._providers)
+        host: str | None = None
         try:
-            gate = queue(self._client, self.host)
-            of_store = known(self._client, self.host, snapshot.devices, gate)
+            host = self.host
+            gate = queue(self._client, host)
+            of_store = known(self._client, host, snapshot.devices, gate)
         except (BackendError, ConfigError) as error:
             told = f"who holds which card, and which are quarantined, is unknown: {error}"
             snapshot = snapshot._replace(remarks=(*snapshot.remarks, told))
-            return GpuLook(snapshot, unasked(snapshot), {}, {})
+            return GpuLook(snapshot, unasked(snapshot), {}, {}, host=host)
         uses: dict[str, Use] = {}
         without: dict[str, tuple[DeviceProcess, ...]] = {}
         for device in snapshot.devices:
@@ -95,8 +98,9 @@ class HostView:
                 holders = of_store[device.uuid].holders
                 uses |= live_uses(device, holders)
                 without[device.uuid] = unlocked(device, holders) if holders else ()
-        waits = {self.host: requests_waiting(gate, of_store.values())}
-        return GpuLook(snapshot, joined(snapshot, of_store, uses, without), of_store, uses, waits=waits)
+        waits = {host: requests_waiting(gate, of_store.values())}
+        found = joined(snapshot, of_store, uses, without)
+        return GpuLook(snapshot, found, of_store, uses, waits=waits, host=host)
 
     def looks(self, interval: float) -> Iterator[GpuLook | DevicesUnavailable | BackendError]:
         """Look again and again. A failure is yielded; the first look raises it."""
@@ -182,4 +186,5 @@ class FleetView(HostView):
             tuple(known for _, _, known in found),
             here is not None,
             waits,
+            host,
         )

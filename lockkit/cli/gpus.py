@@ -42,19 +42,19 @@ _LEAST = {"model": len("model"), "state": len("quarantined"), "user": len("user"
 """Columns that a cell may take at least, however little room there is."""
 
 
-def document(host: str, seen: GpuLook) -> documents.GpuLs:
+def document(seen: GpuLook) -> documents.GpuLs:
     """The document of ``lockkit gpu ls``."""
     from lockkit.cli import documents
     from lockkit.gpu.known import NOTHING_KNOWN
 
     taken, known = seen.snapshot.taken, seen.known
     return documents.GpuLs(
-        host=host,
+        host=seen.host,
         read_at=output.rfc3339(taken),
         read_at_seconds=taken,
         gpus=[gpu(card, known.get(card.device.uuid, NOTHING_KNOWN), seen.uses, taken) for card in seen.cards],
         remarks=seen.snapshot.remarks,
-        waiting=seen.waits.get(host),
+        waiting=None if seen.host is None else seen.waits.get(seen.host),
     )
 
 
@@ -116,18 +116,17 @@ def _use(claim_id: str, use: Use, now: float) -> parts.GpuUse:
     )
 
 
-def hosts(client: Client, here: str, seen: GpuLook, known: Sequence[Known]) -> documents.GpuHosts:
+def hosts(client: Client, seen: GpuLook, known: Sequence[Known]) -> documents.GpuHosts:
     """The document of ``lockkit gpu ls --all-hosts``.
 
     Args:
         client: The client.
-        here: The name of this host.
         seen: The look at all hosts.
         known: The facts that the store has about each card.
     """
     from lockkit.cli import documents, parts
 
-    taken = seen.snapshot.taken
+    taken, here = seen.snapshot.taken, seen.host
     found: dict[str, list[parts.Gpu]] = {}
     for host, card, of_store in zip(seen.hosts, seen.cards, known, strict=True):
         found.setdefault(host, []).append(gpu(card, of_store, seen.uses if host == here else {}, taken))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lockkit.errors import DevicesUnavailable
+from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.facts import Finding
+from lockkit.gpu.hosts import host_name
 from lockkit.gpu.snapshots import let_go, look, providers
 from lockkit.gpu.states import cards, summary
 from lockkit.gpu.unreturned import has_returned
@@ -23,7 +24,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -> Finding:
-    """Whether GPUs are known, whether one of them is faulty, and whether a driver hangs. A host without any is in order.
+    """Whether GPUs are known and can be asked for, whether one of them is faulty, and whether a driver hangs. A host without any is in order.
 
     Takes some seconds at most, also where a driver hangs.
 
@@ -46,6 +47,10 @@ def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -
     told = f"{summary(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
     if not all(map(has_returned, asked)):
         return Finding("gpu", "warning", "; ".join((told, *seen.remarks)), "a card may hang: see dmesg")
+    try:
+        host_name(config)
+    except ConfigError as error:
+        return Finding("gpu", "warning", f"{told}; {error.message}", error.hint or "")
     if faulty:
         first = f"{short_name(faulty[0].device)}: {faulty[0].reasons[0]}"
         return Finding("gpu", "warning", f"{told}; {first}", "see: lockkit gpu ls")

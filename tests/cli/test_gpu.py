@@ -296,6 +296,25 @@ def test_a_driver_that_hangs_ends_no_command_later_and_is_told_of(lockkit, nvidi
         assert found["severity"] == "warning"
 
 
+def test_in_a_container_that_does_not_know_its_host_doctor_warns_and_ls_lists_cards(lockkit, nvidia):
+    nvidia.card(0)
+    lockkit.env["container"] = "podman"
+    (found,) = [one for one in lockkit.json("doctor")["findings"] if one["check"] == "gpu"]
+    assert found["severity"] == "warning"
+    assert found["message"].startswith("1 GPU: 1 free; this process runs in a container (podman)")
+    assert "docker run -e LOCKKIT_GPU_HOST=$(hostname)" in found["hint"]
+    told = check(lockkit.json("gpu", "ls"))
+    assert (told["host"], [one["state"] for one in told["gpus"]]) == (None, ["unknown"])
+    assert "LOCKKIT_GPU_HOST" in told["remarks"][0]
+    words = lockkit("gpu", "ls").stdout
+    assert "1 GPU: 1 unknown" in words
+    assert "set LOCKKIT_GPU_HOST to the host's name" in words
+    assert lockkit("gpu", "quarantine", "0", "--reason", "x").returncode == 78
+    lockkit.env["LOCKKIT_GPU_HOST"] = "box"
+    (found,) = [one for one in lockkit.json("doctor")["findings"] if one["check"] == "gpu"]
+    assert (found["severity"], found["message"]) == ("ok", "1 GPU: 1 free")
+
+
 # -- quarantine
 
 
@@ -325,6 +344,23 @@ def test_a_card_is_quarantined_for_everybody_and_cleared_again(lockkit):
     )
     again = lockkit("gpu", "clear", "0")
     assert (again.returncode, again.stdout) == (1, f"{first} was not quarantined\n")
+
+
+@pytest.mark.parametrize("line", [["quarantine", "0", "--reason", "x"], ["clear", "0"]])
+def test_a_mark_on_a_store_that_ends_with_the_command_is_refused(lockkit, line):
+    done = lockkit("gpu", *line, "--gpu-sim", "1", "--url", "memory:")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "works only within one process" in done.stderr
+
+
+def test_a_mark_on_a_private_store_says_that_other_users_do_not_see_it(lockkit):
+    line = ("gpu", "quarantine", "0", "--reason", "x", "--gpu-sim", "1")
+    done = lockkit(*line)
+    assert done.returncode == 0
+    assert "other users do not see this mark" in done.stderr
+    assert "lockkit docs all-users" in done.stderr
+    (row,) = map(json.loads, lockkit(*line, "--json").stderr.splitlines())
+    assert check(row)["schema"] == "lockkit.notice/1"
 
 
 @pytest.mark.parametrize(

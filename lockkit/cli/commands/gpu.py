@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import completing, exits, output
+from lockkit.cli import completing, exits, fitting, output
 from lockkit.cli.base import Duration, Group, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
@@ -79,12 +79,14 @@ def _ls(session: Session, *, all_hosts: bool, watch: bool, interval: float, simu
     store knows who holds which GPU, what the holders told of their use, and how GPUs were left. A GPU that nobody holds may be in use
     without a lock: only its own host can tell. Simulated GPUs are listed only with --gpu-sim, and then alone.
 
+    In a container that does not know the name of its host (LOCKKIT_GPU_HOST), each GPU is listed as unknown.
+
     Exit code: 0 there are GPUs, or --all-hosts was given, 78 there are none, or nothing can be said about any.
     """
     with session.client() as client:
         view = FleetView(client, simulate) if all_hosts else HostView(client, simulate)
         if not watch:
-            _print(session, client, view.host, view.look())
+            _print(session, client, view.look())
             return
         try:
             with Signals():  # so that the cursor is shown again, however the command ends
@@ -97,7 +99,7 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
     if session.json or not output.colour():
         for seen in view.looks(interval):
             if isinstance(seen, GpuLook):
-                _print(session, client, view.host, seen)
+                _print(session, client, seen)
             elif session.json:
                 output.write_json(exits.describe(seen), stream=sys.stderr)
             else:
@@ -128,14 +130,14 @@ def _away(error: DevicesUnavailable | BackendError) -> str:
     return f"trying again: {error.message}"
 
 
-def _print(session: Session, client: Client, host: str, seen: GpuLook) -> None:
+def _print(session: Session, client: Client, seen: GpuLook) -> None:
     from lockkit.cli import gpus
 
     if session.json and seen.each is not None:
-        output.write_json(gpus.hosts(client, host, seen, seen.each), indent=True)
+        output.write_json(gpus.hosts(client, seen, seen.each), indent=True)
         return
     if session.json:
-        output.write_json(gpus.document(host, seen), indent=True)
+        output.write_json(gpus.document(seen), indent=True)
         return
     from lockkit.cli.tables import show, width
 
@@ -179,12 +181,20 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
     card waits until it is cleared.
     """
     from lockkit.gpu.quarantine import quarantine, quarantined
+    from lockkit.gpu.quarantine import record_name as gate
 
     with session.client() as client:
+        fitting.reaches_others(client)
         view = HostView(client, simulate)
         uuid = view.meant(card)
         before = quarantined(client, view.host).get(uuid)
         mark = quarantine(client, view.host, uuid, reason, this_process())
+        if client.capabilities.scope == "user":
+            output.notice(
+                "other users do not see this mark, because this store keeps only your jobs apart; for all users: lockkit docs all-users",
+                name=gate(view.host),
+                as_json=session.json,
+            )
         if session.json:
             from lockkit.cli import documents, gpus
 
@@ -220,6 +230,7 @@ def _clear(session: Session, card: str, *, simulate: int | None) -> int:
     from lockkit.gpu.quarantine import clear
 
     with session.client() as client:
+        fitting.reaches_others(client)
         view = HostView(client, simulate)
         uuid = view.meant(card)
         mark = clear(client, view.host, uuid)
