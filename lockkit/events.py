@@ -32,6 +32,7 @@ KINDS: Mapping[str, str] = {
     "resized": "An operator changed a capacity.",
     "recovered": "A recoverer removed or evicted a claim, gave back a quarantined GPU, or found that a failed release is over.",
     "overdue": "A recoverer found a hold that is older than one of the ages of the configuration; once for each age.",
+    "gpu_cleared": "A person gave back a GPU that was quarantined; with the reason, if one was given.",
     "gpu_faulty": "A GPU that is held has shown a fault; once for each fault.",
     "gpu_idle": "A GPU that is held has been idle for `gpu.idle_after`; once until it computes again.",
     "gpu_overused": "A holder uses more memory of a GPU than it declared; reported by its own client, once until it no longer does.",

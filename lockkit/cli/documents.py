@@ -243,12 +243,13 @@ class GpuAdopt(Document, tag="lockkit.gpu-adopt/1"):
 
 
 class GpuClear(Document, tag="lockkit.gpu-clear/1"):
-    """A GPU that is no longer quarantined. `quarantine` is the mark that was removed (null: there was none)."""
+    """A GPU that is no longer quarantined. `quarantine` is the mark that was removed (null: there was none), `reason` why (null: none was given)."""
 
     store: Store
     host: str
     uuid: str
     quarantine: GpuMark | None
+    reason: str | None
 
 
 class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):

@@ -49,6 +49,7 @@ _LEVELS = {
     "recovered": logging.WARNING,
     "overdue": logging.WARNING,
     "survivors": logging.WARNING,
+    "gpu_cleared": logging.WARNING,
     "gpu_faulty": logging.ERROR,
     "gpu_idle": logging.WARNING,
     "gpu_overused": logging.WARNING,

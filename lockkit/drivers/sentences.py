@@ -164,6 +164,10 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"recovered {event.name!r}{_claim(event)}{_told(event, 'outcome', ', ')}: {event.reason}"
     ),
     "overdue": lambda event: f"the hold of {event.name!r} is old{_claim(event)}: {event.reason}",
+    "gpu_cleared": lambda event: (
+        f"{event.name!r}{_told(event, 'uuid', ', GPU ')}, is given out again{_told(event, 'by', ', by ')}"
+        f"{f': {event.reason}' if event.reason else ''}{_told(event, 'mark', '; it was ')}"
+    ),
     "gpu_faulty": lambda event: f"{_gpu(event)} has shown a fault: {event.reason}",
     "gpu_idle": lambda event: f"{_gpu(event)} is idle: {event.reason}",
     "gpu_overused": lambda event: f"{_gpu(event)} is used more than declared: {event.reason}",

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
-from lockkit.facts import Owner
+from lockkit.facts import Event, Owner
 from lockkit.gpu.host_pools import host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -22,10 +22,14 @@ from lockkit.printable import printable
 from lockkit.records import Records, change
 from lockkit.store.spi import NOTE_LIMIT
 
+if TYPE_CHECKING:
+    from lockkit.client import Client
+
 __all__ = [
     "Capped",
     "Quarantined",
     "clear",
+    "give_back",
     "limit",
     "mark_of",
     "quarantine",
@@ -190,6 +194,23 @@ def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = 
         return found[-1]
     # A request without an answer may have been applied; then the next look finds nothing to remove.
     return next((mark for mark in reversed(found) if mark is not None), None)
+
+
+def give_back(client: Client, host: str, uuid: str, reason: str, by: Owner) -> Quarantined | None:
+    """Give a card back to everybody by a person's word, and tell of it as the event ``gpu_cleared``. Returns the mark that it had, if any.
+
+    Args:
+        client: The client.
+        host: The host.
+        uuid: The card.
+        reason: Why; empty if none was given.
+        by: The owner of the process in which the person says so.
+    """
+    mark = clear(client, host, uuid)
+    if mark is not None:
+        data = {"uuid": uuid, "by": _who(by), "mark": str(mark)}
+        client.driver().dispatcher.tell(Event("gpu_cleared", record_name(host), reason=reason, data=data))
+    return mark
 
 
 def _change(

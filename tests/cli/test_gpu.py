@@ -346,6 +346,16 @@ def test_a_card_is_quarantined_for_everybody_and_cleared_again(lockkit):
     assert (again.returncode, again.stdout) == (1, f"{first} was not quarantined\n")
 
 
+def test_why_a_card_is_given_back_is_told(lockkit):
+    sim = ("--gpu-sim", "1")
+    lockkit("gpu", "quarantine", "0", "--reason", "it hums", *sim)
+    document = check(lockkit.json("gpu", "clear", "0", "--reason", "fan replaced", *sim))
+    assert (document["reason"], document["quarantine"]["reason"]) == ("fan replaced", "it hums")
+    lockkit("gpu", "quarantine", "0", "--reason", "it hums", *sim)
+    told = lockkit("gpu", "clear", "0", "--reason", "fan replaced", *sim).stdout
+    assert re.search(r" can be given out again: fan replaced; it was quarantined by \S+: it hums\n", told)
+
+
 @pytest.mark.parametrize("line", [["quarantine", "0", "--reason", "x"], ["clear", "0"]])
 def test_a_mark_on_a_store_that_ends_with_the_command_is_refused(lockkit, line):
     done = lockkit("gpu", *line, "--gpu-sim", "1", "--url", "memory:")

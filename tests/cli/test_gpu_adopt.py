@@ -204,6 +204,17 @@ def test_what_cannot_be_adopted_is_refused(cards, job, words, code, told):  # no
     assert done.stderr.count("\n") == 1
 
 
+def test_a_card_on_which_others_compute_too_is_adopted_only_if_that_is_allowed(cards, job):  # noqa: F811
+    bob = {"pid": None, "user": "bob", "program": "jupyter", "memory": "1GiB"}
+    steer(cards, _0={"processes": [on(job), bob]})
+    refused = cards("gpu", "adopt", job.pid, "--private")
+    assert (refused.returncode, "GPU 0: others compute on it, too: " in refused.stderr) == (75, True)
+    keeper = cards.start("gpu", "adopt", job.pid, "--private", "--allow-busy")
+    assert keeper.stdout.readline().startswith("GPU 0 is held for ")
+    job.kill()
+    assert keeper.wait(20) == 0
+
+
 def test_ctrl_c_at_a_terminal_ends_the_keeper_alone(cards, tty, job):  # noqa: F811
     terminal = tty("sh", "-i")
     terminal.expect("PROMPT> ")

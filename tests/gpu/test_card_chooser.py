@@ -23,7 +23,7 @@ class Host:
 
     def __init__(self, *looks, request=None, holders=(), marks=None):
         self.looks = list(looks)
-        self.slept = 0.0
+        self.slept, self.looked = 0.0, 0
         self.holders = holders
         self.chooser = CardChooser(
             request or CardRequest(),
@@ -35,6 +35,7 @@ class Host:
         )
 
     def look(self):
+        self.looked += 1
         seen = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         if seen is None:
             raise DevicesUnavailable("the driver hangs")
@@ -48,6 +49,15 @@ def test_a_card_that_the_driver_does_not_show_for_a_while_does_not_end_the_reque
     choice = Host((TWO,), request=CardRequest(2)).chooser.choose(())
     assert (choice.order, choice.never) == (("GPU-2",), None)
     assert choice.refused == {"GPU-1": "the driver does not show it"}
+
+
+def test_a_decision_is_made_of_one_look():
+    host = Host((ONE, TWO))
+    for number in (1, 2):
+        host.chooser.choose(())
+        assert host.looked == number
+    assert host.chooser.judge("GPU-1") is None
+    assert host.looked == 3
 
 
 def test_while_the_driver_does_not_answer_no_card_will_do():

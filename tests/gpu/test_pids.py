@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from lockkit.devices import DeviceProcess
-from lockkit.gpu.pids import Pids
+from lockkit.gpu.pids import Pids, spaces_of, status_of
 from lockkit.identity import user_name
+from lockkit.testing.processes import until
 
 THREAD = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0"
 PROGRAM = "2 (sh) kthreadd) S 1 2 2 0 -1 4194560 0 0 0 0 0"
@@ -84,6 +90,60 @@ def test_in_an_ordinary_container_nothing_is_told_of_a_pid(proc, kernel):
     pids = Pids(proc.folder)
     assert pids.view == "unknown"
     assert pids.process(901, 7) == DeviceProcess(memory=7)
+
+
+INSIDE = """
+import json, os, subprocess, sys
+from lockkit.gpu.pids import Pids
+children = [
+    subprocess.Popen(["sleep", "60"]),
+    subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "60"]),
+]
+print(os.getpid(), *(child.pid for child in children), flush=True)
+for row in sys.stdin:
+    pids = Pids()
+    print(json.dumps([pids.view, *(pids.process(int(pid), 7) for pid in row.split())]), flush=True)
+"""
+
+
+def test_in_a_pid_namespace_that_sees_the_proc_of_the_host_the_kernel_says_which_pid_a_process_has():
+    line = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", INSIDE]
+    if shutil.which("unshare") is None or subprocess.run([*line[:4], "true"], check=False).returncode:
+        pytest.skip("needs the right to make a pid namespace")
+    if Pids().view != "same":
+        pytest.skip("needs the /proc of the host")
+    with (
+        subprocess.Popen([*line[:4], "sleep", "60"]) as sibling,
+        subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as outer,
+    ):
+        try:
+            me, child, parent = map(int, outer.stdout.readline().split())
+            of_host = {pids[-1]: pids[0] for pids in map(_pids_of, _descendants(outer.pid)) if len(pids) == 2}
+            assert (me, of_host[me] != me) == (1, True)
+            until(lambda: _children(of_host[parent]) and _children(sibling.pid))
+            elsewhere = (*_children(of_host[parent]), *_children(sibling.pid), os.getpid())
+            asked = (of_host[me], of_host[child], *elsewhere)
+            outer.stdin.write(" ".join(map(str, asked)) + "\n")
+            outer.stdin.flush()
+            view, *found = json.loads(outer.stdout.readline())
+        finally:
+            outer.kill()
+            sibling.kill()
+    assert view == "outer"
+    # A process of a namespace in it, of one beside it, and of the host itself has no pid there.
+    assert [pid for pid, *_ in found] == [me, child, None, None, None]
+
+
+def _children(pid):
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _descendants(pid):
+    return [each for child in _children(pid) for each in (child, *_descendants(child))]
+
+
+def _pids_of(pid):
+    return spaces_of(status_of(Path(f"/proc/{pid}")))
 
 
 def test_without_proc_nothing_is_told(tmp_path):

@@ -18,6 +18,7 @@ from lockkit.gpu.quarantine import (
     Capped,
     Quarantined,
     clear,
+    give_back,
     limit,
     quarantine,
     quarantine_faulty,
@@ -283,3 +284,28 @@ def test_a_mark_with_an_absurd_time_quarantines_its_card_and_keeps_no_other_from
     assert quarantined(client, "box").keys() == {*CARDS[:2]}
     assert clear(client, "box", CARDS[0]) is not None
     assert quarantined(client, "box").keys() == {CARDS[1]}
+
+
+class ClearingsHeard:
+    """A plugin that keeps the events about cards that were given back."""
+
+    def __init__(self):
+        self.events = []
+
+    @lockkit.hookimpl
+    def lockkit_event(self, event):
+        if event.kind == "gpu_cleared":
+            self.events.append(event)
+
+
+def test_a_card_that_a_person_gives_back_is_an_event_with_the_reason_and_the_mark():
+    heard = ClearingsHeard()
+    with lockkit.connect(f"memory://{uuid4().hex}", plugins=[heard]) as client:
+        mark = quarantine(client, "box", "GPU-1", "it hums", Owner("ann", "box", 1))
+        assert give_back(client, "box", "GPU-1", "fan replaced", Owner("bob", "box", 2)) == mark
+        assert quarantined(client, "box") == {}
+        assert give_back(client, "box", "GPU-1", "once more", Owner("bob", "box", 2)) is None
+        client.driver().dispatcher.flush(10)
+    (event,) = heard.events
+    assert event.reason == "fan replaced"
+    assert dict(event.data) == {"uuid": "GPU-1", "by": "bob@box", "mark": "quarantined by ann@box: it hums"}

@@ -214,12 +214,13 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
     group=command,
     examples="""
 lockkit gpu clear 3
-lockkit gpu clear GPU-54a033e8
+lockkit gpu clear GPU-54a033e8 --reason "exchanged, ticket 4711"
 """,
 )
 @click.argument("card", metavar="GPU", shell_complete=completing.marked_cards)
+@option("--reason", type=Remark(), metavar="TEXT", help="Why: in the event gpu_cleared.")
 @SIMULATE
-def _clear(session: Session, card: str, *, simulate: int | None) -> int:
+def _clear(session: Session, card: str, *, reason: str | None, simulate: int | None) -> int:
     """End the quarantine of a card of this host.
 
     GPU is a UUID, at least the first 8 characters of one, or an index. A card that is no longer seen can be cleared by its UUID. Look at a card that
@@ -227,13 +228,13 @@ def _clear(session: Session, card: str, *, simulate: int | None) -> int:
 
     Exit code: 0 the card can be given out again, 1 it was not quarantined.
     """
-    from lockkit.gpu.quarantine import clear
+    from lockkit.gpu.quarantine import give_back
 
     with session.client() as client:
         fitting.reaches_others(client)
         view = HostView(client, simulate)
         uuid = view.meant(card)
-        mark = clear(client, view.host, uuid)
+        mark = give_back(client, view.host, uuid, reason or "", this_process())
         if session.json:
             from lockkit.cli import documents, gpus
 
@@ -243,11 +244,15 @@ def _clear(session: Session, card: str, *, simulate: int | None) -> int:
                     host=view.host,
                     uuid=uuid,
                     quarantine=None if mark is None else gpus.mark(mark),
+                    reason=reason,
                 ),
                 indent=True,
             )
+    because = f": {reason}" if reason else ""
     if not session.json:
         output.say(
-            f"{uuid} was not quarantined" if mark is None else f"{uuid} can be given out again; it was {mark}"
+            f"{uuid} was not quarantined"
+            if mark is None
+            else f"{uuid} can be given out again{because}; it was {mark}"
         )
     return exits.FAILED if mark is None else exits.OK
