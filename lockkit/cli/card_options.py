@@ -21,7 +21,7 @@ _OPTIONS = (
         type=Number(1, MOST),
         metavar="N",
         section=SECTION,
-        help="Hold N GPUs of this host, and show the command only those.",
+        help="Hold N GPUs of this host, and show the command only those. A MIG slice is given only for N = 1.",
     ),
     option(
         "--min-free", type=Size(), section=SECTION, help="Only GPUs with so much free memory, such as 20GiB."

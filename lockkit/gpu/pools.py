@@ -160,7 +160,7 @@ class GpuPool:
         """Wait for some cards and hold them.
 
         Args:
-            count: The number of cards.
+            count: The number of cards. Several are whole cards: CUDA shows a process no card beside a MIG slice.
             min_free: The memory that must be free on each, ``"20GiB"`` or bytes. Unless ``memory`` is given, the whole card is held.
             memory: The memory of each to take, ``"8GiB"`` or bytes, what CUDA itself needs included; None for whole cards. Others share
                 the rest.

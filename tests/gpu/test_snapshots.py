@@ -10,7 +10,7 @@ from lockkit import config
 from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.gpu.snapshots import look, providers
+from lockkit.gpu.snapshots import let_go, look, providers
 from lockkit.plugins import PluginManager
 
 
@@ -61,6 +61,34 @@ def test_a_driver_that_hangs_is_left_out_after_a_while():
         found = look([Hanging("stuck"), Cards("good", Device("A", 0))], patience=0.1)
         assert [one.uuid for one in found.devices] == ["A"]
         assert "the driver of the device provider stuck has not answered within 0.1 s" in found.remarks[-1]
+    finally:
+        gate.set()
+
+
+def test_a_driver_is_let_go_of_within_a_bound_and_not_while_a_look_at_it_hangs():
+    gate = threading.Event()
+
+    class Slow(Cards):
+        closed = 0
+
+        def snapshot(self):
+            gate.wait()
+            return Snapshot(0.0)
+
+        def close(self):
+            self.closed += 1
+            gate.wait()
+
+    class Broken(Cards):
+        def close(self):
+            raise ValueError("what")
+
+    looked, idle = Slow("looked"), Slow("idle")
+    try:
+        with pytest.raises(DevicesUnavailable):
+            look([looked], patience=0.1)
+        let_go([looked, idle, Broken("broken")], patience=0.1)
+        assert (looked.closed, idle.closed) == (0, 1)
     finally:
         gate.set()
 
