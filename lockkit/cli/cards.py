@@ -231,7 +231,9 @@ class Cards:
         """The ways in which the user of the command line takes a card all the same."""
         options, first = as_called(self._session)
         simulated = "" if self._asked.simulate is None else f" --gpu-sim {self._asked.simulate}"
-        return COMMAND_LINE._replace(store=SameStore(options, first), options=simulated)
+        return COMMAND_LINE._replace(
+            store=SameStore(options, first), options=simulated, user=self._client.owner.user or ""
+        )
 
     def _others_wait(self) -> bool:
         """Whether other requests are in the queue of this host's cards; an error counts as no."""

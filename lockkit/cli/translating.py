@@ -180,6 +180,10 @@ def _option(word: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str]
     gres = re.fullmatch(r"gpu(?::\w+)?:(\d+)|gpu", value) if flag == "--gres" else None
     if gres and "--gpu" in own:
         return ["--gpu", gres[1] or "1"], 0
+    if flag in ("--gpu", "--gpus") and "--gpu" in own:
+        docker = _of_docker(value if equals else next(iter(after), ""))
+        if docker:
+            return docker, 0 if equals else 1
     if not flag.startswith("--") and len(flag) > 3:
         flag = f"-{flag}"  # -timeout=5s
     if flag.startswith("--"):
@@ -197,6 +201,15 @@ def _option(word: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str]
             return ["--gpu", "1"], 0
         return ([ours, after[0]], 1) if after and after[0] != "--" else None
     return _short(word[1:], after, own)
+
+
+def _of_docker(value: str) -> list[str]:
+    """The options for a value of docker's ``--gpus``: ``all``, which most write to have any, or ``device=0,1``; empty for another value."""
+    if value == "all":
+        return ["--gpu", "1"]
+    found = re.fullmatch(r'"?device=([\w,-]+)"?', value)
+    ids = [one for one in found[1].split(",") if one] if found else []
+    return ["--gpu", str(len(ids)), *(word for one in ids for word in ("--gpu-id", one))] if ids else []
 
 
 def _short(letters: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str], int] | None:

@@ -61,6 +61,7 @@ class Ways(NamedTuple):
         longer: To wait longer.
         store: How a suggested command uses the same store.
         options: Options of the commands of ``lockkit gpu``, with a space before each.
+        user: The user who asks; empty if that is not known.
     """
 
     accept_dirty: str
@@ -69,6 +70,7 @@ class Ways(NamedTuple):
     longer: str = "wait longer"
     store: SameStore = HERE
     options: str = ""
+    user: str = ""
 
     def look(self) -> str:
         """The command that shows the cards, to go behind a sentence; empty if no command reaches the store."""
@@ -141,6 +143,7 @@ def what_helps(seen: Seen, ways: Ways) -> tuple[str, ...]:
     told = [f"{ways.accept_dirty} takes {_listed(dirty)} as {_are(dirty)}"] if dirty else []
     if busy:
         told.append(f"{ways.allow_busy} takes {_listed(busy)} although {_are(busy)} in use")
+        told += _own_jobs(busy, ways)
     if marked and ways.store.reachable:
         told.append(_given_back(marked, ways))
     return tuple(told)
@@ -173,6 +176,21 @@ def denied(
     text = "; ".join([what, *why_waiting(seen, others=others, over=True)])
     hint = [*what_helps(seen, ways), f"{ways.longer if waited else ways.wait}{ways.look()}"]
     return AcquireTimeout(text, name=pool, holder=error.holder, hint="; ".join(hint))
+
+
+def _own_jobs(busy: Sequence[Card], ways: Ways) -> list[str]:
+    """The commands that put jobs of the user under a claim, so that all see them and a release ends the wait: one phrase, or none.
+
+    Not for a card on which several processes compute, because which of them is the job cannot be told.
+    """
+    lines: dict[str, None] = {}
+    for card in busy:
+        (process, *others) = card.device.processes or (None,)
+        if process is not None and not others and process.pid and process.user and process.user == ways.user:
+            lines[f"lockkit gpu adopt {process.pid}{ways.store.options}{ways.options}"] = None
+    if not lines or not ways.store.reachable:
+        return []
+    return [f"to put your own job there under a lock{ways.store.first}: {' and '.join([*lines][:_SHOWN])}"]
 
 
 def _given_back(marked: Mapping[str, Sequence[Card]], ways: Ways) -> str:

@@ -158,7 +158,8 @@ class HostCards:
             return error
         number = simulated_cards(self._client.config, self._simulate)
         options = f" --gpu-sim {number}" if number else ""
-        ways = PYTHON._replace(store=self._client.driver().same_store(), options=options)
+        store, user = self._client.driver().same_store(), self._client.owner.user
+        ways = PYTHON._replace(store=store, options=options, user=user or "")
         return denied(error, chooser.looked, ways, self.pool, waited=waited)
 
     def given_up(self, chooser: CardChooser) -> None:

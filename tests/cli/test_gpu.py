@@ -73,6 +73,15 @@ def test_the_document_has_all_that_is_known(lockkit):
     assert check(lockkit.json("gpu", "ls", "--gpu-sim", "3"))["gpus"][0]["uuid"] == idle["uuid"]
 
 
+def test_a_watch_on_a_terminal_with_few_rows_counts_the_cards_that_are_left_out(lockkit, tty):
+    terminal = tty(*lockkit.line("gpu", "ls", "--gpu-sim", "12", "--watch"), LINES="10", COLUMNS="130")
+    hidden = int(terminal.expect(r"\.\.\. and (\d+) more: lockkit gpu ls").split()[2])
+    terminal.expect("12 GPUs: 12 free")
+    assert 0 < hidden < 12
+    terminal.type("\x03")
+    assert terminal.wait() == 0
+
+
 def test_watching_shows_what_changes_and_ends_with_ctrl_c(lockkit):
     process = lockkit.start("gpu", "ls", "--gpu-sim", "1", "--watch", "--interval", "50ms", "--json")
     assert json.loads(process.stdout.readline())["gpus"][0]["state"] == "free"

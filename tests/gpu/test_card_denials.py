@@ -75,6 +75,23 @@ def test_a_card_that_a_request_had_got_when_its_time_was_up_is_free_again():
     assert error.hint == "give a timeout to wait, or look with: lockkit gpu ls"
 
 
+def test_the_users_own_job_without_a_lock_can_be_adopted_and_that_of_others_or_one_of_several_is_not_named():
+    own, far = COMMAND_LINE._replace(user="bob"), SameStore(" --url redis://h", " (first)")
+    takes = "--allow-busy takes GPU 0 although it is in use"
+    busy = look(FIRST._replace(processes=BOB))
+    assert what_helps(busy, own) == (takes, "to put your own job there under a lock: lockkit gpu adopt 5")
+    assert what_helps(busy, own._replace(store=far, options=" --gpu-sim 2"))[1:] == (
+        "to put your own job there under a lock (first): lockkit gpu adopt 5 --url redis://h --gpu-sim 2",
+    )
+    assert what_helps(busy, own._replace(user="ann")) == (takes,)
+    assert what_helps(busy, own._replace(user="")) == (takes,)
+    assert what_helps(look(FIRST._replace(processes=BOB * 2)), own) == (takes,)
+    both = look(FIRST._replace(processes=BOB), SECOND._replace(processes=BOB))
+    assert what_helps(both, own)[1] == "to put your own job there under a lock: lockkit gpu adopt 5"
+    unknown = (DeviceProcess(None, None, None, GIB),)
+    assert what_helps(look(FIRST._replace(processes=unknown)), own) == (takes,)
+
+
 def test_a_card_that_the_driver_hides_or_that_failed_a_check_is_named_with_that():
     seen = look(FIRST)._replace(
         failed={"GPU-a": "preflight: 2 is not 3", "GPU-54a033e8-1": "the driver does not show it"}

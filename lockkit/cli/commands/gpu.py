@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -15,11 +17,15 @@ from lockkit.cli.card_options import SIMULATE
 from lockkit.cli.gpu_adopt import command as adopt
 from lockkit.cli.gpu_views import FleetView, GpuLook, HostView
 from lockkit.cli.signals import Signals
+from lockkit.cli.updates import between_updates
 from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.identity import this_process
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from lockkit.client import Client
 
 __all__ = ["command"]
@@ -62,11 +68,11 @@ lockkit gpu ls --gpu-sim 2         # on any machine
     is_flag=True,
     help="Update the table again and again; with --json, print one document per line.",
 )
-@option(
-    "--interval", type=Duration(), default=2.0, help="Time between two updates of --watch.  [default: 2s]"
-)
+@option("--interval", type=Duration(), help="Time between two updates of --watch.  [default: 2s]")
 @SIMULATE
-def _ls(session: Session, *, all_hosts: bool, watch: bool, interval: float, simulate: int | None) -> None:
+def _ls(
+    session: Session, *, all_hosts: bool, watch: bool, interval: float | None, simulate: int | None
+) -> None:
     """List the GPUs of this host: which are free, who holds the others, and which are faulty.
 
     A GPU is held if somebody holds the whole of it, and shared if holders have declared parts of its memory. It is busy (unmanaged) if a
@@ -83,6 +89,7 @@ def _ls(session: Session, *, all_hosts: bool, watch: bool, interval: float, simu
 
     Exit code: 0 there are GPUs, or --all-hosts was given, 78 there are none, or nothing can be said about any.
     """
+    between = between_updates(interval, watch=watch, usual=2.0)
     with session.client() as client:
         view = FleetView(client, simulate) if all_hosts else HostView(client, simulate)
         if not watch:
@@ -90,7 +97,7 @@ def _ls(session: Session, *, all_hosts: bool, watch: bool, interval: float, simu
             return
         try:
             with Signals():  # so that the cursor is shown again, however the command ends
-                _watch(session, client, view, interval)
+                _watch(session, client, view, between)
         except KeyboardInterrupt:
             return  # Ctrl-C is the normal way to end it
 
@@ -106,10 +113,6 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
                 output.say(_away(seen))
             sys.stdout.flush()
     from rich.live import Live
-    from rich.markup import escape
-
-    from lockkit.cli.gpus import table_of
-    from lockkit.cli.tables import width
 
     with Live(auto_refresh=False, screen=False) as live:
         last: GpuLook | None = None
@@ -121,9 +124,30 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
                 last = seen
                 at = time.strftime("%H:%M:%S", time.localtime(seen.snapshot.taken))
                 told = rows = [*_below(seen), at]
-            table = table_of(last.cards if last else (), width(), last.hosts if last else ())
-            table.caption = escape(printable("\n".join(told), lines=True))
+            table = _fitting(live.console, last, told)
             live.update(table, refresh=True)
+
+
+def _fitting(console: Console, seen: GpuLook | None, told: Sequence[str]) -> Table:
+    """The table of as many cards as the terminal has rows for, and below it what is told, with the number of the cards that are left out."""
+    from rich.markup import escape
+
+    from lockkit.cli.gpus import table_of
+    from lockkit.cli.tables import width
+
+    cards, hosts = (seen.cards, seen.hosts) if seen else ((), ())
+
+    def made(hidden: int) -> Table:
+        shown = len(cards) - hidden
+        table = table_of(cards[:shown], width(), hosts[:shown])
+        more = [f"... and {hidden} more: lockkit gpu ls"] if hidden else []
+        table.caption = escape(printable("\n".join([*more, *told]), lines=True))
+        return table
+
+    def fits(hidden: int) -> bool:
+        return len(console.render_lines(made(hidden), pad=False)) <= console.size.height
+
+    return made(bisect_left(range(len(cards)), True, key=fits))
 
 
 def _away(error: DevicesUnavailable | BackendError) -> str:

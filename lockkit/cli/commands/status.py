@@ -17,6 +17,7 @@ from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
+from lockkit.cli.updates import between_updates
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 from lockkit.protocol.denials import drain_ends
@@ -69,9 +70,7 @@ lockkit status --json | jq '.locks[].name'
     is_flag=True,
     help="Update the table again and again; with --json, print one document per line.",
 )
-@option(
-    "--interval", type=Duration(), default=1.0, help="Time between two updates of --watch.  [default: 1s]"
-)
+@option("--interval", type=Duration(), help="Time between two updates of --watch.  [default: 1s]")
 @option("--deep", is_flag=True, help="Scan the whole store, in case its index of names is incomplete.")
 def command(
     session: Session,
@@ -80,7 +79,7 @@ def command(
     sort: Sort | None,
     limit: int | None,
     watch: bool,
-    interval: float,
+    interval: float | None,
     deep: bool,
 ) -> None:
     """Show who holds which lock, since when, until when, and how many wait.
@@ -88,6 +87,7 @@ def command(
     Without NAME: every lock that is held or waited for. NAME may be a pattern: * stands for any text, ? for one character, [ab] for
     one of these. Claims are shown by claim id, never by token. Of several locks the last row gives their number.
     """
+    between = between_updates(interval, watch=watch, usual=1.0)
     most = _limit(session, watch=watch) if limit is None else (limit or None)
     asked = Asked(name, sort or ("age" if watch else "name"), most, deep)
     with session.client() as client:
@@ -96,7 +96,7 @@ def command(
             return
         try:
             with Signals():  # so that the cursor is shown again, however the command ends
-                _watch(session, client, asked, interval)
+                _watch(session, client, asked, between)
         except KeyboardInterrupt:
             return  # Ctrl-C is the normal way to end it
 
