@@ -48,7 +48,7 @@ class CardRequest(NamedTuple):
         last: The UUIDs of the cards that the program held last.
         preflight: The Python with whose torch or cupy each card is checked after its grant; None for no such check.
         hidden: Why cards that the program may not see will not do.
-        rooms: The bytes of each card, by its UUID, that its record lets claims share; nothing for a card without a record.
+        capacities: The bytes of each card, by its UUID, that its record lets claims share; nothing for a card without a record.
     """
 
     count: int = 1  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
@@ -63,7 +63,7 @@ class CardRequest(NamedTuple):
     accept_dirty: bool = False
     preflight: str | None = None
     hidden: str = "CUDA_VISIBLE_DEVICES hides it"
-    rooms: Mapping[str, int] = MappingProxyType({})
+    capacities: Mapping[str, int] = MappingProxyType({})
 
 
 class CardFacts(NamedTuple):
@@ -146,9 +146,9 @@ def never_fits(request: CardRequest, device: Device) -> str | None:
         return "its memory cannot be told"
     if device.usable < need:
         return f"it has only {show(device.usable)} for programs"
-    room = request.rooms.get(device.uuid)
-    if request.memory is not None and room is not None and room < request.memory:
-        return f"its record has only {show(room)} for claims"
+    capacity = request.capacities.get(device.uuid)
+    if request.memory is not None and capacity is not None and capacity < request.memory:
+        return f"its record has only {show(capacity)} for claims"
     return None
 
 

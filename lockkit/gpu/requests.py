@@ -299,7 +299,7 @@ class HostCards:
         if never is not None:
             raise ConfigError(never, name=self.pool, hint=self._way_out(request, snapshot))
         members = capacities(self._client, self.pool, devices)
-        request = request._replace(rooms={uuid: room * MIB for uuid, room in members.items()})
+        request = request._replace(capacities={uuid: mib * MIB for uuid, mib in members.items()})
         never = choose(request, snapshot, {}).never
         if never is not None:
             raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit resize --help")

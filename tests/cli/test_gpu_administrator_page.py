@@ -135,5 +135,5 @@ told.append(service.returncode)
     assert "new driver at 22:00" in said["refused"]
     assert "4 GPUs: 4 free" in said["after"]
     assert "23040" in said["resize"]
-    assert "GPU 0" in said["wide"]
+    assert "its record has only 22.5 GiB for claims" in said["wide"]
     assert service == 0

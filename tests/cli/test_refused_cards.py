@@ -97,7 +97,7 @@ REFUSALS = {
     ),
     "more cards than there are": (
         as_it_is, ["--gpu", "3"], {"count": 3}, 78,
-        "3 GPUs can never be had: only 2 of the 3 of this host will do", "ask for less, or see: lockkit gpu ls",
+        "3 GPUs can never be had: only 1 of the 3 of this host will do", "ask for one slice for each process",
     ),
     "a host without the driver's library": (
         without_library, ["--gpu", "1"], {}, 78,
