@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,26 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     logger.handlers[:], logger.propagate = handlers, propagate
     logger.setLevel(level)
+
+
+SETTINGS, STORE = Path("/etc/lockkit"), Path("/var/lib/lockkit")
+"""The folders of this machine's administrator, by which its programs find their store."""
+
+
+def _administrators() -> dict[str, tuple[int, int]]:
+    """The administrator's files as they are, and whether the store's folder is there: other programs may be at work in it."""
+    paths = (SETTINGS, *SETTINGS.iterdir()) if SETTINGS.is_dir() else ()
+    found = {str(path): (seen.st_ino, seen.st_ctime_ns) for path in paths for seen in (path.lstat(),)}
+    return found | ({str(STORE): (STORE.stat().st_ino, 0)} if STORE.exists() else {})
+
+
+@pytest.fixture(autouse=True)
+def _system_as_it_was() -> Iterator[None]:
+    """Fail a test during which this machine's own settings changed: run by root, it would change what other programs do."""
+    before = _administrators()
+    yield
+    told = "the test, or one that ran beside it, wrote to the folders of this machine's administrator"
+    assert _administrators() == before, told
 
 
 @pytest.fixture

@@ -372,7 +372,7 @@ def test_a_program_for_groups_that_hangs_is_an_error_in_words(tmp_path, monkeypa
     (tmp_path / "groupadd").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(doing, "_SECONDS", 0.2)
-    wanted = WANTED._replace(create_group=True)
+    wanted = Wanted("gpu", tmp_path / "locks", tmp_path / "config.toml", create_group=True)
 
     with pytest.raises(BackendUnavailable, match=r"groupadd did not end within 0\.2 s"):
         list(doing.initialise(wanted, HostFacts(), plan_init(wanted, HostFacts()).steps))
