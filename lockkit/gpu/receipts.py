@@ -112,7 +112,7 @@ def _added(report: Receipt, known: Receipt, after: Device | None) -> Receipt:
     seen = [after.used] if after is not None and after.used is not None else []
     left = [each for pair in zip_longest(report.left_by, known.left_by) for each in pair if each]
     return report._replace(
-        leftover=min(sum(sizes), *seen) if sizes else None,
+        leftover=min([sum(sizes), *seen]) if sizes else None,
         left_by=few(dict.fromkeys(left)),
         by=", ".join(dict.fromkeys(filter(None, [report.by, *known.by.split(", ")]))),
         errors=few(dict.fromkeys((*report.errors, *known.errors))),

@@ -419,9 +419,10 @@ class PluginManager:
 
 def _is_there(module: str) -> bool:
     """Whether a module of the top level can be imported. importlib.util tells that as well, but takes 1 of 100 ms to import."""
-    return module in sys.modules or any(
-        finder.find_spec(module, None) is not None for finder in sys.meta_path
-    )
+    finds = [
+        getattr(finder, "find_spec", None) for finder in sys.meta_path
+    ]  # the import system passes over one without it, too
+    return module in sys.modules or any(find is not None and find(module, None) is not None for find in finds)
 
 
 def _imported(module: str) -> ModuleType:

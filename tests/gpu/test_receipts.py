@@ -113,6 +113,16 @@ def test_a_receipt_is_kept_for_the_next_holder(client):
     assert receipt(client, "box", "GPU-a").outcome == "clean"
 
 
+def test_two_sharers_are_both_told_where_the_driver_does_not_say_how_much_is_in_use(client):
+    unknown = IDLE._replace(used=None)
+    for number, pid in ((1, "bob pid 7"), (2, "ann pid 8")):
+        mine = claim(number)
+        report = Receipt("GPU-a", "dirty", GIB, (pid,), mine.claim_id, mine.fence)
+        assert put(client, "box", report, after=unknown, whole=False)
+    kept = receipt(client, "box", "GPU-a")
+    assert (kept.leftover, set(kept.left_by)) == (2 * GIB, {"bob pid 7", "ann pid 8"})
+
+
 def test_a_receipt_that_comes_late_does_not_replace_a_later_one(client):
     put(client, "box", FULL)
     assert not put(client, "box", FULL._replace(fence=4, outcome="clean"))

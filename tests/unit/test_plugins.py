@@ -579,6 +579,13 @@ def test_a_missing_plugin_says_what_to_install(monkeypatch, scheme):
     assert SCHEMES[scheme].module in str(raised.value)
 
 
+def test_a_finder_of_the_old_kind_is_passed_over(monkeypatch):
+    monkeypatch.setattr(sys, "meta_path", [object(), *sys.meta_path])
+    assert manager._is_there(SCHEMES["sqlite"].module)
+    monkeypatch.delitem(sys.modules, SCHEMES["sqlite"].module)
+    assert manager._is_there(SCHEMES["sqlite"].module)
+
+
 def test_a_missing_client_library_says_what_to_install():
     missing = ImportError("No module named 'zzlib'", name="zzlib")
     discover = installed(mine=lambda: offering(store("zz", opened=missing, extra="zz")))
