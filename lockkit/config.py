@@ -171,22 +171,61 @@ class Config(NamedTuple):
             raise ConfigError(
                 f"{redact(self.url)} keeps apart only {SCOPES[reach]}, but scope is {self.scope!r} "
                 f"(from {self.source('scope')})",
-                hint=f"the url is from {self.source('url')}; {self._farther()}",
+                hint=f"{self._chosen_by()}; {self._farther(reach)}",
             )
 
-    def _farther(self) -> str:
-        """The way to a store that reaches as far as ``scope`` requires."""
+    def _chosen_by(self) -> str:
+        """Where the URL came from, as a sentence."""
+        source = self.source("url")
+        if source == ARGUMENT:
+            return "the URL was given in the call, or with --url"
+        return f"the URL is {'the default' if source == DEFAULT else f'from {source}'}"
+
+    def _farther(self, reach: Scope) -> str:
+        """The way to a store that reaches as far as ``scope`` requires, or to a smaller scope where the store is only for a try."""
         if self.scope == "fleet":
             return "use a store that hosts can share, such as redis://"
         if self.scope != "host":
             return "use sqlite:, the default"
-        init = f"{'sudo ' if os.geteuid() else ''}lockkit host init --group GROUP"
+        # The administrator's file alone: what everybody gets who names no store.
+        shared = self._otherwise(url=None, profile=None, config=os.devnull, environ={})
+        if shared is not None and shared.is_set("url") and shared.url != self.url:
+            source = self.source("url")
+            way = {ARGUMENT: "leave the URL out", "LOCKKIT_URL": "unset LOCKKIT_URL"}.get(
+                source, f"remove url from {source}"
+            )
+            use = f"to use {redact(shared.url)}, which {shared.source('url')} names: {way}"
+        else:
+            use = self._init()
+        less = f"; {self._try_alone()}" if reach == "process" else ""
+        return f"{use}{less}; see: lockkit docs all-users"
+
+    def _init(self) -> str:
+        """The command that makes a store of all users, and what to do then."""
         source = self.source("url")
         # The administrator's file wins only over the default.
         use = "" if source == DEFAULT else "; then unset LOCKKIT_URL"
         if source not in (DEFAULT, "LOCKKIT_URL"):
             use = f"; then use sqlite:{_SHARED_FOLDER}/host.db"
-        return f"for a GROUP of users of this host: {init}{use}; see: lockkit docs all-users"
+        sudo = "sudo " if os.geteuid() else ""
+        return f"for a GROUP of users of this host: {sudo}lockkit host init --group GROUP{use}"
+
+    def _try_alone(self) -> str:
+        """How a program that shares nothing asks for no more than its own threads."""
+        environ = cast("Mapping[str, str] | None", self.arguments.get("environ"))
+        asked = self._otherwise(
+            environ={**(os.environ if environ is None else environ), "LOCKKIT_SCOPE": "process"}
+        )
+        # A pinned scope, or one in code, wins over the variable.
+        variable = "LOCKKIT_SCOPE=process, or " if asked is not None and asked.scope == "process" else ""
+        return f'for a try in one program: {variable}connect(..., scope="process")'
+
+    def _otherwise(self, **changes: object) -> Config | None:
+        """The configuration with other arguments; None if a file has become wrong, which the next load tells."""
+        try:
+            return load(**cast("dict[str, Any]", {**self.arguments, **changes}))
+        except ConfigError:
+            return None
 
     def stale(self) -> bool:
         """Whether one of the files has changed, appeared or disappeared since the configuration was loaded."""
