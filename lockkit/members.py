@@ -17,6 +17,7 @@ __all__ = [
     "check_within",
     "in_pool",
     "members_of",
+    "members_that_begin",
     "pool_as_toml",
     "pool_name",
     "weights",
@@ -27,6 +28,8 @@ MOST = 64
 """The most locks in whose queues one acquisition may wait at the same time: each of them gets a claim, and is watched."""
 POOLS = "@pool/"
 """The beginning of all names that belong to pools; nobody can lock them by name."""
+_LEAST = 8
+"""Characters from which on a member is looked for by the beginning of its name."""
 
 
 _NOTHING: Mapping[str, str] = {}
@@ -44,6 +47,16 @@ def in_pool(name: str) -> tuple[str, str | None] | None:
         return None
     parts = [part.replace("%2F", "/").replace("%25", "%") for part in name.removeprefix(POOLS).split("/")]
     return (parts[0], parts[1] if len(parts) > 1 else None) if len(parts) <= 2 else None
+
+
+def members_that_begin(names: Iterable[str], word: str) -> list[str]:
+    """The names of locks of those members of pools that begin with a word of at least 8 characters, whatever its case."""
+    folded = word.casefold()
+    return [
+        one
+        for one in names
+        if len(word) >= _LEAST and (found := in_pool(one)) and (found[1] or "").casefold().startswith(folded)
+    ]
 
 
 def members_of(names: Iterable[str], within: Mapping[str, str] = _NOTHING) -> tuple[str, ...]:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
-from lockkit.members import pool_name
+from lockkit.members import members_that_begin, pool_name
 from lockkit.suggesting import URL_FIRST, command_line, quoted, selecting
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.client import Client
+    from lockkit.gpu.meant import MeantCard
 
 __all__ = [
     "MEANT",
     "PROBE",
     "URL_FIRST",
     "WORDS",
+    "absent_hint",
     "as_called",
     "command_line",
     "explain_line",
     "gpus_meant",
     "look",
+    "looks_like_card",
     "near",
     "quoted",
 ]
@@ -59,22 +63,57 @@ def look(session: Session, name: str) -> str:
     return f"see{as_called(session)[1]}: {explain_line(session, name)}"
 
 
-def gpus_meant(session: Session, client: Client, name: str) -> str | None:
-    """A hint for a name that no lock has and that looks like a GPU, or like the pool of a host's GPUs; None for other names. No I/O."""
+def gpus_meant(session: Session, client: Client, name: str, found: MeantCard | None = None) -> str | None:
+    """A hint for a name that no lock has and that looks like a GPU, or like the pool of a host's GPUs; None for other names.
+
+    Args:
+        session: The call.
+        client: The client.
+        name: The name.
+        found: The card that is meant, if it has been looked for.
+    """
     pool = name if re.fullmatch(r"gpu(?:-sim)?/[^/]+", name) else None
-    if pool is None and not re.fullmatch(_CARD, name):
+    if pool is None and not looks_like_card(name):
         return None
+    options, first = as_called(session)
     if pool is None:
         from lockkit.gpu.host_pools import host_pool
         from lockkit.gpu.hosts import host_name
+        from lockkit.gpu.meant import card_meant
 
+        found = found or card_meant(client, name)
+        if found is not None:
+            lock, state = found.info.name, found.holder(time.time())
+            return f"did you mean {found.words}, {lock}{first}? It is {state}: {explain_line(session, lock)}"
         try:
             pool = host_pool(host_name(client.config))
         except LockkitError:  # a container that does not know its host
             pool = None
-    options, first = as_called(session)
     told = f"did you mean the GPUs of this host{first}? lockkit gpu ls{options}"
     return told if pool is None else f"{told}, and {explain_line(session, pool_name(pool))}"
+
+
+def absent_hint(session: Session, client: Client, name: str, told: str = "") -> str:
+    """The hint for a claim that a lock does not have: what is known already, the GPU that the name may mean if no claim has it, and where to look.
+
+    Args:
+        session: The call.
+        client: The client.
+        name: The lock.
+        told: What is known already.
+    """
+    meant = None
+    if looks_like_card(name):
+        try:
+            meant = None if client.inspect(name).claims else gpus_meant(session, client, name)
+        except LockkitError:
+            meant = None  # the error of the command is worth more than a hint
+    return "; ".join(filter(None, (told, meant or look(session, name))))
+
+
+def looks_like_card(name: str) -> bool:
+    """Whether a name is one that people give to cards."""
+    return re.fullmatch(_CARD, name) is not None
 
 
 def near(client: Client, name: str) -> list[str] | None:
@@ -89,4 +128,5 @@ def near(client: Client, name: str) -> list[str] | None:
     for one in names:
         if one != name:
             folded.setdefault(one.casefold(), one)
-    return [folded[one] for one in get_close_matches(name.casefold(), folded, n=_NEAR)]
+    alike = [folded[one] for one in get_close_matches(name.casefold(), folded, n=_NEAR)]
+    return [*dict.fromkeys([*members_that_begin(names, name), *alike])][:_NEAR]

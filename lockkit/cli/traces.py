@@ -59,7 +59,9 @@ def failures(client: Client, name: str) -> list[dict[str, object]]:
     return [record for record in records if record.get("name") == name and not record.get("resolved")]
 
 
-def sentences(found: Traces, now: float, options: str = "", first: str = "") -> list[str]:
+def sentences(
+    found: Traces, now: float, options: str = "", first: str = "", *, meant: bool = False
+) -> list[str]:
     """The sentences about a free name, without those about failed releases.
 
     Args:
@@ -67,9 +69,12 @@ def sentences(found: Traces, now: float, options: str = "", first: str = "") -> 
         now: The current time, in seconds since the epoch.
         options: The options that select the same store in a suggested command.
         first: What must be done before that command.
+        meant: Whether it is known what else the name may mean, so that a lack of similar names says nothing.
     """
     told = []
-    if found.near is None:
+    if meant and not found.near:
+        pass
+    elif found.near is None:
         told.append("The store does not list the names in use, so similar names are not known.")
     elif found.near:
         told.append(
@@ -89,7 +94,9 @@ def sentences(found: Traces, now: float, options: str = "", first: str = "") -> 
     return told
 
 
-def row(name: str, found: Traces, now: float, options: str = "", first: str = "") -> str:
+def row(
+    name: str, found: Traces, now: float, options: str = "", first: str = "", *, meant: bool = False
+) -> str:
     """The same in one row, for a table; empty if nothing is known of the name, not even that it was forgotten."""
     told = []
     if found.near:
@@ -102,7 +109,7 @@ def row(name: str, found: Traces, now: float, options: str = "", first: str = ""
         told.append(f"a program wrote a record of it {_when(found.record, now)}")
     elif not found.unread:
         told.append("nothing here remembers this name")
-        if found.near is not None:
+        if found.near is not None and not meant:
             told[0] += ", and no similar name is in use"
     return "; ".join([f"{name!r} is free", *told]) if told else ""
 

@@ -8,7 +8,7 @@ from lockkit import durations
 from lockkit.cli import completing, exits, output
 from lockkit.cli.base import NAME, Remark, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import look
+from lockkit.cli.suggesting import absent_hint, look
 from lockkit.errors import NotHeld, OutcomeUnknown
 
 __all__ = ["command"]
@@ -50,7 +50,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
                 kind="absent",
                 name=name,
                 holder=error.holder,
-                hint="; ".join(filter(None, (error.hint, see))),
+                hint=absent_hint(session, client, name, error.hint or ""),
             ) from None
         except OutcomeUnknown as error:
             error.hint = "; ".join(filter(None, (error.hint, f"the holder may have been asked; {see}")))

@@ -11,8 +11,9 @@ from lockkit.cli import completing, exits, output
 from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
-from lockkit.cli.suggesting import as_called, look
+from lockkit.cli.suggesting import absent_hint, as_called, look
 from lockkit.errors import OutcomeUnknown
+from lockkit.remarks import gone
 
 __all__ = ["command"]
 
@@ -51,12 +52,14 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
             error.hint = "; ".join(filter(None, [error.hint, f"the claim may have been evicted; {see}"]))
             raise
         if result.outcome == "ABSENT":
+            missing = gone(client.inspect(name), claim_id)
             raise exits.CommandFailed(
-                f"{name!r} has no claim {claim_id}; it may have ended",
+                missing.message,
                 code=exits.FAILED,
                 kind="absent",
                 name=name,
-                hint=see,
+                holder=missing.holder,
+                hint=absent_hint(session, client, name, missing.hint),
             )
         if session.json:
             from lockkit.cli import documents

@@ -13,14 +13,16 @@ from lockkit.cli import drains, output, traces
 from lockkit.cli.base import NAME, Session
 from lockkit.cli.base import command as make
 from lockkit.cli.gpus import use_of_gpu
-from lockkit.cli.suggesting import as_called, command_line, gpus_meant
+from lockkit.cli.suggesting import as_called, command_line, gpus_meant, looks_like_card
 from lockkit.cli.waiting import ordinal
 from lockkit.members import in_pool
 from lockkit.protocol.denials import because, drain_ends
 from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
+    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo
+    from lockkit.gpu.meant import MeantCard
 
 __all__ = ["command", "sentences", "ways_out"]
 
@@ -44,17 +46,26 @@ def command(session: Session, name: str) -> None:
     renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or dead and how that is known, which
     processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; what it is held for, how far the holder is,
     and who has asked for the lock, as far as they told; who waits; and which command ends the hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
-    of the name that failed.
+    of the name that failed. A UUID of a GPU of this host, or at least 8 characters of one, stands for its lock if no lock has that name.
     """
     with session.client() as client:
         info = client.inspect(name)
-        found = None if info.claims else traces.traces(client, name)
         options, first = as_called(session)
-        failed = traces.failures(client, name) if found is None else found.failed
         now = time.time()
-        told = sentences(info, now, options, first)
-        told += traces.sentences(found, now, options, first) if found else []
-        meant = None if info.claims else gpus_meant(session, client, name)
+        card = None if info.claims else _card(client, name)
+        told = []
+        if card is not None and card.outright:
+            told = [f"No lock called {name!r} is in use, so this is about {card.words} of this host."]
+            info, name = card.info, card.info.name
+        found = None if info.claims else traces.traces(client, name)
+        failed = traces.failures(client, name) if found is None else found.failed
+        told += sentences(info, now, options, first)
+        told += traces.sentences(found, now, options, first, meant=card is not None) if found else []
+        meant = (
+            None
+            if info.claims or (card is not None and card.outright)
+            else gpus_meant(session, client, name, card)
+        )
         told += [f"{meant[0].upper()}{meant[1:]}"] if meant else []
         told += _failed(failed, name, options)
         drained = drains.seen(client)
@@ -79,6 +90,15 @@ def command(session: Session, name: str) -> None:
             return
         output.say(f"{output.store_words(client)}, namespace {client.namespace}")
     output.say("\n".join(told))
+
+
+def _card(client: Client, name: str) -> MeantCard | None:
+    """The card of this host that a name means that no lock has."""
+    if not looks_like_card(name):
+        return None
+    from lockkit.gpu.meant import card_meant
+
+    return card_meant(client, name)
 
 
 def sentences(info: LockInfo, now: float, options: str = "", first: str = "") -> list[str]:

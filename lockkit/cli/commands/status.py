@@ -164,8 +164,9 @@ def _below(session: Session, client: Client, asked: Asked, found: Look) -> list[
     if found.traces is not None:
         from lockkit.cli import traces
 
-        told.append(traces.row(str(asked.name), found.traces, time.time(), *as_called(session)))
-        told.append(gpus_meant(session, client, str(asked.name)) or "")
+        name, meant = str(asked.name), gpus_meant(session, client, str(asked.name)) or ""
+        told.append(traces.row(name, found.traces, time.time(), *as_called(session), meant=bool(meant)))
+        told.append(meant)
     return [row for row in told if row]
 
 
