@@ -59,7 +59,7 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
                 kind="absent",
                 name=name,
                 holder=missing.holder,
-                hint=absent_hint(session, client, name, missing.hint),
+                hint=absent_hint(session, client, name, missing.hint or ""),
             )
         if session.json:
             from lockkit.cli import documents
