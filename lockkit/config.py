@@ -313,17 +313,35 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
         told, _, place = str(error).partition(" - at `$")
         unknown = re.search(r"unknown field `(.*)`", told)
         key = ".".join(filter(None, (place.rstrip("`").strip("."), unknown[1] if unknown else "")))
-        allowed = [each.encode_name for each in msgspec.structs.fields(struct)] if _is_struct(struct) else []
+        fields = msgspec.structs.fields(struct) if _is_struct(struct) else ()
+        allowed = [each.encode_name for each in fields]
         found = {f"plugins.{name}.{each}": "" for each in (key.partition(".")[0].partition("[")[0], *table)}
         where = next((config.sources[each] for each in found if each in config.sources), "configuration")
         place = f"{where}: [plugins.{name}]{' ' + key if key else ''}"
+        if name not in config.plugins:
+            needed = [each.encode_name for each in fields if each.required]
+            raise ConfigError(
+                f"no configuration file has a table [plugins.{name}]: {told}",
+                hint=_table_to_write(config, name, needed, allowed),
+            ) from None
         raise ConfigError(
-            f"{place if name in config.plugins else f'no configuration file has a table [plugins.{name}]'}: {told}",
+            f"{place}: {told}",
             hint=" ".join(
                 filter(None, (meant(key, allowed), f"allowed: {', '.join(allowed)}" if allowed else ""))
             )
             or None,
         ) from None
+
+
+def _table_to_write(config: Config, name: str, needed: Iterable[str], allowed: Iterable[str]) -> str:
+    """A hint that names the file and the lines by which a plugin gets the table that it needs."""
+    everybodys, *own = config.files or [str(ETC)]
+    file = f"{own[0]}, or for all users to {everybodys}" if own else everybodys
+    lines = ", ".join((f"[plugins.{name}]", *(f"{key} = ..." for key in needed)))
+    return (
+        f"add to {file}, these lines: {lines} (allowed: {', '.join(allowed)}); "
+        f'or leave the plugin out, by a line above all tables: disable_plugins = ["{name}"]'
+    )
 
 
 # -- deciding -------------------------------------------------------------------------------------------------

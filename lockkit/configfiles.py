@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -113,7 +114,7 @@ def _parsed(
     try:
         table: object = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        layer.problem(f"not valid TOML: {error}")
+        layer.problem(f"not valid TOML: {error}", _misspelt(text, str(error)))
         return layer
     if embedded:
         tools = table.get("tool") if isinstance(table, dict) else None
@@ -128,6 +129,24 @@ def _parsed(
     else:
         layer.problem("tool.lockkit must be a table", "write [tool.lockkit]")
     return layer
+
+
+def _misspelt(text: bytes, error: str) -> str | None:
+    """A hint about the line that an error of the parser names. The value in it is not shown, because it may be a secret."""
+    at = re.search(r"at line (\d+)", error)
+    lines = text.decode(errors="replace").rstrip().splitlines()
+    number = int(at[1]) if at else len(lines)
+    found = re.match(r"\s*([\w.-]+)\s*([=:])\s*(\S?)", "".join(lines[number - 1 : number]))
+    if found is None:
+        return None
+    key, sign, begin = found.groups()
+    if sign == ":":
+        return f"write {key} = ..., not {key}: ..."
+    if not begin:
+        return f"the value of {key} is missing"
+    if error.startswith("Invalid value") and begin not in "\"'[{":
+        return f'a text needs quotation marks: {key} = "..."'
+    return f"see the line {key} = ..."
 
 
 def _strangers(path: Path) -> Path | None:

@@ -61,10 +61,9 @@ def examine(
         ]
         if not layer.problems and (layer.values or layer in found.files()):
             pinned = ", pinned" if layer.pinned else ""
-            told = (
-                ", ".join([*layer.values, *(f"[profiles.{redact_name(name)}]" for name in layer.profiles)])
-                or "no settings"
-            )
+            tables = (("profiles", layer.profiles), ("pools", layer.pools), ("plugins", layer.plugins))
+            named = [f"[{kind}.{redact_name(name)}]" for kind, found_in in tables for name in found_in]
+            told = ", ".join([*layer.values, *named]) or "no settings"
             findings.append(Finding("config", "ok", f"{layer.source} is read{pinned}: {told}"))
     if any(finding.severity == "error" for finding in findings):
         return Examined(findings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lockkit.devices import Device, DeviceProvider, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
+from lockkit.gpu.words import WITHOUT
 from lockkit.plugins.calling import Outcome, call_within
 from lockkit.printable import printable
 
@@ -60,7 +61,7 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
         patience: Seconds after which a provider that has not answered is left out.
 
     Raises:
-        DevicesUnavailable: No provider knows a device; the message is that of the first provider.
+        DevicesUnavailable: No provider knows a device; the message has the reason of each provider that failed.
     """
     if not providers:
         raise DevicesUnavailable(
@@ -94,14 +95,7 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
                 else:
                     devices[device.uuid] = device
     if not devices and not nameless:
-        raise (
-            failed[0]
-            if failed
-            else DevicesUnavailable(
-                "there is no GPU on this host",
-                hint="to try lockkit's commands for GPUs without one: --gpu-sim 2",
-            )
-        )
+        raise _nothing(failed)
     return Snapshot(taken, (*devices.values(), *nameless), (*remarks, *map(str, failed)))
 
 
@@ -114,6 +108,19 @@ def let_go(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -
     asked = [ProviderCall(one, one.close) for one in providers if has_returned(one)]
     call_within(patience, "devices", [(one.provider.name, one) for one in asked], {})
     give_up_late(asked)
+
+
+def _nothing(failed: Sequence[DevicesUnavailable]) -> DevicesUnavailable:
+    """The error when no provider knows a device: the reason of each that failed, because the cards may be those of any of them."""
+    if len(failed) == 1:
+        return failed[0]
+    if not failed:
+        return DevicesUnavailable("there is no GPU on this host", hint=WITHOUT)
+    told = (
+        f"{one.message} ({hint})" if (hint := (one.hint or "").removesuffix(f"; {WITHOUT}")) else one.message
+        for one in failed
+    )
+    return DevicesUnavailable("; ".join(told), hint=WITHOUT)
 
 
 def _reason(provider: str, error: BaseException, patience: float) -> DevicesUnavailable:

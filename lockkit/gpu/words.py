@@ -8,7 +8,10 @@ from lockkit.devices import Device, DeviceProcess
 from lockkit.printable import printable
 from lockkit.sizes import show
 
-__all__ = ["how_many", "long_name", "process_words", "short_name", "users_of"]
+__all__ = ["WITHOUT", "how_many", "long_name", "process_words", "short_name", "users_of"]
+
+WITHOUT = "to try lockkit's commands for GPUs without one: --gpu-sim 2"
+"""The hint for a host on which no card can be seen."""
 
 
 def how_many(count: int) -> str:

@@ -8,7 +8,10 @@ import textwrap
 import pytest
 
 AMDSMI = """
-import json, os
+import json, os, sys
+
+print("amdsmi: what the real one prints when it is imported")
+print("amdsmi: and here as well", file=sys.stderr)
 
 class AmdSmiException(Exception): pass
 class AmdSmiLibraryException(AmdSmiException): pass
@@ -128,8 +131,8 @@ def test_without_a_card_the_error_says_what_to_do(look, cards, told):
     code, document = look(cards)
 
     assert (code, document["error"]) == (78, "DevicesUnavailable")
-    assert document["message"] == told
-    assert document["hint"]
+    assert told in document["message"]
+    assert "--gpu-sim" in document["hint"]
 
 
 HUNG = """

@@ -11,6 +11,7 @@ from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.gpu.snapshots import let_go, look, providers
+from lockkit.gpu.words import WITHOUT
 from lockkit.plugins import PluginManager
 
 
@@ -47,6 +48,18 @@ def test_a_provider_that_fails_hides_no_other_and_is_named(bad, told):
     with pytest.raises(DevicesUnavailable, match=told) as alone:
         look([bad])
     assert found.remarks[-1] == str(alone.value)
+
+
+def test_each_of_several_providers_that_fail_is_named_with_its_reason():
+    amd = Cards("amd", error=DevicesUnavailable("no amdsmi", hint="install ROCm"))
+    nvidia = Cards("nvidia", error=DevicesUnavailable("no pynvml", hint=f"pip install it; {WITHOUT}"))
+
+    with pytest.raises(DevicesUnavailable) as caught:
+        look([amd, nvidia, Cards("broken", answer=1)])
+
+    broken = "the device provider broken returned int, not a Snapshot (see: lockkit plugins)"
+    assert caught.value.message == f"no amdsmi (install ROCm); no pynvml (pip install it); {broken}"
+    assert caught.value.hint == WITHOUT
 
 
 def test_a_driver_that_hangs_is_left_out_after_a_while():

@@ -354,7 +354,13 @@ def test_xdg_config_home(world, tmp_path):
         ("[profiles.gpu]\nttll = 3", r"unknown key profiles.gpu.ttll \(did you mean ttl\?"),
         ("[profiles.gpu]\npinned = true", "unknown key profiles.gpu.pinned"),
         ("plugins = 3", "plugins must contain tables"),
-        ("ttl = 1\nttl: 2", "not valid TOML: .*line 2"),
+        ("ttl = 1\nttl: 2", r"not valid TOML: .*line 2.*write ttl = \.\.\., not ttl: \.\.\."),
+        (
+            "ttl = 1\nurl = redis://h",
+            r'not valid TOML: .*line 2.*a text needs quotation marks: url = "\.\.\."',
+        ),
+        ("ttl = ", "not valid TOML: .*the value of ttl is missing"),
+        ("ttl = 'x", r"not valid TOML: .*see the line ttl = \.\.\."),
         ("ttl = 5\nttl = 6", "not valid TOML"),
     ],
 )
@@ -722,6 +728,11 @@ def test_a_typo_in_a_plugins_table_is_told_with_file_and_key(world, text, told):
     with pytest.raises(ConfigError, match=told) as raised:
         config.plugin_settings(world.load(), "my-alerts", Alerts)
     assert str(raised.value).startswith(f"{path}: ")
+
+
+def test_a_file_with_tables_alone_is_not_said_to_have_no_settings(world):
+    path = world.write(world.user, "[plugins.my-alerts]\nrate = 3\n[pools.cards]\nmembers = ['0']")
+    assert f"{path} is read: [pools.cards], [plugins.my-alerts]" in [one.message for one in world.check()]
 
 
 # -- showing and checking -------------------------------------------------------------------------------------

@@ -431,6 +431,20 @@ def test_a_plugin_whose_table_is_wrong_is_not_left_out(tmp_path, monkeypatch):
     assert plugins.implementations("lockkit_event")
 
 
+def test_the_refusal_of_a_missing_table_names_the_file_and_the_lines_that_mend_it(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        manager(Cleaning(), monkeypatch).check_settings(loaded(tmp_path))
+
+    hint = caught.value.hint
+    assert f"add to {tmp_path}/file.toml, or for all users to {tmp_path}/none, these lines: " in hint
+    assert "[plugins.webhook-alert], url = ... (allowed: url)" in hint
+    out = 'disable_plugins = ["webhook-alert"]'
+    assert out in hint
+    (tmp_path / "file.toml").write_text(out)
+    config_without = config.load("memory:", config=tmp_path / "file.toml", environ={}, etc=tmp_path / "none")
+    manager(Cleaning(), monkeypatch, disabled=config_without.disable_plugins).check_settings(config_without)
+
+
 @pytest.mark.parametrize("options, error", [({}, ConfigError), ({"raise_errors": True}, PluginError)])
 def test_a_missing_table_is_refused_for_a_cleanup_and_in_development(tmp_path, monkeypatch, options, error):
     plugins = manager(Needing() if options else Cleaning(), monkeypatch, **options)

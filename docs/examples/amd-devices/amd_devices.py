@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 from lockkit import DevicesUnavailable, hookimpl
@@ -26,7 +28,8 @@ class AmdProvider(BasicProvider):
 
     def snapshot(self) -> Snapshot:
         try:
-            import amdsmi  # here, and not above: most programs never look at a card
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # it prints what it then raises
+                import amdsmi  # here, and not above: most programs never look at a card
         except Exception as error:  # amdsmi raises what it likes if its library is missing
             raise DevicesUnavailable(f"amdsmi cannot be imported: {error}", hint="install ROCm") from error
         lock = self._one_at_a_time.of_this_process()

@@ -13,12 +13,12 @@ from typing import Any
 
 from lockkit.errors import DevicesUnavailable
 from lockkit.forks import IMPORTS
+from lockkit.gpu.words import WITHOUT
 
 __all__ = ["begin", "load", "unavailable"]
 
 _NEEDED = ("NVMLError", "nvmlInitWithFlags", "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlMemory_v2")
 """Names that every usable pynvml defines."""
-_WITHOUT = "to try lockkit's commands for GPUs without one: --gpu-sim 2"
 
 # By number: old versions of pynvml lack some of the names.
 _REASONS: Mapping[int, tuple[str, str]] = {
@@ -28,11 +28,11 @@ _REASONS: Mapping[int, tuple[str, str]] = {
     ),
     9: (
         "NVIDIA's driver is not loaded",
-        f"load it: sudo modprobe nvidia; the kernel's log, dmesg, says why it is not; {_WITHOUT}",
+        f"load it: sudo modprobe nvidia; the kernel's log, dmesg, says why it is not; {WITHOUT}",
     ),
     12: (
         "NVIDIA's library libnvidia-ml.so.1 is not on this host",
-        f"install NVIDIA's driver; in a container: start it with its GPUs, docker run --gpus all; {_WITHOUT}",
+        f"install NVIDIA's driver; in a container: start it with its GPUs, docker run --gpus all; {WITHOUT}",
     ),
     13: (
         "NVIDIA's driver is too old for the module pynvml",
@@ -63,7 +63,7 @@ def load() -> ModuleType:
                 f"the module pynvml cannot be imported: {error}", hint=_install()
             ) from error
         raise DevicesUnavailable(
-            "the module pynvml is not installed", hint=f"{_install()}; {_WITHOUT}"
+            "the module pynvml is not installed", hint=f"{_install()}; {WITHOUT}"
         ) from error
     except Exception as error:
         raise DevicesUnavailable(
