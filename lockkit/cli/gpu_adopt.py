@@ -75,7 +75,7 @@ lockkit gpu adopt 4711 --gpu GPU-54a033e8   # where pids cannot be told
 @option(
     "--detach",
     is_flag=True,
-    help="Go to the background once the GPUs are held. What is said later goes to no terminal, but still to a file.",
+    help="Go to the background once the GPUs are held. Later messages are not shown on the terminal; a file named by 2> FILE still gets them.",
 )
 @option("--reason", type=Remark(), metavar="TEXT", help="Why: shown wherever the holder is shown.")
 @option(

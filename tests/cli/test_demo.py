@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from lockkit.cli import main
+from lockkit.cli.commands import demo
 from lockkit.cli.demo.history import Entry, HeldSpan, fences_rise, holds, no_overlap
 from lockkit.cli.demo.timeline import Style, draw
 from lockkit.descent import descendants
@@ -18,7 +20,11 @@ from lockkit.descent import descendants
 
 def test_the_demo_passes_in_time_and_is_plain_in_a_pipe(lockkit):
     began = time.monotonic()
-    done = lockkit("demo", env={"COLUMNS": "80", "PYTHONIOENCODING": "ascii", "TMPDIR": str(lockkit.folder)})
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = lockkit(
+        "demo",
+        env={"COLUMNS": "80", "PYTHONIOENCODING": "ascii", "TMPDIR": str(lockkit.folder), "PATH": path},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began < 20
     assert "\x1b" not in done.stdout
@@ -27,6 +33,24 @@ def test_the_demo_passes_in_time_and_is_plain_in_a_pipe(lockkit):
     assert done.stdout.rstrip().splitlines()[-2].strip() == "lockkit run backup -- sleep 60"
     assert list(lockkit.folder.glob("lockkit-demo-*")) == []
     assert done.stderr == ""
+
+
+def test_the_command_to_try_next_can_be_typed_as_it_is_shown(tmp_path, monkeypatch):
+    installed, other = tmp_path / "venv/bin/lockkit", tmp_path / "other/lockkit"
+    for script in (installed, other):
+        script.parent.mkdir(parents=True)
+        script.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["venv/bin/lockkit", "demo"])
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert demo._called() == "venv/bin/lockkit"
+    monkeypatch.setenv("PATH", f"{other.parent}:{installed.parent}")
+    assert demo._called() == "venv/bin/lockkit"
+    monkeypatch.setenv("PATH", str(installed.parent))
+    assert demo._called() == "lockkit"
+    monkeypatch.setattr(sys, "argv", ["/x/lockkit/__main__.py", "demo"])
+    assert demo._called() == f"{sys.executable} -m lockkit"
 
 
 def test_the_demo_on_redis_passes_and_stops_its_server(lockkit):

@@ -208,7 +208,7 @@ def test_a_host_without_cards_is_refused_with_what_to_do(lockkit):
     assert done.returncode == 78
     if find_spec("pynvml") is None:
         assert "the module pynvml is not installed" in done.stderr
-    assert "--gpu-sim 2" in done.stderr
+    assert "--gpu-sim 8" in done.stderr
     assert done.stderr.count("\n") == 1
     told = check(json.loads(lockkit("gpu", "ls", "--json").stderr))
     assert (told["error"], told["exit_code"]) == ("DevicesUnavailable", 78)

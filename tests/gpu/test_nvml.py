@@ -266,7 +266,8 @@ def test_a_host_without_a_driver_or_a_card_says_what_to_do(tmp_path, libraries):
         told = looker.do("snapshot")["unavailable"]
     assert told.startswith("NVIDIA's library libnvidia-ml.so.1 is not on this host (install NVIDIA's driver;")
     assert "docker run --gpus all" in told
-    assert "--gpu-sim 2" in told
+    assert "LOCKKIT_GPU_SIMULATE=8" in told
+    assert "--gpu-sim 8" in told
     with Host(tmp_path, libraries()).looker() as looker:
         assert looker.do("snapshot")["unavailable"].startswith("NVIDIA's driver finds no card (")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from lockkit.errors import ConfigError
 
 __all__ = ["command"]
 
-_NEXT = ("lockkit run backup -- sleep 60", "lockkit run backup -- true      # in a second terminal")
+_NEXT = ("run backup -- sleep 60", "run backup -- true      # in a second terminal")
 
 
 @make(
@@ -96,8 +97,19 @@ def command(session: Session, *, on: str, break_: str | None) -> int:
         wrong = next(check for check in done.checks if not check.ok)
         raise exits.CommandFailed(f"the demo failed: {wrong.message}", code=exits.FAILED, kind="demo")
     if not quiet:
-        print("\nTry next:\n  " + "\n  ".join(_NEXT))
+        called = _called()
+        print("\nTry next:\n" + "\n".join(f"  {called} {words}" for words in _NEXT))
     return exits.OK
+
+
+def _called() -> str:
+    """How this lockkit is called from the shell: by its name if that finds it, else by its path, such as ``.venv/bin/lockkit``."""
+    script, found = Path(sys.argv[0]), shutil.which("lockkit")
+    by_name = script.name == "lockkit"
+    here = script.parent if by_name else Path(sys.executable).parent
+    if found is not None and Path(found).parent.resolve() == here.resolve():
+        return "lockkit"
+    return shlex.quote(str(script)) if by_name else f"{shlex.quote(sys.executable)} -m lockkit"
 
 
 @contextmanager

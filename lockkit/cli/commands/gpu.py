@@ -34,8 +34,8 @@ command = Group(
     "gpu",
     help="""Show the GPUs of this host, adopt jobs that already use them, and quarantine faulty ones.
 
-    Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. Each of these commands can
-    be tried on a host without a GPU: --gpu-sim 2.
+    Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. On a host
+    without a GPU ls, quarantine and clear can be tried with --gpu-sim 2; adopt needs a job on a GPU.
 
     A command gets GPUs with lockkit run --gpu 1 -- CMD, and waits for them in a queue; lockkit run --help has the options. A program gets them
     with lockkit.gpu.pool(client).acquire().

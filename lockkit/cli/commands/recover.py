@@ -51,7 +51,7 @@ def command(session: Session, *, yes: bool, every: float | None) -> int:
 
     A claim is removed at once only if its owner is proved to be dead, on this host or by the oracle of a plugin. A hold that is older
     than age_soft and has not been renewed for two thirds of its ttl is evicted, which waits until its holder must have stopped. A holder that lives keeps its lock.
-    If several run, each removes what it sees dead; of the rest one acts and the others watch. Each action is written to recovery.jsonl in
+    If several recoverers run, each removes the claims whose owners it can prove to be dead. Everything else is done by one of them; another takes over when that one ends. Each action is written to recovery.jsonl in
     the state folder, and at most recover_limit claims are removed in an hour. A GPU that a program found faulty is given back once its driver has twice shown it well; that of a person is not. See: lockkit docs recover
 
     Exit code: 0 nothing is left that it may do, 1 something is (a dry run, or the limit), or locks could not be read; 69 the store does not
