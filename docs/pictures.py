@@ -19,7 +19,9 @@ CAST = PICTURES / "demo.cast"
 def recorded() -> Recording:
     """The demo, run now."""
     environ = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
-    environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # so that the demo names lockkit alone
+    environ["PATH"] = (
+        f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # so that the demo names lockkit alone
+    )
     return record("lockkit demo", [sys.executable, "-m", "lockkit", "demo"], environ)
 
 

@@ -10,7 +10,9 @@ from lockkit.sizes import show
 
 __all__ = ["WITHOUT", "how_many", "long_name", "process_words", "short_name", "users_of"]
 
-WITHOUT = "to try lockkit without a GPU: LOCKKIT_GPU_SIMULATE=8 in the environment, or --gpu-sim 8 of a command"
+WITHOUT = (
+    "to try lockkit without a GPU: LOCKKIT_GPU_SIMULATE=8 in the environment, or --gpu-sim 8 of a command"
+)
 """The hint for a host on which no card can be seen."""
 
 

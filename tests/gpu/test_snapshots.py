@@ -113,7 +113,9 @@ def test_of_two_providers_with_one_device_the_first_counts():
 
 
 def test_without_any_device_the_error_says_what_to_do():
-    with pytest.raises(DevicesUnavailable, match=r"there is no GPU on this host .*LOCKKIT_GPU_SIMULATE=8 .*--gpu-sim 8 "):
+    with pytest.raises(
+        DevicesUnavailable, match=r"there is no GPU on this host .*LOCKKIT_GPU_SIMULATE=8 .*--gpu-sim 8 "
+    ):
         look([Cards("a")])
     with pytest.raises(DevicesUnavailable, match="remove gpu from disable_plugins"):
         look([])
