@@ -7,7 +7,7 @@ import re
 
 from lockkit.errors import ConfigError
 
-__all__ = ["ENDLESS", "LONGEST", "exact", "limit", "limits", "parse", "seconds", "show"]
+__all__ = ["ENDLESS", "LONGEST", "age", "exact", "limit", "limits", "parse", "seconds", "show"]
 
 LONGEST = 10 * 365 * 86_400.0
 """The longest duration accepted: ten years, in seconds."""
@@ -46,7 +46,9 @@ def seconds(value: object, *, what: str, zero: bool = False) -> float:
         or (number == 0 and not zero)
     ):
         low = "at least 0" if zero else "more than 0"
-        raise ConfigError(f"{what} must be {low} and at most {LONGEST:.0f} seconds, not {value!r}")
+        told = f"{value:.12g}" if isinstance(value, float) else value
+        most = f" and at most {LONGEST:.0f} seconds (10 years)" if number > LONGEST else ""
+        raise ConfigError(f"{what} must be {low}{most}, not {told}")
     return number
 
 
@@ -92,10 +94,15 @@ def exact(value: float) -> str:
     return f"{value:.12g} s"
 
 
+def age(value: float) -> str:
+    """The time since something began, for people, rounded: ``just now`` for less than a second, else as :func:`show`."""
+    return "just now" if value < 1 else show(value)
+
+
 def show(value: float) -> str:
     """A duration for people, rounded: ``0.25 s``, ``12 s``, ``3 min``, ``2 h 5 min``, ``4 d 1 h``."""
     if value < 10:
-        return f"{value:.2g} s" if value else "0 s"
+        return f"{round(value, 3):.2g} s" if value >= 0.0005 else "0 s"
     whole = round(value)
     if whole < 120:
         return f"{whole} s"

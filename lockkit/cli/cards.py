@@ -101,7 +101,7 @@ class Cards:
         self._client = client
         self._session = session
         self._asked = asked
-        self._cards = HostCards(client, simulate=asked.simulate, host=None)
+        self._cards = HostCards(client, simulate=asked.simulate, host=None, ways=COMMAND_LINE)
         self._request = CardRequest(asked.count)
         self._failed: Callable[[], Mapping[str, str]] = dict
         self.pool = self._cards.pool

@@ -59,6 +59,7 @@ class Ways(NamedTuple):
         allow_busy: To take a card that is used without a lock.
         wait: To wait, for a request that did not.
         longer: To wait longer.
+        apart: To name several cards.
         store: How a suggested command uses the same store.
         options: Options of the commands of ``lockkit gpu``, with a space before each.
         user: The user who asks; empty if that is not known.
@@ -68,6 +69,7 @@ class Ways(NamedTuple):
     allow_busy: str
     wait: str
     longer: str = "wait longer"
+    apart: str = "give ids one string for each GPU"
     store: SameStore = HERE
     options: str = ""
     user: str = ""
@@ -82,7 +84,10 @@ class Ways(NamedTuple):
 
 
 COMMAND_LINE: Final = Ways(
-    "--accept-dirty", "--allow-busy", "without --no-wait this run would wait in the queue"
+    "--accept-dirty",
+    "--allow-busy",
+    "without --no-wait this run would wait in the queue",
+    apart="repeat --gpu-id for each GPU",
 )
 PYTHON: Final = Ways("accept_dirty=True", "allow_busy=True", "give a timeout to wait")
 

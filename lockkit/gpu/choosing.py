@@ -85,6 +85,7 @@ class CardFacts(NamedTuple):
 
 
 _NOBODY = CardFacts()
+_NOT_NAMED = "it is not among the cards that were asked for"
 
 
 def choose(
@@ -136,7 +137,7 @@ def never_fits(request: CardRequest, device: Device) -> str | None:
     if request.visible is not None and device.uuid not in request.visible:
         return request.hidden
     if request.ids is not None and device.uuid not in request.ids:
-        return "it is not among the cards that were asked for"
+        return _NOT_NAMED
     if request.model is not None and not _is_model(device.name, request.model):
         return f"it is a {device.name}" if device.name else "its model is not known"
     if request.count > 1 and cuda_shows_alone(device):
@@ -215,13 +216,18 @@ def _of_all(devices: Sequence[Device], count: int) -> str:
 
 def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
     """The sentence for a request that no wait can meet."""
+    wanted = how_many(request.count)
+    if fit and fit == len(known):
+        return f"{wanted} can never be had: this host has only {fit}"
+    if request.ids is not None and fit and fit == len(set(request.ids)):
+        return f"{wanted} can never be had: only {how_many(fit)} {'was' if fit == 1 else 'were'} named"
     have = "none" if not fit else f"only {fit}"
     alike: dict[str, list[Device]] = {}
     for card in known:
         why = reasons[card.device.uuid]
         if why is not None:
             alike.setdefault(why, []).append(card.device)
+    if len(alike) > 1:
+        alike.pop(_NOT_NAMED, None)  # whoever named some cards asks about these
     each = "; ".join(f"{_of_all(devices, len(known))}: {why}" for why, devices in alike.items())
-    return f"{how_many(request.count)} can never be had: {have} of the {len(known)} of this host will do" + (
-        f" ({each})" if each else ""
-    )
+    return f"{wanted} can never be had: {have} of the {len(known)} of this host will do{each and f'; {each}'}"

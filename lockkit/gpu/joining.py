@@ -129,7 +129,7 @@ def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: in
         use: The use that it makes of the card; None for what it told last.
         more: The number of cards for which its request still waits; 0 if it has all.
     """
-    words = [str(holder.owner), *_end_words(holder, now), durations.show(max(now - holder.since, 0.0))]
+    words = [str(holder.owner), *_end_words(holder, now), durations.age(now - holder.since)]
     if more:
         words.append(f"kept for a request that waits for {more} more")
     words += use_words(use_of(holder) if use is None else use, now)

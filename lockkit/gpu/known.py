@@ -18,7 +18,16 @@ from lockkit.namedtuples import NamedTuple
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["NOTHING_KNOWN", "Known", "facts_of", "gathering", "known", "queue", "requests_waiting"]
+__all__ = [
+    "NOTHING_KNOWN",
+    "Known",
+    "facts_of",
+    "gathering",
+    "holders_of",
+    "known",
+    "queue",
+    "requests_waiting",
+]
 
 _NONE: Mapping[str, int] = {}
 
@@ -87,6 +96,15 @@ def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) 
         gate, found, {one.parent for one in devices if one.uuid in found and found[one.uuid].holders}
     )
     return {uuid: one._replace(more=more) for uuid, one in found.items()} if more else found
+
+
+def holders_of(client: Client, host: str, uuid: str) -> tuple[ClaimInfo, ...]:
+    """The claims that hold one card, or a part of it. One request.
+
+    Raises:
+        BackendError: The store does not answer.
+    """
+    return client.inspect(pool_name(host_pool(host), uuid)).holders
 
 
 def requests_waiting(gate: LockInfo, found: Iterable[Known]) -> int:

@@ -17,7 +17,7 @@ from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected
 from lockkit.gpu.capacities import capacities, slices_in
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
-from lockkit.gpu.card_denials import PYTHON, denied
+from lockkit.gpu.card_denials import PYTHON, Ways, denied
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import HeldCards, note_held_cards
@@ -79,6 +79,7 @@ class HostCards:
         client: The client whose store keeps users of the cards apart.
         simulate: The number of cards to simulate; None for what the configuration says.
         host: The name of this host in the store; None for what :func:`~lockkit.gpu.hosts.host_name` says.
+        ways: How errors write what a user can change about a request.
 
     Attributes:
         host: The name of this host in the store.
@@ -87,7 +88,9 @@ class HostCards:
         faults: Tells the faults of a card since its grant, by UUID, a sentence each. Does not block.
     """
 
-    def __init__(self, client: Client, *, simulate: int | None, host: str | None) -> None:
+    def __init__(
+        self, client: Client, *, simulate: int | None, host: str | None, ways: Ways = PYTHON
+    ) -> None:
         self._client = client
         client.plugins.add_shipped()  # the cleanup of cards, also of simulated ones
         self._providers = providers(client.config, client.plugins, simulate=simulate)
@@ -97,6 +100,7 @@ class HostCards:
         self.faults: Callable[[str], tuple[str, ...]] = faults
         self._preflights: dict[str, Preflight] = {}
         self._simulate = simulate
+        self.ways = ways
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 
     def look(self) -> Snapshot:
@@ -159,7 +163,7 @@ class HostCards:
         number = simulated_cards(self._client.config, self._simulate)
         options = f" --gpu-sim {number}" if number else ""
         store, user = self._client.driver().same_store(), self._client.owner.user
-        ways = PYTHON._replace(store=store, options=options, user=user or "")
+        ways = self.ways._replace(store=store, options=options, user=user or "")
         return denied(error, chooser.looked, ways, self.pool, waited=waited)
 
     def given_up(self, chooser: CardChooser) -> None:
@@ -222,7 +226,7 @@ class HostCards:
             self._checks_with(request.preflight).probe()
         snapshot = self.look()
         devices = snapshot.devices
-        named = None if ids is None else resolve_each(ids, devices, pool=self.pool)
+        named = None if ids is None else resolve_each(ids, devices, pool=self.pool, apart=self.ways.apart)
         visible = visible_uuids(self._environ, devices)
         return request._replace(ids=named, visible=visible, hidden=why_hidden(self._environ)), snapshot
 
@@ -323,6 +327,9 @@ class HostCards:
             one = request._replace(count=1)
             if any(cuda_shows_alone(it) and never_fits(one, it) is None for it in snapshot.devices):
                 return "ask for one slice for each process, by a request of its own, or for whole GPUs"
+        few = request.ids is not None and len(set(request.ids)) < request.count
+        if few and choose(request._replace(ids=None), snapshot, {}).never is None:
+            return f"name as many GPUs as are asked for: {self.ways.apart}"
         if choose(request._replace(visible=None), snapshot, {}).never is None:
             return hidden_hint(self._environ)
         if choose(request._replace(model=None), snapshot, {}).never is None:

@@ -11,10 +11,17 @@ __all__ = ["resolve", "resolve_each"]
 
 _SHORTEST = 8
 """The characters of a UUID that name its card, as in ``GPU-54a0``."""
+_SHOWN = 12
+"""The characters of a UUID in a list of cards, as in ``GPU-54a033e8``."""
 
 
 def resolve(
-    word: str, devices: Sequence[Device], others: Collection[str] = (), *, pool: str | None = None
+    word: str,
+    devices: Sequence[Device],
+    others: Collection[str] = (),
+    *,
+    pool: str | None = None,
+    apart: str = "",
 ) -> str:
     """The UUID of the card that a person means.
 
@@ -23,6 +30,7 @@ def resolve(
         devices: The cards of this host.
         others: UUIDs that may be meant, too, though no such card is seen.
         pool: The pool of the cards, for errors.
+        apart: How several cards are named where the word was written, for errors.
 
     Raises:
         ConfigError: No card is meant, or several; the message lists those that there are.
@@ -42,13 +50,13 @@ def resolve(
         found = [uuid for uuid in uuids if len(word) >= _SHORTEST and uuid.lower().startswith(word.lower())]
     if len(found) == 1:
         return found[0]
-    there = ", ".join(found or uuids) or "none"
+    there = _listed(found or uuids, devices)
     if not found:
         few = word and len(word) < _SHORTEST and any(uuid.lower().startswith(word.lower()) for uuid in uuids)
-        least = f"; name at least {_SHORTEST} characters of a UUID" if few else ""
-        hint = f"the GPUs are {there}{least}"
+        hint = f"name at least {_SHORTEST} characters of a UUID; " if few else ""
+        hint += f"the GPUs are {there}"
         if "," in word:
-            hint = "name each GPU by itself: repeat --gpu-id, or give ids several strings"
+            hint = f"name each GPU by itself{apart and f': {apart}'}"
         elif word.isascii() and word.isdigit():
             hint = f"the GPUs are {_indices(devices) or there}"
         raise ConfigError(f"there is no GPU {word!r}", name=pool, hint=hint)
@@ -60,9 +68,11 @@ def resolve(
 
 
 def resolve_each(
-    ids: Sequence[str], devices: Sequence[Device], *, pool: str | None = None
+    ids: Sequence[str], devices: Sequence[Device], *, pool: str | None = None, apart: str = ""
 ) -> tuple[str, ...]:
     """The UUIDs of the cards that a person means, each named by UUID, the beginning of one, or index.
+
+    ``apart`` is how several are named, for errors.
 
     Raises:
         ConfigError: There is no such card, or a card and a slice of it are both named.
@@ -74,7 +84,7 @@ def resolve_each(
             hint='write ids=["0"]',
         )
     parents = {one.uuid: one.parent for one in devices if one.uuid}
-    found = [resolve(one, devices, pool=pool) for one in ids]
+    found = [resolve(one, devices, pool=pool, apart=apart) for one in ids]
     both = next((uuid for uuid in found if parents[uuid] in found), None)
     if both is not None:
         raise ConfigError(
@@ -83,6 +93,25 @@ def resolve_each(
             hint="name the slices that will do, or the card",
         )
     return tuple(found)
+
+
+def _listed(uuids: Sequence[str], devices: Sequence[Device]) -> str:
+    """Cards by index and the UUID's beginning: ``GPU 0 (GPU-54a033e8), GPU 1 (GPU-54a0ffff)``; a longer beginning where the short one is that of several."""
+    by_uuid = {one.uuid: one for one in devices if one.uuid}
+    short = [uuid[:_SHOWN] for uuid in uuids]
+    told = []
+    for uuid, beginning in zip(uuids, short, strict=True):
+        name = beginning if short.count(beginning) == 1 else uuid
+        device = by_uuid.get(uuid)
+        what = (
+            None
+            if device is None
+            else f"slice of GPU {device.index}"
+            if device.parent
+            else f"GPU {device.index}"
+        )
+        told.append(name if what is None else f"{what} ({name})")
+    return ", ".join(told) or "none"
 
 
 def _indices(devices: Sequence[Device]) -> str:

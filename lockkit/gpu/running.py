@@ -69,9 +69,8 @@ class RunningJob:
         try:
             signal.pidfd_send_signal(self._descriptor, 0)  # sends no signal: it asks whether that is allowed
         except PermissionError:
-            raise ConfigError(
-                f"{self} belongs to another user", hint=f"only {self.user} and root can adopt it"
-            ) from None
+            who = "root" if self.user == "root" else f"{self.user} and root"
+            raise ConfigError(f"{self} belongs to another user", hint=f"only {who} can adopt it") from None
         except ProcessLookupError:
             raise ConfigError(f"pid {self.pid} has ended", hint=_SEE) from None
 

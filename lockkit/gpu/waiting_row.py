@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from lockkit import durations
+from lockkit.devices import Device
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, left_over, why_not_now
 from lockkit.gpu.states import STATES, Card
-from lockkit.gpu.words import how_many
+from lockkit.gpu.words import how_many, together
 from lockkit.printable import printable
 
 __all__ = ["waiting_row"]
@@ -27,7 +28,7 @@ def waiting_row(
     waited: float,
     local: Callable[[float], time.struct_time] = time.localtime,
 ) -> str:
-    """A request that waits, in one line: ``waiting 80 s for 2 GPUs: 3rd in line; 0 held by ann since 14:02 (nightly), 1 busy (unmanaged): bob's python``.
+    """A request that waits, in one line: ``waiting 80 s for 2 GPUs: you are 3rd; GPU 0 held by ann since 14:02 (nightly), GPU 1 busy (unmanaged): bob's python``.
 
     Cards of which the same is said are told together.
 
@@ -38,15 +39,13 @@ def waiting_row(
         waited: Seconds that the request has waited.
         local: The local time, of seconds since the epoch.
     """
-    head = f"waiting {durations.show(int(waited))} for {how_many(count)}: {place} in line"
+    head = f"waiting {durations.show(int(waited))} for {how_many(count)}: you are {place}"
     if seen is None:
         return f"{head}; the cards cannot be seen now"
-    alike: dict[str, list[str]] = {}
+    alike: dict[str, list[Device]] = {}
     for card, facts in seen.possible():
-        device = card.device
-        name = f"slice {device.uuid[:12]}" if device.parent else str(device.index)
-        alike.setdefault(_state(seen, card, facts, local), []).append(name)
-    told = ", ".join(f"{'+'.join(names)} {state}" for state, names in alike.items())
+        alike.setdefault(_state(seen, card, facts, local), []).append(card.device)
+    told = ", ".join(f"{together(devices)} {state}" for state, devices in alike.items())
     return f"{head}; {told}" if told else head
 
 

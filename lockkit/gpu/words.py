@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lockkit.devices import Device, DeviceProcess
 from lockkit.printable import printable
 from lockkit.sizes import show
 
-__all__ = ["WITHOUT", "how_many", "long_name", "process_words", "short_name", "users_of"]
+__all__ = ["WITHOUT", "how_many", "long_name", "process_words", "short_name", "together", "users_of"]
 
 WITHOUT = (
     "to try lockkit without a GPU: LOCKKIT_GPU_SIMULATE=8 in the environment, or --gpu-sim 8 of a command"
@@ -24,6 +24,13 @@ def how_many(count: int) -> str:
 def short_name(device: Device) -> str:
     """A card or slice in a few words: ``GPU 0``."""
     return f"slice {device.uuid} of GPU {device.index}" if device.parent else f"GPU {device.index}"
+
+
+def together(devices: Sequence[Device]) -> str:
+    """Cards and slices of which the same is said, in a few words: ``GPU 0+1``, ``GPU 0+1+slice MIG-54a033e8``."""
+    whole = [str(one.index) for one in devices if one.parent is None]
+    slices = [f"slice {one.uuid[:12]}" for one in devices if one.parent is not None]
+    return "+".join([*([f"GPU {'+'.join(whole)}"] if whole else []), *slices])
 
 
 def long_name(device: Device) -> str:

@@ -53,7 +53,7 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
     place = held_at(claim)
     who = f"{claim.owner}, this very process, which acquired it at {place}" if place else str(claim.owner)
     state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
-    return f"{verb} {who}{state}, {durations.show(max(wall - claim.since, 0.0))}{because(claim)}"
+    return f"{verb} {who}{state}, {durations.age(wall - claim.since)}{because(claim)}"
 
 
 def because(claim: ClaimInfo) -> str:

@@ -365,6 +365,19 @@ def test_why_a_card_is_given_back_is_told(lockkit):
     assert re.search(r" can be given out again: fan replaced; it was quarantined by \S+: it hums\n", told)
 
 
+def test_a_card_that_is_given_back_while_it_is_held_is_given_out_when_its_holder_has_released_it(lockkit):
+    sim = ("--gpu-sim", "1")
+    holder = lockkit.start("run", "--gpu", "1", *sim, "--", "sleep", "60")
+    lockkit.until(lambda: [one["state"] for one in lockkit.json("gpu", "ls", *sim)["gpus"]] == ["held"])
+    lockkit("gpu", "quarantine", "0", "--reason", "it hums", *sim)
+    told = lockkit("gpu", "clear", "0", "--reason", "fan replaced", *sim).stdout
+    assert (
+        " can be given out again when its holder has released it: fan replaced; it was quarantined by" in told
+    )
+    holder.terminate()
+    holder.wait(10)
+
+
 @pytest.mark.parametrize("line", [["quarantine", "0", "--reason", "x"], ["clear", "0"]])
 def test_a_mark_on_a_store_that_ends_with_the_command_is_refused(lockkit, line):
     done = lockkit("gpu", *line, "--gpu-sim", "1", "--url", "memory:")

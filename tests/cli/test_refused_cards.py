@@ -73,7 +73,7 @@ def shadow(lockkit, name, text):
 REFUSALS = {
     "an unknown UUID": (
         as_it_is, ["--gpu", "1", "--gpu-id", "GPU-ffffffff"], {"ids": ["GPU-ffffffff"]}, 78,
-        "there is no GPU 'GPU-ffffffff'", "the GPUs are GPU-0, MIG-0.1, GPU-1",
+        "there is no GPU 'GPU-ffffffff'", "the GPUs are GPU 0 (GPU-0), slice of GPU 0 (MIG-0.1), GPU 1 (GPU-1)",
     ),
     "a card and its slice": (
         as_it_is, ["--gpu", "1", "--gpu-id", "GPU-0", "--gpu-id", "MIG-0.1"], {"ids": ["GPU-0", "MIG-0.1"]}, 78,

@@ -62,7 +62,7 @@ def test_waiting_says_who_is_in_the_way_and_where_one_stands(lockkit):
     for process, place in ((second, "2nd"), (waiter, "1st")):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)
-        who = r"held by \S+@\S+ pid \d+ \(sleep\), [\d.]+ s"
+        who = r"held by \S+@\S+ pid \d+ \(sleep\), (?:[\d.]+ s|just now)"
         assert re.search(rf"^waiting for 'backup': you are {place}; {who}$", err, re.MULTILINE), err
         assert re.search(r"^store: sqlite:.* \(from default\)$", err, re.MULTILINE)
 

@@ -134,14 +134,14 @@ def test_a_terminal_shows_a_wait_in_one_row_and_its_whole_account_at_the_times_o
     told = waiter.expect(r"waiting for 2 GPUs: you are 1st; [^\n]*12 GiB\r\n")
     assert f"pid {holder.pid} (sleep), " in told
     row = waiter.expect(
-        r"waiting \d+ s for 2 GPUs: 1st in line; 0 held by \w+ since [\d:]{5} \([^\r]*\.\.\.\r"
+        r"waiting \d+ s for 2 GPUs: you are 1st; GPU 0 held by \w+ since [\d:]{5} \([^\r]*\.\.\.\r"
     )
     assert len(row) == 80  # 79 and the return
     fcntl.ioctl(waiter.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 132, 0, 0))
     waiter.expect(
-        r"2 GPUs: 1st in line; 0 held by \w+ since [\d:]{5} \(nightly\), 1 busy \(unmanaged\): bob's jupyter\r"
+        r"2 GPUs: you are 1st; GPU 0 held by \w+ since [\d:]{5} \(nightly\), GPU 1 busy \(unmanaged\): bob's jupyter\r"
     )
-    assert "you are" not in waiter.text
+    assert f"pid {holder.pid}" not in waiter.text
     steer(cards)
     holder.terminate()
     waiter.expect("ran")
@@ -166,10 +166,23 @@ def test_shares_of_a_card_by_memory(cards):
     "words, code, told",
     [
         (["--gpu", "0"], 64, "--gpu: must be a whole number from 1 to 64, not '0'"),
-        (["--gpu", "3"], 78, "3 GPUs can never be had: only 2 of the 2 of this host will do"),
-        (["--gpu", "1", "--gpu-mem", "90GiB"], 78, "will do (all 2: it has only 23.5 GiB for programs)"),
+        (["--gpu", "3"], 78, "3 GPUs can never be had: this host has only 2 (ask for less"),
+        (
+            ["--gpu", "1", "--gpu-mem", "90GiB"],
+            78,
+            "will do; all 2: it has only 23.5 GiB for programs (ask for less",
+        ),
         (["--gpu", "1", "--min-free", "90GiB"], 78, "it has only 23.5 GiB for programs"),
-        (["--gpu", "1", "--gpu-name", "H100"], 78, "(the models are: Simulated GPU)"),
+        (
+            ["--gpu", "1", "--gpu-name", "H100"],
+            78,
+            "all 2: it is a Simulated GPU (the models are: Simulated GPU)",
+        ),
+        (
+            ["--gpu", "2", "--gpu-id", "1"],
+            78,
+            "only 1 GPU was named (name as many GPUs as are asked for: repeat --gpu-id for each GPU)",
+        ),
         (["--gpu", "1", "--gpu-id", "7"], 78, "there is no GPU '7' (the GPUs are 0 to 1)"),
         (
             ["--gpu", "1", "--gpu-id", "0,1"],

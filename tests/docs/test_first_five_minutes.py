@@ -83,7 +83,9 @@ def test_two_terminals_and_kill_9(terminal):
 
     line = waiting_line(second)
     pid = int(
-        re.fullmatch(r"waiting for 'backup': you are 1st; held by \S+ pid (\d+) \(sleep\), .*s\n", line)[1]
+        re.fullmatch(
+            r"waiting for 'backup': you are 1st; held by \S+ pid (\d+) \(sleep\), .*(?:s|just now)\n", line
+        )[1]
     )
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
@@ -111,7 +113,7 @@ def shape(text):
     text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
     text = re.sub(r"\d\d:\d\d:\d\d", "TIME", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "CLAIM", text)
-    text = re.sub(r"[\d.]+ s\b", "SPAN", text)
+    text = re.sub(r"[\d.]+ s\b|\bjust now\b", "SPAN", text)
     text = re.sub(r"\d{16}", "FENCE", text)
     return re.sub(r" +", " ", text).splitlines()
 

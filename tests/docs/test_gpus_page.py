@@ -125,7 +125,7 @@ def shape(text):
     """A text without that which a page may show otherwise: who, since when, for what, and how wide the columns are."""
     text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
     text = re.sub(r" held +\S+", " held WHO", text)
-    text = re.sub(r"[\d.]+ s(, \d+ MiB used)?, for: \w+", r"SINCE\1", text)
+    text = re.sub(r"(?:[\d.]+ s|just now)(, \d+ MiB used)?, for: \w+", r"SINCE\1", text)
     text = re.sub(r" +GPU-[0-9a-f]{8}$", "", text, flags=re.MULTILINE)
     return re.sub(r" +", " ", text).splitlines()
 

@@ -111,11 +111,17 @@ def test_memory_may_drain_for_a_while_after_a_hold():
 def test_a_request_that_no_wait_can_meet_says_why_for_each_card(asked, told):
     never = chosen(asked, card(0), card(1)).never
     assert never.startswith("1 GPU can never be had: none of the 2 of this host will do")
-    assert never.endswith(f" (all 2: {told})")
+    assert never.endswith(f" will do; all 2: {told}")
 
 
 def test_more_cards_than_there_are_can_never_be_had():
-    assert "3 GPUs can never be had: only 2 of the 2" in chosen(CardRequest(3), card(0), card(1)).never
+    assert chosen(CardRequest(3), card(0), card(1)).never == "3 GPUs can never be had: this host has only 2"
+
+
+def test_more_cards_than_were_named_can_never_be_had():
+    named = CardRequest(2, ids=("GPU-1",))
+    told = "2 GPUs can never be had: only 1 GPU was named"
+    assert chosen(named, *map(card, range(8))).never == told
 
 
 def test_a_card_that_is_busy_now_may_do_one_day():

@@ -236,8 +236,14 @@ def test_a_card_has_several_names(word, uuid):
     "word, told",
     [
         ("3", r"there is no GPU '3' \(the GPUs are 0 to 2\)"),
-        ("GPU-54a0", r"several GPUs begin with 'GPU-54a0' \(they are GPU-54a033e8, GPU-54a0ffff\)"),
-        ("GPU-5", "there is no GPU 'GPU-5' .*; name at least 8 characters of a UUID"),
+        (
+            "GPU-54a0",
+            r"several GPUs begin with 'GPU-54a0' \(they are GPU 0 \(GPU-54a033e8\), GPU 1 \(GPU-54a0ffff\)\)",
+        ),
+        (
+            "GPU-5",
+            r"there is no GPU 'GPU-5' \(name at least 8 characters of a UUID; the GPUs are GPU 0 \(GPU-54a033e8\), ",
+        ),
         ("", "there is no GPU ''"),
         ("2", "GPU 2 does not give its UUID"),
         ("\u0663", "there is no GPU"),

@@ -67,7 +67,10 @@ def test_the_process_of_another_user_is_refused_unless_to_root(sleeper):
             with RunningJob(theirs.pid) as job:
                 assert job.user == user_name(65534)
             told = _as(65534, sleeper.pid)
-            assert f"pid {sleeper.pid} (sleep) belongs to another user (only {user_name(0)} and root" in told
+            assert (
+                f"pid {sleeper.pid} (sleep) belongs to another user (only {user_name(0)} can adopt it)"
+                in told
+            )
             assert _as(65534, theirs.pid).strip() == "fine"
         finally:
             theirs.kill()

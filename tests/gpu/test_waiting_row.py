@@ -40,14 +40,14 @@ def line(*cards, count=2, place="3rd", waited=80.0, kept=(), failed=None, **fact
 def test_a_row_has_the_time_the_place_and_each_card_in_a_few_words():
     told = line(CARD, CARD._replace(processes=(BOB,)), _0=CardFacts((claim(reason="nightly"),)))
     assert told == (
-        "waiting 80 s for 2 GPUs: 3rd in line; 0 held by ann since 22:12 (nightly), 1 busy (unmanaged): bob's python"
+        "waiting 80 s for 2 GPUs: you are 3rd; GPU 0 held by ann since 22:12 (nightly), GPU 1 busy (unmanaged): bob's python"
     )
 
 
 def test_cards_of_which_the_same_is_said_are_told_together():
     held = CardFacts((claim(),))
     told = line(CARD, CARD, CARD, CARD, _0=held, _1=held, _3=held, kept=["GPU-2"])
-    assert told.endswith("in line; 0+1+3 held by ann since 22:12, 2 got")
+    assert told.endswith("you are 3rd; GPU 0+1+3 held by ann since 22:12, GPU 2 got")
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,20 @@ def test_cards_of_which_the_same_is_said_are_told_together():
     ],
 )  # fmt: skip
 def test_the_state_of_a_card_in_a_few_words(card, facts, told):
-    assert line(card, count=1, _0=facts) == f"waiting 80 s for 1 GPU: 3rd in line; 0 {told}"
+    assert line(card, count=1, _0=facts) == f"waiting 80 s for 1 GPU: you are 3rd; GPU 0 {told}"
 
 
 def test_a_card_that_failed_a_check_and_a_slice_and_no_card_at_all():
-    assert line(CARD, failed={"GPU-0": "2 is not 3"}).endswith("; 0 not well")
+    assert line(CARD, failed={"GPU-0": "2 is not 3"}).endswith("; GPU 0 not well")
     piece = CARD._replace(uuid="MIG-54a033e8-179f", parent="GPU-9")
     assert line(piece, count=1).endswith("; slice MIG-54a033e8 free")
+    assert line(CARD, piece, CARD, count=1).endswith("; GPU 0+2+slice MIG-54a033e8 free")
     assert (
-        waiting_row(None, 1, "1st", 3.0) == "waiting 3 s for 1 GPU: 1st in line; the cards cannot be seen now"
+        waiting_row(None, 1, "1st", 3.0) == "waiting 3 s for 1 GPU: you are 1st; the cards cannot be seen now"
     )
     assert (
         waiting_row(Seen(CardRequest(), Snapshot(NOW, ()), {}), 1, "1st", 3.0)
-        == "waiting 3 s for 1 GPU: 1st in line"
+        == "waiting 3 s for 1 GPU: you are 1st"
     )
 
 

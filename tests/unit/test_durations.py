@@ -42,7 +42,7 @@ def test_seconds_refuses_what_is_no_positive_number_of_seconds(value):
 
 def test_zero_is_allowed_only_by_leave():
     assert durations.seconds(0, what="timeout", zero=True) == 0.0
-    with pytest.raises(ConfigError, match="timeout must be at least 0 and at most "):
+    with pytest.raises(ConfigError, match=r"timeout must be at least 0, not -1$"):
         durations.seconds(-1, what="timeout", zero=True)
 
 
@@ -87,6 +87,8 @@ def test_parse_raises_nothing_but_config_errors(text):
     "value, shown",
     [
         (0, "0 s"),
+        (3.9e-05, "0 s"),
+        (0.0046, "0.005 s"),
         (0.25, "0.25 s"),
         (12, "12 s"),
         (119, "119 s"),
@@ -97,6 +99,11 @@ def test_parse_raises_nothing_but_config_errors(text):
 )
 def test_show_writes_them_as_people_do(value, shown):
     assert durations.show(value) == shown
+
+
+@pytest.mark.parametrize("value, told", [(-1, "just now"), (3.9e-05, "just now"), (1, "1 s"), (180, "3 min")])
+def test_an_age_below_a_second_has_no_figure(value, told):
+    assert durations.age(value) == told
 
 
 @pytest.mark.parametrize(

@@ -252,6 +252,7 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
 
     Exit code: 0 the card can be given out again, 1 it was not quarantined.
     """
+    from lockkit.gpu.known import holders_of
     from lockkit.gpu.quarantine import give_back
 
     with session.client() as client:
@@ -259,6 +260,7 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
         view = HostView(client, simulate)
         uuid = view.meant(card)
         mark = give_back(client, view.host, uuid, reason or "", this_process())
+        holders = () if mark is None or session.json else holders_of(client, view.host, uuid)
         if session.json:
             from lockkit.cli import documents, gpus
 
@@ -274,9 +276,11 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
             )
     because = f": {reason}" if reason else ""
     if not session.json:
+        held = "s have" if len(holders) > 1 else " has"
+        when = f" when its holder{held} released it" if holders else ""
         output.say(
             f"{uuid} was not quarantined"
             if mark is None
-            else f"{uuid} can be given out again{because}; it was {mark}"
+            else f"{uuid} can be given out again{when}{because}; it was {mark}"
         )
     return exits.FAILED if mark is None else exits.OK
