@@ -226,11 +226,16 @@ os.kill(os.getpid(), signal.SIGKILL)
 # -- asyncio
 
 
-def test_the_worker_takes_turns_and_ends_on_sigterm(environ, tmp_path, root, client):
+@pytest.mark.parametrize(
+    "named, ending", [(True, signal.SIGTERM), (False, signal.SIGINT)], ids=["term", "int"]
+)
+def test_the_worker_takes_turns_and_ends_on_a_signal(environ, tmp_path, root, named, ending):
     url = f"sqlite:{tmp_path}/worker/locks.db"
     (tmp_path / "worker").mkdir(mode=0o700)
+    urls = [url] if named else []
+    environ |= {} if named else {"LOCKKIT_URL": url}
     worker = subprocess.Popen(
-        [sys.executable, str(root / "docs/examples/applications/worker.py"), url],
+        [sys.executable, str(root / "docs/examples/applications/worker.py"), *urls],
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -239,7 +244,7 @@ def test_the_worker_takes_turns_and_ends_on_sigterm(environ, tmp_path, root, cli
     try:
         turns = [worker.stdout.readline().split(" ")[0] for _ in range(6)]
         assert sorted(turns[:3]) == sorted(turns[3:]) == ["0", "1", "2"]
-        worker.send_signal(signal.SIGTERM)
+        worker.send_signal(ending)
         _, errors = worker.communicate(timeout=30)
     finally:
         worker.kill()

@@ -18,11 +18,12 @@ async def work(client: lockkit.aio.AsyncClient, number: int) -> None:
             lease.ensure_held()  # before what cannot be undone
 
 
-async def main(url: str) -> None:
+async def main(url: str | None = None) -> None:
     async with lockkit.aio.connect(url) as client:
         workers = [asyncio.create_task(work(client, number)) for number in range(3)]
         stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(ending, stop.set)
         await stop.wait()
         for worker in workers:  # each releases its lock, or leaves the queue
             worker.cancel()
@@ -30,4 +31,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))
