@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from lockkit import durations
 from lockkit.cli import drains
 from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
+from lockkit.members import in_pool
 from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -153,19 +154,61 @@ def summary(look: Look, now: float) -> parts.Summary:
 
 
 def summary_words(look: Look, now: float) -> str:
-    """The summary as a line for people: ``2,000 locks: 1,990 held, 10 lingering; 35 claims wait, the longest for 3 min ('x')``."""
-    told = summary(look, now)
+    """The summary as a line for people: ``2,000 locks: 1,990 held, 10 lingering; 35 claims wait, the longest for 3 min ('x')``.
+
+    A pool's gate is no lock there, but the request that passes it waits: ``8 locks: 8 held; 2 requests wait, ...``.
+    """
+    gates = [info for info in look.locks if _is_gate(info)]
+    told = summary(look._replace(locks=[info for info in look.locks if not _is_gate(info)]), now)
     states = (
         (told.held, "held"),
         (told.lingering, "lingering"),
         (told.waiting, "between two holders"),
         (told.free, "free"),
     )
-    locks = "1 lock" if told.locks == 1 else f"{told.locks:,} locks"
-    line = f"{locks}: {', '.join(f'{count:,} {state}' for count, state in states if count)}"
-    if told.longest_wait_seconds is not None:
-        waits = "1 claim waits," if told.waiters == 1 else f"{told.waiters:,} claims wait, the longest"
-        line += f"; {waits} for {durations.show(told.longest_wait_seconds)} ({told.longest_wait_name!r})"
-    if len(look.shown) < told.locks:
+    line = "1 lock" if told.locks == 1 else f"{told.locks:,} locks"
+    if told.locks:
+        line += f": {', '.join(f'{count:,} {state}' for count, state in states if count)}"
+    waiting, noun = (_requests(look, gates), "request") if gates else (told.waiters, "claim")
+    first = min(
+        (
+            (min(claim.since for claim in (info.claims if _is_gate(info) else info.waiters)), info.name)
+            for info in look.locks
+            if info.waiters or _is_gate(info)
+        ),
+        default=None,
+    )
+    if waiting and first is not None:
+        since, name = first
+        pool = in_pool(name)
+        shown = repr(name) if pool is None else f"{pool[0]!r}"
+        waits = f"1 {noun} waits," if waiting == 1 else f"{waiting:,} {noun}s wait, the longest"
+        line += f"; {waits} for {durations.show(max(now - since, 0.0))} ({shown})"
+    if len(look.shown) < len(look.locks):
         line += f"; {len(look.shown):,} shown (--limit 0 shows all)"
     return line
+
+
+def _is_gate(info: LockInfo) -> bool:
+    """Whether a lock is the gate of a pool, which requests for its members pass one by one."""
+    pool = in_pool(info.name)
+    return pool is not None and pool[1] is None
+
+
+def _requests(look: Look, gates: Sequence[LockInfo]) -> int:
+    """The number of requests that wait, each of which may have several claims."""
+    from lockkit.gpu.known import Known, requests_waiting
+
+    pools = {parts[0] for info in gates if (parts := in_pool(info.name))}
+    count = sum(
+        len(info.waiters)
+        for info in look.locks
+        if (parts := in_pool(info.name)) is None or parts[0] not in pools
+    )
+    for gate in gates:
+        pool = (in_pool(gate.name) or ("", None))[0]
+        members = [
+            info for info in look.locks if (in_pool(info.name) or ("", None))[0] == pool and info is not gate
+        ]
+        count += requests_waiting(gate, [Known(waiters=info.waiters) for info in members])
+    return count

@@ -5,7 +5,7 @@ If simulated cards stood in the pool of the real ones, whoever tries the command
 
 from __future__ import annotations
 
-__all__ = ["ROOT", "SIMULATED_ROOT", "host_of", "host_pool", "root_of", "simulated"]
+__all__ = ["ROOT", "SIMULATED_ROOT", "has_cards", "host_of", "host_pool", "root_of", "simulated"]
 
 ROOT = "gpu"
 """The name under which the pools of all hosts lie."""
@@ -33,3 +33,9 @@ def host_of(pool: str) -> str:
     """The host whose cards a pool has: the reverse of :func:`host_pool`."""
     root, _, host = pool.partition("/")
     return simulated(host) if root == SIMULATED_ROOT else host
+
+
+def has_cards(pool: str) -> bool:
+    """Whether a pool is that of a host's cards, whose capacities are in MiB."""
+    root, mark, host = pool.partition("/")
+    return root in (ROOT, SIMULATED_ROOT) and bool(mark and host)

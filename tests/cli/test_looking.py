@@ -14,7 +14,7 @@ from rich.console import Console
 from lockkit import connect
 from lockkit.cli import traces
 from lockkit.cli.commands.explain import sentences
-from lockkit.cli.commands.status import _table
+from lockkit.cli.lock_table import table_of
 from lockkit.cli.looking import Asked, Look, look, summary, summary_words
 from lockkit.errors import ConfigError, PermissionDenied
 from lockkit.facts import ClaimInfo, LockInfo, Owner, Record
@@ -209,7 +209,7 @@ def test_processes_that_this_user_may_not_see_are_not_guessed():
 def test_the_state_of_a_dead_holder_fits_the_table(width, state):
     gone = claim("backup", "HELD", time.time())._replace(process="gone")
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(_table([LockInfo("backup", (gone,))], width))
+    console.print(table_of([LockInfo("backup", (gone,))], width))
     out = console.export_text()
     assert max(map(len, out.splitlines())) <= width
     assert state in out

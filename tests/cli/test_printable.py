@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import lockkit
-from lockkit.cli.commands.status import _table
+from lockkit.cli.lock_table import table_of
 from lockkit.cli.suggesting import command_line
 from lockkit.errors import AcquireTimeout, BackendUnavailable
 from lockkit.events import Counters
@@ -132,7 +132,7 @@ def test_the_table_of_the_terminal_shows_it_escaped(width):
     who = Owner(user=HARD, host=HARD, pid=1, program=HARD)
     claim = ClaimInfo(NASTY, "3f2a9c01b7de", "HELD", who, 7, 0, since=time.time())
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(_table([LockInfo(NASTY, (claim,))], width))
+    console.print(table_of([LockInfo(NASTY, (claim,))], width))
     out = console.export_text()
     assert clean(out)
     assert "\\x9b" in out

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import durations
 from lockkit.cli import drains, exits, output
 from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
@@ -24,19 +22,12 @@ from lockkit.protocol.denials import drain_ends
 from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from lockkit.cli import documents
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, LockInfo
+    from lockkit.facts import LockInfo
 
 __all__ = ["command"]
 
-_COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "free": "dim"}
-_FLAGS = {"stopped": "stopped", "gone": "holder gone"}
-"""Words about a holder whose process is in this state."""
-_WIDE, _NARROW = 120, 60
-"""Columns."""
 _MANY = 100
 """Locks that are shown on a terminal, unless --limit says otherwise."""
 _AROUND = 8
@@ -139,9 +130,10 @@ def _show(session: Session, client: Client, asked: Asked, found: Look) -> None:
         return
     output.say(f"{output.store_words(client)}, namespace {client.namespace}")
     if found.locks:
+        from lockkit.cli.lock_table import table_of
         from lockkit.cli.tables import show, width
 
-        show(_table(found.shown, width()))
+        show(table_of(found.shown, width(), full=not sys.stdout.isatty()))
     elif not found.unread:
         matching = "" if asked.name is None else f" whose name matches {asked.name!r}"
         output.say(f"no lock{matching} is held or waited for")
@@ -191,6 +183,7 @@ def _watch(session: Session, client: Client, asked: Asked, interval: float) -> N
     from rich.live import Live
     from rich.markup import escape
 
+    from lockkit.cli.lock_table import table_of
     from lockkit.cli.tables import width
 
     with Live(auto_refresh=False, screen=False) as live:
@@ -203,7 +196,7 @@ def _watch(session: Session, client: Client, asked: Asked, interval: float) -> N
                 locks = found.shown
                 place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
                 told = lines = [*_below(session, client, asked, found), place]
-            table = _table(locks, width())
+            table = table_of(locks, width())
             table.caption = escape(printable("\n".join(told), lines=True))
             live.update(table, refresh=True)
 
@@ -224,76 +217,3 @@ def _looks(client: Client, asked: Asked, interval: float) -> Iterator[Look | Bac
 
 def _away(error: BackendError) -> str:
     return f"trying again: {error.message}"
-
-
-def _table(locks: Sequence[LockInfo], width: int) -> Table:
-    """A table of all columns if they fit, of the most important ones at 80 columns, and of short lines below 60."""
-    from lockkit.cli.tables import add, table
-
-    wide, narrow = width >= _WIDE, width < _NARROW
-    columns: tuple[str, ...] = ("name", "state", "claim", "holder", "since", "waiters")
-    if wide:
-        columns = (*columns[:-1], "deadline", "fence", "waiters")
-    made = table(*(("locks",) if narrow else columns))
-    now = time.time()
-    for info in locks:
-        state = output.lock_state(info)
-        holders: list[ClaimInfo | None] = list(info.holders) or [None]
-        for number, holder in enumerate(holders):
-            first = number == 0
-            cells = {
-                "name": info.name if first else "",
-                "state": _state(state, holder, short=not wide),
-                "claim": holder.claim_id if holder else "",
-                "holder": _who(holder) if holder else "",
-                "since": durations.show(max(now - holder.since, 0)) if holder else "",
-                "deadline": _deadline(holder, now) if holder else "",
-                "fence": str(holder.fence) if holder else "",
-                "waiters": str(len(info.waiters)) if first else "",
-            }
-            row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
-            add(made, *row, style=_COLOURS.get(state))
-    return made
-
-
-def _stacked(cells: dict[str, str]) -> str:
-    waiters = f", {cells['waiters']} waiting" if cells["waiters"] else ""
-    since = f", {cells['since']}" if cells["since"] else ""
-    rows = [cells["name"], f"  {cells['state']}{since}{waiters}"]
-    rows += [f"  {cells['holder']}", f"  claim {cells['claim']}"] if cells["claim"] else []
-    return "\n".join(row for row in rows if row)
-
-
-def _state(state: str, holder: ClaimInfo | None, *, short: bool) -> str:
-    if holder is None:
-        return state
-    word = holder.state.lower()
-    flag = "evicted" if holder.evicted else _FLAGS.get(holder.process, "")
-    if flag:
-        return flag if short else f"{word}, {flag}"
-    if holder.kind == "mutex":
-        return word
-    of = "/" if short else " of "
-    how = f"{holder.weight}{of}{holder.capacity}" if holder.kind == "semaphore" else holder.kind
-    return f"{word} {how}" if short else f"{word} ({how})"
-
-
-def _who(holder: ClaimInfo) -> str:
-    """The owner of a holder, what it holds the lock for, how far it is, and whether somebody asked it to release."""
-    progress = holder.progress
-    told = [
-        str(holder.owner),
-        f"for: {holder.reason}" if holder.reason else "",
-        str(progress) if progress else "",
-        *use_of_gpu(holder, time.time()),
-    ]
-    return "; ".join(part for part in (*told, "asked to release" if holder.release_requests else "") if part)
-
-
-def _deadline(holder: ClaimInfo, now: float) -> str:
-    if holder.deadline is None:
-        return (
-            "with its process" if holder.process_bound else f"{durations.show(holder.ttl)} after its process"
-        )
-    left = holder.deadline - now
-    return f"in {durations.show(left)}" if left > 0 else "over"

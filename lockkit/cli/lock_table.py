@@ -1,0 +1,194 @@
+"""The table of ``lockkit status``: locks, members of pools and the requests that wait for them, as far as the terminal has room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lockkit import durations
+from lockkit.cli import output
+from lockkit.cli.gpus import use_of_gpu
+from lockkit.members import in_pool
+from lockkit.printable import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lockkit.facts import ClaimInfo, LockInfo
+
+__all__ = ["table_of"]
+
+_COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "choosing": "yellow", "free": "dim"}
+_FLAGS = {"stopped": "stopped", "gone": "holder gone"}
+"""Words about a holder whose process is in this state."""
+_WIDE, _NARROW = 120, 60
+"""Columns."""
+_HOLDER = 24
+"""Columns that the holders get at least, before a less important column is left out."""
+_DROPPED = ("fence", "deadline", "claim", "since")
+"""The columns that a narrow terminal does without, the least important first."""
+_SHORT = len("GPU-54a033e8")
+
+
+def table_of(locks: Sequence[LockInfo], width: int, *, full: bool = False) -> Table:
+    """A table of the columns that fit, without the least important ones on a narrow terminal, and of short lines where too few fit.
+
+    Args:
+        locks: The locks.
+        width: The columns of the terminal.
+        full: Whether names are shown as they are and no column is left out, for programs that read the table. Otherwise a member of a pool is shown
+            as its pool and its name, of which a UUID is cut to a beginning that no other one shares.
+    """
+    from lockkit.cli.tables import add, table
+
+    wide = width >= _WIDE
+    names = {} if full else _short_names([info.name for info in locks])
+    now = time.time()
+    rows = [(state, cells) for info in locks for state, cells in _rows(info, names, now, short=not wide)]
+    columns: tuple[str, ...] = ("name", "state", "claim", "holder", "since", "waiters")
+    if wide:
+        columns = (*columns[:-1], "deadline", "fence", "waiters")
+    widths = _widths([cells for _, cells in rows], columns, width)
+    if not full:
+        columns = () if width < _NARROW else _fitting(columns, widths, width)
+    made = table(*(columns or ("locks",)))
+    if columns and not full:
+        made.columns[0].width = widths["name"]
+    for state, cells in rows:
+        row = [cells[column] for column in columns] or [_stacked(cells)]
+        add(made, *row, style=_COLOURS.get(state))
+    return made
+
+
+def _rows(
+    info: LockInfo, names: Mapping[str, str], now: float, *, short: bool
+) -> list[tuple[str, dict[str, str]]]:
+    """The rows of a lock, one for each holder, with its state."""
+    choosing = _choosing(info)
+    state = "choosing" if choosing else output.lock_state(info)
+    holders: list[ClaimInfo | None] = list(info.holders) or [None]
+    return [
+        (
+            state,
+            {
+                "name": names.get(info.name, info.name) if number == 0 else "",
+                "state": _state(state, holder, short=short, choosing=bool(choosing)),
+                "claim": holder.claim_id if holder else "",
+                "holder": "; ".join(filter(None, (choosing, _who(holder)))) if holder else "",
+                "since": durations.show(max(now - holder.since, 0)) if holder else "",
+                "deadline": _deadline(holder, now) if holder else "",
+                "fence": str(holder.fence) if holder else "",
+                "waiters": str(len(info.waiters)) if number == 0 else "",
+            },
+        )
+        for number, holder in enumerate(holders)
+    ]
+
+
+def _choosing(info: LockInfo) -> str:
+    """The words for the request that is the first of those who wait for members of a pool, if the lock is the pool's gate and held for one."""
+    found = in_pool(info.name)
+    asked = info.holders[0].note.get("pool") if info.holders else None
+    if found is None or found[1] is not None or not isinstance(asked, Mapping):
+        return ""
+    count = asked.get("count")
+    return f"first of those who wait, for {_how_many(found[0], count if isinstance(count, int) else 1)}"
+
+
+def _how_many(pool: str, count: int) -> str:
+    from lockkit.gpu.host_pools import has_cards
+    from lockkit.gpu.words import how_many
+
+    return how_many(count) if has_cards(pool) else "1 member" if count == 1 else f"{count} members"
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """The members and gates of pools as people read them: ``gpu/box: GPU-54a033e8`` and ``gpu/box: queue``."""
+    from lockkit.gpu.host_pools import has_cards
+
+    found = {name: parts for name in names if (parts := in_pool(name)) is not None}
+    begins = [(pool, member[:_SHORT]) for pool, member in found.values() if member is not None]
+    told: dict[str, str] = {}
+    for name, (pool, member) in found.items():
+        if member is not None and has_cards(pool) and begins.count((pool, member[:_SHORT])) == 1:
+            told[name] = f"{pool}: {member[:_SHORT]}"
+        else:
+            told[name] = f"{pool}: {'queue' if member is None else member}"
+    return told
+
+
+def _widths(rows: Sequence[Mapping[str, str]], columns: Sequence[str], width: int) -> dict[str, int]:
+    """The columns of a terminal that each column of the table needs. A name needs a third of the width at most: a longer one is folded."""
+    from rich.cells import cell_len
+
+    needed = {
+        column: max(len(column), *(cell_len(printable(cells[column], lines=True)) for cells in rows), 0)
+        for column in columns
+    }
+    needed["name"] = min(needed["name"], max(width // 3, _HOLDER))
+    return needed
+
+
+def _fitting(columns: tuple[str, ...], needed: Mapping[str, int], width: int) -> tuple[str, ...]:
+    """The columns that are shown, so that enough room is left for the holders; none if there is not enough whatever is left out."""
+    for dropped in (None, *_DROPPED):
+        columns = tuple(column for column in columns if column != dropped)
+        fixed = sum(needed[column] for column in columns if column != "holder") + 2 * (len(columns) - 1)
+        if width - fixed >= min(_HOLDER, needed["holder"]):
+            return columns
+    return ()
+
+
+def _stacked(cells: dict[str, str]) -> str:
+    waiters = f", {cells['waiters']} waiting" if cells["waiters"] else ""
+    since = f", {cells['since']}" if cells["since"] else ""
+    rows = [cells["name"], f"  {cells['state']}{since}{waiters}"]
+    rows += [f"  {cells['holder']}", f"  claim {cells['claim']}"] if cells["claim"] else []
+    return "\n".join(row for row in rows if row)
+
+
+def _state(state: str, holder: ClaimInfo | None, *, short: bool, choosing: bool) -> str:
+    if holder is None:
+        return state
+    word = "choosing" if choosing else holder.state.lower()
+    flag = "evicted" if holder.evicted else _FLAGS.get(holder.process, "")
+    if flag:
+        return flag if short else f"{word}, {flag}"
+    if holder.kind == "mutex":
+        return word
+    of = "/" if short else " of "
+    how = f"{holder.weight}{of}{holder.capacity}" if holder.kind == "semaphore" else holder.kind
+    if holder.kind == "semaphore" and _is_card(holder.name):
+        if short and holder.weight >= holder.capacity:
+            return word
+        how += " MiB"
+    return f"{word} {how}" if short else f"{word} ({how})"
+
+
+def _is_card(name: str) -> bool:
+    from lockkit.gpu.host_pools import has_cards
+
+    found = in_pool(name)
+    return found is not None and found[1] is not None and has_cards(found[0])
+
+
+def _who(holder: ClaimInfo) -> str:
+    """The owner of a holder, what it holds the lock for, how far it is, and whether somebody asked it to release."""
+    progress = holder.progress
+    told = [
+        str(holder.owner),
+        f"for: {holder.reason}" if holder.reason else "",
+        str(progress) if progress else "",
+        *use_of_gpu(holder, time.time()),
+    ]
+    return "; ".join(part for part in (*told, "asked to release" if holder.release_requests else "") if part)
+
+
+def _deadline(holder: ClaimInfo, now: float) -> str:
+    if holder.deadline is None:
+        return (
+            "with its process" if holder.process_bound else f"{durations.show(holder.ttl)} after its process"
+        )
+    left = holder.deadline - now
+    return f"in {durations.show(left)}" if left > 0 else "over"
