@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
+from lockkit.identity import user_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
@@ -249,7 +250,7 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
             group = group_name(seen.st_gid)
             raise _denied(
                 f"the group {group} shares {folder}, and its owner, this user, is not in that group",
-                f"sudo usermod -aG {group} USER, then log in again (id lists the groups); or sudo chown root {folder}",
+                f"{_way_in(group)}; or sudo chown root {folder}",
             )
         return True
     if mode & stat.S_IWGRP:
@@ -362,6 +363,13 @@ def _group_of_others(folder: Path) -> str | None:
     return group_name(seen.st_gid) if _is_shared(seen.st_mode) and not mine else None
 
 
+def _way_in(group: str) -> str:
+    """A hint that gets this user into a group; a number without an account has no name to give to usermod."""
+    user = user_name(os.geteuid())
+    ask = "ask the administrator: " if os.geteuid() else ""
+    return f"{ask}sudo usermod -aG {group} {'USER' if user.isdigit() else user}; then log in again"
+
+
 def unusable(path: Path, error: OSError) -> Refused:
     """The refusal for a place that the system does not let this process use. Raises an error that is not the system's."""
     raise_if_foreign(error)
@@ -370,7 +378,7 @@ def unusable(path: Path, error: OSError) -> Refused:
         if group is not None:
             return _denied(
                 f"cannot use {path}: the group {group} shares its folder, and this process is not in that group",
-                f"sudo usermod -aG {group} USER, then log in again (id lists the groups)",
+                _way_in(group),
             )
         folder = barred(path)
         if folder is not None:

@@ -50,6 +50,7 @@ UNKNOWN = -1
 _OWN = re.escape(STORE) + r"(-wal|-shm|-journal|\.pulses)?(\.[0-9a-f]{12})?"
 _BEGIN = "# Added by `lockkit host init`; `lockkit host remove` takes it out again."
 _END = "# End of what `lockkit host init` added."
+_PAST = {"make": "made", "write": "wrote", "add": "added", "remove": "removed", "take": "took"}
 _SHOWN = 3
 """Claims, or names in a folder, that one sentence lists."""
 
@@ -132,13 +133,19 @@ class HostFacts(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One thing to do. ``text`` says it in words, to be read after "would" as after the fact."""
+    """One thing to do. ``text`` says it in words, to be read after "would"."""
 
     action: Action
     subject: str
     text: str
     detail: str = ""
     """The text to write or to take out, for a step that changes the administrator's file."""
+
+    @property
+    def told(self) -> str:
+        """The same words once it is done: ``made the folder ...``."""
+        verb, _, rest = self.text.partition(" ")
+        return f"{_PAST[verb]} {rest}"
 
 
 class Obstacle(NamedTuple):

@@ -157,6 +157,8 @@ def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> in
         found = planning.plan_remove(seen, [], force=force)
         if found.closes and seen.root and not force:
             found = planning.plan_remove(seen, held.holders(made.url, connect))
+            if dry_run and found.obstacles and not session.json:
+                _tell(session, found.steps, dry_run=True)  # once the locks are released
             _refuse(found, dry_run=dry_run)
         return found
 
@@ -225,8 +227,9 @@ def _show(session: Session, *, config: Path) -> int:
 
 
 def _refuse(plan: Plan, *, dry_run: bool) -> None:
-    """Raise what stands in the way, each on a line; a dry run needs no rights."""
-    found = [one for one in plan.obstacles if not (dry_run and one.kind == "permission")]
+    """Raise what stands in the way, each on a line. A dry run needs no rights; without them a run is told of nothing else."""
+    rights = [one for one in plan.obstacles if one.kind == "permission"]
+    found = [one for one in plan.obstacles if one not in rights] if dry_run else rights or [*plan.obstacles]
     if not found:
         return
     *before, last = found
@@ -241,12 +244,12 @@ def _refuse(plan: Plan, *, dry_run: bool) -> None:
 
 
 def _tell(session: Session, steps: Iterable[Step], *, dry_run: bool) -> list[Step]:
-    """Do the steps, and name each as it is done; a dry run names them in the same words."""
+    """Do the steps, and name each as it is done; a dry run names what would be done."""
     done: list[Step] = []
     for step in steps:
         done.append(step)
         if not session.json:
-            output.say(f"{'would ' if dry_run else 'done: '}{step.text}")
+            output.say(f"would {step.text}" if dry_run else step.told)
     if not done and not session.json:
         output.say("nothing to do")
     return done
