@@ -14,12 +14,12 @@ import contextlib
 import errno
 import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.identity import user_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
@@ -365,9 +365,12 @@ def _group_of_others(folder: Path) -> str | None:
 
 def _way_in(group: str) -> str:
     """A hint that gets this user into a group; a number without an account has no name to give to usermod."""
-    user = user_name(os.geteuid())
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = "USER"
     ask = "ask the administrator: " if os.geteuid() else ""
-    return f"{ask}sudo usermod -aG {group} {'USER' if user.isdigit() else user}; then log in again"
+    return f"{ask}sudo usermod -aG {group} {user}; then log in again"
 
 
 def unusable(path: Path, error: OSError) -> Refused:
