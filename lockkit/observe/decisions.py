@@ -170,8 +170,11 @@ def decide(seen: ClaimFacts, tiers: Tiers) -> Decision:
     tier = tier_of(seen.at - claim.since, tiers) if claim.state == "HELD" else ""
     kept = (*claim.kept_by, *seen.survivors)
     if kept:
-        who = ", ".join(map(str, kept))
-        return Decision("tell", "survivors", f"its owner has ended, but these processes work on: {who}", tier)
+        who = ", ".join(dict.fromkeys(map(str, kept)))
+        pids = list(dict.fromkeys(str(one.pid) for one in kept))
+        end = f"to end {'it' if len(pids) == 1 else 'them'}: kill {' '.join(pids)}"
+        why = f"its owner has ended, but these processes work on: {who}; {end}"
+        return Decision("tell", "survivors", why, tier)
     if lives is False:
         told = "; ".join(answer.told or answer.oracle for answer in seen.answers if answer.alive is False)
         doubt = seen.hidden or _unheard(seen)

@@ -647,7 +647,7 @@ def test_people_are_told_in_sentences(lockkit):
 
     told = lockkit("recover").stdout
 
-    assert told.startswith("look at 'backup' (claim ")
+    assert told.startswith("left alone: 'backup' (claim ")
     assert "its owner may well be at work" in told
 
 

@@ -94,7 +94,9 @@ def test_what_still_works_under_the_claim_of_a_dead_owner_keeps_it():
         decided(claim._replace(kept_by=(Keeper(99, "sh"),))),
     ):
         assert (found.action, found.kind) == ("tell", "survivors")
-        assert "pid 99 (sh)" in found.why
+        assert found.why.endswith("these processes work on: pid 99 (sh); to end it: kill 99")
+    both = decided(claim._replace(kept_by=(Keeper(99, "sh"),)), survivors=(Keeper(99, "sh"), Keeper(100)))
+    assert both.why.endswith("; to end them: kill 99 100")
 
 
 def test_processes_that_could_not_be_looked_at_may_still_work():

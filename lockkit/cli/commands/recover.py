@@ -21,7 +21,7 @@ _WORDS = {
     "evict": ("would evict", "evicted"),
     "resolve": ("would resolve", "resolved"),
     "fix": ("would fix", "fixed"),
-    "tell": ("look at", "look at"),
+    "tell": ("left alone:", "left alone:"),
 }
 _LEFT = {
     "": "",
