@@ -121,7 +121,7 @@ def _held_or_shared(holders: Sequence[ClaimInfo]) -> State:
 def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: int = 0) -> str:
     """A holder for people: ``ann@box pid 4711 (train.py), 5 min, 8 GiB declared, 2 GiB used, idle for 25 min, for: evaluation``.
 
-    A holder that has ended, or was evicted, is called that, with what keeps its card.
+    A holder that has ended, is stopped, was evicted or was asked to release is called that, one that has ended with what keeps its card.
 
     Args:
         holder: The claim. Its weight is in MiB.
@@ -135,11 +135,13 @@ def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: in
     words += use_words(use_of(holder) if use is None else use, now)
     if holder.reason:
         words.append(f"for: {holder.reason}")
+    if holder.release_requests:
+        words.append("asked to release")
     return printable(", ".join(words))
 
 
 def _end_words(holder: ClaimInfo, now: float) -> tuple[str, ...]:
-    """The end of a hold that still keeps its card: what keeps it, or for how long."""
+    """What keeps a holder from its card: that it is stopped, or the end of a hold that still keeps the card, with what keeps it or for how long."""
     left = (
         ""
         if holder.deadline is None
@@ -150,7 +152,9 @@ def _end_words(holder: ClaimInfo, now: float) -> tuple[str, ...]:
     told: list[str] = []
     if holder.evicted:
         told.append(f"evicted, and kept{left}" if left else "evicted")
-    if holder.process == "gone":
+    if holder.process == "stopped":
+        told.append("stopped")
+    elif holder.process == "gone":
         if holder.kept_by:
             told.append(f"ended, kept by {' and '.join(map(str, holder.kept_by))}")
         elif left and holder.alive is False:

@@ -74,7 +74,9 @@ def _held(holders: Sequence[ClaimInfo], now: float, local: Callable[[float], tim
     at = local(first.since)
     since = time.strftime("%H:%M" if now - first.since < _DAY else "%d %b", at)
     why = f" ({first.reason[:_SHORT]})" if first.reason else ""
-    return printable(f"held by {who} since {since}{why}")
+    stopped = ", stopped" if first.process == "stopped" else ""
+    asked = ", asked to release" if first.release_requests else ""
+    return printable(f"held by {who} since {since}{why}{stopped}{asked}")
 
 
 def _users(card: Card) -> str:

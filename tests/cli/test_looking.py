@@ -200,6 +200,7 @@ def test_processes_that_this_user_may_not_see_are_not_guessed():
     )
     told = sentences(LockInfo("x", (kept,)), 100.0)
     assert "Which processes keep the lock cannot be told: this user may not look into them." in told
+    assert "Its holder is gone: process 4711 has ended, but processes that it started keep the lock." in told
     assert not any("kill " in each for each in told)
 
 

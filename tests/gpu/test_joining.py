@@ -14,7 +14,7 @@ from lockkit.gpu.known import Known, gathering
 from lockkit.gpu.quarantine import Quarantined
 from lockkit.gpu.usage import Use, unlocked, used_by, used_by_holder
 from lockkit.identity import this_process
-from lockkit.remarks import with_reason
+from lockkit.remarks import requesting, with_reason
 
 GIB = 1 << 30
 IDLE = Device("GPU-a", 0, "H100", 80 * GIB, GIB, 0, 0, ())
@@ -115,7 +115,8 @@ def test_the_memory_of_an_adopted_job_is_counted_for_its_keeper():
         ({"evicted": True, "deadline": 1012.0}, "evicted, and kept for at most 12 s more, 5 min"),
         ({"evicted": True, "process": "gone", "kept_by": (Keeper(77),)}, "evicted, ended, kept by pid 77, 5 min"),
         ({"state": "LINGERING", "deadline": 1003.0}, "released, and kept for at most 3 s more, 5 min"),
-        ({"process": "stopped", "deadline": 1003.0}, "5 min"),
+        ({"process": "stopped", "deadline": 1003.0}, "stopped, 5 min"),
+        ({"note": requesting("x", ANN, 1.0, "x")[1]}, "5 min, asked to release"),
     ],
 )  # fmt: skip
 def test_a_hold_that_has_ended_says_what_keeps_its_card(more, said):

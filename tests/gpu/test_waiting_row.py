@@ -13,11 +13,13 @@ from lockkit.gpu.choosing import CardFacts, CardRequest
 from lockkit.gpu.receipts import Receipt
 from lockkit.gpu.waiting_row import waiting_row
 from lockkit.noted import RESERVED
+from lockkit.remarks import requesting
 from lockkit.sizes import GIB
 
 NOW = 1_700_000_000.0  # 14 November 2023, 22:13:20 UTC
 CARD = Device("GPU-0", 0, "H100", 80 * GIB, 0, 0, 0, ())
 BOB = DeviceProcess(5, "bob", "python", GIB)
+ASKED = requesting("x", Owner("eve", "box", 8, program="train"), NOW, "x")[1]
 
 
 def claim(user="ann", since=NOW - 60, weight=10, reason=None):
@@ -55,6 +57,8 @@ def test_cards_of_which_the_same_is_said_are_told_together():
     [
         (CARD, CardFacts(), "free"),
         (CARD, CardFacts((claim(since=NOW - 200_000),)), "held by ann since 12 Nov"),
+        (CARD, CardFacts((claim()._replace(process="stopped"),)), "held by ann since 22:12, stopped"),
+        (CARD, CardFacts((claim()._replace(note=ASKED),)), "held by ann since 22:12, asked to release"),
         (CARD, CardFacts((claim(weight=4), claim("eve", weight=4))), "shared by ann and 1 more"),
         (CARD, CardFacts((claim(reason="a reason that is long and goes on"),)), "held by ann since 22:12 (a reason that is lon)"),
         (CARD, CardFacts((claim("", reason=None),)), "held by train since 22:12"),

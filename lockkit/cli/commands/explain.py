@@ -232,7 +232,8 @@ def _process(claim: ClaimInfo) -> list[str]:
         told = f"{who} is stopped, by a signal or a debugger, and renews nothing{because}"
         return [told, f"To let it go on: kill -CONT {claim.owner.pid}"]
     if claim.process == "gone" and claim.alive:
-        told = f"{who} is gone{because}"
+        ended = claim.evidence.partition("; ")[0]  # the rest is about those that keep it
+        told = f"{who} is gone{f': {ended}' if ended else ''}, but processes that it started keep the lock."
         if not claim.kept_by:
             return [told, "Which processes keep the lock cannot be told: this user may not look into them."]
         pids = " ".join(str(each.pid) for each in claim.kept_by)
