@@ -141,7 +141,7 @@ def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: in
 
 
 def _end_words(holder: ClaimInfo, now: float) -> tuple[str, ...]:
-    """What keeps a holder from its card: that it is stopped, or the end of a hold that still keeps the card, with what keeps it or for how long."""
+    """Words for a holder that is stopped, and for the end of a hold that still keeps its card: what keeps it, or for how long."""
     left = (
         ""
         if holder.deadline is None
