@@ -424,10 +424,12 @@ def command(
     group: Group | None = None,
     hidden: bool = False,
     store: bool = True,
+    short: str | None = None,
 ) -> Callable[[Callable[..., int | None]], Command]:
     """Turn ``function(session, **options) -> exit code or None`` into a command with the common options.
 
-    Without ``store`` it has no options that choose a store and a namespace.
+    Without ``store`` it has no options that choose a store and a namespace. ``short`` is its row in the list of its group, if the first sentence
+    of its help is too long for 80 columns.
     """
 
     def decorate(function: Callable[..., int | None]) -> Command:
@@ -452,6 +454,7 @@ def command(
             help=(function.__doc__ or "").replace(r"\b", "\b"),  # click's mark: keep these lines apart
             examples=examples,
             hidden=hidden,
+            short_help=short,
         )
         if group is not None:
             group.add_command(made)

@@ -49,6 +49,7 @@ class AdoptOptions(NamedTuple):
 
 @make(
     "adopt",
+    short="Hold the GPUs of a job that already runs, until it ends.",
     examples="""
 lockkit gpu adopt 4711                      # until pid 4711 ends, or Ctrl-C
 lockkit gpu adopt 4711 --detach             # in the background

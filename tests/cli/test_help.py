@@ -49,6 +49,15 @@ def test_every_command_has_examples_and_the_common_options(path, capsys):
     assert max(map(len, out[out.index("Examples:") :].splitlines())) <= 80
 
 
+@pytest.mark.parametrize("group", [(), *sorted({path[:1] for path in leaves() if path[1:]})], ids=" ".join)
+def test_a_list_of_commands_cuts_no_sentence_off(group, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main.run([*group, "--help"]) == 0
+
+    _usage, *rows = capsys.readouterr().out.splitlines()
+    assert [row for row in rows if row.endswith("...")] == []
+
+
 def test_exit_codes_stand_in_lines_of_their_own(capsys):
     main.run(["run", "--help"])
     rows = capsys.readouterr().out.splitlines()

@@ -88,7 +88,12 @@ def _check(session: Session) -> int:
     return exits.CONFIG if wrong else exits.OK
 
 
-@make("init", group=command, examples="lockkit config init\nlockkit config init --file lockkit.toml")
+@make(
+    "init",
+    group=command,
+    short="Write a file that explains every setting.",
+    examples="lockkit config init\nlockkit config init --file lockkit.toml",
+)
 @option(
     "--file",
     "path",

@@ -78,7 +78,12 @@ def _list(session: Session, *, everything: bool) -> None:
     show(made)
 
 
-@make("show", group=command, examples="lockkit failures show 1f9a03c2")
+@make(
+    "show",
+    group=command,
+    short="Show one failure, and how to resolve it.",
+    examples="lockkit failures show 1f9a03c2",
+)
 @click.argument("identity", metavar="ID", shell_complete=completing.failures)
 def _show(session: Session, identity: str) -> None:
     """Show one failure with everything that was recorded, and how to resolve it."""

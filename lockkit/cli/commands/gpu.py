@@ -54,6 +54,7 @@ command.add_command(adopt)
 @make(
     "ls",
     group=command,
+    short="List GPUs: which are free, who holds the others, who waits.",
     examples="""
 lockkit gpu ls
 lockkit gpu ls --watch             # live; Ctrl-C ends it

@@ -54,6 +54,7 @@ _DRY_RUN = option("--dry-run", is_flag=True, help="Only show what would be done.
 @make(
     "init",
     group=command,
+    short="Make one store for all users of GROUP on this host.",
     store=False,
     examples="""
 sudo lockkit host init --group gpu --dry-run
@@ -111,6 +112,7 @@ def _init(
 @make(
     "remove",
     group=command,
+    short="Undo what lockkit host init made, and nothing else.",
     store=False,
     examples="""
 sudo lockkit host remove --dry-run
