@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import time
@@ -69,9 +70,11 @@ def _file(store: SQLiteStore) -> Iterator[Finding]:
         yield _ok("file", f"{place.path}, {kind}")
     network = network_filesystem(place.path)
     if network:
-        yield _error("file system", f"it is on {network}, a network file system", "use a local folder")
+        yield _error(
+            "file system", f"the database is on {network}, a network file system", "use a local folder"
+        )
     else:
-        yield _ok("file system", f"it is on {filesystem(place.path) or 'an unknown file system'}")
+        yield _ok("file system", f"the database is on {filesystem(place.path) or 'an unknown file system'}")
 
 
 def _anew(store: SQLiteStore) -> Finding:
@@ -110,7 +113,13 @@ def _inside(store: SQLiteStore, end: float) -> Iterator[Finding]:
     else:
         yield _error("log", f"journal_mode is {mode}", "stop its users and move the file away")
     ((layout,),) = read("SELECT value FROM meta WHERE key = 'layout'", (), end)
-    yield _ok("layout", f"layout {layout}")
+    made = json.loads(layout)  # checked when the file was opened
+    by = (
+        f", made by lockkit {made['lockkit']} on {made.get('host') or 'an unknown host'}"
+        if made.get("lockkit")
+        else ""
+    )
+    yield _ok("layout", f"the database has layout {made.get('v')}{by}")
     ((newest,),) = read(sql.NEWEST_FENCE, (), end)
     behind = newest / 1e6 - store.clock.wall()
     if behind > _SKEW:

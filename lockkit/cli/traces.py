@@ -10,6 +10,7 @@ from lockkit import durations
 from lockkit.cli import output
 from lockkit.cli.suggesting import command_line, near
 from lockkit.errors import LockkitError
+from lockkit.members import in_pool
 from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -84,7 +85,13 @@ def sentences(
     else:
         told.append("No similar name is in use here.")
     if found.record is not None:
-        told.append(f"A program wrote a record of it {_when(found.record, now)}: {_text(found.record)}")
+        words = _card_words(found.record)
+        when = _when(found.record, now)
+        told.append(
+            f"Its record, written {when}, says: {words}."
+            if words
+            else f"A program wrote a record of it {when}: {_text(found.record)}"
+        )
     elif found.unread:
         told.append(f"Whether a program wrote a record of it is not known: {found.unread}")
     elif not found.failed:
@@ -119,6 +126,15 @@ def _when(record: Record, now: float) -> str:
     return (
         f"at {output.clock_time(record.written, now)}, {durations.show(max(now - record.written, 0.0))} ago"
     )
+
+
+def _card_words(record: Record) -> str:
+    """The words for the record of a GPU; empty for other records."""
+    if in_pool(record.name) is None:
+        return ""
+    from lockkit.gpu.card_records import record_words
+
+    return record_words(record.name, record)
 
 
 def _text(record: Record) -> str:

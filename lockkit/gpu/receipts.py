@@ -23,7 +23,7 @@ from lockkit.records import Records, change, cut, fixed_capacity
 from lockkit.sizes import show
 from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = ["in_record", "last", "packed", "put", "put_back", "receipt", "take_over", "unpacked"]
+__all__ = ["in_record", "last", "last_in", "packed", "put", "put_back", "receipt", "take_over", "unpacked"]
 
 _WORSE: Mapping[Outcome, int] = {"clean": 0, "unknown": 1, "dirty": 2}
 _KEY, _TAKEN = "receipt", "taken"
@@ -139,7 +139,7 @@ def last(records: Records, host: str, uuid: str, live: Collection[str]) -> Recei
         live: The ids of the claims that hold it now. A claim that is not among them and left no receipt is one of which nothing is known.
     """
     record = records.record(pool_name(host_pool(host), uuid))
-    return None if record is None else _last(uuid, record.value, live)
+    return None if record is None else last_in(uuid, record.value, live)
 
 
 def take_over(
@@ -179,7 +179,7 @@ def take_over(
         capacity = fixed_capacity(value)
         if whole and capacity is not None and mine.weight < capacity:
             raise _resized(name, mine, capacity)
-        before = _last(uuid, value, live)
+        before = last_in(uuid, value, live)
         if before is not None:  # a larger fence is forged, and must not outlive all later receipts
             before = before._replace(fence=min(before.fence, mine.fence))
         found.append(before)
@@ -219,7 +219,8 @@ def put_back(records: Records, host: str, uuid: str, claim_id: str) -> None:
     change(records, pool_name(host_pool(host), uuid), decide)
 
 
-def _last(uuid: str, value: Mapping[str, object], live: Collection[str]) -> Receipt | None:
+def last_in(uuid: str, value: Mapping[str, object], live: Collection[str]) -> Receipt | None:
+    """How the last holder of a card left it, by the value of its record; None if the card was never held. See :func:`last`."""
     written = unpacked(uuid, value.get(_KEY))
     ended = [one for one in _taken(value) if str(one.get("claim")) not in live]
     if not ended:
