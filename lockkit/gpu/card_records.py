@@ -22,7 +22,7 @@ def record_words(name: str, record: Record) -> str:
 
     Args:
         name: The name of the lock.
-        record: Its record.
+        record: The record of that name.
     """
     found = in_pool(name)
     if found is None or found[1] is None or not has_cards(found[0]):
