@@ -1576,7 +1576,9 @@ def test_a_healthy_store_checks_out(store):
     } == findings.keys()
     assert {finding.severity for finding in findings.values()} == {"ok"}
     assert findings["file system"].message.startswith("the database is on ")
-    assert re.fullmatch(r"the database has layout 1(, made by lockkit \S+ on \S+)?", findings["layout"].message)
+    assert re.fullmatch(
+        r"the database has layout 1(, made by lockkit \S+ on \S+)?", findings["layout"].message
+    )
 
 
 def test_a_file_made_anew_and_a_clock_behind_its_fences_are_reported(url):
