@@ -25,6 +25,7 @@ def table(*columns: str) -> Table:
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, highlight=False)
+    made.caption_justify = "left"
     for column in columns:
         made.add_column(
             column,
