@@ -24,8 +24,10 @@ _FLAGS = {"stopped": "stopped", "gone": "holder gone"}
 """Words about a holder whose process is in this state."""
 _WIDE, _NARROW = 120, 60
 """Columns."""
-_HOLDER = 24
-"""Columns that the holders get at least, before a less important column is left out."""
+_HOLDER, _NAME = 16, 24
+"""Columns that the holders get at least, before a less important column is left out, and that a long name gets."""
+_BETWEEN = 3
+"""Columns between two columns of a table on a terminal."""
 _DROPPED = ("fence", "deadline", "claim", "since")
 """The columns that a narrow terminal does without, the least important first."""
 _SHORT = len("GPU-54a033e8")
@@ -126,7 +128,7 @@ def _widths(rows: Sequence[Mapping[str, str]], columns: Sequence[str], width: in
         column: max(len(column), *(cell_len(printable(cells[column], lines=True)) for cells in rows), 0)
         for column in columns
     }
-    needed["name"] = min(needed["name"], max(width // 3, _HOLDER))
+    needed["name"] = min(needed["name"], max(width // 3, _NAME))
     return needed
 
 
@@ -134,7 +136,7 @@ def _fitting(columns: tuple[str, ...], needed: Mapping[str, int], width: int) ->
     """The columns that are shown, so that enough room is left for the holders; none if there is not enough whatever is left out."""
     for dropped in (None, *_DROPPED):
         columns = tuple(column for column in columns if column != dropped)
-        fixed = sum(needed[column] for column in columns if column != "holder") + 2 * (len(columns) - 1)
+        fixed = sum(needed[column] for column in columns if column != "holder") + _BETWEEN * len(columns)
         if width - fixed >= min(_HOLDER, needed["holder"]):
             return columns
     return ()
