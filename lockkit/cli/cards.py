@@ -21,7 +21,7 @@ from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.visible import By, cuda_knows, cuda_variables
 from lockkit.gpu.waiting_row import waiting_row
-from lockkit.gpu.words import how_many
+from lockkit.gpu.words import how_many, together
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import DEFAULT
@@ -206,6 +206,12 @@ class Cards:
             "LOCKKIT_GPU_MEM": None if memory is None else str(-(-memory // MIB)),
         }
 
+    def named(self, taken: GpuLeases, lock: str) -> str:
+        """The card that a lock is for, as people call it; all that are held if the lock is for none of these."""
+        pool = in_pool(lock)
+        devices = [one for one in taken.devices if pool is not None and one.uuid == pool[1]]
+        return together(devices or taken.devices) or repr(lock)
+
     def why(self) -> Why:
         """Why the cards that might do one day do not do now; nothing if nothing can be said."""
         try:
@@ -298,9 +304,19 @@ class CardAnnouncer(Announcer):
     """
 
     _soon = False  # a driver may be slow, and the claim must be kept meanwhile
+    _first = 0.5  # requests that come together pass the gate one by one, and each is told of free cards if asked at once
 
-    def __init__(self, client: Client, *, quiet: bool, as_json: bool, signals: Signals, cards: Cards) -> None:
-        super().__init__(client, quiet=quiet, as_json=as_json, signals=signals)
+    def __init__(
+        self,
+        client: Client,
+        *,
+        quiet: bool,
+        as_json: bool,
+        signals: Signals,
+        cards: Cards,
+        limit: float | None = None,
+    ) -> None:
+        super().__init__(client, quiet=quiet, as_json=as_json, signals=signals, limit=limit)
         self._cards = cards
         self._seen: tuple[float, Why] | None = None
 

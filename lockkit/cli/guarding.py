@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import click
 
 from lockkit.cli import eviction, exits, fitting, nesting, taking
+from lockkit.cli.base import finite
 from lockkit.cli.child import find, spawn
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
@@ -187,6 +188,7 @@ class _Run:
         self._tell = tell
         self._terminal = Terminal()
         self._asked: deque[tuple[str, ReleaseRequest]] = deque()
+        self._named: Callable[[str], str] | None = None  # what people call that which a lock is for
         self.by_ctrl_c: CtrlC = None
 
     def guarded(self) -> int:
@@ -200,7 +202,11 @@ class _Run:
                 return self._with_cards(client, self._request.gpu)
             self._tell_reach(client)
             announcer = Announcer(
-                client, quiet=self._request.quiet, as_json=self._session.json, signals=self._signals
+                client,
+                quiet=self._request.quiet,
+                as_json=self._session.json,
+                signals=self._signals,
+                limit=finite(self._request.timeout),
             )
             session, request, woken = self._session, self._request, self._signals.wake
             taken = self._waiting(
@@ -227,7 +233,12 @@ class _Run:
                 self._tell(told)
             cards.keeps_others_apart(None if request.quiet else self._tell)
         announcer = CardAnnouncer(
-            client, quiet=request.quiet, as_json=session.json, signals=self._signals, cards=cards
+            client,
+            quiet=request.quiet,
+            as_json=session.json,
+            signals=self._signals,
+            cards=cards,
+            limit=finite(request.timeout),
         )
         options = taking.options_of(client, request, self._signals.wake, job_ttl(client.capabilities))
         taken = self._waiting(announcer, lambda: cards.acquire(request, options, announcer))
@@ -235,6 +246,7 @@ class _Run:
             exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
             return self._under(client, exported).exit_code
         assert isinstance(taken, GpuLeases)
+        self._named = partial(cards.named, taken)
         return self._held(client, taken, shows=cards.exports, family=taken.held_cards.family)
 
     def _waiting(self, announcer: Announcer, acquire: Callable[[], T]) -> T:
@@ -300,13 +312,13 @@ class _Run:
         if lost is not None:
             name = (gone or leases[0]).name
             self._report.lost(lost)
-            text = f"the lock {name!r} was lost while the command ran: {lost}"
+            text = f"{f'the lock {name!r}' if self._named is None else self._named(name)} was lost while the command ran: {lost}"
             if (
                 ended.lost
                 and lost.startswith(MAX_HOLD)
                 and (self._request.on_lost or client.config.on_lost) != "warn"
             ):
-                text = f"the command under {name!r} was ended: {lost}"
+                text = f"the command under {repr(name) if self._named is None else self._named(name)} was ended: {lost}"
             raise exits.CommandFailed(
                 text,
                 code=exits.LOST,
@@ -349,6 +361,7 @@ class _Run:
             tell=self._tell,
             now=SYSTEM.now,
             lost_why=lambda: self._why(client, taken),
+            lost_what=lambda: self._what(taken),
             asked=self._take_requests,
             sees=None if family is None else partial(family.look, child.group),
         ).run()
@@ -369,6 +382,13 @@ class _Run:
             self._report.asked(name, request)
             told.append(f"asked to release {name!r} by {request}")
         return told
+
+    def _what(self, taken: Taken | None) -> str:
+        """What is lost, in words: the card where cards are held."""
+        lease = None if taken is None else next((one for one in taking.each(taken) if one.lost_because), None)
+        if self._named is None or taken is None:
+            return "the lock"
+        return self._named((lease or taking.each(taken)[0]).name)
 
     def _why(self, client: Client, taken: Taken | None) -> str:
         """The reason for the loss of the lease, in words."""

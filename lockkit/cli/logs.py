@@ -16,6 +16,12 @@ __all__ = ["held_back", "keep", "set_up"]
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
 
+def _for_people(record: logging.LogRecord) -> bool:
+    # A command that holds a lock says itself that it is lost, and what becomes of what it runs; this sentence is for programmers.
+    text = record.getMessage()
+    return not (text.startswith("the hold of ") and " may have lapsed" in text)
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = f"{record.levelname.lower()}: {record.getMessage()}"
@@ -78,6 +84,8 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
     def begin(self, formatter: logging.Formatter) -> None:
         self.setFormatter(formatter)
+        if isinstance(formatter, _Text):
+            self.addFilter(_for_people)
         early, self.early = self.early or [], None
         for record in early:
             super().emit(record)

@@ -83,6 +83,7 @@ class Supervisor:
         tell: Called with a sentence for each message to the user.
         now: The current time of CLOCK_BOOTTIME.
         lost_why: Called once when the lease is found lost; returns the reason in words.
+        lost_what: Returns what is lost, in words.
         asked: Returns the requests to release the lock that came since the last call, each in words.
         sees: Looks at the processes of the command: from time to time, and when the command has ended and is not reaped; None if nobody does.
     """
@@ -98,6 +99,7 @@ class Supervisor:
         tell: Callable[[str], None],
         now: Callable[[], float],
         lost_why: Callable[[], str] = lambda: "lost",
+        lost_what: Callable[[], str] = lambda: "the lock",
         asked: Callable[[], Sequence[str]] = tuple,
         sees: Callable[[], None] | None = None,
     ) -> None:
@@ -109,6 +111,7 @@ class Supervisor:
         self._tell = tell
         self._now = now
         self._lost_why = lost_why
+        self._lost_what = lost_what
         self._asked = asked
         self._sees = sees
         self._seen = 0.0
@@ -255,14 +258,14 @@ class Supervisor:
         assert self._ending is not None
         if self._policy.on_lost == "warn":
             self._tell(
-                f"the lock is lost ({self._ending}); the command continues without it (--on-lost warn)"
+                f"{self._lost_what()} is lost ({self._ending}); the command continues without it (--on-lost warn)"
             )
         elif self._policy.on_lost == "term":
             if self._ending.startswith(MAX_HOLD):
                 left = durations.show(max(self._kill_at() - self._ended_at, 0.0))
                 self._tell(f"{self._ending}: TERM now, KILL in {left} if the command still runs")
             else:
-                self._tell(f"the lock is lost ({self._ending}); ending the command")
+                self._tell(f"{self._lost_what()} is lost ({self._ending}); ending the command")
             self._child.signal(signal.SIGTERM)
             self._child.signal(signal.SIGCONT)
 

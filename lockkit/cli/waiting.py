@@ -70,12 +70,18 @@ class Announcer:
         quiet: Write nothing.
         as_json: Write one ``lockkit.waiting/1`` document for each message, and no live line.
         signals: The signals that end the wait, also where the exception of one was swallowed: then at the next answer of the store.
+        limit: The seconds that the wait lasts at most; None for no limit, or one that need not be said.
     """
 
     _soon = True
     """Whether the first message takes so little time that the thread that waits for the lock can write it."""
+    _first = TOLD_AT[0]
+    """Seconds of waiting at which the first message is written."""
 
-    def __init__(self, client: Client, *, quiet: bool, as_json: bool, signals: Signals) -> None:
+    def __init__(
+        self, client: Client, *, quiet: bool, as_json: bool, signals: Signals, limit: float | None = None
+    ) -> None:
+        self._limit = limit
         self._client = client
         self._signals = signals
         self._quiet = quiet
@@ -123,12 +129,14 @@ class Announcer:
                 return
             waited = SYSTEM.now() - self._began
             due = self._due(waited)
-            if due or self._live:
+            if due or (self._live and self._written):
                 self._write((self._latest or first)._replace(holder=None, waited=waited), due=due)
 
     def _next(self) -> float:
         """Seconds of waiting at which the next line is due."""
         written, most = self._written, len(TOLD_AT)
+        if not written:
+            return self._first
         return TOLD_AT[written] if written < most else (written - most + 1) * _HOURLY
 
     def _due(self, waited: float) -> bool:
@@ -154,6 +162,8 @@ class Announcer:
             )
             output.write_json(document, stream=sys.stderr)
             return
+        if self._written == 1 and due and self._limit is not None:
+            line += f"; for at most {durations.show(self._limit)}"
         if self._written > 1 and due:
             line += f"; waited {durations.show(waiting.waited)}"
         if self._written == 1 and due:

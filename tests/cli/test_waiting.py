@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from lockkit.cli import waiting
+from lockkit.cli.cards import CardAnnouncer
 from lockkit.cli.signals import Signals
 from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
 
@@ -58,6 +59,47 @@ def test_lines_come_at_the_start_and_then_ever_more_rarely(client, heard, capsys
     )
     assert len(later) == 2
     assert all("; waited 0." in line for line in later)
+
+
+class Ticks:
+    """A clock, and the end of a wait, which comes when the given time has passed."""
+
+    def __init__(self, end: float) -> None:
+        self.at, self.end = 0.0, end
+
+    def now(self) -> float:
+        return self.at
+
+    def wall(self) -> float:
+        return self.at + 100
+
+    def wait(self, pause: float) -> bool:
+        self.at += pause
+        return self.at > self.end
+
+    def is_set(self) -> bool:
+        return self.at > self.end
+
+    def set(self) -> None:
+        self.at = self.end + 1
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("end, lines", [(0.4, 0), (0.6, 1)])
+def test_requests_for_cards_that_are_served_within_half_a_second_are_told_of_no_wait(
+    client, heard, capsys, monkeypatch, end, lines, live
+):
+    class First(waiting.Announcer):
+        _soon, _first = CardAnnouncer._soon, CardAnnouncer._first
+
+    ticks = Ticks(end)
+    monkeypatch.setattr(waiting, "SYSTEM", ticks)
+    announcer = First(client, quiet=False, as_json=False, signals=heard, limit=10)
+    announcer._over, announcer._live = ticks, live
+    announcer._follow(Waiting("backup", 2, HOLDER, 0.0))
+    told = capsys.readouterr().err
+    assert bool(told) == bool(lines)
+    assert told.count("; for at most 10 s") == lines
 
 
 def test_the_times_are_those_of_the_manual():
