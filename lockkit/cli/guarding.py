@@ -384,7 +384,7 @@ class _Run:
         return told
 
     def _what(self, taken: Taken | None) -> str:
-        """What is lost, in words: the card where cards are held."""
+        """Name what is lost, in words: the card where cards are held."""
         lease = None if taken is None else next((one for one in taking.each(taken) if one.lost_because), None)
         if self._named is None or taken is None:
             return "the lock"
