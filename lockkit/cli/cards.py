@@ -165,6 +165,7 @@ class Cards:
         pool = card_pool(self._client, self._cards, checked, options)
         pool.owner = pool.terms.owner._replace(program=Path(request.command[0]).name[:64])
         waits = not request.no_wait
+        began = SYSTEM.now()
         try:
             return pool.acquire(
                 asked.count,
@@ -175,7 +176,7 @@ class Cards:
                 on_wait=on_wait if waits else None,
             )
         except AcquireTimeout as error:
-            raise self._in_words(error, no_wait=request.no_wait) from error
+            raise self._in_words(error, SYSTEM.now() - began, no_wait=request.no_wait) from error
 
     def exports(self, taken: Taken | ReusedCards) -> dict[str, str | None]:
         """The variables that show the command its cards; None for one that is not to be set.
@@ -254,10 +255,12 @@ class Cards:
         me, owner = self._client.owner, claim.owner
         return (owner.pid, owner.host, owner.started) == (me.pid, me.host, me.started)
 
-    def _in_words(self, error: AcquireTimeout, *, no_wait: bool) -> LockkitError:
+    def _in_words(self, error: AcquireTimeout, waited: float, *, no_wait: bool) -> LockkitError:
         ways, why = self.ways, self.why()
         if why.seen is not None:
-            error = denied(error, why.seen, ways, self._cards.pool, waited=not no_wait, others=why.others)
+            error = denied(
+                error, why.seen, ways, self._cards.pool, waited=not no_wait, others=why.others, after=waited
+            )
         if not no_wait:
             return error
         return exits.CommandFailed(

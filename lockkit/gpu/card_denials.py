@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from lockkit import durations
 from lockkit.devices import Snapshot
 from lockkit.errors import AcquireTimeout
 from lockkit.gpu.choosing import CardFacts, CardRequest, never_fits, why_not_now
@@ -164,7 +165,14 @@ def none_at_hand(seen: Seen) -> bool:
 
 
 def denied(
-    error: AcquireTimeout, seen: Seen, ways: Ways, pool: str, *, waited: bool, others: bool = False
+    error: AcquireTimeout,
+    seen: Seen,
+    ways: Ways,
+    pool: str,
+    *,
+    waited: bool,
+    others: bool = False,
+    after: float | None = None,
 ) -> AcquireTimeout:
     """The error of a request that got too few cards, in terms of cards; what it had got is given back.
 
@@ -175,9 +183,11 @@ def denied(
         pool: The name of the pool.
         waited: Whether the request has waited.
         others: Whether other requests are in the queue of this host's cards.
+        after: The seconds that it has waited; None if that is not to be said.
     """
     wanted = how_many(seen.request.count)
-    what = f"timed out waiting for {wanted}" if waited else f"{wanted} cannot be had now"
+    long = "" if after is None else f" after {durations.show(after)}"
+    what = f"timed out{long} waiting for {wanted}" if waited else f"{wanted} cannot be had now"
     text = "; ".join([what, *why_waiting(seen, others=others, over=True)])
     hint = [*what_helps(seen, ways), f"{ways.longer if waited else ways.wait}{ways.look()}"]
     return AcquireTimeout(text, name=pool, holder=error.holder, hint="; ".join(hint))

@@ -111,7 +111,7 @@ def test_a_card_that_somebody_uses_without_a_lock_is_skipped_and_named(cards):
     done = cards("run", "--gpu", "2", "--private", "--timeout", "300ms", "--", "true")
     assert done.returncode == 124
     assert (
-        "timed out waiting for 2 GPUs; GPU 0: busy (unmanaged): bob pid 4711 (jupyter), 12 GiB; GPU 1: "
+        " s waiting for 2 GPUs; GPU 0: busy (unmanaged): bob pid 4711 (jupyter), 12 GiB; GPU 1: "
         in done.stderr
     )
     waiter = cards.start("run", "--gpu", "2", "--private", "--", *SHOWN)

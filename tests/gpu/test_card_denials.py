@@ -70,6 +70,8 @@ def test_a_card_that_a_request_had_got_when_its_time_was_up_is_free_again():
     )
     assert (error.name, error.holder) == ("gpu/box", claim())
     assert error.hint == "wait longer, or look with: lockkit gpu ls"
+    timed = denied(late, seen, PYTHON, "gpu/box", waited=True, after=1.2)
+    assert timed.message.startswith("timed out after 1.2 s waiting for 2 GPUs; GPU 0: free, ")
     error = denied(late, seen, PYTHON, "gpu/box", waited=False)
     assert error.message.startswith("2 GPUs cannot be had now; GPU 0: free, but 2 are needed; ")
     assert error.hint == "give a timeout to wait, or look with: lockkit gpu ls"
