@@ -221,7 +221,7 @@ def test_a_live_line_stays_in_its_row(lockkit, tty):
     _, *rows = terminal.text.split("\r\x1b[K")
     whole, first = rows[0].split("\r\n")
     assert re.fullmatch(
-        r"waiting for 'nightly-report-europe': you are 1st; held by .* \(sleep\), (?:[\d.]+ s|just now)",
+        r"waiting for 'nightly-report-europe': you are 1st; held by .* \(sleep\), (?:[\d.]+ s|just now); for at most 4 s",
         whole,
     )
     assert len({first, *rows[1:-1]}) == 1
