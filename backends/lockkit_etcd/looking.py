@@ -55,9 +55,8 @@ class Ends:
         """Remember a look at all of a queue."""
         known = self._known.get(queue)
         if len(found) <= _SHORT:
-            if (
-                known is not None and known.stretches[-1][1] <= found[-1].fence
-            ):  # not an answer that comes late
+            late = bool(found) and known is not None and known.stretches[-1][1] > found[-1].fence
+            if not late:
                 self._known.pop(queue, None)
             return
         guarded = any(map(can_guard, found))

@@ -11,6 +11,7 @@ import random
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -313,6 +314,15 @@ def test_in_a_long_queue_each_waiter_is_told_what_a_whole_look_tells(opened, see
             holders.append((where, one))
         else:
             assert id_ not in told, (seed, act)
+
+
+def test_a_long_queue_that_is_found_empty_is_forgotten():
+    """As after an eviction of the claim that asks, when all others have gone before."""
+    ends = looking.Ends()
+    ends.saw(b"q", [SimpleNamespace(fence=fence, guard=False, value={}) for fence in range(1, 30)])
+    assert ends.unguarded(b"q", 20)
+    ends.saw(b"q", [])
+    assert not ends.unguarded(b"q", 20)
 
 
 # -- what a waiter keeps
