@@ -17,7 +17,8 @@ from rich.console import Console
 
 from lockkit.cli.base import Session
 from lockkit.cli.commands.explain import sentences
-from lockkit.cli.commands.status import _free, _table
+from lockkit.cli.commands.status import _free
+from lockkit.cli.lock_table import table_of
 from lockkit.cli.output import claim as as_json
 from lockkit.cli.output import lock as as_lock
 from lockkit.cli.suggesting import as_called
@@ -53,7 +54,7 @@ def test_the_table_fits_its_width_and_keeps_what_one_acts_on(width, state):
         "backup", "3f2a9c01b7de", "HELD", who, 7, 0, capacity=3, kind="semaphore", since=time.time()
     )
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(_table([LockInfo("backup", (claim,))], width))
+    console.print(table_of([LockInfo("backup", (claim,))], width))
     out = console.export_text()
     assert max(map(len, out.splitlines())) <= width
     for word in ("backup", state, "3f2a9c01b7de", "ann@box pid 4711 (sleep)"):
@@ -104,7 +105,7 @@ def test_what_the_store_does_not_tell_is_not_made_up():
     document = as_json(claim)
     assert (document.renewed, document.renewed_seconds, document.deadline) == (None, None, None)
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(_table([LockInfo("x", (claim,))], 120))
+    console.print(table_of([LockInfo("x", (claim,))], 120))
     assert "30 s after its process" in console.export_text()
 
 

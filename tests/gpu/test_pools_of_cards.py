@@ -180,7 +180,7 @@ def test_the_environment_is_never_widened(client, monkeypatch):
     "how, told",
     [
         ({"count": 0}, "count must be"),
-        ({"count": 3}, "3 GPUs can never be had: only 2 of the 2"),
+        ({"count": 3}, "3 GPUs can never be had: this host has only 2"),
         ({"memory": "90GiB"}, "it has only 23.5 GiB for programs"),
         ({"min_free": "90GiB"}, "it has only 23.5 GiB for programs"),
         ({"min_free": "a lot"}, "min_free must be a size"),
