@@ -74,9 +74,19 @@ def test_a_client_that_watches_the_mark_asks_for_it_no_more(opened, monkeypatch)
     store = opened()
     cycle(store)
     sent = requests(store, monkeypatch)
+    usual = ["Create2", "GetChildren", "Delete"]
     for _ in range(3):
+        sent.clear()
         cycle(store)
-    assert sent == ["Create2", "GetChildren", "Delete"] * 3
+        if sent == [
+            "Create2",
+            "GetChildren",
+            "CreateContainer",
+            *usual,
+        ]:  # the server had just removed the empty queue, as it does once a minute
+            sent.clear()
+            cycle(store)
+        assert sent == usual
 
 
 @pytest.mark.parametrize("wait", [True, False])
