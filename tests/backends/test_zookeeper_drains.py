@@ -78,12 +78,7 @@ def test_a_client_that_watches_the_mark_asks_for_it_no_more(opened, monkeypatch)
     for _ in range(3):
         sent.clear()
         cycle(store)
-        if sent == [
-            "Create2",
-            "GetChildren",
-            "CreateContainer",
-            *usual,
-        ]:  # the server had just removed the empty queue, as it does once a minute
+        if "CreateContainer" in sent:  # the server had just removed the empty queue, as it does once a minute
             sent.clear()
             cycle(store)
         assert sent == usual
