@@ -261,9 +261,10 @@ class Operations:
 
         Raises:
             ConfigError: The name is in use as a mutex or a reader/writer lock, whose capacity is fixed; or it is a member of a pool that somebody
-                holds or waits for as a whole, and the new capacity would let others in beside that claim; or such a member without claims and without a record. Nothing is changed. Both are checked
-                just before the change of the claims. A claim that arrives in between is not seen; one for a whole GPU is given back by its own
-                request, which finds the new capacity in the record after the grant.
+                holds or waits for as a whole, and the new capacity would let others in beside that claim; or it is a member without claims
+                and without a record. Nothing is changed. The use and the growth are checked just before the change of the claims. A claim that
+                arrives in between is not seen; one for a whole GPU is given back by its own request, which finds the new capacity in the record
+                after the grant.
         """
         check_name(name)
         whole(capacity, "capacity", name)
@@ -288,9 +289,8 @@ class Operations:
                 hint="a GPU gets its record when somebody takes it first; other members have the capacity that their programs say",
             )
         try:
-            if (
-                before is not None
-            ):  # a whole claim may have come that knew the record as it was; later ones know the new one
+            if before is not None:
+                # A claim for the whole member may have come that knew the record as it was; later ones know the new one.
                 claims = self.inspect(name).claims
                 try:
                     check_growth(name, claims, capacity)
@@ -298,11 +298,9 @@ class Operations:
                     records.resize(self, name, before, only=capacity)
                     raise
             # A claim that comes into an empty queue just now keeps its own capacity, so a whole one stays whole.
-            count = (
-                self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
-                if claims or not fixed
-                else 0
-            )
+            count = 0
+            if claims or not fixed:
+                count = self._ask(lambda driver, budget: driver.backend.resize(name, capacity, budget), name)
         except BackendError as error:
             if fixed:
                 error.hint = f"its record has capacity {capacity} already: resize it again, so that the claims in its queue have it, too"
