@@ -298,12 +298,13 @@ def servers():
 
 @pytest.fixture(params=STORES)
 def place(request, lockkit, servers):
-    """The name of the store that the shell uses."""
+    """The name of the store that the shell uses. Each test has a namespace, because a claim of the test before may live on in a server."""
     url = f"sqlite:{lockkit.folder}/locks.db" if request.param == "sqlite" else servers(request.param)
-    lockkit.env["LOCKKIT_URL"] = url
+    lockkit.env |= {"LOCKKIT_URL": url, "LOCKKIT_NAMESPACE": next(NAMESPACES)}
     return request.param
 
 
+NAMESPACES = (f"test-{number}" for number in itertools.count())
 NAMES = (one * 5 + other * 5 for one, other in itertools.product(string.ascii_lowercase, repeat=2))
 """Names of which no two share more than half of their characters, in order, so that none is told to be similar to another."""
 

@@ -166,7 +166,7 @@ def test_an_eviction_ends_the_keeper_and_not_the_job(cards, job):  # noqa: F811
 
 def test_a_stopped_keeper_frees_the_card_by_its_ttl(cards, place, job):  # noqa: F811
     keeper = cards.start("gpu", "adopt", job.pid, "--private", "--ttl", "1s")
-    keeper.stdout.readline()
+    assert keeper.stdout.readline().startswith("GPU 0 is held for ")
     keeper.send_signal(signal.SIGSTOP)
     cards.until(free(cards, CARDS[0]))
     keeper.send_signal(signal.SIGCONT)

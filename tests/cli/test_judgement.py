@@ -364,7 +364,7 @@ def test_what_is_known_of_a_free_name_is_told_on_every_store(lockkit, place, nam
     assert explained(lockkit, name).splitlines()[-1] == forgotten
     assert f"'{name}' is free; nothing here remembers this name" in lockkit("status", name).stdout
     assert lockkit.json("explain", name)["record"] is None
-    with connect(lockkit.env["LOCKKIT_URL"]) as client:
+    with connect(lockkit.env["LOCKKIT_URL"], namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
         client.put_record(name, {"cleaned": "yes"}, 0)
     told = explained(lockkit, name).splitlines()[-1]
     assert re.fullmatch(r'A program wrote a record of it at .+, .+ ago: \{"cleaned": "yes"\}', told)

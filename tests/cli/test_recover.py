@@ -132,12 +132,6 @@ def client_of(lockkit, monkeypatch, **more):
     return library.connect(**more)
 
 
-@pytest.fixture(autouse=True)
-def _own_namespace(lockkit, request):
-    """A namespace for each test, because the servers are shared and `recover` looks at all of one."""
-    lockkit.env["LOCKKIT_NAMESPACE"] = f"t{abs(hash(request.node.name)) % 10**9}"
-
-
 def at_once(place):
     """Whether the store itself frees the lock of a dead process at once, so that there is nothing to recover."""
     return place == "sqlite"
@@ -654,7 +648,7 @@ def test_people_are_told_in_sentences(lockkit):
 def test_a_card_that_is_well_again_is_told_in_a_sentence(lockkit, monkeypatch):
     lockkit.env |= {"LOCKKIT_GPU_SIMULATE": "1", "LOCKKIT_URL": f"sqlite:{lockkit.folder}/locks.db"}
     (card,) = SimulatedProvider(1).snapshot().devices
-    with client_of(lockkit, monkeypatch, namespace=lockkit.env["LOCKKIT_NAMESPACE"]) as client:
+    with client_of(lockkit, monkeypatch) as client:
         quarantine_faulty(
             client, simulated(os.uname().nodename), card.uuid, "Xid 79", client.owner, [card.uuid]
         )
