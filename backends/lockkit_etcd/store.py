@@ -251,11 +251,12 @@ class EtcdStore:
         """A lease that an earlier move of a claim left over, and that serves for the next.
 
         A lease that is older than the last renewal does not serve: its end is earlier than the holder counts on. So the move that
-        left the lease over is the one under way, or had no answer: since then no keepalive has counted.
+        left the lease over is the one under way, or had no answer: since then no keepalive has counted. A longer lease, such as one
+        on which the claim waited, does not serve either: a dead holder would block for as long.
 
         Args:
             entry: The claim, which is being moved.
-            length: Seconds, at least.
+            length: Seconds.
             granted: The leases that were granted for the move under way.
         """
         with self._ends:
@@ -264,7 +265,7 @@ class EtcdStore:
             for lease in entry.spoilt:
                 if not (entry.unsure or lease in granted) or lease.basis < since:
                     continue
-                if not lease.borrowed and lease.length >= length and self.leases.usable(lease):
+                if not lease.borrowed and lease.length == length and self.leases.usable(lease):
                     return lease
         return None
 

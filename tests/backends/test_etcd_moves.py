@@ -45,14 +45,14 @@ def opened(server):
         yield another
 
 
-def answer_lost(store, monkeypatch):
-    """Have the next transaction that writes a held claim be done, and its answer be lost."""
+def answer_lost(store, monkeypatch, state="HELD"):
+    """Have the next transaction that writes a claim of this state be done, and its answer be lost."""
     transport, lost = asked(store), []
     real = transport.txn
 
     def txn(request, budget):
         answer = real(request, budget)
-        if not lost and any(type(op) is Put and b'"HELD"' in op.value for op in request.then):
+        if not lost and any(type(op) is Put and f'"{state}"'.encode() in op.value for op in request.then):
             lost.append(True)
             raise Unknown(OutcomeUnknown("the answer is lost"))
         return answer
@@ -86,6 +86,24 @@ def test_a_claim_whose_extend_had_no_answer_is_kept_wherever_it_is(opened, monke
     assert kept_up(store, one, fence, 2.5 * LONG) == "HELD"
     assert store.release(one, BUDGET) == RELEASED
     assert states(store) == []
+
+
+def test_a_dead_holder_blocks_for_its_ttl_although_it_has_waited_on_a_longer_lease(opened, monkeypatch):
+    holder, store = opened(), opened()
+    first, _ = take(holder, ttl=30)
+    second = queue(store, ttl=SHORT)
+    entry = store.store.entries[second.token]
+    entry.wait.term = 0  # so the first heartbeat moves the claim
+    lost = answer_lost(store, monkeypatch, "WAITING")
+    assert renew(store, second).state == "UNKNOWN"
+    assert (lost, entry.unsure, [each.length > SHORT for each in entry.spoilt]) == ([True], True, [True])
+    assert holder.release(first, BUDGET) == RELEASED
+    granted = store.acquire(second, False, BUDGET)
+
+    assert renew(store, second, granted.fence).state == "HELD"
+
+    (row,) = store.inspect("a", BUDGET).claims
+    assert row.deadline - time.time() <= SHORT + 1.0, "S11: rounded up to whole seconds, and no longer"
 
 
 def test_a_holder_that_extends_after_another_has_stays_on_the_lease_it_is_on(opened):
