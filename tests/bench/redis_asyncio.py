@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.standstill import bare, standstills, worked
 
 if TYPE_CHECKING:
-    from support.servers.redis import RedisServer
+    from multiprocessing.connection import Connection
 
 __all__ = ["redis_asyncio"]
 
@@ -32,7 +34,7 @@ def redis_asyncio(folder: Path, _url: str, _store: str, *, quick: bool) -> list[
 
     with RedisServer() as server:
         found = asyncio.run(_measured(folder, server.url(), quick=quick))
-        return [*found, *asyncio.run(_outage(folder, server, quick=quick))]
+    return [*found, *_outage(folder, quick=quick)]
 
 
 async def _measured(folder: Path, url: str, *, quick: bool) -> list[Figure]:
@@ -51,25 +53,47 @@ async def _measured(folder: Path, url: str, *, quick: bool) -> list[Figure]:
         await client.aclose()
 
 
-async def _outage(folder: Path, server: RedisServer, *, quick: bool) -> list[Figure]:
+def _outage(folder: Path, *, quick: bool) -> list[Figure]:
     """The loop's longest standstill while tasks use locks of a server that is stopped, goes on, is killed, and is started again."""
     pause = 0.5 if quick else 3.0
+    spawn = get_context("spawn")
+    here, there = spawn.Pipe()
+    faults = spawn.Process(target=_unhappy_server, args=(there, pause), daemon=True)
+    faults.start()
+    try:
+        return asyncio.run(_in_outage(folder, here, pause))
+    finally:
+        here.close()  # the server is stopped then
+        faults.join()
+
+
+def _unhappy_server(orders: Connection, pause: float) -> None:
+    """A server and its faults, in a process of their own: to start a program takes milliseconds, in which no other thread of a process runs."""
+    from support.servers.redis import RedisServer
+
+    with RedisServer() as server:
+        orders.send(server.url())
+        try:
+            orders.recv()
+            for change in (server.pause, server.resume, server.kill, server.start):
+                time.sleep(pause)
+                change()
+            orders.recv()
+        except EOFError:
+            return
+
+
+async def _in_outage(folder: Path, faults: Connection, pause: float) -> list[Figure]:
     log = logging.getLogger("lockkit")
     before = log.level
-
-    async def unhappy() -> None:
-        for change in (server.pause, server.resume, server.kill, server.start):
-            await asyncio.sleep(pause)
-            await asyncio.to_thread(change)
-        await asyncio.sleep(pause)
-
-    async with AsyncClient(connected(server.url(), folder)) as client:
+    async with AsyncClient(connected(faults.recv(), folder)) as client:
         async with client.lock("before"):
             pass
         alone = await bare(5 * pause)
         log.setLevel(logging.CRITICAL + 1)  # each release in vain would be told
+        faults.send("begin")
         try:
-            busy = await worked(client, unhappy())
+            busy = await worked(client, asyncio.sleep(5 * pause))
         finally:
             log.setLevel(before)
     return standstills("redis-asyncio", _STORE, alone, busy, ", the server stopped and killed")
