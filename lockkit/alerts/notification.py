@@ -1,0 +1,71 @@
+"""Notifications: what the alert engine hands to a sink, and a sink delivers.
+
+The words are Alertmanager's (https://prometheus.io/docs/alerting/latest/alertmanager/): alerts with the same labels to group by share a
+notification, which is sent for a reason and may be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+from lockkit.namedtuples import NamedTuple
+
+__all__ = ["Member", "Notification", "Reason", "Severity", "Sink"]
+
+Severity: TypeAlias = Literal["P0", "P1", "P2"]
+"""P0 wakes somebody at night, P1 is for today, P2 for this week."""
+Reason: TypeAlias = Literal["first", "new_member", "resolved_member", "all_resolved", "repeat", "escalated"]
+"""Why a notification is sent."""
+
+
+class Member(NamedTuple):
+    """One alert of a group.
+
+    Attributes:
+        fingerprint: The alert's name in ``silence``, ``ack`` and the state on disk: a hash of rule and labels.
+        rule: The name of the rule.
+        severity: The severity after escalation.
+        labels: The subject, such as ``lock``, ``namespace``, ``host``, ``gpu``, ``owner``.
+        text: A sentence that says what is the matter.
+        since: The time at which its condition became true, in seconds of the wall clock.
+        times: The number of events or looks that showed it.
+        command: The command to type next; empty if there is none.
+        resolved: The time at which its condition ended, in seconds of the wall clock; None while it fires.
+        acknowledged_by: The person who acknowledged it; empty without one.
+    """
+
+    fingerprint: str
+    rule: str
+    severity: Severity
+    labels: Mapping[str, str]
+    text: str
+    since: float
+    times: int = 1
+    command: str = ""
+    resolved: float | None = None
+    acknowledged_by: str = ""
+
+
+class Notification(NamedTuple):
+    """A message to people about the alerts of a group.
+
+    Attributes:
+        group: The key of the group, the same in all notifications about it; a sink that can resolve uses it as its key.
+        reason: The occasion on which it is sent.
+        severity: The highest severity of the members that fire; of all members once they are resolved.
+        members: The alerts of the group, those that fire first.
+        at: The time of the decision, in seconds of the wall clock.
+        step: The number of escalations so far.
+    """
+
+    group: str
+    reason: Reason
+    severity: Severity
+    members: tuple[Member, ...]
+    at: float
+    step: int = 0
+
+
+Sink: TypeAlias = Callable[[Notification], None]
+"""Delivers a notification, or raises: then it is tried again later. Called on a thread of the sink's own, one notification at a time."""
