@@ -62,6 +62,8 @@ class Config(NamedTuple):
         profile: The profile in use, or None.
         plugins: The tables of the plugins, not decoded, by the distribution's canonical name; see :func:`plugin_settings`.
         pools: The members of each pool, with their capacities; ``pools.<name>`` is their key in ``sources``.
+        alerts: The tables ``[alerts.rules.<name>]`` and ``[alerts.sinks.<name>]``, by ``rules`` and ``sinks``, not decoded;
+            ``alerts.rules.<name>.<key>`` is a key in ``sources``.
         sources: Where each value came from, by key; ``plugins.<dist>.<key>`` for those of plugins.
         files: The files that were looked for, each with a mark by which a change is noticed.
         arguments: The arguments of :func:`load`.
@@ -93,9 +95,15 @@ class Config(NamedTuple):
     gpu_watch: bool
     gpu_idle_below: int
     gpu_idle_after: float | None
+    alerts_group_wait: float
+    alerts_group_interval: float
+    alerts_repeat_interval: float | None
+    alerts_most_per_hour: int
+    alerts_look_every: float
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]
+    alerts: Mapping[str, Mapping[str, Mapping[str, object]]]
     sources: Mapping[str, str]
     files: Mapping[str, object]
     arguments: Mapping[str, object]
@@ -140,6 +148,11 @@ class Config(NamedTuple):
             rows.append(("profile", f'"{redact_name(self.profile)}"', self.source("profile")))
         for name, members in sorted(self.pools.items()):
             rows.append((f"pools.{redact_name(name)}", pool_as_toml(members), self.source(f"pools.{name}")))
+        for name, table in sorted(self.alerts.get("rules", {}).items()):
+            keys = sorted(f"alerts.rules.{name}.{key}" for key in table)
+            rows += [(redact_name(key), "(set)", self.source(key)) for key in keys]
+        for name in sorted(self.alerts.get("sinks", {})):  # their keys may be secrets
+            rows.append((f"alerts.sinks.{redact_name(name)}", "(set)", self.source(f"alerts.sinks.{name}")))
         keys = sorted(f"plugins.{dist}.{key}" for dist, table in self.plugins.items() for key in table)
         # A plugin's values may be secrets, and only the plugin knows which.
         return rows + [(redact_name(key), "(set)", self.source(key)) for key in keys]
@@ -400,6 +413,7 @@ def decide(
         profile=chosen,
         plugins=plugins,
         pools=pools,
+        alerts=_alerts(found, sources),
         sources=sources,
         files=found.stamps,
         arguments=arguments,
@@ -447,6 +461,20 @@ def _pools(found: Found, sources: dict[str, str]) -> dict[str, Mapping[str, int]
         pools.update(layer.pools)
         sources.update({f"pools.{name}": layer.source for name in layer.pools})
     return pools
+
+
+def _alerts(found: Found, sources: dict[str, str]) -> dict[str, dict[str, dict[str, object]]]:
+    """The tables of alerts. A rule is changed key by key; a sink is taken whole from the last file that has it, because half of one is none."""
+    files = found.files()
+    alerts: dict[str, dict[str, dict[str, object]]] = {}
+    for layer in (*files, *(layer for layer in files if layer.pinned)):
+        for kind, tables in layer.alerts.items():
+            for name, table in tables.items():
+                kept = alerts.setdefault(kind, {})
+                kept[name] = {**kept.get(name, {}), **table} if kind == "rules" else table
+                sources[f"alerts.{kind}.{name}"] = layer.source
+                sources.update({f"alerts.{kind}.{name}.{key}": layer.source for key in table})
+    return alerts
 
 
 def refuse(problems: Sequence[ConfigError]) -> None:

@@ -20,6 +20,8 @@ from lockkit.settings import TABLES, Value, meant, shape
 __all__ = ["file", "look", "project_file", "stamp"]
 
 _Path: TypeAlias = str | os.PathLike[str]
+ALERT_TABLES = ("rules", "sinks")
+"""The tables in ``[alerts]`` that contain tables; :mod:`lockkit.alerts` checks them."""
 Table: TypeAlias = Mapping[str, object]
 """A table of a file, as TOML gives it."""
 
@@ -175,6 +177,12 @@ def _take(layer: Layer, table: Table, *, pins: bool) -> None:
         members = _members(layer, name, pool)
         if members is not None:
             layer.pools[name] = members
+    alerts = rest.get("alerts")
+    if isinstance(alerts, dict):
+        rest["alerts"] = {key: value for key, value in alerts.items() if key not in ALERT_TABLES}
+        for kind in ALERT_TABLES:
+            for name, one in _tables(layer, f"alerts.{kind}", alerts.get(kind, {})):
+                layer.alerts.setdefault(kind, {})[name] = dict(one)
     layer.values.update(
         _values(layer, rest, "", ("profiles", "plugins", "pools", *(("pinned",) if pins else ())))
     )
@@ -243,6 +251,7 @@ def _keep(
         setting = settings.get(key)
         if setting is None:
             allowed = (*settings, *besides)
+            allowed += ALERT_TABLES if place == "alerts." else ()
             guess = meant(key, allowed)
             layer.problem(
                 f"unknown key {place}{redact_name(key)}",

@@ -61,7 +61,12 @@ def examine(
         ]
         if not layer.problems and (layer.values or layer in found.files()):
             pinned = ", pinned" if layer.pinned else ""
-            tables = (("profiles", layer.profiles), ("pools", layer.pools), ("plugins", layer.plugins))
+            tables: tuple[tuple[str, Mapping[str, object]], ...] = (
+                ("profiles", layer.profiles),
+                ("pools", layer.pools),
+                ("plugins", layer.plugins),
+                *((f"alerts.{kind}", tables) for kind, tables in layer.alerts.items()),
+            )
             named = [f"[{kind}.{redact_name(name)}]" for kind, found_in in tables for name in found_in]
             told = ", ".join([*layer.values, *named]) or "no settings"
             findings.append(Finding("config", "ok", f"{layer.source} is read{pinned}: {told}"))

@@ -66,6 +66,7 @@ class Layer:
         profiles: The settings of each ``[profiles.x]``.
         plugins: The tables ``[plugins.<dist>]`` by canonical name, not decoded.
         pools: The members of each ``[pools.x]``, with their capacities.
+        alerts: The tables ``[alerts.rules.x]`` and ``[alerts.sinks.x]``, by ``rules`` and ``sinks``, not decoded.
         pinned: Whether the layer wins over everything except keywords in code.
         problems: The errors in this place.
         warnings: Probable mistakes, which do not prevent the use of the layer.
@@ -78,6 +79,7 @@ class Layer:
         self.profiles: dict[str, dict[str, Value]] = {}
         self.plugins: dict[str, dict[str, object]] = {}
         self.pools: dict[str, dict[str, int]] = {}
+        self.alerts: dict[str, dict[str, dict[str, object]]] = {}
         self.pinned = pinned
         self.problems: list[ConfigError] = []
         self.warnings: list[ConfigError] = []

@@ -67,7 +67,7 @@ _ROWS: tuple[Any, ...] = (
     lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s)),
     lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2)),
     lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2)),
-    lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2, h2, j2, k2, m2, n2, p2, q2, r2, s2: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2, h2, j2, k2, m2, n2, p2, q2, r2, s2)),
+    lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2, h2, j2, k2, m2, n2, p2, q2, r2, s2, a3, b3, c3, d3, e3, f3: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2, h2, j2, k2, m2, n2, p2, q2, r2, s2, a3, b3, c3, d3, e3, f3)),
 )
 # fmt: on
 _CONSTRUCTORS = {row.__code__.co_argcount - 1: row for row in _ROWS}

@@ -113,6 +113,11 @@ class Settings(TypedDict, total=False):
         gpu_watch: Whether GPUs are watched while they are held.
         gpu_idle_below: The percentage of utilisation below which a held GPU counts as idle.
         gpu_idle_after: Seconds after which an idle GPU is reported; None for never.
+        alerts_group_wait: For those who run the alert engine alone, as the four below.
+        alerts_group_interval: See ``alerts_group_wait``.
+        alerts_repeat_interval: See ``alerts_group_wait``.
+        alerts_most_per_hour: See ``alerts_group_wait``.
+        alerts_look_every: See ``alerts_group_wait``.
     """
 
     ttl: float
@@ -136,6 +141,11 @@ class Settings(TypedDict, total=False):
     gpu_watch: bool
     gpu_idle_below: int
     gpu_idle_after: float | None
+    alerts_group_wait: float
+    alerts_group_interval: float
+    alerts_repeat_interval: float | None
+    alerts_most_per_hour: int
+    alerts_look_every: float
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

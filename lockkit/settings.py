@@ -277,6 +277,42 @@ SETTINGS: Mapping[str, Setting] = {
             "How long a GPU that is held must be idle to be reported.",
             table="gpu",
         ),
+        Setting(
+            "alerts_group_wait",
+            "duration",
+            30.0,
+            "How long the first notification about a group of alerts waits for more of them; what ends meanwhile is not told.",
+            table="alerts",
+        ),
+        Setting(
+            "alerts_group_interval",
+            "duration",
+            300.0,
+            "The least time between two notifications about a group whose alerts change.",
+            table="alerts",
+        ),
+        Setting(
+            "alerts_repeat_interval",
+            "limit",
+            14_400.0,
+            "When a group whose alerts have not changed is told again, counted from its last notification.",
+            table="alerts",
+        ),
+        Setting(
+            "alerts_most_per_hour",
+            "count",
+            60,
+            "The most notifications in an hour, about whatever; further ones wait, the most severe first.",
+            table="alerts",
+            most=3600,
+        ),
+        Setting(
+            "alerts_look_every",
+            "duration",
+            30.0,
+            "The time between two looks at the store, and at the rules.",
+            table="alerts",
+        ),
     )
 }
 """Every setting by key, in the order in which they are shown."""
@@ -427,6 +463,10 @@ def template() -> str:
         "#[pools.cards]",
         '#members = ["0", "1"]',
         "# Members that are shared have a capacity: members = {0 = 80, 1 = 80}",
+        "",
+        "# A rule of alerts that is changed: lockkit alerts rules",
+        "#[alerts.rules.timeouts]",
+        "#above = 0.2",
         "",
         "# A plugin's own settings stand under its distribution's name: [plugins.NAME]",
         "",

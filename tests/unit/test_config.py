@@ -59,7 +59,7 @@ def world(tmp_path, monkeypatch):
 
 
 def test_a_config_has_exactly_the_settings_of_the_table():
-    besides = {"profile", "plugins", "pools", "sources", "files", "arguments"}
+    besides = {"profile", "plugins", "pools", "alerts", "sources", "files", "arguments"}
     assert [each for each in config.Config._fields if each not in besides] == list(SETTINGS)
 
 
@@ -733,6 +733,57 @@ def test_a_typo_in_a_plugins_table_is_told_with_file_and_key(world, text, told):
 def test_a_file_with_tables_alone_is_not_said_to_have_no_settings(world):
     path = world.write(world.user, "[plugins.my-alerts]\nrate = 3\n[pools.cards]\nmembers = ['0']")
     assert f"{path} is read: [pools.cards], [plugins.my-alerts]" in [one.message for one in world.check()]
+
+
+# -- the tables of alerts -------------------------------------------------------------------------------------
+
+
+def test_a_rule_of_alerts_is_changed_key_by_key_and_a_sink_is_taken_whole(world):
+    world.write(
+        world.etc,
+        '[alerts.rules.timeouts]\nabove = 0.2\nseverity = "P1"\n[alerts.sinks.ops]\nurl = "a"\nonly = "P0"',
+    )
+    path = world.write(
+        world.user,
+        '[alerts]\nlook_every = "5s"\n[alerts.rules.timeouts]\nabove = 0.3\n[alerts.sinks.ops]\nurl = "b"',
+    )
+    got = world.load()
+    assert got.alerts_look_every == 5.0
+    assert got.alerts == {
+        "rules": {"timeouts": {"above": 0.3, "severity": "P1"}},
+        "sinks": {"ops": {"url": "b"}},
+    }
+    assert got.source("alerts.rules.timeouts.above") == str(path)
+    assert got.source("alerts.rules.timeouts.severity") == str(world.etc)
+    shown = [key for key, value, _ in got.describe() if value == "(set)"]
+    assert shown == ["alerts.rules.timeouts.above", "alerts.rules.timeouts.severity", "alerts.sinks.ops"]
+
+
+def test_pinned_tables_of_alerts_win(world):
+    world.write(world.etc, 'pinned = true\n[alerts.sinks.ops]\nurl = "a"\n[alerts.rules.x]\nabove = 1')
+    world.write(world.user, '[alerts.sinks.ops]\nurl = "b"\n[alerts.rules.x]\nabove = 2')
+    assert world.load().alerts == {"sinks": {"ops": {"url": "a"}}, "rules": {"x": {"above": 1}}}
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (
+            "[alerts]\nrule.x = 1",
+            r"unknown key alerts.rule \(did you mean rules\? allowed: group_wait, .*, rules, sinks\)",
+        ),
+        (
+            "[alerts]\nrules = 1",
+            r"alerts.rules must contain tables, not a number \(write \[alerts.rules.NAME\]\)",
+        ),
+        ("[alerts.rules]\nx = 1", r"alerts.rules.x must be a table, not a number"),
+        ("[profiles.p.alerts]\nrules.x.above = 1", r"unknown key profiles.p.alerts.rules"),
+    ],
+)
+def test_a_table_of_alerts_in_the_wrong_form_is_told(world, text, told):
+    world.write(world.user, text)
+    with pytest.raises(ConfigError, match=told):
+        world.load()
 
 
 # -- showing and checking -------------------------------------------------------------------------------------
