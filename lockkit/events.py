@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Mapping
 
-__all__ = ["ALERTS", "COUNTERS", "KINDS", "Counters"]
+__all__ = ["ALERTS", "COUNTERS", "KINDS", "Counters", "Reader"]
 
 KINDS: Mapping[str, str] = {
     "acquired": "A claim was granted.",
@@ -15,6 +16,8 @@ KINDS: Mapping[str, str] = {
     "unanswered": "A wait continues although the store has not answered for a second. Reported once per outage.",
     "timeout": "A wait reached its total timeout.",
     "busy": "A claim that does not wait was refused.",
+    "cancelled": "An acquisition was cut short, by Ctrl-C, a cancellation or a closed client.",
+    "failed": "An acquisition ended with any other error.",
     "skipped": "A decorated function was skipped because the lock was busy.",
     "requeued": "A claim lapsed, or its grant had run out before it could be used; a new claim follows after a pause.",
     "renewal_failed": "A renewal failed or was not answered; the lease is still valid.",
@@ -22,6 +25,7 @@ KINDS: Mapping[str, str] = {
     "max_hold": "A hold reached its max_hold and was ended.",
     "released": "The store confirmed a release.",
     "emergency": "The emergency layer of a release ran.",
+    "absent": "A release found its claim gone, or another's; `stolen` says whether the lease was still valid.",
     "abandoned": "A release got no definite answer; the claim is removed in the background.",
     "removed": "The background removal of a claim got its definite answer.",
     "cleanup": "A cleanup hook ended, with or without an error.",
@@ -107,3 +111,31 @@ class Counters:
     def read(self) -> dict[str, int]:
         with self._lock:
             return {name: int(repr(steps)[6:-1]) + self._more[name] for name, steps in self.steps.items()}
+
+    def reader(self) -> Reader:
+        """A reader of these counters, for one who keeps it longer than they live."""
+        return Reader(self)
+
+
+class Reader:
+    """Reads the counters of a client, also after the client and its counters are gone. Equal to another reader of the same counters."""
+
+    def __init__(self, counters: Counters) -> None:
+        kept = Counters.__new__(Counters)
+        kept.__dict__.update(counters.__dict__)  # what counts is shared, the object is not
+        self._kept = kept
+        self._alive = weakref.ref(counters)
+
+    def __call__(self) -> dict[str, int]:
+        return self._kept.read()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reader) and self._kept.steps is other._kept.steps
+
+    def __hash__(self) -> int:
+        return id(self._kept.steps)
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing counts any more, because the counters are gone."""
+        return self._alive() is None

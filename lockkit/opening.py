@@ -350,6 +350,8 @@ class Opening:
 
     def _start(self, backend: Backend, counters: Counters) -> Driver:
         config, plugins = self.config, self.plugins
+        if plugins.implementations("lockkit_stats"):
+            plugins.notify("lockkit_stats", stats=counters.reader())
         return Driver(
             backend,
             self.clock,

@@ -138,6 +138,8 @@ class Releases:
             next(self._driver.counters.steps["released"])
             if self._driver.dispatcher.listening or _log.isEnabledFor(DETAIL):
                 self._tell.released(pipeline)
+        elif pipeline.outcome == "LOST":
+            self._tell.absent(pipeline)
         if pipeline.refusals or pipeline.emergency is not None or pipeline.stolen:
             self._tell.trouble(pipeline)
 

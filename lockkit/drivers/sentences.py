@@ -129,6 +129,12 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"gave up the wait for {event.name!r}, because its timeout is over{_behind(event, ', behind ')}"
     ),
     "busy": lambda event: f"{event.name!r} is busy{_behind(event, ', held by ')}",
+    "cancelled": lambda event: (
+        f"the attempt to acquire {event.name!r} was cut short after {_time(event)}{_told(event, 'error', ': ')}"
+    ),
+    "failed": lambda event: (
+        f"the attempt to acquire {event.name!r} failed after {_time(event)}{_told(event, 'error', ': ')}"
+    ),
     "skipped": lambda event: f"skipped a call, because {event.name!r} is busy{_behind(event, ', held by ')}",
     "requeued": _requeued,
     "renewal_failed": lambda event: (
@@ -141,6 +147,10 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "released": lambda event: f"released {event.name!r} after {_time(event)}{_claim(event)}: {event.reason}",
     "emergency": lambda event: (
         f"the normal release of {event.name!r} got no definite answer, and the emergency release ran{_claim(event)}"
+    ),
+    "absent": lambda event: (
+        f"the release of {event.name!r} found its claim gone{_claim(event)}"
+        f"{', although its lease was still valid' if event.data.get('stolen') else ''}"
     ),
     "abandoned": lambda event: (
         f"the release of {event.name!r} got no definite answer{_claim(event)}: the claim is removed in the background, "

@@ -14,7 +14,7 @@ from lockkit.facts import LOSSES, Alert, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.denials import held_at
-from lockkit.protocol.releasing import Pipeline
+from lockkit.protocol.releasing import Pipeline, layers_of
 from lockkit.protocol.together import Together
 
 __all__ = ["Telling"]
@@ -52,8 +52,10 @@ class Telling:
             self._ended("timeout", attempt)
         elif isinstance(error, AcquireCancelled) or not isinstance(error, Exception):
             self._counters.add("cancelled")
+            self._ended("cancelled", attempt, error)
         else:
             self._counters.add("failed")
+            self._ended("failed", attempt, error)
 
     def together(
         self, together: Together, got: Sequence[Attempt], error: BaseException | None = None
@@ -76,9 +78,19 @@ class Telling:
         """Report a release that the store confirmed."""
         hold = release.hold
         held = self._clock.now() - hold.since
+        data = {"layers": layers_of(release)}
         self._dispatcher.tell(
-            Event("released", hold.name, hold.claim_id, hold.fence, release.reason, duration=held)
+            Event("released", hold.name, hold.claim_id, hold.fence, release.reason, duration=held, data=data)
         )
+
+    def absent(self, release: Pipeline) -> None:
+        """Report a release that found its claim gone."""
+        if self._dispatcher.wants("absent"):
+            hold = release.hold
+            data = {"stolen": release.stolen or None, "layers": layers_of(release)}
+            self._dispatcher.tell(
+                Event("absent", hold.name, hold.claim_id, hold.fence, release.reason, data=data)
+            )
 
     def trouble(self, release: Pipeline) -> None:
         """Count the failures of a release."""
@@ -118,8 +130,11 @@ class Telling:
             self._dispatcher.tell(event)
         self._look_soon()  # in case no thread could be started
 
-    def _ended(self, kind: str, attempt: Attempt) -> None:
+    def _ended(self, kind: str, attempt: Attempt, error: BaseException | None = None) -> None:
         if self._dispatcher.wants(kind):
             holder = str(attempt.holder.owner) if attempt.holder else None
             data = {"holder": holder, "held_at": held_at(attempt.holder)}
-            self._dispatcher.tell(Event(kind, attempt.terms.name, data=data))
+            if error is not None:
+                data["error"] = type(error).__name__
+            waited = self._clock.now() - attempt.start if attempt.start else 0.0  # 0: it has sent nothing
+            self._dispatcher.tell(Event(kind, attempt.terms.name, duration=waited, data=data))

@@ -10,7 +10,7 @@ The implementation that was registered last is called first: plugins passed in c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import pluggy
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HealthClient",
+    "Stats",
     "lockkit_alert",
     "lockkit_backends",
     "lockkit_cleanup",
@@ -36,9 +37,21 @@ __all__ = [
     "lockkit_health",
     "lockkit_owner_alive",
     "lockkit_settings",
+    "lockkit_stats",
 ]
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+class Stats(Protocol):
+    """The counters of one client in one process, as a plugin reads them."""
+
+    def __call__(self) -> Mapping[str, int]:
+        """The counters by name; :data:`lockkit.events.COUNTERS` says what each counts."""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing counts any more, because the client is gone; a reader that finds this before it reads may then forget it."""
 
 
 class HealthClient(Protocol):
@@ -138,4 +151,13 @@ def lockkit_settings(config: Config) -> None:
     :func:`lockkit.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
     configuration: ``connect()`` raises ConfigError, so no lock is taken under settings that a cleanup could not use later. Only an installed
     plugin without a table, without a cleanup hook and without the store in use is reported and left out instead.
+    """
+
+
+@hookspec
+def lockkit_stats(stats: Stats) -> None:
+    """Learn of the counters of a client, for metrics. ``stats()`` reads them, at any time and from any thread.
+
+    Called once in each process in which the client opens its store, so once more in a forked child, before any event of that client, and on
+    the thread that opens the store: keep ``stats``, and return at once.
     """

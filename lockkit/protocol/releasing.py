@@ -44,7 +44,7 @@ from lockkit.protocol.effects import (
 )
 from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Claim, End, Refused, Unknown
 
-__all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "releasing"]
+__all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "layers_of", "releasing"]
 
 CLEANUP_BUDGET = 10.0
 """Seconds that one cleanup hook may take, unless configured."""
@@ -158,6 +158,15 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
         ReleaseReport, (name, id_, hold.fence, outcome, release.reason, layers, expires_by, errors)
     )
     return hold.report
+
+
+def layers_of(release: Pipeline) -> dict[str, dict[str, object]]:
+    """The layers of a release that have ended, for an event: the outcome of each, and the seconds that it took."""
+    cleanup = _cleanup_layer(release) if release.hooks else None
+    layers = filter(None, (cleanup, release.normal, release.emergency))
+    return {
+        report.layer: {"outcome": report.outcome, "seconds": round(report.duration, 6)} for report in layers
+    }
 
 
 def _clean(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
@@ -302,7 +311,8 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
             }
         )
         release.recorded = True
-    yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason))
+    told = {"layers": layers_of(release)}
+    yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason, data=told))
     yield Notify(
         _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
     )
