@@ -1,0 +1,224 @@
+"""The tables ``[alerts.channels.NAME]`` of the configuration, and the secrets that they refer to.
+
+A channel is a way to people: a chat room, a mailbox, a pager. :mod:`lockkit.alerts.delivery` delivers to them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lockkit.alerts.notification import Severity
+from lockkit.durations import parse, seconds
+from lockkit.errors import ConfigError
+from lockkit.namedtuples import NamedTuple
+from lockkit.redaction import redact_name
+
+__all__ = ["KEYS", "TYPES", "Channel", "ChannelKey", "channel", "secret"]
+
+TYPES: Mapping[str, str] = {
+    "apprise": "Any URL of apprise: e-mail, Slack, a webhook and a hundred others. Needs the extra `alerts`.",
+    "pagerduty": "PagerDuty, Events API v2. An incident is resolved with its alerts.",
+    "alertmanager": "An Alertmanager, API v2. An alert is resolved there as soon as it is here.",
+    "dingtalk": "A custom robot of DingTalk. Unlike apprise it looks at DingTalk's answer, so a refused message is sent again.",
+}
+"""Every type of channel, with its meaning."""
+_SEVERITIES: tuple[Severity, ...] = ("P0", "P1", "P2")
+_FORMATS = ("text", "markdown", "html")
+_MOST_BYTES = 65_536
+"""The largest file that a secret is read from, in bytes."""
+
+
+class ChannelKey(NamedTuple):
+    """A key that the table of a channel may have, for the docs and for errors."""
+
+    key: str
+    default: str
+    meaning: str
+
+
+KEYS: tuple[ChannelKey, ...] = (
+    ChannelKey("type", '`"apprise"`', "The type of the channel."),
+    ChannelKey(
+        "url",
+        "none; PagerDuty's for `pagerduty`, DingTalk's for `dingtalk`",
+        'The address: `"env:VARIABLE"` or `"file:/path"` if it contains a secret, or the URL itself.',
+    ),
+    ChannelKey(
+        "key",
+        "none",
+        "The secret of the service, as `env:` or `file:`: the routing key of `pagerduty`, the access token of `dingtalk`, a bearer token for `alertmanager`.",
+    ),
+    ChannelKey("sign", "none", "`dingtalk`: the secret by which messages are signed, as `env:` or `file:`."),
+    ChannelKey("severities", '`["P0", "P1", "P2"]`', "The severities of the alerts that the channel is for."),
+    ChannelKey("limit", "30", "The most messages in any `window`, from 1 to 1000."),
+    ChannelKey("window", '`"1h"`', "The time for which `limit` counts."),
+    ChannelKey("timeout", '`"10s"`', "The time that one attempt may take."),
+    ChannelKey("format", "what the service takes", '`apprise`: `"text"`, `"markdown"` or `"html"`.'),
+    ChannelKey(
+        "ca_file",
+        "the system's",
+        "`pagerduty`, `alertmanager` and `dingtalk`: a file with the certificates to trust.",
+    ),
+)
+"""Every key of a channel."""
+
+
+class Channel(NamedTuple):
+    """A channel as the configuration describes it. The secrets are not read yet; see :func:`secret`.
+
+    Attributes:
+        name: The name in ``[alerts.channels.NAME]``.
+        type: One of :data:`TYPES`.
+        url: The address, or where it is: ``env:...``, ``file:...``.
+        key: Where the secret of the service is; empty if there is none.
+        sign: Where the secret by which messages are signed is; empty if there is none.
+        severities: The severities of the alerts that the channel is for.
+        limit: The most messages in any ``window``.
+        window: Seconds for which ``limit`` counts.
+        timeout: Seconds that one attempt may take.
+        format: ``text``, ``markdown`` or ``html``; empty for what the service takes.
+        ca_file: A file with the certificates to trust; empty for the system's.
+    """
+
+    name: str
+    type: str = "apprise"
+    url: str = ""
+    key: str = ""
+    sign: str = ""
+    severities: tuple[Severity, ...] = _SEVERITIES
+    limit: int = 30
+    window: float = 3600.0
+    timeout: float = 10.0
+    format: str = ""
+    ca_file: str = ""
+
+    def __repr__(self) -> str:
+        return f"Channel({self.name!r}, type={self.type!r}, severities={self.severities})"
+
+
+def channel(name: str, table: Mapping[str, object]) -> Channel:
+    """Read the table of a channel.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value is not allowed. The values of url, key and sign are never shown.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+        raise ConfigError(
+            f"a channel must not be called {redact_name(name)!r}",
+            hint="use at most 32 letters, digits, '_' and '-'",
+        )
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        reader = _READERS.get(key)
+        if reader is None:
+            raise ConfigError(f"unknown key {redact_name(key)}", hint=f"allowed: {', '.join(_READERS)}")
+        read = reader(value)
+        if read is None:
+            raise ConfigError(f"{key} must be {_EXPECTED[key]}")
+        values[key] = read
+    found = Channel(name, **values)
+    if found.type in ("apprise", "alertmanager") and not found.url:
+        raise ConfigError("url is missing", hint='write url = "env:VARIABLE" or url = "file:/path"')
+    if found.type in ("pagerduty", "dingtalk") and not found.key:
+        raise ConfigError("key is missing", hint='write key = "env:VARIABLE" or key = "file:/path"')
+    return found
+
+
+def secret(reference: str, environ: Mapping[str, str] | None = None) -> str:
+    """The text that a reference names: ``env:VARIABLE``, ``file:/path`` without blanks at its ends, or the reference itself.
+
+    A file is read each time, so that a new secret is used without a restart.
+
+    Raises:
+        ConfigError: The variable is not set, or the file cannot be read, is empty or larger than 64 KiB, or everybody may write to it.
+    """
+    if reference.startswith("env:"):
+        variable = reference.removeprefix("env:")
+        found = (os.environ if environ is None else environ).get(variable, "").strip()
+        if not found:
+            raise ConfigError(
+                f"the variable {variable} is not set", hint="set it for the process that sends alerts"
+            )
+        return found
+    if reference.startswith("file:"):
+        return _from_file(Path(reference.removeprefix("file:")))
+    return reference
+
+
+def _from_file(path: Path) -> str:
+    hint = "let the user that sends alerts read it"
+    try:
+        with path.open("rb") as file:
+            seen = os.fstat(file.fileno())
+            if seen.st_mode & stat.S_IWOTH:
+                raise ConfigError(f"everybody may write to {path}", hint=f"chmod o-w {path}")
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=hint) from None
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(content) > _MOST_BYTES:
+        raise ConfigError(f"{path} contains no secret", hint="write the secret into it as one line of text")
+    return text
+
+
+def _one_of(allowed: tuple[str, ...]) -> Callable[[object], str | None]:
+    return lambda value: value if isinstance(value, str) and value in allowed else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value and value.isprintable() else None
+
+
+def _reference(value: object) -> str | None:
+    return value if isinstance(value, str) and re.fullmatch(r"env:\w+|file:/.+", value) else None
+
+
+def _severities(value: object) -> tuple[Severity, ...] | None:
+    if not isinstance(value, list) or not value or any(each not in _SEVERITIES for each in value):
+        return None
+    return tuple(each for each in _SEVERITIES if each in value)
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000 else None
+
+
+def _duration(value: object) -> float | None:
+    try:
+        return parse(value, what="") if isinstance(value, str) else seconds(value, what="")
+    except ConfigError:
+        return None
+
+
+_READERS: Mapping[str, Callable[[object], object]] = {
+    "type": _one_of(tuple(TYPES)),
+    "url": _text,
+    "key": _reference,
+    "sign": _reference,
+    "severities": _severities,
+    "limit": _count,
+    "window": _duration,
+    "timeout": _duration,
+    "format": _one_of(_FORMATS),
+    "ca_file": _text,
+}
+_EXPECTED = {
+    "type": " or ".join(f'"{each}"' for each in TYPES),
+    "url": 'a text, such as "env:VARIABLE", "file:/path" or a URL',
+    "key": '"env:VARIABLE" or "file:/path", so that the secret does not stand in the configuration',
+    "sign": '"env:VARIABLE" or "file:/path", so that the secret does not stand in the configuration',
+    "severities": 'a list of "P0", "P1" and "P2"',
+    "limit": "a whole number from 1 to 1000",
+    "window": 'a duration such as "10m" or "1h"',
+    "timeout": 'a duration such as "10s"',
+    "format": '"text", "markdown" or "html"',
+    "ca_file": "the path of a file",
+}

@@ -1,0 +1,237 @@
+"""The outbox of a channel: what waits, what is sent next, and what becomes of it. No threads, and the clock is passed in.
+
+The guarantee: a notification that :meth:`Outbox.add` took is sent at least once, in the order in which it came, by this process or a later one
+that opens the same spool, as long as the disk keeps what was written. It is given up only if the service objected to it ten times in a row, and
+replaced by a later one only on a channel that keeps state, where the later one says all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from lockkit.alerts.notification import Notification
+from lockkit.alerts.outcomes import NotDelivered, told
+from lockkit.alerts.pacing import Limits, Pace, Wait, after_failure, after_success, decide
+from lockkit.alerts.spool import Kept, Spool
+from lockkit.alerts.summary import summary
+from lockkit.clock import SYSTEM, Clock, jitter
+from lockkit.errors import BackendUnavailable
+from lockkit.namedtuples import NamedTuple
+
+__all__ = ["Batch", "Counts", "Outbox", "Room"]
+
+_log = logging.getLogger("lockkit.alerts")
+_OBJECTIONS = 10
+"""The number of objections in a row after which a notification is given up."""
+
+
+class Room(NamedTuple):
+    """How much may wait for a channel. The last quarter of each is kept for P0.
+
+    Attributes:
+        notifications: The most notifications.
+        size: The most bytes.
+    """
+
+    notifications: int = 2000
+    size: int = 10 * 1024 * 1024
+
+
+class Batch(NamedTuple):
+    """What is sent now, and the notifications that it is made of."""
+
+    notification: Notification
+    parts: tuple[Kept, ...]
+
+
+class Counts(NamedTuple):
+    """What an outbox has done.
+
+    Attributes:
+        delivered: Messages that the service took.
+        summarised: Notifications that were sent as parts of summaries.
+        failed: Attempts that failed.
+        superseded: Notifications that a later one of their group replaced.
+        dropped: Notifications for which there was no room.
+        given_up: Notifications that the service objected to.
+        unspooled: Notifications that could not be written to the disk, and waited in memory only.
+        damaged: Lines of the spool that could not be read.
+    """
+
+    delivered: int = 0
+    summarised: int = 0
+    failed: int = 0
+    superseded: int = 0
+    dropped: int = 0
+    given_up: int = 0
+    unspooled: int = 0
+    damaged: int = 0
+
+
+class Outbox:
+    """What waits for one channel. Not thread-safe.
+
+    Args:
+        name: The name of the channel.
+        folder: The folder of the spool; None to keep everything in memory.
+        limits: How much the channel takes.
+        room: How much may wait.
+        keeps_state: Whether the service keeps the state of each group, so that a later notification replaces an earlier one.
+        clock: The clocks.
+        chance: Returns a number from 0 up to 1, for the jitter.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path | None,
+        limits: Limits | None = None,
+        room: Room | None = None,
+        *,
+        keeps_state: bool = False,
+        clock: Clock = SYSTEM,
+        chance: Callable[[], float] = jitter,
+    ) -> None:
+        self.name = name
+        self.limits = limits or Limits()
+        self.room = room or Room()
+        self.keeps_state = keeps_state
+        self.counts = Counts()
+        self.last_error = ""
+        self._clock = clock
+        self._chance = chance
+        self._waiting: deque[Kept] = deque()
+        self._size = 0
+        self._unspooled = 0
+        self._objections = 0
+        self._pace = Pace()
+        self._spool = None if folder is None else self._opened(folder)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def failures(self) -> int:
+        """The failures since the last success."""
+        return self._pace.failures
+
+    def add(self, notification: Notification) -> bool:
+        """Take a notification, on disk if possible. False if there is no room for it; then it is counted, and logged if it is the first."""
+        most = self.room if notification.severity == "P0" else _three_quarters(self.room)
+        if len(self._waiting) >= most.notifications or self._size >= most.size:
+            if not self.counts.dropped:
+                _log.error("alerts for channel %s are dropped: %d wait already", self.name, len(self))
+            self._count(dropped=1)
+            return False
+        kept = self._kept(notification)
+        self._waiting.append(kept)
+        self._size += kept.size
+        return True
+
+    def next(self) -> Wait | Batch:
+        """What to do now."""
+        urgent = any(kept.notification.severity == "P0" for kept in self._waiting)
+        while True:
+            decision = decide(
+                self._pace, self.limits, self._clock.now(), waiting=len(self._waiting), urgent=urgent
+            )
+            if isinstance(decision, Wait):
+                return decision
+            if not self.keeps_state or decision.oldest == 1 or not self._superseded():
+                break
+        if decision.oldest == 1 or self.keeps_state:
+            return Batch(self._waiting[0].notification, (self._waiting[0],))
+        parts = tuple(self._waiting[index] for index in range(decision.oldest))
+        told_together = summary([kept.notification for kept in parts], self.name, self._clock.wall())
+        return Batch(told_together, parts)
+
+    def settle(self, batch: Batch, error: BaseException | None, secrets: tuple[str, ...] = ()) -> None:
+        """Record what became of a batch: None if the service took it."""
+        now = self._clock.now()
+        if error is None:
+            self._pace = after_success(self._pace, self.limits, now)
+            self._objections = 0
+            self.last_error = ""
+            self._remove(batch.parts, self._clock.wall())
+            self._count(delivered=1, summarised=len(batch.parts) if len(batch.parts) > 1 else 0)
+            return
+        refused = isinstance(error, NotDelivered)
+        wish = error.retry_after if isinstance(error, NotDelivered) else None
+        self._pace = after_failure(self._pace, self.limits, now, self._chance(), wish=wish, maybe=not refused)
+        self.last_error = told(error, secrets)
+        self._count(failed=1)
+        objected = isinstance(error, NotDelivered) and error.rejected
+        self._objections = self._objections + 1 if objected else 0
+        # The first failure is news, and so is each doubling of their number.
+        failures = self._pace.failures
+        level = logging.WARNING if failures & (failures - 1) == 0 else logging.DEBUG
+        _log.log(level, "channel %s failed (%d in a row): %s", self.name, failures, self.last_error)
+        if self._objections >= _OBJECTIONS:
+            _log.error(
+                "channel %s rejects the alert of group %s, which is given up: %s",
+                self.name,
+                batch.notification.group,
+                self.last_error,
+            )
+            self._objections = 0
+            self._remove(batch.parts, None)
+            self._count(given_up=len(batch.parts))
+
+    def close(self) -> None:
+        """Close the spool. What waits stays in it."""
+        if self._spool is not None:
+            self._spool.close()
+
+    def _opened(self, folder: Path) -> Spool | None:
+        try:
+            spool = Spool(folder, self.name)
+        except (OSError, BackendUnavailable) as error:
+            _log.error("channel %s has no spool, so a restart loses what waits: %s", self.name, error)
+            return None
+        self._count(damaged=spool.damaged)
+        self._waiting.extend(spool.found)
+        self._size = sum(kept.size for kept in spool.found)
+        now, wall = self._clock.now(), self._clock.wall()
+        self._pace = Pace(sent=tuple(now - max(wall - at, 0.0) for at in spool.sent))
+        return spool
+
+    def _kept(self, notification: Notification) -> Kept:
+        if self._spool is not None:
+            try:
+                return self._spool.add(notification)
+            except OSError as error:
+                if not self.counts.unspooled:
+                    _log.error("an alert for channel %s waits in memory only: %s", self.name, error)
+        self._count(unspooled=1)
+        self._unspooled += 1
+        return Kept(-self._unspooled, notification, 0)
+
+    def _superseded(self) -> bool:
+        """Drop the oldest if a later one of its group waits."""
+        first, *others = self._waiting
+        if all(kept.notification.group != first.notification.group for kept in others):
+            return False
+        self._remove((first,), None)
+        self._count(superseded=1)
+        return True
+
+    def _remove(self, parts: tuple[Kept, ...], at: float | None) -> None:
+        for _ in parts:
+            self._size -= self._waiting.popleft().size
+        if self._spool is not None:
+            try:
+                self._spool.done([kept.number for kept in parts if kept.number > 0], at)
+            except OSError as error:
+                _log.warning("the spool of channel %s cannot be written: %s", self.name, error)
+
+    def _count(self, **more: int) -> None:
+        self.counts = self.counts._replace(
+            **{key: getattr(self.counts, key) + by for key, by in more.items()}
+        )
+
+
+def _three_quarters(room: Room) -> Room:
+    return Room(room.notifications - room.notifications // 4, room.size - room.size // 4)
