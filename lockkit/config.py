@@ -62,7 +62,7 @@ class Config(NamedTuple):
         profile: The profile in use, or None.
         plugins: The tables of the plugins, not decoded, by the distribution's canonical name; see :func:`plugin_settings`.
         pools: The members of each pool, with their capacities; ``pools.<name>`` is their key in ``sources``.
-        alerts: The tables ``[alerts.rules.<name>]`` and ``[alerts.sinks.<name>]``, by ``rules`` and ``sinks``, not decoded;
+        alerts: The tables ``[alerts.rules.<name>]`` and ``[alerts.channels.<name>]``, by ``rules`` and ``channels``, not decoded;
             ``alerts.rules.<name>.<key>`` is a key in ``sources``.
         sources: Where each value came from, by key; ``plugins.<dist>.<key>`` for those of plugins.
         files: The files that were looked for, each with a mark by which a change is noticed.
@@ -151,8 +151,8 @@ class Config(NamedTuple):
         for name, table in sorted(self.alerts.get("rules", {}).items()):
             keys = sorted(f"alerts.rules.{name}.{key}" for key in table)
             rows += [(redact_name(key), "(set)", self.source(key)) for key in keys]
-        for name in sorted(self.alerts.get("sinks", {})):  # their keys may be secrets
-            rows.append((f"alerts.sinks.{redact_name(name)}", "(set)", self.source(f"alerts.sinks.{name}")))
+        for name in sorted(self.alerts.get("channels", {})):  # their keys may be secrets
+            rows.append((f"alerts.channels.{redact_name(name)}", "(set)", self.source(f"alerts.channels.{name}")))
         keys = sorted(f"plugins.{dist}.{key}" for dist, table in self.plugins.items() for key in table)
         # A plugin's values may be secrets, and only the plugin knows which.
         return rows + [(redact_name(key), "(set)", self.source(key)) for key in keys]

@@ -20,7 +20,7 @@ from lockkit.settings import TABLES, Value, meant, shape
 __all__ = ["file", "look", "project_file", "stamp"]
 
 _Path: TypeAlias = str | os.PathLike[str]
-ALERT_TABLES = ("rules", "sinks")
+ALERT_TABLES = ("rules", "channels")
 """The tables in ``[alerts]`` that contain tables; :mod:`lockkit.alerts` checks them."""
 Table: TypeAlias = Mapping[str, object]
 """A table of a file, as TOML gives it."""

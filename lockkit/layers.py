@@ -66,7 +66,7 @@ class Layer:
         profiles: The settings of each ``[profiles.x]``.
         plugins: The tables ``[plugins.<dist>]`` by canonical name, not decoded.
         pools: The members of each ``[pools.x]``, with their capacities.
-        alerts: The tables ``[alerts.rules.x]`` and ``[alerts.sinks.x]``, by ``rules`` and ``sinks``, not decoded.
+        alerts: The tables ``[alerts.rules.x]`` and ``[alerts.channels.x]``, by ``rules`` and ``channels``, not decoded.
         pinned: Whether the layer wins over everything except keywords in code.
         problems: The errors in this place.
         warnings: Probable mistakes, which do not prevent the use of the layer.

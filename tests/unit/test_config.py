@@ -741,28 +741,28 @@ def test_a_file_with_tables_alone_is_not_said_to_have_no_settings(world):
 def test_a_rule_of_alerts_is_changed_key_by_key_and_a_sink_is_taken_whole(world):
     world.write(
         world.etc,
-        '[alerts.rules.timeouts]\nabove = 0.2\nseverity = "P1"\n[alerts.sinks.ops]\nurl = "a"\nonly = "P0"',
+        '[alerts.rules.timeouts]\nabove = 0.2\nseverity = "P1"\n[alerts.channels.ops]\nurl = "a"\nonly = "P0"',
     )
     path = world.write(
         world.user,
-        '[alerts]\nlook_every = "5s"\n[alerts.rules.timeouts]\nabove = 0.3\n[alerts.sinks.ops]\nurl = "b"',
+        '[alerts]\nlook_every = "5s"\n[alerts.rules.timeouts]\nabove = 0.3\n[alerts.channels.ops]\nurl = "b"',
     )
     got = world.load()
     assert got.alerts_look_every == 5.0
     assert got.alerts == {
         "rules": {"timeouts": {"above": 0.3, "severity": "P1"}},
-        "sinks": {"ops": {"url": "b"}},
+        "channels": {"ops": {"url": "b"}},
     }
     assert got.source("alerts.rules.timeouts.above") == str(path)
     assert got.source("alerts.rules.timeouts.severity") == str(world.etc)
     shown = [key for key, value, _ in got.describe() if value == "(set)"]
-    assert shown == ["alerts.rules.timeouts.above", "alerts.rules.timeouts.severity", "alerts.sinks.ops"]
+    assert shown == ["alerts.rules.timeouts.above", "alerts.rules.timeouts.severity", "alerts.channels.ops"]
 
 
 def test_pinned_tables_of_alerts_win(world):
-    world.write(world.etc, 'pinned = true\n[alerts.sinks.ops]\nurl = "a"\n[alerts.rules.x]\nabove = 1')
-    world.write(world.user, '[alerts.sinks.ops]\nurl = "b"\n[alerts.rules.x]\nabove = 2')
-    assert world.load().alerts == {"sinks": {"ops": {"url": "a"}}, "rules": {"x": {"above": 1}}}
+    world.write(world.etc, 'pinned = true\n[alerts.channels.ops]\nurl = "a"\n[alerts.rules.x]\nabove = 1')
+    world.write(world.user, '[alerts.channels.ops]\nurl = "b"\n[alerts.rules.x]\nabove = 2')
+    assert world.load().alerts == {"channels": {"ops": {"url": "a"}}, "rules": {"x": {"above": 1}}}
 
 
 @pytest.mark.parametrize(
@@ -770,7 +770,7 @@ def test_pinned_tables_of_alerts_win(world):
     [
         (
             "[alerts]\nrule.x = 1",
-            r"unknown key alerts.rule \(did you mean rules\? allowed: group_wait, .*, rules, sinks\)",
+            r"unknown key alerts.rule \(did you mean rules\? allowed: group_wait, .*, rules, channels\)",
         ),
         (
             "[alerts]\nrules = 1",
