@@ -152,7 +152,9 @@ class Config(NamedTuple):
             keys = sorted(f"alerts.rules.{name}.{key}" for key in table)
             rows += [(redact_name(key), "(set)", self.source(key)) for key in keys]
         for name in sorted(self.alerts.get("channels", {})):  # their keys may be secrets
-            rows.append((f"alerts.channels.{redact_name(name)}", "(set)", self.source(f"alerts.channels.{name}")))
+            rows.append(
+                (f"alerts.channels.{redact_name(name)}", "(set)", self.source(f"alerts.channels.{name}"))
+            )
         keys = sorted(f"plugins.{dist}.{key}" for dist, table in self.plugins.items() for key in table)
         # A plugin's values may be secrets, and only the plugin knows which.
         return rows + [(redact_name(key), "(set)", self.source(key)) for key in keys]
@@ -464,7 +466,7 @@ def _pools(found: Found, sources: dict[str, str]) -> dict[str, Mapping[str, int]
 
 
 def _alerts(found: Found, sources: dict[str, str]) -> dict[str, dict[str, dict[str, object]]]:
-    """The tables of alerts. A rule is changed key by key; a sink is taken whole from the last file that has it, because half of one is none."""
+    """The tables of alerts. A rule is changed key by key; a channel is taken whole from the last file that has it, because half of one is none."""
     files = found.files()
     alerts: dict[str, dict[str, dict[str, object]]] = {}
     for layer in (*files, *(layer for layer in files if layer.pinned)):
