@@ -26,7 +26,7 @@ _ALL: tuple[Severity, ...] = ("P0", "P1", "P2")
 
 
 class State(NamedTuple):
-    """How a channel is.
+    """The state of a channel.
 
     Attributes:
         channel: The name.
@@ -112,7 +112,7 @@ class Delivery:
         return taken
 
     def state(self) -> State:
-        """How the channel is."""
+        """Return the state of the channel."""
         with self._changed:
             began = self._began
             trying = None if began is None else max(self._clock.now() - began, 0.0)

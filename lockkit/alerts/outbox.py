@@ -29,7 +29,7 @@ _OBJECTIONS = 10
 
 
 class Room(NamedTuple):
-    """How much may wait for a channel. The last quarter of each is kept for P0.
+    """The room for what waits for a channel. The last quarter of each is kept for P0.
 
     Attributes:
         notifications: The most notifications.
@@ -41,14 +41,14 @@ class Room(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What is sent now, and the notifications that it is made of."""
+    """A message to send now, and the notifications that it is made of."""
 
     notification: Notification
     parts: tuple[Kept, ...]
 
 
 class Counts(NamedTuple):
-    """What an outbox has done.
+    """Counts of an outbox.
 
     Attributes:
         delivered: Messages that the service took.
@@ -72,7 +72,7 @@ class Counts(NamedTuple):
 
 
 class Outbox:
-    """What waits for one channel. Not thread-safe.
+    """The notifications that wait for one channel. Not thread-safe.
 
     Args:
         name: The name of the channel.
@@ -132,7 +132,7 @@ class Outbox:
         return True
 
     def next(self) -> Wait | Batch:
-        """What to do now."""
+        """Decide what to do now: wait, or send a batch."""
         urgent = any(kept.notification.severity == "P0" for kept in self._waiting)
         while True:
             decision = decide(

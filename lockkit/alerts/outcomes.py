@@ -1,4 +1,4 @@
-"""What a sink can say about a notification that it did not deliver, and how secrets are taken out of the texts of errors."""
+"""The outcomes of a delivery, and the removal of secrets from the texts of errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def parts_of(url: str) -> tuple[str, ...]:
-    """All parts of a URL but its scheme, because any of them may be a secret: ``slack://`` has one in the place of the host."""
+    """Every part of a URL but its scheme, because any of them may be a secret: ``slack://`` has one in the place of the host."""
     rest = url.partition("://")[2]
     return (rest, *re.split(r"[/?&=@:#,+]+", rest))
 

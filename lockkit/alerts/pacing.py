@@ -20,7 +20,7 @@ _FEW = 64
 
 
 class Limits(NamedTuple):
-    """How much a channel takes.
+    """The limits of a channel.
 
     Attributes:
         most: The most messages in any window.
@@ -43,7 +43,7 @@ class Limits(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """What has been done on a channel so far.
+    """The record of a channel: failures, and the messages of the window.
 
     Attributes:
         failures: The failures since the last success.

@@ -200,7 +200,7 @@ def _stem(name: str, slot: int) -> str:
     return f"{name}.{slot}" if slot else name
 
 
-def as_line(notification: Notification) -> object:
+def as_line(notification: Notification) -> dict[str, object]:
     """A notification as JSON has it."""
     return {
         **notification._asdict(),

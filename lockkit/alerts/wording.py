@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from lockkit.alerts.notification import Member, Notification, Reason
 from lockkit.printable import printable
 
-__all__ = ["REASONS", "as_html", "as_markdown", "as_text", "subject", "utc"]
+__all__ = ["REASONS", "as_html", "as_markdown", "as_text", "subject", "subject_markdown", "utc"]
 
 REASONS: Mapping[Reason, str] = {
     "first": "This is new.",
@@ -45,6 +45,11 @@ def subject(notification: Notification) -> str:
     tail = f" (and {more} more)" if more else ""
     told = f"{head}: {f'{what}: ' if what else ''}{_short(first.text)}"
     return told[: _MOST_SUBJECT - len(tail)] + tail
+
+
+def subject_markdown(notification: Notification) -> str:
+    """The subject, so that neither Markdown nor Slack's mentions find anything in it."""
+    return _plain(subject(notification))
 
 
 def as_text(notification: Notification) -> str:
@@ -101,7 +106,7 @@ def _heading(member: Member) -> str:
 
 
 def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
-    """What, where, who, since when, and what to type next. A row without content is left out."""
+    """The rows of an alert: what, where, who, since when, and what to type next. A row without content is left out."""
     yield "Rule", _short(member.rule)
     told = {key: _short(value) for key, value in member.labels.items() if value}
     about = next((key for key in _SUBJECT if key in told), "")

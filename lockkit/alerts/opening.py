@@ -1,0 +1,135 @@
+"""The opening of channels: from their tables in the configuration to deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from lockkit.alerts.channels import Channel, channel, secret
+from lockkit.alerts.delivery import Delivery, State, attempt
+from lockkit.alerts.notification import Notification, Sink
+from lockkit.alerts.outcomes import Outcome
+from lockkit.alerts.pacing import Limits
+from lockkit.errors import ConfigError
+
+__all__ = ["FOLDER", "Deliveries", "channels_of", "deliver_once", "sink_of"]
+
+FOLDER = "alert-spool"
+"""The folder of the spools, in the state folder."""
+_MORE = 5.0
+"""Seconds beyond a channel's timeout that a single delivery is waited for: apprise has several steps, each with that timeout."""
+
+
+def channels_of(tables: Mapping[str, Mapping[str, object]], sources: Mapping[str, str]) -> list[Channel]:
+    """The channels of a configuration: ``channels_of(config.alerts.get("channels", {}), config.sources)``.
+
+    Raises:
+        ConfigError: A table is wrong. The message names the file and the key.
+    """
+    found = []
+    for name, table in tables.items():
+        try:
+            found.append(channel(name, table))
+        except ConfigError as error:
+            source = sources.get(f"alerts.channels.{name}", "configuration")
+            raise ConfigError(
+                f"{source}: [alerts.channels.{name}]: {error.message}", hint=error.hint
+            ) from None
+    return found
+
+
+def sink_of(one: Channel, environ: Mapping[str, str] | None = None) -> Sink:
+    """The sink of a channel. Nothing is imported, read or opened before its first notification.
+
+    Args:
+        one: The channel.
+        environ: The environment for ``env:``; None for that of this process.
+    """
+    key = partial(secret, one.key, environ)
+    if one.type == "pagerduty":
+        from lockkit.alerts.sinks.pagerduty import ENDPOINT, PagerDuty
+
+        return PagerDuty(key, one.url or ENDPOINT, timeout=one.timeout, ca_file=one.ca_file)
+    if one.type == "alertmanager":
+        from lockkit.alerts.sinks.alertmanager import Alertmanager
+
+        token = key if one.key else None
+        url = partial(secret, one.url, environ)
+        return Alertmanager(url, token, timeout=one.timeout, ca_file=one.ca_file)
+    if one.type == "dingtalk":
+        from lockkit.alerts.sinks import dingtalk
+
+        sign: Callable[[], str] | None = partial(secret, one.sign, environ) if one.sign else None
+        return dingtalk.DingTalk(
+            key, sign, one.url or dingtalk.ENDPOINT, timeout=one.timeout, ca_file=one.ca_file
+        )
+    from lockkit.alerts.sinks.through_apprise import Apprise
+
+    return Apprise(partial(secret, one.url, environ), timeout=one.timeout, form=one.format)
+
+
+def deliver_once(
+    one: Channel, notification: Notification, environ: Mapping[str, str] | None = None
+) -> Outcome:
+    """Deliver a notification over a channel now, once, whatever its severities and its limit: for ``lockkit alerts test``.
+
+    Returns within the channel's timeout and 5 s.
+    """
+    return attempt(one.name, sink_of(one, environ), notification, one.timeout + _MORE)
+
+
+class Deliveries:
+    """The deliveries of all channels. Thread-safe.
+
+    Args:
+        channels: The channels.
+        state_dir: The state folder, for the spools; None to keep everything in memory.
+        more: Further sinks by name, such as those of plugins; they get notifications of all severities.
+        environ: The environment for ``env:``; None for that of this process.
+    """
+
+    def __init__(
+        self,
+        channels: Iterable[Channel],
+        state_dir: Path | None,
+        *,
+        more: Mapping[str, Sink] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        folder = None if state_dir is None else state_dir / FOLDER
+        self.each = [
+            Delivery(
+                one.name,
+                sink_of(one, environ),
+                folder,
+                severities=one.severities,
+                limits=Limits(one.limit, one.window),
+            )
+            for one in channels
+        ]
+        self.each += [Delivery(name, sink, folder) for name, sink in (more or {}).items()]
+
+    def put(self, notification: Notification) -> bool:
+        """Hand a notification to every channel that is for it; see :meth:`~lockkit.alerts.delivery.Delivery.put`."""
+        taken = [one.put(notification) for one in self.each]
+        return all(taken)
+
+    def states(self) -> list[State]:
+        """The state of each channel."""
+        return [one.state() for one in self.each]
+
+    def close(self, within: float = 2.0) -> int:
+        """Stop all channels within some seconds. Returns the number of notifications that wait for the next process."""
+        import threading
+
+        left: list[int] = []
+        threads = [
+            threading.Thread(target=lambda one=one: left.append(one.close(within)), daemon=True)
+            for one in self.each
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(left)

@@ -1,0 +1,101 @@
+"""A request of HTTP to a service of alerts, with the standard library: a POST of JSON, with a time limit and checked certificates."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from lockkit.alerts.outcomes import NotDelivered
+
+__all__ = ["post"]
+
+_MOST_ANSWER = 65_536
+"""The most bytes of an answer that are read."""
+_OBJECTIONS = (400, 413, 422)
+"""The codes with which a service objects to what was sent, not to who sent it or when."""
+
+
+def post(
+    url: str,
+    body: object,
+    *,
+    timeout: float,
+    ca_file: str = "",
+    headers: Mapping[str, str] | None = None,
+    accepted: tuple[int, ...] = (200, 201, 202, 204),
+) -> str:
+    """Send a value as JSON and return the answer. Redirects are not followed, because they would hand the secret to another service.
+
+    Args:
+        url: An address with https or http.
+        body: What to send.
+        timeout: Seconds for connecting, and for each answer of the network.
+        ca_file: A file with the certificates to trust instead of the system's.
+        headers: More headers.
+        accepted: The codes of success.
+
+    Raises:
+        NotDelivered: The service cannot be reached or answers with another code. The text contains no part of the URL but its host.
+        TimeoutError: The service has not answered in time, and may have taken the message.
+        OSError: The connection broke after the request was sent.
+    """
+    import http.client
+    import ssl
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if parts.scheme not in ("https", "http") or not host:
+        raise NotDelivered("the address must begin with https:// or http:// and a host")
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        try:
+            context = ssl.create_default_context(cafile=ca_file or None)
+        except (OSError, ssl.SSLError) as error:
+            raise NotDelivered(f"cannot use the certificates of {ca_file}: {error}") from None
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    try:
+        try:
+            connection.connect()
+        except OSError as error:
+            raise NotDelivered(
+                f"cannot connect to {host}: {error.strerror or type(error).__name__}"
+            ) from None
+        told = {"Content-Type": "application/json", "User-Agent": "lockkit", **(headers or {})}
+        connection.request("POST", path, json.dumps(body).encode(), told)
+        answer = connection.getresponse()
+        code, content = answer.status, answer.read(_MOST_ANSWER).decode(errors="replace")
+        wish = answer.getheader("Retry-After", "")
+    except http.client.HTTPException as error:
+        raise OSError(f"{host} broke the connection: {type(error).__name__}") from None
+    finally:
+        connection.close()
+    if code not in accepted:
+        raise NotDelivered(
+            f"{host} answered {code}: {content[:200]}",
+            retry_after=_seconds(wish),
+            rejected=code in _OBJECTIONS,
+        )
+    return content
+
+
+def _seconds(wish: str) -> float | None:
+    """A Retry-After in seconds; it may also be a date (RFC 9110, 10.2.3)."""
+    if re.fullmatch(r"\d{1,9}", wish):
+        return float(wish)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(wish)
+    except ValueError:
+        return None
+    from datetime import datetime
+
+    return max((date - datetime.now(date.tzinfo)).total_seconds(), 0.0)

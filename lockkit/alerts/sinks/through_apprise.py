@@ -1,0 +1,128 @@
+"""Apprise (https://github.com/caronc/apprise): e-mail, Slack, a webhook and a hundred other services, each with one URL.
+
+Apprise is imported on the thread of the channel, when the first notification is sent. It waits between messages by sleeping there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lockkit.alerts.notification import Notification
+from lockkit.alerts.outcomes import NotDelivered, parts_of, veil
+from lockkit.alerts.wording import as_html, as_markdown, as_text, subject, subject_markdown
+
+__all__ = ["Apprise"]
+
+_FORMS = {"text": as_text, "markdown": as_markdown, "html": as_html}
+_LOGGERS = ("apprise", "urllib3.connectionpool")
+"""The loggers that write URLs at DEBUG level."""
+
+
+class Apprise:
+    """The sink.
+
+    Args:
+        url: Returns the URL, a secret; called for each notification.
+        timeout: Seconds for connecting, and for each answer, unless the URL has its own ``cto`` and ``rto``.
+        form: ``text``, ``markdown`` or ``html``; empty for what the service likes best.
+    """
+
+    def __init__(self, url: Callable[[], str], *, timeout: float = 10.0, form: str = "") -> None:
+        self.secrets: tuple[str, ...] = ()
+        self._url = url
+        self._timeout = timeout
+        self._form = form
+
+    def __call__(self, notification: Notification) -> None:
+        url = self._url()
+        self.secrets = parts_of(url)
+        try:
+            import apprise
+        except ImportError:
+            raise NotDelivered("apprise is not installed: pip install 'lockkit[alerts]'") from None
+        with _listening(self.secrets) as heard:
+            service = self._service(apprise, url)
+            form = self._form or _best(service)
+            title = subject_markdown(notification) if form == "markdown" else subject(notification)
+            sender = apprise.Apprise()
+            sender.add(service)
+            taken = sender.notify(
+                _FORMS[form](notification), title=title, notify_type=_kind(notification), body_format=form
+            )
+        if not taken:
+            raise NotDelivered(f"apprise could not deliver it: {heard[-1] if heard else 'no reason given'}")
+
+    def _service(self, apprise: Any, url: str) -> Any:
+        service = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+        if service is None:
+            raise NotDelivered("apprise does not understand the URL; try it with: apprise -t test URL")
+        if "cto=" not in url:
+            service.socket_connect_timeout = self._timeout
+        if "rto=" not in url:
+            service.socket_read_timeout = self._timeout
+        return service
+
+
+def _best(service: Any) -> str:
+    """The form that a service likes best. Those that take plain text or Markdown, such as DingTalk and Discord, get Markdown."""
+    given = service.notify_format
+    formats = [
+        str(getattr(each, "value", each)) for each in (given if isinstance(given, tuple) else (given,))
+    ]
+    if set(formats) == {"text", "markdown"}:
+        return "markdown"
+    return formats[0] if formats[0] in _FORMS else "text"
+
+
+def _kind(notification: Notification) -> str:
+    if notification.reason == "all_resolved":
+        return "success"
+    return "warning" if notification.severity == "P2" else "failure"
+
+
+class _Listener(logging.Handler):
+    """Keeps what apprise says on one thread."""
+
+    def __init__(self, secrets: tuple[str, ...], heard: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._thread = threading.get_ident()
+        self._secrets = secrets
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._heard.append(veil(record.getMessage(), self._secrets))
+
+
+class _Veil(logging.Filter):
+    """Takes secrets out of what is logged on one thread."""
+
+    def __init__(self, secrets: tuple[str, ...]) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread == self._thread:
+            record.msg, record.args = veil(record.getMessage(), self._secrets), ()
+        return True
+
+
+@contextmanager
+def _listening(secrets: tuple[str, ...]) -> Iterator[list[str]]:
+    heard: list[str] = []
+    listener, filtered = _Listener(secrets, heard), _Veil(secrets)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(filtered)
+    loggers[0].addHandler(listener)
+    try:
+        yield heard
+    finally:
+        loggers[0].removeHandler(listener)
+        for logger in loggers:
+            logger.removeFilter(filtered)
