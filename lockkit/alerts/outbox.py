@@ -161,6 +161,8 @@ class Outbox:
         refused = isinstance(error, NotDelivered)
         wish = error.retry_after if isinstance(error, NotDelivered) else None
         self._pace = after_failure(self._pace, self.limits, now, self._chance(), wish=wish, maybe=not refused)
+        if not refused:  # the next process counts it in the window, too
+            self._note((), self._clock.wall())
         self.last_error = told(error, secrets)
         self._count(failed=1)
         objected = isinstance(error, NotDelivered) and error.rejected
@@ -221,6 +223,10 @@ class Outbox:
     def _remove(self, parts: tuple[Kept, ...], at: float | None) -> None:
         for _ in parts:
             self._size -= self._waiting.popleft().size
+        self._note(parts, at)
+
+    def _note(self, parts: tuple[Kept, ...], at: float | None) -> None:
+        """Write to the spool that notifications are done, and when a message was sent."""
         if self._spool is not None:
             try:
                 self._spool.done([kept.number for kept in parts if kept.number > 0], at)
