@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from lockkit.alerts.notification import Notification, Severity, Sink
-from lockkit.alerts.outbox import Batch, Counts, Outbox, Room
+from lockkit.alerts.outbox import Batch, Counts, Outbox, Space
 from lockkit.alerts.outcomes import Outcome, told
 from lockkit.alerts.pacing import Limits
 from lockkit.clock import SYSTEM, Clock, jitter
@@ -57,7 +57,7 @@ class Delivery:
         folder: The folder of the spool, made for its owner alone; None to keep everything in memory.
         severities: The severities for which the channel is.
         limits: How much the channel takes.
-        room: How much may wait.
+        space: How much may wait.
         clock: The clocks.
         chance: Returns a number from 0 up to 1, for the jitter.
     """
@@ -70,7 +70,7 @@ class Delivery:
         *,
         severities: Collection[Severity] = _ALL,
         limits: Limits | None = None,
-        room: Room | None = None,
+        space: Space | None = None,
         clock: Clock = SYSTEM,
         chance: Callable[[], float] = jitter,
     ) -> None:
@@ -85,7 +85,7 @@ class Delivery:
             name,
             folder,
             limits,
-            room,
+            space,
             keeps_state=getattr(sink, "keeps_state", False) is True,
             clock=clock,
             chance=chance,

@@ -21,14 +21,14 @@ from lockkit.clock import SYSTEM, Clock, jitter
 from lockkit.errors import BackendUnavailable
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Batch", "Counts", "Outbox", "Room"]
+__all__ = ["Batch", "Counts", "Outbox", "Space"]
 
 _log = logging.getLogger("lockkit.alerts")
 _OBJECTIONS = 10
 """The number of objections in a row after which a notification is given up."""
 
 
-class Room(NamedTuple):
+class Space(NamedTuple):
     """The room for what waits for a channel. The last quarter of each is kept for P0.
 
     Attributes:
@@ -78,7 +78,7 @@ class Outbox:
         name: The name of the channel.
         folder: The folder of the spool; None to keep everything in memory.
         limits: How much the channel takes.
-        room: How much may wait.
+        space: How much may wait.
         keeps_state: Whether the service keeps the state of each group, so that a later notification replaces an earlier one.
         clock: The clocks.
         chance: Returns a number from 0 up to 1, for the jitter.
@@ -89,7 +89,7 @@ class Outbox:
         name: str,
         folder: Path | None,
         limits: Limits | None = None,
-        room: Room | None = None,
+        space: Space | None = None,
         *,
         keeps_state: bool = False,
         clock: Clock = SYSTEM,
@@ -97,7 +97,7 @@ class Outbox:
     ) -> None:
         self.name = name
         self.limits = limits or Limits()
-        self.room = room or Room()
+        self.space = space or Space()
         self.keeps_state = keeps_state
         self.counts = Counts()
         self.last_error = ""
@@ -120,7 +120,7 @@ class Outbox:
 
     def add(self, notification: Notification) -> bool:
         """Take a notification, on disk if possible. False if there is no room for it; then it is counted, and logged if it is the first."""
-        most = self.room if notification.severity == "P0" else _three_quarters(self.room)
+        most = self.space if notification.severity == "P0" else _three_quarters(self.space)
         if len(self._waiting) >= most.notifications or self._size >= most.size:
             if not self.counts.dropped:
                 _log.error("alerts for channel %s are dropped: %d wait already", self.name, len(self))
@@ -239,5 +239,5 @@ class Outbox:
         )
 
 
-def _three_quarters(room: Room) -> Room:
-    return Room(room.notifications - room.notifications // 4, room.size - room.size // 4)
+def _three_quarters(space: Space) -> Space:
+    return Space(space.notifications - space.notifications // 4, space.size - space.size // 4)

@@ -18,7 +18,7 @@ from lockkit.alerts.notification import Member, Notification
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import private_dir
 
-__all__ = ["Kept", "Spool", "as_line", "from_line"]
+__all__ = ["Kept", "Spool", "encoded", "decoded"]
 
 _MOST_PROCESSES = 16
 _REWRITE = 65_536
@@ -153,7 +153,7 @@ class Spool:
             try:
                 value = json.loads(line) if line else {}
                 if "notification" in value:
-                    pending[value["number"]] = from_line(value["notification"])
+                    pending[value["number"]] = decoded(value["notification"])
                 for number in value.get("done", ()):
                     pending.pop(number, None)
                 self.sent += [float(at) for at in value.get("sent", ())]
@@ -166,7 +166,7 @@ class Spool:
 
     def _kept(self, notification: Notification) -> Kept:
         self._number += 1
-        line = json.dumps({"number": self._number, "notification": as_line(notification)})
+        line = json.dumps({"number": self._number, "notification": encoded(notification)})
         if len(line) > _MOST_LINE:
             raise OSError(f"a notification of {len(line)} bytes is too large for the spool")
         self._pending[self._number] = line
@@ -200,7 +200,7 @@ def _stem(name: str, slot: int) -> str:
     return f"{name}.{slot}" if slot else name
 
 
-def as_line(notification: Notification) -> dict[str, object]:
+def encoded(notification: Notification) -> dict[str, object]:
     """A notification as JSON has it."""
     return {
         **notification._asdict(),
@@ -208,7 +208,7 @@ def as_line(notification: Notification) -> dict[str, object]:
     }
 
 
-def from_line(value: object) -> Notification:
+def decoded(value: object) -> Notification:
     """A notification from JSON. Keys that a later version added are ignored.
 
     Raises:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockkit.alerts import outbox as module
-from lockkit.alerts.outbox import Batch, Outbox, Room
+from lockkit.alerts.outbox import Batch, Outbox, Space
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.pacing import Limits, Wait
 from lockkit.alerts.summary import GROUP
@@ -165,7 +165,7 @@ def test_what_the_limit_held_back_comes_as_one_message_that_says_so():
 
 
 def test_a_p0_finds_room_when_others_do_not(caplog):
-    box = opened(Clock(), room=Room(notifications=8))
+    box = opened(Clock(), space=Space(notifications=8))
     for number in range(8):
         box.add(notification(number, severity="P2"))
 
@@ -177,7 +177,7 @@ def test_a_p0_finds_room_when_others_do_not(caplog):
 
 
 def test_the_room_is_limited_in_bytes_too(tmp_path):
-    box = opened(Clock(), tmp_path / "s", room=Room(size=10_000))
+    box = opened(Clock(), tmp_path / "s", space=Space(size=10_000))
     taken = [box.add(notification(number, text="x" * 1000)) for number in range(12)]
     box.close()
 

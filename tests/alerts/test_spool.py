@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from lockkit.alerts import spool
-from lockkit.alerts.spool import Spool, as_line, from_line
+from lockkit.alerts.spool import Spool, encoded, decoded
 from support.notifications import notification
 
 
@@ -87,7 +87,7 @@ def test_a_line_that_a_crash_cut_is_skipped(folder):
 )
 def test_nonsense_in_it_is_counted_and_nothing_else(folder, line):
     folder.mkdir(mode=0o700)
-    good = json.dumps({"number": 1, "notification": as_line(notification(1))})
+    good = json.dumps({"number": 1, "notification": encoded(notification(1))})
     (folder / "mail.jsonl").write_text(f"{line}\n{good}\n")
 
     one = Spool(folder, "mail")
@@ -170,12 +170,12 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(folder, tmp_path):
 
 
 def test_a_later_versions_keys_are_ignored():
-    line = as_line(notification(4)) | {"colour": "red"}
+    line = encoded(notification(4)) | {"colour": "red"}
 
-    assert from_line(line) == notification(4)
+    assert decoded(line) == notification(4)
 
 
 @pytest.mark.parametrize("change", [{"severity": "P7"}, {"at": "now"}, {"members": 3}, {"reason": "why not"}])
 def test_a_line_with_a_wrong_value_is_none(change):
     with pytest.raises(ValueError, match=r"Invalid|Expected"):
-        from_line(as_line(notification()) | change)
+        decoded(encoded(notification()) | change)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from lockkit.alerts.notification import Notification, Severity
-from lockkit.alerts.spool import as_line
+from lockkit.alerts.spool import encoded
 from lockkit.alerts.wording import subject
 
 __all__ = ["ToLog"]
@@ -42,7 +42,7 @@ class ToLog:
         )
         if self._journal is None:
             return
-        told = as_line(notification)
+        told = encoded(notification)
         try:
             self._journal({"kind": "alert", **told})
         except Exception as error:
