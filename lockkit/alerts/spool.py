@@ -18,7 +18,7 @@ from lockkit.alerts.notification import Member, Notification
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import private_dir
 
-__all__ = ["Kept", "Spool", "encoded", "decoded"]
+__all__ = ["Kept", "Spool", "decoded", "encoded"]
 
 _MOST_PROCESSES = 16
 _REWRITE = 65_536

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from lockkit.alerts import spool
-from lockkit.alerts.spool import Spool, encoded, decoded
+from lockkit.alerts.spool import Spool, decoded, encoded
 from support.notifications import notification
 
 
