@@ -65,19 +65,17 @@ _ROWS: tuple[Any, ...] = (
     lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q)),
     lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r)),
     lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s)),
-    lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2)),
-    lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2)),
-    lambda _cls, a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2, h2, j2, k2, m2, n2, p2, q2, r2, s2, a3, b3, c3, d3, e3, f3: _new(_cls, (a, b, c, d, e, f, g, h, j, k, m, n, p, q, r, s, a2, b2, c2, d2, e2, f2, g2, h2, j2, k2, m2, n2, p2, q2, r2, s2, a3, b3, c3, d3, e3, f3)),
 )
 # fmt: on
-_CONSTRUCTORS = {row.__code__.co_argcount - 1: row for row in _ROWS}
-"""The constructors of named tuples, by the number of fields: few, or as many as the large ones have. The standard library compiles such a line for each class."""
+"""The constructors of named tuples, in the order of the number of fields. The standard library compiles such a line for each class."""
 
 
 @cache
 def _constructor(count: int) -> Any:
     """The constructor of a named tuple with this number of fields; beyond the table, one of the standard library, which takes 0.1 ms to make."""
-    return _CONSTRUCTORS.get(count) or namedtuple("_", [f"f{number}" for number in range(count)]).__new__
+    if count < len(_ROWS):
+        return _ROWS[count]
+    return namedtuple("_", [f"f{number}" for number in range(count)]).__new__
 
 
 class _Constructor:

@@ -132,17 +132,19 @@ _KEYS = {"age": _by_age, "waiters": _by_waiters, "name": _by_name}
 
 
 def summary(look: Look, now: float) -> parts.Summary:
-    """How many locks there are, by state, and how long the longest wait is."""
+    """How many locks there are, by state, and how long the longest wait is. The gate of a pool is no lock, but claims wait for it."""
     from collections import Counter
 
     from lockkit.cli import output, parts
 
-    states = Counter(map(output.lock_state, look.locks))
+    locks = [info for info in look.locks if not _is_gate(info)]
+    states = Counter(map(output.lock_state, locks))
     longest = min(look.locks, key=_longest_wait, default=None)
     since = math.inf if longest is None else _longest_wait(longest)
     waits = longest is not None and since < math.inf
     return parts.Summary(
-        locks=len(look.locks),
+        locks=len(locks),
+        gates=len(look.locks) - len(locks),
         held=states["held"],
         lingering=states["lingering"],
         waiting=states["waiting"],
@@ -159,7 +161,7 @@ def summary_words(look: Look, now: float) -> str:
     A pool's gate is no lock there, but the request that passes it waits: ``8 locks: 8 held; 2 requests wait, ...``.
     """
     gates = [info for info in look.locks if _is_gate(info)]
-    told = summary(look._replace(locks=[info for info in look.locks if not _is_gate(info)]), now)
+    told = summary(look, now)
     states = (
         (told.held, "held"),
         (told.lingering, "lingering"),

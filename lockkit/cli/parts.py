@@ -196,9 +196,14 @@ class NameRecord(Part):
 
 
 class Summary(Part):
-    """How many locks there are, by state, how many claims wait, and for how long the longest has waited (null: none waits)."""
+    """How many locks there are, by state, how many claims wait, and for how long the longest has waited (null: none waits).
+
+    The gate of a pool, which requests for its members pass one by one, is no lock: it is in none of these numbers but `gates`. Claims that
+    wait for it are in `waiters`.
+    """
 
     locks: int
+    gates: int
     held: int
     lingering: int
     waiting: int

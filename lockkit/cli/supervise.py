@@ -29,6 +29,8 @@ KILL_MARGIN = 0.25
 _SAMPLE = 5.0
 _SIGHT = 1.0
 """Seconds between two looks at the processes of the command, at least."""
+_IN_VAIN = 2
+"""The SIGINT at which the command has survived one."""
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH})
 
@@ -119,6 +121,7 @@ class Supervisor:
         self._ending: str | None = None
         self._ended_at = 0.0
         self._killed = False
+        self._interrupted = 0
         self._may_be_ctrl_c = terminal.foreground is not None
 
     def run(self) -> Ended:
@@ -138,6 +141,8 @@ class Supervisor:
     # -- signals and stops ------------------------------------------------------------------------------------
 
     def _pass_on(self, number: int) -> None:
+        if number == signal.SIGINT:
+            self._tell_of_another_way()
         if number == signal.SIGCONT:
             self._continue()
         elif number in PASSED_ON:
@@ -153,6 +158,15 @@ class Supervisor:
                 self._child.signal(
                     signal.SIGCONT
                 )  # a stopped command handles the signal only when it continues
+
+    def _tell_of_another_way(self) -> None:
+        """At the second SIGINT that the command survives, say how else to end it."""
+        self._interrupted += 1
+        if self._interrupted == _IN_VAIN:
+            pid = self._child.pid
+            self._tell(
+                f"the command (pid {pid}) goes on after Ctrl-C (SIGINT); to end it: kill {pid}, and if it ignores that too: kill -9 {pid}"
+            )
 
     def _pass_on_request(self, request: str) -> None:
         """Tell of a request to release the lock, and send the command the signal for it. What the command does is up to it."""

@@ -50,6 +50,7 @@ class CardChooser:
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
+        began: The time at which a request that ends began; None if that is not known.
         until: The time at which the request ends, and up to which memory may drain; None for never.
         looked: The last look at all cards, with what the store knew of them; None before the first one, and while one is not possible.
     """
@@ -80,6 +81,7 @@ class CardChooser:
         self._now = now
         self._before: Choice | None = None
         self._away: float | None = None
+        self.began: float | None = None
         self.until: float | None = None
         self._preflight = preflight
         self._failed: dict[str, tuple[float, str]] = {}

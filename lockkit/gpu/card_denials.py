@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from lockkit import durations
-from lockkit.devices import Snapshot
+from lockkit.devices import Device, Snapshot
 from lockkit.errors import AcquireTimeout
 from lockkit.gpu.choosing import CardFacts, CardRequest, never_fits, why_not_now
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.states import Card, cards
-from lockkit.gpu.words import how_many, short_name
+from lockkit.gpu.words import alike, how_many, short_name, together
 from lockkit.namedtuples import NamedTuple
 from lockkit.suggesting import HERE, SameStore
 
@@ -94,14 +94,14 @@ PYTHON: Final = Ways("accept_dirty=True", "allow_busy=True", "give a timeout to 
 
 
 def why_waiting(seen: Seen, *, others: bool = False, over: bool = False) -> tuple[str, ...]:
-    """A sentence for each card that might do for a request one day: who holds it, or why else it does not do now.
+    """Why each card that might do for a request one day does not do now: who holds it, or why else. Cards of which the same is said share a sentence.
 
     Args:
         seen: The look.
         others: Whether other requests are in the queue of this host's cards.
         over: Whether the request is over, and has given back what it had got.
     """
-    found: list[tuple[str, str | None]] = []
+    found: list[tuple[Device, str | None]] = []
     at = seen.snapshot.taken
     left = dict(seen.failed)
     for card, facts in seen.possible():
@@ -113,15 +113,19 @@ def why_waiting(seen: Seen, *, others: bool = False, over: bool = False) -> tupl
         elif why is None:
             holders = [holder_words(one, at, more=seen.more.get(one.claim_id, 0)) for one in facts.holders]
             why = f"held by {' and by '.join(holders)}" if holders else failed
-        found.append((short_name(card.device), why))
+        found.append((card.device, why))
     at_hand = sum(why is None for _, why in found) + (0 if over else len(seen.kept))
     free = "free"
     if at_hand < seen.request.count:
         free = f"free, but {seen.request.count} are needed"
     elif others:
         free = "free, and others come first"
-    found += [(uuid[:12], why) for uuid, why in left.items()]
-    return tuple(f"{name}: {free if why is None else why}" for name, why in found)
+    shown = [
+        (short_name(devices[0]) if len(devices) == 1 else together(devices), why)
+        for why, devices in alike(found).items()
+    ]
+    shown += [(uuid[:12], why) for uuid, why in left.items()]
+    return tuple(f"{name}: {free if why is None else why}" for name, why in shown)
 
 
 def what_helps(seen: Seen, ways: Ways) -> tuple[str, ...]:

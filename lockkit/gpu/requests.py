@@ -164,7 +164,8 @@ class HostCards:
         options = f" --gpu-sim {number}" if number else ""
         store, user = self._client.driver().same_store(), self._client.owner.user
         ways = self.ways._replace(store=store, options=options, user=user or "")
-        return denied(error, chooser.looked, ways, self.pool, waited=waited)
+        after = time.monotonic() - chooser.began if waited and chooser.began is not None else None
+        return denied(error, chooser.looked, ways, self.pool, waited=waited, after=after)
 
     def given_up(self, chooser: CardChooser) -> None:
         """Note that a request got no cards. Does not block."""
@@ -276,7 +277,7 @@ class HostCards:
         found = outcome.value
         assert isinstance(found, CheckedRequest)
         if wait:
-            found.chooser.until = began + wait
+            found.chooser.began, found.chooser.until = began, began + wait
         return found._replace(timeout=max(wait - spent, _SHORTEST) if wait else 0.0)
 
     def late(self, spent: float) -> AcquireTimeout:

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from lockkit import durations
-from lockkit.devices import Device
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, left_over, why_not_now
 from lockkit.gpu.states import STATES, Card
-from lockkit.gpu.words import how_many, together
+from lockkit.gpu.words import alike, how_many, together
 from lockkit.printable import printable
 
 __all__ = ["waiting_row"]
@@ -42,10 +41,8 @@ def waiting_row(
     head = f"waiting {durations.show(int(waited))} for {how_many(count)}: you are {place}"
     if seen is None:
         return f"{head}; the cards cannot be seen now"
-    alike: dict[str, list[Device]] = {}
-    for card, facts in seen.possible():
-        alike.setdefault(_state(seen, card, facts, local), []).append(card.device)
-    told = ", ".join(f"{together(devices)} {state}" for state, devices in alike.items())
+    states = ((card.device, _state(seen, card, facts, local)) for card, facts in seen.possible())
+    told = ", ".join(f"{together(devices)} {state}" for state, devices in alike(states).items())
     return f"{head}; {told}" if told else head
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from lockkit.devices import Device, DeviceProcess
 from lockkit.printable import printable
 from lockkit.sizes import show
 
-__all__ = ["WITHOUT", "how_many", "long_name", "process_words", "short_name", "together", "users_of"]
+__all__ = ["WITHOUT", "alike", "how_many", "long_name", "process_words", "short_name", "together", "users_of"]
 
+_Said = TypeVar("_Said", bound=str | None)
 WITHOUT = (
     "to try lockkit without a GPU: LOCKKIT_GPU_SIMULATE=8 in the environment, or --gpu-sim 8 of a command"
 )
@@ -31,6 +33,14 @@ def together(devices: Sequence[Device]) -> str:
     whole = [str(one.index) for one in devices if one.parent is None]
     slices = [f"slice {one.uuid[:12]}" for one in devices if one.parent is not None]
     return "+".join([*([f"GPU {'+'.join(whole)}"] if whole else []), *slices])
+
+
+def alike(found: Iterable[tuple[Device, _Said]]) -> dict[_Said, list[Device]]:
+    """The cards of which the same is said, by what is said; in the order of the first card of each."""
+    groups: dict[_Said, list[Device]] = {}
+    for device, said in found:
+        groups.setdefault(said, []).append(device)
+    return groups
 
 
 def long_name(device: Device) -> str:

@@ -22,6 +22,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lockkit import config, connect
+from lockkit.cli import output
+from lockkit.cli.documents import plain
 from lockkit.descent import children, descendants
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
@@ -96,9 +99,15 @@ class Shell:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def claims(self, name: str) -> list[dict[str, Any]]:
-        """Everybody in the queue of a name."""
-        (lock,) = self.json("status", name)["locks"]
+    def claims(self, name: str, **settings: Any) -> list[dict[str, Any]]:
+        """Everybody in the queue of a name, as ``status --json`` shows them.
+
+        This process looks, by a client with the settings of the shell: tests look again and again, and each program that they started
+        for it would keep a processor busy for a tenth of a second.
+        """
+        found = config.load(environ=self.env, cwd=self.folder, **settings)
+        with connect(config=found) as client:
+            lock = plain(output.lock(client.inspect(name)))
         return [*lock["holders"], *lock["waiters"]]
 
     def holder(self, name: str, program: str = "sleep", *options: object) -> subprocess.Popen[str]:
@@ -108,7 +117,6 @@ class Shell:
     def holding(self, job: Job, program: str = "sleep") -> subprocess.Popen[str]:
         """A ``run`` that holds what a job holds until it is ended."""
         process = self.start("run", *job.words, "--", program, "60")
-        # Each look at the claims starts a program, so that comes after the command has been seen.
         self.until(lambda: children(process.pid) or process.poll() is not None)
         self.until(lambda: any(claim["state"] == "HELD" for claim in self.claims(job.queue)))
         return process

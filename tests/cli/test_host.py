@@ -280,7 +280,7 @@ def test_a_store_in_a_folder_that_was_there_before_is_left_only_unheld_and_drain
     folder.chmod(0o2770)
     lockkit.json("host", "init", "--group", GROUP, "--folder", folder, *paths)
     holder = lockkit.start("run", "x", "--", "sleep", "60")
-    lockkit.until(lambda: lockkit.json("status", "x")["locks"][0]["holders"])
+    lockkit.until(lambda: lockkit.claims("x"))
 
     refused = lockkit("host", "remove", *paths)
 
@@ -302,7 +302,7 @@ def test_a_held_lock_of_another_namespace_stops_a_removal_unless_forced(lockkit,
     lockkit.json("host", "init", "--group", GROUP, "--folder", shared_place / "locks", *paths)
     lockkit.holder("x", "sleep")
     with_namespace = lockkit.start("run", "far", "--namespace", "other", "--", "sleep", "60")
-    lockkit.until(lambda: lockkit.json("status", "far", "--namespace", "other")["locks"][0]["holders"])
+    lockkit.until(lambda: lockkit.claims("far", namespace="other"))
 
     refused = lockkit("host", "remove", *paths, "--json")
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lockkit.cli.lock_table import table_of
-from lockkit.cli.looking import Look, summary_words
+from lockkit.cli.looking import Look, summary, summary_words
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 
 UUIDS = [f"GPU-{number}197690a-6bb1-5c8e-9d0f-0123456789ab" for number in range(8)]
@@ -111,6 +111,8 @@ def test_the_summary_counts_requests_instead_of_their_gate():
     busy = [*ALL[:2], *CARDS]
     busy[2] = CARDS[0]._replace(claims=(*CARDS[0].claims, beside))
     busy[4] = CARDS[2]._replace(claims=(*CARDS[2].claims, for_one))
+    counted = summary(Look(busy, {}), 1061.0)
+    assert (counted.locks, counted.held, counted.gates) == (9, 9, 1)
     told = summary_words(Look(busy, {}), 1061.0)
     assert told == "9 locks: 9 held; 3 requests wait, the longest for 60 s ('gpu-sim/vm')"
     assert summary_words(Look([WAITING], {}), 1061.0).startswith("0 locks; 2 requests wait, the longest")

@@ -53,7 +53,7 @@ def test_the_death_signal_can_be_set_with_and_without_the_names_that_ctypes_hide
 def supervise():
     terminal = Terminal()
 
-    def run(script: str, lease: Silent | None, policy: Policy):
+    def run(script: str, lease: Silent | None, policy: Policy, told=lambda: None):
         said: list[str] = []
         with Signals() as signals:
             signals.record()
@@ -62,7 +62,13 @@ def supervise():
                 find("sh", os.environ), words, os.environ, terminal=terminal, handled=signals.handled()
             )
             ended = Supervisor(
-                child, signals, terminal, lease, policy, tell=said.append, now=SYSTEM.now
+                child,
+                signals,
+                terminal,
+                lease,
+                policy,
+                tell=lambda sentence: (said.append(sentence), told()),
+                now=SYSTEM.now,
             ).run()
         return ended, said
 
@@ -118,6 +124,21 @@ def test_a_stopped_command_hears_that_its_lock_is_lost(supervise):
 def test_without_a_lease_the_command_just_runs(supervise):
     ended, _ = supervise("exit 9", None, Policy())
     assert (ended.exit_code, ended.lost) == (9, None)
+
+
+def test_at_the_second_sigint_that_a_command_survives_another_way_to_end_it_is_told_once(supervise, tmp_path):
+    told = tmp_path / "told"
+    script = f"trap '' INT; echo $$ > {tmp_path}/pid; until [ -e {told} ]; do kill -INT $PPID; sleep 0.05; done; exit 7"
+    ended, said = supervise(script, None, Policy(), told.touch)
+    assert (ended.code, len(said)) == (7, 1)
+    assert f"kill -9 {(tmp_path / 'pid').read_text().strip()}" in said[0]
+
+
+def test_a_command_that_ends_at_its_first_sigint_is_told_no_other_way(supervise):
+    ended, said = supervise(
+        "trap 'exit 3' INT; kill -INT $PPID; while :; do sleep 0.05; done", None, Policy()
+    )
+    assert (ended.code, said) == (3, [])
 
 
 def test_the_store_stays_open_while_the_command_is_started(supervise, tmp_path):

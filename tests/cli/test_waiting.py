@@ -132,6 +132,8 @@ def test_the_log_of_a_long_wait_does_not_come_beside_the_lines_for_people(lockki
     assert done.returncode == 124
     assert "still waiting" not in done.stderr
     assert (len(done.stderr.splitlines()) == 1) is ("-q" in words)
+    assert ("; for at most 3 s" in done.stderr) is ("-q" not in words)
+    assert re.search(r"timed out after [\d.]+ s waiting for 'x'", done.stderr)
     holder.terminate()
     holder.wait(10)
 

@@ -48,6 +48,17 @@ def test_each_card_that_may_do_is_named_with_its_holder_or_why_else_it_does_not_
     assert waiting(FIRST, kept=["GPU-a"], a=Known((claim(),))) == ("GPU 0: got already, and kept",)
 
 
+def test_cards_of_which_the_same_is_said_share_a_sentence():
+    third, held = FIRST._replace(uuid="GPU-d", index=3), Known((claim(),))
+    assert waiting(FIRST, SECOND, third, request=CardRequest(3), a=held, d=held) == (
+        "GPU 0+3: held by ann@box pid 7 (train), 60 s",
+        "GPU 1: free, but 3 are needed",
+    )
+    seen = look(FIRST, SECOND, third, request=CardRequest(3), a=held, d=held)
+    late = denied(AcquireTimeout("no", name="x"), seen, PYTHON, "gpu/box", waited=True)
+    assert "; GPU 0+3: held by ann@box pid 7 (train), 60 s; GPU 1: " in late.message
+
+
 def test_a_free_card_is_told_with_why_it_does_not_help():
     two = CardRequest(2)
     assert waiting(FIRST, SECOND, request=two, b=Known(quarantine=HUMS), others=True) == (

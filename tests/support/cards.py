@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from lockkit.records import Records
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 
-__all__ = ["CARD", "LAYERS", "QUEUE", "play_layer", "play_resize_and_whole_card"]
+__all__ = ["CARD", "LAYERS", "QUEUE", "CardPlays", "play_layer", "play_resize_and_whole_card"]
 
 HOST = os.uname().nodename
 CARD = SimulatedProvider(1).snapshot().devices[0].uuid
@@ -172,3 +174,38 @@ def play_layer(url: str, layer: str, how: str, outcome: str, ttl: float) -> None
             assert not client.inspect(QUEUE).claims
         finally:
             holder.kill()
+
+
+class CardPlays:
+    """The plays on a store that a server has: a subclass in a test file names the server."""
+
+    SERVER: Callable[[], AbstractContextManager[Any]]
+    OPTIONS = ""
+    """The options of the URL, in which the attributes of the server may be named."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls) -> Iterator[Any]:
+        """A server for the plays of one file."""
+        with cls.SERVER() as server:
+            yield server
+
+    @pytest.fixture
+    def url(self, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        """The URL of the store, for programs too; each play has a namespace, because the server outlives it."""
+        monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
+        monkeypatch.setenv("LOCKKIT_NAMESPACE", tmp_path.name)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        return str(server.url()) + self.OPTIONS.format(server=server)
+
+    @pytest.mark.parametrize("layer, how, outcome", LAYERS)
+    def test_a_holder_that_goes_wrong_in_a_layer_of_its_release_blocks_for_its_ttl_at_most(
+        self, url: str, layer: str, how: str, outcome: str
+    ) -> None:
+        play_layer(url, layer, how, outcome, 1.5)
+
+    @pytest.mark.parametrize("beside", [True, False], ids=["sharers", "nobody"])
+    def test_a_whole_card_that_a_resize_did_not_see_is_given_back(
+        self, url: str, monkeypatch: pytest.MonkeyPatch, *, beside: bool
+    ) -> None:
+        play_resize_and_whole_card(url, monkeypatch, beside=beside)

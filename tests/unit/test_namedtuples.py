@@ -5,6 +5,7 @@ import copy
 import inspect
 import pickle
 import sys
+import types
 import typing
 from pathlib import Path
 
@@ -12,9 +13,6 @@ import pytest
 
 import lockkit
 from lockkit import facts, namedtuples
-from lockkit.cli.guarding import Request
-from lockkit.config import Config
-from lockkit.facts import ClaimInfo
 from lockkit.namedtuples import NamedTuple
 from lockkit.protocol import effects
 from lockkit.store import spi
@@ -144,6 +142,11 @@ def test_whatever_is_made_of_its_fields_is_given_all_of_them():
     assert effects.Release._fields == effects.Abandon._fields == effects.EmergencyRelease._fields
 
 
-@pytest.mark.parametrize("cls", [Config, Request, ClaimInfo])
-def test_nothing_is_compiled_for_the_largest_named_tuples_of_a_run(cls):
-    assert len(cls._fields) in namedtuples._CONSTRUCTORS
+@pytest.mark.parametrize("count", [0, 1, 16, 17, 32])
+def test_any_number_of_fields(count):
+    fields = dict.fromkeys((f"f{number}" for number in range(count)), int)
+    cls = types.new_class("Many", (NamedTuple,), {}, lambda body: body.update(__annotations__=fields))
+
+    assert cls(*range(count)) == cls(**{name: at for at, name in enumerate(fields)}) == tuple(range(count))
+    with pytest.raises(TypeError, match="argument"):
+        cls(*range(count + 1))

@@ -118,7 +118,9 @@ def command(
             ttl = lock.terms.ttl  # as the store has it
             tokens = holds.Tokens(client, name, ttl, stores=not print_token)
             lock.tokens = tokens.token
-            announcer = Announcer(client, quiet=quiet, as_json=session.json, signals=signals)
+            announcer = Announcer(
+                client, quiet=quiet, as_json=session.json, signals=signals, limit=finite(timeout)
+            )
             try:
                 lease = _take(session, client, lock, announcer, no_wait=no_wait or timeout == 0)
                 if lease is None:
