@@ -100,6 +100,11 @@ class Config(NamedTuple):
     alerts_repeat_interval: float | None
     alerts_most_per_hour: int
     alerts_look_every: float
+    journal: bool
+    journal_folder: str | None
+    journal_max_size: int
+    journal_max_age: float | None
+    journal_keep: int
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]

@@ -226,6 +226,8 @@ def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -
     for name in TABLES:
         if name is not None and name in rest:
             inner = rest.pop(name)
+            if isinstance(inner, bool) and "enabled" in TABLES[name]:
+                inner = {"enabled": inner}
             if isinstance(inner, dict):
                 _keep(layer, inner, name, prefix, (), values)
             else:

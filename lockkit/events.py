@@ -41,6 +41,8 @@ KINDS: Mapping[str, str] = {
     "gpu_idle": "A GPU that is held has been idle for `gpu.idle_after`; once until it computes again.",
     "gpu_overused": "A holder uses more memory of a GPU than it declared; reported by its own client, once until it no longer does.",
     "survivors": "A recoverer found that an owner has ended, and that its processes work on under its lock, or may do so; once for each claim.",
+    "missed": "Events did not reach this plugin, because it was too slow or hung; `count` of them, in the place of this one. Each plugin is told only of its own.",
+    "closed": "A client was closed: its last event.",
 }
 """Every event kind, with its meaning."""
 

@@ -453,7 +453,7 @@ class Skipped(NamedTuple):
 class Event(NamedTuple):
     """A record of what happened to a claim, for metrics, journals and traces.
 
-    ``kind`` is one of :data:`lockkit.events.KINDS`.
+    ``kind`` is one of :data:`lockkit.events.KINDS`. A plugin gets it with both times, ``at`` and ``boottime``.
     """
 
     kind: str
@@ -464,6 +464,15 @@ class Event(NamedTuple):
     at: float = 0.0
     duration: float | None = None
     data: Mapping[str, object] = NOTHING
+    lock: Kind = "mutex"
+    """The kind of the lock; with ``weight`` and ``capacity`` told by ``acquired``, ``queued``, ``busy`` and ``timeout``."""
+    weight: int = 1
+    capacity: int = 1
+    boottime: float = 0.0
+    """Seconds of CLOCK_BOOTTIME at which it was told. In ``acquired`` the grant has been read before."""
+    until: float | None = None
+    """Seconds of CLOCK_BOOTTIME until which the holder was certain to hold, in an event that ends a hold: the moment before the release was
+    sent, or the end of the validity if that was earlier. None if that is not known."""
 
 
 class Alert(NamedTuple):

@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
@@ -48,6 +48,7 @@ from lockkit.suggesting import same_store
 if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
+    from lockkit.plugins.calling import Implementation
 
 __all__ = ["Opening", "for_the_user"]
 
@@ -348,6 +349,24 @@ class Opening:
         finally:
             here.under_way = outer
 
+    def _listeners(self, backend: Backend) -> tuple[Sequence[Implementation], Sequence[Implementation]]:
+        """The hooks for events and for alerts: those of plugins, and the event journal if it is on."""
+        events = self.plugins.implementations("lockkit_event")
+        alerts = self.plugins.implementations("lockkit_alert")
+        if not self.config.journal:
+            return events, alerts
+        from lockkit.observe.event_journal import EventJournal
+
+        try:
+            journal = EventJournal(self.config, backend.capabilities.scope, self.owner)
+        except LockkitError as error:
+            _log.error("there is no event journal: %s", printable(str(error)))
+            return events, alerts
+        return (
+            (*events, ("journal", journal.lockkit_event)),
+            (*alerts, ("journal", journal.lockkit_alert)),
+        )
+
     def _start(self, backend: Backend, counters: Counters) -> Driver:
         config, plugins = self.config, self.plugins
         if plugins.implementations("lockkit_stats"):
@@ -356,12 +375,7 @@ class Opening:
             backend,
             self.clock,
             counters,
-            Dispatcher(
-                counters,
-                self.clock,
-                plugins.implementations("lockkit_event"),
-                plugins.implementations("lockkit_alert"),
-            ),
+            Dispatcher(counters, self.clock, *self._listeners(backend)),
             partial(plugins.implementations, "lockkit_cleanup"),
             _Journal(config),
             config.cleanup_budget,

@@ -118,6 +118,11 @@ class Settings(TypedDict, total=False):
         alerts_repeat_interval: See ``alerts_group_wait``.
         alerts_most_per_hour: See ``alerts_group_wait``.
         alerts_look_every: See ``alerts_group_wait``.
+        journal: Whether what happens is written to the event journal.
+        journal_folder: The folder of the event journal.
+        journal_max_size: MiB from which a file of the event journal is renamed.
+        journal_max_age: Seconds for which renamed files of the event journal are kept; None for ever.
+        journal_keep: The number of renamed files of the event journal that are kept.
     """
 
     ttl: float
@@ -146,6 +151,11 @@ class Settings(TypedDict, total=False):
     alerts_repeat_interval: float | None
     alerts_most_per_hour: int
     alerts_look_every: float
+    journal: bool
+    journal_folder: str | None
+    journal_max_size: int
+    journal_max_age: float | None
+    journal_keep: int
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

@@ -34,6 +34,7 @@ EVERYWHERE = frozenset(
         *("gpu_host", "gpu_watch", "gpu_idle_below", "gpu_idle_after"),
         *("alerts_group_wait", "alerts_group_interval", "alerts_repeat_interval"),
         *("alerts_most_per_hour", "alerts_look_every"),
+        *("journal", "journal_folder", "journal_max_size", "journal_max_age", "journal_keep"),
     )
 )
 """The settings that may stand in the query of every URL: all except ``url``."""

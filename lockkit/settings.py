@@ -63,7 +63,9 @@ class Setting(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The key with its table, as files have it: ``ttl``, ``gpu.simulate``."""
+        """The key with its table, as files have it: ``ttl``, ``gpu.simulate``; ``enabled`` for a flag that is called as its table."""
+        if self.table == self.key:
+            return f"{self.table}.enabled"
         return f"{self.table}.{self.key.removeprefix(f'{self.table}_')}" if self.table else self.key
 
     def expects(self) -> str:
@@ -90,6 +92,11 @@ def _url(text: str) -> None:
             f"url must be a store's URL, not {redact(text)!r}",
             hint="for instance sqlite:, memory:, redis://localhost:6379/0",
         )
+
+
+def _folder(path: str) -> None:
+    if not path.startswith(("/", "~/")):
+        raise ConfigError("journal.folder must be an absolute path, or begin with ~/")
 
 
 def _host(name: str) -> None:
@@ -312,6 +319,46 @@ SETTINGS: Mapping[str, Setting] = {
             30.0,
             "The time between two looks at the store, and at the rules.",
             table="alerts",
+        ),
+        Setting(
+            "journal",
+            "flag",
+            False,
+            "Whether what happens is written to the event journal, which `read_history` reads. `journal = true` is short for this.",
+            env="LOCKKIT_JOURNAL",
+            table="journal",
+        ),
+        Setting(
+            "journal_folder",
+            "text",
+            None,
+            "The folder of the event journal. Not set: the folder journal in the state folder, or the shared folder of a store of all users of the host.",
+            table="journal",
+            check=_folder,
+            example="/var/tmp/lockkit-journal",  # noqa: S108 (an example)
+        ),
+        Setting(
+            "journal_max_size",
+            "count",
+            16,
+            "The size in MiB from which a file of the event journal is renamed, and another one begun.",
+            table="journal",
+            most=4096,
+        ),
+        Setting(
+            "journal_max_age",
+            "limit",
+            30 * 86_400.0,
+            "How long renamed files of the event journal are kept; a file is renamed after a day at the latest.",
+            table="journal",
+        ),
+        Setting(
+            "journal_keep",
+            "count",
+            31,
+            "How many renamed files of the event journal are kept.",
+            table="journal",
+            most=1000,
         ),
     )
 }

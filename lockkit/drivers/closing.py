@@ -58,6 +58,8 @@ class Closing:
             driver.orphans.flush(max(0.1, self._left()))
         finally:
             driver.heartbeat.close()
+            if driver.dispatcher.wants("closed"):
+                driver.dispatcher.tell(Event("closed", ""))
             driver.dispatcher.flush(0.2)
 
     def _release_all(self) -> None:

@@ -61,6 +61,8 @@ _LEVELS = {
     "lost": logging.ERROR,
     "emergency": logging.ERROR,
     "abandoned": logging.CRITICAL,
+    "missed": logging.DEBUG,
+    "closed": logging.DEBUG,
 }
 _ONLY_ALERTS = (
     "ownership_violation",
@@ -120,7 +122,11 @@ class Dispatcher:
             _log.error("%s", printable(what.message), extra=_fields(what))
         deliveries = self._events if isinstance(what, Event) else self._alerts
         if deliveries:
-            dated = what._replace(at=self._clock.wall())
+            dated: Event | Alert
+            if isinstance(what, Event):
+                dated = what._replace(at=self._clock.wall(), boottime=self._clock.now())
+            else:
+                dated = what._replace(at=self._clock.wall())
             for delivery in deliveries:
                 delivery.put(dated)
 
@@ -197,6 +203,7 @@ class _Delivery:
         self._since = 0.0
         self._told = False
         self._closed = False
+        self._missed = 0
 
     @property
     def pending(self) -> bool:
@@ -208,7 +215,14 @@ class _Delivery:
         self._name_hanging()
         if self._hanging.get(self._key) or len(self._queue) >= _QUEUE:
             self._counters.add("events_dropped" if isinstance(what, Event) else "alerts_dropped")
+            self._missed += 1
             return
+        if self._missed and isinstance(what, Event):
+            # Two threads at once may tell of one gap twice. It is never left out.
+            missed, self._missed = self._missed, 0
+            self._queue.append(
+                Event("missed", "", at=what.at, boottime=what.boottime, data={"count": missed})
+            )
         self._queue.append(what)
         self._start()
         self._bell.ring()

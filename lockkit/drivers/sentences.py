@@ -24,6 +24,10 @@ def _claim(event: Event) -> str:
     return f" (claim {event.claim_id}{fence})" if event.claim_id else ""
 
 
+def _named(event: Event) -> str:
+    return f" of {event.name!r}" if event.name else ""
+
+
 def _time(event: Event) -> str:
     return durations.show(event.duration or 0.0)
 
@@ -184,5 +188,9 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "survivors": lambda event: (
         f"{event.name!r} is kept by processes that its owner left behind{_claim(event)}: {event.reason}"
     ),
+    "missed": lambda event: (
+        f"a plugin has missed events{_named(event)}{_claim(event)}{_told(event, 'count', ': ')}"
+    ),
+    "closed": lambda event: f"a client was closed{_named(event)}{_claim(event)}",
 }
 """A function for each kind of event."""

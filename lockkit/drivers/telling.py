@@ -14,6 +14,7 @@ from lockkit.facts import LOSSES, Alert, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.denials import held_at
+from lockkit.protocol.effects import with_terms
 from lockkit.protocol.releasing import Pipeline, layers_of
 from lockkit.protocol.together import Together
 
@@ -38,7 +39,8 @@ class Telling:
     def acquired(self, attempt: Attempt, hold: Hold) -> None:
         """Report a grant."""
         waited = self._clock.now() - attempt.start
-        self._dispatcher.tell(Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited))
+        event = Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited)
+        self._dispatcher.tell(with_terms(event, hold.claim.terms))
 
     def busy(self, attempt: Attempt) -> None:
         """Count and report an attempt that was refused."""
@@ -79,18 +81,16 @@ class Telling:
         hold = release.hold
         held = self._clock.now() - hold.since
         data = {"layers": layers_of(release)}
-        self._dispatcher.tell(
-            Event("released", hold.name, hold.claim_id, hold.fence, release.reason, duration=held, data=data)
-        )
+        event = Event("released", hold.name, hold.claim_id, hold.fence, release.reason, duration=held)
+        self._dispatcher.tell(event._replace(data=data, until=release.until))
 
     def absent(self, release: Pipeline) -> None:
         """Report a release that found its claim gone."""
         if self._dispatcher.wants("absent"):
             hold = release.hold
             data = {"stolen": release.stolen or None, "layers": layers_of(release)}
-            self._dispatcher.tell(
-                Event("absent", hold.name, hold.claim_id, hold.fence, release.reason, data=data)
-            )
+            event = Event("absent", hold.name, hold.claim_id, hold.fence, release.reason, data=data)
+            self._dispatcher.tell(event._replace(until=release.until))
 
     def trouble(self, release: Pipeline) -> None:
         """Count the failures of a release."""
@@ -112,7 +112,9 @@ class Telling:
                 self._dispatcher.run(callback, hold.name)
             self._look_soon()  # in case no thread could be started
         data = {"taken_at": shown(hold.taken_at) or None}
-        self._dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, reason=why, data=data))
+        until = min(hold.expires, self._clock.now())
+        event = Event(kind, hold.name, hold.claim_id, hold.fence, reason=why, data=data, until=until)
+        self._dispatcher.tell(event)
         if kind == "collected":  # nobody works under the hold any more, so this is no loss
             return
         text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(why, why)}"
@@ -137,4 +139,5 @@ class Telling:
             if error is not None:
                 data["error"] = type(error).__name__
             waited = self._clock.now() - attempt.start if attempt.start else 0.0  # 0: it has sent nothing
-            self._dispatcher.tell(Event(kind, attempt.terms.name, duration=waited, data=data))
+            event = Event(kind, attempt.terms.name, duration=waited, data=data)
+            self._dispatcher.tell(with_terms(event, attempt.terms))

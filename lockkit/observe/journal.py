@@ -7,14 +7,14 @@ line that a crash left incomplete.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from lockkit.places import make_folders
+from lockkit.observe.appending import append as append_line
+from lockkit.observe.appending import read_records
 
 __all__ = ["ACTIONS", "FILE", "append", "read", "resolve"]
 
@@ -53,7 +53,7 @@ def read(state_dir: str | os.PathLike[str], *, file: str = FILE) -> list[dict[st
     """Every record, oldest first. Resolved ones have ``resolved`` (the time) and ``resolved_by``."""
     records: dict[str, dict[str, object]] = {}
     for name in (f"{file}.1", file):
-        for line in _lines(Path(state_dir, name)):
+        for line in read_records(Path(state_dir, name)).records:
             resolved = line.get("resolves")
             if isinstance(resolved, str):
                 if resolved in records:
@@ -69,51 +69,5 @@ def _now() -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{millis:03d}+00:00"
 
 
-def _lines(path: Path) -> list[dict[str, object]]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
-
-
 def _write(folder: Path, line: Mapping[str, object], file: str) -> None:
-    make_folders(folder)
-    path = folder / file
-    handle = _opened(path)
-    try:
-        if os.fstat(handle).st_size >= _ROTATE_AT and _moved(path, handle):
-            handle, full = _opened(path), handle
-            os.close(full)
-        # One write: lines of several processes never mix. It begins with a newline in case a crash cut the last line.
-        os.write(handle, f"\n{json.dumps(line, default=str)}\n".encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _opened(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-def _moved(path: Path, handle: int) -> bool:
-    """Rename a full journal, unless another process does so or has done so, because a second renaming would replace the first file.
-
-    This never waits for the lock on the file. Without the lock the record goes into the full file, which readers find under either name.
-    """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        mine, there = os.fstat(handle), path.stat()
-    except OSError:
-        return False
-    if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
-        path.replace(path.with_name(f"{path.name}.1"))
-    return True
+    append_line(folder / file, json.dumps(line, default=str), rotate_at=_ROTATE_AT)

@@ -13,7 +13,7 @@ from lockkit.facts import ClaimInfo, Deadlock, Event
 from lockkit.hold import Hold, always
 from lockkit.names import claim_id
 from lockkit.protocol import cycles, deadlock, denials
-from lockkit.protocol.effects import Effect, Notify, Now, Orphan
+from lockkit.protocol.effects import Effect, Notify, Now, Orphan, with_terms
 from lockkit.store.spi import (
     POLL_CAP,
     REQUEST_TIMEOUT,
@@ -339,5 +339,6 @@ class Attempt:
         }
         claim = claim_id(self.claim.token) if self.claim else ""
         if kind == "queued" or own or self.group is None:
-            yield Notify(Event(kind, self.terms.name, claim, duration=waited, data=data))
+            event = Event(kind, self.terms.name, claim, duration=waited, data=data)
+            yield Notify(with_terms(event, self.terms))
         self.warn_at = self.start + max(FIRST_WARNING, 2 * waited)

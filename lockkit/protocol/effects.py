@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from lockkit.facts import Alert, ClaimInfo, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.namedtuples import NamedTuple
-from lockkit.store.spi import Beat, Claim, End, Removal
+from lockkit.store.spi import Beat, Claim, End, Removal, Terms
 
 if TYPE_CHECKING:
     from lockkit.choosers import Chooser
@@ -59,6 +59,7 @@ __all__ = [
     "WaitForAny",
     "WaitForWake",
     "Withdraw",
+    "with_terms",
 ]
 
 Now: TypeAlias = Callable[[], float]
@@ -272,6 +273,11 @@ class Notify(NamedTuple):
     """Report an event or alert to plugins and counters. Never blocks or fails. Result: None."""
 
     what: Event | Alert
+
+
+def with_terms(event: Event, terms: Terms) -> Event:
+    """The event, with the kind, weight and capacity of its claim."""
+    return event._replace(lock=terms.kind, weight=terms.weight, capacity=terms.capacity)
 
 
 Wait: TypeAlias = WaitForWake | Pause | WaitForAny | AwaitHook

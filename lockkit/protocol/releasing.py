@@ -66,6 +66,7 @@ class Pipeline:
         hooks: The reports of the hooks that have run.
         cleaned: Seconds that all hooks took; None until all have been run.
         was_valid: Whether the hold was still valid when it was ended.
+        ended_at: CLOCK_BOOTTIME seconds at which it was ended, before the first request.
         how: How the claim ends.
         normal: The report of the normal layer; None until that is over. ``emergency`` is the same for the emergency layer.
         doubtful: Whether the store may have executed a request whose answer was not read.
@@ -80,7 +81,7 @@ class Pipeline:
     """
 
     __slots__ = (
-        "asked", "cleaned", "cleanup_budget", "doubtful", "emergency", "emergency_told", "errors", "hold", "hooks", "how", "interrupts",
+        "asked", "cleaned", "cleanup_budget", "doubtful", "emergency", "emergency_told", "ended_at", "errors", "hold", "hooks", "how", "interrupts",
         "normal", "outcome", "plugins", "reason", "recorded", "refusals", "request_timeout", "stolen", "untold", "was_valid",
     )  # fmt: skip
 
@@ -102,6 +103,7 @@ class Pipeline:
         self.interrupts: list[BaseException] = []
         self.cleaned: float | None = None
         self.was_valid: bool | None = None
+        self.ended_at = 0.0
         self.how: End = "released"
         self.normal: LayerReport | None = None
         self.emergency: LayerReport | None = None
@@ -109,6 +111,11 @@ class Pipeline:
         self.doubtful = self.stolen = self.asked = self.recorded = self.emergency_told = False
         self.refusals = 0
         self.untold: Reason = ""
+
+    @property
+    def until(self) -> float:
+        """CLOCK_BOOTTIME seconds until which the holder was certain to hold."""
+        return min(self.ended_at, self.hold.expires)
 
 
 def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseReport]:
@@ -126,6 +133,7 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
             why = hold.overdue(at)
             if why and hold.lose(why):
                 release.untold = why
+        release.ended_at = at
         release.was_valid = was_valid
     if release.untold:
         yield Lost(hold, release.untold)
@@ -312,7 +320,8 @@ def _abandon(release: Pipeline, now: Now) -> Generator[Effect, Any, None]:
         )
         release.recorded = True
     told = {"layers": layers_of(release)}
-    yield Notify(Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason, data=told))
+    event = Event("abandoned", hold.name, hold.claim_id, hold.fence, reason=release.reason, data=told)
+    yield Notify(event._replace(until=release.until))
     yield Notify(
         _alert(release, "critical_failure", "P0", f"no release layer got an answer: {'; '.join(errors)}")
     )

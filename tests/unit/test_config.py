@@ -106,7 +106,7 @@ def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
         environ={"HOME": str(world.home)}, cwd=world.cwd, etc=world.etc, home=world.home, discover=tuple
     )
     assert [finding.message for finding in found if finding.severity == "error"] == []
-    assert template().count("Not set by default; for instance:") == 3
+    assert template().count("Not set by default; for instance:") == 4
 
 
 # -- which layer wins -----------------------------------------------------------------------------------------
@@ -538,6 +538,7 @@ def test_variables_on_the_list_reach_their_setting(world, name):
         "LOCKKIT_PLUGIN_ERRORS": "raise",
         "LOCKKIT_GPU_SIMULATE": "2",
         "LOCKKIT_GPU_WATCH": "false",
+        "LOCKKIT_JOURNAL": "on",
     }
     world.environ[name] = values.get(name, "x")
     key = next(key for key, setting in SETTINGS.items() if setting.env == name)
@@ -559,6 +560,7 @@ def test_the_list_of_variables_is_closed():
             "MAX_HOLD",
             "SCOPE",
             "STRICT",
+            "JOURNAL",
             "LOG_FORMAT",
             "STATE_DIR",
             "DISABLE_PLUGINS",
@@ -935,3 +937,12 @@ def _timed(call):
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    "text", ["journal = true", "[journal]\nenabled = true", "[journal]\nenabled = true\nkeep = 3"]
+)
+def test_the_event_journal_is_turned_on_in_one_row_or_in_a_table(world, text):
+    world.write(world.user, text)
+    assert world.load().journal
+    assert not config.load("memory:", environ={}, cwd="/", home="/", etc="/nonexistent").journal

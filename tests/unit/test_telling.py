@@ -44,6 +44,7 @@ def test_a_callback_finds_its_loss_counted():
         fence=1,
         claim_id="id",
         taken_at=None,
+        expires=0.0,
         callbacks=[lambda: found.append(counters.read()["lost"])],
     )
 

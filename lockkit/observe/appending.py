@@ -1,0 +1,162 @@
+"""Files of lines that several processes append to at once, and that are rotated when they are full.
+
+Each line is one ``write`` to a file that was opened with O_APPEND, so lines of several processes never mix. A crash, or a full disk,
+leaves at most one incomplete line; the next one begins on a row of its own, and readers skip and count what they cannot read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from lockkit.namedtuples import NamedTuple
+from lockkit.places import make_folders
+
+__all__ = ["Contents", "append", "opened", "parsed", "read_records", "rotated"]
+
+_TRIES = 20
+
+
+class Contents(NamedTuple):
+    """The lines of a file, and how many could not be read."""
+
+    records: list[dict[str, object]]
+    torn: int = 0
+
+
+def append(
+    path: Path,
+    line: str,
+    *,
+    rotate_at: int,
+    keep: int = 1,
+    sync: bool = True,
+    mode: int = 0o600,
+    now: bool = False,
+) -> None:
+    """Append a line.
+
+    Args:
+        path: The file; it and its folder (0700) are created if they are missing.
+        line: The line, without a newline.
+        rotate_at: The size in bytes from which the file is renamed to ``NAME.1``, and ``NAME.1`` to ``NAME.2``.
+        keep: How many renamed files are kept; an older one is lost.
+        sync: Whether the line is on stable storage before the call returns.
+        mode: The rights of a new file, whatever the umask.
+        now: Whether the file is renamed now, however small it is.
+
+    Raises:
+        OSError: The line could not be written.
+    """
+    make_folders(path.parent)
+    handle = _opened(path, mode)
+    try:
+        if (now or os.fstat(handle).st_size >= rotate_at) and _moved(path, handle, keep):
+            handle, full = _opened(path, mode), handle
+            os.close(full)
+        # It begins with a newline in case a crash cut the last line.
+        os.write(handle, f"\n{line}\n".encode())
+        if sync:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_records(path: Path) -> Contents:
+    """Every line of a file that is a JSON object, oldest first; none if there is no file.
+
+    Raises:
+        OSError: The file is there and cannot be read.
+    """
+    try:
+        return parsed(path.read_bytes())
+    except FileNotFoundError:
+        return Contents([])
+
+
+def parsed(content: bytes) -> Contents:
+    """Every line of the content of a file that is a JSON object, oldest first."""
+    text = content.decode("utf-8", errors="replace")
+    found: list[dict[str, object]] = []
+    torn = 0
+    for line in text.split("\n"):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            found.append(value)
+        else:
+            torn += 1
+    return Contents(found, torn)
+
+
+def opened(path: Path) -> list[BinaryIO]:
+    """A file and those into which it was renamed, oldest first, opened to be read. None is left out because another process renames them now.
+
+    Raises:
+        OSError: The file does not exist, or one of them cannot be read.
+    """
+    found: list[BinaryIO] = []
+    for _ in range(_TRIES):
+        with contextlib.ExitStack() as unused:
+            found = [unused.enter_context(path.open("rb"))]
+            for older in rotated(path):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(unused.enter_context(older.open("rb")))
+            mine, there = os.fstat(found[0].fileno()), path.stat()
+            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+                unused.pop_all()
+                return found[::-1]
+    raise OSError(errno.EBUSY, "it is renamed again and again")
+
+
+def rotated(path: Path) -> list[Path]:
+    """The files into which a file was renamed, the newest first: ``NAME.1``, ``NAME.2``, ..."""
+    there = [
+        (int(each.name.removeprefix(f"{path.name}.")), each)
+        for each in path.parent.glob(f"{path.name}.*")
+        if each.name.removeprefix(f"{path.name}.").isdigit()
+    ]
+    return [each for _, each in sorted(there)]
+
+
+def _opened(path: Path, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(path, flags, mode)
+    try:
+        seen = os.fstat(handle)
+        if seen.st_mode & 0o777 != mode and seen.st_uid == os.geteuid():
+            os.fchmod(handle, mode)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _moved(path: Path, handle: int, keep: int) -> bool:
+    """Rename a full file, unless another process does so or has done so, because a second renaming would replace the first file.
+
+    This never waits for the lock on the file. Without the lock the line goes into the full file, which readers find under either name.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine, there = os.fstat(handle), path.stat()
+    except OSError:
+        return False
+    if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+        for older in reversed(rotated(path)):
+            number = int(older.name.rpartition(".")[2])
+            if number > keep:
+                older.unlink(missing_ok=True)
+            elif number < keep:  # the last one is replaced, so that there is always one of each name
+                older.replace(path.with_name(f"{path.name}.{number + 1}"))
+        path.replace(path.with_name(f"{path.name}.1"))
+    return True

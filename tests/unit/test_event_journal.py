@@ -1,0 +1,232 @@
+"""The event journal: what it writes, and what a reader finds although files are torn, renamed or missing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import threading
+
+import pytest
+
+import lockkit
+from lockkit import hooks
+from lockkit.drivers import dispatch
+from lockkit.errors import AcquireError
+from lockkit.observe import appending
+from lockkit.observe.history import read_history
+from lockkit.testing.children import Child
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def connect(**settings):
+    return lockkit.connect("sqlite:", journal=True, **settings)
+
+
+def events(state):
+    return state / "journal" / "events.jsonl"
+
+
+def test_nothing_is_written_unless_it_is_asked_for(state):
+    with lockkit.connect("sqlite:") as client, client.lock("a").acquire():
+        pass
+    assert not events(state).exists()
+
+
+def test_a_hold_is_read_back_with_all_that_an_audit_needs(state):
+    with connect(namespace="prod") as client, client.semaphore("s", 3, permits=2).acquire() as lease:
+        claim, fence = lease.claim_id, lease.fence
+    history = read_history()
+
+    (hold,) = history.holds
+    assert (hold.name, hold.claim_id, hold.fence, hold.end) == ("s", claim, fence, "released")
+    assert (hold.kind, hold.weight, hold.capacity) == ("semaphore", 2, 3)
+    assert hold.owner.pid == os.getpid()
+    assert hold.owner.boot_id
+    assert hold.key.namespace == "prod"
+    assert hold.began_boottime < hold.until_boottime
+    assert hold.began <= hold.ended
+    assert not history.gaps
+
+
+def test_a_wait_in_vain_is_read_back_with_its_holder(state):
+    with connect() as client, client.lock("a").acquire(), connect() as other, pytest.raises(AcquireError):
+        other.lock("a").acquire(timeout=0)
+    (wait,) = read_history().waits
+    assert (wait.name, wait.outcome) == ("a", "busy")
+    assert f"pid {os.getpid()}" in wait.holder
+
+
+def test_only_its_owner_may_read_it(state):
+    old = os.umask(0)
+    try:
+        with connect() as client, client.lock("a").acquire():
+            pass
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(events(state).stat().st_mode) == 0o600
+    assert stat.S_IMODE(events(state).parent.stat().st_mode) == 0o700
+
+
+def test_many_processes_write_whole_lines_into_files_that_are_renamed_meanwhile(state, monkeypatch):
+    real = appending.append
+    monkeypatch.setattr(
+        "lockkit.observe.event_journal.append",
+        lambda path, line, **options: real(path, line, **{**options, "rotate_at": 8_000, "keep": 500}),
+    )
+
+    def work(parent):
+        with connect() as client:
+            for number in range(30):
+                with client.lock(f"n{os.getpid()}/{number}").acquire():
+                    pass
+        parent.tell("done")
+
+    workers = [Child(work) for _ in range(3)]
+    try:
+        assert [worker.read(60.0) for worker in workers] == ["done"] * 3
+    finally:
+        for worker in workers:
+            worker.close()
+    history = read_history()
+    assert len(appending.rotated(events(state))) > 3
+    assert len(history.holds) == 90
+    assert not history.gaps, history.gaps
+
+
+def test_a_line_that_a_crash_cut_is_counted_and_costs_no_other_line(state):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    with events(state).open("a") as opened:
+        opened.write('\n{"v": 1, "kind": "acq')
+    with connect() as client, client.lock("b").acquire():
+        pass
+    history = read_history()
+    assert [hold.name for hold in history.holds] == ["a", "b"]
+    assert history.gaps.torn == 1
+
+
+def test_a_line_that_is_missing_between_others_is_a_gap(state):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    kept = [line for line in events(state).read_text().splitlines() if '"released"' not in line]
+    events(state).write_text("\n".join(kept))
+    assert read_history().gaps.absent == 1
+
+
+def test_lines_that_stand_in_two_files_count_once(state, tmp_path):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(events(state).read_bytes())
+    history = read_history([events(state), copy])
+    assert len(history.holds) == 1
+    assert not history.gaps
+
+
+def test_lines_that_somebody_has_written_by_hand_are_counted(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(['{"v": 1}', "[]", '{"v": 99, "kind": "acquired"}', json.dumps("x")]))
+    history = read_history([path, tmp_path / "absent.jsonl"])
+    assert history.gaps.torn == 4
+    assert len(history.gaps.unreadable) == 1
+
+
+def test_the_journal_of_a_process_that_was_killed_is_a_gap(state):
+    def work(parent):
+        client = connect()
+        lease = client.lock("a").acquire()
+        client.driver().dispatcher.flush(10.0)
+        parent.tell(lease.claim_id)
+        parent.hear()
+
+    worker = Child(work)
+    try:
+        claim, killed = worker.read(30.0), worker.pid
+        assert not read_history().gaps, "it runs"
+    finally:
+        worker.kill()
+    history = read_history()
+    assert [owner.pid for owner in history.gaps.unended] == [killed]
+    assert [(hold.claim_id, hold.end, hold.ended) for hold in history.holds] == [(claim, "unknown", None)]
+
+
+def test_a_plugin_is_told_how_many_events_it_missed(monkeypatch):
+    monkeypatch.setattr(dispatch, "_QUEUE", 6)
+    go, seen, over = threading.Event(), [], threading.Event()
+
+    class Slow:
+        @hooks.hookimpl
+        def lockkit_event(self, event):
+            go.wait(30.0)
+            seen.append(event)
+            if event.kind == "closed":
+                over.set()
+
+    client = lockkit.connect("memory:", plugins=[Slow()])
+    for _ in range(10):
+        with client.lock("a").acquire():
+            pass
+    dropped = client.stats()["events_dropped"]
+    assert dropped > 0
+    go.set()
+    client.driver().dispatcher.flush(10.0)
+    with client.lock("b").acquire():
+        pass
+    client.close()
+    assert over.wait(10.0)
+    assert sum(event.data["count"] for event in seen if event.kind == "missed") == dropped
+    assert [event.kind for event in seen][-1] == "closed"
+
+
+def test_a_holder_without_a_journal_is_named(state, tmp_path):
+    with lockkit.connect("sqlite:") as silent, silent.lock("a").acquire():
+
+        def work(parent):
+            with connect() as other, contextlib.suppress(AcquireError):
+                other.lock("a").acquire(timeout=0)
+            parent.tell("done")
+
+        worker = Child(work)
+        try:
+            worker.read(30.0)
+        finally:
+            worker.close()
+    (unheard,) = read_history().gaps.unheard
+    assert f"pid {os.getpid()}" in unheard
+
+
+def test_a_forked_child_numbers_its_own_lines(state):
+    with connect() as client:
+        with client.lock("a").acquire():
+            pass
+
+        def work(parent):
+            with client.lock("b").acquire():
+                pass
+            client.close()
+            parent.tell("done")
+
+        child = Child(work)
+        pid = child.pid
+        try:
+            child.read(30.0)
+        finally:
+            child.close()
+    history = read_history()
+    assert {hold.owner.pid for hold in history.holds} == {os.getpid(), pid}
+    assert not history.gaps
+
+
+def test_a_folder_that_cannot_be_written_costs_no_lock(state, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with connect(journal_folder=str(tmp_path / "file")) as client, client.lock("a").acquire() as lease:
+        client.driver().dispatcher.flush(10.0)
+        assert lease.valid
+    assert sum("cannot write the event journal" in record.getMessage() for record in caplog.records) == 1
