@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Period", "falling", "overlaps"]
+__all__ = ["Period", "falling", "overlaps", "repeated"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,4 +69,19 @@ def falling(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
             for weight, over in highest.items()
             if weight + period.weight > period.capacity and period.fence <= over.fence and over is not period
         )
+    return found
+
+
+def repeated(periods: Iterable[Period]) -> list[tuple[Period, Period]]:
+    """Find pairs of periods of one name that do not fit together and have the same fence, whatever their times say."""
+    found: list[tuple[Period, Period]] = []
+    fences: dict[int, list[Period]] = {}
+    for period in sorted(periods):
+        others = fences.setdefault(period.fence, [])
+        found.extend(
+            (other, period)
+            for other in others
+            if other.weight + period.weight > min(other.capacity, period.capacity)
+        )
+        others.append(period)
     return found

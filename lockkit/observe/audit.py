@@ -1,0 +1,190 @@
+"""The audit of the past: did holds that exclude each other ever overlap, and did the fences rise?
+
+The check is that of :mod:`lockkit.history`, which the tests use. Holds of one boot are compared by CLOCK_BOOTTIME, which is exact. Holds of
+different hosts are compared by wall clocks that may differ by ``max_skew``: an overlap of more than that is certain, and a smaller one is
+undecidable. Two holds with one fence are a violation whatever the clocks say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+from lockkit.history import Period, falling, overlaps, repeated
+from lockkit.namedtuples import NamedTuple
+from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+
+__all__ = ["MAX_SKEW", "Audit", "Verdict", "Violation", "audit"]
+
+MAX_SKEW = 0.5
+"""Seconds by which the wall clocks of two hosts may differ, unless the caller says otherwise."""
+Verdict = Literal["held", "violated", "undecidable", "incomplete", "nothing"]
+"""held; violated; undecidable (clocks are too far apart to tell); incomplete (something is missing in the journals); nothing (no grants)."""
+_LAPSES = ("lost", "max_hold", "collected")
+
+
+class Violation(NamedTuple):
+    """Two or more holds of one lock that should have excluded each other.
+
+    Attributes:
+        kind: ``overlap``; ``fence`` (a later hold has no higher fence); ``same fence``.
+        holds: The holds, in the order of their beginnings.
+        seconds: Seconds for which they overlapped for certain; 0 for fences.
+    """
+
+    kind: Literal["overlap", "fence", "same fence"]
+    key: StoreKey
+    name: str
+    holds: tuple[PastHold, ...]
+    seconds: float = 0.0
+
+
+class Audit(NamedTuple):
+    """The result of an audit.
+
+    Attributes:
+        grants: The holds that were checked.
+        locks: The locks that they were of.
+        hosts: The boots of hosts that they were on.
+        undecidable: Pairs or groups of holds on different hosts that the clocks cannot put into an order.
+        lapses: Holds that were lost, ended by max_hold, or dropped. That is no violation: lockkit told their holder.
+        open: Holds of which the journals have no end. Each counts as certain at its beginning alone.
+        unbegun: Holds whose beginning is not in the journals, so that they could not be checked.
+        first: Seconds since the epoch of the earliest line.
+        max_skew: Seconds by which the clocks of hosts were taken to differ.
+    """
+
+    verdict: Verdict
+    grants: int = 0
+    locks: int = 0
+    hosts: int = 0
+    violations: tuple[Violation, ...] = ()
+    undecidable: int = 0
+    lapses: int = 0
+    open: int = 0
+    unbegun: int = 0
+    gaps: Gaps = Gaps()
+    first: float | None = None
+    max_skew: float = MAX_SKEW
+
+
+def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
+    """Check the holds of a history.
+
+    Args:
+        history: What :func:`~lockkit.observe.history.read_history` returns.
+        max_skew: Seconds by which the wall clocks of two hosts may differ.
+    """
+    locks: dict[tuple[StoreKey, str], list[PastHold]] = {}
+    for hold in history.holds:
+        locks.setdefault((hold.key, hold.name), []).append(hold)
+    violations: list[Violation] = []
+    undecidable = 0
+    for lock, holds in locks.items():
+        found, doubtful = _check(lock, holds, history.resized.get(lock, 0), max_skew)
+        violations += found
+        undecidable += doubtful
+    result = Audit(
+        "nothing",
+        len(history.holds),
+        len(locks),
+        len({hold.owner.boot_id for hold in history.holds}),
+        tuple(violations),
+        undecidable,
+        sum(hold.end in _LAPSES for hold in history.holds),
+        sum(hold.until_boottime is None for hold in history.holds),
+        history.unbegun,
+        history.gaps,
+        history.first,
+        max_skew,
+    )
+    return result._replace(verdict=_verdict(result))
+
+
+def _verdict(result: Audit) -> Verdict:
+    if result.violations:
+        return "violated"
+    if result.gaps:
+        return "incomplete"
+    if not result.grants:
+        return "nothing"
+    return "undecidable" if result.undecidable else "held"
+
+
+def _check(
+    lock: tuple[StoreKey, str], holds: Sequence[PastHold], resized: int, skew: float
+) -> tuple[list[Violation], int]:
+    """The violations among the holds of one lock, and how many groups are undecidable."""
+    by_id = {hold.claim_id: hold for hold in holds}
+    boots: dict[str, list[PastHold]] = {}
+    for hold in holds:
+        boots.setdefault(hold.owner.boot_id, []).append(hold)
+    found: dict[frozenset[str], Violation] = {}
+
+    def add(kind: Literal["overlap", "fence", "same fence"], group: Iterable[Period]) -> None:
+        periods = sorted(group)
+        seconds = 0.0
+        if kind == "overlap":
+            seconds = max(0.0, min(each.ended for each in periods) - max(each.began for each in periods))
+        members = tuple(by_id[each.who] for each in periods)
+        found.setdefault(frozenset(each.who for each in periods), Violation(kind, *lock, members, seconds))
+
+    for inside in boots.values():
+        periods = [_period(hold, resized, _by_boottime) for hold in inside]
+        for group in overlaps(periods):
+            add("overlap", group)
+        for pair in falling(periods):
+            add("fence", pair)
+    everywhere = [_period(hold, resized, _by_wall) for hold in holds]
+    for pair in repeated(everywhere):
+        add("same fence", pair)
+    undecidable = 0
+    if len(boots) > 1:
+        # Each clock is at most half the skew away from one between all of them.
+        shorter, longer = _moved(everywhere, -skew / 2), _moved(everywhere, skew / 2)
+        boot_of = {hold.claim_id: hold.owner.boot_id for hold in holds}
+        for group in _between(overlaps(shorter), boot_of):
+            add("overlap", group)
+        for pair in _between(falling(longer), boot_of):
+            add("fence", pair)
+        known = set(found)
+        doubtful = {
+            frozenset(each.who for each in group)
+            for group in (
+                *_between(overlaps(everywhere), boot_of),
+                *_between(falling(everywhere), boot_of),
+            )
+        }
+        undecidable = sum(not any(one <= group or group <= one for one in known) for group in doubtful)
+    return list(found.values()), undecidable
+
+
+def _between(groups: Iterable[tuple[Period, ...]], boot_of: Mapping[str, str]) -> list[tuple[Period, ...]]:
+    """The groups whose periods are of more than one boot; the others were compared by CLOCK_BOOTTIME."""
+    return [group for group in groups if len({boot_of[each.who] for each in group}) > 1]
+
+
+def _by_boottime(hold: PastHold) -> tuple[float, float]:
+    began = hold.began_boottime
+    return began, began if hold.until_boottime is None else max(began, hold.until_boottime)
+
+
+def _by_wall(hold: PastHold) -> tuple[float, float]:
+    began, ended = _by_boottime(hold)
+    return hold.began, hold.began + ended - began
+
+
+def _period(hold: PastHold, resized: int, times: Callable[[PastHold], tuple[float, float]]) -> Period:
+    """The period in which a holder was certain to hold. Of a hold without an end that is only its beginning."""
+    began, ended = times(hold)
+    return Period(began, ended, hold.fence, hold.claim_id, hold.weight, max(hold.capacity, resized))
+
+
+def _moved(periods: Sequence[Period], by: float) -> list[Period]:
+    """The periods, longer by so many seconds at each end; shorter for a negative number, and left out if nothing remains."""
+    moved = [(each, each.began - by, each.ended + by) for each in periods]
+    return [
+        Period(began, ended, each.fence, each.who, each.weight, each.capacity)
+        for each, began, ended in moved
+        if began <= ended
+    ]
