@@ -20,7 +20,7 @@ MAX_SKEW = 0.5
 """Seconds by which the wall clocks of two hosts may differ, unless the caller says otherwise."""
 Verdict = Literal["held", "violated", "undecidable", "incomplete", "nothing"]
 """held; violated; undecidable (clocks are too far apart to tell); incomplete (something is missing in the journals); nothing (no grants)."""
-_LAPSES = ("lost", "max_hold", "collected")
+_LAPSES = ("lost", "max_hold", "collected", "absent")
 
 
 class Violation(NamedTuple):
@@ -145,8 +145,8 @@ def _check(
         boot_of = {hold.claim_id: hold.owner.boot_id for hold in holds}
         for group in _between(overlaps(shorter), boot_of):
             add("overlap", group)
-        for pair in _between(falling(longer), boot_of):
-            add("fence", pair)
+        for group in _between(falling(longer), boot_of):
+            add("fence", group)
         known = set(found)
         doubtful = {
             frozenset(each.who for each in group)

@@ -37,13 +37,14 @@ ENDS: Mapping[str, str] = {
     "max_hold": "ended by max_hold",
     "collected": "dropped without a release",
     "abandoned": "released without an answer",
-    "ownership_violation": "gone at its release",
+    "absent": "gone at its release",
     "": "still held",
     "unknown": "its process has ended",
 }
 """How a hold ended (``PastHold.end``), in words."""
-_ENDING = ("released", "lost", "max_hold", "collected", "abandoned")
-_NO_HAPPENING = ("acquired", "queued", "busy", "timeout", "released", "removed", "missed", "closed")
+_ENDING = ("released", "lost", "max_hold", "collected", "abandoned", "absent")
+_VAIN = ("busy", "timeout", "cancelled", "failed")
+_NO_HAPPENING = (*_VAIN, "acquired", "queued", "released", "removed", "missed", "closed")
 """Kinds of events that are no happening by themselves: holds, waits and gaps are made from them."""
 
 
@@ -97,7 +98,7 @@ class PastWait(NamedTuple):
     """One attempt that ended without a hold.
 
     Attributes:
-        outcome: ``timeout`` or ``busy``.
+        outcome: ``busy``, ``timeout``, ``cancelled`` or ``failed``.
         ended: Seconds since the epoch.
         waited: Seconds.
         holder: The holder that was in the way, in words; empty if that is not known.
@@ -280,12 +281,12 @@ class _Reading:
             elif kind == "acquired":
                 hold = _hold(line)
                 holds[hold.key, hold.claim_id] = hold
-            elif kind in ("busy", "timeout"):
+            elif kind in _VAIN:
                 waits.append(_wait(line))
         for _, line in ordered:
             kind = str(line["kind"])
             place = (_key(line), str(line.get("claim", "")))
-            if kind in _ENDING or line.get("alert") == "ownership_violation":
+            if kind in _ENDING:
                 if place in holds:
                     holds[place] = _ended(holds[place], line)
                 elif place[1]:
@@ -427,16 +428,17 @@ def _hold(line: Mapping[str, object]) -> PastHold:
 
 def _ended(hold: PastHold, line: Mapping[str, object]) -> PastHold:
     """The hold, with an end that a line tells. Of several ends the first counts, and the earliest end of certainty."""
-    told = line.get("until", _data(line).get("until"))
+    told = line.get("until")
     until = float(told) if isinstance(told, (int, float)) else None
     known = [each for each in (hold.until_boottime, until) if each is not None]
     certain = min(known) if known else None
     if hold.end:
         return hold._replace(until_boottime=certain)
-    end = str(line.get("alert", line["kind"]))
     ended = _number(line, "at") if until is None else hold.began + until - hold.began_boottime
     reason = str(line.get("reason", ""))
-    return hold._replace(until_boottime=certain, ended=max(ended, hold.began), end=end, reason=reason)
+    return hold._replace(
+        until_boottime=certain, ended=max(ended, hold.began), end=str(line["kind"]), reason=reason
+    )
 
 
 def _wait(line: Mapping[str, object]) -> PastWait:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.history import Period, falling, overlaps
+from lockkit.history import Period, falling, overlaps, repeated
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,18 @@ def test_the_checker_finds_overlaps(periods, found):
 )
 def test_the_checker_finds_fences_that_do_not_rise(periods, found):
     assert len(falling(periods)) == found
+
+
+@pytest.mark.parametrize(
+    "periods, found",
+    [
+        ([Period(0, 1, 1), Period(1, 2, 2)], 0),
+        ([Period(0, 1, 1), Period(5, 6, 1)], 1),
+        ([Period(5, 6, 1), Period(0, 9, 1)], 1),
+        ([Period(0, 1, 1), Period(2, 3, 1), Period(4, 5, 1)], 3),
+        ([Period(0, 1, 1, capacity=2), Period(0, 1, 1, capacity=2)], 0),
+        ([Period(0, 1, 1, capacity=2), Period(2, 3, 1, weight=2, capacity=2)], 1),
+    ],
+)
+def test_the_checker_finds_one_fence_given_twice(periods, found):
+    assert len(repeated(periods)) == found

@@ -1,0 +1,159 @@
+"""The audit: true histories pass, each kind of fault is found in them, and nothing is called held that cannot be known."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from lockkit.facts import Owner
+from lockkit.observe.audit import audit
+from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+
+KEY = StoreKey("redis://box", "default")
+OFFSETS = {"one": 1_000_000.0, "two": 1_000_300.0, "three": 999_000.0}
+"""Seconds from the CLOCK_BOOTTIME of a host to its wall clock."""
+
+
+def hold(fence, began, ended, host="one", *, weight=1, capacity=1, skew=0.0, name="a", until=True):
+    """A hold from one true time to another, as its host saw it."""
+    boottime = began - OFFSETS[host] + 1_100_000.0
+    return PastHold(
+        KEY,
+        name,
+        f"{fence:012x}-{host}",
+        fence,
+        Owner(user="ann", host=host, pid=1, boot_id=f"boot of {host}"),
+        began=began + skew,
+        ended=ended + skew,
+        end="released",
+        weight=weight,
+        capacity=capacity,
+        began_boottime=boottime,
+        until_boottime=boottime + ended - began if until else None,
+    )
+
+
+def verdict(*holds, skew=0.5, **more):
+    return audit(History(tuple(holds), **more), skew)
+
+
+def test_a_true_history_of_one_host_held():
+    found = verdict(hold(1, 0, 1), hold(2, 1, 2), hold(5, 2, 3))
+    assert (found.verdict, found.grants, found.locks, found.hosts) == ("held", 3, 1, 1)
+
+
+def test_an_overlap_within_one_boot_is_found_however_short_and_names_both_holds():
+    first, second = hold(1, 0, 1.001), hold(2, 1, 2)
+    found = verdict(first, second)
+    assert found.verdict == "violated"
+    (violation,) = found.violations
+    assert (violation.kind, violation.holds) == ("overlap", (first, second))
+    assert violation.seconds == pytest.approx(0.001, abs=1e-6)
+
+
+def test_an_overlap_of_two_hosts_counts_only_beyond_the_skew():
+    within, beyond = hold(2, 1, 9, "two"), hold(2, 1, 9, "two", skew=-0.7)
+    assert verdict(hold(1, 0, 1.3), within).verdict == "undecidable"
+    assert verdict(hold(1, 0, 1.3), beyond).verdict == "violated"
+    assert verdict(hold(1, 0, 1.3), within, skew=0.1).verdict == "violated"
+    assert verdict(hold(1, 0, 1.0), within).verdict == "held", "the fences and the clocks agree"
+
+
+def test_a_fence_given_twice_is_a_violation_whatever_the_clocks_say():
+    found = verdict(hold(4, 0, 1), hold(4, 1000, 1001, "two"), skew=99_999)
+    assert [each.kind for each in found.violations] == ["same fence"]
+
+
+def test_a_fence_that_falls_between_two_hosts_counts_only_beyond_the_skew():
+    assert verdict(hold(2, 0, 1), hold(1, 1.2, 2, "two")).verdict == "undecidable"
+    found = verdict(hold(2, 0, 1), hold(1, 1.6, 2, "two"))
+    assert [each.kind for each in found.violations] == ["fence"]
+
+
+def test_a_hold_without_an_end_counts_at_its_beginning():
+    assert verdict(hold(1, 0, 5, until=False), hold(2, 3, 4)).verdict == "held"
+    assert verdict(hold(1, 0, 5), hold(2, 3, 4, until=False)).verdict == "violated"
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        Gaps(torn=1),
+        Gaps(missed=1),
+        Gaps(absent=1),
+        Gaps(unended=(Owner(),)),
+        Gaps(unheard=("x",)),
+        Gaps(unreadable=("x",)),
+    ],
+)
+def test_with_anything_missing_nothing_is_called_held(gaps):
+    assert verdict(hold(1, 0, 1), gaps=gaps).verdict == "incomplete"
+    assert verdict(hold(1, 0, 2), hold(2, 1, 3), gaps=gaps).verdict == "violated"
+    assert verdict(gaps=gaps).verdict == "incomplete"
+
+
+def test_without_a_grant_nothing_is_called_held():
+    assert verdict().verdict == "nothing"
+
+
+def test_a_resized_lock_is_checked_against_its_largest_capacity():
+    holds = [hold(n, n / 10, 5, capacity=2, weight=1) for n in range(1, 4)]
+    assert verdict(*holds).verdict == "violated"
+    assert verdict(*holds, resized={(KEY, "a"): 3}).verdict == "held"
+
+
+def test_locks_of_two_names_do_not_exclude_each_other():
+    assert verdict(hold(1, 0, 2), hold(1, 1, 3, name="b")).verdict == "held"
+
+
+def history(chance, hosts):
+    """A true history of one lock: grants in the order of their fences, that always fit; each host's clock is off by at most 0.2 s."""
+    skews = {host: chance.uniform(-0.2, 0.2) for host in hosts}
+    capacity = chance.choice([1, 1, 3])
+    now, standing, made = 100.0, [], []
+    for fence in range(1, 40):
+        weight = chance.randint(1, capacity)
+        now += chance.expovariate(3.0)
+        while sum(each[1] for each in standing) + weight > capacity:
+            standing.sort()
+            now = max(now, standing.pop(0)[0]) + 0.001
+        standing = [each for each in standing if each[0] > now]
+        host = chance.choice(hosts)
+        ended = now + chance.expovariate(1.0)
+        standing.append((ended, weight))
+        made.append(hold(fence, now, ended, host, weight=weight, capacity=capacity, skew=skews[host]))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_true_history_is_called_a_violation(seed):
+    chance = random.Random(seed)
+    hosts = list(OFFSETS)[: chance.randint(1, 3)]
+    found = audit(History(tuple(history(chance, hosts))), 0.4)
+    assert found.violations == ()
+    assert found.verdict == "held" if len(hosts) == 1 else found.verdict in ("held", "undecidable")
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("fault", ["longer", "fence", "twice"])
+def test_a_fault_put_into_a_true_history_is_found(seed, fault):
+    chance = random.Random(seed)
+    hosts = list(OFFSETS)[: chance.randint(1, 3)]
+    made = history(chance, hosts)
+    at = chance.randrange(len(made) - 1)
+    one, following = made[at], made[-1]
+    if fault == "longer":  # until after all that follows: something that does not fit has begun meanwhile
+        made[at] = one._replace(until_boottime=one.began_boottime + 1000.0, weight=one.capacity)
+    elif fault == "fence":
+        made.append(hold(0, 500.0, 501.0, chance.choice(hosts), weight=one.capacity, capacity=one.capacity))
+    else:
+        made.append(
+            hold(following.fence, 500.0, 501.0, "one", weight=one.capacity, capacity=one.capacity)._replace(
+                claim_id="x"
+            )
+        )
+    found = audit(History(tuple(made)), 0.4)
+    assert found.verdict == "violated"
+    members = {each.claim_id for violation in found.violations for each in violation.holds}
+    assert {"longer": one.claim_id, "fence": made[-1].claim_id, "twice": "x"}[fault] in members
