@@ -184,8 +184,9 @@ class Outbox:
 
     def close(self) -> None:
         """Close the spool. What waits stays in it."""
-        if self._spool is not None:
-            self._spool.close()
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
 
     def _opened(self, folder: Path) -> Spool | None:
         try:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus, unquote
 
+from lockkit.errors import LockkitError
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.redaction import redact
@@ -65,5 +66,7 @@ def veil(text: str, secrets: Iterable[str]) -> str:
 
 def told(error: BaseException, secrets: Iterable[str] = ()) -> str:
     """An error as one short line without secrets."""
-    text = str(error) if isinstance(error, NotDelivered) else f"{type(error).__name__}: {error}"
+    text = (
+        str(error) if isinstance(error, NotDelivered | LockkitError) else f"{type(error).__name__}: {error}"
+    )
     return printable(veil(text, secrets))[:_MOST_CHARS]

@@ -152,9 +152,7 @@ def _short(text: str) -> str:
     return told if len(told) <= _MOST_TEXT else f"{told[: _MOST_TEXT - 3]}..."
 
 
-_PLAIN = str.maketrans(
-    {"<": "\u2039", ">": "\u203a", "`": "'", "*": "\u2217", "_": "\\_", "[": "(", "]": ")"}
-)
+_PLAIN = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'", "*": "\u2217", "[": "(", "]": ")"})
 
 
 def _plain(text: str) -> str:

@@ -61,7 +61,7 @@ def event(notification: Notification, key: str) -> dict[str, object]:
     """The event for a notification, as PagerDuty's documentation describes it."""
     dedup = notification.group
     if len(dedup) > _MOST_KEY:
-        dedup = f"{dedup[:200]} {digest(dedup)}"
+        dedup = f"{dedup[:180]} {digest(dedup)}"
     told: dict[str, object] = {
         "routing_key": key,
         "event_action": "resolve" if notification.reason == "all_resolved" else "trigger",

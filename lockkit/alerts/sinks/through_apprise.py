@@ -20,6 +20,7 @@ __all__ = ["Apprise"]
 _FORMS = {"text": as_text, "markdown": as_markdown, "html": as_html}
 _LOGGERS = ("apprise", "urllib3.connectionpool")
 """The loggers that write URLs at DEBUG level."""
+_NO_PICTURES: dict[str, Any] = {"image_url_mask": "", "image_url_logo": "", "image_path_mask": ""}
 
 
 class Apprise:
@@ -45,10 +46,19 @@ class Apprise:
         except ImportError:
             raise NotDelivered("apprise is not installed: pip install 'lockkit[alerts]'") from None
         with _listening(self.secrets) as heard:
-            service = self._service(apprise, url)
+            # On this thread, and not on one that all channels share and that the interpreter waits for at its end.
+            asset = apprise.AppriseAsset(
+                async_mode=False,
+                service_timeout=0,
+                app_id="lockkit",
+                app_desc="lockkit alerts",
+                app_url="",
+                **_NO_PICTURES,
+            )
+            service = self._service(apprise, url, asset)
             form = self._form or _best(service)
             title = subject_markdown(notification) if form == "markdown" else subject(notification)
-            sender = apprise.Apprise()
+            sender = apprise.Apprise(asset=asset)
             sender.add(service)
             taken = sender.notify(
                 _FORMS[form](notification), title=title, notify_type=_kind(notification), body_format=form
@@ -56,8 +66,8 @@ class Apprise:
         if not taken:
             raise NotDelivered(f"apprise could not deliver it: {heard[-1] if heard else 'no reason given'}")
 
-    def _service(self, apprise: Any, url: str) -> Any:
-        service = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+    def _service(self, apprise: Any, url: str, asset: Any) -> Any:
+        service = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
         if service is None:
             raise NotDelivered("apprise does not understand the URL; try it with: apprise -t test URL")
         if "cto=" not in url:

@@ -1,0 +1,107 @@
+"""A real Alertmanager: what fires here fires there, and is over there as soon as it is here."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lockkit.alerts.channels import Channel
+from lockkit.alerts.delivery import Delivery
+from lockkit.alerts.opening import deliver_once
+from lockkit.alerts.outcomes import NotDelivered
+from lockkit.alerts.pacing import Limits
+from lockkit.alerts.sinks.alertmanager import LASTS, Alertmanager, alerts
+from support.notifications import notification
+from support.receivers import Answer, receiver
+from support.servers.alertmanager import AlertmanagerServer
+
+
+@pytest.fixture(scope="module")
+def server():
+    with AlertmanagerServer() as one:
+        yield one
+
+
+def firing(server, lock):
+    return [alert for alert in server.alerts() if alert["labels"].get("lock") == lock]
+
+
+def told(lock, reason="first", since=None, **more):
+    """A notification about an alert that began a minute ago, or has just ended."""
+    now = time.time()
+    labels = {"lock": lock, "host": "node3", "name-space": "prod"}
+    one = notification(labels=labels, reason=reason, at=now, **more)
+    member = one.members[0]._replace(
+        since=now - 60.0 if since is None else since, resolved=now - 1.0 if reason == "all_resolved" else None
+    )
+    return one._replace(members=(member,))
+
+
+def test_what_fires_is_seen_firing_and_then_resolved(server):
+    sink = Alertmanager(lambda: server.url)
+    first = told("gpu:a", severity="P1")
+    sink(first)
+
+    (alert,) = firing(server, "gpu:a")
+    assert alert["status"]["state"] == "active"
+    assert alert["labels"] == {
+        "alertname": "emergency_rate",
+        "fingerprint": "f0",
+        "host": "node3",
+        "job": "lockkit",
+        "lock": "gpu:a",
+        "name_space": "prod",
+    }
+    assert alert["annotations"]["command"] == "lockkit why gpu:0"
+
+    # Raised to P0, it is still the same alert.
+    sink(told("gpu:a", "escalated", since=first.members[0].since, severity="P0"))
+    (same,) = firing(server, "gpu:a")
+    assert same["fingerprint"] == alert["fingerprint"]
+    assert same["annotations"]["severity"] == "P0"
+
+    sink(told("gpu:a", "all_resolved", since=first.members[0].since))
+    assert firing(server, "gpu:a") == []
+
+
+def test_an_alert_outlives_alertmanagers_own_timeout(server):
+    one = told("gpu:b")
+    Alertmanager(lambda: f"{server.url}/api/v2/alerts")(one)
+
+    (alert,) = firing(server, "gpu:b")
+    assert alerts(one)[0]["endsAt"] == alert["endsAt"]
+    assert LASTS == 24 * 3600.0
+
+
+def test_a_delivery_waits_for_an_alertmanager_that_starts_again(tmp_path):
+    with AlertmanagerServer() as server:
+        limits = Limits(first=0.01, longest=0.1)
+        server.pause()
+        sink = Alertmanager(lambda: server.url, timeout=0.2)
+        one = Delivery("am", sink, tmp_path / "s", limits=limits)
+        one.put(told("gpu:c"))
+        assert not one.flush(0.3)
+        one.close(5.0)
+        server.resume()
+        two = Delivery("am", sink, tmp_path / "s", limits=limits)
+        assert two.flush(30.0)
+        two.close()
+
+        assert len(firing(server, "gpu:c")) == 1
+
+
+def test_one_delivery_for_a_test_goes_to_the_channel_of_the_configuration(server):
+    channel = Channel("am", "alertmanager", url="env:AM")
+
+    assert deliver_once(channel, told("gpu:d"), {"AM": server.url})[:3] == ("am", True, "")
+    assert len(firing(server, "gpu:d")) == 1
+    assert deliver_once(channel, told("gpu:d"), {}).error.startswith("the variable AM is not set")
+
+
+def test_a_bearer_token_goes_with_it_and_is_not_told():
+    with receiver(Answer(401)) as to, pytest.raises(NotDelivered, match="answered 401"):
+        Alertmanager(lambda: f"{to.url}/prefix/", lambda: "tok3n")(told("gpu:e"))
+
+    assert to.requests[0].headers["Authorization"] == "Bearer tok3n"
+    assert to.requests[0].path == "/prefix/api/v2/alerts"

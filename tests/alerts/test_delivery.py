@@ -1,0 +1,174 @@
+"""The thread of a channel: it never holds up who puts, and ends in time; what was put arrives, also after a restart."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from lockkit.alerts.delivery import Delivery, attempt, concerns
+from lockkit.alerts.outcomes import NotDelivered
+from lockkit.alerts.pacing import Limits
+from support.notifications import notification
+
+QUICK = Limits(first=0.01, longest=0.05)
+
+
+class Sink:
+    """A sink that fails as often as a test says, and keeps what it delivered."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        self.seen = []
+        self.came = threading.Condition()
+
+    def __call__(self, told):
+        with self.came:
+            if self.errors:
+                raise self.errors.pop(0)
+            self.seen.append(told)
+            self.came.notify_all()
+
+    def wait(self, number):
+        with self.came:
+            assert self.came.wait_for(lambda: len(self.seen) >= number, 30.0)
+            return [one.group for one in self.seen]
+
+
+@pytest.fixture
+def delivery(request):
+    made = []
+
+    def make(sink, folder=None, **more):
+        made.append(Delivery("ops", sink, folder, limits=more.pop("limits", QUICK), **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close(0.0)
+
+
+def test_a_sink_is_a_function(delivery):
+    seen = []
+    one = delivery(seen.append)
+
+    assert one.put(notification())
+    assert one.flush(30.0)
+    assert seen == [notification()]
+
+
+def test_what_fails_is_tried_again_in_order(delivery, caplog):
+    sink = Sink(OSError("no route"), NotDelivered("answered 503"), TimeoutError())
+    one = delivery(sink)
+    for number in range(3):
+        one.put(notification(number))
+
+    assert sink.wait(3) == [f"emergency_rate {number}" for number in range(3)]
+    assert one.flush(30.0)
+    state = one.state()
+    assert (state.waiting, state.failures, state.last_error) == (0, 0, "")
+    assert (state.counts.delivered, state.counts.failed) == (3, 3)
+    assert "no route" in caplog.text
+
+
+def test_even_a_sink_that_exits_does_not_end_the_thread(delivery):
+    sink = Sink(SystemExit(3), KeyboardInterrupt())
+    delivery(sink).put(notification())
+
+    assert sink.wait(1) == ["emergency_rate 0"]
+
+
+def test_a_hanging_sink_holds_up_nobody_and_what_waits_is_delivered_after_a_restart(
+    delivery, tmp_path, caplog
+):
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def hang(_told):
+        hangs.set()
+        go_on.wait(60.0)
+
+    one = delivery(hang, tmp_path / "s")
+    for number in range(3):
+        assert one.put(notification(number))
+    assert hangs.wait(30.0)
+    assert one.state().trying_for is not None
+    assert one.close(0.05) == 3
+    assert "has not answered" in caplog.text
+    assert not one.put(notification(9))
+
+    sink = Sink()  # in the next process; the lock of this one still stands, so its spool is another
+    second = delivery(sink, tmp_path / "s")
+    go_on.set()
+    one._thread.join(30.0)
+    one.close()
+    second.close()
+    delivery(sink, tmp_path / "s")
+    assert set(sink.wait(2)) <= {"emergency_rate 0", "emergency_rate 1", "emergency_rate 2"}
+
+
+def test_while_a_channel_is_down_nothing_is_lost_by_a_restart(delivery, tmp_path):
+    down = Sink(*[OSError("down")] * 10_000)
+    one = delivery(down, tmp_path / "s")
+    for number in range(5):
+        one.put(notification(number))
+    assert one.close() == 5
+
+    up = Sink()
+    second = delivery(up, tmp_path / "s")
+    second.put(notification(5))
+
+    assert up.wait(6) == [f"emergency_rate {number}" for number in range(6)]
+    assert second.flush(30.0)
+    assert second.close() == 0
+
+
+def test_a_channel_gets_only_its_severities(delivery):
+    sink = Sink()
+    one = delivery(sink, severities=("P0",))
+    assert one.put(notification(0, severity="P2"))
+    assert one.put(notification(1, severity="P0"))
+
+    assert one.flush(30.0)
+    assert sink.wait(1) == ["emergency_rate 1"]
+
+
+def test_the_end_of_a_p0_reaches_who_was_told_of_it():
+    told = notification(severity="P0", reason="resolved_member")._replace(severity="P2")
+
+    assert concerns(told, ("P0",))
+    assert not concerns(notification(severity="P2"), ("P0", "P1"))
+
+
+def test_secrets_are_in_neither_repr_nor_log_nor_state(delivery, caplog):
+    caplog.set_level(logging.DEBUG)
+    failed = threading.Event()
+
+    class Leaks:
+        secrets = ("tops3cret",)
+
+        def __call__(self, _told):
+            failed.set()
+            raise OSError("POST https://bot:tops3cret@h/hook/tops3cret failed")
+
+    one = delivery(Leaks())
+    one.put(notification())
+    assert failed.wait(30.0)
+    while not one.state().counts.failed:
+        one.flush(0.01)
+
+    assert "tops3cret" not in f"{caplog.text} {one!r} {one.state()}"
+    assert "failed" in one.state().last_error
+
+
+def test_one_attempt_says_how_it_went():
+    told = notification()
+    assert attempt("ops", lambda _: None, told, 30.0)[:3] == ("ops", True, "")
+
+    def refuse(_told):
+        raise NotDelivered("answered 403")
+
+    assert attempt("ops", refuse, told, 30.0)[:3] == ("ops", False, "answered 403")
+    hangs = threading.Event()
+    assert attempt("ops", lambda _: hangs.wait(60.0), told, 0.01).error == "no answer within 0.01 s"
+    hangs.set()
