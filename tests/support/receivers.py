@@ -46,7 +46,7 @@ class Receiver:
     """An HTTP service.
 
     Attributes:
-        url: Its address.
+        url: The address.
         usual: The answer if no other is planned.
         planned: The answers to the next requests.
         requests: Everything that came.

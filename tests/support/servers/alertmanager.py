@@ -28,7 +28,7 @@ class AlertmanagerServer(Server):
         """Start it and wait until it answers.
 
         Raises:
-            ServerMissing: It is not installed.
+            ServerMissing: There is no Alertmanager.
         """
         self._program = find_program("prometheus-alertmanager", "alertmanager")
         super().__init__("alertmanager")
