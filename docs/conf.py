@@ -49,12 +49,23 @@ napoleon_attr_annotations = False  # it cannot split Literal["a", "b"]
 
 # Links into other projects' documentation would make every build fetch their inventories. So their names are
 # not checked; lockkit's own are.
-OTHERS = ["click", "msgspec", "pluggy", "pytest", "rich", *sorted(sys.stdlib_module_names)]
+OTHERS = [
+    "click",
+    "msgspec",
+    "pluggy",
+    "prometheus_client",
+    "pytest",
+    "rich",
+    *sorted(sys.stdlib_module_names),
+]
 nitpick_ignore_regex = [
     (r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?"),
     (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|L|S|_?T)"),  # type variables
     (r"py:.*", r"OnWait|Exchange|End|(?:Release)?Answer"),  # aliases that only annotations name
-    (r"py:.*", r"DbApiConnection|SqlAlchemy|Redis|RedisCluster|KazooClient|ObjectStore"),  # clients of others
+    (
+        r"py:.*",
+        r"DbApiConnection|SqlAlchemy|Redis|RedisCluster|KazooClient|ObjectStore|Family",
+    ),  # clients of others
 ]
 
 # The examples run in a state folder of their own, whatever this user has configured.

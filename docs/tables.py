@@ -24,6 +24,7 @@ from lockkit.cli import exits
 from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.drivers.dispatch import _LEVELS
 from lockkit.facts import LOSSES
+from lockkit.observe.instruments import METRICS
 from lockkit.settings import toml
 from lockkit.testing.stage import Scenario, Stage, registered
 
@@ -115,6 +116,18 @@ def exceptions() -> str:
 def losses() -> str:
     """Every reason of a loss."""
     return rows(("`lost_because`", "in words"), ((f"`{why}`", words) for why, words in LOSSES.items()))
+
+
+def metrics(source: str) -> str:
+    """The metrics of one source."""
+    return rows(
+        ("metric", "type", "labels", "measures"),
+        (
+            (f"`{one.name}`", one.type, ", ".join(f"`{label}`" for label in one.labels), one.help)
+            for one in METRICS.values()
+            if one.source == source
+        ),
+    )
 
 
 MEANINGS = {
@@ -253,6 +266,7 @@ def proof(guarantee: str) -> str:
 
 
 TABLES = {
+    **{f"metrics_{source}": partial(metrics, source) for source in ("process", "store")},
     "imports": imports,
     "house": house,
     "settings": settings,

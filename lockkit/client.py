@@ -353,6 +353,10 @@ def connect(
             f"{', '.join(sorted(settings))} and config are given together",
             hint="give each setting to lockkit.config.load() instead, which makes the config",
         )
+    if config.metrics_enabled and where == "process":
+        with IMPORTS:
+            from lockkit.observe.measured import with_metrics
+        plugins = with_metrics(plugins)
     manager = PluginManager(
         plugins, disabled=config.disable_plugins, raise_errors=config.plugin_errors == "raise"
     )

@@ -90,6 +90,10 @@ class Config(NamedTuple):
     log_format: Literal["text", "json"]
     disable_plugins: tuple[str, ...]
     plugin_errors: Literal["report", "raise"]
+    metrics_enabled: bool
+    metrics_names: tuple[str, ...]
+    metrics_raw_names: bool
+    metrics_most: int
     gpu_simulate: int
     gpu_host: str | None
     gpu_watch: bool

@@ -108,6 +108,10 @@ class Settings(TypedDict, total=False):
         age_hard: See ``age_warning``.
         recover_limit: For a recoverer alone.
         log_format: For the command line alone.
+        metrics_enabled: Whether the client keeps metrics; see :class:`lockkit.observe.metrics.Metrics`.
+        metrics_names: The locks that have a value of their own in the label ``lock`` of metrics.
+        metrics_raw_names: Whether other locks have their names as labels.
+        metrics_most: The most locks that are read or named for metrics.
         gpu_simulate: The number of GPUs to simulate in place of those of the host.
         gpu_host: The name of this host for those who share its GPUs.
         gpu_watch: Whether GPUs are watched while they are held.
@@ -141,6 +145,10 @@ class Settings(TypedDict, total=False):
     log_format: Literal["text", "json"]
     disable_plugins: Sequence[str]
     plugin_errors: Literal["report", "raise"]
+    metrics_enabled: bool
+    metrics_names: Sequence[str]
+    metrics_raw_names: bool
+    metrics_most: int
     gpu_simulate: int
     gpu_host: str | None
     gpu_watch: bool

@@ -30,6 +30,7 @@ EVERYWHERE = frozenset(
             "disable_plugins",
             "plugin_errors",
         ),
+        *("metrics_enabled", "metrics_names", "metrics_raw_names", "metrics_most"),
         "gpu_simulate",
         *("gpu_host", "gpu_watch", "gpu_idle_below", "gpu_idle_after"),
         *("alerts_group_wait", "alerts_group_interval", "alerts_repeat_interval"),

@@ -19,6 +19,7 @@ from lockkit.cli import exits
 from lockkit.cli.main import COMMANDS, cli
 from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.facts import LOSSES, Capabilities
+from lockkit.observe.instruments import METRICS
 from lockkit.plugins import specs
 from lockkit.store.spi import Lapsed, Renewal
 
@@ -63,6 +64,7 @@ def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
     [
         ("reference/config.md", [*(setting.place for setting in SETTINGS.values()), *ENVIRONMENT]),
         ("reference/events.md", [*events.KINDS, *events.ALERTS, *events.COUNTERS]),
+        ("reference/metrics.md", [*METRICS]),
         ("reference/errors.md", [*errors.__all__, *LOSSES]),
         ("reference/capabilities.md", list(Capabilities._fields)),
     ],

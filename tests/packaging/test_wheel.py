@@ -154,6 +154,7 @@ def test_each_optional_part_has_its_extra(metadata):
         "all",
         "etcd",
         "gpu",
+        "metrics",
         "python-etcd3",
         "redis",
         "testing",

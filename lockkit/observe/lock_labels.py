@@ -1,0 +1,58 @@
+"""The label ``lock`` of metrics: which locks have a value of their own, so that a metric never has more series than somebody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from lockkit.observe.instruments import OTHER
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+
+__all__ = ["LockLabels"]
+
+_REMEMBERED = 4096
+
+
+class LockLabels:
+    """The value of the label ``lock`` for a name: the first pattern that matches it, else :data:`~lockkit.observe.instruments.OTHER`.
+
+    Args:
+        patterns: Names and patterns: ``*`` stands for any text, ``?`` for one character. A name that is listed as it is comes before all patterns.
+        raw: Whether a name that matches nothing is its own value, until there are ``most`` of them.
+        most: The most such names.
+    """
+
+    def __init__(self, patterns: Sequence[str] = (), *, raw: bool = False, most: int = 1000) -> None:
+        self.patterns = tuple(patterns)
+        self._exact = frozenset(patterns)
+        self._own = most if raw else 0
+        self._known: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, config: Config) -> LockLabels:
+        """The labels that a configuration asks for."""
+        return cls(config.metrics_names, raw=config.metrics_raw_names, most=config.metrics_most)
+
+    def __call__(self, name: str) -> str:
+        label = self._known.get(name)
+        if label is None:
+            label = self._find(name)
+            if (
+                label == name or len(self._known) < _REMEMBERED
+            ):  # each name that is its own value stays, so that it counts once
+                self._known[name] = label
+        return label
+
+    def _find(self, name: str) -> str:
+        if name in self._exact:
+            return name
+        for pattern in self.patterns:
+            if fnmatchcase(name, pattern):
+                return pattern
+        if self._own > 0:
+            self._own -= 1
+            return name
+        return OTHER

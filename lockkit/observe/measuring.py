@@ -1,0 +1,163 @@
+"""From events, alerts and counters to metrics: which metric each of them moves, and by how much. The one copy for all kinds of instruments."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from lockkit.facts import LOSSES, Alert, Event
+from lockkit.observe.instruments import METRICS, OTHER
+
+if TYPE_CHECKING:
+    from lockkit.observe.lock_labels import LockLabels
+    from lockkit.plugins.specs import Stats
+
+__all__ = ["Instruments", "Measuring"]
+
+_STATS = {metric.stat: metric.name for metric in METRICS.values() if metric.stat}
+_REASONS = frozenset(
+    (
+        *LOSSES,
+        *("normal", "error", "sigterm", "exit", "collected"),
+        *("timeout", "forced", "task_failure", "task_crash"),
+    )
+)
+"""The reasons that are values of a label; a program may give any text."""
+_OUTCOMES = {
+    "acquired": "acquired",
+    "busy": "busy",
+    "timeout": "timeout",
+    "cancelled": "cancelled",
+    "failed": "failed",
+}
+_RELEASES = {"released": "released", "absent": "lost", "abandoned": "abandoned"}
+_LOSSES = ("lost", "max_hold")
+_REMEMBERED = 1024
+"""Names of which the last release is remembered, for the times of hand-offs."""
+
+
+class Instruments(Protocol):
+    """Where measurements go. Thread-safe. A metric is meant by its name, labels come in the order of its list."""
+
+    def add(self, metric: str, labels: tuple[str, ...], by: float) -> None:
+        """Count."""
+
+    def observe(self, metric: str, labels: tuple[str, ...], value: float) -> None:
+        """Enter a value into a histogram."""
+
+    def set(self, metric: str, labels: tuple[str, ...], value: float) -> None:
+        """Set a gauge."""
+
+
+class Measuring:
+    """Measures one process. Thread-safe.
+
+    Args:
+        to: The instruments.
+        label: Gives the label of a lock.
+    """
+
+    def __init__(self, to: Instruments, label: LockLabels) -> None:
+        self.label = label
+        self._to = to
+        self._mutex = threading.RLock()
+        self._read: dict[Stats, Mapping[str, int]] = {}
+        self._released: OrderedDict[str, float] = OrderedDict()
+
+    def event(self, event: Event) -> None:
+        """Measure an event."""
+        kind, lock = event.kind, self.label(event.name)
+        self._to.add("lockkit_events_total", (kind,), 1)
+        if kind in _OUTCOMES:
+            self._attempt(_OUTCOMES[kind], lock, event)
+        elif kind in _RELEASES:
+            self._release(_RELEASES[kind], lock, event)
+        elif kind in _LOSSES:
+            self._to.add("lockkit_losses_total", (lock, _known(event.reason)), 1)
+        elif kind == "cleanup":
+            labels = (_text(event.data.get("plugin")), _text(event.data.get("outcome")).lower())
+            self._to.add("lockkit_cleanups_total", labels, 1)
+        elif (metric := _COUNTED.get(kind)) is not None:
+            self._to.add(metric, (lock,), 1)
+
+    def alert(self, alert: Alert) -> None:
+        """Measure an alert."""
+        self._to.add("lockkit_alerts_total", (alert.kind, alert.priority), 1)
+
+    def learn(self, stats: Stats) -> None:
+        """Measure the counters of one more client from now on."""
+        with self._mutex:
+            self._read.setdefault(stats, {})
+
+    def sync(self) -> None:
+        """Add to the metrics what the counters have counted since the last call."""
+        with self._mutex:
+            for stats, before in list(self._read.items()):
+                final = stats.final
+                now = stats()
+                for counter, metric in _STATS.items():
+                    more = now[counter] - before.get(counter, 0)
+                    if more:
+                        self._to.add(metric, (), more)
+                if final:
+                    del self._read[stats]
+                else:
+                    self._read[stats] = now
+
+    def forget(self) -> None:
+        """Leave the clients of a parent process to it, in a forked child."""
+        self._mutex = threading.RLock()
+        self._read = {}
+        self._released = OrderedDict()
+
+    def _attempt(self, outcome: str, lock: str, event: Event) -> None:
+        self._to.add("lockkit_attempts_total", (lock, outcome), 1)
+        if event.duration is not None and outcome != "busy":
+            self._to.observe("lockkit_wait_seconds", (lock, outcome), event.duration)
+        if outcome == "acquired":
+            self._to.set("lockkit_last_acquired_timestamp_seconds", (lock,), event.at)
+            since = self._hand_off(event)
+            if since is not None:
+                self._to.observe("lockkit_handoff_seconds", (lock,), since)
+
+    def _release(self, outcome: str, lock: str, event: Event) -> None:
+        self._to.add("lockkit_releases_total", (lock, outcome, _known(event.reason)), 1)
+        if outcome == "released":
+            if event.duration is not None:
+                self._to.observe("lockkit_hold_seconds", (lock,), event.duration)
+            self._to.set("lockkit_last_released_timestamp_seconds", (lock,), event.at)
+            with self._mutex:
+                self._released[event.name] = event.at
+                self._released.move_to_end(event.name)
+                if len(self._released) > _REMEMBERED:
+                    self._released.popitem(last=False)
+        layers = event.data.get("layers")
+        for layer, told in layers.items() if isinstance(layers, Mapping) else ():
+            self._to.add("lockkit_release_layers_total", (layer, _text(told["outcome"]).lower()), 1)
+            self._to.observe("lockkit_release_layer_seconds", (layer,), told["seconds"])
+
+    def _hand_off(self, event: Event) -> float | None:
+        """Seconds from the last release of the name to this grant, if the claim waited already then."""
+        with self._mutex:
+            released = self._released.get(event.name)
+        if (
+            released is None
+            or event.duration is None
+            or not event.at - event.duration <= released <= event.at
+        ):
+            return None
+        return event.at - released
+
+
+_COUNTED: Mapping[str, str] = {
+    "queued": "lockkit_queued_total",
+    "skipped": "lockkit_skipped_total",
+    "evicted": "lockkit_evictions_total",
+}
+_text: Callable[[object], str] = str
+
+
+def _known(reason: str) -> str:
+    return reason if reason in _REASONS else OTHER

@@ -1,0 +1,153 @@
+"""Metrics of this process, for prometheus_client (``pip install 'lockkit[metrics]'``).
+
+A plugin hears the events of its clients on a thread of its own and moves the instruments, so no acquire or release waits for it::
+
+    client = lockkit.connect(plugins=[lockkit.observe.metrics.Metrics()])
+
+or, without a change of the program, the setting ``metrics.enabled``. :data:`lockkit.observe.instruments.METRICS` is the list of all metrics.
+In prometheus_client's multiprocess mode each worker counts for itself, whether the client was made before or after the fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from lockkit._version import __version__
+from lockkit.hooks import hookimpl
+from lockkit.observe.instruments import BUCKETS, METRICS
+from lockkit.observe.lock_labels import LockLabels
+from lockkit.observe.measuring import Measuring
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric as Family
+
+    from lockkit.config import Config
+    from lockkit.facts import Alert, Event
+    from lockkit.plugins.specs import Stats
+
+__all__ = ["Metrics"]
+
+_EVERY = 2.0
+"""Seconds between two copies of the counters into the files of multiprocess mode, where nobody asks this process before a scrape."""
+_made: weakref.WeakKeyDictionary[CollectorRegistry, _Instruments] = weakref.WeakKeyDictionary()
+_mutex = threading.RLock()
+
+
+class Metrics:
+    """A plugin that keeps metrics of the clients that it is handed to. Two of them on one registry share its instruments.
+
+    Args:
+        registry: The registry of the metrics; by default the one that ``prometheus_client`` exposes.
+        names: The locks that have a value of their own in the label ``lock``; None for ``metrics.names`` of the clients' configuration.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY, *, names: Sequence[str] | None = None) -> None:
+        with _mutex:
+            instruments = _made.get(registry)
+            if instruments is None:
+                instruments = _made[registry] = _Instruments(registry)
+        self._configured = names is None
+        self._measuring = Measuring(instruments, LockLabels(names or ()))
+        instruments.syncing.add(self)
+        self._pid = os.getpid()
+        self._copying: threading.Thread | None = None
+
+    def sync(self) -> None:
+        """Bring the metrics that repeat ``client.stats()`` up to date. A scrape of the registry does this by itself."""
+        self._measuring.sync()
+
+    @hookimpl
+    def lockkit_settings(self, config: Config) -> None:
+        """Take the names for labels from the configuration."""
+        if self._configured:
+            self._measuring.label = LockLabels.of(config)
+
+    @hookimpl
+    def lockkit_stats(self, stats: Stats) -> None:
+        """Learn of the counters of a client."""
+        if self._pid != os.getpid():
+            self._measuring.forget()
+            self._pid, self._copying = os.getpid(), None
+        self._measuring.learn(stats)
+        if self._copying is None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            self._copying = threading.Thread(target=self._copy, name="lockkit-metrics", daemon=True)
+            try:
+                self._copying.start()
+            except RuntimeError:  # no more threads, or the interpreter is ending: the end copies once more
+                self._copying = None
+            atexit.register(self.sync)
+
+    @hookimpl
+    def lockkit_event(self, event: Event) -> None:
+        """Measure an event."""
+        self._measuring.event(event)
+
+    @hookimpl
+    def lockkit_alert(self, alert: Alert) -> None:
+        """Measure an alert."""
+        self._measuring.alert(alert)
+
+    def _copy(self) -> None:
+        never = threading.Event()
+        while not never.wait(_EVERY):
+            self.sync()
+
+
+class _Instruments:
+    """The instruments on one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.syncing: weakref.WeakSet[Metrics] = weakref.WeakSet()
+        registry.register(
+            _Sync(self.syncing)
+        )  # before the instruments, because a registry collects in this order
+        mine = [metric for metric in METRICS.values() if metric.source == "process"]
+        self._counters = {
+            one.name: Counter(one.name, one.help, one.labels, registry=registry)
+            for one in mine
+            if one.type == "counter"
+        }
+        self._histograms = {
+            one.name: Histogram(one.name, one.help, one.labels, buckets=BUCKETS, registry=registry)
+            for one in mine
+            if one.type == "histogram"
+        }
+        self._gauges = {
+            one.name: Gauge(one.name, one.help, one.labels, multiprocess_mode="max", registry=registry)
+            for one in mine
+            if one.type == "gauge"
+        }
+        self.set("lockkit_build_info", (__version__, platform.python_version()), 1)
+
+    def add(self, metric: str, labels: tuple[str, ...], by: float) -> None:
+        counter = self._counters[metric]
+        (counter.labels(*labels) if labels else counter).inc(by)
+
+    def observe(self, metric: str, labels: tuple[str, ...], value: float) -> None:
+        self._histograms[metric].labels(*labels).observe(max(value, 0.0))
+
+    def set(self, metric: str, labels: tuple[str, ...], value: float) -> None:
+        self._gauges[metric].labels(*labels).set(value)
+
+
+class _Sync:
+    """A collector without metrics, which brings those of the counters up to date before a scrape reads them."""
+
+    def __init__(self, syncing: Iterable[Metrics]) -> None:
+        self._syncing = syncing
+
+    def describe(self) -> Iterable[Family]:
+        return ()
+
+    def collect(self) -> Iterator[Family]:
+        for metrics in list(self._syncing):
+            metrics.sync()
+        return iter(())

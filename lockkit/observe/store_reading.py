@@ -1,0 +1,141 @@
+"""One reading of a store for the exporter: every queue once, judged as recovery judges it, summed up by the labels of the configuration."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from lockkit.errors import CapabilityError, LockkitError
+from lockkit.observe.checks import CheckContext
+from lockkit.observe.decisions import Tiers
+from lockkit.observe.oracles import HOOK, Oracles
+from lockkit.printable import printable
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo, LockInfo, Owner
+    from lockkit.observe.lock_labels import LockLabels
+
+__all__ = ["Reading", "read_store"]
+
+_log = logging.getLogger("lockkit.exporter")
+_BLOCKED = 100
+"""The longest waits that are shown with who waits and who holds."""
+_ORACLES = 1.0
+"""Seconds that each oracle may take: a scrape is short."""
+_ZOMBIES = ("gone", "survivors", "silent")
+
+
+class Reading:
+    """Values by metric and values of labels."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, tuple[str, ...]], float] = {}
+
+    def set(self, metric: str, labels: tuple[str, ...], value: float) -> None:
+        self.values[metric, labels] = float(value)
+
+    def add(self, metric: str, labels: tuple[str, ...], by: float) -> None:
+        self.values[metric, labels] = self.values.get((metric, labels), 0.0) + by
+
+    def top(self, metric: str, labels: tuple[str, ...], value: float) -> None:
+        """Set a value unless a larger one is there."""
+        self.values[metric, labels] = max(self.values.get((metric, labels), 0.0), float(value))
+
+
+def read_store(
+    client: Client, label: LockLabels, last_held: dict[str, float], most: int, until: float
+) -> Reading:
+    """Read every queue of a namespace. Raises nothing that a store may raise.
+
+    Args:
+        client: The client of the store and namespace.
+        label: Gives the label of a lock.
+        last_held: When each lock of the configuration was last seen held, by label; brought up to date.
+        most: The most locks to read.
+        until: When to stop, by ``time.monotonic()``; the rest is marked as missing.
+    """
+    reading = Reading()
+    config = client.config
+    tiers = Tiers(config.age_warning, config.age_soft, config.age_hard)
+    look = CheckContext(client, tiers, Oracles(client.plugins.implementations(HOOK), _ORACLES))
+    owners: set[Owner] = set()
+    partial = False
+    try:
+        names = client.names()
+        reading.set("lockkit_store_up", (), 1)
+        reading.set("lockkit_drained", (), _drained(client))
+        for pattern in label.patterns:  # so that a graph of a lock that nobody uses is at 0, and does not end
+            for metric in ("lockkit_locks", "lockkit_holders", "lockkit_waiters"):
+                reading.set(metric, (pattern,), 0)
+        for at, name in enumerate(names):
+            if at >= most or time.monotonic() >= until:
+                partial = True
+                break
+            info = look.queue(name)
+            if info is not None and info.claims:
+                lock = label(name)
+                _measure(reading, lock, info)
+                _judge(reading, look, lock, info)
+                owners.update(claim.owner for claim in info.claims)
+                if info.holders and lock in last_held:
+                    last_held[lock] = max(last_held[lock], info.read_at)
+    except LockkitError as error:
+        _log.warning("the store could not be read for metrics: %s", printable(str(error)))
+        reading.set("lockkit_store_up", (), 0)
+        partial = True
+    for owner in owners:
+        reading.add("lockkit_clients", (owner.version or "unknown",), 1)
+    for lock, at_ in last_held.items():
+        reading.set("lockkit_last_held_timestamp_seconds", (lock,), at_)
+    _longest_only(reading)
+    reading.set("lockkit_scrape_partial", (), partial or bool(look.unread))
+    return reading
+
+
+def _drained(client: Client) -> bool:
+    try:
+        return client.drained() is not None
+    except CapabilityError:
+        return False
+
+
+def _measure(reading: Reading, lock: str, info: LockInfo) -> None:
+    now, holders, waiters = info.read_at, info.holders, info.waiters
+    reading.add("lockkit_locks", (lock,), 1)
+    reading.add("lockkit_holders", (lock,), len(holders))
+    reading.add("lockkit_waiters", (lock,), len(waiters))
+    reading.top("lockkit_longest_queue", (lock,), len(waiters))
+    for claim in holders:
+        reading.top("lockkit_oldest_hold_seconds", (lock,), max(now - claim.since, 0.0))
+    for claim in waiters:
+        waited = max(now - claim.since, 0.0)
+        reading.top("lockkit_oldest_wait_seconds", (lock,), waited)
+        if holders:
+            reading.top("lockkit_blocked_seconds", (lock, _who(claim), _who(holders[0])), waited)
+
+
+def _judge(reading: Reading, look: CheckContext, lock: str, info: LockInfo) -> None:
+    for claim in info.claims:
+        case = look.case(claim, info.read_at)
+        if case is None:
+            continue
+        if case.kind in _ZOMBIES:
+            reading.add("lockkit_zombies", (lock, case.kind), 1)
+        if case.tier:
+            reading.add("lockkit_overdue_holds", (lock, case.tier), 1)
+
+
+def _longest_only(reading: Reading) -> None:
+    """Keep only the longest of the waits that name their owners, whose number nothing else bounds."""
+    blocked = [key for key in reading.values if key[0] == "lockkit_blocked_seconds"]
+    kept = set(heapq.nlargest(_BLOCKED, blocked, key=lambda key: reading.values[key]))
+    for key in blocked:
+        if key not in kept:
+            del reading.values[key]
+
+
+def _who(claim: ClaimInfo) -> str:
+    return f"{claim.owner.user or 'somebody'}@{claim.owner.host or 'unknown host'}"

@@ -1,0 +1,147 @@
+"""The exporter on real stores: what it counts, what it marks as missing, and a store that does not answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import lockkit
+from lockkit.errors import BackendUnavailable
+from lockkit.observe.exporter import Exporter
+from lockkit.observe.instruments import METRICS
+
+
+def parsed(text):
+    """The samples of a text, by name and the value of the label `lock`."""
+    found = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            rest = tuple(v for k, v in sample.labels.items() if k not in ("store", "namespace"))
+            found[(sample.name, *rest)] = sample.value
+    return found
+
+
+@pytest.fixture
+def client(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCKKIT_CONFIG", "/dev/null")
+    with lockkit.connect(
+        f"sqlite:{tmp_path}/locks.db", metrics_names=["gpu/*", "nightly"], namespace="prod"
+    ) as client:
+        yield client
+
+
+def test_queues_are_counted_by_pattern_and_raw_names_never_show(client):
+    held = [client.lock(name).acquire() for name in ("gpu/0", "gpu/1", "secret customer")]
+    queued = threading.Event()
+    waiter = lockkit.connect(client.config.url, namespace="prod")
+
+    def waits():
+        with pytest.raises(lockkit.AcquireCancelled):
+            waiter.lock("gpu/0").acquire(timeout=60, on_wait=lambda _: queued.set())
+
+    thread = threading.Thread(target=waits)
+    thread.start()
+    assert queued.wait(20)
+
+    text = Exporter(client, keep=0).text()
+    found = parsed(text)
+
+    assert found["lockkit_locks", "gpu/*"] == 2
+    assert found["lockkit_holders", "gpu/*"] == 2
+    assert found["lockkit_waiters", "gpu/*"] == 1
+    assert found["lockkit_longest_queue", "gpu/*"] == 1
+    assert found["lockkit_locks", "other"] == 1
+    assert found["lockkit_locks", "nightly"] == 0
+    assert found["lockkit_store_up",] == 1
+    assert found["lockkit_scrape_partial",] == 0
+    assert found["lockkit_clients", lockkit.__version__] == 1
+    assert any(key[0] == "lockkit_blocked_seconds" and key[1] == "gpu/*" for key in found)
+    assert b"secret" not in text
+    assert f'store="{client.url}",namespace="prod"' in text.decode()
+    waiter.close()
+    thread.join(20)
+    for lease in held:
+        lease.release()
+
+
+def test_more_locks_than_are_read_are_marked(client):
+    leases = [client.lock(f"n{at}").acquire() for at in range(3)]
+
+    found = parsed(Exporter(client, keep=0, most=2).text())
+
+    assert found["lockkit_locks", "other"] == 2
+    assert found["lockkit_scrape_partial",] == 1
+    for lease in leases:
+        lease.release()
+
+
+def test_one_reading_answers_all_who_ask_within_a_few_seconds(client):
+    exporter = Exporter(client, keep=3600)
+    before = parsed(exporter.text())
+
+    with client.lock("gpu/0"):
+        assert parsed(exporter.text()) == before
+        assert parsed(Exporter(client, keep=3600).text())["lockkit_locks", "gpu/*"] == 1
+
+
+def test_a_store_that_does_not_answer_is_down_and_raises_nothing():
+    with lockkit.connect("redis://127.0.0.1:1", request_timeout=0.2) as client:
+        found = parsed(Exporter(client).text())
+
+    assert found["lockkit_store_up",] == 0
+    assert found["lockkit_scrape_partial",] == 1
+
+
+def test_a_store_that_hangs_is_down_in_time_and_holds_one_thread(client, monkeypatch):
+    let_go = threading.Event()
+    calls = []
+
+    def hang(*args, **keywords):
+        calls.append(args)
+        let_go.wait(60)
+        raise BackendUnavailable("it hung")
+
+    monkeypatch.setattr(client, "names", hang)
+    exporter = Exporter(client, patience=0.05)
+    try:
+        for _ in range(3):
+            assert parsed(exporter.text())["lockkit_store_up",] == 0
+        assert len(calls) == 1
+    finally:
+        let_go.set()
+
+
+def test_the_last_time_that_a_configured_lock_was_seen_held(client):
+    exporter = Exporter(client, keep=0)
+    first = parsed(exporter.text())["lockkit_last_held_timestamp_seconds", "nightly"]
+    with client.lock("nightly"):
+        seen = parsed(exporter.text())["lockkit_last_held_timestamp_seconds", "nightly"]
+    after = parsed(exporter.text())["lockkit_last_held_timestamp_seconds", "nightly"]
+
+    assert first <= seen == after <= time.time()
+
+
+def test_a_claim_whose_owner_has_ended_is_a_zombie(client, monkeypatch):
+    lease = client.lock("gpu/0").acquire()
+    inspect = client.inspect
+
+    def of_a_dead_one(name):
+        info = inspect(name)
+        owner = info.claims[0].owner._replace(pid=2**22 + 1)
+        dead = info.claims[0]._replace(owner=owner, process="gone", alive=False, evidence="it has ended")
+        return info._replace(claims=(dead,))
+
+    monkeypatch.setattr(client, "inspect", of_a_dead_one)
+
+    assert parsed(Exporter(client, keep=0).text())["lockkit_zombies", "gpu/*", "gone"] == 1
+    lease.release()
+
+
+def test_every_metric_of_a_store_is_in_the_closed_list(client):
+    with client.lock("gpu/0"):
+        names = {key[0] for key in parsed(Exporter(client, keep=0).text())}
+
+    assert names <= {metric.name for metric in METRICS.values() if metric.source == "store"}

@@ -1,0 +1,265 @@
+"""Metrics of a process: real clients, a real registry, real forked workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+import lockkit
+from lockkit.events import COUNTERS, KINDS
+from lockkit.facts import Alert, Event
+from lockkit.observe import instruments
+from lockkit.observe.instruments import METRICS
+from lockkit.observe.lock_labels import LockLabels
+from lockkit.observe.metrics import Metrics
+
+
+@pytest.fixture
+def registry():
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry):
+    return Metrics(registry, names=["gpu/*", "nightly"])
+
+
+def settled(client):
+    """Waits until all events of a client so far are delivered."""
+    client.driver().dispatcher.flush(20)
+
+
+def test_what_a_program_does_is_counted_by_pattern(metrics, registry):
+    with lockkit.connect("memory:", plugins=[metrics]) as client:
+        lease = client.lock("gpu/0").acquire()
+        assert client.lock("gpu/0").try_acquire() is None
+        lease.release(reason="task_failure")
+        client.lock("secret customer").acquire().release(reason="whatever somebody wrote")
+        settled(client)
+        value = registry.get_sample_value
+
+        assert value("lockkit_attempts_total", {"lock": "gpu/*", "outcome": "acquired"}) == 1
+        assert value("lockkit_attempts_total", {"lock": "gpu/*", "outcome": "busy"}) == 1
+        assert value("lockkit_attempts_total", {"lock": "other", "outcome": "acquired"}) == 1
+        assert value("lockkit_wait_seconds_count", {"lock": "gpu/*", "outcome": "acquired"}) == 1
+        assert value("lockkit_hold_seconds_count", {"lock": "gpu/*"}) == 1
+        released = {"lock": "gpu/*", "outcome": "released", "reason": "task_failure"}
+        assert value("lockkit_releases_total", released) == 1
+        assert value("lockkit_releases_total", released | {"lock": "other", "reason": "other"}) == 1
+        assert value("lockkit_release_layers_total", {"layer": "normal", "outcome": "done"}) == 2
+        assert value("lockkit_last_released_timestamp_seconds", {"lock": "gpu/*"}) > 1e9
+        assert value("lockkit_build_info", METRICS_BUILD) == 1
+
+
+METRICS_BUILD = {
+    "version": lockkit.__version__,
+    "python": ".".join(map(str, sys.version_info[:3])),
+}
+
+
+def test_the_four_counters_are_those_of_the_client_and_begin_at_0(metrics, registry):
+    four = (
+        "normal_release_failures",
+        "emergency_releases",
+        "release_script_errors",
+        "ownership_violations",
+    )
+    assert [registry.get_sample_value(f"lockkit_{name}_total") for name in four] == [0] * 4
+    with lockkit.connect("memory:", plugins=[metrics]) as client:
+        lease = client.lock("a").acquire()
+        client.evict("a", lease.claim_id, reason="test", now=True)
+        lease.release()
+
+        assert client.stats()["ownership_violations"] == 1
+        assert [registry.get_sample_value(f"lockkit_{name}_total") for name in four] == [0, 0, 0, 1]
+        settled(client)
+        labels = {"lock": "other", "outcome": "lost", "reason": "normal"}
+        assert registry.get_sample_value("lockkit_releases_total", labels) == 1
+        alert = {"kind": "ownership_violation", "priority": "P1"}
+        assert registry.get_sample_value("lockkit_alerts_total", alert) == 1
+    del client, lease
+
+
+def test_what_a_client_counted_before_it_was_closed_is_not_lost(metrics, registry):
+    for _ in range(2):
+        client = lockkit.connect("memory:", plugins=[metrics])
+        lease = client.lock("a").acquire()
+        client.evict("a", lease.claim_id, reason="test", now=True)
+        lease.release()
+        client.close()
+        del client, lease
+
+    assert registry.get_sample_value("lockkit_ownership_violations_total") == 2
+
+
+def test_a_hand_off_is_timed_from_the_release_to_the_next_grant(metrics, registry):
+    with lockkit.connect("memory:", plugins=[metrics]) as client:
+        lease = client.lock("nightly").acquire()
+        queued = threading.Event()
+
+        def waits():
+            client.lock("nightly").acquire(timeout=20, on_wait=lambda _: queued.set()).release()
+
+        thread = threading.Thread(target=waits)
+        thread.start()
+        assert queued.wait(20)
+        lease.release()
+        thread.join(20)
+        settled(client)
+
+        assert registry.get_sample_value("lockkit_handoff_seconds_count", {"lock": "nightly"}) == 1
+        assert registry.get_sample_value("lockkit_queued_total", {"lock": "nightly"}) == 1
+
+
+def test_two_plugins_on_one_registry_share_its_metrics(registry):
+    first, second = Metrics(registry), Metrics(registry)
+    for metrics in (first, second):
+        metrics.lockkit_event(Event("queued", "a"))
+
+    assert registry.get_sample_value("lockkit_queued_total", {"lock": "other"}) == 2
+
+
+def test_every_kind_of_event_and_alert_is_counted(metrics, registry):
+    for kind in KINDS:
+        metrics.lockkit_event(Event(kind, "a", data={"plugin": "p", "outcome": "DONE"}))
+        assert registry.get_sample_value("lockkit_events_total", {"kind": kind}) == 1
+    metrics.lockkit_alert(Alert("gpu_dirty", "P2", "text"))
+    assert registry.get_sample_value("lockkit_alerts_total", {"kind": "gpu_dirty", "priority": "P2"}) == 1
+
+
+def test_every_metric_of_the_list_is_registered_and_no_other(metrics, registry):
+    listed = {metric.name for metric in METRICS.values() if metric.source == "process"}
+
+    names = {
+        name
+        for name in registry._names_to_collectors
+        if not name.endswith(("_created", "_bucket", "_sum", "_count"))
+    }
+    assert {name for name in names if name in METRICS} == listed
+    assert {f"{name}_total" if f"{name}_total" in METRICS else name for name in names} == listed
+
+
+def test_every_counter_of_a_client_is_a_metric():
+    """Counters of outcomes are one metric, with the outcome as label."""
+    by_outcome = {
+        "attempts",
+        "acquired",
+        "busy",
+        "timeouts",
+        "cancelled",
+        "failed",
+        "released",
+        "lost",
+        "skipped",
+    }
+
+    assert {metric.stat for metric in METRICS.values() if metric.stat} == set(COUNTERS) - by_outcome
+
+
+def test_a_name_alone_comes_before_patterns_and_own_names_are_bounded():
+    label = LockLabels(["gpu/*", "gpu/0"], raw=True, most=2)
+
+    assert [label(name) for name in ("gpu/0", "gpu/1", "a", "b", "c", "a", "c")] == [
+        *("gpu/0", "gpu/*", "a", "b"),
+        *(instruments.OTHER, "a", instruments.OTHER),
+    ]
+
+
+PREFORK = """
+    import os, sys, lockkit
+    from lockkit.observe.metrics import Metrics
+
+    metrics = Metrics(names=["gpu/*"])
+    client = lockkit.connect("memory:", plugins=[metrics])
+    client.lock("gpu/master").acquire().release()
+    workers = []
+    for worker in range(3):
+        pid = os.fork()
+        if not pid:
+            try:
+                for _ in range(10):
+                    client.lock(f"gpu/{worker}").acquire().release()
+                lease = client.lock("a").acquire()
+                client.evict("a", lease.claim_id, reason="test", now=True)
+                lease.release()
+                client.close()
+                metrics.sync()
+            except BaseException as error:
+                print(repr(error), flush=True)
+                os._exit(1)
+            os._exit(0)
+        workers.append(pid)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers]
+    client.close()
+    metrics.sync()
+    assert codes == [0, 0, 0], codes
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    sys.stdout.write(generate_latest(registry).decode())
+"""
+
+
+def test_forked_workers_count_each_for_itself_in_multiprocess_mode(tmp_path):
+    environ = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "LOCKKIT_CONFIG": "/dev/null"}
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(PREFORK)],
+        check=False,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(done.stdout)
+        for sample in family.samples
+    }
+    labelled = {(name, tuple(sorted(labels))): value for (name, *labels), value in samples.items()}
+    assert labelled["lockkit_attempts_total", ("acquired", "gpu/*")] == 31
+    assert labelled["lockkit_ownership_violations_total", ()] == 3
+
+
+def test_the_setting_turns_metrics_on_without_a_change_of_the_program(tmp_path):
+    program = """
+        import lockkit
+        from prometheus_client import REGISTRY
+        with lockkit.connect("memory:") as client:
+            client.lock("job:7").acquire().release()
+            client.driver().dispatcher.flush(20)
+        print(REGISTRY.get_sample_value("lockkit_attempts_total", {"lock": "job:*", "outcome": "acquired"}))
+    """
+    (tmp_path / "lockkit.toml").write_text('[metrics]\nenabled = true\nnames = ["job:*"]\n')
+    environ = os.environ | {"LOCKKIT_CONFIG": str(tmp_path / "lockkit.toml")}
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        check=False,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.stdout == "1.0\n", done.stderr
+
+
+def test_without_prometheus_client_a_program_locks_all_the_same(caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "lockkit.observe.metrics", raising=False)
+
+    with lockkit.connect("memory:", metrics_enabled=True) as client:
+        client.lock("a").acquire().release()
+
+    assert "pip install 'lockkit[metrics]'" in caplog.text
