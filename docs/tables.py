@@ -179,6 +179,8 @@ def imports() -> str:
 
 CAPTIONS = {
     "cli": "the command line",
+    "server": "over HTTP",
+    "views": "documents that commands and the server write",
     "testing": "stands on the face: GPUs, the conformance kit",
     "client": "the public face, and the open store behind it",
     "drivers": "perform what the protocol asks for; the journal",
@@ -265,6 +267,32 @@ def proof(guarantee: str) -> str:
     )
 
 
+def endpoints() -> str:
+    """Every endpoint of the server."""
+    from lockkit.server.endpoints import ENDPOINTS
+    from lockkit.server.openapi import parameters_of
+
+    return rows(
+        ("endpoint", "scope", "parameters or body", "answers"),
+        (
+            (
+                f"`{one.method} {one.path}`",
+                "-" if one.scope is None else f"`{one.scope}`",
+                ", ".join(f"`{name}`" for name in parameters_of(one)) or "-",
+                one.meaning,
+            )
+            for one in ENDPOINTS
+        ),
+    )
+
+
+def statuses() -> str:
+    """The statuses of answers."""
+    from lockkit.server.openapi import STATUSES
+
+    return rows(("status", "meaning"), ((f"{status}", meaning) for status, meaning in STATUSES.items()))
+
+
 TABLES = {
     **{f"metrics_{source}": partial(metrics, source) for source in ("process", "store")},
     "imports": imports,
@@ -278,6 +306,8 @@ TABLES = {
     "losses": losses,
     "capabilities": capabilities,
     "scenarios": scenarios,
+    "endpoints": endpoints,
+    "statuses": statuses,
     **{f"proof_{guarantee}": partial(proof, guarantee) for guarantee in GUARANTEES},
 }
 

@@ -109,6 +109,9 @@ class Config(NamedTuple):
     journal_max_size: int
     journal_max_age: float | None
     journal_keep: int
+    serve_token_file: str | None
+    serve_hosts: tuple[str, ...]
+    serve_recover: float | None
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]

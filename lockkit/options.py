@@ -127,6 +127,9 @@ class Settings(TypedDict, total=False):
         journal_max_size: MiB from which a file of the event journal is renamed.
         journal_max_age: Seconds for which renamed files of the event journal are kept; None for ever.
         journal_keep: The number of renamed files of the event journal that are kept.
+        serve_token_file: For a server alone, as the other two: see :func:`lockkit.server.app.make_app`.
+        serve_hosts: See ``serve_token_file``.
+        serve_recover: See ``serve_token_file``.
     """
 
     ttl: float
@@ -164,6 +167,9 @@ class Settings(TypedDict, total=False):
     journal_max_size: int
     journal_max_age: float | None
     journal_keep: int
+    serve_token_file: str | None
+    serve_hosts: Sequence[str]
+    serve_recover: float | None
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

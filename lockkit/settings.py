@@ -390,6 +390,30 @@ SETTINGS: Mapping[str, Setting] = {
             table="journal",
             most=1000,
         ),
+        Setting(
+            "serve_token_file",
+            "text",
+            None,
+            "`serve`: the file with the tokens of those who may use the server, which only its owner may read. Not set: everybody may look, and nobody may change anything.",
+            env="LOCKKIT_SERVE_TOKEN_FILE",
+            table="serve",
+            example="/etc/lockkit/serve-tokens",
+        ),
+        Setting(
+            "serve_hosts",
+            "names",
+            (),
+            "`serve`: names by which browsers call the server, beside those of its host; for instance that of a proxy.",
+            table="serve",
+        ),
+        Setting(
+            "serve_recover",
+            "limit",
+            None,
+            "`serve`: how often the server removes what dead owners left behind, as `lockkit recover --yes --every` does; never if it is not set.",
+            table="serve",
+            example=30.0,
+        ),
     )
 }
 """Every setting by key, in the order in which they are shown."""

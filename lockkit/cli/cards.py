@@ -349,7 +349,7 @@ def _as_json(receipts: Mapping[str, Receipt]) -> str:
     """The receipts of the last holders, by UUID, as ``lockkit gpu ls --json`` has each."""
     import msgspec
 
-    from lockkit.cli.gpus import receipt
+    from lockkit.views.gpus import receipt
 
     return msgspec.json.encode({uuid: receipt(one) for uuid, one in receipts.items()}).decode()
 

@@ -194,8 +194,8 @@ def _usable_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, s
 
 def _marked_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     """The cards that are quarantined, also one that is no longer seen."""
-    from lockkit.cli.gpu_views import HostView
     from lockkit.gpu.quarantine import quarantined
+    from lockkit.gpu.views import HostView
 
     with _client(ctx) as client:
         host = HostView(client, ctx.params.get("simulate")).host

@@ -1,5 +1,6 @@
 """The JSON documents that commands print, as msgspec structs. Their parts are in :mod:`lockkit.cli.parts`.
 
+Those that the server writes, too, are in :mod:`lockkit.views.documents`.
 The commands print these structs, and the published schemas are made from them (:mod:`lockkit.cli.schemas`). New versions may add
 fields, so a reader must ignore fields that it does not know.
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from msgspec import UNSET, Struct, UnsetType, to_builtins
+from msgspec import UNSET, UnsetType
 
 from lockkit.cli.parts import (
     Check,
@@ -21,8 +22,6 @@ from lockkit.cli.parts import (
     Drain,
     Evicted,
     Finding,
-    Gpu,
-    GpuHost,
     GpuJob,
     GpuMark,
     GpuName,
@@ -38,10 +37,20 @@ from lockkit.cli.parts import (
     RunLease,
     Setting,
     Store,
-    Summary,
     Time,
     Topic,
     Unread,
+)
+from lockkit.views.documents import (
+    AskRelease,
+    Document,
+    Evict,
+    Failures,
+    GpuHosts,
+    GpuLs,
+    GpuQuarantine,
+    Status,
+    plain,
 )
 
 __all__ = [
@@ -79,6 +88,7 @@ __all__ = [
     "Release",
     "Resize",
     "Run",
+    "Serve",
     "Status",
     "Topics",
     "Undrain",
@@ -86,26 +96,6 @@ __all__ = [
     "Waiting",
     "plain",
 ]
-
-
-class Document(Struct, tag_field="schema"):
-    """A whole document. The first property names its schema, for instance ``lockkit.status/1``."""
-
-
-def plain(document: Struct) -> dict[str, object]:
-    """A document as dicts and lists, in the order of its fields. Values that JSON does not support become texts."""
-    made: dict[str, object] = to_builtins(document, enc_hook=str)
-    return made
-
-
-class AskRelease(Document, tag="lockkit.ask-release/1"):
-    """A request to a holder to release its lock. `claim` is the claim afterwards (null: it has ended)."""
-
-    store: Store
-    name: str
-    claim_id: str
-    request: ReleaseRequest
-    claim: Claim | None
 
 
 class Acquire(Document, tag="lockkit.acquire/1"):
@@ -178,20 +168,6 @@ class Error(Document, tag="lockkit.error/1"):
     exit_code: int
 
 
-class Evict(Document, tag="lockkit.evict/1"):
-    """The result of an eviction."""
-
-    store: Store
-    name: str
-    claim_id: str
-    outcome: Literal["MARKED", "REMOVED"]
-    blocks_until: Time | None
-    blocks_until_seconds: float | None
-    claim: Claim | None
-    reason: str
-    now: bool
-
-
 class Explain(Document, tag="lockkit.explain/1"):
     """A lock, and sentences about it. `failures` has the ids of failed releases.
 
@@ -212,12 +188,6 @@ class Failure(Document, tag="lockkit.failure/1"):
     """One failed release."""
 
     failure: Record
-
-
-class Failures(Document, tag="lockkit.failures/1"):
-    """Failed releases, oldest first."""
-
-    failures: Sequence[Record]
 
 
 class Findings(Document, tag="lockkit.findings/1"):
@@ -250,37 +220,6 @@ class GpuClear(Document, tag="lockkit.gpu-clear/1"):
     uuid: str
     quarantine: GpuMark | None
     reason: str | None
-
-
-class GpuHosts(Document, tag="lockkit.gpu-hosts/1"):
-    """The GPUs of all hosts that share the store. An `index` of -1 is unknown. `waiting` requests wait on all hosts. `remarks` has what could not be found out."""
-
-    store: Store
-    read_at: Time
-    read_at_seconds: float
-    hosts: Sequence[GpuHost]
-    remarks: Sequence[str]
-    waiting: int
-
-
-class GpuLs(Document, tag="lockkit.gpu-ls/1"):
-    """The GPUs of this host. `host` is its name in the store; null: unknown, as in a container that is not told it. `waiting` requests wait; null: unknown. `remarks` has what could not be found out."""
-
-    host: str | None
-    read_at: Time
-    read_at_seconds: float
-    gpus: Sequence[Gpu]
-    remarks: Sequence[str]
-    waiting: int | None
-
-
-class GpuQuarantine(Document, tag="lockkit.gpu-quarantine/1"):
-    """A GPU that is given to nobody until it is cleared."""
-
-    store: Store
-    host: str
-    uuid: str
-    quarantine: GpuMark
 
 
 class GuardCheck(Document, tag="lockkit.guard-check/1"):
@@ -432,21 +371,12 @@ class Namespaces(Document, tag="lockkit.namespaces/1"):
     drained: Sequence[Drain]
 
 
-class Status(Document, tag="lockkit.status/1"):
-    """Locks with their holders and waiters. `unread` lists the locks that this user or this version of lockkit cannot read.
+class Serve(Document, tag="lockkit.serve/1"):
+    """A server that listens. `view_only`: there are no tokens, so nobody can change anything."""
 
-    `summary` counts all locks that were asked for, including those that --limit left out of `locks`. `near` has similar names that
-    are in use, if the one that was asked for is not. `drained` says who drains the namespace (null: nobody).
-    """
-
-    store: Store
-    read_at: Time
-    read_at_seconds: float
-    locks: Sequence[Lock]
-    unread: Sequence[Unread]
-    summary: Summary
-    near: Sequence[str]
-    drained: Drain | None
+    url: str
+    stores: Sequence[Store]
+    view_only: bool
 
 
 class Topics(Document, tag="lockkit.topics/1"):

@@ -6,22 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from lockkit import durations
-from lockkit.errors import PermissionDenied
 from lockkit.printable import printable
+from lockkit.views.looking import seen
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import Drain
 
 __all__ = ["seen", "short", "told"]
-
-
-def seen(client: Client, namespace: str | None = None) -> Drain | None:
-    """The mark of the client's namespace, or of another one; None if there is none, or if this user may not read it."""
-    try:
-        return client.drained(namespace)
-    except PermissionDenied:
-        return None
 
 
 def told(drain: Drain) -> str:

@@ -1,11 +1,10 @@
-"""The GPUs of a host as commands show them: a table that fits the terminal, and a JSON document."""
+"""The GPUs of a host as commands show them: a table that fits the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lockkit.cli import output
 from lockkit.noted import RESERVED
 from lockkit.printable import printable
 from lockkit.sizes import show as size
@@ -15,17 +14,10 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from lockkit.cli import documents, parts
-    from lockkit.cli.gpu_views import GpuLook
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
-    from lockkit.gpu.judging import Receipt
-    from lockkit.gpu.known import Known
-    from lockkit.gpu.quarantine import Quarantined
     from lockkit.gpu.states import Card
-    from lockkit.gpu.usage import Use
 
-__all__ = ["document", "gpu", "hosts", "mark", "receipt", "table_of", "use_of_gpu"]
+__all__ = ["table_of", "use_of_gpu"]
 
 _COLOURS = {
     "free": "green",
@@ -42,55 +34,6 @@ _LEAST = {"model": len("model"), "state": len("quarantined"), "user": len("user"
 """Columns that a cell may take at least, however little room there is."""
 
 
-def document(seen: GpuLook) -> documents.GpuLs:
-    """The document of ``lockkit gpu ls``."""
-    from lockkit.cli import documents
-    from lockkit.gpu.known import NOTHING_KNOWN
-
-    taken, known = seen.snapshot.taken, seen.known
-    return documents.GpuLs(
-        host=seen.host,
-        read_at=output.rfc3339(taken),
-        read_at_seconds=taken,
-        gpus=[gpu(card, known.get(card.device.uuid, NOTHING_KNOWN), seen.uses, taken) for card in seen.cards],
-        remarks=seen.snapshot.remarks,
-        waiting=None if seen.host is None else seen.waits.get(seen.host),
-    )
-
-
-def gpu(card: Card, of_store: Known, uses: Mapping[str, Use], now: float) -> parts.Gpu:
-    """A card. ``uses`` has the use that holders make of it, by claim id; of the others, what they told counts."""
-    from lockkit.cli import parts
-    from lockkit.gpu.usage import use_of
-
-    return parts.Gpu(
-        uuid=card.device.uuid or None,
-        index=card.device.index,
-        name=card.device.name or None,
-        parent=card.device.parent,
-        state=card.state,
-        reasons=card.reasons,
-        memory_bytes=card.device.memory,
-        reserved_bytes=card.device.reserved,
-        used_bytes=card.device.used,
-        utilisation_percent=card.device.utilisation,
-        processes=None
-        if card.device.processes is None
-        else [
-            parts.GpuProcess(pid=one.pid, user=one.user, program=one.program, memory_bytes=one.memory)
-            for one in card.device.processes
-        ],
-        faults=card.device.faults,
-        quarantine=None if of_store.quarantine is None else mark(of_store.quarantine),
-        holders=[output.claim(one) for one in of_store.holders],
-        uses=[_use(one.claim_id, uses.get(one.claim_id) or use_of(one), now) for one in of_store.holders],
-        receipt=None if of_store.receipt is None else receipt(of_store.receipt),
-        users=card.users,
-        unmanaged_users=card.unmanaged,
-        waiting=card.waiting,
-    )
-
-
 def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
     """The use that the holder of a GPU has told, in words; nothing for other locks."""
     own = holder.note.get(RESERVED)
@@ -99,48 +42,6 @@ def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
     from lockkit.gpu.usage import use_of, use_words
 
     return use_words(use_of(holder), now)
-
-
-def _use(claim_id: str, use: Use, now: float) -> parts.GpuUse:
-    from lockkit.cli import parts
-
-    since = use.idle_since
-    return parts.GpuUse(
-        claim_id=claim_id,
-        declared_bytes=use.declared,
-        used_bytes=use.used,
-        more_than_declared=use.too_much,
-        idle_since=None if since is None else output.rfc3339(since),
-        idle_since_seconds=since,
-        idle_seconds=None if since is None else max(now - since, 0.0),
-    )
-
-
-def hosts(client: Client, seen: GpuLook, known: Sequence[Known]) -> documents.GpuHosts:
-    """The document of ``lockkit gpu ls --all-hosts``.
-
-    Args:
-        client: The client.
-        seen: The look at all hosts.
-        known: The facts that the store has about each card.
-    """
-    from lockkit.cli import documents, parts
-
-    taken, here = seen.snapshot.taken, seen.host
-    found: dict[str, list[parts.Gpu]] = {}
-    for host, card, of_store in zip(seen.hosts, seen.cards, known, strict=True):
-        found.setdefault(host, []).append(gpu(card, of_store, seen.uses if host == here else {}, taken))
-    return documents.GpuHosts(
-        store=output.store(client),
-        read_at=output.rfc3339(taken),
-        read_at_seconds=taken,
-        hosts=[
-            parts.GpuHost(host=host, live=host == here and seen.live, gpus=each, waiting=seen.waits.get(host))
-            for host, each in found.items()
-        ],
-        remarks=seen.snapshot.remarks,
-        waiting=seen.waiting,
-    )
 
 
 def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Table:
@@ -236,33 +137,3 @@ def _stacked(cells: dict[str, str]) -> str:
     who = "" if cells["user"] == "-" else f", {cells['user']}"
     rows = [first, f"  {cells['state']}{who}, {cells['memory']}, {cells['use']}"]
     return "\n".join([*rows, *([f"  {cells['why']}"] if cells["why"] else []), f"  {cells['uuid']}"])
-
-
-def mark(found: Quarantined) -> parts.GpuMark:
-    """The mark of a quarantined card."""
-    from lockkit.cli import parts
-
-    return parts.GpuMark(
-        reason=found.reason,
-        by=found.by,
-        since=output.rfc3339(found.since),
-        since_seconds=found.since,
-        automatic=found.automatic,
-    )
-
-
-def receipt(report: Receipt) -> parts.GpuReceipt:
-    """How the last holder left a card."""
-    from lockkit.cli import parts
-
-    return parts.GpuReceipt(
-        outcome=report.outcome,
-        leftover_bytes=report.leftover,
-        left_by=report.left_by,
-        claim_id=report.claim_id,
-        fence=report.fence,
-        by=report.by,
-        at=output.rfc3339(report.at),
-        at_seconds=report.at,
-        errors=report.errors,
-    )

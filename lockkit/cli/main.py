@@ -30,6 +30,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "namespaces": "List the namespaces of the store.",
         "wait": "Wait until a lock is free, without taking it.",
         "doctor": "Check store, configuration, plugins and GPUs.",
+        "serve": "Serve health, locks and GPUs over HTTP.",
         "docs": "Show a page of the documentation.",
         "help": "Show how a command is used.",
     },

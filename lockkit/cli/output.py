@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
 
-from lockkit.errors import LockkitError
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
@@ -19,23 +18,41 @@ if TYPE_CHECKING:
 
     from lockkit.cli import documents, parts
     from lockkit.client import Client
-    from lockkit.facts import (
-        ClaimInfo,
-        Drain,
-        Finding,
-        LockInfo,
-        Owner,
-        Record,
-        ReleaseReport,
-        ReleaseRequest,
-    )
+    from lockkit.facts import ReleaseReport
     from lockkit.lease import Lease
+
+if TYPE_CHECKING:
+    from lockkit.views.making import (
+        claim,
+        drain,
+        findings,
+        located,
+        lock,
+        lock_state,
+        owner,
+        record,
+        release_request,
+        rfc3339,
+        store,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        """Find a function of :mod:`lockkit.views.making` when it is first used: most commands need none of it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from lockkit.views import making
+
+        return getattr(making, name)
+
 
 __all__ = [
     "claim",
     "clock_time",
     "colour",
+    "drain",
     "findings",
+    "located",
     "lock",
     "lock_state",
     "notice",
@@ -86,13 +103,6 @@ def say(text: str, *, head: str = "", stream: TextIO | None = None) -> None:
         stream.flush()
 
 
-def rfc3339(at: float) -> str:
-    """A time since the epoch as ``2030-01-31T12:00:00.250Z``."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def clock_time(at: float, now: float) -> str:
     """A time for people, in their own time zone: ``14:03:59``, with the date if it is not today."""
     import time
@@ -117,35 +127,18 @@ def colour(stream: TextIO | None = None) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def store(client: Client) -> parts.Store:
-    """The store of a client: its URL, where the URL was set, and the namespace."""
-    from lockkit.cli import parts
-
-    return parts.Store(url=_located(client), source=client.url_source, namespace=client.namespace)
-
-
 def store_words(client: Client) -> str:
     """The store for people: ``store: sqlite:/home/ann/.local/state/lockkit/lockkit.db (from default)``."""
-    return f"store: {_located(client)} (from {client.url_source})"
+    from lockkit.views.making import located
 
-
-def _located(client: Client) -> str:
-    """The store's URL, secrets redacted, with the file of the embedded store even if the URL does not name it."""
-    head, mark, options = client.url.partition("?")
-    if head == "sqlite:":
-        from urllib.parse import quote
-
-        try:
-            file = client.config.state_place().path / "lockkit.db"
-        except LockkitError:
-            return client.url
-        head = f"sqlite:{quote(os.fsencode(file))}"
-    return head + mark + options
+    return f"store: {located(client)} (from {client.url_source})"
 
 
 def store_folder(client: Client) -> Path | None:
     """The folder of the embedded store's file; None for another store."""
-    scheme, _, path = _located(client).partition("?")[0].partition(":")
+    from lockkit.views.making import located
+
+    scheme, _, path = located(client).partition("?")[0].partition(":")
     if scheme != "sqlite" or not path:
         return None
     from pathlib import Path
@@ -154,140 +147,10 @@ def store_folder(client: Client) -> Path | None:
     return Path(unquote(path)).parent
 
 
-def owner(who: Owner) -> parts.Owner:
-    """The owner of a claim."""
-    from lockkit.cli import parts
-
-    return parts.Owner(
-        user=who.user,
-        host=who.host,
-        pid=who.pid,
-        boot_id=who.boot_id,
-        program=who.program,
-        pod=who.pod,
-        task=who.task,
-        version=who.version,
-    )
-
-
-def claim(info: ClaimInfo) -> parts.Claim:
-    """One claim of a queue."""
-    from lockkit.cli import parts
-
-    return parts.Claim(
-        name=info.name,
-        claim_id=info.claim_id,
-        state=info.state,
-        kind=info.kind,
-        position=info.position,
-        weight=info.weight,
-        capacity=info.capacity,
-        fence=info.fence,
-        owner=owner(info.owner),
-        since=rfc3339(info.since),
-        since_seconds=info.since,
-        renewed=rfc3339(info.renewed) if info.renewed else None,
-        renewed_seconds=info.renewed or None,
-        deadline=None if info.deadline is None else rfc3339(info.deadline),
-        deadline_seconds=info.deadline,
-        ttl_seconds=info.ttl,
-        process_bound=info.process_bound,
-        evicted=info.evicted,
-        alive=info.alive,
-        evidence=info.evidence,
-        note=dict(info.note),
-        process=info.process,
-        kept_by=[parts.Keeper(pid=each.pid, program=each.program) for each in info.kept_by],
-        reason=info.reason,
-        progress=_progress(info),
-        release_requests=[release_request(info.name, each) for each in info.release_requests],
-    )
-
-
-def _progress(info: ClaimInfo) -> parts.Progress | None:
-    """The last news of a holder."""
-    from lockkit.cli import parts
-
-    told = info.progress
-    if told is None:
-        return None
-    return parts.Progress(done=told.done, message=told.message, at=rfc3339(told.at), at_seconds=told.at)
-
-
-def release_request(name: str, request: ReleaseRequest) -> parts.ReleaseRequest:
-    """A request to the holder of a lock to release it."""
-    from lockkit.cli import parts
-
-    return parts.ReleaseRequest(
-        name=name, by=request.by, reason=request.reason, at=rfc3339(request.at), at_seconds=request.at
-    )
-
-
-def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"]:
-    """The state of a lock in one word: held, lingering (ended, still blocking), waiting (between two holders), or free."""
-    states = {one.state for one in info.claims}
-    if "HELD" in states:
-        return "held"
-    if "LINGERING" in states:
-        return "lingering"
-    return "waiting" if states else "free"
-
-
-def lock(info: LockInfo) -> parts.Lock:
-    """The queue of one name."""
-    from lockkit.cli import parts
-
-    return parts.Lock(
-        name=info.name,
-        state=lock_state(info),
-        capacity=info.capacity,
-        available=info.available,
-        holders=[claim(one) for one in info.holders],
-        waiters=[claim(one) for one in info.waiters],
-        read_at=rfc3339(info.read_at),
-        read_at_seconds=info.read_at,
-    )
-
-
-def drain(mark: Drain) -> parts.Drain:
-    """The mark of a drained namespace."""
-    from lockkit.cli import parts
-
-    return parts.Drain(
-        namespace=mark.namespace,
-        reason=mark.reason,
-        owner=owner(mark.owner),
-        since=rfc3339(mark.since),
-        since_seconds=mark.since,
-        partial=mark.partial,
-    )
-
-
-def record(of_name: Record) -> parts.NameRecord:
-    """The record of one name."""
-    from lockkit.cli import parts
-
-    return parts.NameRecord(
-        value=dict(of_name.value),
-        version=of_name.version,
-        written=rfc3339(of_name.written),
-        written_seconds=of_name.written,
-    )
-
-
-def findings(found: Sequence[Finding]) -> list[parts.Finding]:
-    """Convert findings, each with what to do about it."""
-    from lockkit.cli import parts
-
-    return [
-        parts.Finding(check=one.check, severity=one.severity, message=one.message, hint=one.hint or None)
-        for one in found
-    ]
-
-
 def release(report: ReleaseReport) -> parts.Released:
     """The result of a release, layer by layer."""
     from lockkit.cli import parts
+    from lockkit.views.making import rfc3339
 
     return parts.Released(
         outcome=report.outcome,

@@ -1,5 +1,6 @@
 """The parts of which the JSON documents of the commands consist (:mod:`lockkit.cli.documents`), as msgspec structs.
 
+Those that show locks, GPUs and stores are in :mod:`lockkit.views.parts`.
 Times are given twice: RFC 3339 in UTC, and seconds since the epoch. Importing this module imports msgspec, so commands import it only
 where they write JSON.
 """
@@ -7,9 +8,32 @@ where they write JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from msgspec import Meta, Struct
+from lockkit.views.parts import (
+    Claim,
+    ClaimId,
+    Drain,
+    Finding,
+    Gpu,
+    GpuHost,
+    GpuMark,
+    GpuProcess,
+    GpuReceipt,
+    GpuUse,
+    Keeper,
+    Lock,
+    NameRecord,
+    Owner,
+    Part,
+    Progress,
+    Record,
+    ReleaseRequest,
+    Store,
+    Summary,
+    Time,
+    Unread,
+)
 
 __all__ = [
     "Check",
@@ -50,26 +74,6 @@ __all__ = [
     "Unread",
 ]
 
-Time: TypeAlias = Annotated[
-    str,
-    Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", extra_json_schema={"format": "date-time"}),
-]
-ClaimId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
-Record: TypeAlias = Annotated[
-    Mapping[str, Any],
-    Meta(
-        extra_json_schema={
-            "properties": {name: {"type": "string"} for name in ("id", "at", "resolved", "resolved_by")},
-            "required": ["at", "id"],
-        }
-    ),
-]
-"""A failed release as the journal has it. Further properties depend on the failure."""
-
-
-class Part(Struct):
-    """A part of a document."""
-
 
 class HostStep(Part):
     """One thing that lockkit host has done, or would do. `subject` is the file, folder or group."""
@@ -79,138 +83,6 @@ class HostStep(Part):
     ]
     subject: str
     text: str
-
-
-class Store(Part):
-    """A store: its URL, where the URL was set, and the namespace."""
-
-    url: str
-    source: str
-    namespace: str
-
-
-class Owner(Part):
-    """The owner of a claim: the process that made it."""
-
-    user: str
-    host: str
-    pid: int
-    boot_id: str
-    program: str
-    pod: str | None
-    task: str | None
-    version: str
-
-
-class Keeper(Part):
-    """A process that keeps a claim whose owner has ended."""
-
-    pid: int
-    program: str
-
-
-class Progress(Part):
-    """The last news of a holder (`lease.beat`): the share that is done (null: not told), a message, and when it was told."""
-
-    done: float | None
-    message: str
-    at: Time
-    at_seconds: float
-
-
-class ReleaseRequest(Part):
-    """A request to a holder to release its lock (`lockkit ask-release`)."""
-
-    name: str
-    by: str
-    reason: str
-    at: Time
-    at_seconds: float
-
-
-class Claim(Part):
-    """One claim of a queue. `reason`, `progress` and `release_requests` are read from the note."""
-
-    name: str
-    claim_id: ClaimId
-    state: Literal["WAITING", "OFFERED", "HELD", "LINGERING"]
-    kind: Literal["mutex", "semaphore", "read", "write"]
-    position: int
-    weight: int
-    capacity: int
-    fence: int
-    owner: Owner
-    since: Time
-    since_seconds: float
-    renewed: Time | None
-    renewed_seconds: float | None
-    deadline: Time | None
-    deadline_seconds: float | None
-    ttl_seconds: float
-    process_bound: bool
-    evicted: bool
-    alive: bool | None
-    evidence: str
-    note: dict[str, Any]
-    process: Literal["alive", "stopped", "gone", "unknown"]
-    kept_by: Sequence[Keeper]
-    reason: str
-    progress: Progress | None
-    release_requests: Sequence[ReleaseRequest]
-
-
-class Lock(Part):
-    """The queue of one name."""
-
-    name: str
-    state: Literal["held", "lingering", "waiting", "free"]
-    capacity: int | None
-    available: int | None
-    holders: Sequence[Claim]
-    waiters: Sequence[Claim]
-    read_at: Time
-    read_at_seconds: float
-
-
-class Drain(Part):
-    """The mark of a drained namespace: who drains it, since when, and why (empty: no reason was given).
-
-    `partial`: some locks are granted all the same, until drain or undrain is repeated (only on a Redis Cluster).
-    """
-
-    namespace: str
-    reason: str
-    owner: Owner
-    since: Time
-    since_seconds: float
-    partial: bool
-
-
-class NameRecord(Part):
-    """The record that a program wrote of a name (`client.put_record`)."""
-
-    value: dict[str, Any]
-    version: int
-    written: Time
-    written_seconds: float
-
-
-class Summary(Part):
-    """How many locks there are, by state, how many claims wait, and for how long the longest has waited (null: none waits).
-
-    The gate of a pool, which requests for its members pass one by one, is no lock: it is in none of these numbers but `gates`. Claims that
-    wait for it are in `waiters`.
-    """
-
-    locks: int
-    gates: int
-    held: int
-    lingering: int
-    waiting: int
-    free: int
-    waiters: int
-    longest_wait_seconds: float | None
-    longest_wait_name: str | None
 
 
 class Hook(Part):
@@ -250,15 +122,6 @@ class RunLease(Part):
     claim_id: ClaimId
     fence: int
     release: Released | None
-
-
-class Finding(Part):
-    """One finding, and what to do about it."""
-
-    check: str
-    severity: Literal["ok", "warning", "error"]
-    message: str
-    hint: str | None
 
 
 class Setting(Part):
@@ -307,30 +170,6 @@ class Plugin(Part):
     error: str | None
 
 
-class GpuMark(Part):
-    """The mark of a quarantined GPU. `automatic`: no person quarantined it, because a program found it faulty."""
-
-    reason: str
-    by: str
-    since: Time
-    since_seconds: float
-    automatic: bool
-
-
-class GpuReceipt(Part):
-    """How the last holder left a GPU. `leftover_bytes` null: unknown."""
-
-    outcome: Literal["clean", "dirty", "unknown"]
-    leftover_bytes: int | None
-    left_by: Sequence[str]
-    claim_id: str
-    fence: int
-    by: str
-    at: Time
-    at_seconds: float
-    errors: Sequence[str]
-
-
 class GpuJob(Part):
     """A job that runs already, whose GPUs a keeper holds."""
 
@@ -345,62 +184,6 @@ class GpuName(Part):
     uuid: str
     index: int
     name: str | None
-
-
-class GpuProcess(Part):
-    """A process that computes on a GPU. What cannot be told is null."""
-
-    pid: int | None
-    user: str | None
-    program: str | None
-    memory_bytes: int | None
-
-
-class GpuUse(Part):
-    """The use that the holder with this claim makes of a GPU. `declared_bytes` null: the whole GPU. What is unknown is null."""
-
-    claim_id: str
-    declared_bytes: int | None
-    used_bytes: int | None
-    more_than_declared: bool
-    idle_since: Time | None
-    idle_since_seconds: float | None
-    idle_seconds: float | None
-
-
-class Gpu(Part):
-    """A GPU, or with `parent` a slice of one. `used_bytes` is beyond `reserved_bytes`; `processes` null: they cannot be told. `users` hold it, `unmanaged_users` use it without a lock; `waiting` claims wait in its own queue."""
-
-    uuid: str | None
-    index: int
-    name: str | None
-    parent: str | None
-    state: Literal[
-        "free", "held", "shared", "busy", "dirty", "sliced", "faulty", "unknown", "quarantined", "unheld"
-    ]
-    reasons: Sequence[str]
-    memory_bytes: int | None
-    reserved_bytes: int
-    used_bytes: int | None
-    utilisation_percent: int | None
-    processes: Sequence[GpuProcess] | None
-    faults: Sequence[str]
-    quarantine: GpuMark | None
-    holders: Sequence[Claim]
-    uses: Sequence[GpuUse]
-    receipt: GpuReceipt | None
-    users: Sequence[str]
-    unmanaged_users: Sequence[str]
-    waiting: int
-
-
-class GpuHost(Part):
-    """The GPUs of a host. `live`: this is the host of the command, whose drivers were asked; of another host only what the store knows is told. `waiting` requests wait; null: unknown."""
-
-    host: str
-    live: bool
-    gpus: Sequence[Gpu]
-    waiting: int | None
 
 
 class Evicted(Part):
@@ -428,12 +211,3 @@ class RecoveryCase(Part):
     tier: Literal["warning", "soft", "hard"] | None
     seen: Mapping[str, Any]
     outcome: str | None
-
-
-class Unread(Part):
-    """A lock that could not be read, and why."""
-
-    name: str
-    error: str
-    message: str
-    hint: str | None

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
-from lockkit.members import members_that_begin, pool_name
+from lockkit.members import pool_name
 from lockkit.suggesting import URL_FIRST, command_line, quoted, selecting
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = [
     "gpus_meant",
     "look",
     "looks_like_card",
-    "near",
     "quoted",
 ]
 
@@ -39,8 +38,6 @@ PROBE: Final = "lockkit.probe"
 """The key of ``click.Context.meta`` that marks the parsing of a suggestion, for which there are no suggestions."""
 _CARD = r"(?i:(?:gpu(?:_lock)?:)?[0-9]{1,3}|(?:gpu|mig)-[0-9a-f]{4}[0-9a-f-]*)"
 """Names that people give to cards: an index, with or without ``gpu:``, and a UUID or its beginning."""
-_NEAR = 3
-"""Similar names to suggest at most."""
 
 
 def as_called(session: Session) -> tuple[str, str]:
@@ -114,19 +111,3 @@ def absent_hint(session: Session, client: Client, name: str, told: str = "") -> 
 def looks_like_card(name: str) -> bool:
     """Whether a name is one that people give to cards."""
     return re.fullmatch(_CARD, name) is not None
-
-
-def near(client: Client, name: str) -> list[str] | None:
-    """Names in use that are similar to this one, the most similar first; None if the store does not list its names."""
-    from difflib import get_close_matches
-
-    try:
-        names = client.names()
-    except LockkitError:
-        return None
-    folded: dict[str, str] = {}
-    for one in names:
-        if one != name:
-            folded.setdefault(one.casefold(), one)
-    alike = [folded[one] for one in get_close_matches(name.casefold(), folded, n=_NEAR)]
-    return [*dict.fromkeys([*members_that_begin(names, name), *alike])][:_NEAR]

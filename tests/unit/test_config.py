@@ -106,7 +106,7 @@ def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
         environ={"HOME": str(world.home)}, cwd=world.cwd, etc=world.etc, home=world.home, discover=tuple
     )
     assert [finding.message for finding in found if finding.severity == "error"] == []
-    assert template().count("Not set by default; for instance:") == 4
+    assert template().count("Not set by default; for instance:") == 5
 
 
 # -- which layer wins -----------------------------------------------------------------------------------------

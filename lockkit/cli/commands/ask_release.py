@@ -57,18 +57,9 @@ def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
             raise
         claim = next((one for one in client.inspect(name).claims if one.claim_id == claim_id), None)
         if session.json:
-            from lockkit.cli import documents
+            from lockkit.views import acting
 
-            output.write_json(
-                documents.AskRelease(
-                    store=output.store(client),
-                    name=name,
-                    claim_id=claim_id,
-                    request=output.release_request(name, request),
-                    claim=None if claim is None else output.claim(claim),
-                ),
-                indent=True,
-            )
+            output.write_json(acting.asked(client, name, claim_id, request, claim), indent=True)
             return exits.OK
     if claim is None:
         output.say(f"claim {claim_id} of {name!r} was asked, and has ended since")

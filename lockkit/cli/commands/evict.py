@@ -62,22 +62,9 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
                 hint=absent_hint(session, client, name, missing.hint or ""),
             )
         if session.json:
-            from lockkit.cli import documents
+            from lockkit.views import acting
 
-            output.write_json(
-                documents.Evict(
-                    store=output.store(client),
-                    name=name,
-                    claim_id=claim_id,
-                    outcome=result.outcome,
-                    blocks_until=None if result.blocks_until is None else output.rfc3339(result.blocks_until),
-                    blocks_until_seconds=result.blocks_until,
-                    claim=None if result.claim is None else output.claim(result.claim),
-                    reason=reason,
-                    now=now,
-                ),
-                indent=True,
-            )
+            output.write_json(acting.evicted(client, name, claim_id, result, reason, now=now), indent=True)
             return exits.OK
     claim = result.claim
     if result.outcome == "REMOVED":

@@ -15,10 +15,10 @@ from lockkit.cli.base import Duration, Group, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
 from lockkit.cli.gpu_adopt import command as adopt
-from lockkit.cli.gpu_views import FleetView, GpuLook, HostView
 from lockkit.cli.signals import Signals
 from lockkit.cli.updates import between_updates
 from lockkit.errors import BackendError, DevicesUnavailable
+from lockkit.gpu.views import FleetView, GpuLook, HostView
 from lockkit.identity import this_process
 from lockkit.printable import printable
 
@@ -156,18 +156,17 @@ def _away(error: DevicesUnavailable | BackendError) -> str:
 
 
 def _print(session: Session, client: Client, seen: GpuLook) -> None:
-    from lockkit.cli import gpus
-
-    if session.json and seen.each is not None:
-        output.write_json(gpus.hosts(client, seen, seen.each), indent=True)
-        return
     if session.json:
-        output.write_json(gpus.document(seen), indent=True)
+        from lockkit.views import gpus
+
+        made = gpus.document(seen) if seen.each is None else gpus.hosts(client, seen, seen.each)
+        output.write_json(made, indent=True)
         return
+    from lockkit.cli.gpus import table_of
     from lockkit.cli.tables import show, width
 
     if seen.cards or seen.each is None:
-        show(gpus.table_of(seen.cards, width(), seen.hosts))
+        show(table_of(seen.cards, width(), seen.hosts))
     for row in _below(seen):
         output.say(row)
 
@@ -221,7 +220,8 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
                 as_json=session.json,
             )
         if session.json:
-            from lockkit.cli import documents, gpus
+            from lockkit.cli import documents
+            from lockkit.views import gpus
 
             output.write_json(
                 documents.GpuQuarantine(
@@ -263,7 +263,8 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
         mark = give_back(client, view.host, uuid, reason or "", this_process())
         holders = () if mark is None or session.json else holders_of(client, view.host, uuid)
         if session.json:
-            from lockkit.cli import documents, gpus
+            from lockkit.cli import documents
+            from lockkit.views import gpus
 
             output.write_json(
                 documents.GpuClear(

@@ -12,7 +12,7 @@ import click
 from lockkit.cli import drains, exits, output
 from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary, summary_words
+from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary_words
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
 from lockkit.cli.updates import between_updates
@@ -22,7 +22,6 @@ from lockkit.protocol.denials import drain_ends
 from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
-    from lockkit.cli import documents
     from lockkit.client import Client
     from lockkit.facts import LockInfo
 
@@ -103,30 +102,11 @@ def _limit(session: Session, *, watch: bool) -> int | None:
     return max(get_terminal_size((80, 24)).lines - _AROUND, 1)
 
 
-def _document(client: Client, found: Look) -> documents.Status:
-    from lockkit.cli import documents, parts
-
-    now = time.time()
-    return documents.Status(
-        store=output.store(client),
-        read_at=output.rfc3339(now),
-        read_at_seconds=now,
-        locks=[output.lock(info) for info in found.shown],
-        unread=[
-            parts.Unread(
-                name=name, error=type(error).__name__, message=error.message, hint=error.hint or None
-            )
-            for name, error in found.unread.items()
-        ],
-        summary=summary(found, now),
-        near=(found.traces and found.traces.near) or (),
-        drained=None if found.drained is None else output.drain(found.drained),
-    )
-
-
 def _show(session: Session, client: Client, asked: Asked, found: Look) -> None:
     if session.json:
-        output.write_json(_document(client, found), indent=True)
+        from lockkit.views.status import status
+
+        output.write_json(status(client, found), indent=True)
         return
     output.say(f"{output.store_words(client)}, namespace {client.namespace}")
     if found.locks:

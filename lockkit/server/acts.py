@@ -1,0 +1,97 @@
+"""The endpoints that change something. Each acts on what its sender saw, and is refused with 409 if that is no longer there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockkit.errors import ConfigError, DevicesUnavailable, NotHeld
+from lockkit.remarks import gone
+from lockkit.server.audit import audited
+from lockkit.server.problems import HttpProblem
+from lockkit.server.tokens import allows
+from lockkit.views import acting, documents, gpus, making
+
+if TYPE_CHECKING:
+    from lockkit.server.calls import Call
+
+__all__ = ["ask_release", "evict", "quarantine"]
+
+
+def evict(call: Call) -> documents.Evict:
+    """Force one claim out."""
+    body, store, visitor = call.body, call.store, call.visitor
+    assert visitor is not None
+    if body.now and not allows(visitor.scope, "admin"):
+        raise HttpProblem(
+            403, "scope", "now needs the scope admin, because then two may work at once", name=body.name
+        )
+    with audited(
+        call, store, "evict", name=body.name, claim=body.claim_id, reason=body.reason, now=body.now
+    ) as outcome:
+        reason = f"{body.reason} ({visitor.name})"
+        result = store.client.evict(body.name, body.claim_id, reason=reason, now=body.now)
+        outcome.word = result.outcome.lower()
+    store.forget()
+    if result.outcome == "ABSENT":
+        missing = gone(store.client.inspect(body.name), body.claim_id)
+        raise _absent(missing)
+    return acting.evicted(store.client, body.name, body.claim_id, result, reason, now=body.now)
+
+
+def ask_release(call: Call) -> documents.AskRelease:
+    """Ask a holder to release its lock."""
+    body, store, visitor = call.body, call.store, call.visitor
+    assert visitor is not None
+    try:
+        with audited(
+            call, store, "ask_release", name=body.name, claim=body.claim_id, reason=body.reason
+        ) as outcome:
+            request = store.client.ask_release(body.name, body.claim_id, f"{body.reason} ({visitor.name})")
+            outcome.word = "asked"
+    except NotHeld as error:
+        raise _absent(error) from None
+    store.forget()
+    claims = store.client.inspect(body.name).claims
+    claim = next((one for one in claims if one.claim_id == body.claim_id), None)
+    return acting.asked(store.client, body.name, body.claim_id, request, claim)
+
+
+def _absent(missing: NotHeld) -> HttpProblem:
+    return HttpProblem(
+        409, "absent", missing.message, hint=missing.hint, name=missing.name, holder=missing.holder
+    )
+
+
+def quarantine(call: Call) -> documents.GpuQuarantine:
+    """Give a GPU of this host to nobody."""
+    from lockkit.gpu import quarantine as marks
+    from lockkit.gpu.views import HostView
+
+    body, store, visitor, uuid = call.body, call.store, call.visitor, call.path["uuid"]
+    assert visitor is not None
+    client, view = store.client, HostView(call.store.client)
+    try:
+        host = view.host
+    except ConfigError as error:
+        raise HttpProblem(409, "other_host", error.message, hint=error.hint) from None
+    if body.host != host:
+        raise HttpProblem(
+            409, "other_host", f"this server runs on {host}, and marks only the GPUs of that host"
+        )
+    present = marks.quarantined(client, host).get(uuid)
+    if present is not None:
+        raise HttpProblem(409, "quarantined", f"{uuid} is {present} already")
+    try:
+        known = any(uuid == one.uuid for one in view.look().snapshot.devices)
+    except DevicesUnavailable as error:
+        raise HttpProblem(404, "no_such_gpu", error.message) from None
+    if not known:
+        raise HttpProblem(404, "no_such_gpu", f"{host} has no GPU {uuid!r}")
+    by = client.owner._replace(user=visitor.name)
+    with audited(call, store, "quarantine", host=host, uuid=uuid, reason=body.reason) as outcome:
+        mark = marks.quarantine(client, host, uuid, body.reason, by)
+        outcome.word = "quarantined"
+    store.forget()
+    return documents.GpuQuarantine(
+        store=making.store(client), host=host, uuid=uuid, quarantine=gpus.mark(mark)
+    )

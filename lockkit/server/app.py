@@ -1,0 +1,211 @@
+"""The ASGI application: routes from the table of endpoints, behind the guard."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lockkit.errors import LockkitError
+from lockkit.printable import printable
+from lockkit.server.answers import answer, problem_response
+from lockkit.server.calls import BODY_BYTES, Call, Endpoint, body_of, query_of
+from lockkit.server.endpoints import ENDPOINTS
+from lockkit.server.guard import Guard
+from lockkit.server.openapi import openapi
+from lockkit.server.problems import HttpProblem, as_problem
+from lockkit.server.stores import ServerStores
+from lockkit.server.tokens import TokenFile, allows
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from lockkit.client import Client
+
+__all__ = ["Application", "make_app"]
+
+_log = logging.getLogger("lockkit.server")
+
+T = TypeVar("T")
+_SECONDS: Final = 20.0
+"""Seconds that an answer may take."""
+_BODY_SECONDS: Final = 5.0
+_THREADS: Final = 16
+_MOST_CALLS: Final = 64
+"""Requests that may be at work or wait for a thread; further ones are refused, so that they do not pile up while a store is slow."""
+DESCRIPTION: Final = "/openapi.json"
+
+
+class Application:
+    """An ASGI application. It works without a lifespan, which a mounted application does not get.
+
+    Args:
+        stores: The stores.
+        tokens: The tokens; None: everybody may look, and nobody may change anything.
+        hosts: Names by which the server is called, beside those of this host.
+    """
+
+    def __init__(self, stores: ServerStores, tokens: TokenFile | None, hosts: Iterable[str]) -> None:
+        self.stores = stores
+        self._tokens = tokens
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lockkit-server")
+        self._mutex = threading.Lock()
+        self._calls = 0
+        routes = [Route(one.path, self._serving(one), methods=[one.method]) for one in ENDPOINTS]
+        routes.append(Route(DESCRIPTION, self._describe, methods=["GET"]))
+        inner = Starlette(
+            routes=routes,
+            exception_handlers={
+                HTTPException: _http_error,
+                HttpProblem: _problem,
+                LockkitError: _trouble,
+                Exception: _broken,
+            },
+        )
+        inner.router.redirect_slashes = False
+        open_paths = {one.path for one in ENDPOINTS if one.scope is None} | {DESCRIPTION}
+        self._guard = Guard(inner, tokens, hosts, open_paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guard(scope, receive, send)
+
+    def close(self) -> None:
+        """End all streams. The clients stay open: they belong to the caller."""
+        self.stores.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _serving(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            return await self._serve(endpoint, request)
+
+        return serve
+
+    async def _serve(self, endpoint: Endpoint, request: Request) -> Response:
+        visitor = request.scope["lockkit.visitor"]
+        if endpoint.scope is not None and not allows(visitor.scope, endpoint.scope):
+            raise HttpProblem(
+                403, "scope", f"this needs the scope {endpoint.scope}, and the token has {visitor.scope}"
+            )
+        query = query_of(request.query_params.multi_items(), endpoint.query)
+        body = None
+        if endpoint.body is not None:
+            body = body_of(await _body(request), endpoint.body)
+        call = Call(
+            self.stores,
+            self._tokens,
+            visitor,
+            query,
+            body,
+            request.path_params,
+            client=request.client.host if request.client else "",
+            secure=request.url.scheme == "https",
+            root=request.scope.get("root_path", ""),
+            last_event=request.headers.get("last-event-id", ""),
+            still=lambda: self._still(request),
+        )
+        made = await self._within(lambda: endpoint.handler(call))
+        return made if isinstance(made, Response) else answer(made)
+
+    def _still(self, request: Request) -> bool:
+        """Whether the sender of a request may still look."""
+        try:
+            return self._guard.visitor(request.headers) is not None
+        except HttpProblem:
+            return False
+
+    async def _within(self, work: Callable[[], T]) -> T:
+        """The result of blocking work, on a thread and within the time limit. Work that takes longer goes on, but nobody waits for it."""
+        with self._mutex:
+            if self._calls >= _MOST_CALLS:
+                raise HttpProblem(503, "busy", "the server has too much to do", headers={"retry-after": "5"})
+            self._calls += 1
+        try:
+            begun = self._threads.submit(work)
+        except BaseException:
+            self._ended()
+            raise
+        begun.add_done_callback(lambda _: self._ended())
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(begun), _SECONDS)
+        except TimeoutError:
+            raise HttpProblem(504, "too_late", f"there was no answer within {_SECONDS:.0f} s") from None
+
+    def _ended(self) -> None:
+        with self._mutex:
+            self._calls -= 1
+
+    async def _describe(self, request: Request) -> Response:
+        return JSONResponse(openapi(ENDPOINTS, request.scope.get("root_path", "") or "/"))
+
+
+async def _body(request: Request) -> bytes:
+    """The body of a request, which may be neither long nor slow."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > BODY_BYTES:
+                    raise HttpProblem(
+                        413,
+                        "too_long",
+                        f"the body has more than {BODY_BYTES} bytes",
+                        headers={"connection": "close"},
+                    )
+    except (TimeoutError, ClientDisconnect):
+        raise HttpProblem(
+            408, "too_slow", "the body did not come in time", headers={"connection": "close"}
+        ) from None
+    return bytes(data)
+
+
+def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HttpProblem)
+    return problem_response(error)
+
+
+def _trouble(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, LockkitError)
+    return problem_response(as_problem(error))
+
+
+def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = {404: "no_such_page", 405: "other_method"}.get(error.status_code, "refused")
+    return problem_response(
+        HttpProblem(error.status_code, kind, str(error.detail), headers=error.headers or {})
+    )
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    _log.error("%s %s failed: %s", request.method, printable(request.url.path), printable(repr(error)))
+    return problem_response(HttpProblem(500, "internal", "the server failed; its log says why"))
+
+
+def make_app(
+    clients: Sequence[Client], *, token_file: str | None = None, hosts: Iterable[str] = ()
+) -> Application:
+    """Make an ASGI application, to be mounted in another one, or to be served alone.
+
+    Args:
+        clients: A client for each store and namespace. They stay yours: close them when the application has ended.
+        token_file: The file with the tokens; None: the one that ``serve.token_file`` names in the configuration of the first client. Without
+            one everybody who can reach the application may look, and nobody may change anything.
+        hosts: Names by which browsers call the application, beside those of this host: those of a proxy, or of the application around it.
+
+    Raises:
+        ConfigError: There is no client, two are for the same store, or the token file cannot be used.
+    """
+    stores = ServerStores(clients)
+    config = clients[0].config
+    file = token_file if token_file is not None else config.serve_token_file
+    return Application(stores, None if file is None else TokenFile(file), (*config.serve_hosts, *hosts))

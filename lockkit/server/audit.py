@@ -1,0 +1,77 @@
+"""Audit records: each change that somebody makes through the server is on disk before it is made, with who asked for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from lockkit.errors import LockkitError
+from lockkit.observe import journal
+from lockkit.printable import printable
+from lockkit.server.problems import HttpProblem
+
+if TYPE_CHECKING:
+    from lockkit.server.calls import Call
+    from lockkit.server.stores import ServerStore
+
+__all__ = ["FILE", "Outcome", "audited"]
+
+_log = logging.getLogger("lockkit.server")
+
+FILE: Final = "serve.jsonl"
+"""The journal, in the state folder. Only its owner can read it."""
+
+
+class Outcome:
+    """The outcome of an action, as far as it is known."""
+
+    def __init__(self) -> None:
+        self.word = "unknown"
+
+
+@contextlib.contextmanager
+def audited(call: Call, store: ServerStore, action: str, **about: object) -> Iterator[Outcome]:
+    """Write a record, do something, and write what came of it.
+
+    Raises:
+        HttpProblem: The record cannot be written, so nothing is done.
+    """
+    assert call.visitor is not None
+    client = store.client
+    record = {
+        "action": action,
+        "by": call.visitor.name,
+        "scope": call.visitor.scope,
+        "from": call.client,
+        "namespace": client.namespace,
+        "url": client.url,
+        **about,
+    }
+    try:
+        folder = client.config.state_place().path
+        identity = journal.append(folder, record, file=FILE)
+    except (OSError, LockkitError) as error:
+        raise HttpProblem(
+            507, "no_audit", f"nothing was done, because the audit record cannot be written: {error}"
+        ) from None
+    outcome = Outcome()
+    try:
+        yield outcome
+    except LockkitError as error:
+        outcome.word = f"{outcome.word}: {type(error).__name__}"
+        raise
+    finally:
+        _log.warning(
+            "%s by %s from %s: %s: %s",
+            action,
+            call.visitor.name,
+            call.client or "unknown address",
+            printable(", ".join(f"{key}={value!r}" for key, value in about.items())),
+            outcome.word,
+        )
+        try:
+            journal.append(folder, {"of": identity, "outcome": outcome.word}, file=FILE)
+        except OSError as error:
+            _log.error("the outcome of %s is not in the audit records: %s", identity, error)

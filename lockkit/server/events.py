@@ -1,0 +1,76 @@
+"""The stream of changes (server-sent events)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+
+from sse_starlette.sse import EventSourceResponse
+
+from lockkit.server.calls import Call
+from lockkit.server.documents import Change
+from lockkit.server.problems import HttpProblem
+from lockkit.server.watching import Seen, StoreWatch, TooManyViewers
+from lockkit.views import making
+from lockkit.views.documents import plain
+from lockkit.views.looking import summary
+
+__all__ = ["change", "events"]
+
+_ALIVE = 10
+"""Seconds after which a stream without changes says that it is alive, and looks whether the token still counts."""
+_SEND = 20.0
+"""Seconds for which a reader may not read."""
+
+
+def events(call: Call) -> EventSourceResponse:
+    """The changes of the locks, as they are seen: first the state, then each change."""
+    watch = call.store.watch
+    if watch.full:
+        raise HttpProblem(
+            503, "too_many_viewers", "too many viewers watch this store", headers={"retry-after": "30"}
+        )
+    after = int(call.last_event) if call.last_event.isdecimal() and len(call.last_event) < 20 else None
+    return EventSourceResponse(
+        _stream(call, watch, after),
+        ping=_ALIVE,
+        send_timeout=_SEND,
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+async def _stream(call: Call, watch: StoreWatch, after: int | None) -> AsyncIterator[dict[str, str | int]]:
+    try:
+        with watch.viewing() as bell:
+            while not watch.closed and call.still():
+                seen = watch.since(after)
+                if seen is not None:
+                    after = seen.number
+                    yield {
+                        "event": "change",
+                        "id": str(seen.number),
+                        "retry": 2000,
+                        "data": json.dumps(plain(change(seen))),
+                    }
+                await bell.wait(_ALIVE)
+    except TooManyViewers:
+        return
+
+
+def change(seen: Seen) -> Change:
+    """The document of a change."""
+    at = seen.at or None
+    stale = seen.error is not None
+    return Change(
+        number=seen.number,
+        names=seen.names,
+        more=seen.more,
+        summary=None if seen.look is None else summary(seen.look, time.time()),
+        read_at=None if at is None else making.rfc3339(at),
+        read_at_seconds=at,
+        stale_since=making.rfc3339(at) if stale and at else None,
+        stale_since_seconds=at if stale else None,
+        stale=stale,
+        error=None if seen.error is None else seen.error.message,
+    )

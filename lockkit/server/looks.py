@@ -1,0 +1,123 @@
+"""The endpoints that show something: stores, health, locks, failures and GPUs."""
+
+from __future__ import annotations
+
+import time
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from lockkit.errors import ConfigError, LockkitError
+from lockkit.names import check_name
+from lockkit.observe import journal
+from lockkit.server.answers import answer
+from lockkit.server.documents import Health, Ping, ServedStore, Stores
+from lockkit.server.health import worst
+from lockkit.server.problems import HttpProblem
+from lockkit.views import documents, making
+from lockkit.views.looking import Asked, Look, arranged, look
+from lockkit.views.making import lock_state
+from lockkit.views.status import status
+
+if TYPE_CHECKING:
+    from lockkit.server.calls import Call
+    from lockkit.server.stores import ServerStore
+
+__all__ = ["failures", "gpus", "health", "livez", "lock", "locks", "readyz", "stores"]
+
+
+def livez(_call: Call) -> Ping:
+    """The process answers."""
+    return Ping("ok")
+
+
+def readyz(call: Call) -> Ping:
+    """At least one store answers."""
+    if not any(one.ready() for one in call.stores.all):
+        raise HttpProblem(503, "not_ready", "no store answers", headers={"retry-after": "5"})
+    return Ping("ok")
+
+
+def health(call: Call) -> Response:
+    """The health of all stores, with status 503 if it is unhealthy."""
+    now = time.time()
+    each = [one.health() for one in call.stores.all]
+    verdict = worst(one.status for one in each)
+    made = Health(status=verdict, read_at=making.rfc3339(now), read_at_seconds=now, stores=each)
+    return answer(made, 503 if verdict == "unhealthy" else 200)
+
+
+def stores(call: Call) -> Stores:
+    """The stores of this server, and who asks."""
+    visitor = call.visitor
+    return Stores(
+        stores=[_served(one) for one in call.stores.all],
+        visitor=None if visitor is None or call.tokens is None else visitor.name,
+        scope="view" if visitor is None else visitor.scope,
+    )
+
+
+def _served(one: ServerStore) -> ServedStore:
+    since = one.watch.stale_since
+    return ServedStore(
+        id=one.id,
+        store=making.store(one.client),
+        stale_since=making.rfc3339(since) if since else None,
+        stale_since_seconds=since or None,
+    )
+
+
+def locks(call: Call) -> documents.Status:
+    """A page of the locks."""
+    query, store = call.query, call.store
+    found, at = store.watch.look()
+    chosen = [
+        info
+        for info in found.locks
+        if (query.pattern is None or info.name == query.pattern or fnmatchcase(info.name, query.pattern))
+        and (query.state is None or lock_state(info) == query.state)
+    ]
+    page = arranged(found._replace(locks=chosen), query.sort)
+    page = page._replace(start=query.offset, limit=query.limit)
+    return _status(store, page, at, 0, query.waiters)
+
+
+def lock(call: Call) -> documents.Status:
+    """One lock, whether it is free or not."""
+    query, store = call.query, call.store
+    try:
+        check_name(query.name)
+    except ConfigError as error:
+        raise HttpProblem(400, "bad_name", error.message, hint=error.hint) from None
+    found = look(store.client, Asked(name=query.name, exactly=True))
+    return _status(store, found, time.time(), query.offset, query.waiters)
+
+
+def _status(store: ServerStore, found: Look, at: float, offset: int, waiters: int) -> documents.Status:
+    made = status(store.client, found, at=at)
+    for one in made.locks:
+        one.waiters = one.waiters[offset : offset + waiters]
+    return made
+
+
+def failures(call: Call) -> documents.Failures:
+    """The failed releases that the journal of this user on this host has of the store."""
+    client = call.store.client
+    try:
+        records = journal.read(client.config.state_place(create=False).path)
+    except (OSError, LockkitError):
+        records = []
+    here = (client.url, client.namespace)
+    return documents.Failures(
+        failures=[
+            one
+            for one in records
+            if (call.query.all or not one.get("resolved")) and (one.get("url"), one.get("namespace")) == here
+        ]
+    )
+
+
+def gpus(call: Call) -> documents.GpuLs:
+    """The GPUs of this host."""
+    return call.store.gpus()

@@ -1,0 +1,193 @@
+"""The server of ``lockkit serve``: uvicorn with this application, and recovery beside it if it is configured."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from lockkit.errors import ConfigError
+from lockkit.namedtuples import NamedTuple
+from lockkit.observe.recovery import Recoverer
+from lockkit.server.app import make_app
+from lockkit.server.tokens import how_to_make
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.server.app import Application
+
+__all__ = ["Address", "address", "check_exposed", "serve"]
+
+_log = logging.getLogger("lockkit.server")
+
+_GRACE: Final = 5
+"""Seconds that answers may take at the end."""
+_CONNECTIONS: Final = 1000
+
+
+class Address(NamedTuple):
+    """Where the server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only programs of this host can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(text: str) -> Address:
+    """An address as ``127.0.0.1:8712``, ``[::1]:8712`` or ``localhost:0``; port 0 is any that is free.
+
+    Raises:
+        ConfigError: The text is no address.
+    """
+    host, _, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if (
+        not bare
+        or (":" in bare) != host.startswith("[")
+        or not port.isascii()
+        or not port.isdecimal()
+        or int(port) > 65535
+    ):
+        raise ConfigError(
+            f"an address is HOST:PORT, not {text!r}", hint="for instance 127.0.0.1:8712 or [::1]:8712"
+        )
+    return Address(bare, int(port))
+
+
+def check_exposed(where: Address, token_file: str | None) -> None:
+    """Refuse to listen where other hosts can reach the server, if there are no tokens.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    if not where.loopback and token_file is None:
+        raise ConfigError(
+            f"{where} can be reached from other hosts, so the server needs tokens",
+            hint=f"to make one: {how_to_make()}",
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says when it is ready, and leaves signals to the caller."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[Address], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            host, port, *_ = self.servers[0].sockets[0].getsockname()
+            self._ready(Address(host, port))
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(
+    clients: Sequence[Client],
+    where: Address,
+    ready: Callable[[Address], None],
+    *,
+    root_path: str = "",
+) -> None:
+    """Serve until SIGINT or SIGTERM; for the main thread. Streams end at once, and other answers have 5 s.
+
+    Args:
+        clients: A client for each store. They stay yours.
+        where: Where to listen.
+        ready: Called when the server listens, with the address.
+        root_path: The prefix that a proxy in front of the server removes from each path.
+
+    Raises:
+        ConfigError: The address is not allowed without tokens, or cannot be used, or the tokens cannot be used.
+    """
+    config = clients[0].config
+    check_exposed(where, config.serve_token_file)
+    application = make_app(clients)
+    recoverers = [
+        (Recoverer(client, act=True), client.config.serve_recover)
+        for client in clients
+        if client.config.serve_recover is not None
+    ]
+    threads = [
+        threading.Thread(target=one.run, args=(every,), name="lockkit-server-recovery", daemon=True)
+        for one, every in recoverers
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        asyncio.run(
+            _serve(application, where, ready, root_path=root_path, behind_proxy=bool(config.serve_hosts))
+        )
+    finally:
+        application.close()
+        for one, _ in recoverers:
+            one.stop()
+        for thread in threads:
+            thread.join(_GRACE)
+
+
+async def _serve(
+    application: Application,
+    where: Address,
+    ready: Callable[[Address], None],
+    *,
+    root_path: str,
+    behind_proxy: bool,
+) -> None:
+    server = _Server(
+        uvicorn.Config(
+            application,
+            host=where.host,
+            port=where.port,
+            root_path=root_path,
+            proxy_headers=behind_proxy,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE,
+        ),
+        ready,
+    )
+
+    def end() -> None:
+        server.should_exit = True
+        application.stores.close_soon()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    try:
+        await server.serve()
+    except SystemExit:  # uvicorn has logged why: the address is in use, or not one of this host
+        raise ConfigError(
+            f"the server cannot listen at {where}",
+            hint="another program may use it; choose another one: --bind HOST:PORT",
+        ) from None
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,153 @@
+"""The stores of a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
+from lockkit.names import digest
+from lockkit.server.health import health
+from lockkit.server.problems import HttpProblem
+from lockkit.server.sharing import Shared
+from lockkit.server.watching import StoreWatch
+from lockkit.views.documents import GpuLs
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.gpu.views import HostView
+    from lockkit.server.documents import StoreHealth
+    from lockkit.views.looking import Look
+
+__all__ = ["ServerStore", "ServerStores"]
+
+_HEALTH = 2.0
+"""Seconds for which a verdict counts."""
+_GPUS = 2.0
+"""Seconds for which a look at GPUs counts: looking costs the driver something."""
+
+
+class ServerStore:
+    """One store of a server: its client, and what many viewers share.
+
+    Attributes:
+        id: The name of the store in requests: its scheme and a part of a hash of its URL and namespace, so that it means the same store after
+            a restart with other stores.
+    """
+
+    def __init__(self, client: Client, *, simulate: int | None = None) -> None:
+        self.client = client
+        scheme = re.split(r"[+:]", client.url, maxsplit=1)[0].lower()
+        self.id = f"{scheme}-{digest(f'{client.url} {client.namespace}')[:8]}"
+        self.watch = StoreWatch(client)
+        self._simulate = simulate
+        self._health = Shared(self._check, _HEALTH)
+        self._gpus = Shared(self._look_at_gpus, _GPUS)
+
+    def health(self) -> StoreHealth:
+        """The verdict on this store, and the reasons."""
+        return self._health.get()
+
+    def gpus(self) -> GpuLs:
+        """The GPUs of this host; an empty list with a remark if nothing can be said about any."""
+        return self._gpus.get()
+
+    def forget(self) -> None:
+        """Have the next looks ask the store and the driver, because something was changed."""
+        self.watch.forget()
+        self._health.forget()
+        self._gpus.forget()
+
+    def ready(self) -> bool:
+        """Whether the store answers."""
+        try:
+            self.watch.look()
+        except LockkitError:
+            return False
+        return True
+
+    def _check(self) -> StoreHealth:
+        look: Look | LockkitError
+        try:
+            look = self.watch.look()[0]
+        except LockkitError as error:
+            look = error
+        return health(self.id, self.client, look)
+
+    def _look_at_gpus(self) -> GpuLs:
+        from lockkit.gpu.views import HostView
+        from lockkit.views import gpus, making
+
+        view = HostView(self.client, self._simulate)
+        try:
+            return gpus.document(view.look())
+        except DevicesUnavailable as error:
+            now = self.client.driver().clock.wall()
+            return GpuLs(
+                host=_host(view),
+                read_at=making.rfc3339(now),
+                read_at_seconds=now,
+                gpus=(),
+                remarks=(error.message,),
+                waiting=None,
+            )
+
+
+def _host(view: HostView) -> str | None:
+    try:
+        return view.host
+    except ConfigError:
+        return None
+
+
+class ServerStores:
+    """All stores of a server, by id.
+
+    Args:
+        clients: A client for each.
+
+    Raises:
+        ConfigError: There is no client, or two are for the same store and namespace.
+    """
+
+    def __init__(self, clients: Sequence[Client]) -> None:
+        if not clients:
+            raise ConfigError("a server needs at least one store")
+        self.all = tuple(ServerStore(client) for client in clients)
+        ids = [one.id for one in self.all]
+        twice = next((one for one in self.all if ids.count(one.id) > 1), None)
+        if twice is not None:
+            raise ConfigError(
+                f"the store {twice.client.url} is given twice, in the namespace {twice.client.namespace}"
+            )
+
+    def find(self, identity: str | None) -> ServerStore:
+        """The store that a request means; the only one if it names none.
+
+        Raises:
+            HttpProblem: There is no such store, or the request has to name one.
+        """
+        known = ", ".join(one.id for one in self.all)
+        if identity is None:
+            if len(self.all) == 1:
+                return self.all[0]
+            raise HttpProblem(
+                400, "store_missing", "this server has several stores", hint=f"store is one of {known}"
+            )
+        found = next((one for one in self.all if one.id == identity), None)
+        if found is None:
+            raise HttpProblem(
+                404, "no_such_store", f"there is no store {identity!r}", hint=f"store is one of {known}"
+            )
+        return found
+
+    def close_soon(self) -> None:
+        """End the streams of all viewers without waiting for the pollers."""
+        for one in self.all:
+            one.watch.close(0.0)
+
+    def close(self) -> None:
+        """End the streams of all viewers. The clients stay open: they belong to the caller."""
+        for one in self.all:
+            one.watch.close()

@@ -1,0 +1,188 @@
+"""Looks at the locks of a store: which of them, in which order, and how many there are in all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
+from lockkit.members import in_pool
+from lockkit.namedtuples import NamedTuple
+from lockkit.views.making import lock_state
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import Drain, LockInfo
+    from lockkit.views import parts
+    from lockkit.views.traces import Traces
+
+__all__ = [
+    "SORTS",
+    "Asked",
+    "Look",
+    "Sort",
+    "arranged",
+    "is_gate",
+    "is_pattern",
+    "look",
+    "seen",
+    "summary",
+]
+
+Sort: TypeAlias = Literal["age", "waiters", "name"]
+SORTS: tuple[Sort, ...] = ("age", "waiters", "name")
+_AT_ONCE = 8
+"""Queues that are read at the same time."""
+_FEW = 16
+"""Queues from which on several are read at the same time."""
+
+
+class Asked(NamedTuple):
+    """A question about the locks of a store.
+
+    Attributes:
+        name: A name, or a pattern of names; None for every name that is in use.
+        sort: The order.
+        limit: The most locks to show; None for all.
+        deep: Whether to scan the whole store for names.
+        exactly: Whether the name is no pattern, whatever characters it has.
+    """
+
+    name: str | None = None
+    sort: Sort = "name"
+    limit: int | None = None
+    deep: bool = False
+    exactly: bool = False
+
+    @property
+    def one(self) -> bool:
+        """Whether a single lock is asked for, which is shown even if it is free."""
+        return self.name is not None and (self.exactly or not is_pattern(self.name))
+
+
+class Look(NamedTuple):
+    """The answer of the store.
+
+    Attributes:
+        locks: All locks that were asked for, in the order that was asked for.
+        unread: The locks that this user may not read, with the errors, so that they do not hide the others.
+        limit: The most locks to show; None for all.
+        traces: What is known of the one name that was asked for, if it is free.
+        drained: The mark of the drain of the namespace; None if nobody drains it.
+        start: The number of locks to leave out before the first one that is shown.
+    """
+
+    locks: Sequence[LockInfo]
+    unread: dict[str, LockkitError]
+    limit: int | None = None
+    traces: Traces | None = None
+    drained: Drain | None = None
+    start: int = 0
+
+    @property
+    def shown(self) -> Sequence[LockInfo]:
+        """The locks to show."""
+        return self.locks[self.start : None if self.limit is None else self.start + self.limit]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name has a character that stands for others in a pattern."""
+    return any(char in name for char in "*?[")
+
+
+def is_gate(info: LockInfo) -> bool:
+    """Whether a lock is the gate of a pool, which requests for its members pass one by one."""
+    pool = in_pool(info.name)
+    return pool is not None and pool[1] is None
+
+
+def look(client: Client, asked: Asked) -> Look:
+    """Read the locks that are asked for, and the mark of the namespace."""
+    return _look(client, asked)._replace(drained=seen(client))
+
+
+def _look(client: Client, asked: Asked) -> Look:
+    if asked.name is not None and asked.one:
+        from lockkit.views.traces import traces
+
+        info = client.inspect(asked.name)
+        return Look([info], {}, traces=None if info.claims else traces(client, asked.name))
+    unread: dict[str, LockkitError] = {}
+
+    def read(name: str) -> LockInfo | None:
+        try:
+            return client.inspect(name)
+        except (PermissionDenied, IncompatibleLayout) as error:
+            unread[name] = error
+            return None
+
+    names = client.names(pattern=asked.name, deep=asked.deep)
+    if len(names) < _FEW or client.capabilities.scope != "fleet":
+        found = [read(name) for name in names]
+    else:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            found = list(threads.map(read, names))
+    locks = [info for info in found if info is not None and info.claims]
+    return arranged(Look(locks, dict(sorted(unread.items())), asked.limit), asked.sort)
+
+
+def arranged(found: Look, sort: Sort) -> Look:
+    """The same look in another order."""
+    return found._replace(locks=sorted(found.locks, key=_KEYS[sort]))
+
+
+def seen(client: Client, namespace: str | None = None) -> Drain | None:
+    """The mark of the client's namespace, or of another one; None if there is none, or if this user may not read it."""
+    try:
+        return client.drained(namespace)
+    except PermissionDenied:
+        return None
+
+
+def _longest_wait(info: LockInfo) -> float:
+    """When the claim that has waited longest began to wait; infinity if none waits."""
+    return min((claim.since for claim in info.waiters), default=math.inf)
+
+
+def _by_age(info: LockInfo) -> tuple[float, float, str]:
+    """The key of an order in which the lock that has been waited for longest comes first, then the one that has been held longest."""
+    return _longest_wait(info), min((claim.since for claim in info.holders), default=math.inf), info.name
+
+
+def _by_waiters(info: LockInfo) -> tuple[float, float, str]:
+    """The key of an order in which the lock that most claims wait for comes first."""
+    return -len(info.waiters), _longest_wait(info), info.name
+
+
+def _by_name(info: LockInfo) -> tuple[float, float, str]:
+    return 0.0, 0.0, info.name
+
+
+_KEYS = {"age": _by_age, "waiters": _by_waiters, "name": _by_name}
+
+
+def summary(look: Look, now: float) -> parts.Summary:
+    """How many locks there are, by state, and how long the longest wait is. The gate of a pool is no lock, but claims wait for it."""
+    from collections import Counter
+
+    from lockkit.views import parts
+
+    locks = [info for info in look.locks if not is_gate(info)]
+    states = Counter(map(lock_state, locks))
+    longest = min(look.locks, key=_longest_wait, default=None)
+    since = math.inf if longest is None else _longest_wait(longest)
+    waits = longest is not None and since < math.inf
+    return parts.Summary(
+        locks=len(locks),
+        gates=len(look.locks) - len(locks),
+        held=states["held"],
+        lingering=states["lingering"],
+        waiting=states["waiting"],
+        free=states["free"],
+        waiters=sum(len(info.waiters) for info in look.locks),
+        longest_wait_seconds=max(now - since, 0.0) if waits else None,
+        longest_wait_name=longest.name if waits and longest is not None else None,
+    )

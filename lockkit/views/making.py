@@ -1,0 +1,191 @@
+"""The parts of JSON documents, made from facts: claims, locks, owners, stores, findings.
+
+Missing values are null, and claims are shown by claim id, never by token.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from lockkit.errors import LockkitError
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo, Drain, Finding, LockInfo, Owner, Record, ReleaseRequest
+    from lockkit.views import parts
+
+__all__ = [
+    "claim",
+    "drain",
+    "findings",
+    "located",
+    "lock",
+    "lock_state",
+    "owner",
+    "record",
+    "release_request",
+    "rfc3339",
+    "store",
+]
+
+
+def rfc3339(at: float) -> str:
+    """A time since the epoch as ``2030-01-31T12:00:00.250Z``."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def store(client: Client) -> parts.Store:
+    """The store of a client: its URL, where the URL was set, and the namespace."""
+    from lockkit.views import parts
+
+    return parts.Store(url=located(client), source=client.url_source, namespace=client.namespace)
+
+
+def located(client: Client) -> str:
+    """The store's URL, secrets redacted, with the file of the embedded store even if the URL does not name it."""
+    head, mark, options = client.url.partition("?")
+    if head == "sqlite:":
+        from urllib.parse import quote
+
+        try:
+            file = client.config.state_place().path / "lockkit.db"
+        except LockkitError:
+            return client.url
+        head = f"sqlite:{quote(os.fsencode(file))}"
+    return head + mark + options
+
+
+def owner(who: Owner) -> parts.Owner:
+    """The owner of a claim."""
+    from lockkit.views import parts
+
+    return parts.Owner(
+        user=who.user,
+        host=who.host,
+        pid=who.pid,
+        boot_id=who.boot_id,
+        program=who.program,
+        pod=who.pod,
+        task=who.task,
+        version=who.version,
+    )
+
+
+def claim(info: ClaimInfo) -> parts.Claim:
+    """One claim of a queue."""
+    from lockkit.views import parts
+
+    return parts.Claim(
+        name=info.name,
+        claim_id=info.claim_id,
+        state=info.state,
+        kind=info.kind,
+        position=info.position,
+        weight=info.weight,
+        capacity=info.capacity,
+        fence=info.fence,
+        owner=owner(info.owner),
+        since=rfc3339(info.since),
+        since_seconds=info.since,
+        renewed=rfc3339(info.renewed) if info.renewed else None,
+        renewed_seconds=info.renewed or None,
+        deadline=None if info.deadline is None else rfc3339(info.deadline),
+        deadline_seconds=info.deadline,
+        ttl_seconds=info.ttl,
+        process_bound=info.process_bound,
+        evicted=info.evicted,
+        alive=info.alive,
+        evidence=info.evidence,
+        note=dict(info.note),
+        process=info.process,
+        kept_by=[parts.Keeper(pid=each.pid, program=each.program) for each in info.kept_by],
+        reason=info.reason,
+        progress=_progress(info),
+        release_requests=[release_request(info.name, each) for each in info.release_requests],
+    )
+
+
+def _progress(info: ClaimInfo) -> parts.Progress | None:
+    """The last news of a holder."""
+    from lockkit.views import parts
+
+    told = info.progress
+    if told is None:
+        return None
+    return parts.Progress(done=told.done, message=told.message, at=rfc3339(told.at), at_seconds=told.at)
+
+
+def release_request(name: str, request: ReleaseRequest) -> parts.ReleaseRequest:
+    """A request to the holder of a lock to release it."""
+    from lockkit.views import parts
+
+    return parts.ReleaseRequest(
+        name=name, by=request.by, reason=request.reason, at=rfc3339(request.at), at_seconds=request.at
+    )
+
+
+def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"]:
+    """The state of a lock in one word: held, lingering (ended, still blocking), waiting (between two holders), or free."""
+    states = {one.state for one in info.claims}
+    if "HELD" in states:
+        return "held"
+    if "LINGERING" in states:
+        return "lingering"
+    return "waiting" if states else "free"
+
+
+def lock(info: LockInfo) -> parts.Lock:
+    """The queue of one name."""
+    from lockkit.views import parts
+
+    return parts.Lock(
+        name=info.name,
+        state=lock_state(info),
+        capacity=info.capacity,
+        available=info.available,
+        holders=[claim(one) for one in info.holders],
+        waiters=[claim(one) for one in info.waiters],
+        waiting=len(info.waiters),
+        read_at=rfc3339(info.read_at),
+        read_at_seconds=info.read_at,
+    )
+
+
+def drain(mark: Drain) -> parts.Drain:
+    """The mark of a drained namespace."""
+    from lockkit.views import parts
+
+    return parts.Drain(
+        namespace=mark.namespace,
+        reason=mark.reason,
+        owner=owner(mark.owner),
+        since=rfc3339(mark.since),
+        since_seconds=mark.since,
+        partial=mark.partial,
+    )
+
+
+def record(of_name: Record) -> parts.NameRecord:
+    """The record of one name."""
+    from lockkit.views import parts
+
+    return parts.NameRecord(
+        value=dict(of_name.value),
+        version=of_name.version,
+        written=rfc3339(of_name.written),
+        written_seconds=of_name.written,
+    )
+
+
+def findings(found: Sequence[Finding]) -> list[parts.Finding]:
+    """Convert findings, each with what to do about it."""
+    from lockkit.views import parts
+
+    return [
+        parts.Finding(check=one.check, severity=one.severity, message=one.message, hint=one.hint or None)
+        for one in found
+    ]

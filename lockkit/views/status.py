@@ -1,0 +1,41 @@
+"""Locks as the JSON document that ``lockkit status --json`` prints."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lockkit.views import documents, making, parts
+from lockkit.views.looking import summary
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.views.looking import Look
+
+__all__ = ["status"]
+
+
+def status(client: Client, found: Look, at: float | None = None) -> documents.Status:
+    """The document of ``lockkit status`` for one look.
+
+    Args:
+        client: The client that looked.
+        found: The look.
+        at: The time of the look; None: now.
+    """
+    now = time.time() if at is None else at
+    return documents.Status(
+        store=making.store(client),
+        read_at=making.rfc3339(now),
+        read_at_seconds=now,
+        locks=[making.lock(info) for info in found.shown],
+        unread=[
+            parts.Unread(
+                name=name, error=type(error).__name__, message=error.message, hint=error.hint or None
+            )
+            for name, error in found.unread.items()
+        ],
+        summary=summary(found, now),
+        near=(found.traces and found.traces.near) or (),
+        drained=None if found.drained is None else making.drain(found.drained),
+    )
