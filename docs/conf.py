@@ -61,7 +61,10 @@ OTHERS = [
 nitpick_ignore_regex = [
     (r"py:.*", rf"(?:{'|'.join(OTHERS)})(?:\..*)?"),
     (r"py:.*", r"(?:lockkit\.[\w.]+\.)?(?:P|R|C|K|L|S|_?T)"),  # type variables
-    (r"py:.*", r"OnWait|Exchange|End|(?:Release)?Answer"),  # aliases that only annotations name
+    (
+        r"py:.*",
+        r"OnWait|Exchange|End|Reason|Severity|(?:Release)?Answer",
+    ),  # aliases that only annotations name
     (
         r"py:.*",
         r"DbApiConnection|SqlAlchemy|Redis|RedisCluster|KazooClient|ObjectStore|Family",

@@ -20,6 +20,7 @@ import lockkit_redis
 import lockkit_sqlite
 import lockkit_zookeeper
 from lockkit import errors, events
+from lockkit.alerts.channels import KEYS, TYPES
 from lockkit.cli import exits
 from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.drivers.dispatch import _LEVELS
@@ -85,6 +86,16 @@ def alerts() -> str:
     """Every alert kind."""
     split = ((kind, *meaning.split(". ", 1)) for kind, meaning in events.ALERTS.items())
     return rows(("kind", "priority", "meaning"), ((f"`{kind}`", at, meaning) for kind, at, meaning in split))
+
+
+def channels() -> str:
+    """Every key of a channel."""
+    return rows(("key", "default", "meaning"), ((f"`{one.key}`", one.default, one.meaning) for one in KEYS))
+
+
+def channel_types() -> str:
+    """Every type of a channel."""
+    return rows(("type", "meaning"), ((f"`{name}`", meaning) for name, meaning in TYPES.items()))
 
 
 def counters() -> str:
@@ -301,6 +312,8 @@ TABLES = {
     "environment": environment,
     "kinds": kinds,
     "alerts": alerts,
+    "channels": channels,
+    "channel_types": channel_types,
     "counters": counters,
     "exceptions": exceptions,
     "losses": losses,

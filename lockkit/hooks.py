@@ -26,6 +26,7 @@ HOOKS = (
     "lockkit_health",
     "lockkit_owner_alive",
     "lockkit_settings",
+    "lockkit_sink",
     "lockkit_stats",
 )
 """The names of all hooks, which :mod:`lockkit.plugins.specs` defines."""

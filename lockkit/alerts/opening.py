@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,9 @@ from lockkit.alerts.notification import Notification, Sink
 from lockkit.alerts.outcomes import Outcome
 from lockkit.alerts.pacing import Limits
 from lockkit.errors import ConfigError
+from lockkit.plugins.calling import Implementation
 
-__all__ = ["FOLDER", "Deliveries", "channels_of", "deliver_once", "sink_of"]
+__all__ = ["FOLDER", "Deliveries", "channels_of", "deliver_once", "plugin_sinks", "sink_of"]
 
 FOLDER = "alert-spool"
 """The folder of the spools, in the state folder."""
@@ -67,6 +69,21 @@ def sink_of(one: Channel, environ: Mapping[str, str] | None = None) -> Sink:
     from lockkit.alerts.sinks.through_apprise import Apprise
 
     return Apprise(partial(secret, one.url, environ), timeout=one.timeout, form=one.format)
+
+
+def plugin_sinks(implementations: Iterable[Implementation]) -> dict[str, Sink]:
+    """The sinks of plugins, by names that no channel has: ``plugin_sinks(plugins.implementations("lockkit_sink"))``."""
+    sinks: dict[str, Sink] = {}
+    for plugin, function in implementations:
+        name = "@" + re.sub(r"[^A-Za-z0-9_-]", "-", plugin)[:32]
+        while name in sinks:
+            name += "-"
+        sinks[name] = partial(_call, function)
+    return sinks
+
+
+def _call(function: Callable[..., object], notification: Notification) -> None:
+    function(notification=notification)
 
 
 def deliver_once(

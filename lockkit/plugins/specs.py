@@ -20,6 +20,7 @@ from lockkit.hooks import PROJECT
 if TYPE_CHECKING:
     import click
 
+    from lockkit.alerts.notification import Notification
     from lockkit.config import Config
     from lockkit.devices import DeviceProvider
     from lockkit.facts import Alert, CleanupContext, Event, Finding, Owner
@@ -37,6 +38,7 @@ __all__ = [
     "lockkit_health",
     "lockkit_owner_alive",
     "lockkit_settings",
+    "lockkit_sink",
     "lockkit_stats",
 ]
 
@@ -103,6 +105,15 @@ def lockkit_alert(alert: Alert) -> None:
     """Deliver an alert to a person. The kinds are :data:`lockkit.events.ALERTS`.
 
     Called from a thread for this hook alone. The alert is already in the log, so a hook that fails loses only its own delivery.
+    """
+
+
+@hookspec
+def lockkit_sink(notification: Notification) -> None:
+    """Deliver what the alert engine tells people, or raise: then the hook is called again with it later.
+
+    Called where alerts run, from a thread for this hook alone, one notification at a time. What waits is on disk, so a notification may come
+    twice, but none is lost. Raise ``lockkit.alerts.outcomes.NotDelivered`` if the service has certainly not taken it.
     """
 
 

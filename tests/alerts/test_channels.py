@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
+import tomllib
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from lockkit.alerts.channels import KEYS, TYPES, Channel, channel, secret
-from lockkit.alerts.opening import FOLDER, Deliveries, channels_of, deliver_once
+from lockkit.alerts.opening import FOLDER, Deliveries, channels_of, deliver_once, plugin_sinks
 from lockkit.alerts.sinks.to_log import ToLog
 from lockkit.errors import ConfigError
+from lockkit.hooks import hookimpl
 from lockkit.observe import journal
+from lockkit.plugins.registry import Registry
 from support.notifications import notification
 from support.receivers import Answer, receiver
 
@@ -213,3 +218,37 @@ def test_every_type_can_be_opened():
         assert not deliver_once(
             channel("x", {"type": kind, "url": "env:U", **key}), notification(), {}
         ).delivered
+
+
+def test_the_hook_of_a_plugin_is_a_channel_of_its_own(tmp_path):
+    seen, failures = [], [OSError("not yet")]
+
+    class Board:
+        @hookimpl
+        def lockkit_sink(self, notification):
+            if failures:
+                raise failures.pop()
+            seen.append(notification)
+
+    plugins = Registry()
+    plugins.enter("my board/1", Board())
+    all_of_them = Deliveries([], tmp_path, more=plugin_sinks(plugins.implementations("lockkit_sink")))
+    all_of_them.put(notification())
+    (one,) = all_of_them.each
+    assert one.flush(30.0)
+    all_of_them.close()
+
+    assert seen == [notification()]
+    assert one.name == "@my-board-1"
+
+
+@pytest.mark.parametrize("page", ["howto/alert-channels.md", "reference/config.md"])
+def test_the_tables_on_a_page_are_right(page):
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    found = [
+        one
+        for block in re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        for one in channels_of(tomllib.loads(block).get("alerts", {}).get("channels", {}), {})
+    ]
+
+    assert found
