@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from lockkit.errors import LockkitError
+from lockkit.errors import BackendError, LockkitError
 from lockkit.observe import journal
 from lockkit.printable import printable
 from lockkit.server.problems import HttpProblem
@@ -60,7 +60,8 @@ def audited(call: Call, store: ServerStore, action: str, **about: object) -> Ite
     try:
         yield outcome
     except LockkitError as error:
-        outcome.word = f"{outcome.word}: {type(error).__name__}"
+        known = not isinstance(error, BackendError)
+        outcome.word = f"{'refused' if known else 'unknown'}: {type(error).__name__}"
         raise
     finally:
         _log.warning(

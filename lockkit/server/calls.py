@@ -104,9 +104,16 @@ def query_of(items: list[tuple[str, str]], struct: type[S]) -> S:
             raise HttpProblem(400, "bad_query", f"the parameter {key!r} stands twice")
         given[key] = value
     try:
-        return msgspec.convert(given, struct, strict=False)
+        made = msgspec.convert(given, struct, strict=False)
     except msgspec.ValidationError as error:
         raise HttpProblem(400, "bad_query", _told(error), hint=_fields(struct)) from None
+    # msgspec takes the text null for None.
+    nothing = next((key for key in given if getattr(made, key, None) is None), None)
+    if nothing is not None:
+        raise HttpProblem(
+            400, "bad_query", f"the parameter {nothing!r} may not be null", hint=_fields(struct)
+        )
+    return made
 
 
 def body_of(data: bytes, struct: type[S]) -> S:

@@ -48,6 +48,14 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     ),
     Endpoint(
         "GET",
+        "/metrics",
+        "view",
+        "What the stores say of their locks, for Prometheus; see the page about metrics.",
+        "text/plain",
+        looks.metrics,
+    ),
+    Endpoint(
+        "GET",
         "/api/stores",
         "view",
         "The stores of this server, with the ids that the parameter `store` takes, and what the sender may do.",

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from lockkit.errors import ConfigError, LockkitError
 from lockkit.names import check_name
 from lockkit.observe import journal
+from lockkit.observe.exposition import CONTENT_TYPE
 from lockkit.server.answers import answer
 from lockkit.server.documents import Health, Ping, ServedStore, Stores
 from lockkit.server.health import worst
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lockkit.server.calls import Call
     from lockkit.server.stores import ServerStore
 
-__all__ = ["failures", "gpus", "health", "livez", "lock", "locks", "readyz", "stores"]
+__all__ = ["failures", "gpus", "health", "livez", "lock", "locks", "metrics", "readyz", "stores"]
 
 
 def livez(_call: Call) -> Ping:
@@ -46,6 +47,11 @@ def health(call: Call) -> Response:
     verdict = worst(one.status for one in each)
     made = Health(status=verdict, read_at=making.rfc3339(now), read_at_seconds=now, stores=each)
     return answer(made, 503 if verdict == "unhealthy" else 200)
+
+
+def metrics(call: Call) -> Response:
+    """The metrics of all stores, in the text format of Prometheus."""
+    return Response(call.stores.exporter.text(), media_type=CONTENT_TYPE)
 
 
 def stores(call: Call) -> Stores:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
 from lockkit.names import digest
+from lockkit.observe.exporter import Exporter
 from lockkit.server.health import health
 from lockkit.server.problems import HttpProblem
 from lockkit.server.sharing import Shared
@@ -104,6 +105,10 @@ def _host(view: HostView) -> str | None:
 class ServerStores:
     """All stores of a server, by id.
 
+    Attributes:
+        all: The stores, in the order in which they were given.
+        exporter: The exporter that reads all of them for Prometheus.
+
     Args:
         clients: A client for each.
 
@@ -115,6 +120,7 @@ class ServerStores:
         if not clients:
             raise ConfigError("a server needs at least one store")
         self.all = tuple(ServerStore(client) for client in clients)
+        self.exporter = Exporter(*clients)
         ids = [one.id for one in self.all]
         twice = next((one for one in self.all if ids.count(one.id) > 1), None)
         if twice is not None:

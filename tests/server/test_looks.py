@@ -172,6 +172,7 @@ def test_one_store_may_not_be_given_twice(client):
         "/api/locks?sort=size",
         "/api/locks?sort=age&sort=name",
         "/api/locks?lmit=5",
+        "/api/locks?state=null",
         "/api/lock",
         "/api/lock?name=a%00b",
         "/api/lock?name=" + "x" * 513,
