@@ -354,7 +354,7 @@ SETTINGS: Mapping[str, Setting] = {
             "journal",
             "flag",
             False,
-            "Whether what happens is written to the event journal, which `read_history` reads. `journal = true` is short for this.",
+            "Whether what happens is written to the event journal, which `lockkit history`, `report` and `audit` read. `journal = true` is short for this.",
             env="LOCKKIT_JOURNAL",
             table="journal",
         ),

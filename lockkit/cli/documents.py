@@ -22,13 +22,18 @@ from lockkit.cli.parts import (
     Drain,
     Evicted,
     Finding,
+    Gaps,
     GpuJob,
     GpuMark,
     GpuName,
+    Happening,
     HeldClaim,
     HostStep,
     Lock,
+    LockUse,
     NameRecord,
+    PastHold,
+    PastWait,
     Plugin,
     Record,
     RecoveryCase,
@@ -40,6 +45,7 @@ from lockkit.cli.parts import (
     Time,
     Topic,
     Unread,
+    Violation,
 )
 from lockkit.views.documents import (
     AskRelease,
@@ -56,6 +62,7 @@ from lockkit.views.documents import (
 __all__ = [
     "Acquire",
     "AskRelease",
+    "Audit",
     "Completion",
     "Config",
     "ConfigInit",
@@ -76,6 +83,7 @@ __all__ = [
     "GpuQuarantine",
     "Held",
     "Help",
+    "History",
     "Host",
     "HostInit",
     "HostRemove",
@@ -92,6 +100,7 @@ __all__ = [
     "Status",
     "Topics",
     "Undrain",
+    "Use",
     "Wait",
     "Waiting",
     "plain",
@@ -410,3 +419,43 @@ class Waiting(Document, tag="lockkit.waiting/1"):
     holder: Claim | None
     reasons: Sequence[str]
     store: Store
+
+
+class Audit(Document, tag="lockkit.audit/1"):
+    """An audit of the past. `verdict` is `held` only if nothing is missing in the journals."""
+
+    verdict: Literal["held", "violated", "undecidable", "incomplete", "nothing"]
+    files: Sequence[str]
+    grants: int
+    locks: int
+    hosts: int
+    violations: Sequence[Violation]
+    undecidable: int
+    lapses: int
+    open: int
+    unbegun: int
+    max_skew_seconds: float
+    first: Time | None
+    gaps: Gaps
+
+
+class History(Document, tag="lockkit.history/1"):
+    """The past, as event journals have it, each part in the order of time."""
+
+    files: Sequence[str]
+    first: Time | None
+    holds: Sequence[PastHold]
+    waits: Sequence[PastWait]
+    happenings: Sequence[Happening]
+    unbegun: int
+    gaps: Gaps
+
+
+class Use(Document, tag="lockkit.report/1"):
+    """The use of locks by users, in a period."""
+
+    files: Sequence[str]
+    since: Time
+    until: Time
+    uses: Sequence[LockUse]
+    gaps: Gaps

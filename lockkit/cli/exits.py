@@ -47,6 +47,7 @@ __all__ = [
     "OK",
     "TIMED_OUT",
     "UNAVAILABLE",
+    "UNDECIDED",
     "USAGE",
     "CommandFailed",
     "code_of",
@@ -57,6 +58,7 @@ __all__ = [
 OK = 0
 FAILED = 1
 USAGE = 64
+UNDECIDED = 65
 UNAVAILABLE = 69
 INTERNAL = 70
 BUSY = 75

@@ -44,8 +44,8 @@ class Audit(NamedTuple):
 
     Attributes:
         grants: The holds that were checked.
-        locks: The locks that they were of.
-        hosts: The boots of hosts that they were on.
+        locks: The number of locks.
+        hosts: The number of boots of hosts.
         undecidable: Pairs or groups of holds on different hosts that the clocks cannot put into an order.
         lapses: Holds that were lost, ended by max_hold, or dropped. That is no violation: lockkit told their holder.
         open: Holds of which the journals have no end. Each counts as certain at its beginning alone.
@@ -72,7 +72,7 @@ def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
     """Check the holds of a history.
 
     Args:
-        history: What :func:`~lockkit.observe.history.read_history` returns.
+        history: The past, as :func:`~lockkit.observe.history.read_history` returns it.
         max_skew: Seconds by which the wall clocks of two hosts may differ.
     """
     locks: dict[tuple[StoreKey, str], list[PastHold]] = {}

@@ -1,0 +1,155 @@
+"""``lockkit audit``: check by the event journals whether locks have excluded what they should."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit import durations
+from lockkit.cli import exits, output, past
+from lockkit.cli.base import DURATION, Duration, File, Session, option
+from lockkit.cli.base import command as make
+
+if TYPE_CHECKING:
+    from lockkit.cli import documents
+    from lockkit.observe.audit import Audit, Violation
+    from lockkit.observe.history import PastHold
+
+__all__ = ["command"]
+
+_CODES = {"held": exits.OK, "nothing": exits.UNDECIDED, "violated": exits.FAILED}
+_SHOWN = 20
+"""Violations that are shown to people; a document has all."""
+
+
+@make(
+    "audit",
+    examples="""
+lockkit audit --since 1d
+lockkit audit one/events.jsonl two/events.jsonl     # the journals of two hosts
+lockkit audit --max-skew 50ms --json
+""",
+)
+@click.argument("files", metavar="[FILES]...", type=File(), nargs=-1)
+@option("--since", type=DURATION, metavar="TIME", help=past.SINCE)
+@option(
+    "--max-skew",
+    type=Duration(zero=True),
+    metavar="TIME",
+    help="How far the clocks of two hosts may be apart.  [default: 500ms]",
+)
+def command(session: Session, files: tuple[str, ...], *, since: float | None, max_skew: float | None) -> int:
+    """Read the event journals of one or many hosts, and check that no two holds that exclude each other overlapped, and that the fences rose.
+
+    Holds of one boot of a host are compared by a clock that nobody can set, those of different hosts by their wall clocks: an overlap by more
+    than --max-skew is a violation, a smaller one is undecidable. Two holds with one fence are a violation in any case. Without FILES, the
+    journals of this host are read. If anything is missing in the journals, the audit says what, and never that exclusion held.
+
+    Exit code: 0 exclusion held; 1 it did not, and the holds are named; 65 that cannot be told, because the clocks are too far apart, because
+    something is missing, or because there are no grants.
+    """
+    from lockkit.observe.audit import MAX_SKEW, audit
+
+    history = past.read(session, files, None, since)
+    found = audit(history, MAX_SKEW if max_skew is None else max_skew)
+    if session.json:
+        output.write_json(_document(found, history.files), indent=True)
+    else:
+        _show(found)
+    return _CODES.get(found.verdict, exits.UNDECIDED)
+
+
+def _show(found: Audit) -> None:
+    facts = ", ".join(_facts(found))
+    told = {
+        "held": f"exclusion held: {facts}",
+        "violated": f"EXCLUSION WAS VIOLATED: {facts}",
+        "undecidable": f"undecidable: {facts}",
+        "incomplete": f"no violation was found, but the journals are incomplete: {facts}",
+        "nothing": "there is nothing to audit: the journals have no grants",
+    }
+    output.say(told[found.verdict])
+    for violation in found.violations[:_SHOWN]:
+        output.say(_sentence(violation))
+        for hold in violation.holds:
+            output.say(f"  {_hold(hold)}")
+    if len(found.violations) > _SHOWN:
+        output.say(f"and {len(found.violations) - _SHOWN} more; --json has all")
+    if found.undecidable:
+        skew = durations.exact(found.max_skew)
+        output.say(
+            f"{found.undecidable:,} pairs of holds on different hosts are closer together than {skew}; say how far the clocks "
+            "may really be apart: --max-skew 10ms"
+        )
+    for sentence in past.missing(found.gaps):
+        output.say(f"missing: {sentence}")
+    if found.first is not None:
+        since = f"the journals begin at {output.rfc3339(found.first)}"
+        unbegun = f"; {found.unbegun:,} holds began before, and were not checked" if found.unbegun else ""
+        output.say(f"{since}{unbegun}")
+
+
+def _facts(found: Audit) -> list[str]:
+    overlaps = sum(one.kind == "overlap" for one in found.violations)
+    fences = len(found.violations) - overlaps
+    facts = [
+        _count(found.grants, "grant"),
+        _count(found.locks, "lock"),
+        _count(overlaps, "overlap"),
+        f"{_count(fences, 'fence')} did not rise" if fences else "fences rose",
+        _count(found.lapses, "lapse"),
+    ]
+    facts += [f"{found.undecidable:,} undecidable"] if found.undecidable else []
+    return facts
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _sentence(violation: Violation) -> str:
+    name = f"{violation.name!r} in {violation.key.namespace} on {violation.key.store}"
+    if violation.kind == "overlap":
+        return f"{name}: these holds overlapped for at least {violation.seconds * 1000:.3f} ms"
+    if violation.kind == "fence":
+        return f"{name}: the second of these holds has no higher fence"
+    return f"{name}: these holds have the same fence"
+
+
+def _hold(hold: PastHold) -> str:
+    ended = "no end is known" if hold.ended is None else f"to {output.rfc3339(hold.ended)}"
+    until = "" if hold.until_boottime is None else f" to {hold.until_boottime:.6f}"
+    return (
+        f"fence {hold.fence}, claim {hold.claim_id}, {hold.owner}: {output.rfc3339(hold.began)} {ended} "
+        f"(boot {hold.owner.boot_id[:8]}, {hold.began_boottime:.6f}{until})"
+    )
+
+
+def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
+    from lockkit.cli import documents, parts
+
+    return documents.Audit(
+        verdict=found.verdict,
+        files=list(files),
+        grants=found.grants,
+        locks=found.locks,
+        hosts=found.hosts,
+        violations=[
+            parts.Violation(
+                kind="same-fence" if one.kind == "same fence" else one.kind,
+                store=past.store_key(one.key),
+                name=one.name,
+                seconds=one.seconds,
+                holds=[past.hold(hold) for hold in one.holds],
+            )
+            for one in found.violations
+        ],
+        undecidable=found.undecidable,
+        lapses=found.lapses,
+        open=found.open,
+        unbegun=found.unbegun,
+        max_skew_seconds=found.max_skew,
+        first=None if found.first is None else output.rfc3339(found.first),
+        gaps=past.gaps(found.gaps),
+    )

@@ -1,0 +1,180 @@
+"""``lockkit history``: who held what and when, by the event journal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit import durations
+from lockkit.cli import exits, output, past
+from lockkit.cli.base import DURATION, NAME, File, Number, Session, option
+from lockkit.cli.base import command as make
+
+if TYPE_CHECKING:
+    from lockkit.cli import documents
+    from lockkit.observe.history import Happening, History, PastHold, PastWait, StoreKey
+
+__all__ = ["command"]
+
+_SHOWN = 30
+"""Rows for one lock on a terminal, unless stated."""
+
+
+@make(
+    "history",
+    examples="""
+lockkit history                     # everything that the journal has
+lockkit history backup --since 1d
+lockkit history --since 1h --json
+lockkit history backup one/events.jsonl two/events.jsonl
+""",
+)
+@click.argument("name", type=NAME, required=False)
+@click.argument("files", metavar="[FILES]...", type=File(), nargs=-1)
+@option("--since", type=DURATION, metavar="TIME", help=past.SINCE)
+@option(
+    "--last",
+    type=Number(1, 1_000_000),
+    metavar="N",
+    help="The last N rows for each lock.  [default: 30 on a terminal, else all]",
+)
+def command(
+    session: Session, name: str | None, files: tuple[str, ...], *, since: float | None, last: int | None
+) -> int:
+    """Show who held which lock and when, who waited for how long, and what was lost, evicted or cleaned up.
+
+    This is read from the event journal, which the setting journal turns on (journal = true, or LOCKKIT_JOURNAL=1): what happened before is
+    not known. Without NAME all locks are shown. FILES are journals of other hosts; a first argument that is a file counts as one of them.
+    On a terminal, each lock has a timeline; in a pipe, there is one row for each hold.
+
+    Exit code: 0, or 1 if there is no journal.
+    """
+    if name is not None and (name.endswith(".jsonl") or ".jsonl." in name):
+        files = (name, *files)
+        name = None
+    history = past.read(session, files, name, since)
+    if session.json:
+        output.write_json(_document(history), indent=True)
+        return exits.OK
+    if sys.stdout.isatty():
+        _draw(history, last or _SHOWN)
+    else:
+        _list(history, last)
+    for sentence in past.missing(history.gaps):
+        output.say(f"missing: {sentence}", stream=sys.stderr)
+    return exits.OK
+
+
+def _draw(history: History, most: int) -> None:
+    from lockkit.cli import tables, timeline
+    from lockkit.observe.history import ENDS
+
+    locks: dict[tuple[StoreKey, str], tuple[list[PastHold], list[PastWait], list[Happening]]] = {}
+    for hold in history.holds:
+        locks.setdefault((hold.key, hold.name), ([], [], []))[0].append(hold)
+    for wait in history.waits:
+        locks.setdefault((wait.key, wait.name), ([], [], []))[1].append(wait)
+    for happening in history.happenings:
+        locks.setdefault((happening.key, happening.name), ([], [], []))[2].append(happening)
+    if not locks:
+        output.say("the journal has nothing of that")
+    for lock, (holds, waits, happenings) in locks.items():
+        parts = holds[-most:], waits[-most:], happenings[-most:]
+        left = len(holds) + len(waits) + len(happenings) - len(parts[0]) - len(parts[1]) - len(parts[2])
+        for row in timeline.rows(lock, *parts, tables.width(), ENDS):
+            output.say(row)
+        output.say(f"and {left:,} earlier rows: --last N\n" if left else "")
+
+
+def _list(history: History, most: int | None) -> None:
+    from lockkit.cli.tables import add, show, table
+    from lockkit.observe.history import ENDS
+
+    now = time.time()
+    made = table("began", "name", "what", "held", "waited", "claim", "fence", "owner")
+    rows = [
+        (
+            hold.began,
+            hold.name,
+            ENDS.get(hold.end, hold.end),
+            "-"
+            if hold.ended is None and hold.end
+            else durations.show((hold.ended or max(now, hold.began)) - hold.began),
+            durations.show(hold.waited),
+            hold.claim_id,
+            str(hold.fence),
+            str(hold.owner),
+        )
+        for hold in history.holds
+    ]
+    rows += [
+        (
+            wait.ended - wait.waited,
+            wait.name,
+            wait.outcome,
+            "-",
+            durations.show(wait.waited),
+            "-",
+            "-",
+            str(wait.owner),
+        )
+        for wait in history.waits
+    ]
+    rows += [
+        (
+            one.at,
+            one.name or "-",
+            f"{one.kind}: {one.text}",
+            "-",
+            "-",
+            one.claim_id or "-",
+            "-",
+            str(one.owner),
+        )
+        for one in history.happenings
+    ]
+    for began, *cells in sorted(rows)[-most if most else None :]:
+        add(made, output.rfc3339(began), *cells)
+    show(made)
+
+
+def _document(history: History) -> documents.History:
+    from lockkit.cli import documents, parts
+
+    return documents.History(
+        files=list(history.files),
+        first=None if history.first is None else output.rfc3339(history.first),
+        holds=[past.hold(hold) for hold in history.holds],
+        waits=[
+            parts.PastWait(
+                store=past.store_key(one.key),
+                name=one.name,
+                owner=output.owner(one.owner),
+                outcome=one.outcome,
+                ended=output.rfc3339(one.ended),
+                ended_seconds=one.ended,
+                waited_seconds=one.waited,
+                holder=one.holder,
+            )
+            for one in history.waits
+        ],
+        happenings=[
+            parts.Happening(
+                store=past.store_key(one.key),
+                kind=one.kind,
+                at=output.rfc3339(one.at),
+                at_seconds=one.at,
+                name=one.name,
+                claim_id=one.claim_id,
+                owner=output.owner(one.owner),
+                priority=one.priority,
+                text=one.text,
+            )
+            for one in history.happenings
+        ],
+        unbegun=history.unbegun,
+        gaps=past.gaps(history.gaps),
+    )

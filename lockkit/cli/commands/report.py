@@ -1,0 +1,119 @@
+"""``lockkit report``: for how long users held locks and GPUs, held them idle, and waited."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from lockkit import durations
+from lockkit.cli import exits, output, past
+from lockkit.cli.base import DURATION, File, Session, option
+from lockkit.cli.base import command as make
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lockkit.cli import documents
+    from lockkit.observe.history import History
+    from lockkit.observe.usage import LockUse
+
+__all__ = ["command"]
+
+_DAYS = 7 * 86_400.0
+_SHOWN = 40
+"""Rows on a terminal; in a pipe and in a document there are all."""
+
+
+@make(
+    "report",
+    examples="""
+lockkit report                      # the last 7 days
+lockkit report --since 1d --json
+lockkit report one/events.jsonl two/events.jsonl
+""",
+)
+@click.argument("files", metavar="[FILES]...", type=File(), nargs=-1)
+@option("--since", type=DURATION, metavar="TIME", help="From this long ago, e.g. 1d.  [default: 7d]")
+def command(session: Session, files: tuple[str, ...], *, since: float | None) -> int:
+    """Add up for how long each user held each lock or GPU, held a GPU that was reported idle, and waited.
+
+    This is read from the event journals, as by lockkit history. Only what lies in the period counts. A GPU counts as idle for as long as the
+    event gpu_idle says, so it may have been idle for longer.
+
+    Exit code: 0, or 1 if there is no journal.
+    """
+    from lockkit.observe.usage import uses
+
+    until = time.time()
+    began = until - (since or _DAYS)
+    history = past.read(session, files, None, until - began)
+    found = uses(history, began, until)
+    if session.json:
+        output.write_json(_document(history, found, began, until), indent=True)
+    else:
+        _show(found, until - began)
+        for sentence in past.missing(history.gaps):
+            output.say(f"missing: {sentence}", stream=sys.stderr)
+    return exits.OK
+
+
+def _show(found: Sequence[LockUse], period: float) -> None:
+    from lockkit.cli import tables, timeline
+
+    if not found:
+        output.say(f"nobody held or wanted a lock in the last {durations.show(period)}")
+        return
+    drawn = sys.stdout.isatty()
+    width = max(8, min(40, tables.width() - 66)) if drawn else 0
+    made = tables.table(
+        "lock", "user", "holds", "held", "idle", "waited", "in vain", *(("held ",) if drawn else ())
+    )
+    most = max(use.held for use in found)
+    for use in found[: _SHOWN if drawn else None]:
+        chart = (timeline.span(use.held, most, width),) if drawn else ()
+        tables.add(
+            made,
+            use.card or use.name,
+            use.user,
+            f"{use.holds:,}",
+            durations.show(use.held),
+            durations.show(use.idle) if use.card else "-",
+            durations.show(use.waited),
+            f"{use.in_vain:,}",
+            *chart,
+        )
+    tables.show(made)
+    if drawn and len(found) > _SHOWN:
+        output.say(f"and {len(found) - _SHOWN:,} more rows: --json")
+    unknown = sum(use.open for use in found)
+    if unknown:
+        output.say(f"{unknown:,} holds have no known end, and their time does not count")
+
+
+def _document(history: History, found: Sequence[LockUse], since: float, until: float) -> documents.Use:
+    from lockkit.cli import documents, parts
+
+    return documents.Use(
+        files=list(history.files),
+        since=output.rfc3339(since),
+        until=output.rfc3339(until),
+        uses=[
+            parts.LockUse(
+                store=past.store_key(use.key),
+                name=use.name,
+                card=use.card,
+                user=use.user,
+                holds=use.holds,
+                open=use.open,
+                held_seconds=use.held,
+                idle_seconds=use.idle,
+                waited_seconds=use.waited,
+                in_vain=use.in_vain,
+            )
+            for use in found
+        ],
+        gaps=past.gaps(history.gaps),
+    )

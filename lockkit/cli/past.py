@@ -1,0 +1,135 @@
+"""The event journals that ``history``, ``audit`` and ``report`` read, and sentences about what is missing in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from lockkit.cli import exits, output
+
+if TYPE_CHECKING:
+    from lockkit.cli import parts
+    from lockkit.cli.base import Session
+    from lockkit.config import Config
+    from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+
+__all__ = ["SINCE", "gaps", "hold", "missing", "read", "store_key"]
+
+SINCE = "Only what was not over this long ago, e.g. 1h or 7d."
+_NAMED = 5
+"""Processes or files that one sentence names."""
+
+
+def read(session: Session, files: Sequence[str], name: str | None, since: float | None) -> History:
+    """Read the journals.
+
+    Args:
+        session: The options that choose a store, whose journal is read if there are no files.
+        files: The files.
+        name: Only this lock.
+        since: Seconds; only what was not over this long ago.
+
+    Raises:
+        CommandFailed: There is no journal.
+    """
+    from lockkit.observe.history import journals, read_history
+
+    begin = None if since is None else time.time() - since
+    if files:
+        return read_history(files, name=name, since=begin)
+    config = session.config()
+    if not journals(config):
+        raise exits.CommandFailed(
+            "there is no event journal on this host", code=exits.FAILED, kind="absent", hint=_turn_on(config)
+        )
+    return read_history(config=config, name=name, since=begin)
+
+
+def _turn_on(config: Config) -> str:
+    if config.journal:
+        return "it is turned on, and is written from the next lock on"
+    files = list(config.files)
+    own = files[1] if len(files) > 1 else files[0] if files else "/etc/lockkit/config.toml"
+    return f"to keep one from now on, set LOCKKIT_JOURNAL=1, or write this row above all tables of {own}: journal = true"
+
+
+def missing(found: Gaps) -> Iterator[str]:
+    """A sentence for each kind of thing that is missing."""
+    if found.missed:
+        yield f"{_count(found.missed, 'event')} did not reach a journal, because it could not be written fast enough"
+    if found.absent:
+        yield f"{_count(found.absent, 'row')} of a journal {_are(found.absent)} missing: a file was removed, or could not be written"
+    if found.torn:
+        yield f"{_count(found.torn, 'row')} could not be read: a crash or a full disk cut {_them(found.torn)}"
+    if found.unended:
+        named = _named([str(owner) for owner in found.unended])
+        yield f"{_count(len(found.unended), 'process', 'es')} ended without closing a journal, or cannot be seen from here: {named}"
+    if found.unheard:
+        yield f"{_count(len(found.unheard), 'holder')} that others met {_are(len(found.unheard))} in no journal: {_named(found.unheard)}"
+    for file in found.unreadable:
+        yield f"a journal could not be read: {file}"
+
+
+def _named(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return f"{', '.join(texts[:_NAMED])}{more}"
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _them(number: int) -> str:
+    return "it" if number == 1 else "them"
+
+
+def gaps(found: Gaps) -> parts.Gaps:
+    """The missing parts, for a document."""
+    from lockkit.cli import parts
+
+    return parts.Gaps(
+        torn=found.torn,
+        missed=found.missed,
+        absent=found.absent,
+        unended=[output.owner(owner) for owner in found.unended],
+        unheard=list(found.unheard),
+        unreadable=list(found.unreadable),
+    )
+
+
+def store_key(key: StoreKey) -> parts.StoreKey:
+    """The store of a lock, for a document."""
+    from lockkit.cli import parts
+
+    return parts.StoreKey(url=key.store, namespace=key.namespace, within=key.within)
+
+
+def hold(one: PastHold) -> parts.PastHold:
+    """A hold, for a document."""
+    from lockkit.cli import parts
+
+    return parts.PastHold(
+        store=store_key(one.key),
+        name=one.name,
+        claim_id=one.claim_id,
+        fence=one.fence,
+        kind=one.kind,
+        weight=one.weight,
+        capacity=one.capacity,
+        owner=output.owner(one.owner),
+        waited_seconds=one.waited,
+        began=output.rfc3339(one.began),
+        began_seconds=one.began,
+        ended=None if one.ended is None else output.rfc3339(one.ended),
+        ended_seconds=one.ended,
+        end=one.end or "held",
+        reason=one.reason,
+        began_boottime=one.began_boottime,
+        until_boottime=one.until_boottime,
+        idle_seconds=one.idle,
+    )

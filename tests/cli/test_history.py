@@ -1,0 +1,180 @@
+"""``history``, ``report`` and ``audit``: what a journal has, what is missing in it, and that a violation in it is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+import lockkit as library
+
+jsonschema = pytest.importorskip("jsonschema")
+
+
+@pytest.fixture
+def environment(tmp_path):
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")}
+    return kept | {
+        "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
+        "LOCKKIT_JOURNAL": "1",
+        "LOCKKIT_CONFIG": "/dev/null",
+    }
+
+
+@pytest.fixture
+def call(environment):
+    def run(*words, code=0, **more):
+        done = subprocess.run(
+            [sys.executable, "-m", "lockkit", *words],
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done
+
+    return run
+
+
+def events(tmp_path):
+    return tmp_path / "state" / "journal" / "events.jsonl"
+
+
+def document(text):
+    from lockkit.cli.schemas import SCHEMAS
+
+    read = json.loads(text)
+    name = read["schema"].removeprefix("lockkit.").removesuffix("/1")
+    jsonschema.Draft202012Validator(SCHEMAS[name]).validate(read)
+    return read
+
+
+def test_without_a_journal_history_says_how_to_turn_it_on(call):
+    for command in ("history", "report", "audit"):
+        told = call(command, code=1, LOCKKIT_JOURNAL="0").stderr
+        assert "there is no event journal" in told
+        assert "LOCKKIT_JOURNAL=1" in told
+        assert "journal = true" in told
+
+
+def test_a_run_is_in_the_history_the_report_and_the_audit(call):
+    call("run", "backup", "--", "true")
+    call("run", "other", "--", "true")
+    shown = call("history", "backup").stdout
+    assert "backup" in shown
+    assert "released" in shown
+    assert "other" not in shown
+    read = document(call("history", "--json").stdout)
+    assert [hold["name"] for hold in read["holds"]] == ["backup", "other"]
+    (use, _) = sorted(document(call("report", "--json").stdout)["uses"], key=lambda use: use["name"])
+    assert (use["name"], use["holds"], use["in_vain"]) == ("backup", 1, 0)
+    assert call("audit").stdout.startswith(
+        "exclusion held: 2 grants, 2 locks, 0 overlaps, fences rose, 0 lapses\n"
+    )
+    assert document(call("audit", "--json").stdout)["verdict"] == "held"
+
+
+def test_a_refused_run_is_a_wait_in_vain(call, environment, monkeypatch):
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    with library.connect() as client, client.lock("a").acquire():
+        call("run", "a", "--no-wait", "--", "true", code=75)
+    (wait,) = document(call("history", "a", "--json").stdout)["waits"]
+    assert wait["outcome"] == "busy"
+    assert f"pid {os.getpid()}" in wait["holder"]
+
+
+def test_since_leaves_out_what_was_over(call, tmp_path):
+    call("run", "old", "--", "true")
+    rows = [json.loads(row) for row in events(tmp_path).read_text().splitlines() if row]
+    events(tmp_path).write_text("".join(f"{json.dumps(row | {'at': row['at'] - 7200})}\n" for row in rows))
+    call("run", "new", "--", "true")
+    read = document(call("history", "--since", "1h", "--json").stdout)
+    assert [hold["name"] for hold in read["holds"]] == ["new"]
+
+
+def test_a_violation_that_is_put_into_a_journal_is_found_and_both_holds_are_named(call, tmp_path):
+    call("run", "a", "--", "true")
+    call("run", "a", "--", "true")
+    rows = [json.loads(row) for row in events(tmp_path).read_text().splitlines() if row]
+    grants = [row for row in rows if row["kind"] == "acquired"]
+    first = next(row for row in rows if row["kind"] == "released" and row["claim"] == grants[0]["claim"])
+    first["until"] = grants[1]["boottime"] + 0.25
+    events(tmp_path).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    told = call("audit", code=1).stdout
+    assert told.startswith("EXCLUSION WAS VIOLATED: 2 grants, 1 lock, 1 overlap")
+    for grant in grants:
+        assert grant["claim"] in told
+        assert f"pid {grant['pid']}" in told
+    read = document(call("audit", "--json", code=1).stdout)
+    assert [len(one["holds"]) for one in read["violations"]] == [2]
+
+
+def test_with_a_row_missing_the_audit_does_not_say_that_exclusion_held(call, tmp_path):
+    call("run", "a", "--", "true")
+    rows = [row for row in events(tmp_path).read_text().splitlines() if row]
+    events(tmp_path).write_text("\n".join(rows[:1] + rows[2:]))
+    told = call("audit", code=65).stdout
+    assert "held:" not in told
+    assert "1 row of a journal is missing" in told
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_a_timeline_fits_the_terminal(call, environment, columns):
+    for _ in range(2):
+        call("run", "backup/" + "x" * 100, "--", "true")
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lockkit", "history"],
+        env=environment
+        | {"COLUMNS": str(columns), "LINES": "24", "TERM": "xterm", "PYTHONIOENCODING": "utf-8"},
+        stdout=other,
+        stdin=other,
+        stderr=other,
+    )
+    os.close(other)
+    shown = b""
+    try:
+        while part := os.read(main, 65536):
+            shown += part
+    except OSError:
+        pass
+    os.close(main)
+    assert process.wait(30) == 0
+    rows = shown.decode().splitlines()
+    assert max(map(len, rows)) <= columns
+    assert sum("█" in row or "▏" in row for row in rows) == 2
+
+
+RACE = """
+import lockkit, sys
+with lockkit.connect(sys.argv[1], namespace=sys.argv[2]) as client:
+    for turn in range(15):
+        with client.lock("one").acquire(timeout=60):
+            pass
+        with client.semaphore("three", 3).acquire(timeout=60):
+            pass
+"""
+
+
+def race(url, environment, namespace="race"):
+    workers = [
+        subprocess.Popen([sys.executable, "-c", RACE, url, namespace], env=environment) for _ in range(4)
+    ]
+    try:
+        assert [worker.wait(120) for worker in workers] == [0] * 4
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def test_processes_that_race_on_the_embedded_store_pass_the_audit(call, environment):
+    race("sqlite:", environment)
+    assert "exclusion held: 120 grants, 2 locks, 0 overlaps" in call("audit").stdout
