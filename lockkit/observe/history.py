@@ -69,7 +69,7 @@ class PastHold(NamedTuple):
         waited: Seconds from the call to the grant.
         began: Seconds since the epoch at which the grant had been read.
         ended: Seconds since the epoch at which the hold ended; None if the journals do not say.
-        end: How it ended, a key of :data:`ENDS`.
+        end: How it ended, a key of ``ENDS``.
         reason: Why it ended, as the event says.
         began_boottime: Seconds of CLOCK_BOOTTIME of the holder's host at ``began``.
         until_boottime: Seconds of CLOCK_BOOTTIME until which the holder was certain to hold; None if that is not known.
