@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from lockkit.facts import ClaimInfo
     from lockkit.gpu.states import Card
+    from lockkit.gpu.views import GpuLook
 
-__all__ = ["table_of", "use_of_gpu"]
+__all__ = ["below", "table_of", "use_of_gpu"]
 
 _COLOURS = {
     "free": "green",
@@ -79,6 +80,21 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
         row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
         add(made, *row, style=_COLOURS.get(card.state))
     return made
+
+
+def below(seen: GpuLook) -> list[str]:
+    """The rows below the table: how many cards there are in which state, and what could not be found out."""
+    from lockkit.gpu.states import summary
+
+    told = summary(seen.cards, seen.waiting)
+    if seen.each is not None:
+        count = len(set(seen.hosts))
+        told = f"{count} hosts; {told}" if count != 1 else f"1 host; {told}"
+        told = told if seen.cards else "no host has used GPUs with this store"
+        busy = [f"{number} on {host}" for host, number in seen.waits.items() if number]
+        if seen.cards and busy and count > 1:
+            told += f" ({', '.join(busy)})"
+    return [told, *seen.snapshot.remarks]
 
 
 def _cells(card: Card, host: str, uuid: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from lockkit import durations
 from lockkit.cli import output
 from lockkit.cli.gpus import use_of_gpu
 from lockkit.members import in_pool
+from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
@@ -17,9 +18,16 @@ if TYPE_CHECKING:
 
     from lockkit.facts import ClaimInfo, LockInfo
 
-__all__ = ["table_of"]
+__all__ = ["COLOURS", "Row", "rows_of", "short_names", "table_of"]
 
-_COLOURS = {"held": "green", "lingering": "yellow", "waiting": "yellow", "choosing": "yellow", "free": "dim"}
+COLOURS: Mapping[str, str] = {
+    "held": "green",
+    "lingering": "yellow",
+    "waiting": "yellow",
+    "choosing": "yellow",
+    "free": "dim",
+}
+"""Styles of rich for the states of a lock."""
 _FLAGS = {"stopped": "stopped", "gone": "holder gone"}
 """Words about a holder whose process is in this state."""
 _WIDE, _NARROW = 120, 60
@@ -45,9 +53,9 @@ def table_of(locks: Sequence[LockInfo], width: int, *, full: bool = False) -> Ta
     from lockkit.cli.tables import add, table
 
     wide = width >= _WIDE
-    names = {} if full else _short_names([info.name for info in locks])
+    names = {} if full else short_names([info.name for info in locks])
     now = time.time()
-    rows = [(state, cells) for info in locks for state, cells in _rows(info, names, now, short=not wide)]
+    rows = [(row.state, row.cells) for info in locks for row in rows_of(info, now, names, short=not wide)]
     columns: tuple[str, ...] = ("name", "state", "claim", "holder", "since", "waiters")
     if wide:
         columns = (*columns[:-1], "deadline", "fence", "waiters")
@@ -59,32 +67,62 @@ def table_of(locks: Sequence[LockInfo], width: int, *, full: bool = False) -> Ta
         made.columns[0].width = widths["name"]
     for state, cells in rows:
         row = [cells[column] for column in columns] or [_stacked(cells)]
-        add(made, *row, style=_COLOURS.get(state))
+        add(made, *row, style=COLOURS.get(state))
     return made
 
 
-def _rows(
-    info: LockInfo, names: Mapping[str, str], now: float, *, short: bool
-) -> list[tuple[str, dict[str, str]]]:
-    """The rows of a lock, one for each holder, with its state."""
+class Row(NamedTuple):
+    """A row about one holder of a lock, or about a lock that nobody holds.
+
+    Attributes:
+        state: The state of the lock, one of :data:`COLOURS`.
+        cells: The text of each column, by the name of the column.
+        holder: The holder; None if there is none.
+    """
+
+    state: str
+    cells: Mapping[str, str]
+    holder: ClaimInfo | None
+
+
+def rows_of(
+    info: LockInfo,
+    now: float,
+    names: Mapping[str, str] | None = None,
+    *,
+    short: bool = False,
+    why_first: bool = False,
+) -> list[Row]:
+    """The rows of a lock, one for each holder; the first one has the name and the number of waiters.
+
+    Args:
+        info: The lock.
+        now: The current time, in seconds since the epoch.
+        names: The names that are shown in a shorter form, from :func:`short_names`.
+        short: Whether the state is told in one word.
+        why_first: Whether a holder's reason and progress come before its owner, for a table that cuts the rest.
+    """
     choosing = _choosing(info)
     state = "choosing" if choosing else output.lock_state(info)
-    holders: list[ClaimInfo | None] = list(info.holders) or [None]
+    name = info.name if names is None else names.get(info.name, info.name)
     return [
-        (
+        Row(
             state,
             {
-                "name": names.get(info.name, info.name) if number == 0 else "",
+                "name": name if number == 0 else "",
                 "state": _state(state, holder, short=short, choosing=bool(choosing)),
                 "claim": holder.claim_id if holder else "",
-                "holder": "; ".join(filter(None, (choosing, _who(holder)))) if holder else "",
+                "holder": "; ".join(filter(None, (choosing, _who(holder, why_first=why_first))))
+                if holder
+                else "",
                 "since": durations.show(max(now - holder.since, 0)) if holder else "",
                 "deadline": _deadline(holder, now) if holder else "",
                 "fence": str(holder.fence) if holder else "",
                 "waiters": str(len(info.waiters)) if number == 0 else "",
             },
+            holder,
         )
-        for number, holder in enumerate(holders)
+        for number, holder in enumerate(info.holders or (None,))
     ]
 
 
@@ -105,7 +143,7 @@ def _how_many(pool: str, count: int) -> str:
     return how_many(count) if has_cards(pool) else "1 member" if count == 1 else f"{count} members"
 
 
-def _short_names(names: Sequence[str]) -> dict[str, str]:
+def short_names(names: Sequence[str]) -> dict[str, str]:
     """The members and gates of pools as people read them: ``gpu/box: GPU-54a033e8`` and ``gpu/box: queue``."""
     from lockkit.gpu.host_pools import has_cards
 
@@ -142,7 +180,7 @@ def _fitting(columns: tuple[str, ...], needed: Mapping[str, int], width: int) ->
     return ()
 
 
-def _stacked(cells: dict[str, str]) -> str:
+def _stacked(cells: Mapping[str, str]) -> str:
     waiters = f", {cells['waiters']} waiting" if cells["waiters"] else ""
     since = f", {cells['since']}" if cells["since"] else ""
     rows = [cells["name"], f"  {cells['state']}{since}{waiters}"]
@@ -175,15 +213,12 @@ def _is_card(name: str) -> bool:
     return found is not None and found[1] is not None and has_cards(found[0])
 
 
-def _who(holder: ClaimInfo) -> str:
+def _who(holder: ClaimInfo, *, why_first: bool = False) -> str:
     """The owner of a holder, what it holds the lock for, how far it is, and whether somebody asked it to release."""
     progress = holder.progress
-    told = [
-        str(holder.owner),
-        f"for: {holder.reason}" if holder.reason else "",
-        str(progress) if progress else "",
-        *use_of_gpu(holder, time.time()),
-    ]
+    owner = str(holder.owner)
+    why = (f"for: {holder.reason}" if holder.reason else "", str(progress) if progress else "")
+    told = (*((*why, owner) if why_first else (owner, *why)), *use_of_gpu(holder, time.time()))
     return "; ".join(part for part in (*told, "asked to release" if holder.release_requests else "") if part)
 
 

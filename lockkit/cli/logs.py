@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
@@ -73,7 +74,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
         self.setLevel(logging.WARNING)
         self.addFilter(_worth_telling)
         self.early: list[logging.LogRecord] | None = []
-        self.held: list[logging.LogRecord] | None = None
+        self.held: deque[logging.LogRecord] | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         kept = self.early if self.held is None else self.held
@@ -100,16 +101,16 @@ def keep() -> None:
 
 
 @contextmanager
-def held_back(known: Callable[[str], bool]) -> Iterator[None]:
-    """Hold back all messages in the block, and at the end write those that ``known`` does not recognize."""
+def held_back(known: Callable[[str], bool], most: int | None = None) -> Iterator[None]:
+    """Hold back all messages in the block, and at the end write those that ``known`` does not recognize; of many the last ``most``."""
     handlers = [each for each in logging.getLogger("lockkit").handlers if isinstance(each, _Stderr)]
     for handler in handlers:
-        handler.held = []
+        handler.held = deque(maxlen=most)
     try:
         yield
     finally:
         for handler in handlers:
-            records, handler.held = handler.held or [], None
+            records, handler.held = handler.held or (), None
             for record in records:
                 if not known(record.getMessage()):
                     handler.emit(record)

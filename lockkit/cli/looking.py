@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 
 from lockkit import durations
 from lockkit.members import in_pool
-from lockkit.views.looking import SORTS, Asked, Look, Sort, is_gate, is_pattern, look, summary
+from lockkit.views.looking import SORTS, Asked, Look, Sort, is_gate, is_pattern, look, most_contended, summary
 
 if TYPE_CHECKING:
     from lockkit.facts import LockInfo
 
-__all__ = ["SORTS", "Asked", "Look", "Sort", "is_pattern", "look", "summary", "summary_words"]
+__all__ = [
+    "SORTS",
+    "Asked",
+    "Look",
+    "Sort",
+    "contended_words",
+    "is_pattern",
+    "look",
+    "summary",
+    "summary_words",
+]
 
 
 def summary_words(look: Look, now: float) -> str:
@@ -49,6 +59,12 @@ def summary_words(look: Look, now: float) -> str:
     if len(look.shown) < len(look.locks):
         line += f"; {len(look.shown):,} shown (--limit 0 shows all)"
     return line
+
+
+def contended_words(look: Look) -> str:
+    """The lock that most claims wait for, in words; empty where at most one claim waits for each."""
+    most = most_contended(look)
+    return "" if most is None else f"most contended: {most.name!r}, {len(most.waiters):,} wait"
 
 
 def _requests(look: Look, gates: Sequence[LockInfo]) -> int:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Look": {
         "status": "Show who holds which lock and who waits.",
+        "top": "Show who blocks whom, live, with keys to intervene.",
         "explain": "Explain in sentences why a lock is not free.",
         "gpu": "Show the GPUs of this host, and who uses them.",
         "namespaces": "List the namespaces of the store.",

@@ -25,7 +25,9 @@ __all__ = [
     "arranged",
     "is_gate",
     "is_pattern",
+    "longest_wait",
     "look",
+    "most_contended",
     "seen",
     "summary",
 ]
@@ -142,19 +144,19 @@ def seen(client: Client, namespace: str | None = None) -> Drain | None:
         return None
 
 
-def _longest_wait(info: LockInfo) -> float:
+def longest_wait(info: LockInfo) -> float:
     """When the claim that has waited longest began to wait; infinity if none waits."""
     return min((claim.since for claim in info.waiters), default=math.inf)
 
 
 def _by_age(info: LockInfo) -> tuple[float, float, str]:
     """The key of an order in which the lock that has been waited for longest comes first, then the one that has been held longest."""
-    return _longest_wait(info), min((claim.since for claim in info.holders), default=math.inf), info.name
+    return longest_wait(info), min((claim.since for claim in info.holders), default=math.inf), info.name
 
 
 def _by_waiters(info: LockInfo) -> tuple[float, float, str]:
     """The key of an order in which the lock that most claims wait for comes first."""
-    return -len(info.waiters), _longest_wait(info), info.name
+    return -len(info.waiters), longest_wait(info), info.name
 
 
 def _by_name(info: LockInfo) -> tuple[float, float, str]:
@@ -162,6 +164,12 @@ def _by_name(info: LockInfo) -> tuple[float, float, str]:
 
 
 _KEYS = {"age": _by_age, "waiters": _by_waiters, "name": _by_name}
+
+
+def most_contended(found: Look) -> LockInfo | None:
+    """The lock that most claims wait for; None where at most one claim waits for each."""
+    most = min(found.locks, key=_by_waiters, default=None)
+    return most if most is not None and len(most.waiters) > 1 else None
 
 
 def summary(look: Look, now: float) -> parts.Summary:
@@ -172,8 +180,8 @@ def summary(look: Look, now: float) -> parts.Summary:
 
     locks = [info for info in look.locks if not is_gate(info)]
     states = Counter(map(lock_state, locks))
-    longest = min(look.locks, key=_longest_wait, default=None)
-    since = math.inf if longest is None else _longest_wait(longest)
+    longest = min(look.locks, key=longest_wait, default=None)
+    since = math.inf if longest is None else longest_wait(longest)
     waits = longest is not None and since < math.inf
     return parts.Summary(
         locks=len(locks),

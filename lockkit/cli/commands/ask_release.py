@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lockkit import durations
-from lockkit.cli import completing, exits, output
+from lockkit.cli import completing, exits, intervening, output
 from lockkit.cli.base import NAME, Remark, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import absent_hint, look
@@ -61,15 +60,5 @@ def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
 
             output.write_json(acting.asked(client, name, claim_id, request, claim), indent=True)
             return exits.OK
-    if claim is None:
-        output.say(f"claim {claim_id} of {name!r} was asked, and has ended since")
-    elif claim.note.get("acquire"):
-        output.say(
-            f"claim {claim_id} of {name!r} has the request, but no process is attached to it that could hear of it: {claim.owner} "
-            "sees it with lockkit explain"
-        )
-    else:
-        output.say(
-            f"{claim.owner} is asked to release {name!r}, and hears of it within {durations.show(claim.ttl / 3)} if it renews"
-        )
+    output.say(intervening.asked_words(name, claim_id, claim))
     return exits.OK

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import click
 
-from lockkit.cli import completing, exits, output
+from lockkit.cli import completing, exits, intervening, output
 from lockkit.cli.base import NAME, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
 from lockkit.cli.suggesting import absent_hint, as_called, look
-from lockkit.errors import OutcomeUnknown
-from lockkit.remarks import gone
+from lockkit.errors import NotHeld, OutcomeUnknown
 
 __all__ = ["command"]
 
@@ -47,43 +45,29 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     see = look(session, name)
     with session.client() as client:
         try:
-            result = client.evict(name, claim_id, reason=reason, now=now)
+            result = intervening.evict(client, name, claim_id, reason=reason, now=now)
         except OutcomeUnknown as error:
             error.hint = "; ".join(filter(None, [error.hint, f"the claim may have been evicted; {see}"]))
             raise
-        if result.outcome == "ABSENT":
-            missing = gone(client.inspect(name), claim_id)
+        except NotHeld as error:
             raise exits.CommandFailed(
-                missing.message,
+                error.message,
                 code=exits.FAILED,
                 kind="absent",
                 name=name,
-                holder=missing.holder,
-                hint=absent_hint(session, client, name, missing.hint or ""),
-            )
+                holder=error.holder,
+                hint=absent_hint(session, client, name, error.hint or ""),
+            ) from None
         if session.json:
             from lockkit.views import acting
 
             output.write_json(acting.evicted(client, name, claim_id, result, reason, now=now), indent=True)
             return exits.OK
     claim = result.claim
+    output.say(intervening.evicted_words(name, claim_id, result))
     if result.outcome == "REMOVED":
-        waited = claim is not None and claim.state in ("WAITING", "OFFERED")
-        then = (
-            f"; it was only waiting: {claim.owner} queues again, at the end, unless you end that process"
-            if claim and waited
-            else ""
-        )
-        output.say(f"claim {claim_id} was removed from {name!r}{then}")
-        if now and not waited:
+        if now and not intervening.waited(result):
             output.say("--now: the holder may continue to work until it notices", stream=sys.stderr)
-        return exits.OK
-    until = (
-        "until it has stopped"
-        if result.blocks_until is None
-        else f"until {output.clock_time(result.blocks_until, time.time())} at the latest"
-    )
-    output.say(f"claim {claim_id} is evicted; {name!r} stays blocked {until}")
-    if claim is not None:
+    elif claim is not None:
         output.say("\n".join(ways_out(claim._replace(evicted=True), *as_called(session))))
     return exits.OK

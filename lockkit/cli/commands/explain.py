@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
     from lockkit.gpu.meant import MeantCard
 
-__all__ = ["command", "sentences", "ways_out"]
+__all__ = ["command", "failed_words", "sentences", "ways_out"]
 
 _SHOWN = 10
 _FAILURES = 3
@@ -67,7 +67,7 @@ def command(session: Session, name: str) -> None:
             else gpus_meant(session, client, name, card)
         )
         told += [f"{meant[0].upper()}{meant[1:]}"] if meant else []
-        told += _failed(failed, name, options)
+        told += failed_words(failed, name, options)
         drained = drains.seen(client)
         if drained is not None:
             said = drains.told(drained)
@@ -101,7 +101,9 @@ def _card(client: Client, name: str) -> MeantCard | None:
     return card_meant(client, name)
 
 
-def sentences(info: LockInfo, now: float, options: str = "", first: str = "") -> list[str]:
+def sentences(
+    info: LockInfo, now: float, options: str = "", first: str = "", *, queue: bool = True
+) -> list[str]:
     """The explanation of a queue, sentence by sentence.
 
     Args:
@@ -109,6 +111,7 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
         now: The current time, in seconds since the epoch.
         options: The options that select the same store in a suggested command: `` --url ...``.
         first: What must be done before that command.
+        queue: Whether the first of those that wait are told one by one.
     """
     name = info.name
     if not info.claims:
@@ -122,6 +125,8 @@ def sentences(info: LockInfo, now: float, options: str = "", first: str = "") ->
         used = sum(claim.weight for claim in info.holders)
         told.append(f"{used} of {info.capacity} permits are taken.")
     waiters = info.waiters
+    if waiters and not queue:
+        return told
     for place, claim in enumerate(waiters[:_SHOWN], start=1):
         state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
         told.append(
@@ -286,7 +291,7 @@ def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
     ]
 
 
-def _failed(records: Sequence[Mapping[str, object]], name: str, options: str) -> list[str]:
+def failed_words(records: Sequence[Mapping[str, object]], name: str, options: str) -> list[str]:
     """The sentences about failed releases of a name, in whichever namespace and on whichever store they failed."""
     told = []
     if len(records) > _FAILURES:

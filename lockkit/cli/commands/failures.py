@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from lockkit import durations
-from lockkit.cli import completing, exits, output
+from lockkit.cli import completing, exits, failure_table, output
 from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 
@@ -69,13 +67,9 @@ def _list(session: Session, *, everything: bool) -> None:
     if not records:
         output.say("no failures" if everything else "no unresolved failures")
         return
-    from lockkit.cli.tables import add, show, table
+    from lockkit.cli.tables import show
 
-    columns = ("id", "at", "name", "claim", "errors", "resolved")
-    made = table(*columns)
-    for record in records:
-        add(made, *(_text(record, key) for key in columns))
-    show(made)
+    show(failure_table.table_of(records))
 
 
 @make(
@@ -95,7 +89,7 @@ def _show(session: Session, identity: str) -> None:
         return
     width = max(map(len, record)) + 2
     for key, value in record.items():
-        first, *more = _lines(key, value) or ["-"]
+        first, *more = failure_table.words_of(key, value) or ["-"]
         output.say("\n".join([f"{key:<{width}}{first}", *(f"{'':<{width}}{line}" for line in more)]))
     if not record.get("resolved"):
         output.say(f"Once it is dealt with: lockkit failures resolve {record['id']}")
@@ -116,23 +110,3 @@ def _resolve(session: Session, identity: str) -> None:
         output.write_json(documents.Failure(failure=_find(session, str(record["id"]))))
     else:
         output.say(f"resolved {record['id']}")
-
-
-def _text(record: Mapping[str, object], key: str) -> str:
-    return "; ".join(_lines(key, record.get(key)))[:100] or "-"
-
-
-def _lines(key: str, value: object) -> list[str]:
-    """A value of a record in words: one line for each part of a list or a table, none for what is not there."""
-    match value:
-        case None | "" | [] | {}:
-            return []
-        case bool():
-            return ["yes" if value else "no"]
-        case int() | float() if key.endswith("_seconds"):
-            return [durations.show(value)]
-        case list():
-            return [line for part in value for line in _lines(key, part)]
-        case Mapping():
-            return [f"{inner}: {line}" for inner, part in value.items() for line in _lines(str(inner), part)]
-    return str(value).splitlines()

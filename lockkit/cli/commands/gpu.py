@@ -115,6 +115,8 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
             sys.stdout.flush()
     from rich.live import Live
 
+    from lockkit.cli.gpus import below
+
     with Live(auto_refresh=False, screen=False) as live:
         last: GpuLook | None = None
         rows: list[str] = []
@@ -124,7 +126,7 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
             else:
                 last = seen
                 at = time.strftime("%H:%M:%S", time.localtime(seen.snapshot.taken))
-                told = rows = [*_below(seen), at]
+                told = rows = [*below(seen), at]
             table = _fitting(live.console, last, told)
             live.update(table, refresh=True)
 
@@ -162,28 +164,13 @@ def _print(session: Session, client: Client, seen: GpuLook) -> None:
         made = gpus.document(seen) if seen.each is None else gpus.hosts(client, seen, seen.each)
         output.write_json(made, indent=True)
         return
-    from lockkit.cli.gpus import table_of
+    from lockkit.cli.gpus import below, table_of
     from lockkit.cli.tables import show, width
 
     if seen.cards or seen.each is None:
         show(table_of(seen.cards, width(), seen.hosts))
-    for row in _below(seen):
+    for row in below(seen):
         output.say(row)
-
-
-def _below(seen: GpuLook) -> list[str]:
-    """The rows below the table."""
-    from lockkit.gpu.states import summary
-
-    told = summary(seen.cards, seen.waiting)
-    if seen.each is not None:
-        count = len(set(seen.hosts))
-        told = f"{count} hosts; {told}" if count != 1 else f"1 host; {told}"
-        told = told if seen.cards else "no host has used GPUs with this store"
-        busy = [f"{number} on {host}" for host, number in seen.waits.items() if number]
-        if seen.cards and busy and count > 1:
-            told += f" ({', '.join(busy)})"
-    return [told, *seen.snapshot.remarks]
 
 
 @make(

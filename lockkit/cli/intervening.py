@@ -1,0 +1,63 @@
+"""Interventions from outside: one claim is evicted, or its holder is asked to release. Each concerns the claim that was seen, and no other."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from lockkit import durations
+from lockkit.cli import output
+from lockkit.remarks import gone
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import ClaimInfo, Evicted
+
+__all__ = ["asked_words", "evict", "evicted_words", "waited"]
+
+
+def evict(client: Client, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:
+    """Evict one claim.
+
+    Raises:
+        NotHeld: The lock has no such claim, because it has ended; another claim that holds the lock by now is not affected.
+        OutcomeUnknown: The store did not answer, so the claim may have been evicted.
+    """
+    result = client.evict(name, claim_id, reason=reason, now=now)
+    if result.outcome == "ABSENT":
+        raise gone(client.inspect(name), claim_id)
+    return result
+
+
+def waited(result: Evicted) -> bool:
+    """Whether the claim that was evicted was only waiting."""
+    return result.claim is not None and result.claim.state in ("WAITING", "OFFERED")
+
+
+def evicted_words(name: str, claim_id: str, result: Evicted) -> str:
+    """The sentence about an eviction that succeeded."""
+    if result.outcome == "REMOVED":
+        then = (
+            f"; it was only waiting: {result.claim.owner} queues again, at the end, unless you end that process"
+            if result.claim is not None and waited(result)
+            else ""
+        )
+        return f"claim {claim_id} was removed from {name!r}{then}"
+    until = (
+        "until it has stopped"
+        if result.blocks_until is None
+        else f"until {output.clock_time(result.blocks_until, time.time())} at the latest"
+    )
+    return f"claim {claim_id} is evicted; {name!r} stays blocked {until}"
+
+
+def asked_words(name: str, claim_id: str, claim: ClaimInfo | None) -> str:
+    """The sentence about a holder that was asked to release; ``claim`` is its claim afterwards, None if it has ended."""
+    if claim is None:
+        return f"claim {claim_id} of {name!r} was asked, and has ended since"
+    if claim.note.get("acquire"):
+        return (
+            f"claim {claim_id} of {name!r} has the request, but no process is attached to it that could hear of it: {claim.owner} "
+            "sees it with lockkit explain"
+        )
+    return f"{claim.owner} is asked to release {name!r}, and hears of it within {durations.show(claim.ttl / 3)} if it renews"
