@@ -76,15 +76,16 @@ def test_an_alert_outlives_alertmanagers_own_timeout(server):
 
 def test_a_delivery_waits_for_an_alertmanager_that_starts_again(tmp_path):
     with AlertmanagerServer() as server:
-        limits = Limits(first=0.01, longest=0.1)
+        limits = Limits(most=1000, first=0.01, longest=0.1)
         server.pause()
         sink = Alertmanager(lambda: server.url, timeout=0.2)
+        patient = Alertmanager(lambda: server.url, timeout=30.0)
         one = Delivery("am", sink, tmp_path / "s", limits=limits)
         one.put(told("gpu:c"))
         assert not one.flush(0.3)
         one.close(5.0)
         server.resume()
-        two = Delivery("am", sink, tmp_path / "s", limits=limits)
+        two = Delivery("am", patient, tmp_path / "s", limits=limits)
         assert two.flush(30.0)
         two.close()
 

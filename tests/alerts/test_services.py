@@ -188,7 +188,7 @@ def test_a_retry_after_may_be_a_date():
 
 def test_a_service_that_does_not_answer_may_have_taken_it():
     with receiver(Answer(0)) as to, pytest.raises(TimeoutError):
-        pagerduty(to, timeout=0.1)(notification())
+        pagerduty(to, timeout=0.5)(notification())
 
 
 def test_a_port_without_a_server_has_certainly_not_taken_it():
@@ -211,15 +211,15 @@ def test_the_certificate_of_the_service_is_checked(tmp_path):
 
 def test_a_service_that_fails_in_each_way_gets_all_in_order_across_a_restart(tmp_path):
     ways = [Answer(500), Answer(429, "", {"Retry-After": "0"}), Answer(0), Answer(503)]
-    limits = Limits(first=0.01, longest=0.05)
+    limits = Limits(most=1000, first=0.01, longest=0.05)
     with receiver(ACCEPTED) as to:
         to.planned.extend(ways * 2)
-        one = Delivery("pager", pagerduty(to, timeout=0.2), tmp_path / "s", limits=limits)
+        one = Delivery("pager", pagerduty(to, timeout=1.0), tmp_path / "s", limits=limits)
         for number in range(3):
             one.put(notification(number))
         to.wait(3)
         one.close()
-        two = Delivery("pager", pagerduty(to, timeout=0.2), tmp_path / "s", limits=limits)
+        two = Delivery("pager", pagerduty(to, timeout=1.0), tmp_path / "s", limits=limits)
         assert two.flush(60.0)
         two.close()
         keys = [request.json["dedup_key"] for request in to.requests]
