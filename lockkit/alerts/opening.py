@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lockkit.alerts.channels import Channel, channel, secret
 from lockkit.alerts.delivery import Delivery, State, attempt
@@ -15,7 +16,10 @@ from lockkit.alerts.pacing import Limits
 from lockkit.errors import ConfigError
 from lockkit.plugins.calling import Implementation
 
-__all__ = ["FOLDER", "Deliveries", "channels_of", "deliver_once", "plugin_sinks", "sink_of"]
+if TYPE_CHECKING:
+    from lockkit.config import Config
+
+__all__ = ["FOLDER", "Channels", "channels_of", "deliver_once", "open_channels", "plugin_sinks", "sink_of"]
 
 FOLDER = "alert-spool"
 """The folder of the spools, in the state folder."""
@@ -96,8 +100,23 @@ def deliver_once(
     return attempt(one.name, sink_of(one, environ), notification, one.timeout + _MORE)
 
 
-class Deliveries:
-    """The deliveries of all channels. Thread-safe.
+def open_channels(config: Config, implementations: Iterable[Implementation] = ()) -> Channels:
+    """Open the channels of a configuration, and those of plugins. Call it where alerts run, after a fork; close what it returns.
+
+    Args:
+        config: The configuration.
+        implementations: The sinks of plugins: ``plugins.implementations("lockkit_sink")``.
+
+    Raises:
+        ConfigError: The table of a channel is wrong.
+        BackendUnavailable: There is no state folder.
+    """
+    channels = channels_of(config.alerts.get("channels", {}), config.sources)
+    return Channels(channels, config.state_place().path, more=plugin_sinks(implementations))
+
+
+class Channels:
+    """The open channels: a delivery for each. Thread-safe.
 
     Args:
         channels: The channels.

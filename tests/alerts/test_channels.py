@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from lockkit.alerts.channels import KEYS, TYPES, Channel, channel, secret
-from lockkit.alerts.opening import FOLDER, Deliveries, channels_of, deliver_once, plugin_sinks
+from lockkit.alerts.opening import FOLDER, Channels, channels_of, deliver_once, open_channels, plugin_sinks
 from lockkit.alerts.sinks.to_log import ToLog
+from lockkit.config import load
 from lockkit.errors import ConfigError
 from lockkit.hooks import hookimpl
 from lockkit.observe import journal
@@ -148,7 +149,7 @@ def test_each_channel_gets_what_it_is_for(tmp_path):
         seen = []
         with pytest.raises(ConfigError):
             channel("am", {"type": "alertmanager", "url": manager.url, "key": "literal"})
-        all_of_them = Deliveries(channels, tmp_path, more={"mine": seen.append}, environ={"K": "k" * 32})
+        all_of_them = Channels(channels, tmp_path, more={"mine": seen.append}, environ={"K": "k" * 32})
         assert all_of_them.put(notification(0, severity="P2"))
         assert all_of_them.put(notification(1, severity="P0"))
         manager.wait(2)
@@ -200,9 +201,9 @@ def test_a_journal_that_fails_breaks_nothing(caplog):
 def test_nothing_heavy_is_imported_before_the_first_alert():
     program = (
         "import sys\n"
-        "from lockkit.alerts.opening import Deliveries\n"
+        "from lockkit.alerts.opening import Channels\n"
         "from lockkit.alerts.channels import channel\n"
-        "d = Deliveries([channel('a', {'url': 'env:A'}), channel('b', {'type': 'pagerduty', 'key': 'env:B'})], None)\n"
+        "d = Channels([channel('a', {'url': 'env:A'}), channel('b', {'type': 'pagerduty', 'key': 'env:B'})], None)\n"
         "print([name for name in ('apprise', 'requests', 'http.client', 'ssl', 'msgspec') if name in sys.modules])\n"
     )
     told = subprocess.run(
@@ -232,7 +233,7 @@ def test_the_hook_of_a_plugin_is_a_channel_of_its_own(tmp_path):
 
     plugins = Registry()
     plugins.enter("my board/1", Board())
-    all_of_them = Deliveries([], tmp_path, more=plugin_sinks(plugins.implementations("lockkit_sink")))
+    all_of_them = Channels([], tmp_path, more=plugin_sinks(plugins.implementations("lockkit_sink")))
     all_of_them.put(notification())
     (one,) = all_of_them.each
     assert one.flush(30.0)
@@ -252,3 +253,17 @@ def test_the_tables_on_a_page_are_right(page):
     ]
 
     assert found
+
+
+def test_the_channels_of_a_configuration_are_opened(tmp_path):
+    file = tmp_path / "lockkit.toml"
+    with receiver(Answer(200)) as manager:
+        file.write_text(
+            f'state_dir = "{tmp_path}/state"\n[alerts.channels.am]\ntype = "alertmanager"\nurl = "{manager.url}"\n'
+        )
+        channels = open_channels(load(config=file, environ={}, etc=tmp_path / "none"))
+        channels.put(notification())
+        manager.wait(1)
+        channels.close()
+
+    assert (tmp_path / "state" / FOLDER / "am.jsonl").exists()
