@@ -1,0 +1,259 @@
+"""The alert engine: what happened and what was seen go in, notifications come out. Pure: no I/O, and one time for a whole step.
+
+In each step: count, find what is the matter, begin and end alerts, hide what is inhibited or silenced, escalate what nobody has
+acknowledged, and tell of the groups for which that is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from lockkit.alerts import conditions, grouping
+from lockkit.alerts.conditions import Found, Matter
+from lockkit.alerts.escalating import escalate
+from lockkit.alerts.grouping import Timing
+from lockkit.alerts.happenings import Happening, Look
+from lockkit.alerts.notification import Notification
+from lockkit.alerts.rules import Condition, Count, Share, worse
+from lockkit.alerts.state import Active, Decisions, Group, Silence, State
+from lockkit.facts import NOTHING
+
+__all__ = ["HOUR", "Engine", "matches"]
+
+HOUR = 3600.0
+_MOST = 2 * conditions.MOST
+"""Alerts of one rule that are kept apart; all further ones are one alert together."""
+_AHEAD = 1.0
+"""Seconds by which the clock may go back before the state is moved with it."""
+
+
+class Engine:
+    """The state of all alerts of one namespace.
+
+    After a start with a state of before, nothing is told for one ``group_wait``, so that a look can first show what is still true.
+
+    Args:
+        rules: The rules in force, by name.
+        timing: When notifications are due.
+        state: The state that an earlier engine left; None for a new one.
+        now: The time of the start, in seconds of the wall clock.
+        labels: The labels of every alert, such as the namespace.
+
+    Attributes:
+        state: All that the engine knows, to be saved after each step, when its notifications are handed over.
+        rules: The rules; may be replaced between two steps.
+        timing: May be replaced, too.
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Condition],
+        timing: Timing,
+        state: State | None = None,
+        *,
+        now: float,
+        labels: Mapping[str, str] = NOTHING,  # type: ignore[assignment]  # nothing is in it
+    ) -> None:
+        self.rules = rules
+        self.timing = timing
+        self.state = State(at=now) if state is None else state
+        self._labels = labels
+        self._quiet_until = 0.0
+        if state is not None:
+            self._resume(now)
+
+    def step(
+        self,
+        now: float,
+        happenings: Iterable[Happening] = (),
+        look: Look | None = None,
+        decisions: Decisions | None = None,
+    ) -> list[Notification]:
+        """Take in what is new, and decide what is told now.
+
+        Args:
+            now: The time, in seconds of the wall clock.
+            happenings: What happened since the last step.
+            look: What a look at the store has shown since then; None if there was none.
+            decisions: The silences and acknowledgements as they are now.
+        """
+        state, decisions = self.state, decisions or Decisions()
+        self._follow_the_clock(now)
+        conditions.count(self.rules, state, happenings, now)
+        for name, rule in self.rules.items():
+            found = conditions.find(name, rule, state, look, now, self._labels)
+            self._take(name, rule, found, now)
+        for one in state.alerts.values():
+            if one.rule not in self.rules and one.resolved is None:
+                one.resolved = now  # the rule was silenced or removed
+        self._hide(decisions, now)
+        self._acknowledge(decisions)
+        for one in state.alerts.values():
+            if one.rule in self.rules and escalate(one, self.rules[one.rule], now):
+                one.raised += 1
+                state.groups.setdefault(one.rule, Group()).escalations += 1
+        return self._tell(now)
+
+    # -- time
+
+    def _resume(self, now: float) -> None:
+        """Go on from a state of before. The time in which nobody looked does not count for jobs that should have run."""
+        gap = max(now - self.state.at, 0.0)
+        self._follow_the_clock(now)
+        self.state.held = {lock: at + gap for lock, at in self.state.held.items()}
+        self._quiet_until = now + self.timing.group_wait
+
+    def _follow_the_clock(self, now: float) -> None:
+        """Move all times back with a wall clock that was put back, so that all intervals stay as they are."""
+        state = self.state
+        by = state.at - now
+        if by > _AHEAD:
+            for one in state.alerts.values():
+                one.since -= by
+                one.fired = None if one.fired is None else one.fired - by
+                one.resolved = None if one.resolved is None else one.resolved - by
+                one.escalated -= by
+            for group in state.groups.values():
+                group.last = None if group.last is None else group.last - by
+                group.news = None if group.news is None else group.news - by
+            for windows in state.windows.values():
+                for window in windows.values():
+                    window.moments = [(at - by, of, among) for at, of, among in window.moments]
+            state.held = {lock: at - by for lock, at in state.held.items()}
+            state.sent = [at - by for at in state.sent]
+            self._quiet_until -= by
+        state.at = now
+
+    # -- alerts
+
+    def _take(self, name: str, rule: Condition, found: Found, now: float) -> None:
+        """Begin, go on with and end the alerts of a rule."""
+        alerts = self.state.alerts
+        if not found.mine:  # another process looks, and tells of what it sees; its sinks use the same keys
+            for key in [key for key, one in alerts.items() if one.rule == name]:
+                del alerts[key]
+            group = self.state.groups.get(name)
+            if group is not None:
+                group.told = {}
+            return
+        room = _MOST - sum(one.rule == name for one in alerts.values())
+        there = set()
+        for key, matter in found.matters.items():
+            room -= key not in alerts
+            # Those that were not told yet pile up if the limit of an hour is small.
+            one = (key, matter) if key in alerts or room >= 0 else self._with_others(name, rule, matter)
+            self._go_on(name, rule, *one, now)
+            there.add(one[0])
+        if not found.complete:
+            return
+        told = self.state.groups.get(name, Group()).told
+        for key in [key for key, one in alerts.items() if one.rule == name and key not in there]:
+            gone = alerts[key]
+            if gone.resolved is not None:
+                continue
+            happened = isinstance(rule, (Count, Share)) and not gone.hidden
+            if key in told:
+                gone.resolved = now
+            elif gone.fired is None or not happened:
+                del alerts[key]
+            # What has happened is told, however long its notification was put off; what was seen, only if it lasts.
+
+    def _with_others(self, name: str, rule: Condition, matter: Matter) -> tuple[str, Matter]:
+        matter = matter._replace(labels={**self._labels, **rule.labels, **conditions.OTHERS})
+        return conditions.fingerprint(name, matter.labels), matter
+
+    def _go_on(self, name: str, rule: Condition, key: str, matter: Matter, now: float) -> None:
+        one = self.state.alerts.get(key)
+        if one is None:
+            one = Active(name, dict(matter.labels), "", "", matter.severity, now)
+            self.state.alerts[key] = one
+        one.text, one.command, one.count, one.resolved = matter.text, matter.command, matter.number, None
+        one.severity = worse(one.severity, matter.severity)
+        one.times += matter.fresh
+        if one.fired is None and now - one.since >= rule.hold:
+            one.fired = now
+
+    def _hide(self, decisions: Decisions, now: float) -> None:
+        """Mark what is inhibited by another alert, or silenced. An alert that does not fire yet inhibits already: the rest may be its effect."""
+        alerts = self.state.alerts
+        sources = [
+            (self.rules[one.rule], one)
+            for one in alerts.values()
+            if one.rule in self.rules and self.rules[one.rule].inhibits and one.resolved is None
+        ]
+        for key, one in alerts.items():
+            one.hidden = ""
+            if any(
+                one.rule in rule.inhibits
+                and all(one.labels.get(label) == other.labels.get(label) for label in rule.equal)
+                for rule, other in sources
+            ):
+                one.hidden = "inhibited"
+            elif any(matches(silence, key, one.rule, one.labels, now) for silence in decisions.silences):
+                one.hidden = "silenced"
+
+    def _acknowledge(self, decisions: Decisions) -> None:
+        for key, one in self.state.alerts.items():
+            word = decisions.acknowledged.get(key)
+            one.acknowledged_by = word.by if word is not None and word.at >= one.since else ""
+
+    # -- telling
+
+    def _tell(self, now: float) -> list[Notification]:
+        state, timing = self.state, self.timing
+        state.sent = [at for at in state.sent if at > now - HOUR]
+        names = dict.fromkeys([*state.groups, *(one.rule for one in state.alerts.values())])
+        ready = []
+        for name in names:
+            group = state.groups.setdefault(name, Group())
+            alerts = {key: one for key, one in state.alerts.items() if one.rule == name}
+            grouping.settle(group, alerts, now)
+            when = grouping.due(group, alerts, timing)
+            if when is not None and when[0] <= now and now >= self._quiet_until:
+                ready.append(
+                    (when[0], name, grouping.notification(name, group, alerts, when[1], now), alerts)
+                )
+        told = []
+        ready.sort(key=lambda one: (*_rank(one[2]), one[0], one[1]))
+        for _, name, notification, alerts in ready:
+            if not self._allowed(notification):
+                continue
+            told.append(notification)
+            state.sent.append(now)
+            left = dict(alerts)
+            grouping.after_sending(state.groups[name], left, now)
+            for key in alerts.keys() - left.keys():
+                del state.alerts[key]
+        state.put_off = len(ready) - len(told)
+        self._forget_groups(now)
+        return told
+
+    def _allowed(self, notification: Notification) -> bool:
+        """Whether the hour has room. The last quarter of it is for P0 alone."""
+        most = self.timing.most_per_hour
+        return len(self.state.sent) < (most if notification.severity == "P0" else most - most // 4)
+
+    def _forget_groups(self, now: float) -> None:
+        """Forget groups without alerts, once a new one may be told without regard to the last notification."""
+        used = {one.rule for one in self.state.alerts.values()}
+        for name, group in list(self.state.groups.items()):
+            rested = group.last is None or now >= group.last + self.timing.group_interval
+            if name not in used and not group.told and rested:
+                del self.state.groups[name]
+
+
+def _rank(notification: Notification) -> tuple[bool, bool, str]:
+    """The order in which notifications take the room of an hour: P0, then what is new, then repeats and what is over."""
+    late = notification.reason in ("repeat", "resolved_member", "all_resolved")
+    return notification.severity != "P0", late, notification.severity
+
+
+def matches(silence: Silence, key: str, rule: str, labels: Mapping[str, str], now: float) -> bool:
+    """Whether a silence is about an alert, and holds now."""
+    return (
+        silence.starts <= now < silence.ends
+        and silence.fingerprint in ("", key)
+        and fnmatchcase(rule, silence.rule)
+        and all(fnmatchcase(labels.get(label, ""), pattern) for label, pattern in silence.labels.items())
+    )

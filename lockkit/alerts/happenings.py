@@ -1,0 +1,89 @@
+"""Happenings and looks: what the engine is told, reduced to what rules need. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lockkit.alerts.notification import Severity
+from lockkit.facts import NOTHING, Alert, Event
+from lockkit.namedtuples import NamedTuple
+
+__all__ = ["Happening", "Look", "Subject", "counted", "of_alert", "of_event"]
+
+_MOST = 500
+"""Characters of a label or message that are kept."""
+_EMPTY: Mapping[str, str] = {}
+
+
+class Happening(NamedTuple):
+    """Something that happened, as rules count it.
+
+    Attributes:
+        source: ``alert.KIND``, ``event.KIND`` or ``counter.NAME``.
+        labels: Its subject: ``lock``, ``gpu``, ``host``, ``owner``, ``kind``, and ``claim``, as far as they are known.
+        message: What happened, in words.
+        number: How many of it.
+        severity: The severity that an alert says; None for all else.
+    """
+
+    source: str
+    labels: Mapping[str, str] = _EMPTY
+    message: str = ""
+    number: int = 1
+    severity: Severity | None = None
+
+
+class Subject(NamedTuple):
+    """One thing that a look shows: a claim of a dead owner, for instance."""
+
+    labels: Mapping[str, str] = _EMPTY
+    message: str = ""
+
+
+class Look(NamedTuple):
+    """What one look at the store shows.
+
+    Attributes:
+        unreachable: Why the store does not answer; empty if it does.
+        elected: Whether this process is the one that looks at the locks; otherwise the fields below are empty.
+        subjects: What was seen, by the ``what`` of the rules.
+        held: The names of the locks that are held.
+        complete: Whether every lock could be read. Otherwise what is not seen may still be there.
+    """
+
+    unreachable: str = ""
+    elected: bool = True
+    subjects: Mapping[str, tuple[Subject, ...]] = NOTHING  # type: ignore[assignment]  # nothing is in it
+    held: frozenset[str] = frozenset()
+    complete: bool = True
+
+
+def of_event(event: Event) -> Happening:
+    """An event as rules count it."""
+    return Happening(f"event.{event.kind}", _labels(event), str(event.reason)[:_MOST])
+
+
+def of_alert(alert: Alert) -> Happening:
+    """An alert as rules count it."""
+    return Happening(f"alert.{alert.kind}", _labels(alert), alert.message[:_MOST], 1, alert.priority)
+
+
+def counted(before: Mapping[str, int], now: Mapping[str, int]) -> list[Happening]:
+    """What counters of a client have counted between two readings. A counter that went back belongs to another client, and begins anew."""
+    steps = (
+        (name, value - (old if value >= (old := before.get(name, 0)) else 0)) for name, value in now.items()
+    )
+    return [Happening(f"counter.{name}", number=step) for name, step in steps if step > 0]
+
+
+def _labels(what: Event | Alert) -> Mapping[str, str]:
+    data = what.data
+    known = {
+        "lock": what.name,
+        "claim": what.claim_id,
+        "kind": what.kind,
+        "gpu": data.get("uuid"),
+        "host": data.get("host"),
+        "owner": data.get("owner") or data.get("holder"),
+    }
+    return {key: str(value)[:_MOST] for key, value in known.items() if value}

@@ -1,0 +1,145 @@
+"""The state of the alert engine, and the decisions of people about alerts, as they stand on disk."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from lockkit.alerts.notification import Severity
+
+__all__ = ["Acknowledgement", "Active", "Decisions", "Group", "Silence", "State", "Window"]
+
+
+class Silence(Struct):
+    """A silence: alerts that it matches are not told from ``starts`` to ``ends``, in seconds of the wall clock.
+
+    Attributes:
+        id: Its name, for its end.
+        author: Who made it.
+        comment: Why.
+        rule: A rule, or a pattern of rules (``*``, ``?``, ``[ab]``).
+        labels: Labels that an alert must have, each a value or a pattern.
+        fingerprint: The one alert that it is about; empty: any.
+    """
+
+    id: str
+    author: str
+    starts: float
+    ends: float
+    comment: str = ""
+    rule: str = "*"
+    labels: dict[str, str] = {}
+    fingerprint: str = ""
+
+
+class Acknowledgement(Struct):
+    """Somebody's word that he or she deals with an alert; good until the alert ends."""
+
+    by: str
+    at: float
+    comment: str = ""
+
+
+class Decisions(Struct):
+    """The decisions of people. They stand in a file of their own, so that a command can write them while the engine runs elsewhere."""
+
+    v: int = 1
+    silences: list[Silence] = []
+    acknowledged: dict[str, Acknowledgement] = {}
+
+
+class Window(Struct):
+    """The counts of one subject of a rule: for each moment the number of ``of`` and of ``among``.
+
+    Attributes:
+        labels: The labels of the subject.
+        moments: Times in seconds, with both numbers, in order.
+        message: The last message.
+        claim: The last claim.
+        severity: The worst severity that an alert in the window said.
+        fresh: The number counted since the last step.
+    """
+
+    labels: dict[str, str]
+    moments: list[tuple[float, int, int]] = []
+    message: str = ""
+    claim: str = ""
+    severity: Severity | None = None
+    fresh: int = 0
+
+
+class Active(Struct):
+    """An alert whose condition is true, or that is told to be over.
+
+    Attributes:
+        rule: The rule.
+        labels: Its labels.
+        text: The sentence.
+        command: The command to type next.
+        severity: The severity after escalation.
+        since: When the condition became true.
+        fired: When it had been true for as long as the rule wants; None before.
+        times: The number of events or looks that showed it.
+        count: The number of events in the window; of looks, 0.
+        resolved: When it ended; None while it is true.
+        step: The steps of escalation that were taken.
+        escalated: When the last of them was taken; 0 if none was.
+        raised: How often that was worth telling.
+        hidden: Why it is not told now: ``silenced``, ``inhibited`` or nothing.
+        acknowledged_by: Who acknowledged it.
+    """
+
+    rule: str
+    labels: dict[str, str]
+    text: str
+    command: str
+    severity: Severity
+    since: float
+    fired: float | None = None
+    times: int = 0
+    count: int = 0
+    resolved: float | None = None
+    step: int = 0
+    escalated: float = 0.0
+    raised: int = 0
+    hidden: str = ""
+    acknowledged_by: str = ""
+
+
+class Group(Struct):
+    """What was told of a group, and since when there is news.
+
+    Attributes:
+        told: The alerts that were told to fire and not yet to be over, by fingerprint, each with how often it had been raised by then.
+        last: When something was told; None before the first time.
+        news: Since when the alerts differ from what was told; None while they do not.
+        escalations: The number of notifications because of an escalation.
+    """
+
+    told: dict[str, int] = {}
+    last: float | None = None
+    news: float | None = None
+    escalations: int = 0
+
+
+class State(Struct):
+    """All that the engine knows.
+
+    Attributes:
+        v: The version of the form.
+        at: The time of the last step, in seconds of the wall clock.
+        alerts: The alerts, by fingerprint.
+        groups: The groups, by key.
+        windows: The counts, by rule and subject.
+        held: When each lock of a `missed` rule was last known to be held, or first waited for.
+        sent: The times of the notifications of the last hour.
+        put_off: How many notifications wait because of the limit of an hour.
+    """
+
+    v: int = 1
+    at: float = 0.0
+    alerts: dict[str, Active] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    windows: dict[str, dict[str, Window]] = field(default_factory=dict)
+    held: dict[str, float] = field(default_factory=dict)
+    sent: list[float] = field(default_factory=list)
+    put_off: int = 0
