@@ -66,7 +66,7 @@ def test_a_period_of_a_missed_run():
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("[lost]\nabov = 1", "[alerts.rules.lost] abov: unknown key (did you mean above? allowed: when, "),
+        ("[lost]\naboove = 1", "[alerts.rules.lost] aboove: unknown key (did you mean above? allowed: when, "),
         ("[x]\nabove = 1", "[alerts.rules.x]: when is missing (allowed: count, share, seen, missed"),
         ('[x]\nwhen = "cont"', "when is none of the conditions (did you mean count?"),
         ('[x]\nwhen = "count"', "[alerts.rules.x] of: it is missing"),
@@ -77,7 +77,7 @@ def test_a_period_of_a_missed_run():
         ("[lost]\nwindow = true", "window: must be a number of seconds, not True"),
         ("[timeouts]\nabove = 5", "above: Expected `float` <= 1.0"),
         ('[lost]\nseverity = "P3"', "severity: Invalid enum value 'P3'"),
-        ('[lost]\ntext = "{lok}"', "text: {lok} is unknown (did you mean lock?"),
+        ('[lost]\ntext = "{lockk}"', "text: {lockk} is unknown (did you mean lock?"),
         ('[lost]\nescalate = [{to = "P0"}]', "escalate: a step needs after or above"),
         (
             '[lost]\nescalate = [{to = "P1", after = "2h"}, {to = "P0", after = "1h"}]',
