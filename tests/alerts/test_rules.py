@@ -66,7 +66,10 @@ def test_a_period_of_a_missed_run():
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("[lost]\naboove = 1", "[alerts.rules.lost] aboove: unknown key (did you mean above? allowed: when, "),
+        (
+            "[lost]\naboove = 1",
+            "[alerts.rules.lost] aboove: unknown key (did you mean above? allowed: when, ",
+        ),
         ("[x]\nabove = 1", "[alerts.rules.x]: when is missing (allowed: count, share, seen, missed"),
         ('[x]\nwhen = "cont"', "when is none of the conditions (did you mean count?"),
         ('[x]\nwhen = "count"', "[alerts.rules.x] of: it is missing"),
