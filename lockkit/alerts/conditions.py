@@ -49,7 +49,7 @@ class Matter(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a rule finds.
+    """The findings of a rule.
 
     Attributes:
         matters: What is the matter, by fingerprint.
@@ -132,10 +132,10 @@ def _expire(rules: Mapping[str, Condition], state: State, now: float) -> None:
 def find(
     name: str, rule: Condition, state: State, look: Look | None, now: float, labels: Mapping[str, str]
 ) -> Found:
-    """What is the matter by a rule.
+    """Find what is the matter by a rule.
 
     Args:
-        name: Its name.
+        name: The name of the rule.
         rule: The rule.
         state: The windows and held locks, as :func:`count` leaves them.
         look: What a look has just shown; None if there was none.

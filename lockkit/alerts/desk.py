@@ -135,7 +135,7 @@ class Desk:
         """Tell nothing of the alerts that match, from now on for some time. What has been told is still told to be over.
 
         Args:
-            author: Who decides so.
+            author: The person who decides so.
             seconds: For how long.
             comment: Why.
             rule: A rule, or a pattern of rules.

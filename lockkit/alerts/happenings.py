@@ -20,7 +20,7 @@ class Happening(NamedTuple):
 
     Attributes:
         source: ``alert.KIND``, ``event.KIND`` or ``counter.NAME``.
-        labels: Its subject: ``lock``, ``gpu``, ``host``, ``owner``, ``kind``, and ``claim``, as far as they are known.
+        labels: The subject: ``lock``, ``gpu``, ``host``, ``owner``, ``kind``, and ``claim``, as far as they are known.
         message: What happened, in words.
         number: How many of it.
         severity: The severity that an alert says; None for all else.
@@ -41,7 +41,7 @@ class Subject(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What one look at the store shows.
+    """The result of one look at the store.
 
     Attributes:
         unreachable: Why the store does not answer; empty if it does.
@@ -69,7 +69,7 @@ def of_alert(alert: Alert) -> Happening:
 
 
 def counted(before: Mapping[str, int], now: Mapping[str, int]) -> list[Happening]:
-    """What counters of a client have counted between two readings. A counter that went back belongs to another client, and begins anew."""
+    """The steps of a client's counters between two readings. A counter that went back belongs to another client, and begins anew."""
     steps = (
         (name, value - (old if value >= (old := before.get(name, 0)) else 0)) for name, value in now.items()
     )

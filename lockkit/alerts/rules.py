@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta, Struct, ValidationError, convert, field, structs
 
@@ -18,9 +18,6 @@ from lockkit.errors import ConfigError
 from lockkit.events import ALERTS, COUNTERS, KINDS
 from lockkit.redaction import redact_name
 from lockkit.settings import meant
-
-if TYPE_CHECKING:
-    from lockkit.config import Config
 
 __all__ = [
     "SOURCES",
@@ -61,7 +58,7 @@ PLACEHOLDERS = (
     "value",
     "period",
 )
-"""What may stand in braces in the text and the command of a rule."""
+"""The words that may stand in braces in the text and the command of a rule."""
 
 
 def worse(one: Severity, other: Severity) -> Severity:
@@ -90,7 +87,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="when"):
-    """What all rules have. The subclass is the condition: the key ``when``.
+    """The keys that all rules have. The subclass is the condition: the key ``when``.
 
     Attributes:
         severity: P0, P1 or P2; ``alert`` for that of the alert that came, P2 if none did.
@@ -201,17 +198,6 @@ def decode(
                     hint=meant(other, rules) or "see: lockkit alerts rules",
                 )
     return {name: rule for name, rule in rules.items() if rule.enabled}
-
-
-def of_config(config: Config) -> dict[str, Condition]:
-    """The rules that a configuration puts in force.
-
-    Raises:
-        ConfigError: As for :func:`decode`.
-    """
-    from lockkit.alerts.shipped import SHIPPED
-
-    return decode(SHIPPED, config.alerts.get("rules", {}), config.sources)
 
 
 def _decoded(

@@ -13,8 +13,8 @@ class Silence(Struct):
     """A silence: alerts that it matches are not told from ``starts`` to ``ends``, in seconds of the wall clock.
 
     Attributes:
-        id: Its name, for its end.
-        author: Who made it.
+        id: The name by which it is ended.
+        author: The person who made it.
         comment: Why.
         rule: A rule, or a pattern of rules (``*``, ``?``, ``[ab]``).
         labels: Labels that an alert must have, each a value or a pattern.
@@ -72,7 +72,7 @@ class Active(Struct):
 
     Attributes:
         rule: The rule.
-        labels: Its labels.
+        labels: The labels.
         text: The sentence.
         command: The command to type next.
         severity: The severity after escalation.
@@ -85,7 +85,7 @@ class Active(Struct):
         escalated: When the last of them was taken; 0 if none was.
         raised: How often that was worth telling.
         hidden: Why it is not told now: ``silenced``, ``inhibited`` or nothing.
-        acknowledged_by: Who acknowledged it.
+        acknowledged_by: The person who acknowledged it.
     """
 
     rule: str
@@ -106,7 +106,7 @@ class Active(Struct):
 
 
 class Group(Struct):
-    """What was told of a group, and since when there is news.
+    """The part of a group's alerts that was told, and since when there is news.
 
     Attributes:
         told: The alerts that were told to fire and not yet to be over, by fingerprint, each with how often it had been raised by then.

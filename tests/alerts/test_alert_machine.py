@@ -1,4 +1,4 @@
-"""Whatever comes in, and whoever restarts the engine: the promises of the alert engine, on a clock that the test moves."""
+"""The promises of the alert engine, whatever comes in and however often it restarts, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LOCKS = st.sampled_from("abc")
 
 
 class Alerts(RuleBasedStateMachine):
-    """What is owed to people, beside an engine that should pay it."""
+    """The notifications that are owed to people, beside an engine that should pay it."""
 
     def __init__(self):
         super().__init__()
@@ -129,7 +129,7 @@ class Alerts(RuleBasedStateMachine):
         return word is not None and word.at >= member.since
 
     def forgive(self):
-        """What a silence or an outage hid before it was told need not be told."""
+        """Strike out what a silence or an outage hid before it was told."""
         self.owed = {lock: at for lock, at in self.owed.items() if not self.hidden("boom", lock)}
 
     def check(self, one):

@@ -1,4 +1,4 @@
-"""What people see and decide beside the engine."""
+"""The desk: alerts as people see them, and their decisions, beside the engine."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ import tomllib
 
 import pytest
 
-from lockkit.alerts.rules import Count, Missed, Share, Step, decode, of_config
+from lockkit.alerts.in_force import of_config
+from lockkit.alerts.rules import Count, Missed, Share, Step, decode
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.config import load
 from lockkit.errors import ConfigError

@@ -1,0 +1,128 @@
+"""The inbox of the engine: a plugin that takes events and alerts, and a file by which other processes of the same user hand over theirs.
+
+Nothing here waits for anybody: the queue and the file are bounded, and what does not fit is counted as dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from lockkit.alerts.happenings import Happening, of_alert, of_event
+from lockkit.facts import Alert, Event
+from lockkit.hooks import hookimpl
+from lockkit.places import make_folders
+
+__all__ = ["Inbox", "hand_over", "handed_over"]
+
+_QUEUE = 10_000
+"""Happenings that may wait for the next step."""
+_LARGEST = 8 * 1024 * 1024
+"""Bytes that the file may have."""
+_FILE = "handed-over.jsonl"
+
+
+class Inbox:
+    """A plugin for ``connect(plugins=[inbox])``. Its hooks only queue.
+
+    Attributes:
+        dropped: The number of happenings that did not fit.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._queue: deque[Happening] = deque()
+
+    @hookimpl
+    def lockkit_event(self, event: Event) -> None:
+        """Queue an event."""
+        self._put(of_event(event))
+
+    @hookimpl
+    def lockkit_alert(self, alert: Alert) -> None:
+        """Queue an alert."""
+        self._put(of_alert(alert))
+
+    def _put(self, happening: Happening) -> None:
+        if len(self._queue) >= _QUEUE:
+            self.dropped += 1
+        else:
+            self._queue.append(happening)
+
+    def take(self) -> list[Happening]:
+        """Everything that came since the last call, in order."""
+        return [self._queue.popleft() for _ in range(len(self._queue))]
+
+
+def hand_over(folder: Path, happenings: Iterable[Happening]) -> int:
+    """Leave happenings for the process that runs the engine. Returns the number of those that did not fit.
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    lines = [msgspec.json.encode(one) + b"\n" for one in happenings]
+    if not lines:
+        return 0
+    make_folders(folder)
+    handle = _opened(folder)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        size, text, dropped = os.fstat(handle).st_size, b"", 0
+        for line in lines:
+            if size + len(text) + len(line) > _LARGEST:
+                dropped += 1
+            else:
+                text += line
+        os.write(handle, text)
+    finally:
+        os.close(handle)
+    return dropped
+
+
+def handed_over(folder: Path) -> list[Happening]:
+    """Take what other processes have left. A line that is damaged is left out.
+
+    Raises:
+        OSError: The file could not be read.
+    """
+    if not (folder / _FILE).exists():
+        return []
+    handle = _opened(folder)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        text = os.pread(handle, _LARGEST, 0)
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+    found = []
+    for line in text.splitlines():
+        try:
+            found.append(_happening(msgspec.json.decode(line)))
+        except (msgspec.DecodeError, TypeError, ValueError):
+            continue
+    return found
+
+
+def _happening(fields: object) -> Happening:
+    class Form(msgspec.Struct, array_like=True):
+        source: str
+        labels: dict[str, str]
+        message: str
+        number: int
+        severity: str | None
+
+    made = msgspec.convert(fields, Form)
+    severity = made.severity
+    if severity not in ("P0", "P1", "P2", None):
+        raise ValueError(severity)
+    return Happening(made.source, made.labels, made.message, made.number, severity)  # type: ignore[arg-type]  # just checked
+
+
+def _opened(folder: Path) -> int:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open(folder / _FILE, flags, 0o600)

@@ -1,0 +1,85 @@
+"""Looks at a store: what rules see in the claims of a namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lockkit import durations
+from lockkit.alerts.happenings import Look, Subject
+from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
+from lockkit.facts import ClaimInfo
+from lockkit.store.judging import NOBODY
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.config import Config
+    from lockkit.gpu.noticing import CardNews
+
+__all__ = ["MOST", "look_at", "shown"]
+
+MOST = 5000
+"""Locks that one look reads; with more of them it is not complete."""
+
+
+def look_at(client: Client, config: Config, *, besides: Collection[str] = ()) -> Look:
+    """Look once. A store that does not answer is what the look shows, not an error.
+
+    Args:
+        client: The client.
+        config: The ages and times of the configuration, as they are now.
+        besides: Names to leave out.
+    """
+    subjects: dict[str, list[Subject]] = {}
+    held: list[str] = []
+    try:
+        names = [name for name in client.names() if name not in besides]
+        complete = len(names) <= MOST
+        for name in names[:MOST]:
+            try:
+                info = client.inspect(name)
+            except (BackendUnavailable, OutcomeUnknown):
+                raise
+            except LockkitError:
+                complete = False  # this user or this version cannot read it
+                continue
+            held += [name] if info.holders else []
+            for claim in info.claims:
+                for what, subject in shown(claim, info.read_at, config):
+                    subjects.setdefault(what, []).append(subject)
+    except (BackendUnavailable, OutcomeUnknown) as error:
+        return Look(unreachable=error.message)
+    return Look("", True, {what: tuple(found) for what, found in subjects.items()}, frozenset(held), complete)
+
+
+def shown(claim: ClaimInfo, at: float, config: Config) -> Iterator[tuple[str, Subject]]:
+    """The subjects that one claim shows: a dead owner, an old hold, an idle card.
+
+    Args:
+        claim: The claim, judged.
+        at: The time of the look, by the clock of the store.
+        config: The ages.
+    """
+    labels = {
+        "lock": claim.name,
+        "owner": str(claim.owner),
+        "claim": claim.claim_id,
+        "host": claim.owner.host,
+    }
+    if claim.state == "LINGERING" or claim.evidence == NOBODY:
+        return
+    if claim.alive is False and not claim.kept_by:
+        yield "zombie", Subject(labels, claim.evidence)
+    if claim.state != "HELD":
+        return
+    age = at - claim.since
+    if age >= config.age_hard:
+        yield "old", Subject(labels, f"{durations.show(age)} by {claim.owner}")
+    # By name, because the modules that know of cards stand on a higher floor.
+    news_in: Callable[[object], CardNews | None] = import_module("lockkit.gpu.noticing").news_in
+    news = news_in(claim.note)
+    if news is not None and news.idle_since is not None and config.gpu_idle_after is not None:
+        idle = at - news.idle_since
+        if idle >= config.gpu_idle_after:
+            yield "idle", Subject(labels, f"for {durations.show(idle)}, by {claim.owner}")
