@@ -278,6 +278,27 @@ def proof(guarantee: str) -> str:
     )
 
 
+def alert_rules() -> str:
+    """Every shipped rule of alerts."""
+    from lockkit.alerts.shipped import SHIPPED
+    from lockkit.alerts.wording_of_rules import condition_words, steps_words
+
+    return rows(
+        ("rule", "severity", "condition", "raised", "next command", "what to do"),
+        (
+            (
+                f"`{name}`",
+                "as the alert says" if rule.severity == "alert" else rule.severity,
+                condition_words(rule),
+                steps_words(rule) or "-",
+                f"`{rule.command}`",
+                rule.runbook,
+            )
+            for name, rule in SHIPPED.items()
+        ),
+    )
+
+
 def endpoints() -> str:
     """Every endpoint of the server."""
     from lockkit.server.endpoints import ENDPOINTS
@@ -312,6 +333,7 @@ TABLES = {
     "environment": environment,
     "kinds": kinds,
     "alerts": alerts,
+    "alert_rules": alert_rules,
     "channels": channels,
     "channel_types": channel_types,
     "counters": counters,

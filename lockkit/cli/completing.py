@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VARIABLE",
     "Completer",
+    "alerts",
     "begin",
     "cards",
     "claims",
@@ -163,6 +164,13 @@ def _plugins(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
         yield info.name, info.dist or info.source
 
 
+def _alerts(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from lockkit.alerts.desk import Desk, folder_of
+
+    for one in Desk(folder_of(_config(ctx))).alerts():
+        yield one.alert.fingerprint, one.alert.text
+
+
 def _failures(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     for record in _journal(ctx):
         yield str(record["id"]), f"{record.get('name')}, {record.get('at')}"
@@ -267,6 +275,8 @@ lockable = _completer(_lockable)
 """The names that have claims and can be locked by name: not those of pools."""
 claims = _completer(_claims)
 """The ids of the claims of NAME."""
+alerts = _completer(_alerts)
+"""The fingerprints of alerts."""
 holds = _completer(_holds)
 """The ids of the holds of NAME that ``lockkit acquire`` took here."""
 profiles = _completer(_profiles)

@@ -15,6 +15,8 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from lockkit.cli.parts import (
+    AlertDelivery,
+    AlertRule,
     Check,
     Claim,
     ClaimId,
@@ -41,6 +43,8 @@ from lockkit.cli.parts import (
     ReleaseRequest,
     RunLease,
     Setting,
+    ShownAlert,
+    ShownSilence,
     Store,
     Time,
     Topic,
@@ -61,6 +65,11 @@ from lockkit.views.documents import (
 
 __all__ = [
     "Acquire",
+    "AlertAck",
+    "AlertRules",
+    "AlertSilence",
+    "AlertTest",
+    "Alerts",
     "AskRelease",
     "Audit",
     "Completion",
@@ -331,6 +340,41 @@ class Release(Document, tag="lockkit.release/1"):
     name: str
     claim_id: ClaimId
     release: Released
+
+
+class AlertAck(Document, tag="lockkit.alert-ack/1"):
+    """An alert that somebody deals with."""
+
+    fingerprint: str
+    rule: str
+    text: str
+    acknowledged_by: str
+
+
+class AlertRules(Document, tag="lockkit.alert-rules/1"):
+    """The rules of alerts that are in force."""
+
+    rules: Sequence[AlertRule]
+
+
+class AlertSilence(Document, tag="lockkit.alert-silence/1"):
+    """A silence that was made, or (`ended`) that has ended."""
+
+    silence: ShownSilence
+    ended: bool
+
+
+class AlertTest(Document, tag="lockkit.alert-test/1"):
+    """The results of a test message, by channel."""
+
+    channels: Sequence[AlertDelivery]
+
+
+class Alerts(Document, tag="lockkit.alerts/1"):
+    """The alerts of now, the most severe first, and the silences."""
+
+    alerts: Sequence[ShownAlert]
+    silences: Sequence[ShownSilence]
 
 
 class Resize(Document, tag="lockkit.resize/1"):

@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "evict": "Force one claim out of a lock.",
         "drain": "Give no new locks in a namespace; holders finish.",
         "undrain": "Give new locks in a namespace again.",
+        "alerts": "Show, silence and acknowledge alerts; test channels.",
         "resize": "Change the capacity of a semaphore in use.",
         "failures": "Show and resolve releases that failed.",
         "recover": "Remove what dead owners left behind.",

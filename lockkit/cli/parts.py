@@ -29,6 +29,8 @@ from lockkit.views.parts import (
     Progress,
     Record,
     ReleaseRequest,
+    ShownAlert,
+    ShownSilence,
     Store,
     Summary,
     Time,
@@ -36,6 +38,8 @@ from lockkit.views.parts import (
 )
 
 __all__ = [
+    "AlertDelivery",
+    "AlertRule",
     "Check",
     "Claim",
     "ClaimId",
@@ -67,12 +71,35 @@ __all__ = [
     "ReleaseRequest",
     "Released",
     "Setting",
+    "ShownAlert",
+    "ShownSilence",
     "Store",
     "Summary",
     "Time",
     "Topic",
     "Unread",
 ]
+
+
+class AlertDelivery(Part):
+    """The result of one test message."""
+
+    channel: str
+    delivered: bool
+    error: str | None
+    duration_seconds: float
+
+
+class AlertRule(Part):
+    """A rule of alerts. `when` is the kind of its condition, which `condition` has in words."""
+
+    rule: str
+    when: str
+    condition: str
+    for_seconds: float
+    severity: Literal["P0", "P1", "P2", "alert"]
+    command: str | None
+    runbook: str | None
 
 
 class HostStep(Part):

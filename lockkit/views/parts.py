@@ -30,6 +30,8 @@ __all__ = [
     "Progress",
     "Record",
     "ReleaseRequest",
+    "ShownAlert",
+    "ShownSilence",
     "Store",
     "Summary",
     "Time",
@@ -106,6 +108,40 @@ class ReleaseRequest(Part):
     reason: str
     at: Time
     at_seconds: float
+
+
+class ShownAlert(Part):
+    """An alert. `state` says whether it fires, `hidden` why it is not told, `told` whether a notification has told it."""
+
+    fingerprint: str
+    rule: str
+    severity: Literal["P0", "P1", "P2"]
+    state: Literal["pending", "firing", "resolved"]
+    hidden: Literal["silenced", "inhibited"] | None
+    told: bool
+    labels: Mapping[str, str]
+    text: str
+    command: str | None
+    since: Time
+    since_seconds: float
+    times: int
+    acknowledged_by: str | None
+    silenced_by: Sequence[str]
+
+
+class ShownSilence(Part):
+    """A silence of alerts: those of rules that match `rule`, with labels that match `labels`, or only that of `fingerprint`."""
+
+    id: str
+    author: str
+    comment: str | None
+    rule: str
+    labels: Mapping[str, str]
+    fingerprint: str | None
+    starts: Time
+    starts_seconds: float
+    ends: Time
+    ends_seconds: float
 
 
 class Claim(Part):

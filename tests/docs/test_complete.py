@@ -15,6 +15,7 @@ import pytest
 import lockkit
 import lockkit_sqlite
 from lockkit import errors, events
+from lockkit.alerts.shipped import SHIPPED
 from lockkit.cli import exits
 from lockkit.cli.main import COMMANDS, cli
 from lockkit.config import ENVIRONMENT, SETTINGS
@@ -65,6 +66,7 @@ def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
         ("reference/config.md", [*(setting.place for setting in SETTINGS.values()), *ENVIRONMENT]),
         ("reference/events.md", [*events.KINDS, *events.ALERTS, *events.COUNTERS]),
         ("reference/metrics.md", [*METRICS]),
+        ("reference/alerts.md", [*SHIPPED]),
         ("reference/errors.md", [*errors.__all__, *LOSSES]),
         ("reference/capabilities.md", list(Capabilities._fields)),
     ],

@@ -1,0 +1,141 @@
+"""``lockkit alerts``: what people see of alerts, and what they decide about them."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+
+import jsonschema
+import pytest
+
+from lockkit import config as configuration
+from lockkit.alerts.desk import Desk, folder_of, write
+from lockkit.alerts.engine import Engine
+from lockkit.alerts.grouping import Timing
+from lockkit.alerts.happenings import of_alert
+from lockkit.alerts.shipped import SHIPPED
+from lockkit.cli.schemas import SCHEMAS
+from lockkit.clock import SYSTEM
+from lockkit.facts import Alert
+
+
+@pytest.fixture
+def desk(lockkit):
+    """The desk of the commands, with an alert that fires."""
+    desk = Desk(folder_of(configuration.load(environ=lockkit.env, cwd=lockkit.folder)))
+    engine = Engine(SHIPPED, Timing(), now=SYSTEM.wall())
+    engine.step(SYSTEM.wall(), [of_alert(Alert("lost", "P1", "gpu:0 is lost", "gpu:0"))])
+    write(desk.folder / "state.json", engine.state)
+    return desk
+
+
+def document(lockkit, *line):
+    made = lockkit.json("alerts", *line)
+    schema = SCHEMAS[made["schema"].removeprefix("lockkit.").removesuffix("/1")]
+    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(made)
+    assert set(made) <= set(schema["properties"])
+    return made
+
+
+def test_the_rules_in_force_are_shown_with_the_changes_of_a_file(lockkit):
+    (lockkit.folder / "lockkit.toml").write_text(
+        "[alerts.rules.timeouts]\nabove = 0.3\n[alerts.rules.lost]\nenabled = false"
+    )
+    rules = {one["rule"]: one for one in document(lockkit, "rules")["rules"]}
+    assert "lost" not in rules
+    assert "more than 30%" in rules["timeouts"]["condition"]
+    assert rules["store_unreachable"]["for_seconds"] == 60.0
+    assert "timeouts" in lockkit("alerts", "rules").stdout
+
+
+def test_a_wrong_rule_is_an_error_of_the_configuration(lockkit):
+    (lockkit.folder / "lockkit.toml").write_text("[alerts.rules.timeouts]\nabovee = 1")
+    done = lockkit("alerts", "rules")
+    assert done.returncode == 78
+    assert "[alerts.rules.timeouts] abovee: unknown key (did you mean above?" in done.stderr
+
+
+def test_without_an_engine_there_are_no_alerts(lockkit):
+    assert document(lockkit, "list") == {"schema": "lockkit.alerts/1", "alerts": [], "silences": []}
+    assert "no alert engine has run here" in lockkit("alerts", "list").stdout
+
+
+def test_an_alert_is_listed_and_acknowledged(lockkit, desk):
+    [one] = document(lockkit, "list")["alerts"]
+    assert (one["rule"], one["severity"], one["state"], one["text"]) == (
+        "lost",
+        "P1",
+        "firing",
+        "gpu:0 is lost",
+    )
+    assert document(lockkit, "ack", one["fingerprint"], "--comment", "on it")["acknowledged_by"]
+    assert "has it" in lockkit("alerts", "list").stdout
+    assert [word.comment for word in desk.decisions().acknowledged.values()] == ["on it"]
+
+
+def test_an_alert_that_is_not_there_cannot_be_acknowledged(lockkit, desk):
+    done = lockkit("alerts", "ack", "0" * 12)
+    assert done.returncode == 1
+    assert "there is no alert '000000000000' (see: lockkit alerts list)" in done.stderr
+
+
+def test_a_silence_is_made_listed_and_ended(lockkit, desk):
+    made = document(
+        lockkit, "silence", "--rule", "lo*", "--label", "lock=gpu:*", "--for", "2h", "--comment", "known"
+    )
+    silence = made["silence"]
+    assert silence["ends_seconds"] - silence["starts_seconds"] == pytest.approx(7200.0)
+    listed = document(lockkit, "list")
+    assert listed["silences"] == [silence]
+    assert [one["silenced_by"] for one in listed["alerts"]] == [[silence["id"]]]
+    assert "known" in lockkit("alerts", "list").stdout
+    assert document(lockkit, "silence", "--end", silence["id"])["ended"] is True
+    assert lockkit("alerts", "silence", "--end", silence["id"]).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        (["--rule", "lost"], "--for is missing"),
+        (["--for", "1h"], "must say what it is about"),
+        (["--for", "1h", "--label", "lock"], "--label is written KEY=PATTERN"),
+        (["--for", "1h", "--end", "x"], "--end stands alone"),
+    ],
+)
+def test_what_is_no_silence_is_refused(lockkit, line, told):
+    done = lockkit("alerts", "silence", *line)
+    assert done.returncode in (64, 78)
+    assert told in done.stderr
+
+
+def test_a_test_message_without_a_channel_says_what_to_write(lockkit):
+    done = lockkit("alerts", "test")
+    assert done.returncode == 78
+    assert "[alerts.channels.NAME]" in done.stderr
+
+
+@pytest.mark.parametrize("status, code", [(200, 0), (400, 1)])
+def test_a_test_message_reaches_a_channel(lockkit, status, code):
+    bodies = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            lockkit.env["HOOK"] = f"json://127.0.0.1:{server.server_address[1]}/hook"
+            (lockkit.folder / "lockkit.toml").write_text('[alerts.channels.hook]\nurl = "env:HOOK"')
+            done = lockkit("alerts", "test", "hook", "--json")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert done.returncode == code
+    assert b"test of lockkit" in bodies[0]
