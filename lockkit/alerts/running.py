@@ -51,8 +51,8 @@ class Runner:
     Args:
         client: The client of the store and namespace; it should have been connected with the inbox as a plugin.
         inbox: Where its events and alerts arrive.
-        sinks: The functions that are called with each notification, in order, on the runner's thread: so each must return at once, as those of
-            :class:`~lockkit.alerts.delivery.Delivery` do. First the log and the journal, so that they have what nobody else takes.
+        sinks: The functions that are called with each notification, in order, on the runner's thread: so each must return at once, as
+            ``Delivery.put`` does. First the log and the journal, so that they have what nobody else takes.
         clock: The clock; its wall time is that of notifications.
 
     Attributes:
