@@ -21,6 +21,7 @@ from lockkit.cli.top.app import Top
 from lockkit.cli.top.confirming import Confirm
 from lockkit.cli.top.live_table import LiveTable
 from lockkit.cli.top.one_lock import OneLock
+from lockkit.cli.top.polling import pause
 
 PATIENCE = 30.0
 OFTEN = 0.05
@@ -280,6 +281,11 @@ def test_a_store_that_hangs_is_called_stale_before_its_deadline(lockkit):
             await seen.until(lambda: not seen.app.screen.query_one("#stale").display)
 
         see(client, steps)
+
+
+def test_a_slow_store_is_read_for_a_fifth_of_the_time_at_most():
+    assert pause(1.0, 0.01) == 1.0
+    assert pause(1.0, 2.0) == 8.0
 
 
 # -- what fits

@@ -9,10 +9,15 @@ from typing import Any
 
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Answer", "Poller", "View"]
+__all__ = ["Answer", "Poller", "View", "pause"]
 
 _REST = 4.0
 """Times the duration of a read that pass at least before the next one: one of five seconds is spent on reads at most."""
+
+
+def pause(interval: float, took: float) -> float:
+    """The seconds between two reads: the interval, or after a slow read as much as it takes to be reading for a fifth of the time at most."""
+    return max(interval, _REST * took)
 
 
 class View(NamedTuple):
@@ -89,4 +94,4 @@ class Poller:
             if self._stopped.is_set():
                 return
             self._tell(Answer(view, found, error, time.time()))
-            self._wake.wait(max(self._interval, _REST * (time.monotonic() - began)))
+            self._wake.wait(pause(self._interval, time.monotonic() - began))
