@@ -53,6 +53,7 @@ OTHERS = [
     "click",
     "msgspec",
     "pluggy",
+    "opentelemetry",
     "prometheus_client",
     "pytest",
     "rich",

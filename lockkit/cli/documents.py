@@ -42,6 +42,7 @@ from lockkit.cli.parts import (
     Released,
     ReleaseRequest,
     RunLease,
+    Sample,
     Setting,
     ShownAlert,
     ShownSilence,
@@ -97,6 +98,7 @@ __all__ = [
     "HostInit",
     "HostRemove",
     "Log",
+    "Metrics",
     "Namespaces",
     "Notice",
     "Page",
@@ -414,6 +416,13 @@ class Run(Document, tag="lockkit.run/1"):
     release_requests: Sequence[ReleaseRequest]
     error: Error | None
     leases: Sequence[RunLease]
+
+
+class Metrics(Document, tag="lockkit.metrics/1"):
+    """Metrics from the store: every value with the name and the labels of its metric."""
+
+    store: Store
+    samples: Sequence[Sample]
 
 
 class Namespaces(Document, tag="lockkit.namespaces/1"):

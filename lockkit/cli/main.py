@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "top": "Show who blocks whom, live, with keys to intervene.",
         "explain": "Explain in sentences why a lock is not free.",
         "gpu": "Show the GPUs of this host, and who uses them.",
+        "metrics": "Print what the store says, for Prometheus.",
         "namespaces": "List the namespaces of the store.",
         "wait": "Wait until a lock is free, without taking it.",
         "history": "Show who held which lock, and when.",

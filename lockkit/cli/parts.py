@@ -141,6 +141,14 @@ class Released(Part):
     layers: Sequence[Layer]
 
 
+class Sample(Part):
+    """One value of a metric."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
 class RunLease(Part):
     """One lock that a run held: its name, the member of the pool that it stands for, and its release."""
 

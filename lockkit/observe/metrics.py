@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import re
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from lockkit._version import __version__
+from lockkit.events import ALERTS, KINDS
+from lockkit.forks import reinit
 from lockkit.hooks import hookimpl
 from lockkit.observe.instruments import BUCKETS, METRICS
 from lockkit.observe.lock_labels import LockLabels
@@ -35,8 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Metrics"]
 
+_PRIORITIES = re.compile(r"P\d")
 _EVERY = 2.0
 """Seconds between two copies of the counters into the files of multiprocess mode, where nobody asks this process before a scrape."""
+_GATE = threading.RLock()
+"""Held while lockkit's threads are inside prometheus_client, whose locks would stay taken in a child that is forked meanwhile. A fork takes it."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_GATE.acquire, after_in_parent=_GATE.release, after_in_child=reinit(_GATE))
 _made: weakref.WeakKeyDictionary[CollectorRegistry, _Instruments] = weakref.WeakKeyDictionary()
 _mutex = threading.RLock()
 
@@ -62,7 +70,8 @@ class Metrics:
 
     def sync(self) -> None:
         """Bring the metrics that repeat ``client.stats()`` up to date. A scrape of the registry does this by itself."""
-        self._measuring.sync()
+        with _GATE:
+            self._measuring.sync()
 
     @hookimpl
     def lockkit_settings(self, config: Config) -> None:
@@ -76,7 +85,8 @@ class Metrics:
         if self._pid != os.getpid():
             self._measuring.forget()
             self._pid, self._copying = os.getpid(), None
-        self._measuring.learn(stats)
+        with _GATE:
+            self._measuring.learn(stats)
         if self._copying is None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             self._copying = threading.Thread(target=self._copy, name="lockkit-metrics", daemon=True)
             try:
@@ -88,12 +98,14 @@ class Metrics:
     @hookimpl
     def lockkit_event(self, event: Event) -> None:
         """Measure an event."""
-        self._measuring.event(event)
+        with _GATE:
+            self._measuring.event(event)
 
     @hookimpl
     def lockkit_alert(self, alert: Alert) -> None:
         """Measure an alert."""
-        self._measuring.alert(alert)
+        with _GATE:
+            self._measuring.alert(alert)
 
     def _copy(self) -> None:
         never = threading.Event()
@@ -125,6 +137,13 @@ class _Instruments:
             for one in mine
             if one.type == "gauge"
         }
+        for (
+            kind
+        ) in KINDS:  # those with known labels count from 0, so that a rule sees the first one as an increase
+            self.add("lockkit_events_total", (kind,), 0)
+        for kind, meaning in ALERTS.items():
+            for priority in _PRIORITIES.findall(meaning):
+                self.add("lockkit_alerts_total", (kind, priority), 0)
         self.set("lockkit_build_info", (__version__, platform.python_version()), 1)
 
     def add(self, metric: str, labels: tuple[str, ...], by: float) -> None:

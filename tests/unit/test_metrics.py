@@ -189,6 +189,7 @@ PREFORK = """
                 lease = client.lock("a").acquire()
                 client.evict("a", lease.claim_id, reason="test", now=True)
                 lease.release()
+                client.driver().dispatcher.flush(20)
                 client.close()
                 metrics.sync()
             except BaseException as error:
@@ -197,6 +198,7 @@ PREFORK = """
             os._exit(0)
         workers.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers]
+    client.driver().dispatcher.flush(20)
     client.close()
     metrics.sync()
     assert codes == [0, 0, 0], codes
@@ -229,6 +231,37 @@ def test_forked_workers_count_each_for_itself_in_multiprocess_mode(tmp_path):
     labelled = {(name, tuple(sorted(labels))): value for (name, *labels), value in samples.items()}
     assert labelled["lockkit_attempts_total", ("acquired", "gpu/*")] == 31
     assert labelled["lockkit_ownership_violations_total", ()] == 3
+
+
+def test_no_child_is_forked_while_an_event_is_being_counted(metrics, registry, monkeypatch):
+    """Locks of prometheus_client would stay taken in the child for ever."""
+    counter = registry._names_to_collectors["lockkit_queued_total"]
+    entered, let_go = threading.Event(), threading.Event()
+
+    def labels(*_):
+        with counter._lock:
+            entered.set()
+            let_go.wait(20)
+        raise LookupError("enough")
+
+    monkeypatch.setattr(counter, "labels", labels)
+
+    def counts():
+        with pytest.raises(LookupError):
+            metrics.lockkit_event(Event("queued", "a"))
+
+    thread = threading.Thread(target=counts)
+    thread.start()
+    assert entered.wait(20)
+    threading.Timer(
+        0.3, let_go.set
+    ).start()  # without the gate the fork comes first, and the child finds the lock taken
+    child = os.fork()
+    if not child:
+        os._exit(not counter._lock.acquire(timeout=1))
+    thread.join(20)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_setting_turns_metrics_on_without_a_change_of_the_program(tmp_path):
