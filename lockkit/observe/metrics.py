@@ -16,8 +16,8 @@ import platform
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -122,6 +122,7 @@ class _Instruments:
             _Sync(self.syncing)
         )  # before the instruments, because a registry collects in this order
         mine = [metric for metric in METRICS.values() if metric.source == "process"]
+        self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._counters = {
             one.name: Counter(one.name, one.help, one.labels, registry=registry)
             for one in mine
@@ -147,14 +148,21 @@ class _Instruments:
         self.set("lockkit_build_info", (__version__, platform.python_version()), 1)
 
     def add(self, metric: str, labels: tuple[str, ...], by: float) -> None:
-        counter = self._counters[metric]
-        (counter.labels(*labels) if labels else counter).inc(by)
+        self._child(self._counters, metric, labels).inc(by)
 
     def observe(self, metric: str, labels: tuple[str, ...], value: float) -> None:
-        self._histograms[metric].labels(*labels).observe(max(value, 0.0))
+        self._child(self._histograms, metric, labels).observe(max(value, 0.0))
 
     def set(self, metric: str, labels: tuple[str, ...], value: float) -> None:
-        self._gauges[metric].labels(*labels).set(value)
+        self._child(self._gauges, metric, labels).set(value)
+
+    def _child(self, instruments: Mapping[str, Any], metric: str, labels: tuple[str, ...]) -> Any:
+        """The part of an instrument for these labels. Remembered, because looking it up costs more than counting."""
+        child = self._children.get((metric, labels))
+        if child is None:
+            whole = instruments[metric]
+            child = self._children[metric, labels] = whole.labels(*labels) if labels else whole
+        return child
 
 
 class _Sync:
