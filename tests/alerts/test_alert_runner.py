@@ -11,7 +11,7 @@ import pytest
 import lockkit
 from lockkit import config as configuration
 from lockkit.alerts.desk import Desk, folder_of
-from lockkit.alerts.happenings import Happening
+from lockkit.alerts.happenings import Happening, Look
 from lockkit.alerts.inbox import Inbox, hand_over, handed_over
 from lockkit.alerts.looking import look_at
 from lockkit.alerts.running import LOCK, Runner
@@ -143,6 +143,7 @@ def test_one_of_two_engines_looks_at_the_locks(world):
         other = world.runner()
         world.steps(other, 5)
         assert other._lease is None
+        assert other._look() == Look(elected=False)
 
 
 def test_a_store_that_does_not_answer_is_told(world, monkeypatch):
