@@ -178,3 +178,15 @@ def race(url, environment, namespace="race"):
 def test_processes_that_race_on_the_embedded_store_pass_the_audit(call, environment):
     race("sqlite:", environment)
     assert "exclusion held: 120 grants, 2 locks, 0 overlaps" in call("audit").stdout
+
+
+def test_processes_that_race_on_redis_pass_the_audit_and_the_report_tells_stores_apart(
+    call, environment, servers
+):
+    url = servers("redis")
+    race(url, environment, "audited")
+    race("sqlite:", environment)
+    assert "exclusion held: 240 grants, 4 locks, 0 overlaps" in call("audit").stdout
+    shown = call("report").stdout
+    assert f"one (audited on {url.partition('?')[0]})" in shown
+    assert "one (race on sqlite:" in shown

@@ -11,11 +11,14 @@ import threading
 import pytest
 
 import lockkit
-from lockkit import hooks
+from lockkit import config, hooks
 from lockkit.drivers import dispatch
 from lockkit.errors import AcquireError
+from lockkit.facts import Event
+from lockkit.identity import this_process
 from lockkit.observe import appending
-from lockkit.observe.history import read_history
+from lockkit.observe.event_journal import EventJournal
+from lockkit.observe.history import journals, read_history
 from lockkit.testing.children import Child
 
 
@@ -230,3 +233,23 @@ def test_a_folder_that_cannot_be_written_costs_no_lock(state, tmp_path, caplog):
         client.driver().dispatcher.flush(10.0)
         assert lease.valid
     assert sum("cannot write the event journal" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_on_a_store_of_all_users_each_has_a_file_that_the_group_may_read(state, tmp_path):
+    chosen = config.load(f"sqlite:{tmp_path}/host.db", journal=True, environ=os.environ)
+    mine = EventJournal(chosen, "host", this_process())
+    old = os.umask(0o077)
+    try:
+        mine.lockkit_event(Event("acquired", "a", "0123456789ab", 1, at=1.0))
+    finally:
+        os.umask(old)
+    path = tmp_path / f"events-{this_process().user}.jsonl"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    another = tmp_path / "events-somebody.jsonl"
+    written = path.read_text().replace("0123456789ab", "ba9876543210").replace('"writer": "', '"writer": "x')
+    another.write_text(written.replace(f'"user": "{this_process().user}"', '"user": "somebody"'))
+    assert journals(chosen) == [path, another]
+    assert {hold.owner.user for hold in read_history(config=chosen).holds} == {
+        this_process().user,
+        "somebody",
+    }

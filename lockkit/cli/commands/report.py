@@ -72,11 +72,14 @@ def _show(found: Sequence[LockUse], period: float) -> None:
         "lock", "user", "holds", "held", "idle", "waited", "in vain", *(("held ",) if drawn else ())
     )
     most = max(use.held for use in found)
+    several = len({use.key for use in found}) > 1
     for use in found[: _SHOWN if drawn else None]:
         chart = (timeline.span(use.held, most, width),) if drawn else ()
         tables.add(
             made,
-            use.card or use.name,
+            f"{use.card or use.name} ({use.key.namespace} on {use.key.store})"
+            if several
+            else use.card or use.name,
             use.user,
             f"{use.holds:,}",
             durations.show(use.held),
