@@ -27,7 +27,7 @@ _SHOWN = 20
     "audit",
     examples="""
 lockkit audit --since 1d
-lockkit audit one/events.jsonl two/events.jsonl     # the journals of two hosts
+lockkit audit one/events.jsonl two/events.jsonl    # two hosts
 lockkit audit --max-skew 50ms --json
 """,
 )
