@@ -79,13 +79,15 @@ class Why(NamedTuple):
         seen: The look at the cards; None if nothing can be said about them.
         others: Whether other requests are in the queue.
         holder: The first holder of a card.
-        sentences: The reason of each card.
+        sentences: The reasons, for people: cards of which the same is said share one.
+        each: The reason of each card, for programs.
     """
 
     seen: Seen | None = None
     others: bool = False
     holder: ClaimInfo | None = None
     sentences: tuple[str, ...] = ()
+    each: tuple[str, ...] = ()
 
 
 class Cards:
@@ -231,7 +233,8 @@ class Cards:
             [uuid for uuid, card in of_store.items() if any(map(self.mine, card.holders))],
         )
         waiting = self._others_wait()
-        return Why(seen, waiting, next(others, None), why_waiting(seen, others=waiting))
+        sentences, each = (why_waiting(seen, others=waiting, apart=apart) for apart in (False, True))
+        return Why(seen, waiting, next(others, None), sentences, each)
 
     @property
     def ways(self) -> Ways:
@@ -334,7 +337,7 @@ class CardAnnouncer(Announcer):
             told += what_helps(why.seen, self._cards.ways)
         line = f"waiting for {self._cards.wanted}: you are {ordinal(place)}; {'; '.join(told)}"
         live = waiting_row(why.seen, self._cards.count, ordinal(place), waiting.waited)
-        return Told(line, place, why.holder or waiting.holder, why.sentences, live)
+        return Told(line, place, why.holder or waiting.holder, why.each, live)
 
     def _place_of_request(self) -> int:
         """The place among all requests; the one at the gate is the first."""

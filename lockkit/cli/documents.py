@@ -464,7 +464,7 @@ class Wait(Document, tag="lockkit.wait/1"):
 
 
 class Waiting(Document, tag="lockkit.waiting/1"):
-    """The state of a wait of lockkit run or acquire, in one line on stderr. `reasons` says why each GPU does not do now, of several together where it is the same."""
+    """The state of a wait of lockkit run or acquire, in one line on stderr. `reasons` says of each GPU why it does not do now."""
 
     name: str
     position: int

@@ -93,13 +93,16 @@ COMMAND_LINE: Final = Ways(
 PYTHON: Final = Ways("accept_dirty=True", "allow_busy=True", "give a timeout to wait")
 
 
-def why_waiting(seen: Seen, *, others: bool = False, over: bool = False) -> tuple[str, ...]:
+def why_waiting(
+    seen: Seen, *, others: bool = False, over: bool = False, apart: bool = False
+) -> tuple[str, ...]:
     """Why each card that might do for a request one day does not do now: who holds it, or why else. Cards of which the same is said share a sentence.
 
     Args:
         seen: The look.
         others: Whether other requests are in the queue of this host's cards.
         over: Whether the request is over, and has given back what it had got.
+        apart: Whether each card has a sentence of its own, for programs.
     """
     found: list[tuple[Device, str | None]] = []
     at = seen.snapshot.taken
@@ -122,7 +125,7 @@ def why_waiting(seen: Seen, *, others: bool = False, over: bool = False) -> tupl
         free = "free, and others come first"
     shown = [
         (short_name(devices[0]) if len(devices) == 1 else together(devices), why)
-        for why, devices in alike(found).items()
+        for why, devices in ([(why, [one]) for one, why in found] if apart else alike(found).items())
     ]
     shown += [(uuid[:12], why) for uuid, why in left.items()]
     return tuple(f"{name}: {free if why is None else why}" for name, why in shown)

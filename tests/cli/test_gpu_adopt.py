@@ -75,6 +75,7 @@ def test_a_killed_keeper_leaves_the_card_unmanaged(cards, place, job):  # noqa: 
     keeper = cards.start("gpu", "adopt", job.pid, "--private", "--ttl", "3s")
     keeper.stdout.readline()
     keeper.kill()
+    keeper.wait(20)
     if place == "sqlite":
         assert free(cards, CARDS[0])()
     cards.until(free(cards, CARDS[0]))

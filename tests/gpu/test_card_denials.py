@@ -55,6 +55,7 @@ def test_cards_of_which_the_same_is_said_share_a_sentence():
         "GPU 1: free, but 3 are needed",
     )
     seen = look(FIRST, SECOND, third, request=CardRequest(3), a=held, d=held)
+    assert [one[:6] for one in why_waiting(seen, apart=True)] == ["GPU 0:", "GPU 1:", "GPU 3:"]
     late = denied(AcquireTimeout("no", name="x"), seen, PYTHON, "gpu/box", waited=True)
     assert "; GPU 0+3: held by ann@box pid 7 (train), 60 s; GPU 1: " in late.message
 
