@@ -80,6 +80,15 @@ class Request(NamedTuple):
         """The lock, the locks or the pool, as messages name them. Of GPUs it is the pool of this host's."""
         return self.pool or ", ".join(self.names)
 
+    @property
+    def cards_in_words(self) -> str | None:
+        """The number of cards, as the waiting line has it; None if no cards are asked for."""
+        if self.gpu is None:
+            return None
+        from lockkit.gpu.words import how_many  # late: most runs need no cards
+
+        return how_many(self.gpu.count)
+
 
 def guard(session: Session, request: Request) -> int:
     """Run the command under the lock, and return the exit code. Errors are reported here, because ``-E`` and --report affect them."""
@@ -89,7 +98,7 @@ def guard(session: Session, request: Request) -> int:
     try:
         report.open()
         path = _program(request)
-        with Signals(request.name) as signals:
+        with Signals(request.name, request.cards_in_words) as signals:
             run = _Run(session, request, report, signals, path, tell)
             code = run.guarded()
             by_ctrl_c = run.by_ctrl_c
@@ -227,6 +236,7 @@ class _Run:
         request, session = self._request, self._session
         cards = Cards(client, session, asked)
         self._report.named(cards.pool)
+        self._signals.name = cards.pool
         if not cards.outer:
             told = None if request.quiet else slurm_words(os.environ)
             if told is not None:

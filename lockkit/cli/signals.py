@@ -27,17 +27,20 @@ _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 class Terminated(BaseException):
     """A signal ended the wait. The class is not an Exception, so that no code on the way handles it as an error of its own.
 
-    ``name`` is the lock that was waited for; None if it was not a lock.
+    ``name`` is the lock that was waited for; None if it was not a lock. ``wanted`` is what was waited for in words, if that is not the lock of this name.
     """
 
-    def __init__(self, number: int, name: str | None = None) -> None:
-        super().__init__(number, name)
+    def __init__(self, number: int, name: str | None = None, wanted: str | None = None) -> None:
+        super().__init__(number, name, wanted)
         self.number = number
         self.name = name
+        self.wanted = wanted
 
     def __str__(self) -> str:
         what = signal.Signals(self.number).name
-        return f"ended by {what}" if self.name is None else f"{what} while waiting for {self.name!r}"
+        if self.name is None:
+            return f"ended by {what}"
+        return f"{what} while waiting for {self.wanted or repr(self.name)}"
 
 
 class Signals:
@@ -53,10 +56,15 @@ class Signals:
 
     Args:
         name: The lock that is waited for, for messages.
+        wanted: What is waited for in words, such as ``1 GPU``, if that is not the lock of this name.
+
+    Attributes:
+        name: As above. The name of a pool may become known only after the configuration was read.
     """
 
-    def __init__(self, name: str | None = None) -> None:
-        self._name = name
+    def __init__(self, name: str | None = None, wanted: str | None = None) -> None:
+        self.name = name
+        self._wanted = wanted
         self._old: dict[int, _Handler] = {}
         self._taken: list[int] = []
         self._recording = False
@@ -135,5 +143,7 @@ class Signals:
         if self._ending is not None and now < self._ends_by:
             return
         self._ends_by = now + _CLEANING_UP
-        self._ending = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number, self._name)
+        self._ending = (
+            KeyboardInterrupt() if number == signal.SIGINT else Terminated(number, self.name, self._wanted)
+        )
         raise self._ending

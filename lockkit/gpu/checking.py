@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
 from lockkit.facts import Finding
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.snapshots import let_go, look, providers
-from lockkit.gpu.states import cards, summary
+from lockkit.gpu.states import cards, of_drivers, summary
 from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.words import short_name
 
 if TYPE_CHECKING:
+    from lockkit.client import Client
     from lockkit.config import Config
+    from lockkit.devices import Snapshot
     from lockkit.plugins import PluginManager
 
 __all__ = ["finding"]
@@ -23,14 +25,19 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 """A file that is there as long as NVIDIA's driver is loaded."""
 
 
-def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -> Finding:
+def finding(
+    config: Config, plugins: PluginManager, *, client: Client | None = None, driver: Path = _DRIVER
+) -> Finding:
     """Whether GPUs are known and can be asked for, whether one of them is faulty, and whether a driver hangs. A host without any is in order.
+
+    Cards are counted as ``lockkit gpu ls`` counts them. If the store cannot say who holds them, none is called free.
 
     Takes some seconds at most, also where a driver hangs.
 
     Args:
         config: The configuration.
         plugins: The plugins.
+        client: A client of the store that knows the holders; None if it cannot be used.
         driver: A file that is there if this host should have cards.
     """
     asked = providers(config, plugins)
@@ -44,7 +51,7 @@ def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -
         let_go(asked)
     found = cards(seen)
     faulty = [card for card in found if card.state == "faulty"]
-    told = f"{summary(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
+    told = f"{_counted(client, seen) or of_drivers(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
     if not all(map(has_returned, asked)):
         return Finding("gpu", "warning", "; ".join((told, *seen.remarks)), "a card may hang: see dmesg")
     try:
@@ -55,3 +62,19 @@ def finding(config: Config, plugins: PluginManager, *, driver: Path = _DRIVER) -
         first = f"{short_name(faulty[0].device)}: {faulty[0].reasons[0]}"
         return Finding("gpu", "warning", f"{told}; {first}", "see: lockkit gpu ls")
     return Finding("gpu", "ok", told)
+
+
+def _counted(client: Client | None, seen: Snapshot) -> str | None:
+    """The number of cards in each state, those that are held included; None if the store does not say who holds them."""
+    from lockkit.gpu.joining import joined
+    from lockkit.gpu.known import known, queue, requests_waiting
+
+    if client is None:
+        return None
+    try:
+        host = host_name(client.config)
+        gate = queue(client, host)
+        of_store = known(client, host, seen.devices, gate)
+    except (BackendError, ConfigError):
+        return None  # the store, and the name of the host, have findings of their own
+    return summary(joined(seen, of_store), requests_waiting(gate, of_store.values()))

@@ -12,7 +12,7 @@ from lockkit.gpu.words import how_many, process_words
 from lockkit.namedtuples import NamedTuple
 from lockkit.sizes import GIB, show
 
-__all__ = ["STATES", "STRAY", "Card", "State", "cards", "summary"]
+__all__ = ["STATES", "STRAY", "Card", "State", "cards", "of_drivers", "summary"]
 
 STRAY = GIB
 """The bytes in use, beyond the driver's reserve, up to which a card without processes counts as free."""
@@ -86,6 +86,20 @@ def _card(device: Device) -> Card:
         whom = "no process that is seen" if device.processes is not None else "processes that cannot be told"
         return Card(device, "busy", (f"{show(device.used)} in use by {whom}",))
     return Card(device, "free")
+
+
+def of_drivers(found: tuple[Card, ...]) -> str:
+    """The number of cards in each state that their drivers alone can tell: ``2 GPUs, 1 busy``, ``2 GPUs, none busy or faulty``.
+
+    Not how many are free, because only the store knows who holds one.
+
+    Args:
+        found: The cards.
+    """
+    parts = [card for card in found if not card.device.sliced]
+    numbers = {state: sum(card.state == state for card in parts) for state in STATES if state != "free"}
+    counts = [f"{number} {state}" for state, number in numbers.items() if number]
+    return f"{how_many(len(parts))}, {', '.join(counts) or 'none busy or faulty'}"
 
 
 def summary(found: tuple[Card, ...], waiting: int = 0) -> str:

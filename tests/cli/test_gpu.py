@@ -270,8 +270,8 @@ class Cards(BasicProvider):
 @pytest.mark.parametrize(
     "devices, driver, severity, told",
     [
-        ((Device("a", 0, used=0, processes=()),), False, "ok", "1 GPU: 1 free"),
-        ((Device("a", 7, faults=("it hums",)),), False, "warning", "1 GPU: 1 faulty; GPU 7: it hums"),
+        ((Device("a", 0, used=0, processes=()),), False, "ok", "1 GPU, none busy or faulty"),
+        ((Device("a", 7, faults=("it hums",)),), False, "warning", "1 GPU, 1 faulty; GPU 7: it hums"),
         ((), False, "ok", "no GPUs: there is no GPU on this host"),
         ((), True, "warning", "no GPU can be seen: there is no GPU on this host"),
     ],
@@ -289,6 +289,16 @@ def test_doctor_has_one_finding_about_gpus(tmp_path, devices, driver, severity, 
 def test_doctor_says_that_cards_are_simulated(lockkit):
     lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
     assert "ok: 2 GPUs: 2 free (simulated)\n" in lockkit("doctor").stdout
+
+
+def test_doctor_counts_holds_as_ls_does_and_calls_no_card_free_without_the_store(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    process = lockkit.start("run", "--gpu", "2", "--private", "--", "sh", "-c", "echo runs; sleep 60")
+    assert process.stdout.readline() == "runs\n"
+    assert "ok: 2 GPUs: 2 held (simulated)\n" in lockkit("doctor").stdout
+    assert "2 GPUs: 2 held\n" in lockkit("gpu", "ls").stdout
+    told = lockkit("doctor", "--url", "redis://127.0.0.1:1").stdout
+    assert "ok: 2 GPUs, none busy or faulty (simulated)\n" in told
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["words", "json"])
@@ -310,7 +320,9 @@ def test_in_a_container_that_does_not_know_its_host_doctor_warns_and_ls_lists_ca
     lockkit.env["container"] = "podman"
     (found,) = [one for one in lockkit.json("doctor")["findings"] if one["check"] == "gpu"]
     assert found["severity"] == "warning"
-    assert found["message"].startswith("1 GPU: 1 free; this process runs in a container (podman)")
+    assert found["message"].startswith(
+        "1 GPU, none busy or faulty; this process runs in a container (podman)"
+    )
     assert "docker run -e LOCKKIT_GPU_HOST=$(hostname)" in found["hint"]
     told = check(lockkit.json("gpu", "ls"))
     assert (told["host"], [one["state"] for one in told["gpus"]]) == (None, ["unknown"])

@@ -103,6 +103,19 @@ def test_a_run_whose_card_is_taken_away_says_so_when_it_happens_and_at_its_end(c
     assert told[1].startswith("lockkit: GPU 1 was lost while the command ran: evicted by ")
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_ends_a_wait_for_cards_names_what_the_waiting_line_does(cards, number):
+    cards.env["LOCKKIT_GPU_HOST"] = "hostb"
+    steer(cards, _0={"processes": [BOB]}, _1={"processes": [BOB]})
+    waiter = cards.start("run", "--gpu", "1", "--private", "--json", "--", "true")
+    waiter.stderr.readline()
+    waiter.send_signal(number)
+    error = check(json.loads(waiter.communicate(timeout=20)[1].splitlines()[-1]))
+    assert waiter.returncode == 128 + number
+    assert error["message"] == f"{signal.Signals(number).name} while waiting for 1 GPU"
+    assert error["name"] == "gpu-sim/hostb"
+
+
 def test_a_card_that_somebody_uses_without_a_lock_is_skipped_and_named(cards):
     steer(cards, _0={"processes": [BOB]})
     run = cards.start("run", "--gpu", "1", "--private", "--", *SHOWN)

@@ -118,8 +118,9 @@ class _Examination:
             yield Finding("config", "warning", told, "correct it, and run lockkit doctor again")
             return
         with logs.held_back(self._known), ExitStack() as stack:
+            opened: Client | None = None
             try:
-                client = stack.enter_context(session.client())
+                client = opened = stack.enter_context(session.client())
             except LockkitError as error:
                 yield from self._new([_of(error)])
                 plugins = PluginManager(disabled=config.disable_plugins)
@@ -129,7 +130,7 @@ class _Examination:
             self._doing("looking at the plugins ...")
             yield from self._new(_plugins(plugins))
             self._doing("looking at the GPUs ...")
-            yield from self._try(lambda: _gpus(config, plugins))
+            yield from self._try(lambda: _gpus(config, plugins, opened))
             yield from self._try(lambda: _failures(config))
 
     def _of_client(self, client: Client) -> Iterator[Finding]:
@@ -229,10 +230,10 @@ def _plugins(plugins: PluginManager) -> list[Finding]:
     ]
 
 
-def _gpus(config: Config, plugins: PluginManager) -> list[Finding]:
+def _gpus(config: Config, plugins: PluginManager, client: Client | None) -> list[Finding]:
     from lockkit.gpu.checking import finding
 
-    return [finding(config, plugins)]
+    return [finding(config, plugins, client=client)]
 
 
 def _failures(config: Config) -> list[Finding]:
