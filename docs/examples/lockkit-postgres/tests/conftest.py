@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
-from server import PostgresServer
 
 from lockkit.store.spi import Backend
 from lockkit.testing.claims import open_store
+from server import PostgresServer
 
 # A real store answers when it answers.
 settings.register_profile(

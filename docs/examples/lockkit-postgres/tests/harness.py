@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import cast
 
 from psycopg.pq import ConnStatus, ExecStatus, PGconn
-from server import PostgresServer
 
 from lockkit.clock import SYSTEM
 from lockkit.facts import ClaimState
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.server_clock import ServerClock
+from server import PostgresServer
 
 __all__ = ["PostgresHarness"]
 

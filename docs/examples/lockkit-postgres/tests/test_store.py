@@ -12,7 +12,6 @@ from pathlib import Path
 import lockkit_postgres
 import pytest
 from psycopg.pq import PGconn
-from server import programs
 
 import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
@@ -20,6 +19,7 @@ from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, Queued, Refused
 from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states, take
 from lockkit.testing.processes import until
 from lockkit.testing.troubles import IN_TIME, both_ways, trouble
+from server import programs
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
