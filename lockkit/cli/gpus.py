@@ -46,12 +46,34 @@ def use_of_gpu(holder: ClaimInfo, now: float) -> list[str]:
 
 
 def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Table:
-    """A table of all columns if they fit, without UUIDs at 80 columns, where one model of all cards is the title, and of short rows below 60. ``hosts`` has the host of each card, if that is told."""
+    """A table of all columns if they fit, without UUIDs at 80 columns, where one model of all cards is the title, and of short rows below 60, or where a word would be broken. ``hosts`` has the host of each card, if that is told."""
+    from lockkit.cli.tables import PIPE_WIDTH
+
+    made = _table(found, width, hosts, narrow=width < _NARROW)
+    fits = width < _NARROW or width >= PIPE_WIDTH or _least(made) <= width
+    return made if fits else _table(found, width, hosts, narrow=True)
+
+
+def _least(made: Table) -> int:
+    """The columns of a terminal that a table needs so that no word of it is broken."""
+    from rich.cells import cell_len
+
+    count = len(made.columns)
+    between = 2 * count - 2 if made.box is None else 3 * count - 1
+    words = 0
+    for column in made.columns:
+        cells = [str(column.header), *map(str, column.cells)]
+        words += max(
+            cell_len(part) for cell in cells for part in ([cell] if column.no_wrap else cell.split() or [""])
+        )
+    return words + between
+
+
+def _table(found: Sequence[Card], width: int, hosts: Sequence[str], *, narrow: bool) -> Table:
     from rich.markup import escape
 
     from lockkit.cli.tables import add, table
 
-    narrow = width < _NARROW
     columns: tuple[str, ...] = ("gpu", "model", "state", "user", "memory", "use", "why")
     if width >= _WIDE:
         columns = (*columns, "uuid")
@@ -71,11 +93,16 @@ def table_of(found: Sequence[Card], width: int, hosts: Sequence[str] = ()) -> Ta
     made.title, made.title_justify, made.title_style = title and escape(title), "left", ""
     for column in made.columns:
         name = str(column.header)
-        if name in ("gpu", "memory", "use", "uuid"):
+        if name in ("host", "gpu", "memory", "use", "uuid"):
             column.no_wrap = True
         elif name in ("model", "state", "user") and width < _WIDE:  # so that why has the room
             words = (word for cells in rows for word in cells[name].split())
-            column.no_wrap, column.max_width = False, max(_LEAST[name], *map(len, words), 0)
+            room = max(_LEAST[name], *map(len, words), 0)
+            # A width, because rich makes a column narrower than a maximum where another one is wide.
+            column.no_wrap, column.width = (
+                False,
+                min(room, max(len(name), *(len(cells[name]) for cells in rows))),
+            )
     for card, cells in zip(found, rows, strict=True):
         row = [_stacked(cells)] if narrow else [cells[column] for column in columns]
         add(made, *row, style=_COLOURS.get(card.state))

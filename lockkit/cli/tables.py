@@ -13,9 +13,9 @@ from lockkit.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["add", "show", "table", "width"]
+__all__ = ["PIPE_WIDTH", "add", "show", "table", "width"]
 
-_PIPE_WIDTH = 200
+PIPE_WIDTH = 200
 """Columns for which a table is made in a pipe. Rows may be longer there, because a program may parse them: nothing is cut."""
 
 
@@ -43,7 +43,7 @@ def add(made: Table, *cells: str, style: str | None = None) -> None:
 
 def width() -> int:
     """The columns that are available for a table."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else _PIPE_WIDTH
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
 def show(made: Table) -> None:

@@ -19,3 +19,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module  # late: who only looks at cards needs no pool
 
     return getattr(import_module("lockkit.gpu.old_names" if name in _OLD else "lockkit.gpu.pools"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, *(name for name in globals() if name.startswith("__"))))

@@ -11,7 +11,15 @@ from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, CapacityMismatch, DevicesUnavailable, OutcomeUnknown
 from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.card_denials import Seen
-from lockkit.gpu.choosing import CardFacts, CardRequest, choose, left_over, never_fits, why_not_now
+from lockkit.gpu.choosing import (
+    CardFacts,
+    CardRequest,
+    choose,
+    holders_of_slice,
+    left_over,
+    never_fits,
+    why_not_now,
+)
 from lockkit.gpu.quarantine import mark_of
 from lockkit.gpu.states import Card, cards
 from lockkit.gpu.usage import granted
@@ -114,10 +122,15 @@ class CardChooser:
         """The facts that the store has about the cards that may do, by UUID."""
         facts: dict[str, CardFacts] = {}
         marks = self._marks()
+        around: dict[str, tuple[ClaimInfo, ...]] = {}
         for card in cards(snapshot):
             device, uuid = card.device, card.device.uuid
             if uuid and never_fits(self.request, device) is None:
-                holders = LockInfo(uuid, self._claims(uuid)).holders
+                holders = self._holders(uuid)
+                if device.parent and not holders:
+                    if device.parent not in around:
+                        around[device.parent] = self._holders(device.parent)
+                    holders = holders_of_slice(holders, around[device.parent])
                 if holders:
                     self._last_held[uuid] = snapshot.taken
                 left = None if holders else self._left(card, ())
@@ -125,6 +138,10 @@ class CardChooser:
                 mark = mark_of(marks, device) or ""
                 facts[uuid] = CardFacts(holders, self._last_held.get(uuid), mark, left, marked)
         return facts
+
+    def _holders(self, uuid: str) -> tuple[ClaimInfo, ...]:
+        """The claims that hold a card or a slice, or a part of it."""
+        return LockInfo(uuid, self._claims(uuid)).holders
 
     def _as_before(self, error: BackendUnavailable | OutcomeUnknown, held: Sequence[str]) -> Choice:
         """The last choice once more, for the store does not answer: the request keeps its place as long as one in an ordinary queue does.

@@ -29,7 +29,7 @@ from lockkit.sizes import show
 if TYPE_CHECKING:
     from lockkit.gpu.judging import Receipt
 
-__all__ = ["CardFacts", "CardRequest", "choose", "left_over", "never_fits", "why_not_now"]
+__all__ = ["CardFacts", "CardRequest", "choose", "holders_of_slice", "left_over", "never_fits", "why_not_now"]
 
 
 class CardRequest(NamedTuple):
@@ -181,6 +181,16 @@ def why_not_now(request: CardRequest, card: Card, held: CardFacts, at: float) ->
             return f"{STATES['dirty']}: {'; '.join((str(left), *card.reasons))}"
         return f"{STATES[card.state]}: {'; '.join(card.reasons)}"
     return _too_full(request, device)
+
+
+def holders_of_slice(own: tuple[ClaimInfo, ...], of_card: Sequence[ClaimInfo]) -> tuple[ClaimInfo, ...]:
+    """The claims that hold a slice: its own, or else those that hold the whole of its card, from before it was divided.
+
+    Args:
+        own: The claims that hold the slice.
+        of_card: The claims that hold its card, or a part of it. The holder of a slice has one among them, for a part.
+    """
+    return own or tuple(one for one in of_card if one.weight >= one.capacity)
 
 
 def left_over(card: Card) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
 from lockkit.facts import ClaimInfo, LockInfo
-from lockkit.gpu.choosing import CardFacts
+from lockkit.gpu.choosing import CardFacts, holders_of_slice
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.quarantine import Quarantined, mark_of, quarantined
@@ -36,7 +36,7 @@ class Known(NamedTuple):
     """The facts that the store has about one card.
 
     Attributes:
-        holders: The claims that hold it, or a part of it.
+        holders: The claims that hold it, or a part of it; of a slice also those that hold the whole of its card.
         receipt: How its last holder left it; None if nobody wrote that down.
         quarantine: The mark, if it is quarantined, or if it is a slice of a card that is.
         more: The number of cards for which the request of a holder still waits, by claim id; only of a request that does not have all yet.
@@ -95,6 +95,13 @@ def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) 
     more = gathering(
         gate, found, {one.parent for one in devices if one.uuid in found and found[one.uuid].holders}
     )
+    for device in (
+        devices
+    ):  # not before: a claim on a card is one card of its request, however many slices it has by now
+        if device.parent in found and device.uuid in found:
+            one = found[device.uuid]
+            around = found[device.parent].holders
+            found[device.uuid] = one._replace(holders=holders_of_slice(one.holders, around))
     return {uuid: one._replace(more=more) for uuid, one in found.items()} if more else found
 
 

@@ -36,7 +36,7 @@ __all__ = ["REASONS", "default_client", "gpu_lock", "release_lock"]
 P = ParamSpec("P")
 R = TypeVar("R")
 REASONS = ("normal", "timeout", "forced", "task_failure", "task_crash")
-"""The reasons that the old lock had. Any other text is kept as well."""
+"""The reasons that the old lock had. No other one is accepted, because a metric has them as a label."""
 _log = logging.getLogger("lockkit")
 
 
@@ -239,13 +239,21 @@ def release_lock(
     Args:
         task_name: The name of the task: of the function, with or without its module, or of the Celery task.
         lock_key: The key, as ``gpu_lock`` has it.
-        release_reason: ``normal``, ``timeout``, ``forced``, ``task_failure``, ``task_crash``, or another text; kept in events, journal and metrics.
+        release_reason: ``normal``, ``timeout``, ``forced``, ``task_failure`` or ``task_crash``; kept in events, journal and metrics.
         client: A client, to release only what it holds; None for any.
 
     Returns:
         Whether the store has confirmed the release. If the run does not hold the key under this name, nothing is released, and the counter
         ``ownership_violations`` of the client rises by one.
+
+    Raises:
+        ConfigError: The reason is none of these. Nothing is released.
     """
+    if release_reason not in REASONS:
+        raise ConfigError(
+            f"release_reason must be one of {', '.join(REASONS)}, not {release_reason!r}",
+            hint='for another reason: the lease of client.lock() or lockkit.gpu.pool(), lease.release("...")',
+        )
     wanted = None if client is None else _cards_of(client)().client
     run = find_run(task_name, lock_key, wanted)
     if run is not None:

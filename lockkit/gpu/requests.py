@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -28,7 +29,7 @@ from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve_each
 from lockkit.gpu.snapshots import PATIENCE, let_go, look, providers, simulated_cards
-from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, visible_uuids, why_hidden
+from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, slurm_words, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import long_name
 from lockkit.members import pool_name, whole
@@ -36,6 +37,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
 from lockkit.outer import outer_holds
 from lockkit.plugins.calling import call_within
+from lockkit.printable import printable
 from lockkit.shared.locks import checked_timeout
 from lockkit.sizes import MIB, parse
 
@@ -50,6 +52,7 @@ __all__ = ["CheckedRequest", "HostCards"]
 _LEAST = 0.5
 """Seconds that the driver and the store have to tell of the cards at least, even if the time of a request is shorter."""
 _SHORTEST = 0.05
+_log = logging.getLogger("lockkit")
 
 
 class CheckedRequest(NamedTuple):
@@ -101,6 +104,7 @@ class HostCards:
         self._preflights: dict[str, Preflight] = {}
         self._simulate = simulate
         self.ways = ways
+        self._silent_of_slurm = ways is not PYTHON  # the command line writes a line of its own
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 
     def look(self) -> Snapshot:
@@ -225,11 +229,19 @@ class HostCards:
         )
         if request.preflight is not None:
             self._checks_with(request.preflight).probe()
+        self._log_slurm()
         snapshot = self.look()
         devices = snapshot.devices
         named = None if ids is None else resolve_each(ids, devices, pool=self.pool, apart=self.ways.apart)
         visible = visible_uuids(self._environ, devices)
         return request._replace(ids=named, visible=visible, hidden=why_hidden(self._environ)), snapshot
+
+    def _log_slurm(self) -> None:
+        """Log the part of Slurm in the choice, once."""
+        told = None if self._silent_of_slurm else slurm_words(self._environ)
+        if told is not None:
+            self._silent_of_slurm = True
+            _log.info("%s", printable(told))
 
     def wait(self, timeout: float | Default | None, options: Options) -> float | None:
         """The seconds that a request waits in all; None for ever.

@@ -96,7 +96,9 @@ class HostView:
         for device in snapshot.devices:
             if device.uuid in of_store:
                 holders = of_store[device.uuid].holders
-                uses |= live_uses(device, holders)
+                uses = (
+                    live_uses(device, holders) | uses
+                )  # the first counts: that of a card, not of its slices
                 without[device.uuid] = unlocked(device, holders) if holders else ()
         waits = {host: requests_waiting(gate, of_store.values())}
         found = joined(snapshot, of_store, uses, without)

@@ -35,9 +35,13 @@ By = Literal["index", "uuid"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 _SLURM = "SLURM_JOB_ID"
+_OF_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+"""Slurm's own lists of the indices of the cards on this host that it has given: to the step, which is a part of the job, and to the job."""
 _BY_BUS = "PCI_BUS_ID"
 _OF_CUDA = ("GPU-", "MIG-")
 """The beginnings of the UUIDs of NVIDIA's cards and slices."""
+_OLD_SLICE = "MIG-GPU-"
+"""The beginning of the names that drivers before R470 gave to slices: ``MIG-GPU-<UUID>/<GPU instance>/<compute instance>``."""
 
 
 def visible_uuids(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[str, ...] | None:
@@ -52,7 +56,11 @@ def visible_uuids(environ: Mapping[str, str], devices: Sequence[Device]) -> tupl
     """
     value = environ.get(VISIBLE)
     if value is None:
-        return None
+        variable = _told_by_slurm(environ)
+        if variable is None:
+            return None
+        environ = {ORDER: _BY_BUS}  # Slurm's numbers are those of the device files
+        value = _without_ranges(variable[1])
     found: list[str] = []
     of_cuda = [device for device in devices if device.uuid.startswith(_OF_CUDA)]
     for entry in value.split(","):
@@ -105,7 +113,13 @@ def cuda_shows_alone(device: Device) -> bool:
 
 def why_hidden(environ: Mapping[str, str]) -> str:
     """Why a card that the environment does not show will not do, in words."""
-    job = environ.get(_SLURM)
+    job, value = environ.get(_SLURM), environ.get(VISIBLE)
+    listed = _told_by_slurm(environ)
+    if value is None and listed is not None:
+        return f"{listed[0]}={listed[1]} does not have it, which Slurm sets for job {job}"
+    old = next((entry for entry in (value or "").split(",") if entry.strip().startswith(_OLD_SLICE)), None)
+    if old is not None:
+        return f"{VISIBLE} names {old.strip()}, the form that drivers before R470 had for slices: name it by its UUID, as nvidia-smi -L does"
     return f"{VISIBLE} hides it" + (f", which Slurm sets for job {job}" if job else "")
 
 
@@ -121,9 +135,31 @@ def slurm_words(environ: Mapping[str, str]) -> str | None:
     job, value = environ.get(_SLURM), environ.get(VISIBLE)
     if not job:
         return None
+    listed = _told_by_slurm(environ)
+    if value is None and listed is not None:
+        return f"only the GPUs that Slurm has given job {job} are asked for ({listed[0]}={listed[1]})"
     if value is None:
         return f"Slurm has given job {job} no GPUs ({VISIBLE} is not set), and does not see what lockkit holds: ask Slurm for GPUs with --gres=gpu:1"
     return f"only the GPUs that Slurm has given job {job} are asked for ({VISIBLE}={value})"
+
+
+def _told_by_slurm(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The variable in which Slurm lists the cards that it has given, and its value; None outside of a job, or if it lists none."""
+    if not environ.get(_SLURM):
+        return None
+    return next(((name, environ[name]) for name in _OF_SLURM if environ.get(name)), None)
+
+
+def _without_ranges(listed: str) -> str:
+    """A list of Slurm with each range written out: ``0-2,5`` becomes ``0,1,2,5``. What is no range stays as it is."""
+    found: list[str] = []
+    for entry in listed.split(","):
+        first, dash, last = entry.strip().partition("-")
+        if dash and all(one.isascii() and one.isdigit() and len(one) < 4 for one in (first, last)):
+            found += map(str, range(int(first), int(last) + 1))
+        else:
+            found.append(entry)
+    return ",".join(found)
 
 
 def numbers_are_indices(environ: Mapping[str, str], devices: Sequence[Device]) -> bool:

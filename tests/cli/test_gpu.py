@@ -26,7 +26,7 @@ from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.joining import joined
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.known import Known
-from lockkit.gpu.quarantine import quarantine_faulty
+from lockkit.gpu.quarantine import Quarantined, quarantine_faulty
 from lockkit.gpu.receipts import put
 from lockkit.hooks import hookimpl
 from lockkit.identity import this_process
@@ -190,6 +190,24 @@ def test_no_word_is_broken_at_80_columns_and_a_uuid_is_as_short_as_commands_take
     assert "NVIDIA" in rendered(80, busy, busy._replace(name="A100")).split()
     assert "GPU-54a033e8" in rendered(160, busy).split()
     assert "GPU-54a033e8-0002" in rendered(160, busy, busy._replace(uuid="GPU-54a033e8-0002")).split()
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+@pytest.mark.parametrize("width", [60, 70, 80, 100, 119, 120, 140])
+def test_no_word_of_state_host_or_why_is_broken_on_any_terminal_of_60_columns_or_more(
+    width, boxed, monkeypatch
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: boxed)
+    busy = Device("GPU-a", 0, "H100", 80 * GIB, 0, 0, 97, (DeviceProcess(7, "bob", "jupyter", GIB),))
+    marked = Known(quarantine=Quarantined("GPU-b", "it hums", "ann@box", 1.0))
+    known = {"GPU-b": marked}
+    found = joined(Snapshot(0.0, (busy, busy._replace(uuid="GPU-b", index=1, processes=()))), known)
+    console = Console(width=width, file=io.StringIO())
+    for hosts in ((), ("node-with-a-long-name-17", "box")):
+        console.print(table_of(found, width, hosts))
+    told = console.file.getvalue().replace(",", " ").split()
+    words = ("(unmanaged)", "quarantined", "(jupyter)", "node-with-a-long-name-17")
+    assert [told.count(word) for word in words] == [2, 4, 2, 1]
 
 
 def test_the_slices_of_a_card_are_indented_under_it():

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from lockkit.identity import this_process
 from support.nvml import Host, build
 
 from .test_json import check
@@ -148,6 +149,21 @@ def test_python_refuses_it_and_says_what_to_do(host, refusal, lockkit):
         assert told in refused["told"]
         assert hint in (refused["hint"] or "")
         assert program.do("left") == []
+
+
+def test_the_slices_of_a_card_that_was_whole_are_shown_with_its_holder(lockkit, host):
+    host.set(0, "mig", 0)
+    process = lockkit.start(
+        "run", "--gpu", "1", "--gpu-id", "GPU-0", "--private", "--", "sh", "-c", "echo runs; sleep 60"
+    )
+    assert process.stdout.readline() == "runs\n"
+    host.set(0, "mig", 1)
+    states = {one["uuid"]: one["state"] for one in lockkit.json("gpu", "ls")["gpus"]}
+    assert states == {"GPU-0": "sliced", "MIG-0.1": "held", "GPU-1": "free"}
+    row = next(row for row in lockkit("gpu", "ls").stdout.splitlines() if "MIG-0.1" in row)
+    assert f"pid {process.pid} (sh), " in row
+    asked = ("run", "--gpu", "1", "--gpu-id", "MIG-0.1", "--private", "--no-wait", "--", "true")
+    assert f"slice MIG-0.1 of GPU 0: held by {this_process().user}@" in lockkit(*asked).stderr
 
 
 def test_a_command_on_a_slice_sees_it_by_its_uuid_alone(lockkit, host):

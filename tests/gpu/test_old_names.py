@@ -507,6 +507,10 @@ def test_tasks_on_two_cards_at_once_leave_a_receipt_each(client):
     assert [receipt(client, card).outcome for card in CARDS[:2]] == ["clean", "clean"]
 
 
+def test_the_face_lists_what_is_public_and_nothing_of_its_own():
+    assert [name for name in dir(lockkit.gpu) if not name.startswith("__")] == sorted(lockkit.gpu.__all__)
+
+
 # -- release_lock
 
 
@@ -518,6 +522,19 @@ def test_a_task_can_release_its_card_early_and_the_reason_is_kept(client, seen, 
 
     assert run(of_kind(gpu_lock(client=client), body)) is False
     until(lambda: seen.reasons == [reason])
+    assert violations(client) == 0
+
+
+def test_a_reason_that_the_old_lock_did_not_have_is_refused_with_the_list_and_nothing_is_released(client):
+    @gpu_lock(client=client)
+    def task():
+        with pytest.raises(
+            ConfigError, match="normal, timeout, forced, task_failure, task_crash, not 'bogus'"
+        ):
+            release_lock("task", "gpu_lock:0", "bogus")
+        return len(holders(client))
+
+    assert task() == 1
     assert violations(client) == 0
 
 

@@ -74,6 +74,22 @@ def test_a_card_is_held_by_its_uuid_and_shown_to_child_processes_only(client):
     assert nothing_left(client)
 
 
+def test_in_a_job_of_slurm_only_its_cards_are_asked_for_and_a_pool_logs_that_once(
+    client, monkeypatch, caplog
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_JOB_GPUS", "2")
+    caplog.set_level("INFO", "lockkit")
+    cards = pool(client, 4)
+    for _ in range(2):
+        with cards.acquire(timeout=5) as leases:
+            assert leases.members == (CARDS[2],)
+    told = [one.getMessage() for one in caplog.records if "Slurm" in one.getMessage()]
+    assert told == ["only the GPUs that Slurm has given job 77 are asked for (SLURM_JOB_GPUS=2)"]
+    with pytest.raises(ConfigError, match="SLURM_JOB_GPUS=2 does not have it, which Slurm sets for job 77"):
+        cards.acquire(2, timeout=5)
+
+
 def test_the_card_that_one_had_last_comes_first(client):
     cards = pool(client, 3)
     with cards.acquire(timeout=5):

@@ -86,7 +86,9 @@ def test_a_slice_waits_for_the_holder_of_the_card_that_was_whole(sliced, ann, bo
     sliced.set(0, "mig", 0)
     ann.do("acquire", {"ids": ["GPU-0"], "timeout": 10})
     sliced.set(0, "mig", 1)
-    assert bob.do("acquire", {"ids": ["MIG-0.1"], "timeout": 0})["error"] == "AcquireTimeout"
+    refused = bob.do("acquire", {"ids": ["MIG-0.1"], "timeout": 0})
+    assert refused["error"] == "AcquireTimeout"
+    assert "slice MIG-0.1 of GPU 0: held by " in refused["told"]
     assert bob.do("weights", "MIG-0.1") == []  # half a slice is given back
     bob.do("begin", {"ids": ["MIG-0.1"], "timeout": 30})
     until(lambda: ann.do("waiters", "GPU-0"))

@@ -127,6 +127,33 @@ def test_the_part_of_slurm_in_the_choice_is_told(environ, told):
     assert slurm_words(environ) == told
 
 
+@pytest.mark.parametrize(
+    "more, seen, told",
+    [
+        ({"SLURM_JOB_GPUS": "1"}, ("GPU-aa22",), "SLURM_JOB_GPUS=1"),
+        ({"SLURM_JOB_GPUS": "0-1", "SLURM_STEP_GPUS": "0"}, ("GPU-aa11",), "SLURM_STEP_GPUS=0"),
+        ({"SLURM_JOB_GPUS": "0-1"}, ("GPU-aa11", "GPU-aa22"), "SLURM_JOB_GPUS=0-1"),
+        ({"SLURM_JOB_GPUS": "nonsense"}, (), "SLURM_JOB_GPUS=nonsense"),
+        ({"SLURM_JOB_GPUS": "1", "CUDA_VISIBLE_DEVICES": "0"}, ("GPU-aa11",), "CUDA_VISIBLE_DEVICES=0"),
+    ],
+)
+def test_the_list_of_slurm_counts_where_cuda_has_no_variable(more, seen, told):
+    environ = {"SLURM_JOB_ID": "77", **more}
+    assert visible_uuids(environ, ALL) == seen
+    assert slurm_words(environ) == f"only the GPUs that Slurm has given job 77 are asked for ({told})"
+    assert why_hidden(environ).startswith(told.split("=")[0])
+    assert why_hidden(environ).endswith("which Slurm sets for job 77")
+    assert visible_uuids(more | {"SLURM_JOB_ID": ""}, ALL) == (
+        seen if "CUDA_VISIBLE_DEVICES" in more else None
+    )
+
+
+def test_the_old_name_of_a_slice_shows_nothing_and_the_refusal_names_it():
+    environ = {"CUDA_VISIBLE_DEVICES": "MIG-GPU-bb33/1/0"}
+    assert visible_uuids(environ, ALL) == ()
+    assert "names MIG-GPU-bb33/1/0, the form that drivers before R470" in why_hidden(environ)
+
+
 def test_a_card_that_slurm_hides_is_told_as_such():
     assert why_hidden({"CUDA_VISIBLE_DEVICES": "0"}) == "CUDA_VISIBLE_DEVICES hides it"
     assert (
