@@ -237,12 +237,13 @@ def _state(info: LockInfo) -> tuple[object, ...]:
 
 
 def _claim_state(claim: ClaimInfo) -> tuple[object, ...]:
+    # A store that keeps times of CLOCK_BOOTTIME tells each look other microseconds.
     return (
         claim.claim_id,
         claim.state,
         claim.capacity,
-        claim.renewed,
-        claim.deadline,
+        round(claim.renewed, 1),
+        None if claim.deadline is None else round(claim.deadline, 1),
         claim.evicted,
         claim.alive,
         claim.process,

@@ -155,3 +155,15 @@ def test_streams_end_with_the_application(quick):
         quick.application.close()
 
         assert stream.next() is None
+
+
+def test_a_hold_that_stays_as_it_is_is_no_change(quick, client):
+    with client.lock("x", max_hold=3600).acquire():
+        watch = quick.application.stores.all[0].watch
+        watch.look()
+        number = watch._number
+        for _ in range(50):
+            watch.forget()
+            watch.look()
+
+    assert watch._number == number

@@ -30,27 +30,17 @@ def commanded(client, *words):
 
 
 def still(document):
-    """A document without what changes with time."""
-    text = {key: value for key, value in document.items() if not key.startswith("read_at")}
-    text["locks"] = [
-        {
-            key: [
-                {
-                    k: v
-                    for k, v in one.items()
-                    if k != "evidence" and "renewed" not in k and "deadline" not in k
-                }
-                for one in value
-            ]
-            if key in ("holders", "waiters")
-            else value
-            for key, value in lock.items()
-            if not key.startswith("read_at")
-        }
-        for lock in document["locks"]
-    ]
-    text["store"] = {**text["store"], "source": ""}
-    return text
+    """A document without what differs from look to look: times, which a store may tell each look in other microseconds, too."""
+    changing = ("deadline", "evidence", "read_at", "renewed", "since")
+
+    def kept(value):
+        if isinstance(value, list):
+            return [kept(one) for one in value]
+        if isinstance(value, dict):
+            return {key: kept(one) for key, one in value.items() if not key.startswith(changing)}
+        return value
+
+    return {**kept(document), "store": {**document["store"], "source": ""}}
 
 
 def test_locks_are_the_document_of_status(site, client):
