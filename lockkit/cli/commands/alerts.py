@@ -21,7 +21,7 @@ command = Group(
     help="""Show the rules of alerts and the alerts of now; silence and acknowledge them, and test the channels.
 
     An alert is told over the channels of the configuration by the process that runs the alert engine. These commands read and write
-    the files of that engine, so they are for the same user on the same host. See: lockkit docs reference-alerts
+    the files of that engine, so they are for the same user on the same host. See: lockkit docs alerts
     """,
     examples="""
 lockkit alerts list
