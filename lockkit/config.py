@@ -112,6 +112,7 @@ class Config(NamedTuple):
     serve_token_file: str | None
     serve_hosts: tuple[str, ...]
     serve_recover: float | None
+    serve_alerts: bool
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]

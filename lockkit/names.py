@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "ALERTER",
     "LONGEST_NAME",
+    "RECOVERER",
+    "STANDING",
     "check_name",
     "check_namespace",
     "check_token",
@@ -32,6 +35,12 @@ __all__ = [
 
 LONGEST_NAME = 512
 """The longest name, in bytes of UTF-8."""
+RECOVERER = "@recover"
+"""The lock by which one of the recoverers of a namespace is elected to act."""
+ALERTER = "@alerts"
+"""The lock by which one of the alert engines on a store is elected to look at the locks."""
+STANDING = (RECOVERER, ALERTER)
+"""The locks that lockkit holds for as long as it runs: their age says nothing."""
 
 # Compiled when first used: to compile both takes half a millisecond of every `import lockkit`.
 _LONGEST_NAMESPACE = 64

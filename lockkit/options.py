@@ -127,9 +127,10 @@ class Settings(TypedDict, total=False):
         journal_max_size: MiB from which a file of the event journal is renamed.
         journal_max_age: Seconds for which renamed files of the event journal are kept; None for ever.
         journal_keep: The number of renamed files of the event journal that are kept.
-        serve_token_file: For a server alone, as the other two: see :func:`lockkit.server.app.make_app`.
+        serve_token_file: For a server alone, as the other three: see :func:`lockkit.server.app.make_app`.
         serve_hosts: See ``serve_token_file``.
         serve_recover: See ``serve_token_file``.
+        serve_alerts: See ``serve_token_file``.
     """
 
     ttl: float
@@ -170,6 +171,7 @@ class Settings(TypedDict, total=False):
     serve_token_file: str | None
     serve_hosts: Sequence[str]
     serve_recover: float | None
+    serve_alerts: bool
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

@@ -414,6 +414,13 @@ SETTINGS: Mapping[str, Setting] = {
             table="serve",
             example=30.0,
         ),
+        Setting(
+            "serve_alerts",
+            "flag",
+            True,
+            "`serve`: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.",
+            table="serve",
+        ),
     )
 }
 """Every setting by key, in the order in which they are shown."""

@@ -23,6 +23,7 @@ from lockkit.alerts.inbox import Inbox
 from lockkit.alerts.looking import look_at
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
+from lockkit.names import ALERTER, STANDING
 from lockkit.places import make_folders
 from lockkit.printable import printable
 from lockkit.store.ttls import UsualTtl
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LOCK", "Runner"]
 
 _log = logging.getLogger("lockkit.alerts")
-LOCK = "@alerts"
-"""The lock by which one of the engines on a store is elected to look at the locks."""
+LOCK = ALERTER
 _TTL = 30.0
 _STEP = 1.0
 """Seconds between two steps."""
@@ -203,7 +203,7 @@ class Runner:
                 return Look(elected=False)
         except (BackendUnavailable, OutcomeUnknown) as error:
             return Look(unreachable=error.message)
-        return look_at(self._client, self._config, besides=(LOCK,))
+        return look_at(self._client, self._config, besides=STANDING)
 
     def _elected(self) -> bool:
         """Whether this engine is the one that looks at the locks."""

@@ -74,12 +74,14 @@ class Session(NamedTuple):
         return loaded
 
     @contextmanager
-    def client(self, *, where: Literal["process", "wrapper"] = "process") -> Iterator[Client]:
+    def client(
+        self, *, where: Literal["process", "wrapper"] = "process", plugins: Sequence[object] = ()
+    ) -> Iterator[Client]:
         """A connected client, which is closed at the end and then releases what it still holds."""
         import lockkit
 
         config = self.config()
-        client = lockkit.connect(config=config, where=where)
+        client = lockkit.connect(config=config, where=where, plugins=plugins)
         try:
             yield client
         except BackendUnavailable as error:

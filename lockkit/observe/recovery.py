@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import Alert, Event
 from lockkit.namedtuples import NamedTuple
+from lockkit.names import RECOVERER, STANDING
 from lockkit.observe import journal
 from lockkit.observe.checks import CHECKS, Case, CheckContext
 from lockkit.observe.decisions import Tiers, counted, within_limit
@@ -34,7 +35,7 @@ __all__ = ["CHECKS", "LOCK", "Case", "Recoverer", "Result", "Round", "recover"]
 
 _log = logging.getLogger("lockkit.recovery")
 
-LOCK = "@recover"
+LOCK = RECOVERER
 """The lock by which recoverers elect one of them; its record has the times of their actions."""
 _TTL = 30.0
 _BETWEEN = 10.0
@@ -179,7 +180,7 @@ class Recoverer:
         config = self._config
         self._oracles.forget()
         tiers = Tiers(config.age_warning, config.age_soft, config.age_hard)
-        return CheckContext(self._client, tiers, self._oracles, besides=(LOCK,))
+        return CheckContext(self._client, tiers, self._oracles, besides=STANDING)
 
     def _wait_between_looks(self, mine: Sequence[Case]) -> None:
         """Give claims whose heartbeats are missing the time for one, because the store may just have come back; and cards that for a fault."""

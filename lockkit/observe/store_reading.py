@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lockkit.errors import CapabilityError, LockkitError
+from lockkit.names import STANDING
 from lockkit.observe.checks import CheckContext
 from lockkit.observe.decisions import Tiers
 from lockkit.observe.oracles import HOOK, Oracles
@@ -78,7 +79,8 @@ def read_store(
             if info is not None and info.claims:
                 lock = label(name)
                 _measure(reading, lock, info)
-                _judge(reading, look, lock, info)
+                if name not in STANDING:
+                    _judge(reading, look, lock, info)
                 owners.update(claim.owner for claim in info.claims)
                 if info.holders and lock in last_held:
                     last_held[lock] = max(last_held[lock], info.read_at)

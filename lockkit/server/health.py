@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
+from lockkit.names import STANDING
 from lockkit.observe import journal
 from lockkit.observe.checks import Case, CheckContext
 from lockkit.observe.decisions import Tiers
 from lockkit.observe.oracles import Oracles
-from lockkit.observe.recovery import LOCK
 from lockkit.server.documents import HealthReason, StoreHealth, Verdict
 from lockkit.views import making
 
@@ -91,8 +91,8 @@ def _cases(client: Client, look: Look) -> Iterator[Case]:
         client, Tiers(config.age_warning, config.age_soft, config.age_hard), Oracles((), 0.0)
     )
     for info in look.locks:
-        if info.name == LOCK:
-            continue  # the one recoverer holds it for as long as it runs
+        if info.name in STANDING:
+            continue
         for claim in info.holders:
             case = context.case(claim, info.read_at)
             if case is not None:

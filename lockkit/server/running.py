@@ -1,4 +1,4 @@
-"""The server of ``lockkit serve``: uvicorn with this application, and recovery beside it if it is configured."""
+"""The server of ``lockkit serve``: uvicorn with this application, and beside it the alert engine and, if it is configured, recovery."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import ipaddress
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
 from lockkit.errors import ConfigError
+from lockkit.facts import NOTHING
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.recovery import Recoverer
+from lockkit.server.alerting import Alerting
 from lockkit.server.app import make_app
 from lockkit.server.tokens import how_to_make
 
 if TYPE_CHECKING:
+    from lockkit.alerts.inbox import Inbox
     from lockkit.client import Client
     from lockkit.server.app import Application
 
@@ -110,6 +113,7 @@ def serve(
     ready: Callable[[Address], None],
     *,
     root_path: str = "",
+    inboxes: Mapping[Client, Inbox] = NOTHING,  # type: ignore[assignment]  # nothing is in it
 ) -> None:
     """Serve until SIGINT or SIGTERM; for the main thread. Streams end at once, and other answers have 5 s.
 
@@ -118,13 +122,16 @@ def serve(
         where: Where to listen.
         ready: Called when the server listens, with the address.
         root_path: The prefix that a proxy in front of the server removes from each path.
+        inboxes: The clients of which alerts are told, each with the inbox with which it was connected.
 
     Raises:
-        ConfigError: The address is not allowed without tokens, or cannot be used, or the tokens cannot be used.
+        ConfigError: The address is not allowed without tokens, or cannot be used, or the tokens, a rule or a channel cannot be used.
+        BackendUnavailable: Alerts need a state folder, and there is none.
     """
     config = clients[0].config
     check_exposed(where, config.serve_token_file)
     application = make_app(clients)
+    alerting = Alerting(inboxes)
     recoverers = [
         (Recoverer(client, act=True), client.config.serve_recover)
         for client in clients
@@ -136,6 +143,7 @@ def serve(
     ]
     for thread in threads:
         thread.start()
+    alerting.start()
     try:
         asyncio.run(
             _serve(application, where, ready, root_path=root_path, behind_proxy=bool(config.serve_hosts))
@@ -144,6 +152,7 @@ def serve(
         application.close()
         for one, _ in recoverers:
             one.stop()
+        alerting.close(_GRACE)
         for thread in threads:
             thread.join(_GRACE)
 

@@ -11,6 +11,7 @@ import pytest
 import lockkit
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Finding
+from lockkit.names import STANDING
 from lockkit.server import make_app, watching
 from lockkit.server.health import VERDICTS, worst
 
@@ -35,6 +36,17 @@ def test_a_store_in_use_is_healthy(site, client):
     (store,) = answer.json["stores"]
     assert (store["reachable"], store["zombies"], store["old_holds"], store["reasons"]) == (True, 0, 0, [])
     assert store["counters"]["acquired"] == 1
+
+
+def test_a_lock_that_lockkit_holds_for_as_long_as_it_runs_is_not_old(tmp_path, serving, token_file):
+    with lockkit.connect(
+        f"sqlite:{tmp_path}/x.db", state_dir=str(tmp_path / "state"), age_warning=0.001, age_soft=500
+    ) as client:
+        application = make_app([client], token_file=str(token_file))
+        with client.lock(STANDING[0]).acquire(), client.lock(STANDING[1]).acquire():
+            answer = Site(client, application, serving(application)).get("/health")
+
+    assert answer.json["stores"][0]["reasons"] == []
 
 
 def test_an_old_hold_is_a_warning(tmp_path, serving, token_file):

@@ -13,6 +13,7 @@ from lockkit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lockkit.alerts.inbox import Inbox
     from lockkit.client import Client
     from lockkit.server.running import Address
 
@@ -81,11 +82,12 @@ def command(
     LOCKKIT_SERVE_TOKEN_FILE=serve-tokens lockkit serve
     curl -H "Authorization: Bearer TOKEN" http://127.0.0.1:8712/api/stores
 
-    When it listens it prints its address. Ctrl-C and SIGTERM end it. If serve.recover is set it also removes what dead owners left behind,
+    When it listens it prints its address. Ctrl-C and SIGTERM end it. It runs the alert engine, which tells what is wrong over the channels of
+    the configuration, unless serve.alerts is false; see: lockkit alerts --help. If serve.recover is set it also removes what dead owners left behind,
     like lockkit recover --yes --every; of several servers of one store, one does so. See: lockkit docs serve
     """
     try:
-        from lockkit.server import running
+        from lockkit.server import alerting, running
     except ImportError as error:
         raise ConfigError(
             f"lockkit serve needs {error.name}, which is not installed", hint="pip install 'lockkit[server]'"
@@ -96,12 +98,20 @@ def command(
     chosen = [session._replace(url=url) for url in urls or (None,)]
     running.check_exposed(where, chosen[0].config().serve_token_file)
     with ExitStack() as stack:
-        clients = [stack.enter_context(one.client()) for one in chosen]
+        inboxes: dict[Client, Inbox] = {}
+        clients = []
+        for one in chosen:
+            inbox = alerting.inbox_for(one.config())
+            client = stack.enter_context(one.client(plugins=() if inbox is None else (inbox,)))
+            clients.append(client)
+            if inbox is not None:
+                inboxes[client] = inbox
         running.serve(
             clients,
             where,
             lambda at: _ready(session, clients, at, root_path.rstrip("/")),
             root_path=root_path.rstrip("/"),
+            inboxes=inboxes,
         )
 
 

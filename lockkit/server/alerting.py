@@ -1,0 +1,98 @@
+"""The alert engines of ``lockkit serve``: one for each store, and one set of channels that all of them use.
+
+The log and ``alerts.jsonl`` in the state folder have each notification before any channel has it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lockkit.alerts.in_force import of_config
+from lockkit.alerts.inbox import Inbox
+from lockkit.alerts.opening import open_channels
+from lockkit.alerts.running import Runner
+from lockkit.alerts.sinks.to_log import ToLog
+from lockkit.identity import this_process
+from lockkit.names import digest
+from lockkit.observe import journal
+
+if TYPE_CHECKING:
+    from lockkit.alerts.notification import Notification
+    from lockkit.alerts.opening import Channels
+    from lockkit.client import Client
+    from lockkit.config import Config
+
+__all__ = ["FILE", "Alerting", "inbox_for"]
+
+FILE = "alerts.jsonl"
+"""The journal of notifications, in the state folder. Only its owner can read it."""
+
+
+def inbox_for(config: Config) -> Inbox | None:
+    """An inbox with which the client of a server has to be connected; None if no alerts are wanted there.
+
+    Raises:
+        ConfigError: A rule is wrong.
+    """
+    return Inbox() if config.serve_alerts and of_config(config) else None
+
+
+class Alerting:
+    """The engines of some stores, and the channels. They run from :meth:`start` until :meth:`close`.
+
+    Args:
+        inboxes: The inbox of each client that alerts are wanted of.
+
+    Raises:
+        ConfigError: A rule or a channel is wrong.
+        BackendUnavailable: There is no state folder.
+    """
+
+    def __init__(self, inboxes: Mapping[Client, Inbox]) -> None:
+        self._channels: Channels | None = None
+        self._runners: list[Runner] = []
+        first = next(iter(inboxes), None)
+        if first is None:
+            return
+        # Of one channel there is one delivery, however many stores there are: its limit counts for all of them.
+        channels = open_channels(first.config, first.plugins.implementations("lockkit_sink"))
+        self._channels = channels
+        folder = first.config.state_place().path
+        log = ToLog(partial(journal.append, folder, file=FILE))
+        for client, inbox in inboxes.items():
+            put = partial(_put, channels, _where(client))
+            self._runners.append(Runner(client, inbox, [log, put]))
+
+    @property
+    def runners(self) -> Sequence[Runner]:
+        """The runner of each store."""
+        return tuple(self._runners)
+
+    def start(self) -> None:
+        """Start a thread for each store."""
+        for one in self._runners:
+            one.start()
+
+    def close(self, within: float = 5.0) -> None:
+        """End all within some seconds for the engines, and 2 s for the channels. The next start delivers what then waits."""
+        until = time.monotonic() + within
+        for one in self._runners:
+            one.close(0.0)
+        for one in self._runners:
+            one.close(max(until - time.monotonic(), 0.0))
+        if self._channels is not None:
+            self._channels.close()
+
+
+def _where(client: Client) -> str:
+    """The engine that tells something, in a few characters."""
+    me = this_process()
+    return digest(f"{me.user}@{me.host} {client.url} {client.namespace}")[:8]
+
+
+def _put(channels: Channels, where: str, notification: Notification) -> None:
+    """Hand a notification over. A service keeps one state for each group, so the same rule of two engines must be two groups there."""
+    channels.put(notification._replace(group=f"{notification.group} {where}"))

@@ -1,0 +1,131 @@
+"""``lockkit serve`` runs the alert engine: what is wrong reaches a real receiver, and so does that it is over."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+import lockkit
+from lockkit import config as configuration
+from lockkit.alerts.desk import Desk, folder_of
+from lockkit.names import ALERTER
+from lockkit.observe import journal
+from lockkit.server.alerting import inbox_for
+from support.receivers import Answer, receiver
+
+from .test_command import begun  # noqa: F401 (a fixture)
+
+ACCEPTED = Answer(202, '{"status": "success", "message": "Event processed", "dedup_key": "x"}')
+RULES = """
+age_hard = "100ms"
+age_soft = "90ms"
+age_warning = "80ms"
+[alerts]
+group_wait = "1s"
+group_interval = "1s"
+look_every = "1s"
+[alerts.rules.old_hold]
+severity = "P0"
+"""
+CHANNEL = """
+[alerts.channels.pager]
+type = "pagerduty"
+url = "{url}"
+key = "env:PAGER_KEY"
+"""
+
+
+@pytest.fixture
+def alerting(begun, tmp_path):  # noqa: F811 (the fixture)
+    """Start ``lockkit serve`` with rules that fire soon; gives the process and its address."""
+
+    def start(text, *words):
+        (tmp_path / "lockkit.toml").write_text(text)
+        process, line = begun(
+            *("--json", "--url", f"sqlite:{tmp_path}/locks.db", *words),
+            LOCKKIT_CONFIG=str(tmp_path / "lockkit.toml"),
+            PAGER_KEY="k" * 32,
+        )
+        return process, json.loads(line)["url"]
+
+    return start
+
+
+def notified(tmp_path):
+    return [one for one in journal.read(tmp_path / "state", file="alerts.jsonl") if one["kind"] == "alert"]
+
+
+def test_a_hold_that_is_too_old_reaches_a_pager_and_so_does_its_end(alerting, tmp_path):
+    with (
+        receiver(ACCEPTED) as pager,
+        lockkit.connect(f"sqlite:{tmp_path}/locks.db", state_dir=str(tmp_path / "state")) as client,
+    ):
+        lease = client.lock("nightly").acquire()
+        process, _ = alerting(RULES + CHANNEL.format(url=pager.url))
+
+        (first,) = pager.wait(1)
+        config = configuration.load(
+            f"sqlite:{tmp_path}/locks.db", environ={}, state_dir=str(tmp_path / "state")
+        )
+        desk = Desk(folder_of(config))
+        (seen,) = [one for one in desk.alerts() if one.alert.labels.get("lock") == "nightly"]
+        desk.acknowledge(seen.alert.fingerprint, author="ann")
+        lease.release()
+        *_, last = pager.wait(2)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+
+    assert first.json["event_action"] == "trigger"
+    assert first.json["payload"]["severity"] == "critical"
+    assert "nightly" in first.json["payload"]["summary"]
+    assert last.json["event_action"] == "resolve"
+    assert last.json["dedup_key"] == first.json["dedup_key"] != "old_hold"
+    assert process.returncode == 0
+    assert "nightly has been held for" in err
+    assert [one["reason"] for one in notified(tmp_path)] == ["first", "all_resolved"]
+
+
+def test_a_channel_that_hangs_does_not_keep_the_server_from_ending(alerting, tmp_path):
+    with (
+        receiver(Answer(0)) as pager,
+        lockkit.connect(f"sqlite:{tmp_path}/locks.db", state_dir=str(tmp_path / "state")) as client,
+        client.lock("nightly").acquire(),
+    ):
+        process, _ = alerting(RULES + CHANNEL.format(url=pager.url))
+        pager.wait(1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+        assert client.inspect(ALERTER).claims == ()
+
+    assert process.returncode == 0
+    assert len(notified(tmp_path)) == 1
+    (kept,) = (tmp_path / "state" / "alert-spool").glob("pager*.jsonl")
+    assert "nightly" in kept.read_text()
+
+
+def test_a_wrong_channel_is_an_error_at_the_start(begun, tmp_path):  # noqa: F811 (the fixture)
+    (tmp_path / "lockkit.toml").write_text('[alerts.channels.pager]\ntype = "pagerduty"\n')
+    process, line = begun(LOCKKIT_CONFIG=str(tmp_path / "lockkit.toml"))
+    _, err = process.communicate(timeout=30)
+
+    assert (line, process.returncode) == ("", 78)
+    assert "[alerts.channels.pager]: key is missing" in err
+
+
+@pytest.mark.parametrize("text", ["[serve]\nalerts = false\n", "*"], ids=["off", "no rule"])
+def test_no_alerts_are_told_where_they_are_off_or_no_rule_is_in_force(tmp_path, text):
+    if text == "*":
+        from lockkit.alerts.shipped import SHIPPED
+
+        text = "".join(f"[alerts.rules.{name}]\nenabled = false\ninhibits = []\n" for name in SHIPPED)
+    (tmp_path / "lockkit.toml").write_text(text)
+    config = configuration.load("memory:", config=tmp_path / "lockkit.toml", environ={})
+
+    assert inbox_for(config) is None
+
+
+def test_by_default_alerts_are_told(tmp_path):
+    assert inbox_for(configuration.load("memory:", config=None, environ={}, cwd=tmp_path)) is not None
