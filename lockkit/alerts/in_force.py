@@ -1,16 +1,18 @@
-"""The rules in force: the shipped ones, as a configuration changes them."""
+"""The rules in force: the shipped ones, as a configuration changes them; and everything that is wrong with the alerts of a configuration."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lockkit.alerts.rules import Condition, decode
+from lockkit.alerts.opening import channels_of
+from lockkit.alerts.rules import Condition, decode, judged
 from lockkit.alerts.shipped import SHIPPED
+from lockkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = ["of_config"]
+__all__ = ["of_config", "problems"]
 
 
 def of_config(config: Config) -> dict[str, Condition]:
@@ -20,3 +22,14 @@ def of_config(config: Config) -> dict[str, Condition]:
         ConfigError: As for :func:`lockkit.alerts.rules.decode`.
     """
     return decode(SHIPPED, config.alerts.get("rules", {}), config.sources)
+
+
+def problems(config: Config) -> list[ConfigError]:
+    """Everything that is wrong with the rules and channels of a configuration. No secret is read."""
+    found = judged(SHIPPED, config.alerts.get("rules", {}), config.sources)[1]
+    for name, table in config.alerts.get("channels", {}).items():
+        try:
+            channels_of({name: table}, config.sources)
+        except ConfigError as error:
+            found.append(error)
+    return found

@@ -31,6 +31,7 @@ __all__ = [
     "Share",
     "Step",
     "decode",
+    "judged",
     "worse",
 ]
 
@@ -179,25 +180,40 @@ def decode(
     Raises:
         ConfigError: A table is not right. The message names the file, the rule, the key, and what is allowed.
     """
-    rules = dict(shipped)
+    rules, problems = judged(shipped, tables, sources)
+    if problems:
+        raise problems[0]
+    return {name: rule for name, rule in rules.items() if rule.enabled}
+
+
+def judged(
+    shipped: Mapping[str, Condition],
+    tables: Mapping[str, Mapping[str, object]],
+    sources: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Condition], list[ConfigError]]:
+    """The rules that can be read, silenced ones among them, and everything that is wrong. The arguments are those of :func:`decode`."""
+    rules, problems = dict(shipped), list[ConfigError]()
     if len(tables) > _MOST_RULES:
-        raise ConfigError(
-            f"there are {len(tables)} tables [alerts.rules.NAME]; at most {_MOST_RULES} are allowed"
-        )
+        told = f"there are {len(tables)} tables [alerts.rules.NAME]; at most {_MOST_RULES} are allowed"
+        return rules, [ConfigError(told)]
     for name, table in tables.items():
         where = f"{(sources or {}).get(f'alerts.rules.{name}', 'configuration')}: [alerts.rules.{redact_name(name)}]"
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-            raise ConfigError(f"{where}: a rule's name has letters, digits, '_' and '-', at most 64")
-        rules[name] = _decoded(where, table, rules.get(name), shipped)
+            problems.append(
+                ConfigError(f"{where}: a rule's name has letters, digits, '_' and '-', at most 64")
+            )
+            continue
+        try:
+            rules[name] = _decoded(where, table, rules.get(name), shipped)
+        except ConfigError as error:
+            problems.append(error)
     for name, rule in rules.items():
         for other in rule.inhibits:
-            if other not in rules:
+            if other not in rules and other not in tables:  # of a table that is wrong, the error is told
                 where = (sources or {}).get(f"alerts.rules.{name}", "configuration")
-                raise ConfigError(
-                    f"{where}: [alerts.rules.{name}] inhibits: there is no rule {redact_name(other)!r}",
-                    hint=meant(other, rules) or "see: lockkit alerts rules",
-                )
-    return {name: rule for name, rule in rules.items() if rule.enabled}
+                told = f"{where}: [alerts.rules.{name}] inhibits: there is no rule {redact_name(other)!r}"
+                problems.append(ConfigError(told, hint=meant(other, rules) or "see: lockkit alerts rules"))
+    return rules, problems
 
 
 def _decoded(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 
 from lockkit import examining
 from lockkit.config import ETC, Config
@@ -43,7 +44,7 @@ def check_files(
     """All findings of :func:`lockkit.examining.examine`, and those about the installed stores and plugins.
 
     These are errors, because no lock could be taken: a store that is not installed, a URL that the store would refuse, or with ``strict`` a ttl, a scope
-    that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses.
+    that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses, a rule or a channel of alerts that is wrong.
     These are warnings: a ttl in place of which the store grants another; settings for plugins that are not installed; plugins that are skipped; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
     may serve several environments. No store is opened, and nothing is created.
 
@@ -95,6 +96,16 @@ def _judged(
         yield Finding("config", "warning", f"plugin {info.name}: {info.error}", "see: lockkit plugins")
     yield from _tables(loaded, entries, plugins)
     yield from _switches(loaded, entries)
+    yield from _alerts(loaded, wrong)
+
+
+def _alerts(loaded: Config, wrong: Severity) -> Iterator[Finding]:
+    if not loaded.alerts:
+        return
+    # By name, because alerts stand on a higher floor.
+    problems: Callable[[Config], Sequence[ConfigError]] = import_module("lockkit.alerts.in_force").problems
+    for error in problems(loaded):
+        yield Finding("config", wrong, error.message, error.hint or "")
 
 
 def _store(loaded: Config, lacking: Severity, plugins: PluginManager) -> Iterator[Finding]:

@@ -41,6 +41,41 @@ def checked(tmp_path, monkeypatch):
     return check
 
 
+def test_each_wrong_rule_and_channel_is_an_error_with_its_file_and_key(checked):
+    found, path = checked(
+        """
+[alerts.rules.lost]
+severety = "P0"
+[alerts.rules.mine]
+when = "count"
+of = ["alert.lots"]
+[alerts.rules.fine]
+when = "count"
+of = ["alert.lost"]
+inhibits = ["mine", "nobody"]
+[alerts.channels.pager]
+type = "pagerduty"
+[alerts.channels.mail]
+url = "env:NOT_SET_HERE"
+limit = "secret"
+"""
+    )
+
+    assert {finding.severity for finding in found} == {"error"}
+    messages = [finding.message for finding in found]
+    assert all(str(path) in message for message in messages)
+    for told in (
+        "[alerts.rules.lost] severety: unknown key",
+        "[alerts.rules.mine] of: nothing is called 'alert.lots'",
+        "[alerts.rules.fine] inhibits: there is no rule 'nobody'",
+        "[alerts.channels.pager]: key is missing",
+        "[alerts.channels.mail]: limit must be",
+    ):
+        assert sum(told in message for message in messages) == 1, messages
+    assert len(messages) == 5
+    assert not any("secret" in message for message in messages)
+
+
 ALERT = Installed("webhook", "lockkit_memory", "webhook-alert", "1.0")
 
 
