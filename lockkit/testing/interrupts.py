@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -83,6 +84,8 @@ class Bomb:
         return [number for number, (each, _) in enumerate(self._met, 1) if each is code]
 
     def __enter__(self) -> Bomb:
+        self._collects = gc.isenabled()
+        gc.disable()  # finalizers of other objects have places, too, and are not asked for
         self._arm()
         return self
 
@@ -91,6 +94,8 @@ class Bomb:
         sys.settrace(None)
         sys.setprofile(None)
         self._looks.clear()
+        if self._collects:
+            gc.enable()
 
     # An exception in either kind of function makes the interpreter forget that one; the other arms it again.
 

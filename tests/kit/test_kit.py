@@ -236,7 +236,17 @@ def test_without_hypothesis_the_scenarios_run_and_the_state_machine_says_what_to
     theirs = tmp_path / "theirs.py"
     theirs.write_text(re.sub(r"(?m)^(from hypothesis|settings\.).*\n", "", theirs.read_text()))
 
-    options = ["-p", "no:hypothesispytest", "-p", "without", "-k", "machine or S8-refused", "-vv"]
+    options = [
+        "-p",
+        "no:hypothesispytest",
+        "-p",
+        "no:schemathesis",
+        "-p",
+        "without",
+        "-k",
+        "machine or S8-refused",
+        "-vv",
+    ]
     done = pytest_run("--lockkit-kit", "theirs:Harness", *options)
 
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout

@@ -27,7 +27,7 @@ def begun(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
                 "HOME": str(tmp_path),
                 "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
                 **settings,

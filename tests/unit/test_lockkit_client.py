@@ -152,11 +152,14 @@ def test_third():
 """
 
 
+WITHOUT_HYPOTHESIS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:schemathesis")
+
+
 def test_tests_leave_nothing_to_each_other_and_need_no_hypothesis(pytester, monkeypatch):
     monkeypatch.setenv("LOCKKIT_TTL", "7")
     pytester.makepyfile(TESTS)
     pytester.makefile(".toml", lockkit="ttl = '8s'")
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    result = pytester.runpytest_subprocess(*WITHOUT_HYPOTHESIS)
     result.assert_outcomes(passed=3)
     assert (
         "lockkit_client" in pytester.runpytest_subprocess("--fixtures", "-p", "no:cacheprovider").stdout.str()
@@ -174,5 +177,5 @@ def test_nothing():
         assert name not in sys.modules
 """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    result = pytester.runpytest_subprocess(*WITHOUT_HYPOTHESIS)
     result.assert_outcomes(passed=1)

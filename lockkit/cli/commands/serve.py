@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -131,3 +132,4 @@ def _ready(session: Session, clients: Sequence[Client], at: Address, root_path: 
     only = " (view only: there is no token file)" if tokens is None else ""
     stores = ", ".join(f"{client.url} (namespace {client.namespace})" for client in clients)
     output.say(f"serving {url}{only}: {stores}")
+    sys.stdout.flush()  # whoever started the server waits for this line
