@@ -28,14 +28,11 @@ from lockkit.cli.parts import (
     GpuJob,
     GpuMark,
     GpuName,
-    Happening,
     HeldClaim,
     HostStep,
     Lock,
     LockUse,
     NameRecord,
-    PastHold,
-    PastWait,
     Plugin,
     Record,
     RecoveryCase,
@@ -44,8 +41,6 @@ from lockkit.cli.parts import (
     RunLease,
     Sample,
     Setting,
-    ShownAlert,
-    ShownSilence,
     Store,
     Time,
     Topic,
@@ -53,6 +48,9 @@ from lockkit.cli.parts import (
     Violation,
 )
 from lockkit.views.documents import (
+    AlertAck,
+    Alerts,
+    AlertSilence,
     AskRelease,
     Document,
     Evict,
@@ -60,6 +58,7 @@ from lockkit.views.documents import (
     GpuHosts,
     GpuLs,
     GpuQuarantine,
+    History,
     Status,
     plain,
 )
@@ -344,39 +343,16 @@ class Release(Document, tag="lockkit.release/1"):
     release: Released
 
 
-class AlertAck(Document, tag="lockkit.alert-ack/1"):
-    """An alert that somebody deals with."""
-
-    fingerprint: str
-    rule: str
-    text: str
-    acknowledged_by: str
-
-
 class AlertRules(Document, tag="lockkit.alert-rules/1"):
     """The rules of alerts that are in force."""
 
     rules: Sequence[AlertRule]
 
 
-class AlertSilence(Document, tag="lockkit.alert-silence/1"):
-    """A silence that was made, or (`ended`) that has ended."""
-
-    silence: ShownSilence
-    ended: bool
-
-
 class AlertTest(Document, tag="lockkit.alert-test/1"):
     """The results of a test message, by channel."""
 
     channels: Sequence[AlertDelivery]
-
-
-class Alerts(Document, tag="lockkit.alerts/1"):
-    """The alerts of now, the most severe first, and the silences."""
-
-    alerts: Sequence[ShownAlert]
-    silences: Sequence[ShownSilence]
 
 
 class Resize(Document, tag="lockkit.resize/1"):
@@ -489,18 +465,6 @@ class Audit(Document, tag="lockkit.audit/1"):
     unbegun: int
     max_skew_seconds: float
     first: Time | None
-    gaps: Gaps
-
-
-class History(Document, tag="lockkit.history/1"):
-    """The past, as event journals have it, each part in the order of time."""
-
-    files: Sequence[str]
-    first: Time | None
-    holds: Sequence[PastHold]
-    waits: Sequence[PastWait]
-    happenings: Sequence[Happening]
-    unbegun: int
     gaps: Gaps
 
 

@@ -15,23 +15,28 @@ from lockkit.views.parts import (
     ClaimId,
     Drain,
     Finding,
+    Gaps,
     Gpu,
     GpuHost,
     GpuMark,
     GpuProcess,
     GpuReceipt,
     GpuUse,
+    Happening,
     Keeper,
     Lock,
     NameRecord,
     Owner,
     Part,
+    PastHold,
+    PastWait,
     Progress,
     Record,
     ReleaseRequest,
     ShownAlert,
     ShownSilence,
     Store,
+    StoreKey,
     Summary,
     Time,
     Unread,
@@ -47,6 +52,7 @@ __all__ = [
     "Drain",
     "Evicted",
     "Finding",
+    "Gaps",
     "Gpu",
     "GpuHost",
     "GpuJob",
@@ -55,6 +61,7 @@ __all__ = [
     "GpuProcess",
     "GpuReceipt",
     "GpuUse",
+    "Happening",
     "HeldClaim",
     "Hook",
     "HostStep",
@@ -64,6 +71,8 @@ __all__ = [
     "NameRecord",
     "Owner",
     "Part",
+    "PastHold",
+    "PastWait",
     "Plugin",
     "Progress",
     "Record",
@@ -74,6 +83,7 @@ __all__ = [
     "ShownAlert",
     "ShownSilence",
     "Store",
+    "StoreKey",
     "Summary",
     "Time",
     "Topic",
@@ -246,75 +256,6 @@ class RecoveryCase(Part):
     tier: Literal["warning", "soft", "hard"] | None
     seen: Mapping[str, Any]
     outcome: str | None
-
-
-class StoreKey(Part):
-    """The store and namespace of a lock of the past. `within` is the host, user or process to which its locks reach; empty for a fleet."""
-
-    url: str
-    namespace: str
-    within: str
-
-
-class PastHold(Part):
-    """A hold of the past. `end` says how it ended: `held` if it has not, `unknown` if its process has ended and the journal does not say."""
-
-    store: StoreKey
-    name: str
-    claim_id: ClaimId
-    fence: int
-    kind: Literal["mutex", "semaphore", "read", "write"]
-    weight: int
-    capacity: int
-    owner: Owner
-    waited_seconds: float
-    began: Time
-    began_seconds: float
-    ended: Time | None
-    ended_seconds: float | None
-    end: str
-    reason: str
-    began_boottime: float
-    until_boottime: float | None
-    idle_seconds: float
-
-
-class PastWait(Part):
-    """An attempt that ended without a hold, and the holder that was in the way, in words."""
-
-    store: StoreKey
-    name: str
-    owner: Owner
-    outcome: str
-    ended: Time
-    ended_seconds: float
-    waited_seconds: float
-    holder: str
-
-
-class Happening(Part):
-    """Anything else that happened. `priority` is empty unless it was an alert."""
-
-    store: StoreKey
-    kind: str
-    at: Time
-    at_seconds: float
-    name: str
-    claim_id: str
-    owner: Owner
-    priority: str
-    text: str
-
-
-class Gaps(Part):
-    """The parts that are missing in event journals."""
-
-    torn: int
-    missed: int
-    absent: int
-    unended: Sequence[Owner]
-    unheard: Sequence[str]
-    unreadable: Sequence[str]
 
 
 class Violation(Part):

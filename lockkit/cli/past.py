@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.cli import exits, output
+from lockkit.cli import exits
 
 if TYPE_CHECKING:
-    from lockkit.cli import parts
     from lockkit.cli.base import Session
     from lockkit.config import Config
-    from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+    from lockkit.observe.history import Gaps, History
 
-__all__ = ["SINCE", "gaps", "hold", "missing", "read", "store_key"]
+__all__ = ["SINCE", "missing", "read"]
 
 SINCE = "Only what was not over this long ago, e.g. 1h or 7d."
 _NAMED = 5
@@ -86,50 +85,3 @@ def _are(number: int) -> str:
 
 def _them(number: int) -> str:
     return "it" if number == 1 else "them"
-
-
-def gaps(found: Gaps) -> parts.Gaps:
-    """The missing parts, for a document."""
-    from lockkit.cli import parts
-
-    return parts.Gaps(
-        torn=found.torn,
-        missed=found.missed,
-        absent=found.absent,
-        unended=[output.owner(owner) for owner in found.unended],
-        unheard=list(found.unheard),
-        unreadable=list(found.unreadable),
-    )
-
-
-def store_key(key: StoreKey) -> parts.StoreKey:
-    """The store of a lock, for a document."""
-    from lockkit.cli import parts
-
-    return parts.StoreKey(url=key.store, namespace=key.namespace, within=key.within)
-
-
-def hold(one: PastHold) -> parts.PastHold:
-    """A hold, for a document."""
-    from lockkit.cli import parts
-
-    return parts.PastHold(
-        store=store_key(one.key),
-        name=one.name,
-        claim_id=one.claim_id,
-        fence=one.fence,
-        kind=one.kind,
-        weight=one.weight,
-        capacity=one.capacity,
-        owner=output.owner(one.owner),
-        waited_seconds=one.waited,
-        began=output.rfc3339(one.began),
-        began_seconds=one.began,
-        ended=None if one.ended is None else output.rfc3339(one.ended),
-        ended_seconds=one.ended,
-        end=one.end or "held",
-        reason=one.reason,
-        began_boottime=one.began_boottime,
-        until_boottime=one.until_boottime,
-        idle_seconds=one.idle,
-    )

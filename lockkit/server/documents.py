@@ -11,9 +11,11 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
+from lockkit.alerts.desk import LONGEST_TEXT
 from lockkit.views.parts import Claim, Store, Summary, Time
 
 __all__ = [
+    "AckBody",
     "Answer",
     "AskReleaseBody",
     "Change",
@@ -21,6 +23,7 @@ __all__ = [
     "FailuresQuery",
     "Health",
     "HealthReason",
+    "HistoryQuery",
     "LockQuery",
     "LocksQuery",
     "NoBody",
@@ -31,6 +34,7 @@ __all__ = [
     "ServedStore",
     "SessionBody",
     "SignedIn",
+    "SilenceBody",
     "StoreHealth",
     "StoreQuery",
     "Stores",
@@ -41,6 +45,7 @@ Verdict: TypeAlias = Literal["healthy", "warning", "unhealthy"]
 _Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=512)]
 _ClaimId: TypeAlias = Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
 _Reason: TypeAlias = Annotated[str, Meta(min_length=1, max_length=100)]
+_Comment: TypeAlias = Annotated[str, Meta(max_length=LONGEST_TEXT)]
 _StoreId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -177,6 +182,31 @@ class FailuresQuery(Struct, forbid_unknown_fields=True):
 
     store: _StoreId | None = None
     all: bool = False
+
+
+class HistoryQuery(Struct, forbid_unknown_fields=True):
+    """Parameters of a page of the past: of the lock `name`, and what was not over by `since` (seconds since the epoch). Of each list it has `limit` rows, without the `offset` newest."""
+
+    name: _Name | None = None
+    since: Annotated[float, Meta(ge=0, le=253_402_300_799)] | None = None
+    store: _StoreId | None = None
+    offset: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class AckBody(Struct, forbid_unknown_fields=True):
+    """A remark of who deals with the alert."""
+
+    comment: _Comment = ""
+    store: _StoreId | None = None
+
+
+class SilenceBody(Struct, forbid_unknown_fields=True):
+    """For how many seconds nothing is to be told of the alert, and why."""
+
+    seconds: Annotated[float, Meta(gt=0, le=31_622_400)]
+    comment: _Comment = ""
+    store: _StoreId | None = None
 
 
 class EvictBody(Struct, forbid_unknown_fields=True):

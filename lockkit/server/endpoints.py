@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from lockkit.server import acts, events, looks, sessions
+from lockkit.server import acts, deciding, events, looks, past, sessions
 from lockkit.server.calls import Endpoint
 from lockkit.server.documents import (
+    AckBody,
     AskReleaseBody,
     EvictBody,
     FailuresQuery,
     Health,
+    HistoryQuery,
     LockQuery,
     LocksQuery,
     NoBody,
@@ -18,10 +20,22 @@ from lockkit.server.documents import (
     QuarantineBody,
     SessionBody,
     SignedIn,
+    SilenceBody,
     StoreQuery,
     Stores,
 )
-from lockkit.views.documents import AskRelease, Evict, Failures, GpuLs, GpuQuarantine, Status
+from lockkit.views.documents import (
+    AlertAck,
+    Alerts,
+    AlertSilence,
+    AskRelease,
+    Evict,
+    Failures,
+    GpuLs,
+    GpuQuarantine,
+    History,
+    Status,
+)
 
 __all__ = ["ENDPOINTS"]
 
@@ -100,6 +114,24 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     ),
     Endpoint(
         "GET",
+        "/api/alerts",
+        "view",
+        "The alerts of now and the silences, as `lockkit alerts list --json` shows them.",
+        Alerts,
+        deciding.alerts,
+        StoreQuery,
+    ),
+    Endpoint(
+        "GET",
+        "/api/history",
+        "view",
+        "A page of the past of the store's locks, from the event journals of the server's host: the document of `lockkit history --json`.",
+        History,
+        past.history,
+        HistoryQuery,
+    ),
+    Endpoint(
+        "GET",
         "/api/events",
         "view",
         "The changes of the locks as server-sent events `change`, each with a document `lockkit.change/1`. The first one says how things are.",
@@ -134,6 +166,26 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         acts.quarantine,
         body=QuarantineBody,
         example={"uuid": "GPU-54a033e8-1cc2-4a4c-9d2f-0d4d2d1a3b11"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/alerts/{fingerprint}/ack",
+        "operate",
+        "Say that the sender deals with an alert, as `lockkit alerts ack` does.",
+        AlertAck,
+        deciding.acknowledge,
+        body=AckBody,
+        example={"fingerprint": "5f2c9a01b7de"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/alerts/{fingerprint}/silence",
+        "operate",
+        "Tell nothing of an alert for a time, as `lockkit alerts silence` does.",
+        AlertSilence,
+        deciding.silence,
+        body=SilenceBody,
+        example={"fingerprint": "5f2c9a01b7de"},
     ),
     Endpoint(
         "POST",

@@ -13,12 +13,18 @@ from msgspec import Struct, to_builtins
 from lockkit.views.parts import (
     Claim,
     Drain,
+    Gaps,
     Gpu,
     GpuHost,
     GpuMark,
+    Happening,
     Lock,
+    PastHold,
+    PastWait,
     Record,
     ReleaseRequest,
+    ShownAlert,
+    ShownSilence,
     Store,
     Summary,
     Time,
@@ -26,6 +32,9 @@ from lockkit.views.parts import (
 )
 
 __all__ = [
+    "AlertAck",
+    "AlertSilence",
+    "Alerts",
     "AskRelease",
     "Document",
     "Evict",
@@ -33,6 +42,7 @@ __all__ = [
     "GpuHosts",
     "GpuLs",
     "GpuQuarantine",
+    "History",
     "Status",
     "plain",
 ]
@@ -124,3 +134,38 @@ class Status(Document, tag="lockkit.status/1"):
     summary: Summary
     near: Sequence[str]
     drained: Drain | None
+
+
+class AlertAck(Document, tag="lockkit.alert-ack/1"):
+    """An alert that somebody deals with."""
+
+    fingerprint: str
+    rule: str
+    text: str
+    acknowledged_by: str
+
+
+class AlertSilence(Document, tag="lockkit.alert-silence/1"):
+    """A silence that was made, or (`ended`) that has ended."""
+
+    silence: ShownSilence
+    ended: bool
+
+
+class Alerts(Document, tag="lockkit.alerts/1"):
+    """The alerts of now, the most severe first, and the silences."""
+
+    alerts: Sequence[ShownAlert]
+    silences: Sequence[ShownSilence]
+
+
+class History(Document, tag="lockkit.history/1"):
+    """The past, as event journals have it, each part in the order of time."""
+
+    files: Sequence[str]
+    first: Time | None
+    holds: Sequence[PastHold]
+    waits: Sequence[PastWait]
+    happenings: Sequence[Happening]
+    unbegun: int
+    gaps: Gaps

@@ -15,7 +15,10 @@ from lockkit.server.tokens import TokenFile
 from .conftest import TOKENS
 
 OPEN = ("/livez", "/readyz", "/openapi.json")
-PLACES = [(one.method, one.path.replace("{uuid}", "GPU-0")) for one in ENDPOINTS]
+PLACES = [
+    (one.method, one.path.replace("{uuid}", "GPU-0").replace("{fingerprint}", "5f2c9a01b7de"))
+    for one in ENDPOINTS
+]
 GUARDED = [
     (method, path) for (method, path), one in zip(PLACES, ENDPOINTS, strict=True) if one.scope is not None
 ]

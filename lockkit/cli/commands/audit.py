@@ -128,6 +128,7 @@ def _hold(hold: PastHold) -> str:
 
 def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
     from lockkit.cli import documents, parts
+    from lockkit.views import history as views
 
     return documents.Audit(
         verdict=found.verdict,
@@ -138,10 +139,10 @@ def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
         violations=[
             parts.Violation(
                 kind="same-fence" if one.kind == "same fence" else one.kind,
-                store=past.store_key(one.key),
+                store=views.store_key(one.key),
                 name=one.name,
                 seconds=one.seconds,
-                holds=[past.hold(hold) for hold in one.holds],
+                holds=[views.hold(hold) for hold in one.holds],
             )
             for one in found.violations
         ],
@@ -151,5 +152,5 @@ def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
         unbegun=found.unbegun,
         max_skew_seconds=found.max_skew,
         first=None if found.first is None else output.rfc3339(found.first),
-        gaps=past.gaps(found.gaps),
+        gaps=views.gaps(found.gaps),
     )

@@ -14,7 +14,6 @@ from lockkit.cli.base import DURATION, NAME, File, Number, Session, option
 from lockkit.cli.base import command as make
 
 if TYPE_CHECKING:
-    from lockkit.cli import documents
     from lockkit.observe.history import Happening, History, PastHold, PastWait, StoreKey
 
 __all__ = ["command"]
@@ -57,7 +56,9 @@ def command(
         name = None
     history = past.read(session, files, name, since)
     if session.json:
-        output.write_json(_document(history), indent=True)
+        from lockkit.views import history as views
+
+        output.write_json(views.document(history), indent=True)
         return exits.OK
     if sys.stdout.isatty():
         _draw(history, last or _SHOWN)
@@ -139,42 +140,3 @@ def _list(history: History, most: int | None) -> None:
     for began, *cells in sorted(rows)[-most if most else None :]:
         add(made, output.rfc3339(began), *cells)
     show(made)
-
-
-def _document(history: History) -> documents.History:
-    from lockkit.cli import documents, parts
-
-    return documents.History(
-        files=list(history.files),
-        first=None if history.first is None else output.rfc3339(history.first),
-        holds=[past.hold(hold) for hold in history.holds],
-        waits=[
-            parts.PastWait(
-                store=past.store_key(one.key),
-                name=one.name,
-                owner=output.owner(one.owner),
-                outcome=one.outcome,
-                ended=output.rfc3339(one.ended),
-                ended_seconds=one.ended,
-                waited_seconds=one.waited,
-                holder=one.holder,
-            )
-            for one in history.waits
-        ],
-        happenings=[
-            parts.Happening(
-                store=past.store_key(one.key),
-                kind=one.kind,
-                at=output.rfc3339(one.at),
-                at_seconds=one.at,
-                name=one.name,
-                claim_id=one.claim_id,
-                owner=output.owner(one.owner),
-                priority=one.priority,
-                text=one.text,
-            )
-            for one in history.happenings
-        ],
-        unbegun=history.unbegun,
-        gaps=past.gaps(history.gaps),
-    )

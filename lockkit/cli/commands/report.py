@@ -98,6 +98,7 @@ def _show(found: Sequence[LockUse], period: float) -> None:
 
 def _document(history: History, found: Sequence[LockUse], since: float, until: float) -> documents.Use:
     from lockkit.cli import documents, parts
+    from lockkit.views import history as views
 
     return documents.Use(
         files=list(history.files),
@@ -105,7 +106,7 @@ def _document(history: History, found: Sequence[LockUse], since: float, until: f
         until=output.rfc3339(until),
         uses=[
             parts.LockUse(
-                store=past.store_key(use.key),
+                store=views.store_key(use.key),
                 name=use.name,
                 card=use.card,
                 user=use.user,
@@ -118,5 +119,5 @@ def _document(history: History, found: Sequence[LockUse], since: float, until: f
             )
             for use in found
         ],
-        gaps=past.gaps(history.gaps),
+        gaps=views.gaps(history.gaps),
     )

@@ -1,0 +1,105 @@
+"""The endpoints about alerts: what is wrong now, and what people decide about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from lockkit.alerts.desk import Desk, folder_of
+from lockkit.errors import ConfigError
+from lockkit.server.audit import audited
+from lockkit.server.problems import HttpProblem
+from lockkit.views import alerts as views
+from lockkit.views import documents
+
+if TYPE_CHECKING:
+    from lockkit.alerts.desk import Listed
+    from lockkit.server.calls import Call
+
+__all__ = ["acknowledge", "alerts", "silence"]
+
+T = TypeVar("T")
+
+
+def alerts(call: Call) -> documents.Alerts:
+    """The alerts that the engine of this user on this host knows, and the silences."""
+    desk = _desk(call)
+    return documents.Alerts(
+        alerts=[views.alert(one) for one in _read(desk.alerts)],
+        silences=[views.silence(one) for one in _read(desk.silences)],
+    )
+
+
+def acknowledge(call: Call) -> documents.AlertAck:
+    """Say that the sender deals with an alert."""
+    desk, visitor, fingerprint = _desk(call), call.visitor, call.path["fingerprint"]
+    assert visitor is not None
+    _find(desk, fingerprint)
+    with audited(call, call.store, "acknowledge", alert=fingerprint, comment=call.body.comment) as outcome:
+        member = _write(lambda: desk.acknowledge(fingerprint, author=visitor.name, comment=call.body.comment))
+        outcome.word = "absent" if member is None else "acknowledged"
+    if member is None:
+        raise _absent(fingerprint)
+    return documents.AlertAck(
+        fingerprint=fingerprint,
+        rule=member.rule,
+        text=member.text,
+        acknowledged_by=member.acknowledged_by,
+    )
+
+
+def silence(call: Call) -> documents.AlertSilence:
+    """Tell nothing of an alert for a time."""
+    desk, visitor, fingerprint = _desk(call), call.visitor, call.path["fingerprint"]
+    assert visitor is not None
+    _find(desk, fingerprint)
+    seconds, comment = call.body.seconds, call.body.comment
+    with audited(call, call.store, "silence", alert=fingerprint, seconds=seconds, comment=comment) as outcome:
+        made = _write(
+            lambda: desk.silence(
+                author=visitor.name, seconds=seconds, comment=comment, fingerprint=fingerprint
+            )
+        )
+        outcome.word = f"silence {made.id}"
+    return documents.AlertSilence(silence=views.silence(made), ended=False)
+
+
+def _desk(call: Call) -> Desk:
+    return Desk(folder_of(call.store.client.config))
+
+
+def _find(desk: Desk, fingerprint: str) -> Listed:
+    found = next((one for one in _read(desk.alerts) if one.alert.fingerprint == fingerprint), None)
+    if found is None:
+        raise _absent(fingerprint)
+    return found
+
+
+def _absent(fingerprint: str) -> HttpProblem:
+    return HttpProblem(
+        404, "no_such_alert", f"there is no alert {fingerprint!r}", hint="see: GET /api/alerts"
+    )
+
+
+def _read(look: Callable[[], T]) -> T:
+    """Read the files of the alerts.
+
+    Raises:
+        HttpProblem: They cannot be read, which the sender of the request cannot change.
+    """
+    try:
+        return look()
+    except (OSError, ConfigError) as error:
+        raise HttpProblem(503, "no_alerts", f"the alerts cannot be read: {error}") from None
+
+
+def _write(change: Callable[[], T]) -> T:
+    """Change the files of the alerts. What is not allowed is a ConfigError.
+
+    Raises:
+        HttpProblem: They cannot be written.
+    """
+    try:
+        return change()
+    except OSError as error:
+        raise HttpProblem(503, "no_alerts", f"the decision cannot be written: {error}") from None

@@ -1,0 +1,73 @@
+"""The endpoint about the past: who held what and when, by the event journals of the server's host."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from lockkit.observe.appending import rotated
+from lockkit.observe.history import journals, read_history
+from lockkit.server.problems import HttpProblem
+from lockkit.views import documents
+from lockkit.views import history as views
+
+if TYPE_CHECKING:
+    from lockkit.observe.history import Happening, PastHold, PastWait
+    from lockkit.server.calls import Call
+
+__all__ = ["history"]
+
+T = TypeVar("T", "PastHold", "PastWait", "Happening")
+_LARGEST: Final = 32 * 1024 * 1024
+"""Bytes of journals that are read for one answer: more takes too long, and too much memory."""
+_PATIENCE: Final = 10.0
+_reading = threading.Lock()
+"""Journals are read by one thread at a time."""
+
+
+def history(call: Call) -> documents.History:
+    """A page of what happened to the locks of the store, the newest rows first in the count of pages and last in the page."""
+    query, client = call.query, call.store.client
+    files = journals(client.config)
+    if not files:
+        raise HttpProblem(
+            404,
+            "no_journal",
+            "there is no event journal on the server's host",
+            hint="journal = true keeps one",
+        )
+    if sum(_size(path) for path in files) > _LARGEST:
+        raise HttpProblem(
+            501,
+            "too_large",
+            f"the event journals have more than {_LARGEST >> 20} MiB",
+            hint="on the server's host: lockkit history",
+        )
+    if not _reading.acquire(timeout=_PATIENCE):
+        raise HttpProblem(503, "busy", "the journals are being read", headers={"retry-after": "5"})
+    try:
+        found = read_history(config=client.config, name=query.name, since=query.since)
+    finally:
+        _reading.release()
+
+    def page(rows: Sequence[T]) -> tuple[T, ...]:
+        mine = [one for one in rows if (one.key.store, one.key.namespace) == (client.url, client.namespace)]
+        end = max(len(mine) - query.offset, 0)
+        return tuple(mine[max(end - query.limit, 0) : end])
+
+    return views.document(
+        found._replace(holds=page(found.holds), waits=page(found.waits), happenings=page(found.happenings))
+    )
+
+
+def _size(path: Path) -> int:
+    """The bytes of a journal with the files into which it was renamed. A file that is just renamed counts as nothing."""
+    total = 0
+    for each in (path, *rotated(path)):
+        try:
+            total += each.stat().st_size
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,91 @@
+"""The past as JSON documents have it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lockkit.views import documents, making, parts
+
+if TYPE_CHECKING:
+    from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+
+__all__ = ["document", "gaps", "hold", "store_key"]
+
+
+def document(history: History) -> documents.History:
+    """All that was read, each part in the order of time."""
+    return documents.History(
+        files=list(history.files),
+        first=None if history.first is None else making.rfc3339(history.first),
+        holds=[hold(one) for one in history.holds],
+        waits=[
+            parts.PastWait(
+                store=store_key(one.key),
+                name=one.name,
+                owner=making.owner(one.owner),
+                outcome=one.outcome,
+                ended=making.rfc3339(one.ended),
+                ended_seconds=one.ended,
+                waited_seconds=one.waited,
+                holder=one.holder,
+            )
+            for one in history.waits
+        ],
+        happenings=[
+            parts.Happening(
+                store=store_key(one.key),
+                kind=one.kind,
+                at=making.rfc3339(one.at),
+                at_seconds=one.at,
+                name=one.name,
+                claim_id=one.claim_id,
+                owner=making.owner(one.owner),
+                priority=one.priority,
+                text=one.text,
+            )
+            for one in history.happenings
+        ],
+        unbegun=history.unbegun,
+        gaps=gaps(history.gaps),
+    )
+
+
+def gaps(found: Gaps) -> parts.Gaps:
+    """The missing parts, for a document."""
+    return parts.Gaps(
+        torn=found.torn,
+        missed=found.missed,
+        absent=found.absent,
+        unended=[making.owner(owner) for owner in found.unended],
+        unheard=list(found.unheard),
+        unreadable=list(found.unreadable),
+    )
+
+
+def store_key(key: StoreKey) -> parts.StoreKey:
+    """The store of a lock, for a document."""
+    return parts.StoreKey(url=key.store, namespace=key.namespace, within=key.within)
+
+
+def hold(one: PastHold) -> parts.PastHold:
+    """A hold, for a document."""
+    return parts.PastHold(
+        store=store_key(one.key),
+        name=one.name,
+        claim_id=one.claim_id,
+        fence=one.fence,
+        kind=one.kind,
+        weight=one.weight,
+        capacity=one.capacity,
+        owner=making.owner(one.owner),
+        waited_seconds=one.waited,
+        began=making.rfc3339(one.began),
+        began_seconds=one.began,
+        ended=None if one.ended is None else making.rfc3339(one.ended),
+        ended_seconds=one.ended,
+        end=one.end or "held",
+        reason=one.reason,
+        began_boottime=one.began_boottime,
+        until_boottime=one.until_boottime,
+        idle_seconds=one.idle,
+    )
