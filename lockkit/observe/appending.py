@@ -60,7 +60,10 @@ def append(
             handle, full = _opened(path, mode), handle
             os.close(full)
         # It begins with a newline in case a crash cut the last line.
-        os.write(handle, f"\n{line}\n".encode())
+        row = f"\n{line}\n".encode()
+        if os.write(handle, row) != len(row):
+            # What was written stays, and readers count it as torn: to cut it off could cut off what another process appended since.
+            raise OSError(errno.ENOSPC, "only a part of the line was written")
         if sync:
             os.fsync(handle)
     finally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import resource
 import stat
 import threading
 
@@ -113,6 +115,27 @@ def test_a_line_that_a_crash_cut_is_counted_and_costs_no_other_line(state):
     history = read_history()
     assert [hold.name for hold in history.holds] == ["a", "b"]
     assert history.gaps.torn == 1
+
+
+def test_a_line_that_is_written_only_in_part_is_an_error(tmp_path):
+    path = tmp_path / "x.jsonl"
+
+    def work(parent):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))  # as a disk that is nearly full
+        try:
+            appending.append(path, json.dumps("x" * 100), rotate_at=1000)
+        except OSError as error:
+            parent.tell(error.errno)
+        else:
+            parent.tell(0)
+
+    worker = Child(work)
+    try:
+        assert worker.read(30.0) == errno.ENOSPC
+    finally:
+        worker.close()
+    appending.append(path, "{}", rotate_at=1000)
+    assert appending.read_records(path) == ([{}], 1)
 
 
 def test_a_line_that_is_missing_between_others_is_a_gap(state):
