@@ -272,17 +272,18 @@ def test_a_forked_child_sends_nothing(transport, server):
 
 
 def test_closing_it_leaves_no_thread_and_no_descriptor(server):
-    def footprint():
-        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    def descriptors():
+        return len(list(Path("/proc/self/fd").iterdir()))
 
-    before = footprint()
+    threads, before = {*threading.enumerate()}, descriptors()
     for _ in range(3):
         with opened(server.url("root", "root")) as transport:
             heard = queue.Queue()
             transport.watch(b"k", b"l", 0, heard.put)
             heard.get(timeout=5)
             put(transport, b"k")
-    until(lambda: footprint() == before, f"{before} again")
+    until(lambda: threads.issuperset(threading.enumerate()), "no thread is left")
+    until(lambda: descriptors() <= before, f"{before} descriptors again")
 
 
 # -- watches
