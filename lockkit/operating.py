@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -268,6 +269,7 @@ class Operations:
         """
         check_name(name)
         whole(capacity, "capacity", name)
+        began = time.monotonic()
         claims = self.inspect(name).claims
         other = next((claim for claim in claims if claim.kind != "semaphore"), None)
         if other is not None:
@@ -305,7 +307,9 @@ class Operations:
             if fixed:
                 error.hint = f"its record has capacity {capacity} already: resize it again, so that the claims in its queue have it, too"
             raise
-        self.driver().dispatcher.tell(Event("resized", name, data={"capacity": capacity, "claims": count}))
+        took = time.monotonic() - began
+        data = {"capacity": capacity, "claims": count}
+        self.driver().dispatcher.tell(Event("resized", name, duration=took, data=data))
         return count
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object]) -> bool:

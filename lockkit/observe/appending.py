@@ -11,13 +11,14 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import make_folders
 
-__all__ = ["Contents", "append", "opened", "parsed", "read_records", "rotated"]
+__all__ = ["Contents", "absent", "append", "opened", "parsed", "read_records", "regular", "rotated"]
 
 _TRIES = 20
 
@@ -77,7 +78,8 @@ def read_records(path: Path) -> Contents:
         OSError: The file is there and cannot be read.
     """
     try:
-        return parsed(path.read_bytes())
+        with regular(path) as file:
+            return parsed(file.read())
     except FileNotFoundError:
         return Contents([])
 
@@ -92,7 +94,7 @@ def parsed(content: bytes) -> Contents:
             continue
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
             found.append(value)
@@ -108,17 +110,41 @@ def opened(path: Path) -> list[BinaryIO]:
         OSError: The file does not exist, or one of them cannot be read.
     """
     found: list[BinaryIO] = []
-    for _ in range(_TRIES):
+    for turn in range(_TRIES):
+        again = turn < _TRIES // 2
         with contextlib.ExitStack() as unused:
-            found = [unused.enter_context(path.open("rb"))]
+            found = [unused.enter_context(regular(path))]
             for older in rotated(path):
                 with contextlib.suppress(FileNotFoundError):
-                    found.append(unused.enter_context(older.open("rb")))
+                    found.append(unused.enter_context(regular(older)))
             mine, there = os.fstat(found[0].fileno()), path.stat()
-            if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+            again = again and bool(absent(path))  # while files are renamed, a number is free for a moment
+            if not again and (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
                 unused.pop_all()
                 return found[::-1]
     raise OSError(errno.EBUSY, "it is renamed again and again")
+
+
+def regular(path: Path) -> BinaryIO:
+    """A file, opened to be read.
+
+    Raises:
+        OSError: There is none, or it is no regular file: a FIFO would block the reader, and a link may lead anywhere.
+    """
+    with contextlib.ExitStack() as unused:
+        file = unused.enter_context(open(path, "rb", opener=_to_read))
+        _check_regular(file.fileno())
+        unused.pop_all()
+    return file
+
+
+def _to_read(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _check_regular(handle: int) -> None:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def rotated(path: Path) -> list[Path]:
@@ -131,10 +157,18 @@ def rotated(path: Path) -> list[Path]:
     return [each for _, each in sorted(there)]
 
 
+def absent(path: Path) -> list[Path]:
+    """The renamed files that are missing, because there are older ones. For a moment also one that is renamed just now."""
+    numbers = {int(each.name.rpartition(".")[2]) for each in rotated(path)}
+    highest = min(max(numbers, default=0), 10_000)
+    return [path.with_name(f"{path.name}.{each}") for each in range(1, highest) if each not in numbers]
+
+
 def _opened(path: Path, mode: int) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     handle = os.open(path, flags, mode)
     try:
+        _check_regular(handle)
         seen = os.fstat(handle)
         if seen.st_mode & 0o777 != mode and seen.st_uid == os.geteuid():
             os.fchmod(handle, mode)

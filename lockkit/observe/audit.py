@@ -7,12 +7,13 @@ undecidable. Two holds with one fence are a violation whatever the clocks say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from lockkit.history import Period, falling, overlaps, repeated
 from lockkit.namedtuples import NamedTuple
-from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+from lockkit.observe.history import Gaps, History, PastHold, PastResize, StoreKey
 
 __all__ = ["MAX_SKEW", "Audit", "Verdict", "Violation", "audit"]
 
@@ -46,9 +47,11 @@ class Audit(NamedTuple):
         grants: The holds that were checked.
         locks: The number of locks.
         hosts: The number of boots of hosts.
-        undecidable: Pairs or groups of holds on different hosts that the clocks cannot put into an order.
+        undecidable: Pairs or groups of holds on different hosts that the clocks cannot put into an order, or of which one may have lasted
+            for longer than the journals say.
         lapses: Holds that were lost, ended by max_hold, or dropped. That is no violation: lockkit told their holder.
-        open: Holds of which the journals have no end. Each counts as certain at its beginning alone.
+        open: Holds of which the journals have no end. Each counts as certain at its beginning alone, and later grants that it may exclude
+            are undecidable.
         unbegun: Holds whose beginning is not in the journals, so that they could not be checked.
         first: Seconds since the epoch of the earliest line.
         max_skew: Seconds by which the clocks of hosts were taken to differ.
@@ -81,7 +84,7 @@ def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
     violations: list[Violation] = []
     undecidable = 0
     for lock, holds in locks.items():
-        found, doubtful = _check(lock, holds, history.resized.get(lock, 0), max_skew)
+        found, doubtful = _check(lock, holds, history.resized.get(lock, ()), max_skew)
         violations += found
         undecidable += doubtful
     result = Audit(
@@ -92,7 +95,7 @@ def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
         tuple(violations),
         undecidable,
         sum(hold.end in _LAPSES for hold in history.holds),
-        sum(hold.until_boottime is None for hold in history.holds),
+        sum(hold.ended is None for hold in history.holds),
         history.unbegun,
         history.gaps,
         history.first,
@@ -104,7 +107,7 @@ def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
 def _verdict(result: Audit) -> Verdict:
     if result.violations:
         return "violated"
-    if result.gaps:
+    if result.gaps or result.unbegun:
         return "incomplete"
     if not result.grants:
         return "nothing"
@@ -112,7 +115,7 @@ def _verdict(result: Audit) -> Verdict:
 
 
 def _check(
-    lock: tuple[StoreKey, str], holds: Sequence[PastHold], resized: int, skew: float
+    lock: tuple[StoreKey, str], holds: Sequence[PastHold], resized: Sequence[PastResize], skew: float
 ) -> tuple[list[Violation], int]:
     """The violations among the holds of one lock, and how many groups are undecidable."""
     by_id = {hold.claim_id: hold for hold in holds}
@@ -123,6 +126,8 @@ def _check(
 
     def add(kind: Literal["overlap", "fence", "same fence"], group: Iterable[Period]) -> None:
         periods = sorted(group)
+        if _fits([by_id[each.who] for each in periods], resized, skew):
+            return
         seconds = 0.0
         if kind == "overlap":
             seconds = max(0.0, min(each.ended for each in periods) - max(each.began for each in periods))
@@ -130,33 +135,59 @@ def _check(
         found.setdefault(frozenset(each.who for each in periods), Violation(kind, *lock, members, seconds))
 
     for inside in boots.values():
-        periods = [_period(hold, resized, _by_boottime) for hold in inside]
+        periods = [_period(hold, _by_boottime) for hold in inside]
         for group in overlaps(periods):
             add("overlap", group)
         for pair in falling(periods):
             add("fence", pair)
-    everywhere = [_period(hold, resized, _by_wall) for hold in holds]
+    everywhere = [_period(hold, _by_wall) for hold in holds]
     for pair in repeated(everywhere):
         add("same fence", pair)
-    undecidable = 0
+    boot_of = {hold.claim_id: hold.owner.boot_id for hold in holds}
+    groups: list[tuple[Period, ...]] = []
+    if any(hold.until_boottime is None for hold in holds):
+        longest = {hold.claim_id: _longest(hold) for hold in holds}
+        for inside in boots.values():
+            groups += overlaps(_period(longest[hold.claim_id], _by_boottime) for hold in inside)
+        groups += _between(overlaps(_period(hold, _by_wall) for hold in longest.values()), boot_of)
     if len(boots) > 1:
         # Each clock is at most half the skew away from one between all of them.
         shorter, longer = _moved(everywhere, -skew / 2), _moved(everywhere, skew / 2)
-        boot_of = {hold.claim_id: hold.owner.boot_id for hold in holds}
         for group in _between(overlaps(shorter), boot_of):
             add("overlap", group)
         for group in _between(falling(longer), boot_of):
             add("fence", group)
-        known = set(found)
-        doubtful = {
-            frozenset(each.who for each in group)
-            for group in (
-                *_between(overlaps(everywhere), boot_of),
-                *_between(falling(everywhere), boot_of),
-            )
-        }
-        undecidable = sum(not any(one <= group or group <= one for one in known) for group in doubtful)
+        groups += _between(overlaps(everywhere), boot_of) + _between(falling(everywhere), boot_of)
+    doubtful = {
+        frozenset(each.who for each in group)
+        for group in groups
+        if not _fits([by_id[each.who] for each in group], resized, skew)
+    }
+    undecidable = sum(not any(one <= group or group <= one for one in found) for group in doubtful)
     return list(found.values()), undecidable
+
+
+def _fits(holds: Sequence[PastHold], resized: Sequence[PastResize], skew: float) -> bool:
+    """Whether holds that stood together had room because their lock had been given a larger capacity by then."""
+    last = max(holds, key=lambda hold: hold.began)
+    given = [
+        each.capacity
+        for each in resized
+        if (
+            each.boottime <= last.began_boottime
+            if each.boot_id == last.owner.boot_id
+            else each.at - skew <= last.began
+        )
+    ]
+    return bool(given) and sum(hold.weight for hold in holds) <= max(given)
+
+
+def _longest(hold: PastHold) -> PastHold:
+    """A hold until it was over at the latest: for ever if no end is known."""
+    if hold.until_boottime is not None:
+        return hold
+    lasted = math.inf if hold.ended is None else hold.ended - hold.began
+    return hold._replace(until_boottime=hold.began_boottime + lasted)
 
 
 def _between(groups: Iterable[tuple[Period, ...]], boot_of: Mapping[str, str]) -> list[tuple[Period, ...]]:
@@ -174,10 +205,10 @@ def _by_wall(hold: PastHold) -> tuple[float, float]:
     return hold.began, hold.began + ended - began
 
 
-def _period(hold: PastHold, resized: int, times: Callable[[PastHold], tuple[float, float]]) -> Period:
+def _period(hold: PastHold, times: Callable[[PastHold], tuple[float, float]]) -> Period:
     """The period in which a holder was certain to hold. Of a hold without an end that is only its beginning."""
     began, ended = times(hold)
-    return Period(began, ended, hold.fence, hold.claim_id, hold.weight, max(hold.capacity, resized))
+    return Period(began, ended, hold.fence, hold.claim_id, hold.weight, hold.capacity)
 
 
 def _moved(periods: Sequence[Period], by: float) -> list[Period]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from lockkit.facts import Alert, Event, Owner
 from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
-from lockkit.observe.appending import append, rotated
+from lockkit.observe.appending import append, regular, rotated
 from lockkit.printable import printable
 from lockkit.redaction import redact
 
@@ -206,10 +206,10 @@ class _Writing:
 def _first(path: Path, now: float) -> float:
     """The time of the first line of a file; now if that cannot be told."""
     try:
-        with path.open("rb") as opened:
+        with regular(path) as opened:
             for line in opened.read(2 * _LONGEST).splitlines()[:3]:
                 if line.strip():
                     return float(json.loads(line)["at"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return now

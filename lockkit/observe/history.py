@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lockkit.facts import NOTHING, Kind, Owner, Scope
 from lockkit.identity import boot_id, process_start
 from lockkit.namedtuples import NamedTuple
-from lockkit.observe.appending import Contents, opened, parsed, rotated
+from lockkit.observe.appending import Contents, absent, opened, parsed, rotated
 from lockkit.observe.event_journal import VERSION
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "Happening",
     "History",
     "PastHold",
+    "PastResize",
     "PastWait",
     "StoreKey",
     "journals",
@@ -44,6 +45,8 @@ ENDS: Mapping[str, str] = {
 """How a hold ended (``PastHold.end``), in words."""
 _ENDING = ("released", "lost", "max_hold", "collected", "abandoned", "absent")
 _VAIN = ("busy", "timeout", "cancelled", "failed")
+_LATEST = 253_402_300_800.0
+"""The first second of the year 10,000; a time from then on, or one that is no number, was not written by a journal."""
 _NO_HAPPENING = (*_VAIN, "acquired", "queued", "released", "removed", "missed", "closed")
 """Kinds of events that are no happening by themselves: holds, waits and gaps are made from them."""
 
@@ -135,6 +138,22 @@ class Happening(NamedTuple):
     data: Mapping[str, object] = NOTHING
 
 
+class PastResize(NamedTuple):
+    """A change of the capacity of a lock that had claims.
+
+    Attributes:
+        capacity: The new capacity.
+        at: Seconds since the epoch at which it was asked for.
+        boottime: Seconds of CLOCK_BOOTTIME of the host at ``at``.
+        boot_id: The boot of the host.
+    """
+
+    capacity: int
+    at: float
+    boottime: float
+    boot_id: str
+
+
 class Gaps(NamedTuple):
     """The parts that are missing in the journals.
 
@@ -164,7 +183,7 @@ class History(NamedTuple):
     Attributes:
         first: Seconds since the epoch of the earliest line; None if there is no line.
         files: The files that were read.
-        resized: The largest capacity that each resized lock was given.
+        resized: The changes of capacity of each resized lock.
         unbegun: Holds whose end is in the journals, and whose beginning is not.
     """
 
@@ -174,7 +193,7 @@ class History(NamedTuple):
     gaps: Gaps = Gaps()
     first: float | None = None
     files: tuple[str, ...] = ()
-    resized: Mapping[tuple[StoreKey, str], int] = {}
+    resized: Mapping[tuple[StoreKey, str], tuple[PastResize, ...]] = {}
     unbegun: int = 0
 
 
@@ -241,13 +260,18 @@ class _Reading:
     def read(self, path: Path) -> None:
         """Read a file, and those into which it was renamed; what is wrong with it is counted."""
         try:
-            for each in opened(path):
+            found = opened(path)
+            missing = absent(path)
+            for each in found:
                 with each:
                     seen = os.fstat(each.fileno())
                     if (seen.st_dev, seen.st_ino) not in self._seen:
                         self._seen.add((seen.st_dev, seen.st_ino))
                         self._take(parsed(each.read()))
                         self.files.append(each.name)
+            # A second look, because a number is free for a moment while files are renamed.
+            if missing and (still := [each for each in absent(path) if each in missing]):
+                self.unreadable.append(f"{still[0]}: it is missing, and there are older ones")
         except OSError as error:
             self.unreadable.append(f"{path}: {error.strerror}")
 
@@ -271,7 +295,8 @@ class _Reading:
         holds: dict[tuple[StoreKey, str], PastHold] = {}
         waits: list[PastWait] = []
         happenings: list[Happening] = []
-        resized: dict[tuple[StoreKey, str], int] = {}
+        resized: dict[tuple[StoreKey, str], tuple[PastResize, ...]] = {}
+        over: dict[tuple[StoreKey, str], float] = {}
         unbegun = missed = 0
         for _, line in ordered:
             kind = str(line["kind"])
@@ -289,16 +314,15 @@ class _Reading:
             if kind in _ENDING:
                 if place in holds:
                     holds[place] = _ended(holds[place], line)
-                elif place[1]:
+                    over[place] = _number(line, "at")
+                elif place[1] and _asked(str(line.get("name", "")), _number(line, "at"), name, since):
                     unbegun += 1
             elif kind == "gpu_idle" and place in holds:
                 idle = _number(line, "duration")
                 holds[place] = holds[place]._replace(idle=holds[place].idle + idle)
             elif kind == "resized":
-                capacity = _data(line).get("capacity")
-                if isinstance(capacity, int):
-                    lock = (place[0], str(line.get("name", "")))
-                    resized[lock] = max(capacity, resized.get(lock, 0))
+                lock = (place[0], str(line.get("name", "")))
+                resized[lock] = (*resized.get(lock, ()), *_resize(line))
             if kind not in _NO_HAPPENING:
                 happenings.append(_happening(line))
         unended = self._unended()
@@ -311,7 +335,7 @@ class _Reading:
         ]
         gaps = Gaps(self.torn, missed, self._absent(), unended, self._unheard(waits), tuple(self.unreadable))
         return History(
-            tuple(one for one in every if _asked(one.name, one.ended, name, since)),
+            tuple(one for one in every if _asked(one.name, _over(one, over), name, since)),
             tuple(one for one in waits if _asked(one.name, one.ended, name, since)),
             tuple(one for one in happenings if _asked(one.name, one.at, name, since)),
             gaps,
@@ -357,11 +381,17 @@ def _asked(name: str, ended: float | None, wanted: str | None, since: float | No
     return (wanted is None or name == wanted) and (since is None or ended is None or ended >= since)
 
 
+def _over(hold: PastHold, over: Mapping[tuple[StoreKey, str], float]) -> float | None:
+    """When a hold was over at the latest: the wall clock may have been set while it lasted."""
+    return None if hold.ended is None else max(hold.ended, over.get((hold.key, hold.claim_id), 0.0))
+
+
 def _fits(line: Mapping[str, object]) -> bool:
     """Whether a line has what every line has, so that nothing below fails on a line that somebody wrote by hand."""
     texts = all(isinstance(line.get(key), str) for key in ("kind", "store", "scope", "namespace", "host"))
-    at = line.get("at")
-    return texts and isinstance(at, (int, float)) and isinstance(line.get("pid"), int)
+    times = [line.get(key) for key in ("at", "boottime", "duration", "until", "started")]
+    sane = all(isinstance(each, (int, float)) and 0 <= each < _LATEST for each in times if each is not None)
+    return texts and sane and times[0] is not None and isinstance(line.get("pid"), int)
 
 
 def _number(line: Mapping[str, object], key: str) -> float:
@@ -439,6 +469,16 @@ def _ended(hold: PastHold, line: Mapping[str, object]) -> PastHold:
     return hold._replace(
         until_boottime=certain, ended=max(ended, hold.began), end=str(line["kind"]), reason=reason
     )
+
+
+def _resize(line: Mapping[str, object]) -> tuple[PastResize, ...]:
+    """A change of capacity; nothing if there was no claim to change."""
+    capacity, claims = _data(line).get("capacity"), _data(line).get("claims")
+    if not isinstance(capacity, int) or not isinstance(claims, int) or claims < 1:
+        return ()
+    took = _number(line, "duration")
+    began = _number(line, "at") - took, _number(line, "boottime") - took
+    return (PastResize(capacity, *began, _owner(line).boot_id),)
 
 
 def _wait(line: Mapping[str, object]) -> PastWait:

@@ -8,7 +8,7 @@ import pytest
 
 from lockkit.facts import Owner
 from lockkit.observe.audit import audit
-from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+from lockkit.observe.history import Gaps, History, PastHold, PastResize, StoreKey
 
 KEY = StoreKey("redis://box", "default")
 OFFSETS = {"one": 1_000_000.0, "two": 1_000_300.0, "three": 999_000.0}
@@ -71,8 +71,15 @@ def test_a_fence_that_falls_between_two_hosts_counts_only_beyond_the_skew():
     assert [each.kind for each in found.violations] == ["fence"]
 
 
-def test_a_hold_without_an_end_counts_at_its_beginning():
-    assert verdict(hold(1, 0, 5, until=False), hold(2, 3, 4)).verdict == "held"
+def test_a_hold_without_an_end_is_certain_at_its_beginning_and_possible_after_it():
+    standing = hold(1, 0, 5, until=False)._replace(end="", ended=None)
+    assert verdict(standing).verdict == "held"
+    assert verdict(hold(0, -2, -1), standing, hold(2, 3, 4, name="b")).verdict == "held"
+    for later in (hold(2, 3, 4), hold(2, 300, 301), hold(2, 300, 301, "two")):
+        found = verdict(standing, later)
+        assert (found.verdict, found.open, found.undecidable) == ("undecidable", 1, 1)
+    assert verdict(hold(1, 0, 5, until=False), hold(2, 3, 4)).verdict == "undecidable", "it ended at 5"
+    assert verdict(hold(1, 0, 5, until=False), hold(2, 6, 7)).verdict == "held"
     assert verdict(hold(1, 0, 5), hold(2, 3, 4, until=False)).verdict == "violated"
 
 
@@ -97,10 +104,22 @@ def test_without_a_grant_nothing_is_called_held():
     assert verdict().verdict == "nothing"
 
 
-def test_a_resized_lock_is_checked_against_its_largest_capacity():
-    holds = [hold(n, n / 10, 5, capacity=2, weight=1) for n in range(1, 4)]
+@pytest.mark.parametrize("boot", ["boot of one", "boot of two"])
+def test_a_capacity_counts_from_the_resize_on_and_excuses_nothing_before_it(boot):
+    holds = [hold(n, n, 50, capacity=2, weight=1) for n in range(1, 4)]
+    offset = 1_100_000.0 - OFFSETS[boot.removeprefix("boot of ")]
+
+    def resized(at, capacity=3):
+        return {(KEY, "a"): (PastResize(capacity, at, at + offset, boot),)}
+
     assert verdict(*holds).verdict == "violated"
-    assert verdict(*holds, resized={(KEY, "a"): 3}).verdict == "held"
+    assert verdict(*holds, resized=resized(2)).verdict == "held"
+    assert verdict(*holds, resized=resized(4)).verdict == "violated"
+    assert verdict(*holds, resized=resized(2, 2)).verdict == "violated"
+
+
+def test_with_holds_that_began_before_the_journals_nothing_is_called_held():
+    assert verdict(hold(1, 0, 1), unbegun=1).verdict == "incomplete"
 
 
 def test_locks_of_two_names_do_not_exclude_each_other():

@@ -146,6 +146,46 @@ def test_a_line_that_is_missing_between_others_is_a_gap(state):
     assert read_history().gaps.absent == 1
 
 
+def test_a_hold_during_which_the_wall_clock_was_set_is_not_left_out(state):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    rows = [json.loads(row) for row in events(state).read_text().splitlines() if row]
+    (began,) = (row for row in rows if row["kind"] == "acquired")
+    since = began["at"] - 60.0
+    began["at"] -= 172_800.0
+    events(state).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [hold.name for hold in read_history(since=since).holds] == ["a"]
+
+
+def test_an_end_without_a_beginning_counts_only_where_it_was_asked_for(state):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    rows = [json.loads(row) for row in events(state).read_text().splitlines() if row]
+    events(state).write_text("".join(json.dumps(row) + "\n" for row in rows if row["kind"] != "acquired"))
+    assert read_history().unbegun == 1
+    assert read_history(name="b").unbegun == 0
+    assert read_history(since=rows[-1]["at"] + 1.0).unbegun == 0
+
+
+def test_a_renamed_file_that_is_missing_between_others_is_a_gap(state):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    events(state).with_name("events.jsonl.2").write_text("")
+    (missing,) = read_history().gaps.unreadable
+    assert missing.startswith(f"{events(state)}.1: ")
+    events(state).with_name("events.jsonl.1").write_text("")
+    assert not read_history().gaps
+
+
+def test_a_resize_is_read_back_if_there_was_a_claim(state):
+    with connect() as client:
+        client.resize("s", 4)
+        with client.semaphore("s", 2).acquire():
+            client.resize("s", 3)
+    (resizes,) = read_history().resized.values()
+    assert [each.capacity for each in resizes] == [3]
+
+
 def test_lines_that_stand_in_two_files_count_once(state, tmp_path):
     with connect() as client, client.lock("a").acquire():
         pass
@@ -162,6 +202,28 @@ def test_lines_that_somebody_has_written_by_hand_are_counted(tmp_path):
     history = read_history([path, tmp_path / "absent.jsonl"])
     assert history.gaps.torn == 4
     assert len(history.gaps.unreadable) == 1
+
+
+def test_a_row_with_absurd_contents_is_counted_and_costs_no_other_row(state):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    row = json.loads(events(state).read_text().splitlines()[1])
+    with events(state).open("a") as opened:
+        opened.write("[" * 100_000 + "\n")
+        for at in ("1e308", "NaN", "-Infinity", "-5", "1" + "0" * 400):
+            opened.write(json.dumps(row | {"writer": at, "at": 0}).replace('"at": 0', f'"at": {at}') + "\n")
+    history = read_history()
+    assert [hold.name for hold in history.holds] == ["a"]
+    assert history.gaps.torn == 6
+
+
+def test_a_fifo_in_place_of_a_journal_blocks_neither_reader_nor_writer(tmp_path):
+    path = tmp_path / "x.jsonl"
+    os.mkfifo(path)
+    (unreadable,) = read_history([path]).gaps.unreadable
+    assert "no regular file" in unreadable
+    with pytest.raises(OSError, match="No such device"):
+        appending.append(path, "{}", rotate_at=1000)
 
 
 def test_the_journal_of_a_process_that_was_killed_is_a_gap(state):

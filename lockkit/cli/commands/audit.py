@@ -79,8 +79,8 @@ def _show(found: Audit) -> None:
     if found.undecidable:
         skew = durations.exact(found.max_skew)
         output.say(
-            f"{found.undecidable:,} pairs of holds on different hosts are closer together than {skew}; say how far the clocks "
-            "may really be apart: --max-skew 10ms"
+            f"{found.undecidable:,} pairs of holds may have overlapped: they are on different hosts and closer together than {skew} (say how "
+            "far the clocks may really be apart: --max-skew 10ms), or the first one has no known end"
         )
     for sentence in past.missing(found.gaps):
         output.say(f"missing: {sentence}")
@@ -100,6 +100,7 @@ def _facts(found: Audit) -> list[str]:
         f"{_count(fences, 'fence')} did not rise" if fences else "fences rose",
         _count(found.lapses, "lapse"),
     ]
+    facts += [f"{found.open:,} still held"] if found.open else []
     facts += [f"{found.undecidable:,} undecidable"] if found.undecidable else []
     return facts
 
