@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,9 @@ _ENDING = ("released", "lost", "max_hold", "collected", "abandoned", "absent")
 _VAIN = ("busy", "timeout", "cancelled", "failed")
 _LATEST = 253_402_300_800.0
 """The first second of the year 10,000; a time from then on, or one that is no number, was not written by a journal."""
+_LOOPBACK = re.compile(
+    r"[a-z0-9+]+://(?:[^/@]*@)?(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/,]|$)", re.IGNORECASE
+)
 _NO_HAPPENING = (*_VAIN, "acquired", "queued", "released", "removed", "missed", "closed")
 """Kinds of events that are no happening by themselves: holds, waits and gaps are made from them."""
 
@@ -302,7 +306,8 @@ class _Reading:
             kind = str(line["kind"])
             if kind == "missed":
                 count = _data(line).get("count")
-                missed += count if isinstance(count, int) else 1
+                if since is None or _number(line, "at") >= since:
+                    missed += count if isinstance(count, int) else 1
             elif kind == "acquired":
                 hold = _hold(line)
                 holds[hold.key, hold.claim_id] = hold
@@ -333,9 +338,22 @@ class _Reading:
             else hold
             for hold in holds.values()
         ]
-        gaps = Gaps(self.torn, missed, self._absent(), unended, self._unheard(waits), tuple(self.unreadable))
+        lasting = [one for one in every if since is None or not _followed(one, every, since)]
+        standing = {one.owner for one in lasting if one.ended is None}
+        gaps = Gaps(
+            self.torn,
+            missed,
+            self._absent(since),
+            tuple(
+                owner
+                for owner, last in unended.items()
+                if since is None or last >= since or owner in standing
+            ),
+            self._unheard(waits, since),
+            tuple(self.unreadable),
+        )
         return History(
-            tuple(one for one in every if _asked(one.name, _over(one, over), name, since)),
+            tuple(one for one in lasting if _asked(one.name, _over(one, over), name, since)),
             tuple(one for one in waits if _asked(one.name, one.ended, name, since)),
             tuple(one for one in happenings if _asked(one.name, one.at, name, since)),
             gaps,
@@ -351,28 +369,36 @@ class _Reading:
             found.setdefault(writer, {})[number] = line
         return found
 
-    def _absent(self) -> int:
-        """Contents that are missing between the first and the last one of their writer."""
-        return sum(max(each) - min(each) + 1 - len(each) for each in self._writers().values())
+    def _absent(self, since: float | None) -> int:
+        """Contents that are missing between the first and the last one of their writer, unless it wrote nothing since."""
+        return sum(
+            max(each) - min(each) + 1 - len(each)
+            for each in self._writers().values()
+            if since is None or _last(each.values()) >= since
+        )
 
-    def _unended(self) -> tuple[Owner, ...]:
-        """Processes that did not close their journal, and that are not seen to run."""
-        found: dict[Owner, None] = {}
+    def _unended(self) -> dict[Owner, float]:
+        """Processes that did not close their journal, and that are not seen to run, with the time of their last line."""
+        found: dict[Owner, float] = {}
         for each in self._writers().values():
             if not any(line["kind"] == "closed" for line in each.values()):
                 owner = _owner(next(iter(each.values())))
                 if owner.boot_id != boot_id() or process_start(owner.pid) != owner.started:
-                    found[owner] = None
-        return tuple(found)
+                    found[owner] = max(found.get(owner, 0.0), _last(each.values()))
+        return found
 
-    def _unheard(self, waits: Sequence[PastWait]) -> tuple[str, ...]:
+    def _unheard(self, waits: Sequence[PastWait], since: float | None) -> tuple[str, ...]:
         """Holders that stood in somebody's way, and none of whose lines is there."""
         heard = {_short(str(_owner(line))) for line in self._records.values()}
-        met = dict.fromkeys(_short(wait.holder) for wait in waits if wait.holder)
+        met = dict.fromkeys(
+            _short(wait.holder) for wait in waits if wait.holder and _asked("", wait.ended, None, since)
+        )
         met |= {
             _short(str(holder)): None
             for line in self._records.values()
-            if line["kind"] in ("queued", "still_waiting") and (holder := _data(line).get("holder"))
+            if line["kind"] in ("queued", "still_waiting")
+            and _asked("", _number(line, "at"), None, since)
+            and (holder := _data(line).get("holder"))
         }
         return tuple(sorted(each for each in met if each not in heard))
 
@@ -384,6 +410,21 @@ def _asked(name: str, ended: float | None, wanted: str | None, since: float | No
 def _over(hold: PastHold, over: Mapping[tuple[StoreKey, str], float]) -> float | None:
     """When a hold was over at the latest: the wall clock may have been set while it lasted."""
     return None if hold.ended is None else max(hold.ended, over.get((hold.key, hold.claim_id), 0.0))
+
+
+def _last(lines: Iterable[Mapping[str, object]]) -> float:
+    """The time of the last line."""
+    return max(_number(line, "at") for line in lines)
+
+
+def _followed(hold: PastHold, holds: Iterable[PastHold], since: float) -> bool:
+    """Whether the process of a hold has ended, and the store had given the lock to another one before ``since``: the hold was over by then."""
+    return hold.end == "unknown" and any(
+        hold.began < other.began < since
+        and (other.key, other.name) == (hold.key, hold.name)
+        and hold.weight + other.weight > min(hold.capacity, other.capacity)
+        for other in holds
+    )
 
 
 def _fits(line: Mapping[str, object]) -> bool:
@@ -435,7 +476,10 @@ def _key(line: Mapping[str, object]) -> StoreKey:
         "host": owner.host,
     }
     scope: Scope | str = str(line["scope"])
-    return StoreKey(str(line["store"]), str(line["namespace"]), within.get(scope, ""))
+    store = str(line["store"])
+    if scope not in within and _LOOPBACK.match(store):
+        scope = "host"  # each host has a store of its own at this URL
+    return StoreKey(store, str(line["namespace"]), within.get(scope, ""))
 
 
 def _hold(line: Mapping[str, object]) -> PastHold:

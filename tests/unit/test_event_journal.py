@@ -245,6 +245,49 @@ def test_the_journal_of_a_process_that_was_killed_is_a_gap(state):
     assert [(hold.claim_id, hold.end, hold.ended) for hold in history.holds] == [(claim, "unknown", None)]
 
 
+def row(writer, number, kind, claim="", at=0.0, **more):
+    about = {"store": "redis://box", "scope": "fleet", "namespace": "default", "host": writer, "pid": 1}
+    told = {"v": 1, "writer": writer, "n": number, "kind": kind, "name": "a", "claim": claim, "at": at}
+    return json.dumps(told | about | {"boot": f"boot of {writer}", "boottime": at} | more) + "\n"
+
+
+def test_a_process_that_was_killed_long_ago_is_no_gap_once_another_one_has_had_its_lock(tmp_path):
+    path = tmp_path / "x.jsonl"
+    killed = row("one", 1, "queued", at=98.0) + row("one", 3, "acquired", "0123456789ab", 100.0)
+    path.write_text(killed)
+    assert read_history([path], since=1000.0).gaps.unended, "it may have held until now"
+    after = [("acquired", {}), ("released", {"until": 201.0}), ("closed", {})]
+    path.write_text(
+        killed
+        + "".join(
+            row("two", n, kind, "ba9876543210", 200.0 + n, **more) for n, (kind, more) in enumerate(after)
+        )
+    )
+    late = read_history([path], since=1000.0)
+    assert not late.gaps, late.gaps
+    assert not late.holds
+    early = read_history([path], since=150.0)
+    assert [owner.host for owner in early.gaps.unended] == ["one"]
+    assert len(early.holds) == 2
+    assert read_history([path], since=99.0).gaps.absent == 1
+
+
+@pytest.mark.parametrize(
+    "url, stores",
+    [
+        ("redis://localhost", 2),
+        ("redis://127.0.0.1:6379/1", 2),
+        ("etcd://[::1]:2379", 2),
+        ("redis://localhost.example.org", 1),
+        ("redis://box", 1),
+    ],
+)
+def test_a_loopback_url_is_a_store_of_each_host(tmp_path, url, stores):
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(row(host, 1, "acquired", host, 1.0, store=url) for host in ("one", "two")))
+    assert len({hold.key for hold in read_history([path]).holds}) == stores
+
+
 def test_a_plugin_is_told_how_many_events_it_missed(monkeypatch):
     monkeypatch.setattr(dispatch, "_QUEUE", 6)
     go, seen, over = threading.Event(), [], threading.Event()
