@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from lockkit.alerts.engine import matches
+from lockkit.alerts.engine import acknowledged, matches
 from lockkit.alerts.grouping import member
 from lockkit.alerts.notification import Member
-from lockkit.alerts.state import Acknowledgement, Active, Decisions, Silence, State
+from lockkit.alerts.state import Acknowledgement, Decisions, Silence, State
 from lockkit.clock import SYSTEM
 from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
@@ -93,7 +93,7 @@ class Desk:
         told = {key for group in state.groups.values() for key in group.told}
         found = [
             Listed(
-                member(key, one)._replace(acknowledged_by=_acknowledged(key, one, decisions)),
+                member(key, one)._replace(acknowledged_by=acknowledged(one, decisions.acknowledged.get(key))),
                 "resolved" if one.resolved is not None else "pending" if one.fired is None else "firing",
                 one.hidden,
                 key in told,
@@ -193,7 +193,7 @@ class Desk:
             return None
 
         def change(decisions: Decisions) -> None:
-            decisions.acknowledged[fingerprint] = Acknowledgement(author, now, comment)
+            decisions.acknowledged[fingerprint] = Acknowledgement(author, now, comment, one.instance)
             kept = sorted(decisions.acknowledged.items(), key=lambda each: -each[1].at)[:_MOST]
             decisions.acknowledged = {key: word for key, word in kept if word.at > now - _KEEP}
 
@@ -211,11 +211,6 @@ class Desk:
 STATE = "state.json"
 DECISIONS = "decisions.json"
 _LOCK = "decisions.lock"
-
-
-def _acknowledged(key: str, one: Active, decisions: Decisions) -> str:
-    word = decisions.acknowledged.get(key)
-    return word.by if word is not None and word.at >= one.since else ""
 
 
 def _check(**texts: str) -> None:

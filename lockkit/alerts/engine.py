@@ -16,10 +16,10 @@ from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import Happening, Look
 from lockkit.alerts.notification import Notification
 from lockkit.alerts.rules import Condition, Count, Share, worse
-from lockkit.alerts.state import Active, Decisions, Group, Silence, State
+from lockkit.alerts.state import Acknowledgement, Active, Decisions, Group, Silence, State
 from lockkit.facts import NOTHING
 
-__all__ = ["HOUR", "Engine", "matches"]
+__all__ = ["HOUR", "Engine", "acknowledged", "matches"]
 
 HOUR = 3600.0
 _MOST = 2 * conditions.MOST
@@ -166,7 +166,8 @@ class Engine:
     def _go_on(self, name: str, rule: Condition, key: str, matter: Matter, now: float) -> None:
         one = self.state.alerts.get(key)
         if one is None:
-            one = Active(name, dict(matter.labels), "", "", matter.severity, now)
+            self.state.begun += 1
+            one = Active(name, dict(matter.labels), "", "", matter.severity, now, instance=self.state.begun)
             self.state.alerts[key] = one
         one.text, one.command, one.count, one.resolved = matter.text, matter.command, matter.number, None
         one.severity = worse(one.severity, matter.severity)
@@ -186,6 +187,7 @@ class Engine:
             one.hidden = ""
             if any(
                 one.rule in rule.inhibits
+                and one.rule != other.rule  # it would hide itself, for good
                 and all(one.labels.get(label) == other.labels.get(label) for label in rule.equal)
                 for rule, other in sources
             ):
@@ -195,8 +197,7 @@ class Engine:
 
     def _acknowledge(self, decisions: Decisions) -> None:
         for key, one in self.state.alerts.items():
-            word = decisions.acknowledged.get(key)
-            one.acknowledged_by = word.by if word is not None and word.at >= one.since else ""
+            one.acknowledged_by = acknowledged(one, decisions.acknowledged.get(key))
 
     # -- telling
 
@@ -247,6 +248,14 @@ def _rank(notification: Notification) -> tuple[bool, bool, str]:
     """The order in which notifications take the room of an hour: P0, then what is new, then repeats and what is over."""
     late = notification.reason in ("repeat", "resolved_member", "all_resolved")
     return notification.severity != "P0", late, notification.severity
+
+
+def acknowledged(one: Active, word: Acknowledgement | None) -> str:
+    """The person who acknowledged an alert; empty if nobody did, or only one of before with the same fingerprint."""
+    # After a clock was put back, a word for an alert that is over has a later time than a new alert.
+    if word is None or word.at < one.since or word.instance not in (0, one.instance):
+        return ""
+    return word.by
 
 
 def matches(silence: Silence, key: str, rule: str, labels: Mapping[str, str], now: float) -> bool:

@@ -213,7 +213,28 @@ def judged(
                 where = (sources or {}).get(f"alerts.rules.{name}", "configuration")
                 told = f"{where}: [alerts.rules.{name}] inhibits: there is no rule {redact_name(other)!r}"
                 problems.append(ConfigError(told, hint=meant(other, rules) or "see: lockkit alerts rules"))
+    for name in _circular(rules):
+        where = (sources or {}).get(f"alerts.rules.{name}", "configuration")
+        told = f"{where}: [alerts.rules.{redact_name(name)}] inhibits: it inhibits itself, alone or through others, and would never be told"
+        problems.append(
+            ConfigError(told, hint="take out the rule itself, or one of those that inhibit each other")
+        )
     return rules, problems
+
+
+def _circular(rules: Mapping[str, Condition]) -> list[str]:
+    """The rules in force that inhibit themselves, alone or through others."""
+    found = []
+    for name, rule in rules.items():
+        left, seen = list(rule.inhibits if rule.enabled else ()), set[str]()
+        while left:
+            other = left.pop()
+            if other not in seen and other in rules and rules[other].enabled:
+                seen.add(other)
+                left += rules[other].inhibits
+        if name in seen:
+            found.append(name)
+    return found
 
 
 def _decoded(

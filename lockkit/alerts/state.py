@@ -32,11 +32,19 @@ class Silence(Struct):
 
 
 class Acknowledgement(Struct):
-    """Somebody's word that he or she deals with an alert; good until the alert ends."""
+    """Somebody's word that he or she deals with an alert; good until the alert ends.
+
+    Attributes:
+        by: The person.
+        at: When, in seconds of the wall clock.
+        comment: Why.
+        instance: The instance of the alert; 0 if that is not known.
+    """
 
     by: str
     at: float
     comment: str = ""
+    instance: int = 0
 
 
 class Decisions(Struct):
@@ -86,6 +94,7 @@ class Active(Struct):
         raised: How often that was worth telling.
         hidden: Why it is not told now: ``silenced``, ``inhibited`` or nothing.
         acknowledged_by: The person who acknowledged it.
+        instance: The number that tells it from earlier alerts with the same fingerprint.
     """
 
     rule: str
@@ -103,6 +112,7 @@ class Active(Struct):
     raised: int = 0
     hidden: str = ""
     acknowledged_by: str = ""
+    instance: int = 0
 
 
 class Group(Struct):
@@ -133,6 +143,7 @@ class State(Struct):
         held: When each lock of a `missed` rule was last known to be held, or first waited for.
         sent: The times of the notifications of the last hour.
         put_off: How many notifications wait because of the limit of an hour.
+        begun: The number of alerts that have begun.
     """
 
     v: int = 1
@@ -143,3 +154,4 @@ class State(Struct):
     held: dict[str, float] = field(default_factory=dict)
     sent: list[float] = field(default_factory=list)
     put_off: int = 0
+    begun: int = 0

@@ -347,6 +347,29 @@ def test_an_acknowledged_alert_is_neither_repeated_nor_escalated_but_a_new_one_i
     ]
 
 
+def test_no_alert_inhibits_one_of_its_own_rule():
+    world = World()
+    world.rules["lost"] = msgspec.structs.replace(world.rules["lost"], inhibits=("lost",))
+    world.step(1.0, lost("a"), lost("b"))
+    assert [one.hidden for one in world.engine.state.alerts.values()] == ["", ""]
+
+
+def test_a_word_for_an_earlier_alert_counts_for_no_new_one_after_the_clock_was_put_back():
+    world = World()
+    world.step(1.0, lost())
+    [(key, one)] = world.engine.state.alerts.items()
+    world.decisions.acknowledged[key] = Acknowledgement("ann", world.now, instance=one.instance)
+    world.step(1.0)
+    assert one.acknowledged_by == "ann"
+    world.step(-5000.0)
+    assert one.acknowledged_by == "ann", "the clock alone ends no acknowledgement"
+    del world.engine.state.alerts[key]
+    world.step(1.0, lost())
+    [again] = world.engine.state.alerts.values()
+    assert again.since < world.decisions.acknowledged[key].at
+    assert again.acknowledged_by == ""
+
+
 def test_an_acknowledgement_ends_with_its_alert():
     world = World({"zombie": {"for": "0s"}})
     world.until(40, look=zombies("a"))

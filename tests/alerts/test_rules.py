@@ -52,6 +52,21 @@ def test_a_rule_is_silenced_by_enabled_false():
     assert SHIPPED.keys() - decode(SHIPPED, {"timeouts": {"enabled": False}}).keys() == {"timeouts"}
 
 
+@pytest.mark.parametrize(
+    "inhibits",
+    [
+        {"lost": ["lost"]},
+        {"lost": ["timeouts"], "timeouts": ["lost"]},
+        {"lost": ["zombie"], "zombie": ["old_hold", "lost"]},
+    ],
+)
+def test_no_rule_inhibits_itself(inhibits):
+    tables = {name: {"inhibits": others} for name, others in inhibits.items()}
+    with pytest.raises(ConfigError, match=r"\[alerts.rules.lost\] inhibits: it inhibits itself"):
+        decode(SHIPPED, tables)
+    assert decode(SHIPPED, {**tables, "lost": {"enabled": False, "inhibits": inhibits["lost"]}})
+
+
 def test_a_rule_of_ones_own():
     table = {"when": "count", "of": ["event.evicted"], "above": 3, "escalate": [{"to": "P1", "after": "2h"}]}
     rule = decode(SHIPPED, {"evictions": table})["evictions"]
