@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lockkit.clock import Clock
     from lockkit.config import Config
 
-__all__ = ["LONGEST_TEXT", "Desk", "Listed", "folder_of"]
+__all__ = ["DECISIONS", "LONGEST_TEXT", "STATE", "Desk", "Listed", "folder_of", "set_aside", "write"]
 
 LONGEST_TEXT = 500
 """Characters of a comment, a name of a person or a label."""
@@ -222,12 +222,12 @@ def _check(**texts: str) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
     make_folders(folder)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     handle = os.open(folder / _LOCK, flags, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(handle)
@@ -240,19 +240,44 @@ def _read(path: Path, kind: type[T]) -> T | None:
         ConfigError: The file is damaged, or of a newer lockkit.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
+        text = _text(path)
     except FileNotFoundError:
         return None
     try:
         found = msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _DAMAGE as error:
         raise ConfigError(f"{path} is damaged: {error}", hint="to begin anew, remove it") from None
     if found.v > kind().v:
         raise ConfigError(
             f"{path} is of a newer lockkit (version {found.v} of its form)", hint="upgrade this one"
         )
     return found
+
+
+_DAMAGE = (msgspec.DecodeError, RecursionError)
+
+
+def _text(path: Path) -> bytes:
+    # Without O_NONBLOCK, a pipe of that name would hold up its reader for good.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        return file.read(_LARGEST + 1)
+
+
+def set_aside(folder: Path, name: str) -> Path | None:
+    """Rename one of the two files to ``NAME.damaged`` if it is damaged, in place of an earlier one. Returns where it is then; None if it is not damaged.
+
+    Raises:
+        BlockingIOError: Somebody else writes there now.
+        OSError: The file could not be read or renamed.
+    """
+    path = folder / name
+    kind: type[State] | type[Decisions] = State if name == STATE else Decisions
+    with _alone(folder, wait=False):
+        try:
+            msgspec.json.decode(_text(path), type=kind)
+        except _DAMAGE:
+            return path.replace(path.with_name(f"{name}.damaged"))
+    return None
 
 
 def write(path: Path, what: State | Decisions) -> None:

@@ -5,10 +5,12 @@ Nothing here waits for anybody: the queue and the file are bounded, and what doe
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -56,14 +58,25 @@ class Inbox:
 
     def take(self) -> list[Happening]:
         """Everything that came since the last call, in order."""
-        return [self._queue.popleft() for _ in range(len(self._queue))]
+        taken = list[Happening]()
+        with contextlib.suppress(IndexError):  # another thread takes, too
+            taken.extend(self._queue.popleft() for _ in range(len(self._queue)))
+        return taken
+
+    def put_back(self, happenings: Sequence[Happening]) -> None:
+        """Put what was taken back before the rest. If that is too much, the newest are dropped."""
+        self._queue.extendleft(reversed(happenings))
+        while len(self._queue) > _QUEUE:
+            self._queue.pop()
+            self.dropped += 1
 
 
 def hand_over(folder: Path, happenings: Iterable[Happening]) -> int:
     """Leave happenings for the process that runs the engine. Returns the number of those that did not fit.
 
     Raises:
-        OSError: The file could not be written.
+        BlockingIOError: Another process uses the file now.
+        OSError: The file could not be written; nothing of it stands there.
     """
     lines = [msgspec.json.encode(one) + b"\n" for one in happenings]
     if not lines:
@@ -71,14 +84,17 @@ def hand_over(folder: Path, happenings: Iterable[Happening]) -> int:
     make_folders(folder)
     handle = _opened(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        size, text, dropped = os.fstat(handle).st_size, b"", 0
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The newline is for a line before, that a crash has cut.
+        size, text, dropped = os.fstat(handle).st_size, b"\n", 0
         for line in lines:
             if size + len(text) + len(line) > _LARGEST:
                 dropped += 1
             else:
                 text += line
-        os.write(handle, text)
+        if os.write(handle, text) < len(text):
+            os.ftruncate(handle, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / _FILE))
     finally:
         os.close(handle)
     return dropped
@@ -88,13 +104,14 @@ def handed_over(folder: Path) -> list[Happening]:
     """Take what other processes have left. A line that is damaged is left out.
 
     Raises:
+        BlockingIOError: Another process uses the file now.
         OSError: The file could not be read.
     """
     if not (folder / _FILE).exists():
         return []
     handle = _opened(folder)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         text = os.pread(handle, _LARGEST, 0)
         os.ftruncate(handle, 0)
     finally:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.alerts import inbox as inboxes
-from lockkit.alerts.desk import STATE, Desk, folder_of, write
+from lockkit.alerts.desk import Desk, folder_of
 from lockkit.alerts.engine import Engine
 from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import Happening, Look, counted
 from lockkit.alerts.in_force import of_config
 from lockkit.alerts.inbox import Inbox
+from lockkit.alerts.keeping import Keeper
 from lockkit.alerts.looking import look_at
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
@@ -30,6 +31,7 @@ from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     from lockkit.alerts.notification import Notification
+    from lockkit.alerts.state import State
     from lockkit.client import Client
     from lockkit.clock import Clock
     from lockkit.config import Config
@@ -74,6 +76,7 @@ class Runner:
         self._clock = clock
         self._config: Config = client.config
         self.desk = Desk(folder_of(client.config), clock)
+        self._keeper = Keeper(self.desk)
         self.running = False
         self.dropped = 0
         self._engine: Engine | None = None
@@ -90,10 +93,15 @@ class Runner:
         self._thread.start()
 
     def close(self, within: float = 5.0) -> None:
-        """End the thread, and give up what it holds. Waits at most ``within`` seconds."""
+        """End the thread, and give up what it holds. Waits at most ``within`` seconds.
+
+        What has come is taken in before, or left for the next process that runs the engine.
+        """
         self._stop.set()
         if self._thread is not None:
             self._thread.join(within)
+            if within or not self._thread.is_alive():
+                self._leave_the_rest()
 
     def run(self) -> None:
         """Step again and again until :meth:`close`. A step that fails is logged, and the next one follows."""
@@ -107,32 +115,39 @@ class Runner:
                     _log.exception("alerts: a step failed: %s", printable(repr(error)))
                 self._stop.wait(_STEP)
         finally:
-            self._resign()
+            try:
+                self._last()
+            finally:
+                self._resign()
 
-    def step(self) -> list[Notification]:
-        """One step: take in, look if it is time to, decide, hand over, save. Returns what was handed over.
+    def step(self, *, looking: bool = True) -> list[Notification]:
+        """One step: look if it is time to, take in, decide, hand over, save. Returns what was handed over.
 
         The state is saved after the notifications are handed over, so each is handed over at least once.
+
+        Args:
+            looking: Whether it may look at the store, which can take as long as the store does.
         """
-        happened = self._inbox.take()
-        if not self._run_here():
-            self.dropped += inboxes.hand_over(self.desk.folder, happened)
+        engine = self._here() or self._leave()
+        if engine is None:
             return []
-        engine = self._engine
-        assert engine is not None
-        happened += inboxes.handed_over(self.desk.folder)
+        happened: list[Happening] = []
         look = None
-        if self._clock.now() >= self._look_at:
+        if looking and self._clock.now() >= self._look_at:
             self._look_at = self._clock.now() + self._config.alerts_look_every
             self._reload(engine)
-            happened += self._counters()
             look = self._look()
-        told = engine.step(self._clock.wall(), happened, look, self.desk.decisions())
+            happened += self._counters()
+        # Only now, when nothing can fail any more: an alert that was taken and not told would be lost.
+        happened += self._inbox.take()
+        if self._lock is not None:
+            happened += self._keeper.handed_over()
+        told = engine.step(self._clock.wall(), happened, look, self._keeper.decisions())
         for notification in told:
             for sink in self._sinks:
                 self._hand(sink, notification)
-        if told or happened or look is not None:
-            write(self.desk.folder / STATE, engine.state)
+        if self._lock is not None and (told or happened or look is not None):
+            self._keeper.save(engine.state)
         return told
 
     def _hand(self, sink: Callable[[Notification], object], notification: Notification) -> None:
@@ -143,38 +158,91 @@ class Runner:
 
     # -- who runs the engine
 
-    def _run_here(self) -> bool:
-        """Whether this process runs the engine; it begins to if no other one does."""
-        if self._lock is not None:
-            return True
+    def _here(self) -> Engine | None:
+        """The engine, if this process runs it; it begins to if no other one does. If the disk fails, it runs in memory."""
+        engine = self._engine
+        if engine is not None and (self._lock is not None or _untold(engine.state)):
+            return engine
+        try:
+            handle = self._locked()
+        except OSError as error:
+            self._keeper.say("engine", f"the alert engine runs in memory alone: {error}")
+            return self._in_memory()
+        if handle is None:
+            self._resign()
+            return None
+        try:
+            if engine is None or not engine.state.alerts:
+                self._engine = self._made(self._keeper.state())
+        except BaseException:
+            os.close(handle)
+            raise
+        self._keeper.well("engine")
+        self._lock, self.running = handle, True
+        return self._engine
+
+    def _locked(self) -> int | None:
+        """The lock of the engine; None if another process has it."""
         make_folders(self.desk.folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         handle = os.open(self.desk.folder / _LOCK_FILE, flags, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BaseException as error:
             os.close(handle)
-            return False
-        try:
-            self._engine = self._load()
-        except BaseException:
-            os.close(handle)
+            if isinstance(error, BlockingIOError):
+                return None
             raise
-        self._lock, self.running = handle, True
-        return True
+        return handle
 
-    def _load(self) -> Engine:
+    def _leave(self) -> Engine | None:
+        """Leave what came to the process that runs the engine. If the disk fails, this one runs an engine in memory, which is returned."""
+        happened = self._inbox.take()
+        try:
+            self.dropped += inboxes.hand_over(self.desk.folder, happened)
+        except BlockingIOError:
+            self._inbox.put_back(happened)
+        except OSError as error:
+            self._inbox.put_back(happened)
+            self._keeper.say("engine", f"the alert engine runs in memory alone: {error}")
+            return self._in_memory()
+        return None
+
+    def _in_memory(self) -> Engine:
+        engine = self._engine = self._engine or self._made(None)
+        self.running = True
+        return engine
+
+    def _last(self) -> None:
+        """Take in what came since the last step, without the store. What is not due yet is told by the next process that runs the engine."""
+        try:
+            self.step(looking=False)
+        except Exception as error:
+            _log.exception("alerts: the last step failed: %s", printable(repr(error)))
+        if self._lock is None and self._engine is not None and _untold(self._engine.state):
+            _log.error("alerts: some that were kept in memory alone end untold with this process")
+        self._leave_the_rest()
+
+    def _leave_the_rest(self) -> None:
+        happened = self._inbox.take()
+        try:
+            self.dropped += inboxes.hand_over(self.desk.folder, happened)
+        except OSError as error:
+            self.dropped += len(happened)
+            _log.error("alerts: %d are lost: %s", len(happened), printable(str(error)))
+
+    def _made(self, state: State | None) -> Engine:
         return Engine(
             of_config(self._config),
             _timing(self._config),
-            self.desk.state(),
+            state,
             now=self._clock.wall(),
             labels={"namespace": self._client.namespace},
         )
 
     def _resign(self) -> None:
         lease, self._lease = self._lease, None
-        handle, self._lock, self.running = self._lock, None, False
+        handle, self._lock, self.running, self._engine = self._lock, None, False, None
         if handle is not None:
             os.close(handle)
         if lease is not None:
@@ -217,6 +285,15 @@ class Runner:
         except LockkitError as error:  # a drained namespace, for instance
             _log.debug("alerts: not elected: %s", error)
         return self._lease is not None
+
+
+def _untold(state: State) -> bool:
+    """Whether something fires that no notification has told, and that nothing hides."""
+    told = {key for group in state.groups.values() for key in group.told}
+    return any(
+        one.fired is not None and one.resolved is None and not one.hidden and key not in told
+        for key, one in state.alerts.items()
+    )
 
 
 def _timing(config: Config) -> Timing:
