@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from lockkit.errors import AcquireTimeout
+from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
 from support.aio import client_of, in_a_loop, settled, soon
@@ -134,7 +134,7 @@ async def test_a_wait_whose_time_was_up_leaves_nothing_to_the_garbage_collector(
             for _ in range(3):
                 try:
                     await lock.acquire(timeout=0.1)
-                except AcquireTimeout:
+                except (AcquireTimeout, BackendError):  # the latter if the machine stood still for as long
                     continue
                 raise AssertionError("the lock is held")
             await soon(lambda: there(Attempt).keys() == before.keys())
