@@ -151,13 +151,16 @@ def test_without_extras_only_small_libraries_are_required(metadata):
 
 def test_each_optional_part_has_its_extra(metadata):
     assert set(metadata.get_all("Provides-Extra")) == {
+        "alerts",
         "all",
         "etcd",
         "gpu",
         "metrics",
         "python-etcd3",
         "redis",
+        "server",
         "testing",
+        "top",
         "zookeeper",
     }
 
