@@ -141,7 +141,7 @@ class Engine:
         there = set()
         for key, matter in found.matters.items():
             room -= key not in alerts
-            # Those that were not told yet pile up if the limit of an hour is small.
+            # Alerts that were not told yet pile up if few notifications an hour are allowed.
             one = (key, matter) if key in alerts or room >= 0 else self._with_others(name, rule, matter)
             self._go_on(name, rule, *one, now)
             there.add(one[0])
@@ -157,7 +157,7 @@ class Engine:
                 gone.resolved = now
             elif gone.fired is None or not happened:
                 del alerts[key]
-            # What has happened is told, however long its notification was put off; what was seen, only if it lasts.
+            # An event is told, however long its notification was put off; a state that a look showed is told only if it lasts.
 
     def _with_others(self, name: str, rule: Condition, matter: Matter) -> tuple[str, Matter]:
         matter = matter._replace(labels={**self._labels, **rule.labels, **conditions.OTHERS})

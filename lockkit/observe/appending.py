@@ -60,10 +60,10 @@ def append(
         if (now or os.fstat(handle).st_size >= rotate_at) and _moved(path, handle, keep):
             handle, full = _opened(path, mode), handle
             os.close(full)
-        # It begins with a newline in case a crash cut the last line.
+        # A newline comes first, in case a crash cut the last line.
         row = f"\n{line}\n".encode()
         if os.write(handle, row) != len(row):
-            # What was written stays, and readers count it as torn: to cut it off could cut off what another process appended since.
+            # The part that was written stays, and readers count it as torn: another process may have appended a line since.
             raise OSError(errno.ENOSPC, "only a part of the line was written")
         if sync:
             os.fsync(handle)

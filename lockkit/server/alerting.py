@@ -57,7 +57,7 @@ class Alerting:
         first = next(iter(inboxes), None)
         if first is None:
             return
-        # Of one channel there is one delivery, however many stores there are: its limit counts for all of them.
+        # A channel has one delivery, however many stores there are, because its limit counts for all of them.
         channels = open_channels(first.config, first.plugins.implementations("lockkit_sink"))
         self._channels = channels
         folder = first.config.state_place().path
