@@ -1,6 +1,7 @@
 """Writes the tables of the reference pages from the code: `python docs/tables.py`. A test fails if a table is out of date.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; the text around it is written by hand.
+`typed.py` writes the settings into two classes of the package.
 """
 
 from __future__ import annotations
@@ -358,6 +359,9 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
+    import typed  # beside this file
+
+    typed.write()
     for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text()
         if "<!-- table: " in text and filled(text) != text:

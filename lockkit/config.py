@@ -69,6 +69,7 @@ class Config(NamedTuple):
         arguments: The arguments of :func:`load`.
     """
 
+    # Written by docs/tables.py from lockkit.settings.
     url: str
     namespace: str
     ttl: float
@@ -76,7 +77,7 @@ class Config(NamedTuple):
     max_hold: float | None
     min_hold: float
     lock_delay: float
-    scope: Scope | None
+    scope: Literal["process", "user", "host", "fleet"] | None
     strict: bool
     request_timeout: float
     state_dir: str | None
@@ -113,6 +114,7 @@ class Config(NamedTuple):
     serve_hosts: tuple[str, ...]
     serve_recover: float | None
     serve_alerts: bool
+    # End of the lines written by docs/tables.py.
     profile: str | None
     plugins: Mapping[str, Mapping[str, object]]
     pools: Mapping[str, Mapping[str, int]]

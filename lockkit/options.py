@@ -86,51 +86,52 @@ class Options(TypedDict, total=False):
     on_lost: Callable[[], None]
 
 
+# Written by docs/tables.py from lockkit.settings.
 class Settings(TypedDict, total=False):
     """Settings that ``connect`` takes by keyword, beside those that it names itself. Each is the default of all locks of the client.
 
-    Durations are in seconds. Settings that are left out come from the config. :data:`lockkit.settings.SETTINGS` says what each means.
+    Durations are in seconds; of one that may be None, None means no limit. Settings that are left out come from the config. :data:`lockkit.settings.SETTINGS` says more of each.
 
     Attributes:
-        ttl: Seconds that the store keeps a hold that is not renewed.
-        timeout: Seconds that a caller waits for a lock in total; None to wait for ever.
-        max_hold: Seconds after which a hold is ended; None for no limit.
-        min_hold: Seconds from the grant for which a lock stays blocked, even if it is released earlier.
-        lock_delay: Seconds for which a lock stays blocked after a hold that ended without a release.
-        request_timeout: Seconds that one request to the store, or one attempt to open it, may take.
-        cleanup_budget: Seconds that each cleanup hook may take before the release continues.
-        disable_plugins: The plugins to leave out.
+        ttl: How long the store keeps a hold that is not renewed.
+        timeout: How long a caller waits for a lock in total.
+        max_hold: End a hold that lasts longer than this.
+        min_hold: Keep the lock blocked for at least this long after its grant, even if it is released earlier.
+        lock_delay: Keep the lock blocked for this long after a hold that ended without a release.
+        request_timeout: How long one request to the store, or one attempt to open it, may take.
+        cleanup_budget: How long each cleanup hook may take before the release continues.
+        kill_after: ``run``: the time from SIGTERM to SIGKILL for a command whose lock is lost.
+        on_lost: ``run``: what to do with a command whose lock is lost.
+        age_warning: The age from which on a hold deserves a warning.
+        age_soft: The age from which on a hold is suspicious.
+        age_hard: The age from which on a hold is too old.
+        recover_limit: ``recover``: the most claims that all recoverers of a namespace together remove or evict within an hour.
+        log_format: The format of the logs of the command line and the server.
+        disable_plugins: The plugins (or distributions) to leave out.
         plugin_errors: Whether an error of a plugin is reported or raised.
-        kill_after: For ``lockkit run`` alone.
-        on_lost: For ``lockkit run`` alone; a lock has an option of the same name.
-        age_warning: For a monitor alone, as the other two ages.
-        age_soft: See ``age_warning``.
-        age_hard: See ``age_warning``.
-        recover_limit: For a recoverer alone.
-        log_format: For the command line alone.
-        metrics_enabled: Whether the client keeps metrics; see :class:`lockkit.observe.metrics.Metrics`.
-        metrics_names: The locks that have a value of their own in the label ``lock`` of metrics.
-        metrics_raw_names: Whether other locks have their names as labels.
-        metrics_most: The most locks that are read or named for metrics.
-        gpu_simulate: The number of GPUs to simulate in place of those of the host.
+        metrics_enabled: Whether programs that use lockkit keep metrics in prometheus_client's default registry.
+        metrics_names: The locks that have a value of their own in the label ``lock`` of metrics, as names or patterns such as ``"gpu/*"``.
+        metrics_raw_names: Whether a lock that matches none of ``metrics.names`` has its name as label, until there are ``metrics.most`` of them.
+        metrics_most: The most locks that an exporter reads, and the most that are labelled with their names.
+        gpu_simulate: Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on any machine.
         gpu_host: The name of this host for those who share its GPUs.
-        gpu_watch: Whether GPUs are watched while they are held.
-        gpu_idle_below: The percentage of utilisation below which a held GPU counts as idle.
-        gpu_idle_after: Seconds after which an idle GPU is reported; None for never.
-        alerts_group_wait: For those who run the alert engine alone, as the four below.
-        alerts_group_interval: See ``alerts_group_wait``.
-        alerts_repeat_interval: See ``alerts_group_wait``.
-        alerts_most_per_hour: See ``alerts_group_wait``.
-        alerts_look_every: See ``alerts_group_wait``.
-        journal: Whether what happens is written to the event journal.
+        gpu_watch: Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.
+        gpu_idle_below: The percentage of utilisation below which a GPU that is held counts as idle.
+        gpu_idle_after: How long a GPU that is held must be idle to be reported.
+        alerts_group_wait: How long the first notification about a group of alerts waits for more of them.
+        alerts_group_interval: The least time between two notifications about a group whose alerts change.
+        alerts_repeat_interval: When a group whose alerts have not changed is told again, counted from its last notification.
+        alerts_most_per_hour: The most notifications in an hour, about whatever.
+        alerts_look_every: The time between two looks at the store, and at the rules.
+        journal: Whether what happens is written to the event journal, which ``lockkit history``, ``report`` and ``audit`` read.
         journal_folder: The folder of the event journal.
-        journal_max_size: MiB from which a file of the event journal is renamed.
-        journal_max_age: Seconds for which renamed files of the event journal are kept; None for ever.
-        journal_keep: The number of renamed files of the event journal that are kept.
-        serve_token_file: For a server alone, as the other three: see :func:`lockkit.server.app.make_app`.
-        serve_hosts: See ``serve_token_file``.
-        serve_recover: See ``serve_token_file``.
-        serve_alerts: See ``serve_token_file``.
+        journal_max_size: The size in MiB from which a file of the event journal is renamed, and another one begun.
+        journal_max_age: How long renamed files of the event journal are kept.
+        journal_keep: How many renamed files of the event journal are kept.
+        serve_token_file: ``serve``: the file with the tokens of those who may use the server, which only its owner may read.
+        serve_hosts: ``serve``: names by which browsers call the server, beside those of its host.
+        serve_recover: ``serve``: how often the server removes what dead owners left behind, as ``lockkit recover --yes --every`` does.
+        serve_alerts: ``serve``: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.
     """
 
     ttl: float
@@ -172,6 +173,9 @@ class Settings(TypedDict, total=False):
     serve_hosts: Sequence[str]
     serve_recover: float | None
     serve_alerts: bool
+
+
+# End of the lines written by docs/tables.py.
 
 
 def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:

@@ -32,12 +32,16 @@ def page(name):
     return (DOCS / name).read_text()
 
 
-@pytest.fixture(scope="module")
-def tables():
-    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return script("tables")
 
 
 # -- everything is documented
@@ -58,6 +62,15 @@ def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
 
     assert "<!-- table: " in text
     assert tables.filled(text) == text, "run: python docs/tables.py"
+
+
+@pytest.mark.parametrize("file", ["config.py", "options.py"])
+def test_a_class_has_the_settings_of_the_table(file):
+    typed = script("typed")
+    text = (typed.PACKAGE / file).read_text()
+
+    assert typed.LINES[file]() in text, "run: python docs/tables.py"
+    assert typed.filled(file, text) == text
 
 
 @pytest.mark.parametrize(
