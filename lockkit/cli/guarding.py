@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.cli.cards import CardOptions
     from lockkit.cli.taking import Taken
+    from lockkit.cli.textfile import Textfile
     from lockkit.client import Client
     from lockkit.config import Config
     from lockkit.facts import ReleaseRequest
@@ -69,6 +70,7 @@ class Request(NamedTuple):
     quiet: bool = False
     nested: Literal["refuse", "reuse"] = "refuse"
     report: str | None = None
+    metrics_textfile: str | None = None
     any: bool = False
     pool: str | None = None
     wanted: int | None = None
@@ -94,12 +96,13 @@ def guard(session: Session, request: Request) -> int:
     """Run the command under the lock, and return the exit code. Errors are reported here, because ``-E`` and --report affect them."""
     tell = _teller(session, request.name)
     report = RunReport(request.report, request.name, request.command[0], tell)
+    textfile = _textfile(request, tell)
     by_ctrl_c: CtrlC = None
     try:
         report.open()
         path = _program(request)
         with Signals(request.name, request.cards_in_words) as signals:
-            run = _Run(session, request, report, signals, path, tell)
+            run = _Run(session, request, report, signals, path, tell, textfile)
             code = run.guarded()
             by_ctrl_c = run.by_ctrl_c
     except (LockkitError, KeyboardInterrupt, Terminated) as error:
@@ -110,6 +113,8 @@ def guard(session: Session, request: Request) -> int:
         exits.report(error, as_json=session.json, code=code)
         by_ctrl_c = "alone" if isinstance(error, KeyboardInterrupt) else None
     report.close(code)
+    if textfile is not None:
+        textfile.close(code)
     if by_ctrl_c is not None:
         _end_as_by_ctrl_c(by_ctrl_c)
     return code
@@ -143,6 +148,15 @@ def _program(request: Request) -> str:
         if words is not None:
             error.hint = guessing.sentence(words)
         raise
+
+
+def _textfile(request: Request, tell: Callable[[str], None]) -> Textfile | None:
+    """The file for ``--metrics-textfile``, which is written from now on; None without the option."""
+    if request.metrics_textfile is None:
+        return None
+    from lockkit.cli.textfile import Textfile  # late: most runs need no metrics
+
+    return Textfile(request.metrics_textfile, [request.pool] if request.pool else request.names, tell)
 
 
 def _teller(session: Session, name: str) -> Callable[[str], None]:
@@ -188,6 +202,7 @@ class _Run:
         signals: Signals,
         path: str,
         tell: Callable[[str], None],
+        textfile: Textfile | None = None,
     ) -> None:
         self._session = session
         self._request = request
@@ -195,6 +210,7 @@ class _Run:
         self._signals = signals
         self._path = path
         self._tell = tell
+        self._textfile = textfile
         self._terminal = Terminal()
         self._asked: deque[tuple[str, ReleaseRequest]] = deque()
         self._named: Callable[[str], str] | None = None  # what people call that which a lock is for
@@ -205,6 +221,8 @@ class _Run:
             stack.callback(self._terminal.close)
             client = stack.enter_context(self._session.client(where="wrapper"))
             self._report.store(client)
+            if self._textfile is not None:
+                self._textfile.configured(client.config)
             self._signals.check()
             fitting.reaches_others(client)
             if self._request.gpu is not None:
@@ -236,6 +254,8 @@ class _Run:
         request, session = self._request, self._session
         cards = Cards(client, session, asked)
         self._report.named(cards.pool)
+        if self._textfile is not None:
+            self._textfile.named(cards.pool)
         self._signals.name = cards.pool
         if not cards.outer:
             told = None if request.quiet else slurm_words(os.environ)
@@ -302,6 +322,8 @@ class _Run:
         try:
             self._signals.record()
             self._report.acquired(taken, leases)
+            if self._textfile is not None:
+                self._textfile.acquired([lease.name for lease in leases] if self._request.any else ())
             for lease in leases:
                 lease.on_release_requested(partial(self._hear, lease.name))
             exported = {**nesting.exports(client, leases, os.environ, reused), **shows(taken)}
@@ -314,6 +336,8 @@ class _Run:
             taken.release(reason)
             reports = [lease.report for lease in leases]
             self._report.released(leases)
+            if self._textfile is not None:
+                self._textfile.released()
         lost = ended.lost
         gone = next((lease for lease in leases if lease.lost_because), None)
         absent = next((lease for lease in leases if lease.report and lease.report.outcome == "LOST"), None)
@@ -352,6 +376,8 @@ class _Run:
     ) -> Ended:
         """Run the command, under leases of its own or under the outer ones."""
         self._signals.record()
+        if self._textfile is not None and taken is None:
+            self._textfile.acquired()
         environ = {key: value for key, value in {**os.environ, **exported}.items() if value is not None}
         child = spawn(
             self._path,

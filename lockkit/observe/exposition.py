@@ -1,8 +1,9 @@
-"""Prometheus' text format, for the metrics that are read from a store: it needs no library, so the command line has it as well."""
+"""Prometheus' text format, for the metrics that are read from a store and those of ``lockkit run``: it needs no library, so the command line has it as well."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkstemp
@@ -10,12 +11,14 @@ from typing import TypeAlias
 
 from lockkit.observe.instruments import METRICS
 
-__all__ = ["CONTENT_TYPE", "Samples", "render", "write"]
+__all__ = ["CONTENT_TYPE", "Samples", "parse", "render", "write"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of the text."""
 Samples: TypeAlias = Mapping[str, Mapping[tuple[tuple[str, str], ...], float]]
 """By the name of each metric the values, by the labels with their values."""
+_LINE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -31,6 +34,24 @@ def render(samples: Samples) -> bytes:
             told = ",".join(f'{label}="{text.translate(_ESCAPES)}"' for label, text in labels)
             lines.append(f"{metric.name}{{{told}}} {value!r}" if told else f"{metric.name} {value!r}")
     return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+
+def parse(text: bytes) -> Samples:
+    """The samples in a text that :func:`render` has made. What cannot be read, and what is no metric of the list, is left out."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for line in text.decode(errors="replace").split("\n"):
+        read = _LINE.fullmatch(line)
+        if read is None or read[1] not in METRICS:
+            continue
+        labels = tuple(
+            (label, re.sub(r"\\(.)", lambda one: "\n" if one[1] == "n" else one[1], told))
+            for label, told in _LABEL.findall(read[2] or "")
+        )
+        try:
+            found.setdefault(read[1], {})[labels] = float(read[3])
+        except ValueError:
+            continue
+    return found
 
 
 def write(path: Path, text: bytes) -> None:

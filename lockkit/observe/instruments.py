@@ -25,6 +25,7 @@ class Metric(NamedTuple):
         help: One sentence on the thing that is measured.
         labels: The names of the labels, beside ``store`` and ``namespace`` of those from the store.
         source: ``process``: counted where it happens, in each process that has metrics on. ``store``: read from the store by an exporter.
+            ``run``: written by ``lockkit run --metrics-textfile``.
         unit: The unit; empty for a number of things.
         stat: The counter of ``client.stats()`` that it repeats; empty if it is counted from events.
     """
@@ -33,13 +34,17 @@ class Metric(NamedTuple):
     type: Type
     help: str
     labels: tuple[str, ...] = ()
-    source: Literal["process", "store"] = "process"
+    source: Literal["process", "store", "run"] = "process"
     unit: str = ""
     stat: str = ""
 
 
 def _stat(counter: str, help_: str) -> Metric:
     return Metric(f"lockkit_{counter}_total", "counter", help_, stat=counter)
+
+
+def _run(name: str, help_: str, unit: str = "") -> Metric:
+    return Metric(f"lockkit_run_{name}", "gauge", help_, ("run", "lock"), "run", unit)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -208,6 +213,24 @@ METRICS: Mapping[str, Metric] = {
             "Processes with claims, by the version of their lockkit.",
             ("version",),
             "store",
+        ),
+        # -- from the textfile of a lockkit run
+        _run("started_timestamp_seconds", "When the run began, in seconds since 1970.", unit="seconds"),
+        _run("running", "1 while the run waits or its command runs, 0 when it has ended."),
+        _run("acquired", "1 if the run has got the lock, 0 if it has not, or waits."),
+        _run("wait_seconds", "Time that the run has waited for its locks.", unit="seconds"),
+        _run("hold_seconds", "Time that the last run which got the lock has held it.", unit="seconds"),
+        _run("exit_code", "The exit code of the last lockkit run that has ended."),
+        _run("ended_timestamp_seconds", "When the last run ended, in seconds since 1970.", unit="seconds"),
+        _run(
+            "last_success_timestamp_seconds",
+            "When a run that got the lock last ended with 0, in seconds since 1970.",
+            unit="seconds",
+        ),
+        _run(
+            "last_failure_timestamp_seconds",
+            "When a run last ended with another code, in seconds since 1970.",
+            unit="seconds",
         ),
     )
 }

@@ -283,6 +283,13 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     help="Send the command TERM, or this SIGNAL; or only say who asks and why.  [default: ignore]",
 )
 @option("--report", type=File(), metavar="FILE", section=OUT, help="Write a JSON report.")
+@option(
+    "--metrics-textfile",
+    type=File(),
+    metavar="FILE.prom",
+    section=OUT,
+    help="Write the run's metrics for node_exporter's textfile collector.",
+)
 @click.pass_context
 def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
     r"""Run a command while holding the lock NAME, or all of several locks.
@@ -330,6 +337,11 @@ def _together(ctx: click.Context, options: dict[str, Any]) -> None:
         click.UsageError: They do not.
     """
     names, pool = options["names"], options["pool"]
+    textfile = options["metrics_textfile"]
+    if textfile is not None and not textfile.endswith(".prom"):
+        ctx.fail(
+            f"--metrics-textfile needs a name that ends with .prom, because node_exporter reads no other file: {textfile}.prom"
+        )
     if options["gpu"] is not None:
         if names:
             from lockkit.cli import guessing
