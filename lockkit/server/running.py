@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
@@ -19,6 +21,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.observe.recovery import Recoverer
 from lockkit.server.alerting import Alerting
 from lockkit.server.app import make_app
+from lockkit.server.connections import LimitedConnection, LimitedConnections, Limits, descriptors
 from lockkit.server.tokens import how_to_make
 
 if TYPE_CHECKING:
@@ -26,13 +29,18 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.server.app import Application
 
-__all__ = ["Address", "address", "check_exposed", "serve"]
+__all__ = ["Address", "Server", "address", "check_exposed", "serve"]
 
 _log = logging.getLogger("lockkit.server")
 
 _GRACE: Final = 5
 """Seconds that answers may take at the end."""
 _CONNECTIONS: Final = 1000
+"""Connections at the same time, and at most half of the descriptors, so that stores and journals have the others."""
+_ACCEPTED: Final = 32
+"""Connections that are accepted at once, before any of them can be refused."""
+_QUEUE: Final = 1024
+"""Connections that the kernel keeps until they are accepted."""
 
 
 class Address(NamedTuple):
@@ -89,18 +97,62 @@ def check_exposed(where: Address, token_file: str | None) -> None:
         )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which says when it is ready, and leaves signals to the caller."""
+class Server(uvicorn.Server):
+    """uvicorn, which limits its connections, says when it is ready, and leaves signals to the caller.
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[Address], None]) -> None:
-        super().__init__(config)
+    Args:
+        application: The application.
+        limits: The limits.
+        ready: Called when the server listens, with the address.
+        sweep: Seconds between two looks at all connections.
+        options: Further settings of uvicorn.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        limits: Limits,
+        ready: Callable[[Address], None],
+        *,
+        sweep: float = 1.0,
+        **options: Any,  # uvicorn has some sixty
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http=LimitedConnection,
+                backlog=_ACCEPTED,
+                timeout_keep_alive=limits.idle,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE,
+                **options,
+            )
+        )
+        self.server_state = self._connections = LimitedConnections(limits)
         self._ready = ready
+        self._sweep, self._swept = sweep, 0.0
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
+            for listening in self.servers[0].sockets:
+                # asyncio takes one number for both, and a short queue of the kernel would delay whoever comes in a flood by a second.
+                with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                    same.listen(_QUEUE)
             host, port, *_ = self.servers[0].sockets[0].getsockname()
             self._ready(Address(host, port))
+
+    async def on_tick(self, counter: int) -> bool:
+        """End slow connections; uvicorn calls this every 0.1 s."""
+        now = asyncio.get_running_loop().time()
+        if now - self._swept >= self._sweep:
+            self._swept = now
+            self._connections.sweep(now)
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -165,22 +217,13 @@ async def _serve(
     root_path: str,
     behind_proxy: bool,
 ) -> None:
-    server = _Server(
-        uvicorn.Config(
-            application,
-            host=where.host,
-            port=where.port,
-            root_path=root_path,
-            proxy_headers=behind_proxy,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE,
-        ),
-        ready,
+    limits = Limits(min(_CONNECTIONS, descriptors() // 2))
+    server = Server(
+        *(application, limits, ready),
+        host=where.host,
+        port=where.port,
+        root_path=root_path,
+        proxy_headers=behind_proxy,
     )
 
     def end() -> None:
