@@ -36,6 +36,9 @@ _FIRST_TRY = 0.3
 """Seconds that a try to remove a claim may take, unless the claim is slow."""
 _SLOW = 0.1
 """Seconds after which a failed try marks its claim as slow."""
+_REST = 0.001
+"""Seconds between a failed try and the next one. A dead server refuses at once: without a rest, hundreds of claims would be tried in one
+go, and whatever else the process does would have to share the interpreter with them."""
 _MOST_SLOW = 4
 """The most slow claims that are tried at the same time."""
 _CROWD = 4
@@ -76,6 +79,7 @@ class OrphanList:
         self._crowd = crowd * together
         self._together = together
         self._slow = 0
+        self._rests_until = 0.0
         self.entries: dict[str, Entry] = {}
 
     def add(self, orphan: Orphan) -> Entry:
@@ -92,7 +96,7 @@ class OrphanList:
 
         More than one only for a store that can remove many. A claim that is to be tried alone has its turn like the others.
         """
-        if slow and self._slow >= _MOST_SLOW:
+        if now < self._rests_until or (slow and self._slow >= _MOST_SLOW):
             return ()
         due = (one for one in self.entries.values() if one.slow == slow and one.next <= now and not one.busy)
         entries = nsmallest(self._together, due, attrgetter("next"))
@@ -121,7 +125,7 @@ class OrphanList:
         """When the next claim that may be taken is due; without ``helpers``, slow claims do not count."""
         full = not helpers or self._slow >= _MOST_SLOW
         waiting = (one for one in self.entries.values() if not (one.busy or (one.slow and full)))
-        return min((one.next for one in waiting), default=math.inf)
+        return max(self._rests_until, min((one.next for one in waiting), default=math.inf))
 
     def request(
         self, entries: Sequence[Entry], longest: float | None = None
@@ -159,6 +163,8 @@ class OrphanList:
             budget: Seconds that the request was allowed to take.
             expected: False after an unexpected exception, which is a bug.
         """
+        if entries and took < _SLOW:
+            self._rests_until = now + _REST
         for entry in entries:
             self._over(entry)
             entry.alone = self._together > 1 and not entry.alone

@@ -10,6 +10,7 @@ from lockkit.drivers.orphans import Orphans
 from lockkit.errors import BackendUnavailable
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
+from lockkit.protocol.orphaning import OrphanList
 from lockkit.store.spi import NO_EXTRAS, RELEASED, Claim, Extras, Refused, Terms, Unknown
 from lockkit.testing.claims import open_store
 from lockkit.testing.processes import until
@@ -252,3 +253,26 @@ def test_a_client_that_closes_gives_up_many_claims_in_one_request(told):
         made.close()
     assert [len(each) for each in store.asked] == [30]
     assert len(told.names) == 30
+
+
+def test_claims_that_a_dead_server_refuses_are_not_tried_in_one_go():
+    claims = OrphanList(TIMEOUT)
+    for number in range(3):
+        claims.add(orphan(f"a:{number}"))
+    now = 10.0
+    for _ in range(2):
+        (entry,) = claims.take(now, slow=False)
+        claims.failed([entry], now, 0.0, 0.3)
+        assert not claims.take(now, slow=False)
+        now = claims.soonest()
+        assert 10.0 < now < 10.04, "another claim is due, after a rest"
+
+
+def test_a_removed_claim_is_followed_by_the_next_one_at_once():
+    claims = OrphanList(TIMEOUT)
+    for number in range(2):
+        claims.add(orphan(f"a:{number}"))
+    for _ in range(2):
+        (entry,) = claims.take(10.0, slow=False)
+        claims.removed(entry)
+    assert not claims.claims()
