@@ -63,7 +63,9 @@ def empty(request):
 
 @pytest.fixture
 def client(server):
-    with lockkit.connect(server.url()) as client:
+    with lockkit.connect(
+        server.url(), request_timeout=20
+    ) as client:  # a busy machine may stand still for seconds
         yield client
 
 
