@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,6 +24,7 @@ from lockkit.server.openapi import openapi
 from lockkit.server.problems import HttpProblem, as_problem
 from lockkit.server.stores import ServerStores
 from lockkit.server.tokens import TokenFile, allows
+from lockkit.server.workers import Workers
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -35,13 +35,7 @@ __all__ = ["Application", "make_app"]
 
 _log = logging.getLogger("lockkit.server")
 
-T = TypeVar("T")
-_SECONDS: Final = 20.0
-"""Seconds that an answer may take."""
 _BODY_SECONDS: Final = 5.0
-_THREADS: Final = 16
-_MOST_CALLS: Final = 64
-"""Requests that may be at work or wait for a thread; further ones are refused, so that they do not pile up while a store is slow."""
 DESCRIPTION: Final = "/openapi.json"
 
 
@@ -57,9 +51,7 @@ class Application:
     def __init__(self, stores: ServerStores, tokens: TokenFile | None, hosts: Iterable[str]) -> None:
         self.stores = stores
         self._tokens = tokens
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="lockkit-server")
-        self._mutex = threading.Lock()
-        self._calls = 0
+        self._workers = {one: Workers() for one in (None, *(each.id for each in stores.all))}
         routes = [Route(one.path, self._serving(one), methods=[one.method]) for one in ENDPOINTS]
         routes.append(Route(DESCRIPTION, self._describe, methods=["GET"]))
         inner = Starlette(
@@ -81,7 +73,8 @@ class Application:
     def close(self) -> None:
         """End all streams. The clients stay open: they belong to the caller."""
         self.stores.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for one in self._workers.values():
+            one.close()
 
     def _serving(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
@@ -112,7 +105,11 @@ class Application:
             last_event=request.headers.get("last-event-id", ""),
             still=lambda: self._still(request),
         )
-        made = await self._within(lambda: endpoint.handler(call))
+        handler = endpoint.handler
+        if inspect.iscoroutinefunction(handler):
+            made = await handler(call)
+        else:
+            made = await self._of(call).do(lambda: handler(call))
         return made if isinstance(made, Response) else answer(made)
 
     def _still(self, request: Request) -> bool:
@@ -122,26 +119,10 @@ class Application:
         except HttpProblem:
             return False
 
-    async def _within(self, work: Callable[[], T]) -> T:
-        """The result of blocking work, on a thread and within the time limit. Work that takes longer goes on, but nobody waits for it."""
-        with self._mutex:
-            if self._calls >= _MOST_CALLS:
-                raise HttpProblem(503, "busy", "the server has too much to do", headers={"retry-after": "5"})
-            self._calls += 1
-        try:
-            begun = self._threads.submit(work)
-        except BaseException:
-            self._ended()
-            raise
-        begun.add_done_callback(lambda _: self._ended())
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(begun), _SECONDS)
-        except TimeoutError:
-            raise HttpProblem(504, "too_late", f"there was no answer within {_SECONDS:.0f} s") from None
-
-    def _ended(self) -> None:
-        with self._mutex:
-            self._calls -= 1
+    def _of(self, call: Call) -> Workers:
+        """The threads for a request: those of the store that it is about, if it is about one."""
+        about = call.query if call.body is None else call.body
+        return self._workers[call.store.id if hasattr(about, "store") else None]
 
     async def _describe(self, request: Request) -> Response:
         return JSONResponse(openapi(ENDPOINTS, request.scope.get("root_path", "") or "/"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -59,7 +59,10 @@ class Call(NamedTuple):
         return self.stores.find(meant)
 
 
-Handler: TypeAlias = Callable[[Call], msgspec.Struct | Response]
+Handler: TypeAlias = (
+    Callable[[Call], msgspec.Struct | Response]
+    | Callable[[Call], Coroutine[None, None, msgspec.Struct | Response]]
+)
 
 
 class Endpoint(NamedTuple):
@@ -71,7 +74,8 @@ class Endpoint(NamedTuple):
         scope: The scope that is needed; None: anybody may call it.
         meaning: A sentence for the reference.
         answer: The struct of the answer, or its media type.
-        handler: The function that answers. It may block: it is called on a thread.
+        handler: The function that answers. It may block, because it is called on a thread. A coroutine function must not: it is called on the event
+            loop, and so answers however much there is to do.
         query: The struct of the parameters.
         body: The struct of the body.
         statuses: The statuses of answers that are errors, beside those that every endpoint may have.

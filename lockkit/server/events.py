@@ -24,7 +24,7 @@ _SEND = 20.0
 """Seconds for which a reader may not read."""
 
 
-def events(call: Call) -> EventSourceResponse:
+async def events(call: Call) -> EventSourceResponse:
     """The changes of the locks, as they are seen: first the state, then each change."""
     watch = call.store.watch
     if watch.full:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -27,23 +29,28 @@ if TYPE_CHECKING:
 
 __all__ = ["failures", "gpus", "health", "livez", "lock", "locks", "metrics", "readyz", "stores"]
 
+_AT_ONCE = 8
+"""Stores whose health is checked at the same time."""
 
-def livez(_call: Call) -> Ping:
-    """The process answers."""
+
+async def livez(_call: Call) -> Ping:
+    """The event loop answers, whatever the stores do."""
     return Ping("ok")
 
 
-def readyz(call: Call) -> Ping:
-    """At least one store answers."""
-    if not any(one.ready() for one in call.stores.all):
-        raise HttpProblem(503, "not_ready", "no store answers", headers={"retry-after": "5"})
-    return Ping("ok")
+async def readyz(call: Call) -> Ping:
+    """At least one store answers, and does so within a second."""
+    for asked in asyncio.as_completed([one.readiness.ready() for one in call.stores.all]):
+        if await asked:
+            return Ping("ok")
+    raise HttpProblem(503, "not_ready", "no store answers", headers={"retry-after": "5"})
 
 
 def health(call: Call) -> Response:
     """The health of all stores, with status 503 if it is unhealthy."""
     now = time.time()
-    each = [one.health() for one in call.stores.all]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        each = list(threads.map(lambda one: one.health(), call.stores.all))
     verdict = worst(one.status for one in each)
     made = Health(status=verdict, read_at=making.rfc3339(now), read_at_seconds=now, stores=each)
     return answer(made, 503 if verdict == "unhealthy" else 200)

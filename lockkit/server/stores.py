@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
-from lockkit.names import digest
+from lockkit.names import ALERTER, digest
 from lockkit.observe.exporter import Exporter
 from lockkit.server.health import health
 from lockkit.server.problems import HttpProblem
+from lockkit.server.readiness import Readiness
 from lockkit.server.sharing import Shared
 from lockkit.server.watching import StoreWatch
 from lockkit.views.documents import GpuLs
@@ -35,6 +36,7 @@ class ServerStore:
     Attributes:
         id: The name of the store in requests: its scheme and a part of a hash of its URL and namespace, so that it means the same store after
             a restart with other stores.
+        readiness: Whether the store answers.
     """
 
     def __init__(self, client: Client, *, simulate: int | None = None) -> None:
@@ -42,6 +44,7 @@ class ServerStore:
         scheme = re.split(r"[+:]", client.url, maxsplit=1)[0].lower()
         self.id = f"{scheme}-{digest(f'{client.url} {client.namespace}')[:8]}"
         self.watch = StoreWatch(client)
+        self.readiness = Readiness(self._ask)
         self._simulate = simulate
         self._health = Shared(self._check, _HEALTH)
         self._gpus = Shared(self._look_at_gpus, _GPUS)
@@ -60,13 +63,8 @@ class ServerStore:
         self._health.forget()
         self._gpus.forget()
 
-    def ready(self) -> bool:
-        """Whether the store answers."""
-        try:
-            self.watch.look()
-        except LockkitError:
-            return False
-        return True
+    def _ask(self) -> None:
+        self.client.inspect(ALERTER)  # a small question, of which every store can answer any number
 
     def _check(self) -> StoreHealth:
         look: Look | LockkitError

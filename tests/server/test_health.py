@@ -99,6 +99,7 @@ def test_a_store_that_does_not_answer_is_unhealthy_and_not_ready(site, monkeypat
         raise BackendUnavailable("the store is away", hint="start it")
 
     monkeypatch.setattr(watching, "look", away)
+    monkeypatch.setattr(lockkit.Client, "inspect", away)
 
     answer = site.get("/health")
     ready = site.get("/readyz", token=None)
