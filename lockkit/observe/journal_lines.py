@@ -1,0 +1,173 @@
+"""Lines of the event journals: which can be read, and what one of them says of the past."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lockkit.facts import NOTHING, Kind, Owner
+from lockkit.observe.past import Happening, PastHold, PastResize, PastWait, StoreKey
+
+if TYPE_CHECKING:
+    from lockkit.facts import Scope
+
+__all__ = [
+    "data_of",
+    "happening_of",
+    "hold_of",
+    "key_of",
+    "number_of",
+    "owner_of",
+    "readable",
+    "resizes",
+    "short_of",
+    "wait_of",
+    "with_end",
+]
+
+_LATEST = 253_402_300_800.0
+"""The first second of the year 10,000; a time from then on, or one that is no number, was not written by a journal."""
+_LOOPBACK = re.compile(
+    r"[a-z0-9+]+://(?:[^/@]*@)?(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/,]|$)", re.IGNORECASE
+)
+
+
+def readable(line: Mapping[str, object]) -> bool:
+    """Whether a line has what every line has, so that nothing below fails on a line that somebody wrote by hand."""
+    texts = all(isinstance(line.get(key), str) for key in ("kind", "store", "scope", "namespace", "host"))
+    times = [line.get(key) for key in ("at", "boottime", "duration", "until", "started")]
+    sane = all(isinstance(each, (int, float)) and 0 <= each < _LATEST for each in times if each is not None)
+    return texts and sane and times[0] is not None and isinstance(line.get("pid"), int)
+
+
+def number_of(line: Mapping[str, object], key: str) -> float:
+    """The number at a key; 0 if there is none."""
+    value = line.get(key)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _whole(line: Mapping[str, object], key: str, default: int) -> int:
+    value = line.get(key)
+    return value if isinstance(value, int) else default
+
+
+def data_of(line: Mapping[str, object]) -> Mapping[str, object]:
+    """The data of the event."""
+    data = line.get("data")
+    return data if isinstance(data, dict) else NOTHING
+
+
+def short_of(owner: str) -> str:
+    """An owner in words, without the name of the program, which may change."""
+    return owner.partition(" (")[0]
+
+
+def owner_of(line: Mapping[str, object]) -> Owner:
+    """The process that wrote the line."""
+    task = line.get("task")
+    return Owner(
+        user=str(line.get("user", "")),
+        host=str(line["host"]),
+        pid=_whole(line, "pid", 0),
+        boot_id=str(line.get("boot", "")),
+        started=number_of(line, "started"),
+        program=str(line.get("program", "")),
+        task=None if task is None else str(task),
+    )
+
+
+def key_of(line: Mapping[str, object]) -> StoreKey:
+    """The store and namespace of the line."""
+    owner = owner_of(line)
+    within = {
+        "process": f"{owner.host} pid {owner.pid} {owner.boot_id} {owner.started}",
+        "user": f"{owner.user}@{owner.host}",
+        "host": owner.host,
+    }
+    scope: Scope | str = str(line["scope"])
+    store = str(line["store"])
+    if scope not in within and _LOOPBACK.match(store):
+        scope = "host"  # each host has a store of its own at this URL
+    return StoreKey(store, str(line["namespace"]), within.get(scope, ""))
+
+
+def hold_of(line: Mapping[str, object]) -> PastHold:
+    """The hold that an ``acquired`` line begins."""
+    lock = str(line.get("lock", "mutex"))
+    kind: Kind = lock if lock in ("mutex", "semaphore", "read", "write") else "mutex"  # type: ignore[assignment]
+    return PastHold(
+        key=key_of(line),
+        name=str(line.get("name", "")),
+        claim_id=str(line.get("claim", "")),
+        fence=_whole(line, "fence", 0),
+        owner=owner_of(line),
+        began=number_of(line, "at"),
+        waited=number_of(line, "duration"),
+        kind=kind,
+        weight=_whole(line, "weight", 1),
+        capacity=_whole(line, "capacity", 1),
+        began_boottime=number_of(line, "boottime"),
+    )
+
+
+def with_end(hold: PastHold, line: Mapping[str, object]) -> PastHold:
+    """The hold, with an end that a line tells. Of several ends the first counts, and the earliest end of certainty."""
+    told = line.get("until")
+    until = float(told) if isinstance(told, (int, float)) else None
+    known = [each for each in (hold.until_boottime, until) if each is not None]
+    certain = min(known) if known else None
+    if hold.end:
+        return hold._replace(until_boottime=certain)
+    ended = number_of(line, "at") if until is None else hold.began + until - hold.began_boottime
+    reason = str(line.get("reason", ""))
+    return hold._replace(
+        until_boottime=certain, ended=max(ended, hold.began), end=str(line["kind"]), reason=reason
+    )
+
+
+def resizes(line: Mapping[str, object]) -> tuple[PastResize, ...]:
+    """A change of capacity; nothing if there was no claim to change."""
+    capacity, claims = data_of(line).get("capacity"), data_of(line).get("claims")
+    if not isinstance(capacity, int) or not isinstance(claims, int) or claims < 1:
+        return ()
+    took = number_of(line, "duration")
+    began = number_of(line, "at") - took, number_of(line, "boottime") - took
+    return (PastResize(capacity, *began, owner_of(line).boot_id),)
+
+
+def wait_of(line: Mapping[str, object]) -> PastWait:
+    """The attempt whose end the line tells."""
+    holder = data_of(line).get("holder")
+    return PastWait(
+        key_of(line),
+        str(line.get("name", "")),
+        owner_of(line),
+        str(line["kind"]),
+        number_of(line, "at"),
+        number_of(line, "duration"),
+        "" if holder is None else str(holder),
+    )
+
+
+def happening_of(line: Mapping[str, object]) -> Happening:
+    """The line as a happening."""
+    data = data_of(line)
+    told = [
+        line.get("message"),
+        line.get("reason"),
+        data.get("plugin"),
+        data.get("outcome"),
+        data.get("error"),
+    ]
+    return Happening(
+        key_of(line),
+        str(line.get("alert", line["kind"])),
+        number_of(line, "at"),
+        str(line.get("name", "")),
+        str(line.get("claim", "")),
+        owner_of(line),
+        str(line.get("priority", "")),
+        " ".join(str(each) for each in told if each),
+        data,
+    )

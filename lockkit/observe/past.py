@@ -1,0 +1,168 @@
+"""The facts of the past: holds, waits that ended without one, what else happened, and what is missing in the journals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lockkit.facts import NOTHING, Kind, Owner
+from lockkit.namedtuples import NamedTuple
+
+__all__ = ["ENDS", "Gaps", "Happening", "History", "PastHold", "PastResize", "PastWait", "StoreKey"]
+
+ENDS: Mapping[str, str] = {
+    "released": "released",
+    "lost": "lost",
+    "max_hold": "ended by max_hold",
+    "collected": "dropped without a release",
+    "abandoned": "released without an answer",
+    "absent": "gone at its release",
+    "": "still held",
+    "unknown": "its process has ended",
+}
+"""How a hold ended (``PastHold.end``), in words."""
+
+
+class StoreKey(NamedTuple):
+    """The store and namespace of a lock. Journals of one store that name it by different URLs count as different stores.
+
+    Attributes:
+        store: The URL, secrets redacted.
+        namespace: The namespace.
+        within: The host, user or process to which the locks of the store reach; empty for a store of a fleet.
+    """
+
+    store: str
+    namespace: str
+    within: str = ""
+
+
+class PastHold(NamedTuple):
+    """One hold.
+
+    Attributes:
+        waited: Seconds from the call to the grant.
+        began: Seconds since the epoch at which the grant had been read.
+        ended: Seconds since the epoch at which the hold ended; None if the journals do not say.
+        end: How it ended, a key of ``ENDS``.
+        reason: Why it ended, as the event says.
+        began_boottime: Seconds of CLOCK_BOOTTIME of the holder's host at ``began``.
+        until_boottime: Seconds of CLOCK_BOOTTIME until which the holder was certain to hold; None if that is not known.
+        idle: Seconds for which a GPU was reported to be idle while it was held; it may have been idle for longer.
+    """
+
+    key: StoreKey
+    name: str
+    claim_id: str
+    fence: int
+    owner: Owner
+    began: float
+    waited: float = 0.0
+    ended: float | None = None
+    end: str = ""
+    reason: str = ""
+    kind: Kind = "mutex"
+    weight: int = 1
+    capacity: int = 1
+    began_boottime: float = 0.0
+    until_boottime: float | None = None
+    idle: float = 0.0
+
+
+class PastWait(NamedTuple):
+    """One attempt that ended without a hold.
+
+    Attributes:
+        outcome: ``busy``, ``timeout``, ``cancelled`` or ``failed``.
+        ended: Seconds since the epoch.
+        waited: Seconds.
+        holder: The holder that was in the way, in words; empty if that is not known.
+    """
+
+    key: StoreKey
+    name: str
+    owner: Owner
+    outcome: str
+    ended: float
+    waited: float
+    holder: str = ""
+
+
+class Happening(NamedTuple):
+    """Anything else that happened: a loss, an eviction, a cleanup, an alert, a fault.
+
+    Attributes:
+        kind: The kind of the event, or of the alert.
+        at: Seconds since the epoch.
+        owner: The process that reported it.
+        priority: P0, P1 or P2 for an alert; else empty.
+        text: What the event says beside its kind: a reason, a message, or how a cleanup ended.
+    """
+
+    key: StoreKey
+    kind: str
+    at: float
+    name: str
+    claim_id: str
+    owner: Owner
+    priority: str = ""
+    text: str = ""
+    data: Mapping[str, object] = NOTHING
+
+
+class PastResize(NamedTuple):
+    """A change of the capacity of a lock that had claims.
+
+    Attributes:
+        capacity: The new capacity.
+        at: Seconds since the epoch at which it was asked for.
+        boottime: Seconds of CLOCK_BOOTTIME of the host at ``at``.
+        boot_id: The boot of the host.
+    """
+
+    capacity: int
+    at: float
+    boottime: float
+    boot_id: str
+
+
+class Gaps(NamedTuple):
+    """The parts that are missing in the journals.
+
+    Attributes:
+        torn: Contents that could not be read.
+        missed: Events that did not reach the journal, as it says itself.
+        absent: Contents that were written, by their numbers, and are in no file; those before the first line of a writer do not count.
+        unended: Processes that have ended, or cannot be seen from here, without having closed their journal: their last events may be missing.
+        unheard: Holders that others met, and of which there is no journal, in words.
+        unreadable: Files that could not be read, or do not exist.
+    """
+
+    torn: int = 0
+    missed: int = 0
+    absent: int = 0
+    unended: tuple[Owner, ...] = ()
+    unheard: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+
+class History(NamedTuple):
+    """The past, as far as the journals know it; each part in the order of time.
+
+    Attributes:
+        first: Seconds since the epoch of the earliest line; None if there is no line.
+        files: The files that were read.
+        resized: The changes of capacity of each resized lock.
+        unbegun: Holds whose end is in the journals, and whose beginning is not.
+    """
+
+    holds: tuple[PastHold, ...] = ()
+    waits: tuple[PastWait, ...] = ()
+    happenings: tuple[Happening, ...] = ()
+    gaps: Gaps = Gaps()
+    first: float | None = None
+    files: tuple[str, ...] = ()
+    resized: Mapping[tuple[StoreKey, str], tuple[PastResize, ...]] = {}
+    unbegun: int = 0
