@@ -161,11 +161,9 @@ class Operations:
             result = result._replace(claim=judged(result.claim))
         if result.outcome != "ABSENT":
             fence = result.claim.fence if result.claim else None
-            self.driver().dispatcher.tell(
-                Event(
-                    "evicted", name, claim_id, fence, reason, data={"by": str(self.owner), "now": now or None}
-                )
-            )
+            ttl = result.claim.ttl or None if result.claim else None
+            data = {"by": str(self.owner), "now": now or None, "ttl": ttl}
+            self.driver().dispatcher.tell(Event("evicted", name, claim_id, fence, reason, data=data))
         return result
 
     def ask_release(self, name: str, claim_id: str, reason: str) -> ReleaseRequest:

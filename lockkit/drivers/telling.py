@@ -39,7 +39,8 @@ class Telling:
     def acquired(self, attempt: Attempt, hold: Hold) -> None:
         """Report a grant."""
         waited = self._clock.now() - attempt.start
-        event = Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited)
+        data = {"ttl": hold.ttl, "max_hold": hold.claim.terms.max_hold}
+        event = Event("acquired", hold.name, hold.claim_id, hold.fence, duration=waited, data=data)
         self._dispatcher.tell(with_terms(event, hold.claim.terms))
 
     def busy(self, attempt: Attempt) -> None:

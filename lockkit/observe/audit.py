@@ -51,7 +51,7 @@ class Audit(NamedTuple):
             for longer than the journals say.
         lapses: Holds that were lost, ended by max_hold, or dropped. That is no violation: lockkit told their holder.
         open: Holds of which the journals have no end. Each counts as certain at its beginning alone, and later grants that it may exclude
-            are undecidable.
+            are undecidable, until something says that it was over: its max_hold, an eviction or a drop and its ttl, or the end of its client.
         unbegun: Holds whose beginning is not in the journals, so that they could not be checked.
         first: Seconds since the epoch of the earliest line.
         max_skew: Seconds by which the clocks of hosts were taken to differ.
@@ -146,7 +146,7 @@ def _check(
     boot_of = {hold.claim_id: hold.owner.boot_id for hold in holds}
     groups: list[tuple[Period, ...]] = []
     if any(hold.until_boottime is None for hold in holds):
-        longest = {hold.claim_id: _longest(hold) for hold in holds}
+        longest = {hold.claim_id: _longest(hold, skew) for hold in holds}
         for inside in boots.values():
             groups += overlaps(_period(longest[hold.claim_id], _by_boottime) for hold in inside)
         groups += _between(overlaps(_period(hold, _by_wall) for hold in longest.values()), boot_of)
@@ -182,11 +182,15 @@ def _fits(holds: Sequence[PastHold], resized: Sequence[PastResize], skew: float)
     return bool(given) and sum(hold.weight for hold in holds) <= max(given)
 
 
-def _longest(hold: PastHold) -> PastHold:
-    """A hold until it was over at the latest: for ever if no end is known."""
+def _longest(hold: PastHold, skew: float) -> PastHold:
+    """A hold until it was over at the latest: for ever if nothing says when."""
     if hold.until_boottime is not None:
         return hold
     lasted = math.inf if hold.ended is None else hold.ended - hold.began
+    if hold.latest is not None:
+        lasted = min(lasted, hold.latest - hold.began)
+    if hold.latest_elsewhere is not None:
+        lasted = min(lasted, max(0.0, hold.latest_elsewhere + skew - hold.began))
     return hold._replace(until_boottime=hold.began_boottime + lasted)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lockkit.facts import Scope
 
 __all__ = [
+    "bounded",
     "data_of",
     "happening_of",
     "hold_of",
@@ -50,6 +51,13 @@ def number_of(line: Mapping[str, object], key: str) -> float:
 def _whole(line: Mapping[str, object], key: str, default: int) -> int:
     value = line.get(key)
     return value if isinstance(value, int) else default
+
+
+def seconds_in(data: Mapping[str, object], key: str) -> float | None:
+    """Seconds in the data of an event; None if there are none."""
+    value = data.get(key)
+    sane = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LATEST
+    return float(value) if sane and isinstance(value, (int, float)) else None
 
 
 def data_of(line: Mapping[str, object]) -> Mapping[str, object]:
@@ -96,6 +104,8 @@ def hold_of(line: Mapping[str, object]) -> PastHold:
     """The hold that an ``acquired`` line begins."""
     lock = str(line.get("lock", "mutex"))
     kind: Kind = lock if lock in ("mutex", "semaphore", "read", "write") else "mutex"  # type: ignore[assignment]
+    data = data_of(line)
+    longest = seconds_in(data, "max_hold")
     return PastHold(
         key=key_of(line),
         name=str(line.get("name", "")),
@@ -108,6 +118,8 @@ def hold_of(line: Mapping[str, object]) -> PastHold:
         weight=_whole(line, "weight", 1),
         capacity=_whole(line, "capacity", 1),
         began_boottime=number_of(line, "boottime"),
+        ttl=seconds_in(data, "ttl"),
+        latest=None if longest is None else number_of(line, "at") + longest,
     )
 
 
@@ -124,6 +136,25 @@ def with_end(hold: PastHold, line: Mapping[str, object]) -> PastHold:
     return hold._replace(
         until_boottime=certain, ended=max(ended, hold.began), end=str(line["kind"]), reason=reason
     )
+
+
+def bounded(hold: PastHold, line: Mapping[str, object]) -> PastHold:
+    """The hold, with the latest end that a line leaves it: ``closed`` of its own client, or ``evicted`` or ``dropped`` of its claim.
+
+    An evicted or dropped claim is renewed no more, so its holder is certain for one ttl more at the longest. The ttl is that of the line, because it
+    may have been extended since the grant.
+    """
+    more = 0.0 if line["kind"] == "closed" else seconds_in(data_of(line), "ttl")
+    if more is None:
+        return hold
+    if owner_of(line).boot_id != hold.owner.boot_id:
+        return hold._replace(latest_elsewhere=_earlier(hold.latest_elsewhere, number_of(line, "at") + more))
+    passed = number_of(line, "boottime") - hold.began_boottime
+    return hold._replace(latest=_earlier(hold.latest, hold.began + max(0.0, passed + more)))
+
+
+def _earlier(one: float | None, other: float) -> float:
+    return other if one is None else min(one, other)
 
 
 def resizes(line: Mapping[str, object]) -> tuple[PastResize, ...]:

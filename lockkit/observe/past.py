@@ -18,6 +18,7 @@ ENDS: Mapping[str, str] = {
     "absent": "gone at its release",
     "": "still held",
     "unknown": "its process has ended",
+    "untold": "over, and its end was not written",
 }
 """How a hold ended (``PastHold.end``), in words."""
 
@@ -48,6 +49,10 @@ class PastHold(NamedTuple):
         began_boottime: Seconds of CLOCK_BOOTTIME of the holder's host at ``began``.
         until_boottime: Seconds of CLOCK_BOOTTIME until which the holder was certain to hold; None if that is not known.
         idle: Seconds for which a GPU was reported to be idle while it was held; it may have been idle for longer.
+        ttl: Seconds that the store kept the claim without renewal, at its grant; None if the journals do not say.
+        latest: Seconds since the epoch, by the clock of the holder's host, at which a hold without an end was over at the latest, because it
+            reached its max_hold, was evicted or dropped a ttl before, or its client was closed; None if nothing says so.
+        latest_elsewhere: The same by the clock of another host, from which it was evicted.
     """
 
     key: StoreKey
@@ -66,6 +71,9 @@ class PastHold(NamedTuple):
     began_boottime: float = 0.0
     until_boottime: float | None = None
     idle: float = 0.0
+    ttl: float | None = None
+    latest: float | None = None
+    latest_elsewhere: float | None = None
 
 
 class PastWait(NamedTuple):

@@ -196,7 +196,7 @@ def losing(hold: Hold, why: Reason) -> Generator[Effect, Any, None]:
 
 def drop_of(hold: Hold) -> Event:
     """The event for a hold whose last lease was garbage-collected unreleased."""
-    data = {"taken_at": shown(hold.taken_at) or None}
+    data = {"taken_at": shown(hold.taken_at) or None, "ttl": hold.ttl}
     return Event("dropped", hold.name, hold.claim_id, hold.fence, data=data)
 
 

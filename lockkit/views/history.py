@@ -88,4 +88,5 @@ def hold(one: PastHold) -> parts.PastHold:
         began_boottime=one.began_boottime,
         until_boottime=one.until_boottime,
         idle_seconds=one.idle,
+        ttl_seconds=one.ttl,
     )

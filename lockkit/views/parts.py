@@ -342,7 +342,7 @@ class StoreKey(Part):
 
 
 class PastHold(Part):
-    """A hold of the past. `end` says how it ended: `held` if it has not, `unknown` if its process has ended and the journal does not say."""
+    """A hold of the past. `end` says how it ended: `held` if it has not, `unknown` if its process has ended and the journal does not say, `untold` if it is over for another reason and the journal does not say."""
 
     store: StoreKey
     name: str
@@ -362,6 +362,7 @@ class PastHold(Part):
     began_boottime: float
     until_boottime: float | None
     idle_seconds: float
+    ttl_seconds: float | None
 
 
 class PastWait(Part):

@@ -83,6 +83,16 @@ def test_a_hold_without_an_end_is_certain_at_its_beginning_and_possible_after_it
     assert verdict(hold(1, 0, 5), hold(2, 3, 4, until=False)).verdict == "violated"
 
 
+def test_a_hold_without_an_end_excludes_nothing_after_the_latest_end_that_is_known():
+    standing = hold(1, 0, 5, until=False)._replace(end="untold", ended=None)
+    for later in (hold(2, 3, 4), hold(2, 3, 4, "two")):
+        assert verdict(standing._replace(latest=2.9), later).verdict == "held"
+        assert verdict(standing._replace(latest=3.1), later).verdict == "undecidable"
+        assert verdict(standing._replace(latest_elsewhere=2.4), later).verdict == "held"
+        assert verdict(standing._replace(latest_elsewhere=2.6), later).verdict == "undecidable", "by the skew"
+        assert verdict(standing._replace(latest=2.9, latest_elsewhere=9.0), later).verdict == "held"
+
+
 @pytest.mark.parametrize(
     "gaps",
     [

@@ -57,7 +57,53 @@ def test_a_hold_is_read_back_with_all_that_an_audit_needs(state):
     assert hold.key.namespace == "prod"
     assert hold.began_boottime < hold.until_boottime
     assert hold.began <= hold.ended
+    assert hold.ttl == lease.ttl
     assert not history.gaps
+
+
+def without_ends(path):
+    """Rewrite a journal as if the ends of holds had not been written, nor their numbers been given."""
+    kept = [json.loads(row) for row in path.read_text().splitlines() if row and '"released"' not in row]
+    for number, line in enumerate(kept):
+        line["n"] = number
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def test_a_hold_whose_end_is_missing_was_over_when_its_client_was_closed(state):
+    with connect() as client, client.lock("a").acquire():
+        pass
+    without_ends(events(state))
+    (hold,) = read_history().holds
+    assert (hold.end, hold.ended) == ("untold", None)
+    assert hold.began < hold.latest <= hold.began + 60.0
+
+
+def test_a_hold_whose_end_is_missing_was_over_a_ttl_after_its_eviction(state):
+    with connect() as client, connect() as operator:
+        lease = client.lock("a", ttl=7, max_hold=3600).acquire()
+        operator.evict("a", lease.claim_id, reason="test")
+        client.driver().dispatcher.flush(10.0)
+        operator.driver().dispatcher.flush(10.0)
+        (hold,) = read_history().holds
+        assert hold.ttl == 7.0
+        assert hold.began + 7.0 <= hold.latest < hold.began + 3600.0
+
+
+def test_the_latest_end_of_a_hold_is_its_max_hold_if_nothing_else_is_known(state):
+    with connect() as client, client.lock("a", max_hold=3600).acquire():
+        client.driver().dispatcher.flush(10.0)
+        (hold,) = read_history().holds
+        assert hold.latest == pytest.approx(hold.began + 3600.0)
+        assert hold.end == ""
+
+
+def test_an_eviction_from_another_host_is_kept_by_that_clock(tmp_path):
+    path = tmp_path / "x.jsonl"
+    evicted = row("two", 1, "evicted", "0123456789ab", 150.0, data={"ttl": 5.0})
+    dropped = row("one", 2, "dropped", "0123456789ab", 120.0, data={"ttl": 60.0})
+    path.write_text(row("one", 1, "acquired", "0123456789ab", 100.0) + evicted + dropped)
+    (hold,) = read_history([path]).holds
+    assert (hold.latest, hold.latest_elsewhere) == (180.0, 155.0)
 
 
 def test_a_wait_in_vain_is_read_back_with_its_holder(state):
