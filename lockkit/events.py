@@ -75,7 +75,7 @@ COUNTERS: Mapping[str, str] = {
     "lost": "Holds that may have lapsed.",
     "skipped": "Calls of decorated functions that were skipped.",
     "renewals": "Renewals of single claims.",
-    "events_dropped": "Events dropped because a plugin was too slow, or hung; each counts once for each such plugin.",
+    "events_dropped": "Events dropped because a plugin was too slow, or hung until its client was closed, or because the event journal could not be written; each counts once for each such plugin.",
     "alerts_dropped": "Alerts dropped for the same reasons.",
     "hooks_hanging": "Event and alert hooks that had not returned after 10 s; they are not called until they return.",
     "normal_release_failures": "Releases whose normal layer got no definite answer.",

@@ -349,7 +349,9 @@ class Opening:
         finally:
             here.under_way = outer
 
-    def _listeners(self, backend: Backend) -> tuple[Sequence[Implementation], Sequence[Implementation]]:
+    def _listeners(
+        self, backend: Backend, counters: Counters
+    ) -> tuple[Sequence[Implementation], Sequence[Implementation]]:
         """The hooks for events and for alerts: those of plugins, and the event journal if it is on."""
         events = self.plugins.implementations("lockkit_event")
         alerts = self.plugins.implementations("lockkit_alert")
@@ -358,7 +360,7 @@ class Opening:
         from lockkit.observe.event_journal import EventJournal
 
         try:
-            journal = EventJournal(self.config, backend.capabilities.scope, self.owner)
+            journal = EventJournal(self.config, backend.capabilities.scope, self.owner, counters.add)
         except LockkitError as error:
             _log.error("there is no event journal: %s", printable(str(error)))
             return events, alerts
@@ -375,7 +377,7 @@ class Opening:
             backend,
             self.clock,
             counters,
-            Dispatcher(counters, self.clock, *self._listeners(backend)),
+            Dispatcher(counters, self.clock, *self._listeners(backend, counters)),
             partial(plugins.implementations, "lockkit_cleanup"),
             _Journal(config),
             config.cleanup_budget,

@@ -6,27 +6,21 @@ Each plugin's ``lockkit_event`` and each ``lockkit_alert`` has a queue and a thr
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
-from lockkit.bell import Bell
 from lockkit.clock import Clock
-from lockkit.drivers.callbacks import CALLBACKS, HANGS
+from lockkit.drivers.callbacks import CALLBACKS
+from lockkit.drivers.delivery import Delivery
 from lockkit.drivers.sentences import sentence
-from lockkit.drivers.starting import join, start
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
-from lockkit.plugins.calling import Implementation, call_each, hook_of
+from lockkit.plugins.calling import Implementation
 from lockkit.printable import printable
 
 __all__ = ["DETAIL", "Dispatcher"]
 
 _log = logging.getLogger("lockkit")
-_QUEUE = 10_000
-"""Events or alerts that one hook may have queued; further ones are dropped and counted."""
 DETAIL = logging.DEBUG
 """The log level of frequent events. If it is off, and no plugin listens, the event is not even created."""
 _LEVELS = {
@@ -76,7 +70,6 @@ _ONLY_ALERTS = (
 _MANY = 10
 """Log records about an outage in one second; further ones are only counted, and the next record gives their number. Losses are always logged."""
 _OUTAGE = ("renewal_failed", "unanswered")
-_LONGEST_SLEEP = 60.0
 _LONG_WAIT = 1.0
 """Seconds of waiting from which a grant is logged at INFO."""
 
@@ -101,8 +94,8 @@ class Dispatcher:
         alerts: Sequence[Implementation] = (),
     ) -> None:
         self._clock = clock
-        self._events = [_Delivery("lockkit_event", "event", one, counters) for one in events]
-        self._alerts = [_Delivery("lockkit_alert", "alert", one, counters) for one in alerts]
+        self._events = [Delivery("lockkit_event", "event", one, counters) for one in events]
+        self._alerts = [Delivery("lockkit_alert", "alert", one, counters) for one in alerts]
         self._failed = (0.0, 0)
         self.listening = bool(events or alerts)
 
@@ -173,144 +166,23 @@ class Dispatcher:
             time.sleep(0.005)
 
     def close(self, timeout: float) -> None:
-        """Have the threads end after they have delivered their queues, and wait for them, at most ``timeout`` seconds in all."""
+        """Have the threads end after they have delivered their queues, and wait for them, at most ``timeout`` seconds in all.
+
+        What a slow hook has not been told by then is told while the process lives. What a hook that hangs has not been told is dropped and
+        counted now.
+        """
         end = time.monotonic() + timeout
         deliveries = (*self._events, *self._alerts)
         for delivery in deliveries:
             delivery.close()
         for delivery in deliveries:
             delivery.join(end - time.monotonic())
+            delivery.leave()
 
-
-class _Delivery:
-    """The queue of events or alerts for one hook of one plugin, and the thread that delivers them."""
-
-    _hanging: ClassVar[dict[object, int]] = {}
-    """How many calls of a hook hang in this process, whichever clients called it."""
-
-    def __init__(self, hook: str, keyword: str, implementation: Implementation, counters: Counters) -> None:
-        self._hook = hook
-        self._keyword = keyword
-        self._implementation = implementation
-        self._plugin = implementation[0]
-        self._key = hook_of(implementation)
-        self._counters = counters
-        self._queue: deque[Event | Alert] = deque()
-        self._mutex = threading.RLock()
-        self._bell = Bell()
-        self._owner: object = None
-        self._thread: threading.Thread | None = None
-        self._since = 0.0
-        self._told = False
-        self._closed = False
-        self._missed = 0
-
-    @property
-    def pending(self) -> bool:
-        """Whether the hook has something queued or is being called; False if it hangs."""
-        return not self._told and bool(self._queue or self._since)
-
-    def put(self, what: Event | Alert) -> None:
-        """Queue an event or alert for the hook; drop and count it if the hook hangs or is too slow."""
-        self._name_hanging()
-        if self._hanging.get(self._key) or len(self._queue) >= _QUEUE:
-            self._counters.add("events_dropped" if isinstance(what, Event) else "alerts_dropped")
-            self._missed += 1
-            return
-        if self._missed and isinstance(what, Event):
-            # Two threads at once may tell of one gap twice. It is never left out.
-            missed, self._missed = self._missed, 0
-            self._queue.append(
-                Event("missed", "", at=what.at, boottime=what.boottime, data={"count": missed})
-            )
-        self._queue.append(what)
-        self._start()
-        self._bell.ring()
-
-    def look(self) -> bool:
-        """Start the thread if that failed before, and log a hook that hangs; False if the thread still cannot be started."""
-        self._name_hanging()
-        return not self._queue or self._start()
-
-    def close(self) -> None:
-        """Have the thread end after it has delivered the queue."""
-        self._closed = True
-        self._bell.ring()
-
-    def join(self, timeout: float) -> None:
-        join(self._thread, timeout)
-
-    def _start(self) -> bool:
-        with self._mutex:
-            if self._owner is None:
-                owner = object()
-                name = f"{self._hook.replace('_', '-')}-{self._plugin}"
-                try:
-                    start(lambda: self._run(owner), name)
-                except RuntimeError:  # no more threads, for now or because the interpreter is shutting down
-                    return False
-                # If a signal handler interrupts this, two threads may be started; the older one then ends itself.
-                self._owner = owner
-        return True
-
-    def _name_hanging(self) -> None:
-        """Log a hook that has not returned for long. It is then not called again until it returns."""
-        if not self._hangs():
-            return
-        with self._mutex:
-            if not self._hangs():
-                return
-            self._told = True
-            self._hanging[self._key] = self._hanging.get(self._key, 0) + 1
-        self._counters.add("hooks_hanging")
-        _log.error(
-            "plugin %s: its %s has not returned for %.0f s; it is skipped in this process until it does",
-            self._plugin,
-            self._hook,
-            HANGS,
-        )
-
-    def _hangs(self) -> bool:
-        """Whether the hook hangs and has not been named for that yet."""
-        since = self._since
-        return since > 0.0 and not self._told and time.monotonic() - since > HANGS
-
-    def _run(self, me: object) -> None:
-        self._thread = threading.current_thread()
-        try:
-            while self._owner in (None, me):
-                while self._queue:
-                    self._deliver()
-                if self._closed:
-                    return
-                self._bell.wait(_LONGEST_SLEEP)
-            self._bell.ring()  # pass the wake-up on: it was meant for the newer thread
-        finally:
-            if self._owner is me:
-                self._owner = None
-
-    def _deliver(self) -> None:
-        self._since = time.monotonic()
-        try:
-            what = self._queue.popleft()
-            call_each(self._hook, [self._implementation], {self._keyword: what})
-        except IndexError:  # there are two threads for a moment, and the other took it
-            pass
-        finally:
-            self._came_back()
-
-    def _came_back(self) -> None:
-        with self._mutex:
-            self._since = 0.0
-            if not self._told:
-                return
-            self._told = False
-            left = self._hanging.get(self._key, 1) - 1
-            if left:
-                self._hanging[self._key] = left
-            else:
-                self._hanging.pop(self._key, None)
-        _log.warning("plugin %s: its %s has returned; it gets events again", self._plugin, self._hook)
+    def end(self) -> None:
+        """Drop and count what has not been told, because the process ends."""
+        for delivery in (*self._events, *self._alerts):
+            delivery.drop_rest()
 
 
 def _fields(what: Event | Alert) -> dict[str, object]:

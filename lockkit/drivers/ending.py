@@ -73,6 +73,7 @@ class Ending:
         driver = self._driver
         if self._closing is not None:
             self._closing.wait(longest, lambda: driver.releases.cleaning.moving)
+        driver.dispatcher.end()
         left = [*driver.orphans.left(), *(hold.claim for hold in driver.beats.holds())]
         if left:
             names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])

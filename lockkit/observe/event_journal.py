@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from lockkit.facts import Alert, Event, Owner
+from lockkit.forks import Forks
 from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.appending import append, regular, rotated
@@ -24,7 +25,7 @@ from lockkit.redaction import redact
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lockkit.config import Config
     from lockkit.facts import Scope
@@ -39,6 +40,7 @@ _LONGEST = 32_768
 _DAY = 86_400.0
 _LOOK_AT_AGE = 3600.0
 """Seconds between two looks at the age of the files."""
+_MOST_OWED = 1000
 _log = logging.getLogger("lockkit.journal")
 
 
@@ -87,11 +89,17 @@ def _store(config: Config) -> str:
 class EventJournal:
     """The journal of one client. Safe in threads and in forked children.
 
+    Args:
+        dropped: Counts a line that could not be written; called with the name of the counter.
+
     Raises:
         ConfigError, BackendUnavailable: The state folder cannot be used.
     """
 
-    def __init__(self, config: Config, scope: Scope, owner: Owner) -> None:
+    def __init__(
+        self, config: Config, scope: Scope, owner: Owner, dropped: Callable[[str], object] = len
+    ) -> None:
+        self._dropped = dropped
         self._place = place_of(config, scope)
         self._about = Journaled(_store(config), scope, config.namespace)
         self._size = max(config.journal_max_size, 1) << 20
@@ -150,32 +158,59 @@ class EventJournal:
         kept = {key: value for key, value in (line | about).items() if value not in (None, "")}
         told = {key: value for key, value in data.items() if value is not None}
         with writing.mutex:
-            writing.count += 1
-            head = {"v": VERSION, "writer": writing.name, "n": writing.count}
-            text = json.dumps(head | kept | ({"data": told} if told else {}), default=str)
-            if len(text) > _LONGEST:
-                text = json.dumps(head | kept, default=str)
+            texts = []
+            if writing.lost and not writing.began:
+                # Readers see a gap between two lines of a writer, and none before its first line.
+                missed = {"kind": "missed", "at": line["at"], "data": {"count": writing.lost}}
+                texts.append(writing.numbered(missed | {key: kept[key] for key in about if key in kept}))
+            text = writing.numbered(kept | ({"data": told} if told else {}))
+            texts.append(text if len(text) <= _LONGEST else writing.numbered(kept, again=True))
             try:
-                append(
-                    self._place.path,
-                    text,
-                    rotate_at=self._size,
-                    keep=self._keep,
-                    sync=False,
-                    mode=self._place.mode,
-                    now=self._is_old(writing),
-                )
+                for each in texts:
+                    self._append(each, now=self._is_old(writing))
+                    writing.began = True
+                self._append_owed()
             except OSError as error:
-                # The number of the line stays free, which readers see as a gap.
-                if not writing.failed:
-                    _log.error(
-                        "cannot write the event journal %s: %s; what happens now will be missing in it",
-                        printable(str(self._place.path)),
-                        error,
-                    )
-                writing.failed = True
+                self._failed(
+                    writing, error, texts if line["kind"] == "closed" else [], alert=line["kind"] == "alert"
+                )
             else:
                 writing.failed = False
+
+    def _append(self, text: str, *, now: bool = False) -> None:
+        place = self._place
+        append(place.path, text, rotate_at=self._size, keep=self._keep, sync=False, mode=place.mode, now=now)
+
+    def _append_owed(self) -> None:
+        """Write the last lines of clients that were closed while nothing could be written."""
+        if _OWED.lines:
+            with _OWED.mutex:
+                while owed := _OWED.lines.get(self._place.path):
+                    self._append(owed[0])
+                    owed.pop(0)
+
+    def _failed(self, writing: _Writing, error: OSError, last: list[str], *, alert: bool) -> None:
+        """Log and count a line that could not be written. The number of the line stays free, which readers see as a gap."""
+        shown = printable(str(self._place.path))
+        if not writing.failed:
+            _log.error(
+                "cannot write the event journal %s: %s; what happens now will be missing in it", shown, error
+            )
+        writing.failed = True
+        if not last:
+            writing.lost += 1
+            self._dropped("alerts_dropped" if alert else "events_dropped")
+            return
+        # Without its last line a client of a process that lives on would pass for one that has nothing to tell.
+        with _OWED.mutex:
+            owed = _OWED.lines.setdefault(self._place.path, [])
+            owed += last[: _MOST_OWED - len(owed)]
+        if writing.lost:
+            _log.error(
+                "%d lines could not be written to the event journal %s, and are missing in it",
+                writing.lost,
+                shown,
+            )
 
     def _is_old(self, writing: _Writing) -> bool:
         """Whether the file is to be renamed for its age; files that are too old are removed. Looked at once an hour."""
@@ -191,7 +226,13 @@ class EventJournal:
 
 
 class _Writing:
-    """The state of a journal in one process."""
+    """The state of a journal in one process.
+
+    Attributes:
+        failed: Whether the last line could not be written.
+        began: Whether any line was written.
+        lost: The lines that could not be written.
+    """
 
     def __init__(self, owner: Owner) -> None:
         self.pid = os.getpid()
@@ -200,7 +241,14 @@ class _Writing:
         self.count = 0
         self.looked = 0.0
         self.failed = False
+        self.began = False
+        self.lost = 0
         self.mutex = threading.Lock()
+
+    def numbered(self, line: Mapping[str, object], *, again: bool = False) -> str:
+        """A line with the next number of this writer, or once more with the last one."""
+        self.count += not again
+        return json.dumps({"v": VERSION, "writer": self.name, "n": self.count, **line}, default=str)
 
 
 def _first(path: Path, now: float) -> float:
@@ -213,3 +261,19 @@ def _first(path: Path, now: float) -> float:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     return now
+
+
+class _Owed:
+    """The last lines of clients that were closed while nothing could be written, by file. The next line that can be written takes them along."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: in a forked child the lines are the parent's."""
+        self.lines: dict[Path, list[str]] = {}
+        self.mutex = threading.Lock()
+
+
+_OWED = _Owed()
+Forks(in_child=_OWED.restart)

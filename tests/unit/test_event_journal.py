@@ -8,13 +8,15 @@ import json
 import os
 import resource
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
 
 import lockkit
 from lockkit import config, hooks
-from lockkit.drivers import dispatch
+from lockkit.drivers import delivery
 from lockkit.errors import AcquireError
 from lockkit.facts import Event
 from lockkit.identity import this_process
@@ -335,7 +337,7 @@ def test_a_loopback_url_is_a_store_of_each_host(tmp_path, url, stores):
 
 
 def test_a_plugin_is_told_how_many_events_it_missed(monkeypatch):
-    monkeypatch.setattr(dispatch, "_QUEUE", 6)
+    monkeypatch.setattr(delivery, "_QUEUE", 6)
     go, seen, over = threading.Event(), [], threading.Event()
 
     class Slow:
@@ -360,6 +362,129 @@ def test_a_plugin_is_told_how_many_events_it_missed(monkeypatch):
     assert over.wait(10.0)
     assert sum(event.data["count"] for event in seen if event.kind == "missed") == dropped
     assert [event.kind for event in seen][-1] == "closed"
+
+
+def test_what_could_not_be_written_is_counted_and_a_later_line_of_the_process_tells_the_gap(
+    state, tmp_path, caplog
+):
+    folder = tmp_path / "j"
+    folder.write_text("")  # in the place of the folder: nothing can be written
+    client = connect(journal_folder=str(folder))
+    with client.lock("a").acquire():
+        pass
+    client.close()
+    assert client.stats()["events_dropped"] == 2
+    assert "2 lines could not be written" in caplog.text
+    folder.unlink()
+    with connect(journal_folder=str(folder)) as later, later.lock("b").acquire():
+        pass
+    history = read_history([folder])
+    assert [hold.name for hold in history.holds] == ["b"]
+    assert history.gaps.missed == 2
+
+
+def test_lines_that_are_missing_before_the_first_one_of_a_client_are_a_gap(state, tmp_path):
+    folder = tmp_path / "j"
+    folder.write_text("")
+    with connect(journal_folder=str(folder)) as client:
+        with client.lock("a").acquire():
+            pass
+        client.driver().dispatcher.flush(10.0)
+        folder.unlink()
+        with client.lock("b").acquire():
+            pass
+    gaps = read_history([folder]).gaps
+    assert (gaps.missed, gaps.absent) == (2, 0)
+
+
+class Slow:
+    """A plugin that takes no event until it is let go."""
+
+    def __init__(self):
+        self.go, self.began, self.over, self.seen = (
+            threading.Event(),
+            threading.Event(),
+            threading.Event(),
+            [],
+        )
+
+    @hooks.hookimpl
+    def lockkit_event(self, event):
+        self.began.set()
+        self.go.wait(60.0)
+        self.seen.append(event)
+        if event.kind == "closed":
+            self.over.set()
+
+
+def missed(seen):
+    return sum(event.data["count"] for event in seen if event.kind == "missed")
+
+
+def test_the_last_event_of_a_client_reaches_a_plugin_whose_queue_is_full(monkeypatch):
+    monkeypatch.setattr(delivery, "_QUEUE", 3)
+    slow = Slow()
+    client = lockkit.connect("memory:", plugins=[slow])
+    for _ in range(5):
+        with client.lock("a").acquire():
+            pass
+    client.close()
+    dropped = client.stats()["events_dropped"]
+    assert dropped > 0
+    slow.go.set()
+    assert slow.over.wait(10.0)
+    assert missed(slow.seen) == dropped
+    assert [event.kind for event in slow.seen][-1] == "closed"
+
+
+def test_what_a_hanging_plugin_was_not_told_when_its_client_was_closed_is_counted_and_told_it_later(
+    monkeypatch, caplog
+):
+    slow = Slow()
+    client, other = (lockkit.connect("memory:", plugins=[slow]) for _ in range(2))
+    client.lock("a").acquire().release()
+    assert slow.began.wait(10.0)
+    monkeypatch.setattr(delivery, "HANGS", -1.0)
+    for _ in range(5):
+        client.lock("a").acquire().release()
+    other.lock("b").acquire().release()
+    client.close()
+    other.close()
+    dropped = [each.stats()["events_dropped"] for each in (client, other)]
+    assert dropped == [11, 2], "all but the one that hangs"
+    assert ": 1 event did not reach" in caplog.text
+    monkeypatch.setattr(delivery, "HANGS", 60.0)
+    slow.go.set()
+    while len(slow.seen) < 5:
+        slow.over.wait(0.01)
+    assert missed(slow.seen) == 13
+    assert [event.kind for event in slow.seen].count("closed") == 2
+
+
+def test_what_a_slow_plugin_was_not_told_when_the_process_ends_is_counted_in_the_log(tmp_path):
+    program = """
+import logging, threading, lockkit
+logging.basicConfig()
+began = threading.Event()
+class Slow:
+    @lockkit.hookimpl
+    def lockkit_event(self, event):
+        began.set()
+        threading.Event().wait()
+client = lockkit.connect("memory:", plugins=[Slow()])
+client.lock("a").acquire().release()
+assert began.wait(30)
+{close}
+"""
+    for close in ("client.close()", ""):
+        done = subprocess.run(
+            [sys.executable, "-c", program.format(close=close)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert ": 1 event did not reach" in done.stderr, close
 
 
 def test_a_holder_without_a_journal_is_named(state, tmp_path):

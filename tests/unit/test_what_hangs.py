@@ -9,7 +9,7 @@ import pytest
 
 import lockkit
 from lockkit.config import load
-from lockkit.drivers import callbacks, dispatch
+from lockkit.drivers import callbacks, delivery
 
 LONG = 30.0
 """Seconds to wait for what is to happen at once."""
@@ -118,7 +118,7 @@ def test_a_callback_that_raises_ends_nothing(over):
 def test_a_hook_that_hangs_is_named_skipped_in_the_whole_process_and_counted_until_it_comes_back(
     over, monkeypatch, caplog
 ):
-    monkeypatch.setattr(dispatch, "HANGS", -1.0)
+    monkeypatch.setattr(delivery, "HANGS", -1.0)
     began, again = threading.Semaphore(0), []
 
     class Hangs:
@@ -139,7 +139,7 @@ def test_a_hook_that_hangs_is_named_skipped_in_the_whole_process_and_counted_unt
     assert first.stats()["hooks_hanging"] == 1
     assert first.stats()["events_dropped"] > 0
     assert second.stats()["events_dropped"] == 2, "another client starts the hook that hangs"
-    monkeypatch.setattr(dispatch, "HANGS", LONG)
+    monkeypatch.setattr(delivery, "HANGS", LONG)
     with caplog.at_level(logging.WARNING):
         over.set()
         while "has returned" not in caplog.text:
