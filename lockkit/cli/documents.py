@@ -451,7 +451,7 @@ class Waiting(Document, tag="lockkit.waiting/1"):
 
 
 class Audit(Document, tag="lockkit.audit/1"):
-    """An audit of the past. `verdict` is `held` only if nothing is missing in the journals."""
+    """An audit of the past. `verdict` is `held` only if nothing is missing in the journals. `writes` are guarded ones, `refused` those of holders that came too late."""
 
     verdict: Literal["held", "violated", "undecidable", "incomplete", "nothing"]
     files: Sequence[str]
@@ -466,6 +466,8 @@ class Audit(Document, tag="lockkit.audit/1"):
     max_skew_seconds: float
     first: Time | None
     gaps: Gaps
+    writes: int
+    refused: int
 
 
 class Use(Document, tag="lockkit.report/1"):

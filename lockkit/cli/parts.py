@@ -29,6 +29,7 @@ from lockkit.views.parts import (
     Owner,
     Part,
     PastHold,
+    PastStep,
     PastWait,
     Progress,
     Record,
@@ -259,13 +260,17 @@ class RecoveryCase(Part):
 
 
 class Violation(Part):
-    """Holds that should have excluded each other, or whose fences did not rise. `seconds` is for how long they overlapped at least."""
+    """Holds that should have excluded each other, or whose fences did not rise. `seconds` is for how long they overlapped at least.
 
-    kind: Literal["overlap", "fence", "same-fence"]
+    `steps` are of a `stale-write`: what a guarded resource accepted, the higher fence first.
+    """
+
+    kind: Literal["overlap", "fence", "same-fence", "stale-write"]
     store: StoreKey
     name: str
     seconds: float
     holds: Sequence[PastHold]
+    steps: Sequence[PastStep]
 
 
 class LockUse(Part):

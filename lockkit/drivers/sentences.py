@@ -160,6 +160,16 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"the release of {event.name!r} got no definite answer{_claim(event)}: the claim is removed in the background, "
         "and lapses by itself"
     ),
+    "guard_opened": lambda event: (
+        f"{event.data.get('resource')} was opened under {event.name!r}{_claim(event)}"
+    ),
+    "guard_written": lambda event: (
+        f"{event.data.get('resource')} was written under {event.name!r}{_claim(event)}"
+    ),
+    "guard_refused": lambda event: (
+        f"{event.data.get('resource')} refused a holder of {event.name!r} that came too late{_claim(event)}: "
+        f"{'fence ' + str(event.data['stored']) if event.data.get('stored') else 'no fence'} is registered there"
+    ),
     "removed": lambda event: f"the claim for {event.name!r} was removed in the background{_claim(event)}",
     "cleanup": _cleanup,
     "dropped": _dropped,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from lockkit.errors import ConfigError
@@ -60,7 +61,13 @@ class Answer(NamedTuple):
 
 
 class Database(Protocol):
-    """A connection with transactions that are begun and ended by hand. The errors of the driver pass through."""
+    """A connection with transactions that are begun and ended by hand. The errors of the driver pass through.
+
+    Attributes:
+        local: Whether the database is a file of this host, so that another host has another one of the same name.
+    """
+
+    local: bool
 
     def begin(self) -> None:
         """Begin a transaction, where the connection does not do so by itself."""
@@ -111,6 +118,7 @@ class _DbApi:
                 hint=f"say paramstyle= one of {', '.join(STYLES)}",
             )
         self._connection = connection
+        self.local = "sqlite3" in {kind.__module__.partition(".")[0] for kind in type(connection).__mro__}
         self._style = style
         self._by_hand = False
 
@@ -174,6 +182,10 @@ class _Alchemy:
                 hint="with engine.connect() as connection: ...",
             )
         self._connection = connection
+        bind = connection
+        with suppress(Exception):  # a Session with a database for each table has no one bind
+            bind = connection.get_bind() if hasattr(connection, "get_bind") else connection
+        self.local = getattr(getattr(bind, "dialect", None), "name", "") == "sqlite"
 
     def begin(self) -> None:
         """Do nothing: SQLAlchemy begins with the first statement."""

@@ -12,6 +12,7 @@ from lockkit.errors import ConfigError, NotHeld, StaleFence
 from lockkit.guard.leases import FencedLease, accepted
 from lockkit.guard.record import Record, opened_by
 from lockkit.guard.repeating import perform
+from lockkit.guard.telling import began, refused, tell
 
 __all__ = [
     "TIMEOUT",
@@ -188,7 +189,7 @@ class Guarded(Opened):
         self._ensure()
         stored, value = perform(self._resource.look, self._resource.where, self._timeout)
         if stored is None or stored[:2] != self._record[:2]:
-            raise stale(self._where, self._lease.name, self.fence, stored or Record(0, ""))
+            raise self._stale(stored or Record(0, ""))
         return value
 
     def write(self, value: bytes) -> None:
@@ -210,6 +211,7 @@ class Guarded(Opened):
         with self._mutex:
             self._ensure()
             self._record = asked = self._record._replace(step=self._record.step + 1)
+            since = began()
             stored = perform(
                 lambda end: request(asked, end),
                 self._where,
@@ -217,7 +219,12 @@ class Guarded(Opened):
                 certain=lambda found: found is None,
             )
         if stored is not None:
-            raise stale(self._where, self._lease.name, self.fence, stored)
+            raise self._stale(stored)
+        tell(self._lease, "guard_written", self._resource, since)
+
+    def _stale(self, stored: Record) -> StaleFence:
+        refused(self._lease, self._resource, stored.fence)
+        return stale(self._where, self._lease.name, self.fence, stored)
 
 
 class FenceGate:
@@ -259,9 +266,12 @@ class FenceGate:
     def _opening(self, lease: FencedLease) -> Record:
         accepted(lease).ensure_held()
         asked = opened_by(lease.fence)
+        since = began()
         stored = perform(lambda end: self.resource.step(asked, None, end), self.where, self._timeout)
         if stored is not None:
+            refused(lease, self.resource, stored.fence)
             raise stale(self.where, lease.name, lease.fence, stored)
+        tell(lease, "guard_opened", self.resource, since)
         return asked
 
     def peek(self) -> Seen:

@@ -39,6 +39,8 @@ class PlainFile:
     """
 
     largest: int | None = None
+    local = True
+    """Whether another host has another resource of this name."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not isinstance(path, (str, os.PathLike)):

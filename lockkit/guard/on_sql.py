@@ -13,6 +13,7 @@ from lockkit.guard.databases import SqlConnection, adapted
 from lockkit.guard.gate import Opened, stale
 from lockkit.guard.leases import FencedLease, accepted
 from lockkit.guard.record import LONGEST, Record
+from lockkit.guard.telling import refused, telling
 
 __all__ = ["GuardedRow", "SqlGate"]
 
@@ -44,6 +45,7 @@ class SqlGate:
         if any(value is None for value in key.values()):
             raise ConfigError("a value of the key is None, and NULL equals nothing")
         self._database = adapted(connection, paramstyle)
+        self.local = self._database.local
         self._insert = insert
         self._table, self._fence = table, fence
         self._key = {f"key_{at}": value for at, value in enumerate(key.values())}
@@ -69,7 +71,7 @@ class SqlGate:
         """
         accepted(lease).ensure_held()
         self.require_idle()
-        with self.transaction():
+        with telling(lease, "guard_opened", self), self.transaction():
             if not self._register(lease):
                 self._refuse(lease)
             self._kept(lease.fence)
@@ -245,6 +247,7 @@ class SqlGate:
             raise ConfigError(
                 f"{self.where} is not there", hint="insert it before you guard it, or say insert=True"
             )
+        refused(lease, self, cells[0] or 0)
         raise stale(self.where, lease.name, lease.fence, Record(cells[0] or 0, ""))
 
     def __repr__(self) -> str:
@@ -276,7 +279,7 @@ class GuardedRow(Opened):
         if self._inside:
             raise ConfigError("transactions of a guard are not nested")
         self._gate.require_idle()
-        with self._gate.transaction():
+        with telling(self._lease, "guard_written", self._gate), self._gate.transaction():
             self._gate.check(self._lease)
             try:
                 self._inside = True
@@ -332,7 +335,7 @@ class GuardedRow(Opened):
             self._gate.write(self._lease, columns)
             return
         self._gate.require_idle()
-        with self._gate.transaction():
+        with telling(self._lease, "guard_written", self._gate), self._gate.transaction():
             self._gate.write(self._lease, columns)
 
 

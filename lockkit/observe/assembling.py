@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.journal_lines import (
@@ -12,11 +12,12 @@ from lockkit.observe.journal_lines import (
     key_of,
     number_of,
     resizes,
+    step_of,
     wait_of,
     with_end,
 )
 from lockkit.observe.missing import Lines, absent_lines, missed_events, unended, unheard
-from lockkit.observe.past import Gaps, Happening, History, PastHold, PastResize, PastWait, StoreKey
+from lockkit.observe.past import Gaps, Happening, History, PastHold, PastResize, PastStep, PastWait, StoreKey
 
 __all__ = ["Read", "assemble"]
 
@@ -24,9 +25,20 @@ _ENDING = ("released", "lost", "max_hold", "collected", "abandoned", "absent")
 _VAIN = ("busy", "timeout", "cancelled", "failed")
 _BOUNDING = ("evicted", "dropped", "closed")
 """Kinds of events after which a hold without an end does not last for long."""
+_STEPS = ("guard_opened", "guard_written", "guard_refused")
 _NEAR = 0.1
 """Seconds by which two times of one line may differ, because its two clocks are read one after the other."""
-_NO_HAPPENING = (*_VAIN, "acquired", "queued", "released", "removed", "missed", "closed")
+_NO_HAPPENING = (
+    *_VAIN,
+    "acquired",
+    "queued",
+    "released",
+    "removed",
+    "missed",
+    "closed",
+    "guard_opened",
+    "guard_written",
+)
 """Kinds of events that are no happening by themselves: holds, waits and gaps are made from them."""
 
 
@@ -78,6 +90,7 @@ def assemble(lines: Lines, read: Read, name: str | None, since: float | None) ->
         read.files,
         past.resized,
         sum(_asked(lock, at, name, since) for lock, at in past.unbegun),
+        tuple(_steps([one for one in past.steps if _asked(one.name, None, name, None)], since)),
     )
 
 
@@ -98,6 +111,7 @@ class _Past:
         self.resized: dict[tuple[StoreKey, str], tuple[PastResize, ...]] = {}
         self.over: dict[tuple[StoreKey, str], float] = {}
         self.unbegun: list[tuple[str, float]] = []
+        self.steps: list[PastStep] = []
         self._taken: dict[str, list[tuple[StoreKey, str]]] = {}
         ordered = sorted(lines.items(), key=lambda item: (number_of(item[1], "at"), item[0]))
         self.first = number_of(ordered[0][1], "at") if ordered else None
@@ -124,6 +138,8 @@ class _Past:
         elif kind == "gpu_idle" and place in self.holds:
             idle = number_of(line, "duration")
             self.holds[place] = self.holds[place]._replace(idle=self.holds[place].idle + idle)
+        elif kind in _STEPS:
+            self.steps.append(step_of(line))
         elif kind == "resized":
             lock = (place[0], str(line.get("name", "")))
             self.resized[lock] = (*self.resized.get(lock, ()), *resizes(line))
@@ -146,6 +162,19 @@ def _asked(name: str, ended: float | None, wanted: str | None, since: float | No
 def _over(hold: PastHold, over: Mapping[tuple[StoreKey, str], float]) -> float | None:
     """When a hold was over at the latest: the wall clock may have been set while it lasted."""
     return None if hold.ended is None else max(hold.ended, over.get((hold.key, hold.claim_id), 0.0))
+
+
+def _steps(steps: Iterable[PastStep], since: float | None) -> Iterator[PastStep]:
+    """The steps from ``since`` on, and before them the highest fence of each resource, as it was registered from each boot."""
+    before: dict[tuple[StoreKey, str, str, str], PastStep] = {}
+    for step in steps:
+        if since is None or step.at >= since:
+            yield step
+        elif step.kind != "refused":
+            place = (step.key, step.name, step.resource, step.owner.boot_id)
+            if place not in before or step.fence > before[place].fence:
+                before[place] = step._replace(kind="opened")  # what was written had been opened
+    yield from before.values()
 
 
 def _untold(hold: PastHold, gone: Container[tuple[str, int, float]], told: float) -> str:

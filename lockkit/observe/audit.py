@@ -2,7 +2,8 @@
 
 The check is that of :mod:`lockkit.history`, which the tests use. Holds of one boot are compared by CLOCK_BOOTTIME, which is exact. Holds of
 different hosts are compared by wall clocks that may differ by ``max_skew``: an overlap of more than that is certain, and a smaller one is
-undecidable. Two holds with one fence are a violation whatever the clocks say.
+undecidable. Two holds with one fence are a violation whatever the clocks say. Of what guarded resources accepted, nothing may bear a lower
+fence than something before it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Literal
 
 from lockkit.history import Period, falling, overlaps, repeated
 from lockkit.namedtuples import NamedTuple
-from lockkit.observe.history import Gaps, History, PastHold, PastResize, StoreKey
+from lockkit.observe.guarded_steps import Overtaken, overtaken
+from lockkit.observe.past import Gaps, History, PastHold, PastResize, PastStep, StoreKey
 
 __all__ = ["MAX_SKEW", "Audit", "Verdict", "Violation", "audit"]
 
@@ -28,16 +30,19 @@ class Violation(NamedTuple):
     """Two or more holds of one lock that should have excluded each other.
 
     Attributes:
-        kind: ``overlap``; ``fence`` (a later hold has no higher fence); ``same fence``.
+        kind: ``overlap``; ``fence`` (a later hold has no higher fence); ``same fence``; ``stale write`` (a guarded resource accepted a lower
+            fence than one that it had accepted before).
         holds: The holds, in the order of their beginnings.
         seconds: Seconds for which they overlapped for certain; 0 for fences.
+        steps: For a stale write the earlier step with the higher fence, and the stale one.
     """
 
-    kind: Literal["overlap", "fence", "same fence"]
+    kind: Literal["overlap", "fence", "same fence", "stale write"]
     key: StoreKey
     name: str
     holds: tuple[PastHold, ...]
     seconds: float = 0.0
+    steps: tuple[PastStep, ...] = ()
 
 
 class Audit(NamedTuple):
@@ -53,6 +58,8 @@ class Audit(NamedTuple):
         open: Holds of which the journals have no end. Each counts as certain at its beginning alone, and later grants that it may exclude
             are undecidable, until something says that it was over: its max_hold, an eviction or a drop and its ttl, or the end of its client.
         unbegun: Holds whose beginning is not in the journals, so that they could not be checked.
+        writes: Guarded writes that were accepted, as far as clients of this library made them with a lease of theirs.
+        refused: Steps of holders that came too late, and that a guarded resource refused.
         first: Seconds since the epoch of the earliest line.
         max_skew: Seconds by which the clocks of hosts were taken to differ.
     """
@@ -69,6 +76,8 @@ class Audit(NamedTuple):
     gaps: Gaps = Gaps()
     first: float | None = None
     max_skew: float = MAX_SKEW
+    writes: int = 0
+    refused: int = 0
 
 
 def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
@@ -87,6 +96,9 @@ def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
         found, doubtful = _check(lock, holds, history.resized.get(lock, ()), max_skew)
         violations += found
         undecidable += doubtful
+    late = overtaken(history.steps, max_skew)
+    violations += [_stale_write(each) for each in late if each.certain]
+    undecidable += sum(not each.certain for each in late)
     result = Audit(
         "nothing",
         len(history.holds),
@@ -100,8 +112,14 @@ def audit(history: History, max_skew: float = MAX_SKEW) -> Audit:
         history.gaps,
         history.first,
         max_skew,
+        sum(each.kind == "written" for each in history.steps),
+        sum(each.kind == "refused" for each in history.steps),
     )
     return result._replace(verdict=_verdict(result))
+
+
+def _stale_write(found: Overtaken) -> Violation:
+    return Violation("stale write", found.stale.key, found.stale.name, (), 0.0, (found.higher, found.stale))
 
 
 def _verdict(result: Audit) -> Verdict:
@@ -109,7 +127,7 @@ def _verdict(result: Audit) -> Verdict:
         return "violated"
     if result.gaps or result.unbegun:
         return "incomplete"
-    if not result.grants:
+    if not result.grants and not result.writes:
         return "nothing"
     return "undecidable" if result.undecidable else "held"
 

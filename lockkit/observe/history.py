@@ -14,7 +14,17 @@ from lockkit.observe.appending import Contents, absent, opened, parsed, rotated
 from lockkit.observe.assembling import Read, assemble
 from lockkit.observe.event_journal import VERSION
 from lockkit.observe.journal_lines import readable
-from lockkit.observe.past import ENDS, Gaps, Happening, History, PastHold, PastResize, PastWait, StoreKey
+from lockkit.observe.past import (
+    ENDS,
+    Gaps,
+    Happening,
+    History,
+    PastHold,
+    PastResize,
+    PastStep,
+    PastWait,
+    StoreKey,
+)
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -26,6 +36,7 @@ __all__ = [
     "History",
     "PastHold",
     "PastResize",
+    "PastStep",
     "PastWait",
     "StoreKey",
     "journals",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lockkit.facts import NOTHING, Kind, Owner
-from lockkit.observe.past import Happening, PastHold, PastResize, PastWait, StoreKey
+from lockkit.observe.past import Happening, PastHold, PastResize, PastStep, PastWait, StoreKey
 
 if TYPE_CHECKING:
     from lockkit.facts import Scope
@@ -23,12 +23,17 @@ __all__ = [
     "readable",
     "resizes",
     "short_of",
+    "step_of",
     "wait_of",
     "with_end",
 ]
 
 _LATEST = 253_402_300_800.0
 """The first second of the year 10,000; a time from then on, or one that is no number, was not written by a journal."""
+_STEPS: Mapping[str, Literal["opened", "written", "refused"]] = {
+    "guard_written": "written",
+    "guard_refused": "refused",
+}
 _LOOPBACK = re.compile(
     r"[a-z0-9+]+://(?:[^/@]*@)?(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/,]|$)", re.IGNORECASE
 )
@@ -178,6 +183,25 @@ def wait_of(line: Mapping[str, object]) -> PastWait:
         number_of(line, "at"),
         number_of(line, "duration"),
         "" if holder is None else str(holder),
+    )
+
+
+def step_of(line: Mapping[str, object]) -> PastStep:
+    """The step of a guard that the line tells."""
+    data, owner = data_of(line), owner_of(line)
+    resource = str(data.get("resource", ""))
+    return PastStep(
+        key_of(line),
+        str(line.get("name", "")),
+        f"{resource} on {owner.host}" if data.get("local") else resource,
+        _STEPS.get(str(line["kind"]), "opened"),
+        _whole(line, "fence", 0),
+        str(line.get("claim", "")),
+        owner,
+        number_of(line, "at"),
+        number_of(line, "boottime"),
+        number_of(line, "duration"),
+        _whole(data, "stored", 0),
     )
 
 

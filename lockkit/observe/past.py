@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from lockkit.facts import NOTHING, Kind, Owner
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["ENDS", "Gaps", "Happening", "History", "PastHold", "PastResize", "PastWait", "StoreKey"]
+__all__ = [
+    "ENDS",
+    "Gaps",
+    "Happening",
+    "History",
+    "PastHold",
+    "PastResize",
+    "PastStep",
+    "PastWait",
+    "StoreKey",
+]
 
 ENDS: Mapping[str, str] = {
     "released": "released",
@@ -74,6 +85,31 @@ class PastHold(NamedTuple):
     ttl: float | None = None
     latest: float | None = None
     latest_elsewhere: float | None = None
+
+
+class PastStep(NamedTuple):
+    """One step that a guarded resource has accepted or refused.
+
+    Attributes:
+        resource: The resource, as messages name it; with the host if another host has another one of this name.
+        kind: ``opened`` (the fence was registered), ``written`` or ``refused`` (the fence was stale).
+        at: Seconds since the epoch at which its answer was read.
+        boottime: Seconds of CLOCK_BOOTTIME of the holder's host at ``at``.
+        lasted: Seconds from its beginning to ``at``; it took effect at some moment between them.
+        stored: For a refusal the fence that was registered instead; 0 if none.
+    """
+
+    key: StoreKey
+    name: str
+    resource: str
+    kind: Literal["opened", "written", "refused"]
+    fence: int
+    claim_id: str
+    owner: Owner
+    at: float
+    boottime: float
+    lasted: float = 0.0
+    stored: int = 0
 
 
 class PastWait(NamedTuple):
@@ -164,6 +200,7 @@ class History(NamedTuple):
         files: The files that were read.
         resized: The changes of capacity of each resized lock.
         unbegun: Holds whose end is in the journals, and whose beginning is not.
+        steps: What guarded resources accepted and refused. Of earlier times than were asked for, the highest fence of each resource.
     """
 
     holds: tuple[PastHold, ...] = ()
@@ -174,3 +211,4 @@ class History(NamedTuple):
     files: tuple[str, ...] = ()
     resized: Mapping[tuple[StoreKey, str], tuple[PastResize, ...]] = {}
     unbegun: int = 0
+    steps: tuple[PastStep, ...] = ()

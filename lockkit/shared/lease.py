@@ -14,7 +14,7 @@ from lockkit.asked import each_once
 from lockkit.caller import Caller, place
 from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
-from lockkit.facts import CleanupContext, Reason, ReleaseReport, ReleaseRequest
+from lockkit.facts import CleanupContext, Event, Reason, ReleaseReport, ReleaseRequest
 from lockkit.habits import Answering
 from lockkit.hold import RELEASING, Behind, Hold
 from lockkit.invalid import invalid
@@ -187,6 +187,18 @@ class AnyLease(Answering):
         """
         if not self.valid():
             raise self.invalid()
+
+    def tell_guard(self, kind: str, duration: float | None, data: Mapping[str, object]) -> None:
+        """Tell an event of a guard that was opened with this lease. Never blocks, never raises.
+
+        Args:
+            kind: ``guard_opened``, ``guard_written`` or ``guard_refused``.
+            duration: Seconds of the step.
+            data: The resource, and what it said.
+        """
+        dispatcher, hold = self._driver.dispatcher, self._hold
+        if dispatcher.wants(kind):
+            dispatcher.tell(Event(kind, hold.name, hold.claim_id, hold.fence, duration=duration, data=data))
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the hold is lost; at once if it is already.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from lockkit.views import documents, making, parts
 
 if TYPE_CHECKING:
-    from lockkit.observe.history import Gaps, History, PastHold, StoreKey
+    from lockkit.observe.past import Gaps, History, PastHold, PastStep, StoreKey
 
-__all__ = ["document", "gaps", "hold", "store_key"]
+__all__ = ["document", "gaps", "hold", "step", "store_key"]
 
 
 def document(history: History) -> documents.History:
@@ -89,4 +89,19 @@ def hold(one: PastHold) -> parts.PastHold:
         until_boottime=one.until_boottime,
         idle_seconds=one.idle,
         ttl_seconds=one.ttl,
+    )
+
+
+def step(one: PastStep) -> parts.PastStep:
+    """A step of a guard, for a document."""
+    return parts.PastStep(
+        resource=one.resource,
+        kind=one.kind,
+        fence=one.fence,
+        claim_id=one.claim_id,
+        owner=making.owner(one.owner),
+        at=making.rfc3339(one.at),
+        at_seconds=one.at,
+        lasted_seconds=one.lasted,
+        boottime=one.boottime,
     )

@@ -365,6 +365,20 @@ class PastHold(Part):
     ttl_seconds: float | None
 
 
+class PastStep(Part):
+    """A step that a guarded resource has accepted or refused, at some moment of the `lasted_seconds` before `at`."""
+
+    resource: str
+    kind: Literal["opened", "written", "refused"]
+    fence: int
+    claim_id: ClaimId
+    owner: Owner
+    at: Time
+    at_seconds: float
+    lasted_seconds: float
+    boottime: float
+
+
 class PastWait(Part):
     """An attempt that ended without a hold, and the holder that was in the way, in words."""
 

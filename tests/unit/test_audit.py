@@ -8,7 +8,7 @@ import pytest
 
 from lockkit.facts import Owner
 from lockkit.observe.audit import audit
-from lockkit.observe.history import Gaps, History, PastHold, PastResize, StoreKey
+from lockkit.observe.past import Gaps, History, PastHold, PastResize, PastStep, StoreKey
 
 KEY = StoreKey("redis://box", "default")
 OFFSETS = {"one": 1_000_000.0, "two": 1_000_300.0, "three": 999_000.0}
@@ -186,3 +186,89 @@ def test_a_fault_put_into_a_true_history_is_found(seed, fault):
     assert found.verdict == "violated"
     members = {each.claim_id for violation in found.violations for each in violation.holds}
     assert {"longer": one.claim_id, "fence": made[-1].claim_id, "twice": "x"}[fault] in members
+
+
+# -- guarded resources
+
+
+def step(kind, fence, began, ended, host="one", *, skew=0.0, resource="the key 'k'", name="a"):
+    """A step of a guard from one true time to another, as its host saw it."""
+    owner = Owner(user="ann", host=host, pid=1, boot_id=f"boot of {host}")
+    boottime = ended - OFFSETS[host] + 1_100_000.0
+    return PastStep(
+        KEY, name, resource, kind, fence, f"{fence:012x}", owner, ended + skew, boottime, ended - began
+    )
+
+
+def steps_verdict(*steps, skew=0.5):
+    return audit(History((hold(1, 0, 1),), steps=steps), skew)
+
+
+def test_guarded_writes_in_the_order_of_their_fences_are_counted_and_held():
+    found = steps_verdict(
+        step("opened", 1, 0.0, 0.1),
+        step("written", 1, 0.2, 0.3),
+        step("opened", 2, 2.0, 2.1),
+        step("written", 2, 2.2, 2.3),
+        step("refused", 1, 3.0, 3.1),
+    )
+    assert (found.verdict, found.writes, found.refused) == ("held", 2, 1)
+
+
+@pytest.mark.parametrize("late", ["written", "opened"])
+def test_a_step_that_is_accepted_after_a_higher_fence_is_a_violation_and_names_both(late):
+    higher, stale = step("opened", 2, 2.0, 2.1), step(late, 1, 2.2, 2.3)
+    found = steps_verdict(step("opened", 1, 0.0, 0.1), higher, stale)
+    assert found.verdict == "violated"
+    (violation,) = found.violations
+    assert (violation.kind, violation.steps) == ("stale write", (higher, stale))
+
+
+def test_a_step_that_may_have_taken_effect_before_the_higher_fence_is_none():
+    assert steps_verdict(step("opened", 2, 2.0, 2.1), step("written", 1, 2.05, 9.0)).verdict == "held"
+
+
+def test_fences_of_two_resources_or_two_locks_are_not_compared():
+    higher = step("opened", 2, 2.0, 2.1)
+    assert steps_verdict(higher, step("written", 1, 3.0, 3.1, resource="the key 'l'")).verdict == "held"
+    assert steps_verdict(higher, step("written", 1, 3.0, 3.1, name="b")).verdict == "held"
+
+
+def test_steps_of_two_hosts_are_compared_beyond_the_skew_alone():
+    higher = step("opened", 2, 2.0, 2.1)
+    for late, skew, expected in [
+        (2.5, 0.5, "undecidable"),
+        (2.7, 0.5, "violated"),
+        (2.5, 0.1, "violated"),
+        (2.05, 0.5, "held"),
+    ]:
+        found = steps_verdict(higher, step("written", 1, late, late + 0.1, "two"), skew=skew)
+        assert (found.verdict, late) == (expected, late)
+
+
+def test_a_stale_write_is_found_whatever_the_highest_fence_of_its_own_host_is():
+    found = steps_verdict(
+        step("opened", 5, 2.0, 2.1, "two"),
+        step("opened", 3, 2.0, 2.1),
+        step("written", 1, 2.3, 2.4),
+    )
+    assert [each.steps[0].fence for each in found.violations] == [3]
+
+
+def test_random_steps_at_a_resource_that_compares_are_held_and_one_that_does_not_is_found():
+    seen = set()
+    for seed in range(60):
+        rng = random.Random(seed)
+        compares, registered, now, steps = seed % 2 == 0, 0, 0.0, []
+        for _ in range(40):
+            now += rng.uniform(0.0, 0.01)
+            effect = now + rng.uniform(0.0, 0.01)
+            fence, host = rng.randint(1, 9), rng.choice(list(OFFSETS))
+            if fence >= registered or not compares:
+                steps.append(step(rng.choice(["opened", "written"]), fence, now, effect, host))
+                registered = max(registered, fence)
+            now = effect
+        found = steps_verdict(*rng.sample(steps, len(steps)))
+        assert (found.verdict == "held") == compares, seed
+        seen.add(found.verdict)
+    assert {"held", "violated"} <= seen

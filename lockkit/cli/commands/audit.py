@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,11 +16,17 @@ from lockkit.cli.base import command as make
 if TYPE_CHECKING:
     from lockkit.cli import documents
     from lockkit.observe.audit import Audit, Violation
-    from lockkit.observe.history import PastHold
+    from lockkit.observe.past import PastHold, PastStep
 
 __all__ = ["command"]
 
 _CODES = {"held": exits.OK, "nothing": exits.UNDECIDED, "violated": exits.FAILED}
+_KINDS: Mapping[str, Literal["overlap", "fence", "same-fence", "stale-write"]] = {
+    "overlap": "overlap",
+    "fence": "fence",
+    "same fence": "same-fence",
+    "stale write": "stale-write",
+}
 _SHOWN = 20
 """Violations that are shown to people; a document has all."""
 
@@ -43,7 +51,8 @@ def command(session: Session, files: tuple[str, ...], *, since: float | None, ma
     """Read the event journals of one or many hosts, and check that no two holds that exclude each other overlapped, and that the fences rose.
 
     Holds of one boot of a host are compared by a clock that nobody can set, those of different hosts by their wall clocks: an overlap by more
-    than --max-skew is a violation, a smaller one is undecidable. Two holds with one fence are a violation in any case. Without FILES, the
+    than --max-skew is a violation, a smaller one is undecidable. Two holds with one fence are a violation in any case. So is a write
+    that a guarded resource accepted although it had accepted a higher fence before. Without FILES, the
     journals of this host are read. If anything is missing in the journals, the audit says what, and never that exclusion held.
 
     Exit code: 0 exclusion held; 1 it did not, and the holds are named; 65 that cannot be told, because the clocks are too far apart, because
@@ -72,8 +81,8 @@ def _show(found: Audit) -> None:
     output.say(told[found.verdict])
     for violation in found.violations[:_SHOWN]:
         output.say(_sentence(violation))
-        for hold in violation.holds:
-            output.say(f"  {_hold(hold)}")
+        for row in [*map(_hold, violation.holds), *map(_step, violation.steps)]:
+            output.say(f"  {row}")
     if len(found.violations) > _SHOWN:
         output.say(f"and {len(found.violations) - _SHOWN} more; --json has all")
     if found.undecidable:
@@ -91,8 +100,8 @@ def _show(found: Audit) -> None:
 
 
 def _facts(found: Audit) -> list[str]:
-    overlaps = sum(one.kind == "overlap" for one in found.violations)
-    fences = len(found.violations) - overlaps
+    kinds = Counter(one.kind for one in found.violations)
+    overlaps, fences = kinds["overlap"], kinds["fence"] + kinds["same fence"]
     facts = [
         _count(found.grants, "grant"),
         _count(found.locks, "lock"),
@@ -100,6 +109,10 @@ def _facts(found: Audit) -> list[str]:
         f"{_count(fences, 'fence')} did not rise" if fences else "fences rose",
         _count(found.lapses, "lapse"),
     ]
+    if found.writes or found.refused or kinds["stale write"]:
+        facts.append(
+            f"{_count(found.writes, 'guarded write')}, {kinds['stale write']:,} lost to an older holder, {found.refused:,} refused"
+        )
     facts += [f"{found.open:,} still held"] if found.open else []
     facts += [f"{found.undecidable:,} undecidable"] if found.undecidable else []
     return facts
@@ -113,6 +126,9 @@ def _sentence(violation: Violation) -> str:
     name = f"{violation.name!r} in {violation.key.namespace} on {violation.key.store}"
     if violation.kind == "overlap":
         return f"{name}: these holds overlapped for at least {violation.seconds * 1000:.3f} ms"
+    if violation.kind == "stale write":
+        _, late = violation.steps
+        return f"{name}: {late.resource} accepted fence {late.fence} after a higher one"
     if violation.kind == "fence":
         return f"{name}: the second of these holds has no higher fence"
     return f"{name}: these holds have the same fence"
@@ -124,6 +140,13 @@ def _hold(hold: PastHold) -> str:
     return (
         f"fence {hold.fence}, claim {hold.claim_id}, {hold.owner}: {output.rfc3339(hold.began)} {ended} "
         f"(boot {hold.owner.boot_id[:8]}, {hold.began_boottime:.6f}{until})"
+    )
+
+
+def _step(step: PastStep) -> str:
+    return (
+        f"fence {step.fence} {step.kind}, claim {step.claim_id}, {step.owner}: {output.rfc3339(step.at - step.lasted)} to "
+        f"{output.rfc3339(step.at)} (boot {step.owner.boot_id[:8]}, {step.boottime - step.lasted:.6f} to {step.boottime:.6f})"
     )
 
 
@@ -139,11 +162,12 @@ def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
         hosts=found.hosts,
         violations=[
             parts.Violation(
-                kind="same-fence" if one.kind == "same fence" else one.kind,
+                kind=_KINDS[one.kind],
                 store=views.store_key(one.key),
                 name=one.name,
                 seconds=one.seconds,
                 holds=[views.hold(hold) for hold in one.holds],
+                steps=[views.step(step) for step in one.steps],
             )
             for one in found.violations
         ],
@@ -154,4 +178,6 @@ def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
         max_skew_seconds=found.max_skew,
         first=None if found.first is None else output.rfc3339(found.first),
         gaps=views.gaps(found.gaps),
+        writes=found.writes,
+        refused=found.refused,
     )
