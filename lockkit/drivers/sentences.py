@@ -160,16 +160,6 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"the release of {event.name!r} got no definite answer{_claim(event)}: the claim is removed in the background, "
         "and lapses by itself"
     ),
-    "guard_opened": lambda event: (
-        f"{event.data.get('resource')} was opened under {event.name!r}{_claim(event)}"
-    ),
-    "guard_written": lambda event: (
-        f"{event.data.get('resource')} was written under {event.name!r}{_claim(event)}"
-    ),
-    "guard_refused": lambda event: (
-        f"{event.data.get('resource')} refused a holder of {event.name!r} that came too late{_claim(event)}: "
-        f"{'fence ' + str(event.data['stored']) if event.data.get('stored') else 'no fence'} is registered there"
-    ),
     "removed": lambda event: f"the claim for {event.name!r} was removed in the background{_claim(event)}",
     "cleanup": _cleanup,
     "dropped": _dropped,
@@ -188,6 +178,16 @@ SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"recovered {event.name!r}{_claim(event)}{_told(event, 'outcome', ', ')}: {event.reason}"
     ),
     "overdue": lambda event: f"the hold of {event.name!r} is old{_claim(event)}: {event.reason}",
+    "guard_opened": lambda event: (
+        f"{event.data.get('resource')} was opened under {event.name!r}{_claim(event)}"
+    ),
+    "guard_written": lambda event: (
+        f"{event.data.get('resource')} was written under {event.name!r}{_claim(event)}"
+    ),
+    "guard_refused": lambda event: (
+        f"{event.data.get('resource')} refused a holder of {event.name!r} that came too late{_claim(event)}: "
+        f"{'fence ' + str(event.data['stored']) if event.data.get('stored') else 'no fence'} is registered there"
+    ),
     "gpu_cleared": lambda event: (
         f"{event.name!r}{_told(event, 'uuid', ', GPU ')}, is given out again{_told(event, 'by', ', by ')}"
         f"{f': {event.reason}' if event.reason else ''}{_told(event, 'mark', '; it was ')}"

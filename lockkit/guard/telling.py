@@ -1,4 +1,4 @@
-"""What guards tell of: openings, writes and refusals, as events of the client that got the lease.
+"""Events of guards: openings, writes and refusals, told by the client that got the lease.
 
 The event goes to the queues of the plugins, so a guarded write waits for no plugin. A lease that is not of a client in this process, such as
 that of a ``lockkit run`` around it, tells nothing.

@@ -1,11 +1,11 @@
-"""Lines of event journals, put together: each hold from its beginning and its end, and what is missing."""
+"""Rows of event journals, put together: each hold from its beginning and its end, and what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 
 from lockkit.namedtuples import NamedTuple
-from lockkit.observe.journal_lines import (
+from lockkit.observe.journal_rows import (
     bounded,
     happening_of,
     hold_of,
@@ -16,7 +16,7 @@ from lockkit.observe.journal_lines import (
     wait_of,
     with_end,
 )
-from lockkit.observe.missing import Lines, absent_lines, missed_events, unended, unheard
+from lockkit.observe.missing import Rows, absent_rows, missed_events, unended, unheard
 from lockkit.observe.past import Gaps, Happening, History, PastHold, PastResize, PastStep, PastWait, StoreKey
 
 __all__ = ["Read", "assemble"]
@@ -55,7 +55,7 @@ class Read(NamedTuple):
     unreadable: tuple[str, ...]
 
 
-def assemble(lines: Lines, read: Read, name: str | None, since: float | None) -> History:
+def assemble(lines: Rows, read: Read, name: str | None, since: float | None) -> History:
     """Everything that the lines say.
 
     Args:
@@ -76,7 +76,7 @@ def assemble(lines: Lines, read: Read, name: str | None, since: float | None) ->
     gaps = Gaps(
         read.torn,
         missed_events(lines, since),
-        absent_lines(lines, since),
+        absent_rows(lines, since),
         tuple(owner for owner, last in gone.items() if since is None or last >= since or owner in standing),
         unheard(lines, past.waits, since),
         read.unreadable,
@@ -95,7 +95,7 @@ def assemble(lines: Lines, read: Read, name: str | None, since: float | None) ->
 
 
 class _Past:
-    """What the lines say, whatever was asked for.
+    """The past as all lines tell it, whatever was asked for.
 
     Attributes:
         over: When the end of a hold was told.
@@ -104,7 +104,7 @@ class _Past:
         last: The time of the last line.
     """
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Rows) -> None:
         self.holds: dict[tuple[StoreKey, str], PastHold] = {}
         self.waits: list[PastWait] = []
         self.happenings: list[Happening] = []

@@ -183,9 +183,9 @@ class EventJournal:
 
     def _append_owed(self) -> None:
         """Write the last lines of clients that were closed while nothing could be written."""
-        if _OWED.lines:
+        if _OWED.rows:
             with _OWED.mutex:
-                while owed := _OWED.lines.get(self._place.path):
+                while owed := _OWED.rows.get(self._place.path):
                     self._append(owed[0])
                     owed.pop(0)
 
@@ -203,7 +203,7 @@ class EventJournal:
             return
         # Without its last line a client of a process that lives on would pass for one that has nothing to tell.
         with _OWED.mutex:
-            owed = _OWED.lines.setdefault(self._place.path, [])
+            owed = _OWED.rows.setdefault(self._place.path, [])
             owed += last[: _MOST_OWED - len(owed)]
         if writing.lost:
             _log.error(
@@ -271,7 +271,7 @@ class _Owed:
 
     def restart(self) -> None:
         """Forget everything: in a forked child the lines are the parent's."""
-        self.lines: dict[Path, list[str]] = {}
+        self.rows: dict[Path, list[str]] = {}
         self.mutex = threading.Lock()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lockkit.observe.appending import Contents, absent, opened, parsed, rotated
 from lockkit.observe.assembling import Read, assemble
 from lockkit.observe.event_journal import VERSION
-from lockkit.observe.journal_lines import readable
+from lockkit.observe.journal_rows import readable
 from lockkit.observe.past import (
     ENDS,
     Gaps,

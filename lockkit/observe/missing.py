@@ -7,16 +7,16 @@ from typing import TypeAlias
 
 from lockkit.facts import Owner
 from lockkit.identity import boot_id, process_start
-from lockkit.observe.journal_lines import data_of, number_of, owner_of, short_of
+from lockkit.observe.journal_rows import data_of, number_of, owner_of, short_of
 from lockkit.observe.past import PastWait
 
-__all__ = ["Lines", "absent_lines", "missed_events", "unended", "unheard"]
+__all__ = ["Rows", "absent_rows", "missed_events", "unended", "unheard"]
 
-Lines: TypeAlias = Mapping[tuple[str, int], Mapping[str, object]]
+Rows: TypeAlias = Mapping[tuple[str, int], Mapping[str, object]]
 """Each line by its writer and its number."""
 
 
-def missed_events(lines: Lines, since: float | None) -> int:
+def missed_events(lines: Rows, since: float | None) -> int:
     """Events that did not reach the journal, as it says itself."""
     found = 0
     for line in lines.values():
@@ -26,7 +26,7 @@ def missed_events(lines: Lines, since: float | None) -> int:
     return found
 
 
-def absent_lines(lines: Lines, since: float | None) -> int:
+def absent_rows(lines: Rows, since: float | None) -> int:
     """Contents that are missing between the first and the last one of their writer, unless it wrote nothing since."""
     return sum(
         max(each) - min(each) + 1 - len(each)
@@ -35,7 +35,7 @@ def absent_lines(lines: Lines, since: float | None) -> int:
     )
 
 
-def unended(lines: Lines) -> dict[Owner, float]:
+def unended(lines: Rows) -> dict[Owner, float]:
     """Processes that did not close their journal, and that are not seen to run, with the time of their last line."""
     found: dict[Owner, float] = {}
     for each in _writers(lines).values():
@@ -46,7 +46,7 @@ def unended(lines: Lines) -> dict[Owner, float]:
     return found
 
 
-def unheard(lines: Lines, waits: Sequence[PastWait], since: float | None) -> tuple[str, ...]:
+def unheard(lines: Rows, waits: Sequence[PastWait], since: float | None) -> tuple[str, ...]:
     """Holders that stood in somebody's way, and none of whose lines is there."""
     heard = {short_of(str(owner_of(line))) for line in lines.values()}
     met = dict.fromkeys(
@@ -62,7 +62,7 @@ def unheard(lines: Lines, waits: Sequence[PastWait], since: float | None) -> tup
     return tuple(sorted(each for each in met if each not in heard))
 
 
-def _writers(lines: Lines) -> dict[str, dict[int, Mapping[str, object]]]:
+def _writers(lines: Rows) -> dict[str, dict[int, Mapping[str, object]]]:
     found: dict[str, dict[int, Mapping[str, object]]] = {}
     for (writer, number), line in lines.items():
         found.setdefault(writer, {})[number] = line

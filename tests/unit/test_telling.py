@@ -83,7 +83,7 @@ def test_each_kind_of_event_has_a_sentence_and_a_level():
     ],
 )
 def test_a_log_message_is_one_row_and_shows_no_empty_value(kind, data):
-    always = {"plugin": "p", "outcome": "DONE", "capacity": 2, "claims": 3}
+    always = {"plugin": "p", "outcome": "DONE", "capacity": 2, "claims": 3, "resource": "the key 'k'"}
     told = sentence(Event(kind, "a  b\nc", "0123456789ab", 7, "normal", duration=2.0, data=always | data))
     assert told.splitlines() == [told]
     assert repr("a  b\nc") in told

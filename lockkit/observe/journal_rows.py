@@ -1,4 +1,4 @@
-"""Lines of the event journals: which can be read, and what one of them says of the past."""
+"""Rows of the event journals: which can be read, and what one of them says of the past."""
 
 from __future__ import annotations
 
