@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from lockkit.alerts.notification import Member, Notification, Reason
+from lockkit.alerts.shipped import SHIPPED
 from lockkit.printable import printable
 
 __all__ = ["REASONS", "as_html", "as_markdown", "as_text", "subject", "subject_markdown", "utc"]
@@ -128,6 +129,8 @@ def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
         yield "Taken", f"by {_short(member.acknowledged_by)}"
     if member.command and member.resolved is None:
         yield "Next", _short(member.command)
+    if member.rule in SHIPPED and member.resolved is None:
+        yield "Read", f"lockkit docs runbook, {member.rule}"
 
 
 def _shown(notification: Notification) -> tuple[Member, ...]:
