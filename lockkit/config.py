@@ -112,6 +112,7 @@ class Config(NamedTuple):
     journal_keep: int
     serve_token_file: str | None
     serve_hosts: tuple[str, ...]
+    serve_proxies: tuple[str, ...]
     serve_recover: float | None
     serve_alerts: bool
     # End of the lines written by docs/tables.py.

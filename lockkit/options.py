@@ -130,6 +130,7 @@ class Settings(TypedDict, total=False):
         journal_keep: How many renamed files of the event journal are kept.
         serve_token_file: ``serve``: the file with the tokens of those who may use the server, which only its owner may read.
         serve_hosts: ``serve``: names by which browsers call the server, beside those of its host.
+        serve_proxies: ``serve``: addresses or networks of proxies in front of the server, whose X-Forwarded-For and X-Forwarded-Proto count.
         serve_recover: ``serve``: how often the server removes what dead owners left behind, as ``lockkit recover --yes --every`` does.
         serve_alerts: ``serve``: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.
     """
@@ -171,6 +172,7 @@ class Settings(TypedDict, total=False):
     journal_keep: int
     serve_token_file: str | None
     serve_hosts: Sequence[str]
+    serve_proxies: Sequence[str]
     serve_recover: float | None
     serve_alerts: bool
 

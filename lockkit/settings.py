@@ -407,6 +407,14 @@ SETTINGS: Mapping[str, Setting] = {
             table="serve",
         ),
         Setting(
+            "serve_proxies",
+            "names",
+            (),
+            "`serve`: addresses or networks of proxies in front of the server, whose X-Forwarded-For and X-Forwarded-Proto count. Of anybody else they do not.",
+            table="serve",
+            example=("10.0.0.7", "10.1.0.0/24"),
+        ),
+        Setting(
             "serve_recover",
             "limit",
             None,

@@ -19,6 +19,7 @@ from lockkit.printable import printable
 from lockkit.server.answers import answer, problem_response
 from lockkit.server.calls import BODY_BYTES, Call, Endpoint, body_of, query_of
 from lockkit.server.endpoints import ENDPOINTS
+from lockkit.server.forwarding import Proxies
 from lockkit.server.guard import Guard
 from lockkit.server.openapi import openapi
 from lockkit.server.problems import HttpProblem, as_problem
@@ -46,9 +47,16 @@ class Application:
         stores: The stores.
         tokens: The tokens; None: everybody may look, and nobody may change anything.
         hosts: Names by which the server is called, beside those of this host.
+        proxies: Addresses and networks of the proxies that are trusted.
+
+    Raises:
+        ConfigError: A proxy is no address and no network.
     """
 
-    def __init__(self, stores: ServerStores, tokens: TokenFile | None, hosts: Iterable[str]) -> None:
+    def __init__(
+        self, stores: ServerStores, tokens: TokenFile | None, hosts: Iterable[str], proxies: Iterable[str]
+    ) -> None:
+        self._proxies = Proxies(proxies)
         self.stores = stores
         self._tokens = tokens
         self._workers = {one: Workers() for one in (None, *(each.id for each in stores.all))}
@@ -99,8 +107,7 @@ class Application:
             query,
             body,
             request.path_params,
-            client=request.client.host if request.client else "",
-            secure=request.url.scheme == "https",
+            self._proxies.sender(request.scope),
             root=request.scope.get("root_path", ""),
             last_event=request.headers.get("last-event-id", ""),
             still=lambda: self._still(request),
@@ -173,7 +180,11 @@ def _broken(request: Request, error: Exception) -> Response:
 
 
 def make_app(
-    clients: Sequence[Client], *, token_file: str | None = None, hosts: Iterable[str] = ()
+    clients: Sequence[Client],
+    *,
+    token_file: str | None = None,
+    hosts: Iterable[str] = (),
+    proxies: Iterable[str] = (),
 ) -> Application:
     """Make an ASGI application, to be mounted in another one, or to be served alone.
 
@@ -182,11 +193,14 @@ def make_app(
         token_file: The file with the tokens; None: the one that ``serve.token_file`` names in the configuration of the first client. Without
             one everybody who can reach the application may look, and nobody may change anything.
         hosts: Names by which browsers call the application, beside those of this host: those of a proxy, or of the application around it.
+        proxies: Addresses, or networks such as ``10.0.0.0/24``, of proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` count, beside
+            those of ``serve.proxies``. In another application they count for what its server says of the connection.
 
     Raises:
-        ConfigError: There is no client, two are for the same store, or the token file cannot be used.
+        ConfigError: There is no client, two are for the same store, the token file cannot be used, or a proxy is no address.
     """
     stores = ServerStores(clients)
     config = clients[0].config
     file = token_file if token_file is not None else config.serve_token_file
-    return Application(stores, None if file is None else TokenFile(file), (*config.serve_hosts, *hosts))
+    tokens = None if file is None else TokenFile(file)
+    return Application(stores, tokens, (*config.serve_hosts, *hosts), (*config.serve_proxies, *proxies))

@@ -40,11 +40,13 @@ def audited(call: Call, store: ServerStore, action: str, **about: object) -> Ite
     """
     assert call.visitor is not None
     client = store.client
+    forwarded = call.sender.forwarded_for
     record = {
         "action": action,
         "by": call.visitor.name,
         "scope": call.visitor.scope,
-        "from": call.client,
+        "from": call.sender.peer,
+        **({"forwarded_for": forwarded} if forwarded else {}),
         "namespace": client.namespace,
         "url": client.url,
         **about,
@@ -68,7 +70,7 @@ def audited(call: Call, store: ServerStore, action: str, **about: object) -> Ite
             "%s by %s from %s: %s: %s",
             action,
             call.visitor.name,
-            call.client or "unknown address",
+            (call.sender.peer or "unknown address") + (f" (for {forwarded})" if forwarded else ""),
             printable(", ".join(f"{key}={value!r}" for key, value in about.items())),
             outcome.word,
         )

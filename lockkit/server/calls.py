@@ -13,6 +13,7 @@ from lockkit.server.documents import NoQuery
 from lockkit.server.problems import HttpProblem
 
 if TYPE_CHECKING:
+    from lockkit.server.forwarding import Sender
     from lockkit.server.stores import ServerStore, ServerStores
     from lockkit.server.tokens import Scope, TokenFile, Visitor
 
@@ -33,8 +34,7 @@ class Call(NamedTuple):
         query: The parameters, as the struct that the endpoint names.
         body: The body, as the struct that the endpoint names; None if it names none.
         path: The parameters of the path.
-        client: The address of the sender; empty if it is not known.
-        secure: Whether the request came over TLS.
+        sender: Where it comes from.
         root: The prefix under which the application is mounted.
         still: Whether the sender's token still counts; for an answer that lasts.
         last_event: The id of the last event that a stream had before it broke; empty if none.
@@ -46,8 +46,7 @@ class Call(NamedTuple):
     query: Any
     body: Any
     path: Mapping[str, str]
-    client: str = ""
-    secure: bool = False
+    sender: Sender
     root: str = ""
     last_event: str = ""
     still: Callable[[], bool] = lambda: True

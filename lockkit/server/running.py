@@ -128,6 +128,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # uvicorn would believe whoever is on this host; see lockkit.server.forwarding
                 timeout_graceful_shutdown=_GRACE,
                 **options,
             )
@@ -197,9 +198,7 @@ def serve(
         thread.start()
     alerting.start()
     try:
-        asyncio.run(
-            _serve(application, where, ready, root_path=root_path, behind_proxy=bool(config.serve_hosts))
-        )
+        asyncio.run(_serve(application, where, ready, root_path=root_path))
     finally:
         application.close()
         for one, _ in recoverers:
@@ -215,7 +214,6 @@ async def _serve(
     ready: Callable[[Address], None],
     *,
     root_path: str,
-    behind_proxy: bool,
 ) -> None:
     limits = Limits(min(_CONNECTIONS, descriptors() // 2))
     server = Server(
@@ -223,7 +221,6 @@ async def _serve(
         host=where.host,
         port=where.port,
         root_path=root_path,
-        proxy_headers=behind_proxy,
     )
 
     def end() -> None:

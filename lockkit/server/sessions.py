@@ -30,7 +30,7 @@ def sign_in(call: Call) -> Response:
         cookie,
         max_age=int(SESSION_SECONDS),
         path=call.root or "/",
-        secure=call.secure,
+        secure=call.sender.secure,
         httponly=True,
         samesite="strict",
     )
@@ -40,5 +40,7 @@ def sign_in(call: Call) -> Response:
 def sign_out(call: Call) -> Response:
     """Remove the cookie."""
     made = answer(SignedIn(visitor=None, scope=None))
-    made.delete_cookie(COOKIE, path=call.root or "/", secure=call.secure, httponly=True, samesite="strict")
+    made.delete_cookie(
+        COOKIE, path=call.root or "/", secure=call.sender.secure, httponly=True, samesite="strict"
+    )
     return made
