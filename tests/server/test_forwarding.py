@@ -16,7 +16,7 @@ from .test_command import begun  # noqa: F401 (a fixture)
 
 
 def seen(proxies, peer, *pairs, scheme="http"):
-    """What is known of a request from a peer with these headers."""
+    """The sender of a request from a peer with these headers."""
     headers = [(name.encode(), value.encode()) for name, value in pairs]
     client = None if peer is None else (peer, 1234)
     return Proxies(proxies).sender({"type": "http", "client": client, "scheme": scheme, "headers": headers})
