@@ -274,10 +274,12 @@ class _Keeping:
 
     def _document(self, event: Event, adopted: Adopted) -> documents.GpuAdopt:
         from lockkit.cli import documents, parts
+        from lockkit.cli.released import run_leases
         from lockkit.gpu.host_pools import host_of
+        from lockkit.views import making
 
         return documents.GpuAdopt(
-            store=output.store(self._client),
+            store=making.store(self._client),
             host=host_of(self._pool),
             event=event,
             keeper=os.getpid(),
@@ -286,7 +288,7 @@ class _Keeping:
                 parts.GpuName(uuid=one.uuid, index=one.index, name=one.name or None)
                 for one in adopted.devices
             ],
-            leases=output.run_leases(adopted.leases),
+            leases=run_leases(adopted.leases),
         )
 
     def _tell(self, sentence: str) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit import durations
-from lockkit.cli import output
 from lockkit.cli.gpus import use_of_gpu
 from lockkit.members import in_pool
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
+from lockkit.views.texts import lock_state
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,7 +103,7 @@ def rows_of(
         why_first: Whether a holder's reason and progress come before its owner, for a table that cuts the rest.
     """
     choosing = _choosing(info)
-    state = "choosing" if choosing else output.lock_state(info)
+    state = "choosing" if choosing else lock_state(info)
     name = info.name if names is None else names.get(info.name, info.name)
     return [
         Row(

@@ -32,8 +32,9 @@ class _Text(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        from lockkit.cli.documents import Log, plain
-        from lockkit.cli.output import rfc3339
+        from lockkit.cli.documents import Log
+        from lockkit.views.documents import plain
+        from lockkit.views.texts import rfc3339
 
         document = plain(
             Log(

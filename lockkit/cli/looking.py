@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING
 
 from lockkit import durations
 from lockkit.members import in_pool
-from lockkit.views.looking import SORTS, Asked, Look, Sort, is_gate, is_pattern, look, most_contended, summary
+from lockkit.views.looking import is_gate, most_contended, summary
 
 if TYPE_CHECKING:
     from lockkit.facts import LockInfo
+    from lockkit.views.looking import Look
 
-__all__ = [
-    "SORTS",
-    "Asked",
-    "Look",
-    "Sort",
-    "contended_words",
-    "is_pattern",
-    "look",
-    "summary",
-    "summary_words",
-]
+__all__ = ["contended_words", "summary_words"]
 
 
 def summary_words(look: Look, now: float) -> str:

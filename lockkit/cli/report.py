@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockkit.cli import exits, output
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.cli.supervise import Ended
@@ -37,7 +38,7 @@ class RunReport:
             "name": name,
             "program": Path(program).name,
             "store": None,
-            "started": output.rfc3339(now),
+            "started": rfc3339(now),
             "started_seconds": now,
             "waited_seconds": None,
             "waits": 0,
@@ -78,7 +79,9 @@ class RunReport:
 
     def store(self, client: Client) -> None:
         if self._path is not None:
-            self._facts["store"] = output.store(client)
+            from lockkit.views import making
+
+            self._facts["store"] = making.store(client)
 
     def named(self, name: str) -> None:
         """Record the name of what is held, where only the configuration tells it."""
@@ -92,7 +95,7 @@ class RunReport:
         self._facts |= {
             "claim_id": only and only.claim_id,
             "fence": only and only.fence,
-            "acquired": output.rfc3339(taken.since),
+            "acquired": rfc3339(taken.since),
             "acquired_seconds": taken.since,
         }
         self._each(leases)
@@ -101,7 +104,9 @@ class RunReport:
         """Record each lock with its release, as far as there is one."""
         if self._path is None:
             return
-        self._facts["leases"] = output.run_leases(leases)
+        from lockkit.cli.released import run_leases
+
+        self._facts["leases"] = run_leases(leases)
 
     def ended(self, ended: Ended) -> None:
         self._facts |= {
@@ -124,7 +129,9 @@ class RunReport:
     def asked(self, name: str, request: ReleaseRequest) -> None:
         """Record a request to release a lock."""
         if self._path is not None:
-            self._facts["release_requests"].append(output.release_request(name, request))
+            from lockkit.views import making
+
+            self._facts["release_requests"].append(making.release_request(name, request))
 
     def released(self, leases: Sequence[Lease]) -> None:
         acquired = self._facts["acquired_seconds"]
@@ -132,7 +139,9 @@ class RunReport:
             self._facts["held_seconds"] = max(time.time() - acquired, 0.0)
         report = leases[0].report
         if self._path is not None and len(leases) == 1 and report is not None:
-            self._facts["release"] = output.release(report)
+            from lockkit.cli.released import released
+
+            self._facts["release"] = released(report)
         self._each(leases)
 
     def failed(self, error: BaseException, code: int) -> None:

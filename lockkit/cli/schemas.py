@@ -1,7 +1,7 @@
 """The published JSON Schemas (2020-12) of the documents that the command line prints.
 
-The schemas are made from the structs that the commands print (:mod:`lockkit.cli.documents`, and :mod:`lockkit.testing.bench.document`
-for ``lockkit bench``). ``python -m lockkit.cli.docs`` writes them to docs/schema.
+The schemas are made from the structs that the commands print (:mod:`lockkit.cli.documents`, :mod:`lockkit.views.documents`, and
+:mod:`lockkit.testing.bench.document` for ``lockkit bench``). ``python -m lockkit.cli.docs`` writes them to docs/schema.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from lockkit.cli.documents import Document
+from lockkit.cli import documents as of_commands
 from lockkit.testing.bench.document import Bench
+from lockkit.views import documents as of_both
 
 __all__ = ["SCHEMAS"]
 
@@ -28,7 +29,15 @@ def _schema(document: type[msgspec.Struct]) -> dict[str, Any]:
     }
 
 
-_DOCUMENTS: list[type[msgspec.Struct]] = [*Document.__subclasses__(), Bench]
+_DOCUMENTS: list[type[msgspec.Struct]] = [
+    *(
+        each
+        for module in (of_commands, of_both)
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, of_both.Document) and each is not of_both.Document
+    ),
+    Bench,
+]
 
 SCHEMAS: Mapping[str, dict[str, Any]] = {
     str(document.__struct_config__.tag).removeprefix("lockkit.").removesuffix("/1"): _schema(document)

@@ -151,14 +151,15 @@ class Announcer:
             return
         if self._json:
             from lockkit.cli import documents
+            from lockkit.views import making
 
             document = documents.Waiting(
                 name=waiting.name,
                 position=place,
                 waited_seconds=waiting.waited,
-                holder=None if holder is None else output.claim(holder),
+                holder=None if holder is None else making.claim(holder),
                 reasons=why,
-                store=output.store(self._client),
+                store=making.store(self._client),
             )
             output.write_json(document, stream=sys.stderr)
             return

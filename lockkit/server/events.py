@@ -12,9 +12,9 @@ from lockkit.server.calls import Call
 from lockkit.server.documents import Change
 from lockkit.server.problems import HttpProblem
 from lockkit.server.watching import Seen, StoreWatch, TooManyViewers
-from lockkit.views import making
 from lockkit.views.documents import plain
 from lockkit.views.looking import summary
+from lockkit.views.texts import rfc3339
 
 __all__ = ["change", "events"]
 
@@ -67,9 +67,9 @@ def change(seen: Seen) -> Change:
         names=seen.names,
         more=seen.more,
         summary=None if seen.look is None else summary(seen.look, time.time()),
-        read_at=None if at is None else making.rfc3339(at),
+        read_at=rfc3339(at),
         read_at_seconds=at,
-        stale_since=making.rfc3339(at) if stale and at else None,
+        stale_since=rfc3339(at) if stale and at else None,
         stale_since_seconds=at if stale else None,
         stale=stale,
         error=None if seen.error is None else seen.error.message,

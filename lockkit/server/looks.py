@@ -20,8 +20,8 @@ from lockkit.server.health import worst
 from lockkit.server.problems import HttpProblem
 from lockkit.views import documents, making
 from lockkit.views.looking import Asked, Look, arranged, look
-from lockkit.views.making import lock_state
 from lockkit.views.status import status
+from lockkit.views.texts import lock_state, rfc3339
 
 if TYPE_CHECKING:
     from lockkit.server.calls import Call
@@ -52,7 +52,7 @@ def health(call: Call) -> Response:
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         each = list(threads.map(lambda one: one.health(), call.stores.all))
     verdict = worst(one.status for one in each)
-    made = Health(status=verdict, read_at=making.rfc3339(now), read_at_seconds=now, stores=each)
+    made = Health(status=verdict, read_at=rfc3339(now), read_at_seconds=now, stores=each)
     return answer(made, 503 if verdict == "unhealthy" else 200)
 
 
@@ -76,7 +76,7 @@ def _served(one: ServerStore) -> ServedStore:
     return ServedStore(
         id=one.id,
         store=making.store(one.client),
-        stale_since=making.rfc3339(since) if since else None,
+        stale_since=rfc3339(since) if since else None,
         stale_since_seconds=since or None,
     )
 

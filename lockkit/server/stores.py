@@ -76,7 +76,8 @@ class ServerStore:
 
     def _look_at_gpus(self) -> GpuLs:
         from lockkit.gpu.views import HostView
-        from lockkit.views import gpus, making
+        from lockkit.views import gpus
+        from lockkit.views.texts import rfc3339
 
         view = HostView(self.client, self._simulate)
         try:
@@ -85,7 +86,7 @@ class ServerStore:
             now = self.client.driver().clock.wall()
             return GpuLs(
                 host=_host(view),
-                read_at=making.rfc3339(now),
+                read_at=rfc3339(now),
                 read_at_seconds=now,
                 gpus=(),
                 remarks=(error.message,),

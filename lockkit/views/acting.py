@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockkit.views import documents, making
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -24,7 +25,7 @@ def evicted(
         name=name,
         claim_id=claim_id,
         outcome=result.outcome,
-        blocks_until=None if until is None else making.rfc3339(until),
+        blocks_until=rfc3339(until),
         blocks_until_seconds=until,
         claim=None if result.claim is None else making.claim(result.claim),
         reason=reason,

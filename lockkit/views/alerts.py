@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from lockkit.views.making import rfc3339
 from lockkit.views.parts import ShownAlert, ShownSilence
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from typing import Literal

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.views import documents, making, parts
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -32,7 +33,7 @@ def document(seen: GpuLook) -> documents.GpuLs:
     taken, known = seen.snapshot.taken, seen.known
     return documents.GpuLs(
         host=seen.host,
-        read_at=making.rfc3339(taken),
+        read_at=rfc3339(taken),
         read_at_seconds=taken,
         gpus=[gpu(card, known.get(card.device.uuid, NOTHING_KNOWN), seen.uses, taken) for card in seen.cards],
         remarks=seen.snapshot.remarks,
@@ -79,7 +80,7 @@ def _use(claim_id: str, use: Use, now: float) -> parts.GpuUse:
         declared_bytes=use.declared,
         used_bytes=use.used,
         more_than_declared=use.too_much,
-        idle_since=None if since is None else making.rfc3339(since),
+        idle_since=rfc3339(since),
         idle_since_seconds=since,
         idle_seconds=None if since is None else max(now - since, 0.0),
     )
@@ -99,7 +100,7 @@ def hosts(client: Client, seen: GpuLook, known: Sequence[Known]) -> documents.Gp
         found.setdefault(host, []).append(gpu(card, of_store, seen.uses if host == here else {}, taken))
     return documents.GpuHosts(
         store=making.store(client),
-        read_at=making.rfc3339(taken),
+        read_at=rfc3339(taken),
         read_at_seconds=taken,
         hosts=[
             parts.GpuHost(host=host, live=host == here and seen.live, gpus=each, waiting=seen.waits.get(host))
@@ -115,7 +116,7 @@ def mark(found: Quarantined) -> parts.GpuMark:
     return parts.GpuMark(
         reason=found.reason,
         by=found.by,
-        since=making.rfc3339(found.since),
+        since=rfc3339(found.since),
         since_seconds=found.since,
         automatic=found.automatic,
     )
@@ -130,7 +131,7 @@ def receipt(report: Receipt) -> parts.GpuReceipt:
         claim_id=report.claim_id,
         fence=report.fence,
         by=report.by,
-        at=making.rfc3339(report.at),
+        at=rfc3339(report.at),
         at_seconds=report.at,
         errors=report.errors,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockkit.views import documents, making, parts
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.observe.past import Gaps, History, PastHold, PastStep, StoreKey
@@ -16,7 +17,7 @@ def document(history: History) -> documents.History:
     """All that was read, each part in the order of time."""
     return documents.History(
         files=list(history.files),
-        first=None if history.first is None else making.rfc3339(history.first),
+        first=rfc3339(history.first),
         holds=[hold(one) for one in history.holds],
         waits=[
             parts.PastWait(
@@ -24,7 +25,7 @@ def document(history: History) -> documents.History:
                 name=one.name,
                 owner=making.owner(one.owner),
                 outcome=one.outcome,
-                ended=making.rfc3339(one.ended),
+                ended=rfc3339(one.ended),
                 ended_seconds=one.ended,
                 waited_seconds=one.waited,
                 holder=one.holder,
@@ -35,7 +36,7 @@ def document(history: History) -> documents.History:
             parts.Happening(
                 store=store_key(one.key),
                 kind=one.kind,
-                at=making.rfc3339(one.at),
+                at=rfc3339(one.at),
                 at_seconds=one.at,
                 name=one.name,
                 claim_id=one.claim_id,
@@ -79,9 +80,9 @@ def hold(one: PastHold) -> parts.PastHold:
         capacity=one.capacity,
         owner=making.owner(one.owner),
         waited_seconds=one.waited,
-        began=making.rfc3339(one.began),
+        began=rfc3339(one.began),
         began_seconds=one.began,
-        ended=None if one.ended is None else making.rfc3339(one.ended),
+        ended=rfc3339(one.ended),
         ended_seconds=one.ended,
         end=one.end or "held",
         reason=one.reason,
@@ -100,7 +101,7 @@ def step(one: PastStep) -> parts.PastStep:
         fence=one.fence,
         claim_id=one.claim_id,
         owner=making.owner(one.owner),
-        at=making.rfc3339(one.at),
+        at=rfc3339(one.at),
         at_seconds=one.at,
         lasted_seconds=one.lasted,
         boottime=one.boottime,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
 from lockkit.members import in_pool
 from lockkit.namedtuples import NamedTuple
-from lockkit.views.making import lock_state
+from lockkit.views.texts import lock_state
 
 if TYPE_CHECKING:
     from lockkit.client import Client

@@ -5,64 +5,37 @@ Missing values are null, and claims are shown by claim id, never by token.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from lockkit.errors import LockkitError
+from lockkit.views import parts
+from lockkit.views.texts import located, lock_state, rfc3339
 
 if TYPE_CHECKING:
     from lockkit.client import Client
+    from lockkit.errors import LockkitError
     from lockkit.facts import ClaimInfo, Drain, Finding, LockInfo, Owner, Record, ReleaseRequest
-    from lockkit.views import parts
 
 __all__ = [
     "claim",
     "drain",
     "findings",
-    "located",
     "lock",
-    "lock_state",
     "owner",
     "record",
     "release_request",
-    "rfc3339",
     "store",
+    "unread",
 ]
-
-
-def rfc3339(at: float) -> str:
-    """A time since the epoch as ``2030-01-31T12:00:00.250Z``."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def store(client: Client) -> parts.Store:
     """The store of a client: its URL, where the URL was set, and the namespace."""
-    from lockkit.views import parts
-
     return parts.Store(url=located(client), source=client.url_source, namespace=client.namespace)
-
-
-def located(client: Client) -> str:
-    """The store's URL, secrets redacted, with the file of the embedded store even if the URL does not name it."""
-    head, mark, options = client.url.partition("?")
-    if head == "sqlite:":
-        from urllib.parse import quote
-
-        try:
-            file = client.config.state_place().path / "lockkit.db"
-        except LockkitError:
-            return client.url
-        head = f"sqlite:{quote(os.fsencode(file))}"
-    return head + mark + options
 
 
 def owner(who: Owner) -> parts.Owner:
     """The owner of a claim."""
-    from lockkit.views import parts
-
     return parts.Owner(
         user=who.user,
         host=who.host,
@@ -77,8 +50,6 @@ def owner(who: Owner) -> parts.Owner:
 
 def claim(info: ClaimInfo) -> parts.Claim:
     """One claim of a queue."""
-    from lockkit.views import parts
-
     return parts.Claim(
         name=info.name,
         claim_id=info.claim_id,
@@ -91,9 +62,9 @@ def claim(info: ClaimInfo) -> parts.Claim:
         owner=owner(info.owner),
         since=rfc3339(info.since),
         since_seconds=info.since,
-        renewed=rfc3339(info.renewed) if info.renewed else None,
+        renewed=rfc3339(info.renewed or None),
         renewed_seconds=info.renewed or None,
-        deadline=None if info.deadline is None else rfc3339(info.deadline),
+        deadline=rfc3339(info.deadline),
         deadline_seconds=info.deadline,
         ttl_seconds=info.ttl,
         process_bound=info.process_bound,
@@ -111,8 +82,6 @@ def claim(info: ClaimInfo) -> parts.Claim:
 
 def _progress(info: ClaimInfo) -> parts.Progress | None:
     """The last news of a holder."""
-    from lockkit.views import parts
-
     told = info.progress
     if told is None:
         return None
@@ -121,27 +90,13 @@ def _progress(info: ClaimInfo) -> parts.Progress | None:
 
 def release_request(name: str, request: ReleaseRequest) -> parts.ReleaseRequest:
     """A request to the holder of a lock to release it."""
-    from lockkit.views import parts
-
     return parts.ReleaseRequest(
         name=name, by=request.by, reason=request.reason, at=rfc3339(request.at), at_seconds=request.at
     )
 
 
-def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"]:
-    """The state of a lock in one word: held, lingering (ended, still blocking), waiting (between two holders), or free."""
-    states = {one.state for one in info.claims}
-    if "HELD" in states:
-        return "held"
-    if "LINGERING" in states:
-        return "lingering"
-    return "waiting" if states else "free"
-
-
 def lock(info: LockInfo) -> parts.Lock:
     """The queue of one name."""
-    from lockkit.views import parts
-
     return parts.Lock(
         name=info.name,
         state=lock_state(info),
@@ -157,8 +112,6 @@ def lock(info: LockInfo) -> parts.Lock:
 
 def drain(mark: Drain) -> parts.Drain:
     """The mark of a drained namespace."""
-    from lockkit.views import parts
-
     return parts.Drain(
         namespace=mark.namespace,
         reason=mark.reason,
@@ -171,8 +124,6 @@ def drain(mark: Drain) -> parts.Drain:
 
 def record(of_name: Record) -> parts.NameRecord:
     """The record of one name."""
-    from lockkit.views import parts
-
     return parts.NameRecord(
         value=dict(of_name.value),
         version=of_name.version,
@@ -183,9 +134,15 @@ def record(of_name: Record) -> parts.NameRecord:
 
 def findings(found: Sequence[Finding]) -> list[parts.Finding]:
     """Convert findings, each with what to do about it."""
-    from lockkit.views import parts
-
     return [
         parts.Finding(check=one.check, severity=one.severity, message=one.message, hint=one.hint or None)
         for one in found
+    ]
+
+
+def unread(found: Iterable[tuple[str, LockkitError]]) -> list[parts.Unread]:
+    """The locks that could not be read, by their names, each with its error."""
+    return [
+        parts.Unread(name=name, error=type(error).__name__, message=error.message, hint=error.hint or None)
+        for name, error in found
     ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lockkit.views import documents, making, parts
+from lockkit.views import documents, making
 from lockkit.views.looking import summary
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -26,15 +27,10 @@ def status(client: Client, found: Look, at: float | None = None) -> documents.St
     now = time.time() if at is None else at
     return documents.Status(
         store=making.store(client),
-        read_at=making.rfc3339(now),
+        read_at=rfc3339(now),
         read_at_seconds=now,
         locks=[making.lock(info) for info in found.shown],
-        unread=[
-            parts.Unread(
-                name=name, error=type(error).__name__, message=error.message, hint=error.hint or None
-            )
-            for name, error in found.unread.items()
-        ],
+        unread=making.unread(found.unread.items()),
         summary=summary(found, now),
         near=(found.traces and found.traces.near) or (),
         drained=None if found.drained is None else making.drain(found.drained),

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from lockkit import config, connect
-from lockkit.cli import output
-from lockkit.cli.documents import plain
 from lockkit.descent import children, descendants
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
+from lockkit.views import making
+from lockkit.views.documents import plain
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
@@ -107,7 +107,7 @@ class Shell:
         """
         found = config.load(environ=self.env, cwd=self.folder, **settings)
         with connect(config=found) as client:
-            lock = plain(output.lock(client.inspect(name)))
+            lock = plain(making.lock(client.inspect(name)))
         return [*lock["holders"], *lock["waiters"]]
 
     def holder(self, name: str, program: str = "sleep", *options: object) -> subprocess.Popen[str]:

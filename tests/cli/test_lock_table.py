@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from lockkit.cli.lock_table import table_of
-from lockkit.cli.looking import Look, summary, summary_words
+from lockkit.cli.looking import summary_words
 from lockkit.facts import ClaimInfo, LockInfo, Owner
+from lockkit.views.looking import Look, summary
 
 UUIDS = [f"GPU-{number}197690a-6bb1-5c8e-9d0f-0123456789ab" for number in range(8)]
 GATE = "@pool/gpu-sim%2Fvm"

@@ -15,10 +15,11 @@ from lockkit import connect
 from lockkit.cli import traces
 from lockkit.cli.commands.explain import sentences
 from lockkit.cli.lock_table import table_of
-from lockkit.cli.looking import Asked, Look, look, summary, summary_words
+from lockkit.cli.looking import summary_words
 from lockkit.errors import ConfigError, PermissionDenied
 from lockkit.facts import ClaimInfo, LockInfo, Owner, Record
 from lockkit.observe import journal
+from lockkit.views.looking import Asked, Look, look, summary
 
 ANN = Owner(user="ann", host="box", pid=4711, program="sleep")
 

@@ -19,11 +19,11 @@ from lockkit.cli.base import Session
 from lockkit.cli.commands.explain import sentences
 from lockkit.cli.commands.status import _free
 from lockkit.cli.lock_table import table_of
-from lockkit.cli.output import claim as as_json
-from lockkit.cli.output import lock as as_lock
 from lockkit.cli.suggesting import as_called
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.observe import journal
+from lockkit.views.making import claim as as_json
+from lockkit.views.making import lock as as_lock
 
 
 def test_status_is_a_table_that_a_pipe_does_not_cut(lockkit):

@@ -8,8 +8,8 @@ import time
 import pytest
 
 import lockkit as package
-from lockkit.cli.looking import Asked, look
 from lockkit.facts import ClaimInfo, LockInfo, Owner
+from lockkit.views.looking import Asked, look
 from support.servers.redis import RedisServer
 
 pytest.importorskip("textual")

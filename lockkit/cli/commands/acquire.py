@@ -17,6 +17,7 @@ from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, command_line, look
 from lockkit.cli.waiting import Announcer, blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,17 +198,18 @@ def _tell(session: Session, client: Client, lease: Lease, stored: Path | None, *
         from msgspec import UNSET
 
         from lockkit.cli import documents
+        from lockkit.views import making
 
         output.write_json(
             documents.Acquire(
-                store=output.store(client),
+                store=making.store(client),
                 name=lease.name,
                 claim_id=lease.claim_id,
                 fence=lease.fence,
                 ttl_seconds=lease.ttl,
-                acquired=output.rfc3339(lease.since),
+                acquired=rfc3339(lease.since),
                 acquired_seconds=lease.since,
-                deadline=output.rfc3339(until),
+                deadline=rfc3339(until),
                 deadline_seconds=until,
                 handle=None if stored is None else os.fspath(stored),
                 token=lease.token if print_token else UNSET,

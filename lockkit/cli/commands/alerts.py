@@ -91,8 +91,8 @@ def _list(session: Session) -> None:
     desk = _desk(session)
     alerts, silences = desk.alerts(), desk.silences()
     if session.json:
-        from lockkit.cli import documents
         from lockkit.views import alerts as views
+        from lockkit.views import documents
 
         output.write_json(
             documents.Alerts(
@@ -194,8 +194,8 @@ def _silence(
             fingerprint=fingerprint or "",
         )
     if session.json:
-        from lockkit.cli import documents
         from lockkit.views import alerts as views
+        from lockkit.views import documents
 
         output.write_json(documents.AlertSilence(silence=views.silence(made), ended=end is not None))
     elif end is not None:
@@ -225,7 +225,7 @@ def _ack(session: Session, *, fingerprint: str, comment: str | None) -> None:
             hint="see: lockkit alerts list",
         )
     if session.json:
-        from lockkit.cli import documents
+        from lockkit.views import documents
 
         output.write_json(
             documents.AlertAck(

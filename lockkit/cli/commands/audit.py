@@ -12,6 +12,7 @@ from lockkit import durations
 from lockkit.cli import exits, output, past
 from lockkit.cli.base import DURATION, Duration, File, Session, option
 from lockkit.cli.base import command as make
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.cli import documents
@@ -94,7 +95,7 @@ def _show(found: Audit) -> None:
     for sentence in past.missing(found.gaps):
         output.say(f"missing: {sentence}")
     if found.first is not None:
-        since = f"the journals begin at {output.rfc3339(found.first)}"
+        since = f"the journals begin at {rfc3339(found.first)}"
         unbegun = f"; {found.unbegun:,} holds began before, and were not checked" if found.unbegun else ""
         output.say(f"{since}{unbegun}")
 
@@ -135,18 +136,18 @@ def _sentence(violation: Violation) -> str:
 
 
 def _hold(hold: PastHold) -> str:
-    ended = "no end is known" if hold.ended is None else f"to {output.rfc3339(hold.ended)}"
+    ended = "no end is known" if hold.ended is None else f"to {rfc3339(hold.ended)}"
     until = "" if hold.until_boottime is None else f" to {hold.until_boottime:.6f}"
     return (
-        f"fence {hold.fence}, claim {hold.claim_id}, {hold.owner}: {output.rfc3339(hold.began)} {ended} "
+        f"fence {hold.fence}, claim {hold.claim_id}, {hold.owner}: {rfc3339(hold.began)} {ended} "
         f"(boot {hold.owner.boot_id[:8]}, {hold.began_boottime:.6f}{until})"
     )
 
 
 def _step(step: PastStep) -> str:
     return (
-        f"fence {step.fence} {step.kind}, claim {step.claim_id}, {step.owner}: {output.rfc3339(step.at - step.lasted)} to "
-        f"{output.rfc3339(step.at)} (boot {step.owner.boot_id[:8]}, {step.boottime - step.lasted:.6f} to {step.boottime:.6f})"
+        f"fence {step.fence} {step.kind}, claim {step.claim_id}, {step.owner}: {rfc3339(step.at - step.lasted)} to "
+        f"{rfc3339(step.at)} (boot {step.owner.boot_id[:8]}, {step.boottime - step.lasted:.6f} to {step.boottime:.6f})"
     )
 
 
@@ -176,7 +177,7 @@ def _document(found: Audit, files: tuple[str, ...]) -> documents.Audit:
         open=found.open,
         unbegun=found.unbegun,
         max_skew_seconds=found.max_skew,
-        first=None if found.first is None else output.rfc3339(found.first),
+        first=rfc3339(found.first),
         gaps=views.gaps(found.gaps),
         writes=found.writes,
         refused=found.refused,

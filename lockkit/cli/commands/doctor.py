@@ -21,10 +21,10 @@ from lockkit.protocol.denials import drain_ends
 from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
-    from lockkit.cli import parts
     from lockkit.client import Client
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
+    from lockkit.views import parts
 
 __all__ = ["command"]
 
@@ -74,8 +74,9 @@ def command(session: Session, *, fail_on: str, deadlocks: bool) -> int:
         rows.erase()
     if session.json:
         from lockkit.cli import documents
+        from lockkit.views import making
 
-        document = documents.Doctor(store=examination.store, findings=output.findings(findings))
+        document = documents.Doctor(store=examination.store, findings=making.findings(findings))
         output.write_json(document, indent=True)
     worst = max((_RANK[one.severity] for one in findings), default=0)
     return worst if worst >= _RANK[fail_on] else exits.OK
@@ -134,7 +135,10 @@ class _Examination:
             yield from self._try(lambda: _failures(config))
 
     def _of_client(self, client: Client) -> Iterator[Finding]:
-        self.store = output.store(client) if self._session.json else None
+        if self._session.json:
+            from lockkit.views import making
+
+            self.store = making.store(client)
         self._doing(f"asking the store, {client.url} ...")
         yield from self._try(lambda: _store(client, *as_called(self._session)))
         yield from self._new(_container(client))

@@ -78,11 +78,12 @@ def command(
                 holders = draining.holders(client.driver(), deep=False)
         if session.json:
             from lockkit.cli import documents
+            from lockkit.views import making
 
             document = documents.DrainSet(
-                store=output.store(client),
-                drained=output.drain(mark),
-                holders=[output.claim(claim) for claim in holders],
+                store=making.store(client),
+                drained=making.drain(mark),
+                holders=[making.claim(claim) for claim in holders],
                 waited_seconds=time.monotonic() - began if wait else None,
             )
             output.write_json(document, indent=True)

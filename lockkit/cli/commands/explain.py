@@ -74,16 +74,17 @@ def command(session: Session, name: str) -> None:
             told.append(f"{said[0].upper()}{said[1:]}; {drain_ends(drained, SameStore(options, first))}.")
         if session.json:
             from lockkit.cli import documents
+            from lockkit.views import making
 
             output.write_json(
                 documents.Explain(
-                    store=output.store(client),
-                    lock=output.lock(info),
+                    store=making.store(client),
+                    lock=making.lock(info),
                     sentences=told,
                     near=(found and found.near) or (),
-                    record=output.record(found.record) if found and found.record else None,
+                    record=making.record(found.record) if found and found.record else None,
                     failures=[str(one["id"]) for one in failed],
-                    drained=None if drained is None else output.drain(drained),
+                    drained=None if drained is None else making.drain(drained),
                 ),
                 indent=True,
             )

@@ -60,7 +60,7 @@ def _list(session: Session, *, everything: bool) -> None:
 
     records = [one for one in journal.read(_folder(session)) if everything or not one.get("resolved")]
     if session.json:
-        from lockkit.cli import documents
+        from lockkit.views import documents
 
         output.write_json(documents.Failures(failures=records), indent=True)
         return

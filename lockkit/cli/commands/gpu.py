@@ -207,12 +207,11 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
                 as_json=session.json,
             )
         if session.json:
-            from lockkit.cli import documents
-            from lockkit.views import gpus
+            from lockkit.views import documents, gpus, making
 
             output.write_json(
                 documents.GpuQuarantine(
-                    store=output.store(client), host=view.host, uuid=uuid, quarantine=gpus.mark(mark)
+                    store=making.store(client), host=view.host, uuid=uuid, quarantine=gpus.mark(mark)
                 ),
                 indent=True,
             )
@@ -251,11 +250,11 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
         holders = () if mark is None or session.json else holders_of(client, view.host, uuid)
         if session.json:
             from lockkit.cli import documents
-            from lockkit.views import gpus
+            from lockkit.views import gpus, making
 
             output.write_json(
                 documents.GpuClear(
-                    store=output.store(client),
+                    store=making.store(client),
                     host=view.host,
                     uuid=uuid,
                     quarantine=None if mark is None else gpus.mark(mark),

@@ -37,10 +37,11 @@ def command(session: Session, name: str, *, quiet: bool) -> int:
         found = [one.claim for one in ours.standing if not one.claim.evicted]
         if session.json:
             from lockkit.cli import documents, parts
+            from lockkit.views import making
 
             output.write_json(
                 documents.Held(
-                    store=output.store(client),
+                    store=making.store(client),
                     name=name,
                     held=bool(found),
                     claims=[parts.HeldClaim(claim_id=claim.claim_id, fence=claim.fence) for claim in found],

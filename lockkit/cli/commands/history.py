@@ -12,6 +12,7 @@ from lockkit import durations
 from lockkit.cli import exits, output, past
 from lockkit.cli.base import DURATION, NAME, File, Number, Session, option
 from lockkit.cli.base import command as make
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.observe.history import Happening, History, PastHold, PastWait, StoreKey
@@ -138,5 +139,5 @@ def _list(history: History, most: int | None) -> None:
         for one in history.happenings
     ]
     for began, *cells in sorted(rows)[-most if most else None :]:
-        add(made, output.rfc3339(began), *cells)
+        add(made, rfc3339(began), *cells)
     show(made)

@@ -26,11 +26,12 @@ def command(session: Session) -> None:
         marks = {one: mark for one in found if (mark := drains.seen(client, one)) is not None}
         if session.json:
             from lockkit.cli import documents
+            from lockkit.views import making
 
             document = documents.Namespaces(
-                store=output.store(client),
+                store=making.store(client),
                 namespaces=found,
-                drained=[output.drain(mark) for mark in marks.values()],
+                drained=[making.drain(mark) for mark in marks.values()],
             )
             output.write_json(document, indent=True)
             return

@@ -97,10 +97,11 @@ def _go_on(session: Session, client: Client, recoverer: Recoverer, every: float,
 def _show(session: Session, client: Client, done: Round, *, act: bool) -> None:
     if session.json:
         from lockkit.cli import documents, parts
+        from lockkit.views import making
 
         output.write_json(
             documents.Recover(
-                store=output.store(client),
+                store=making.store(client),
                 acting=done.acting,
                 leader=done.leader or None,
                 cases=[
@@ -108,7 +109,7 @@ def _show(session: Session, client: Client, done: Round, *, act: bool) -> None:
                         kind=one.case.kind,
                         action=one.case.action,
                         name=one.case.name,
-                        claim=None if one.case.claim is None else output.claim(one.case.claim),
+                        claim=None if one.case.claim is None else making.claim(one.case.claim),
                         why=one.case.why,
                         tier=one.case.tier or None,
                         seen=dict(one.case.seen),
@@ -116,12 +117,7 @@ def _show(session: Session, client: Client, done: Round, *, act: bool) -> None:
                     )
                     for one in done.results
                 ],
-                unread=[
-                    parts.Unread(
-                        name=name, error=type(error).__name__, message=error.message, hint=error.hint
-                    )
-                    for name, error in done.unread
-                ],
+                unread=making.unread(done.unread),
             )
         )
         return

@@ -73,13 +73,15 @@ def command(session: Session, name: str, *, claim_id: str | None, token_file: Te
             )
         if session.json:
             from lockkit.cli import documents
+            from lockkit.cli.released import released
+            from lockkit.views import making
 
             output.write_json(
                 documents.Release(
-                    store=output.store(client),
+                    store=making.store(client),
                     name=name,
                     claim_id=report.claim_id,
-                    release=output.release(report),
+                    release=released(report),
                 )
             )
     if not session.json:

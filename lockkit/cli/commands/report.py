@@ -12,6 +12,7 @@ from lockkit import durations
 from lockkit.cli import exits, output, past
 from lockkit.cli.base import DURATION, File, Session, option
 from lockkit.cli.base import command as make
+from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,8 +103,8 @@ def _document(history: History, found: Sequence[LockUse], since: float, until: f
 
     return documents.Use(
         files=list(history.files),
-        since=output.rfc3339(since),
-        until=output.rfc3339(until),
+        since=rfc3339(since),
+        until=rfc3339(until),
         uses=[
             parts.LockUse(
                 store=views.store_key(use.key),

@@ -36,10 +36,11 @@ def command(session: Session, name: str, capacity: int) -> None:
         record = client.record(name) if in_pool(name) and not count else None
         if session.json:
             from lockkit.cli import documents
+            from lockkit.views import making
 
             output.write_json(
                 documents.Resize(
-                    store=output.store(client),
+                    store=making.store(client),
                     name=name,
                     capacity=capacity,
                     claims=count,

@@ -122,10 +122,11 @@ def _ready(session: Session, clients: Sequence[Client], at: Address, root_path: 
     tokens = clients[0].config.serve_token_file
     if session.json:
         from lockkit.cli import documents
+        from lockkit.views import making
 
         output.write_json(
             documents.Serve(
-                url=url, stores=[output.store(client) for client in clients], view_only=tokens is None
+                url=url, stores=[making.store(client) for client in clients], view_only=tokens is None
             )
         )
         return

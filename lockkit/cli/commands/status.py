@@ -12,7 +12,7 @@ import click
 from lockkit.cli import drains, exits, output
 from lockkit.cli.base import NAME, Duration, Number, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.looking import SORTS, Asked, Look, Sort, look, summary_words
+from lockkit.cli.looking import summary_words
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
 from lockkit.cli.updates import between_updates
@@ -20,6 +20,7 @@ from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 from lockkit.protocol.denials import drain_ends
 from lockkit.suggesting import SameStore
+from lockkit.views.looking import SORTS, Asked, Look, Sort, look
 
 if TYPE_CHECKING:
     from lockkit.client import Client

@@ -28,9 +28,10 @@ def command(session: Session, drained: str | None) -> int:
         mark = client.undrain()
         if session.json:
             from lockkit.cli import documents
+            from lockkit.views import making
 
             document = documents.Undrain(
-                store=output.store(client), drained=None if mark is None else output.drain(mark)
+                store=making.store(client), drained=None if mark is None else making.drain(mark)
             )
             output.write_json(document, indent=True)
             return exits.OK

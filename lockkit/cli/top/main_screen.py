@@ -12,14 +12,14 @@ from textual.widgets import ContentSwitcher, DataTable, Footer, Input, Static, T
 
 from lockkit.cli import drains, failure_table
 from lockkit.cli.gpus import below, table_of
-from lockkit.cli.looking import Look, Sort, contended_words, summary_words
+from lockkit.cli.looking import contended_words, summary_words
 from lockkit.cli.top.cells import Entry, lock_columns, lock_entries, matching
 from lockkit.cli.top.live_table import LiveTable
 from lockkit.cli.top.one_lock import OneLock
 from lockkit.cli.top.polling import View
 from lockkit.cli.top.screens import Live
 from lockkit.printable import printable
-from lockkit.views.looking import arranged
+from lockkit.views.looking import Look, Sort, arranged
 
 if TYPE_CHECKING:
     from lockkit.gpu.views import GpuLook

@@ -1,0 +1,51 @@
+"""The texts that documents and the tables of people share: a time, the address of a store, the state of a lock."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal, overload
+
+from lockkit.errors import LockkitError
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.facts import LockInfo
+
+__all__ = ["located", "lock_state", "rfc3339"]
+
+
+@overload
+def rfc3339(at: float) -> str: ...
+@overload
+def rfc3339(at: float | None) -> str | None: ...
+def rfc3339(at: float | None) -> str | None:
+    """A time since the epoch as ``2030-01-31T12:00:00.250Z``; None for None."""
+    if at is None:
+        return None
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def located(client: Client) -> str:
+    """The store's URL, secrets redacted, with the file of the embedded store even if the URL does not name it."""
+    head, mark, options = client.url.partition("?")
+    if head == "sqlite:":
+        from urllib.parse import quote
+
+        try:
+            file = client.config.state_place().path / "lockkit.db"
+        except LockkitError:
+            return client.url
+        head = f"sqlite:{quote(os.fsencode(file))}"
+    return head + mark + options
+
+
+def lock_state(info: LockInfo) -> Literal["held", "lingering", "waiting", "free"]:
+    """The state of a lock in one word: held, lingering (ended, still blocking), waiting (between two holders), or free."""
+    states = {one.state for one in info.claims}
+    if "HELD" in states:
+        return "held"
+    if "LINGERING" in states:
+        return "lingering"
+    return "waiting" if states else "free"
