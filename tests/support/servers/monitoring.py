@@ -1,0 +1,93 @@
+"""A private server of the Prometheus project: a program with a configuration file, which answers over HTTP."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from lockkit.testing.processes import ServerFailed, free_port, until
+from support.servers.programs import find_program
+from support.servers.server import Server
+
+__all__ = ["MonitoringServer"]
+
+
+class MonitoringServer(Server):
+    """One such server, alone, on loopback.
+
+    Attributes:
+        api: The path of its API, with which the path of each request begins.
+    """
+
+    api: str
+
+    def __init__(self, title: str, programs: tuple[str, ...], config: str, *options: str) -> None:
+        """Start it and wait until it answers.
+
+        Args:
+            title: Its name, for messages and, in small letters, for its folder and its file.
+            programs: The names of its program; the first one that is installed is used.
+            config: The text of its configuration.
+            options: Further options of its program. ``{folder}`` stands for the folder of the server.
+
+        Raises:
+            ServerMissing: The program is not installed.
+        """
+        self._program = find_program(*programs)
+        super().__init__(title.lower())
+        self._title = title
+        self._options = [option.format(folder=self.folder) for option in options]
+        self._config = self.folder / f"{title.lower()}.yml"
+        self._config.write_text(config)
+        self._port = 0
+        try:
+            self._start_somewhere()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The address of the server."""
+        return f"http://{self.address}"
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The answer to a request to the API.
+
+        Raises:
+            OSError: The server refuses the request, or does not answer.
+        """
+        address = f"http://{self.address}{self.api}/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(address, timeout=30.0) as answer:
+            return json.load(answer)
+
+    def _begin(self) -> None:
+        self._port = free_port()
+        self._process.start(
+            [
+                self._program,
+                f"--config.file={self._config}",
+                f"--web.listen-address={self.address}",
+                *self._options,
+            ]
+        )
+        until(self._ready, f"{self._title} answers", 30.0)
+
+    def _ready(self) -> bool:
+        if not self.alive:
+            raise ServerFailed(f"{self._title} did not start: {self.log}")
+        try:
+            self._ask()
+        except OSError:
+            return False
+        return True
+
+    def _ask(self) -> object:
+        """Send a request that the server answers once it is ready."""
+        raise NotImplementedError
