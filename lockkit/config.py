@@ -24,7 +24,7 @@ from lockkit.members import pool_as_toml
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import StatePlace, state_place
 from lockkit.redaction import redact, redact_name
-from lockkit.settings import SETTINGS, Value, meant, template, toml
+from lockkit.settings import SETTINGS, Value, meant
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -41,7 +41,6 @@ __all__ = [
     "plugin_settings",
     "redact",
     "refuse",
-    "template",
 ]
 
 ETC = Path("/etc/lockkit/config.toml")
@@ -156,6 +155,8 @@ class Config(NamedTuple):
 
     def describe(self) -> list[tuple[str, str, str]]:
         """Rows of key, value as a file would have it (secrets hidden), and source, for ``lockkit config show``."""
+        from lockkit.as_toml import toml  # late: only ever needed to show the configuration
+
         rows = [
             (setting.place, toml(setting, getattr(self, key)), self.source(key))
             for key, setting in SETTINGS.items()

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 import lockkit
 import lockkit.aio
 from lockkit import config, examining, layers
+from lockkit.as_toml import template, toml
 from lockkit.errors import ConfigError
 from lockkit.options import Settings
 from lockkit.plugins.checking import check_files
-from lockkit.settings import SETTINGS, TABLES, read, redact, template, toml
+from lockkit.settings import SETTINGS, TABLES, read, redact
 from lockkit.testing.children import Child
 
 

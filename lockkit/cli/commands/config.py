@@ -107,7 +107,7 @@ def _init(session: Session, *, path: Path | None, force: bool) -> None:
 
     Each setting is shown with its default, or with an example if there is no default. Each works when you uncomment it.
     """
-    from lockkit.config import template
+    from lockkit.as_toml import template
     from lockkit.places import make_folders
 
     if path is None:
