@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from lockkit.cli import completing
-from lockkit.cli.base import Duration, File, Number, Size, option
+from lockkit.cli.base import option
+from lockkit.cli.parameters import Duration, File, Number, Size
 from lockkit.members import MOST
 from lockkit.settings import SETTINGS
 

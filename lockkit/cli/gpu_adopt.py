@@ -10,9 +10,10 @@ import click
 
 from lockkit.cli import completing, exits, fitting, output
 from lockkit.cli.background import Front
-from lockkit.cli.base import Duration, Number, Remark, Session, Size, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
+from lockkit.cli.parameters import Duration, Number, Remark, Size
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import as_called
 from lockkit.facts import LOSSES

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import click
 
 from lockkit.cli import eviction, exits, fitting, nesting, taking
-from lockkit.cli.base import finite
 from lockkit.cli.child import find, spawn
+from lockkit.cli.parameters import finite
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import WORDS, look

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lockkit.cli import exits, fitting, nesting
-from lockkit.cli.base import finite
 from lockkit.cli.nesting import Outer
+from lockkit.cli.parameters import finite
 from lockkit.cli.suggesting import look
 from lockkit.cli.waiting import blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch

@@ -11,8 +11,9 @@ import click
 
 from lockkit import durations
 from lockkit.cli import completing, exits, fitting, holds, output
-from lockkit.cli.base import CAPACITY, NAME, Duration, Number, Remark, Session, finite, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import CAPACITY, NAME, Duration, Number, Remark, finite
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, command_line, look
 from lockkit.cli.waiting import Announcer, blocked_by

@@ -8,8 +8,9 @@ import click
 
 from lockkit import durations
 from lockkit.cli import completing, exits, output
-from lockkit.cli.base import DURATION, Group, Remark, Session, option
+from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import DURATION, Remark
 
 if TYPE_CHECKING:
     from lockkit.alerts.desk import Desk

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from lockkit.cli import completing, exits, intervening, output
-from lockkit.cli.base import NAME, Remark, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import NAME, Remark
 from lockkit.cli.suggesting import absent_hint, look
 from lockkit.errors import NotHeld, OutcomeUnknown
 

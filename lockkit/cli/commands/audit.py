@@ -10,8 +10,9 @@ import click
 
 from lockkit import durations
 from lockkit.cli import exits, output, past
-from lockkit.cli.base import DURATION, Duration, File, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import DURATION, Duration, File
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:

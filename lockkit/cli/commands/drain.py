@@ -11,8 +11,9 @@ import click
 
 from lockkit import draining
 from lockkit.cli import exits, nesting, output
-from lockkit.cli.base import NAMESPACE, Duration, Remark, Session, finite, in_namespace, option
+from lockkit.cli.base import Session, in_namespace, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import NAMESPACE, Duration, Remark, finite
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import as_called
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied

@@ -7,9 +7,10 @@ import sys
 import click
 
 from lockkit.cli import completing, exits, intervening, output
-from lockkit.cli.base import NAME, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
+from lockkit.cli.parameters import NAME
 from lockkit.cli.suggesting import absent_hint, as_called, look
 from lockkit.errors import NotHeld, OutcomeUnknown
 

@@ -10,9 +10,10 @@ import click
 
 from lockkit import durations
 from lockkit.cli import drains, output, traces
-from lockkit.cli.base import NAME, Session
+from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
 from lockkit.cli.gpus import use_of_gpu
+from lockkit.cli.parameters import NAME
 from lockkit.cli.suggesting import as_called, command_line, gpus_meant, looks_like_card
 from lockkit.cli.waiting import ordinal
 from lockkit.members import in_pool

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import completing, exits, fitting, output
-from lockkit.cli.base import Duration, Group, Remark, Session, option
+from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
 from lockkit.cli.gpu_adopt import command as adopt
+from lockkit.cli.parameters import Duration, Remark
 from lockkit.cli.signals import Signals
 from lockkit.cli.updates import between_updates
 from lockkit.errors import BackendError, DevicesUnavailable

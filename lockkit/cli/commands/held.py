@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import eviction, exits, holds, output
-from lockkit.cli.base import NAME, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import NAME
 from lockkit.cli.suggesting import as_called, command_line
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import File, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import File
 from lockkit.errors import ConfigError
 
 __all__ = ["command"]

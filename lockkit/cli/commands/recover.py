@@ -6,8 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import Duration, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import Duration
 from lockkit.cli.signals import Signals, Terminated
 
 if TYPE_CHECKING:

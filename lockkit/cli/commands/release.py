@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from lockkit.cli import completing, exits, holds, output
-from lockkit.cli.base import NAME, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import NAME
 from lockkit.errors import ConfigError
 from lockkit.names import check_token
 

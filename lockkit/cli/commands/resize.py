@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from lockkit.cli import output
-from lockkit.cli.base import CAPACITY, NAME, Session
+from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import CAPACITY, NAME
 from lockkit.members import in_pool
 from lockkit.records import fixed_capacity
 

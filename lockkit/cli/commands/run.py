@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockkit.cli import completing, fitting
-from lockkit.cli.base import CAPACITY, NAME, Command, Duration, File, Number, Remark, Session, option
+from lockkit.cli.base import Command, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import OF_CARDS, card_options, needs_gpu, of_cards
+from lockkit.cli.parameters import CAPACITY, NAME, Duration, File, Number, Remark
 from lockkit.cli.suggesting import PROBE, WORDS
 
 if TYPE_CHECKING:

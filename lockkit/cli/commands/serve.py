@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from lockkit.cli import completing, output
-from lockkit.cli.base import COMMON, NAMESPACE, Session, option
+from lockkit.cli.base import COMMON, Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import NAMESPACE
 from lockkit.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import drains, exits, output
-from lockkit.cli.base import NAME, Duration, Number, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.looking import summary_words
+from lockkit.cli.parameters import NAME, Duration, Number
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
 from lockkit.cli.updates import between_updates

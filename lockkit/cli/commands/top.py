@@ -11,9 +11,10 @@ from contextlib import contextmanager
 import click
 
 from lockkit.cli import exits, logs
-from lockkit.cli.base import NAME, Duration, Session, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
+from lockkit.cli.parameters import NAME, Duration
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import as_called, quoted
 from lockkit.views.looking import SORTS, Asked, Sort, look

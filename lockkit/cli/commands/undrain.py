@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAMESPACE, Session, in_namespace
+from lockkit.cli.base import Session, in_namespace
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import NAMESPACE
 from lockkit.printable import printable
 
 __all__ = ["command"]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lockkit.cli import exits, output
-from lockkit.cli.base import NAME, Duration, Session, finite, option
+from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
+from lockkit.cli.parameters import NAME, Duration, finite
 from lockkit.cli.suggesting import gpus_meant, look
 from lockkit.cli.waiting import blocked_by
 from lockkit.drivers.patience import Tries, patiently

@@ -27,7 +27,7 @@ class MonitoringServer(Server):
         """Start it and wait until it answers.
 
         Args:
-            title: Its name, for messages and, in small letters, for its folder and its file.
+            title: The name of the server, for messages and, in small letters, for its folder and its file.
             programs: The names of its program; the first one that is installed is used.
             config: The text of its configuration.
             options: Further options of its program. ``{folder}`` stands for the folder of the server.
