@@ -1,20 +1,44 @@
-"""The endpoints that change something. Each acts on what its sender saw, and is refused with 409 if that is no longer there."""
+"""The endpoints that change something, and the one that says what they would do. Each is about what its sender saw, and is refused with 409 if that is no longer there."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable, NotHeld
-from lockkit.remarks import gone
+from lockkit.remarks import askable, gone
 from lockkit.server.audit import audited
+from lockkit.server.documents import Consequences
 from lockkit.server.problems import HttpProblem
 from lockkit.server.tokens import allows
 from lockkit.views import acting, documents, gpus, making
+from lockkit.views.consequences import consequences
 
 if TYPE_CHECKING:
     from lockkit.server.calls import Call
 
-__all__ = ["ask_release", "evict", "quarantine"]
+__all__ = ["ask_release", "evict", "quarantine", "would"]
+
+
+def would(call: Call) -> Consequences:
+    """Sentences about what an intervention would do to a claim."""
+    query, client = call.query, call.store.client
+    found = client.inspect(query.name)
+    claim = next((one for one in found.claims if one.claim_id == query.claim_id), None)
+    try:
+        if claim is None:
+            raise gone(found, query.claim_id)
+        if query.act == "ask-release":
+            askable(found, query.claim_id)
+    except NotHeld as error:
+        raise _absent(error) from None
+    now = client.driver().clock.wall()
+    return Consequences(
+        name=query.name,
+        act=query.act,
+        claim=making.claim(claim),
+        sentences=consequences(query.act, found, claim, now, _utc, at_once=query.now),
+    )
 
 
 def evict(call: Call) -> documents.Evict:
@@ -54,6 +78,10 @@ def ask_release(call: Call) -> documents.AskRelease:
     claims = store.client.inspect(body.name).claims
     claim = next((one for one in claims if one.claim_id == body.claim_id), None)
     return acting.asked(store.client, body.name, body.claim_id, request, claim)
+
+
+def _utc(at: float) -> str:
+    return time.strftime("%H:%M:%S UTC", time.gmtime(at))
 
 
 def _absent(missing: NotHeld) -> HttpProblem:

@@ -22,6 +22,7 @@ from lockkit.server.endpoints import ENDPOINTS
 from lockkit.server.forwarding import Proxies
 from lockkit.server.guard import Guard
 from lockkit.server.openapi import openapi
+from lockkit.server.pages import page_routes, to_the_page
 from lockkit.server.problems import HttpProblem, as_problem
 from lockkit.server.stores import ServerStores
 from lockkit.server.tokens import TokenFile, allows
@@ -62,6 +63,8 @@ class Application:
         self._workers = {one: Workers() for one in (None, *(each.id for each in stores.all))}
         routes = [Route(one.path, self._serving(one), methods=[one.method]) for one in ENDPOINTS]
         routes.append(Route(DESCRIPTION, self._describe, methods=["GET"]))
+        pages = page_routes()
+        routes += pages
         inner = Starlette(
             routes=routes,
             exception_handlers={
@@ -73,9 +76,14 @@ class Application:
         )
         inner.router.redirect_slashes = False
         open_paths = {one.path for one in ENDPOINTS if one.scope is None} | {DESCRIPTION}
+        open_paths |= {one.path for one in pages}
         self._guard = Guard(inner, tokens, hosts, open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "")
+        if scope["type"] == "http" and root and scope["path"] == root:
+            await to_the_page(root)(scope, receive, send)
+            return
         await self._guard(scope, receive, send)
 
     def close(self) -> None:

@@ -19,6 +19,8 @@ __all__ = [
     "Answer",
     "AskReleaseBody",
     "Change",
+    "Consequences",
+    "ConsequencesQuery",
     "EvictBody",
     "FailuresQuery",
     "Health",
@@ -139,6 +141,15 @@ class Change(Answer, tag="lockkit.change/1"):
     error: str | None
 
 
+class Consequences(Answer, tag="lockkit.consequences/1"):
+    """Sentences about what an intervention would do to a claim, for a person who is to confirm it. The first one is the question. Times of day are in UTC."""
+
+    name: str
+    act: Literal["evict", "ask-release"]
+    claim: Claim
+    sentences: Sequence[str]
+
+
 class SignedIn(Answer, tag="lockkit.session/1"):
     """The bearer of the token for which a cookie was set (null: signed out)."""
 
@@ -175,6 +186,16 @@ class LockQuery(Struct, forbid_unknown_fields=True):
     store: _StoreId | None = None
     offset: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     waiters: Annotated[int, Meta(ge=0, le=1000)] = 100
+
+
+class ConsequencesQuery(Struct, forbid_unknown_fields=True):
+    """Parameters of a question about an intervention: which it is, and the claim that was seen. `now` counts for an eviction."""
+
+    name: _Name
+    claim_id: _ClaimId
+    act: Literal["evict", "ask-release"]
+    store: _StoreId | None = None
+    now: bool = False
 
 
 class FailuresQuery(Struct, forbid_unknown_fields=True):

@@ -9,6 +9,8 @@ from lockkit.server.calls import Endpoint
 from lockkit.server.documents import (
     AckBody,
     AskReleaseBody,
+    Consequences,
+    ConsequencesQuery,
     EvictBody,
     FailuresQuery,
     Health,
@@ -138,6 +140,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "text/event-stream",
         events.events,
         StoreQuery,
+    ),
+    Endpoint(
+        "GET",
+        "/api/consequences",
+        "view",
+        "What an eviction or a request to release would do to a claim, in sentences. Nothing is changed.",
+        Consequences,
+        acts.would,
+        ConsequencesQuery,
+        statuses=(409,),
     ),
     Endpoint(
         "POST",

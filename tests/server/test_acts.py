@@ -138,3 +138,32 @@ def test_a_gpu_is_quarantined_by_the_bearer_of_the_token(tmp_path, serving, toke
     assert done.json["quarantine"]["by"].startswith("adminer@")
     assert after["state"] == "quarantined"
     assert after["quarantine"]["reason"] == "Xid 79"
+
+
+def test_what_an_eviction_would_do_is_told_before_it_is_done(site, client):
+    lease = client.lock("x").acquire(reason="nightly")
+    seen = f"/api/consequences?name=x&claim_id={lease.claim_id}"
+
+    told = site.get(f"{seen}&act=evict", token="view").json
+    at_once = site.get(f"{seen}&act=evict&now=true", token="view").json["sentences"]
+    asked = site.get(f"{seen}&act=ask-release", token="view").json["sentences"]
+
+    question, whose, *_ = told["sentences"]
+    assert question == f"Evict claim {lease.claim_id} of 'x'?"
+    assert whose.endswith("for: nightly.")
+    assert f"Its fence {lease.fence} stays its own" in " ".join(told["sentences"])
+    assert told["claim"]["claim_id"] == lease.claim_id
+    assert "two may work at once" in " ".join(at_once)
+    assert "Nothing is forced" in " ".join(asked)
+    assert not client.inspect("x").claims[0].evicted
+    lease.release()
+
+
+def test_nothing_is_told_of_what_can_no_longer_be_done(site, client):
+    lease = client.lock("x").acquire()
+    lease.release()
+
+    gone = site.get(f"/api/consequences?name=x&claim_id={lease.claim_id}&act=evict")
+
+    assert gone.status == 409
+    assert gone.json["error"] == "absent"

@@ -74,7 +74,7 @@ def command(
     root_path: str,
     urls: tuple[str, ...],
 ) -> None:
-    r"""Serve health, locks, GPUs and failures as JSON over HTTP, for pages, probes and scripts.
+    r"""Serve a page that shows who blocks whom, and health, locks, GPUs and failures as JSON over HTTP, for probes and scripts.
 
     Without tokens the server only shows, and only programs of this host reach it. With tokens it can also evict, ask for a release and quarantine
     a GPU, for those whose token has the scope operate or admin. Each line of the token file is NAME SCOPE TOKEN, and only its owner may read it:
@@ -84,7 +84,7 @@ def command(
     LOCKKIT_SERVE_TOKEN_FILE=serve-tokens lockkit serve
     curl -H "Authorization: Bearer TOKEN" http://127.0.0.1:8712/api/stores
 
-    When it listens it prints its address. Ctrl-C and SIGTERM end it. It runs the alert engine, which tells what is wrong over the channels of
+    When it listens it prints its address, at which a browser finds the page. Ctrl-C and SIGTERM end it. It runs the alert engine, which tells what is wrong over the channels of
     the configuration, unless serve.alerts is false; see: lockkit alerts --help. If serve.recover is set it also removes what dead owners left behind,
     like lockkit recover --yes --every; of several servers of one store, one does so. See: lockkit docs serve
     """

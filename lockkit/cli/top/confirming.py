@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
 from textual.app import ComposeResult
@@ -12,58 +12,18 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from lockkit import durations, remarks
+from lockkit import remarks
 from lockkit.cli import output
 from lockkit.errors import ConfigError
 from lockkit.printable import printable
-from lockkit.protocol.denials import because
+from lockkit.views.consequences import Act, consequences
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo
 
-__all__ = ["Act", "Confirm", "consequences"]
+__all__ = ["Act", "Confirm"]
 
-Act = Literal["evict", "ask-release"]
 _BUTTONS: dict[Act, str] = {"evict": "Evict", "ask-release": "Ask"}
-
-
-def consequences(act: Act, info: LockInfo, claim: ClaimInfo, now: float) -> list[str]:
-    """Sentences about what an intervention will do.
-
-    Args:
-        act: The intervention.
-        info: The lock, as it was seen.
-        claim: The claim that was seen.
-        now: The current time, in seconds since the epoch.
-    """
-    waits = claim.state in ("WAITING", "OFFERED")
-    since = f"{'has waited' if waits else 'has held it'} for {durations.show(max(now - claim.since, 0.0))}"
-    told = [
-        f"{'Evict' if act == 'evict' else 'Ask the holder of'} claim {claim.claim_id} of {claim.name!r}?",
-        f"{claim.owner} {since}{because(claim)}.",
-    ]
-    if act == "ask-release":
-        told.append(
-            f"Nothing is forced. The holder hears of the request with its next renewal, within {durations.show(claim.ttl / 3)}, "
-            "and may go on."
-        )
-    elif waits:
-        told.append("It is removed from the queue. Its process queues again, at the end, unless it ends.")
-    else:
-        until = (
-            "" if claim.deadline is None else f", at {output.clock_time(claim.deadline, now)} at the latest"
-        )
-        count = len(info.waiters)
-        behind = {0: "Nobody waits for it", 1: "The one that waits gets it"}.get(
-            count, f"The first of the {count:,} that wait gets it"
-        )
-        told.append(
-            f"The holder is told that its lock is lost. {behind}; the lock is free only when the holder must have stopped{until}."
-        )
-    return [
-        *told,
-        f"Only this claim is {'evicted' if act == 'evict' else 'asked'}: if another has the lock by then, nothing happens to that one.",
-    ]
 
 
 class Confirm(ModalScreen[str | None]):
@@ -80,7 +40,8 @@ class Confirm(ModalScreen[str | None]):
     def __init__(self, act: Act, info: LockInfo, claim: ClaimInfo) -> None:
         super().__init__()
         self._act = act
-        self._told = consequences(act, info, claim, time.time())
+        now = time.time()
+        self._told = consequences(act, info, claim, now, lambda at: output.clock_time(at, now))
 
     def compose(self) -> ComposeResult:
         """The sentences, the reason and the buttons."""
