@@ -26,6 +26,7 @@ from lockkit.gpu.usage import granted
 from lockkit.protocol.attempt import OUTAGE_LIMIT
 
 if TYPE_CHECKING:
+    from lockkit.gpu.fault_check import FaultCheck
     from lockkit.gpu.handover import Handover
     from lockkit.gpu.judging import Receipt
 
@@ -55,6 +56,7 @@ class CardChooser:
         handover: Learns how the last holders left the cards; None if that does not matter.
         now: The time, in seconds.
         preflight: Computes on a card after its grant, by the end of the request; why it did not pass, or None.
+        fault_check: Quarantines free cards that are faulty; None to skip them only.
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
@@ -76,6 +78,7 @@ class CardChooser:
         handover: Handover | None = None,
         now: Callable[[], float] = time.monotonic,
         preflight: Callable[[Device, float | None], str | None] | None = None,
+        fault_check: FaultCheck | None = None,
     ) -> None:
         self.request = request
         self.seen = {device.uuid: device for device in known}
@@ -92,8 +95,10 @@ class CardChooser:
         self.began: float | None = None
         self.until: float | None = None
         self._preflight = preflight
+        self._fault_check = fault_check
         self._failed: dict[str, tuple[float, str]] = {}
         self._resized: set[str] = set()
+        self._suspected: tuple[str, ...] = ()
         self.looked: Seen | None = None
 
     def choose(self, held: Sequence[str]) -> Choice:
@@ -105,6 +110,7 @@ class CardChooser:
             return Choice((), {uuid: error.message for uuid in self._known if uuid not in held})
         try:
             facts = self._facts(snapshot)
+            suspects = self._suspects(snapshot, facts, held)
         except (BackendUnavailable, OutcomeUnknown) as error:
             return self._as_before(error, held)
         self._away = None
@@ -115,8 +121,24 @@ class CardChooser:
         refused = {**choice.refused, **failed}
         self.looked = Seen(self.request, snapshot, facts, failed, kept=tuple(held))
         # No `never`: a request that can never be met was refused before it queued, and a card that is gone now may come back.
-        self._before = Choice(tuple(uuid for uuid in choice.order if uuid not in failed), refused)
+        # Of those that the request knows: another one, of which nothing could be told at first, is no member of its pool.
+        free = [uuid for uuid in self._known if uuid not in failed and uuid not in suspects]
+        good = [uuid for uuid in choice.order if uuid in free]
+        # Suspects come first, or a request that gets what it wants elsewhere would leave them to the next one. `judge` passes none of them.
+        refused = {uuid: refused[uuid] for uuid in self._known if uuid in refused and uuid not in suspects}
+        self._before = Choice((*suspects, *good), refused)
         return self._before
+
+    def _suspects(
+        self, snapshot: Snapshot, facts: Mapping[str, CardFacts], held: Sequence[str]
+    ) -> tuple[str, ...]:
+        """The cards that are taken only to be quarantined."""
+        if self._fault_check is None:
+            return ()
+        left_out = {*held, *self.failed()}
+        among = [uuid for uuid in self._known if uuid not in left_out]
+        self._suspected = self._fault_check.suspects(among, snapshot.devices, facts)
+        return self._suspected
 
     def _facts(self, snapshot: Snapshot) -> dict[str, CardFacts]:
         """The facts that the store has about the cards that may do, by UUID."""
@@ -125,7 +147,9 @@ class CardChooser:
         around: dict[str, tuple[ClaimInfo, ...]] = {}
         for card in cards(snapshot):
             device, uuid = card.device, card.device.uuid
-            if uuid and never_fits(self.request, device) is None:
+            # A card that the driver does not reach seems to have no memory, and fits no request.
+            lost = device.unreachable and uuid in self._known
+            if uuid and (lost or never_fits(self.request, device) is None):
                 holders = self._holders(uuid)
                 if device.parent and not holders:
                     if device.parent not in around:
@@ -171,8 +195,12 @@ class CardChooser:
         """
         try:
             why = self._judged(member)
-            if why is None and self._preflight is not None:
+            if why is None and member in self._suspected:
+                why = "its driver has shown a fault a moment ago"
+            elif why is None and self._preflight is not None:
                 why = self._checked(member)
+            elif why is not None and self._fault_check is not None:
+                why = self._taken_out(member) or why
             if why is not None and self.looked is not None:
                 self.looked = self.looked._replace(failed={**self.looked.failed, member: why})
             if why is None and self.handover is not None:
@@ -198,6 +226,13 @@ class CardChooser:
         if why is not None:
             self._failed[member] = self._now(), why
         return why
+
+    def _taken_out(self, member: str) -> str | None:
+        """Quarantine a card that is faulty. None if it is not, or not beyond doubt."""
+        device = self.seen.get(member)
+        if device is None or not device.faults or self._fault_check is None:
+            return None
+        return self._fault_check.take(device, granted(self._claims(member)))
 
     def failed(self) -> dict[str, str]:
         """Why cards have not passed their preflight lately, by UUID; they are not tried again so soon. For any thread."""
@@ -251,6 +286,8 @@ class CardChooser:
     def _snapshot(self) -> Snapshot:
         snapshot = self._look()
         self.seen = {device.uuid: device for device in snapshot.devices if device.uuid}
+        if self._fault_check is not None:
+            self._fault_check.note(snapshot.devices)
         return snapshot
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from lockkit.devices import Device
 from lockkit.facts import Alert, Owner
 from lockkit.gpu.host_pools import host_pool
-from lockkit.gpu.quarantine import Capped, quarantine_faulty
+from lockkit.gpu.quarantine import Capped, find_faulty
 from lockkit.gpu.words import long_name
 from lockkit.members import pool_name
 from lockkit.records import Records
@@ -29,6 +29,8 @@ def take_out(
 ) -> str:
     """Take a faulty card out of use. Returns the reason, and what was done about it, for people.
 
+    Each mark is told once, and that a card stays in use once an hour, however many find the card faulty.
+
     Args:
         records: A client.
         host: The host.
@@ -45,14 +47,15 @@ def take_out(
     """
     cards = [one.uuid for one in devices if one.uuid and one.parent is None]
     parents = {one.uuid: one.parent for one in devices if one.parent is not None}
-    done = quarantine_faulty(records, host, uuid, reason, by, cards, parents, lasting=lasting)
+    done, fresh = find_faulty(records, host, uuid, reason, by, cards, parents, lasting=lasting)
     title = next((long_name(one) for one in devices if one.uuid == uuid), uuid)
     name, data = pool_name(host_pool(host), uuid), {"uuid": uuid, "host": host}
     if isinstance(done, Capped):
         limit = f"{done.count} of its host are, and more are not without a person"
         told = f"{reason}; it is not quarantined, because {limit}"
-        tell(Alert("gpu_not_quarantined", "P0", f"{title}: {told}", name, claim_id, data=data))
+        if fresh:
+            tell(Alert("gpu_not_quarantined", "P0", f"{title}: {told}", name, claim_id, data=data))
         return told
-    if done.automatic and done.reason == reason:  # else it was quarantined before
+    if fresh:
         tell(Alert("gpu_quarantined", "P1", f"{title}: {done}", name, claim_id, data=data))
     return f"{reason}; it is quarantined (to give it back: lockkit gpu clear {uuid})"

@@ -13,7 +13,7 @@ from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
 from lockkit.gpu.enlisting import about, texts
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
-from lockkit.gpu.known import Known, queue, requests_waiting
+from lockkit.gpu.known import Known, queue, requests_waiting, with_cards_around
 from lockkit.gpu.quarantine import mark_of, quarantined, record_name
 from lockkit.gpu.receipts import in_record
 from lockkit.members import in_pool, pool_name
@@ -133,4 +133,5 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, i
         )
     ordered = sorted(devices, key=lambda one: (one.index < 0, one.index, one.parent is not None, one.uuid))
     waiting = requests_waiting(queue(client, host), known.values())
-    return HostSeen(host, tuple(ordered), known, waiting), len(uuids) - len(lockable)
+    around = with_cards_around(known, devices)
+    return HostSeen(host, tuple(ordered), around, waiting), len(uuids) - len(lockable)

@@ -27,6 +27,7 @@ __all__ = [
     "known",
     "queue",
     "requests_waiting",
+    "with_cards_around",
 ]
 
 _NONE: Mapping[str, int] = {}
@@ -95,14 +96,24 @@ def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) 
     more = gathering(
         gate, found, {one.parent for one in devices if one.uuid in found and found[one.uuid].holders}
     )
-    for device in (
-        devices
-    ):  # not before: a claim on a card is one card of its request, however many slices it has by now
-        if device.parent in found and device.uuid in found:
-            one = found[device.uuid]
-            around = found[device.parent].holders
-            found[device.uuid] = one._replace(holders=holders_of_slice(one.holders, around))
+    # Not before: a claim on a card is one card of its request, however many slices it has by now.
+    found = with_cards_around(found, devices)
     return {uuid: one._replace(more=more) for uuid, one in found.items()} if more else found
+
+
+def with_cards_around(found: Mapping[str, Known], devices: Iterable[Device]) -> dict[str, Known]:
+    """The facts about cards, where whoever holds the whole of a divided card also holds its slices.
+
+    Args:
+        found: The facts about each card and slice, with the holders in its own queue.
+        devices: The cards and slices.
+    """
+    made = dict(found)
+    for device in devices:
+        if device.parent in found and device.uuid in found:
+            own, around = found[device.uuid], found[device.parent]
+            made[device.uuid] = own._replace(holders=holders_of_slice(own.holders, around.holders))
+    return made
 
 
 def holders_of(client: Client, host: str, uuid: str) -> tuple[ClaimInfo, ...]:

@@ -1,34 +1,29 @@
 """The quarantine: cards of a host that nobody gets, by a person's word or because a program found them faulty.
 
-All marks of a host stand in one record, that of the gate of its pool. So one request reads them, and the limit on what is quarantined
-without a person holds whoever else writes at the same moment: each change compares the version of the record.
+The marks stand in one record (:mod:`lockkit.gpu.marks`).
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.devices import Device
-from lockkit.errors import ConfigError
 from lockkit.facts import Event, Owner
-from lockkit.gpu.host_pools import host_pool
-from lockkit.members import pool_name
+from lockkit.gpu.marks import Kept, Quarantined, change_marks, kept_in, record_name
 from lockkit.namedtuples import NamedTuple
-from lockkit.noted import moment
-from lockkit.printable import printable
-from lockkit.records import Records, change
-from lockkit.store.spi import NOTE_LIMIT
+from lockkit.records import Records
 
 if TYPE_CHECKING:
     from lockkit.client import Client
 
 __all__ = [
     "Capped",
+    "Found",
     "Quarantined",
     "clear",
+    "find_faulty",
     "give_back",
     "limit",
     "mark_of",
@@ -36,41 +31,12 @@ __all__ = [
     "quarantine_faulty",
     "quarantined",
     "record_name",
+    "spared",
 ]
-
-_KEY = "quarantine"
-_LENGTHS = (200, 80, 40, 16)
-"""Characters to which the reasons are cut, the first at which the record is not too long."""
-
 
 _WHOLE: Mapping[str, str] = {}
 """The parents where no card is divided into slices."""
 Mark = TypeVar("Mark")
-
-
-class Quarantined(NamedTuple):
-    """The mark of a quarantined card.
-
-    Attributes:
-        uuid: The card, or the slice.
-        reason: Why nobody gets it; "" if the mark cannot be read. The card is quarantined all the same.
-        by: The user and host that quarantined it.
-        since: When, in seconds since the epoch; 0 if unknown.
-        automatic: Whether no person did.
-        lasting: Whether only a person can tell that the card is well again, because the driver does not show what was found.
-    """
-
-    uuid: str
-    reason: str = ""
-    by: str = ""
-    since: float = 0.0
-    automatic: bool = False
-    lasting: bool = False
-
-    def __str__(self) -> str:
-        how = "found faulty" if self.automatic else "quarantined"
-        who = f" by {self.by}" if self.by else ""
-        return printable(f"{how}{who}: {self.reason or 'for an unknown reason'}")
 
 
 class Capped(NamedTuple):
@@ -85,20 +51,34 @@ class Capped(NamedTuple):
     limit: int
 
 
+class Found(NamedTuple):
+    """What became of a card that was found faulty.
+
+    Attributes:
+        done: Its mark, or why it has none.
+        fresh: Whether people are to be told: this call has set the mark, or nobody was told within the last hour that the limit keeps the
+            card in use.
+    """
+
+    done: Quarantined | Capped
+    fresh: bool
+
+
 def limit(cards: int) -> int:
     """The most cards of a host with this number of cards that are quarantined without a person: at least one, at most half of them."""
     return max(1, cards // 2)
 
 
-def record_name(host: str) -> str:
-    """The name whose record has the marks of a host: the gate of its pool of cards."""
-    return pool_name(host_pool(host))
-
-
 def quarantined(records: Records, host: str) -> dict[str, Quarantined]:
     """The marks of a host, by UUID. One request."""
     record = records.record(record_name(host))
-    return {} if record is None else _marks(record.value)
+    return {} if record is None else dict(kept_in(record.value).marks)
+
+
+def spared(records: Records, host: str) -> frozenset[str]:
+    """The faulty cards of a host that the limit kept in use within the last hour. One request."""
+    record = records.record(record_name(host))
+    return frozenset() if record is None else frozenset(kept_in(record.value).spared)
 
 
 def mark_of(marks: Mapping[str, Mark], device: Device) -> Mark | None:
@@ -118,7 +98,7 @@ def quarantine(records: Records, host: str, uuid: str, reason: str, by: Owner) -
         ConfigError: The record has no room for one more mark.
     """
     mark = Quarantined(uuid, reason, _who(by), _now())
-    _change(records, host, lambda marks: {**marks, uuid: mark})
+    change_marks(records, host, lambda kept: _with(kept, mark))
     return mark
 
 
@@ -149,24 +129,43 @@ def quarantine_faulty(
             as a card of its own.
         lasting: Whether the mark stays until a person clears it, although the driver shows no fault.
     """
-    new = Quarantined(uuid, reason, _who(by), _now(), automatic=True, lasting=lasting)
-    answer: list[Quarantined | Capped] = []
+    return find_faulty(records, host, uuid, reason, by, cards, parents, lasting=lasting).done
 
-    def decide(marks: dict[str, Quarantined]) -> dict[str, Quarantined]:
+
+def find_faulty(
+    records: Records,
+    host: str,
+    uuid: str,
+    reason: str,
+    by: Owner,
+    cards: Collection[str],
+    parents: Mapping[str, str] = _WHOLE,
+    *,
+    lasting: bool = False,
+) -> Found:
+    """Quarantine a card as :func:`quarantine_faulty` does, and tell whether people are to be told of it: of several callers, one is."""
+    new = Quarantined(uuid, reason, _who(by), _now(), automatic=True, lasting=lasting)
+    answer: list[Found] = []
+
+    def decide(kept: Kept) -> Kept:
+        # Called again, an answer to a request that was lost may have made the change: then it has the time of this call.
+        marks = kept.marks
         hit = {
             parents.get(one, one) for one in marks if one in cards or marks[one].automatic or one in parents
         }
         most, count = limit(len(cards)), len(hit)
         if uuid in marks:
-            answer.append(marks[uuid])
-            return marks
+            mine = bool(answer) and marks[uuid]._replace(reason=reason) == new
+            answer.append(Found(marks[uuid], mine))
+            return kept
         if count >= most and parents.get(uuid, uuid) not in hit:
-            answer.append(Capped(count, most))
-            return marks
-        answer.append(new)
-        return {**marks, uuid: new}
+            told = kept.spared.get(uuid)
+            answer.append(Found(Capped(count, most), told is None or (bool(answer) and told == new.since)))
+            return kept if told is not None else kept._replace(spared={**kept.spared, uuid: new.since})
+        answer.append(Found(new, fresh=True))
+        return _with(kept, new)
 
-    _change(records, host, decide)
+    change_marks(records, host, decide)
     return answer[-1]
 
 
@@ -184,13 +183,14 @@ def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = 
     """
     found: list[Quarantined | None] = []
 
-    def decide(marks: dict[str, Quarantined]) -> dict[str, Quarantined]:
-        found.append(marks.get(uuid))
-        if only is not None and found[-1] != only:
-            return marks
-        return {key: mark for key, mark in marks.items() if key != uuid}
+    def decide(kept: Kept) -> Kept:
+        found.append(kept.marks.get(uuid))
+        if found[-1] is None or only not in (None, found[-1]):
+            return kept
+        # Nothing is spared any more: the limit has room for one.
+        return Kept({key: mark for key, mark in kept.marks.items() if key != uuid})
 
-    if not _change(records, host, decide):
+    if not change_marks(records, host, decide):
         return found[-1]
     # A request without an answer may have been applied; then the next look finds nothing to remove.
     return next((mark for mark in reversed(found) if mark is not None), None)
@@ -213,59 +213,9 @@ def give_back(client: Client, host: str, uuid: str, reason: str, by: Owner) -> Q
     return mark
 
 
-def _change(
-    records: Records, host: str, decide: Callable[[dict[str, Quarantined]], Mapping[str, Quarantined]]
-) -> bool:
-    """Change the marks of a host, and leave all else in the record as it is. Returns whether this call has, or may have."""
-    name = record_name(host)
-
-    def decided(value: Mapping[str, object]) -> Mapping[str, object] | None:
-        before = _marks(value)
-        after = decide(before)
-        return None if after == before else _written(value, after, name)
-
-    return change(records, name, decided)
-
-
-def _written(rest: Mapping[str, object], marks: Mapping[str, Quarantined], name: str) -> dict[str, object]:
-    for length in _LENGTHS:
-        kept = {
-            uuid: {
-                "why": mark.reason[:length],
-                "by": mark.by,
-                "at": round(mark.since),
-                "auto": mark.automatic,
-                **({"stays": True} if mark.lasting else {}),
-            }
-            for uuid, mark in marks.items()
-        }
-        value = {**rest, _KEY: kept}
-        if len(json.dumps(value, separators=(",", ":"))) <= NOTE_LIMIT:
-            return value
-    raise ConfigError(
-        f"the record of {name!r} has no room for {len(marks)} quarantined cards",
-        name=name,
-        hint="clear some of them: lockkit gpu clear UUID",
-    )
-
-
-def _marks(value: Mapping[str, object]) -> dict[str, Quarantined]:
-    """The marks in a record. A mark that cannot be read quarantines its card all the same."""
-    kept = value.get(_KEY)
-    return {uuid: _mark(uuid, one) for uuid, one in kept.items()} if isinstance(kept, Mapping) else {}
-
-
-def _mark(uuid: str, stored: object) -> Quarantined:
-    if not isinstance(stored, Mapping):
-        return Quarantined(uuid)
-    return Quarantined(
-        uuid,
-        str(stored.get("why") or ""),
-        str(stored.get("by") or ""),
-        moment(stored.get("at")) or 0.0,
-        stored.get("auto") is True,
-        stored.get("stays") is True,
-    )
+def _with(kept: Kept, mark: Quarantined) -> Kept:
+    rest = {uuid: at for uuid, at in kept.spared.items() if uuid != mark.uuid}
+    return Kept({**kept.marks, mark.uuid: mark}, rest)
 
 
 def _who(owner: Owner) -> str:

@@ -20,6 +20,7 @@ from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.card_denials import PYTHON, Ways, denied
 from lockkit.gpu.choosing import CardRequest, choose, never_fits
+from lockkit.gpu.fault_check import FaultCheck
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import HeldCards, note_held_cards
 from lockkit.gpu.host_pools import host_pool
@@ -330,7 +331,14 @@ class HostCards:
             preflight = self._checks_with(request.preflight)
             check = CardCheck(self._client, self.host, preflight, devices)
         chooser = CardChooser(
-            request, fit, self.look, self._claims, marks=self._marks, handover=handover, preflight=check
+            request,
+            fit,
+            self.look,
+            self._claims,
+            marks=self._marks,
+            handover=handover,
+            preflight=check,
+            fault_check=FaultCheck(self._client, self.host, devices),
         )
         return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
 

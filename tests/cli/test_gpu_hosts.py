@@ -117,6 +117,27 @@ def test_the_cards_of_another_host_are_listed_as_the_store_knows_them(shared):
     assert first["reasons"] == ["left dirty by ann@crate with 1 GiB in use"]
 
 
+def test_a_slice_on_another_host_is_held_by_whoever_holds_its_card_from_before_it_was_divided(client):
+    card = Device("GPU-a", 0, "H100", 80 * GIB, 0, 0, 0, (), sliced=True)
+    slices = [Device(f"MIG-{n}", 0, "H100 MIG", 10 * GIB, 0, 0, None, (), parent="GPU-a") for n in range(2)]
+    pool = "gpu/crate"
+    members = capacities(client, pool, [card, *slices])
+    whole = client.pool(pool, members).acquire(among=["GPU-a"], timeout=10)
+    (crate,) = fleet(client).hosts
+    states = {one.uuid: by_store(one, crate.known[one.uuid], 0.0) for one in crate.devices}
+    assert {uuid: one.state for uuid, one in states.items()} == dict.fromkeys(members, "held")
+    me = client.owner
+    assert all(f"{me.user}@{me.host} pid {me.pid}" in one.reasons[0] for one in states.values())
+    whole.release()
+
+    slice_alone = client.pool(pool, members, within=dict.fromkeys(["MIG-0", "MIG-1"], "GPU-a"))
+    with slice_alone.acquire(among=["MIG-0"], timeout=10):
+        (crate,) = fleet(client).hosts
+        assert {uuid: bool(one.holders) for uuid, one in crate.known.items()} == {
+            "GPU-a": True, "MIG-0": True, "MIG-1": False,
+        }  # fmt: skip
+
+
 def test_a_host_without_cards_sees_those_of_others_and_watches_them(shared):
     with crate(shared, 0, plugins=[Cards()]) as client, lockkit.gpu.pool(client).acquire(timeout=30):
         pass

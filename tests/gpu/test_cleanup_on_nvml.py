@@ -99,3 +99,25 @@ def test_a_driver_that_hangs_holds_up_no_release(host, program):
     assert program.do("left") == []
     assert program.do("receipt", "GPU-0")[0] == "unknown"
     assert program.do("quarantine") == {"GPU-0": "its driver has not answered within 5 s"}
+
+
+def test_a_free_card_that_the_driver_wants_to_reset_is_quarantined_by_the_request_that_finds_it(host):
+    host.card(0)
+    host.card(1)
+    host.set(0, "field 230", 1)
+    with host.requester() as program:
+        assert program.do("acquire", {"timeout": 0})["members"] == ["GPU-1"]
+        assert program.do("quarantine") == {"GPU-0": "the driver asks for a reset of the card"}
+
+
+@pytest.mark.parametrize("number", [3, 13, 15])
+def test_a_free_card_that_does_not_answer_for_a_moment_is_not_quarantined(host, number):
+    host.card(0)
+    host.card(1)
+    with host.requester() as program:
+        program.do("acquire", {"ids": ["GPU-1"], "timeout": 0})
+        program.do("release")  # the driver is open now, and the card has its name
+        for call in ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetFieldValues", "nvmlDeviceGetTotalEccErrors"):
+            host.set(0, f"fail {call}", number)
+        assert "members" in program.do("acquire", {"timeout": 0})
+        assert program.do("quarantine") == {}

@@ -12,6 +12,7 @@ import pytest
 from lockkit.gpu.nvml.health import LOST
 from lockkit.gpu.pids import Pids
 from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
 from support.nvml import Host
 
 GIB = 1 << 30
@@ -28,6 +29,7 @@ def test_a_snapshot_shows_each_card(host):
     assert idle == {
         "uuid": "GPU-0", "index": 0, "name": "NVIDIA H100 80GB HBM3", "memory": 80 * GIB, "reserved": 600 << 20, "used": 0,
         "utilisation": 0, "processes": [], "parent": None, "faults": [], "sliced": False,
+        "unreachable": False,
     }  # fmt: skip
     assert (busy["uuid"], busy["index"], busy["used"], busy["utilisation"]) == ("GPU-1", 1, 5 * GIB, 37)
 
@@ -214,6 +216,34 @@ def test_a_card_that_is_lost_under_way_keeps_its_name(host):
             lost, well = looker.devices()
             assert (lost["uuid"], lost["faults"], lost["processes"]) == ("GPU-0", [LOST], None)
             assert (well["uuid"], well["faults"]) == ("GPU-1", [])
+            assert (lost["unreachable"], well["unreachable"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "key, unreachable", [("field 230", False), ("fail nvmlDeviceGetHandleByIndex_v2", True)]
+)
+def test_only_a_card_that_the_driver_does_not_reach_may_be_well_again_by_itself(host, key, unreachable):
+    host.card(0)
+    host.set(0, key, 4)  # the action: drain and reset; the error: no permission
+    with host.looker() as looker:
+        (card,) = looker.devices()
+    assert card["faults"]
+    assert card["unreachable"] is unreachable
+
+
+def test_each_call_of_the_library_is_read_once_whatever_is_noted_meanwhile(host):
+    log = Path(host.environ()["NVML_STATE"]).with_name("log")
+
+    def note():
+        for number in range(2000):
+            with log.open("a") as file:
+                file.write(f"call {number}\n")
+
+    noting = Work(note)
+    found = []
+    until(lambda: found.extend(host.calls()) or len(found) == 2000)
+    noting.result()
+    assert found == [f"call {number}" for number in range(2000)]
 
 
 def test_a_card_that_was_always_lost_has_no_name(host):

@@ -37,7 +37,7 @@ class NvmlCard:
         if handle is None:
             told = tuple(self._faults) or ("the driver does not open the card",)
             # As long as NVML is initialised, an index stands for the same card.
-            return [Device(self._uuid, self.index, self._name, faults=told)]
+            return [Device(self._uuid, self.index, self._name, faults=told, unreachable=True)]
         uuid, name = self.uuid(), self._called()
         mode = self._ask("nvmlDeviceGetMigMode", handle)
         sliced = bool(mode) and mode[0] == 1
@@ -45,7 +45,8 @@ class NvmlCard:
         found += self._slices(uuid, pids) if sliced else ()
         self._faults += faults_of(handle, self._ask)
         # Only now is everything known that a question has brought to light.
-        return [one._replace(faults=self._faults_of(one)) for one in found]
+        lost = LOST in self._faults
+        return [one._replace(faults=self._faults_of(one), unreachable=lost) for one in found]
 
     def _faults_of(self, device: Device) -> tuple[str, ...]:
         """The card's faults, which count for its slices too, and one more if the device gives no UUID."""

@@ -58,6 +58,7 @@ class Host:
         self.library = library
         self._folder = folder
         self._state, self._log = folder / "state", folder / "log"
+        self._read = 0
         self._rows: dict[str, list[object]] = {"log": [self._log]}
         self.write()
 
@@ -91,10 +92,14 @@ class Host:
         new.replace(self._state)
 
     def calls(self) -> list[str]:
-        """The calls of the library since this was last asked."""
-        found = self._log.read_text().splitlines() if self._log.exists() else []
-        self._log.unlink(missing_ok=True)
-        return found
+        """The calls of the library since this was last asked. A program may note more meanwhile, so the file stays, and what was read is counted."""
+        if not self._log.exists():
+            return []
+        with self._log.open("rb") as file:
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(end)
+        return whole.decode().splitlines()
 
     def environ(self, **more: str) -> dict[str, str]:
         """The environment of a program on this host."""
