@@ -52,10 +52,10 @@ class Capped(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What became of a card that was found faulty.
+    """The answer to a card that was found faulty.
 
     Attributes:
-        done: Its mark, or why it has none.
+        done: The mark of the card, or why the card has none.
         fresh: Whether people are to be told: this call has set the mark, or nobody was told within the last hour that the limit keeps the
             card in use.
     """
