@@ -53,7 +53,7 @@ def test_a_card_that_the_driver_does_not_show_for_a_while_does_not_end_the_reque
 
 @pytest.mark.parametrize("late", [ONE._replace(uuid="GPU-9"), ONE._replace(uuid="GPU-9", memory=None)])
 def test_a_card_of_which_nothing_could_be_told_at_first_is_neither_chosen_nor_refused(late):
-    """Its capacity is not known, so it is no member of the pool that the request goes to."""
+    # The capacity of such a card is not known, so the pool that the request goes to does not have it.
     choice = Host((ONE, TWO._replace(processes=(BOB,)), late)).chooser.choose(())
     assert (choice.order, set(choice.refused)) == (("GPU-1",), {"GPU-2"})
 
