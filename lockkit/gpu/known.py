@@ -110,8 +110,8 @@ def with_cards_around(found: Mapping[str, Known], devices: Iterable[Device]) -> 
     """
     made = dict(found)
     for device in devices:
-        if device.parent in found and device.uuid in found:
-            own, around = found[device.uuid], found[device.parent]
+        own, around = found.get(device.uuid), found.get(device.parent or "")
+        if own is not None and around is not None:
             made[device.uuid] = own._replace(holders=holders_of_slice(own.holders, around.holders))
     return made
 
