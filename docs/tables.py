@@ -327,7 +327,7 @@ def statuses() -> str:
 
 
 TABLES = {
-    **{f"metrics_{source}": partial(metrics, source) for source in ("process", "store", "run")},
+    **{f"metrics_{source}": partial(metrics, source) for source in ("process", "store", "run", "workers")},
     "imports": imports,
     "house": house,
     "settings": settings,

@@ -25,7 +25,7 @@ class Metric(NamedTuple):
         help: One sentence on the thing that is measured.
         labels: The names of the labels, beside ``store`` and ``namespace`` of those from the store.
         source: ``process``: counted where it happens, in each process that has metrics on. ``store``: read from the store by an exporter.
-            ``run``: written by ``lockkit run --metrics-textfile``.
+            ``run``: written by ``lockkit run --metrics-textfile``. ``workers``: added by the collector of forked workers.
         unit: The unit; empty for a number of things.
         stat: The counter of ``client.stats()`` that it repeats; empty if it is counted from events.
     """
@@ -34,7 +34,7 @@ class Metric(NamedTuple):
     type: Type
     help: str
     labels: tuple[str, ...] = ()
-    source: Literal["process", "store", "run"] = "process"
+    source: Literal["process", "store", "run", "workers"] = "process"
     unit: str = ""
     stat: str = ""
 
@@ -144,6 +144,13 @@ METRICS: Mapping[str, Metric] = {
         _stat("release_script_errors", "Release requests that the store refused."),
         _stat(
             "ownership_violations", "Releases that found another's claim or none while the lease was valid."
+        ),
+        # -- from the files of forked workers
+        Metric(
+            "lockkit_metrics_files_unreadable",
+            "gauge",
+            "Files of forked workers that cannot be read and were left out.",
+            source="workers",
         ),
         # -- from the store
         Metric("lockkit_store_up", "gauge", "1 if the store answered, 0 if it did not.", source="store"),

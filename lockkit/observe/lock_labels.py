@@ -11,7 +11,7 @@ from lockkit.observe.instruments import OTHER
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = ["LockLabels"]
+__all__ = ["LockLabels", "SharedLabels"]
 
 _REMEMBERED = 4096
 
@@ -56,3 +56,15 @@ class LockLabels:
             self._own -= 1
             return name
         return OTHER
+
+
+class SharedLabels:
+    """The labels for several clients. Clients with the same settings share them, because their names of their own count together. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[tuple[str, ...], bool, int], LockLabels] = {}
+
+    def of(self, config: Config) -> LockLabels:
+        """The labels that a configuration asks for."""
+        key = (tuple(config.metrics_names), config.metrics_raw_names, config.metrics_most)
+        return self._made.setdefault(key, LockLabels.of(config))

@@ -26,7 +26,7 @@ from lockkit.events import ALERTS, KINDS
 from lockkit.forks import reinit
 from lockkit.hooks import hookimpl
 from lockkit.observe.instruments import BUCKETS, METRICS
-from lockkit.observe.lock_labels import LockLabels
+from lockkit.observe.lock_labels import LockLabels, SharedLabels
 from lockkit.observe.measuring import Measuring
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Metrics:
             if instruments is None:
                 instruments = _made[registry] = _Instruments(registry)
         self._configured = names is None
+        self._instruments = instruments
         self._measuring = Measuring(instruments, LockLabels(names or ()))
         instruments.syncing.add(self)
         self._pid = os.getpid()
@@ -77,7 +78,7 @@ class Metrics:
     def lockkit_settings(self, config: Config) -> None:
         """Take the names for labels from the configuration."""
         if self._configured:
-            self._measuring.label = LockLabels.of(config)
+            self._measuring.label = self._instruments.labels.of(config)
 
     @hookimpl
     def lockkit_stats(self, stats: Stats) -> None:
@@ -108,9 +109,14 @@ class Metrics:
             self._measuring.alert(alert)
 
     def _copy(self) -> None:
+        from lockkit.observe.workers import remove_empty
+
         never = threading.Event()
         while not never.wait(_EVERY):
             self.sync()
+            folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+            if folder:
+                remove_empty(folder)
 
 
 class _Instruments:
@@ -122,6 +128,7 @@ class _Instruments:
             _Sync(self.syncing)
         )  # before the instruments, because a registry collects in this order
         mine = [metric for metric in METRICS.values() if metric.source == "process"]
+        self.labels = SharedLabels()
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._counters = {
             one.name: Counter(one.name, one.help, one.labels, registry=registry)

@@ -11,10 +11,13 @@ from lockkit.errors import CapabilityError, LockkitError
 from lockkit.names import STANDING
 from lockkit.observe.checks import CheckContext
 from lockkit.observe.decisions import Tiers
+from lockkit.observe.instruments import OTHER
 from lockkit.observe.oracles import HOOK, Oracles
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo, Owner
     from lockkit.observe.lock_labels import LockLabels
@@ -24,6 +27,8 @@ __all__ = ["Reading", "read_store"]
 _log = logging.getLogger("lockkit.exporter")
 _BLOCKED = 100
 """The longest waits that are shown with who waits and who holds."""
+_VERSIONS = 20
+"""The versions of clients that have a value of their own."""
 _ORACLES = 1.0
 """Seconds that each oracle may take: a scrape is short."""
 _ZOMBIES = ("gone", "survivors", "silent")
@@ -92,7 +97,7 @@ def read_store(
         reading.add("lockkit_clients", (owner.version or "unknown",), 1)
     for lock, at_ in last_held.items():
         reading.set("lockkit_last_held_timestamp_seconds", (lock,), at_)
-    _longest_only(reading)
+    largest_only(reading)
     reading.set("lockkit_scrape_partial", (), partial or bool(look.unread))
     return reading
 
@@ -130,13 +135,21 @@ def _judge(reading: Reading, look: CheckContext, lock: str, info: LockInfo) -> N
             reading.add("lockkit_overdue_holds", (lock, case.tier), 1)
 
 
-def _longest_only(reading: Reading) -> None:
-    """Keep only the longest of the waits that name their owners, whose number nothing else bounds."""
+def largest_only(reading: Reading) -> None:
+    """Keep only the longest of the waits that name their owners, and the most frequent versions: nothing else bounds their number."""
     blocked = [key for key in reading.values if key[0] == "lockkit_blocked_seconds"]
-    kept = set(heapq.nlargest(_BLOCKED, blocked, key=lambda key: reading.values[key]))
-    for key in blocked:
-        if key not in kept:
-            del reading.values[key]
+    for key in _but_largest(reading, blocked, _BLOCKED):
+        del reading.values[key]
+    clients = [key for key in reading.values if key[0] == "lockkit_clients"]
+    for key in _but_largest(reading, clients, _VERSIONS):
+        reading.add("lockkit_clients", (OTHER,), reading.values.pop(key))
+
+
+def _but_largest(
+    reading: Reading, keys: Sequence[tuple[str, tuple[str, ...]]], most: int
+) -> list[tuple[str, tuple[str, ...]]]:
+    kept = set(heapq.nlargest(most, keys, key=lambda key: reading.values[key]))
+    return [key for key in keys if key not in kept]
 
 
 def _who(claim: ClaimInfo) -> str:

@@ -20,7 +20,7 @@ from opentelemetry.trace import Status, StatusCode, TracerProvider
 from lockkit._version import __version__
 from lockkit.hooks import hookimpl
 from lockkit.observe.instruments import METRICS
-from lockkit.observe.lock_labels import LockLabels
+from lockkit.observe.lock_labels import LockLabels, SharedLabels
 from lockkit.observe.measuring import Measuring
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Tracing:
     ) -> None:
         self._tracer = trace.get_tracer("lockkit", __version__, tracer_provider)
         self._configured = names is None
+        self._labels = SharedLabels()
         self._instruments = _Instruments(metrics.get_meter("lockkit", __version__, meter_provider))
         self._measuring = self._instruments.measuring = Measuring(self._instruments, LockLabels(names or ()))
         self._mutex = threading.RLock()
@@ -66,7 +67,7 @@ class Tracing:
     def lockkit_settings(self, config: Config) -> None:
         """Take the names for metrics from the configuration."""
         if self._configured:
-            self._measuring.label = LockLabels.of(config)
+            self._measuring.label = self._labels.of(config)
 
     @hookimpl
     def lockkit_stats(self, stats: Stats) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 
@@ -12,6 +13,9 @@ import lockkit
 from lockkit.errors import BackendUnavailable
 from lockkit.observe.exporter import Exporter
 from lockkit.observe.instruments import METRICS
+from lockkit.observe.store_reading import Reading, largest_only
+from lockkit.testing.children import Child
+from support.servers.redis import RedisServer
 
 
 def parsed(text):
@@ -78,6 +82,38 @@ def test_more_locks_than_are_read_are_marked(client):
         lease.release()
 
 
+def test_ten_thousand_locks_make_a_short_page(monkeypatch):
+    monkeypatch.setenv("LOCKKIT_CONFIG", "/dev/null")
+    with lockkit.connect("memory:", metrics_names=["gpu/*"]) as client:
+        leases = [
+            client.lock(f"{'gpu' if at % 2 else 'customer'}/{at}", ttl=3600).acquire() for at in range(10_000)
+        ]
+        short, whole = (Exporter(client, patience=120.0, most=most).text() for most in (100, 10_000))
+        for lease in leases:
+            lease.release()
+
+    for text in (short, whole):
+        assert len(text.splitlines()) < 100
+    assert parsed(short)["lockkit_scrape_partial",] == 1
+    assert parsed(short)["lockkit_locks", "gpu/*"] + parsed(short)["lockkit_locks", "other"] == 100
+    assert parsed(whole)["lockkit_scrape_partial",] == 0
+    assert (parsed(whole)["lockkit_locks", "gpu/*"], parsed(whole)["lockkit_locks", "other"]) == (5000, 5000)
+
+
+def test_versions_that_a_store_makes_up_are_bounded():
+    reading = Reading()
+    for at in range(1000):
+        reading.add("lockkit_clients", (f"9.9.{at}",), 1)
+    for _ in range(3):
+        reading.add("lockkit_clients", (lockkit.__version__,), 1)
+    largest_only(reading)
+    kept = {labels: value for (_, labels), value in reading.values.items()}
+    assert len(kept) == 21
+    assert kept[lockkit.__version__,] == 3
+    assert kept["other",] == 981
+    assert sum(kept.values()) == 1003
+
+
 def test_one_reading_answers_all_who_ask_within_a_few_seconds(client):
     exporter = Exporter(client, keep=3600)
     before = parsed(exporter.text())
@@ -124,20 +160,40 @@ def test_the_last_time_that_a_configured_lock_was_seen_held(client):
     assert first <= seen == after <= time.time()
 
 
-def test_a_claim_whose_owner_has_ended_is_a_zombie(client, monkeypatch):
-    lease = client.lock("gpu/0").acquire()
-    inspect = client.inspect
+@pytest.fixture
+def redis_url():
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server")
+    with RedisServer() as server:
+        yield server.url()
 
-    def of_a_dead_one(name):
-        info = inspect(name)
-        owner = info.claims[0].owner._replace(pid=2**22 + 1)
-        dead = info.claims[0]._replace(owner=owner, process="gone", alive=False, evidence="it has ended")
-        return info._replace(claims=(dead,))
 
-    monkeypatch.setattr(client, "inspect", of_a_dead_one)
+def test_a_claim_whose_owner_was_killed_is_a_zombie(redis_url, monkeypatch):
+    """On a server, because the embedded store removes the claims of the dead itself."""
+    monkeypatch.setenv("LOCKKIT_CONFIG", "/dev/null")
+    url = redis_url
 
-    assert parsed(Exporter(client, keep=0).text())["lockkit_zombies", "gpu/*", "gone"] == 1
-    lease.release()
+    def hold(parent):
+        lease = lockkit.connect(url, namespace="zombies").lock("gpu/0", ttl=600).acquire(timeout=10)
+        parent.tell(lease.claim_id)
+        parent.hear()
+
+    with lockkit.connect(url, namespace="zombies", metrics_names=["gpu/*"]) as client:
+        holder = Child(hold)
+        try:
+            claim = holder.read(30.0)
+            alive = parsed(Exporter(client, keep=0).text())
+        finally:
+            holder.kill()
+        dead = parsed(Exporter(client, keep=0).text())
+        client.evict("gpu/0", claim, reason="the end of the test", now=True)
+        gone = parsed(Exporter(client, keep=0).text())
+
+    zombies = ("lockkit_zombies", "gpu/*", "gone")
+    assert not alive.get(zombies)
+    assert dead[zombies] == 1
+    assert dead["lockkit_holders", "gpu/*"] == 1
+    assert not gone.get(zombies)
 
 
 def test_every_metric_of_a_store_is_in_the_closed_list(client):

@@ -9,13 +9,13 @@ import textwrap
 import threading
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import lockkit
 from lockkit.events import COUNTERS, KINDS
 from lockkit.facts import Alert, Event
-from lockkit.observe import instruments
+from lockkit.observe import instruments, workers
 from lockkit.observe.instruments import METRICS
 from lockkit.observe.lock_labels import LockLabels
 from lockkit.observe.metrics import Metrics
@@ -172,6 +172,46 @@ def test_a_name_alone_comes_before_patterns_and_own_names_are_bounded():
     ]
 
 
+MANY = 10_000
+FEW_ROWS = 1_600
+"""Rows of a page for a handful of locks; with one more for each lock there would be twenty times as many."""
+
+
+def locks(registry):
+    """The values of the label `lock` on a page of metrics, which has few rows."""
+    page = generate_latest(registry).decode()
+    assert len(page.splitlines()) < FEW_ROWS
+    families = text_string_to_metric_families(page)
+    return {sample.labels["lock"] for one in families for sample in one.samples if "lock" in sample.labels}
+
+
+def test_ten_thousand_names_make_no_more_series_than_somebody_asked_for(metrics, registry):
+    with lockkit.connect("memory:", plugins=[metrics]) as client:
+        for number in range(MANY):
+            client.lock(f"{'gpu' if number % 2 else 'customer'}/{number}").acquire().release(f"why {number}")
+            if number % 1000 == 0:
+                settled(client)
+        settled(client)
+        told = client.stats()["acquired"] + client.stats()["released"] - client.stats()["events_dropped"]
+
+    assert locks(registry) == {"gpu/*", "other"}
+    total = sum(
+        registry.get_sample_value("lockkit_events_total", {"kind": kind}) for kind in ("acquired", "released")
+    )
+    assert total == told == 2 * MANY
+
+
+def test_names_of_their_own_are_bounded_for_all_clients_of_a_registry_together(registry):
+    for turn in range(5):
+        plugin = Metrics(registry)  # as the setting metrics.enabled does for each client
+        with lockkit.connect("memory:", plugins=[plugin], metrics_raw_names=True, metrics_most=20) as client:
+            for number in range(30):
+                client.lock(f"{turn}/{number}").acquire().release()
+            settled(client)
+
+    assert len(locks(registry)) == 21, "twenty and `other`"
+
+
 PREFORK = """
     import os, sys, lockkit
     from lockkit.observe.metrics import Metrics
@@ -231,6 +271,79 @@ def test_forked_workers_count_each_for_itself_in_multiprocess_mode(tmp_path):
     labelled = {(name, tuple(sorted(labels))): value for (name, *labels), value in samples.items()}
     assert labelled["lockkit_attempts_total", ("acquired", "gpu/*")] == 31
     assert labelled["lockkit_ownership_violations_total", ()] == 3
+
+
+LEFT = """
+    import os, sys, time
+    import prometheus_client.mmap_dict as files
+    import lockkit
+    from lockkit.observe import workers
+    from lockkit.observe.metrics import Metrics
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    pid = os.fork()
+    if not pid:
+        # The worker ends just when its first file is made, before the file has a size.
+        real = open
+        def leaves(*arguments):
+            real(*arguments)
+            os._exit(0)
+        files.open = leaves
+        with lockkit.connect("memory:", plugins=[Metrics(names=["gpu/*"])]):
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+    (empty,) = os.listdir(folder)
+    assert os.path.getsize(f"{folder}/{empty}") == 0
+    metrics = Metrics(names=["gpu/*"])
+    with lockkit.connect("memory:", plugins=[metrics]) as client:
+        client.lock("gpu/0").acquire().release()
+    metrics.sync()
+
+    def scrape(kind):
+        registry = CollectorRegistry()
+        kind(registry)
+        return generate_latest(registry).decode()
+
+    try:
+        scrape(MultiProcessCollector)
+    except Exception as error:
+        print("prometheus_client raises", type(error).__name__)
+    print(scrape(workers.WorkerCollector))
+    assert workers.remove_empty(folder) == 0, "it may have been made just now"
+    os.utime(f"{folder}/{empty}", (1.0, 1.0))
+    os.close(os.open(f"{folder}/counter_{os.getpid()}0.txt", os.O_CREAT))
+    os.close(os.open(f"{folder}/mine.db", os.O_CREAT))
+    os.utime(f"{folder}/mine.db", (1.0, 1.0))
+    assert workers.remove_empty(folder) == 1
+    assert os.path.exists(f"{folder}/mine.db")
+    os.unlink(f"{folder}/mine.db")
+    print(scrape(MultiProcessCollector))
+    open(f"{folder}/counter_1.db", "wb").write(b"\\x7f" * 100)
+    print(scrape(workers.WorkerCollector))
+    assert workers.remove_empty(folder) == 0
+"""
+
+
+def test_an_empty_file_of_a_worker_that_has_ended_breaks_no_scrape_and_is_removed(tmp_path):
+    environ = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "LOCKKIT_CONFIG": "/dev/null"}
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(LEFT)],
+        check=False,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("prometheus_client raises error\n"), "struct.error"
+    granted = 'lockkit_attempts_total{lock="gpu/*",outcome="acquired"} 1.0'
+    assert done.stdout.count(granted) == 3
+    unreadable = [row for row in done.stdout.splitlines() if row.startswith(workers.UNREADABLE)]
+    assert unreadable == [f"{workers.UNREADABLE} 1.0"] * 2
 
 
 def test_no_child_is_forked_while_an_event_is_being_counted(metrics, registry, monkeypatch):
