@@ -125,6 +125,116 @@ def test_with_a_row_missing_the_audit_does_not_say_that_exclusion_held(call, tmp
     assert "1 row of a journal is missing" in told
 
 
+def row(host, number, kind, claim="", at=0.0, **more):
+    """A row of a journal of a host that is not this one, on a store of a fleet."""
+    about = {
+        "store": "redis://box",
+        "scope": "fleet",
+        "namespace": "default",
+        "user": "ann",
+        "host": host,
+        "pid": 7,
+    }
+    told = {"v": 1, "writer": host, "n": number, "kind": kind, "name": "a", "claim": claim, "at": at}
+    return about | told | {"boot": f"boot of {host}", "boottime": at} | more
+
+
+def hold(host, claim, fence, began, ended):
+    """The rows of a client that has held once, and was closed."""
+    rows = [
+        ("acquired", began, {"fence": fence}),
+        ("released", ended, {"fence": fence, "until": ended}),
+        ("closed", ended, {}),
+    ]
+    return [row(host, number, kind, claim, at, **more) for number, (kind, at, more) in enumerate(rows)]
+
+
+@pytest.fixture
+def journal(tmp_path):
+    def write(*rows, more=""):
+        path = tmp_path / "written.jsonl"
+        path.write_text("".join(f"{json.dumps(each)}\n" for each in rows) + more)
+        return str(path)
+
+    return write
+
+
+ONE, TWO = "000000000001", "000000000002"
+
+
+def test_holds_of_two_hosts_are_undecidable_within_the_skew_and_a_violation_beyond_it(call, journal):
+    path = journal(*hold("one", ONE, 1, 1000.0, 1000.3), *hold("two", TWO, 2, 1000.1, 1001.0))
+    told = call("audit", path, code=65).stdout
+    assert told.startswith(
+        "undecidable: 2 grants, 1 lock, 0 overlaps, fences rose, 0 lapses, 1 undecidable\n"
+    )
+    assert "1 pairs of holds may have overlapped" not in told
+    assert "a pair of holds may have overlapped" in told
+    assert "closer together than 0.5 s" in told
+    assert document(call("audit", path, "--json", code=65).stdout)["verdict"] == "undecidable"
+    told = call("audit", path, "--max-skew", "100ms", code=1).stdout
+    assert told.startswith("EXCLUSION WAS VIOLATED: 2 grants")
+    assert "boot of one"[:8] in told
+    read = document(call("audit", path, "--max-skew", "0", "--json", code=1).stdout)
+    assert (read["verdict"], read["max_skew_seconds"]) == ("violated", 0.0)
+    assert [each["seconds"] for each in read["violations"]] == pytest.approx([0.2])
+    assert "max-skew" in call("audit", path, "--max-skew", "-1s", code=64).stderr
+
+
+def test_a_torn_row_and_a_file_that_is_missing_are_named_and_nothing_is_called_held(call, journal, tmp_path):
+    path = journal(*hold("one", ONE, 1, 1000.0, 1000.3), more='{"v": 1, "kind": "acq')
+    told = call("audit", path, str(tmp_path / "absent.jsonl"), code=65).stdout
+    assert told.startswith("no violation was found, but the journals are incomplete: 1 grant")
+    assert "missing: 1 row could not be read: a crash or a full disk cut it" in told
+    assert f"missing: a journal could not be read: {tmp_path}/absent.jsonl" in told
+    read = document(call("audit", path, "--json", code=65).stdout)
+    assert (read["verdict"], read["gaps"]["torn"]) == ("incomplete", 1)
+
+
+def test_each_kind_of_gap_has_a_sentence(call, journal):
+    rows = [
+        *hold("one", ONE, 1, 1000.0, 1001.0),
+        row("two", 1, "missed", at=1002.0, data={"count": 3}),
+        row("two", 5, "busy", at=1003.0, data={"holder": "bob@box pid 9 (sleep)"}),
+        row("two", 6, "released", TWO, 1004.0, until=1004.0),
+    ]
+    told = call("audit", journal(*rows), code=65).stdout
+    for sentence in [
+        "3 events did not reach a journal",
+        "3 rows of a journal are missing",
+        "1 process ended without closing a journal, or cannot be seen from here: ann@two",
+        "1 holder that others met is in no journal: bob@box pid 9",
+        "1 hold began before, and was not checked",
+    ]:
+        assert sentence in told, (sentence, told)
+
+
+def test_without_a_grant_there_is_nothing_to_audit(call, journal):
+    told = call("audit", journal(row("one", 1, "closed", at=1.0)), code=65).stdout
+    assert told.startswith("there is nothing to audit: the journals have no grants\n")
+
+
+def test_a_stale_write_is_a_violation_and_both_fences_are_named(call, journal):
+    data = {"resource": "the Redis key 'k'"}
+    rows = [
+        *hold("one", ONE, 1, 1000.0, 1001.0)[:2],
+        *hold("two", TWO, 2, 1001.0, 1004.0),
+        row("two", 4, "guard_opened", TWO, 1002.0, fence=2, duration=0.1, data=data),
+        row("one", 3, "guard_written", ONE, 1003.0, fence=1, duration=0.1, data=data),
+        row("one", 4, "guard_refused", ONE, 1003.5, fence=1, data=data | {"stored": 2}),
+        row("one", 2, "closed", at=1004.0),
+    ]
+    told = call("audit", journal(*rows), code=1).stdout
+    assert "1 guarded write, 1 lost to an older holder, 1 refused" in told
+    assert "'a' in default on redis://box: the Redis key 'k' accepted fence 1 after a higher one" in told
+    assert f"fence 2 opened, claim {TWO}, ann@two pid 7" in told
+    assert f"fence 1 written, claim {ONE}, ann@one pid 7" in told
+    read = document(call("audit", journal(*rows), "--json", code=1).stdout)
+    (violation,) = read["violations"]
+    assert (violation["kind"], [step["fence"] for step in violation["steps"]]) == ("stale-write", [2, 1])
+    assert (read["writes"], read["refused"]) == (1, 1)
+
+
 @pytest.mark.parametrize("columns", [80, 160])
 def test_a_timeline_fits_the_terminal(call, environment, columns):
     for _ in range(2):

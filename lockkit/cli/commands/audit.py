@@ -89,15 +89,18 @@ def _show(found: Audit) -> None:
         output.say(f"and {len(found.violations) - _SHOWN} more; --json has all")
     if found.undecidable:
         skew = durations.exact(found.max_skew)
+        pairs = "a pair of holds" if found.undecidable == 1 else f"{found.undecidable:,} pairs of holds"
         output.say(
-            f"{found.undecidable:,} pairs of holds may have overlapped: they are on different hosts and closer together than {skew} (say how "
+            f"{pairs} may have overlapped: they are on different hosts and closer together than {skew} (say how "
             "far the clocks may really be apart: --max-skew 10ms), or the first one has no known end"
         )
     for sentence in past.missing(found.gaps):
         output.say(f"missing: {sentence}")
     if found.first is not None:
         since = f"the journals begin at {rfc3339(found.first)}"
-        unbegun = f"; {found.unbegun:,} holds began before, and were not checked" if found.unbegun else ""
+        began = _count(found.unbegun, "hold")
+        were = "was" if found.unbegun == 1 else "were"
+        unbegun = f"; {began} began before, and {were} not checked" if found.unbegun else ""
         output.say(f"{since}{unbegun}")
 
 
