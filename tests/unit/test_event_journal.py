@@ -552,3 +552,35 @@ def test_on_a_store_of_all_users_each_has_a_file_that_the_group_may_read(state, 
         this_process().user,
         "somebody",
     }
+
+
+def test_of_two_ends_of_certainty_the_earlier_one_counts(tmp_path):
+    path = tmp_path / "x.jsonl"
+    claim = "0123456789ab"
+    for first, second in ((103.0, 107.0), (107.0, 103.0)):
+        lost = row("one", 2, "lost", claim, 108.0, until=first)
+        absent = row("one", 3, "absent", claim, 109.0, until=second)
+        path.write_text(row("one", 1, "acquired", claim, 100.0) + lost + absent)
+        (hold,) = read_history([path]).holds
+        assert (hold.until_boottime, hold.end) == (103.0, "lost")
+
+
+def test_a_file_is_renamed_when_its_first_row_is_a_day_old_and_removed_when_it_is_too_old(state, monkeypatch):
+    def written(name):
+        with connect(journal_max_age=7 * 86_400.0) as client, client.lock(name).acquire():
+            pass
+
+    written("old")
+    path = events(state)
+    rows = [json.loads(row) for row in path.read_text().splitlines() if row]
+    path.write_text("".join(json.dumps(row | {"at": row["at"] - 90_000.0}) + "\n" for row in rows))
+    written("new")
+    assert [each.name for each in appending.rotated(path)] == ["events.jsonl.1"]
+    assert '"old"' not in path.read_text()
+    assert [hold.name for hold in read_history().holds] == ["old", "new"]
+
+    older = path.with_name("events.jsonl.1")
+    os.utime(older, (older.stat().st_mtime - 8 * 86_400.0,) * 2)
+    written("newest")
+    assert not older.exists()
+    assert [hold.name for hold in read_history().holds] == ["new", "newest"]
