@@ -84,7 +84,7 @@ def left_behind(url, tmp_path, name):
 
 
 def actions(*states):
-    """What recoverers with these state folders have done, each with its outcome."""
+    """The actions of recoverers with these state folders, each with its outcome."""
     lines = [line for state in states for line in journal.read(state, file=journal.ACTIONS)]
     outcomes = {one["of"]: one["outcome"] for one in lines if "of" in one}
     return [{**one, "outcome": outcomes.get(one["id"])} for one in lines if "of" not in one]
