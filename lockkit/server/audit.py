@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from lockkit.errors import BackendError, LockkitError
+from lockkit.errors import BackendError, LockkitError, PermissionDenied
 from lockkit.observe import journal
 from lockkit.printable import printable
 from lockkit.server.problems import HttpProblem
@@ -62,7 +62,7 @@ def audited(call: Call, store: ServerStore, action: str, **about: object) -> Ite
     try:
         yield outcome
     except LockkitError as error:
-        known = not isinstance(error, BackendError)
+        known = not isinstance(error, BackendError) or isinstance(error, PermissionDenied)
         outcome.word = f"{'refused' if known else 'unknown'}: {type(error).__name__}"
         raise
     finally:

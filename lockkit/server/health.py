@@ -26,6 +26,8 @@ VERDICTS: Final[tuple[Verdict, ...]] = ("healthy", "warning", "unhealthy")
 _SHOWN = 20
 """Claims of one kind that are told one by one."""
 _OF_FINDING: Final[dict[str, Verdict]] = {"ok": "healthy", "warning": "warning", "error": "unhealthy"}
+_RIGHTS = "rights"
+"""The check of what the login may do. One that may only look is enough for a server that only shows."""
 _OF_CASE: Final[dict[str, Verdict]] = {
     "gone": "unhealthy",
     "survivors": "unhealthy",
@@ -124,7 +126,8 @@ def _checked(client: Client) -> list[HealthReason]:
 
 
 def _of_finding(found: Finding) -> HealthReason:
-    return HealthReason(_OF_FINDING[found.severity], found.check, found.message, found.hint or None)
+    verdict = "warning" if found.check == _RIGHTS else _OF_FINDING[found.severity]
+    return HealthReason(verdict, found.check, found.message, found.hint or None)
 
 
 def _failures(client: Client) -> int:

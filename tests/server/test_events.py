@@ -20,7 +20,8 @@ class Stream:
     def __init__(self, site, path="/api/events", token="view", **headers):
         self.connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        given["authorization"] = f"Bearer {TOKENS[token]}"
+        if token:
+            given["authorization"] = f"Bearer {TOKENS[token]}"
         self.connection.request("GET", path, headers=given)
         self.response = self.connection.getresponse()
 
