@@ -47,6 +47,7 @@ class Device(NamedTuple):
         parent: The UUID of the device of which this is a slice; None for a whole device.
         faults: What is known to be wrong with it, a sentence each. Empty: nothing is known to be wrong.
         sliced: Whether the device is divided into slices, so that programs can use only those.
+        aliases: Other names that programs know it by.
         unreachable: Whether the driver does not reach it now, which may pass, as while it is being reset. Such a device is given to nobody, and
             is quarantined without a hold only if that lasts.
     """
@@ -62,6 +63,7 @@ class Device(NamedTuple):
     parent: str | None = None
     faults: tuple[str, ...] = ()
     sliced: bool = False
+    aliases: tuple[str, ...] = ()
     unreachable: bool = False
 
     @property

@@ -235,7 +235,9 @@ class HostCards:
         devices = snapshot.devices
         named = None if ids is None else resolve_each(ids, devices, pool=self.pool, apart=self.ways.apart)
         visible = visible_uuids(self._environ, devices)
-        return request._replace(ids=named, visible=visible, hidden=why_hidden(self._environ)), snapshot
+        return request._replace(
+            ids=named, visible=visible, hidden=why_hidden(self._environ, devices)
+        ), snapshot
 
     def _log_slurm(self) -> None:
         """Log the part of Slurm in the choice, once."""

@@ -26,7 +26,7 @@ def resolve(
     """The UUID of the card that a person means.
 
     Args:
-        word: A UUID, at least 8 characters with which only one begins, or the index of a card.
+        word: A UUID, at least 8 characters with which only one begins, the index of a card, or another name of one.
         devices: The cards of this host.
         others: UUIDs that may be meant, too, though no such card is seen.
         pool: The pool of the cards, for errors.
@@ -38,6 +38,9 @@ def resolve(
     uuids = list(dict.fromkeys([*(one.uuid for one in devices if one.uuid), *others]))
     if word in uuids:
         return word
+    alias = next((one.uuid for one in devices if one.uuid and word in one.aliases), None)
+    if alias is not None:
+        return alias
     if word.isascii() and word.isdigit():
         found = [one.uuid for one in devices if one.index == int(word) and one.parent is None]
         if found and not found[0]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
+from lockkit.gpu.words import OLD_SLICE
 
 __all__ = [
     "ORDER",
@@ -40,8 +41,6 @@ _OF_SLURM = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 _BY_BUS = "PCI_BUS_ID"
 _OF_CUDA = ("GPU-", "MIG-")
 """The beginnings of the UUIDs of NVIDIA's cards and slices."""
-_OLD_SLICE = "MIG-GPU-"
-"""The beginning of the names that drivers before R470 gave to slices: ``MIG-GPU-<UUID>/<GPU instance>/<compute instance>``."""
 
 
 def visible_uuids(environ: Mapping[str, str], devices: Sequence[Device]) -> tuple[str, ...] | None:
@@ -111,15 +110,22 @@ def cuda_shows_alone(device: Device) -> bool:
     return device.parent is not None and cuda_knows([device])
 
 
-def why_hidden(environ: Mapping[str, str]) -> str:
-    """Why a card that the environment does not show will not do, in words."""
+def why_hidden(environ: Mapping[str, str], devices: Sequence[Device] = ()) -> str:
+    """Why a card that the environment does not show will not do, in words.
+
+    Args:
+        environ: The environment of the program.
+        devices: All cards and slices of the host.
+    """
     job, value = environ.get(_SLURM), environ.get(VISIBLE)
     listed = _told_by_slurm(environ)
     if value is None and listed is not None:
         return f"{listed[0]}={listed[1]} does not have it, which Slurm sets for job {job}"
-    old = next((entry for entry in (value or "").split(",") if entry.strip().startswith(_OLD_SLICE)), None)
+    known = {name for device in devices for name in (device.uuid, *device.aliases)}
+    entries = [entry.strip() for entry in (value or "").split(",")]
+    old = next((entry for entry in entries if entry.startswith(OLD_SLICE) and entry not in known), None)
     if old is not None:
-        return f"{VISIBLE} names {old.strip()}, the form that drivers before R470 had for slices: name it by its UUID, as nvidia-smi -L does"
+        return f"{VISIBLE} names {old} in the form that drivers before R470 had for slices, and this host has no such slice: name it by its UUID, as nvidia-smi -L does"
     return f"{VISIBLE} hides it" + (f", which Slurm sets for job {job}" if job else "")
 
 
@@ -188,7 +194,7 @@ def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) ->
         return next((device.uuid for device in devices if device.parent == card.uuid), None)
     if not entry.startswith(_OF_CUDA):
         return None
-    named = [device.uuid for device in devices if device.uuid.startswith(entry)]
+    named = [device.uuid for device in devices if device.uuid.startswith(entry) or entry in device.aliases]
     return named[0] if len(named) == 1 else None
 
 

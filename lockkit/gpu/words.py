@@ -9,9 +9,21 @@ from lockkit.devices import Device, DeviceProcess
 from lockkit.printable import printable
 from lockkit.sizes import show
 
-__all__ = ["WITHOUT", "alike", "how_many", "long_name", "process_words", "short_name", "together", "users_of"]
+__all__ = [
+    "OLD_SLICE",
+    "WITHOUT",
+    "alike",
+    "how_many",
+    "long_name",
+    "process_words",
+    "short_name",
+    "together",
+    "users_of",
+]
 
 _Said = TypeVar("_Said", bound=str | None)
+OLD_SLICE = "MIG-GPU-"
+"""The beginning of the names that drivers before R470 gave to slices: ``MIG-GPU-<UUID>/<GPU instance>/<compute instance>``."""
 WITHOUT = (
     "to try lockkit without a GPU: LOCKKIT_GPU_SIMULATE=8 in the environment, or --gpu-sim 8 of a command"
 )

@@ -29,7 +29,7 @@ def test_a_snapshot_shows_each_card(host):
     assert idle == {
         "uuid": "GPU-0", "index": 0, "name": "NVIDIA H100 80GB HBM3", "memory": 80 * GIB, "reserved": 600 << 20, "used": 0,
         "utilisation": 0, "processes": [], "parent": None, "faults": [], "sliced": False,
-        "unreachable": False,
+        "aliases": [], "unreachable": False,
     }  # fmt: skip
     assert (busy["uuid"], busy["index"], busy["used"], busy["utilisation"]) == ("GPU-1", 1, 5 * GIB, 37)
 
@@ -93,6 +93,19 @@ def test_slices_are_devices_within_their_card(host):
     assert (small["uuid"], small["memory"], small["used"]) == ("MIG-0.1", 10 * GIB, GIB)
     assert [one["memory"] for one in small["processes"]] == [1024]
     assert (large["uuid"], large["processes"], large["utilisation"]) == ("MIG-0.4", [], None)
+
+
+def test_a_slice_has_the_name_of_old_drivers_too_if_the_driver_tells_its_numbers(host):
+    host.card(0, mig=1, gpu=None)
+    host.card("0.1", gi=9, ci=0)
+    host.card("0.2")
+    host.card("0.3", gi=7, ci=1, uuid="MIG-GPU-0/7/1")  # as a driver before R470 calls it
+    with host.looker() as looker:
+        names = {one["uuid"]: one["aliases"] for one in looker.devices()}
+        assert names == {"GPU-0": [], "MIG-0.1": ["MIG-GPU-0/9/0"], "MIG-0.2": [], "MIG-GPU-0/7/1": []}
+        host.calls()
+        looker.devices()
+        assert "nvmlDeviceGetGpuInstanceId 0.1" not in host.calls()  # numbers do not change
 
 
 # -- old drivers

@@ -38,6 +38,17 @@ def test_a_slice_is_held_by_its_uuid_and_shown_to_cuda_by_it(ann):
     assert got == {"members": ["MIG-0.1"], "visible": "MIG-0.1", "devices": ["MIG-0.1"]}
 
 
+@pytest.mark.parametrize("where", ["ids", "variable"])
+def test_a_slice_may_be_named_as_drivers_before_r470_did_and_is_shown_to_cuda_by_its_uuid(sliced, where):
+    sliced.set("0.2", "gi", 5)
+    old = "MIG-GPU-0/5/0"
+    with sliced.requester(**({"CUDA_VISIBLE_DEVICES": old} if where == "variable" else {})) as program:
+        got = program.do("acquire", {"ids": [old] if where == "ids" else None, "timeout": 10})
+        assert got == {"members": ["MIG-0.2"], "visible": "MIG-0.2", "devices": ["MIG-0.2"]}
+        both = program.do("acquire", {"ids": ["GPU-0", old], "timeout": 0})
+        assert "GPU-0 and its slice MIG-0.2 cannot both be asked for" in both["told"]
+
+
 def test_a_slice_also_weighs_in_the_queue_of_its_card(ann, bob):
     ann.do("acquire", {"ids": ["MIG-0.1"], "timeout": 10})
     assert (ann.do("weights", "MIG-0.1"), ann.do("weights", "GPU-0")) == ([SMALL // MIB], [SMALL // MIB])

@@ -151,7 +151,18 @@ def test_the_list_of_slurm_counts_where_cuda_has_no_variable(more, seen, told):
 def test_the_old_name_of_a_slice_shows_nothing_and_the_refusal_names_it():
     environ = {"CUDA_VISIBLE_DEVICES": "MIG-GPU-bb33/1/0"}
     assert visible_uuids(environ, ALL) == ()
-    assert "names MIG-GPU-bb33/1/0, the form that drivers before R470" in why_hidden(environ)
+    assert "names MIG-GPU-bb33/1/0 in the form that drivers before R470" in why_hidden(environ, ALL)
+
+
+def test_the_old_name_of_a_slice_that_the_driver_numbers_shows_it():
+    slices = [one._replace(aliases=(f"MIG-GPU-bb33/{n}/0",)) for n, one in enumerate(ALL) if one.parent]
+    environ = {"CUDA_VISIBLE_DEVICES": f"{slices[0].aliases[0]}, MIG-GPU-bb33/99/0,{slices[-1].uuid}"}
+    devices = [one for one in ALL if not one.parent] + slices
+    assert visible_uuids(environ, devices) == (slices[0].uuid,)
+    assert "names MIG-GPU-bb33/99/0 in the form" in why_hidden(environ, devices)
+    assert (
+        why_hidden({"CUDA_VISIBLE_DEVICES": slices[0].aliases[0]}, devices) == "CUDA_VISIBLE_DEVICES hides it"
+    )
 
 
 def test_a_card_that_slurm_hides_is_told_as_such():

@@ -12,6 +12,7 @@ from typing import Any
 from lockkit.devices import Device, DeviceProcess
 from lockkit.gpu.nvml.health import LOST, faults_of
 from lockkit.gpu.pids import Pids
+from lockkit.gpu.words import OLD_SLICE
 
 __all__ = ["NvmlCard"]
 
@@ -29,6 +30,7 @@ class NvmlCard:
         self._uuid = self._name = ""
         self._unknown: set[str] = set()
         self._faults: list[str] = []
+        self._old_names: dict[str, str] = {}
 
     def look(self, pids: Pids) -> list[Device]:
         """The card and its slices."""
@@ -80,8 +82,20 @@ class NvmlCard:
         found: list[Device] = []
         for one, uuid in self.slices():
             name = self._ask("nvmlDeviceGetName", one) or ""
-            found.append(self._device(one, uuid, name, pids, busy=False)._replace(parent=parent))
+            device = self._device(one, uuid, name, pids, busy=False)
+            found.append(device._replace(parent=parent, aliases=self._aliases(one, uuid, parent)))
         return found
+
+    def _aliases(self, handle: Any, uuid: str, parent: str) -> tuple[str, ...]:
+        """The name that drivers before R470 gave to a slice, if this driver gives it another one: that of its card, and two numbers."""
+        if uuid not in self._old_names:
+            numbers = [self._ask(f"nvmlDeviceGet{what}InstanceId", handle) for what in ("Gpu", "Compute")]
+            if not uuid or not parent or None in numbers:
+                return ()
+            bare = parent.removeprefix("GPU-")
+            self._old_names[uuid] = f"{OLD_SLICE}{bare}/{numbers[0]}/{numbers[1]}"
+        old = self._old_names[uuid]
+        return () if old == uuid else (old,)
 
     def _called(self) -> str:
         if not self._name:

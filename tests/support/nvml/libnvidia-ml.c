@@ -5,7 +5,7 @@
      count 2
      init 9                             what nvmlInit answers
      card 0 uuid GPU-...                also name, total, reserved, used, gpu (utilisation), ecc, mig (1), slices (how many)
-     card 0.1 uuid MIG-...              slice 1 of card 0
+     card 0.1 uuid MIG-...              slice 1 of card 0; also gi, ci (its GPU instance and compute instance)
      card 0 process 4711 1048576        pid, bytes
      card 0 field 230 1                 number, value
      card 0 rows 0 0 1 0                nvmlDeviceGetRemappedRows
@@ -181,6 +181,19 @@ int nvmlDeviceGetMigDeviceHandleByIndex(device_t *device, unsigned index, device
     ENTER(device);
     *slice = &slices[device->card][index];
     return of(*slice, "uuid", 0) ? OK : NOT_FOUND;
+}
+
+int nvmlDeviceGetGpuInstanceId(device_t *device, unsigned *id) {
+    ENTER(device);
+    if (!of(device, "gi", 0)) return UNSUPPORTED;
+    *id = number(device, "gi", 0);
+    return OK;
+}
+
+int nvmlDeviceGetComputeInstanceId(device_t *device, unsigned *id) {
+    ENTER(device);
+    *id = number(device, "ci", 0);
+    return OK;
 }
 
 int nvmlDeviceGetFieldValues(device_t *device, int count, field_t *fields) {
