@@ -1,6 +1,7 @@
 // Alerts: what is wrong, since when, who deals with it, and what is not told for a time.
 
 import { get, post } from "./api.js";
+import { shownName } from "./claims.js";
 import { age, clockTime } from "./clock.js";
 import { confirm, field, notice } from "./dialogs.js";
 import { attribute, el, list, say, shown } from "./dom.js";
@@ -64,7 +65,7 @@ function alertPart({ acknowledge, silence }) {
             if (alert.silenced_by.length) told.push(`silenced (${alert.silenced_by.join(", ")})`);
             say(since, told.join(" · "));
             shown(lock, Boolean(alert.labels.lock));
-            say(lock, alert.labels.lock ?? "");
+            say(lock, shownName(alert.labels.lock ?? ""));
             attribute(lock, "href", to("lock", { name: alert.labels.lock }));
             shown(command, alert.command !== null);
             say(command, alert.command ?? "");

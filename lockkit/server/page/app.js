@@ -114,6 +114,7 @@ function header() {
     showStores(session.stores);
     if (known) $("store").value = store().id;
     say($("where"), known ? where(store()) : "");
+    document.body.dataset.scope = known ? session.scope : "";
     const about = $("visitor");
     if (!known) about.replaceChildren();
     else if (session.visitor === null) {

@@ -4,6 +4,21 @@ import { age, clockTime, duration, now } from "./clock.js";
 import { attribute, el, say, shown, unseen } from "./dom.js";
 import { may } from "./session.js";
 
+/** The parts of the name of a lock that belongs to a pool, as lockkit/members.py makes it: the pool, and the member unless it is the gate. */
+export function inPool(name) {
+    if (!name.startsWith("@pool/")) return null;
+    return name
+        .split("/")
+        .slice(1)
+        .map((part) => part.replaceAll("%2F", "/").replaceAll("%25", "%"));
+}
+
+/** A name as people read it: of a member of a pool, the pool and the member. */
+export function shownName(name) {
+    const [pool, member = "queue"] = inPool(name) ?? [];
+    return pool === undefined ? name : `${pool}: ${member}`;
+}
+
 /** The owner of a claim in a few words: ann@box, with the pod or the task if there is one. */
 export function owner({ user, host, pod, task }) {
     return [`${user}@${pod ?? host}`, task && `task ${task}`].filter(Boolean).join(", ");
@@ -97,7 +112,8 @@ export function ttlPart() {
         node: el("span", { class: "ttl-left" }, bar.node, words),
         show(claim) {
             const { deadline_seconds: deadline, ttl_seconds: ttl, process_bound: bound } = claim;
-            shown(bar.node, deadline !== null);
+            // What a waiter has left is no share of its ttl: it says often that it still waits.
+            shown(bar.node, deadline !== null && (claim.state === "HELD" || claim.state === "LINGERING"));
             if (deadline === null) {
                 say(words, bound ? "as long as its process" : "not told");
                 return;

@@ -1,7 +1,7 @@
 // One lock: who holds it, who waits in which order, and who held it before.
 
 import { get } from "./api.js";
-import { actsPart, ttlPart, whoPart } from "./claims.js";
+import { actsPart, shownName, ttlPart, whoPart } from "./claims.js";
 import { age, clockTime, heard } from "./clock.js";
 import { act } from "./dialogs.js";
 import { attribute, el, list, say, shown } from "./dom.js";
@@ -55,16 +55,13 @@ export function lockView({ store, refresh }) {
     const state = el("span", { class: "pill" });
     const facts = el("p", { class: "soft" });
     const key = ({ claim }) => claim.claim_id;
-    const tail = [
-        ["For", ""],
-        ["Time left", ""],
-        ["Claim · fence", ""],
-        ["Actions", "acts-head"],
-    ];
-    const holders = table("Holders of this lock", ["Holder", ...tail], key, () => claimRow(refresh, false));
+    const tail = [["For", "time"], "Time left", ["Claim · fence", "wide"], ["Actions", "wide acts-col"]];
+    const holders = table("Holders of this lock", [["Holder", "wide"], ...tail], key, () =>
+        claimRow(refresh, false),
+    );
     const waiters = table(
         "Those who wait for this lock, in order",
-        [["Place", ""], "Waiter", ...tail],
+        ["Place", ["Waiter", "wide"], ...tail],
         key,
         () => claimRow(refresh, true),
     );
@@ -76,7 +73,7 @@ export function lockView({ store, refresh }) {
     const nearNames = el("span", { class: "near" });
     near.append(nearNames);
     const showNear = list(nearNames, String, (one) => {
-        const node = el("a", { class: "name", href: to("lock", { name: one }) }, one);
+        const node = el("a", { class: "name", href: to("lock", { name: one }) }, shownName(one));
         return { node, show() {} };
     });
     const timeline = timelinePart({ store, name });
@@ -117,7 +114,12 @@ export function lockView({ store, refresh }) {
             "div",
             {},
             el("p", {}, el("a", { href: back() }, "← All locks")),
-            el("div", { class: "heading" }, el("h1", { tabindex: -1, class: "name" }, name), state),
+            el(
+                "div",
+                { class: "heading" },
+                el("h1", { tabindex: -1, class: "name" }, shownName(name)),
+                state,
+            ),
             facts,
             near,
             el("section", { "aria-label": "Holders" }, el("h2", {}, "Holders"), holders.node, free),

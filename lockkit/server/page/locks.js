@@ -1,7 +1,7 @@
 // The first view: who blocks whom now. The server filters, sorts and pages, so that a thousand locks cost no more than fifty.
 
 import { get } from "./api.js";
-import { actsPart, owner, ttlPart, whoPart } from "./claims.js";
+import { actsPart, inPool, owner, shownName, ttlPart, whoPart } from "./claims.js";
 import { age, clockTime, heard } from "./clock.js";
 import { act } from "./dialogs.js";
 import { attribute, el, say, shown } from "./dom.js";
@@ -35,8 +35,9 @@ function choice(id, label, options, value) {
 }
 
 /** The state of a lock and what kind it is, in a few words. */
-export function stateWords({ state, capacity, available, holders }) {
+export function stateWords({ name, state, capacity, available, holders }) {
     const kind = holders[0]?.kind;
+    if (state === "held" && inPool(name)) return available > 0 ? "partly held" : "held";
     if (state === "held" && kind === "semaphore") return `${capacity - available} of ${capacity} held`;
     if (state === "held" && kind === "read")
         return holders.length === 1 ? "1 reader" : `${holders.length} readers`;
@@ -53,15 +54,15 @@ function lockRow(refresh) {
     const ttl = ttlPart();
     const waiting = el("span", { class: "count" });
     const longest = el("span", {});
-    const first = el("span", { class: "soft" });
+    const first = el("span", { class: "soft first" });
     const acts = actsPart((what, claim) => act(what, claim, refresh));
     return {
         cells: [[name, state], [who.node, more], since, ttl.node, waiting, [longest, first], acts.node],
         show(lock, row) {
             const [holder = null] = lock.holders;
             const waiter = lock.waiters[0] ?? null;
-            attribute(row, "data-state", lock.state);
-            say(name, lock.name);
+            attribute(row, "data-waits", lock.waiting > 0);
+            say(name, shownName(lock.name));
             attribute(name, "href", to("lock", { name: lock.name }));
             say(state, stateWords(lock));
             attribute(state, "data-state", lock.state);
@@ -79,7 +80,7 @@ function lockRow(refresh) {
             say(waiting, lock.waiting ? lock.waiting.toLocaleString("en") : "–");
             attribute(waiting, "data-some", lock.waiting > 0);
             say(longest, waiter === null ? "" : age(waiter.since_seconds));
-            say(first, waiter === null ? "" : ` ${owner(waiter.owner)}`);
+            say(first, waiter === null ? "" : owner(waiter.owner));
         },
     };
 }
@@ -108,12 +109,12 @@ export function locksView({ store, refresh }) {
     const sort = choice("sort", "Sort by", SORTS, query.get("sort") ?? "age");
     const headings = [
         "Lock",
-        "Held by",
-        "For",
+        ["Held by", "wide"],
+        ["For", "time"],
         "Time left",
-        ["Waiting", "right"],
-        "Longest wait",
-        ["Actions", "acts-head"],
+        ["Waiting", "right waits"],
+        ["Longest wait", "waits"],
+        ["Actions", "wide acts-col"],
     ];
     const rows = table(
         "Locks with their holders and queues",
@@ -123,6 +124,7 @@ export function locksView({ store, refresh }) {
     );
     const pager = pagerPart("Pages of locks", (offset) => change({ offset: offset || null }));
     const empty = el("p", { class: "empty", hidden: true });
+    shown(rows.node, false); // until something was read
     const remarks = el("div", { class: "remarks" });
     const read = el("p", { class: "soft read-at" });
     let seen = null;
@@ -172,7 +174,7 @@ export function locksView({ store, refresh }) {
                     {
                         class: "filters",
                         role: "search",
-                        "aria-label": "Filter the locks",
+                        "aria-label": "Choose locks",
                         onsubmit: (event) => event.preventDefault(),
                     },
                     el("label", { for: "pattern" }, "Filter", filter),

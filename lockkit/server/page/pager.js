@@ -6,12 +6,16 @@ import { el, say, shown } from "./dom.js";
 export function pagerPart(label, move) {
     const where = el("span", {});
     let place = { offset: 0, limit: 1 };
+    const go = (offset) => {
+        move(offset);
+        node.parentElement.scrollIntoView(); // the list begins above
+    };
     const back = el(
         "button",
-        { type: "button", onclick: () => move(Math.max(place.offset - place.limit, 0)) },
+        { type: "button", onclick: () => go(Math.max(place.offset - place.limit, 0)) },
         "Previous",
     );
-    const on = el("button", { type: "button", onclick: () => move(place.offset + place.limit) }, "Next");
+    const on = el("button", { type: "button", onclick: () => go(place.offset + place.limit) }, "Next");
     const node = el("nav", { class: "pager", "aria-label": label, hidden: true }, back, where, on);
     return {
         node,

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { age, duration, now } from "./clock.js";
-import { owner } from "./claims.js";
+import { owner, shownName } from "./claims.js";
 import { attribute, el, say, shown } from "./dom.js";
 import { to } from "./route.js";
 
@@ -10,7 +10,7 @@ const number = (value) => value.toLocaleString("en");
 const plural = (count, one, more) => `${number(count)} ${count === 1 ? one : more}`;
 
 function card(title) {
-    const figure = el("p", { class: "figure" });
+    const figure = el("p", { class: "figure" }, "…");
     const name = el("a", { class: "name" });
     const words = el("p", { class: "soft" });
     const node = el("li", { class: "card" }, el("h2", {}, title), figure, name, words);
@@ -20,7 +20,7 @@ function card(title) {
             say(figure, told);
             shown(name, lock !== null);
             if (lock !== null) {
-                say(name, lock);
+                say(name, shownName(lock));
                 attribute(name, "href", to("lock", { name: lock }));
             }
             say(words, text);

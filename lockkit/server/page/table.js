@@ -47,7 +47,7 @@ export function table(label, columns, key, make) {
                         class: kind,
                         "data-head": text,
                     },
-                    cell,
+                    el("div", { class: "cell" }, cell),
                 );
             }),
         );
