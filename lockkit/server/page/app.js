@@ -70,16 +70,21 @@ function go() {
     }
 }
 
-/** A view of which no answer is shown after the visitor has gone elsewhere, and which leads to the form when the visitor must sign in. */
+/** A view that leads to the form when the visitor must sign in, and asks anew who the visitor is when the server is back. */
 function guarded(made) {
+    let failed = false;
     return {
         ...made,
         read: async () => {
             try {
+                if (failed) await load();
                 await made.read();
+                if (failed) header();
+                failed = false;
             } catch (error) {
-                if (error instanceof Problem && error.status === 401) signIn();
-                else throw error;
+                failed = true;
+                if (!(error instanceof Problem) || error.status !== 401) throw error;
+                signIn();
             }
         },
     };

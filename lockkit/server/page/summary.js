@@ -1,13 +1,12 @@
 // The strip above the locks: who waits longest, what most wait for, how many there are, and whether all is well.
 
-import { get } from "./api.js";
-import { age, duration, now } from "./clock.js";
+import { get, Problem } from "./api.js";
+import { age } from "./clock.js";
 import { owner, shownName } from "./claims.js";
 import { attribute, el, say, shown } from "./dom.js";
 import { to } from "./route.js";
 
 const number = (value) => value.toLocaleString("en");
-const plural = (count, one, more) => `${number(count)} ${count === 1 ? one : more}`;
 
 function card(title) {
     const figure = el("p", { class: "figure" }, "…");
@@ -32,11 +31,48 @@ function card(title) {
     };
 }
 
-function holderOf(lock) {
+/** The holder of a lock, in words that end a sentence. */
+function heldBy(lock) {
     const [holder] = lock.holders;
-    if (!holder) return "nobody holds it";
+    if (!holder) return "nobody holds it at this moment";
     const more = lock.holders.length > 1 ? ` and ${lock.holders.length - 1} more` : "";
-    return `${owner(holder.owner)}${more} ${holder.state === "HELD" ? `for ${age(holder.since_seconds)}` : "ended, and still blocks it"}`;
+    if (holder.state === "HELD")
+        return `held by ${owner(holder.owner)}${more} for ${age(holder.since_seconds)}`;
+    return `still blocked after ${owner(holder.owner)}`;
+}
+
+function showLongest(card, lock) {
+    const waiter = lock?.waiters[0];
+    card.kind(waiter ? "waits" : "calm");
+    if (!waiter) card.show("Nobody waits", "");
+    else card.show(age(waiter.since_seconds), `${owner(waiter.owner)} waits; ${heldBy(lock)}`, lock.name);
+}
+
+function showContended(card, lock) {
+    const contended = lock !== undefined && lock.waiting > 1;
+    card.kind(contended ? "waits" : "calm");
+    if (contended) card.show(`${number(lock.waiting)} wait`, heldBy(lock), lock.name);
+    else card.show("Nothing", lock?.waiting === 1 ? "no lock has more than one waiter" : "");
+}
+
+function showCounts(card, summary) {
+    const words = [
+        [summary.held, "held"],
+        [summary.waiting, "about to be taken"],
+        [summary.lingering, "ended, still blocked"],
+        [summary.waiters, "waiting in all"],
+    ];
+    const told = words.filter(([count]) => count > 0).map(([count, word]) => `${number(count)} ${word}`);
+    card.show(number(summary.locks), told.join(" · "));
+}
+
+function showHealth(card, { status, reasons }) {
+    const [worst, ...rest] = reasons;
+    const more = rest.length
+        ? `, and ${number(rest.length)} more ${rest.length === 1 ? "reason" : "reasons"}`
+        : "";
+    card.show(status, worst ? `${worst.message}${more}` : "", worst?.name ?? null);
+    card.kind(status);
 }
 
 /** The strip: its `node`, `read(store)` and `tick()`. */
@@ -45,68 +81,43 @@ export function summaryStrip() {
     const contended = card("Most contended");
     const counts = card("Locks");
     const health = card("Health");
-    const node = el(
-        "ul",
-        { class: "strip", "aria-label": "Summary" },
-        longest.node,
-        contended.node,
-        counts.node,
-        health.node,
-    );
+    const cards = [longest, contended, counts, health].map(({ node }) => node);
+    const node = el("ul", { class: "strip", "aria-label": "Summary" }, cards);
     let seen = null;
+    let asking = false;
 
     function show() {
         if (seen === null) return;
-        const { byAge, byWaiters, verdict } = seen;
-        const { summary } = byAge;
-        const [first] = byAge.locks;
-        const [most] = byWaiters.locks;
-        const waiter = first?.waiters[0];
-        if (waiter)
-            longest.show(
-                duration(now() - waiter.since_seconds),
-                `${owner(waiter.owner)} waits; held by ${holderOf(first)}`,
-                first.name,
-            );
-        else longest.show("Nobody waits", "");
-        longest.kind(waiter ? "waits" : "calm");
-        if (most && most.waiting > 1)
-            contended.show(`${number(most.waiting)} wait`, `held by ${holderOf(most)}`, most.name);
-        else contended.show("Nothing", most && most.waiting === 1 ? "no lock has more than one waiter" : "");
-        contended.kind(most && most.waiting > 1 ? "waits" : "calm");
-        const states = [
-            [summary.held, "held"],
-            [summary.waiting, "about to be taken"],
-            [summary.lingering, "ended, still blocked"],
-            [summary.waiters, "waiting in all"],
-        ];
-        counts.show(
-            number(summary.locks),
-            states
-                .filter(([count]) => count > 0)
-                .map(([count, word]) => `${number(count)} ${word}`)
-                .join(" · "),
-        );
-        if (verdict) {
-            const [worst] = verdict.reasons;
-            const rest = verdict.reasons.length - 1;
-            const words = worst
-                ? `${worst.message}${rest > 0 ? `, and ${plural(rest, "more reason", "more reasons")}` : ""}`
-                : "";
-            health.show(verdict.status, words, worst?.name ?? null);
-            health.kind(verdict.status);
+        showLongest(longest, seen.byAge.locks[0]);
+        showContended(contended, seen.byWaiters.locks[0]);
+        showCounts(counts, seen.byAge.summary);
+    }
+
+    /** Ask for the health, for which nothing else waits: it takes as long as the slowest store of the server. */
+    async function look(store) {
+        if (asking) return;
+        asking = true;
+        try {
+            const { stores } = await get("health");
+            const mine = stores.find((one) => one.id === store);
+            if (mine) showHealth(health, mine);
+        } catch (error) {
+            if (!(error instanceof Problem)) throw error;
+            health.show("unknown", error.message);
+            health.kind("");
+        } finally {
+            asking = false;
         }
     }
 
     return {
         node,
         async read(store) {
-            const [byAge, byWaiters, health] = await Promise.all([
-                get("api/locks", { store, sort: "age", limit: 1, waiters: 1 }),
-                get("api/locks", { store, sort: "waiters", limit: 1, waiters: 1 }),
-                get("health"),
-            ]);
-            seen = { byAge, byWaiters, verdict: health.stores.find((one) => one.id === store) };
+            look(store);
+            const [byAge, byWaiters] = await Promise.all(
+                ["age", "waiters"].map((sort) => get("api/locks", { store, sort, limit: 1, waiters: 1 })),
+            );
+            seen = { byAge, byWaiters };
             show();
         },
         tick: show,
