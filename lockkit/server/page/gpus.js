@@ -65,7 +65,7 @@ function card(ask) {
     const uuid = el("p", { class: "soft code" });
     const why = el("p", { class: "soft" });
     const memory = gauge("Memory used");
-    const declared = gauge("Memory declared");
+    const declared = gauge("Declared");
     const load = gauge("Utilisation");
     const holders = el("ul", { class: "holders", "aria-label": "Holders" });
     const showHolders = list(holders, ({ claim }) => claim.claim_id, holderPart);
@@ -112,11 +112,10 @@ function card(ask) {
                 BAD.includes(gpu.state) ? "unhealthy" : WARN.includes(gpu.state) ? "warning" : "",
             );
             say(uuid, gpu.uuid ?? "");
-            const told = [
-                ...gpu.reasons,
-                ...gpu.faults,
-                gpu.waiting ? `${gpu.waiting} wait for it` : "",
-            ].filter(Boolean);
+            const reasons = ["held", "shared"].includes(gpu.state) ? [] : gpu.reasons; // its holders stand below
+            const told = [...reasons, ...gpu.faults, gpu.waiting ? `${gpu.waiting} wait for it` : ""].filter(
+                Boolean,
+            );
             say(why, told.join("; "));
             shown(why, told.length > 0);
             memory.show(total && used !== null ? used / total : null, `${size(used)} of ${size(total)}`);

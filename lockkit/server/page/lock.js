@@ -100,7 +100,7 @@ export function lockView({ store, refresh }) {
         );
         waiters.show(lock.waiters.map((claim, index) => ({ claim, place: offset + index + 1 })));
         shown(waiters.node, lock.waiters.length > 0);
-        shown(alone, lock.waiters.length === 0 && lock.holders.length > 0);
+        shown(alone, lock.waiters.length === 0);
         say(alone, lock.waiting > 0 ? "The queue is shorter by now." : "Nobody waits.");
         say(count, lock.waiting > 0 ? ` · ${lock.waiting.toLocaleString("en")}` : "");
         pager.show({ offset, limit: LIMIT, count: lock.waiters.length, total: lock.waiting });
@@ -113,7 +113,7 @@ export function lockView({ store, refresh }) {
         node: el(
             "div",
             {},
-            el("p", {}, el("a", { href: back() }, "← All locks")),
+            el("p", { class: "back" }, el("a", { href: back() }, "← All locks")),
             el(
                 "div",
                 { class: "heading" },
