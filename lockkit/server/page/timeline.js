@@ -112,6 +112,7 @@ export function timelinePart({ store, name }) {
     );
     let holds = []; // of the journals
     let holders = []; // of the store
+    let none = false; // whether there is no journal that could be asked
     let asked = { at: -Infinity, key: "" };
     let drawn = { at: -Infinity, key: "" };
 
@@ -139,7 +140,7 @@ export function timelinePart({ store, name }) {
     /** Read the journals, if the holders have changed or a while has passed. */
     async function look() {
         const key = `${span()} ${holders.map((claim) => claim.claim_id)}`;
-        if (asked.key === key && performance.now() - asked.at < CALM) return;
+        if (none || (asked.key === key && performance.now() - asked.at < CALM)) return;
         asked = { at: performance.now(), key };
         try {
             const since = Math.floor(now() - span());
@@ -147,7 +148,8 @@ export function timelinePart({ store, name }) {
             shown(trouble, false);
         } catch (error) {
             if (!(error instanceof Problem)) throw error;
-            say(trouble, error.kind === "no_journal" ? NO_JOURNAL : sentence(error));
+            none = error.kind === "no_journal";
+            say(trouble, none ? NO_JOURNAL : sentence(error));
             shown(trouble, true);
         }
         show();
