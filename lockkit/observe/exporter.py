@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from lockkit.observe.exposition import Samples, render
 from lockkit.observe.instruments import METRICS
 from lockkit.observe.lock_labels import LockLabels
+from lockkit.observe.periods import periods_of
 from lockkit.observe.store_reading import Reading, read_store
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class _Store:
         self._patience = patience
         self._most = config.metrics_most if most is None else most
         self._label = LockLabels.of(config)
-        self._last_held = dict.fromkeys(config.metrics_names, time.time())
+        self._periods = periods_of(config)
+        self._last_held = dict.fromkeys((*config.metrics_names, *self._periods), time.time())
         self._mutex = threading.RLock()
         self._reading: Reading | None = None
         self._read_at = 0.0
@@ -119,6 +121,8 @@ class _Store:
         try:
             reading = read_store(self._client, self._label, self._last_held, self._most, until)
         finally:
+            for lock, period in self._periods.items():
+                reading.set("lockkit_period_seconds", (lock,), period)
             with self._mutex:
                 reading.set("lockkit_scrape_seconds", (), time.monotonic() - began)
                 self._reading, self._read_at, self._under_way = reading, time.monotonic(), None

@@ -195,7 +195,15 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_last_held_timestamp_seconds",
             "gauge",
-            "When the exporter last saw a lock held, or first looked, in seconds since 1970; of names in `metrics.names` only.",
+            "When the exporter last saw a lock held, or first looked, in seconds since 1970; of names in `metrics.names` and locks with a period only.",
+            ("lock",),
+            "store",
+            "seconds",
+        ),
+        Metric(
+            "lockkit_period_seconds",
+            "gauge",
+            "The longest time for which the lock of a regular job may stay unused, from `periods` of `[alerts.rules.missed_run]`.",
             ("lock",),
             "store",
             "seconds",

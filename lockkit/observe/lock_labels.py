@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from lockkit.observe.instruments import OTHER
+from lockkit.observe.periods import periods_of
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -33,8 +34,12 @@ class LockLabels:
 
     @classmethod
     def of(cls, config: Config) -> LockLabels:
-        """The labels that a configuration asks for."""
-        return cls(config.metrics_names, raw=config.metrics_raw_names, most=config.metrics_most)
+        """The labels that a configuration asks for. A lock with a period has a value of its own, so that a rule can compare the two."""
+        return cls(
+            (*config.metrics_names, *periods_of(config)),
+            raw=config.metrics_raw_names,
+            most=config.metrics_most,
+        )
 
     def __call__(self, name: str) -> str:
         label = self._known.get(name)
@@ -66,5 +71,5 @@ class SharedLabels:
 
     def of(self, config: Config) -> LockLabels:
         """The labels that a configuration asks for."""
-        key = (tuple(config.metrics_names), config.metrics_raw_names, config.metrics_most)
+        key = ((*config.metrics_names, *periods_of(config)), config.metrics_raw_names, config.metrics_most)
         return self._made.setdefault(key, LockLabels.of(config))

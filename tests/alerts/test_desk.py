@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import threading
 
@@ -44,6 +46,25 @@ def run(desk, *locks):
     )
     write(desk.folder / "state.json", desk.engine.state)
     return told
+
+
+def test_a_state_that_cannot_be_written_whole_leaves_the_old_one(desk, monkeypatch):
+    run(desk, "a")
+    before = desk.state()
+    real, tries = os.write, []
+
+    def full(handle, text):
+        tries.append(handle)
+        if len(tries) > 1:
+            raise OSError(errno.ENOSPC, "no space left")
+        return real(handle, text[:10])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(desk.folder / "state.json", State())
+    assert len(tries) == 2
+    assert desk.state() == before
+    assert [each.name for each in desk.folder.iterdir()] == ["state.json"]
 
 
 def test_a_desk_without_an_engine_shows_nothing(desk):

@@ -277,6 +277,16 @@ def test_no_more_than_the_limit_of_an_hour_and_nothing_lost():
     }
 
 
+def test_the_room_of_an_hour_goes_to_what_is_new_before_what_is_repeated():
+    world = World(timing=TIMING._replace(most_per_hour=4))
+    old = Look(subjects={"old": (Subject({"lock": "b"}, "two days"),)})
+    repeated = world.until(3100, look=old, every=10.0)
+    assert [one.reason for _, one in repeated] == ["first", "repeat", "repeat"], "a quarter is for P0"
+    world.step(0.0, lost(), look=old)
+    told = world.until(600, look=old, every=10.0)
+    assert [(one.group, one.reason) for _, one in told] == [("lost", "first")]
+
+
 # -- inhibition, silences, acknowledgements
 
 

@@ -40,6 +40,21 @@ def test_what_waits_is_there_after_a_restart_in_order(folder):
     second.close()
 
 
+def test_what_was_taken_is_on_stable_storage(folder, monkeypatch):
+    one = Spool(folder, "mail")
+    synced, real = [], os.fsync
+
+    def fsync(handle):
+        real(handle)
+        synced.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    one.add(notification())
+    seen = one.path.stat()
+    assert synced == [(seen.st_ino, seen.st_size)]
+    one.close()
+
+
 def test_a_third_process_finds_what_the_second_left(folder):
     for number in range(3):
         one = Spool(folder, "mail")

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import lockkit
 from lockkit.errors import BackendUnavailable
+from lockkit.names import ALERTER
 from lockkit.observe.exporter import Exporter
 from lockkit.observe.instruments import METRICS
 from lockkit.observe.store_reading import Reading, largest_only
@@ -114,6 +115,22 @@ def test_versions_that_a_store_makes_up_are_bounded():
     assert sum(kept.values()) == 1003
 
 
+def test_the_age_of_a_lock_that_lockkit_holds_itself_says_nothing(monkeypatch):
+    monkeypatch.setenv("LOCKKIT_CONFIG", "/dev/null")
+    ages = {"age_warning": 0.001, "age_soft": 0.002, "age_hard": 0.003}
+    with (
+        lockkit.connect("memory:", metrics_names=["a", ALERTER], **ages) as client,
+        client.lock(ALERTER),
+        client.lock("a"),
+    ):
+        exporter = Exporter(client, keep=0)
+        while ("lockkit_overdue_holds", "a", "hard") not in (found := parsed(exporter.text())):
+            pass
+
+    assert found["lockkit_holders", ALERTER] == 1
+    assert not [key for key in found if key[:2] == ("lockkit_overdue_holds", ALERTER)]
+
+
 def test_one_reading_answers_all_who_ask_within_a_few_seconds(client):
     exporter = Exporter(client, keep=3600)
     before = parsed(exporter.text())
@@ -158,6 +175,31 @@ def test_the_last_time_that_a_configured_lock_was_seen_held(client):
     after = parsed(exporter.text())["lockkit_last_held_timestamp_seconds", "nightly"]
 
     assert first <= seen == after <= time.time()
+
+
+def test_the_periods_of_regular_jobs_are_those_of_the_alert_rules(tmp_path, monkeypatch):
+    path = tmp_path / "lockkit.toml"
+    path.write_text(
+        """
+        [alerts.rules.missed_run]
+        periods = {nightly = "26h", hourly = 3600, wrong = "soon"}
+        enabled = false
+        [alerts.rules.another]
+        when = "missed"
+        periods = {nightly = "25h"}
+        [alerts.rules.lost]
+        severity = "P0"
+        """
+    )
+    monkeypatch.setenv("LOCKKIT_CONFIG", str(path))
+    with lockkit.connect("memory:") as client, client.lock("nightly"):
+        found = parsed(Exporter(client, keep=0).text())
+
+    periods = {key[1]: value for key, value in found.items() if key[0] == "lockkit_period_seconds"}
+    assert periods == {"nightly": 90_000.0, "hourly": 3600.0}
+    assert found["lockkit_holders", "nightly"] == 1, "a lock with a period has a value of its own"
+    held = "lockkit_last_held_timestamp_seconds"
+    assert found[held, "hourly"] <= found[held, "nightly"]
 
 
 @pytest.fixture

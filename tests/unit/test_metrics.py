@@ -49,6 +49,7 @@ def test_what_a_program_does_is_counted_by_pattern(metrics, registry):
         assert value("lockkit_attempts_total", {"lock": "gpu/*", "outcome": "busy"}) == 1
         assert value("lockkit_attempts_total", {"lock": "other", "outcome": "acquired"}) == 1
         assert value("lockkit_wait_seconds_count", {"lock": "gpu/*", "outcome": "acquired"}) == 1
+        assert value("lockkit_wait_seconds_count", {"lock": "gpu/*", "outcome": "busy"}) is None, "no wait"
         assert value("lockkit_hold_seconds_count", {"lock": "gpu/*"}) == 1
         released = {"lock": "gpu/*", "outcome": "released", "reason": "task_failure"}
         assert value("lockkit_releases_total", released) == 1
@@ -346,9 +347,17 @@ def test_an_empty_file_of_a_worker_that_has_ended_breaks_no_scrape_and_is_remove
     assert unreadable == [f"{workers.UNREADABLE} 1.0"] * 2
 
 
-def test_no_child_is_forked_while_an_event_is_being_counted(metrics, registry, monkeypatch):
+@pytest.mark.parametrize(
+    "name, what",
+    [
+        ("lockkit_queued_total", Event("queued", "a")),
+        ("lockkit_alerts_total", Alert("unheard of", "P2", "a")),
+    ],
+    ids=["event", "alert"],
+)
+def test_no_child_is_forked_while_something_is_being_counted(metrics, registry, monkeypatch, name, what):
     """Locks of prometheus_client would stay taken in the child for ever."""
-    counter = registry._names_to_collectors["lockkit_queued_total"]
+    counter = registry._names_to_collectors[name]
     entered, let_go = threading.Event(), threading.Event()
 
     def labels(*_):
@@ -360,8 +369,9 @@ def test_no_child_is_forked_while_an_event_is_being_counted(metrics, registry, m
     monkeypatch.setattr(counter, "labels", labels)
 
     def counts():
+        count = metrics.lockkit_event if isinstance(what, Event) else metrics.lockkit_alert
         with pytest.raises(LookupError):
-            metrics.lockkit_event(Event("queued", "a"))
+            count(what)
 
     thread = threading.Thread(target=counts)
     thread.start()

@@ -1,0 +1,43 @@
+"""The periods of regular jobs, as the alert rules of the configuration state them: one source for lockkit's alerts and for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lockkit import durations
+from lockkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lockkit.config import Config
+
+__all__ = ["periods_of"]
+
+
+def periods_of(config: Config) -> dict[str, float]:
+    """The locks of regular jobs, each with the shortest period in seconds that a rule of missed runs has for it.
+
+    A rule that is switched off counts, because Prometheus may be the one that tells. What is no period is left out; ``lockkit config check``
+    says so.
+    """
+    found: dict[str, float] = {}
+    for name, table in config.alerts.get("rules", {}).items():
+        periods = table.get("periods")
+        if table.get("when", "missed" if name == "missed_run" else None) != "missed" or not isinstance(
+            periods, Mapping
+        ):
+            continue
+        for lock, period in periods.items():
+            try:
+                seconds = _seconds(period)
+            except ConfigError:
+                continue
+            found[lock] = min(seconds, found.get(lock, seconds))
+    return found
+
+
+def _seconds(period: object) -> float:
+    """A period as a file writes it."""
+    if isinstance(period, str):
+        return durations.parse(period, what="a period")
+    return durations.seconds(period, what="a period")
