@@ -108,10 +108,7 @@ def lock(call: Call) -> documents.Status:
 
 
 def _status(store: ServerStore, found: Look, at: float, offset: int, waiters: int) -> documents.Status:
-    made = status(store.client, found, at=at)
-    for one in made.locks:
-        one.waiters = one.waiters[offset : offset + waiters]
-    return made
+    return status(store.client, found, at, slice(offset, offset + waiters))
 
 
 def failures(call: Call) -> documents.Failures:

@@ -95,15 +95,15 @@ def release_request(name: str, request: ReleaseRequest) -> parts.ReleaseRequest:
     )
 
 
-def lock(info: LockInfo) -> parts.Lock:
-    """The queue of one name."""
+def lock(info: LockInfo, told: slice = slice(None)) -> parts.Lock:
+    """The queue of one name, with those waiters that are ``told``: to make 1,000 costs 15 ms."""
     return parts.Lock(
         name=info.name,
         state=lock_state(info),
         capacity=info.capacity,
         available=info.available,
         holders=[claim(one) for one in info.holders],
-        waiters=[claim(one) for one in info.waiters],
+        waiters=[claim(one) for one in info.waiters[told]],
         waiting=len(info.waiters),
         read_at=rfc3339(info.read_at),
         read_at_seconds=info.read_at,

@@ -16,20 +16,23 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 
-def status(client: Client, found: Look, at: float | None = None) -> documents.Status:
+def status(
+    client: Client, found: Look, at: float | None = None, told: slice = slice(None)
+) -> documents.Status:
     """The document of ``lockkit status`` for one look.
 
     Args:
         client: The client that looked.
         found: The look.
         at: The time of the look; None: now.
+        told: The waiters of each queue that are told.
     """
     now = time.time() if at is None else at
     return documents.Status(
         store=making.store(client),
         read_at=rfc3339(now),
         read_at_seconds=now,
-        locks=[making.lock(info) for info in found.shown],
+        locks=[making.lock(info, told) for info in found.shown],
         unread=making.unread(found.unread.items()),
         summary=summary(found, now),
         near=(found.traces and found.traces.near) or (),
