@@ -3,6 +3,7 @@
 import { alertsView } from "./alerts.js";
 import { Problem } from "./api.js";
 import { clockTime } from "./clock.js";
+import { notice } from "./dialogs.js";
 import { attribute, el, list, say, shown } from "./dom.js";
 import { failuresView } from "./failures.js";
 import { gpusView } from "./gpus.js";
@@ -11,7 +12,7 @@ import { lockView } from "./lock.js";
 import { locksView } from "./locks.js";
 import { navigation } from "./nav.js";
 import { change, here, remember, to } from "./route.js";
-import { load, session, signInForm, signOut } from "./session.js";
+import { load, sentence, session, signInForm, signOut } from "./session.js";
 
 const VIEWS = {
     locks: locksView,
@@ -38,12 +39,17 @@ function store() {
     return session.stores.find((one) => one.id === wanted) ?? session.stores[0];
 }
 
+/** The page, store and lock that the address names. */
+function keyOf() {
+    const { page, query } = here();
+    return JSON.stringify([page in VIEWS ? page : "locks", store().id, query.get("name")]);
+}
+
 /** Show what the address names. */
 function go() {
     if (session.stores.length === 0) return; // not signed in yet
-    const { page, query } = here();
-    const name = page in VIEWS ? page : "locks";
-    const key = JSON.stringify([name, store().id, query.get("name")]);
+    const key = keyOf();
+    const [name] = JSON.parse(key);
     remember();
     nav.at(name === "lock" ? "locks" : name);
     attribute($("brand"), "href", to("locks"));
@@ -77,9 +83,12 @@ function guarded(made) {
         ...made,
         read: async () => {
             try {
-                if (failed) await load();
+                if (failed) {
+                    await load();
+                    header();
+                    if (keyOf() !== shownKey) return go(); // the server has other stores by now
+                }
                 await made.read();
-                if (failed) header();
                 failed = false;
             } catch (error) {
                 failed = true;
@@ -107,7 +116,13 @@ function signIn() {
 }
 
 async function leave() {
-    await signOut();
+    try {
+        await signOut();
+    } catch (error) {
+        if (!(error instanceof Problem)) throw error;
+        notice(sentence(error));
+        return;
+    }
     await start();
 }
 

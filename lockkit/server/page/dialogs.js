@@ -3,8 +3,7 @@
 import { get, post, Problem } from "./api.js";
 import { clockTime } from "./clock.js";
 import { el, say, shown } from "./dom.js";
-import { here } from "./route.js";
-import { may, sentence, session } from "./session.js";
+import { may, sentence } from "./session.js";
 
 const TOLD = 10_000; // ms for which a notice stays
 
@@ -97,7 +96,7 @@ const ACTS = {
 };
 
 /** Evict a claim, or ask its holder to release, after a confirmation that says what will happen. The server knows what that is. */
-export async function act(what, claim, done, store = here().query.get("store") ?? session.stores[0].id) {
+export async function act({ store, what, claim, done }) {
     const { act, path, label, button } = ACTS[what];
     const { name, claim_id } = claim;
     const about = (now) => get("api/consequences", { store, name, claim_id, act, now: now || null });
@@ -137,7 +136,17 @@ export async function act(what, claim, done, store = here().query.get("store") ?
             done();
         },
     });
-    now.addEventListener("change", async () => dialog.tell((await about(now.checked)).sentences.slice(1)));
+    now.addEventListener("change", async () => {
+        const chosen = now.checked;
+        let told;
+        try {
+            told = (await about(chosen)).sentences.slice(1);
+        } catch (error) {
+            if (!(error instanceof Problem)) throw error;
+            told = [sentence(error)];
+        }
+        if (now.checked === chosen) dialog.tell(told);
+    });
 }
 
 function outcome(what, { name, claim_id, outcome, blocks_until_seconds: until }) {

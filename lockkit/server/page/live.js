@@ -23,6 +23,7 @@ export class Live {
     #source = null;
     #retry = FIRST_RETRY;
     #timers = {};
+    #turn = 0; // the number of the last read
     #reading = false;
     #again = false; // whether somebody wants another read at once
     #news = false; // whether something has changed since the last read began
@@ -60,6 +61,8 @@ export class Live {
         this.#source = null;
         this.#storeFailure = null;
         this.#store = null;
+        this.#turn += 1; // whatever is being read is not waited for: a store that does not answer takes long
+        this.#reading = false;
     }
 
     /** Read now, or as soon as the read that goes on has ended. */
@@ -70,29 +73,31 @@ export class Live {
     }
 
     async #readNow() {
-        const store = this.#store;
+        const turn = ++this.#turn;
         this.#reading = true;
         this.#again = false;
         this.#news = false;
         this.#startedAt = performance.now();
         clearTimeout(this.#timers.read);
+        let failure = "";
         try {
             await this.#read();
-            this.#good = now();
-            this.#failure = "";
         } catch (error) {
-            if (!(error instanceof Problem)) throw error;
-            this.#failure = error.message;
-        } finally {
-            this.#reading = false;
-            if (this.#store !== null) {
-                if (this.#again || this.#store !== store) this.#readNow();
-                else if (this.#news) this.#plan(this.#pause());
-                else
-                    this.#plan(this.#source?.readyState === EventSource.OPEN && !this.#failure ? CALM : DEAF);
-            }
+            failure = error.message;
+            if (!(error instanceof Problem)) reportError(error);
         }
+        if (turn !== this.#turn) return; // the page has turned to another store meanwhile
+        this.#reading = false;
+        this.#failure = failure;
+        if (failure === "") this.#good = now();
+        if (this.#again) this.#readNow();
+        else if (this.#news) this.#plan(this.#pause());
+        else this.#plan(this.#hears && !failure ? CALM : DEAF);
         this.#say();
+    }
+
+    get #hears() {
+        return this.#source?.readyState === EventSource.OPEN;
     }
 
     /** How long to wait before the next read. */
@@ -140,7 +145,7 @@ export class Live {
             const { since = this.#good, why = this.#failure } = this.#storeFailure ?? {};
             this.#tell({ state: "stale", since, why });
         } else if (this.#good === null) this.#tell({ state: "connecting" });
-        else this.#tell({ state: this.#source?.readyState === EventSource.OPEN ? "live" : "polling" });
+        else this.#tell({ state: this.#hears ? "live" : "polling" });
     }
 
     #seen() {

@@ -19,14 +19,14 @@ function kindWords({ kind, weight }) {
     return kind === "semaphore" ? `${weight} ${weight === 1 ? "permit" : "permits"}` : KINDS[kind];
 }
 
-function claimRow(refresh, place) {
+function claimRow(about, place) {
     const number = el("span", { class: "count" });
     const who = whoPart();
     const kind = el("span", { class: "pill" });
     const since = el("span", {});
     const ttl = ttlPart();
     const id = el("span", { class: "code" });
-    const acts = actsPart((what, claim) => act(what, claim, refresh));
+    const acts = actsPart((what, claim) => act({ ...about, what, claim }));
     const cells = [[who.node, kind], since, ttl.node, id, acts.node];
     return {
         cells: place ? [number, ...cells] : cells,
@@ -57,13 +57,13 @@ export function lockView({ store, refresh }) {
     const key = ({ claim }) => claim.claim_id;
     const tail = [["For", "time"], "Time left", ["Claim · fence", "wide"], ["Actions", "wide acts-col"]];
     const holders = table("Holders of this lock", [["Holder", "wide"], ...tail], key, () =>
-        claimRow(refresh, false),
+        claimRow({ store, done: refresh }, false),
     );
     const waiters = table(
         "Those who wait for this lock, in order",
         ["Place", ["Waiter", "wide"], ...tail],
         key,
-        () => claimRow(refresh, true),
+        () => claimRow({ store, done: refresh }, true),
     );
     const pager = pagerPart("Pages of the queue", (offset) => change({ offset: offset || null }));
     const free = el("p", { class: "empty", hidden: true });

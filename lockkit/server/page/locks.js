@@ -45,7 +45,7 @@ export function stateWords({ name, state, capacity, available, holders }) {
     return SHOWN_STATES[state];
 }
 
-function lockRow(refresh) {
+function lockRow(about) {
     const name = el("a", { class: "name" });
     const state = el("span", { class: "pill" });
     const who = whoPart();
@@ -55,7 +55,7 @@ function lockRow(refresh) {
     const waiting = el("span", { class: "count" });
     const longest = el("span", {});
     const first = el("span", { class: "soft first" });
-    const acts = actsPart((what, claim) => act(what, claim, refresh));
+    const acts = actsPart((what, claim) => act({ ...about, what, claim }));
     return {
         cells: [[name, state], [who.node, more], since, ttl.node, waiting, [longest, first], acts.node],
         show(lock, row) {
@@ -120,7 +120,7 @@ export function locksView({ store, refresh }) {
         "Locks with their holders and queues",
         headings,
         (lock) => lock.name,
-        () => lockRow(refresh),
+        () => lockRow({ store, done: refresh }),
     );
     const pager = pagerPart("Pages of locks", (offset) => change({ offset: offset || null }));
     const empty = el("p", { class: "empty", hidden: true });
