@@ -29,13 +29,13 @@ check: $(VENV)/.tox ## style, types and the tests that need no server; about two
 	@$(TOX) -q -e check
 
 test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; about 25 minutes
-	@.ci/system redis etcd zookeeper postgresql shells
+	@.ci/system servers shells chromium
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) --result-json .tox/result.json || \
 		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
 	@echo "make test: passed"
 
-servers: ## install what is missing of Redis, Valkey, etcd, ZooKeeper and PostgreSQL; starts no service
-	@.ci/system servers
+servers: ## install what is missing of the servers that tests start, and Chromium; starts no service
+	@.ci/system servers chromium
 
 fmt: $(VENV)/.tox ## format the code and mend what a tool can mend
 	@$(TOX) -q -e fmt

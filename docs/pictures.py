@@ -1,6 +1,7 @@
 """Writes the pictures of the pages: `python docs/pictures.py`; with `--record` it runs the demo and `lockkit top` anew first.
 
-A test fails if a picture is older than the code that draws it.
+A test fails if a drawn picture is older than the code that draws it. The pictures of the dashboard are screenshots, which differ from browser to
+browser: `python docs/pictures.py --dashboard` takes them anew, with the Chromium, Redis and playwright of the tests. Look at them afterwards.
 """
 
 from __future__ import annotations
@@ -112,5 +113,10 @@ if __name__ == "__main__":
     if "--record" in sys.argv[1:]:
         CAST.write_text(recorded().to_cast())
         TOP.write_text(recorded_top().to_cast())
+    if "--dashboard" in sys.argv[1:]:
+        from drawing.dashboard import screenshots
+
+        for name, data in screenshots().items():
+            (PICTURES / name).write_bytes(data)
     for name, text in pictures().items():
         (PICTURES / name).write_text(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import struct
 import sys
 import xml.etree.ElementTree as ET
 
@@ -15,6 +16,7 @@ from support.pages import DOCS
 
 PICTURES = DOCS / "pictures"
 FILES = sorted(path.name for path in PICTURES.glob("*.svg"))
+SCREENSHOTS = sorted(path.name for path in PICTURES.glob("*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +73,22 @@ def test_every_picture_is_on_a_page_with_a_text_in_its_place(pages):
     shown = {
         target.rpartition("/")[2]
         for text in pages.values()
-        for target in re.findall(r"!\[[^\]]{20,}\]\(([^)\s]+\.svg)\)", text)
+        for target in re.findall(r"!\[[^\]]{20,}\]\(([^)\s]+\.(?:svg|png))\)", text)
     }
 
-    assert shown == set(FILES)
+    assert shown == {*FILES, *SCREENSHOTS}
+
+
+def test_every_screenshot_is_one_that_a_command_takes_and_is_small(drawing):
+    from drawing.dashboard import SHOTS
+
+    assert sorted(SHOTS) == SCREENSHOTS, "run: python docs/pictures.py --dashboard"
+    for name, shot in SHOTS.items():
+        data = (PICTURES / name).read_bytes()
+        assert struct.unpack(">II", data[16:24]) == (1200, shot.height), (
+            "run: python docs/pictures.py --dashboard"
+        )
+        assert len(data) < 150_000, name
 
 
 def test_every_command_in_a_picture_exists(drawing):

@@ -1,0 +1,85 @@
+"""The page follows the store by itself, and says so when it cannot."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import lockkit
+from support.servers.redis import RedisServer
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+CUT = r"Failed to load resource: net::ERR_|Failed to load resource: the server responded with a status of 50"
+"""The browser's own messages about a server that does not answer, or says that its store does not."""
+
+IMPATIENT = """
+request_timeout = "1s"
+[serve]
+alerts = false
+"""
+
+
+def row(page, name):
+    return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+
+
+def status(page):
+    return page.locator("#live")
+
+
+def test_a_lock_that_is_taken_and_released_appears_and_goes_without_a_reload(visit, serve, client):
+    page = visit(serve()).page
+    expect(status(page)).to_have_text("Live")
+    page.evaluate("window.loadedOnce = true")
+
+    with client.lock("nightly").acquire(reason="full backup"):
+        expect(row(page, "nightly")).to_contain_text("full backup")
+    expect(row(page, "nightly")).to_have_count(0)
+
+    assert page.evaluate("window.loadedOnce")
+
+
+def test_a_page_survives_a_restart_of_its_server(visit, serve, client):
+    served = serve()
+    with client.lock("before").acquire():
+        one = visit(served)
+        expect(row(one.page, "before")).to_be_visible()
+        one.expected.append(CUT)
+
+        served.end()
+        expect(status(one.page)).to_contain_text(re.compile(r"Stale since \d\d:\d\d:\d\d"))
+        expect(row(one.page, "before")).to_be_visible()
+
+        with client.lock("meanwhile").acquire():
+            served.start()
+            expect(status(one.page)).to_have_text("Live")
+            expect(row(one.page, "meanwhile")).to_be_visible()
+        expect(row(one.page, "meanwhile")).to_have_count(0)
+
+
+@pytest.fixture
+def redis():
+    with RedisServer() as server:
+        yield server
+
+
+def test_a_store_that_stops_answering_is_seen_and_so_is_that_it_answers_again(redis, visit, serve):
+    with lockkit.connect(redis.url()) as client:
+        lease = client.lock("held").acquire()
+        one = visit(serve("--url", redis.url(), config=IMPATIENT))
+        expect(row(one.page, "held")).to_be_visible()
+        expect(status(one.page)).to_have_text("Live")
+        one.expected.append(CUT)
+
+        redis.pause()
+        try:
+            expect(status(one.page)).to_contain_text(re.compile(r"Stale since \d\d:\d\d:\d\d"))
+            expect(row(one.page, "held")).to_be_visible()
+        finally:
+            redis.resume()
+
+        expect(status(one.page)).to_have_text("Live")
+        lease.release()
+        expect(row(one.page, "held")).to_have_count(0)

@@ -1,0 +1,42 @@
+"""The fixture that watches the page notices what it is to notice: otherwise no test of this folder could fail for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lockkit.testing.processes import until
+
+from .conftest import Visit
+
+pytest.importorskip("playwright.sync_api")
+
+
+@pytest.mark.parametrize(
+    "script,noticed",
+    [
+        ("console.error('an error')", "error: an error"),
+        ("console.warn('a warning')", "warning: a warning"),
+        ("setTimeout(() => { throw new Error('raised') })", "raised: raised"),
+        ("Promise.reject(new Error('rejected')) && 0", "raised: rejected"),
+        (
+            "fetch('http://127.0.0.1:9/elsewhere').catch(() => 0)",
+            "violates the following Content Security Policy",
+        ),
+        ("window.open('http://127.0.0.1:9/elsewhere') && 0", "asked: http://127.0.0.1:9/"),
+        (
+            "document.body.insertAdjacentHTML('beforeend', '<p onclick=\"1\" style=\"color: red\">')",
+            "Content Security Policy",
+        ),
+        ("confirm('sure?')", "opened: sure?"),
+    ],
+)
+def test_what_no_page_should_do_is_noticed(browser, serve, script, noticed):
+    context = browser.new_context()
+    try:
+        one = Visit(context, serve().url).goto()
+        assert one.trouble == []
+
+        one.page.evaluate(script)
+        until(lambda: one.page.evaluate("1") and any(noticed in told for told in one.trouble))
+    finally:
+        context.close()
