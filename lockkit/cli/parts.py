@@ -1,6 +1,6 @@
-"""The parts of which the JSON documents of the commands consist (:mod:`lockkit.cli.documents`), as msgspec structs.
+"""The parts that only the JSON documents of commands have (:mod:`lockkit.cli.documents`), as msgspec structs.
 
-Parts that show locks, GPUs and stores are in :mod:`lockkit.views.parts`.
+Parts that documents of the server have, too, are in :mod:`lockkit.views.parts`.
 Times are given twice: RFC 3339 in UTC, and seconds since the epoch. Importing this module imports msgspec, so commands import it only
 where they write JSON.
 """

@@ -42,7 +42,7 @@ def document(seen: GpuLook) -> documents.GpuLs:
 
 
 def gpu(card: Card, of_store: Known, uses: Mapping[str, Use], now: float) -> parts.Gpu:
-    """A card. ``uses`` has the use that holders make of it, by claim id; of the others, what they told counts."""
+    """A card. ``uses`` has the measured use of its holders, by claim id. For a holder that is not in it, the use that it told last counts."""
     from lockkit.gpu.usage import use_of
 
     return parts.Gpu(

@@ -14,7 +14,7 @@ __all__ = ["document", "gaps", "hold", "step", "store_key"]
 
 
 def document(history: History) -> documents.History:
-    """All that was read, each part in the order of time."""
+    """The document of ``lockkit history``: all that was read, each list in the order of time."""
     return documents.History(
         files=list(history.files),
         first=rfc3339(history.first),

@@ -35,9 +35,9 @@ __all__ = [
 Sort: TypeAlias = Literal["age", "waiters", "name"]
 SORTS: tuple[Sort, ...] = ("age", "waiters", "name")
 _AT_ONCE = 8
-"""Queues that are read at the same time."""
+"""The most queues that are read at the same time."""
 _FEW = 16
-"""Queues from which on several are read at the same time."""
+"""The number of queues from which on several are read at the same time."""
 
 
 class Asked(NamedTuple):
@@ -68,7 +68,7 @@ class Look(NamedTuple):
 
     Attributes:
         locks: All locks that were asked for, in the order that was asked for.
-        unread: The locks that this user may not read, with the errors, so that they do not hide the others.
+        unread: The locks that could not be read, with the error of each. They do not keep the others from being shown.
         limit: The most locks to show; None for all.
         traces: What is known of the one name that was asked for, if it is free.
         drained: The mark of the drain of the namespace; None if nobody drains it.
@@ -173,7 +173,7 @@ def most_contended(found: Look) -> LockInfo | None:
 
 
 def summary(look: Look, now: float) -> parts.Summary:
-    """How many locks there are, by state, and how long the longest wait is. The gate of a pool is no lock, but claims wait for it."""
+    """How many locks there are, by state, and how long the longest wait is. The gate of a pool does not count as a lock, but claims that wait for it count as waiters."""
     from collections import Counter
 
     from lockkit.views import parts

@@ -1,6 +1,6 @@
-"""The parts of which JSON documents consist that show locks, GPUs and stores, as msgspec structs.
+"""The parts of the JSON documents about locks, GPUs, alerts and the past, as msgspec structs.
 
-The command line has more of them (:mod:`lockkit.cli.parts`). Times are given twice: RFC 3339 in UTC, and seconds since the epoch.
+The documents of commands have further parts (:mod:`lockkit.cli.parts`). Times are given twice: RFC 3339 in UTC, and seconds since the epoch.
 Importing this module imports msgspec, so it is imported only where JSON is written.
 """
 
@@ -220,8 +220,8 @@ class NameRecord(Part):
 class Summary(Part):
     """How many locks there are, by state, how many claims wait, and for how long the longest has waited (null: none waits).
 
-    The gate of a pool, which requests for its members pass one by one, is no lock: it is in none of these numbers but `gates`. Claims that
-    wait for it are in `waiters`.
+    The gate of a pool, which requests for its members pass one by one, counts in `gates` only, and not as a lock. Claims that wait for it
+    count in `waiters`.
     """
 
     locks: int
@@ -245,7 +245,7 @@ class Finding(Part):
 
 
 class GpuMark(Part):
-    """The mark of a quarantined GPU. `automatic`: no person quarantined it, because a program found it faulty."""
+    """The mark of a quarantined GPU. `automatic`: a program quarantined it because it looked faulty."""
 
     reason: str
     by: str
