@@ -145,5 +145,7 @@ class OrphansHelper(_Remover):
 
     def next(self) -> float:
         """When it wants to run."""
-        now = self.client.world.clock.now()
-        return now if self.request is None and self.list.crowded(now) else math.inf
+        crowded = self.request is None and self.list.crowded(self.client.world.clock.now())
+        return (
+            self.list.soonest() if crowded else math.inf
+        )  # after a failed try nobody takes a claim for a moment
