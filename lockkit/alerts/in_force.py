@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lockkit.alerts.decoding import decode, judged
 from lockkit.alerts.opening import channels_of
-from lockkit.alerts.rules import Condition, decode, judged
+from lockkit.alerts.rules import Condition
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.errors import ConfigError
 
@@ -19,7 +20,7 @@ def of_config(config: Config) -> dict[str, Condition]:
     """The rules that a configuration puts in force, by name.
 
     Raises:
-        ConfigError: As for :func:`lockkit.alerts.rules.decode`.
+        ConfigError: As for :func:`lockkit.alerts.decoding.decode`.
     """
     return decode(SHIPPED, config.alerts.get("rules", {}), config.sources)
 

@@ -19,10 +19,10 @@ from hypothesis.stateful import (
 
 from lockkit.alerts import engine, escalating, grouping
 from lockkit.alerts.conditions import fingerprint
+from lockkit.alerts.decoding import decode
 from lockkit.alerts.engine import HOUR, Engine
 from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import Happening, Look, Subject
-from lockkit.alerts.rules import decode
 from lockkit.alerts.state import Acknowledgement, Decisions, Silence, State
 
 TABLES = {

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from lockkit.alerts.conditions import fingerprint
+from lockkit.alerts.decoding import decode
 from lockkit.alerts.engine import Engine
 from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import Happening, Look, Subject, counted, of_alert, of_event
-from lockkit.alerts.rules import decode
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.alerts.state import Acknowledgement, Decisions, Silence, State
 from lockkit.facts import Alert, Event

@@ -7,8 +7,9 @@ import tomllib
 
 import pytest
 
+from lockkit.alerts.decoding import decode
 from lockkit.alerts.in_force import of_config
-from lockkit.alerts.rules import Count, Missed, Share, Step, decode
+from lockkit.alerts.rules import Count, Missed, Share, Step
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.config import load
 from lockkit.errors import ConfigError

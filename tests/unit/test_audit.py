@@ -246,6 +246,12 @@ def test_steps_of_two_hosts_are_compared_beyond_the_skew_alone():
         assert (found.verdict, late) == (expected, late)
 
 
+def test_a_wall_clock_that_was_set_back_makes_no_stale_write_within_one_boot():
+    before = step("written", 1, 1.0, 1.1, skew=600.0)
+    found = steps_verdict(before, step("opened", 2, 2.0, 2.1), step("opened", 1, 0.0, 0.1, "two"))
+    assert (found.verdict, found.undecidable) == ("held", 0)
+
+
 def test_a_stale_write_is_found_whatever_the_highest_fence_of_its_own_host_is():
     found = steps_verdict(
         step("opened", 5, 2.0, 2.1, "two"),
