@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-__all__ = ["FOLDER", "POLICY", "page_routes", "to_the_page"]
+__all__ = ["FOLDER", "page_routes", "to_the_page"]
 
 FOLDER: Final = Path(__file__).with_name("page")
 """The files of the page."""
@@ -28,7 +28,7 @@ _ALLOWED: Final = (
     "base-uri 'none'",
     "form-action 'self'",
 )
-POLICY: Final = "; ".join(_ALLOWED)
+_POLICY: Final = "; ".join(_ALLOWED)
 """The Content-Security-Policy of the page: nothing from elsewhere, and no script or style within the markup."""
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -64,7 +64,7 @@ class _File:
         # A browser asks each time whether its copy is still the file, so that no page mixes the files of two versions for long.
         self._headers = {
             "cache-control": "no-cache",
-            "content-security-policy": POLICY,
+            "content-security-policy": _POLICY,
             "content-type": _TYPES[path.suffix],
             "etag": self._tag,
         }

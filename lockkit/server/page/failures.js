@@ -1,7 +1,7 @@
 // Releases that got no definite answer, as the journal of the server's user has them.
 
 import { get } from "./api.js";
-import { el, list, say, shown } from "./dom.js";
+import { attribute, el, list, say, shown } from "./dom.js";
 import { change, here, to } from "./route.js";
 
 const FIRST = ["id", "at", "name", "resolved", "resolved_by", "url", "namespace"]; // told in the heading, or plain from the page
@@ -46,6 +46,7 @@ function failurePart(record) {
         show(one) {
             say(state, one.resolved ? `resolved by ${one.resolved_by}` : "not resolved");
             shown(how, !one.resolved);
+            attribute(node, "data-kind", one.resolved ? "" : "warning");
         },
     };
 }
