@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from lockkit.errors import LockkitError
@@ -140,7 +142,15 @@ class Application:
         return self._workers[call.store.id if hasattr(about, "store") else None]
 
     async def _describe(self, request: Request) -> Response:
-        return JSONResponse(openapi(ENDPOINTS, request.scope.get("root_path", "") or "/"))
+        # Everybody may ask for it, and to make it takes a while.
+        return Response(
+            _description(request.scope.get("root_path", "") or "/"), media_type="application/json"
+        )
+
+
+@functools.lru_cache(4)
+def _description(root: str) -> bytes:
+    return json.dumps(openapi(ENDPOINTS, root)).encode()
 
 
 async def _body(request: Request) -> bytes:

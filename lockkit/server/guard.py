@@ -10,8 +10,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
-from collections.abc import Collection, Iterable
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -32,6 +32,10 @@ COOKIE: Final = "lockkit-session"
 _QUERY = 4096
 """Bytes of a query."""
 _PATH = 2048
+_HEADS = 16 * 1024
+"""Bytes of all headers."""
+_COOKIES = 4
+"""Cookies of this server's name that are tried."""
 _READS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "cache-control": "no-store",
@@ -136,6 +140,8 @@ class Guard:
         headers = Headers(scope=scope)
         if len(scope["query_string"]) > _QUERY or len(scope.get("raw_path") or scope["path"]) > _PATH:
             raise HttpProblem(414, "too_long", f"the query has more than {_QUERY} bytes, or the path {_PATH}")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADS:
+            raise HttpProblem(431, "too_long", f"the headers have more than {_HEADS} bytes")
         if not may_be_called(headers.get("host", ""), self._hosts):
             raise HttpProblem(
                 421,
@@ -174,8 +180,11 @@ class Guard:
             if visitor is None:
                 raise _wrong("the token is not known")
             return visitor
-        cookie = _cookie(headers)
-        return self._tokens.signed_in(cookie, time.time()) if cookie else None
+        for cookie in islice(_cookies(headers), _COOKIES):
+            visitor = self._tokens.signed_in(cookie, time.time())
+            if visitor is not None:
+                return visitor
+        return None
 
     def _check_write(self, headers: Headers, visitor: Visitor | None) -> None:
         if not may_come_from(headers, self._own, by_cookie=visitor is not None and visitor.by_cookie):
@@ -203,9 +212,13 @@ def _wrong(message: str) -> HttpProblem:
     )
 
 
-def _cookie(headers: Headers) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+def _cookies(headers: Headers) -> Iterator[str]:
+    """The cookies that may be of a page of this server. A program at another port of the host can set one of the same name.
+
+    They are not read by ``http.cookies``, which takes time that grows with the square of the length of what a stranger may send, and
+    gives up at a cookie of another program that it does not understand.
+    """
+    for one in ";".join(headers.getlist("cookie")).split(";"):
+        name, _, value = one.strip().partition("=")
+        if name == COOKIE:
+            yield value

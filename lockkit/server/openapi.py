@@ -27,6 +27,7 @@ STATUSES = {
     414: "The query is too long",
     415: "The body is not announced as JSON",
     421: "The Host header has an unknown name",
+    431: "The headers are too long",
     501: "The store or this server cannot do that",
     502: "The store refuses this server",
     503: "The store does not answer, or the server is busy",
@@ -34,7 +35,7 @@ STATUSES = {
     507: "The audit record cannot be written; nothing was changed",
 }
 """The statuses of answers, with their meaning."""
-_ANY = (400, 401, 403, 404, 414, 421, 501, 502, 503, 504)
+_ANY = (400, 401, 403, 404, 414, 421, 431, 501, 502, 503, 504)
 _WRITES = (408, 409, 413, 415, 507)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 import pytest
 
@@ -130,6 +131,10 @@ def test_a_long_query_is_refused(site):
     assert site.get("/api/locks?pattern=" + "x" * 5000).status == 414
 
 
+def test_long_headers_are_refused(site):
+    assert site.get("/api/locks", x_long="x" * 17_000).status == 431
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"nonsense", b'{"name": "x"}', b"[" * 5000, b"\xff"])
 def test_a_strange_body_is_refused(site, body):
     assert site.post("/api/evict", body, content_type="application/json").status == 400
@@ -208,6 +213,35 @@ def test_a_changed_cookie_is_worth_nothing(site):
         "é:1:é",
     ):
         assert site.get("/api/stores", token=None, cookie=f"{name}={wrong}".encode()).status == 401
+
+
+@pytest.mark.parametrize(
+    "others",
+    ["broken[=1", '"', "a=b=c; =; ;;", 'x="\\\\\\012', "lockkit-session=another:1:x", "lockkit-session"],
+)
+def test_cookies_of_other_programs_do_not_hide_the_own_one(site, others):
+    cookie = signed_in(site, "view").partition(";")[0]
+
+    assert site.get("/api/stores", token=None, cookie=f"{others}; {cookie}").json["visitor"] == "viewer"
+
+
+def test_a_long_strange_cookie_is_read_in_one_pass():
+    """Reading one takes as many steps as it has parts, however many backslashes they have."""
+    from starlette.datastructures import Headers
+
+    from lockkit.server import guard
+
+    value = '"' + "\\\\" * 7000 + '"'
+    headers = Headers({"cookie": f"x={value}; lockkit-session={value}"})
+    steps = []
+    sys.setprofile(lambda frame, event, what: steps.append(event))
+    try:
+        found = list(guard._cookies(headers))
+    finally:
+        sys.setprofile(None)
+
+    assert found == [value]
+    assert len(steps) < 100
 
 
 def test_a_cookie_ends(token_file):
