@@ -40,6 +40,7 @@ __all__ = ["Application", "make_app"]
 _log = logging.getLogger("lockkit.server")
 
 _BODY_SECONDS: Final = 5.0
+STREAM: Final = "text/event-stream"
 DESCRIPTION: Final = "/openapi.json"
 
 
@@ -101,6 +102,10 @@ class Application:
         return serve
 
     async def _serve(self, endpoint: Endpoint, request: Request) -> Response:
+        if request.method == "HEAD" and endpoint.answer == STREAM:
+            raise HttpProblem(
+                405, "other_method", "a stream has no end, so HEAD is not answered", headers={"allow": "GET"}
+            )
         visitor = request.scope["lockkit.visitor"]
         if endpoint.scope is not None and not allows(visitor.scope, endpoint.scope):
             raise HttpProblem(

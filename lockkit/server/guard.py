@@ -34,6 +34,16 @@ _QUERY = 4096
 _PATH = 2048
 _HEADS = 16 * 1024
 """Bytes of all headers."""
+_ONCE = (
+    "authorization",
+    "content-length",
+    "content-type",
+    "host",
+    "origin",
+    "sec-fetch-site",
+    "transfer-encoding",
+)
+"""Headers that may stand only once, because whoever reads another one of them than this server decides by something else."""
 _COOKIES = 4
 """Cookies of this server's name that are tried."""
 _READS = ("GET", "HEAD", "OPTIONS")
@@ -142,6 +152,16 @@ class Guard:
             raise HttpProblem(414, "too_long", f"the query has more than {_QUERY} bytes, or the path {_PATH}")
         if sum(len(name) + len(value) for name, value in scope["headers"]) > _HEADS:
             raise HttpProblem(431, "too_long", f"the headers have more than {_HEADS} bytes")
+        twice = next((name for name in _ONCE if len(headers.getlist(name)) > 1), None)
+        if twice is not None or ("content-length" in headers and "transfer-encoding" in headers):
+            raise HttpProblem(
+                400,
+                "bad_headers",
+                f"the header {twice} stands twice"
+                if twice
+                else "the length of the body is given in two ways",
+                headers={"connection": "close"},
+            )
         if not may_be_called(headers.get("host", ""), self._hosts):
             raise HttpProblem(
                 421,

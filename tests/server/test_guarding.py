@@ -131,6 +131,46 @@ def test_a_long_query_is_refused(site):
     assert site.get("/api/locks?pattern=" + "x" * 5000).status == 414
 
 
+def raw(site, text):
+    """Everything that the server sends after exactly these bytes, until it ends the connection."""
+    with socket.create_connection(("127.0.0.1", site.port), timeout=30) as connection:
+        connection.sendall(text.replace("\n", "\r\n").encode())
+        found = b""
+        while data := connection.recv(65536):
+            found += data
+    return found.decode()
+
+
+ADMIN = f"Host: localhost\nAuthorization: Bearer {TOKENS['admin']}\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Type: application/json\nOrigin: http://localhost\nOrigin: http://evil.example\nContent-Length: 2\n",
+        "Content-Type: application/json\nContent-Type: text/plain\nContent-Length: 2\n",
+        "Content-Type: application/json\nAuthorization: Bearer x\nContent-Length: 2\n",
+        "Content-Type: application/json\nSec-Fetch-Site: none\nSec-Fetch-Site: cross-site\nContent-Length: 2\n",
+        "Content-Type: application/json\nContent-Length: 2\nTransfer-Encoding: chunked\n",
+    ],
+)
+def test_headers_that_two_may_read_differently_are_refused(site, headers):
+    answer = raw(
+        site, f"POST /api/evict HTTP/1.1\n{ADMIN}{headers}\n2\n{{}}\n0\n\nGET /livez HTTP/1.1\n{ADMIN}\n"
+    )
+
+    assert answer.startswith("HTTP/1.1 400")
+    assert '"bad_headers"' in answer
+    assert "lockkit.ping" not in answer
+
+
+def test_head_of_a_stream_has_an_end(site):
+    answer = raw(site, f"HEAD /api/events HTTP/1.1\n{ADMIN}Connection: close\n\n")
+
+    assert answer.startswith("HTTP/1.1 405")
+    assert site.application.stores.all[0].watch._bells == set()
+
+
 def test_long_headers_are_refused(site):
     assert site.get("/api/locks", x_long="x" * 17_000).status == 431
 
