@@ -67,7 +67,10 @@ def cards(snapshot: Snapshot, quarantine: Mapping[str, object] = NOTHING) -> tup
     for device in snapshot.devices:
         mark = mark_of(quarantine, device)
         card = _card(device)
-        found.append(Card(device, "quarantined", (str(mark), *card.reasons)) if mark is not None else card)
+        if mark is not None:
+            words = str(mark)
+            card = Card(device, "quarantined", (words, *(one for one in card.reasons if one not in words)))
+        found.append(card)
     return tuple(found)
 
 

@@ -187,6 +187,13 @@ def test_a_quarantined_card_is_shown_as_such_with_its_faults_and_so_are_its_slic
     assert found[0].reasons == ("quarantined by ann@box: noise", "it hums")
 
 
+def test_a_fault_for_which_a_card_is_quarantined_is_told_once():
+    card = Device("GPU-a", 0, used=0, processes=(), faults=("it must be reset", "it hums"))
+    mark = Quarantined("GPU-a", "it must be reset", "ann@box", automatic=True)
+    (shown,) = cards(Snapshot(0.0, (card,)), {"GPU-a": mark})
+    assert shown.reasons == ("found faulty by ann@box: it must be reset", "it hums")
+
+
 def test_the_mark_of_a_card_is_known_of_its_slices(client):
     card, mig = Device("GPU-a", 0, sliced=True), Device("MIG-b", 0, parent="GPU-a")
     mark = quarantine(client, "box", "GPU-a", "it hums", ANN)
