@@ -1,4 +1,4 @@
-"""The conditions of rules: from happenings, looks and what was counted before to what is the matter now. Pure."""
+"""The conditions of rules: from happenings, looks and earlier counts they find what is the matter now. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST = 500
 OTHERS = {"others": "all beyond the first 500"}
 """The labels of that one alert."""
 _MOMENTS = 128
-"""Moments of a window that are kept; beyond them, pairs become one, at the later of their times."""
+"""The most moments of a window that are kept. If there are more, every two neighbours become one, at the later of their times."""
 _HELD_BY = ("event.acquired", "event.released")
 """The events that show that a lock was held."""
 
@@ -53,8 +53,8 @@ class Found(NamedTuple):
 
     Attributes:
         matters: What is the matter, by fingerprint.
-        complete: Whether all else is known not to be. Otherwise an alert that is not among ``matters`` may still be true.
-        mine: Whether it is for this engine to tell; otherwise another one looks, and tells.
+        complete: Whether everything could be seen. Otherwise an alert that is not among ``matters`` may still be true.
+        mine: Whether this engine tells of them; otherwise another engine looks, and tells.
     """
 
     matters: Mapping[str, Matter]
@@ -197,7 +197,7 @@ def _seen(name: str, rule: Rule, subjects: Sequence[Subject], labels: Mapping[st
 def _missed(
     name: str, rule: Missed, state: State, look: Look | None, now: float, labels: Mapping[str, str]
 ) -> Found:
-    """The jobs that did not run. A lock of which nothing is known counts as held just now: when the rule is new, and while another process looks."""
+    """The jobs that did not run. A lock counts as held just now if nothing is known of it, because the rule is new or another process looks."""
     for lock in rule.periods:
         if lock not in state.held or (look is not None and (lock in look.held or not look.elected)):
             state.held[lock] = now

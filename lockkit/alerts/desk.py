@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["DECISIONS", "LONGEST_TEXT", "STATE", "Desk", "Listed", "folder_of", "set_aside", "write"]
 
 LONGEST_TEXT = 500
-"""Characters of a comment, a name of a person or a label."""
+"""The most characters of a comment, of a person's name or of a label."""
 _MOST = 500
-"""Silences, and acknowledgements, that are kept."""
+"""The most silences, and the most acknowledgements, that are kept."""
 _LARGEST = 64 * 1024 * 1024
-"""Bytes of a file that is read."""
+"""The most bytes of a file that are read."""
 _KEEP = 30 * 86_400.0
 """Seconds for which an acknowledgement is kept, if the alert does not end before."""
 _NO_LABELS: Mapping[str, str] = NOTHING  # type: ignore[assignment]  # nothing is in it
@@ -264,7 +264,7 @@ def _text(path: Path) -> bytes:
 
 
 def set_aside(folder: Path, name: str) -> Path | None:
-    """Rename one of the two files to ``NAME.damaged`` if it is damaged, in place of an earlier one. Returns where it is then; None if it is not damaged.
+    """Rename one of the two files to ``NAME.damaged`` if it is damaged, replacing an earlier one. Returns the new path; None if the file is not damaged.
 
     Raises:
         BlockingIOError: Somebody else writes there now.

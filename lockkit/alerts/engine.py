@@ -105,7 +105,7 @@ class Engine:
         self._quiet_until = now + self.timing.group_wait
 
     def _follow_the_clock(self, now: float) -> None:
-        """Move all times back with a wall clock that was put back, so that all intervals stay as they are."""
+        """If the wall clock was put back, move all times back by as much, so that the intervals between them stay the same."""
         state = self.state
         by = state.at - now
         if by > _AHEAD:
@@ -176,7 +176,7 @@ class Engine:
             one.fired = now
 
     def _hide(self, decisions: Decisions, now: float) -> None:
-        """Mark what is inhibited by another alert, or silenced. An alert that does not fire yet inhibits already: the rest may be its effect."""
+        """Mark what is inhibited by another alert, or silenced. An alert inhibits others even before it fires, because they may be its effects."""
         alerts = self.state.alerts
         sources = [
             (self.rules[one.rule], one)
@@ -236,7 +236,7 @@ class Engine:
         return len(self.state.sent) < (most if notification.severity == "P0" else most - most // 4)
 
     def _forget_groups(self, now: float) -> None:
-        """Forget groups without alerts, once a new one may be told without regard to the last notification."""
+        """Forget a group without alerts ``group_interval`` after its last notification, when that no longer delays the next one."""
         used = {one.rule for one in self.state.alerts.values()}
         for name, group in list(self.state.groups.items()):
             rested = group.last is None or now >= group.last + self.timing.group_interval
@@ -251,7 +251,7 @@ def _rank(notification: Notification) -> tuple[bool, bool, str]:
 
 
 def acknowledged(one: Active, word: Acknowledgement | None) -> str:
-    """The person who acknowledged an alert; empty if nobody did, or only one of before with the same fingerprint."""
+    """The person who acknowledged an alert; empty if nobody did. A word about an earlier alert with the same fingerprint does not count."""
     # After a clock was put back, a word for an alert that is over has a later time than a new alert.
     if word is None or word.at < one.since or word.instance not in (0, one.instance):
         return ""

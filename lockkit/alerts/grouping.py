@@ -40,7 +40,7 @@ def over(group: Group, alerts: Mapping[str, Active]) -> list[str]:
 
 
 def settle(group: Group, alerts: Mapping[str, Active], now: float) -> None:
-    """Note since when there is news. What came and went since the last notification is none."""
+    """Note since when there is news. An alert that began and ended since the last notification is no news."""
     news = any(key not in group.told for key in firing(alerts)) or bool(over(group, alerts))
     if not news:
         group.news = None

@@ -64,7 +64,7 @@ class Inbox:
         return taken
 
     def put_back(self, happenings: Sequence[Happening]) -> None:
-        """Put what was taken back before the rest. If that is too much, the newest are dropped."""
+        """Put happenings that were taken back at the front of the queue. If there is not enough room, the newest are dropped."""
         self._queue.extendleft(reversed(happenings))
         while len(self._queue) > _QUEUE:
             self._queue.pop()

@@ -67,7 +67,7 @@ class Keeper:
         return found
 
     def say(self, what: str, told: str) -> None:
-        """Log that something is wrong, unless that was the last that was said of it."""
+        """Log that something is wrong, unless the same was logged last."""
         if self._said.get(what) != told:
             self._said[what] = told
             _log.error("%s", printable(told))

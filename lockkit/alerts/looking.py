@@ -24,7 +24,7 @@ MOST = 5000
 
 
 def look_at(client: Client, config: Config, *, besides: Collection[str] = ()) -> Look:
-    """Look once. A store that does not answer is what the look shows, not an error.
+    """Look once. If the store does not answer, the look says so, and nothing is raised.
 
     Args:
         client: The client.

@@ -71,7 +71,7 @@ class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
         escalate: The steps of an escalation, in order.
         rounds: How often the steps are gone through while nobody acknowledges the alert.
         inhibits: The rules whose alerts are not told while an alert of this rule is there, even one that does not fire yet.
-        equal: The labels that must be the same for that.
+        equal: The labels in which the two alerts must agree for that.
         enabled: Whether the rule counts at all.
     """
 
@@ -105,7 +105,7 @@ class Count(Rule, frozen=True, kw_only=True, tag="count"):
 
 
 class Share(Rule, frozen=True, kw_only=True, tag="share"):
-    """``of`` are more than the share ``above`` of ``among`` within ``window`` seconds, and there are ``least`` of those."""
+    """Within ``window`` seconds, ``of`` are more than the share ``above`` of ``among``, and there are at least ``least`` of ``among``."""
 
     of: tuple[str, ...]
     among: tuple[str, ...]

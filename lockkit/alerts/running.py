@@ -159,7 +159,7 @@ class Runner:
     # -- who runs the engine
 
     def _here(self) -> Engine | None:
-        """The engine, if this process runs it; it begins to if no other one does. If the disk fails, it runs in memory."""
+        """The engine if this process runs it, as it begins to do if no other process does; else None. If the disk fails, it runs in memory."""
         engine = self._engine
         if engine is not None and (self._lock is not None or _untold(engine.state)):
             return engine

@@ -32,7 +32,7 @@ class Silence(Struct):
 
 
 class Acknowledgement(Struct):
-    """Somebody's word that he or she deals with an alert; good until the alert ends.
+    """A person's word to deal with an alert. It counts until the alert ends.
 
     Attributes:
         by: The person.
@@ -91,7 +91,7 @@ class Active(Struct):
         resolved: When it ended; None while it is true.
         step: The steps of escalation that were taken.
         escalated: When the last of them was taken; 0 if none was.
-        raised: How often that was worth telling.
+        raised: The number of steps of which people had to be told.
         hidden: Why it is not told now: ``silenced``, ``inhibited`` or nothing.
         acknowledged_by: The person who acknowledged it.
         instance: The number that tells it from earlier alerts with the same fingerprint.

@@ -25,7 +25,7 @@ def summary(notifications: Sequence[Notification], channel: str, at: float) -> N
     members: dict[str, Member] = {}
     for notification in notifications:
         for member in notification.members:
-            # Not of two groups: there each is a member of its own, and a later look at either replaces the earlier one.
+            # An alert of several notifications stands in the summary once, as the last of them has it.
             members.pop(member.fingerprint, None)
             members[member.fingerprint] = member
     severities = [notification.severity for notification in notifications]

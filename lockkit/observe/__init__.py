@@ -1,1 +1,1 @@
-"""Records of what happened: the journal of critical failures."""
+"""Views of what happens and what happened: metrics, traces, journals and what is read from them, and recovery."""

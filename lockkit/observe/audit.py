@@ -2,8 +2,8 @@
 
 The check is that of :mod:`lockkit.history`, which the tests use. Holds of one boot are compared by CLOCK_BOOTTIME, which is exact. Holds of
 different hosts are compared by wall clocks that may differ by ``max_skew``: an overlap of more than that is certain, and a smaller one is
-undecidable. Two holds with one fence are a violation whatever the clocks say. Of what guarded resources accepted, nothing may bear a lower
-fence than something before it.
+undecidable. Two holds with one fence are a violation whatever the clocks say. Nothing that a
+guarded resource accepted may bear a lower fence than something that it accepted before.
 """
 
 from __future__ import annotations

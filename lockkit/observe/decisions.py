@@ -151,10 +151,10 @@ def tier_of(age: float, tiers: Tiers) -> Tier:
 
 
 def asks_oracles(claim: ClaimInfo, at: float) -> bool:
-    """Whether the oracles of plugins are worth a question: they may cost a request to another service.
+    """Whether to ask the oracles of plugins about an owner, which may cost a request to another service.
 
-    Not for an owner that this host sees alive, nor for one whose heartbeat arrives. They are asked of one that looks dead from here, so
-    that each of them can contradict.
+    They are not asked about an owner that this host sees alive, or whose heartbeat arrives. They are asked about one that looks dead from
+    here, so that each of them can contradict.
     """
     mine = answer_of_this_host(claim).alive
     return not _nobody(claim) and mine is not True and (mine is False or heartbeat(claim, at) != "live")

@@ -47,7 +47,7 @@ def unended(lines: Rows) -> dict[Owner, float]:
 
 
 def unheard(lines: Rows, waits: Sequence[PastWait], since: float | None) -> tuple[str, ...]:
-    """Holders that stood in somebody's way, and none of whose lines is there."""
+    """Holders that others had to wait for, and of which no journal has a line."""
     heard = {short_of(str(owner_of(line))) for line in lines.values()}
     met = dict.fromkeys(
         short_of(wait.holder) for wait in waits if wait.holder and (since is None or wait.ended >= since)

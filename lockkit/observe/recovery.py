@@ -183,14 +183,14 @@ class Recoverer:
         return CheckContext(self._client, tiers, self._oracles, besides=STANDING)
 
     def _wait_between_looks(self, mine: Sequence[Case]) -> None:
-        """Give claims whose heartbeats are missing the time for one, because the store may just have come back; and cards that for a fault."""
+        """Wait between the two looks: a missing heartbeat may arrive, because the store may just have come back, and a card may show its fault again."""
         if any(case.action == "evict" or case.again is not None for case in mine):
             self._stop.wait(self._between)
 
     # -- acting
 
     def _elect(self) -> str:
-        """Become the one that acts; the owner of the claim that is in the way, if another one is."""
+        """Become the recoverer that acts. Returns nothing, or the owner of the claim in the way if another one has been elected."""
         if self._lease is not None and self._lease.valid():
             return ""
         self._lease = None

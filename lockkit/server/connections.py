@@ -31,14 +31,14 @@ _log = logging.getLogger("lockkit.server")
 _WANTED: Final = 4096
 """Descriptors that the process asks for, if it may have as many."""
 _PART: Final = 10
-"""The part of all connections that makes place at once, so that a flood of new ones costs little: a tenth."""
+"""A tenth of all connections make room at once, so that a flood of new ones costs little."""
 _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 _QUIET: Final = 60.0
 """Seconds between two messages about a full server."""
 
 _Phase: TypeAlias = Literal["head", "body", "answer", "unread", "closing"]
 _INCOMPLETE: Final = ("head", "body", "closing")
-"""Phases in which nobody works on a request, so that the connection may have to make place."""
+"""Phases in which nobody works on a request, so that the connection may have to make room."""
 
 
 class Limits(NamedTuple):
@@ -95,7 +95,7 @@ class LimitedConnections(ServerState):
                 self._end(one)
 
     def arrived(self, new: LimitedConnection, now: float) -> None:
-        """Make place for a new connection, by ending older ones on which nobody works; the new one ends if there are none."""
+        """Make room for a new connection by ending older ones on which nobody works. If there are none, the new one is ended."""
         if len(self.connections) <= self.limits.most:
             return
         for one in self._all():

@@ -87,7 +87,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _address(text: str) -> _Address | None:
-    """An address, with a port or without; one of IPv4 in the form of IPv6 as one of IPv4; None if it is none."""
+    """The address in a text, which may have a port. An IPv4 address in the form of IPv6 becomes an IPv4 address. None if the text is no address."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -84,7 +84,7 @@ def may_be_called(header: str, hosts: Collection[str]) -> bool:
 
 
 def may_come_from(headers: Headers, hosts: Collection[str], *, by_cookie: bool) -> bool:
-    """Whether a request that changes something may come from where it comes from.
+    """Whether a request that changes something comes from a place that may send one: a page of this server, or a program.
 
     Args:
         headers: The headers. A browser says from which page a request comes, in Origin and in Sec-Fetch-Site, and no page can change that.

@@ -28,7 +28,7 @@ _reading = threading.Lock()
 
 
 def history(call: Call) -> documents.History:
-    """A page of what happened to the locks of the store, the newest rows first in the count of pages and last in the page."""
+    """A page of what happened to the locks of the store, in the order of time. The first page has the newest rows."""
     query, client = call.query, call.store.client
     files = journals(client.config)
     if not files:

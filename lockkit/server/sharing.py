@@ -1,4 +1,4 @@
-"""One answer for many who ask at the same time: the store is asked once, and not more often than that takes."""
+"""One answer for many who ask at the same time: the store is asked once for all of them, and the less often the longer it takes to answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Shared"]
 
 T = TypeVar("T")
 _SHARE = 4.0
-"""An answer that took a second counts for four, so that asking takes a fifth of the time at most."""
+"""An answer that took one second to make counts for four seconds, so that at most a fifth of the time is spent on making answers."""
 _LONGEST = 30.0
 
 

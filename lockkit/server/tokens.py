@@ -32,7 +32,7 @@ SCOPES: Final[tuple[Scope, ...]] = ("view", "operate", "admin")
 SESSION_SECONDS: Final = 12 * 3600.0
 """Seconds for which the page stays signed in."""
 _LEAST = 32
-"""Characters that a token must have: guessing takes for ever."""
+"""The fewest characters of a token, so that guessing it takes for ever."""
 _LARGEST = 64 * 1024
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
@@ -54,7 +54,7 @@ class _Entry(NamedTuple):
 
 
 def allows(scope: Scope, needed: Scope) -> bool:
-    """Whether a scope allows what another one is needed for."""
+    """Whether a scope includes another one."""
     return SCOPES.index(scope) >= SCOPES.index(needed)
 
 
