@@ -15,6 +15,7 @@ import pytest
 import lockkit
 import lockkit_sqlite
 from lockkit import errors, events
+from lockkit.alerts.channels import KEYS, TYPES
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.cli import exits
 from lockkit.cli.main import COMMANDS, cli
@@ -74,6 +75,7 @@ def test_a_class_has_the_settings_of_the_table(file):
         ("reference/events.md", [*events.KINDS, *events.ALERTS, *events.COUNTERS]),
         ("reference/metrics.md", [*METRICS]),
         ("reference/alerts.md", [*SHIPPED]),
+        ("reference/config.md", [*TYPES, *(one.key for one in KEYS)]),
         ("reference/errors.md", [*errors.__all__, *LOSSES]),
         ("reference/capabilities.md", list(Capabilities._fields)),
     ],
@@ -82,6 +84,35 @@ def test_each_has_a_row(name, things):
     text = page(name)
 
     assert [thing for thing in things if f"\n| `{thing}` |" not in text] == []
+
+
+def test_every_endpoint_has_a_row():
+    endpoints = pytest.importorskip("lockkit.server.endpoints").ENDPOINTS
+    text = page("reference/http-api.md")
+
+    assert [one.path for one in endpoints if f"\n| `{one.method} {one.path}` |" not in text] == []
+
+
+def test_every_command_and_each_of_its_flags_is_on_the_page_of_the_command_line():
+    text = page("reference/cli.md")
+    todo, missing = [(name, cli.get_command(None, name)) for name in sorted(BUILT_IN)], []
+    while todo:
+        path, one = todo.pop()
+        body = re.split(r"^##", text.partition(f"\n### lockkit {path}\n")[2], maxsplit=1, flags=re.MULTILINE)[
+            0
+        ]
+        flags = {
+            opt
+            for param in one.params
+            if not getattr(param, "hidden", False)
+            for opt in param.opts
+            if opt.startswith("--")
+        }
+        missing += [(path, flag) for flag in sorted(flags) if not re.search(rf"{flag}\b", body)]
+        if isinstance(one, click.Group):
+            todo += [(f"{path} {name}", below) for name, below in one.commands.items()]
+
+    assert missing == []
 
 
 @pytest.mark.parametrize("answer", [Lapsed, Renewal])
