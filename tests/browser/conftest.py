@@ -149,7 +149,7 @@ def visit(browser, serve):
     expect.set_options(timeout=30_000)  # a bound on the slowness of the machine
     opened = []
 
-    def open_page(served, place="", *, token=None, **options):
+    def open_page(served, place="", *, token=None, prepare=lambda _: None, **options):
         url = served if isinstance(served, str) else served.url
         given = {"locale": "en-GB", "timezone_id": "UTC", "reduced_motion": "reduce", **options}
         context = browser.new_context(**given)
@@ -157,6 +157,7 @@ def visit(browser, serve):
             context.request.post(f"{url}api/session", data={"token": TOKENS[token]})
         one = Visit(context, url)
         opened.append((context, one))
+        prepare(one.page)
         return one.goto(place)
 
     yield open_page

@@ -16,6 +16,7 @@ PLACES = {
     "failures": "#/failures",
 }
 """Every page of the dashboard, by a name for it."""
+TELEPHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 
 
 def complete(page):
@@ -36,12 +37,12 @@ def serious(page):
 
 
 def overflow(page):
-    """Pixels by which the page is wider than the screen, and the elements that make it so."""
+    """Pixels by which the page is wider than the screen of the telephone, and the elements that make it so."""
     return page.evaluate(
         """() => {
-            const wide = document.scrollingElement.scrollWidth - innerWidth;
+            const wide = document.scrollingElement.scrollWidth - 360;
             if (wide <= 0) return [0, []];
-            const out = [...document.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > innerWidth);
+            const out = [...document.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > 360);
             return [wide, out.slice(-5).map((one) => one.outerHTML.slice(0, 150))];
         }"""
     )
@@ -70,19 +71,18 @@ def test_axe_finds_nothing_serious_where_one_signs_in_and_in_a_dialog(visit, dem
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_telephone_shows_each_page_without_scrolling_sideways(visit, demo, place):
-    page = visit(demo, PLACES[place], token="operate", viewport={"width": 360, "height": 740}).page
+    page = visit(demo, PLACES[place], token="operate", **TELEPHONE).page
 
     assert overflow(complete(page)) == [0, []]
 
 
 def test_a_telephone_shows_the_dialog_and_the_sign_in_without_scrolling_sideways(visit, demo):
-    narrow = {"width": 360, "height": 740}
-    one = visit(demo, viewport=narrow)
+    one = visit(demo, **TELEPHONE)
     one.expected.append("status of 401")
     expect(one.page.get_by_role("heading", name="Sign in")).to_be_visible()
     assert overflow(one.page) == [0, []]
 
-    page = complete(visit(demo, token="operate", viewport=narrow).page)
+    page = complete(visit(demo, token="operate", **TELEPHONE).page)
     page.get_by_role("button", name="Evict").first.click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()

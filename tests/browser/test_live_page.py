@@ -7,6 +7,7 @@ import re
 import pytest
 
 import lockkit
+from lockkit.testing.processes import until
 from support.servers.redis import RedisServer
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -39,6 +40,36 @@ def test_a_lock_that_is_taken_and_released_appears_and_goes_without_a_reload(vis
     expect(row(page, "nightly")).to_have_count(0)
 
     assert page.evaluate("window.loadedOnce")
+
+
+COUNTING = """
+window.heard = 0;
+window.EventSource = class extends EventSource {
+    constructor(...given) {
+        super(...given);
+        this.addEventListener("change", () => { window.heard += 1; });
+    }
+};
+"""
+
+
+def test_news_come_by_the_stream_and_not_only_by_asking_now_and_then(visit, serve, client):
+    """The page's clock stands still, so nothing that it plans for later than a second after the news is done."""
+
+    def prepare(page):
+        page.clock.install()
+        page.add_init_script(COUNTING)
+
+    page = visit(serve("--url", client.url), prepare=prepare).page
+    expect(status(page)).to_have_text("Live")
+    expect(page.get_by_role("main")).to_contain_text("Nobody holds a lock")
+    page.clock.pause_at(page.evaluate("() => Date.now() + 2000"))
+    heard = page.evaluate("() => window.heard")
+
+    with client.lock("nightly").acquire():
+        until(lambda: page.evaluate("() => window.heard") > heard, "the stream has told of it", 60.0)
+        page.clock.run_for(1500)
+        expect(row(page, "nightly")).to_be_visible()
 
 
 def test_a_page_survives_a_restart_of_its_server(visit, serve, client):
