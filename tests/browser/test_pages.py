@@ -104,7 +104,7 @@ def test_the_gpus_with_their_holders_memory_and_faults(page):
     for text in ("shared", "notebook", "8 GiB declared, 6 GiB used", "41 %"):
         expect(shared).to_contain_text(text)
     expect(unmanaged).to_contain_text("Used without a lock by bob")
-    expect(faulty).to_contain_text("the card must be reset")
+    expect(faulty.get_by_text("the card must be reset")).to_have_text("the card must be reset")  # once
 
 
 def test_a_gpu_is_quarantined_after_a_confirmation(visit, serve, client):

@@ -113,9 +113,8 @@ function card(ask) {
             );
             say(uuid, gpu.uuid ?? "");
             const reasons = ["held", "shared"].includes(gpu.state) ? [] : gpu.reasons; // its holders stand below
-            const told = [...reasons, ...gpu.faults, gpu.waiting ? `${gpu.waiting} wait for it` : ""].filter(
-                Boolean,
-            );
+            const waiting = gpu.waiting ? [`${gpu.waiting} wait for it`] : [];
+            const told = [...new Set([...reasons, ...gpu.faults]), ...waiting]; // a fault is a reason, too
             say(why, told.join("; "));
             shown(why, told.length > 0);
             memory.show(total && used !== null ? used / total : null, `${size(used)} of ${size(total)}`);
