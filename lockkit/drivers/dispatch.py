@@ -182,8 +182,9 @@ class Dispatcher:
             delivery.join(end - time.monotonic())
             delivery.leave()
 
-    def end(self) -> None:
-        """Drop and count what has not been told, because the process ends."""
+    def end(self, timeout: float) -> None:
+        """Wait for what is being told, at most ``timeout`` seconds; drop and count the rest, because the process ends."""
+        self.flush(timeout)
         for delivery in (*self._events, *self._alerts):
             delivery.drop_rest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import logging
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -70,10 +71,10 @@ class Ending:
 
     def await_close(self, longest: float) -> None:
         """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
-        driver = self._driver
+        driver, began = self._driver, time.monotonic()
         if self._closing is not None:
             self._closing.wait(longest, lambda: driver.releases.cleaning.moving)
-        driver.dispatcher.end()
+        driver.dispatcher.end(max(0.0, began + longest - time.monotonic()))
         left = [*driver.orphans.left(), *(hold.claim for hold in driver.beats.holds())]
         if left:
             names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])
