@@ -14,6 +14,7 @@ from typing import Literal
 
 from lockkit.history import Period, falling, overlaps, repeated
 from lockkit.namedtuples import NamedTuple
+from lockkit.observe.capacities import capacity_range, least
 from lockkit.observe.guarded_steps import Overtaken, overtaken
 from lockkit.observe.past import Gaps, History, PastHold, PastResize, PastStep, StoreKey
 
@@ -137,19 +138,24 @@ def _check(
 ) -> tuple[list[Violation], int]:
     """The violations among the holds of one lock, and how many groups are undecidable."""
     by_id = {hold.claim_id: hold for hold in holds}
+    # Groups are found by the least capacity, and each is judged by that of its time.
+    holds = [hold._replace(capacity=least(hold, resized, skew)) for hold in holds] if resized else holds
     boots: dict[str, list[PastHold]] = {}
     for hold in holds:
         boots.setdefault(hold.owner.boot_id, []).append(hold)
     found: dict[frozenset[str], Violation] = {}
+    groups: list[tuple[Period, ...]] = []
 
     def add(kind: Literal["overlap", "fence", "same fence"], group: Iterable[Period]) -> None:
         periods = sorted(group)
-        if _fits([by_id[each.who] for each in periods], resized, skew):
+        members = tuple(by_id[each.who] for each in periods)
+        weight, (_, most) = sum(hold.weight for hold in members), capacity_range(members, resized, skew)
+        if weight <= most:
+            groups.append(tuple(periods))  # doubtful if it fits into less alone
             return
         seconds = 0.0
         if kind == "overlap":
             seconds = max(0.0, min(each.ended for each in periods) - max(each.began for each in periods))
-        members = tuple(by_id[each.who] for each in periods)
         found.setdefault(frozenset(each.who for each in periods), Violation(kind, *lock, members, seconds))
 
     for inside in boots.values():
@@ -162,7 +168,6 @@ def _check(
     for pair in repeated(everywhere):
         add("same fence", pair)
     boot_of = {hold.claim_id: hold.owner.boot_id for hold in holds}
-    groups: list[tuple[Period, ...]] = []
     if any(hold.until_boottime is None for hold in holds):
         longest = {hold.claim_id: _longest(hold, skew) for hold in holds}
         for inside in boots.values():
@@ -179,25 +184,11 @@ def _check(
     doubtful = {
         frozenset(each.who for each in group)
         for group in groups
-        if not _fits([by_id[each.who] for each in group], resized, skew)
+        if sum(each.weight for each in group)
+        > capacity_range([by_id[each.who] for each in group], resized, skew)[0]
     }
     undecidable = sum(not any(one <= group or group <= one for one in found) for group in doubtful)
     return list(found.values()), undecidable
-
-
-def _fits(holds: Sequence[PastHold], resized: Sequence[PastResize], skew: float) -> bool:
-    """Whether holds that stood together had room because their lock had been given a larger capacity by then."""
-    last = max(holds, key=lambda hold: hold.began)
-    given = [
-        each.capacity
-        for each in resized
-        if (
-            each.boottime <= last.began_boottime
-            if each.boot_id == last.owner.boot_id
-            else each.at - skew <= last.began
-        )
-    ]
-    return bool(given) and sum(hold.weight for hold in holds) <= max(given)
 
 
 def _longest(hold: PastHold, skew: float) -> PastHold:

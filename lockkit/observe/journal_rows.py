@@ -169,7 +169,7 @@ def resizes(line: Mapping[str, object]) -> tuple[PastResize, ...]:
         return ()
     took = number_of(line, "duration")
     began = number_of(line, "at") - took, number_of(line, "boottime") - took
-    return (PastResize(capacity, *began, owner_of(line).boot_id),)
+    return (PastResize(capacity, *began, owner_of(line).boot_id, took),)
 
 
 def wait_of(line: Mapping[str, object]) -> PastWait:

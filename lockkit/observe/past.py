@@ -161,12 +161,14 @@ class PastResize(NamedTuple):
         at: Seconds since the epoch at which it was asked for.
         boottime: Seconds of CLOCK_BOOTTIME of the host at ``at``.
         boot_id: The boot of the host.
+        lasted: Seconds from ``at`` to its answer; it took effect at some moment between them.
     """
 
     capacity: int
     at: float
     boottime: float
     boot_id: str
+    lasted: float = 0.0
 
 
 class Gaps(NamedTuple):

@@ -114,18 +114,39 @@ def test_without_a_grant_nothing_is_called_held():
     assert verdict().verdict == "nothing"
 
 
-@pytest.mark.parametrize("boot", ["boot of one", "boot of two"])
-def test_a_capacity_counts_from_the_resize_on_and_excuses_nothing_before_it(boot):
-    holds = [hold(n, n, 50, capacity=2, weight=1) for n in range(1, 4)]
+BOTH = pytest.mark.parametrize("boot", ["boot of one", "boot of two"])
+"""A resize by the host of the holds, and by another one."""
+
+
+def resizes(boot, *changes, lasted=0.0):
     offset = 1_100_000.0 - OFFSETS[boot.removeprefix("boot of ")]
+    return {(KEY, "a"): tuple(PastResize(size, at, at + offset, boot, lasted) for at, size in changes)}
 
-    def resized(at, capacity=3):
-        return {(KEY, "a"): (PastResize(capacity, at, at + offset, boot),)}
 
+@BOTH
+def test_a_capacity_counts_from_the_resize_on_and_excuses_nothing_before_it(boot):
+    holds = [hold(n, n, 50, capacity=2)._replace(waited=n - 0.5) for n in range(1, 4)]
     assert verdict(*holds).verdict == "violated"
-    assert verdict(*holds, resized=resized(2)).verdict == "held"
-    assert verdict(*holds, resized=resized(4)).verdict == "violated"
-    assert verdict(*holds, resized=resized(2, 2)).verdict == "violated"
+    assert verdict(*holds, resized=resizes(boot, (2, 3))).verdict == "held"
+    assert verdict(*holds, resized=resizes(boot, (4, 3))).verdict == "violated"
+    assert verdict(*holds, resized=resizes(boot, (2, 2))).verdict == "violated"
+
+
+@BOTH
+def test_a_capacity_that_was_taken_back_lets_nothing_more_in(boot):
+    def pair(began, waited=0.0):
+        return [hold(n, began + n, began + 9, capacity=1)._replace(waited=waited) for n in (1, 2)]
+
+    grown = resizes(boot, (0, 2), (20, 1))
+    assert verdict(*pair(10, 14.0), resized=grown).verdict == "held"
+    assert verdict(*pair(16, 20.0), resized=grown).verdict == "held", "a shrink ends no hold"
+    assert verdict(*pair(30), resized=grown).verdict == "violated"
+    assert verdict(*pair(30), resized=resizes(boot, (0, 2))).verdict == "violated", "a resize is of the queue"
+    standing, late = hold(1, 15, 50, capacity=2), hold(2, 25, 30, capacity=2)
+    assert verdict(standing, late, resized=resizes(boot, (20, 1))).verdict == "violated"
+    waited = late._replace(waited=8.0)
+    found = verdict(standing, waited, resized=resizes(boot, (20, 1)))
+    assert (found.verdict, found.undecidable) == ("undecidable", 1), "it may have read its grant late"
 
 
 def test_with_holds_that_began_before_the_journals_nothing_is_called_held():
