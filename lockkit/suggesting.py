@@ -119,12 +119,21 @@ def options(words: list[tuple[str, str | None]]) -> str:
     return "".join(f" {flag} {quoted(value)}" for flag, value in words if value)
 
 
-def quoted(text: str) -> str:
-    """Quote a text as one word of a shell. Characters that do not print are escaped as bash, zsh and ksh do it."""
-    if text.isprintable():
+def quoted(text: str, *, besides: str = "") -> str:
+    """Quote a text as one word of a shell. Characters that do not print are escaped as bash, zsh and ksh do it.
+
+    Args:
+        text: The text.
+        besides: Further characters to escape, such as those that a markup would change.
+    """
+    if text.isprintable() and not any(char in besides for char in text):
         return shlex.quote(text)
     escaped = "".join(
-        f"\\{char}" if char in "\\'" else char if char.isprintable() else f"\\U{ord(char):08x}"
+        f"\\{char}"
+        if char in "\\'"
+        else char
+        if char.isprintable() and char not in besides
+        else f"\\U{ord(char):08x}"
         for char in text
     )
     return f"$'{escaped}'"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lockkit import durations
+from lockkit.alerts.commands import command_of
 from lockkit.alerts.happenings import Happening, Look, Subject
 from lockkit.alerts.notification import Severity
 from lockkit.alerts.rules import Condition, Count, Missed, Rule, Seen, Share, worse
@@ -24,6 +24,8 @@ OTHERS = {"others": "all beyond the first 500"}
 """The labels of that one alert."""
 _MOMENTS = 128
 """The most moments of a window that are kept. If there are more, every two neighbours become one, at the later of their times."""
+_WORD = re.compile(r"\{(\w+)\}")
+"""A word in braces in a text of a rule. One that is not known becomes `?`."""
 _HELD_BY = ("event.acquired", "event.released")
 """The events that show that a lock was held."""
 
@@ -225,12 +227,6 @@ def _matter(
 ) -> tuple[str, Matter]:
     labels = {**everywhere, **rule.labels, **own}
     known = {**labels, **words}
-    text = printable(_filled(rule.text, known, lambda word: word))
-    command = printable(_filled(rule.command, known, shlex.quote))
+    text = printable(_WORD.sub(lambda found: known.get(found[1]) or "?", rule.text))
+    command = command_of(rule.command, known)
     return fingerprint(name, labels), Matter(labels, text, command, severity, fresh, number)
-
-
-def _filled(text: str, words: Mapping[str, str], quoted: object) -> str:
-    """A text with the words in braces filled in. A word that is not known becomes `?` in a sentence, and so shows in a command."""
-    assert callable(quoted)
-    return re.sub(r"\{(\w+)\}", lambda found: str(quoted(words.get(found[1]) or "?")), text)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from lockkit.alerts.notification import Severity
 from lockkit.facts import NOTHING, Alert, Event
 from lockkit.namedtuples import NamedTuple
+from lockkit.names import LONGEST_NAME
 
 __all__ = ["Happening", "Look", "Subject", "counted", "of_alert", "of_event"]
 
-_MOST = 500
-"""Characters of a label or message that are kept."""
+_MOST = LONGEST_NAME
+"""Characters of a label or message that are kept: a part of a name would be another name."""
 _EMPTY: Mapping[str, str] = {}
 
 

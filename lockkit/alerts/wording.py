@@ -10,8 +10,8 @@ import html
 import time
 from collections.abc import Iterator, Mapping
 
+from lockkit.alerts import commands
 from lockkit.alerts.notification import Member, Notification, Reason
-from lockkit.alerts.shipped import SHIPPED
 from lockkit.printable import printable
 
 __all__ = ["REASONS", "as_html", "as_markdown", "as_text", "subject", "subject_markdown", "utc"]
@@ -69,7 +69,10 @@ def as_markdown(notification: Notification) -> str:
     for member in _shown(notification):
         lines = [_plain(_heading(member)), ""]
         for label, value in _rows(member, notification.at):
-            lines.append(f"- {label}: {f'`{_code(value)}`' if label == 'Next' else _plain(value)}")
+            if label != "Next":
+                lines.append(f"- {label}: {_plain(value)}")
+            elif commands.in_markdown(value):
+                lines.append(f"- {label}: `{value}`")
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, *_rest(notification)]) + "\n"
 
@@ -108,6 +111,10 @@ def _heading(member: Member) -> str:
 
 def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
     """The rows of an alert: what, where, who, since when, and what to type next. A row without content is left out."""
+    from lockkit.alerts.shipped import (
+        SHIPPED,
+    )  # here, because msgspec comes with it: nothing heavy is imported before an alert
+
     yield "Rule", _short(member.rule)
     told = {key: _short(value) for key, value in member.labels.items() if value}
     about = next((key for key in _SUBJECT if key in told), "")
@@ -127,8 +134,8 @@ def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
         yield "Over", f"since {utc(member.resolved)}"
     if member.acknowledged_by:
         yield "Taken", f"by {_short(member.acknowledged_by)}"
-    if member.command and member.resolved is None:
-        yield "Next", _short(member.command)
+    if member.resolved is None and (command := commands.shown(member.command)):
+        yield "Next", command
     if member.rule in SHIPPED and member.resolved is None:
         yield "Read", f"lockkit docs runbook, {member.rule}"
 
@@ -155,13 +162,10 @@ def _short(text: str) -> str:
     return told if len(told) <= _MOST_TEXT else f"{told[: _MOST_TEXT - 3]}..."
 
 
-_PLAIN = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "'", "*": "\u2217", "[": "(", "]": ")"})
+# Not by an apostrophe: a text may have a command in it, whose quotes that would end.
+_PLAIN = str.maketrans({"<": "\u2039", ">": "\u203a", "`": "\u02cb", "*": "\u2217", "[": "(", "]": ")"})
 
 
 def _plain(text: str) -> str:
     """A text that Markdown, and Slack's mentions, leave alone."""
     return text.translate(_PLAIN)
-
-
-def _code(text: str) -> str:
-    return text.replace("`", "'").replace("<", "\u2039").replace(">", "\u203a")

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 
+from lockkit.alerts.commands import shown
 from lockkit.alerts.notification import Member, Notification
 from lockkit.alerts.sinks.posting import post
 
@@ -79,7 +80,7 @@ def _alert(member: Member, notification: Notification) -> dict[str, object]:
         "annotations": _told(
             summary=member.text,
             severity=member.severity,
-            command=member.command,
+            command=shown(member.command),
             times=str(member.times),
             acknowledged_by=member.acknowledged_by,
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from lockkit.alerts.commands import shown
 from lockkit.alerts.notification import Notification, Severity
 from lockkit.alerts.sinks.posting import post
 from lockkit.alerts.wording import as_text, subject
@@ -86,7 +87,7 @@ def event(notification: Notification, key: str) -> dict[str, object]:
                 {
                     "rule": member.rule,
                     "text": member.text[:500],
-                    "next": member.command[:500],
+                    "next": shown(member.command),
                     **member.labels,
                 }
                 for member in firing[:_MOST_MEMBERS]

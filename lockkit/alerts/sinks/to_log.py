@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from lockkit.alerts.commands import shown
 from lockkit.alerts.notification import Notification, Severity
 from lockkit.alerts.spool import encoded
 from lockkit.alerts.wording import subject
@@ -30,7 +31,7 @@ class ToLog:
         """Log a notification, then write it to the journal. A journal that fails is logged, and nothing is raised."""
         over = notification.reason == "all_resolved"
         level = logging.INFO if over else _LEVELS[notification.severity]
-        commands = [member.command for member in notification.members if member.command][:1]
+        commands = [command for member in notification.members if (command := shown(member.command))][:1]
         next_one = "" if over or not commands else f"; next: {commands[0]}"
         _log.log(
             level,
