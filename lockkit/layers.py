@@ -35,7 +35,6 @@ ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_PROFILE": "The profile to use.",
     "LOCKKIT_CONFIG": "A file to read instead of the user's and the project's.",
     **{setting.env: setting.meaning for setting in SETTINGS.values() if setting.env},
-    "LOCKKIT_SERVE_TOKEN_FILE": "Reserved for the server, which is planned: the file with its bearer token.",
     "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command: the name of the lock; not set where it holds several.",
     "LOCKKIT_LEASE_TOKEN": "Set by `lockkit run` for its command: the claim's token, a secret.",
     "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command: the fencing token.",
