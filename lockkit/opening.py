@@ -39,7 +39,7 @@ from lockkit.mutex import Mutex
 from lockkit.observe import journal
 from lockkit.options import longer_ttl
 from lockkit.printable import printable
-from lockkit.protocol.denials import held_at
+from lockkit.protocol.denials import held_at, held_claim
 from lockkit.redaction import redact
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
 from lockkit.store.ttls import misfit
@@ -213,7 +213,11 @@ class Opening:
         driver = self.driver()
         self.here.counters.add("skipped")
         holder = str(skipped.holder.owner) if skipped.holder else None
-        data = {"holder": holder, "held_at": held_at(skipped.holder)}
+        data = {
+            "holder": holder,
+            "holder_claim": held_claim(skipped.holder),
+            "held_at": held_at(skipped.holder),
+        }
         driver.dispatcher.tell(Event("skipped", skipped.name, data=data))
 
     def close(self) -> None:

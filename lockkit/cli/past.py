@@ -20,7 +20,14 @@ _NAMED = 5
 """Processes or files that one sentence names."""
 
 
-def read(session: Session, files: Sequence[str], name: str | None, since: float | None) -> History:
+def read(
+    session: Session,
+    files: Sequence[str],
+    name: str | None,
+    since: float | None,
+    *,
+    absent: int = exits.FAILED,
+) -> History:
     """Read the journals.
 
     Args:
@@ -28,6 +35,7 @@ def read(session: Session, files: Sequence[str], name: str | None, since: float 
         files: The files.
         name: Only this lock.
         since: Seconds; only what was not over this long ago.
+        absent: The exit code if there is no journal.
 
     Raises:
         CommandFailed: There is no journal.
@@ -40,7 +48,7 @@ def read(session: Session, files: Sequence[str], name: str | None, since: float 
     config = session.config()
     if not journals(config):
         raise exits.CommandFailed(
-            "there is no event journal on this host", code=exits.FAILED, kind="absent", hint=_turn_on(config)
+            "there is no event journal on this host", code=absent, kind="absent", hint=_turn_on(config)
         )
     return read_history(config=config, name=name, since=begin)
 
@@ -65,7 +73,7 @@ def missing(found: Gaps) -> Iterator[str]:
         named = _named([str(owner) for owner in found.unended])
         yield f"{_count(len(found.unended), 'process', 'es')} ended without closing a journal, or cannot be seen from here: {named}"
     if found.unheard:
-        yield f"{_count(len(found.unheard), 'holder')} that others met {_are(len(found.unheard))} in no journal: {_named(found.unheard)}"
+        yield f"{_count(len(found.unheard), 'holder')} that others met {_are(len(found.unheard))} in no journal, or not with that claim: {_named(found.unheard)}"
     for file in found.unreadable:
         yield f"a journal could not be read: {file}"
 

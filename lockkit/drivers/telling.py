@@ -13,7 +13,7 @@ from lockkit.events import Counters
 from lockkit.facts import LOSSES, Alert, Event, Reason, ReleaseRequest
 from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.denials import held_at
+from lockkit.protocol.denials import held_at, held_claim
 from lockkit.protocol.effects import with_terms
 from lockkit.protocol.releasing import Pipeline, layers_of
 from lockkit.protocol.together import Together
@@ -136,7 +136,11 @@ class Telling:
     def _ended(self, kind: str, attempt: Attempt, error: BaseException | None = None) -> None:
         if self._dispatcher.wants(kind):
             holder = str(attempt.holder.owner) if attempt.holder else None
-            data = {"holder": holder, "held_at": held_at(attempt.holder)}
+            data = {
+                "holder": holder,
+                "holder_claim": held_claim(attempt.holder),
+                "held_at": held_at(attempt.holder),
+            }
             if error is not None:
                 data["error"] = type(error).__name__
             waited = self._clock.now() - attempt.start if attempt.start else 0.0  # 0: it has sent nothing

@@ -10,8 +10,10 @@ from lockkit.identity import boot_id, process_start
 from lockkit.observe.journal_rows import data_of, number_of, owner_of, short_of
 from lockkit.observe.past import PastWait
 
-__all__ = ["Rows", "absent_rows", "missed_events", "unended", "unheard"]
+__all__ = ["LONGEST_HOLD", "Rows", "absent_rows", "missed_events", "unended", "unheard"]
 
+LONGEST_HOLD = 86_400.0
+"""Seconds that a hold may have begun before a time that was asked for, and still count if its beginning was removed."""
 Rows: TypeAlias = Mapping[tuple[str, int], Mapping[str, object]]
 """Each line by its writer and its number."""
 
@@ -27,12 +29,24 @@ def missed_events(lines: Rows, since: float | None) -> int:
 
 
 def absent_rows(lines: Rows, since: float | None) -> int:
-    """Contents that are missing between the first and the last one of their writer, unless it wrote nothing since."""
-    return sum(
-        max(each) - min(each) + 1 - len(each)
-        for each in _writers(lines).values()
-        if since is None or _last(each.values()) >= since
-    )
+    """Contents that are missing before the last one of their writer, unless it wrote nothing since.
+
+    Those before the first one that is there do not count if that was written at least :data:`LONGEST_HOLD` before ``since``.
+    """
+    found = 0
+    for each in _writers(lines).values():
+        if since is None or _last(each.values()) >= since:
+            first = min(each)
+            found += max(each) - first + 1 - len(each)
+            near = since is None or number_of(each[first], "at") > since - LONGEST_HOLD
+            if near and not _tells(each[first], since):
+                found += max(0, first - 1)
+    return found
+
+
+def _tells(first: Mapping[str, object], since: float | None) -> bool:
+    """Whether the first content of a writer that is there tells itself that some are missing, so that it is counted as a gap already."""
+    return first["kind"] == "missed" and (since is None or number_of(first, "at") >= since)
 
 
 def unended(lines: Rows) -> dict[Owner, float]:
@@ -47,7 +61,7 @@ def unended(lines: Rows) -> dict[Owner, float]:
 
 
 def unheard(lines: Rows, waits: Sequence[PastWait], since: float | None) -> tuple[str, ...]:
-    """Holders that others had to wait for, and of which no journal has a line."""
+    """Holders that others had to wait for, and of which no journal has a line, or none that says that this claim was granted."""
     heard = {short_of(str(owner_of(line))) for line in lines.values()}
     met = dict.fromkeys(
         short_of(wait.holder) for wait in waits if wait.holder and (since is None or wait.ended >= since)
@@ -59,7 +73,15 @@ def unheard(lines: Rows, waits: Sequence[PastWait], since: float | None) -> tupl
         and (since is None or number_of(line, "at") >= since)
         and (holder := data_of(line).get("holder"))
     }
-    return tuple(sorted(each for each in met if each not in heard))
+    granted = {line.get("claim") for line in lines.values() if line["kind"] == "acquired"}
+    silent = {
+        f"{short_of(str(data.get('holder', '')))} (claim {claim})"
+        for line in lines.values()
+        if since is None or number_of(line, "at") >= since
+        if isinstance(claim := (data := data_of(line)).get("holder_claim"), str)
+        if claim not in granted and short_of(str(data.get("holder", ""))) in heard
+    }
+    return tuple(sorted({each for each in met if each not in heard} | silent))
 
 
 def _writers(lines: Rows) -> dict[str, dict[int, Mapping[str, object]]]:

@@ -177,9 +177,10 @@ class Gaps(NamedTuple):
     Attributes:
         torn: Contents that could not be read.
         missed: Events that did not reach the journal, as it says itself.
-        absent: Contents that were written, by their numbers, and are in no file; those before the first line of a writer do not count.
+        absent: Contents that were written, by their numbers, and are in no file. Those before the first line of a writer that there is do not
+            count if that line is at least a day older than what was asked for.
         unended: Processes that have ended, or cannot be seen from here, without having closed their journal: their last events may be missing.
-        unheard: Holders that others met, and of which there is no journal, in words.
+        unheard: Holders that others met, and of which there is no journal, or none of this claim, in words.
         unreadable: Files that could not be read, or do not exist.
     """
 

@@ -335,6 +335,7 @@ class Attempt:
         data = {
             "position": answer.position,
             "holder": str(answer.holder.owner) if answer.holder else None,
+            "holder_claim": denials.held_claim(answer.holder),
             "held_at": denials.taken_at(here),
         }
         claim = claim_id(self.claim.token) if self.claim else ""

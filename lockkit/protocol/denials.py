@@ -22,6 +22,7 @@ __all__ = [
     "drain_ends",
     "drain_unsure",
     "held_at",
+    "held_claim",
     "hold_of",
     "in_the_way",
     "listed",
@@ -64,6 +65,11 @@ def because(claim: ClaimInfo) -> str:
 def held_at(claim: ClaimInfo | None) -> str | None:
     """The file and line at which this very process acquired a claim; None if it does not hold the claim."""
     return taken_at(hold_of(claim))
+
+
+def held_claim(claim: ClaimInfo | None) -> str | None:
+    """The id of a claim that holds; None if it is only ahead in the queue. The holder's own journal must have it."""
+    return None if claim is None or claim.state != "HELD" else claim.claim_id
 
 
 def hold_of(claim: ClaimInfo | None) -> Hold | None:

@@ -73,6 +73,7 @@ class TogetherTold:
             "got": len(got),
             "among": self._among(),
             "holder": str(first.holder.owner) if first and first.holder else None,
+            "holder_claim": denials.held_claim(first.holder) if first else None,
             "held_at": denials.taken_at(here),
             "refused": dict([*self._together.refused.items()][:_MOST]),
         }

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -57,7 +58,7 @@ def document(text):
 
 def test_without_a_journal_history_says_how_to_turn_it_on(call):
     for command in ("history", "report", "audit"):
-        told = call(command, code=1, LOCKKIT_JOURNAL="0").stderr
+        told = call(command, code=65 if command == "audit" else 1, LOCKKIT_JOURNAL="0").stderr
         assert "there is no event journal" in told
         assert "LOCKKIT_JOURNAL=1" in told
         assert "journal = true" in told
@@ -203,10 +204,50 @@ def test_each_kind_of_gap_has_a_sentence(call, journal):
         "3 events did not reach a journal",
         "3 rows of a journal are missing",
         "1 process ended without closing a journal, or cannot be seen from here: ann@two",
-        "1 holder that others met is in no journal: bob@box pid 9",
+        "1 holder that others met is in no journal, or not with that claim: bob@box pid 9",
         "1 hold began before, and was not checked",
     ]:
         assert sentence in told, (sentence, told)
+
+
+def test_rows_that_are_missing_before_the_first_of_a_writer_are_a_gap_unless_they_are_older_than_a_hold(
+    call, journal
+):
+    now = time.time()
+    old = [each | {"n": each["n"] + 3} for each in hold("one", ONE, 1, now - 100.0, now - 99.0)]
+    told = call("audit", journal(*old), code=65).stdout
+    assert "2 rows of a journal are missing" in told
+    call("audit", journal(*old), "--since", "1h", code=65)
+    before = row("one", 3, "busy", at=now - 90_100.0)
+    rows = [before, *(each | {"n": each["n"] + 1} for each in old)]
+    call("audit", journal(*rows), code=65)
+    call("audit", journal(*rows), "--since", "2h", code=65)
+    call("audit", journal(*rows), "--since", "1h", code=0)
+
+
+def test_a_holder_that_others_met_needs_a_row_of_that_claim_and_not_only_of_its_process(call, journal):
+    def rows(claim):
+        data = {"holder": "ann@one pid 7", "holder_claim": claim}
+        held = hold("one", ONE, 1, 1000.0, 1001.0)
+        return [*held[:2], row("one", 2, "queued", TWO, 1000.5, data=data), held[2] | {"n": 3}]
+
+    assert call("audit", journal(*rows(ONE))).stdout.startswith("exclusion held")
+    told = call("audit", journal(*rows(TWO)), code=65).stdout
+    assert (
+        f"1 holder that others met is in no journal, or not with that claim: ann@one pid 7 (claim {TWO})"
+        in told
+    )
+
+
+def test_a_client_without_a_journal_beside_one_with_it_is_a_gap(call, environment, monkeypatch):
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    with library.connect() as told, library.connect(journal=False) as silent:
+        with told.lock("other").acquire():
+            pass
+        with silent.lock("a").acquire() as lease:
+            call("run", "a", "--no-wait", "--", "true", code=75)
+    assert lease.claim_id in call("audit", code=65).stdout
 
 
 def test_without_a_grant_there_is_nothing_to_audit(call, journal):

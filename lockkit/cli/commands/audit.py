@@ -58,11 +58,11 @@ def command(session: Session, files: tuple[str, ...], *, since: float | None, ma
     journals of this host are read. If anything is missing in the journals, the audit says what, and never that exclusion held.
 
     Exit code: 0 exclusion held; 1 it did not, and the holds are named; 65 that cannot be told, because the clocks are too far apart, because
-    something is missing, or because there are no grants.
+    something is missing, or because there are no grants or no journals.
     """
     from lockkit.observe.audit import MAX_SKEW, audit
 
-    history = past.read(session, files, None, since)
+    history = past.read(session, files, None, since, absent=exits.UNDECIDED)
     found = audit(history, MAX_SKEW if max_skew is None else max_skew)
     if session.json:
         output.write_json(_document(found, history.files), indent=True)
