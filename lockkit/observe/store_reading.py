@@ -86,7 +86,9 @@ def read_store(
                 _measure(reading, lock, info)
                 if name not in STANDING:
                     _judge(reading, look, lock, info)
-                owners.update(claim.owner for claim in info.claims)
+                owners.update(
+                    claim.owner._replace(task=None) for claim in info.claims
+                )  # a process has many tasks
                 if info.holders and lock in last_held:
                     last_held[lock] = max(last_held[lock], info.read_at)
     except LockkitError as error:

@@ -41,7 +41,7 @@ def client(tmp_path, monkeypatch):
 def test_queues_are_counted_by_pattern_and_raw_names_never_show(client):
     held = [client.lock(name).acquire() for name in ("gpu/0", "gpu/1", "secret customer")]
     queued = threading.Event()
-    waiter = lockkit.connect(client.config.url, namespace="prod")
+    waiter = lockkit.connect(client.config.url, namespace="prod", task="another of this process")
 
     def waits():
         with pytest.raises(lockkit.AcquireCancelled):

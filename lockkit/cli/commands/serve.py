@@ -76,8 +76,8 @@ def command(
 ) -> None:
     r"""Serve a page that shows who blocks whom, and health, locks, GPUs and failures as JSON over HTTP, for probes and scripts.
 
-    Without tokens the server only shows, and only programs of this host reach it. With tokens it can also evict, ask for a release and quarantine
-    a GPU, for those whose token has the scope operate or admin. Each line of the token file is NAME SCOPE TOKEN, and only its owner may read it:
+    Without tokens the server only shows, and only programs of this host reach it. With tokens it can also evict, ask for a release, quarantine
+    a GPU, acknowledge and silence an alert, for those whose token has the scope operate or admin. Each line of the token file is NAME SCOPE TOKEN, and only its owner may read it:
 
     \b
     (umask 077; echo "$USER admin $(python3 -c 'import secrets; print(secrets.token_urlsafe(32))')" > serve-tokens)
