@@ -31,7 +31,8 @@ def read(
     """Read the journals.
 
     Args:
-        session: The options that choose a store, whose journal is read if there are no files.
+        session: The options that choose a store, whose journal is read if there are no files. Given ``--url`` and ``--namespace`` leave out
+            the others.
         files: The files.
         name: Only this lock.
         since: Seconds; only what was not over this long ago.
@@ -40,17 +41,21 @@ def read(
     Raises:
         CommandFailed: There is no journal.
     """
+    from lockkit.observe.event_journal import store_of
     from lockkit.observe.history import journals, read_history
 
     begin = None if since is None else time.time() - since
     if files:
-        return read_history(files, name=name, since=begin)
+        found = read_history(files, name=name, since=begin)
+        store = None if session.url is None else store_of(session.config())
+        return found.only(store, session.namespace)
     config = session.config()
     if not journals(config):
         raise exits.CommandFailed(
             "there is no event journal on this host", code=absent, kind="absent", hint=_turn_on(config)
         )
-    return read_history(config=config, name=name, since=begin)
+    found = read_history(config=config, name=name, since=begin)
+    return found.only(None if session.url is None else store_of(config), session.namespace)
 
 
 def _turn_on(config: Config) -> str:

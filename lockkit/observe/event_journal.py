@@ -20,6 +20,7 @@ from lockkit.forks import Forks
 from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.appending import append, regular, rotated
+from lockkit.observe.store_names import one_name
 from lockkit.printable import printable
 from lockkit.redaction import redact
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.facts import Scope
 
-__all__ = ["FILE", "VERSION", "EventJournal", "Journaled", "Place", "place_of"]
+__all__ = ["FILE", "VERSION", "EventJournal", "Journaled", "Place", "place_of", "store_of"]
 
 FILE = "events.jsonl"
 VERSION = 1
@@ -81,9 +82,10 @@ def place_of(config: Config, scope: Scope) -> Place:
     return Place(config.state_place().path / "journal" / FILE, 0o600)
 
 
-def _store(config: Config) -> str:
+def store_of(config: Config) -> str:
+    """The store as the lines name it: its URL, secrets redacted, and the real path of a file."""
     shown = redact(config.url.partition("?")[0])
-    return f"{shown}{config.state_place(create=False)}" if shown == "sqlite:" else shown
+    return one_name(f"{shown}{config.state_place(create=False)}" if shown == "sqlite:" else shown, here=True)
 
 
 class EventJournal:
@@ -101,7 +103,7 @@ class EventJournal:
     ) -> None:
         self._dropped = dropped
         self._place = place_of(config, scope)
-        self._about = Journaled(_store(config), scope, config.namespace)
+        self._about = Journaled(store_of(config), scope, config.namespace)
         self._size = max(config.journal_max_size, 1) << 20
         self._keep = config.journal_keep
         self._age = config.journal_max_age

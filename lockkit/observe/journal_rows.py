@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lockkit.facts import NOTHING, Kind, Owner
 from lockkit.observe.past import Happening, PastHold, PastResize, PastStep, PastWait, StoreKey
+from lockkit.observe.store_names import one_name
 
 if TYPE_CHECKING:
     from lockkit.facts import Scope
@@ -99,7 +100,7 @@ def key_of(line: Mapping[str, object]) -> StoreKey:
         "host": owner.host,
     }
     scope: Scope | str = str(line["scope"])
-    store = str(line["store"])
+    store = one_name(str(line["store"]))
     if scope not in within and _LOOPBACK.match(store):
         scope = "host"  # each host has a store of its own at this URL
     return StoreKey(store, str(line["namespace"]), within.get(scope, ""))

@@ -35,7 +35,7 @@ ENDS: Mapping[str, str] = {
 
 
 class StoreKey(NamedTuple):
-    """The store and namespace of a lock. Journals of one store that name it by different URLs count as different stores.
+    """The store and namespace of a lock. Journals of one store that name it by different URLs count as different stores, unless it is a file.
 
     Attributes:
         store: The URL, secrets redacted.
@@ -215,3 +215,22 @@ class History(NamedTuple):
     resized: Mapping[tuple[StoreKey, str], tuple[PastResize, ...]] = {}
     unbegun: int = 0
     steps: tuple[PastStep, ...] = ()
+
+    def only(self, store: str | None, namespace: str | None) -> History:
+        """The past of one store, one namespace, or both. What is missing stays, because nobody can know of which store it was.
+
+        Args:
+            store: The store, as ``StoreKey.store`` has it; None for all.
+            namespace: The namespace; None for all.
+        """
+
+        def asked(key: StoreKey) -> bool:
+            return store in (None, key.store) and namespace in (None, key.namespace)
+
+        return self._replace(
+            holds=tuple(one for one in self.holds if asked(one.key)),
+            waits=tuple(one for one in self.waits if asked(one.key)),
+            happenings=tuple(one for one in self.happenings if asked(one.key)),
+            resized={lock: found for lock, found in self.resized.items() if asked(lock[0])},
+            steps=tuple(one for one in self.steps if asked(one.key)),
+        )

@@ -250,6 +250,48 @@ def test_a_client_without_a_journal_beside_one_with_it_is_a_gap(call, environmen
     assert lease.claim_id in call("audit", code=65).stdout
 
 
+def test_one_file_is_one_store_however_its_url_is_written(call, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    place = f"{tmp_path}/one.db"
+    for url in (
+        f"sqlite:{place}",
+        f"sqlite://{place}",
+        f"sqlite:{tmp_path}/./one.db",
+        f"sqlite:{tmp_path}/link/one.db",
+    ):
+        call("run", "a", "--url", url, "--", "true")
+    assert call("audit").stdout.startswith("exclusion held: 4 grants, 1 lock,")
+    assert call("audit", "--url", f"sqlite:{tmp_path}/link/./one.db").stdout.startswith(
+        "exclusion held: 4 grants"
+    )
+
+
+def test_rows_of_one_file_that_were_written_with_two_urls_are_of_one_store(call, journal):
+    about = {"scope": "host", "host": "box", "boot": "boot of one"}
+    one = [each | about | {"store": "sqlite:/y/../x.db"} for each in hold("one", ONE, 1, 1000.0, 1005.0)]
+    two = [each | about | {"store": "sqlite:///x.db"} for each in hold("two", TWO, 2, 1001.0, 1002.0)]
+    assert "1 lock, 1 overlap" in call("audit", journal(*one, *two), code=1).stdout
+
+
+def test_a_store_and_a_namespace_that_are_asked_for_are_the_only_ones(call):
+    call("run", "a", "--", "true")
+    call("run", "b", "--namespace", "other", "--", "true")
+    for options, names in [
+        ((), ["a", "b"]),
+        (("--namespace", "other"), ["b"]),
+        (("--namespace", "default"), ["a"]),
+        (("--namespace", "third"), []),
+        (("--url", "redis://x/0"), []),
+        (("--url", "sqlite:", "--namespace", "default"), ["a"]),
+    ]:
+        read = document(call("history", "--json", *options).stdout)
+        assert [each["name"] for each in read["holds"]] == names
+        read = document(call("report", "--json", *options).stdout)
+        assert sorted(each["name"] for each in read["uses"]) == names
+        found = call("audit", *options, code=0 if names else 65).stdout
+        assert f"{len(names)} grant" in found if names else found.startswith("there is nothing to audit")
+
+
 def test_without_a_grant_there_is_nothing_to_audit(call, journal):
     told = call("audit", journal(row("one", 1, "closed", at=1.0)), code=65).stdout
     assert told.startswith("there is nothing to audit: the journals have no grants\n")

@@ -48,7 +48,7 @@ def command(
     """Show who held which lock and when, who waited for how long, and what was lost, evicted or cleaned up.
 
     This is read from the event journal, which the setting journal turns on (journal = true, or LOCKKIT_JOURNAL=1): what happened before is
-    not known. Without NAME all locks are shown. FILES are journals of other hosts; a first argument that is a file counts as one of them.
+    not known. Without NAME all locks are shown; --url and --namespace leave out other stores and namespaces. FILES are journals of other hosts; a first argument that is a file counts as one of them.
     On a terminal, each lock has a timeline; in a pipe, there is one row for each hold.
 
     Exit code: 0, or 1 if there is no journal.
