@@ -282,15 +282,16 @@ def proof(guarantee: str) -> str:
 def alert_rules() -> str:
     """Every shipped rule of alerts."""
     from lockkit.alerts.shipped import SHIPPED
-    from lockkit.alerts.wording_of_rules import condition_words, steps_words
+    from lockkit.alerts.wording_of_rules import condition_words, heard_words, steps_words
 
     return rows(
-        ("rule", "severity", "condition", "raised", "next command", "what to do"),
+        ("rule", "severity", "condition", "hears", "raised", "next command", "what to do"),
         (
             (
                 f"`{name}`",
                 "as the alert says" if rule.severity == "alert" else rule.severity,
                 condition_words(rule),
+                heard_words(rule),
                 steps_words(rule) or "-",
                 f"`{rule.command}`",
                 rule.runbook,

@@ -55,13 +55,11 @@ class Found(NamedTuple):
 
     Attributes:
         matters: What is the matter, by fingerprint.
-        complete: Whether everything could be seen. Otherwise an alert that is not among ``matters`` may still be true.
-        mine: Whether this engine tells of them; otherwise another engine looks, and tells.
+        complete: Whether all else is known not to be. Otherwise an alert that is not among ``matters`` may still be true.
     """
 
     matters: Mapping[str, Matter]
     complete: bool = True
-    mine: bool = True
 
 
 _NOTHING_KNOWN = Found({}, complete=False)
@@ -154,10 +152,10 @@ def find(
                 return _NOTHING_KNOWN
             return _seen(name, rule, [Subject({}, look.unreachable)] if look.unreachable else (), labels)
         case Seen():
-            if look is None or look.unreachable:
+            if look is None or look.unreachable or not look.elected:
                 return _NOTHING_KNOWN
             found = _seen(name, rule, look.subjects.get(rule.what, ()), labels)
-            return found._replace(complete=look.complete, mine=look.elected)
+            return found._replace(complete=look.complete)
 
 
 def _counted(
@@ -199,11 +197,11 @@ def _seen(name: str, rule: Rule, subjects: Sequence[Subject], labels: Mapping[st
 def _missed(
     name: str, rule: Missed, state: State, look: Look | None, now: float, labels: Mapping[str, str]
 ) -> Found:
-    """The jobs that did not run. A lock counts as held just now if nothing is known of it, because the rule is new or another process looks."""
+    """The jobs that did not run. A lock of which nothing is known counts as held just now, such as when the rule is new."""
     for lock in rule.periods:
-        if lock not in state.held or (look is not None and (lock in look.held or not look.elected)):
+        if lock not in state.held or (look is not None and lock in look.held):
             state.held[lock] = now
-    if look is None or look.unreachable:
+    if look is None or look.unreachable or not look.elected:
         return _NOTHING_KNOWN
     matters = {}
     for lock, period in rule.periods.items():
@@ -212,7 +210,7 @@ def _missed(
             words = {"lock": lock, "value": durations.show(since), "period": durations.show(period)}
             key, matter = _matter(name, rule, {"lock": lock}, labels, words, rule.severity_alone)
             matters[key] = matter
-    return Found(matters, mine=look.elected)
+    return Found(matters)
 
 
 def _matter(

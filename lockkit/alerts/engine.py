@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from lockkit.alerts import conditions, grouping
+from lockkit.alerts import conditions, grouping, turns
 from lockkit.alerts.conditions import Found, Matter
 from lockkit.alerts.escalating import escalate
 from lockkit.alerts.grouping import Timing
@@ -81,6 +81,8 @@ class Engine:
         state, decisions = self.state, decisions or Decisions()
         self._follow_the_clock(now)
         conditions.count(self.rules, state, happenings, now)
+        if look is not None and not look.unreachable:
+            turns.take_turns(self.rules, state, now, self.timing.group_wait, elected=look.elected)
         for name, rule in self.rules.items():
             found = conditions.find(name, rule, state, look, now, self._labels)
             self._take(name, rule, found, now)
@@ -102,6 +104,7 @@ class Engine:
         gap = max(now - self.state.at, 0.0)
         self._follow_the_clock(now)
         self.state.held = {lock: at + gap for lock, at in self.state.held.items()}
+        self.state.elsewhere = None if self.state.elsewhere is None else self.state.elsewhere + gap
         self._quiet_until = now + self.timing.group_wait
 
     def _follow_the_clock(self, now: float) -> None:
@@ -121,6 +124,7 @@ class Engine:
                 for window in windows.values():
                     window.moments = [(at - by, of, among) for at, of, among in window.moments]
             state.held = {lock: at - by for lock, at in state.held.items()}
+            state.elsewhere = None if state.elsewhere is None else state.elsewhere - by
             state.sent = [at - by for at in state.sent]
             self._quiet_until -= by
         state.at = now
@@ -130,13 +134,6 @@ class Engine:
     def _take(self, name: str, rule: Condition, found: Found, now: float) -> None:
         """Begin, go on with and end the alerts of a rule."""
         alerts = self.state.alerts
-        if not found.mine:  # another process looks, and tells of what it sees; its sinks use the same keys
-            for key in [key for key, one in alerts.items() if one.rule == name]:
-                del alerts[key]
-            group = self.state.groups.get(name)
-            if group is not None:
-                group.told = {}
-            return
         room = _MOST - sum(one.rule == name for one in alerts.values())
         there = set()
         for key, matter in found.matters.items():
@@ -211,7 +208,10 @@ class Engine:
             alerts = {key: one for key, one in state.alerts.items() if one.rule == name}
             grouping.settle(group, alerts, now)
             when = grouping.due(group, alerts, timing)
-            if when is not None and when[0] <= now and now >= self._quiet_until:
+            waits = now < self._quiet_until or turns.undecided(
+                self.rules.get(name), state, now, self.timing.group_wait
+            )
+            if when is not None and when[0] <= now and not waits:
                 ready.append(
                     (when[0], name, grouping.notification(name, group, alerts, when[1], now), alerts)
                 )

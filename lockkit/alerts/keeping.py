@@ -66,11 +66,11 @@ class Keeper:
         self.well("handed over")
         return found
 
-    def say(self, what: str, told: str) -> None:
+    def say(self, what: str, told: str, *, level: int = logging.ERROR) -> None:
         """Log that something is wrong, unless the same was logged last."""
         if self._said.get(what) != told:
             self._said[what] = told
-            _log.error("%s", printable(told))
+            _log.log(level, "%s", printable(told))
 
     def well(self, what: str) -> None:
         """Note that something is right again."""

@@ -22,6 +22,7 @@ from lockkit.alerts.in_force import of_config
 from lockkit.alerts.inbox import Inbox
 from lockkit.alerts.keeping import Keeper
 from lockkit.alerts.looking import look_at
+from lockkit.alerts.turns import TERM
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
 from lockkit.names import ALERTER, STANDING
@@ -41,7 +42,6 @@ __all__ = ["LOCK", "Runner"]
 
 _log = logging.getLogger("lockkit.alerts")
 LOCK = ALERTER
-_TTL = 30.0
 _STEP = 1.0
 """Seconds between two steps."""
 _LOCK_FILE = "engine.lock"
@@ -279,12 +279,29 @@ class Runner:
             return True
         self._lease = None
         try:
-            self._lease = self._client.lock(LOCK, ttl=UsualTtl(_TTL)).try_acquire(reason="alerts")
+            self._lease = self._client.lock(LOCK, ttl=UsualTtl(TERM)).try_acquire(reason="alerts")
         except (BackendUnavailable, OutcomeUnknown):
             raise
-        except LockkitError as error:  # a drained namespace, for instance
-            _log.debug("alerts: not elected: %s", error)
+        except LockkitError as error:  # a drained namespace, or a login that may only look
+            return self._looks_unelected(error)
+        self._keeper.well("election")
         return self._lease is not None
+
+    def _looks_unelected(self, error: LockkitError) -> bool:
+        """Whether this engine looks although nobody can be elected: unless one was, which still has the lock. Better told twice than never."""
+        try:
+            taken = bool(self._client.inspect(LOCK).holders)
+        except (BackendUnavailable, OutcomeUnknown):
+            raise
+        except LockkitError:
+            taken = False
+        if not taken:
+            self._keeper.say(
+                "election",
+                f"alerts: looks without the lock {LOCK}, so other engines on this store may tell the same: {error.message}",
+                level=logging.WARNING,
+            )
+        return not taken
 
 
 def _untold(state: State) -> bool:

@@ -144,6 +144,7 @@ class State(Struct):
         sent: The times of the notifications of the last hour.
         put_off: How many notifications wait because of the limit of an hour.
         begun: The number of alerts that have begun.
+        elsewhere: Since when another engine has been the one that looks at the locks; None while this one is.
     """
 
     v: int = 1
@@ -155,3 +156,4 @@ class State(Struct):
     sent: list[float] = field(default_factory=list)
     put_off: int = 0
     begun: int = 0
+    elsewhere: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lockkit import durations
 from lockkit.alerts.rules import Condition, Count, Missed, Seen, Share
 
-__all__ = ["condition_words", "steps_words"]
+__all__ = ["condition_words", "heard_words", "steps_words"]
 
 _SEEN = {
     "unreachable": "the store does not answer",
@@ -35,6 +35,11 @@ def condition_words(rule: Condition) -> str:
             )
             told = told or "a lock of `periods` is not held for its period"
     return f"{told}, for {durations.exact(rule.hold)}" if rule.hold else told
+
+
+def heard_words(rule: Condition) -> str:
+    """The processes that a rule hears: ``all``, because it looks at the store, or ``its own``, because it counts what happens in a process."""
+    return "all" if isinstance(rule, (Seen, Missed)) else "its own"
 
 
 def steps_words(rule: Condition) -> str:

@@ -146,6 +146,36 @@ def test_one_of_two_engines_looks_at_the_locks(world):
         assert other._look() == Look(elected=False)
 
 
+def refused(*_, **__):
+    raise lockkit.PermissionDenied("this login may only look")
+
+
+def test_in_a_drained_namespace_the_engine_looks_and_says_once_that_it_is_not_elected(world, caplog):
+    runner = world.runner()
+    runner.client.drain()
+    world.steps(runner, 100)
+    assert runner._look().elected
+    assert len([one for one in caplog.records if "looks without the lock @alerts" in one.message]) == 1
+
+
+def test_in_a_drained_namespace_the_engine_that_was_elected_before_looks_alone(world):
+    runner = world.runner()
+    with runner.client.lock(LOCK).acquire():
+        runner.client.drain()
+        assert not world.runner()._look().elected
+    assert world.runner()._look().elected
+
+
+def test_a_login_that_may_only_look_is_told_what_looks_show(world, caplog, monkeypatch):
+    world.file.write_text('age_warning = "1ms"\nage_soft = "2ms"\nage_hard = "3ms"\n')
+    runner, other = world.runner(), world.runner()
+    monkeypatch.setattr(type(runner.client.lock(LOCK)), "try_acquire", refused)
+    with other.client.lock("job").acquire():
+        world.steps(runner, 100)
+    assert [(one.group, one.members[0].labels["lock"]) for one in runner.told] == [("old_hold", "job")]
+    assert len([one for one in caplog.records if "this login may only look" in one.message]) == 1
+
+
 def test_a_store_that_does_not_answer_is_told(world, monkeypatch):
     runner = world.runner()
     world.steps(runner, 40)

@@ -161,6 +161,53 @@ def test_another_process_that_looks_takes_over_without_a_word():
     assert world.engine.state.alerts == {}
 
 
+def test_the_lock_of_a_dead_engine_makes_nobody_forget_what_was_told():
+    world = World({"zombie": {"for": "0s"}})
+    world.until(31, look=zombies("ends", "stays"))
+    begun = {one.labels["lock"]: one.since for one in world.engine.state.alerts.values()}
+    for key in world.engine.state.alerts:
+        world.acknowledge(key)
+    world.restart(after=2.0)
+    assert world.until(31, look=Look(elected=False)) == []
+    [(_, told)] = world.until(600, look=zombies("stays"))
+    assert (told.reason, [one.labels["lock"] for one in told.members]) == (
+        "resolved_member",
+        ["stays", "ends"],
+    )
+    assert (told.members[0].since, told.members[0].acknowledged_by) == (begun["stays"], "ann")
+
+
+def test_what_is_over_is_told_even_if_another_process_looks_then():
+    world = World({"zombie": {"for": "0s"}})
+    world.until(31, look=zombies("a"))
+    world.step(1.0, look=zombies())
+    assert [one.reason for _, one in world.until(400, look=Look(elected=False))] == ["all_resolved"]
+
+
+def test_nothing_that_looks_show_is_told_or_repeated_until_it_is_known_who_looks():
+    world = World({"zombie": {"for": "0s"}}, TIMING._replace(repeat_interval=50.0))
+    world.step(0.0, look=zombies("a"))
+    assert world.until(59, look=Look(elected=False)) == []
+    assert [one.reason for _, one in world.until(1, look=zombies("a"))] == ["first"]
+
+
+def test_the_time_in_which_another_process_looked_is_no_missed_run():
+    world = World({"missed_run": {"periods": {"nightly": "1h"}}})
+    world.step(0.0, look=Look())
+    world.until(3000, look=Look(), every=10.0)
+    world.until(60, look=Look(elected=False), every=10.0)
+    assert world.until(600, look=Look(), every=10.0) == []
+    assert [one.group for _, one in world.until(100, look=Look(), every=10.0)] == ["missed_run"]
+
+
+def test_a_missed_run_goes_on_while_it_is_not_known_who_looks():
+    world = World({"missed_run": {"periods": {"nightly": "1h"}}})
+    world.until(3700, look=Look(), every=10.0)
+    world.restart()
+    world.until(40, look=Look(elected=False), every=10.0)
+    assert world.until(900, look=Look(), every=10.0) == []
+
+
 def test_a_missed_run_is_told_once_its_period_is_over():
     world = World({"missed_run": {"periods": {"nightly": "1h"}}})
     world.step(0.0, look=Look())

@@ -11,6 +11,7 @@ from lockkit.alerts.decoding import decode
 from lockkit.alerts.in_force import of_config
 from lockkit.alerts.rules import Count, Missed, Share, Step
 from lockkit.alerts.shipped import SHIPPED
+from lockkit.alerts.wording_of_rules import heard_words
 from lockkit.config import load
 from lockkit.errors import ConfigError
 from lockkit.events import ALERTS
@@ -124,3 +125,8 @@ def test_rules_are_read_from_the_configuration(tmp_path):
     got = of_config(load(config=file, environ={}))
     assert got["timeouts"].above == 0.3
     assert "lost" not in got
+
+
+def test_the_rules_that_hear_all_processes_are_those_that_need_a_look_alone():
+    hears_all = {name for name, rule in SHIPPED.items() if heard_words(rule) == "all"}
+    assert hears_all == {"store_unreachable", "zombie", "old_hold", "held_but_idle", "missed_run"}
