@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from lockkit.observe.appending import rotated
+from lockkit.observe.event_journal import store_of
 from lockkit.observe.history import journals, read_history
 from lockkit.server.problems import HttpProblem
 from lockkit.views import documents
@@ -48,14 +49,14 @@ def history(call: Call) -> documents.History:
     if not _reading.acquire(timeout=_PATIENCE):
         raise HttpProblem(503, "busy", "the journals are being read", headers={"retry-after": "5"})
     try:
-        found = read_history(config=client.config, name=query.name, since=query.since)
+        every = read_history(config=client.config, name=query.name, since=query.since)
+        found = every.only(store_of(client.config), client.namespace)
     finally:
         _reading.release()
 
     def page(rows: Sequence[T]) -> tuple[T, ...]:
-        mine = [one for one in rows if (one.key.store, one.key.namespace) == (client.url, client.namespace)]
-        end = max(len(mine) - query.offset, 0)
-        return tuple(mine[max(end - query.limit, 0) : end])
+        end = max(len(rows) - query.offset, 0)
+        return tuple(rows[max(end - query.limit, 0) : end])
 
     return views.document(
         found._replace(holds=page(found.holds), waits=page(found.waits), happenings=page(found.happenings))

@@ -87,7 +87,7 @@ def journaled(tmp_path, serving, token_file):
     """A server whose store has a past of three holds, beside another store in the same journal."""
     state = str(tmp_path / "state")
     with (
-        lockkit.connect(f"sqlite:{tmp_path}/x.db", state_dir=state, journal=True) as client,
+        lockkit.connect(f"sqlite:{tmp_path}/./x.db", state_dir=state, journal=True) as client,
         lockkit.connect(f"sqlite:{tmp_path}/y.db", state_dir=state, journal=True) as other,
     ):
         for name in ("a", "b", "a"):
