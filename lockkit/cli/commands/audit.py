@@ -81,6 +81,10 @@ def _show(found: Audit) -> None:
         "nothing": "there is nothing to audit: the journals have no grants",
     }
     output.say(told[found.verdict])
+    if found.verdict == "held":
+        output.say(
+            "that is said of these grants: a process that was killed before it wrote a row is in no journal"
+        )
     for violation in found.violations[:_SHOWN]:
         output.say(_sentence(violation))
         for row in [*map(_hold, violation.holds), *map(_step, violation.steps)]:
