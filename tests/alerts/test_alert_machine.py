@@ -85,6 +85,13 @@ class Alerts(RuleBasedStateMachine):
         while self.now < end:
             self.step(1.0)
 
+    @rule(lock=LOCKS, seconds=st.integers(10, 29))
+    def happen_just_before_an_outage(self, lock, seconds):
+        """The alert is due in the seconds in which the outage is known, and not yet told."""
+        self.happen(lock, 1)
+        self.wait(seconds, 1.0)
+        self.break_down(20)
+
     @rule(seconds=st.integers(1, 400), every=st.sampled_from([1.0, 5.0, 13.0]))
     def wait(self, seconds, every):
         end = self.now + seconds

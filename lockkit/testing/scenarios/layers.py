@@ -139,10 +139,10 @@ def hook_hangs(stage: Stage) -> None:
     go = threading.Event()
     stage.on_close(go.set)
     hanging, well = Witness(lambda _: go.wait(20.0)), Witness()
-    client = stage.client(plugins=[hanging, well], cleanup_budget=0.2)
+    client = stage.client(plugins=[hanging, well], cleanup_budget=0.6)
     for turn in range(3):
         lease = stage.take(stage.holder(client))
-        with flushed(client), stage.within(1.0, "a release with a hanging hook"):
+        with flushed(client), stage.within(2.0, "a release with a hanging hook"):
             report = lease.release()
         assert report.outcome == "RELEASED"
         outcomes = sorted(hook.outcome for hook in report.layers[0].hooks)
