@@ -204,6 +204,7 @@ def test_the_periods_of_regular_jobs_are_those_of_the_alert_rules(tmp_path, monk
 
 @pytest.fixture
 def redis_url():
+    pytest.importorskip("redis")
     if shutil.which("redis-server") is None:
         pytest.skip("there is no redis-server")
     with RedisServer() as server:
