@@ -28,7 +28,7 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 check: $(VENV)/.tox ## style, types and the tests that need no server; about two minutes on two cores
 	@$(TOX) -q -e check
 
-test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; about 25 minutes
+test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; about half an hour
 	@.ci/system servers shells chromium
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) --result-json .tox/result.json || \
 		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
