@@ -11,7 +11,7 @@ from lockkit.cli import exits
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.config import Config
-    from lockkit.observe.history import Gaps, History
+    from lockkit.observe.past import Gaps, History
 
 __all__ = ["SINCE", "missing", "read"]
 

@@ -11,7 +11,7 @@ from lockkit import durations
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
-    from lockkit.observe.history import Happening, PastHold, PastWait, StoreKey
+    from lockkit.observe.past import Happening, PastHold, PastWait, StoreKey
 
 __all__ = ["bar", "clock", "rows", "span"]
 

@@ -14,34 +14,12 @@ from lockkit.observe.appending import Contents, absent, opened, parsed, rotated
 from lockkit.observe.assembling import Read, assemble
 from lockkit.observe.event_journal import VERSION
 from lockkit.observe.journal_rows import readable
-from lockkit.observe.past import (
-    ENDS,
-    Gaps,
-    Happening,
-    History,
-    PastHold,
-    PastResize,
-    PastStep,
-    PastWait,
-    StoreKey,
-)
+from lockkit.observe.past import History
 
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = [
-    "ENDS",
-    "Gaps",
-    "Happening",
-    "History",
-    "PastHold",
-    "PastResize",
-    "PastStep",
-    "PastWait",
-    "StoreKey",
-    "journals",
-    "read_history",
-]
+__all__ = ["journals", "read_history"]
 
 
 def journals(config: Config) -> list[Path]:

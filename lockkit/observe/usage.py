@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lockkit.members import in_pool
 from lockkit.namedtuples import NamedTuple
-from lockkit.observe.history import History, StoreKey
+from lockkit.observe.past import History, StoreKey
 
 __all__ = ["LockUse", "card_of", "uses"]
 

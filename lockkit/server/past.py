@@ -15,7 +15,7 @@ from lockkit.views import documents
 from lockkit.views import history as views
 
 if TYPE_CHECKING:
-    from lockkit.observe.history import Happening, PastHold, PastWait
+    from lockkit.observe.past import Happening, PastHold, PastWait
     from lockkit.server.calls import Call
 
 __all__ = ["history"]

@@ -16,7 +16,7 @@ from lockkit.cli.parameters import DURATION, NAME, File, Number
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
-    from lockkit.observe.history import Happening, History, PastHold, PastWait, StoreKey
+    from lockkit.observe.past import Happening, History, PastHold, PastWait, StoreKey
 
 __all__ = ["command"]
 
@@ -73,7 +73,7 @@ def command(
 
 def _draw(history: History, most: int) -> None:
     from lockkit.cli import tables, timeline
-    from lockkit.observe.history import ENDS
+    from lockkit.observe.past import ENDS
 
     locks: dict[tuple[StoreKey, str], tuple[list[PastHold], list[PastWait], list[Happening]]] = {}
     for hold in history.holds:
@@ -94,7 +94,7 @@ def _draw(history: History, most: int) -> None:
 
 def _list(history: History, most: int | None) -> None:
     from lockkit.cli.tables import add, show, table
-    from lockkit.observe.history import ENDS
+    from lockkit.observe.past import ENDS
 
     now = time.time()
     made = table("began", "name", "what", "held", "waited", "claim", "fence", "owner")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lockkit.cli import documents
-    from lockkit.observe.history import History
+    from lockkit.observe.past import History
     from lockkit.observe.usage import LockUse
 
 __all__ = ["command"]
