@@ -121,7 +121,7 @@ class CardChooser:
         refused = {**choice.refused, **failed}
         self.looked = Seen(self.request, snapshot, facts, failed, kept=tuple(held))
         # No `never`: a request that can never be met was refused before it queued, and a card that is gone now may come back.
-        # Of those that the request knows: another one, of which nothing could be told at first, is no member of its pool.
+        # Only cards that the request knew when it began: its pool was made of those, and a card that comes later is no member of it.
         free = [uuid for uuid in self._known if uuid not in failed and uuid not in suspects]
         good = [uuid for uuid in choice.order if uuid in free]
         # Suspects come first, or a request that gets what it wants elsewhere would leave them to the next one. `judge` passes none of them.

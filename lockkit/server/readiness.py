@@ -50,7 +50,7 @@ class Readiness:
             now = time.monotonic()
             if self._asked is None or (self._asked.done() and now - self._ended >= _COUNTS):
                 self._asked, self._begun = Future(), now
-                # It runs, so nobody who stops waiting for the answer cancels it for the others.
+                # A future that runs cannot be cancelled, so one who stops waiting takes the answer from nobody else.
                 self._asked.set_running_or_notify_cancel()
                 threading.Thread(
                     target=self._answer, args=(self._asked,), name="lockkit-server-ready", daemon=True
