@@ -18,7 +18,15 @@ from lockkit.names import check_name
 if TYPE_CHECKING:
     from lockkit.aio.locks import AsyncLock
 
-__all__ = ["check_function", "locked", "locked_coroutine", "refuse_what_is_not_done"]
+__all__ = [
+    "check_function",
+    "check_template",
+    "fields_of",
+    "locked",
+    "locked_coroutine",
+    "name_of",
+    "refuse_what_is_not_done",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +56,7 @@ def locked(
 
         @functools.wraps(function)
         def call(*args: P.args, **keywords: P.kwargs) -> R | Skipped:
-            lock = make(_name(template, signature, *args, **keywords))
+            lock = make(name_of(template, signature, *args, **keywords))
             try:
                 lease = lock.acquire()
             except AcquireTimeout as busy:
@@ -83,7 +91,7 @@ def locked_coroutine(
 
         @functools.wraps(function)
         async def call(*args: P.args, **keywords: P.kwargs) -> R | Skipped:
-            lock = make(_name(template, signature, *args, **keywords))
+            lock = make(name_of(template, signature, *args, **keywords))
             try:
                 lease = await lock.acquire()
             except AcquireTimeout as busy:
@@ -114,7 +122,7 @@ def _checked(function: Callable[..., object], template: str, on_busy: str) -> in
         raise ConfigError(f"on_busy must be 'raise' or 'skip', not {on_busy!r}")
     check_function(function)
     signature = inspect.signature(function)
-    _check_template(template, signature, function.__qualname__)
+    check_template(template, signature, function.__qualname__)
     return signature
 
 
@@ -141,7 +149,7 @@ def check_function(function: Callable[..., object]) -> None:
         )
 
 
-def _name(template: str, signature: inspect.Signature, *args: object, **keywords: object) -> str:
+def name_of(template: str, signature: inspect.Signature, *args: object, **keywords: object) -> str:
     """The name of the lock of one call."""
     bound = signature.bind(*args, **keywords)
     bound.apply_defaults()
@@ -187,14 +195,14 @@ def refuse_what_is_not_done(result: object, function: str, name: str) -> None:
     )
 
 
-def _check_template(template: str, signature: inspect.Signature, function: str) -> None:
-    """Refuse a name template that does not fit the function, already when the function is decorated."""
-    try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
-    except ValueError as error:
-        raise ConfigError(f"not a name template: {template!r}: {error}") from None
-    for field in fields:
-        root = field.partition(".")[0].partition("[")[0]
+def check_template(template: str, signature: inspect.Signature, function: str) -> None:
+    """Refuse a name template that does not fit the function, already when the function is decorated.
+
+    Raises:
+        ConfigError: The template is malformed, names an argument that the function does not have, or has no field and is no name.
+    """
+    fields = fields_of(template)
+    for root in fields:
         if root not in signature.parameters:
             known = ", ".join(signature.parameters) or "none"
             raise ConfigError(
@@ -202,3 +210,16 @@ def _check_template(template: str, signature: inspect.Signature, function: str) 
             )
     if not fields:
         check_name(template)
+
+
+def fields_of(template: str) -> list[str]:
+    """The arguments that a name template needs.
+
+    Raises:
+        ConfigError: The template is malformed.
+    """
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise ConfigError(f"not a name template: {template!r}: {error}") from None
+    return [field.partition(".")[0].partition("[")[0] for field in fields]

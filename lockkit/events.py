@@ -77,6 +77,7 @@ COUNTERS: Mapping[str, str] = {
     "released": "Releases that the store confirmed.",
     "lost": "Holds that may have lapsed.",
     "skipped": "Calls of decorated functions that were skipped.",
+    "ran_unlocked": 'Tasks with `on_unavailable="run"` that ran without their lock, because the store could not be used.',
     "renewals": "Renewals of single claims.",
     "events_dropped": "Events dropped because a plugin was too slow, or hung until its client was closed, or because the event journal could not be written; each counts once for each such plugin.",
     "alerts_dropped": "Alerts dropped for the same reasons.",

@@ -108,10 +108,21 @@ class Owner(NamedTuple):
     version: str = ""
     pid_space: int = 0
     """The number of the kernel's pid namespace in which the pid counts; 0 if unknown."""
+    task_id: str | None = None
+    """The id of one run of :attr:`task`, for instance that of a Celery task; with the next two only where a queue of tasks runs it."""
+    retries: int = 0
+    """The number of times that the task was retried."""
+    worker: str | None = None
+    """The name of the worker that runs it."""
 
     def __str__(self) -> str:
         where = f"{self.user or 'somebody'}@{self.host or 'unknown host'} pid {self.pid}"
-        return printable(f"{where} ({self.program})" if self.program else where)
+        if self.program:
+            where = f"{where} ({self.program})"
+        if self.task_id:
+            tried = f", retry {self.retries}" if self.retries else ""
+            where = f"{where} for task {self.task}[{self.task_id}]{tried}"
+        return printable(where)
 
 
 class Keeper(NamedTuple):

@@ -25,6 +25,7 @@ __all__ = [
     "program_name",
     "this_process",
     "user_name",
+    "with_task",
 ]
 
 _LONGEST = 64
@@ -162,6 +163,18 @@ def this_process(
     if program is not None:
         owner = owner._replace(program=_clean(Path(program).name))
     return owner
+
+
+def with_task(
+    owner: Owner, task: str, task_id: str | None = None, retries: int = 0, worker: str | None = None
+) -> Owner:
+    """An owner that runs one task of a queue of tasks."""
+    return owner._replace(
+        task=_clean(task),
+        task_id=None if task_id is None else _clean(task_id),
+        retries=retries,
+        worker=None if worker is None else _clean(worker),
+    )
 
 
 def _pod(environ: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from lockkit.devices import Device
 from lockkit.errors import AcquireTimeout
-from lockkit.facts import Reason, ReleaseReports
+from lockkit.facts import Owner, Reason, ReleaseReports
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.visible import By, cuda_variables, environment_set
 from lockkit.gpu.watching import look_soon
@@ -124,6 +124,9 @@ class GpuPool:
     will do, and looks again every 2 s, because a card that somebody uses without a lock wakes nobody when it is free.
 
     Programs that take no lock are not kept out.
+
+    Attributes:
+        owner: The owner that claims show; None for this process as it is.
     """
 
     def __init__(self, client: Client, *, simulate: int | None, host: str | None, options: Options) -> None:
@@ -133,6 +136,7 @@ class GpuPool:
             self.name, ["any card"], **options
         )  # refuses wrong options now rather than at the first call
         self._options = options
+        self.owner: Owner | None = None
 
     @property
     def name(self) -> str:
@@ -199,6 +203,7 @@ class GpuPool:
             preflight=preflight,
         )
         pool = card_pool(self._client, self._cards, checked, self._options)
+        pool.owner = self.owner
         # No call may come between: a signal must not strike where only this frame has the leases.
         return pool.acquire(  # type: ignore[return-value]  # what _made makes
             count,

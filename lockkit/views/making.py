@@ -44,6 +44,9 @@ def owner(who: Owner) -> parts.Owner:
         program=who.program,
         pod=who.pod,
         task=who.task,
+        task_id=who.task_id,
+        retries=who.retries,
+        worker=who.worker,
         version=who.version,
     )
 

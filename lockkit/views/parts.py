@@ -86,6 +86,9 @@ class Owner(Part):
     program: str
     pod: str | None
     task: str | None
+    task_id: str | None
+    retries: int
+    worker: str | None
     version: str
 
 

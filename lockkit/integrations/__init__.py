@@ -1,0 +1,1 @@
+"""Integrations: lockkit inside other frameworks, one package each. Each needs the extra of its name."""

@@ -1,0 +1,16 @@
+"""Locks for Celery tasks: run a task only while it holds a lock, a semaphore, members of a pool, or a GPU. Needs the extra ``celery``.
+
+from lockkit.integrations.celery import LockedTask
+
+@app.task(bind=True, base=LockedTask, lock="invoice:{invoice_id}", ttl=30, on_busy="retry", max_wait=600)
+def bill(self, invoice_id): ...
+"""
+
+from __future__ import annotations
+
+from lockkit.facts import Skipped
+from lockkit.integrations.celery.declaring import locked_task
+from lockkit.integrations.celery.skipping import skipped_in
+from lockkit.integrations.celery.task import LockedTask
+
+__all__ = ["LockedTask", "Skipped", "locked_task", "skipped_in"]

@@ -1,0 +1,83 @@
+"""The client of a Celery application: one for each application, made when a task first needs a lock.
+
+A worker forks its children before any task runs, so the client is made in the child. A client that the parent has used already (a solo pool, an
+eager task) is safe to go on with, too: a forked child starts afresh.
+"""
+
+from __future__ import annotations
+
+import difflib
+import weakref
+from typing import Any, Protocol
+
+from lockkit.client import Client, connect
+from lockkit.errors import ConfigError
+from lockkit.mutex import Mutex
+from lockkit.settings import SETTINGS
+
+__all__ = ["PREFIX", "App", "client_of", "close_clients", "settings_of", "ttl_of"]
+
+PREFIX = "lockkit_"
+"""The beginning of the keys of lockkit in the configuration of a Celery application."""
+TTL = 60.0
+"""Seconds that the store keeps a task's claim without renewal, unless the configuration says otherwise."""
+_BESIDE = ("namespace", "profile", "scope", "state_dir", "strict", "url")
+_mutex = Mutex()
+_clients: weakref.WeakKeyDictionary[object, Client] = weakref.WeakKeyDictionary()
+
+
+class App(Protocol):
+    """A Celery application, as far as it is used here."""
+
+    @property
+    def conf(self) -> Any:
+        """The configuration of the application."""
+
+
+def client_of(app: App) -> Client:
+    """The client of an application.
+
+    Its settings are lockkit's own, over which those of the application come: ``app.conf.lockkit_url``, ``lockkit_namespace``, ``lockkit_ttl``, ...
+
+    Raises:
+        ConfigError, PluginError: As :func:`lockkit.connect`.
+    """
+    with _mutex.of_this_process():
+        client = _clients.get(app)
+        if client is None or client._opening.closed:  # noqa: SLF001
+            # No on_sigterm: the handlers of signals are Celery's own.
+            client = _clients[app] = connect(**settings_of(app.conf))
+        return client
+
+
+def close_clients() -> None:
+    """Close the clients of this process, for tests. The next task makes another one."""
+    with _mutex.of_this_process():
+        clients = list(_clients.values())
+        _clients.clear()
+    for client in clients:
+        client.close()
+
+
+def ttl_of(client: Client, ttl: float | None) -> float:
+    """The ttl of a task's claims."""
+    if ttl is not None:
+        return ttl
+    return client.config.ttl if client.config.is_set("ttl") else TTL
+
+
+def settings_of(conf: Any) -> dict[str, Any]:
+    """The settings of lockkit in the configuration of an application, as ``connect`` takes them.
+
+    Raises:
+        ConfigError: A key that begins with ``lockkit_`` is no setting.
+    """
+    known = {*_BESIDE, *SETTINGS}
+    given = {key.removeprefix(PREFIX): conf[key] for key in map(str, conf) if key.startswith(PREFIX)}
+    for name in sorted(given.keys() - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"the configuration of the Celery application has {PREFIX}{name}, which is no setting of lockkit",
+            hint=f"did you mean {PREFIX}{close[0]}?" if close else "the settings: lockkit docs config",
+        )
+    return given

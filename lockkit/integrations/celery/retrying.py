@@ -1,0 +1,72 @@
+"""The wait of a task that is sent again and again: the part of it that messages carry, and the time of the next try. Pure arithmetic."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+from lockkit.namedtuples import NamedTuple
+from lockkit.noted import moment, whole_number
+
+__all__ = ["HEADER", "LONGEST", "SHORTEST", "Wait", "countdown", "wait_in"]
+
+HEADER = "lockkit_wait"
+"""The header of a message that says since when its task waits for a lock."""
+SHORTEST, LONGEST = 2.0, 30.0
+"""Seconds from one try to the next, at least and at most."""
+
+
+class Wait(NamedTuple):
+    """The wait of a task for its lock, over all messages by which it was sent again.
+
+    Attributes:
+        since: The time of the first try, in seconds since the epoch, by the clock of the worker that made it.
+        tries: The number of tries before this one.
+        retries: The number of the task's own retries. A task that held its lock and then retried by itself begins another wait.
+    """
+
+    since: float
+    tries: int = 0
+    retries: int = 0
+
+    def left(self, now: float, most: float | None) -> float | None:
+        """Seconds that are left of a wait of at most so many seconds; None if it has no limit. A clock that was set back counts as no time."""
+        return None if most is None else max(0.0, most - max(0.0, now - self.since))
+
+    def header(self) -> dict[str, float | int]:
+        """The header of the next message."""
+        return {"since": self.since, "tries": self.tries + 1, "retries": self.retries}
+
+
+def wait_in(headers: Mapping[str, object] | None, retries: int, now: float) -> Wait:
+    """The wait that the headers of a message tell of, or a new one. Anybody may have written them, so what makes no sense begins a new one."""
+    told = (headers or {}).get(HEADER)
+    if isinstance(told, Mapping):
+        since, tries = moment(told.get("since")), whole_number(told.get("tries"))
+        if since is not None and tries is not None and told.get("retries") == retries:
+            return Wait(min(since, now), tries, retries)
+    return Wait(now, 0, retries)
+
+
+def countdown(
+    tries: int,
+    left: float | None,
+    visibility: float | None,
+    draw: Callable[[float, float], float] = random.uniform,
+) -> float:
+    """Seconds until the next try: drawn from a span that doubles with each try, from 2 to 4 s up to 2 to 30 s.
+
+    Tries that failed together therefore come apart. The last try comes when the wait is over. A worker keeps a message until its time has
+    come, so the time stays well below the visibility timeout, after which the broker would send the message to a second worker.
+
+    Args:
+        tries: The number of tries so far.
+        left: The seconds that are left of the wait; None if it has no limit.
+        visibility: The visibility timeout of the broker in seconds; None if it has none.
+        draw: Draws a number between two.
+    """
+    most = min(LONGEST, SHORTEST * 2.0 ** min(tries + 1, 8))
+    if visibility is not None:
+        most = min(most, visibility / 2.0)
+    drawn = draw(min(SHORTEST, most), most)
+    return drawn if left is None else min(drawn, left)

@@ -1,0 +1,212 @@
+"""One run of a locked task: take the lock, run the function, release; or send the task again, skip it, or let it fail."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
+
+from celery.exceptions import Ignore, Reject, Retry
+
+from lockkit import durations
+from lockkit.client import Client
+from lockkit.decorator import refuse_what_is_not_done
+from lockkit.errors import AcquireTimeout, LockkitError
+from lockkit.facts import Skipped
+from lockkit.identity import with_task
+from lockkit.integrations.celery.clients import client_of
+from lockkit.integrations.celery.endings import reason_of
+from lockkit.integrations.celery.refusals import PASSING, is_twin, what_next
+from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, wait_in
+from lockkit.integrations.celery.signatures import lock_name
+from lockkit.integrations.celery.skipping import skipped_document
+from lockkit.integrations.celery.taking import Held, take
+from lockkit.integrations.celery.visibility import visibility_timeout
+from lockkit.integrations.celery.worker_pool import check_pool, pool_kind
+from lockkit.lease import Lease
+from lockkit.printable import printable
+
+if TYPE_CHECKING:
+    from lockkit.gpu import GpuLeases
+    from lockkit.integrations.celery.task import LockedTask
+
+__all__ = ["Run", "held_by"]
+
+_log = logging.getLogger("lockkit")
+_held: ContextVar[tuple[tuple[str, Held], ...]] = ContextVar("lockkit_celery_held", default=())
+_TELL_AFTER = 60.0
+"""Seconds after which a task that waits is mentioned in the log as a warning."""
+
+
+def held_by(task: str) -> Held | None:
+    """The leases that the run of a task in this thread holds; None outside of a run."""
+    return next((held for name, held in reversed(_held.get()) if name == task), None)
+
+
+class Run:
+    """One run of a task.
+
+    Args:
+        task: The task.
+        args: The arguments of the run.
+        keywords: The keyword arguments of the run.
+        request: Celery's request of the run, if Celery runs the task; None for a direct call.
+    """
+
+    def __init__(
+        self, task: LockedTask, args: Sequence[Any], keywords: Mapping[str, Any], request: Any
+    ) -> None:
+        self._task = task
+        self._args = args
+        self._keywords = keywords
+        self._request = request
+        self._options = task.lock_options
+        self._in_message = request is not None and not request.is_eager
+
+    def __call__(self, body: Callable[..., Any]) -> Any:
+        """Run the function of the task while it holds its lock.
+
+        Args:
+            body: The function.
+
+        Raises:
+            celery.exceptions.Retry: The lock is busy; the task has been sent again.
+            AcquireTimeout: The wait is over.
+            LeaseLost: The lock was lost while the function ran; its result is refused.
+            LockkitError: The lock could not be taken for another reason.
+        """
+        check_pool(self._task.name, self._options.on_busy)
+        client = client_of(self._task.app)
+        name = self._name()
+        now = time.time()
+        wait = (
+            Wait(now) if self._request is None else wait_in(self._request.headers, self._request.retries, now)
+        )
+        left = wait.left(now, self._options.max_wait)
+        try:
+            held = self._take(client, name, left)
+        except PASSING as error:
+            return self._without(client, name, error, wait, left, body)
+        with held:
+            return self._under(held, name, body)
+
+    def _name(self) -> str:
+        options = self._options
+        if options.lock is not None:
+            return lock_name(options.lock, self._task.lock_body.signature, self._args, self._keywords)
+        return options.pool or f"{options.gpu} GPU"
+
+    def _take(self, client: Client, name: str, left: float | None) -> Held:
+        options, request = self._options, self._request
+        owner = client.owner
+        if request is None:
+            owner = with_task(owner, self._task.name)
+        else:
+            owner = with_task(owner, self._task.name, request.id, request.retries, request.hostname)
+        # A direct call and an eager one wait here: there is no queue that they could go back to.
+        here = options.on_busy == "wait" or (options.on_busy == "retry" and not self._in_message)
+        # The record by which the worker's main process can evict the claim of a dead child belongs around this call.
+        return take(client, options, name, owner, left if here else 0.0)
+
+    def _under(self, held: Held, name: str, body: Callable[..., Any]) -> Any:
+        keywords = self._keywords
+        if self._options.fence_as is not None and isinstance(held, Lease):
+            keywords = {**keywords, self._options.fence_as: held.fence}
+        with _noted(self._task.name, held), self._exported(held):
+            try:
+                result = body(*self._args, **keywords)
+                refuse_what_is_not_done(result, self._task.name, name)
+            except BaseException as error:
+                held.release(reason_of(error))
+                raise
+            return result
+
+    def _exported(self, held: Held) -> contextlib.AbstractContextManager[object]:
+        """Show the GPUs to what the task starts. The environment belongs to the whole process, so not where others run in it."""
+        if self._options.gpu is None or pool_kind() == "threads":
+            return contextlib.nullcontext()
+        return cast("GpuLeases", held).visible()
+
+    def _without(
+        self,
+        client: Client,
+        name: str,
+        error: LockkitError,
+        wait: Wait,
+        left: float | None,
+        body: Callable[..., Any],
+    ) -> Any:
+        """Do what is to be done with a task that did not get its lock."""
+        task_id = None if self._request is None else self._request.id
+        after = what_next(self._options, error, left, twin=is_twin(error, task_id), sendable=self._in_message)
+        if after == "again":
+            self._send_again(name, error, wait, left)
+        if after == "drop":
+            _log.info(
+                "%s", printable(f"{self._words()} is left to its twin, which holds {name!r}: {error.message}")
+            )
+            raise Ignore(f"another delivery of this message holds {name!r}")
+        if after == "skip":
+            skipped = Skipped(error.name or name, error.holder)
+            client._opening.skipped(skipped)  # noqa: SLF001
+            return skipped if self._request is None else skipped_document(skipped)
+        if after == "run":
+            client._opening.counters.add("ran_unlocked")  # noqa: SLF001
+            _log.warning("%s", printable(f"{self._words()} RUNS WITHOUT ITS LOCK {name!r}: {error.message}"))
+            return body(*self._args, **self._keywords)
+        raise self._late(name, error, wait) from error
+
+    def _words(self) -> str:
+        """The task and its id, as Celery's own log has them."""
+        task_id = None if self._request is None else self._request.id
+        return self._task.name if task_id is None else f"{self._task.name}[{task_id}]"
+
+    def _late(self, name: str, error: LockkitError, wait: Wait) -> LockkitError:
+        """The error of a task that fails, with how long it has waited."""
+        if not isinstance(error, AcquireTimeout) or not self._options.waits:
+            return error
+        waited = durations.show(max(0.0, time.time() - wait.since))
+        return AcquireTimeout(
+            f"{self._words()} did not get its lock in {waited} (max_wait): {error.message}",
+            name=error.name or name,
+            holder=error.holder,
+            hint="raise max_wait, or ask why: lockkit explain NAME",
+        )
+
+    def _send_again(self, name: str, error: LockkitError, wait: Wait, left: float | None) -> None:
+        """Send the task again, to the end of its queue, and tell Celery so. Its own retries are not counted.
+
+        Raises:
+            celery.exceptions.Retry: The task has been sent.
+            celery.exceptions.Reject: The broker did not take it, so its message goes back to the queue.
+            Exception: The broker did not take it, and its message is acknowledged already: the task fails with the error of the broker.
+        """
+        request, task = self._request, self._task
+        pause = countdown(wait.tries, left, visibility_timeout(task.app.conf))
+        headers = {**(request.as_execution_options()["headers"] or {}), HEADER: wait.header()}
+        again = task.signature_from_request(
+            request, countdown=pause, retries=request.retries, headers=headers
+        )
+        waited = time.time() - wait.since
+        level = logging.WARNING if waited >= _TELL_AFTER else logging.INFO
+        text = f"waits for {name!r} since {durations.show(max(0.0, waited))}, and is tried again in {durations.show(pause)}: {error.message}"
+        _log.log(level, "%s", printable(f"{self._words()} {text}"))
+        try:
+            again.apply_async()
+        except Exception as trouble:
+            if task.acks_late:
+                raise Reject(trouble, requeue=True) from trouble
+            raise
+        raise Retry(printable(text), exc=error, when=pause, sig=again) from error
+
+
+@contextlib.contextmanager
+def _noted(task: str, held: Held) -> Iterator[None]:
+    token = _held.set((*_held.get(), (task, held)))
+    try:
+        yield
+    finally:
+        _held.reset(token)

@@ -1,0 +1,179 @@
+"""The base class of tasks that run only while they hold a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from celery import Task
+
+from lockkit.errors import ConfigError, NotHeld
+from lockkit.integrations.celery import fitting_app
+from lockkit.integrations.celery.options import (
+    NAMES,
+    LockOptions,
+    OnBusy,
+    OnUnavailable,
+    check_names,
+    checked,
+)
+from lockkit.integrations.celery.running import Run, held_by
+from lockkit.integrations.celery.signatures import Body, body_of
+from lockkit.lease import Lease
+from lockkit.pools import PoolLeases
+
+if TYPE_CHECKING:
+    from lockkit.gpu import GpuLeases
+
+__all__ = ["LockedTask"]
+
+
+class LockedTask(Task):
+    """A task whose function runs only while it holds a lock, in whichever worker.
+
+        @app.task(bind=True, base=LockedTask, lock="invoice:{invoice_id}", ttl=30, on_busy="retry", max_wait=600)
+        def bill(self, invoice_id):
+            self.lease.beat(message="reading")
+
+    The lock is taken in the worker, just before the function is called, and released when the function has returned or raised; ``before_start``,
+    ``on_success``, ``on_failure`` and the other handlers run without it. A task that is sent keeps nobody waiting: lockkit locks the execution and
+    never drops a message. A direct call and ``apply()`` take the lock, too, and wait for it where a message would be sent again.
+
+    If the lock is lost while the function runs, ``self.lease.lost`` is set, and the result of the function is refused: the task fails with
+    :class:`~lockkit.errors.LeaseLost`. The function itself is not interrupted.
+
+    Attributes:
+        lock: The name of the lock, or a template that is filled with the arguments of the task: ``"invoice:{invoice_id}"``.
+        capacity: The permits of a semaphore; None for a plain lock.
+        permits: The permits that a run takes.
+        pool: The name of a pool of which a run takes members.
+        members: The members of the pool; None for those of ``[pools.NAME]`` in the configuration.
+        count: The number of members.
+        each: How much of each member's capacity to take; None for whole members.
+        gpu: The number of GPUs of the worker's host to take.
+        gpu_mem: The memory of each GPU to take, ``"8GiB"`` or bytes; None for whole GPUs.
+        ttl: Seconds that the store keeps the claim of a worker that has died; None for the configured ttl, or else 60 s.
+        on_busy: What happens to a task whose lock is busy: ``retry`` (sent again after 2 to 30 s, to the end of the queue), ``wait`` (in the worker),
+            ``skip`` (its result says who holds the lock; see :func:`~lockkit.integrations.celery.skipped_in`) or ``fail``.
+        max_wait: Seconds for which a task waits in all, over all its retries; then it fails with :class:`~lockkit.errors.AcquireTimeout`. None for ever.
+        on_duplicate: ``skip`` to drop a message whose twin, another delivery of the same message, holds the lock; None to treat it as any other task.
+        on_unavailable: What happens to a task while the store cannot be used: ``retry`` (the default if ``on_busy`` is), ``fail``, or ``run``: it runs
+            **without its lock**, with a warning in the log each time.
+        max_hold: Seconds after which a hold is ended; None for the configuration's.
+        min_hold: Seconds for which the lock stays blocked from its grant on, even if the task ends earlier.
+        lock_delay: Seconds for which the lock stays blocked after a hold that ended without a release.
+        fence_as: The keyword argument of the function that gets the fence.
+        lock_options: The options as they were checked.
+        lock_body: The function of the task.
+    """
+
+    abstract = True
+
+    lock: str | None = None
+    capacity: int | None = None
+    permits: int = 1
+    pool: str | None = None
+    members: tuple[str, ...] | list[str] | Mapping[str, int] | None = None
+    count: int = 1
+    each: int | None = None
+    gpu: int | None = None
+    gpu_mem: str | int | None = None
+    ttl: float | None = None
+    on_busy: OnBusy = "retry"
+    max_wait: float | None = None
+    on_duplicate: str | None = None
+    on_unavailable: OnUnavailable | None = None
+    max_hold: float | None = None
+    min_hold: float | None = None
+    lock_delay: float | None = None
+    fence_as: str | None = None
+
+    lock_options: ClassVar[LockOptions] = LockOptions()
+    _lock_body: ClassVar[Body | None] = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "_decorated" in vars(cls):  # the options of @app.task; a class may have attributes of its own
+            bases = {name for base in cls.__mro__[1:] for name in vars(base)}
+            check_names(_name_of(cls), vars(cls), bases)
+        cls._check()
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Check the options once more, with the configuration of the application, which may have changed them."""
+        cls._check()
+        if cls._lock_body is not None:
+            fitting_app.check(_name_of(cls), cls.lock_options, cls, app.conf)
+
+    @classmethod
+    def _check(cls) -> None:
+        cls._lock_body = body_of(cls, Task)
+        cls.lock_options = checked(
+            _name_of(cls), {name: getattr(cls, name) for name in NAMES}, cls._lock_body
+        )
+
+    @property
+    def lock_body(self) -> Body:
+        """The function of the task."""
+        body = self._lock_body
+        if body is None:
+            raise ConfigError(f"{_name_of(type(self))} is a base class of tasks: it has no function to run")
+        return body
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of the lock that this run holds.
+
+        Raises:
+            NotHeld: The run holds nothing now, or members of a pool, or GPUs: see :attr:`leases` and :attr:`gpus`.
+        """
+        held = self._held_now()
+        if not isinstance(held, Lease):
+            raise NotHeld(
+                f"{self.name} holds members of a pool, each with a lease of its own", hint="use self.leases"
+            )
+        return held
+
+    @property
+    def leases(self) -> PoolLeases:
+        """The leases of the members, or GPUs, that this run holds.
+
+        Raises:
+            NotHeld: The run holds nothing now, or a single lock: see :attr:`lease`.
+        """
+        held = self._held_now()
+        if isinstance(held, Lease):
+            raise NotHeld(f"{self.name} holds a single lock", hint="use self.lease")
+        return held
+
+    @property
+    def gpus(self) -> GpuLeases:
+        """The leases of the GPUs that this run holds, with their ``devices`` and ``environment()``.
+
+        Raises:
+            NotHeld: The run holds no GPU now.
+        """
+        if self.lock_options.gpu is None:
+            raise NotHeld(f"{self.name} holds no GPU", hint="gpu=1 makes it hold one")
+        return cast("GpuLeases", self.leases)
+
+    def _held_now(self) -> Lease | PoolLeases:
+        held = held_by(self.name)
+        if held is None:
+            raise NotHeld(
+                f"{self.name} holds no lock here",
+                hint="its lock is held only while its function runs, and in threads that the function starts with a copy of its context",
+            )
+        return held
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        """Run the function while it holds the lock. Celery's tracer calls this in a worker; so does a direct call of the task."""
+        request = self.request_stack.top
+        if request is None or request.called_directly or request._protected:  # noqa: SLF001
+            return Run(self, args, keywords, None)(super().__call__)
+        request._protected = 1  # noqa: SLF001 (as Celery's own __call__ does in a worker: a call of the task by its own function is another run)
+        return Run(self, args, keywords, request)(self.run)
+
+
+def _name_of(task: type) -> str:
+    return str(getattr(task, "name", None) or task.__qualname__)

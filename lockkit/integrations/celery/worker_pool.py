@@ -1,0 +1,49 @@
+"""The kind of pool in which this process runs tasks, as far as it is known: a worker tells at its start, before it forks its children."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.signals import worker_init
+from kombu.utils.compat import detect_environment
+
+from lockkit.errors import ConfigError
+
+__all__ = ["check_pool", "pool_kind"]
+
+_GREEN = ("eventlet", "gevent")
+_kinds: list[str] = []
+
+
+@worker_init.connect(weak=False)
+def _note_worker(sender: Any = None, **_: Any) -> None:
+    pool = getattr(sender, "pool_cls", None)
+    module = pool if isinstance(pool, str) else getattr(pool, "__module__", "")
+    _kinds[:] = [module.rpartition(".")[2].partition(":")[0]]
+
+
+def pool_kind() -> str:
+    """``prefork``, ``threads``, ``solo``, ...; empty in a process that is no worker, or that does not know."""
+    kind = _kinds[0] if _kinds else ""
+    return {"thread": "threads", "processes": "prefork"}.get(kind, kind)
+
+
+def check_pool(task: str, on_busy: str) -> None:
+    """Refuse a pool in which a lock would not keep its promise.
+
+    Raises:
+        ConfigError: The pool is one of greenlets, where a task that computes keeps the heartbeat from its work; or tasks would wait in the only
+            thread of a worker, which then does nothing else: it tells the broker nothing, and may wait for a lock that a task behind it would release.
+    """
+    kind = pool_kind()
+    green = kind if kind in _GREEN else str(detect_environment())  # type: ignore[no-untyped-call]
+    if green in _GREEN:
+        raise ConfigError(
+            f"task {task}: LockedTask does not run in a pool of {green}: a task that computes would keep the heartbeat from renewing its lock",
+            hint="start the worker with --pool prefork or --pool threads",
+        )
+    if kind == "solo" and on_busy == "wait":
+        raise ConfigError(
+            f'task {task}: on_busy="wait" would stop a worker with --pool solo, which has one thread for everything',
+            hint='write on_busy="retry", or start the worker with --pool prefork or --pool threads',
+        )
