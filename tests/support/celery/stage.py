@@ -75,7 +75,7 @@ class Stage:
         """Wait for as many events of this kind.
 
         Raises:
-            AssertionError: They have not come in time; names the events that have.
+            AssertionError: The events have not come in time; names those that have.
         """
         end = time.monotonic() + patience
         while time.monotonic() < end:

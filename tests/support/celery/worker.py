@@ -89,7 +89,7 @@ class Worker:
         """Wait until it takes tasks.
 
         Raises:
-            AssertionError: It has ended, or it is not ready in time; says what it has logged.
+            AssertionError: The worker has ended, or is not ready in time; says what it has logged.
         """
         self._until(self.ready_file.exists, "is not ready", patience)
         return self
