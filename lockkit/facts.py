@@ -114,15 +114,27 @@ class Owner(NamedTuple):
     """The number of times that the task was retried."""
     worker: str | None = None
     """The name of the worker that runs it."""
+    pod_namespace: str | None = None
+    """The namespace of the pod, from POD_NAMESPACE; None outside Kubernetes, and if the pod is not told."""
+    node: str | None = None
+    """The node of the pod, from NODE_NAME; None outside Kubernetes, and if the pod is not told."""
 
     def __str__(self) -> str:
         where = f"{self.user or 'somebody'}@{self.host or 'unknown host'} pid {self.pid}"
         if self.program:
             where = f"{where} ({self.program})"
+        where += self._placed
         if self.task_id:
             tried = f", retry {self.retries}" if self.retries else ""
             where = f"{where} for task {self.task}[{self.task_id}]{tried}"
         return printable(where)
+
+    @property
+    def _placed(self) -> str:
+        """The pod and its node, in words; empty if they say no more than the host does."""
+        pod = f"{self.pod_namespace}/{self.pod}" if self.pod and self.pod_namespace else self.pod
+        told = f" in pod {pod}" if pod and pod != self.host else ""
+        return f"{told} on {self.node}" if self.node else told
 
 
 class Keeper(NamedTuple):

@@ -29,7 +29,11 @@ __all__ = [
 ]
 
 _LONGEST = 64
-"""The number of characters to which names of programs, tasks and pods are cut, because they are shown in tables."""
+"""The number of characters to which names of programs and tasks are cut, because they are shown in tables."""
+_CUT_HOSTNAME = 63
+"""The number of characters to which Kubernetes cuts the host name of a pod whose name is longer."""
+_LONGEST_POD = 253
+"""The number of characters that the name of a pod or node may have. Not cut: by its name one asks whether a pod still runs."""
 
 _known: tuple[int, Owner] | None = None
 
@@ -143,6 +147,8 @@ def this_process(
     pid = os.getpid()
     known = _known
     if known is None or known[0] != pid or environ is not None:
+        variables = os.environ if environ is None else environ
+        pod = _pod(variables)
         owner = Owner(
             user=user_name(),
             host=os.uname().nodename,
@@ -150,9 +156,11 @@ def this_process(
             boot_id=boot_id(),
             started=process_start(pid) or 0.0,
             program=program_name(),
-            pod=_pod(os.environ if environ is None else environ),
+            pod=pod,
             version=__version__,
             pid_space=pid_space(),
+            pod_namespace=_of_pod(pod, variables.get("POD_NAMESPACE")),
+            node=_of_pod(pod, variables.get("NODE_NAME")),
         )
         known = (pid, owner)
         if environ is None:
@@ -179,13 +187,19 @@ def with_task(
 
 def _pod(environ: Mapping[str, str]) -> str | None:
     if environ.get("POD_NAME"):
-        return _clean(environ["POD_NAME"])
-    # Kubernetes gives every container this variable, and a pod's HOSTNAME is the pod's name.
-    if environ.get("KUBERNETES_SERVICE_HOST"):
-        return _clean(environ.get("HOSTNAME", "")) or None
+        return _clean(environ["POD_NAME"], _LONGEST_POD)
+    # Kubernetes gives every container this variable, and a pod's HOSTNAME is the pod's name, unless that was too long.
+    host = environ.get("HOSTNAME", "")
+    if environ.get("KUBERNETES_SERVICE_HOST") and len(host) < _CUT_HOSTNAME:
+        return _clean(host) or None
     return None
 
 
-def _clean(text: str) -> str:
+def _of_pod(pod: str | None, said: str | None) -> str | None:
+    """A fact about a pod; None outside a pod, where other programs use the same variables (NODE_NAME by Jenkins)."""
+    return None if pod is None or not said else _clean(said, _LONGEST_POD) or None
+
+
+def _clean(text: str, longest: int = _LONGEST) -> str:
     """Make a text printable, valid Unicode and short: it comes from file names and environments and is shown on terminals."""
-    return "".join(char for char in text if char.isprintable())[:_LONGEST]
+    return "".join(char for char in text if char.isprintable())[:longest]

@@ -1,5 +1,7 @@
 """Supervision of a running command: pass on signals, stop and continue with the command, end the command before its lock is gone.
 
+As the first process of a container the supervisor also collects the processes that the command leaves behind.
+
 If the hold is not renewed, another claim can get the lock at a known deadline, and the command must be dead by then. The command gets
 TERM ``kill_after`` before the deadline, and KILL just before the deadline. A process-bound claim does not lapse without renewals; only
 an eviction or max_hold ends it.
@@ -14,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from lockkit import durations
+from lockkit.cli.adopted import Adopted
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
 from lockkit.cli.terminal import Terminal
@@ -123,6 +126,7 @@ class Supervisor:
         self._killed = False
         self._interrupted = 0
         self._may_be_ctrl_c = terminal.foreground is not None
+        self._adopted = Adopted(child.pid)
 
     def run(self) -> Ended:
         """Supervise the command to its end. The lock is not released here."""
@@ -136,7 +140,7 @@ class Supervisor:
             ended = self._look_at_child()
             if ended is not None:
                 return ended
-            self._signals.wait(pause)
+            self._signals.wait(min(pause, self._adopted.collect(self._now())))
 
     # -- signals and stops ------------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ _LAST_WORDS = 0.1
 """Seconds of the exit budget that are kept for records and log lines about releases that the store did not confirm."""
 _SIGTERM_BUDGET = 10.0
 """Seconds that releasing everything on SIGTERM may take before the process goes on to end."""
+_FIRST = 1
+"""The pid of the first process of a container."""
 _OURS = "lockkit."
 _CALLING = (
     "lockkit.__main__.",
@@ -204,7 +206,8 @@ def on_sigterm(client: Closable) -> None:
     """Release what a client holds when SIGTERM arrives, then do what SIGTERM did before.
 
     By default SIGTERM ends the process without running any ``finally``, so each deployment would leave locks to their ttl. After
-    the release the previous handler runs; if that was the default, the process ends by the signal.
+    the release the previous handler runs; if that was the default, the process ends by the signal, or, as the first process of a
+    container, which no signal of its own ends, with the exit code 143.
 
     Raises:
         ConfigError: The call is not made in the main thread; only the main thread may install signal handlers.
@@ -224,6 +227,10 @@ def on_sigterm(client: Closable) -> None:
         elif previous != signal.SIG_IGN:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
+            if (
+                os.getpid() == _FIRST
+            ):  # the kernel spares the first process of a container (pid_namespaces(7))
+                os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, handle)
 

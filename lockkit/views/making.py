@@ -48,6 +48,8 @@ def owner(who: Owner) -> parts.Owner:
         retries=who.retries,
         worker=who.worker,
         version=who.version,
+        pod_namespace=who.pod_namespace,
+        node=who.node,
     )
 
 

@@ -90,6 +90,8 @@ class Owner(Part):
     retries: int
     worker: str | None
     version: str
+    pod_namespace: str | None
+    node: str | None
 
 
 class Keeper(Part):

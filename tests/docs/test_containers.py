@@ -169,11 +169,3 @@ def test_as_the_first_process_run_passes_sigterm_on_and_releases(container, shar
     assert first.wait(15) == 7
     with lockkit.connect(shared) as client:
         assert client.inspect("job").claims == ()
-
-
-@contained
-def test_as_the_first_process_run_collects_no_orphans(container, shared):
-    script = "(sleep 0.01 & echo $!) ; sleep 1; grep State /proc/[0-9]*/status"
-    first = container(f"{LOCKKIT} run job -- sh -c '{script}'", LOCKKIT_URL=shared)
-
-    assert "Z (zombie)" in said(first)[0], "the limit that docs/howto/containers.md tells of"

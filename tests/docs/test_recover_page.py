@@ -88,6 +88,15 @@ def test_the_oracle_of_pods_says_nothing_of_others(tool, ask, name):
     assert not asked.exists()
 
 
+def test_the_oracle_of_pods_says_nothing_of_a_namespace_that_it_does_not_ask_about(tool, ask):
+    asked = tool("kubectl", "")
+    owner = Owner("ann", "node-1", 7, pod="trainer-7")
+
+    assert ask("pod_oracle", owner._replace(pod_namespace="shop")).alive is None
+    assert not asked.exists()
+    assert ask("pod_oracle", owner._replace(pod_namespace="training")).alive is False
+
+
 @pytest.mark.parametrize(
     "answer, code, alive",
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lockkit import identity
+from lockkit.facts import Owner
 
 
 @pytest.fixture
@@ -103,10 +104,45 @@ def test_user_is_the_uid_where_there_is_no_name(monkeypatch):
         ({"HOSTNAME": "web-5f-x", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "web-5f-x"),
         ({"HOSTNAME": "web-5f-x", "POD_NAME": "web-0"}, "web-0"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+        ({"POD_NAME": "w" * 253}, "w" * 253),
+        ({"HOSTNAME": "w" * 63, "KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
     ],
 )
 def test_pod(environ, pod):
+    """A name that is cut would be that of another pod, or of none, which then looks as if it had ended."""
     assert identity.this_process(environ=environ).pod == pod
+
+
+def test_the_namespace_and_the_node_of_a_pod():
+    downward = {"POD_NAME": "web-0", "POD_NAMESPACE": "shop", "NODE_NAME": "node-3.example"}
+
+    owner = identity.this_process(environ=downward)
+
+    assert (owner.pod, owner.pod_namespace, owner.node) == ("web-0", "shop", "node-3.example")
+
+
+def test_without_a_pod_the_variables_of_its_node_and_namespace_are_somebody_elses():
+    owner = identity.this_process(environ={"NODE_NAME": "jenkins-agent-4", "POD_NAMESPACE": "shop"})
+
+    assert (owner.pod, owner.pod_namespace, owner.node) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "known, told",
+    [
+        ({}, "ann@box pid 7 (job)"),
+        ({"pod": "box"}, "ann@box pid 7 (job)"),
+        ({"pod": "web-0"}, "ann@box pid 7 (job) in pod web-0"),
+        (
+            {"pod": "box", "pod_namespace": "shop", "node": "node-3"},
+            "ann@box pid 7 (job) in pod shop/box on node-3",
+        ),
+        ({"pod": "box", "node": "node-3"}, "ann@box pid 7 (job) on node-3"),
+        ({"pod": "web-0\n", "node": "\x1b[31m"}, "ann@box pid 7 (job) in pod web-0\\n on \\x1b[31m"),
+    ],
+)
+def test_an_owner_is_told_with_its_pod_and_node_where_they_say_more_than_the_host(known, told):
+    assert str(Owner("ann", "box", 7, program="job", **known)) == told
 
 
 def test_a_task_is_not_remembered_for_the_next_claim():

@@ -41,6 +41,7 @@ class PodOracle:
             settings is None
             or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", pod)
             or not pod.startswith(settings.prefix)
+            or owner.pod_namespace not in (None, settings.namespace)
         ):
             return None  # not ours
         line = [

@@ -19,9 +19,10 @@ export function shownName(name) {
     return pool === undefined ? name : `${pool}: ${member}`;
 }
 
-/** The owner of a claim in a few words: ann@box, with the pod or the task if there is one. */
-export function owner({ user, host, pod, task }) {
-    return [`${user}@${pod ?? host}`, task && `task ${task}`].filter(Boolean).join(", ");
+/** The owner of a claim in a few words: ann@box, with the pod, its node and the task if there are any. */
+export function owner({ user, host, pod, pod_namespace: namespace, node, task }) {
+    const where = pod ? [namespace, pod].filter(Boolean).join("/") : host;
+    return [`${user}@${where}`, node && `node ${node}`, task && `task ${task}`].filter(Boolean).join(", ");
 }
 
 /** The remarks on a claim that is not as it should be. */

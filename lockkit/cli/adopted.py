@@ -1,0 +1,69 @@
+"""The processes that the first process of a container adopts, and that stay zombies until somebody waits for them (pid_namespaces(7))."""
+
+from __future__ import annotations
+
+import os
+
+from lockkit.descent import children
+from lockkit.identity import look_at
+
+__all__ = ["Adopted"]
+
+_LEFT = 1.0
+"""Seconds for which a process must have been a zombie before it is collected, because a plugin may wait for one that it has started."""
+_FIRST = 1
+"""The pid of the first process of a pid namespace."""
+
+
+class Adopted:
+    """The adopted processes of this process, which are collected when they have ended. Elsewhere than in a first process there are none.
+
+    A process in the group of this one is never collected: lockkit and its plugins start such processes and wait for them, and would
+    take a missing one for one that ended well.
+
+    Args:
+        command: The pid of the guarded command, for which the supervisor waits.
+        pid: The pid of this process.
+    """
+
+    def __init__(self, command: int, pid: int | None = None) -> None:
+        self._command = command
+        self._first = (os.getpid() if pid is None else pid) == _FIRST
+        self._looked = 0.0
+        self._ended: set[int] = set()
+
+    def collect(self, now: float) -> float:
+        """Collect what had ended at the last look and still is there.
+
+        Args:
+            now: The current time, in seconds.
+
+        Returns:
+            The seconds after which to look again; infinite if there is nothing to look for.
+        """
+        if not self._first:
+            return float("inf")
+        if now - self._looked < _LEFT:
+            return self._looked + _LEFT - now
+        self._looked = now
+        ended = {pid for pid in children(os.getpid()) if pid != self._command and _left_behind(pid)}
+        for pid in ended & self._ended:
+            _wait_for(pid)
+        self._ended = ended - self._ended
+        return _LEFT if self._ended else float("inf")
+
+
+def _left_behind(pid: int) -> bool:
+    """Whether a child has ended, and comes from the command's processes."""
+    process = look_at(pid)
+    try:
+        return process is not None and process.ended and os.getpgid(pid) != os.getpgrp()
+    except ProcessLookupError:
+        return False
+
+
+def _wait_for(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return  # a plugin has waited for it in the meantime

@@ -1,0 +1,83 @@
+"""Fixtures for what a pod of Kubernetes is to lockkit: a container with a first process, signals, and a store that all pods reach."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import lockkit
+from lockkit.testing.processes import ServerMissing
+from support.servers.redis import RedisServer
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The Redis that all pods reach."""
+    pytest.importorskip("redis")
+    try:
+        server = RedisServer(appendonly="yes")
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def url(server, request):
+    """A URL of a namespace that no other test uses."""
+    return f"{server.url()}?namespace={abs(hash(request.node.nodeid))}"
+
+
+@pytest.fixture
+def client(url):
+    with lockkit.connect(url) as client:
+        yield client
+
+
+@pytest.fixture
+def environ(tmp_path, url):
+    """The environment of a container."""
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("LOCKKIT_", "XDG_", "POD_"))
+    }
+    clean.pop("NODE_NAME", None)
+    return clean | {
+        "HOME": str(tmp_path),
+        "LOCKKIT_CONFIG": "/dev/null",
+        "LOCKKIT_URL": url,
+        "LOCKKIT_SCOPE": "fleet",
+    }
+
+
+@pytest.fixture
+def started(environ, tmp_path):
+    """Start processes that are gone when the test is."""
+    running = []
+
+    def start(*args, env=None, **options):
+        process = subprocess.Popen(
+            args,
+            env=environ | (env or {}),
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def lockkit_line():
+    """The words that start lockkit's command line."""
+    return [sys.executable, "-m", "lockkit"]
