@@ -135,6 +135,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("lockkit_evictions_total", "counter", "Claims that this process forced out.", ("lock",)),
         Metric("lockkit_alerts_total", "counter", "Alerts, by kind and priority.", ("kind", "priority")),
         Metric("lockkit_events_total", "counter", "Events, by kind.", ("kind",)),
+        _stat("ran_unlocked", "Tasks that ran without their lock, because the store could not be used."),
         _stat("renewals", "Renewals of single claims."),
         _stat("events_dropped", "Events dropped because a plugin was too slow, or hung."),
         _stat("alerts_dropped", "Alerts dropped because a plugin was too slow, or hung."),

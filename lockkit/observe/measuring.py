@@ -22,6 +22,7 @@ _REASONS = frozenset(
         *LOSSES,
         *("normal", "error", "sigterm", "exit", "collected"),
         *("timeout", "forced", "task_failure", "task_crash"),
+        *("ignore", "reject", "retry", "soft_time_limit"),  # how a Celery task ended
     )
 )
 """The reasons that are values of a label; a program may give any text."""

@@ -130,9 +130,10 @@ class AnyTaking:
 
     @property
     def busy(self) -> Attempt:
-        """The attempt that found its lock busy."""
-        assert self.together.current is not None
-        return self.together.current
+        """The attempt that found its lock busy: the last one that saw a holder, because the last of a pool's members may have been free."""
+        last = self.together.current
+        assert last is not None
+        return next((one for one in reversed(self.together.attempts) if one.holder is not None), last)
 
 
 class _Several(AnyShortForm[H], Generic[H, K]):

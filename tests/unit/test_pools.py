@@ -310,3 +310,10 @@ def test_a_member_that_is_held_whole_does_not_grow_and_one_that_is_shared_does(c
     with cards.acquire(each=40, among=["0"]):
         assert other.resize(name, 81) == 1
         assert other.inspect(name).capacity == 81
+
+
+def test_a_busy_pool_names_a_holder_even_if_the_last_member_was_free(client):
+    pool = client.pool("cards", ["x", "y", "z"])
+    with pool.acquire(count=2) as leases, pytest.raises(AcquireTimeout) as busy:
+        pool.acquire(count=2, timeout=0)
+    assert busy.value.holder.claim_id in {lease.claim_id for lease in leases}

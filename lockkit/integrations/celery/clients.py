@@ -46,7 +46,7 @@ def client_of(app: App) -> Client:
         client = _clients.get(app)
         if client is None or client._opening.closed:  # noqa: SLF001
             # No on_sigterm: the handlers of signals are Celery's own.
-            client = _clients[app] = connect(**settings_of(app.conf))
+            client = _clients[app] = connect(**settings_of(app))
         return client
 
 
@@ -66,14 +66,19 @@ def ttl_of(client: Client, ttl: float | None) -> float:
     return client.config.ttl if client.config.is_set("ttl") else TTL
 
 
-def settings_of(conf: Any) -> dict[str, Any]:
+def settings_of(app: App) -> dict[str, Any]:
     """The settings of lockkit in the configuration of an application, as ``connect`` takes them.
 
     Raises:
         ConfigError: A key that begins with ``lockkit_`` is no setting.
     """
     known = {*_BESIDE, *SETTINGS}
-    given = {key.removeprefix(PREFIX): conf[key] for key in map(str, conf) if key.startswith(PREFIX)}
+    app.conf.get(f"{PREFIX}url")  # reads the configuration, if nothing has needed it yet
+    conf = app.conf
+    # With config_from_object(..., namespace="CELERY") the keys have that prefix, and any case.
+    before = str(getattr(conf, "prefix", None) or "").lower()
+    keys = {str(key).lower().removeprefix(before): key for key in conf}
+    given = {name.removeprefix(PREFIX): conf[key] for name, key in keys.items() if name.startswith(PREFIX)}
     for name in sorted(given.keys() - known):
         close = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(

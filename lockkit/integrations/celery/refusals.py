@@ -29,19 +29,20 @@ def what_next(
         twin: Whether another delivery of the same message holds the lock. Its result must not be overwritten.
         sendable: Whether the task can be sent again: it came in a message.
     """
+    mode: str = "fail"
     if isinstance(error, UNAVAILABLE):
-        if options.unavailable != "retry":
-            return "run" if options.unavailable == "run" else "fail"
-    elif not isinstance(error, PASSING):
-        return "fail"
+        mode = options.unavailable
     elif isinstance(error, Drained):
-        if options.on_busy != "retry":
-            return "fail"
-    elif twin and (options.on_duplicate == "skip" or options.on_busy in ("skip", "fail")):
+        mode = "retry" if options.on_busy == "retry" else "fail"
+    elif isinstance(error, AcquireTimeout):
+        mode = (twin and options.on_duplicate) or options.on_busy
+    if mode == "retry" and sendable and (left is None or left > 0.0):
+        return "again"
+    if mode == "run":
+        return "run"
+    if twin:
         return "drop"
-    elif options.on_busy != "retry":
-        return "skip" if options.on_busy == "skip" else "fail"
-    return "again" if sendable and (left is None or left > 0.0) else "fail"
+    return "skip" if mode == "skip" else "fail"
 
 
 def is_twin(error: LockkitError, task_id: str | None) -> bool:

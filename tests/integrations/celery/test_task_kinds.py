@@ -1,0 +1,395 @@
+"""Every kind of task that Celery has: chains, chords, retries of its own, late acknowledgement, eager and direct calls, pydantic."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from celery import chain, chord
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
+
+import lockkit
+from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, NotHeld
+from lockkit.facts import Skipped
+from lockkit.integrations.celery import LockedTask, skipped_in, worker_pool
+from lockkit.integrations.celery.retrying import HEADER
+from lockkit.pools import PoolLeases
+
+
+@pytest.fixture
+def reasons(app, client):
+    """The reasons of the releases so far."""
+    told = []
+
+    class Listener:
+        @lockkit.hookimpl
+        def lockkit_event(self, event):
+            if event.kind == "released":
+                told.append(event.reason)
+
+    client.plugins.register(Listener(), name="listener")
+
+    def read():
+        client.driver().dispatcher.flush(20.0)
+        return told
+
+    return read
+
+
+# -- how a run ends
+
+
+def test_the_release_says_how_the_run_ended(app, deliver, reasons):
+    @app.task(bind=True, base=LockedTask, lock="a", max_retries=None)
+    def work(self, how):
+        if how == "retry":
+            raise self.retry(countdown=5)
+        if how is not None:
+            raise {
+                "ignore": Ignore(),
+                "reject": Reject("no", requeue=False),
+                "soft_time_limit": SoftTimeLimitExceeded(),
+                "task_failure": ValueError("no"),
+            }[how]
+
+    endings = {
+        "retry": RETRY,
+        "ignore": IGNORED,
+        "reject": REJECTED,
+        "soft_time_limit": FAILURE,
+        "task_failure": FAILURE,
+    }
+    for how, state in endings.items():
+        assert deliver(work, how).info.state == state
+    assert deliver(work, None).info is None
+    assert reasons() == [*endings, "normal"]
+
+
+def test_a_worker_that_is_told_to_exit_in_the_middle_of_a_task_releases(app, client, deliver, reasons):
+    @app.task(base=LockedTask, lock="a")
+    def work():
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        deliver(work)
+    assert client.inspect("a").claims == ()
+    assert reasons() == ["exit"]
+
+
+def test_the_exception_of_the_task_wins_over_the_loss_of_its_lock(app, deliver):
+    @app.task(bind=True, base=LockedTask, lock="a")
+    def work(self):
+        self.lease.simulate_loss()
+        raise ValueError("the task's own")
+
+    assert isinstance(deliver(work).info.retval, ValueError)
+
+
+def test_a_result_that_still_has_to_run_is_refused(app, deliver):
+    @app.task(base=LockedTask, lock="a")
+    def work():
+        return (number for number in [1])
+
+    assert isinstance(deliver(work).info.retval, ConfigError)
+
+
+# -- retries
+
+
+def test_its_own_retry_and_autoretry_count_as_before_and_begin_a_new_wait(app, rival, deliver, queued):
+    @app.task(base=LockedTask, lock="a", autoretry_for=(ValueError,), max_retries=1, retry_backoff=True)
+    def work():
+        raise ValueError("the task's own")
+
+    done = deliver(work, headers={HEADER: {"since": 1.0, "tries": 5, "retries": 0}, "mine": "kept"})
+    assert done.info.state == RETRY
+    (own,) = queued()
+    assert own.headers["retries"] == 1
+    assert own.headers["mine"] == "kept"
+
+    lease = rival("a")
+    deliver(work, headers=dict(own.headers), retries=1)
+    (waiting,) = queued()
+    assert waiting.headers["retries"] == 1
+    assert waiting.headers[HEADER]["tries"] == 1
+    assert waiting.headers[HEADER]["since"] > 1.0
+    assert waiting.headers["mine"] == "kept"
+    lease.release()
+
+    done = deliver(work, headers=dict(waiting.headers), retries=1)
+    assert done.info.state == FAILURE
+    assert isinstance(done.info.retval, ValueError)
+    assert queued() == []
+
+
+def test_an_error_of_the_lock_is_not_the_tasks_own(app, rival, deliver, queued):
+    @app.task(base=LockedTask, lock="a", on_busy="fail", autoretry_for=(Exception,))
+    def work(): ...
+
+    rival("a")
+    assert deliver(work).info.state == FAILURE
+    assert queued() == []
+
+
+def test_a_late_acknowledged_message_goes_back_if_it_cannot_be_sent_again(app, rival, deliver):
+    @app.task(base=LockedTask, lock="a", acks_late=True)
+    def late(): ...
+
+    @app.task(base=LockedTask, lock="a")
+    def early(): ...
+
+    rival("a")
+    app.conf.broker_write_url = app.conf.broker_url = "redis://127.0.0.1:1/0"
+    app.conf.task_publish_retry = False
+    app.conf.broker_transport_options = {"socket_connect_timeout": 1, "max_retries": 0}
+    app.amqp._producer_pool = None
+    app.pool.force_close_all()
+    app._pool = None
+
+    done = deliver(late)
+    assert done.info.state == REJECTED
+    assert done.info.retval.requeue is True
+    # Nothing is left of this message, so the task fails where everybody sees it.
+    assert deliver(early).info.state == FAILURE
+
+
+def test_a_task_sent_again_keeps_the_chain_and_the_chord_that_it_is_part_of(app, rival, deliver, queued):
+    @app.task(base=LockedTask, lock="a")
+    def work():
+        return "done"
+
+    @app.task
+    def after(result): ...
+
+    following = chain(after.s(), after.s()).tasks
+    body = chord([work.s()], after.s()).body
+    rival("a")
+    deliver(work, headers={"chain": list(following), "chord": dict(body), "group": "g1", "group_index": 0})
+
+    (message,) = queued()
+    _, _, embedded = message.payload
+    assert [one["task"] for one in embedded["chain"]] == [after.name, after.name]
+    assert embedded["chord"]["task"] == after.name
+    assert message.headers["group"] == "g1"
+
+
+def test_a_task_may_replace_itself(app, client, deliver, queued):
+    @app.task
+    def other(): ...
+
+    @app.task(bind=True, base=LockedTask, lock="a")
+    def work(self):
+        return self.replace(other.s())
+
+    assert deliver(work).info.state == IGNORED
+    (message,) = queued()
+    assert message.headers["task"] == other.name
+    assert client.inspect("a").claims == ()
+
+
+# -- eager and direct calls
+
+
+@pytest.mark.parametrize("call", [lambda task: task(), lambda task: task.apply(throw=True).get()])
+def test_a_call_without_a_message_waits_for_the_lock_where_a_message_would_be_sent_again(
+    app, rival, call, queued
+):
+    @app.task(bind=True, base=LockedTask, lock="a", max_wait=60)
+    def work(self):
+        return self.request.retries
+
+    lease = rival("a")
+    threading.Timer(0.1, lease.release).start()
+    assert call(work) == 0
+    assert queued() == []
+
+
+@pytest.mark.parametrize("call", [lambda task: task(), lambda task: task.apply(throw=True).get()])
+def test_and_for_no_longer_than_max_wait(app, rival, call):
+    @app.task(base=LockedTask, lock="a", max_wait=0.1)
+    def work(): ...
+
+    rival("a")
+    with pytest.raises(AcquireTimeout, match="max_wait"):
+        call(work)
+
+
+def test_an_application_that_runs_all_tasks_eagerly_takes_their_locks(app, client):
+    app.conf.task_always_eager = app.conf.task_eager_propagates = True
+
+    @app.task(base=LockedTask, lock="a:{number}")
+    def work(number):
+        return [claim.state for claim in client.inspect(f"a:{number}").claims]
+
+    assert work.delay(7).get() == ["HELD"]
+    assert chain(work.si(1), work.si(2))().get() == ["HELD"]
+
+
+def test_a_task_that_calls_itself_directly_takes_the_lock_of_the_inner_call(app, client, deliver):
+    @app.task(bind=True, base=LockedTask, lock="a:{depth}")
+    def work(self, depth):
+        inner = work(depth - 1) if depth else []
+        return [*inner, self.lease.name]
+
+    assert deliver(work, 1).retval == ["a:0", "a:1"]
+
+
+def test_and_does_not_wait_for_itself(app, deliver):
+    @app.task(bind=True, base=LockedTask, lock="a")
+    def work(self):
+        return work()
+
+    assert isinstance(deliver(work).info.retval, DeadlockDetected)
+
+
+def test_threads_that_run_tasks_have_a_lease_each(app, deliver):
+    together = threading.Barrier(2, timeout=20)
+
+    @app.task(bind=True, base=LockedTask, lock="a:{number}")
+    def work(self, number):
+        together.wait()
+        return self.lease.name
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(deliver, work, number, task_id=f"t{number}") for number in (1, 2)]
+        assert [run.result().retval for run in runs] == ["a:1", "a:2"]
+
+
+# -- what is locked
+
+
+def test_a_semaphore_lets_some_in(app, deliver, rival):
+    @app.task(base=LockedTask, lock="s", capacity=2, permits=1, on_busy="skip")
+    def work(depth):
+        with ThreadPoolExecutor(1) as another:
+            return (
+                another.submit(deliver, work, depth - 1, task_id=f"t{depth}").result().retval
+                if depth
+                else "in"
+            )
+
+    assert deliver(work, 1).retval == "in"
+    assert skipped_in(deliver(work, 2).retval).name == "s"
+
+
+def test_members_of_a_pool(app, client, deliver):
+    @app.task(bind=True, base=LockedTask, pool="licences", members=["x", "y", "z"], count=2, on_busy="skip")
+    def work(self, inner=True):
+        assert isinstance(self.leases, PoolLeases)
+        self.leases.beat(progress=0.5)
+        with pytest.raises(NotHeld, match=r"self\.leases"):
+            self.lease  # noqa: B018
+        with ThreadPoolExecutor(1) as another:
+            refused = (
+                another.submit(deliver, work, False, task_id="another").result().retval if inner else None
+            )
+        return [self.leases.members, skipped_in(refused)]
+
+    members, skipped = deliver(work).retval
+    assert members == ("x", "y")
+    assert isinstance(skipped, Skipped)
+    assert skipped.holder.owner.task == work.name
+
+
+def test_a_gpu_or_a_share_of_one_which_the_child_processes_see(app, deliver, monkeypatch):
+    import os
+
+    app.conf.lockkit_gpu_simulate = 2
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    @app.task(bind=True, base=LockedTask, gpu=1, gpu_mem="8GiB")
+    def share(self):
+        (card,) = self.gpus.devices
+        return [
+            self.gpus.environment("index")["CUDA_VISIBLE_DEVICES"],
+            os.environ.get("CUDA_VISIBLE_DEVICES"),
+            card.uuid,
+        ]
+
+    @app.task(bind=True, base=LockedTask, gpu=2)
+    def both(self):
+        return len(self.gpus.devices)
+
+    index, seen, _ = deliver(share).retval
+    assert seen == index
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert deliver(both).retval == 2
+
+    monkeypatch.setattr(worker_pool, "_kinds", ["thread"])  # where the environment belongs to others, too
+    assert deliver(share).retval[1] is None
+
+
+def test_the_fence_goes_to_the_argument_that_asks_for_it(app, deliver):
+    @app.task(base=LockedTask, lock="a", fence_as="fence")
+    def work(number, *, fence=0):
+        return [number, fence]
+
+    first, second = deliver(work, 7).retval, deliver(work, 7).retval
+    assert first[0] == 7
+    assert 0 < first[1] < second[1]
+
+
+def test_names_are_made_from_all_kinds_of_arguments(app, deliver):
+    @app.task(bind=True, base=LockedTask, lock="{kind}:{order[id]}:{rest[0]}:{size}")
+    def work(self, order, kind="order", *rest, size=1):
+        return self.lease.name
+
+    assert deliver(work, {"id": 7}, "o", "x", size=2).retval == "o:7:x:2"
+    done = deliver(work, {"number": 7}, "o", "x")
+    assert isinstance(done.info.retval, ConfigError)
+    assert "does not fit the arguments" in str(done.info.retval)
+
+
+def test_a_claim_lives_for_60_seconds_unless_something_says_otherwise(app, deliver):
+    @app.task(bind=True, base=LockedTask, lock="a")
+    def usual(self):
+        return self.lease.ttl
+
+    assert deliver(usual).retval == 60.0
+
+
+def test_unless_the_configuration_says_otherwise(app, deliver):
+    app.conf.lockkit_ttl = 12
+
+    @app.task(bind=True, base=LockedTask, lock="a")
+    def configured(self):
+        return self.lease.ttl
+
+    assert deliver(configured).retval == 12.0
+
+
+# -- where it runs
+
+
+def test_a_pool_of_greenlets_is_refused(app, deliver, monkeypatch):
+    @app.task(base=LockedTask, lock="a")
+    def work(): ...
+
+    monkeypatch.setattr(worker_pool, "_kinds", ["gevent"])
+    done = deliver(work)
+    assert isinstance(done.info.retval, ConfigError)
+    assert "--pool prefork" in str(done.info.retval)
+
+
+def test_waiting_in_a_solo_pool_is_refused(app, deliver, monkeypatch):
+    @app.task(base=LockedTask, lock="a", on_busy="wait")
+    def work(): ...
+
+    @app.task(base=LockedTask, lock="a")
+    def again():
+        return SUCCESS
+
+    monkeypatch.setattr(worker_pool, "_kinds", ["solo"])
+    assert 'on_busy="retry"' in str(deliver(work).info.retval)
+    assert deliver(again).retval == SUCCESS
+
+
+@pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning")  # the tests may run as root
+def test_a_worker_tells_its_pool_at_its_start(app, monkeypatch):
+    monkeypatch.setattr(worker_pool, "_kinds", [])
+    assert worker_pool.pool_kind() == ""
+    for pool, kind in (("solo", "solo"), ("threads", "threads"), ("prefork", "prefork")):
+        app.Worker(pool=pool, concurrency=1)
+        assert worker_pool.pool_kind() == kind

@@ -1,0 +1,210 @@
+"""Options that cannot work are refused when the task is made, and the error says what to change."""
+
+from __future__ import annotations
+
+import pytest
+from celery import shared_task
+
+from lockkit.errors import ConfigError
+from lockkit.integrations.celery import LockedTask, locked_task
+
+WRONG = [
+    ({}, "needs to know what to lock", 'lock="invoice:'),
+    ({"lock": "a", "gpu": 1}, "lock and gpu are given together", "give one of them"),
+    ({"lock": "invoice:{number}"}, "has no argument 'number'", "its arguments: invoice_id"),
+    ({"lock": "invoice:{"}, "not a name template", ""),
+    ({"lock": "a\n"}, "control characters", ""),
+    ({"lock": 7}, "must be the name of a lock", ""),
+    (
+        {"lock": "a", "on_busy": "Retry"},
+        "on_busy must be one of retry | skip | wait | fail",
+        "did you mean 'retry'?",
+    ),
+    ({"lock": "a", "on_unavailable": "ignore"}, "on_unavailable must be one of", ""),
+    ({"lock": "a", "on_duplicate": "fail"}, "on_duplicate must be one of", ""),
+    ({"lock": "a", "ttl": 0}, "ttl must be more than 0", ""),
+    ({"lock": "a", "ttl": "30s"}, "ttl must be a number of seconds", "ttl=30"),
+    ({"lock": "a", "max_wait": -1}, "max_wait must be more than 0", ""),
+    ({"lock": "a", "on_busy": "skip", "max_wait": 5}, "never waits", "leave out max_wait"),
+    ({"lock": "a", "permits": 2}, "needs a capacity", "capacity=4"),
+    ({"lock": "a", "capacity": 2, "permits": 3}, "can never fit", ""),
+    ({"lock": "a", "count": 2}, "count is for pool=", "leave out count"),
+    ({"pool": "p", "capacity": 2}, "capacity is for lock=", "leave out capacity"),
+    ({"pool": "p", "count": 0}, "count must be a whole number", ""),
+    ({"gpu": 0}, "gpu must be a whole number", ""),
+    ({"gpu": 1, "gpu_mem": "8 apples"}, "gpu_mem", ""),
+    ({"gpu": 1, "on_unavailable": "run"}, "is not for gpu=", 'on_unavailable="retry"'),
+    ({"pool": "p", "on_unavailable": "run"}, "is not for pool=", 'on_unavailable="retry"'),
+    ({"lock": "a", "fence_as": "fence"}, "no keyword argument 'fence'", "fence=0"),
+    ({"lock": "a", "fence_as": "invoice_id"}, "needs a default", "invoice_id=0"),
+    ({"lock": "a", "onbusy": "skip"}, "no option 'onbusy'", "did you mean 'on_busy'?"),
+    (
+        {"lock": "a", "max_hold": 10, "time_limit": 20},
+        "time_limit of 20 s is above its max_hold",
+        "raise max_hold",
+    ),
+    (
+        {"lock": "a", "max_hold": 10, "soft_time_limit": 11},
+        "soft_time_limit of 11 s is above",
+        "raise max_hold",
+    ),
+]
+
+
+@pytest.mark.parametrize("options, told, hint", WRONG)
+def test_a_task_that_cannot_work_is_refused_when_celery_makes_it(app, options, told, hint):
+    @app.task(base=LockedTask, name="proj.bill", **options)
+    def bill(invoice_id): ...
+
+    with pytest.raises(ConfigError) as refused:
+        app.finalize()
+
+    assert "proj.bill: " in str(refused.value) or "task proj.bill" in str(refused.value)
+    assert told in str(refused.value)
+    assert hint in str(refused.value)
+
+
+@pytest.mark.parametrize("options, told, hint", WRONG[:-2])
+def test_the_decorator_of_lockkit_refuses_it_at_once(app, options, told, hint):
+    with pytest.raises(ConfigError) as refused:
+
+        @locked_task(app, **options)
+        def bill(invoice_id): ...
+
+    assert told in str(refused.value)
+    assert hint in str(refused.value)
+
+
+def test_the_decorator_of_lockkit_makes_the_task_that_app_task_makes(app, deliver):
+    @locked_task(app, bind=True, lock="a:{number}", on_busy="skip", acks_late=True, name="proj.work")
+    def work(self, number):
+        return self.lease.name
+
+    assert work.name == "proj.work"
+    assert work.acks_late is True
+    assert deliver(work, 7).retval == "a:7"
+
+
+def test_without_an_application_the_task_is_shared(app):
+    app.set_current()
+
+    @locked_task(lock="a", name="proj.shared")
+    def work(): ...
+
+    @shared_task(base=LockedTask, lock="b", name="proj.shared_too")
+    def other(): ...
+
+    assert app.tasks["proj.shared"].lock == "a"
+    assert app.tasks["proj.shared_too"].lock == "b"
+
+
+@pytest.mark.parametrize("given", [lambda: None, "proj"])
+def test_the_decorator_needs_an_application_or_none(given):
+    with pytest.raises(ConfigError, match="needs parentheses"):
+        locked_task(given)
+
+
+def test_functions_whose_work_would_run_later_are_refused(app):
+    def generate():
+        yield
+
+    async def wait(): ...
+
+    for function, told in ((generate, "generator function"), (wait, "coroutine function")):
+        with pytest.raises(ConfigError, match=told):
+            locked_task(app, lock="a")(function)
+
+
+def test_a_bound_task_without_an_argument_for_itself_is_refused(app):
+    with pytest.raises(ConfigError, match="no argument for the task"):
+
+        @locked_task(app, bind=True, lock="a")
+        def work(): ...
+
+
+def test_the_name_of_a_lock_is_not_made_from_the_task_itself(app):
+    with pytest.raises(ConfigError, match="has no argument 'self'"):
+
+        @locked_task(app, bind=True, lock="{self}")
+        def work(self): ...
+
+
+def test_an_abstract_base_need_not_say_what_to_lock_and_its_options_are_inherited(app, deliver):
+    class Billing(LockedTask):
+        abstract = True
+        on_busy = "skip"
+        ttl = 20
+
+    @app.task(bind=True, base=Billing, lock="invoice:{invoice_id}")
+    def bill(self, invoice_id):
+        return self.lease.ttl
+
+    assert deliver(bill, 7).retval == 20
+    assert bill.lock_options.on_busy == "skip"
+
+    with pytest.raises(ConfigError, match="on_busy must be one of"):
+
+        class Wrong(LockedTask):
+            on_busy = "sometimes"
+
+
+def test_a_class_may_be_a_task(app, deliver):
+    class Bill(LockedTask):
+        name = "proj.Bill"
+        lock = "invoice:{invoice_id}"
+        counter = 0  # an attribute of its own, however much it looks like an option
+
+        def run(self, invoice_id):
+            return self.lease.name
+
+    bill = app.register_task(Bill())
+    assert deliver(bill, 7).retval == "invoice:7"
+
+    with pytest.raises(ConfigError, match="has no argument 'number'"):
+
+        class Wrong(LockedTask):
+            lock = "invoice:{number}"
+
+            def run(self, invoice_id): ...
+
+
+def test_options_that_the_configuration_changes_are_checked_too(app):
+    app.conf.task_annotations = {"proj.work": {"on_busy": "someday"}}
+
+    @app.task(base=LockedTask, lock="a", name="proj.work")
+    def work(): ...
+
+    with pytest.raises(ConfigError, match="on_busy must be one of"):
+        app.finalize()
+
+
+def test_and_count_if_they_are_right(app):
+    app.conf.task_annotations = {"proj.work": {"ttl": 45}}
+
+    @app.task(base=LockedTask, lock="a", name="proj.work")
+    def work(): ...
+
+    assert work.lock_options.ttl == 45.0
+
+
+@pytest.mark.parametrize(
+    "broker, options, refused",
+    [
+        ("redis://h", {}, False),
+        ("redis://h", {"visibility_timeout": 60}, True),
+        ("rediss://h", {"visibility_timeout": 60}, True),
+        ("sentinel://h;sentinel://i", {"visibility_timeout": 60}, True),
+        ("amqp://h", {"visibility_timeout": 60}, False),
+    ],
+)
+def test_a_ttl_above_the_visibility_timeout_is_refused(app, broker, options, refused):
+    app.conf.broker_url, app.conf.broker_transport_options = broker, options
+
+    @app.task(base=LockedTask, lock="a", ttl=90)
+    def work(): ...
+
+    if not refused:
+        assert work.lock_options.ttl == 90.0
+        return
+    with pytest.raises(ConfigError, match="above the visibility timeout of the broker, 60 s"):
+        app.finalize()
