@@ -6,6 +6,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; the t
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
 import re
@@ -267,6 +268,24 @@ def scenarios() -> str:
     )
 
 
+THE_28 = DOCS.parent / "tests" / "scenarios" / "test_the_28.py"
+OLD_AND_NEW = re.compile(r"(\d+)\. (.+)\n\nBefore: (.+)\n\nNow: (.+)")
+
+
+def the_28(first: int, last: int) -> str:
+    """The scenarios of the old GPU lock from one number to another, as the tests that play them tell of them."""
+    plays = (
+        each
+        for each in ast.parse(THE_28.read_text()).body
+        if isinstance(each, ast.FunctionDef) and each.name.startswith("test_")
+    )
+    told = (OLD_AND_NEW.fullmatch(ast.get_docstring(each) or "") for each in plays)
+    return rows(
+        ("", "scenario", "the old lock", "lockkit"),
+        (each.groups() for each in told if each is not None and first <= int(each[1]) <= last),
+    )
+
+
 def proof(guarantee: str) -> str:
     """Where a guarantee is proved by the kit and by the simulation."""
     kit = [name for name, (first, *_) in played().items() if first.guarantee == guarantee]
@@ -343,6 +362,10 @@ TABLES = {
     "losses": losses,
     "capabilities": capabilities,
     "scenarios": scenarios,
+    **{
+        f"the_28_{first}_{last}": partial(the_28, first, last)
+        for first, last in ((1, 7), (8, 15), (16, 23), (24, 28), (29, 35))
+    },
     "endpoints": endpoints,
     "statuses": statuses,
     **{f"proof_{guarantee}": partial(proof, guarantee) for guarantee in GUARANTEES},

@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 from lockkit.names import new_token
 from lockkit.testing.bench.contender import Contender
 
-__all__ = ["AWAKE", "FAIR", "FLOOR", "MAKERS", "PEERS", "RAW", "RECORDED", "WOKEN"]
+__all__ = ["AWAKE", "FAIR", "FLOOR", "MAKERS", "PEERS", "PLAIN", "RAW", "RECORDED", "WOKEN"]
 
 FLOOR = "floor: 2 EVALSHA"
 RAW = "floor: 2 EVALSHA, raw socket"
+PLAIN = "no lock: SET NX and DEL, nothing compared"
 AWAKE = "floor: 2 EVALSHA, raw socket, awake"
 WOKEN = "floor: release script, pub/sub, confirm"
 FAIR = "floor: fair queue"
@@ -129,6 +130,13 @@ def _floor(stack: ExitStack, url: str) -> Contender:
     plain.load(_TAKE, _DROP)
     take, drop = _packed(_TAKE, "2", "floor", "floor:fence", "token"), _packed(_DROP, "1", "floor", "token")
     return Contender(FLOOR, lambda: plain.ask(take), lambda _: plain.ask(drop))
+
+
+def _uncompared(stack: ExitStack, url: str) -> Contender:
+    """The floor without its comparison: the key is deleted whoever has it, so a late release frees the lock of the next holder."""
+    plain = _Plain(stack, url)
+    take, drop = _command("SET", "uncompared", "token", "NX", "PX", "30000"), _command("DEL", "uncompared")
+    return Contender(PLAIN, lambda: plain.ask(take), lambda _: plain.ask(drop))
 
 
 def _socket(stack: ExitStack, url: str) -> socket.socket:
@@ -259,6 +267,7 @@ def _pottery(stack: ExitStack, url: str) -> Contender:
 
 MAKERS: dict[str, Callable[[ExitStack, str], Contender]] = {
     FLOOR: _floor,
+    PLAIN: _uncompared,
     RAW: _raw,
     AWAKE: _awake,
     WOKEN: _woken,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.contenders import peers
-from bench.redis_contenders import AWAKE, FAIR, FLOOR, PEERS, RAW, RECORDED, WOKEN
+from bench.redis_contenders import AWAKE, FAIR, FLOOR, PEERS, PLAIN, RAW, RECORDED, WOKEN
 from bench.remote import Remote, cpu_of
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
@@ -46,7 +46,7 @@ def redis(folder: Path, _url: str, _store: str, *, quick: bool) -> list[Figure]:
             requests=server.requests,
             cpu=partial(cpu_of, server.pid),
             floor=FLOOR,
-            floors=(RAW, AWAKE),
+            floors=(RAW, AWAKE, PLAIN),
             awake=AWAKE,
             woken=WOKEN,
             found=found,

@@ -10,7 +10,7 @@ import pytest
 from bench.command import BENCHES, main
 from bench.contenders import peers
 from bench.etcd_contenders import PEERS as ETCD_PEERS
-from bench.redis_contenders import FLOOR, PEERS, WOKEN
+from bench.redis_contenders import FLOOR, PEERS, PLAIN, WOKEN
 from bench.redis_store import redis
 from lockkit.testing.processes import ServerMissing
 
@@ -101,6 +101,12 @@ def test_on_redis_every_library_that_is_installed_takes_turns_with_the_floor_and
 
     assert {FLOOR, "lockkit, Redis", *found} <= measured
     assert figure(on_redis, WOKEN, "hand-off, median").value > 0
+
+
+@needs_redis
+def test_on_redis_a_script_that_compares_is_measured_beside_a_plain_delete(on_redis):
+    assert figure(on_redis, PLAIN, "acquire + release").value > 0
+    assert figure(on_redis, PLAIN, "acquire + release, to the floor").value > 0
 
 
 @needs_redis

@@ -1,0 +1,5 @@
+"""The 28 scenarios of the old GPU lock, and the seven that it planned, on Redis."""
+
+from scenarios.test_the_28 import *  # noqa: F403 - the scenarios and their fixtures
+
+STORES = ("redis",)
