@@ -142,7 +142,7 @@ def take_turns(client: lockkit.Client, seconds: float) -> Period:
         time.sleep(seconds)
         ended = SYSTEM.now()
         lease.ensure_held()
-        return Period(began, ended, lease.fence, f"{os.getpid()} {threading.get_ident()}")
+        return Period(began, ended, lease.fence, lease.claim_id)
 
 
 def take_turns_in_processes(
