@@ -15,10 +15,12 @@ from lockkit.errors import ConfigError
 from lockkit.mutex import Mutex
 from lockkit.settings import SETTINGS
 
-__all__ = ["PREFIX", "App", "client_of", "close_clients", "settings_of", "ttl_of"]
+__all__ = ["BEAT", "PREFIX", "App", "client_of", "close_clients", "given_to", "settings_of", "ttl_of"]
 
 PREFIX = "lockkit_"
 """The beginning of the keys of lockkit in the configuration of a Celery application."""
+BEAT = "beat_"
+"""The beginning of those keys, after the prefix, that are for the scheduler of beat alone; see :mod:`lockkit.integrations.celery.beat`."""
 TTL = 60.0
 """Seconds that the store keeps a task's claim without renewal, unless the configuration says otherwise."""
 _BESIDE = ("namespace", "profile", "scope", "state_dir", "strict", "url")
@@ -66,6 +68,16 @@ def ttl_of(client: Client, ttl: float | None) -> float:
     return client.config.ttl if client.config.is_set("ttl") else TTL
 
 
+def given_to(app: App) -> dict[str, Any]:
+    """The values for lockkit in the configuration of an application, by their keys without :data:`PREFIX`, in lower case."""
+    app.conf.get(f"{PREFIX}url")  # reads the configuration, if nothing has needed it yet
+    conf = app.conf
+    # With config_from_object(..., namespace="CELERY") the keys have that prefix, and any case.
+    before = str(getattr(conf, "prefix", None) or "").lower()
+    keys = {str(key).lower().removeprefix(before): key for key in conf}
+    return {name.removeprefix(PREFIX): conf[key] for name, key in keys.items() if name.startswith(PREFIX)}
+
+
 def settings_of(app: App) -> dict[str, Any]:
     """The settings of lockkit in the configuration of an application, as ``connect`` takes them.
 
@@ -73,12 +85,7 @@ def settings_of(app: App) -> dict[str, Any]:
         ConfigError: A key that begins with ``lockkit_`` is no setting.
     """
     known = {*_BESIDE, *SETTINGS}
-    app.conf.get(f"{PREFIX}url")  # reads the configuration, if nothing has needed it yet
-    conf = app.conf
-    # With config_from_object(..., namespace="CELERY") the keys have that prefix, and any case.
-    before = str(getattr(conf, "prefix", None) or "").lower()
-    keys = {str(key).lower().removeprefix(before): key for key in conf}
-    given = {name.removeprefix(PREFIX): conf[key] for name, key in keys.items() if name.startswith(PREFIX)}
+    given = {name: value for name, value in given_to(app).items() if not name.startswith(BEAT)}
     for name in sorted(given.keys() - known):
         close = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
