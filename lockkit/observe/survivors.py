@@ -14,7 +14,7 @@ from lockkit.facts import Keeper, Owner
 from lockkit.identity import user_name
 from lockkit.outer import VARIABLE, outer_holds
 
-__all__ = ["hidden", "survivors"]
+__all__ = ["hidden", "program", "survivors"]
 
 
 def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
@@ -33,7 +33,7 @@ def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
         except OSError:
             continue  # it has ended, or belongs to another user
         if f'"{claim_id}"'.encode() in environ and _under(environ, claim_id):
-            found.append(Keeper(pid, _program(pid)))
+            found.append(Keeper(pid, program(pid)))
     return tuple(found)
 
 
@@ -58,7 +58,8 @@ def _pids() -> list[int]:
         return []
 
 
-def _program(pid: int) -> str:
+def program(pid: int) -> str:
+    """The name of the program that a process runs; empty if that cannot be seen."""
     try:
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -9,6 +9,7 @@ def bill(self, invoice_id): ...
 from __future__ import annotations
 
 from lockkit.facts import Skipped
+from lockkit.integrations.celery import worker as _worker  # noqa: F401 (for its handlers of Celery's signals)
 from lockkit.integrations.celery.declaring import locked_task
 from lockkit.integrations.celery.skipping import skipped_in
 from lockkit.integrations.celery.task import LockedTask

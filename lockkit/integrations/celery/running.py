@@ -19,6 +19,7 @@ from lockkit.facts import Skipped
 from lockkit.identity import with_task
 from lockkit.integrations.celery.clients import client_of
 from lockkit.integrations.celery.endings import reason_of
+from lockkit.integrations.celery.held_by_child import Note, recorded
 from lockkit.integrations.celery.refusals import PASSING, is_twin, what_next
 from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, wait_in
 from lockkit.integrations.celery.signatures import lock_name
@@ -27,6 +28,7 @@ from lockkit.integrations.celery.taking import Held, take
 from lockkit.integrations.celery.visibility import visibility_timeout
 from lockkit.integrations.celery.worker_pool import check_pool, pool_kind
 from lockkit.lease import Lease
+from lockkit.members import POOLS, pool_name
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
@@ -86,12 +88,24 @@ class Run:
             Wait(now) if self._request is None else wait_in(self._request.headers, self._request.retries, now)
         )
         left = wait.left(now, self._options.max_wait)
-        try:
-            held = self._take(client, name, left)
-        except PASSING as error:
-            return self._without(client, name, error, wait, left, body)
-        with held:
-            return self._under(held, name, body)
+        with recorded(self._note(client, name)):
+            try:
+                held = self._take(client, name, left)
+            except PASSING as error:
+                return self._without(client, name, error, wait, left, body)
+            with held:
+                return self._under(held, name, body)
+
+    def _note(self, client: Client, name: str) -> Note:
+        """The locks that this run may hold, for the worker's main process."""
+        options, request = self._options, self._request
+        config = client.config
+        min_hold = config.min_hold if options.min_hold is None else options.min_hold
+        lock_delay = config.lock_delay if options.lock_delay is None else options.lock_delay
+        task_id = "" if request is None else str(request.id)
+        names = () if options.lock is None else (name,)
+        prefix = "" if names else POOLS if options.pool is None else pool_name(options.pool)
+        return Note(names, prefix, self._words(), task_id, min_hold or 0.0, lock_delay or 0.0)
 
     def _name(self) -> str:
         options = self._options
@@ -108,7 +122,6 @@ class Run:
             owner = with_task(owner, self._task.name, request.id, request.retries, request.hostname)
         # A direct call and an eager one wait here: there is no queue that they could go back to.
         here = options.on_busy == "wait" or (options.on_busy == "retry" and not self._in_message)
-        # The record by which the worker's main process can evict the claim of a dead child belongs around this call.
         return take(client, options, name, owner, left if here else 0.0)
 
     def _under(self, held: Held, name: str, body: Callable[..., Any]) -> Any:

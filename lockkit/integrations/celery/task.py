@@ -68,6 +68,7 @@ class LockedTask(Task):
     """
 
     abstract = True
+    Request = "lockkit.integrations.celery.request:LockedRequest"
 
     lock: str | None = None
     capacity: int | None = None

@@ -9,9 +9,9 @@ from kombu.utils.compat import detect_environment
 
 from lockkit.errors import ConfigError
 
-__all__ = ["check_pool", "pool_kind"]
+__all__ = ["GREEN", "check_pool", "pool_kind"]
 
-_GREEN = ("eventlet", "gevent")
+GREEN = ("eventlet", "gevent")
 _kinds: list[str] = []
 
 
@@ -36,8 +36,8 @@ def check_pool(task: str, on_busy: str) -> None:
             thread of a worker, which then does nothing else: it tells the broker nothing, and may wait for a lock that a task behind it would release.
     """
     kind = pool_kind()
-    green = kind if kind in _GREEN else str(detect_environment())  # type: ignore[no-untyped-call]
-    if green in _GREEN:
+    green = kind if kind in GREEN else str(detect_environment())  # type: ignore[no-untyped-call]
+    if green in GREEN:
         raise ConfigError(
             f"task {task}: LockedTask does not run in a pool of {green}: a task that computes would keep the heartbeat from renewing its lock",
             hint="start the worker with --pool prefork or --pool threads",

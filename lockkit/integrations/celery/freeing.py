@@ -1,0 +1,167 @@
+"""The eviction of the claims of a pool process that is proved to be dead, together with all that it has started.
+
+Two proofs are needed, each for itself. The process is dead: its pid belongs to no process with its time of start
+(:mod:`lockkit.store.judging`). And nothing that it has started lives: the worker's main process is the subreaper of its descendants
+(PR_SET_CHILD_SUBREAPER(2const)), so what outlives its parent becomes a child of the main process before the parent counts as dead; and the main
+process has no child that is not known to be its own and is as young as the dead process. Every doubt keeps the lock, which then lapses after its ttl.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Collection, Iterable
+
+from lockkit.client import Client
+from lockkit.descent import children, descendants
+from lockkit.facts import ClaimInfo, Keeper, LockInfo
+from lockkit.identity import look_at
+from lockkit.integrations.celery.held_by_child import Note
+from lockkit.integrations.celery.request import cause_of
+from lockkit.namedtuples import NamedTuple
+from lockkit.observe import journal
+from lockkit.observe.decisions import ClaimFacts, Tiers, answer_of_this_host, decide
+from lockkit.observe.survivors import program, survivors
+from lockkit.printable import printable
+
+__all__ = ["Dead", "free", "heirs"]
+
+_log = logging.getLogger("lockkit")
+_SAME = 0.005
+"""Seconds by which two times of start may differ and be the same; the kernel counts in steps of 10 ms."""
+
+
+class Dead(NamedTuple):
+    """A process that has ended while it may have held locks.
+
+    Attributes:
+        pid: The pid of the process.
+        started: The time at which it started, in seconds since boot.
+        notes: The locks that it may have held.
+        how: How the process ended, in words.
+        at: The time at which its end was noticed, in seconds of :func:`time.monotonic`.
+    """
+
+    pid: int
+    started: float
+    notes: Collection[Note]
+    how: str
+    at: float
+
+
+def heirs(started: float, own: Collection[int]) -> tuple[Keeper, ...]:
+    """The children of this process that it did not start itself, as far as is known, and that a process of this time of start may have started.
+
+    Args:
+        started: The time of start of the process that has ended. What it started is not older.
+        own: The pids of the children that this process has started.
+    """
+    mine = os.getpid()
+    found = []
+    # The kernel's list leaves out a child if another one ends during the reading; a look at all processes leaves out those of other users, if /proc
+    # hides them.
+    for pid in sorted({*children(mine), *descendants(mine)} - {*own}):
+        process = look_at(pid)
+        if process is None:
+            if _is_there(pid):
+                found.append(Keeper(pid))
+        elif process.parent == mine and not process.ended and process.started >= started - _SAME:
+            found.append(Keeper(pid, program(pid)))
+    return tuple(found)
+
+
+def free(client: Client, dead: Dead, own: Collection[int]) -> tuple[int, tuple[Keeper, ...]]:
+    """Evict the claims of a process, once it and all that it has started are proved to be dead.
+
+    Args:
+        client: A client of the store in this process.
+        dead: The process.
+        own: The pids of the children that this process has started.
+
+    Returns:
+        The number of its claims that are left, and the processes for whose sake they were left.
+
+    Raises:
+        LockkitError: The store did not answer. Some claims may have been evicted.
+    """
+    left, keep = 0, dict.fromkeys(heirs(dead.started, own))
+    for note in dead.notes:
+        for info in _queues(client, note):
+            for claim in info.claims:
+                if not _made_by(claim, dead) or claim.state == "LINGERING":
+                    continue
+                # An eviction would cut short what blocks the lock on purpose.
+                if claim.state == "HELD" and (
+                    info.read_at - claim.since < note.min_hold or time.monotonic() - dead.at < note.lock_delay
+                ):
+                    left += 1
+                    continue
+                # Once more, right before the eviction: a process that was forked during the first look is seen by the second.
+                keep |= dict.fromkeys((*heirs(dead.started, own), *survivors(claim.claim_id)))
+                if not _evict(client, dead, note, ClaimFacts(
+                    claim, info.read_at, (answer_of_this_host(claim),), tuple(keep)
+                )):  # fmt: skip
+                    left += 1
+    return left, tuple(keep)
+
+
+def _queues(client: Client, note: Note) -> Iterable[LockInfo]:
+    names = [*note.names, *(client.names(note.prefix) if note.prefix else ())]
+    return [client.inspect(name) for name in dict.fromkeys(names)]
+
+
+def _made_by(claim: ClaimInfo, dead: Dead) -> bool:
+    """Whether exactly this process made a claim. That it ran on this host, in this boot and pid namespace, is for the judgement of its life."""
+    return claim.owner.pid == dead.pid and abs(claim.owner.started - dead.started) < _SAME
+
+
+def _evict(client: Client, dead: Dead, note: Note, seen: ClaimFacts) -> bool:
+    """Evict one claim if its owner is proved to be dead. Returns whether that was done."""
+    claim = seen.claim
+    decision = decide(seen, Tiers())
+    if decision.action != "remove":
+        return False
+    word, cause = cause_of(note.task_id)
+    ran = f"process {dead.pid}, which ran {note.run}, {dead.how}"
+    reason = printable(f"{word}: {ran}{f', because {cause}' if cause else ''}")
+    folder = client.config.state_place().path
+    about: dict[str, object] = {
+        "action": "remove",
+        "kind": decision.kind,
+        "name": claim.name,
+        "claim": claim.claim_id,
+        "why": reason,
+    }
+    about |= {
+        "seen": seen.evidence,
+        "by": str(client.owner),
+        "namespace": client.namespace,
+        "url": client.url,
+    }
+    identity = _journalled(folder, about)
+    outcome = "unknown"
+    try:
+        outcome = client.evict(claim.name, claim.claim_id, reason=reason, now=True).outcome.lower()
+    finally:
+        _journalled(folder, {"of": identity, "outcome": outcome})
+    return True
+
+
+def _journalled(folder: os.PathLike[str], about: dict[str, object]) -> str:
+    """Write to the journal of recovery; a journal that cannot be written keeps no lock."""
+    try:
+        return journal.append(folder, about, file=journal.ACTIONS)
+    except OSError as error:
+        _log.warning("%s", printable(f"the journal of recovery cannot be written: {error}"))
+        return ""
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends no signal
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

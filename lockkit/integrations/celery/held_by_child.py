@@ -1,0 +1,183 @@
+"""The record of the locks that a pool process may hold, which the worker's main process can read when that process has died, however it died.
+
+The record is memory (memfd_create(2)) that the pool process shares with the main process: a line of JSON is added before the first request for a
+lock goes out, and another one when the lock has been released. The pool process sends the descriptor of the memory, with its pid and its time of
+start, through a socket that the main process made before it forked. A line that a crash cut short was not followed by a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Collection, Iterator
+
+from lockkit.identity import process_start
+from lockkit.mutex import Mutex
+from lockkit.namedtuples import NamedTuple
+
+__all__ = ["Greeting", "Note", "enrol", "open_channel", "read_greeting", "read_notes", "recorded"]
+
+_log = logging.getLogger("lockkit")
+_LONGEST = 200
+"""Bytes of a greeting, at most."""
+_PATIENCE = 5.0
+"""Seconds for which a pool process tries to send its greeting, while the main process is too busy to read those of the others."""
+
+
+class Note(NamedTuple):
+    """The locks that one run of a task may hold.
+
+    Attributes:
+        names: The names of the locks.
+        prefix: The beginning of the names of a pool's locks; empty if the run takes from no pool.
+        run: The task and its id, as Celery's log has them.
+        task_id: The id of the task.
+        min_hold: Seconds for which its locks stay blocked from the grant on, whoever dies.
+        lock_delay: Seconds for which they stay blocked after the death of the process.
+    """
+
+    names: tuple[str, ...] = ()
+    prefix: str = ""
+    run: str = ""
+    task_id: str = ""
+    min_hold: float = 0.0
+    lock_delay: float = 0.0
+
+
+class Greeting(NamedTuple):
+    """The first and only message of a process to the main process.
+
+    Attributes:
+        pid: The pid of the process.
+        started: The time at which it started, in seconds since boot.
+        pool: Whether it is a process of the pool, and not one that a task has forked.
+        record: The descriptor of its record.
+    """
+
+    pid: int
+    started: float
+    pool: bool
+    record: int
+
+
+class _Record:
+    """The record of this process."""
+
+    def __init__(self, *, pool: bool) -> None:
+        self.pid = os.getpid()
+        self._mutex = Mutex()
+        self._open: set[int] = set()
+        self._count = 0
+        self._end = 0
+        self._file = os.memfd_create("lockkit-held", os.MFD_CLOEXEC)
+        about = {"pid": self.pid, "started": process_start(self.pid) or 0.0, "pool": pool}
+        assert _channel is not None
+        _channel.settimeout(_PATIENCE)
+        socket.send_fds(_channel, [json.dumps(about).encode()], [self._file])
+
+    def add(self, note: Note) -> int:
+        with self._mutex.of_this_process():
+            self._count += 1
+            self._write({"add": self._count, **note._asdict()})
+            self._open.add(self._count)
+            return self._count
+
+    def remove(self, number: int) -> None:
+        with self._mutex.of_this_process():
+            self._open.discard(number)
+            if self._open:
+                self._write({"remove": number})
+            else:
+                os.ftruncate(self._file, 0)
+                self._end = 0
+
+    def _write(self, line: dict[str, object]) -> None:
+        data = json.dumps(line).encode() + b"\n"
+        if os.pwrite(self._file, data, self._end) == len(data):
+            self._end += len(data)
+
+
+_channel: socket.socket | None = None
+_main = 0
+"""The pid of the main process."""
+_record: _Record | None = None
+_mutex = Mutex()
+
+
+def open_channel() -> socket.socket:
+    """Make the socket of the greetings, in the main process, before it forks. Returns its end of it."""
+    global _channel, _main
+    mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mine.setblocking(False)
+    _channel, _main = theirs, os.getpid()
+    return mine
+
+
+def enrol(*, pool: bool = False) -> _Record | None:
+    """Make the record of this process, and tell the main process of it. None in the main process, and where there is no channel."""
+    global _record  # noqa: PLW0603 (one for each process)
+    if _channel is None or os.getpid() == _main:
+        return None
+    with _mutex.of_this_process():
+        if _record is None or _record.pid != os.getpid():
+            try:
+                _record = _Record(pool=pool)
+            except OSError as error:
+                _log.warning("%s", f"cannot tell the worker's main process what this process holds: {error}")
+                return None
+        return _record
+
+
+@contextlib.contextmanager
+def recorded(note: Note) -> Iterator[None]:
+    """Keep a note in the record of this process. Without a record the locks of a process that dies lapse after their ttl."""
+    record = enrol()
+    number = None
+    if record is not None:
+        with contextlib.suppress(OSError):
+            number = record.add(note)
+    try:
+        yield
+    finally:
+        if record is not None and number is not None:
+            with contextlib.suppress(OSError):
+                record.remove(number)
+
+
+def read_greeting(mine: socket.socket) -> Greeting | None:
+    """The next greeting; None if there is none now.
+
+    Raises:
+        ValueError: The message is none.
+    """
+    try:
+        data, descriptors, _, _ = socket.recv_fds(mine, _LONGEST, 1)
+    except BlockingIOError:
+        return None
+    try:
+        about = json.loads(data)
+        return Greeting(int(about["pid"]), float(about["started"]), bool(about["pool"]), descriptors[0])
+    except (ValueError, TypeError, LookupError):
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise ValueError("a message in the socket of the pool processes is no greeting") from None
+
+
+def read_notes(record: int) -> Collection[Note]:
+    """The notes in a record that were not removed."""
+    size = os.fstat(record).st_size
+    notes: dict[int, Note] = {}
+    for line in os.pread(record, size, 0).split(b"\n"):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue  # the end of the text, or a line that a crash cut short
+        if "add" in told:
+            fields = {key: value for key, value in told.items() if key not in ("add", "names")}
+            notes[told["add"]] = Note(tuple(told["names"]), **fields)
+        else:
+            notes.pop(told["remove"], None)
+    return tuple(notes.values())

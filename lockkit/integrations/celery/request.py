@@ -1,0 +1,42 @@
+"""The worker's view of one message of a locked task. It only notes why the worker ends a pool process, before the worker does so."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from celery.worker.request import Request
+
+from lockkit.facts import Reason
+
+__all__ = ["LockedRequest", "cause_of"]
+
+_MOST = 1000
+"""The number of causes that are kept; most are never asked for, because the pool process has released its lock by itself."""
+_causes: OrderedDict[str, tuple[Reason, str]] = OrderedDict()
+
+
+class LockedRequest(Request):
+    """A request that notes causes. Nothing is released here: the process that holds the lock still runs."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 (Celery's signature)
+        """Note a hard time limit. billiard calls this before it sends the process a signal."""
+        if not soft:
+            _note(self.id, "time_limit", f"its hard time limit ({timeout} s) was over")
+        super().on_timeout(soft, timeout)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Note a revocation with ``terminate=True``."""
+        _note(self.id, "revoked", "it was revoked with terminate")
+        super().terminate(pool, signal)
+
+
+def cause_of(task_id: str) -> tuple[Reason, str]:
+    """The reason for the end of a task's process, as a word and in words; ``task_crash`` and nothing if the worker did not end it."""
+    return _causes.get(task_id, ("task_crash", ""))
+
+
+def _note(task_id: str, reason: Reason, words: str) -> None:
+    _causes[task_id] = (reason, words)
+    while len(_causes) > _MOST:
+        _causes.popitem(last=False)

@@ -1,0 +1,278 @@
+"""The part of a worker's main process in the ends of its pool processes: whatever ends one, the locks that it leaves behind are evicted at once.
+
+A pool process that comes to its end in an orderly way releases its lock itself. One that is killed cannot; its lock would lapse after its ttl. The main
+process learns of each death from the kernel (pidfd_open(2)), on a thread of its own, reads what the process may have held, and evicts that: see
+:mod:`lockkit.integrations.celery.freeing` for the proofs, without which it evicts nothing. No hook of Celery takes part, because Celery and billiard
+call those before the process is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lockkit.client import Client
+from lockkit.descent import children
+from lockkit.errors import LockkitError
+from lockkit.facts import Keeper
+from lockkit.identity import look_at
+from lockkit.integrations.celery.freeing import Dead, free
+from lockkit.integrations.celery.held_by_child import Greeting, open_channel, read_greeting, read_notes
+from lockkit.printable import printable
+
+__all__ = ["Watch"]
+
+_log = logging.getLogger("lockkit")
+_SAME = 0.005
+"""Seconds by which two times of start may differ and be the same."""
+_SOON, _LATER = 0.1, 0.5
+"""Seconds until the next look at processes that outlive the one that has started them: at first, and after a while."""
+_TELL_AFTER = 2.0
+"""Seconds after which it is told that others keep the locks; a process that the worker has just forked for the dead one says by then that it is its own."""
+_AGAIN = 1.0
+"""Seconds after which the store is asked once more, for a request of the dead process that was still under way."""
+_GIVE_UP = 3600.0
+"""Seconds after which claims that cannot be evicted are left alone; nearly all have lapsed by then."""
+_ZOMBIES_EVERY = 10.0
+_ZOMBIE_LOOKS = 6
+"""The number of looks in a row after which a dead child that nobody has waited for is taken for an heir, and waited for."""
+_AT_THE_END = 1.0
+"""Seconds that the end of the worker waits for evictions under way, at most."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """A process that has told of its record."""
+
+    greeting: Greeting
+    pidfd: int | None
+
+
+@dataclass(slots=True)
+class _Case:
+    """A dead process whose claims are to be evicted."""
+
+    dead: Dead
+    since: float
+    next_look: float
+    told: set[tuple[Keeper, ...]] = field(default_factory=set)
+    clean: bool = False
+    """Whether the last look found no claim."""
+
+
+class Watch:
+    """The watch over the pool processes of a worker, on a thread of its own.
+
+    Args:
+        connect: Opens a client, when it is first needed.
+        others: The pids of further children that the main process has started itself.
+    """
+
+    def __init__(self, connect: Callable[[], Client], others: Callable[[], list[int]]) -> None:
+        self._connect = connect
+        self._others = others
+        self._client: Client | None = None
+        self._greetings: socket.socket = open_channel()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._processes: dict[int, _Process] = {}
+        self._cases: list[_Case] = []
+        self._zombies: dict[int, int] = {}
+        self._zombies_next = 0.0
+        self._ends: float | None = None
+        self._thread = threading.Thread(target=self._run, name="lockkit-celery", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch. Greetings that came before wait in the socket."""
+        with contextlib.suppress(RuntimeError):  # it runs already
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch when nothing is left to evict, after a second at the latest."""
+        self._ends = time.monotonic() + _AT_THE_END
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
+            self._thread.join(2 * _AT_THE_END)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        for one in (self._greetings.fileno(), self._wake):
+            self._poll.register(one, select.POLLIN)
+        try:
+            while True:
+                self._wait()
+                self._greet()
+                self._notice_deaths()
+                self._look_at_cases()
+                self._reap()
+                if self._ends is not None and (not self._cases or time.monotonic() >= self._ends):
+                    return
+        except Exception:
+            _log.exception("locks of pool processes that die are free only after their ttl from now on")
+        finally:
+            if self._client is not None:
+                self._client.close()
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        until = min([case.next_look for case in self._cases], default=now + _ZOMBIES_EVERY)
+        if self._ends is not None:
+            until = min(until, self._ends, now + _SOON)
+        self._poll.poll(max(0.0, until - now) * 1000.0)
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
+    def _greet(self) -> None:
+        while True:
+            try:
+                greeting = read_greeting(self._greetings)
+            except ValueError as error:
+                _log.warning("%s", error)
+                continue
+            if greeting is None:
+                return
+            former = self._processes.get(greeting.pid)
+            if former is not None:  # its death has not been noticed yet, and its pid is in use again
+                self._bury(former)
+            pidfd = _pidfd_of(greeting)
+            self._processes[greeting.pid] = process = _Process(greeting, pidfd)
+            if pidfd is None:
+                self._bury(process)
+            else:
+                self._poll.register(pidfd, select.POLLIN)
+
+    def _notice_deaths(self) -> None:
+        for process in [*self._processes.values()]:
+            if process.pidfd is not None and _has_ended(process.pidfd):
+                self._bury(process)
+
+    def _bury(self, process: _Process) -> None:
+        """Stop watching a process that has ended, and remember what it may have held."""
+        greeting = process.greeting
+        how = "has ended"
+        if process.pidfd is not None:
+            how = _how_it_ended(process.pidfd)
+            self._poll.unregister(process.pidfd)
+            os.close(process.pidfd)
+        notes = read_notes(greeting.record)
+        os.close(greeting.record)
+        del self._processes[greeting.pid]
+        if notes:
+            now = time.monotonic()
+            self._cases.append(_Case(Dead(greeting.pid, greeting.started, notes, how, now), now, now))
+
+    # -- the claims of the dead
+
+    def _look_at_cases(self) -> None:
+        for case in [*self._cases]:
+            now = time.monotonic()
+            if now < case.next_look:
+                continue
+            try:
+                left, keepers = free(self._open(), case.dead, self._own())
+            except LockkitError as error:
+                self._tell_once(case, (), f"cannot be evicted now: {error}")
+                left, keepers = 1, ()
+            if left and keepers and now - case.since >= _TELL_AFTER:
+                who = ", ".join(map(str, keepers))
+                self._tell_once(
+                    case,
+                    keepers,
+                    f"stay until their ttl is over, or until these processes have ended, which it may have started: {who}",
+                )
+            over = (not left and case.clean) or now - case.since > _GIVE_UP
+            case.clean = not left
+            if over:
+                self._cases.remove(case)
+            elif not left:
+                case.next_look = now + _AGAIN
+            else:
+                case.next_look = now + (_SOON if keepers and now - case.since < 20 * _SOON else _LATER)
+
+    def _tell_once(self, case: _Case, about: tuple[Keeper, ...], words: str) -> None:
+        if about not in case.told:
+            case.told.add(about)
+            names = ", ".join(
+                repr(name) for note in case.dead.notes for name in (*note.names, note.prefix) if name
+            )
+            text = f"process {case.dead.pid} {case.dead.how}; its locks ({names}) {words}"
+            _log.warning("%s", printable(text))
+
+    def _open(self) -> Client:
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def _own(self) -> set[int]:
+        """The pids of the children that the main process has started itself."""
+        return {pid for pid, one in self._processes.items() if one.greeting.pool} | {*self._others()}
+
+    # -- heirs that have ended
+
+    def _reap(self) -> None:
+        """Wait for heirs that have ended, because this process is the parent of what daemons a task has left behind."""
+        now = time.monotonic()
+        if now < self._zombies_next:
+            return
+        self._zombies_next = now + _ZOMBIES_EVERY
+        seen = _zombies({*self._processes, *self._others()})
+        self._zombies = {pid: self._zombies.get(pid, 0) + 1 for pid in seen}
+        for pid in [pid for pid, looks in self._zombies.items() if looks >= _ZOMBIE_LOOKS]:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+# -- processes
+
+
+def _zombies(besides: set[int]) -> list[int]:
+    found = []
+    for pid in children(os.getpid()):
+        process = look_at(pid)
+        if pid not in besides and process is not None and process.ended and process.parent == os.getpid():
+            found.append(pid)
+    return found
+
+
+def _pidfd_of(greeting: Greeting) -> int | None:
+    """A descriptor of exactly the process that has sent a greeting; None if that has ended."""
+    try:
+        pidfd = os.pidfd_open(greeting.pid)
+    except ProcessLookupError:
+        return None
+    process = look_at(greeting.pid)
+    if process is None or abs(process.started - greeting.started) >= _SAME:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()  # unlike select(), it takes any descriptor
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _how_it_ended(pidfd: int) -> str:
+    """How a process ended, in words; its exit status is left for Celery to read."""
+    try:
+        found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except OSError:  # Celery has read it, or it is another process's child
+        return "has ended"
+    if found is None:
+        return "has ended"
+    if found.si_code == os.CLD_EXITED:
+        return f"has ended with exit code {found.si_status}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(found.si_status).name}"
+    return f"was killed by signal {found.si_status}"

@@ -1,0 +1,84 @@
+"""The signals of Celery by which a worker watches over the locks of its pool processes: see :mod:`lockkit.integrations.celery.watch`.
+
+Importing this module is enough. Nothing happens in a worker without a :class:`LockedTask`, and nothing in a process that is no worker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown
+
+from lockkit.client import connect
+from lockkit.integrations.celery.clients import settings_of
+from lockkit.integrations.celery.held_by_child import enrol
+from lockkit.integrations.celery.worker_pool import GREEN, pool_kind
+
+if TYPE_CHECKING:
+    from lockkit.integrations.celery.watch import Watch
+
+__all__: list[str] = []
+
+_log = logging.getLogger("lockkit")
+_PR_SET_CHILD_SUBREAPER = 36
+
+_watch: Watch | None = None
+
+
+@worker_init.connect(weak=False)
+def _prepare(sender: Any = None, **_: Any) -> None:
+    """Before the worker forks: refuse a pool of greenlets, and make what the pool processes inherit."""
+    global _watch  # noqa: PLW0603 (one worker in a process)
+    tasks = [name for name, task in sender.app.tasks.items() if hasattr(task, "lock_options")]
+    kind = pool_kind()
+    if tasks and kind in GREEN:
+        raise SystemExit(
+            f"lockkit: a pool of {kind} cannot run {tasks[0]}, a LockedTask: a task that computes would keep the heartbeat from renewing its"
+            " lock; start the worker with --pool prefork or --pool threads"
+        )
+    if not tasks or kind != "prefork":
+        return
+    if not hasattr(os, "pidfd_open") or not hasattr(os, "memfd_create") or not _become_subreaper():
+        _log.warning(
+            "this system cannot prove the death of a pool process and of all it has started: the lock of one that is killed lapses after its ttl"
+        )
+        return
+    from lockkit.integrations.celery.watch import (
+        Watch,
+    )  # late: it imports Celery's worker, which a program that only sends tasks does without
+
+    _watch = Watch(lambda: connect(**settings_of(sender.app.conf)), lambda: _beat_of(sender))
+
+
+def _beat_of(worker: Any) -> list[int]:
+    pid = getattr(getattr(worker, "beat", None), "pid", None)
+    return [pid] if isinstance(pid, int) else []
+
+
+@worker_ready.connect(weak=False)
+def _start(**_: Any) -> None:
+    if _watch is not None:
+        _watch.start()
+
+
+@worker_process_init.connect(weak=False)
+def _greet_main_process(**_: Any) -> None:
+    enrol(pool=True)
+
+
+@worker_shutdown.connect(weak=False)
+def _stop(**_: Any) -> None:
+    if _watch is not None:
+        _watch.stop()
+
+
+def _become_subreaper() -> bool:
+    """Become the parent of all descendants whose parent ends. Returns False where the kernel cannot do that."""
+    try:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (AttributeError, OSError):
+        return False
+    return bool(prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
