@@ -11,7 +11,7 @@ FULL_SUITE = $(shell python3.11 -c '' 2>/dev/null && echo py311 || \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo check test servers fmt lint bench docs clean system
+.PHONY: help demo check test full servers fmt lint bench docs clean system
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,11 +28,17 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 check: $(VENV)/.tox ## style, types and the tests that need no server; about two minutes on two cores
 	@$(TOX) -q -e check
 
-test: $(VENV)/.tox ## run every check: style, types, tests, docs, packaging; about half an hour
-	@.ci/system servers shells chromium
+test: $(VENV)/.tox ## style, types, tests on every store, docs, packaging; up to half an hour on two cores
+	@.ci/system servers shells
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) --result-json .tox/result.json || \
 		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
 	@echo "make test: passed"
+
+full: $(VENV)/.tox ## what else a change must pass: the dashboard in a browser, Celery; some minutes, and installs Chromium
+	@.ci/system servers chromium
+	@$(TOX) -m full --result-json .tox/full.json || \
+		{ echo "make full: FAILED"; .ci/failures .tox/full.json; exit 1; }
+	@echo "make full: passed"
 
 servers: ## install what is missing of the servers that tests start, and Chromium; starts no service
 	@.ci/system servers chromium

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from configparser import ConfigParser
+from fnmatch import fnmatch
 
 import pytest
 
@@ -50,6 +52,61 @@ def test_check_runs_all_of_lint_and_types_and_no_test_that_needs_a_server(root):
         "tests/backends/test_memory.py",
         "tests/backends/test_sqlite.py",
     }
+
+
+def environments(root):
+    """The names of the environments that a change passes: those of `make test` and of `make full`."""
+    tox = ConfigParser(interpolation=None)
+    tox.read(root / "tox.ini")
+    listed = tox["tox"]["env_list"].replace("{env:FULL_SUITE:py311}", "py311").split(", ")
+    full = [name.removeprefix("testenv:") for name, section in tox.items() if section.get("labels") == "full"]
+    return [*listed, *full]
+
+
+def runs(root, environment):
+    """The words of each run of pytest in an environment, where it is given none."""
+    tox = ConfigParser(interpolation=None)
+    tox.read(root / "tox.ini")
+    section = tox[f"testenv:{environment}"]
+    for line in section.get("commands", tox["testenv"]["commands"]).splitlines():
+        if line.startswith("pytest "):
+            plain = re.sub(r"{\[testenv]\w+}", "", line)
+            yield shlex.split(re.sub(r"{posargs:?([^}]*)}", r"\1", plain))
+
+
+def files(root, words):
+    """The files of tests that such a run chooses, by its paths."""
+    found = set()
+    for path in (root / word for word in words if word.startswith("tests")):
+        found |= {path} if path.is_file() else {*path.rglob("test_*.py")}
+    found -= {*(root / "tests/bench").iterdir()}  # among `norecursedirs`
+    ignored = [root / word.partition("=")[2] for word in words if word.startswith("--ignore=")]
+    globs = [str(root / word.partition("=")[2]) for word in words if word.startswith("--ignore-glob=")]
+    return {
+        path
+        for path in found
+        if not any(path.is_relative_to(other) for other in ignored)
+        and not any(fnmatch(str(path), glob) for glob in globs)
+    }
+
+
+def test_every_file_of_tests_is_in_an_environment_that_a_change_passes(root):
+    played = [words for environment in environments(root) for words in runs(root, environment)]
+
+    assert set().union(*[files(root, words) for words in played]) == files(root, ["tests"])
+
+
+def test_what_a_change_passes_is_make_test_and_make_full(root):
+    assert re.findall(r"make \w+$", (root / ".ci/run").read_text(), re.MULTILINE) == [
+        "make test",
+        "make full",
+    ]
+    assert "-m full" in targets(root)["full"]
+
+
+def test_each_environment_that_a_change_passes_is_explained(root, contributing):
+    rows = re.findall(r"^\| (`.*?) \|", contributing, re.MULTILINE)
+    assert {*environments(root)} <= {*re.findall(r"`(\w+)`", " ".join(rows))}
 
 
 def test_each_target_that_is_explained_exists(root, contributing):

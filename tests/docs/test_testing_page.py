@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
+
+from support.running_pytest import PYTEST
 
 
 def pytest_in(folder, *options):
     """Run the tests of a folder; return the last row of the output."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
+    command = [*PYTEST, *options, str(folder)]
     done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=100)
     return done.stdout.splitlines()[-1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from lockkit.testing.machines import MACHINES
 from lockkit.testing.stage import registered
+from support.running_pytest import PYTEST
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/howto/write-a-backend.md").read_text()
@@ -173,7 +173,7 @@ def play(template, tmp_path):
         for name in ("METADATA", "entry_points.txt"):
             (tmp_path / metadata.name / name).write_text((metadata / name).read_text())
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--lockkit-kit", "harness:TemplateHarness", "-k", scenario],
+            [*PYTEST, "--lockkit-kit", "harness:TemplateHarness", "-k", scenario],
             cwd=tmp_path,
             env={**os.environ, **ALONE, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
             capture_output=True,
@@ -227,7 +227,7 @@ def test_five_calls_are_enough_for_the_level_that_says_so(tmp_path):
     paths = [tmp_path, ROOT / "docs/examples/five-calls", os.environ.get("PYTHONPATH", "")]
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rs", "--lockkit-kit", "harness:FiveHarness", "-k", f"({level}) and not (machine or semaphore or readers or writer)"],
+        [*PYTEST, "-rs", "--lockkit-kit", "harness:FiveHarness", "-k", f"({level}) and not (machine or semaphore or readers or writer)"],
         cwd=tmp_path,
         env={**os.environ, **ALONE, "PYTHONPATH": os.pathsep.join(map(str, paths))},
         capture_output=True,

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from support.running_pytest import PYTEST
+
 THEIRS = '''
 from hypothesis import Phase, settings
 
@@ -149,15 +151,7 @@ def pytest_run(tmp_path):
     def run(*arguments):
         paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-p",
-                "no:cacheprovider",
-                "-q",
-                *arguments,
-            ],
+            [*PYTEST, *arguments],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
@@ -252,8 +246,6 @@ def test_without_hypothesis_the_scenarios_run_and_the_state_machine_says_what_to
     options = [
         "-p",
         "no:hypothesispytest",
-        "-p",
-        "no:schemathesis",
         "-p",
         "without",
         "-k",

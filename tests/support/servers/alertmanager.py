@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.servers.monitoring import MonitoringServer
+from support.servers.monitoring import ConfiguredServer
 
 __all__ = ["AlertmanagerServer"]
 
@@ -17,7 +17,7 @@ receivers:
 """
 
 
-class AlertmanagerServer(MonitoringServer):
+class AlertmanagerServer(ConfiguredServer):
     """One Alertmanager, alone, on loopback, whose receiver sends nothing."""
 
     api = "/api/v2"

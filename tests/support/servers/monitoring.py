@@ -1,4 +1,4 @@
-"""A private server of the Prometheus project: a program with a configuration file, which answers over HTTP."""
+"""Private servers of the Prometheus project: programs that answer over HTTP at the address they are given."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from lockkit.testing.processes import ServerFailed, free_port, until
 from support.servers.programs import find_program
 from support.servers.server import Server
 
-__all__ = ["MonitoringServer"]
+__all__ = ["ConfiguredServer", "MonitoringServer"]
 
 
 class MonitoringServer(Server):
-    """One such server, alone, on loopback.
+    """One such server, alone, on loopback."""
 
-    Attributes:
-        api: The path of its API, with which the path of each request begins.
-    """
-
-    api: str
-
-    def __init__(self, title: str, programs: tuple[str, ...], config: str, *options: str) -> None:
+    def __init__(self, title: str, programs: tuple[str, ...], *options: str) -> None:
         """Start it and wait until it answers.
 
         Args:
-            title: The name of the server, for messages and, in small letters, for its folder and its file.
+            title: The name of the server, for messages and, in small letters, for its folder.
             programs: The names of its program; the first one that is installed is used.
-            config: The text of its configuration.
-            options: Further options of its program. ``{folder}`` stands for the folder of the server.
+            options: Options of its program. ``{folder}`` stands for the folder of the server.
 
         Raises:
             ServerMissing: The program is not installed.
@@ -39,10 +32,9 @@ class MonitoringServer(Server):
         super().__init__(title.lower())
         self._title = title
         self._options = [option.format(folder=self.folder) for option in options]
-        self._config = self.folder / f"{title.lower()}.yml"
-        self._config.write_text(config)
         self._port = 0
         try:
+            self._prepare()
             self._start_somewhere()
         except BaseException:
             self.close()
@@ -57,26 +49,22 @@ class MonitoringServer(Server):
         """The address of the server."""
         return f"http://{self.address}"
 
-    def get(self, path: str, **parameters: str) -> Any:
-        """The answer to a request to the API.
+    def read(self, path: str) -> bytes:
+        """The answer to a request.
 
         Raises:
             OSError: The server refuses the request, or does not answer.
         """
-        address = f"http://{self.address}{self.api}/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(address, timeout=30.0) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(self.url + path, timeout=30.0) as answer:
+            found: bytes = answer.read()
+        return found
+
+    def _prepare(self) -> None:
+        """Write the files that the program reads when it starts."""
 
     def _begin(self) -> None:
         self._port = free_port()
-        self._process.start(
-            [
-                self._program,
-                f"--config.file={self._config}",
-                f"--web.listen-address={self.address}",
-                *self._options,
-            ]
-        )
+        self._process.start([self._program, f"--web.listen-address={self.address}", *self._options])
         until(self._ready, f"{self._title} answers", 30.0)
 
     def _ready(self) -> bool:
@@ -91,3 +79,39 @@ class MonitoringServer(Server):
     def _ask(self) -> object:
         """Send a request that the server answers once it is ready."""
         raise NotImplementedError
+
+
+class ConfiguredServer(MonitoringServer):
+    """One with a configuration file and an API in JSON.
+
+    Attributes:
+        api: The path of the API, with which the path of each request begins.
+    """
+
+    api: str
+
+    def __init__(self, title: str, programs: tuple[str, ...], config: str, *options: str) -> None:
+        """Start it and wait until it answers; see :class:`MonitoringServer`.
+
+        Args:
+            title: The name of the server.
+            programs: The names of its program.
+            config: The text of its configuration.
+            options: Further options of its program.
+
+        Raises:
+            ServerMissing: The program is not installed.
+        """
+        self._config = config
+        super().__init__(title, programs, "--config.file={folder}/config.yml", *options)
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The answer to a request to the API.
+
+        Raises:
+            OSError: The server refuses the request, or does not answer.
+        """
+        return json.loads(self.read(f"{self.api}/{path}?{urllib.parse.urlencode(parameters)}"))
+
+    def _prepare(self) -> None:
+        (self.folder / "config.yml").write_text(self._config)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import urllib.request
 from pathlib import Path
 
-from lockkit.testing.processes import ServerFailed, free_port, until
-from support.servers.programs import find_program
-from support.servers.server import Server
+from support.servers.monitoring import MonitoringServer
 
 __all__ = ["NodeExporter"]
 
 
-class NodeExporter(Server):
+class NodeExporter(MonitoringServer):
     """One node_exporter on loopback.
 
     Args:
@@ -25,19 +22,13 @@ class NodeExporter(Server):
         Raises:
             ServerMissing: There is no node_exporter.
         """
-        self._program = find_program("prometheus-node-exporter")
-        super().__init__("node-exporter")
-        self._port = 0
-        self._textfiles = textfiles
-        try:
-            self._start_somewhere()
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def port(self) -> int:
-        return self._port
+        super().__init__(
+            "node_exporter",
+            ("prometheus-node-exporter",),
+            "--collector.disable-defaults",
+            "--collector.textfile",
+            f"--collector.textfile.directory={textfiles}",
+        )
 
     def scrape(self) -> str:
         """The metrics that it has now.
@@ -45,28 +36,7 @@ class NodeExporter(Server):
         Raises:
             OSError: The exporter does not answer, or has found an error in a file.
         """
-        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=30.0) as answer:
-            text: str = answer.read().decode()
-        return text
+        return self.read("/metrics").decode()
 
-    def _begin(self) -> None:
-        self._port = free_port()
-        self._process.start(
-            [
-                self._program,
-                "--collector.disable-defaults",
-                "--collector.textfile",
-                f"--collector.textfile.directory={self._textfiles}",
-                f"--web.listen-address={self.address}",
-            ]
-        )
-        until(self._ready, "node_exporter answers", 30.0)
-
-    def _ready(self) -> bool:
-        if not self.alive:
-            raise ServerFailed(f"node_exporter did not start: {self.log}")
-        try:
-            self.scrape()
-        except OSError:
-            return False
-        return True
+    def _ask(self) -> object:
+        return self.scrape()

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from support.servers.monitoring import MonitoringServer
+from support.servers.monitoring import ConfiguredServer
 
 __all__ = ["PrometheusServer"]
 
 
-class PrometheusServer(MonitoringServer):
+class PrometheusServer(ConfiguredServer):
     """One Prometheus on loopback, which scrapes some addresses four times a second and evaluates rules once a second.
 
     Args:
