@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -75,16 +77,14 @@ def client(tmp_path):
 
 
 @pytest.fixture
-def serving():
-    """Start a server for an application; gives its port."""
+def running():
+    """Run a server of an application in a thread until the end of the test; gives its port.
+
+    The server's ``startup`` tells when it listens.
+    """
     running = []
 
-    def start(application, **options):
-        server = uvicorn.Server(
-            uvicorn.Config(
-                application, port=0, lifespan="off", ws="none", log_config=None, access_log=False, **options
-            )
-        )
+    def run(application, server):
         up = threading.Event()
 
         async def startup(sockets=None, usual=server.startup):
@@ -94,17 +94,57 @@ def serving():
         server.startup = startup
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        assert up.wait(30)
         running.append((application, server, thread))
+        assert up.wait(30)
         return server.servers[0].sockets[0].getsockname()[1]
 
-    yield start
+    yield run
     for application, server, thread in running:
         if hasattr(application, "close"):
             application.close()
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def serving(running):
+    """Start a server for an application; gives its port."""
+
+    def start(application, **options):
+        config = uvicorn.Config(
+            application, port=0, lifespan="off", ws="none", log_config=None, access_log=False, **options
+        )
+        return running(application, uvicorn.Server(config))
+
+    return start
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Start ``lockkit serve`` on a free port, by another command if one is given; gives the process and what it said when it was ready."""
+    running = []
+
+    def start(*words, by=(), **settings):
+        process = subprocess.Popen(
+            [*by, sys.executable, "-m", "lockkit", "serve", "--bind", "127.0.0.1:0", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={
+                **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+                "HOME": str(tmp_path),
+                "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
+                **settings,
+            },
+        )
+        running.append(process)
+        return process, process.stdout.readline()
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

@@ -15,8 +15,6 @@ from lockkit.observe import journal
 from lockkit.server.alerting import inbox_for
 from support.receivers import Answer, receiver
 
-from .test_command import begun  # noqa: F401 (a fixture)
-
 ACCEPTED = Answer(202, '{"status": "success", "message": "Event processed", "dedup_key": "x"}')
 RULES = """
 age_hard = "100ms"
@@ -38,7 +36,7 @@ key = "env:PAGER_KEY"
 
 
 @pytest.fixture
-def alerting(begun, tmp_path):  # noqa: F811 (the fixture)
+def alerting(begun, tmp_path):
     """Start ``lockkit serve`` with rules that fire soon; gives the process and its address."""
 
     def start(text, *words):
@@ -106,7 +104,7 @@ def test_a_channel_that_hangs_does_not_keep_the_server_from_ending(alerting, tmp
     assert "nightly" in kept.read_text()
 
 
-def test_a_wrong_channel_is_an_error_at_the_start(begun, tmp_path):  # noqa: F811 (the fixture)
+def test_a_wrong_channel_is_an_error_at_the_start(begun, tmp_path):
     (tmp_path / "lockkit.toml").write_text('[alerts.channels.pager]\ntype = "pagerduty"\n')
     process, line = begun(LOCKKIT_CONFIG=str(tmp_path / "lockkit.toml"))
     _, err = process.communicate(timeout=30)

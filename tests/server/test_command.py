@@ -15,33 +15,6 @@ import pytest
 TOKEN = "t" * 40
 
 
-@pytest.fixture
-def begun(tmp_path):
-    """Start ``lockkit serve`` on a free port; gives the process and what it said when it was ready."""
-    running = []
-
-    def start(*words, **settings):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lockkit", "serve", "--bind", "127.0.0.1:0", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
-                "HOME": str(tmp_path),
-                "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
-                **settings,
-            },
-        )
-        running.append(process)
-        return process, process.stdout.readline()
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
 def get(url, **headers):
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
         return json.load(answer)

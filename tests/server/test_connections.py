@@ -6,13 +6,9 @@ import asyncio
 import contextlib
 import http.client
 import json
-import os
 import resource
 import select
 import socket
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -22,7 +18,6 @@ from lockkit.server.connections import LimitedConnection, LimitedConnections, Li
 from lockkit.server.running import Server
 
 from .conftest import TOKENS
-from .test_command import begun  # noqa: F401 (a fixture)
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 """A request whose head does not end."""
@@ -32,32 +27,15 @@ SLOW = Limits(most=1000, head=0.3, idle=1, body=0.5, unread=0.5, closing=0.5)
 
 
 @pytest.fixture
-def limited(client, token_file):
+def limited(client, token_file, running):
     """Start a server with these limits; gives its port."""
-    running = []
 
     def start(limits, application=None):
-        up, found = threading.Event(), []
-
-        def ready(at):
-            found.append(at.port)
-            up.set()
-
         application = application or make_app([client], token_file=str(token_file))
-        server = Server(application, limits, ready, sweep=0.05, host="127.0.0.1", port=0)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-        thread.start()
-        running.append((application, server, thread))
-        assert up.wait(30)
-        return found[0]
+        server = Server(application, limits, lambda _: None, sweep=0.05, port=0, loop="asyncio")
+        return running(application, server)
 
-    yield start
-    for application, server, thread in running:
-        if hasattr(application, "close"):
-            application.close()
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
+    return start
 
 
 @pytest.fixture
@@ -225,7 +203,7 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_the_command_answers_beside_a_thousand_halves_of_requests(begun, sockets, many_descriptors):  # noqa: F811
+def test_the_command_answers_beside_a_thousand_halves_of_requests(begun, sockets, many_descriptors):
     _, line = begun("--json")
     port = int(json.loads(line)["url"].rpartition(":")[2].strip("/"))
     halves = [sockets(port, HALF) for _ in range(1200)]
@@ -234,35 +212,17 @@ def test_the_command_answers_beside_a_thousand_halves_of_requests(begun, sockets
     assert all(read(one) == b"" for one in halves[:20])
 
 
-def test_connections_leave_descriptors_for_stores(tmp_path, sockets):
+def test_connections_leave_descriptors_for_stores(begun, sockets):
     """A server that may have few descriptors limits its connections before it has none left."""
-    process = subprocess.Popen(
-        [
-            "prlimit",
-            "--nofile=256:256",
-            sys.executable,
-            "-m",
-            "lockkit",
-            "serve",
-            "--bind",
-            "127.0.0.1:0",
-            "--json",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HOME": str(tmp_path), "LOCKKIT_STATE_DIR": str(tmp_path / "state")},
-    )
-    try:
-        port = int(json.loads(process.stdout.readline())["url"].rpartition(":")[2].strip("/"))
-        for _ in range(400):
-            sockets(port, HALF)
+    process, line = begun("--json", by=("prlimit", "--nofile=256:256"))
+    port = int(json.loads(line)["url"].rpartition(":")[2].strip("/"))
+    for _ in range(400):
+        sockets(port, HALF)
 
-        assert answered(port, "/livez") == 200
-        assert len([*Path(f"/proc/{process.pid}/fd").iterdir()]) <= 200
-    finally:
-        process.kill()
-        _, err = process.communicate()
+    assert answered(port, "/livez") == 200
+    assert len([*Path(f"/proc/{process.pid}/fd").iterdir()]) <= 200
+    process.kill()
+    _, err = process.communicate()
     assert "system resource" not in err
     assert "there are 128 connections, and more may not be" in err
 

@@ -12,7 +12,6 @@ from lockkit.server.forwarding import Proxies, Sender
 
 from .conftest import TOKENS, Site
 from .test_acts import records
-from .test_command import begun  # noqa: F401 (a fixture)
 
 
 def seen(proxies, peer, *pairs, scheme="http"):
@@ -90,7 +89,7 @@ def test_what_a_trusted_proxy_says_stands_beside_its_own_address(client, serving
 
 
 @pytest.mark.parametrize("proxies, expected", [([], None), (["127.0.0.1"], "6.6.6.6")])
-def test_the_command_believes_whom_the_configuration_names(begun, tmp_path, token_file, proxies, expected):  # noqa: F811
+def test_the_command_believes_whom_the_configuration_names(begun, tmp_path, token_file, proxies, expected):
     (tmp_path / "lockkit.toml").write_text(
         f"[serve]\nhosts = ['locks.example']\nproxies = {json.dumps(proxies)}\ntoken_file = '{token_file}'\n"
     )

@@ -15,8 +15,6 @@ from lockkit.names import ALERTER, RECOVERER
 from lockkit.observe import journal
 from lockkit.testing.processes import until
 
-from .test_command import begun  # noqa: F401 (a fixture)
-
 DIES = """
 import os, sys, lockkit
 lease = lockkit.connect(sys.argv[1], state_dir=sys.argv[2]).lock(sys.argv[3], ttl=3600).acquire()
@@ -62,7 +60,7 @@ def client(url, tmp_path):
 
 
 @pytest.fixture
-def server(begun, url, tmp_path):  # noqa: F811
+def server(begun, url, tmp_path):
     """Start ``lockkit serve`` with a state folder of its own; gives the process and that folder."""
 
     def start(name, *, alerts=False):
