@@ -8,20 +8,19 @@ import time
 
 import pytest
 
-from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
+from lockkit.store.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import claim
 from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Get
-from support.loops import HOW, cancelling, descriptors, loops, run_on
+from support.calls_on_loop import BUDGET, Cutting, every_call, run, sweeping
+from support.loops import HOW, loops
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser, covered
 from support.servers.etcd_groups import EtcdCluster
 from support.servers.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
-
-BUDGET = 5.0
 
 
 @pytest.fixture(params=loops().values(), ids=loops().keys())
@@ -49,35 +48,6 @@ def far(proxy):
     """A store whose requests and replies may be held."""
     with contextlib.closing(open_store(f"etcd://{proxy.address}", OpenOptions())) as store:
         yield store
-
-
-def run(new_loop, store, work, *ports, **options):
-    """Run work(calls, perform, performer), and check that no connection to these ports is left, or to any."""
-    before = descriptors(*ports)
-    calls = store.extras.exchanges
-
-    async def with_calls(performer):
-        return await work(calls, performer.perform, performer)
-
-    result = run_on(new_loop, calls, with_calls, **options)
-    assert descriptors(*ports) <= before
-    return result
-
-
-async def every_call(calls, perform, name="a"):
-    held, waits = claim(name), claim(name)
-    granted = await perform(calls.acquire(held, True, BUDGET))
-    assert isinstance(granted, Granted)
-    assert isinstance(await perform(calls.acquire(claim(name, wait=False), True, BUDGET)), Busy)
-    assert isinstance(await perform(calls.acquire(waits, True, BUDGET)), Queued)
-    beats = [(held, granted.fence), (waits, None)]
-    assert [each.state for each in await perform(calls.renew(beats, BUDGET))] == ["HELD", "WAITING"]
-    assert await perform(calls.release(held, BUDGET)) == RELEASED
-    taken = await perform(calls.acquire(waits, False, BUDGET))
-    assert taken.fence > granted.fence
-    assert await perform(calls.emergency_release(waits, BUDGET)) == RELEASED
-    assert await perform(calls.abandon(waits, BUDGET)) == ABSENT
-    assert isinstance(await perform(calls.acquire(waits, True, BUDGET)), Lapsed)
 
 
 # -- every way to a server
@@ -137,31 +107,6 @@ def test_a_call_cancelled_at_any_suspension_twice_in_a_row_leaves_nothing(
 ):
     proxy.delay = 0.003  # the reply to a request that is cancelled comes when the next ones are under way
 
-    async def work(calls, perform, performer):
-        at = 0
-        while True:
-            at += 1
-            one, fence = claim("swept"), 0
-            if call != "acquire":
-                fence = (await perform(calls.acquire(one, True, BUDGET))).fence
-            if cold:
-                for pool in performer._pools.values():
-                    pool.drop()
-            if call == "acquire":
-                exchange = calls.acquire(one, True, BUDGET)
-            elif call == "renew":
-                exchange = calls.renew([(one, fence)], BUDGET)
-            else:
-                exchange = getattr(calls, call)(one, BUDGET)
-            result, seen = await cancelling(perform(exchange), at, at + 1, how=how)
-            await proved(perform)
-            await cancelling(perform(calls.abandon(one, BUDGET)), 1, 2, how=how)
-            await proved(perform)
-            assert await perform(calls.abandon(one, BUDGET)) in (RELEASED, ABSENT)
-            if seen < at:
-                return at - 1
-            assert isinstance(result, asyncio.CancelledError)
-
     async def proved(perform):
         """Each call hears the answer to its own question."""
         end = time.monotonic() + BUDGET
@@ -169,6 +114,7 @@ def test_a_call_cancelled_at_any_suspension_twice_in_a_row_leaves_nothing(
         told = await asyncio.gather(*asked)
         assert [each.kvs[0].value for each in told] == [b"%d" % at for at in range(3)]
 
+    work = sweeping(call, how, proved, cold=cold, abandon_asks=False)
     assert run(new_loop, far, work, proxy.port) >= (3 if cold or call == "emergency_release" else 1)
     assert far.inspect("swept", 2.0).claims == ()
     assert far.store.entries == {}
@@ -218,19 +164,6 @@ def test_where_nothing_comes_through_each_call_ends_in_time(new_loop, proxy, far
     assert far.inspect("a", 2.0).claims == ()
 
 
-class Cutting(Proxy):
-    """Passes on only so many bytes of each piece of the replies, and then resets the connection; all of them, if None."""
-
-    cut = None
-
-    def passing(self, link, flow, data):
-        if self.cut is None or flow.to_server:
-            flow.put(data)
-            return
-        flow.put(data[: self.cut])
-        self.loop.call_soon(link.reset)
-
-
 def test_a_reply_that_is_cut_short_is_none(new_loop, real):
     with (
         Cutting((real.host, real.port)) as proxy,
@@ -240,12 +173,12 @@ def test_a_reply_that_is_cut_short_is_none(new_loop, real):
         async def work(calls, perform, _):
             one = claim("cut")
             for cut in (0, 1, 15, 60, 200):
-                proxy.cut = None
+                proxy.passed_on = None
                 await every_call(calls, perform, "warm")
-                proxy.cut = cut
+                proxy.passed_on = cut
                 with pytest.raises((Unknown, Refused)):
                     await perform(calls.acquire(one, True, BUDGET))
-            proxy.cut = None
+            proxy.passed_on = None
             assert isinstance(await perform(calls.acquire(one, True, BUDGET)), Granted)
             assert await perform(calls.release(one, BUDGET)) == RELEASED
 

@@ -55,7 +55,7 @@ class MonitoringServer(Server):
         Raises:
             OSError: The server refuses the request, or does not answer.
         """
-        with urllib.request.urlopen(self.url + path, timeout=30.0) as answer:
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=30.0) as answer:
             found: bytes = answer.read()
         return found
 
