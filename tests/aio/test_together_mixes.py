@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
 
 from lockkit.protocol import composing
 from support.harnesses.memory import MemoryHarness
 from support.harnesses.sqlite import SqliteHarness
-from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, Step
+from support.together import OPPOSITE, TWO_AT_ONCE, Step, mixed
 from support.together_aio import play_tasks
 
 
-@settings(max_examples=max(30, settings().max_examples // 10))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
-@example(mix=TWO_AT_ONCE)
-@example(mix=CRASHES)
+@mixed(30, one_in=10)
 def test_mixes_on_the_memory_store(mix):
     play_tasks(MemoryHarness, mix)
 
 
-@settings(max_examples=max(20, settings().max_examples // 50))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
-@example(mix=TWO_AT_ONCE)
-@example(mix=CRASHES)
+@mixed(20)
 def test_mixes_on_the_embedded_store(mix):
     play_tasks(SqliteHarness, mix)
 
@@ -36,9 +27,7 @@ def test_enough_is_granted_for_the_mixes_to_say_something():
 
 
 @pytest.mark.usefixtures("slow_memory_store")
-@settings(max_examples=max(20, settings().max_examples // 20), suppress_health_check=list(HealthCheck))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
+@mixed(20, one_in=20, slow=True)
 def test_mixes_on_a_slow_store(mix):
     play_tasks(MemoryHarness, mix)
 

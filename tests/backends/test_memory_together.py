@@ -5,28 +5,20 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
 
 from lockkit.pools import Pool
 from lockkit.protocol import composing
 from support.harnesses.memory import MemoryHarness
-from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, Step, play
+from support.together import OPPOSITE, TWO_AT_ONCE, Step, mixed, play
 
 
-@settings(max_examples=max(40, settings().max_examples // 10))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
-@example(mix=TWO_AT_ONCE)
-@example(mix=CRASHES)
+@mixed(40, one_in=10)
 def test_mixes_always_finish_and_never_overlap(mix):
     play(MemoryHarness, mix)
 
 
 @pytest.mark.usefixtures("slow_memory_store")
-@settings(max_examples=max(25, settings().max_examples // 20), suppress_health_check=list(HealthCheck))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
-@example(mix=TWO_AT_ONCE)
+@mixed(25, one_in=20, slow=True)
 def test_mixes_on_a_slow_store_always_finish_and_never_overlap(mix):
     play(MemoryHarness, mix)
 

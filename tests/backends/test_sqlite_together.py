@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
-
 from support.harnesses.sqlite import SqliteHarness
-from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, play, play_with_kills
+from support.together import mixed, play, play_with_kills
 
 
-@settings(max_examples=max(30, settings().max_examples // 50))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
-@example(mix=TWO_AT_ONCE)
-@example(mix=CRASHES)
+@mixed(30)
 def test_mixes_always_finish_and_never_overlap(mix):
     play(SqliteHarness, mix)
 

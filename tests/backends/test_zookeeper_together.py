@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given, settings
-
 from support.harnesses.zookeeper import ZooKeeperHarness
-from support.together import CRASHES, MIXES, OPPOSITE, TWO_AT_ONCE, play, play_with_kills
+from support.together import mixed, play, play_with_kills
 from support.together_aio import play_tasks
 
 
-@settings(max_examples=max(8, settings().max_examples // 50))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
-@example(mix=TWO_AT_ONCE)
-@example(mix=CRASHES)
+@mixed(8)
 def test_mixes_always_finish_and_never_overlap(mix):
     play(ZooKeeperHarness, mix)
 
 
-@settings(max_examples=max(8, settings().max_examples // 50))
-@given(mix=MIXES)
-@example(mix=OPPOSITE)
-@example(mix=TWO_AT_ONCE)
-@example(mix=CRASHES)
+@mixed(8)
 def test_mixes_of_tasks_on_one_loop_always_finish_and_never_overlap(mix):
     play_tasks(ZooKeeperHarness, mix)
 

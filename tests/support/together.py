@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lockkit.choosers import Choice
@@ -41,6 +42,7 @@ __all__ = [
     "Ledger",
     "Step",
     "endings",
+    "mixed",
     "nothing_left",
     "play",
     "play_with_kills",
@@ -156,6 +158,27 @@ CRASHES = [
     [Step("lock", ("b",)), Step("pool", ("1", "0"), 1, 2), Step("all", ("c", "a"))],
 ]
 """Actors whose clients vanish while they hold."""
+
+
+def mixed(
+    fewest: int, *, one_in: int = 50, slow: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Have a test given random mixes, after those that have found mistakes.
+
+    Args:
+        fewest: The number of mixes.
+        one_in: Under a profile of Hypothesis with more examples, one mix for so many of these.
+        slow: Whether the test uses a fixture, which makes its store slow for all its mixes.
+    """
+    checks = [*HealthCheck] if slow else settings().suppress_health_check
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        for known in (CRASHES, TWO_AT_ONCE, OPPOSITE):
+            test = example(mix=known)(test)
+        count = max(fewest, settings().max_examples // one_in)
+        return settings(max_examples=count, suppress_health_check=checks)(given(mix=MIXES)(test))
+
+    return decorate
 
 
 class Ledger:
