@@ -86,7 +86,7 @@ def hand_over(folder: Path, happenings: Iterable[Happening]) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The newline is for a line before, that a crash has cut.
-        size, text, dropped = os.fstat(handle).st_size, b"\n", 0
+        size, text, dropped = os.fstat(handle).st_size, bytearray(b"\n"), 0
         for line in lines:
             if size + len(text) + len(line) > _LARGEST:
                 dropped += 1
