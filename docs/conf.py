@@ -50,6 +50,7 @@ napoleon_attr_annotations = False  # it cannot split Literal["a", "b"]
 # Links into other projects' documentation would make every build fetch their inventories. So their names are
 # not checked; lockkit's own are.
 OTHERS = [
+    "celery",
     "click",
     "msgspec",
     "pluggy",

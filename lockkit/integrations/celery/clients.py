@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import difflib
 import weakref
-from typing import Any, Protocol
+from typing import Any
+
+from celery import Celery
 
 from lockkit.client import Client, connect
 from lockkit.errors import ConfigError
 from lockkit.mutex import Mutex
 from lockkit.settings import SETTINGS
 
-__all__ = ["BEAT", "PREFIX", "App", "client_of", "close_clients", "given_to", "settings_of", "ttl_of"]
+__all__ = ["BEAT", "PREFIX", "client_of", "close_clients", "given_to", "settings_of", "ttl_of"]
 
 PREFIX = "lockkit_"
 """The beginning of the keys of lockkit in the configuration of a Celery application."""
@@ -28,15 +30,7 @@ _mutex = Mutex()
 _clients: weakref.WeakKeyDictionary[object, Client] = weakref.WeakKeyDictionary()
 
 
-class App(Protocol):
-    """A Celery application, as far as it is used here."""
-
-    @property
-    def conf(self) -> Any:
-        """The configuration of the application."""
-
-
-def client_of(app: App) -> Client:
+def client_of(app: Celery) -> Client:
     """The client of an application.
 
     Its settings are lockkit's own, over which those of the application come: ``app.conf.lockkit_url``, ``lockkit_namespace``, ``lockkit_ttl``, ...
@@ -68,7 +62,7 @@ def ttl_of(client: Client, ttl: float | None) -> float:
     return client.config.ttl if client.config.is_set("ttl") else TTL
 
 
-def given_to(app: App) -> dict[str, Any]:
+def given_to(app: Celery) -> dict[str, Any]:
     """The values for lockkit in the configuration of an application, by their keys without :data:`PREFIX`, in lower case."""
     app.conf.get(f"{PREFIX}url")  # reads the configuration, if nothing has needed it yet
     conf = app.conf
@@ -78,7 +72,7 @@ def given_to(app: App) -> dict[str, Any]:
     return {name.removeprefix(PREFIX): conf[key] for name, key in keys.items() if name.startswith(PREFIX)}
 
 
-def settings_of(app: App) -> dict[str, Any]:
+def settings_of(app: Celery) -> dict[str, Any]:
     """The settings of lockkit in the configuration of an application, as ``connect`` takes them.
 
     Raises:

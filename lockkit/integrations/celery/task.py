@@ -31,6 +31,8 @@ __all__ = ["LockedTask"]
 class LockedTask(Task):
     """A task whose function runs only while it holds a lock, in whichever worker.
 
+    For example::
+
         @app.task(bind=True, base=LockedTask, lock="invoice:{invoice_id}", ttl=30, on_busy="retry", max_wait=600)
         def bill(self, invoice_id):
             self.lease.beat(message="reading")
