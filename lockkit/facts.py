@@ -181,6 +181,8 @@ class ClaimInfo(NamedTuple):
     in the same pid namespace."""
     kept_by: tuple[Keeper, ...] = ()
     """Processes that keep the claim although its owner has ended, as far as they can be seen."""
+    layout: int = 0
+    """The version of the layout in which the claim is stored; 0 if the store does not say."""
 
     @property
     def reason(self) -> str:

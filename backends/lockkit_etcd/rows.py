@@ -15,7 +15,7 @@ from lockkit.names import digest
 from lockkit.store.comparing import overtaken
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.owners import layout_in, owner_of, packed_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import NOTE_LIMIT, Claim, Refused, Terms
 from lockkit_etcd.keys import is_guard
@@ -148,6 +148,7 @@ class Row(NamedTuple):
             deadline=deadline,
             evicted=self.evicted,
             note=dict(note) if isinstance(note, dict) else {},
+            layout=layout_in(value),
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo, Owner
 from lockkit.names import claim_id
 from lockkit.store.layouts import check_reader
-from lockkit.store.owners import owner_of
+from lockkit.store.owners import layout_in, owner_of
 from lockkit_redis.connection import millis_of
 
 __all__ = ["READER", "claim_info", "lock_info", "tokens"]
@@ -48,6 +48,7 @@ def claim_info(
         deadline=float(deadline) / 1e3,
         evicted=bool(stored.get("evicted")),
         note=_object(note) if note else NOTHING,
+        layout=layout_in(stored),
     )
 
 

@@ -12,7 +12,7 @@ from lockkit.names import claim_id
 from lockkit.store.judging import NOBODY
 from lockkit.store.layouts import too_new
 from lockkit.store.notes import note_of
-from lockkit.store.owners import about, kind_and_owner
+from lockkit.store.owners import about, about_in
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Terms
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
@@ -67,7 +67,7 @@ def read_rows(fetched: Iterable[Sequence[Any]], name: str) -> list[Row]:
     rows = [Row._make(each) for each in fetched]
     for row in rows:
         if row.min_reader > READER:
-            raise too_new(f"a claim on {name!r}", row.min_reader, READER, kind_and_owner(row.info)[1])
+            raise too_new(f"a claim on {name!r}", row.min_reader, READER, about_in(row.info).owner)
     return rows
 
 
@@ -167,16 +167,16 @@ def claim_info(
     """
     row = rows[place]
     offset = epoch if row.boot == boot else row.epoch
-    kind, owner = kind_and_owner(row.info)
+    told = about_in(row.info)
     alive, evidence = _evidence(row, boot, health)
     return ClaimInfo(
         name=name,
         claim_id=claim_id(row.token),
         state=_state(rows, place),
-        owner=owner,
+        owner=told.owner,
         fence=row.fence,
         position=place,
-        kind=kind,
+        kind=told.kind,
         weight=row.weight,
         capacity=row.capacity,
         ttl=row.ttl / 1e6,
@@ -188,6 +188,7 @@ def claim_info(
         alive=alive,
         evidence=evidence,
         note=note_of(row.note),
+        layout=told.layout,
     )
 
 

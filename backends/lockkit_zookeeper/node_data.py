@@ -11,7 +11,7 @@ from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind
 from lockkit.names import claim_id
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.owners import layout_in, owner_of, packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 from lockkit_zookeeper.layout import Place
 
@@ -104,6 +104,7 @@ def claim_info(
         if ttl
         else "",
         note=data.get("note") or NOTHING,
+        layout=layout_in(data),
     )
 
 

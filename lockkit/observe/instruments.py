@@ -226,8 +226,8 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_clients",
             "gauge",
-            "Processes with claims, by the version of their lockkit.",
-            ("version",),
+            "Processes with claims, by the version of their lockkit and of the layout in which their claims are stored.",
+            ("version", "layout"),
             "store",
         ),
         # -- from the textfile of a lockkit run

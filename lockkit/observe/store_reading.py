@@ -28,7 +28,7 @@ _log = logging.getLogger("lockkit.exporter")
 _BLOCKED = 100
 """The longest waits that are shown with who waits and who holds."""
 _VERSIONS = 20
-"""The versions of clients that have a value of their own."""
+"""The versions and layouts of clients that have a value of their own."""
 _ORACLES = 1.0
 """Seconds that each oracle may take: a scrape is short."""
 _ZOMBIES = ("gone", "survivors", "silent")
@@ -67,7 +67,7 @@ def read_store(
     config = client.config
     tiers = Tiers(config.age_warning, config.age_soft, config.age_hard)
     look = CheckContext(client, tiers, Oracles(client.plugins.implementations(HOOK), _ORACLES))
-    owners: set[Owner] = set()
+    clients: set[tuple[Owner, int]] = set()
     partial = False
     try:
         names = client.names()
@@ -86,8 +86,8 @@ def read_store(
                 _measure(reading, lock, info)
                 if name not in STANDING:
                     _judge(reading, look, lock, info)
-                owners.update(
-                    claim.owner._replace(task=None) for claim in info.claims
+                clients.update(
+                    (claim.owner._replace(task=None), claim.layout) for claim in info.claims
                 )  # a process has many tasks
                 if info.holders and lock in last_held:
                     last_held[lock] = max(last_held[lock], info.read_at)
@@ -95,8 +95,8 @@ def read_store(
         _log.warning("the store could not be read for metrics: %s", printable(str(error)))
         reading.set("lockkit_store_up", (), 0)
         partial = True
-    for owner in owners:
-        reading.add("lockkit_clients", (owner.version or "unknown",), 1)
+    for owner, layout in clients:
+        reading.add("lockkit_clients", (owner.version or "unknown", str(layout or "unknown")), 1)
     for lock, at_ in last_held.items():
         reading.set("lockkit_last_held_timestamp_seconds", (lock,), at_)
     largest_only(reading)
@@ -144,7 +144,7 @@ def largest_only(reading: Reading) -> None:
         del reading.values[key]
     clients = [key for key in reading.values if key[0] == "lockkit_clients"]
     for key in _but_largest(reading, clients, _VERSIONS):
-        reading.add("lockkit_clients", (OTHER,), reading.values.pop(key))
+        reading.add("lockkit_clients", (OTHER, OTHER), reading.values.pop(key))
 
 
 def _but_largest(

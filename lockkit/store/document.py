@@ -15,7 +15,7 @@ from lockkit.errors import BackendUnavailable
 from lockkit.facts import Record
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.layouts import check_reader
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.owners import layout_in, owner_of, packed_owner
 from lockkit.store.rowqueue import RowQueue
 from lockkit.store.rows import Row
 from lockkit.store.spi import Refused, Terms
@@ -99,6 +99,7 @@ class Document(RowQueue):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = f"the queue of {name!r} is no document of lockkit: {error!r}"
             raise Refused(BackendUnavailable(text, hint="see what else writes there"), retry=False) from None
+        self.layout = layout_in(self._loaded)
         self.next_lapse = 0.0  # the next step checks all deadlines
         self.kept = True
 

@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import cast
 
 from lockkit.facts import Kind, Owner
+from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Terms
 
-__all__ = ["about", "kind_and_owner", "owner_of", "packed_owner"]
+__all__ = ["About", "about", "about_in", "kind_and_owner", "layout_in", "owner_of", "packed_owner"]
 
 _FIELDS = frozenset(Owner._fields)
 
@@ -40,11 +41,36 @@ def _text(kind: Kind, owner: Owner) -> str:
     return json.dumps({"v": 1, "kind": kind, "owner": packed_owner(owner)}, separators=(",", ":"))
 
 
+def layout_in(stored: Mapping[str, object]) -> int:
+    """The version of the layout that stored data names as its own; 0 if it names none."""
+    version = stored.get("v")
+    return version if type(version) is int else 0
+
+
+class About(NamedTuple):
+    """The contents of such a text.
+
+    Attributes:
+        layout: The version of the layout that wrote it; 0 if it does not say.
+    """
+
+    kind: Kind = "mutex"
+    owner: Owner = Owner()
+    layout: int = 0
+
+
 @lru_cache(maxsize=512)
-def kind_and_owner(text: str) -> tuple[Kind, Owner]:
-    """The kind of lock and the owner in such a text; a mutex without an owner if it cannot be read."""
+def about_in(text: str) -> About:
+    """The contents of such a text; a mutex without an owner if it cannot be read."""
     try:
         stored = json.loads(text)
-        return cast("Kind", str(stored.get("kind", "mutex"))), owner_of(stored.get("owner"))
+        return About(
+            cast("Kind", str(stored.get("kind", "mutex"))), owner_of(stored.get("owner")), layout_in(stored)
+        )
     except (ValueError, TypeError, AttributeError):
-        return "mutex", Owner()
+        return About()
+
+
+def kind_and_owner(text: str) -> tuple[Kind, Owner]:
+    """The kind of lock and the owner in such a text; a mutex without an owner if it cannot be read."""
+    return about_in(text)[:2]

@@ -62,8 +62,10 @@ class RowQueue:
             watches one of them should ask again.
         next_lapse: A time before which no claim lapses.
         unsettled: True if claims were added, removed or changed since the last :meth:`offer`.
+        layout: The version of the layout in which the claims are kept; in memory there is one, that of this code.
     """
 
+    layout = 1
     next_lapse = NEVER
     unsettled = False
 
@@ -114,7 +116,7 @@ class RowQueue:
 
     def info(self, row: Row, place: int) -> ClaimInfo:
         """A claim as a fact."""
-        return row.info(self.name, place, self.home.clock.wall() - self.home.clock.now())
+        return row.info(self.name, place, self.home.clock.wall() - self.home.clock.now(), self.layout)
 
     # -- calls, as in lockkit.store.spi
 

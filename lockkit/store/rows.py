@@ -118,13 +118,14 @@ class Row:
             end = max(end, now + self.terms.lock_delay)
         return min(end, self.deadline)
 
-    def info(self, name: str, place: int, epoch: float) -> ClaimInfo:
+    def info(self, name: str, place: int, epoch: float, layout: int = 0) -> ClaimInfo:
         """The claim as a fact.
 
         Args:
             name: The lock.
             place: The number of claims ahead in the queue.
             epoch: The difference between the time since 1970 and the store's clock, in seconds.
+            layout: The version of the layout in which it is stored.
         """
         terms = self.terms
         return ClaimInfo(
@@ -144,4 +145,5 @@ class Row:
             evicted=self.evicted,
             process_bound=terms.process_bound,
             note=NOTHING if self.note is None else dict(self.note),
+            layout=layout,
         )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
+import sqlite3
 import threading
 import time
 
@@ -62,7 +65,7 @@ def test_queues_are_counted_by_pattern_and_raw_names_never_show(client):
     assert found["lockkit_locks", "nightly"] == 0
     assert found["lockkit_store_up",] == 1
     assert found["lockkit_scrape_partial",] == 0
-    assert found["lockkit_clients", lockkit.__version__] == 1
+    assert found["lockkit_clients", lockkit.__version__, "1"] == 1
     assert any(key[0] == "lockkit_blocked_seconds" and key[1] == "gpu/*" for key in found)
     assert b"secret" not in text
     assert f'store="{client.url}",namespace="prod"' in text.decode()
@@ -104,15 +107,41 @@ def test_ten_thousand_locks_make_a_short_page(monkeypatch):
 def test_versions_that_a_store_makes_up_are_bounded():
     reading = Reading()
     for at in range(1000):
-        reading.add("lockkit_clients", (f"9.9.{at}",), 1)
+        reading.add("lockkit_clients", (f"9.9.{at}", str(at)), 1)
     for _ in range(3):
-        reading.add("lockkit_clients", (lockkit.__version__,), 1)
+        reading.add("lockkit_clients", (lockkit.__version__, "1"), 1)
     largest_only(reading)
     kept = {labels: value for (_, labels), value in reading.values.items()}
     assert len(kept) == 21
-    assert kept[lockkit.__version__,] == 3
-    assert kept["other",] == 981
+    assert kept[lockkit.__version__, "1"] == 3
+    assert kept["other", "other"] == 981
     assert sum(kept.values()) == 1003
+
+
+def test_clients_are_counted_by_the_layout_of_their_claims(client, tmp_path):
+    """A client of a newer layout that this code may read, and one that says nothing, beside one of this version."""
+    lease = client.lock("nightly").acquire()
+    with contextlib.closing(sqlite3.connect(tmp_path / "locks.db")) as raw, raw:
+        for at, (owner, told) in enumerate(
+            [
+                ({"pid": 1, "version": "9.9"}, {"v": 2}),
+                ({"pid": 2, "version": "9.9"}, {"v": 2}),
+                ({"pid": 3}, {}),
+            ],
+            1,
+        ):
+            raw.execute(
+                f"INSERT INTO entries SELECT namespace, name, fence + {at}, hex(randomblob(16)), 0, evicted, weight, capacity,"
+                f" process_bound, deadline, silence, ttl, since, renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, ?,"
+                f" note, asked, min_reader FROM entries WHERE name = 'nightly' AND fence = ?",
+                (json.dumps({**told, "kind": "mutex", "owner": owner}), lease.fence),
+            )
+
+    found = parsed(Exporter(client, keep=0).text())
+
+    clients = {key[1:]: value for key, value in found.items() if key[0] == "lockkit_clients"}
+    assert clients == {(lockkit.__version__, "1"): 1, ("9.9", "2"): 2, ("unknown", "unknown"): 1}
+    lease.release()
 
 
 def test_the_age_of_a_lock_that_lockkit_holds_itself_says_nothing(monkeypatch):

@@ -93,6 +93,7 @@ def inspect(stage: Stage) -> None:
     assert head.owner.pid == clients[0].owner.pid
     assert head.note == {"why": "kit"}
     assert head.ttl == stage.harness.ttl
+    assert all(claim.layout >= 1 for claim in info.claims), "each claim says in which layout it is stored"
     assert abs(head.since - stage.harness.clock.wall()) < 5.0
     assert (head.deadline is not None, head.renewed > 0) == (stage.harness.tells,) * 2
     if head.deadline is not None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from lockkit.facts import ClaimInfo, ClaimState, Record
 from lockkit.names import claim_id
 from lockkit.store.notes import note_of, note_text
-from lockkit.store.owners import about, kind_and_owner
+from lockkit.store.owners import about, about_in
 from lockkit.store.perlock import per_lock
 from lockkit.store.spi import NOTE_LIMIT, Claim
 
@@ -51,15 +51,15 @@ _about = per_lock(about)
 
 def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
     """A claim as the function ``shown`` of the schema returns it, as a fact. Fields that a newer version added are left out."""
-    kind, owner = kind_and_owner(shown["about"])
+    told = about_in(shown["about"])
     return ClaimInfo(
         name=shown["name"],
         claim_id=shown["claim_id"],
         state=cast("ClaimState", shown["state"]),
-        owner=owner,
+        owner=told.owner,
         fence=shown["fence"],
         position=shown["position"],
-        kind=kind,
+        kind=told.kind,
         weight=shown["weight"],
         capacity=shown["capacity"],
         ttl=float(shown["ttl"]),
@@ -68,6 +68,7 @@ def claim_info(shown: Mapping[str, Any]) -> ClaimInfo:
         deadline=float(shown["deadline"]),
         evicted=shown["evicted"],
         note=note_of(shown["note"]),
+        layout=told.layout,
     )
 
 
