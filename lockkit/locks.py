@@ -159,8 +159,8 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         driver = opening.here.driver
         if driver is None or driver.pid != os.getpid():
             driver = opening.driver(wait)
-        if opening.here.warnings:
-            opening.warn()
+        if opening.here.first:
+            opening.begin()
         key = asker()
         taken_at = caller()
         if key is not THREAD.key and wait != 0.0:

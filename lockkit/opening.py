@@ -29,6 +29,7 @@ from lockkit.drivers.lifecycle import (
     wait_no_longer_than_the_interpreter,
 )
 from lockkit.drivers.patience import Tries, patiently
+from lockkit.drivers.starting import start
 from lockkit.drivers.threads import Driver
 from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.errors import AcquireCancelled, BackendUnavailable, LockkitError
@@ -47,6 +48,7 @@ from lockkit.suggesting import same_store
 
 if TYPE_CHECKING:
     from lockkit.config import Config
+    from lockkit.observe.event_journal import EventJournal
     from lockkit.plugins import PluginManager
     from lockkit.plugins.calling import Implementation
 
@@ -65,10 +67,14 @@ class _Here:
         ended: The engine of a client that closes; its close() may have been interrupted.
         refused: When opening the store last failed, and the failure.
         warnings: Warnings of the store that are not logged yet.
+        journal: The event journal, if it is on and has no row of this client yet.
+        first: Whether something is to be done before a lock is taken; see :meth:`Opening.begin`.
         under_way: Whether a thread is opening the store.
     """
 
-    __slots__ = ("counters", "driver", "ended", "pid", "refused", "under_way", "warnings")
+    __slots__ = (
+        "counters", "driver", "ended", "first", "journal", "pid", "refused", "under_way", "warnings",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -77,6 +83,8 @@ class _Here:
         self.refused: tuple[float, Refused | Unknown] | None = None
         self.counters = Counters()
         self.warnings: list[str] = []
+        self.journal: EventJournal | None = None
+        self.first = False
         self.under_way = False
 
 
@@ -181,8 +189,21 @@ class Opening:
 
         return self._open, Tries(self.clock, seconds, tell, _LEAST if seconds else longest, longest)
 
+    def begin(self) -> None:
+        """Do what comes before the first lock: log the store's warnings, and have a first row in the event journal if that is on.
+
+        A program that only inspects needs neither. Of several threads each waits until all is done.
+        """
+        here = self.here
+        self.warn()
+        journal = here.journal
+        if journal is not None:
+            journal.begin(self.clock, start)
+            here.journal = None
+        here.first = False
+
     def warn(self) -> None:
-        """Log the warnings that the store gave when it was opened. Called when a lock is taken; a program that only inspects needs none."""
+        """Log the warnings that the store gave when it was opened."""
         while self.here.warnings:
             try:
                 _log.warning("%s", printable(self.here.warnings.pop(0)))
@@ -286,7 +307,7 @@ class Opening:
                 raise _copied(
                     here.refused[1]
                 )  # another thread tried and failed while this one waited for the mutex, and used up its budget
-            here.warnings = []
+            here.warnings, here.journal, here.first = [], None, False
             backend: Backend | None = None
             driver: Driver | None = None
             try:
@@ -365,6 +386,7 @@ class Opening:
 
         try:
             journal = EventJournal(self.config, backend.capabilities.scope, self.owner, counters.add)
+            self.here.journal, self.here.first = journal, True
         except LockkitError as error:
             _log.error("there is no event journal: %s", printable(str(error)))
             return events, alerts
@@ -392,6 +414,7 @@ class Opening:
     def _warn(self, message: str) -> None:
         """Keep a warning of the store until a lock is taken; log it at once if the store is open."""
         self.here.warnings.append(message)
+        self.here.first = True
         if self.here.driver is not None:
             self.warn()
 

@@ -154,8 +154,8 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
         deadline = None if wait is None else opening.clock.now() + wait
         engine = self._engines.ready() or await self._engines.engine(wait)
         driver = engine.driver
-        if opening.here.warnings:
-            opening.warn()
+        if opening.here.first:
+            opening.begin()
         key = asker()
         if self._reentrant:
             inner = await self.level(driver, key, taken_at, wait)

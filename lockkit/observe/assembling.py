@@ -35,6 +35,7 @@ _NO_HAPPENING = (
     "released",
     "removed",
     "missed",
+    "opened",
     "closed",
     "guard_opened",
     "guard_written",

@@ -1,8 +1,8 @@
 """The event journal: a plugin on the stream of events that writes each event and alert as a line of JSON, so that the past can be read.
 
-The setting ``journal`` turns it on. It writes on the threads that call plugins, so no acquire and no release waits for it. Events that do not
-reach it leave a gap that readers see: each line has a number, counted for each client and process, and the line of a client that was closed
-is its last one. A crash of the machine may lose the last seconds, because lines are not forced to stable storage one by one.
+The setting ``journal`` turns it on. It writes on the threads that call plugins, so no acquire and no release waits for it; only the first lock
+of a client waits, a bounded time, for its first row. Events that do not reach it leave a gap that readers see: each line has a number, counted
+for each client and process, and the line of a client that was closed is its last one. A crash of the machine may lose the last seconds, because lines are not forced to stable storage one by one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from lockkit.facts import Alert, Event, Owner
+from lockkit.bell import Bell
+from lockkit.facts import NOTHING, Alert, Event, Owner
 from lockkit.forks import Forks
 from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
@@ -28,6 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from lockkit.clock import Clock
     from lockkit.config import Config
     from lockkit.facts import Scope
 
@@ -42,6 +44,8 @@ _DAY = 86_400.0
 _LOOK_AT_AGE = 3600.0
 """Seconds between two looks at the age of the files."""
 _MOST_OWED = 1000
+_PATIENCE = 0.25
+"""Seconds for which the first lock of a client waits for the first row."""
 _log = logging.getLogger("lockkit.journal")
 
 
@@ -109,6 +113,42 @@ class EventJournal:
         self._age = config.journal_max_age
         self._task = owner.task
         self._writing = _Writing(owner)
+        self._beginning = threading.Lock()
+        self._begun = False
+
+    def begin(self, clock: Clock, start: Callable[[Callable[[], None], str], object]) -> None:
+        """Write the first row of a client, before it asks for a lock: a process that is killed from then on has left a row, and no end.
+
+        Waits until that is done, but no longer than :data:`_PATIENCE`, because a folder may hang. A row that cannot be written is counted
+        as any other. Several threads may call this at once; there is one row.
+
+        Args:
+            clock: The clock of the client.
+            start: Starts a thread, given a function and a name.
+        """
+        done = Bell()
+
+        def write() -> None:
+            try:
+                with self._beginning:
+                    if not self._begun:
+                        self._begun = True
+                        line = {"kind": "opened", "at": clock.wall(), "boottime": clock.now()}
+                        self._write(line, NOTHING)
+            finally:
+                done.ring()
+
+        try:
+            start(write, "lockkit-journal")
+            written = done.wait(_PATIENCE)
+        except RuntimeError:  # no more threads, and this one must not wait for a folder
+            written = False
+        if not written:
+            _log.warning(
+                "the event journal %s was not written within %g s; if this process is killed now, no audit will know of it",
+                printable(str(self._place.path)),
+                _PATIENCE,
+            )
 
     def lockkit_event(self, event: Event) -> None:
         """Write an event."""

@@ -88,8 +88,8 @@ class AnyTaking:
         detect: bool,
         reason: str | None,
     ) -> None:
-        if opening.here.warnings:
-            opening.warn()
+        if opening.here.first:
+            opening.begin()
         self.opening = opening
         self.driver = driver
         self.deadline = deadline

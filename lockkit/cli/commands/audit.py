@@ -83,7 +83,7 @@ def _show(found: Audit) -> None:
     output.say(told[found.verdict])
     if found.verdict == "held":
         output.say(
-            "that is said of these grants: a process that was killed before it wrote a row is in no journal"
+            "that is said of these grants: a process whose journal was off, or could not be written, may be in none"
         )
     for violation in found.violations[:_SHOWN]:
         output.say(_sentence(violation))
