@@ -79,9 +79,8 @@ def test_the_row_is_there_when_a_lock_is_taken(journal, take):
 @pytest.mark.usefixtures("asleep")
 def test_the_row_is_there_when_a_coroutine_takes_a_lock(journal):
     async def main():
-        async with lockkit.aio.connect("sqlite:", journal=True) as client:
-            async with client.lock("a"):
-                return kinds(journal)
+        async with lockkit.aio.connect("sqlite:", journal=True) as client, client.lock("a"):
+            return kinds(journal)
 
     assert asyncio.run(main()) == ["opened"]
 
