@@ -377,9 +377,17 @@ class Opening:
     def _listeners(
         self, backend: Backend, counters: Counters
     ) -> tuple[Sequence[Implementation], Sequence[Implementation]]:
-        """The hooks for events and for alerts: those of plugins, and the event journal if it is on."""
+        """The hooks for events and for alerts: those of plugins, and of what the configuration turns on."""
         events = self.plugins.implementations("lockkit_event")
         alerts = self.plugins.implementations("lockkit_alert")
+        if self.config.metrics_names or self.config.alerts:
+            from lockkit.last_holds import LastHolds
+            from lockkit.observe.periods import watched
+
+            names = watched(self.config)
+            if names and backend.capabilities.scope != "process":
+                kept = LastHolds(backend, names, self.config.request_timeout)
+                events = (*events, ("last_holds", kept.lockkit_event))
         if not self.config.journal:
             return events, alerts
         from lockkit.observe.event_journal import EventJournal

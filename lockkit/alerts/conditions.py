@@ -16,7 +16,7 @@ from lockkit.alerts.state import State, Window
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
-__all__ = ["MOST", "Found", "Matter", "count", "find", "fingerprint"]
+__all__ = ["MOST", "Found", "Matter", "count", "find", "fingerprint", "jobs"]
 
 MOST = 500
 """Subjects of one rule that are told apart; all further ones are one alert together."""
@@ -70,10 +70,15 @@ def fingerprint(rule: str, labels: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps([rule, sorted(labels.items())]).encode()).hexdigest()[:12]
 
 
+def jobs(rules: Mapping[str, Condition]) -> frozenset[str]:
+    """The locks of regular jobs."""
+    return frozenset(lock for rule in rules.values() if isinstance(rule, Missed) for lock in rule.periods)
+
+
 def count(rules: Mapping[str, Condition], state: State, happenings: Iterable[Happening], now: float) -> None:
     """Count happenings in the windows of the rules, and forget what is older than them."""
     wanted: dict[str, list[tuple[str, Count | Share, bool, bool]]] = {}
-    missed = {lock for rule in rules.values() if isinstance(rule, Missed) for lock in rule.periods}
+    missed = jobs(rules)
     for name, rule in rules.items():
         if isinstance(rule, (Count, Share)):
             all_of_them = rule.among if isinstance(rule, Share) else ()
@@ -124,7 +129,7 @@ def _expire(rules: Mapping[str, Condition], state: State, now: float) -> None:
             window.moments = [moment for moment in window.moments if moment[0] > now - rule.window]
             if not window.moments:
                 del state.windows[name][key]
-    wanted = {lock for rule in rules.values() if isinstance(rule, Missed) for lock in rule.periods}
+    wanted = jobs(rules)
     for lock in state.held.keys() - wanted:
         del state.held[lock]
 
@@ -199,7 +204,12 @@ def _missed(
 ) -> Found:
     """The jobs that did not run. A lock of which nothing is known counts as held just now, such as when the rule is new."""
     for lock in rule.periods:
-        if lock not in state.held or (look is not None and lock in look.held):
+        last = None if look is None else look.last.get(lock)
+        if look is not None and lock in look.held:
+            state.held[lock] = now
+        elif last is not None:
+            state.held[lock] = max(min(last, now), state.held.get(lock, 0.0))
+        elif lock not in state.held:
             state.held[lock] = now
     if look is None or look.unreachable or not look.elected:
         return _NOTHING_KNOWN

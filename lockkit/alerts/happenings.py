@@ -49,6 +49,7 @@ class Look(NamedTuple):
         elected: Whether this process is the one that looks at the locks; otherwise the fields below are empty.
         subjects: What was seen, by the ``what`` of the rules.
         held: The names of the locks that are held.
+        last: When a lock of a regular job was last given back or lost, as its holder has left it in the store, in seconds since 1970.
         complete: Whether every lock could be read. Otherwise what is not seen may still be there.
     """
 
@@ -57,6 +58,7 @@ class Look(NamedTuple):
     subjects: Mapping[str, tuple[Subject, ...]] = NOTHING  # type: ignore[assignment]  # nothing is in it
     held: frozenset[str] = frozenset()
     complete: bool = True
+    last: Mapping[str, float] = NOTHING  # type: ignore[assignment]
 
 
 def of_event(event: Event) -> Happening:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from lockkit import durations
 from lockkit.alerts.happenings import Look, Subject
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
 from lockkit.facts import ClaimInfo
+from lockkit.last_holds import last_hold
 from lockkit.store.judging import NOBODY
 
 if TYPE_CHECKING:
@@ -23,13 +24,16 @@ MOST = 5000
 """Locks that one look reads; with more of them it is not complete."""
 
 
-def look_at(client: Client, config: Config, *, besides: Collection[str] = ()) -> Look:
+def look_at(
+    client: Client, config: Config, *, besides: Collection[str] = (), jobs: Iterable[str] = ()
+) -> Look:
     """Look once. If the store does not answer, the look says so, and nothing is raised.
 
     Args:
         client: The client.
         config: The ages and times of the configuration, as they are now.
         besides: Names to leave out.
+        jobs: The locks of regular jobs, whose last holds are read.
     """
     subjects: dict[str, list[Subject]] = {}
     held: list[str] = []
@@ -48,9 +52,24 @@ def look_at(client: Client, config: Config, *, besides: Collection[str] = ()) ->
             for claim in info.claims:
                 for what, subject in shown(claim, info.read_at, config):
                     subjects.setdefault(what, []).append(subject)
+        last = dict(_last(client, jobs))
     except (BackendUnavailable, OutcomeUnknown) as error:
         return Look(unreachable=error.message)
-    return Look("", True, {what: tuple(found) for what, found in subjects.items()}, frozenset(held), complete)
+    return Look(
+        "", True, {what: tuple(found) for what, found in subjects.items()}, frozenset(held), complete, last
+    )
+
+
+def _last(client: Client, jobs: Iterable[str]) -> Iterator[tuple[str, float]]:
+    for name in jobs:
+        try:
+            at = last_hold(client, name)
+        except (BackendUnavailable, OutcomeUnknown):
+            raise
+        except LockkitError:  # this user cannot read it, so what was seen has to do
+            continue
+        if at is not None:
+            yield name, at
 
 
 def shown(claim: ClaimInfo, at: float, config: Config) -> Iterator[tuple[str, Subject]]:

@@ -10,10 +10,11 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.alerts import inbox as inboxes
+from lockkit.alerts.conditions import jobs
 from lockkit.alerts.desk import Desk, folder_of
 from lockkit.alerts.engine import Engine
 from lockkit.alerts.grouping import Timing
@@ -136,7 +137,7 @@ class Runner:
         if looking and self._clock.now() >= self._look_at:
             self._look_at = self._clock.now() + self._config.alerts_look_every
             self._reload(engine)
-            look = self._look()
+            look = self._look(jobs(engine.rules))
             happened += self._counters()
         # Only now, when nothing can fail any more: an alert that was taken and not told would be lost.
         happened += self._inbox.take()
@@ -265,13 +266,13 @@ class Runner:
         before, self._stats = self._stats, dict(self._client.stats())
         return counted(before, self._stats)
 
-    def _look(self) -> Look:
+    def _look(self, regular: Iterable[str] = ()) -> Look:
         try:
             if not self._elected():
                 return Look(elected=False)
         except (BackendUnavailable, OutcomeUnknown) as error:
             return Look(unreachable=error.message)
-        return look_at(self._client, self._config, besides=STANDING)
+        return look_at(self._client, self._config, besides=STANDING, jobs=regular)
 
     def _elected(self) -> bool:
         """Whether this engine is the one that looks at the locks."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from lockkit.observe.exposition import Samples, render
 from lockkit.observe.instruments import METRICS
 from lockkit.observe.lock_labels import LockLabels
-from lockkit.observe.periods import periods_of
-from lockkit.observe.store_reading import Reading, read_store
+from lockkit.observe.periods import periods_of, watched
+from lockkit.observe.store_reading import LastHeld, Reading, read_store
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
@@ -82,7 +82,8 @@ class _Store:
         self._most = config.metrics_most if most is None else most
         self._label = LockLabels.of(config)
         self._periods = periods_of(config)
-        self._last_held = dict.fromkeys((*config.metrics_names, *self._periods), time.time())
+        labels = dict.fromkeys((*config.metrics_names, *self._periods))
+        self._last_held = LastHeld(labels, watched(config), time.time())
         self._mutex = threading.RLock()
         self._reading: Reading | None = None
         self._read_at = 0.0

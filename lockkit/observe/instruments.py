@@ -196,7 +196,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_last_held_timestamp_seconds",
             "gauge",
-            "When the exporter last saw a lock held, or first looked, in seconds since 1970; of names in `metrics.names` and locks with a period only.",
+            "When a lock was last held, as its holder has left it in the store or the exporter saw it; else when the exporter first looked; in seconds since 1970. Of names in `metrics.names` and locks with a period only; a holder leaves it if its own configuration has the name there.",
             ("lock",),
             "store",
             "seconds",

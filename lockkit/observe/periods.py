@@ -1,4 +1,7 @@
-"""The periods of regular jobs, as the alert rules of the configuration state them: one source for lockkit's alerts and for Prometheus."""
+"""The periods of regular jobs, as the alert rules of the configuration state them: one source for lockkit's alerts and for Prometheus.
+
+With them the locks whose last hold is kept in the store.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from lockkit.errors import ConfigError
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = ["periods_of"]
+__all__ = ["periods_of", "watched"]
 
 
 def periods_of(config: Config) -> dict[str, float]:
@@ -34,6 +37,13 @@ def periods_of(config: Config) -> dict[str, float]:
                 continue
             found[lock] = min(seconds, found.get(lock, seconds))
     return found
+
+
+def watched(config: Config) -> frozenset[str]:
+    """The locks whose last hold is kept: those with a period, and those that ``metrics.names`` names without ``*``, ``?`` and ``[``."""
+    return frozenset(
+        (*periods_of(config), *(name for name in config.metrics_names if not set("*?[") & set(name)))
+    )
 
 
 def _seconds(period: object) -> float:

@@ -7,7 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from lockkit.errors import CapabilityError, LockkitError
+from lockkit.errors import BackendUnavailable, CapabilityError, LockkitError, OutcomeUnknown
+from lockkit.last_holds import last_hold
 from lockkit.names import STANDING
 from lockkit.observe.checks import CheckContext
 from lockkit.observe.decisions import Tiers
@@ -16,13 +17,13 @@ from lockkit.observe.oracles import HOOK, Oracles
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo, Owner
     from lockkit.observe.lock_labels import LockLabels
 
-__all__ = ["Reading", "read_store"]
+__all__ = ["LastHeld", "Reading", "read_store"]
 
 _log = logging.getLogger("lockkit.exporter")
 _BLOCKED = 100
@@ -51,15 +52,55 @@ class Reading:
         self.values[metric, labels] = max(self.values.get((metric, labels), 0.0), float(value))
 
 
-def read_store(
-    client: Client, label: LockLabels, last_held: dict[str, float], most: int, until: float
-) -> Reading:
+class LastHeld:
+    """When each lock of a configuration was last held, as far as an exporter knows: it saw it, or a holder has left it in the store.
+
+    Of a lock that was held neither way, the time of the exporter's first look.
+
+    Args:
+        labels: The labels of the locks.
+        names: Those of them of which holders leave the time, which are names.
+        began: The time of the first look, in seconds since 1970.
+    """
+
+    def __init__(self, labels: Iterable[str], names: Collection[str], began: float) -> None:
+        self._labels = tuple(labels)
+        self._names = names
+        self._began = began
+        self._known: dict[str, float] = {}
+
+    def saw(self, lock: str, at: float) -> None:
+        """Note that a lock was held at this time."""
+        if lock in self._labels:
+            self._known[lock] = max(at, self._known.get(lock, at))
+
+    def read(self, client: Client, until: float) -> bool:
+        """Read what holders have left, one request for each name; True if some could not be read, or there was no time left."""
+        for name in self._names:
+            if time.monotonic() >= until:
+                return True
+            try:
+                left = last_hold(client, name)
+            except (BackendUnavailable, OutcomeUnknown):
+                raise
+            except LockkitError:
+                return True  # this login may not read it
+            if left is not None:
+                self.saw(name, min(left, time.time()))
+        return False
+
+    def times(self) -> Mapping[str, float]:
+        """The times by label, in seconds since 1970."""
+        return {lock: self._known.get(lock, self._began) for lock in self._labels}
+
+
+def read_store(client: Client, label: LockLabels, last_held: LastHeld, most: int, until: float) -> Reading:
     """Read every queue of a namespace. Raises nothing that a store may raise.
 
     Args:
         client: The client of the store and namespace.
         label: Gives the label of a lock.
-        last_held: When each lock of the configuration was last seen held, by label; brought up to date.
+        last_held: When each lock of the configuration was last held; brought up to date.
         most: The most locks to read.
         until: When to stop, by ``time.monotonic()``; the rest is marked as missing.
     """
@@ -89,16 +130,17 @@ def read_store(
                 clients.update(
                     (claim.owner._replace(task=None), claim.layout) for claim in info.claims
                 )  # a process has many tasks
-                if info.holders and lock in last_held:
-                    last_held[lock] = max(last_held[lock], info.read_at)
+                if info.holders:
+                    last_held.saw(lock, info.read_at)
+        partial = last_held.read(client, until) or partial
     except LockkitError as error:
         _log.warning("the store could not be read for metrics: %s", printable(str(error)))
         reading.set("lockkit_store_up", (), 0)
         partial = True
     for owner, layout in clients:
         reading.add("lockkit_clients", (owner.version or "unknown", str(layout or "unknown")), 1)
-    for lock, at_ in last_held.items():
-        reading.set("lockkit_last_held_timestamp_seconds", (lock,), at_)
+    for lock, moment in last_held.times().items():
+        reading.set("lockkit_last_held_timestamp_seconds", (lock,), moment)
     largest_only(reading)
     reading.set("lockkit_scrape_partial", (), partial or bool(look.unread))
     return reading

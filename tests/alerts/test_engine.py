@@ -231,6 +231,24 @@ def test_the_time_in_which_nobody_looked_is_no_missed_run():
     assert [one.group for _, one in world.until(100, look=Look(), every=10.0)] == ["missed_run"]
 
 
+def test_a_run_that_its_holder_has_left_in_the_store_counts_although_nobody_saw_it():
+    world = World({"missed_run": {"periods": {"nightly": "1h"}}})
+    world.step(0.0, look=Look())
+    began = world.now
+    world.until(3000, look=Look(), every=10.0)
+    assert world.until(3500, look=Look(last={"nightly": began + 2990.0}), every=10.0) == []
+    assert [
+        one.group for _, one in world.until(150, look=Look(last={"nightly": began + 2990.0}), every=10.0)
+    ] == ["missed_run"]
+
+
+def test_an_engine_that_begins_afterwards_knows_when_a_job_last_ran():
+    world = World({"missed_run": {"periods": {"nightly": "1h", "weekly": "8d"}}})
+    last = {"nightly": world.now - 4000.0, "weekly": world.now - 4000.0}
+    [(_, told)] = world.until(100, look=Look(last=last), every=10.0)
+    assert [one.labels["lock"] for one in told.members] == ["nightly"]
+
+
 def test_more_subjects_than_are_told_apart_are_one_alert_together(world):
     world.step(0.0, *(lost(f"lock{number}") for number in range(700)))
     [(_, told)] = world.until(60)

@@ -13,7 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import lockkit
-from lockkit.errors import BackendUnavailable
+from lockkit.errors import BackendUnavailable, PermissionDenied
+from lockkit.facts import Event
+from lockkit.last_holds import LastHolds, last_hold, record_of
 from lockkit.names import ALERTER
 from lockkit.observe.exporter import Exporter
 from lockkit.observe.instruments import METRICS
@@ -203,7 +205,106 @@ def test_the_last_time_that_a_configured_lock_was_seen_held(client):
         seen = parsed(exporter.text())["lockkit_last_held_timestamp_seconds", "nightly"]
     after = parsed(exporter.text())["lockkit_last_held_timestamp_seconds", "nightly"]
 
-    assert first <= seen == after <= time.time()
+    assert first <= seen <= after <= time.time()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_url(request, tmp_path):
+    return (
+        f"sqlite:{tmp_path}/locks.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    )
+
+
+@pytest.fixture
+def regular(shared_url, tmp_path, monkeypatch):
+    """Makes clients of one store; a configuration names the jobs ``nightly`` and ``weekly``, and metrics name ``by/*`` and ``daily``."""
+    path = tmp_path / "lockkit.toml"
+    path.write_text('[alerts.rules.missed_run]\nperiods = {nightly = "26h", weekly = "8d"}\n')
+    monkeypatch.setenv("LOCKKIT_CONFIG", str(path))
+    return lambda: lockkit.connect(shared_url, namespace="jobs", metrics_names=["by/*", "daily"])
+
+
+LAST = "lockkit_last_held_timestamp_seconds"
+
+
+def test_an_exporter_that_begins_after_a_release_tells_when_that_was(regular):
+    with regular() as holder:
+        for name in ("nightly", "daily", "by/name", "unnamed"):
+            with holder.lock(name):
+                pass
+    with regular() as reader:
+        assert all(reader.record(record_of(name)) for name in ("nightly", "daily"))
+        assert not any(reader.record(record_of(name)) for name in ("by/*", "by/name", "weekly", "unnamed"))
+        assert reader.record("nightly") is None, "the record of the name is its user's"
+        began = time.time()
+        found = parsed(Exporter(reader, keep=0).text())
+        again = parsed(Exporter(reader, keep=0).text())
+
+    assert found[LAST, "nightly"] <= found[LAST, "daily"] < began, "the store remembers them"
+    assert (again[LAST, "nightly"], again[LAST, "daily"]) == (found[LAST, "nightly"], found[LAST, "daily"])
+    for name in ("weekly", "by/*"):
+        assert began <= found[LAST, name] <= again[LAST, name], (
+            f"nothing is known of {name}, so the first look counts"
+        )
+    assert found["lockkit_scrape_partial",] == 0
+
+
+def test_a_missed_run_is_told_by_an_exporter_that_was_started_afterwards(regular):
+    two_days = 172_800.0
+    with regular() as client:
+        with client.lock("nightly"):
+            pass
+        client.driver().dispatcher.flush(20.0)
+        record = client.record(record_of("nightly"))
+        client.put_record(
+            record_of("nightly"), {**record.value, "at": record.value["at"] - two_days}, record.version
+        )
+
+        found = parsed(Exporter(client, keep=0).text())
+
+        assert time.time() - found[LAST, "nightly"] > found["lockkit_period_seconds", "nightly"]
+        with client.lock("nightly"):
+            running = parsed(Exporter(client, keep=0).text())
+        assert time.time() - running[LAST, "nightly"] < found["lockkit_period_seconds", "nightly"]
+
+
+def test_a_last_hold_is_never_replaced_by_an_earlier_one_and_a_busy_lock_writes_seldom():
+    with lockkit.connect("memory:") as client:
+        kept = LastHolds(client.driver().backend, {"a"}, 2.0)
+        tell = lambda kind, at, boottime: kept.lockkit_event(Event(kind, "a", at=at, boottime=boottime))  # noqa: E731
+        tell("acquired", 90.0, 90.0)
+        assert client.record(record_of("a")) is None
+        tell("released", 100.0, 100.0)
+        tell("released", 105.0, 105.0)
+        assert client.record(record_of("a")).value == {"at": 100.0, "how": "released"}
+        tell("lost", 99.0, 120.0)
+        assert client.record(record_of("a")).value == {"at": 100.0, "how": "released"}
+        tell("max_hold", 140.0, 140.0)
+        assert client.record(record_of("a")).value == {"at": 140.0, "how": "max_hold"}
+        assert client.record(record_of("a")).version == 2
+        assert last_hold(client, "a") == 140.0
+        client.put_record(record_of("a"), {"at": "soon"}, 2)
+        assert last_hold(client, "a") is None
+
+
+def test_a_last_hold_that_cannot_be_kept_costs_nothing_and_one_that_cannot_be_read_is_marked(
+    regular, monkeypatch
+):
+    with regular() as client:
+        backend = client.driver().backend
+        monkeypatch.setattr(type(backend), "put_record", lambda *_: 1 / 0)
+        with client.lock("nightly"):
+            pass
+        client.driver().dispatcher.flush(20.0)
+        assert client.stats()["released"] == 1
+        assert client.record(record_of("nightly")) is None
+
+        def denied(name):
+            raise PermissionDenied(name)
+
+        monkeypatch.setattr(client, "record", denied)
+        found = parsed(Exporter(client, keep=0).text())
+    assert (found["lockkit_store_up",], found["lockkit_scrape_partial",]) == (1, 1)
 
 
 def test_the_periods_of_regular_jobs_are_those_of_the_alert_rules(tmp_path, monkeypatch):
