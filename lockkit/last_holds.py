@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lockkit.errors import BackendUnavailable
@@ -40,20 +40,18 @@ class LastHolds:
 
     Args:
         backend: The store.
-        names: The locks.
         budget: Seconds that it may take.
     """
 
-    def __init__(self, backend: Backend, names: Collection[str], budget: float) -> None:
+    def __init__(self, backend: Backend, budget: float) -> None:
         self._backend = backend
-        self._names = names
         self._budget = budget
         self._written: dict[str, float] = {}
 
     def lockkit_event(self, event: Event) -> None:
         """Leave the time of an event that ends a hold. Without an answer the last hold stays the one before."""
         name = event.name
-        if event.kind not in _ENDS or name not in self._names:
+        if event.kind not in _ENDS:
             return
         if 0.0 <= event.boottime - self._written.get(name, -_EVERY) < _EVERY:
             return

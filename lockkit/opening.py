@@ -377,17 +377,9 @@ class Opening:
     def _listeners(
         self, backend: Backend, counters: Counters
     ) -> tuple[Sequence[Implementation], Sequence[Implementation]]:
-        """The hooks for events and for alerts: those of plugins, and of what the configuration turns on."""
+        """The hooks for events and for alerts: those of plugins, and the event journal if it is on."""
         events = self.plugins.implementations("lockkit_event")
         alerts = self.plugins.implementations("lockkit_alert")
-        if self.config.metrics_names or self.config.alerts:
-            from lockkit.last_holds import LastHolds
-            from lockkit.observe.periods import watched
-
-            names = watched(self.config)
-            if names and backend.capabilities.scope != "process":
-                kept = LastHolds(backend, names, self.config.request_timeout)
-                events = (*events, ("last_holds", kept.lockkit_event))
         if not self.config.journal:
             return events, alerts
         from lockkit.observe.event_journal import EventJournal
@@ -403,6 +395,18 @@ class Opening:
             (*alerts, ("journal", journal.lockkit_alert)),
         )
 
+    def _watched(self, backend: Backend) -> tuple[frozenset[str], Implementation] | None:
+        """The locks whose last hold is kept in the store, and what keeps it; None if the configuration names none."""
+        config = self.config
+        if not (config.metrics_names or config.alerts) or backend.capabilities.scope == "process":
+            return None
+        from lockkit.last_holds import LastHolds
+        from lockkit.observe.periods import watched
+
+        names = watched(config)
+        kept = LastHolds(backend, config.request_timeout)
+        return (names, ("last_holds", kept.lockkit_event)) if names else None
+
     def _start(self, backend: Backend, counters: Counters) -> Driver:
         config, plugins = self.config, self.plugins
         if plugins.implementations("lockkit_stats"):
@@ -411,7 +415,7 @@ class Opening:
             backend,
             self.clock,
             counters,
-            Dispatcher(counters, self.clock, *self._listeners(backend, counters)),
+            Dispatcher(counters, self.clock, *self._listeners(backend, counters), self._watched(backend)),
             partial(plugins.implementations, "lockkit_cleanup"),
             _Journal(config),
             config.cleanup_budget,

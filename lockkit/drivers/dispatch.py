@@ -84,9 +84,12 @@ class Dispatcher:
         counters: Counts what is dropped and what hangs.
         events: The ``lockkit_event`` implementations.
         alerts: The ``lockkit_alert`` implementations.
+        named: The names of a few locks, and one more ``lockkit_event`` implementation that hears of these alone, so that all others pay
+            nothing for it.
 
     Attributes:
-        listening: Whether any plugin hears of events or alerts.
+        listening: Whether any plugin hears of all events or alerts.
+        names: The names of ``named``.
     """
 
     def __init__(
@@ -95,10 +98,14 @@ class Dispatcher:
         clock: Clock,
         events: Sequence[Implementation] = (),
         alerts: Sequence[Implementation] = (),
+        named: tuple[frozenset[str], Implementation] | None = None,
     ) -> None:
         self._clock = clock
         self._events = [Delivery("lockkit_event", "event", one, counters) for one in events]
         self._alerts = [Delivery("lockkit_alert", "alert", one, counters) for one in alerts]
+        self.names: frozenset[str] = named[0] if named else frozenset()
+        self._named = [Delivery("lockkit_event", "event", named[1], counters)] if named else []
+        self._all = (*self._events, *self._alerts, *self._named)
         self._failed = (0.0, 0)
         self.listening = bool(events or alerts)
 
@@ -117,6 +124,8 @@ class Dispatcher:
         elif what.kind in _ONLY_ALERTS:
             _log.error("%s", printable(what.message), extra=_fields(what))
         deliveries = self._events if isinstance(what, Event) else self._alerts
+        if what.name in self.names and isinstance(what, Event):
+            deliveries = [*deliveries, *self._named]
         if deliveries:
             dated: Event | Alert
             if isinstance(what, Event):
@@ -156,7 +165,7 @@ class Dispatcher:
     def look(self) -> bool:
         """Start threads that could not be started before, and log hooks that hang; False if a thread still cannot be started."""
         started = CALLBACKS.look()
-        for delivery in (*self._events, *self._alerts):
+        for delivery in self._all:
             started = delivery.look() and started
         return started
 
@@ -164,7 +173,7 @@ class Dispatcher:
         """Wait until all events and alerts so far have been delivered, at most ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            if not CALLBACKS.pending(self) and not any(one.pending for one in (*self._events, *self._alerts)):
+            if not CALLBACKS.pending(self) and not any(one.pending for one in self._all):
                 return
             time.sleep(0.005)
 
@@ -175,7 +184,7 @@ class Dispatcher:
         counted now.
         """
         end = time.monotonic() + timeout
-        deliveries = (*self._events, *self._alerts)
+        deliveries = self._all
         for delivery in deliveries:
             delivery.close()
         for delivery in deliveries:
@@ -185,7 +194,7 @@ class Dispatcher:
     def end(self, timeout: float) -> None:
         """Wait for what is being told, at most ``timeout`` seconds; drop and count the rest, because the process ends."""
         self.flush(timeout)
-        for delivery in (*self._events, *self._alerts):
+        for delivery in self._all:
             delivery.drop_rest()
 
 

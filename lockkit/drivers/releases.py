@@ -136,7 +136,8 @@ class Releases:
         pipeline.hold.work = None  # else each lock would leave a cycle to the garbage collector
         if pipeline.outcome == "RELEASED":
             next(self._driver.counters.steps["released"])
-            if self._driver.dispatcher.listening or _log.isEnabledFor(DETAIL):
+            dispatcher = self._driver.dispatcher
+            if dispatcher.listening or pipeline.hold.name in dispatcher.names or _log.isEnabledFor(DETAIL):
                 self._tell.released(pipeline)
         elif pipeline.outcome == "LOST":
             self._tell.absent(pipeline)

@@ -270,7 +270,7 @@ def test_a_missed_run_is_told_by_an_exporter_that_was_started_afterwards(regular
 
 def test_a_last_hold_is_never_replaced_by_an_earlier_one_and_a_busy_lock_writes_seldom():
     with lockkit.connect("memory:") as client:
-        kept = LastHolds(client.driver().backend, {"a"}, 2.0)
+        kept = LastHolds(client.driver().backend, 2.0)
         tell = lambda kind, at, boottime: kept.lockkit_event(Event(kind, "a", at=at, boottime=boottime))  # noqa: E731
         tell("acquired", 90.0, 90.0)
         assert client.record(record_of("a")) is None
