@@ -22,7 +22,7 @@ from lockkit.server.answers import answer, problem_response
 from lockkit.server.calls import BODY_BYTES, Call, Endpoint, body_of, query_of
 from lockkit.server.endpoints import ENDPOINTS
 from lockkit.server.forwarding import Proxies
-from lockkit.server.guard import Guard
+from lockkit.server.guard import Guard, cookie_of
 from lockkit.server.openapi import openapi
 from lockkit.server.pages import page_routes, to_the_page
 from lockkit.server.problems import HttpProblem, as_problem
@@ -124,6 +124,7 @@ class Application:
             request.path_params,
             self._proxies.sender(request.scope),
             root=request.scope.get("root_path", ""),
+            cookie=cookie_of(request.scope),
             last_event=request.headers.get("last-event-id", ""),
             still=lambda: self._still(request),
         )
@@ -137,7 +138,7 @@ class Application:
     def _still(self, request: Request) -> bool:
         """Whether the sender of a request may still look."""
         try:
-            return self._guard.visitor(request.headers) is not None
+            return self._guard.visitor(request.headers, cookie_of(request.scope)) is not None
         except HttpProblem:
             return False
 

@@ -36,6 +36,7 @@ class Call(NamedTuple):
         path: The parameters of the path.
         sender: Where it comes from.
         root: The prefix under which the application is mounted.
+        cookie: The name of the server's cookie.
         still: Whether the sender's token still counts; for an answer that lasts.
         last_event: The id of the last event that a stream had before it broke; empty if none.
     """
@@ -49,6 +50,7 @@ class Call(NamedTuple):
     sender: Sender
     root: str = ""
     last_event: str = ""
+    cookie: str = ""
     still: Callable[[], bool] = lambda: True
 
     @property

@@ -24,11 +24,11 @@ from lockkit.server.tokens import TokenFile, Visitor, how_to_make
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ANYBODY", "COOKIE", "Guard", "may_come_from", "names_of_this_host"]
+__all__ = ["ANYBODY", "Guard", "cookie_of", "may_come_from", "names_of_this_host"]
 
 ANYBODY: Final = Visitor("anybody", "view")
 """The sender of a request to a server without tokens, who may only look."""
-COOKIE: Final = "lockkit-session"
+_COOKIE: Final = "lockkit-session"
 _QUERY = 4096
 """Bytes of a query."""
 _PATH = 2048
@@ -169,7 +169,7 @@ class Guard:
                 "the Host header has a name that this server does not know",
                 hint="add the name to serve.hosts in the configuration",
             )
-        visitor = self.visitor(headers)
+        visitor = self.visitor(headers, cookie_of(scope))
         if scope["method"] not in _READS:
             self._check_write(headers, visitor)
         relative = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -183,7 +183,7 @@ class Guard:
             )
         return visitor
 
-    def visitor(self, headers: Headers) -> Visitor | None:
+    def visitor(self, headers: Headers, cookie_name: str) -> Visitor | None:
         """The sender, by the token or the cookie of the page; None if the server has tokens and this is none of them.
 
         Raises:
@@ -200,7 +200,7 @@ class Guard:
             if visitor is None:
                 raise _wrong("the token is not known")
             return visitor
-        for cookie in islice(_cookies(headers), _COOKIES):
+        for cookie in islice(_cookies(headers, cookie_name), _COOKIES):
             visitor = self._tokens.signed_in(cookie, time.time())
             if visitor is not None:
                 return visitor
@@ -232,13 +232,19 @@ def _wrong(message: str) -> HttpProblem:
     )
 
 
-def _cookies(headers: Headers) -> Iterator[str]:
+def cookie_of(scope: Scope) -> str:
+    """The name of the cookie of the server that a request has reached: its port, because a browser sends the cookies of a host to all ports."""
+    port = (scope.get("server") or (None, None))[1]
+    return _COOKIE if port is None else f"{_COOKIE}-{port}"
+
+
+def _cookies(headers: Headers, name: str) -> Iterator[str]:
     """The cookies that may be of a page of this server. A program at another port of the host can set one of the same name.
 
     They are not read by ``http.cookies``, which takes time that grows with the square of the length of what a stranger may send, and
     gives up at a cookie of another program that it does not understand.
     """
     for one in ";".join(headers.getlist("cookie")).split(";"):
-        name, _, value = one.strip().partition("=")
-        if name == COOKIE:
+        called, _, value = one.strip().partition("=")
+        if called == name:
             yield value

@@ -19,7 +19,7 @@ from lockkit.server.documents import Health, Ping, ServedStore, Stores
 from lockkit.server.health import worst
 from lockkit.server.problems import HttpProblem
 from lockkit.views import documents, making
-from lockkit.views.looking import Asked, Look, arranged, look
+from lockkit.views.looking import Look, arranged
 from lockkit.views.status import status
 from lockkit.views.texts import lock_state, rfc3339
 
@@ -103,8 +103,8 @@ def lock(call: Call) -> documents.Status:
         check_name(query.name)
     except ConfigError as error:
         raise HttpProblem(400, "bad_name", error.message, hint=error.hint) from None
-    found = look(store.client, Asked(name=query.name, exactly=True))
-    return _status(store, found, time.time(), query.offset, query.waiters)
+    found, at = store.lock(query.name)
+    return _status(store, found, at, query.offset, query.waiters)
 
 
 def _status(store: ServerStore, found: Look, at: float, offset: int, waiters: int) -> documents.Status:

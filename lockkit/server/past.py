@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from lockkit.observe.appending import rotated
 from lockkit.observe.event_journal import store_of
 from lockkit.observe.history import journals, read_history
+from lockkit.observe.past import History
 from lockkit.server.problems import HttpProblem
 from lockkit.views import documents
 from lockkit.views import history as views
@@ -33,12 +34,9 @@ def history(call: Call) -> documents.History:
     query, client = call.query, call.store.client
     files = journals(client.config)
     if not files:
-        raise HttpProblem(
-            404,
-            "no_journal",
-            "there is no event journal on the server's host",
-            hint="journal = true keeps one",
-        )
+        nothing = views.document(History())
+        nothing.reason = "there is no event journal on the server's host; journal = true keeps one"
+        return nothing
     if sum(_size(path) for path in files) > _LARGEST:
         raise HttpProblem(
             501,

@@ -9,7 +9,6 @@ from starlette.responses import Response
 from lockkit.server.answers import answer
 from lockkit.server.calls import Call
 from lockkit.server.documents import SignedIn
-from lockkit.server.guard import COOKIE
 from lockkit.server.problems import HttpProblem
 from lockkit.server.tokens import SESSION_SECONDS
 
@@ -26,7 +25,7 @@ def sign_in(call: Call) -> Response:
         raise HttpProblem(401, "wrong_token", "the token is not known")
     made = answer(SignedIn(visitor=visitor.name, scope=visitor.scope))
     made.set_cookie(
-        COOKIE,
+        call.cookie,
         cookie,
         max_age=int(SESSION_SECONDS),
         path=call.root or "/",
@@ -41,6 +40,6 @@ def sign_out(call: Call) -> Response:
     """Remove the cookie."""
     made = answer(SignedIn(visitor=None, scope=None))
     made.delete_cookie(
-        COOKIE, path=call.root or "/", secure=call.sender.secure, httponly=True, samesite="strict"
+        call.cookie, path=call.root or "/", secure=call.sender.secure, httponly=True, samesite="strict"
     )
     return made

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
@@ -15,6 +18,7 @@ from lockkit.server.readiness import Readiness
 from lockkit.server.sharing import Shared
 from lockkit.server.watching import StoreWatch
 from lockkit.views.documents import GpuLs
+from lockkit.views.looking import Asked, look
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -26,6 +30,10 @@ __all__ = ["ServerStore", "ServerStores"]
 
 _HEALTH = 2.0
 """Seconds for which a verdict counts."""
+_LOCK = 0.25
+"""Seconds for which a look at one lock counts."""
+_LOCKS = 64
+"""Locks of which a look is remembered."""
 _GPUS = 2.0
 """Seconds for which a look at GPUs counts: looking costs the driver something."""
 
@@ -46,8 +54,25 @@ class ServerStore:
         self.watch = StoreWatch(client)
         self.readiness = Readiness(self._ask)
         self._simulate = simulate
+        self._mutex = threading.Lock()
+        self._locks: dict[str, Shared[tuple[Look, float]]] = {}
         self._health = Shared(self._check, _HEALTH)
         self._gpus = Shared(self._look_at_gpus, _GPUS)
+
+    def lock(self, name: str) -> tuple[Look, float]:
+        """A look at one lock, whether it is free or not, and when it was made, in seconds since 1970. Those who ask at the same time share it.
+
+        Raises:
+            LockkitError: The store did not answer.
+        """
+        with self._mutex:
+            shared = self._locks.pop(name, None)
+            if shared is None:
+                shared = Shared(partial(self._look_at_lock, name), _LOCK)
+            self._locks[name] = shared
+            while len(self._locks) > _LOCKS:
+                del self._locks[next(iter(self._locks))]
+        return shared.get()
 
     def health(self) -> StoreHealth:
         """The verdict on this store, and the reasons."""
@@ -60,19 +85,24 @@ class ServerStore:
     def forget(self) -> None:
         """Have the next looks ask the store and the driver, because something was changed."""
         self.watch.forget()
+        with self._mutex:
+            self._locks = {}
         self._health.forget()
         self._gpus.forget()
 
     def _ask(self) -> None:
         self.client.inspect(ALERTER)  # a small question, of which every store can answer any number
 
+    def _look_at_lock(self, name: str) -> tuple[Look, float]:
+        return look(self.client, Asked(name=name, exactly=True)), time.time()
+
     def _check(self) -> StoreHealth:
-        look: Look | LockkitError
+        found: Look | LockkitError
         try:
-            look = self.watch.look()[0]
+            found = self.watch.look()[0]
         except LockkitError as error:
-            look = error
-        return health(self.id, self.client, look)
+            found = error
+        return health(self.id, self.client, found)
 
     def _look_at_gpus(self) -> GpuLs:
         from lockkit.gpu.views import HostView

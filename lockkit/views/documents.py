@@ -160,7 +160,7 @@ class Alerts(Document, tag="lockkit.alerts/1"):
 
 
 class History(Document, tag="lockkit.history/1"):
-    """The past, as event journals have it, each part in the order of time."""
+    """The past, as event journals have it, each part in the order of time. `reason` says why nothing can be known, if so."""
 
     files: Sequence[str]
     first: Time | None
@@ -169,3 +169,4 @@ class History(Document, tag="lockkit.history/1"):
     happenings: Sequence[Happening]
     unbegun: int
     gaps: Gaps
+    reason: str | None = None

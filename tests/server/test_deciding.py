@@ -135,4 +135,5 @@ def test_journals_that_are_too_large_are_not_read(journaled, monkeypatch):
 
 def test_without_a_journal_there_is_no_past(site):
     answer = site.get("/api/history")
-    assert (answer.status, answer.json["error"]) == (404, "no_journal")
+    assert (answer.status, answer.json["holds"], answer.json["files"]) == (200, [], [])
+    assert "there is no event journal" in answer.json["reason"]

@@ -257,12 +257,30 @@ def test_a_changed_cookie_is_worth_nothing(site):
 
 @pytest.mark.parametrize(
     "others",
-    ["broken[=1", '"', "a=b=c; =; ;;", 'x="\\\\\\012', "lockkit-session=another:1:x", "lockkit-session"],
+    [
+        "broken[=1",
+        '"',
+        "a=b=c; =; ;;",
+        'x="\\\\\\012',
+        "lockkit-session=another:1:x",
+        "lockkit-session-1=another:1:x",
+        "lockkit-session",
+    ],
 )
 def test_cookies_of_other_programs_do_not_hide_the_own_one(site, others):
     cookie = signed_in(site, "view").partition(";")[0]
 
     assert site.get("/api/stores", token=None, cookie=f"{others}; {cookie}").json["visitor"] == "viewer"
+
+
+def test_the_cookies_of_two_servers_of_a_host_have_different_names(site):
+    """Browsers send a cookie to all ports of a host, so signing in at one server would sign out at the other."""
+    name = signed_in(site, "view").partition("=")[0]
+
+    assert name == f"lockkit-session-{site.port}"
+    from lockkit.server.guard import cookie_of
+
+    assert cookie_of({"server": ("/run/lockkit.sock", None)}) == cookie_of({}) == "lockkit-session"
 
 
 def test_a_long_strange_cookie_is_read_in_one_pass():
@@ -276,7 +294,7 @@ def test_a_long_strange_cookie_is_read_in_one_pass():
     steps = []
     sys.setprofile(lambda frame, event, what: steps.append(event))
     try:
-        found = list(guard._cookies(headers))
+        found = list(guard._cookies(headers, "lockkit-session"))
     finally:
         sys.setprofile(None)
 

@@ -11,7 +11,8 @@ import time
 import pytest
 
 import lockkit
-from lockkit.server import make_app
+from lockkit.server import make_app, stores
+from lockkit.server.stores import ServerStore
 
 from .conftest import Site
 
@@ -173,3 +174,25 @@ def test_a_parameter_that_is_not_allowed_is_an_error(site, path):
 
     assert answer.status == 400
     assert answer.json["schema"] == "lockkit.problem/1"
+
+
+def test_viewers_of_one_lock_share_a_look_and_a_change_makes_a_new_one(tmp_path, monkeypatch):
+    with lockkit.connect(f"sqlite:{tmp_path}/locks.db") as client:
+        store = ServerStore(client)
+        monkeypatch.setattr(stores, "_LOCK", 3600.0)
+        looked, real = [], client.inspect
+        monkeypatch.setattr(client, "inspect", lambda name: looked.append(name) or real(name))
+        for name in ("a", "a", "b", "a"):
+            found, at = store.lock(name)
+            assert [info.name for info in found.locks] == [name]
+            assert at <= time.time()
+        assert looked == ["a", "b"]
+
+        with client.lock("a"):
+            store.forget()
+            assert len(store.lock("a")[0].locks[0].holders) == 1
+        assert looked == ["a", "b", "a"]
+
+        for number in range(200):
+            store.lock(f"n{number}")
+        assert len(store._locks) == 64

@@ -144,12 +144,14 @@ export function timelinePart({ store, name }) {
         asked = { at: performance.now(), key };
         try {
             const since = Math.floor(now() - span());
-            holds = (await get("api/history", { name, store, since, limit: LIMIT })).holds.map(past);
-            shown(trouble, false);
+            const document = await get("api/history", { name, store, since, limit: LIMIT });
+            holds = document.holds.map(past);
+            none = Boolean(document.reason);
+            if (none) say(trouble, NO_JOURNAL);
+            shown(trouble, none);
         } catch (error) {
             if (!(error instanceof Problem)) throw error;
-            none = error.kind === "no_journal";
-            say(trouble, none ? NO_JOURNAL : sentence(error));
+            say(trouble, sentence(error));
             shown(trouble, true);
         }
         show();
