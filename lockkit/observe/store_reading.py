@@ -59,7 +59,7 @@ class LastHeld:
 
     Args:
         labels: The labels of the locks.
-        names: Those of them of which holders leave the time, which are names.
+        names: The labels that are names, and of which holders leave the time.
         began: The time of the first look, in seconds since 1970.
     """
 
