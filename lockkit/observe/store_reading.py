@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lockkit.errors import BackendUnavailable, CapabilityError, LockkitError, OutcomeUnknown
+from lockkit.facts import Owner
 from lockkit.last_holds import last_hold
 from lockkit.names import STANDING
 from lockkit.observe.checks import CheckContext
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lockkit.client import Client
-    from lockkit.facts import ClaimInfo, LockInfo, Owner
+    from lockkit.facts import ClaimInfo, LockInfo
     from lockkit.observe.lock_labels import LockLabels
 
 __all__ = ["LastHeld", "Reading", "read_store"]
@@ -127,9 +128,7 @@ def read_store(client: Client, label: LockLabels, last_held: LastHeld, most: int
                 _measure(reading, lock, info)
                 if name not in STANDING:
                     _judge(reading, look, lock, info)
-                clients.update(
-                    (claim.owner._replace(task=None), claim.layout) for claim in info.claims
-                )  # a process has many tasks
+                clients.update((_process(claim.owner), claim.layout) for claim in info.claims)
                 if info.holders:
                     last_held.saw(lock, info.read_at)
         partial = last_held.read(client, until) or partial
@@ -144,6 +143,19 @@ def read_store(client: Client, label: LockLabels, last_held: LastHeld, most: int
     largest_only(reading)
     reading.set("lockkit_scrape_partial", (), partial or bool(look.unread))
     return reading
+
+
+def _process(owner: Owner) -> Owner:
+    """The process of an owner, without its task: a process has many."""
+    return Owner(
+        owner.user,
+        owner.host,
+        owner.pid,
+        owner.boot_id,
+        owner.started,
+        version=owner.version,
+        pid_space=owner.pid_space,
+    )
 
 
 def _drained(client: Client) -> bool:

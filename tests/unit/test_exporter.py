@@ -126,7 +126,8 @@ def test_clients_are_counted_by_the_layout_of_their_claims(client, tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / "locks.db")) as raw, raw:
         for at, (owner, told) in enumerate(
             [
-                ({"pid": 1, "version": "9.9"}, {"v": 2}),
+                ({"pid": 1, "version": "9.9", "task": "a", "task_id": "7", "retries": 1}, {"v": 2}),
+                ({"pid": 1, "version": "9.9", "task": "b", "worker": "w"}, {"v": 2}),
                 ({"pid": 2, "version": "9.9"}, {"v": 2}),
                 ({"pid": 3}, {}),
             ],
