@@ -113,6 +113,7 @@ def test_03_five_concurrent_releases_are_one(stage):
     a, b = stage.task(breakable=True), stage.task()
     lease = a.take()
 
+    a.next_release_takes(0.3)  # so that all five are under way
     reports = at_once(*[lease.release] * 5)
 
     assert [report.outcome for report in reports] == ["RELEASED"] * 5
@@ -160,7 +161,7 @@ def test_05_a_store_that_does_not_answer_never_means_unlocked(stage):
     assert (report.outcome, report.released) == ("ABANDONED", False)
     assert not b.finds_it_free()
     a.heal()
-    b.take().release()
+    b.lock().acquire(timeout=stage.long / 2).release()
 
 
 def test_06_a_release_is_one_step(stage):
@@ -213,9 +214,10 @@ class Speech:
     ``tests/celery`` plays the same eight scenarios with real workers of Celery.
     """
 
-    def __init__(self, task, key="gpu_lock:0", body=lambda: "done"):
-        self.client, self.key, self.hook_said = task.client, key, []
-        self._run = gpu_lock(key, client=task.client, max_wait_time=PATIENCE)(self._synthesise)
+    def __init__(self, task, *key, body=lambda: "done"):
+        self.client, self.hook_said = task.client, []
+        self.key = key[0] if key else "gpu_lock:0"
+        self._run = gpu_lock(*key, client=task.client, max_wait_time=PATIENCE)(self._synthesise)
         self._body = body
 
     def _synthesise(self):
@@ -287,7 +289,7 @@ def test_10_another_device_is_that_card_alone(stage):
         fails()
 
     with pytest.raises(ValueError, match="empty"):
-        Speech(a, "gpu_lock:1", body).run()
+        Speech(a, "gpu_lock:1", body=body).run()
 
     assert seen == [[1], False]
     assert a.count("ownership_violations") == 1

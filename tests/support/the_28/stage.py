@@ -27,7 +27,7 @@ from lockkit.observe.history import read_history
 from lockkit.observe.past import StoreKey
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, OpenOptions
-from lockkit.testing.faults import FAULTY_URL, Faults, Send, black_hole, drop_request, refuse, through
+from lockkit.testing.faults import FAULTY_URL, Faults, Send, black_hole, delay, drop_request, refuse, through
 from support.servers.proxy import Proxy
 from support.the_28.stores import Store
 from support.the_28.worker import (
@@ -196,6 +196,10 @@ class Task:
         """Have the store refuse its next request for a release, with the error of a broken script."""
         self._faults.add("release", refuse)
 
+    def next_release_takes(self, seconds: float) -> None:
+        """Have its next request for a release take so long to reach the store."""
+        self._faults.add("release", delay(seconds))
+
     def releases_come_twice_and_late(self) -> list[str]:
         """Have each of its releases carried out twice at the same moment, and once more later; returns the list of their answers."""
         answers: list[str] = []
@@ -245,7 +249,7 @@ class Stage:
     """
 
     ttl = 2.0
-    long = 20.0
+    long = 60.0
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store

@@ -24,7 +24,7 @@ _SERVERS: dict[str, tuple[str, Callable[[], AbstractContextManager[Any]], str]] 
     "redis": ("redis", RedisServer, ""),
     "etcd": ("etcd", EtcdServer, ""),
     "etcd3": ("etcd+grpc", EtcdServer, ""),
-    "zookeeper": ("zookeeper", lambda: ZooKeeperServer(tick=_TICK), f"?tick={_TICK}&max_ttl=20"),
+    "zookeeper": ("zookeeper", lambda: ZooKeeperServer(tick=_TICK), f"?tick={_TICK}&max_ttl=60"),
 }
 _LIBRARIES = {"redis": "redis", "etcd3": "etcd3", "zookeeper": "kazoo"}
 
