@@ -28,6 +28,7 @@ from lockkit.observe.past import StoreKey
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, OpenOptions
 from lockkit.testing.faults import FAULTY_URL, Faults, Send, black_hole, delay, drop_request, refuse, through
+from lockkit.testing.processes import scratch_folder
 from support.servers.proxy import Proxy
 from support.the_28.stores import Store
 from support.the_28.worker import (
@@ -354,21 +355,22 @@ class Stage:
     @contextmanager
     def full_disk(self) -> Iterator[Path]:
         """A folder on a file system that is full to the last byte; skips the scenario where this user may not mount one."""
-        disk = self._folder / "disk"
-        disk.mkdir()
+        disk = scratch_folder(
+            "disk"
+        )  # not in pytest's own, which a mount that a killed test left would stay in
         mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "lockkit-test", str(disk)]
-        try:
-            done = subprocess.run(mount, capture_output=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("there is no mount")
-        if done.returncode:
-            pytest.skip("this user may not mount a file system")
-        try:
+        with ExitStack() as undo:
+            undo.callback(disk.rmdir)
+            try:
+                done = subprocess.run(mount, capture_output=True, check=False)
+            except FileNotFoundError:
+                pytest.skip("there is no mount")
+            if done.returncode:
+                pytest.skip("this user may not mount a file system")
+            undo.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=True)
+            undo.callback(self._stack.close)
             _fill(disk)
             yield disk
-        finally:
-            self._stack.close()
-            subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
     # -- behind the curtain
 
