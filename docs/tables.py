@@ -346,6 +346,16 @@ def statuses() -> str:
     return rows(("status", "meaning"), ((f"{status}", meaning) for status, meaning in STATUSES.items()))
 
 
+def celery_checks() -> str:
+    """The mistakes that ``lockkit doctor --celery`` looks for."""
+    from lockkit.integrations.celery.survey import ROWS
+
+    return rows(
+        ("check", "severity", "mistake", "what to change"),
+        ((f"`{row.name}`", row.severity, row.mistake, row.change) for row in ROWS),
+    )
+
+
 TABLES = {
     **{f"metrics_{source}": partial(metrics, source) for source in ("process", "store", "run", "workers")},
     "imports": imports,
@@ -368,6 +378,7 @@ TABLES = {
     },
     "endpoints": endpoints,
     "statuses": statuses,
+    "celery_checks": celery_checks,
     **{f"proof_{guarantee}": partial(proof, guarantee) for guarantee in GUARANTEES},
 }
 

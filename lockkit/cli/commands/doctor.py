@@ -38,6 +38,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 lockkit doctor
 lockkit doctor --fail-on warning --json
 lockkit doctor --deadlocks
+lockkit doctor --celery proj.app
 """,
 )
 @option(
@@ -52,7 +53,12 @@ lockkit doctor --deadlocks
     is_flag=True,
     help="Look for threads and tasks of this namespace that wait for each other, too. Reads every queue, and twice if there is a deadlock.",
 )
-def command(session: Session, *, fail_on: str, deadlocks: bool) -> int:
+@option(
+    "--celery",
+    metavar="APP",
+    help="Import this Celery app, as `celery -A APP` does, and compare its settings with the locks of its tasks.",
+)
+def command(session: Session, *, fail_on: str, deadlocks: bool, celery: str | None) -> int:
     """Check configuration, store, plugins and GPUs, and print one sentence per finding.
 
     A store that does not answer is a finding, and the other checks go on. Each request to the store takes at most request_timeout (2 s),
@@ -61,7 +67,7 @@ def command(session: Session, *, fail_on: str, deadlocks: bool) -> int:
     Exit code: 0 all is well, 1 warnings (with --fail-on warning), 2 errors.
     """
     progress = not session.json and output.colour(sys.stderr) and sys.stdout.isatty()
-    examination = _Examination(session, rows.live if progress else None, deadlocks=deadlocks)
+    examination = _Examination(session, rows.live if progress else None, deadlocks=deadlocks, celery=celery)
     findings: list[Finding] = []
     for one in examination.findings():
         findings.append(one)
@@ -88,13 +94,20 @@ class _Examination:
     Args:
         doing: Called with a text for a live line before each check that may take long.
         deadlocks: Whether to look for deadlocks.
+        celery: The Celery app to look at, or None.
     """
 
     def __init__(
-        self, session: Session, doing: Callable[[str], None] | None, *, deadlocks: bool = False
+        self,
+        session: Session,
+        doing: Callable[[str], None] | None,
+        *,
+        deadlocks: bool = False,
+        celery: str | None = None,
     ) -> None:
         self._session = session
         self._deadlocks = deadlocks
+        self._celery = celery
         self._doing = doing or (lambda _: None)
         self._found: list[Finding] = []
         self.store: parts.Store | None = None
@@ -111,6 +124,9 @@ class _Examination:
                 session.url, profile=session.profile, namespace=session.namespace, elsewhere="warning"
             )
         )
+        if self._celery is not None:
+            self._doing(f"importing {self._celery} ...")
+            yield from self._new(_celery(self._celery))
         try:
             config = session.config()
         except LockkitError as error:
@@ -195,6 +211,19 @@ def _store(client: Client, options: str, first: str) -> list[Finding]:
             )
         )
     return found + list(known)
+
+
+def _celery(name: str) -> list[Finding]:
+    """Findings about a Celery app, or one that says why it cannot be imported."""
+    try:
+        from lockkit.integrations.celery.surveying import findings
+    except ModuleNotFoundError as missing:
+        told = f"--celery needs the module {missing.name}, which is not installed"
+        return [Finding("celery", "error", told, "pip install 'lockkit[celery]'")]
+    try:
+        return findings(name)
+    except LockkitError as error:
+        return [Finding("celery", "error", error.message, error.hint or "")]
 
 
 def _container(client: Client) -> list[Finding]:

@@ -6,7 +6,14 @@ from typing import Any
 
 __all__ = ["visibility_timeout"]
 
-_USUAL = {"redis": 3600.0, "rediss": 3600.0, "sentinel": 3600.0, "sqs": 1800.0}
+_USUAL = {
+    "redis": 3600.0,
+    "rediss": 3600.0,
+    "sentinel": 3600.0,
+    "sqs": 1800.0,
+    "pgmq": 1800.0,
+    "slmq": 1800.0,
+}
 """The timeouts of the transports that have one, as kombu has them."""
 
 

@@ -15,7 +15,8 @@ from celery.signals import worker_init, worker_process_init, worker_ready, worke
 from lockkit.client import connect
 from lockkit.integrations.celery.clients import settings_of
 from lockkit.integrations.celery.held_by_child import enrol
-from lockkit.integrations.celery.worker_pool import GREEN, pool_kind
+from lockkit.integrations.celery.mistakes import GREEN
+from lockkit.integrations.celery.worker_pool import pool_kind
 
 if TYPE_CHECKING:
     from lockkit.integrations.celery.watch import Watch

@@ -7,11 +7,12 @@ from typing import Any
 from celery.signals import worker_init
 from kombu.utils.compat import detect_environment
 
-from lockkit.errors import ConfigError
+from lockkit.integrations.celery.mistakes import GREEN
+from lockkit.integrations.celery.survey import refuse
+from lockkit.integrations.celery.surveyed import LockedFacts, Setup
 
-__all__ = ["GREEN", "check_pool", "pool_kind"]
+__all__ = ["check_pool", "pool_kind"]
 
-GREEN = ("eventlet", "gevent")
 _kinds: list[str] = []
 
 
@@ -36,14 +37,6 @@ def check_pool(task: str, on_busy: str) -> None:
             thread of a worker, which then does nothing else: it tells the broker nothing, and may wait for a lock that a task behind it would release.
     """
     kind = pool_kind()
-    green = kind if kind in GREEN else str(detect_environment())  # type: ignore[no-untyped-call]
-    if green in GREEN:
-        raise ConfigError(
-            f"task {task}: LockedTask does not run in a pool of {green}: a task that computes would keep the heartbeat from renewing its lock",
-            hint="start the worker with --pool prefork or --pool threads",
-        )
-    if kind == "solo" and on_busy == "wait":
-        raise ConfigError(
-            f'task {task}: on_busy="wait" would stop a worker with --pool solo, which has one thread for everything',
-            hint='write on_busy="retry", or start the worker with --pool prefork or --pool threads',
-        )
+    environment = str(detect_environment())  # type: ignore[no-untyped-call]
+    pool = environment if environment in GREEN else kind
+    refuse(Setup(pool=pool), LockedFacts(task, on_busy=on_busy), "pool", "solo")

@@ -40,12 +40,12 @@ WRONG = [
     ({"lock": "a", "onbusy": "skip"}, "no option 'onbusy'", "did you mean 'on_busy'?"),
     (
         {"lock": "a", "max_hold": 10, "time_limit": 20},
-        "time_limit of 20 s is above its max_hold",
+        "time_limit of 20 s, above its max_hold",
         "raise max_hold",
     ),
     (
         {"lock": "a", "max_hold": 10, "soft_time_limit": 11},
-        "soft_time_limit of 11 s is above",
+        "soft_time_limit of 11 s, above",
         "raise max_hold",
     ),
 ]
@@ -206,5 +206,5 @@ def test_a_ttl_above_the_visibility_timeout_is_refused(app, broker, options, ref
     if not refused:
         assert work.lock_options.ttl == 90.0
         return
-    with pytest.raises(ConfigError, match="above the visibility timeout of the broker, 60 s"):
+    with pytest.raises(ConfigError, match="above the broker's visibility timeout of 60 s"):
         app.finalize()

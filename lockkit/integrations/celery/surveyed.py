@@ -1,0 +1,69 @@
+"""The facts of a Celery app and of its tasks that a survey compares, and the form of a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lockkit.facts import Severity
+from lockkit.namedtuples import NamedTuple
+
+__all__ = ["LockedFacts", "Row", "Setup"]
+
+
+class Setup(NamedTuple):
+    """The facts of one app's configuration.
+
+    Attributes:
+        visibility_timeout: Seconds after which the broker delivers an unacknowledged message again; None if it does not.
+        pool: The name of the pool, as ``worker_pool`` has it.
+        concurrency: The configured number of tasks that a worker runs at once; None for the number of processors.
+        prefetch: ``worker_prefetch_multiplier``; 0 for no limit.
+        results: Whether there is a result backend.
+    """
+
+    visibility_timeout: float | None = 3600.0
+    pool: str = "prefork"
+    concurrency: int | None = None
+    prefetch: int = 4
+    results: bool = True
+
+
+class LockedFacts(NamedTuple):
+    """The facts of one task that takes a lock. Durations are in seconds; None means that there is no limit.
+
+    Attributes:
+        own_countdown: The longest pause between two of the task's own retries, if it declares retries.
+    """
+
+    task: str
+    ttl: float = 60.0
+    on_busy: str = "retry"
+    max_wait: float | None = None
+    max_hold: float | None = None
+    on_duplicate: str | None = None
+    on_unavailable: str = "retry"
+    own_countdown: float | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    expires: float | None = None
+    acks_late: bool = False
+    acks_on_timeout: bool = True
+    reject_on_worker_lost: bool = False
+    ignore_result: bool = False
+
+
+class Row(NamedTuple):
+    """One mistake.
+
+    Attributes:
+        name: The name of the mistake; the finding is called ``celery-NAME``.
+        mistake: What does not fit what, for the reference.
+        change: The setting to change, for the finding and the reference.
+        found: Says what is wrong with a task, as a clause that follows its name, or None.
+    """
+
+    name: str
+    severity: Severity
+    mistake: str
+    change: str
+    found: Callable[[Setup, LockedFacts], str | None]

@@ -1,0 +1,187 @@
+"""Reading of the facts of a Celery app for :mod:`lockkit.integrations.celery.survey`, after importing it as ``celery -A`` does."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from celery import Celery
+from celery.app.utils import find_app
+
+from lockkit.durations import exact
+from lockkit.errors import ConfigError
+from lockkit.facts import Finding
+from lockkit.integrations.celery import fitting_app
+from lockkit.integrations.celery.clients import client_of, ttl_of
+from lockkit.integrations.celery.survey import survey
+from lockkit.integrations.celery.surveyed import LockedFacts, Setup
+from lockkit.integrations.celery.task import LockedTask
+from lockkit.integrations.celery.visibility import visibility_timeout
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+
+__all__ = ["findings", "load", "setup_of"]
+
+_POOLS = {
+    "processes": "prefork",
+    **{
+        f"celery.concurrency.{module}:TaskPool": name
+        for module, name in (
+            ("prefork", "prefork"),
+            ("thread", "threads"),
+            ("solo", "solo"),
+            ("gevent", "gevent"),
+            ("eventlet", "eventlet"),
+        )
+    },
+}
+"""Other names of Celery's pools."""
+
+
+def findings(name: str) -> list[Finding]:
+    """Import an app and compare its settings with the locks of its tasks.
+
+    Args:
+        name: The app, as ``celery -A`` takes it. It is looked for in the current folder first.
+
+    Returns:
+        A finding that says what was looked at, and one for each mistake.
+
+    Raises:
+        ConfigError: The app cannot be imported.
+    """
+    with _of_app(name):
+        app = load(name)
+        setup, tasks = setup_of(app), list(locked_tasks(app))
+    found = list(survey(setup, tasks))
+    after = setup.visibility_timeout
+    told = "none" if after is None else exact(after)
+    return [
+        Finding(
+            "celery",
+            "ok",
+            f"{name}: {_counted(len(tasks))}; pool {setup.pool}, visibility timeout of the broker {told}",
+        ),
+        *found,
+    ]
+
+
+def _counted(count: int) -> str:
+    return (
+        "no task takes a lock"
+        if not count
+        else "1 task takes a lock"
+        if count == 1
+        else f"{count} tasks take locks"
+    )
+
+
+def load(name: str) -> Celery:
+    """Import an app and the modules of its tasks.
+
+    Raises:
+        ConfigError: The name is that of something else.
+        Exception: There is no such app, or its code failed.
+    """
+    with fitting_app.unchecked():  # the survey finds all mistakes, and a refusal would stop at the first
+        app = find_app(name)
+        if isinstance(app, Celery):
+            app.loader.import_default_modules()
+            app.finalize()
+    if not isinstance(app, Celery):
+        raise ConfigError(
+            f"{name!r} is no Celery app, but of the type {type(app).__name__}",
+            hint="name the app as for celery -A: --celery proj.app, or --celery proj.celery:app",
+        )
+    return app
+
+
+def _place(error: BaseException) -> str:
+    """The line of the user's code that failed, if the error comes from one."""
+    here = f"{Path.cwd()}/"
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(here)]
+    lines = [frame for frame in lines if "site-packages" not in frame.filename]
+    return f" ({lines[-1].filename.removeprefix(here)}, line {lines[-1].lineno})" if lines else ""
+
+
+@contextlib.contextmanager
+def _of_app(name: str) -> Iterator[None]:
+    """Look for modules in the current folder first, and raise ConfigError where the code or the configuration of the app fails."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints does not belong into the findings
+            yield
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"the Celery app {name!r} cannot be imported: {type(error).__name__}: {error}{_place(error)}",
+            hint=f"run it in the folder in which this works: celery -A {name} report",
+        ) from None
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(here)
+
+
+def setup_of(app: Celery) -> Setup:
+    """The facts of an app's configuration."""
+    conf = app.conf
+    pool, results = str(conf.worker_pool), str(conf.result_backend or "disabled")
+    return Setup(
+        visibility_timeout=visibility_timeout(conf),
+        pool=_POOLS.get(pool, pool),
+        concurrency=conf.worker_concurrency,
+        prefetch=int(conf.worker_prefetch_multiplier),
+        results=not results.startswith("disabled"),
+    )
+
+
+def locked_tasks(app: Celery) -> Iterator[LockedFacts]:
+    """The facts of the tasks that take locks, by their names. Reads the configuration of lockkit, and asks no store."""
+    client = None
+    for name, task in sorted(app.tasks.items()):
+        if isinstance(task, LockedTask):
+            client = client or client_of(app)
+            yield _facts_of(name, task, client)
+
+
+def _facts_of(name: str, task: LockedTask, client: Client) -> LockedFacts:
+    options = task.lock_options
+    return LockedFacts(
+        task=name,
+        ttl=ttl_of(client, options.ttl),
+        on_busy=options.on_busy,
+        max_wait=options.max_wait,
+        max_hold=client.config.max_hold if options.max_hold is None else options.max_hold,
+        on_duplicate=options.on_duplicate,
+        on_unavailable=options.unavailable,
+        own_countdown=_own_countdown(task),
+        time_limit=task.time_limit,
+        soft_time_limit=task.soft_time_limit,
+        expires=task.expires if isinstance(task.expires, int | float) else None,
+        acks_late=bool(task.acks_late),
+        acks_on_timeout=_acks_on_timeout(task),
+        reject_on_worker_lost=bool(task.reject_on_worker_lost),
+        ignore_result=bool(task.ignore_result),
+    )
+
+
+def _own_countdown(task: LockedTask) -> float | None:
+    """The longest pause that ``autoretry_for`` makes."""
+    if not getattr(task, "autoretry_for", ()):
+        return None
+    if getattr(task, "retry_backoff", False):
+        return float(getattr(task, "retry_backoff_max", 600))
+    return float(task.default_retry_delay)
+
+
+def _acks_on_timeout(task: LockedTask) -> bool:
+    """Whether a task that its time limit has ended is acknowledged. Celery 5.6 has one setting for failures and time limits."""
+    found = getattr(task, "acks_on_timeout", None)
+    return bool(task.acks_on_failure_or_timeout if found is None else found)
