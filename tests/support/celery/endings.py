@@ -20,7 +20,9 @@ TTL = 90
 """Seconds after which a claim lapses: longer than any test waits, so that whatever is free before was released or evicted."""
 
 app = make_app(
-    "endings", worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")), lockkit_ttl=TTL
+    "endings",
+    worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
+    lockkit_ttl=float(os.environ.get("TASK_TTL", TTL)),
 )
 
 _OUTLIVES = """
@@ -35,19 +37,19 @@ stage.tell("outlived", sys.argv[2])
 """A program that a task starts, and that works on when its task is dead."""
 
 
-@app.task(bind=True, base=LockedTask, name="endings.play", lock="{lock}", on_busy="wait")  # type: ignore[untyped-decorator]
+@app.task(bind=True, base=LockedTask, name="endings.play", lock="{lock}", on_busy="fail")  # type: ignore[untyped-decorator]
 def play(self: Any, lock: str, how: str) -> str:
     """Hold a lock and end."""
     return _play(self, lock, how)
 
 
-@app.task(bind=True, base=LockedTask, name="endings.late", lock="{lock}", on_busy="wait", acks_late=True)  # type: ignore[untyped-decorator]
+@app.task(bind=True, base=LockedTask, name="endings.late", lock="{lock}", on_busy="fail", acks_late=True)  # type: ignore[untyped-decorator]
 def late(self: Any, lock: str, how: str) -> str:
     """Hold a lock and end, acknowledged at the end."""
     return _play(self, lock, how)
 
 
-@app.task(bind=True, base=LockedTask, name="endings.delayed", lock="{lock}", on_busy="wait", min_hold=5)  # type: ignore[untyped-decorator]
+@app.task(bind=True, base=LockedTask, name="endings.delayed", lock="{lock}", on_busy="fail", min_hold=5)  # type: ignore[untyped-decorator]
 def delayed(self: Any, lock: str, how: str) -> str:
     """Hold a lock, which stays blocked for a while, and end."""
     return _play(self, lock, how)

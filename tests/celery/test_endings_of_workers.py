@@ -1,0 +1,157 @@
+"""Workers that end while a task holds a lock: by the signals of a deployment and of a pod, and by a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import lockkit
+from lockkit.observe import journal
+from lockkit.testing.processes import until
+from support.holders import runs
+
+APP = "support.celery.endings"
+SOON = 60
+"""Seconds within which a lock must be free: generous for the machine, and less than the ttl of 90 s."""
+
+
+@pytest.fixture(scope="module")
+def client(rig):
+    return rig.client()
+
+
+@pytest.fixture
+def begin(rig):
+    """Start a worker of its own and a task in it that holds a lock."""
+    with contextlib.ExitStack() as stack:
+
+        def start(lock, how="wait", **options):
+            environ = {"TEST_QUEUE": lock, "LOCKKIT_JOURNAL": "true", **options.pop("environ", {})}
+            worker = stack.enter_context(rig.worker(APP, environ=environ, concurrency=1, **options))
+            sent = rig.app(APP).tasks["endings.play"].apply_async((lock, how), queue=lock)
+            [holds] = rig.stage.wait("holds", sent.id)
+            return worker, sent, holds
+
+        yield start
+
+
+def released(rig, lock):
+    """The reasons for which holds of a lock ended, from the event journal."""
+    file = rig.folder / "state" / "journal" / "events.jsonl"
+    lines = (
+        [json.loads(line) for line in file.read_text().splitlines() if line.strip()] if file.exists() else []
+    )
+    return [
+        line.get("reason")
+        for line in lines
+        if line.get("kind") in ("released", "evicted") and line.get("name") == lock
+    ]
+
+
+def granted(client, lock, *pids):
+    """Wait for the lock, and assert that none of these processes lives when it is granted."""
+    with client.lock(lock, ttl=30).acquire(timeout=SOON):
+        assert [pid for pid in pids if runs(pid)] == []
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_warm_shutdown_lets_the_task_finish(rig, client, begin, pool):
+    """SIGTERM, as a deployment and a pod that is deleted send it."""
+    lock = f"warm-{pool}"
+    worker, sent, _ = begin(lock, pool=pool)
+    worker.signal(signal.SIGTERM)
+    worker.until_logged("Warm shutdown")
+    assert client.inspect(lock).holders
+    rig.stage.say(sent.id)
+    granted(client, lock)
+    assert worker.wait() == 0
+    assert released(rig, lock) == ["normal"]
+
+
+def test_a_cold_shutdown_ends_the_task_which_releases_its_lock(rig, client, begin):
+    worker, _, holds = begin("cold", "spin")
+    worker.signal(signal.SIGQUIT)
+    granted(client, "cold")
+    worker.wait()
+    assert released(rig, "cold") == ["exit"]
+    until(lambda: not runs(holds["pid"]), "the process has ended", 40)
+
+
+def test_a_soft_shutdown_becomes_a_cold_one(rig, client, begin):
+    worker, _, _ = begin("soft", "spin", environ={"SOFT_SHUTDOWN": "1"})
+    worker.signal(signal.SIGQUIT)
+    granted(client, "soft")
+    worker.wait()
+    assert "Initiating Soft Shutdown" in worker.words
+    assert released(rig, "soft") == ["exit"]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_worker_that_is_killed_keeps_its_locks_for_their_ttl_at_most(rig, client, begin, pool):
+    """As the end of a pod's grace period does it, or the kernel for want of memory. Nobody is left who could prove anything."""
+    lock = f"lost-{pool}"
+    worker, _, holds = begin(lock, pool=pool, environ={"TASK_TTL": "3"})
+    worker.signal(signal.SIGKILL)
+    granted(client, lock, holds["pid"], worker.pid)
+    assert released(rig, lock) == []
+
+
+def test_a_thread_that_calls_exit_of_the_process_ends_the_worker(rig, client, begin):
+    worker, _, _ = begin("threads-exit", "os._exit", pool="threads", environ={"TASK_TTL": "3"})
+    assert worker.wait() == 3
+    granted(client, "threads-exit", worker.pid)
+
+
+def test_the_embedded_store_frees_the_lock_of_a_dead_process_by_itself(rig, begin, tmp_path):
+    """Without any help of the main process, which is stopped here."""
+    url = f"sqlite:{tmp_path}/locks.db"
+    worker, _, holds = begin("embedded", environ={"LOCKKIT_URL": url})
+    with contextlib.closing(lockkit.connect(url)) as client:
+        worker.signal(signal.SIGSTOP)
+        os.kill(holds["pid"], signal.SIGKILL)
+        granted(client, "embedded", holds["pid"])
+    worker.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_pool_of_greenlets_is_refused_at_the_start(rig, pool):
+    if find_spec(pool) is None:
+        pytest.skip(f"{pool} is not installed")
+    worker = rig.worker(APP, pool=pool, ready=False)
+    assert worker.wait(90) != 0
+    assert f"lockkit: a pool of {pool} cannot run endings." in worker.words
+    assert "start the worker with --pool prefork or --pool threads" in worker.words
+
+
+def test_the_refusal_does_not_need_the_library_of_the_greenlets(rig):
+    program = (
+        "class Worker: pool_cls = 'celery.concurrency.gevent:TaskPool'\n"
+        "from celery.signals import worker_init\n"
+        "from support.celery.endings import app\n"
+        "app.finalize()\n"
+        "Worker.app = app\n"
+        "worker_init.send(sender=Worker)\n"
+    )
+    env = {**os.environ, **rig.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "READY_FILE": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "a pool of gevent cannot run endings." in done.stderr
+
+
+def test_the_journal_of_recovery_has_no_more_than_what_was_evicted(rig):
+    names = {
+        record["name"]
+        for record in journal.read(rig.folder / "state", file=journal.ACTIONS)
+        if "name" in record
+    }
+    assert not names & {"cold", "soft", "warm-prefork"}
