@@ -47,7 +47,7 @@ def client_of(app: Celery) -> Client:
 
 
 def close_clients() -> None:
-    """Close the clients of this process, for tests. The next task makes another one."""
+    """Close the clients of this process, at the end of a pool process and for tests. The next task makes another one."""
     with _mutex.of_this_process():
         clients = list(_clients.values())
         _clients.clear()

@@ -10,10 +10,16 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import worker_init, worker_process_init, worker_ready, worker_shutdown
+from celery.signals import (
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+)
 
 from lockkit.client import connect
-from lockkit.integrations.celery.clients import settings_of
+from lockkit.integrations.celery.clients import close_clients, settings_of
 from lockkit.integrations.celery.held_by_child import enrol
 from lockkit.integrations.celery.mistakes import GREEN
 from lockkit.integrations.celery.worker_pool import pool_kind
@@ -51,7 +57,7 @@ def _prepare(sender: Any = None, **_: Any) -> None:
         Watch,
     )  # late: it imports Celery's worker, which a program that only sends tasks does without
 
-    _watch = Watch(lambda: connect(**settings_of(sender.app.conf)), lambda: _beat_of(sender))
+    _watch = Watch(lambda: connect(**settings_of(sender.app)), lambda: _beat_of(sender))
 
 
 def _beat_of(worker: Any) -> list[int]:
@@ -68,6 +74,12 @@ def _start(**_: Any) -> None:
 @worker_process_init.connect(weak=False)
 def _greet_main_process(**_: Any) -> None:
     enrol(pool=True)
+
+
+@worker_process_shutdown.connect(weak=False)
+def _end_pool_process(**_: Any) -> None:
+    """Write what is still to be written, at the orderly end of a pool process: billiard ends it by ``os._exit``, which calls no atexit function."""
+    close_clients()
 
 
 @worker_shutdown.connect(weak=False)
