@@ -153,6 +153,7 @@ def test_each_optional_part_has_its_extra(metadata):
     assert set(metadata.get_all("Provides-Extra")) == {
         "alerts",
         "all",
+        "celery",
         "etcd",
         "gpu",
         "metrics",

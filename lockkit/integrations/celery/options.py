@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -17,9 +17,10 @@ from lockkit.names import check_name
 from lockkit.options import fitting, whole
 from lockkit.sizes import parse
 
-__all__ = ["NAMES", "LockOptions", "OnBusy", "OnUnavailable", "check_names", "checked"]
+__all__ = ["NAMES", "LockOptions", "OnBusy", "OnDuplicate", "OnUnavailable", "check_names", "checked"]
 
 OnBusy = Literal["retry", "skip", "wait", "fail"]
+OnDuplicate = Literal["retry", "skip"]
 OnUnavailable = Literal["retry", "fail", "run"]
 _ON_BUSY = ("retry", "skip", "wait", "fail")
 _ON_UNAVAILABLE = ("retry", "fail", "run")
@@ -52,7 +53,7 @@ class LockOptions:
     capacity: int | None = None
     permits: int = 1
     pool: str | None = None
-    members: tuple[str, ...] | Mapping[str, int] | None = None
+    members: Sequence[str] | Mapping[str, int] | None = None
     count: int = 1
     each: int | None = None
     gpu: int | None = None
@@ -60,7 +61,7 @@ class LockOptions:
     ttl: float | None = None
     on_busy: OnBusy = "retry"
     max_wait: float | None = None
-    on_duplicate: Literal["retry", "skip"] | None = None
+    on_duplicate: OnDuplicate | None = None
     on_unavailable: OnUnavailable | None = None
     max_hold: float | None = None
     min_hold: float | None = None

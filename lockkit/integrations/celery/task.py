@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from celery import Task
@@ -13,6 +13,7 @@ from lockkit.integrations.celery.options import (
     NAMES,
     LockOptions,
     OnBusy,
+    OnDuplicate,
     OnUnavailable,
     check_names,
     checked,
@@ -76,7 +77,7 @@ class LockedTask(Task):
     capacity: int | None = None
     permits: int = 1
     pool: str | None = None
-    members: tuple[str, ...] | list[str] | Mapping[str, int] | None = None
+    members: Sequence[str] | Mapping[str, int] | None = None
     count: int = 1
     each: int | None = None
     gpu: int | None = None
@@ -84,7 +85,7 @@ class LockedTask(Task):
     ttl: float | None = None
     on_busy: OnBusy = "retry"
     max_wait: float | None = None
-    on_duplicate: str | None = None
+    on_duplicate: OnDuplicate | None = None
     on_unavailable: OnUnavailable | None = None
     max_hold: float | None = None
     min_hold: float | None = None
