@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 
+import pytest
+
 from lockkit.gpu import gpu_lock
 from lockkit.gpu.old_names import REASONS
 from support.pages import section
@@ -13,11 +15,16 @@ PAGE = "docs/howto/from-the-old-gpu-lock.md"
 CONFIG = 'url = "memory:"\n[gpu]\nsimulate = 1\n'
 
 
+def all_said(pages, title):
+    """The programs under a heading, each with what the page says that it prints."""
+    text = section(pages[PAGE], title)
+    codes = re.findall(r"^```\{code-block\} python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return list(zip(codes, re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL), strict=True))
+
+
 def said(pages, title):
     """The program under a heading, and what the page says that it prints."""
-    text = section(pages[PAGE], title)
-    (code,) = re.findall(r"^```\{code-block\} python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    (printed,) = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    ((code, printed),) = all_said(pages, title)
     return code, printed
 
 
@@ -36,6 +43,19 @@ def test_the_same_tasks_run_with_the_new_names(pages, program):
     code, printed = said(pages, "## After")
 
     assert program(code, config=CONFIG).stdout == printed
+
+
+@pytest.mark.parametrize("which", ["before", "after"])
+def test_the_tasks_of_a_celery_worker_run_before_and_after(pages, program, which):
+    pytest.importorskip("celery")
+    before, after = all_said(pages, "## In a Celery worker")
+    code, printed = before if which == "before" else after
+
+    done = program(
+        f"import warnings\nwarnings.simplefilter('ignore', DeprecationWarning)\n{code}", config=CONFIG
+    )
+
+    assert done.stdout == printed
 
 
 def test_each_old_keyword_and_reason_has_a_row(pages):
