@@ -137,7 +137,8 @@ class Releases:
         if pipeline.outcome == "RELEASED":
             next(self._driver.counters.steps["released"])
             dispatcher = self._driver.dispatcher
-            if dispatcher.listening or pipeline.hold.name in dispatcher.names or _log.isEnabledFor(DETAIL):
+            named = dispatcher.names and pipeline.hold.name in dispatcher.names
+            if named or dispatcher.listening or _log.isEnabledFor(DETAIL):
                 self._tell.released(pipeline)
         elif pipeline.outcome == "LOST":
             self._tell.absent(pipeline)
