@@ -16,6 +16,7 @@ import pytest
 
 import lockkit
 from lockkit.config import load
+from lockkit.errors import BackendError
 from lockkit.facts import Alert, Capabilities, CleanupContext, Event
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.history import Period
@@ -26,7 +27,7 @@ from lockkit.observe.audit import audit
 from lockkit.observe.history import read_history
 from lockkit.observe.past import StoreKey
 from lockkit.plugins import PluginManager
-from lockkit.store.spi import Backend, OpenOptions
+from lockkit.store.spi import Backend, OpenOptions, Refused
 from lockkit.testing.faults import FAULTY_URL, Faults, Send, black_hole, delay, drop_request, refuse, through
 from lockkit.testing.processes import scratch_folder
 from support.servers.proxy import Proxy
@@ -80,6 +81,10 @@ class Cable:
             self._proxy.heal()
         else:
             self._faults.heal()
+
+
+def _broken_script(_faults: Faults, _send: Send, _budget: float) -> object:
+    raise Refused(BackendError("ERR the script is broken"), retry=False)
 
 
 class _Told:
@@ -186,15 +191,15 @@ class Task:
     # -- what goes wrong with its requests
 
     def normal_layer_fails(self) -> None:
-        """Have the store refuse its normal releases, with the error of a broken script, from now on."""
-        self._faults.always(refuse, "release", "abandon")
+        """Have the store answer its normal releases with the error of a broken script, from now on."""
+        self._faults.always(_broken_script, "release", "abandon")
 
     def all_layers_fail(self) -> None:
-        """Have no release of it be answered from now on."""
-        self._faults.always(black_hole, "release", "abandon", "emergency_release")
+        """Have the store answer every release of it so, from now on."""
+        self._faults.always(_broken_script, "release", "abandon", "emergency_release")
 
     def next_release_is_refused(self) -> None:
-        """Have the store refuse its next request for a release, with the error of a broken script."""
+        """Have the store refuse its next request for a release, which may be repeated."""
         self._faults.add("release", refuse)
 
     def next_release_takes(self, seconds: float) -> None:
@@ -245,8 +250,8 @@ class Stage:
 
     Attributes:
         store: The store.
-        ttl: Seconds for which the store keeps a lock that is not renewed; on etcd whole seconds, and on ZooKeeper many ticks.
-        long: Seconds: a ttl that no scenario waits for.
+        ttl: Seconds: a ttl whose end a scenario waits for; on etcd whole seconds, and on ZooKeeper many ticks.
+        long: Seconds: the ttl of everybody else, which no scenario waits for.
     """
 
     ttl = 2.0
@@ -310,7 +315,7 @@ class Stage:
 
     def worker(self, ttl: float | None = None) -> Worker:
         """A worker that takes ``job`` and holds it for as long as it lives, in a process of its own if the store reaches so far."""
-        ttl = ttl or self.ttl
+        ttl = ttl or self.long
         worker: Worker
         if self.store.in_processes:
             worker = WorkerProcess(self._settings(self.store.url(self._folder)), ttl)
@@ -378,7 +383,7 @@ class Stage:
         return {
             "url": url,
             "namespace": self._folder.name,
-            "ttl": self.ttl,
+            "ttl": self.long,
             "state_dir": str(self._folder),
             "journal": True,
             "journal_folder": str(self._folder / "journal"),
