@@ -154,6 +154,7 @@ def test_each_optional_part_has_its_extra(metadata):
         "alerts",
         "all",
         "celery",
+        "django",
         "etcd",
         "gpu",
         "metrics",

@@ -1,0 +1,1 @@
+"""Commands of ``manage.py`` that lockkit adds, in the place where Django looks for them."""
