@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("celery")
 
 import celery._state
+import celery.app.builtins
 from celery import Celery
 from celery.app.trace import build_tracer
 
@@ -19,7 +20,8 @@ from lockkit.integrations.celery.clients import client_of, close_clients
 def app(tmp_path, monkeypatch):
     """An application with a broker and a result backend in memory, and locks in memory."""
     # Celery shares the tasks of each application with those that are finalized later: here, those of other tests.
-    monkeypatch.setattr(celery._state, "_on_app_finalizers", set())
+    own = {one for one in celery._state._on_app_finalizers if one.__module__ == celery.app.builtins.__name__}
+    monkeypatch.setattr(celery._state, "_on_app_finalizers", own)
     app = Celery("proj", broker="memory://", backend="cache+memory://", set_as_current=False)
     app.conf.lockkit_url = f"memory://{tmp_path.name}"
     app.conf.lockkit_state_dir = str(tmp_path)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import celery._state
 import pytest
-from celery import chain, chord
+from celery import Task, chain, chord, current_app
+from celery.app.trace import reset_worker_optimizations
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
@@ -370,7 +373,7 @@ def test_a_pool_of_greenlets_is_refused(app, deliver, monkeypatch):
     monkeypatch.setattr(worker_pool, "_kinds", ["gevent"])
     done = deliver(work)
     assert isinstance(done.info.retval, ConfigError)
-    assert "--pool prefork" in str(done.info.retval)
+    assert "(--pool)" in str(done.info.retval)
 
 
 def test_waiting_in_a_solo_pool_is_refused(app, deliver, monkeypatch):
@@ -386,10 +389,57 @@ def test_waiting_in_a_solo_pool_is_refused(app, deliver, monkeypatch):
     assert deliver(again).retval == SUCCESS
 
 
+@pytest.fixture
+def celery_as_before(app):
+    """Undo what the making of a worker does to Celery in the whole process."""
+    before = Task.__call__, current_app._get_current_object(), celery._state.default_app
+    yield
+    reset_worker_optimizations(app)
+    Task.__call__, current, celery._state.default_app = before
+    current.set_current()
+    celery._state._set_task_join_will_block(False)
+
+
 @pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning")  # the tests may run as root
-def test_a_worker_tells_its_pool_at_its_start(app, monkeypatch):
+def test_a_worker_tells_its_pool_at_its_start(app, monkeypatch, celery_as_before):
     monkeypatch.setattr(worker_pool, "_kinds", [])
     assert worker_pool.pool_kind() == ""
     for pool, kind in (("solo", "solo"), ("threads", "threads"), ("prefork", "prefork")):
         app.Worker(pool=pool, concurrency=1)
         assert worker_pool.pool_kind() == kind
+
+
+# -- what leaves the worker
+
+
+def test_the_error_of_a_task_reaches_whoever_asks_for_its_result(app, rival, deliver, task_id):
+    @app.task(base=LockedTask, lock="a", on_busy="fail")
+    def work(): ...
+
+    rival("a")
+    deliver(work)
+    with pytest.raises(AcquireTimeout, match="'a' is busy; held by"):
+        app.AsyncResult(task_id).get(timeout=20)
+
+
+def test_a_retry_crosses_from_a_child_process_to_its_worker(app, rival, deliver):
+    @app.task(base=LockedTask, lock="a")
+    def work(): ...
+
+    rival("a")
+    retry = pickle.loads(pickle.dumps(deliver(work).info.retval))
+    assert isinstance(retry.exc, AcquireTimeout)
+    assert retry.exc.holder is not None
+    assert str(retry).startswith("waits for 'a'")
+
+
+def test_map_starmap_and_chunks_take_the_lock_for_each_item(app, client):
+    app.conf.task_always_eager = app.conf.task_eager_propagates = True
+
+    @app.task(base=LockedTask, lock="a:{number}")
+    def work(number):
+        return client.inspect(f"a:{number}").claims[0].state
+
+    assert work.map([1, 2]).delay().get() == ["HELD", "HELD"]
+    assert work.starmap([(1,), (2,)]).delay().get() == ["HELD", "HELD"]
+    assert work.chunks([(1,), (2,)], 1)().get() == [["HELD"], ["HELD"]]
