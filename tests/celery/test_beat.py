@@ -21,6 +21,13 @@ class Eager(PersistentScheduler):
     """A scheduler of a project's own."""
 
 
+class KeepsToItself(PersistentScheduler):
+    """A scheduler that advances an entry without a change of its schedule, as that of django-celery-beat."""
+
+    def reserve(self, entry):
+        return next(entry)
+
+
 class Clock:
     """A clock for schedules, which the test moves."""
 
@@ -143,10 +150,17 @@ def test_a_beat_that_stands_by_opens_no_file_of_the_schedule(app, beat, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_another_beat_goes_on_from_the_last_run_on_record_and_not_from_its_own_file(app, beat, sent, clock):
+@pytest.mark.parametrize("decides", [Eager, KeepsToItself])
+def test_another_beat_goes_on_from_the_last_run_on_record_and_not_from_its_own_file(
+    app, beat, sent, clock, decides
+):
+    app.conf.lockkit_beat_scheduler = decides
     app.conf.beat_schedule = {"bill": {"task": "proj.bill", "schedule": schedule(60, nowfun=clock, app=app)}}
     one, other = beat("a"), beat("b")
     one.tick()
+    clock.now += timedelta(seconds=61)
+    for _ in range(3):
+        one.tick()
     clock.now += timedelta(seconds=61)
     for _ in range(3):
         one.tick()
@@ -155,7 +169,7 @@ def test_another_beat_goes_on_from_the_last_run_on_record_and_not_from_its_own_f
     clock.now += timedelta(seconds=30)
     for _ in range(3):
         other.tick()
-    assert (first, sent()) == (["proj.bill"], [])
+    assert (first, sent()) == (["proj.bill", "proj.bill"], [])
 
     clock.now += timedelta(seconds=31)
     for _ in range(3):

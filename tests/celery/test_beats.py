@@ -224,6 +224,50 @@ def test_while_the_store_is_away_nothing_is_sent(make, redis):
         assert len(beats.sent()) <= beats.runs_on_record()
 
 
+DJANGO = {
+    "conf": """
+SECRET_KEY, USE_TZ = "x", True
+INSTALLED_APPS = ["django_celery_beat"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite"}}
+CELERY_LOCKKIT_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
+CELERY_LOCKKIT_BEAT_TTL = 2
+""",
+    "proj": """
+import os
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "conf")
+import django
+django.setup()
+from celery import Celery
+app = Celery("proj")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.conf.broker_url = os.environ["BROKER"]
+""",
+    "filled": """
+import proj
+from django.core.management import call_command
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+call_command("migrate", verbosity=0)
+every = IntervalSchedule.objects.create(every=1, period="seconds")
+PeriodicTask.objects.create(name="tick", task="proj.tick", interval=every)
+""",
+}
+
+
+def test_the_schedule_may_be_that_of_django_celery_beat(make, redis):
+    pytest.importorskip("django_celery_beat")
+    beats = make(redis, redis.url(db=4))
+    for name, text in DJANGO.items():
+        (beats.folder / f"{name}.py").write_text(text)
+    subprocess.run([sys.executable, "filled.py"], cwd=beats.folder, env=beats.environ, check=True, timeout=60)
+    one, other = beats.start_two()
+
+    one.kill()
+    beats.sends(other, 2)
+
+    assert no_turn_comes_back(beats.sent())
+    assert len(beats.sent()) <= beats.runs_on_record() + 1
+
+
 def test_lockkit_run_makes_a_singleton_of_an_ordinary_beat(make, redis, tmp_path):
     """As docs/howto/celery-beat.md has it."""
     beats = make(redis, f"sqlite:{tmp_path}/locks.db")

@@ -189,16 +189,24 @@ def _settings(app: Any) -> dict[str, Any]:
 
 def _while_held(base: type[Any], runs: Runs) -> type[Any]:
     """A subclass of a scheduler class that puts each run on record before it sends it."""
+    advanced: dict[str, datetime] = {}
 
     class Term(base):
         """The scheduler that decides, for as long as the lock is held."""
 
         ended = False
 
+        def reserve(self, entry: Any) -> Any:
+            """Advance an entry. Some schedulers keep the new one to themselves, so its time is noted here."""
+            after = super().reserve(entry)
+            advanced[entry.name] = after.last_run_at
+            return after
+
         def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **options: Any) -> Any:  # noqa: FBT001, FBT002 (the signature of Celery)
             """Send one run, if it is this beat's to send."""
+            at = None if advance else advanced.get(entry.name)
             try:
-                runs.begin(entry, self._time_of(entry))
+                runs.begin(entry, at or entry.default_now())
             except (LeaseLost, NotHeld, Overtaken) as late:
                 self.ended = True
                 logger.warning(
@@ -206,13 +214,6 @@ def _while_held(base: type[Any], runs: Runs) -> type[Any]:
                 )
                 return None
             return super().apply_async(entry, producer=producer, advance=advance, **options)
-
-        def _time_of(self, entry: Any) -> datetime:
-            """The time of the run, which the scheduler has noted already if it has advanced the entry."""
-            advanced = self.schedule.get(entry.name)
-            known = advanced is not None and advanced is not entry  # entries with equal settings are equal
-            at: datetime = advanced.last_run_at if known else entry.default_now()
-            return at
 
     return Term
 
