@@ -20,7 +20,7 @@ from lockkit.drivers import delivery
 from lockkit.errors import AcquireError
 from lockkit.facts import Event
 from lockkit.identity import this_process
-from lockkit.observe import appending
+from lockkit.observe import appending, event_journal
 from lockkit.observe.event_journal import EventJournal
 from lockkit.observe.history import journals, read_history
 from lockkit.testing.children import Child
@@ -29,6 +29,7 @@ from lockkit.testing.children import Child
 @pytest.fixture
 def state(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(event_journal, "_PATIENCE", 60.0)  # a busy machine may take long to start a thread
     return tmp_path / "state"
 
 

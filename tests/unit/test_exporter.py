@@ -233,6 +233,7 @@ def test_an_exporter_that_begins_after_a_release_tells_when_that_was(regular):
         for name in ("nightly", "daily", "by/name", "unnamed"):
             with holder.lock(name):
                 pass
+        holder.driver().dispatcher.flush(20.0)
     with regular() as reader:
         assert all(reader.record(record_of(name)) for name in ("nightly", "daily"))
         assert not any(reader.record(record_of(name)) for name in ("by/*", "by/name", "weekly", "unnamed"))
