@@ -1,0 +1,197 @@
+"""The proofs without which nothing is evicted, each for itself: the process is dead, what it started is dead, and the claim is its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lockkit.identity import process_start
+from lockkit.integrations.celery import freeing, held_by_child
+from lockkit.integrations.celery.freeing import Dead, free, heirs
+from lockkit.integrations.celery.held_by_child import Note, open_channel, read_greeting, read_notes, recorded
+from support.holders import HOLD
+
+
+@pytest.fixture
+def client(rig, tmp_path):
+    return rig.client(state_dir=str(tmp_path))
+
+
+@pytest.fixture
+def holder(rig):
+    """A process that holds the lock `job`, and that this process has started."""
+    rig.store.cli("FLUSHALL")
+    program = HOLD.format(url=rig.environ["LOCKKIT_URL"], connect="", terms=", ttl=60")
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def dead(pid, started, **about):
+    return Dead(
+        pid, started, [Note(("job",), run="proj.task[1]", **about)], "was killed by SIGKILL", time.monotonic()
+    )
+
+
+def test_a_process_that_lives_keeps_its_claim(client, holder):
+    assert free(client, dead(holder.pid, process_start(holder.pid)), [holder.pid])[0] == 1
+    assert client.inspect("job").holders
+
+
+def test_a_stopped_process_lives(client, holder):
+    import signal
+
+    holder.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WNOWAIT)
+    assert free(client, dead(holder.pid, process_start(holder.pid)), [holder.pid])[0] == 1
+    assert client.inspect("job").holders
+
+
+def test_the_claim_of_a_dead_process_is_evicted(client, holder):
+    started = process_start(holder.pid)
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # a zombie is dead, too
+    assert free(client, dead(holder.pid, started), []) == (0, ())
+    assert not client.inspect("job").claims
+
+
+def test_a_process_with_the_same_pid_and_another_start_is_another_one(client, holder):
+    started = process_start(holder.pid)
+    holder.kill()
+    holder.wait()
+    assert free(client, dead(holder.pid, started - 1), []) == (0, ())
+    assert client.inspect("job").holders
+
+
+def test_a_child_that_is_not_known_as_its_own_keeps_the_claim(client, holder):
+    """Whatever outlives its parent becomes a child of the worker's main process, which this process plays."""
+    started = process_start(holder.pid)
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            holder.kill()
+            holder.wait()
+            left, keepers = free(client, dead(holder.pid, started), [])
+            assert left == 1
+            assert [keeper.pid for keeper in keepers] == [other.pid]
+            assert client.inspect("job").holders
+            assert free(client, dead(holder.pid, started), [other.pid]) == (0, ())
+        finally:
+            other.kill()
+
+
+def test_an_older_child_and_a_dead_one_keep_nothing():
+    with subprocess.Popen(["sleep", "600"]) as other:
+        started = process_start(other.pid)
+        assert [keeper.pid for keeper in heirs(started, [])] == [other.pid]
+        assert heirs(started + 1, []) == ()
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert heirs(started, []) == ()
+
+
+@pytest.mark.parametrize("about", [{"min_hold": 600.0}, {"lock_delay": 600.0}])
+def test_what_blocks_a_lock_on_purpose_goes_on(client, holder, about):
+    started = process_start(holder.pid)
+    holder.kill()
+    holder.wait()
+    assert free(client, dead(holder.pid, started, **about), [])[0] == 1
+    assert client.inspect("job").holders
+
+
+def test_a_journal_that_cannot_be_written_keeps_no_lock(client, holder, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(freeing.journal, "append", full)
+    started = process_start(holder.pid)
+    holder.kill()
+    holder.wait()
+    assert free(client, dead(holder.pid, started), []) == (0, ())
+    assert "the journal of recovery cannot be written" in caplog.text
+
+
+# -- the record
+
+
+@pytest.fixture
+def channel(monkeypatch):
+    for name in ("_channel", "_main", "_record"):
+        monkeypatch.setattr(held_by_child, name, getattr(held_by_child, name))
+    with open_channel() as mine:
+        yield mine
+        held_by_child._channel.close()
+
+
+def in_a_child(play):
+    """Run a function in a forked child, which is killed by SIGKILL at its end."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            play()
+        finally:
+            os.kill(os.getpid(), 9)
+    assert os.waitpid(pid, 0)[1] == 9
+    return pid
+
+
+def test_the_record_outlives_its_process(channel):
+    note = Note(("a", "b"), "@pool/x", "proj.task[1]", "1", 1.0, 2.0)
+
+    def play():
+        with recorded(Note(("earlier",))):
+            pass
+        with recorded(note):
+            os.kill(os.getpid(), 9)
+
+    pid = in_a_child(play)
+    greeting = read_greeting(channel)
+    assert (greeting.pid, greeting.pool) == (pid, False)
+    assert read_notes(greeting.record) == (note,)
+    os.close(greeting.record)
+    assert read_greeting(channel) is None
+
+
+def test_only_what_was_not_released_is_in_the_record(channel):
+    def play():
+        with recorded(Note(("outer",))):
+            with recorded(Note(("inner",))):
+                pass
+            os.kill(os.getpid(), 9)
+
+    in_a_child(play)
+    greeting = read_greeting(channel)
+    assert [note.names for note in read_notes(greeting.record)] == [("outer",)]
+    # A line that a crash has cut short was not followed by a request.
+    size = os.fstat(greeting.record).st_size
+    os.pwrite(greeting.record, b'{"add": 9, "names": ["to', size)
+    assert [note.names for note in read_notes(greeting.record)] == [("outer",)]
+    os.close(greeting.record)
+
+
+def test_a_forked_process_has_a_record_of_its_own(channel):
+    def play():
+        with recorded(Note(("parent",))):
+            inner = os.fork()
+            if inner == 0:
+                with recorded(Note(("child",))):
+                    os.kill(os.getpid(), 9)
+            os.waitpid(inner, 0)
+            os.kill(os.getpid(), 9)
+
+    in_a_child(play)
+    found = [read_greeting(channel), read_greeting(channel)]
+    assert [[note.names for note in read_notes(one.record)] for one in found] == [[("parent",)], [("child",)]]
+    for one in found:
+        os.close(one.record)
+
+
+def test_the_main_process_records_nothing(channel):
+    with recorded(Note(("main",))):
+        assert read_greeting(channel) is None
