@@ -77,7 +77,7 @@ SCOPES: Mapping[Scope, str] = {
 """The processes that a store keeps apart, by its scope, in words. Each scope reaches further than the ones before it."""
 Reason = str
 """Why a hold ended: ``normal``, ``error``, ``sigterm``, ``exit``, ``lost``, ``max_hold``, ``evicted``, ``collected``,
-or a reason that the caller gave (``task_failure``, ...)."""
+or a reason that the caller gave (``task_failure``, ...). An evicted one of a Celery task begins with ``task_crash:``, ``time_limit:`` or ``revoked:``."""
 LOSSES: Mapping[Reason, str] = {
     "absent": "its claim was gone from the store: it was evicted with --now, or the store has lost it",
     "evicted": "it was evicted",

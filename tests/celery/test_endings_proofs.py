@@ -71,7 +71,7 @@ def test_a_process_with_the_same_pid_and_another_start_is_another_one(client, ho
 
 
 def test_a_child_that_is_not_known_as_its_own_keeps_the_claim(client, holder):
-    """Whatever outlives its parent becomes a child of the worker's main process, which this process plays."""
+    """An orphan becomes a child of the worker's main process, which this process plays."""
     started = process_start(holder.pid)
     with subprocess.Popen(["sleep", "600"]) as other:
         try:
