@@ -11,24 +11,20 @@ __all__ = ["Adopted"]
 
 _LEFT = 1.0
 """Seconds for which a process must have been a zombie before it is collected, because a plugin may wait for one that it has started."""
-_FIRST = 1
-"""The pid of the first process of a pid namespace."""
 
 
 class Adopted:
-    """The adopted processes of this process, which are collected when they have ended. Elsewhere than in a first process there are none.
+    """The adopted processes of this first process, which are collected when they have ended.
 
     A process in the group of this one is never collected: lockkit and its plugins start such processes and wait for them, and would
     take a missing one for one that ended well.
 
     Args:
         command: The pid of the guarded command, for which the supervisor waits.
-        pid: The pid of this process.
     """
 
-    def __init__(self, command: int, pid: int | None = None) -> None:
+    def __init__(self, command: int) -> None:
         self._command = command
-        self._first = (os.getpid() if pid is None else pid) == _FIRST
         self._looked = 0.0
         self._ended: set[int] = set()
 
@@ -41,8 +37,6 @@ class Adopted:
         Returns:
             The seconds after which to look again; infinite if there is nothing to look for.
         """
-        if not self._first:
-            return float("inf")
         if now - self._looked < _LEFT:
             return self._looked + _LEFT - now
         self._looked = now

@@ -13,14 +13,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from lockkit import durations
-from lockkit.cli.adopted import Adopted
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
 from lockkit.cli.terminal import Terminal
 from lockkit.namedtuples import NamedTuple
+
+if TYPE_CHECKING:
+    from lockkit.cli.adopted import Adopted
 
 __all__ = ["MAX_HOLD", "Ended", "Held", "Policy", "Supervisor"]
 
@@ -34,6 +36,8 @@ _SIGHT = 1.0
 """Seconds between two looks at the processes of the command, at least."""
 _IN_VAIN = 2
 """The SIGINT at which the command has survived one."""
+_FIRST = 1
+"""The pid of the first process of a container."""
 _STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH})
 
@@ -126,7 +130,11 @@ class Supervisor:
         self._killed = False
         self._interrupted = 0
         self._may_be_ctrl_c = terminal.foreground is not None
-        self._adopted = Adopted(child.pid)
+        self._adopted: Adopted | None = None
+        if os.getpid() == _FIRST:
+            from lockkit.cli.adopted import Adopted  # late: few runs are the first process of a container
+
+            self._adopted = Adopted(child.pid)
 
     def run(self) -> Ended:
         """Supervise the command to its end. The lock is not released here."""
@@ -140,7 +148,9 @@ class Supervisor:
             ended = self._look_at_child()
             if ended is not None:
                 return ended
-            self._signals.wait(min(pause, self._adopted.collect(self._now())))
+            if self._adopted is not None:
+                pause = min(pause, self._adopted.collect(self._now()))
+            self._signals.wait(pause)
 
     # -- signals and stops ------------------------------------------------------------------------------------
 
