@@ -10,6 +10,7 @@ from typing import Any
 from lockkit.integrations.celery.options import LockOptions
 from lockkit.integrations.celery.survey import refuse
 from lockkit.integrations.celery.surveyed import LockedFacts, Setup
+from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
 
 __all__ = ["check", "unchecked"]
@@ -32,12 +33,13 @@ def check(task: str, options: LockOptions, limits: Any, conf: Any) -> None:
     """
     if _unchecked.get():
         return
+    hard, soft = time_limits(limits, conf)
     facts = LockedFacts(
         task,
         ttl=options.ttl or 0.0,  # lockkit's own configuration is not read while modules are imported
         max_hold=options.max_hold,
-        time_limit=limits.time_limit,
-        soft_time_limit=limits.soft_time_limit,
+        time_limit=hard,
+        soft_time_limit=soft,
     )
     refuse(Setup(visibility_timeout=visibility_timeout(conf)), facts, "ttl", "time-limit")
 

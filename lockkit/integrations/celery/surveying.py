@@ -20,6 +20,7 @@ from lockkit.integrations.celery.clients import client_of, ttl_of
 from lockkit.integrations.celery.survey import survey
 from lockkit.integrations.celery.surveyed import LockedFacts, Setup
 from lockkit.integrations.celery.task import LockedTask
+from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def locked_tasks(app: Celery) -> Iterator[LockedFacts]:
 
 def _facts_of(name: str, task: LockedTask, client: Client) -> LockedFacts:
     options = task.lock_options
+    hard, soft = time_limits(task, task.app.conf)
     return LockedFacts(
         task=name,
         ttl=ttl_of(client, options.ttl),
@@ -162,8 +164,8 @@ def _facts_of(name: str, task: LockedTask, client: Client) -> LockedFacts:
         on_duplicate=options.on_duplicate,
         on_unavailable=options.unavailable,
         own_countdown=_own_countdown(task),
-        time_limit=task.time_limit,
-        soft_time_limit=task.soft_time_limit,
+        time_limit=hard,
+        soft_time_limit=soft,
         expires=task.expires if isinstance(task.expires, int | float) else None,
         acks_late=bool(task.acks_late),
         acks_on_timeout=_acks_on_timeout(task),
