@@ -207,6 +207,18 @@ def test_rq_a_job_may_return_what_says_who_has_the_lock(queue, rq_worker, client
     assert skipped.holder.claim_id == lease.claim_id
 
 
+@pytest.mark.parametrize("kind", ["SimpleWorker", "SpawnWorker"])
+def test_rq_another_kind_of_worker_releases_what_its_jobs_held(queue, start, redis, client, kind):
+    jobs = [queue.enqueue("rq_jobs.bill", invoice) for invoice in (12, 12)]
+
+    worker = start(str(BIN / "rq"), "worker", "--burst", "-w", f"rq.worker.{kind}", "-u", redis.url(db=0))
+
+    assert worker.wait(PATIENCE) == 0, worker.text()
+    fences = [int(ended(job).return_value.rpartition(" ")[2]) for job in jobs]
+    assert fences[0] < fences[1]
+    assert client.inspect("invoice:12").claims == ()
+
+
 # -- Dramatiq
 
 TASKS = """
