@@ -29,18 +29,18 @@ def claim(
     return Claim(new_token(), Terms(name, **terms), wait, note)
 
 
-def take(store: Backend, name: str = "a", **options: Any) -> tuple[Claim, int]:
+def take(store: Backend, name: str = "a", *, budget: float = BUDGET, **options: Any) -> tuple[Claim, int]:
     """Acquire a lock that is free. Returns the claim and its fence."""
     one = claim(name, **options)
-    answer = store.acquire(one, True, BUDGET)
+    answer = store.acquire(one, True, budget)
     assert isinstance(answer, Granted), answer
     return one, answer.fence
 
 
-def queue(store: Backend, name: str = "a", **options: Any) -> Claim:
+def queue(store: Backend, name: str = "a", *, budget: float = BUDGET, **options: Any) -> Claim:
     """Queue for a lock that is held. Returns the claim."""
     one = claim(name, **options)
-    answer = store.acquire(one, True, BUDGET)
+    answer = store.acquire(one, True, budget)
     assert isinstance(answer, Queued), answer
     return one
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockkit.testing.claims import open_store, queue, take
-from support.dashboard_demo import kept_alive
+from support.dashboard_demo import PATIENT, kept_alive
 from support.servers.redis import RedisServer
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -24,9 +24,9 @@ def crowded():
             take(store, "crowd", ttl=900.0)
             waiters = []
             with kept_alive(store, waiters):
-                waiters.extend((queue(store, "crowd"), None) for _ in range(MANY))
+                waiters.extend((queue(store, "crowd", budget=PATIENT), None) for _ in range(MANY))
                 for number in range(MANY):
-                    take(store, f"lock/{number:04}", ttl=900.0)
+                    take(store, f"lock/{number:04}", budget=PATIENT, ttl=900.0)
                 yield redis.url()
         finally:
             store.close()

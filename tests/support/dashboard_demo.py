@@ -24,15 +24,17 @@ from lockkit.noted import RESERVED
 from lockkit.observe.event_journal import EventJournal
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import Backend, Claim, Granted, Queued
-from lockkit.testing.claims import BUDGET, claim, open_store
+from lockkit.testing.claims import claim, open_store
 from lockkit_redis.keys import Keys
 from support.servers.redis import RedisServer
 
-__all__ = ["CARDS", "HOST", "demo_store", "journal_of_the_past", "kept_alive", "work_on_cards"]
+__all__ = ["CARDS", "HOST", "PATIENT", "demo_store", "journal_of_the_past", "kept_alive", "work_on_cards"]
 
 CARDS = 4
 """The number of simulated GPUs."""
 HOST = "node1"
+PATIENT = 30.0
+"""Seconds for each call: a bound on the slowness of the machine."""
 _TTL = 60.0
 _BEAT = 2.0
 """Seconds between two renewals: the store forgets waiters that are not renewed in 6 s."""
@@ -132,7 +134,7 @@ def demo_store() -> Iterator[str]:
                     capacity=part.capacity,
                     owner=_owner(number, part.user, part.host, part.program),
                 )
-                answer = store.acquire(one, True, BUDGET)
+                answer = store.acquire(one, True, PATIENT)
                 assert isinstance(answer, Granted if not part.waits else Queued), answer
                 claims.append((one, answer.fence if isinstance(answer, Granted) else None))
                 _make_older(server, one, part.ago)
@@ -157,7 +159,7 @@ def kept_alive(store: Backend, claims: Sequence[tuple[Claim, int | None]]) -> It
 
     def go_on() -> None:
         while not over.wait(_BEAT):
-            store.renew(claims, BUDGET)
+            store.renew([*claims], PATIENT)  # a copy: others may join them meanwhile
 
     thread = threading.Thread(target=go_on)
     thread.start()
@@ -213,8 +215,8 @@ def work_on_cards(url: str, state: Path) -> Iterator[None]:
     with lockkit.connect(url, state_dir=str(state), gpu_host=HOST) as client:
         cards = lockkit.gpu.pool(client, simulate=CARDS, ttl=_TTL)
         with (
-            cards.acquire(timeout=BUDGET, reason="train 12"),
-            cards.acquire(memory="8GiB", timeout=BUDGET, reason="notebook"),
+            cards.acquire(timeout=PATIENT, reason="train 12"),
+            cards.acquire(memory="8GiB", timeout=PATIENT, reason="notebook"),
         ):
             (state / STATE_FILE).write_text(json.dumps(script))
             try:
