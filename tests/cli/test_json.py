@@ -47,29 +47,29 @@ def test_a_schema_is_a_schema(name):
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        ["status"],
-        ["status", "x"],
-        ["explain", "x"],
-        ["plugins"],
-        ["config", "show"],
-        ["config", "check"],
-        ["doctor"],
-        ["docs"],
-        ["docs", "all-users"],
-        ["failures", "list"],
-        ["recover"],
-        ["wait", "nobody"],
-        ["resize", "nobody", "1"],
-    ],
+LINES = (
+    "status",
+    "status x",
+    "explain x",
+    "plugins",
+    "config show",
+    "config check",
+    "doctor",
+    "docs",
+    "docs all-users",
+    "failures list",
+    "recover",
+    "wait nobody",
+    "resize nobody 1",
 )
-def test_documents_fit_their_schemas(lockkit, line):
+
+
+def test_documents_fit_their_schemas(lockkit):
     lockkit.holder("x")
     waiter = lockkit.start("run", "x", "--", "true")
     lockkit.until(lambda: len(lockkit.claims("x")) == 2)
-    check(lockkit.json(*line))
+    for line in LINES:
+        check(lockkit.json(*line.split()))
     waiter.send_signal(signal.SIGINT)
     waiter.communicate(timeout=10)
 

@@ -168,7 +168,7 @@ def test_a_card_without_memory_is_left_out_and_not_quarantined(torch, client):
 def test_at_most_half_of_the_cards_are_quarantined_and_a_person_is_told(torch):
     torch.steer({"*": "wrong"})
     alerts = Alerts()
-    with connect("memory:", plugins=[alerts]) as client:
+    with connect("memory:", plugins=[alerts], request_timeout=60) as client:  # what all four may take
         with pytest.raises(AcquireTimeout, match="it is not quarantined, because 2 of its host are"):
             pool(client, simulate=4).acquire(preflight=True, timeout=0)
         until(lambda: len(alerts.heard) == 4)
