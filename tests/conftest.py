@@ -26,6 +26,12 @@ settings.register_profile(
     stateful_step_count=100,
 )
 settings.register_profile(
+    "long",
+    settings.get_profile("lockkit"),
+    max_examples=500,
+    stateful_step_count=50,
+)
+settings.register_profile(
     "brief",
     settings.get_profile("lockkit"),
     max_examples=25,

@@ -12,7 +12,8 @@ from support.simulation import SETUPS, explore, incident, schedules
 from support.simulation.faults import NO_FAULTS
 
 SCHEDULES = st.binary(min_size=60, max_size=400)
-EXAMPLES = 2 * settings().max_examples
+FEWER = settings(max_examples=2 * settings().max_examples // 5)
+"""For faults of one kind, among those of :func:`test_no_schedule_of_steps_and_faults_breaks_a_promise`. The profile ``long`` plays five times as many of all."""
 RESIZED_THERE_AND_BACK = "00005a0050002cadca92f38c0000517a3ceef700006eeeee00373939aba0f73939f80000000000000000000000000000000000000000000000000000"
 """Between the look of a waiter and its grant the capacity was raised, another was let in, and it was lowered again."""
 
@@ -25,7 +26,6 @@ def follow(setup, schedule):
 
 
 @pytest.mark.parametrize("label", SETUPS)
-@settings(max_examples=EXAMPLES)
 @given(schedule=SCHEDULES)
 @example(schedule=bytes.fromhex(RESIZED_THERE_AND_BACK))
 def test_no_schedule_of_steps_and_faults_breaks_a_promise(label, schedule):
@@ -33,6 +33,7 @@ def test_no_schedule_of_steps_and_faults_breaks_a_promise(label, schedule):
 
 
 @pytest.mark.parametrize("label", SETUPS)
+@FEWER
 @given(schedule=SCHEDULES)
 def test_without_faults_no_promise_is_broken_either(label, schedule):
     world = follow(replace(SETUPS[label], faults=NO_FAULTS), schedule)
@@ -41,6 +42,7 @@ def test_without_faults_no_promise_is_broken_either(label, schedule):
 
 
 @pytest.mark.parametrize("label", SETUPS)
+@FEWER
 @given(schedule=SCHEDULES)
 def test_only_interruptions_leave_nothing_behind(label, schedule):
     faults = replace(NO_FAULTS, cancel=3, budget=40)
@@ -48,6 +50,7 @@ def test_only_interruptions_leave_nothing_behind(label, schedule):
 
 
 @pytest.mark.parametrize("label", SETUPS)
+@FEWER
 @given(schedule=SCHEDULES)
 def test_a_poor_link_leaves_nothing_behind(label, schedule):
     faults = replace(NO_FAULTS, drop=3, delay=3, refuse=2, deaf=2, budget=60)
@@ -55,6 +58,7 @@ def test_a_poor_link_leaves_nothing_behind(label, schedule):
 
 
 @pytest.mark.parametrize("label", SETUPS)
+@FEWER
 @given(schedule=SCHEDULES)
 def test_clients_that_stop_and_hang_and_die_hold_up_nobody_for_ever(label, schedule):
     crash = SETUPS[label].faults.crash  # none where nobody's death frees a claim

@@ -31,7 +31,7 @@ class SqliteHarness(Harness):
     virtual = True
     ttl = 30.0
     short_ttl = 0.4
-    examples = (250, 40)
+    examples = (100, 40)
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
