@@ -327,10 +327,10 @@ class Stage:
     def workers(self, number: int, seconds: float) -> list[Period]:
         """Have a number of workers, each with a client of its own, take the lock once at the same time; returns when all are done.
 
-        Ten and more share five processes. Returns the periods in which they were certain to hold.
+        Up to five are processes of their own, and more share two. Returns the periods in which they were certain to hold.
         """
         if self.store.in_processes:
-            processes = min(number, 5)
+            processes = number if number <= 5 else 2
             url = self.store.url(self._folder)
             return take_turns_in_processes(processes, number // processes, self._settings(url), seconds)
         clients = [self.task().client for _ in range(number)]
