@@ -190,6 +190,20 @@ def test_a_beat_that_ends_hands_over_at_once(make, redis):
     assert no_turn_comes_back(beats.sent())
 
 
+def test_a_beat_that_stands_by_ends_at_once_and_leaves_the_queue(make, redis):
+    beats = make(redis, redis.url(db=4))
+    beats.environ["TTL"] = "600"
+    one, other = beats.start_two()
+
+    other.send_signal(signal.SIGTERM)
+
+    assert other.wait(PATIENCE) == 0, beats.log(other)
+    assert "Traceback" not in beats.log(other)
+    with lockkit.connect(beats.url, namespace=beats.environ["LOCKKIT_NAMESPACE"]) as client:
+        until(beats.log(other), lambda: not client.inspect(LOCK).waiters)
+    beats.sends(one)
+
+
 def test_a_beat_whose_broker_is_away_goes_on_sending_when_it_is_back(make, tmp_path):
     with RedisServer(save="3600 1") as broker:
         beats = make(broker, f"sqlite:{tmp_path}/locks.db")
