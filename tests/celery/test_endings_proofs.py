@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from lockkit.errors import BackendUnavailable
 from lockkit.identity import process_start
 from lockkit.integrations.celery import freeing, held_by_child
 from lockkit.integrations.celery.freeing import Dead, free, heirs
@@ -105,11 +106,17 @@ def test_what_blocks_a_lock_on_purpose_goes_on(client, holder, about):
     assert client.inspect("job").holders
 
 
-def test_a_journal_that_cannot_be_written_keeps_no_lock(client, holder, monkeypatch, caplog):
+@pytest.mark.parametrize("folder", [True, False], ids=["full", "no folder"])
+def test_a_journal_that_cannot_be_written_keeps_no_lock(client, holder, monkeypatch, caplog, folder):
+    def unusable(*_, **__):
+        raise BackendUnavailable("no state folder")
+
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(freeing.journal, "append", full)
+    monkeypatch.setattr(freeing.journal, "append", full if folder else pytest.fail)
+    if not folder:
+        monkeypatch.setattr(type(client.config), "state_place", unusable)
     started = process_start(holder.pid)
     holder.kill()
     holder.wait()

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 
 from lockkit.client import Client
 from lockkit.descent import children, descendants
+from lockkit.errors import LockkitError
 from lockkit.facts import ClaimInfo, Keeper, LockInfo
 from lockkit.identity import look_at
 from lockkit.integrations.celery.held_by_child import Note
@@ -125,7 +126,6 @@ def _evict(client: Client, dead: Dead, note: Note, seen: ClaimFacts) -> bool:
     word, cause = cause_of(note.task_id)
     ran = f"process {dead.pid}, which ran {note.run}, {dead.how}"
     reason = printable(f"{word}: {ran}{f', because {cause}' if cause else ''}")
-    folder = client.config.state_place().path
     about: dict[str, object] = {
         "action": "remove",
         "kind": decision.kind,
@@ -139,20 +139,20 @@ def _evict(client: Client, dead: Dead, note: Note, seen: ClaimFacts) -> bool:
         "namespace": client.namespace,
         "url": client.url,
     }
-    identity = _journalled(folder, about)
+    identity = _journalled(client, about)
     outcome = "unknown"
     try:
         outcome = client.evict(claim.name, claim.claim_id, reason=reason, now=True).outcome.lower()
     finally:
-        _journalled(folder, {"of": identity, "outcome": outcome})
+        _journalled(client, {"of": identity, "outcome": outcome})
     return True
 
 
-def _journalled(folder: os.PathLike[str], about: dict[str, object]) -> str:
+def _journalled(client: Client, about: dict[str, object]) -> str:
     """Write to the journal of recovery; a journal that cannot be written keeps no lock."""
     try:
-        return journal.append(folder, about, file=journal.ACTIONS)
-    except OSError as error:
+        return journal.append(client.config.state_place().path, about, file=journal.ACTIONS)
+    except (OSError, LockkitError) as error:
         _log.warning("%s", printable(f"the journal of recovery cannot be written: {error}"))
         return ""
 

@@ -183,6 +183,10 @@ class Watch:
             except LockkitError as error:
                 self._tell_once(case, (), f"cannot be evicted now: {error}")
                 left, keepers = 1, ()
+            except Exception:
+                _log.exception("the locks of process %d are free only after their ttl", case.dead.pid)
+                self._cases.remove(case)
+                continue
             if left and keepers and now - case.since >= _TELL_AFTER:
                 who = ", ".join(map(str, keepers))
                 self._tell_once(
