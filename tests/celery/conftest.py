@@ -58,6 +58,14 @@ class Rig:
         self._stack.callback(_hang_up, app)
         return app
 
+    def sender(self):
+        """An application that sends tasks by their names, where that of the workers may have been imported already for another broker."""
+        from celery import Celery
+
+        app = Celery("sender", broker=self.broker.url(), backend=self.broker.url(), set_as_current=False)
+        self._stack.callback(_hang_up, app)
+        return app
+
     def client(self, **settings):
         """A client of the lock store for the test."""
         import lockkit
