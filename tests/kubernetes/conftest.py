@@ -27,8 +27,8 @@ def server():
 
 @pytest.fixture
 def url(server, request):
-    """A URL of a namespace that no other test uses."""
-    return f"{server.url()}?namespace={abs(hash(request.node.nodeid))}"
+    """A URL of a namespace that no other test uses. A busy machine may take long to load the client of Redis, which counts as a request."""
+    return f"{server.url()}?namespace={abs(hash(request.node.nodeid))}&request_timeout=20s"
 
 
 @pytest.fixture

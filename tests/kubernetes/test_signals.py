@@ -48,7 +48,7 @@ async def application(scope, receive, send):
             await send({{"type": "lifespan.shutdown.complete"}})
             return
 
-uvicorn.run(application, host="127.0.0.1", port={port}, log_level="critical")
+uvicorn.run(application, host="127.0.0.1", port={port}, lifespan="on", log_level="error")
 """
 
 
