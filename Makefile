@@ -34,7 +34,7 @@ test: $(VENV)/.tox ## style, types, tests on every store, docs, packaging; up to
 		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
 	@echo "make test: passed"
 
-full: $(VENV)/.tox ## what else a change must pass: the dashboard in a browser, Celery, long runs; installs Chromium; some 20 minutes
+full: $(VENV)/.tox ## what else a change must pass: the dashboard in a browser, Celery and other workers, long runs; installs Chromium; some 20 minutes
 	@.ci/system servers chromium
 	@$(TOX) -m full --result-json .tox/full.json || \
 		{ echo "make full: FAILED"; .ci/failures .tox/full.json; exit 1; }
