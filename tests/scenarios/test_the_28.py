@@ -211,7 +211,7 @@ def test_07_the_counters_exist_and_begin_at_zero(stage):
 class Speech:
     """A task as workers have them: its body holds a card, and the worker calls a hook when the task has failed.
 
-    ``tests/celery`` plays the same eight scenarios with real workers of Celery.
+    ``tests/workers`` plays the same eight scenarios with real workers of Celery.
     """
 
     def __init__(self, task, *key, body=lambda: "done"):
