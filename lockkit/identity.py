@@ -23,6 +23,7 @@ __all__ = [
     "pid_space",
     "process_start",
     "program_name",
+    "same_start",
     "this_process",
     "user_name",
     "with_task",
@@ -34,6 +35,9 @@ _CUT_HOSTNAME = 63
 """The number of characters to which Kubernetes cuts the host name of a pod whose name is longer."""
 _LONGEST_POD = 253
 """The number of characters that the name of a pod or node may have. Not cut: by its name one asks whether a pod still runs."""
+
+_HALF_A_STEP = 0.005
+"""Half of the steps, in seconds, in which the kernel counts times of start."""
 
 _known: tuple[int, Owner] | None = None
 
@@ -99,6 +103,11 @@ def look_at(pid: int) -> Process | None:
     if len(fields) < 20:
         return None
     return Process(fields[0], int(fields[19]) / os.sysconf("SC_CLK_TCK"), int(fields[17]), int(fields[1]))
+
+
+def same_start(one: float, other: float) -> bool:
+    """Whether two times of start, in seconds since boot, are the same. The kernel counts in steps of 10 ms."""
+    return abs(one - other) < _HALF_A_STEP
 
 
 def process_start(pid: int) -> float | None:

@@ -11,14 +11,12 @@ import os
 from pathlib import Path
 
 from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner, ProcessState
-from lockkit.identity import look_at, this_process
+from lockkit.identity import look_at, same_start, this_process
 
 __all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers", "started_this"]
 
 NOBODY = "no process keeps it; its ttl decides"
 """The evidence for a claim that outlives the process that made it."""
-_SAME_START = 0.005
-"""Seconds by which two times of start may differ; they are stored in steps of 10 ms."""
 _WRITES_ONLY = 0o3
 """The bits of a descriptor's flags that tell how it was opened (open(2)): 1 is for writing only."""
 
@@ -35,7 +33,7 @@ def judgement(owner: Owner) -> tuple[ProcessState, str]:
     if owner.pid_space != here.pid_space and owner.pid_space and here.pid_space:
         return "unknown", "its process or this one is in a container, where the same process has another pid"
     process = look_at(owner.pid)
-    if process is not None and abs(process.started - owner.started) < _SAME_START:
+    if process is not None and same_start(process.started, owner.started):
         if process.ended:
             return "gone", f"process {owner.pid} on this host has ended"
         if process.stopped:

@@ -59,7 +59,7 @@ def delivered_twice(rig, workers, send):
     ids = {task: sent.id for task, (sent, _) in runs.items()}
     for task in ("once", "single"):
         until(
-            lambda task=task: logged(workers, f"[{ids[task]}] is left to its twin"),
+            lambda task=task: logged(workers, f"[{ids[task]}] is dropped: another delivery of its message"),
             f"the copy of {task} came",
             2 * PATIENCE,
         )

@@ -12,7 +12,7 @@ import pytest
 from lockkit.errors import BackendUnavailable
 from lockkit.identity import process_start
 from lockkit.integrations.celery import freeing, held_by_child
-from lockkit.integrations.celery.freeing import Dead, free, heirs
+from lockkit.integrations.celery.freeing import Dead, free, left_behind
 from lockkit.integrations.celery.held_by_child import Note, open_channel, read_greeting, read_notes, recorded
 from support.holders import HOLD
 
@@ -90,11 +90,11 @@ def test_a_child_that_is_not_known_as_its_own_keeps_the_claim(client, holder):
 def test_an_older_child_and_a_dead_one_keep_nothing():
     with subprocess.Popen(["sleep", "600"]) as other:
         started = process_start(other.pid)
-        assert [keeper.pid for keeper in heirs(started, [])] == [other.pid]
-        assert heirs(started + 1, []) == ()
+        assert [keeper.pid for keeper in left_behind(started, [])] == [other.pid]
+        assert left_behind(started + 1, []) == ()
         other.kill()
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-        assert heirs(started, []) == ()
+        assert left_behind(started, []) == ()
 
 
 @pytest.mark.parametrize("about", [{"min_hold": 600.0}, {"lock_delay": 600.0}])

@@ -1,4 +1,4 @@
-"""A fleet on one machine: a broker, a lock store, two nodes with a worker each, and what happens to them in a year, in a minute.
+"""A fleet on one machine: a broker, a lock store, two nodes with a worker each; a deploy, a process that is killed, and a node that hangs.
 
 It needs redis-server and lockkit[celery,redis], starts everything on free ports of this host, and leaves nothing behind.
 """

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _SETTINGS = ("lock", "scheduler", "ttl")
 _PATIENCE = 10.0
-"""The most seconds that one tick of a beat that stands by may take, because some only end between ticks."""
+"""The most seconds that a tick of a beat that stands by may take. A beat that runs as a thread is ended between ticks only."""
 _STORE_AGAIN = 5.0
 """Seconds until a store is asked again that did not answer, or whose namespace is drained."""
 
@@ -46,8 +46,8 @@ class LockedScheduler(Scheduler):
     What is sent, and when, is decided by another scheduler, which is opened when the lock is granted and closed when it is lost:
     Celery's own, or any subclass of ``celery.beat.Scheduler``.
 
-    Nothing is sent without the lock: it is checked immediately before each message is handed to the broker. No due time is sent for
-    twice, also if a beat that was stopped wakes up in the middle of a message, because a run is put on record in the store before it
+    Nothing is sent without the lock: it is checked immediately before each message is handed to the broker. No due time gets two
+    messages, even if a beat that was stopped wakes up in the middle of a message, because a run is put on record in the store before it
     is sent; see :class:`~lockkit.integrations.celery.beat_runs.Runs`. A run that is on record and whose message could not be sent is
     skipped. If the holder was killed, another beat takes over within the ttl.
 
@@ -117,7 +117,7 @@ class LockedScheduler(Scheduler):
         return str(self._settings.get("lock", f"celery-beat:{self.app.main or 'default'}"))
 
     def _take_over(self) -> bool:
-        """Wait for the lock, for no longer than one tick may take, and open the schedule under it. Says whether that was done."""
+        """Wait for the lock, for no longer than one tick may take, and open the schedule once it is held. Returns whether it is."""
         self._pause = 0.0
         try:
             if self._client is None:  # late: beat may fork after it has made its scheduler

@@ -1,7 +1,7 @@
 """The client of a Celery application: one for each application, made when a task first needs a lock.
 
-A worker forks its children before any task runs, so the client is made in the child. A client that the parent has used already (a solo pool, an
-eager task) is safe to go on with, too: a forked child starts afresh.
+A worker forks its children before any task runs, so the client is made in the child. If the parent has used the client already (an
+eager task, for instance), a forked child may go on with it, because it opens connections of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _clients: weakref.WeakKeyDictionary[object, Client] = weakref.WeakKeyDictionary(
 def client_of(app: Celery) -> Client:
     """The client of an application.
 
-    Its settings are lockkit's own, over which those of the application come: ``app.conf.lockkit_url``, ``lockkit_namespace``, ``lockkit_ttl``, ...
+    The settings are lockkit's own, and those of the application override them: ``app.conf.lockkit_url``, ``lockkit_namespace``, ``lockkit_ttl``, ...
 
     Raises:
         ConfigError, PluginError: As :func:`lockkit.connect`.

@@ -1,7 +1,7 @@
 """The eviction of the claims of a pool process that is proved to be dead, together with all that it has started.
 
-Two proofs are needed, each for itself. The process is dead: its pid belongs to no process with its time of start
-(:mod:`lockkit.store.judging`). And nothing that it has started lives: the worker's main process is the subreaper of its descendants
+Two proofs are needed. First, the process is dead: its pid belongs to no process with its time of start
+(:mod:`lockkit.store.judging`). Second, nothing that it has started lives: the worker's main process is the subreaper of its descendants
 (PR_SET_CHILD_SUBREAPER(2const)), so what outlives its parent becomes a child of the main process before the parent counts as dead; and the main
 process has no child that is not known to be its own and is as young as the dead process. Every doubt keeps the lock, which then lapses after its ttl.
 """
@@ -17,7 +17,7 @@ from lockkit.client import Client
 from lockkit.descent import children, descendants
 from lockkit.errors import LockkitError
 from lockkit.facts import ClaimInfo, Keeper, LockInfo
-from lockkit.identity import look_at
+from lockkit.identity import look_at, same_start
 from lockkit.integrations.celery.held_by_child import Note
 from lockkit.integrations.celery.request import cause_of
 from lockkit.namedtuples import NamedTuple
@@ -26,11 +26,9 @@ from lockkit.observe.decisions import ClaimFacts, Tiers, answer_of_this_host, de
 from lockkit.observe.survivors import program, survivors
 from lockkit.printable import printable
 
-__all__ = ["Dead", "free", "heirs"]
+__all__ = ["Dead", "free", "left_behind"]
 
 _log = logging.getLogger("lockkit")
-_SAME = 0.005
-"""Seconds by which two times of start may differ and be the same; the kernel counts in steps of 10 ms."""
 
 
 class Dead(NamedTuple):
@@ -51,7 +49,7 @@ class Dead(NamedTuple):
     at: float
 
 
-def heirs(started: float, own: Collection[int]) -> tuple[Keeper, ...]:
+def left_behind(started: float, own: Collection[int]) -> tuple[Keeper, ...]:
     """The children of this process that it did not start itself, as far as is known, and that a process of this time of start may have started.
 
     Args:
@@ -60,14 +58,18 @@ def heirs(started: float, own: Collection[int]) -> tuple[Keeper, ...]:
     """
     mine = os.getpid()
     found = []
-    # The kernel's list leaves out a child if another one ends during the reading; a look at all processes leaves out those of other users, if /proc
-    # hides them.
+    # Both lists, because each may miss a child: the kernel's, if another child ends while it is read; that of all processes, if /proc hides those of
+    # other users.
     for pid in sorted({*children(mine), *descendants(mine)} - {*own}):
         process = look_at(pid)
         if process is None:
             if _is_there(pid):
                 found.append(Keeper(pid))
-        elif process.parent == mine and not process.ended and process.started >= started - _SAME:
+        elif (
+            process.parent == mine
+            and not process.ended
+            and (process.started > started or same_start(process.started, started))
+        ):
             found.append(Keeper(pid, program(pid)))
     return tuple(found)
 
@@ -86,7 +88,7 @@ def free(client: Client, dead: Dead, own: Collection[int]) -> tuple[int, tuple[K
     Raises:
         LockkitError: The store did not answer. Some claims may have been evicted.
     """
-    left, keep = 0, dict.fromkeys(heirs(dead.started, own))
+    left, keep = 0, dict.fromkeys(left_behind(dead.started, own))
     for note in dead.notes:
         for info in _queues(client, note):
             for claim in info.claims:
@@ -99,7 +101,7 @@ def free(client: Client, dead: Dead, own: Collection[int]) -> tuple[int, tuple[K
                     left += 1
                     continue
                 # Once more, right before the eviction: a process that was forked during the first look is seen by the second.
-                keep |= dict.fromkeys((*heirs(dead.started, own), *survivors(claim.claim_id)))
+                keep |= dict.fromkeys((*left_behind(dead.started, own), *survivors(claim.claim_id)))
                 if not _evict(client, dead, note, ClaimFacts(
                     claim, info.read_at, (answer_of_this_host(claim),), tuple(keep)
                 )):  # fmt: skip
@@ -113,8 +115,8 @@ def _queues(client: Client, note: Note) -> Iterable[LockInfo]:
 
 
 def _made_by(claim: ClaimInfo, dead: Dead) -> bool:
-    """Whether exactly this process made a claim. That it ran on this host, in this boot and pid namespace, is for the judgement of its life."""
-    return claim.owner.pid == dead.pid and abs(claim.owner.started - dead.started) < _SAME
+    """Whether exactly this process made a claim, if it ran on this host, in this boot and pid namespace, which :func:`decide` checks."""
+    return claim.owner.pid == dead.pid and same_start(claim.owner.started, dead.started)
 
 
 def _evict(client: Client, dead: Dead, note: Note, seen: ClaimFacts) -> bool:
@@ -149,7 +151,7 @@ def _evict(client: Client, dead: Dead, note: Note, seen: ClaimFacts) -> bool:
 
 
 def _journalled(client: Client, about: dict[str, object]) -> str:
-    """Write to the journal of recovery; a journal that cannot be written keeps no lock."""
+    """Write to the journal of recovery; a journal that cannot be written prevents no eviction."""
     try:
         return journal.append(client.config.state_place().path, about, file=journal.ACTIONS)
     except (OSError, LockkitError) as error:

@@ -1,4 +1,4 @@
-"""The decision what becomes of a task that did not get its lock, from facts alone."""
+"""The decision about a task that did not get its lock, from facts alone."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lockkit.integrations.celery.options import LockOptions
 __all__ = ["PASSING", "UNAVAILABLE", "Next", "is_twin", "what_next"]
 
 Next = Literal["again", "skip", "drop", "run", "fail"]
-"""Send the task again; return a Skipped; leave the task to its twin; run it without its lock; let it fail."""
+"""Send the task again; return a Skipped; drop the message, because another delivery of it runs; run the task without its lock; let it fail."""
 UNAVAILABLE = (BackendUnavailable, OutcomeUnknown)
 """The store cannot be used now."""
 PASSING = (AcquireTimeout, Drained, *UNAVAILABLE)
-"""Errors that may be over when the task is tried again."""
+"""Errors after which another try may succeed."""
 
 
 def what_next(
     options: LockOptions, error: LockkitError, left: float | None, *, twin: bool, sendable: bool
 ) -> Next:
-    """Decide what becomes of a task that did not get its lock.
+    """Decide what happens to a task that did not get its lock.
 
     Args:
         options: The options of the task.

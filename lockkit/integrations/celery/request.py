@@ -1,4 +1,4 @@
-"""The worker's view of one message of a locked task. It only notes why the worker ends a pool process, before the worker does so."""
+"""A request of Celery's worker that notes why the worker ends a pool process, before it does so."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _causes: OrderedDict[str, tuple[Reason, str]] = OrderedDict()
 
 
 class LockedRequest(Request):
-    """A request that notes causes. Nothing is released here: the process that holds the lock still runs."""
+    """The worker's view of one message of a locked task. Releases nothing, because the process that holds the lock still runs."""
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 (Celery's signature)
         """Note a hard time limit. billiard calls this before it sends the process a signal."""

@@ -138,7 +138,7 @@ class Run:
             return result
 
     def _exported(self, held: Held) -> contextlib.AbstractContextManager[object]:
-        """Show the GPUs to what the task starts. The environment belongs to the whole process, so not where others run in it."""
+        """Show the GPUs to what the task starts. Not in a pool of threads: the environment belongs to the whole process, in which other tasks run."""
         if self._options.gpu is None or pool_kind() == "threads":
             return contextlib.nullcontext()
         return cast("GpuLeases", held).visible()
@@ -152,14 +152,17 @@ class Run:
         left: float | None,
         body: Callable[..., Any],
     ) -> Any:
-        """Do what is to be done with a task that did not get its lock."""
+        """Send a task that did not get its lock again, or skip it, drop it, run it without its lock, or let it fail."""
         task_id = None if self._request is None else self._request.id
         after = what_next(self._options, error, left, twin=is_twin(error, task_id), sendable=self._in_message)
         if after == "again":
             self._send_again(name, error, wait, left)
         if after == "drop":
             _log.info(
-                "%s", printable(f"{self._words()} is left to its twin, which holds {name!r}: {error.message}")
+                "%s",
+                printable(
+                    f"{self._words()} is dropped: another delivery of its message holds {name!r}: {error.message}"
+                ),
             )
             raise Ignore(f"another delivery of this message holds {name!r}")
         if after == "skip":
@@ -205,7 +208,7 @@ class Run:
         )
         waited = time.time() - wait.since
         level = logging.WARNING if waited >= _TELL_AFTER else logging.INFO
-        text = f"waits for {name!r} since {durations.show(max(0.0, waited))}, and is tried again in {durations.show(pause)}: {error.message}"
+        text = f"waits for {name!r}, {durations.show(max(0.0, waited))} so far, and tries again in {durations.show(pause)}: {error.message}"
         _log.log(level, "%s", printable(f"{self._words()} {text}"))
         try:
             again.apply_async()

@@ -1,6 +1,6 @@
-"""The part of a worker's main process in the ends of its pool processes: whatever ends one, the locks that it leaves behind are evicted at once.
+"""The watch of a worker's main process over its pool processes: when one of them is killed, its locks are evicted at once.
 
-A pool process that comes to its end in an orderly way releases its lock itself. One that is killed cannot; its lock would lapse after its ttl. The main
+A pool process that ends in an orderly way releases its lock itself. One that is killed cannot, and its lock would lapse only after its ttl. The main
 process learns of each death from the kernel (pidfd_open(2)), on a thread of its own, reads what the process may have held, and evicts that: see
 :mod:`lockkit.integrations.celery.freeing` for the proofs, without which it evicts nothing. No hook of Celery takes part, because Celery and billiard
 call those before the process is dead.
@@ -23,7 +23,7 @@ from lockkit.client import Client
 from lockkit.descent import children
 from lockkit.errors import LockkitError
 from lockkit.facts import Keeper
-from lockkit.identity import look_at
+from lockkit.identity import look_at, same_start
 from lockkit.integrations.celery.freeing import Dead, free
 from lockkit.integrations.celery.held_by_child import Greeting, open_channel, read_greeting, read_notes
 from lockkit.printable import printable
@@ -31,19 +31,17 @@ from lockkit.printable import printable
 __all__ = ["Watch"]
 
 _log = logging.getLogger("lockkit")
-_SAME = 0.005
-"""Seconds by which two times of start may differ and be the same."""
 _SOON, _LATER = 0.1, 0.5
 """Seconds until the next look at processes that outlive the one that has started them: at first, and after a while."""
 _TELL_AFTER = 2.0
-"""Seconds after which it is told that others keep the locks; a process that the worker has just forked for the dead one says by then that it is its own."""
+"""Seconds until the log says which processes keep the locks. By then a process that replaces the dead one has told that it is of the pool."""
 _AGAIN = 1.0
 """Seconds after which the store is asked once more, for a request of the dead process that was still under way."""
 _GIVE_UP = 3600.0
 """Seconds after which claims that cannot be evicted are left alone; nearly all have lapsed by then."""
 _ZOMBIES_EVERY = 10.0
 _ZOMBIE_LOOKS = 6
-"""The number of looks in a row after which a dead child that nobody has waited for is taken for an heir, and waited for."""
+"""The number of looks in a row at which a dead child must be found before it is taken for one that a pool process left behind, and is waited for."""
 _AT_THE_END = 1.0
 """Seconds that the end of the worker waits for evictions under way, at most."""
 
@@ -111,7 +109,7 @@ class Watch:
         try:
             while True:
                 self._wait()
-                self._greet()
+                self._read_greetings()
                 self._notice_deaths()
                 self._look_at_cases()
                 self._reap()
@@ -132,7 +130,7 @@ class Watch:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
 
-    def _greet(self) -> None:
+    def _read_greetings(self) -> None:
         while True:
             try:
                 greeting = read_greeting(self._greetings)
@@ -143,20 +141,20 @@ class Watch:
                 return
             former = self._processes.get(greeting.pid)
             if former is not None:  # its death has not been noticed yet, and its pid is in use again
-                self._bury(former)
+                self._record_death(former)
             pidfd = _pidfd_of(greeting)
             self._processes[greeting.pid] = process = _Process(greeting, pidfd)
             if pidfd is None:
-                self._bury(process)
+                self._record_death(process)
             else:
                 self._poll.register(pidfd, select.POLLIN)
 
     def _notice_deaths(self) -> None:
         for process in [*self._processes.values()]:
             if process.pidfd is not None and _has_ended(process.pidfd):
-                self._bury(process)
+                self._record_death(process)
 
-    def _bury(self, process: _Process) -> None:
+    def _record_death(self, process: _Process) -> None:
         """Stop watching a process that has ended, and remember what it may have held."""
         greeting = process.greeting
         how = "has ended"
@@ -221,10 +219,10 @@ class Watch:
         """The pids of the children that the main process has started itself."""
         return {pid for pid, one in self._processes.items() if one.greeting.pool} | {*self._others()}
 
-    # -- heirs that have ended
+    # -- processes that were left behind and have ended
 
     def _reap(self) -> None:
-        """Wait for heirs that have ended, because this process is the parent of what daemons a task has left behind."""
+        """Wait for ended processes that a pool process has left behind: this process is their parent now, and nobody else does."""
         now = time.monotonic()
         if now < self._zombies_next:
             return
@@ -255,14 +253,14 @@ def _pidfd_of(greeting: Greeting) -> int | None:
     except ProcessLookupError:
         return None
     process = look_at(greeting.pid)
-    if process is None or abs(process.started - greeting.started) >= _SAME:
+    if process is None or not same_start(process.started, greeting.started):
         os.close(pidfd)
         return None
     return pidfd
 
 
 def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()  # unlike select(), it takes any descriptor
+    poll = select.poll()  # select() refuses descriptors of 1024 and more
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
 

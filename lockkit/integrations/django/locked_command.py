@@ -33,9 +33,9 @@ BUSY, TIMED_OUT, LOST, UNAVAILABLE, CONFIG, FAILED = 75, 124, 76, 69, 78, 1
 
 
 class LockedCommand(BaseCommand):
-    """A management command that runs only while it holds a lock, in whichever pod or host it is started.
+    """A management command that runs only while it holds a lock, on whichever host or pod it is started.
 
-    The lock is held before Django's system checks, and released when the command has ended, also by an exception, Ctrl-C or SIGTERM, which
+    The lock is taken before Django's system checks, and released when the command has ended, also by an exception, Ctrl-C or SIGTERM, which
     ends the command as ``SystemExit(143)``. A command whose lock is lost is not interrupted: write with ``self.lease.fence``, look at
     ``self.lease.valid()``, or start it with ``lockkit run``, which ends it. It then fails with the exit code 76.
 
