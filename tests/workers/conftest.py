@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import os
 from collections.abc import Mapping
 
 import pytest
@@ -48,7 +47,6 @@ class Rig:
 
     def app(self, module="support.celery.plain"):
         """The application of the workers, imported in the test's own process, to send tasks and to ask for results."""
-        os.environ.update(self.environ)
         app = importlib.import_module(module).app
         self._stack.callback(_hang_up, app)
         return app
@@ -99,11 +97,12 @@ def lock_store():
 def make_rig(broker, lock_store, tmp_path_factory):
     """Make a rig whose workers live as long as the module: queues and locks are told apart by their names."""
     with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        for name in ("BROKER_URL", "STAGE_URL", "LOCKKIT_URL", "LOCKKIT_STATE_DIR"):
-            patch.setenv(name, "")
 
         def make():
-            return Rig(broker, lock_store, tmp_path_factory.mktemp("celery"), stack)
+            made = Rig(broker, lock_store, tmp_path_factory.mktemp("celery"), stack)
+            for name, value in made.environ.items():  # before a test imports an application, which reads them
+                patch.setenv(name, value)
+            return made
 
         yield make
 
