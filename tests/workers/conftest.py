@@ -48,6 +48,7 @@ class Rig:
     def app(self, module="support.celery.plain"):
         """The application of the workers, imported in the test's own process, to send tasks and to ask for results."""
         app = importlib.import_module(module).app
+        assert app.conf.broker_url == self.environ["BROKER_URL"], "imported before, for another broker"
         self._stack.callback(_hang_up, app)
         return app
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from lockkit.history import falling, overlaps, repeated
-from support.celery.stage import PATIENCE
+from support.celery.stage import PATIENCE, period
 
 CROWDS = [("prefork", 50), ("prefork", 100), ("threads", 50), ("threads", 100)]
 
@@ -38,8 +38,6 @@ def test_all_are_served_none_twice_and_no_two_at_once(rig, crowds, pool, count):
     assert [one.get(timeout=5 * PATIENCE) for one in sent] == list(range(count))
     told = [one for one in rig.stage.events("held") if one["lock"] == f"{pool}-{count}"]
     assert sorted(one["number"] for one in told) == list(range(count))
-    from support.celery.fleet import period
-
     periods = [period(one) for one in told]
     assert (overlaps(periods), falling(periods), repeated(periods)) == ([], [], [])
     assert any(one["tries"] for one in told), "nobody had to wait, so this shows nothing"

@@ -7,7 +7,7 @@ import pytest
 from lockkit.errors import LeaseLost
 from lockkit.history import falling, overlaps, repeated
 from lockkit.testing.processes import until
-from support.celery.stage import PATIENCE
+from support.celery.stage import PATIENCE, period
 
 APP = "support.celery.fleet"
 VISIBILITY = 8
@@ -55,8 +55,6 @@ def send(rig, worker):
 
 
 def judged(told):
-    from support.celery.fleet import period
-
     periods = [period(one) for one in told]
     return [*overlaps(periods), *falling(periods), *repeated(periods)]
 

@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 from celery.signals import worker_init
 
-from lockkit.history import Period
 from lockkit.identity import process_start
 from lockkit.integrations.celery import LockedTask
 from lockkit.integrations.celery.clients import client_of
@@ -20,7 +19,7 @@ from support.celery import plain
 from support.celery.stage import Stage
 from support.holders import runs
 
-__all__ = ["TTL", "app", "period"]
+__all__ = ["TTL", "app"]
 
 VISIBILITY = int(os.environ.get("VISIBILITY", "3600"))
 TTL = min(60, VISIBILITY)
@@ -46,11 +45,6 @@ def stage(pid: int) -> Stage:
 def now() -> float:
     """The time of histories."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def period(told: dict[str, Any]) -> Period:
-    """The certain period of a run, from what it told."""
-    return Period(told["began"], told["ended"], told["fence"], told["task"])
 
 
 def _tell(task: Any, began: float, fence: int, **about: object) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import redis
 
+from lockkit.history import Period
 from lockkit.identity import process_start
 
-__all__ = ["PATIENCE", "Stage"]
+__all__ = ["PATIENCE", "Stage", "period"]
 
 PATIENCE = 40.0
 """Seconds that a busy machine may take for anything that a test waits for."""
@@ -92,3 +93,8 @@ class Stage:
     def close(self) -> None:
         """Close the connection."""
         self._redis.close()
+
+
+def period(told: dict[str, Any]) -> Period:
+    """The certain period in which a run held its lock, from what it told."""
+    return Period(told["began"], told["ended"], told["fence"], told["task"])
