@@ -348,7 +348,7 @@ def statuses() -> str:
 
 def celery_checks() -> str:
     """The mistakes that ``lockkit doctor --celery`` looks for."""
-    from lockkit.integrations.celery.survey import ROWS
+    from lockkit.integrations.celery.checks import ROWS
 
     return rows(
         ("check", "severity", "mistake", "what to change"),

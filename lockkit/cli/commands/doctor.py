@@ -216,7 +216,7 @@ def _store(client: Client, options: str, first: str) -> list[Finding]:
 def _celery(name: str) -> list[Finding]:
     """Findings about a Celery app, or one that says why it cannot be imported."""
     try:
-        from lockkit.integrations.celery.surveying import findings
+        from lockkit.integrations.celery.reading_app import findings
     except ModuleNotFoundError as missing:
         told = f"--celery needs the module {missing.name}, which is not installed"
         return [Finding("celery", "error", told, "pip install 'lockkit[celery]'")]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from lockkit.integrations.celery.app_facts import LockedFacts, Setup
+from lockkit.integrations.celery.checks import refuse
 from lockkit.integrations.celery.options import LockOptions
-from lockkit.integrations.celery.survey import refuse
-from lockkit.integrations.celery.surveyed import LockedFacts, Setup
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
 

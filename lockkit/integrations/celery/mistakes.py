@@ -6,7 +6,7 @@ A function says what is wrong as a clause that follows the name of the task, or 
 from __future__ import annotations
 
 from lockkit.durations import show
-from lockkit.integrations.celery.surveyed import LockedFacts, Setup
+from lockkit.integrations.celery.app_facts import LockedFacts, Setup
 
 __all__ = [
     "GREEN",
@@ -39,7 +39,7 @@ _LIMITLESS = ("solo", "threads")
 
 
 def _hard(setup: Setup, task: LockedFacts) -> float | None:
-    """The time limit that the pool enforces. Celery counts it from the begin of the run, so a wait for the lock is in it."""
+    """The time limit that the pool enforces. Celery counts it from the start of the run, so it includes a wait for the lock."""
     return None if setup.pool in _LIMITLESS else task.time_limit
 
 

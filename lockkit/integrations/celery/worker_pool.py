@@ -7,9 +7,9 @@ from typing import Any
 from celery.signals import worker_init
 from kombu.utils.compat import detect_environment
 
+from lockkit.integrations.celery.app_facts import LockedFacts, Setup
+from lockkit.integrations.celery.checks import refuse
 from lockkit.integrations.celery.mistakes import GREEN
-from lockkit.integrations.celery.survey import refuse
-from lockkit.integrations.celery.surveyed import LockedFacts, Setup
 
 __all__ = ["check_pool", "pool_kind"]
 

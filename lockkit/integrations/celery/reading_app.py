@@ -1,4 +1,4 @@
-"""Reading of the facts of a Celery app for :mod:`lockkit.integrations.celery.survey`, after importing it as ``celery -A`` does."""
+"""The facts of a Celery app for :mod:`lockkit.integrations.celery.checks`, read after importing the app as ``celery -A`` does."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lockkit.durations import exact
 from lockkit.errors import ConfigError
 from lockkit.facts import Finding
 from lockkit.integrations.celery import fitting_app
+from lockkit.integrations.celery.app_facts import LockedFacts, Setup
+from lockkit.integrations.celery.checks import findings_of
 from lockkit.integrations.celery.clients import client_of, ttl_of
-from lockkit.integrations.celery.survey import survey
-from lockkit.integrations.celery.surveyed import LockedFacts, Setup
 from lockkit.integrations.celery.task import LockedTask
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
@@ -26,7 +26,7 @@ from lockkit.integrations.celery.visibility import visibility_timeout
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["findings", "load", "setup_of"]
+__all__ = ["findings", "load", "locked_tasks", "setup_of"]
 
 _POOLS = {
     "processes": "prefork",
@@ -56,10 +56,10 @@ def findings(name: str) -> list[Finding]:
     Raises:
         ConfigError: The app cannot be imported.
     """
-    with _of_app(name):
+    with _importing(name):
         app = load(name)
         setup, tasks = setup_of(app), list(locked_tasks(app))
-    found = list(survey(setup, tasks))
+    found = list(findings_of(setup, tasks))
     after = setup.visibility_timeout
     told = "none" if after is None else exact(after)
     return [
@@ -89,7 +89,7 @@ def load(name: str) -> Celery:
         ConfigError: The name is that of something else.
         Exception: There is no such app, or its code failed.
     """
-    with fitting_app.unchecked():  # the survey finds all mistakes, and a refusal would stop at the first
+    with fitting_app.unchecked():  # all mistakes are listed; a refusal would stop at the first
         app = find_app(name)
         if isinstance(app, Celery):
             app.loader.import_default_modules()
@@ -111,12 +111,12 @@ def _place(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _of_app(name: str) -> Iterator[None]:
+def _importing(name: str) -> Iterator[None]:
     """Look for modules in the current folder first, and raise ConfigError where the code or the configuration of the app fails."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # what a module prints does not belong into the findings
+        with contextlib.redirect_stdout(sys.stderr):  # what a module prints is no finding
             yield
     except ConfigError:
         raise

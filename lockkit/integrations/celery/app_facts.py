@@ -1,4 +1,4 @@
-"""The facts of a Celery app and of its tasks that a survey compares, and the form of a mistake."""
+"""The facts of a Celery app and of its locked tasks that :mod:`lockkit.integrations.celery.checks` compares, and the form of one check."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LockedFacts(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One mistake.
+    """One row of the table of checks.
 
     Attributes:
         name: The name of the mistake; the finding is called ``celery-NAME``.

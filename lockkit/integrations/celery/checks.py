@@ -1,6 +1,6 @@
 """The table of all mistakes that ``lockkit doctor --celery`` looks for, and those of them for which a task is refused.
 
-:mod:`lockkit.integrations.celery.surveying` reads the facts from an app.
+:mod:`lockkit.integrations.celery.reading_app` reads the facts from an app.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from lockkit.errors import ConfigError
 from lockkit.facts import Finding
 from lockkit.integrations.celery import mistakes
-from lockkit.integrations.celery.surveyed import LockedFacts, Row, Setup
+from lockkit.integrations.celery.app_facts import LockedFacts, Row, Setup
 
-__all__ = ["ROWS", "refuse", "survey"]
+__all__ = ["ROWS", "findings_of", "refuse"]
 
 _VISIBILITY = "broker_transport_options['visibility_timeout']"
 _NO_LIMIT = "set time_limit= (or task_time_limit)"
@@ -162,7 +162,7 @@ ROWS: tuple[Row, ...] = (
 """All mistakes, the most general first."""
 
 
-def survey(setup: Setup, tasks: Iterable[LockedFacts]) -> Iterator[Finding]:
+def findings_of(setup: Setup, tasks: Iterable[LockedFacts]) -> Iterator[Finding]:
     """A finding for each mistake of each task, in the order of the table."""
     listed = list(tasks)
     for row in ROWS:

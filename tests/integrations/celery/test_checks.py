@@ -10,9 +10,9 @@ from celery import Celery
 
 from lockkit.errors import ConfigError
 from lockkit.integrations.celery import LockedTask, fitting_app
+from lockkit.integrations.celery.checks import ROWS, findings_of
 from lockkit.integrations.celery.clients import close_clients
-from lockkit.integrations.celery.survey import ROWS, survey
-from lockkit.integrations.celery.surveying import locked_tasks, setup_of
+from lockkit.integrations.celery.reading_app import locked_tasks, setup_of
 
 SHORT = {"broker_transport_options": {"visibility_timeout": 45}}
 """A visibility timeout below lockkit's own ttl for tasks."""
@@ -220,7 +220,7 @@ def found(options, conf, row):
         app.finalize()
     tasks = list(locked_tasks(app))
     assert [task.task for task in tasks] == ["bill"]
-    return [one for one in survey(setup_of(app), tasks) if one.check == f"celery-{row}"]
+    return [one for one in findings_of(setup_of(app), tasks) if one.check == f"celery-{row}"]
 
 
 @pytest.fixture(autouse=True)
