@@ -15,7 +15,8 @@ app = Celery("tasks", broker=broker, backend=broker)
 app.conf.update(
     lockkit_url=os.environ.get("LOCKKIT_URL", "redis://localhost:6379/1"),
     task_acks_late=True,  # a message whose worker dies is delivered again ...
-    task_reject_on_worker_lost=True,
+    task_reject_on_worker_lost=True,  # ... at once, if only a process of the worker died
+    task_time_limit=1800,  # below the broker's visibility timeout of 1 h, after which a message is delivered again
     worker_prefetch_multiplier=1,
 )
 
@@ -27,9 +28,16 @@ def bill(self: LockedTask, invoice_id: int) -> str:
     return f"billed {invoice_id} as number {self.lease.fence}"
 
 
-@app.task(base=LockedTask, lock="nightly-report", on_busy="skip", min_hold=60)
+@app.task(
+    base=LockedTask,
+    lock="nightly-report",
+    on_busy="skip",
+    min_hold=60,
+    acks_late=False,
+    reject_on_worker_lost=False,
+)
 def report() -> str:
-    """Write the report, once, also if two schedulers send the task."""
+    """Write the report once, even if two schedulers send the task. A run that dies is not repeated: its message is acknowledged early."""
     return "written"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("celery")
@@ -12,7 +15,7 @@ from lockkit.errors import ConfigError
 from lockkit.integrations.celery import LockedTask, fitting_app
 from lockkit.integrations.celery.checks import ROWS, findings_of
 from lockkit.integrations.celery.clients import close_clients
-from lockkit.integrations.celery.reading_app import locked_tasks, setup_of
+from lockkit.integrations.celery.reading_app import findings, locked_tasks, setup_of
 
 SHORT = {"broker_transport_options": {"visibility_timeout": 45}}
 """A visibility timeout below lockkit's own ttl for tasks."""
@@ -278,3 +281,17 @@ def test_a_task_without_a_lock_is_not_looked_at():
 
     app.finalize()
     assert not list(locked_tasks(app))
+
+
+def test_the_tasks_of_the_page_on_celery_make_no_mistake(monkeypatch):
+    pytest.importorskip("redis")
+    monkeypatch.chdir(Path(__file__).parents[3] / "docs/examples/celery")
+    for name in ("BROKER_URL", "LOCKKIT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "tasks", raising=False)
+
+    found = findings("tasks")
+    del sys.modules["tasks"]
+
+    assert [one.message for one in found if one.severity != "ok"] == []
+    assert "4 tasks take locks" in found[0].message
