@@ -72,7 +72,7 @@ def test_01_another_task_cannot_release_the_lock(stage):
 
     Before: The script compared, but with the name of the task type. Every run of that task, in every service, could free the lock of every other one.
 
-    Now: Refused by the store, which compares a token that is drawn for each acquisition. It is counted for B, B tells of no release, and A is not touched.
+    Now: Refused by the store, which compares a token that is drawn for each acquisition. It is counted for B, B reports no release, and A keeps the lock.
     """
     a, b = stage.task(), stage.task()
     lease = a.take()
@@ -91,7 +91,7 @@ def test_02_its_owner_releases_the_lock(stage):
 
     Before: Done.
 
-    Now: Done, with one event that has the reason; no counter of trouble moves.
+    Now: Done, with one event that has the reason; no error is counted.
     """
     a, b = stage.task(), stage.task()
     lease = a.take()
@@ -127,7 +127,7 @@ def test_04_an_error_of_the_script_is_counted_and_not_raised(stage):
 
     Before: Counted, no exception.
 
-    Now: Counted in `release_script_errors`, no exception. The release is tried again, and the caller is told what came of it.
+    Now: Counted in `release_script_errors`, no exception. The release is tried again, and the caller is told the outcome.
     """
     a, b = stage.task(breakable=True), stage.task()
     lease = a.take()
@@ -729,9 +729,9 @@ def test_31_zombies_are_found_and_cleaned(stage):
 def test_32_a_long_task_is_not_killed(stage):
     """32. A long task with a live heartbeat is never killed.
 
-    Before: Planned. The hardest age, 7200 s, lay above the ttl of 3600 s.
+    Before: Planned. The hard limit of age, 7200 s, was above the ttl of 3600 s, so it could never be reached.
 
-    Now: A worker holds its lock for longer than the hardest age. Recovery tells of it, and does nothing to it.
+    Now: A worker holds its lock for longer than the hard limit of age. Recovery reports it, and does nothing to it.
     """
     worker, monitor = stage.worker(), stage.task(age_warning=0.1, age_soft=0.2, age_hard=0.3)
     assert worker.fence
