@@ -15,6 +15,7 @@ __all__ = [
     "POOLS",
     "check_growth",
     "check_within",
+    "fitting_members",
     "in_pool",
     "members_of",
     "members_that_begin",
@@ -166,3 +167,38 @@ def whole(value: object, what: str, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RW_CAPACITY:
         raise ConfigError(f"{what} must be a whole number from 1 to {RW_CAPACITY}, not {value!r}", name=name)
     return value
+
+
+def fitting_members(
+    members: Mapping[str, int], count: int, each: int | None, pool: str, *, among: Sequence[str] | None = None
+) -> Mapping[str, int]:
+    """The members that a request may take, and how much of each.
+
+    Args:
+        members: The members of the pool and the capacity of each.
+        count: The number of members that the request wants.
+        each: How much of each member's capacity it takes; None for whole members.
+        pool: The name of the pool.
+        among: The members that will do; None for all.
+
+    Raises:
+        ConfigError: A number is not a whole one, or the request can never be met.
+    """
+    whole(count, "count", pool)
+    if each is not None:
+        whole(each, "each", pool)
+    fits = {
+        member: members[member] if each is None else each
+        for member in (members if among is None else among)
+        if each is None or each <= members[member]
+    }
+    if len(fits) < count:
+        share = "" if each is None else f" with room for {each}"
+        found = f"{len(fits)} member{'' if len(fits) == 1 else 's'}{share}"
+        where = "" if among is None else " among those that will do"
+        raise ConfigError(
+            f"pool {pool!r} has only {found}{where}, so a request for {count} can never be met",
+            name=pool,
+            hint="ask for less",
+        )
+    return fits

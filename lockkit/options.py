@@ -33,6 +33,7 @@ __all__ = [
     "Options",
     "Settings",
     "check",
+    "check_holds",
     "check_plain",
     "fitting",
     "longer_ttl",
@@ -285,8 +286,7 @@ def terms_of(
     min_hold = durations.seconds(options.get("min_hold", config.min_hold), what="min_hold", zero=True)
     lock_delay = durations.seconds(options.get("lock_delay", config.lock_delay), what="lock_delay", zero=True)
     process_bound, pulseless = bool(options.get("process_bound")), bool(options.get("pulseless"))
-    if max_hold is not None and max_hold < min_hold:
-        raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
+    check_holds(min_hold, max_hold, name)
     if process_bound and pulseless:
         raise ConfigError("process_bound and pulseless cannot both be True", name=name)
     for wanted, able, what, instead in (
@@ -315,6 +315,16 @@ def terms_of(
         owner=owner,
         asked=asked if stated else None,
     )
+
+
+def check_holds(min_hold: float, max_hold: float | None, name: str | None) -> None:
+    """Refuse a hold that would have to last longer than it may.
+
+    Raises:
+        ConfigError: ``max_hold`` is below ``min_hold``.
+    """
+    if max_hold is not None and max_hold < min_hold:
+        raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
 
 
 def longer_ttl(ttl: float, present: float, can: Capabilities, *, strict: bool = False) -> float:

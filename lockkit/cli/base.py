@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,12 +38,38 @@ COMMON = "Common options"
 
 
 class Session(NamedTuple):
-    """The values of the common options."""
+    """The values of the common options, and the settings of an application over lockkit's own configuration, if there is one.
+
+    Attributes:
+        settings: The settings of the application, as ``connect`` takes them.
+        sources: The origin of each setting of the application, by its key.
+    """
 
     json: bool = False
     url: str | None = None
     profile: str | None = None
     namespace: str | None = None
+    settings: Mapping[str, object] = {}
+    sources: Mapping[str, str] = {}
+
+    def of_app(self, settings: Mapping[str, object], prefix: str) -> Session:
+        """The session with the settings of an application. The common options with which the command was called come first.
+
+        Args:
+            settings: The settings, as ``connect`` takes them.
+            prefix: The beginning of their names in the application, for people.
+        """
+        own: dict[str, Any] = {"url": self.url, "profile": self.profile, "namespace": self.namespace}
+        given = {key: value for key, value in settings.items() if own.get(key) is None}
+        chosen: dict[str, Any] = {
+            key: value if value is not None else given.pop(key, None) for key, value in own.items()
+        }
+        sources = {
+            key: f"{prefix}{key}"
+            for key, value in settings.items()
+            if own.get(key) is None and value is not None
+        }
+        return self._replace(settings=given, sources=sources, **chosen)
 
     def config(self) -> Config:
         """Read the configuration."""
@@ -53,7 +79,14 @@ class Session(NamedTuple):
         logs.keep()
         log_format: Literal["text", "json"] = "json" if self.json else "text"
         try:
-            loaded = config.load(url=self.url, profile=self.profile, namespace=self.namespace)
+            loaded = config.load(
+                url=self.url,
+                profile=self.profile,
+                namespace=self.namespace,
+                **config.keywords(self.settings),
+            )
+            if self.sources:
+                loaded = loaded._replace(sources={**loaded.sources, **self.sources})
             log_format = "json" if self.json else loaded.log_format
         finally:
             logs.set_up(log_format)

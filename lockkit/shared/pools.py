@@ -9,7 +9,7 @@ from lockkit import durations
 from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Kind, Owner
 from lockkit.leaving import Held
-from lockkit.members import check_within, pool_name, weights, whole
+from lockkit.members import check_within, fitting_members, pool_name, weights
 from lockkit.names import check_name
 from lockkit.options import Options, check_plain
 from lockkit.protocol import denials
@@ -180,9 +180,6 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             ConfigError: The request can never be met, or names a member that the pool does not have.
         """
         pool = f"pool {self.pool!r}"
-        whole(count, "count", self.pool)
-        if each is not None:
-            whole(each, "each", self.pool)
         if isinstance(among, str) or not (among is None or isinstance(among, Iterable)):
             raise ConfigError(f"among must be a list of members, not {among!r}", name=self.pool)
         chosen: list[str] = []
@@ -198,20 +195,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             chosen.append(member)
         if len(set(chosen)) < len(chosen):
             raise ConfigError(f"among names a member of {pool} twice", name=self.pool)
-        fits = {
-            member: self.members[member] if each is None else each
-            for member in chosen
-            if each is None or each <= self.members[member]
-        }
-        if len(fits) < count:
-            share = "" if each is None else f" with room for {each}"
-            found = f"{len(fits)} member{'' if len(fits) == 1 else 's'}{share}"
-            where = "" if among is None else " among those that will do"
-            raise ConfigError(
-                f"{pool} has only {found}{where}, so a request for {count} can never be met",
-                name=self.pool,
-                hint="ask for less",
-            )
+        fits = fitting_members(self.members, count, each, self.pool, among=None if among is None else chosen)
         inside = next((member for member in fits if self.within.get(member) in fits), None)
         if count > 1 and inside is not None:
             raise ConfigError(

@@ -121,3 +121,49 @@ def test_without_celery_the_extra_to_install_is_named(lockkit, proj):
     done = lockkit("doctor", "--celery", "proj.app", "--json", env={"PYTHONPATH": str(lockkit.folder)})
     [finding] = of_celery(done)
     assert finding["hint"] == "pip install 'lockkit[celery]'"
+
+
+def of_store(done):
+    return [one for one in json.loads(done.stdout)["findings"] if one["check"] == "store"]
+
+
+def test_the_store_of_the_app_is_examined_and_its_origin_is_told(lockkit, proj):
+    url = f"sqlite:{lockkit.folder}/app.db"
+    (proj / "app.py").write_text(
+        APP + f"app.conf.lockkit_url = {url!r}\napp.conf.lockkit_namespace = 'bills'\n"
+    )
+    done = lockkit("doctor", "--celery", "proj.app", "--json")
+    [finding] = of_store(done)
+    assert f"store: {url} (from app.conf.lockkit_url), namespace bills" in finding["message"]
+    assert json.loads(done.stdout)["store"]["url"] == url
+    assert (lockkit.folder / "app.db").exists()
+
+
+def test_a_store_of_the_app_that_does_not_answer_is_an_error(lockkit, proj):
+    (proj / "app.py").write_text(APP + "app.conf.lockkit_url = 'redis://127.0.0.1:1'\n")
+    done = lockkit("doctor", "--celery", "proj.app", "--json")
+    assert "locks in redis://127.0.0.1:1 (from app.conf.lockkit_url)" in of_celery(done)[0]["message"]
+    assert any(one["severity"] == "error" and "127.0.0.1:1" in one["message"] for one in of_store(done)), (
+        done.stdout
+    )
+    assert done.returncode == 2
+
+
+def test_the_options_of_the_call_come_before_the_settings_of_the_app(lockkit, proj):
+    (proj / "app.py").write_text(
+        APP + "app.conf.lockkit_url = 'redis://127.0.0.1:1'\napp.conf.lockkit_ttl = 33\n"
+    )
+    done = lockkit("doctor", "--celery", "proj.app", "--json", "--url", f"sqlite:{lockkit.folder}/mine.db")
+    [finding] = of_store(done)
+    assert "mine.db (from argument)" in finding["message"]
+
+
+def test_a_pool_that_no_configuration_has_is_an_error(lockkit, proj):
+    (proj / "tasks.py").write_text(TASKS.replace('lock="print"', 'pool="printers"'))
+    done = lockkit("doctor", "--celery", "proj.app", "--json")
+    [told] = [one for one in of_celery(done) if one["check"] == "celery-options"]
+    assert told["severity"] == "error"
+    assert (
+        "proj.tasks.print_all can never take its lock: the configuration has no pool 'printers'"
+        in told["message"]
+    )

@@ -127,8 +127,9 @@ def test_a_pool_of_greenlets_is_refused_at_the_start(rig, pool):
         pytest.skip(f"{pool} is not installed")
     worker = rig.worker(APP, pool=pool, ready=False)
     assert worker.wait(90) != 0
-    assert f"lockkit: a pool of {pool} cannot run endings." in worker.words
-    assert "start the worker with --pool prefork or --pool threads" in worker.words
+    assert "lockkit: task endings." in worker.words
+    assert f"takes a lock in the {pool} pool, which lockkit does not support" in worker.words
+    assert "set worker_pool to prefork or threads (--pool)" in worker.words
 
 
 def test_the_refusal_does_not_need_the_library_of_the_greenlets(rig):
@@ -145,7 +146,17 @@ def test_the_refusal_does_not_need_the_library_of_the_greenlets(rig):
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "a pool of gevent cannot run endings." in done.stderr
+    assert "takes a lock in the gevent pool, which lockkit does not support" in done.stderr
+
+
+def test_a_solo_worker_with_a_task_that_waits_does_not_start_and_its_messages_stay(rig):
+    sender = rig.sender()
+    sender.send_task("waiting.wait", queue="waiting")
+    worker = rig.worker("support.celery.waiting", pool="solo", options=("-Q", "waiting"), ready=False)
+    assert worker.wait(90) != 0
+    assert "lockkit: task waiting.wait waits for a busy lock in the solo pool" in worker.words
+    assert 'set on_busy="retry", or worker_pool to prefork (--pool)' in worker.words
+    assert rig.broker.cli("LLEN", "waiting") == 1
 
 
 def test_the_journal_of_recovery_has_no_more_than_what_was_evicted(rig):

@@ -56,7 +56,7 @@ lockkit doctor --celery proj.app
 @option(
     "--celery",
     metavar="APP",
-    help="Import this Celery app, as `celery -A APP` does, and compare its settings with the locks of its tasks.",
+    help="Import this Celery app, as `celery -A APP` does, compare its settings with the locks of its tasks, and check the store of the app.",
 )
 def command(session: Session, *, fail_on: str, deadlocks: bool, celery: str | None) -> int:
     """Check configuration, store, plugins and GPUs, and print one sentence per finding.
@@ -117,6 +117,10 @@ class _Examination:
         from lockkit.plugins import PluginManager
         from lockkit.plugins.checking import check_files
 
+        of_app: list[Finding] = []
+        if self._celery is not None:
+            self._doing(f"importing {self._celery} ...")
+            of_app, self._session = _celery(self._celery, self._session)
         session = self._session
         self._doing("reading the configuration ...")
         yield from self._new(
@@ -124,9 +128,7 @@ class _Examination:
                 session.url, profile=session.profile, namespace=session.namespace, elsewhere="warning"
             )
         )
-        if self._celery is not None:
-            self._doing(f"importing {self._celery} ...")
-            yield from self._new(_celery(self._celery))
+        yield from self._new(of_app)
         try:
             config = session.config()
         except LockkitError as error:
@@ -213,17 +215,18 @@ def _store(client: Client, options: str, first: str) -> list[Finding]:
     return found + list(known)
 
 
-def _celery(name: str) -> list[Finding]:
-    """Findings about a Celery app, or one that says why it cannot be imported."""
+def _celery(name: str, session: Session) -> tuple[list[Finding], Session]:
+    """Findings about a Celery app, or one that says why it cannot be imported; and the session, which then uses the store of the app."""
     try:
-        from lockkit.integrations.celery.reading_app import findings
+        from lockkit.integrations.celery.reading_app import ORIGIN, examine
     except ModuleNotFoundError as missing:
         told = f"--celery needs the module {missing.name}, which is not installed"
-        return [Finding("celery", "error", told, "pip install 'lockkit[celery]'")]
+        return [Finding("celery", "error", told, "pip install 'lockkit[celery]'")], session
     try:
-        return findings(name)
+        app = examine(name)
     except LockkitError as error:
-        return [Finding("celery", "error", error.message, error.hint or "")]
+        return [Finding("celery", "error", error.message, error.hint or "")], session
+    return app.findings, session.of_app(app.settings, ORIGIN)
 
 
 def _container(client: Client) -> list[Finding]:

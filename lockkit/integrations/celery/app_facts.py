@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lockkit.facts import Severity
+from lockkit.facts import Scope, Severity
 from lockkit.namedtuples import NamedTuple
 
 __all__ = ["LockedFacts", "Row", "Setup"]
@@ -19,6 +19,10 @@ class Setup(NamedTuple):
         concurrency: The configured number of tasks that a worker runs at once; None for the number of processors.
         prefetch: ``worker_prefetch_multiplier``; 0 for no limit.
         results: Whether there is a result backend.
+        shared_broker: Whether workers on other hosts can reach the broker.
+        store: The store of the locks, for people.
+        reach: How far its locks reach; ``fleet`` for a store that all hosts share.
+        grace: Seconds that a worker has to stop in before it is killed, as far as that is known.
     """
 
     visibility_timeout: float | None = 3600.0
@@ -26,12 +30,17 @@ class Setup(NamedTuple):
     concurrency: int | None = None
     prefetch: int = 4
     results: bool = True
+    shared_broker: bool = False
+    store: str = ""
+    reach: Scope = "fleet"
+    grace: float = 30.0
 
 
 class LockedFacts(NamedTuple):
     """The facts of one task that takes a lock. Durations are in seconds; None means that there is no limit.
 
     Attributes:
+        refused: Why the lock can never be taken, as lockkit itself says; None if it can.
         own_countdown: The longest pause between two of the task's own retries, if it declares retries.
     """
 
@@ -50,6 +59,7 @@ class LockedFacts(NamedTuple):
     acks_on_timeout: bool = True
     reject_on_worker_lost: bool = False
     ignore_result: bool = False
+    refused: str | None = None
 
 
 class Row(NamedTuple):

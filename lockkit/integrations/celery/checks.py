@@ -26,6 +26,20 @@ ROWS: tuple[Row, ...] = (
         mistakes.green,
     ),
     Row(
+        "options",
+        "error",
+        "options that no lock fits with this configuration: a pool that is not in it, too few members, `min_hold` above `max_hold`",
+        "correct the options of the task, or the configuration of lockkit",
+        mistakes.refused,
+    ),
+    Row(
+        "store",
+        "warning",
+        "a broker that other hosts reach, and locks in an embedded store",
+        "set lockkit_url (or LOCKKIT_URL) to a store that all workers reach, unless all run on one host",
+        mistakes.each_host,
+    ),
+    Row(
         "ttl",
         "error",
         "`ttl` above the visibility timeout",
@@ -94,6 +108,20 @@ ROWS: tuple[Row, ...] = (
         '`on_busy="wait"` and a `max_wait` not below the time limit',
         "lower max_wait=, or raise time_limit= and soft_time_limit=",
         mistakes.wait_above_limit,
+    ),
+    Row(
+        "wait-early",
+        "warning",
+        '`on_busy="wait"` without `acks_late`',
+        'set acks_late=True (or task_acks_late), or on_busy="retry"',
+        mistakes.wait_early,
+    ),
+    Row(
+        "wait-stop",
+        "warning",
+        '`on_busy="wait"` and a `max_wait` above the time that a worker has to stop in: `worker_soft_shutdown_timeout`, or else the 30 s of a pod',
+        'set max_wait= below the grace period of your workers, or on_busy="retry"',
+        mistakes.wait_above_grace,
     ),
     Row(
         "max-wait",

@@ -12,12 +12,12 @@ from typing import Any
 from celery import Celery, shared_task
 
 from lockkit.errors import ConfigError
+from lockkit.integrations.celery.misspelt import check_names
 from lockkit.integrations.celery.options import (
     NAMES,
     OnBusy,
     OnDuplicate,
     OnUnavailable,
-    check_names,
     checked,
 )
 from lockkit.integrations.celery.signatures import body_of_function

@@ -11,6 +11,7 @@ from lockkit.integrations.celery.app_facts import LockedFacts, Setup
 __all__ = [
     "GREEN",
     "delivered_twice",
+    "each_host",
     "early",
     "expires",
     "green",
@@ -20,6 +21,7 @@ __all__ = [
     "one_slot",
     "own_countdown",
     "prefetch",
+    "refused",
     "reserved_too_long",
     "soft_limit",
     "solo",
@@ -28,8 +30,10 @@ __all__ = [
     "unenforced",
     "unlocked",
     "unseen",
+    "wait_above_grace",
     "wait_above_limit",
     "wait_below_ttl",
+    "wait_early",
 ]
 
 GREEN = ("gevent", "eventlet")
@@ -41,6 +45,21 @@ _LIMITLESS = ("solo", "threads")
 def _hard(setup: Setup, task: LockedFacts) -> float | None:
     """The time limit that the pool enforces. Celery counts it from the start of the run, so it includes a wait for the lock."""
     return None if setup.pool in _LIMITLESS else task.time_limit
+
+
+def refused(_: Setup, task: LockedFacts) -> str | None:
+    """No lock fits the options and the configuration."""
+    return None if task.refused is None else f"can never take its lock: {task.refused}"
+
+
+def each_host(setup: Setup, _: LockedFacts) -> str | None:
+    """Workers on several hosts share a broker and no locks."""
+    if setup.reach == "fleet" or not setup.shared_broker:
+        return None
+    return (
+        f"takes its lock in {setup.store}, and its messages come from a broker that workers on other hosts can reach: "
+        "each host then locks for itself, and two of them run the task at once"
+    )
 
 
 def ttl(setup: Setup, task: LockedFacts) -> str | None:
@@ -144,6 +163,27 @@ def wait_above_limit(_: Setup, task: LockedFacts) -> str | None:
         return None
     longest = "without end" if task.max_wait is None else f"up to {show(task.max_wait)}"
     return f"waits {longest} for a busy lock, not less than its time limit of {show(min(limits))}: the limit ends it while it waits"
+
+
+def wait_early(_: Setup, task: LockedFacts) -> str | None:
+    """The message of a task that waits is acknowledged already."""
+    if task.on_busy != "wait" or task.acks_late:
+        return None
+    return (
+        "waits for a busy lock without acks_late: its message is acknowledged before it waits, so a worker that is killed while "
+        "the task waits loses it, though its function has not begun"
+    )
+
+
+def wait_above_grace(setup: Setup, task: LockedFacts) -> str | None:
+    """A worker that is to stop goes on waiting."""
+    if task.on_busy != "wait" or (task.max_wait is not None and task.max_wait <= setup.grace):
+        return None
+    longest = "without end" if task.max_wait is None else f"up to {show(task.max_wait)}"
+    return (
+        f"waits {longest} for a busy lock: a worker that is to stop goes on waiting, and is killed after {show(setup.grace)} "
+        "unless it has longer"
+    )
 
 
 def wait_below_ttl(_: Setup, task: LockedFacts) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -13,11 +13,12 @@ from lockkit.decorator import check_template, fields_of
 from lockkit.errors import ConfigError
 from lockkit.integrations.celery.signatures import Body
 from lockkit.loops import is_coroutine_function
+from lockkit.members import fitting_members, weights
 from lockkit.names import check_name
-from lockkit.options import fitting, whole
+from lockkit.options import check_holds, fitting, whole
 from lockkit.sizes import parse
 
-__all__ = ["NAMES", "LockOptions", "OnBusy", "OnDuplicate", "OnUnavailable", "check_names", "checked"]
+__all__ = ["NAMES", "LockOptions", "OnBusy", "OnDuplicate", "OnUnavailable", "checked"]
 
 OnBusy = Literal["retry", "skip", "wait", "fail"]
 OnDuplicate = Literal["retry", "skip"]
@@ -83,23 +84,6 @@ NAMES = tuple(field.name for field in dataclasses.fields(LockOptions))
 """The names of the options, which are attributes of the task's class."""
 
 
-def check_names(task: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an attribute of a task that looks like a misspelt option. Celery takes any option, and says nothing of those that it does not know.
-
-    Args:
-        task: The task.
-        given: The attributes of its class.
-        known: The attributes that Celery knows, and those of base classes.
-
-    Raises:
-        ConfigError: There is such an attribute.
-    """
-    for name in sorted(set(given) - set(known) - set(NAMES)):
-        close = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.8)
-        if close and not name.startswith("_"):
-            raise ConfigError(f"task {task} has no option {name!r}", hint=f"did you mean {close[0]!r}?")
-
-
 def checked(task: str, given: Mapping[str, Any], body: Body | None) -> LockOptions:
     """Check the options of a task.
 
@@ -152,6 +136,10 @@ def _check_what(options: LockOptions, *, complete: bool) -> None:
     if options.pool is not None:
         check_name(options.pool)
         whole(options.count, "count", options.pool)
+        if options.members is not None:
+            fitting_members(weights(options.members, options.pool), options.count, options.each, options.pool)
+        elif options.each is not None:
+            whole(options.each, "each", options.pool)
     if options.gpu is not None:
         whole(options.gpu, "gpu", "gpu")
     if options.gpu_mem is not None:
@@ -173,7 +161,9 @@ def _checked_times(options: LockOptions) -> LockOptions:
         value = getattr(options, name)
         if value is not None:
             changed[name] = durations.seconds(value, what=name, zero=name in ("min_hold", "lock_delay"))
-    return dataclasses.replace(options, **cast("dict[str, Any]", changed))
+    timed = dataclasses.replace(options, **cast("dict[str, Any]", changed))
+    check_holds(timed.min_hold or 0.0, timed.max_hold, None)
+    return timed
 
 
 def _check_choices(options: LockOptions) -> None:

@@ -5,29 +5,35 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.app.utils import find_app
 
 from lockkit.durations import exact
-from lockkit.errors import ConfigError
+from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import Finding
 from lockkit.integrations.celery import fitting_app
 from lockkit.integrations.celery.app_facts import LockedFacts, Setup
 from lockkit.integrations.celery.checks import findings_of
-from lockkit.integrations.celery.clients import client_of, ttl_of
+from lockkit.integrations.celery.clients import PREFIX, client_of, settings_of, ttl_of
+from lockkit.integrations.celery.shared_broker import shared_broker
+from lockkit.integrations.celery.taking import check
 from lockkit.integrations.celery.task import LockedTask
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
+from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.client import Client
+    from lockkit.integrations.celery.options import LockOptions
 
-__all__ = ["findings", "load", "locked_tasks", "setup_of"]
+__all__ = ["ORIGIN", "ExaminedApp", "examine", "load", "locked_tasks", "setup_of"]
 
+ORIGIN = f"app.conf.{PREFIX}"
+"""The beginning of the names of an app's settings of lockkit, for people."""
 _POOLS = {
     "processes": "prefork",
     **{
@@ -44,32 +50,40 @@ _POOLS = {
 """Other names of Celery's pools."""
 
 
-def findings(name: str) -> list[Finding]:
+class ExaminedApp(NamedTuple):
+    """An app that was looked at.
+
+    Attributes:
+        findings: One that says what was looked at, and one for each mistake.
+        settings: The settings of lockkit in the configuration of the app, as ``connect`` takes them.
+    """
+
+    findings: list[Finding]
+    settings: Mapping[str, Any]
+
+
+def examine(name: str) -> ExaminedApp:
     """Import an app and compare its settings with the locks of its tasks.
 
     Args:
         name: The app, as ``celery -A`` takes it. It is looked for in the current folder first.
-
-    Returns:
-        A finding that says what was looked at, and one for each mistake.
 
     Raises:
         ConfigError: The app cannot be imported.
     """
     with _importing(name):
         app = load(name)
-        setup, tasks = setup_of(app), list(locked_tasks(app))
+        setup, tasks, settings = setup_of(app), list(locked_tasks(app)), settings_of(app)
     found = list(findings_of(setup, tasks))
     after = setup.visibility_timeout
-    told = "none" if after is None else exact(after)
-    return [
-        Finding(
-            "celery",
-            "ok",
-            f"{name}: {_counted(len(tasks))}; pool {setup.pool}, visibility timeout of the broker {told}",
-        ),
-        *found,
-    ]
+    told = "not known" if after is None else exact(after)
+    origin = f" (from {ORIGIN}url)" if settings.get("url") else ""
+    looked = Finding(
+        "celery",
+        "ok",
+        f"{name}: {_counted(len(tasks))}; pool {setup.pool}, visibility timeout of the broker {told}; locks in {setup.store}{origin}",
+    )
+    return ExaminedApp([looked, *found], settings)
 
 
 def _counted(count: int) -> str:
@@ -131,15 +145,25 @@ def _importing(name: str) -> Iterator[None]:
 
 
 def setup_of(app: Celery) -> Setup:
-    """The facts of an app's configuration."""
+    """The facts of an app's configuration, and of the store of its locks as its URL tells. Asks no store.
+
+    Raises:
+        ConfigError, PluginError: As :func:`lockkit.connect`.
+    """
     conf = app.conf
     pool, results = str(conf.worker_pool), str(conf.result_backend or "disabled")
+    client = client_of(app)
+    usual = Setup()
     return Setup(
         visibility_timeout=visibility_timeout(conf),
         pool=_POOLS.get(pool, pool),
         concurrency=conf.worker_concurrency,
         prefetch=int(conf.worker_prefetch_multiplier),
         results=not results.startswith("disabled"),
+        shared_broker=shared_broker(conf),
+        store=client.url,
+        reach=client.capabilities.scope,
+        grace=float(conf.get("worker_soft_shutdown_timeout") or usual.grace),
     )
 
 
@@ -171,7 +195,17 @@ def _facts_of(name: str, task: LockedTask, client: Client) -> LockedFacts:
         acks_on_timeout=_acks_on_timeout(task),
         reject_on_worker_lost=bool(task.reject_on_worker_lost),
         ignore_result=bool(task.ignore_result),
+        refused=_refused(client, options),
     )
+
+
+def _refused(client: Client, options: LockOptions) -> str | None:
+    """The error and the hint of a lock that can never be taken, or None."""
+    try:
+        check(client, options)
+    except LockkitError as error:
+        return f"{error.message} ({error.hint})" if error.hint else error.message
+    return None
 
 
 def _own_countdown(task: LockedTask) -> float | None:

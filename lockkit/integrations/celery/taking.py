@@ -9,10 +9,14 @@ from lockkit.facts import Owner
 from lockkit.integrations.celery.clients import ttl_of
 from lockkit.integrations.celery.options import LockOptions
 from lockkit.lease import Lease
+from lockkit.locks import Lock
 from lockkit.options import Options
-from lockkit.pools import PoolLeases
+from lockkit.pools import Pool, PoolLeases
 
-__all__ = ["Held", "take"]
+__all__ = ["Held", "check", "take"]
+
+_ANY = "any"
+"""A name in the place of one that the arguments of a task will make."""
 
 Held: TypeAlias = Lease | PoolLeases
 """The leases of a task that runs."""
@@ -31,23 +35,44 @@ def take(client: Client, wanted: LockOptions, name: str, owner: Owner, timeout: 
     Raises:
         AcquireError, BackendError, ConfigError, DevicesUnavailable: As the acquires of the public face.
     """
-    options = _options(client, wanted)
     if wanted.gpu is not None:
         from lockkit import gpu  # late: few tasks compute on a GPU
 
-        cards = gpu.pool(client, **options)
+        cards = gpu.pool(client, **_options(client, wanted))
         cards.owner = owner
         return cards.acquire(wanted.gpu, memory=wanted.gpu_mem, timeout=timeout)
     if wanted.pool is not None:
-        pool = client.pool(name, wanted.members, **options)
+        pool = _pool(client, wanted, name)
         pool.owner = owner
         return pool.acquire(wanted.count, each=wanted.each, timeout=timeout)
-    if wanted.capacity is not None:
-        lock = client.semaphore(name, wanted.capacity, permits=wanted.permits, **options)
-    else:
-        lock = client.lock(name, **options)
+    lock = _lock(client, wanted, name)
     lock.terms = lock.terms._replace(owner=owner)
     return lock.acquire(timeout)
+
+
+def check(client: Client, wanted: LockOptions) -> None:
+    """Refuse a lock that can never be taken with the configuration of a client. No store is asked, and the GPUs of the host are not looked at.
+
+    Raises:
+        CapabilityError, ConfigError, PluginError: The lock, its options or the configuration cannot be used.
+    """
+    if wanted.pool is not None:
+        _pool(client, wanted, wanted.pool).check(wanted.count, each=wanted.each)
+    elif wanted.lock is not None:
+        _lock(client, wanted, _ANY)
+    else:
+        client.lock(_ANY, **_options(client, wanted))
+
+
+def _pool(client: Client, wanted: LockOptions, name: str) -> Pool:
+    return client.pool(name, wanted.members, **_options(client, wanted))
+
+
+def _lock(client: Client, wanted: LockOptions, name: str) -> Lock:
+    options = _options(client, wanted)
+    if wanted.capacity is None:
+        return client.lock(name, **options)
+    return client.semaphore(name, wanted.capacity, permits=wanted.permits, **options)
 
 
 def _options(client: Client, wanted: LockOptions) -> Options:

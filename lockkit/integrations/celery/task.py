@@ -9,13 +9,13 @@ from celery import Task
 
 from lockkit.errors import ConfigError, NotHeld
 from lockkit.integrations.celery import fitting_app
+from lockkit.integrations.celery.misspelt import check_names
 from lockkit.integrations.celery.options import (
     NAMES,
     LockOptions,
     OnBusy,
     OnDuplicate,
     OnUnavailable,
-    check_names,
     checked,
 )
 from lockkit.integrations.celery.running import Run, held_by

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from celery.signals import (
@@ -19,12 +21,16 @@ from celery.signals import (
 )
 
 from lockkit.client import connect
+from lockkit.errors import LockkitError
 from lockkit.integrations.celery.clients import close_clients, settings_of
 from lockkit.integrations.celery.held_by_child import enrol
-from lockkit.integrations.celery.mistakes import GREEN
-from lockkit.integrations.celery.worker_pool import pool_kind
+from lockkit.integrations.celery.taking import check
+from lockkit.integrations.celery.worker_pool import check_pool, pool_kind
 
 if TYPE_CHECKING:
+    from celery import Celery
+
+    from lockkit.integrations.celery.options import LockOptions
     from lockkit.integrations.celery.watch import Watch
 
 __all__: list[str] = []
@@ -37,16 +43,15 @@ _watch: Watch | None = None
 
 @worker_init.connect(weak=False)
 def _prepare(sender: Any = None, **_: Any) -> None:
-    """Before the worker forks: refuse a pool of greenlets, and make what the pool processes inherit."""
+    """Before the worker forks: refuse tasks that it could only fail, and make what the pool processes inherit."""
     global _watch  # noqa: PLW0603 (one worker in a process)
-    tasks = [name for name, task in sender.app.tasks.items() if hasattr(task, "lock_options")]
-    kind = pool_kind()
-    if tasks and kind in GREEN:
-        raise SystemExit(
-            f"lockkit: a pool of {kind} cannot run {tasks[0]}, a LockedTask: a task that computes would keep the heartbeat from renewing its"
-            " lock; start the worker with --pool prefork or --pool threads"
-        )
-    if not tasks or kind != "prefork":
+    tasks = {
+        name: task.lock_options for name, task in sender.app.tasks.items() if hasattr(task, "lock_options")
+    }
+    if not tasks:
+        return
+    _check(sender.app, tasks)
+    if pool_kind() != "prefork":
         return
     if not hasattr(os, "pidfd_open") or not hasattr(os, "memfd_create") or not _become_subreaper():
         _log.warning(
@@ -58,6 +63,25 @@ def _prepare(sender: Any = None, **_: Any) -> None:
     )  # late: it imports Celery's worker, which a program that only sends tasks does without
 
     _watch = Watch(lambda: connect(**settings_of(sender.app)), lambda: _beat_of(sender))
+
+
+def _check(app: Celery, tasks: Mapping[str, LockOptions]) -> None:
+    """Refuse tasks of which each message would fail, because of the pool or of the configuration. No store is asked.
+
+    Raises:
+        SystemExit: There is such a task, or the configuration cannot be used. The text says what to change.
+    """
+    which = ""
+    try:
+        for name, options in tasks.items():
+            check_pool(name, options.on_busy)
+        # Not client_of(app): the pool processes make clients of their own.
+        with closing(connect(**settings_of(app))) as client:
+            for name, options in tasks.items():
+                which = f"task {name}: "
+                check(client, options)
+    except LockkitError as error:
+        raise SystemExit(f"lockkit: {which}{error}") from None
 
 
 def _beat_of(worker: Any) -> list[int]:

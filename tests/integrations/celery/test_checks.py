@@ -10,12 +10,13 @@ import pytest
 pytest.importorskip("celery")
 
 from celery import Celery
+from celery.signals import worker_init
 
 from lockkit.errors import ConfigError
-from lockkit.integrations.celery import LockedTask, fitting_app
+from lockkit.integrations.celery import LockedTask, fitting_app, worker_pool
 from lockkit.integrations.celery.checks import ROWS, findings_of
 from lockkit.integrations.celery.clients import close_clients
-from lockkit.integrations.celery.reading_app import findings, locked_tasks, setup_of
+from lockkit.integrations.celery.reading_app import examine, locked_tasks, setup_of
 
 SHORT = {"broker_transport_options": {"visibility_timeout": 45}}
 """A visibility timeout below lockkit's own ttl for tasks."""
@@ -40,6 +41,8 @@ class Case:
         self.mended = self.conf if mended is None else mended
 
 
+EMBEDDED = {"broker_url": "amqp://box", "lockkit_url": "sqlite:/nowhere/locks.db"}
+NEAR = {**EMBEDDED, "broker_url": "redis://127.0.0.1:1"}
 WAIT = {"on_busy": "wait", "max_wait": 120}
 CASES = [
     Case("pool", {}, {}, "gevent", conf={"worker_pool": "gevent"}, mended={"worker_pool": "threads"}),
@@ -195,6 +198,15 @@ CASES = [
         "reject_on_worker_lost",
     ),
     Case("early", {"acks_on_timeout": False}, {**LATE, "acks_on_timeout": False}, "acks_on_timeout"),
+    Case("options", {"min_hold": 60}, {}, "min_hold (60 s)", conf={"lockkit_max_hold": 50}),
+    Case("store", {}, {}, "each host then locks for itself", conf=EMBEDDED, mended=NEAR),
+    Case("store", {}, {}, "sqlite:/", conf={**EMBEDDED, "broker_url": "sqs://"}, mended=NEAR),
+    Case("store", {}, {}, "each host", conf=EMBEDDED, mended={**EMBEDDED, "lockkit_url": "redis://box"}),
+    Case("wait-early", WAIT, {**WAIT, "acks_late": True}, "loses it"),
+    Case("wait-early", WAIT, {"max_wait": 120}, "loses it"),
+    Case("wait-stop", {"on_busy": "wait"}, {**WAIT, "max_wait": 30}, "waits without end"),
+    Case("wait-stop", {**WAIT, "max_wait": 31}, {"max_wait": 31}, "up to 31 s"),
+    Case("wait-stop", WAIT, WAIT, "killed after 30 s", mended={"worker_soft_shutdown_timeout": 120}),
     Case("unlocked", {"on_unavailable": "run"}, {}, "without its lock"),
     Case("unseen", {"on_busy": "skip"}, {}, "keeps no result"),
     Case(
@@ -211,7 +223,7 @@ def app_with(options, conf):
     app = Celery("proj", set_as_current=False)
     app.conf.update({"broker_url": "redis://localhost:1", "lockkit_url": "memory:", **conf})
 
-    @app.task(base=LockedTask, name="bill", shared=False, lock="bill:{number}", **options)
+    @app.task(base=LockedTask, name="bill", shared=False, **{"lock": "bill:{number}", **options})
     def bill(number): ...
 
     return app
@@ -290,8 +302,54 @@ def test_the_tasks_of_the_page_on_celery_make_no_mistake(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "tasks", raising=False)
 
-    found = findings("tasks")
+    found = examine("tasks").findings
     del sys.modules["tasks"]
 
     assert [one.message for one in found if one.severity != "ok"] == []
     assert "4 tasks take locks" in found[0].message
+
+
+@pytest.mark.parametrize(
+    "options, conf, says",
+    [
+        ({"lock": None, "pool": "zzz"}, {}, "the configuration has no pool 'zzz'"),
+        ({"min_hold": 100}, {"lockkit_max_hold": 50}, "max_hold (50 s) must not be below min_hold (100 s)"),
+        ({"max_hold": 50}, {"lockkit_min_hold": 100}, "max_hold (50 s) must not be below min_hold (100 s)"),
+        ({}, {"lockkit_url": "redsi://box"}, "redsi"),
+        ({}, {"lockkit_tll": 7}, "did you mean lockkit_ttl?"),
+        ({"on_busy": "wait"}, {"worker_pool": "solo"}, 'set on_busy="retry"'),
+    ],
+)
+def test_a_worker_does_not_start_with_a_task_of_which_each_message_would_fail(
+    monkeypatch, options, conf, says
+):
+    app = app_with(options, conf)
+    pool = app.conf.worker_pool
+    worker = type("Worker", (), {"app": app, "pool_cls": f"celery.concurrency.{pool}:TaskPool"})
+    monkeypatch.setattr(worker_pool, "_kinds", [])
+    with pytest.raises(SystemExit) as refused:
+        worker_init.send(sender=worker)
+    assert str(refused.value).startswith("lockkit: ")
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url, shared",
+    [
+        ("redis://box", True),
+        ("redis://localhost:1;redis://box", True),
+        (["amqp://localhost", "amqp://10.0.0.7"], True),
+        ("sqs://", True),
+        ("redis://[fd00::1]:6379", True),
+        ("redis://[::1]:6379", False),
+        ("redis://127.0.0.2", False),
+        ("amqp://guest@localhost//", False),
+        ("amqp://", False),
+        ("redis+socket:///tmp/redis.sock", False),
+        ("memory://", False),
+        ("filesystem://", False),
+        ("sqla+sqlite:///box.db", False),
+    ],
+)
+def test_whether_other_hosts_reach_the_broker_is_read_from_its_url(url, shared):
+    assert setup_of(app_with({}, {"broker_url": url})).shared_broker is shared

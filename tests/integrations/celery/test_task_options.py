@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from celery import shared_task
+from celery import Task, shared_task
 
 from lockkit.errors import ConfigError
 from lockkit.integrations.celery import LockedTask, locked_task
+from lockkit.integrations.celery.misspelt import check_names
 
 WRONG = [
     ({}, "needs to know what to lock", 'lock="invoice:'),
@@ -38,6 +39,14 @@ WRONG = [
     ({"lock": "a", "fence_as": "fence"}, "no keyword argument 'fence'", "fence=0"),
     ({"lock": "a", "fence_as": "invoice_id"}, "needs a default", "invoice_id=0"),
     ({"lock": "a", "onbusy": "skip"}, "no option 'onbusy'", "did you mean 'on_busy'?"),
+    ({"pool": "p", "members": []}, "must be different names", "members="),
+    ({"pool": "p", "members": ["a", "a"]}, "must be different names", "members="),
+    ({"pool": "p", "members": "ab"}, "a list of names", ""),
+    ({"pool": "p", "members": {"a": 0}}, "the capacity of member 'a' must be a whole number", ""),
+    ({"pool": "p", "members": ["a"], "count": 2}, "has only 1 member, so a request for 2", "ask for less"),
+    ({"pool": "p", "members": {"a": 8}, "each": 9}, "has only 0 members with room for 9", "ask for less"),
+    ({"pool": "p", "each": 0}, "each must be a whole number", ""),
+    ({"lock": "a", "min_hold": 100, "max_hold": 50}, "max_hold (50 s) must not be below min_hold", ""),
     (
         {"lock": "a", "max_hold": 10, "time_limit": 20},
         "time_limit of 20 s, above its max_hold",
@@ -208,3 +217,85 @@ def test_a_ttl_above_the_visibility_timeout_is_refused(app, broker, options, ref
         return
     with pytest.raises(ConfigError, match="above the broker's visibility timeout of 60 s"):
         app.finalize()
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [
+        *[(name, "ttl") for name in ("tll", "tt", "ttll", "tlt", "ttk", "expiry", "lock_timeout")],
+        *[(name, "on_busy") for name in ("on_bsy", "on_bsuy", "onbusy", "no_busy", "on_buzzy", "busy")],
+        *[(name, "max_wait") for name in ("timeout", "wait", "max_wwait", "maxwait", "max_waits")],
+        *[(name, "lock") for name in ("lokc", "locks", "lokk", "olck", "lock_name")],
+        *[(name, "gpu") for name in ("gpus", "gup", "gpuu")],
+        *[(name, "pool") for name in ("pol", "pools", "poool")],
+        *[(name, "members") for name in ("member", "memmberz", "mambres")],
+        ("fence", "fence_as"),
+        ("semaphore", "capacity"),
+        ("capacitys", "capacity"),
+        ("permit", "permits"),
+        ("max_hodl", "max_hold"),
+        ("on_duplicates", "on_duplicate"),
+        ("gpu_memory", "gpu_mem"),
+        ("blocking", 'on_busy="wait"'),
+    ],
+)
+def test_a_name_that_is_meant_for_an_option_is_refused(app, name, meant):
+    with pytest.raises(ConfigError) as refused:
+        locked_task(app, **{"lock": "a", name: 3})(lambda: None)
+
+    assert f"has no option {name!r}" in str(refused.value)
+    assert f"did you mean {meant!r}?" in str(refused.value)
+
+
+def test_options_of_celery_and_attributes_of_ones_own_are_accepted(app):
+    of_celery = {name for name in dir(Task) if not name.startswith("_")}
+    of_messages = (
+        "queue",
+        "routing_key",
+        "exchange",
+        "priority",
+        "expires",
+        "serializer",
+        "delivery_mode",
+        "compression",
+    )
+    of_celery |= {
+        *of_messages,
+        "time_limit",
+        "soft_time_limit",
+        "immediate",
+        "mandatory",
+        "shared",
+        "lazy",
+        "filter",
+        "name",
+    }
+    own = {
+        "cpu",
+        "owner",
+        "customer",
+        "team",
+        "host",
+        "retries",
+        "unit",
+        "limit",
+        "url",
+        "tag",
+        "key",
+        "once",
+        "unique_on",
+    }
+
+    check_names("proj.work", of_celery | own, ())
+
+
+def test_a_base_class_may_have_an_attribute_of_such_a_name(app):
+    class Fetching(LockedTask):
+        abstract = True
+        timeout = 5
+
+    @locked_task(app, base=Fetching, lock="a", timeout=7, name="proj.fetch")
+    def work(): ...
+
+    assert work.timeout == 7
+    assert work.max_wait is None

@@ -62,7 +62,7 @@ def delayed(self: Any, lock: str, how: str) -> str:
     pool="licences",
     members=["a", "b"],
     count=2,
-    on_busy="wait",
+    on_busy="fail",
 )  # type: ignore[untyped-decorator]
 def pooled(self: Any, how: str) -> str:
     """Hold two members of a pool and end."""
