@@ -28,8 +28,8 @@ def workers(rig):
 def send(rig, workers):
     app = rig.app(APP)
 
-    def to_begin(task, lock, **options):
-        sent = app.tasks[f"fleet.{task}"].apply_async((lock,), queue="twins", **options)
+    def to_begin(task, lock, queue="twins", **options):
+        sent = app.tasks[f"fleet.{task}"].apply_async((lock,), queue=queue, **options)
         [begun] = rig.stage.wait("begun", sent.id)
         return sent, begun
 
@@ -41,51 +41,89 @@ def logged(workers, text):
 
 
 def judged(told):
-    periods = [period(one) for one in told]
-    return [*overlaps(periods), *falling(periods), *repeated(periods)]
+    held = [period(one) for one in told]
+    return [*overlaps(held), *falling(held), *repeated(held)]
 
 
-needs_quick_copies = pytest.mark.skipif(
-    kombu.VERSION[:2] < (5, 7), reason="this kombu looks for unacknowledged messages only each 100 s"
-)
+def deliver_again(rig, task_id):
+    """Do what the broker does when the visibility timeout is over: put the message of a run that is at work into its queue once more."""
+    with kombu.Connection(rig.environ["BROKER_URL"]) as connection:
+        qos = connection.default_channel.qos
+        [tag] = [tag for tag, message in unacked(qos).items() if task_id in message]
+        qos.restore_by_tag(tag)
 
 
-@pytest.fixture(scope="module")
-def delivered_twice(rig, workers, send):
-    """One task of each policy whose message came a second time while it was at work, and which then ended."""
-    runs = {task: send(task, f"twice-{task}") for task in ("work", "once", "single")}
-    ids = {task: sent.id for task, (sent, _) in runs.items()}
-    for task in ("once", "single"):
-        until(
-            lambda task=task: logged(workers, f"[{ids[task]}] is dropped: another delivery of its message"),
-            f"the copy of {task} came",
-            2 * PATIENCE,
-        )
-    until(lambda: logged(workers, f"[{ids['work']}] waits for"), "the copy of work came", 2 * PATIENCE)
-    for sent, _ in runs.values():
-        rig.stage.say(sent.id, "done")
-    return ids
+def unacked(qos):
+    with qos.channel.conn_or_acquire() as client:
+        return {tag.decode(): message.decode() for tag, message in client.hgetall(qos.unacked_key).items()}
 
 
-@needs_quick_copies
-@pytest.mark.parametrize("task", ["once", "single"])
-def test_a_copy_is_dropped_and_the_first_run_does_the_work(rig, send, delivered_twice, task):
-    [told] = rig.stage.wait("held", delivered_twice[task])
-    assert told["word"] == "done"
-    assert len(rig.stage.events("begun", delivered_twice[task])) == 1
-    app = rig.app(APP)
-    until(
-        lambda: app.AsyncResult(delivered_twice[task]).state == "SUCCESS", "the first run has ended", PATIENCE
-    )
-    assert app.AsyncResult(delivered_twice[task]).result == "done"
+def nothing_left(rig, task_id, queue):
+    """Whether neither the queue nor a worker has the message."""
+    with kombu.Connection(rig.environ["BROKER_URL"]) as connection:
+        qos = connection.default_channel.qos
+        with qos.channel.conn_or_acquire() as client:
+            queued = [message.decode() for message in client.lrange(queue, 0, -1)]
+        return not any(task_id in message for message in (*queued, *unacked(qos).values()))
 
 
-@needs_quick_copies
-def test_a_copy_that_is_retried_runs_after_the_first_run_with_a_higher_fence(rig, delivered_twice):
-    told = rig.stage.wait("held", delivered_twice["work"], count=2)
-    assert [one["word"] for one in told] == ["done", "again"]
-    assert told[0]["fence"] < told[1]["fence"]
+def came_back(workers, task_id):
+    """How often a copy of a message has gone back to the queue."""
+    lines = [line for worker in workers for line in worker.words.splitlines()]
+    return sum(task_id in line and "another delivery of this message holds" in line for line in lines)
+
+
+def until_back(workers, task_id):
+    until(lambda: came_back(workers, task_id) >= 2, "the copy went back twice", 2 * PATIENCE)
+
+
+def test_a_copy_is_dropped_where_the_task_says_so_and_the_first_run_does_the_work(rig, workers, send):
+    sent, _ = send("single", "single")
+    deliver_again(rig, sent.id)
+    until(lambda: logged(workers, f"[{sent.id}] is dropped: another delivery of its message"), "the copy came", 2 * PATIENCE)
+    rig.stage.say(sent.id, "done")
+    assert sent.get(timeout=PATIENCE) == "done"
+    assert len(rig.stage.events("begun", sent.id)) == 1
+
+
+@pytest.mark.parametrize("task", ["work", "once", "waiting"])
+def test_a_copy_goes_back_to_its_queue_until_the_first_run_has_ended_and_makes_no_message(
+    rig, workers, send, task
+):
+    sent, _ = send(task, f"twice-{task}")
+    deliver_again(rig, sent.id)
+    until_back(workers, sent.id)
+    rig.stage.say(sent.id, "done")
+    until(lambda: nothing_left(rig, sent.id, "twins"), "the message is gone", 2 * PATIENCE)
+    told = rig.stage.events("held", sent.id)
+    # The copy runs as well if it lay in the queue at the moment at which the first run was acknowledged.
+    assert [one["word"] for one in told] in (["done"], ["done", "again"])
+    assert [one["tries"] for one in told] == [0] * len(told)
+    assert sent.get(timeout=PATIENCE) == told[-1]["word"]
     assert judged(told) == []
+
+
+def test_a_copy_goes_back_to_its_queue_from_a_pool_of_threads_too(rig, send):
+    worker = rig.worker(APP, environ={"TEST_QUEUE": "threads"}, pool="threads", concurrency=2)
+    sent, _ = send("work", "threads", queue="threads")
+    deliver_again(rig, sent.id)
+    until_back([worker], sent.id)
+    rig.stage.say(sent.id, "done")
+    until(lambda: nothing_left(rig, sent.id, "threads"), "the message is gone", 2 * PATIENCE)
+    assert len(rig.stage.events("held", sent.id)) in (1, 2)
+
+
+def test_a_copy_does_the_work_of_a_lost_process_where_busy_tasks_are_skipped(rig, workers, send):
+    sent, begun = send("once", "lost-and-skipped")
+    deliver_again(rig, sent.id)
+    until_back(workers, sent.id)
+    rig.stage.say(sent.id, "kill")
+    [told] = rig.stage.wait("held", sent.id, patience=2 * PATIENCE)
+    [_, second] = rig.stage.events("begun", sent.id)
+    assert (told["word"], second["alive"]) == ("again", [])
+    assert begun["fence"] < second["fence"]
+    assert sent.get(timeout=PATIENCE) == "again"
+    until(lambda: nothing_left(rig, sent.id, "twins"), "the message is gone", 2 * PATIENCE)
 
 
 def test_a_lost_process_is_dead_before_its_message_runs_again(rig, send):

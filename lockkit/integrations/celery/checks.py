@@ -154,15 +154,15 @@ ROWS: tuple[Row, ...] = (
     Row(
         "lost",
         "warning",
-        '`reject_on_worker_lost`, and a copy of a message is dropped (`on_busy="skip"` or `"fail"`, `on_duplicate="skip"`)',
-        'set on_busy="retry" and leave out on_duplicate=',
+        '`reject_on_worker_lost`, and a copy of a message is dropped (`on_duplicate="skip"`)',
+        "leave out on_duplicate=",
         mistakes.lost_and_dropped,
     ),
     Row(
         "timed-out",
         "warning",
-        "`acks_on_timeout` false, and a copy of a message is dropped",
-        'set on_busy="retry" and leave out on_duplicate=',
+        '`acks_on_timeout` false, and a copy of a message is dropped (`on_duplicate="skip"`)',
+        "leave out on_duplicate=",
         mistakes.timed_out_and_dropped,
     ),
     Row(

@@ -218,14 +218,8 @@ def delivered_twice(setup: Setup, task: LockedFacts) -> str | None:
 
 
 def _copy(task: LockedFacts) -> str:
-    """The fate of a second delivery of a message while the run of the first one holds the lock."""
-    if _drops_copies(task):
-        return "is dropped"
-    return "is retried" if task.on_busy == "retry" else "waits"
-
-
-def _drops_copies(task: LockedFacts) -> bool:
-    return task.on_duplicate == "skip" or task.on_busy in ("skip", "fail")
+    """The fate of a second delivery of a message, not yet acknowledged, while the run of the first one holds the lock."""
+    return "is dropped" if task.on_duplicate == "skip" else "goes back to the queue until that run has ended"
 
 
 def reserved_too_long(setup: Setup, task: LockedFacts) -> str | None:
@@ -241,22 +235,22 @@ def reserved_too_long(setup: Setup, task: LockedFacts) -> str | None:
 
 def lost_and_dropped(_: Setup, task: LockedFacts) -> str | None:
     """The copy that should do the work of a lost run is dropped."""
-    if not _drops_copies(task) or not (task.acks_late and task.reject_on_worker_lost):
+    if task.on_duplicate != "skip" or not (task.acks_late and task.reject_on_worker_lost):
         return None
     return (
         "is delivered again at once when its process is lost (reject_on_worker_lost), may meet the lock of the dead run, and is "
-        "then dropped: the work is not done"
+        "then dropped unless the death is known by then: the work is not done"
     )
 
 
 def timed_out_and_dropped(_: Setup, task: LockedFacts) -> str | None:
     """The copy that should do the work of a run that timed out is dropped."""
     limited = task.time_limit is not None and task.acks_late and not task.acks_on_timeout
-    if not _drops_copies(task) or not limited:
+    if task.on_duplicate != "skip" or not limited:
         return None
     return (
         "is delivered again at once when its time limit ends it (acks_on_timeout is false), may meet the lock of the dead run, and is "
-        "then dropped: the work is not done"
+        "then dropped unless the death is known by then: the work is not done"
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 from lockkit.errors import AcquireTimeout, BackendUnavailable, Drained, LockkitError, OutcomeUnknown
+from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.integrations.celery.options import LockOptions
 
-__all__ = ["PASSING", "UNAVAILABLE", "Next", "is_twin", "what_next"]
+__all__ = ["PASSING", "UNAVAILABLE", "Next", "is_twin", "stands", "what_next"]
 
-Next = Literal["again", "skip", "drop", "run", "fail"]
-"""Send the task again; return a Skipped; drop the message, because another delivery of it runs; run the task without its lock; let it fail."""
+Next = Literal["again", "back", "skip", "drop", "run", "fail"]
+"""Send the task again; give its message back to the broker; return a Skipped; drop the message; run it without its lock; let it fail."""
 UNAVAILABLE = (BackendUnavailable, OutcomeUnknown)
 """The store cannot be used now."""
 PASSING = (AcquireTimeout, Drained, *UNAVAILABLE)
@@ -18,9 +19,13 @@ PASSING = (AcquireTimeout, Drained, *UNAVAILABLE)
 
 
 def what_next(
-    options: LockOptions, error: LockkitError, left: float | None, *, twin: bool, sendable: bool
+    options: LockOptions, error: LockkitError, left: float | None, *, twin: bool, sendable: bool, late: bool
 ) -> Next:
     """Decide what happens to a task that did not get its lock.
+
+    A twin whose message is not acknowledged yet is the only one that can do the work if the run that holds the lock has died, so it is neither dropped
+    nor failed, unless the options say so in as many words. Nor is it sent as a new message: that would outlive the run that holds the lock, and make
+    another run, which may in turn be delivered twice, and so on without end. ``max_wait`` does not count for it.
 
     Args:
         options: The options of the task.
@@ -28,6 +33,7 @@ def what_next(
         left: The seconds that are left of its wait; None if it has no limit.
         twin: Whether another delivery of the same message holds the lock. Its result must not be overwritten.
         sendable: Whether the task can be sent again: it came in a message.
+        late: Whether its message is acknowledged only when the run has ended, so that it can be given back.
     """
     mode: str = "fail"
     if isinstance(error, UNAVAILABLE):
@@ -36,10 +42,12 @@ def what_next(
         mode = "retry" if options.on_busy == "retry" else "fail"
     elif isinstance(error, AcquireTimeout):
         mode = (twin and options.on_duplicate) or options.on_busy
-    if mode == "retry" and sendable and (left is None or left > 0.0):
-        return "again"
     if mode == "run":
         return "run"
+    if twin and late and options.on_duplicate != "skip":
+        return "back"
+    if mode == "retry" and sendable and (left is None or left > 0.0):
+        return "again"
     if twin:
         return "drop"
     return "skip" if mode == "skip" else "fail"
@@ -48,3 +56,18 @@ def what_next(
 def is_twin(error: LockkitError, task_id: str | None) -> bool:
     """Whether the holder that was in the way runs the same message: the broker has delivered it twice."""
     return task_id is not None and error.holder is not None and error.holder.owner.task_id == task_id
+
+
+def stands(held: ClaimInfo | None, now: LockInfo | None) -> bool:
+    """Whether a claim that was in the way still is, for all that is known the claim of a living process.
+
+    Args:
+        held: The claim that was in the way.
+        now: The queue of its lock, read later; None if it could not be read.
+    """
+    if held is None or now is None:
+        return False
+    return any(
+        claim.claim_id == held.claim_id and claim.state == "HELD" and claim.alive is not False
+        for claim in now.claims
+    )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from lockkit.namedtuples import NamedTuple
 from lockkit.noted import moment, whole_number
 
-__all__ = ["HEADER", "LONGEST", "SHORTEST", "Wait", "countdown", "wait_in"]
+__all__ = ["HEADER", "LONGEST", "SHORTEST", "Wait", "countdown", "in_hand", "wait_in"]
 
 HEADER = "lockkit_wait"
 """The header of a message that says since when its task waits for a lock."""
 SHORTEST, LONGEST = 2.0, 30.0
 """Seconds from one try to the next, at least and at most."""
+_IN_HAND = 5.0
+"""Seconds for which a copy of a message is kept in hand, at most: meanwhile it takes up a place of the worker's pool."""
 
 
 class Wait(NamedTuple):
@@ -70,3 +72,22 @@ def countdown(
         most = min(most, visibility / 2.0)
     drawn = draw(min(SHORTEST, most), most)
     return drawn if left is None else min(drawn, left)
+
+
+def in_hand(
+    visibility: float | None,
+    limits: Iterable[float | None] = (),
+    draw: Callable[[float, float], float] = random.uniform,
+) -> float:
+    """Seconds for which a copy of a message is kept in hand before it is given back to the broker: 2 to 5.
+
+    While it is in hand, a broker that tells deliveries of one message not apart removes it when the first run has ended. The pause stays below half the
+    visibility timeout, so that no further copy comes, and below half of each time limit, which would end the copy in the name of the task.
+
+    Args:
+        visibility: The visibility timeout of the broker in seconds; None if it has none.
+        limits: The time limits of the run in seconds; None for none.
+        draw: Draws a number between two.
+    """
+    most = min([_IN_HAND, *(limit / 2.5 for limit in (visibility, *limits) if limit)])
+    return draw(min(SHORTEST, most), most)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 from lockkit import durations
 from lockkit.client import Client
@@ -20,11 +20,12 @@ from lockkit.identity import with_task
 from lockkit.integrations.celery.clients import client_of
 from lockkit.integrations.celery.endings import reason_of
 from lockkit.integrations.celery.held_by_child import Note, recorded
-from lockkit.integrations.celery.refusals import PASSING, is_twin, what_next
-from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, wait_in
+from lockkit.integrations.celery.refusals import PASSING, is_twin, stands, what_next
+from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, in_hand, wait_in
 from lockkit.integrations.celery.signatures import lock_name
 from lockkit.integrations.celery.skipping import skipped_document
 from lockkit.integrations.celery.taking import Held, take
+from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
 from lockkit.integrations.celery.worker_pool import check_pool, pool_kind
 from lockkit.lease import Lease
@@ -67,6 +68,7 @@ class Run:
         self._request = request
         self._options = task.lock_options
         self._in_message = request is not None and not request.is_eager
+        self._late = self._in_message and task.acks_late
 
     def __call__(self, body: Callable[..., Any]) -> Any:
         """Run the function of the task while it holds its lock.
@@ -76,6 +78,7 @@ class Run:
 
         Raises:
             celery.exceptions.Retry: The lock is busy; the task has been sent again.
+            celery.exceptions.Reject: Another delivery of the message holds the lock; this one goes back to the broker.
             AcquireTimeout: The wait is over.
             LeaseLost: The lock was lost while the function ran; its result is refused.
             LockkitError: The lock could not be taken for another reason.
@@ -122,6 +125,13 @@ class Run:
             owner = with_task(owner, self._task.name, request.id, request.retries, request.hostname)
         # A direct call and an eager one wait here: there is no queue that they could go back to.
         here = options.on_busy == "wait" or (options.on_busy == "retry" and not self._in_message)
+        if here and self._late and (request.delivery_info or {}).get("redelivered"):
+            # A copy does not wait here for its twin: further copies would come meanwhile, and each would run.
+            try:
+                return take(client, options, name, owner, 0.0)
+            except AcquireTimeout as error:
+                if is_twin(error, request.id):
+                    raise
         return take(client, options, name, owner, left if here else 0.0)
 
     def _under(self, held: Held, name: str, body: Callable[..., Any]) -> Any:
@@ -154,10 +164,16 @@ class Run:
     ) -> Any:
         """Send a task that did not get its lock again, or skip it, drop it, run it without its lock, or let it fail."""
         task_id = None if self._request is None else self._request.id
-        after = what_next(self._options, error, left, twin=is_twin(error, task_id), sendable=self._in_message)
+        twin = is_twin(error, task_id)
+        after = what_next(self._options, error, left, twin=twin, sendable=self._in_message, late=self._late)
         if after == "again":
             self._send_again(name, error, wait, left)
+        if after == "back":
+            self._keep_in_hand()
+            raise self._given_back(name) from None
         if after == "drop":
+            if self._late and not self._stands(client, error):
+                raise self._given_back(name) from None
             _log.info(
                 "%s",
                 printable(
@@ -173,14 +189,38 @@ class Run:
             client._opening.counters.add("ran_unlocked")  # noqa: SLF001
             _log.warning("%s", printable(f"{self._words()} RUNS WITHOUT ITS LOCK {name!r}: {error.message}"))
             return body(*self._args, **self._keywords)
-        raise self._late(name, error, wait) from error
+        raise self._failure(name, error, wait) from error
 
     def _words(self) -> str:
         """The task and its id, as Celery's own log has them."""
         task_id = None if self._request is None else self._request.id
         return self._task.name if task_id is None else f"{self._task.name}[{task_id}]"
 
-    def _late(self, name: str, error: LockkitError, wait: Wait) -> LockkitError:
+    def _keep_in_hand(self) -> None:
+        """Keep a copy of a message for a moment, in which its twin may end."""
+        limits = self._request.timelimit or (None, None)
+        usual = time_limits(self._task, self._task.app.conf)
+        pause = in_hand(visibility_timeout(self._task.app.conf), (*limits, *usual))
+        with contextlib.suppress(SoftTimeLimitExceeded):  # it would fail the task in the name of its twin
+            time.sleep(pause)
+
+    def _given_back(self, name: str) -> Reject:
+        """The end of a copy whose message goes back to the broker, under the same delivery tag.
+
+        Redis removes this tag when the first run acknowledges it, and gives back nothing for a tag that is gone.
+        """
+        return Reject(printable(f"another delivery of this message holds {name!r}"), requeue=True)
+
+    def _stands(self, client: Client, error: LockkitError) -> bool:
+        """Whether the twin, some seconds later, still holds the lock; False if that cannot be told."""
+        self._keep_in_hand()
+        holder = error.holder
+        try:
+            return holder is not None and stands(holder, client.inspect(holder.name))
+        except LockkitError:
+            return False
+
+    def _failure(self, name: str, error: LockkitError, wait: Wait) -> LockkitError:
         """The error of a task that fails, with how long it has waited."""
         if not isinstance(error, AcquireTimeout) or not self._options.waits:
             return error

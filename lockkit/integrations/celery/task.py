@@ -59,7 +59,8 @@ class LockedTask(Task):
         on_busy: What happens to a task whose lock is busy: ``retry`` (sent again after 2 to 30 s, to the end of the queue), ``wait`` (in the worker),
             ``skip`` (its result says who holds the lock; see :func:`~lockkit.integrations.celery.skipped_in`) or ``fail``.
         max_wait: Seconds for which a task waits in all, over all its retries; then it fails with :class:`~lockkit.errors.AcquireTimeout`. None for ever.
-        on_duplicate: ``skip`` to drop a message whose twin, another delivery of the same message, holds the lock; None to treat it as any other task.
+        on_duplicate: ``skip`` to drop a message whose twin, another delivery of the same message, holds the lock. Otherwise, with ``acks_late``, it goes
+            back to the queue until the twin has ended, whatever ``on_busy`` says; without, it is sent again if busy tasks are, and else dropped.
         on_unavailable: What happens to a task while the store cannot be used: ``retry`` (the default if ``on_busy`` is), ``fail``, or ``run``: it runs
             **without its lock**, with a warning in the log each time.
         max_hold: Seconds after which a hold is ended; None for the configuration's.

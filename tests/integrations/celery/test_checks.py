@@ -152,11 +152,11 @@ CASES = [
     Case("delivered-twice", {**LATE, "time_limit": 3601}, LATE, "for up to 60 min"),
     Case(
         "delivered-twice",
-        {"acks_late": True, "on_busy": "skip"},
-        {**LATE, "on_busy": "skip"},
+        {"acks_late": True, "on_duplicate": "skip"},
+        {**LATE, "on_duplicate": "skip"},
         "the copy is dropped",
     ),
-    Case("delivered-twice", {"acks_late": True}, {}, "the copy is retried"),
+    Case("delivered-twice", {"acks_late": True}, {}, "the copy goes back"),
     Case(
         "delivered-twice",
         LATE,
@@ -175,8 +175,8 @@ CASES = [
     ),
     Case(
         "lost",
+        {**LATE, "reject_on_worker_lost": True, "on_duplicate": "skip"},
         {**LATE, "reject_on_worker_lost": True, "on_busy": "skip"},
-        {**LATE, "reject_on_worker_lost": True},
         "the work is not done",
     ),
     Case(
@@ -187,8 +187,8 @@ CASES = [
     ),
     Case(
         "timed-out",
+        {**LATE, "acks_on_timeout": False, "on_duplicate": "skip"},
         {**LATE, "acks_on_timeout": False, "on_busy": "fail"},
-        {**LATE, "on_busy": "fail"},
         "the work is not done",
     ),
     Case(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, wait_in
+from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, in_hand, wait_in
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,19 @@ def test_what_makes_no_sense_or_belongs_to_another_retry_begins_a_new_wait(heade
 
 def test_a_clock_that_is_behind_costs_a_task_no_time():
     assert wait_in({HEADER: {"since": 200.0, "tries": 1, "retries": 0}}, 0, 160.0).left(160.0, 100.0) == 100.0
+
+
+@pytest.mark.parametrize(
+    "visibility, limits, span",
+    [
+        (None, (None, None), (2.0, 5.0)),
+        (3600.0, (600.0, None), (2.0, 5.0)),
+        (10.0, (None, None), (2.0, 4.0)),
+        (2.5, (), (1.0, 1.0)),
+        (3600.0, (None, 5.0), (2.0, 2.0)),
+    ],
+)
+def test_a_copy_is_in_hand_for_less_than_half_of_what_would_end_it(visibility, limits, span):
+    spans = []
+    in_hand(visibility, limits, lambda low, high: spans.append((low, high)) or low)
+    assert spans == [span]

@@ -87,7 +87,7 @@ def _work(self: Any, lock: str, fence: int) -> str:
 
 @app.task(bind=True, base=LockedTask, name="fleet.work", lock="{lock}", fence_as="fence", **_LATE)  # type: ignore[untyped-decorator]
 def work(self: Any, lock: str, fence: int = 0) -> str:
-    """Work; a copy of the message is retried."""
+    """Work; another message for the same lock is retried."""
     return _work(self, lock, fence)
 
 
@@ -95,7 +95,15 @@ def work(self: Any, lock: str, fence: int = 0) -> str:
     bind=True, base=LockedTask, name="fleet.once", lock="{lock}", fence_as="fence", on_busy="skip", **_LATE
 )  # type: ignore[untyped-decorator]
 def once(self: Any, lock: str, fence: int = 0) -> str:
-    """Work; a copy of the message is dropped, and so is another one for the same lock."""
+    """Work; another message for the same lock is dropped."""
+    return _work(self, lock, fence)
+
+
+@app.task(  # type: ignore[untyped-decorator]
+    bind=True, base=LockedTask, name="fleet.waiting", lock="{lock}", fence_as="fence", on_busy="wait", **_LATE
+)
+def waiting(self: Any, lock: str, fence: int = 0) -> str:
+    """Work; another message for the same lock waits in the worker."""
     return _work(self, lock, fence)
 
 

@@ -20,6 +20,9 @@ __all__ = ["app", "make_app", "stage"]
 def make_app(name: str, **settings: object) -> Any:
     """An application on the test's broker, with results kept there, too."""
     broker = os.environ["BROKER_URL"]
+    assert broker, (
+        "imported before the rig has said where the broker is: Celery would take that of its own defaults"
+    )
     made = Celery(name, broker=broker, backend=broker)
     made.conf.update(
         broker_connection_retry_on_startup=True,
