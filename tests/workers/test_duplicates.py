@@ -80,7 +80,11 @@ def until_back(workers, task_id):
 def test_a_copy_is_dropped_where_the_task_says_so_and_the_first_run_does_the_work(rig, workers, send):
     sent, _ = send("single", "single")
     deliver_again(rig, sent.id)
-    until(lambda: logged(workers, f"[{sent.id}] is dropped: another delivery of its message"), "the copy came", 2 * PATIENCE)
+    until(
+        lambda: logged(workers, f"[{sent.id}] is dropped: another delivery of its message"),
+        "the copy came",
+        2 * PATIENCE,
+    )
     rig.stage.say(sent.id, "done")
     assert sent.get(timeout=PATIENCE) == "done"
     assert len(rig.stage.events("begun", sent.id)) == 1
