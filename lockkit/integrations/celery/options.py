@@ -176,6 +176,7 @@ def _check_choices(options: LockOptions) -> None:
         )
     if options.on_duplicate is not None:
         _check_choice("on_duplicate", options.on_duplicate, ("retry", "skip"))
+        _check_alone(options, "on_duplicate", "a copy of the message would take what is still free")
     if options.on_unavailable is None:
         return
     _check_choice("on_unavailable", options.on_unavailable, _ON_UNAVAILABLE)
@@ -189,6 +190,16 @@ def _check_choices(options: LockOptions) -> None:
         raise ConfigError(
             'on_unavailable="run" and fence_as are given together, but a task that runs without its lock has no fence',
             hint="leave out one of them",
+        )
+
+
+def _check_alone(options: LockOptions, name: str, why: str) -> None:
+    """Refuse an option that keeps its promise only for one holder at a time."""
+    several = next((one for one in ("capacity", "pool", "gpu") if getattr(options, one) is not None), None)
+    if several is not None:
+        raise ConfigError(
+            f"{name} is for a plain lock, and {several}= lets several runs hold at once: {why}",
+            hint=f"leave out {name}, or take a plain lock",
         )
 
 
@@ -211,16 +222,12 @@ def _check_body(options: LockOptions, body: Body) -> None:
     if options.lock is not None:
         check_template(options.lock, body.signature, body.name)
     if options.fence_as is not None:
-        _check_fence(options, body)
+        _check_alone(options, "fence_as", "a fence keeps none of them out")
+        _check_fence(options.fence_as, options.lock or "", body)
 
 
-def _check_fence(options: LockOptions, body: Body) -> None:
-    if options.lock is None:
-        raise ConfigError(
-            "fence_as is for lock=: members of a pool have a fence each", hint="self.leases.fences"
-        )
-    name = options.fence_as
-    parameter = body.signature.parameters.get(cast("str", name))
+def _check_fence(name: str, template: str, body: Body) -> None:
+    parameter = body.signature.parameters.get(name)
     if parameter is None or parameter.kind in (
         parameter.POSITIONAL_ONLY,
         parameter.VAR_POSITIONAL,
@@ -235,7 +242,7 @@ def _check_fence(options: LockOptions, body: Body) -> None:
             f"the argument {name!r} of {body.name}, which gets the fence, needs a default: whoever sends the task does not give it",
             hint=f"{name}=0",
         )
-    if name in fields_of(options.lock):
+    if name in fields_of(template):
         raise ConfigError(
-            f"the template {options.lock!r} needs {name!r}, which is known only once the lock is held"
+            f"the template {template!r} needs {name!r}, which is known only once the lock is held"
         )
