@@ -156,13 +156,13 @@ def test_what_comes_while_the_store_holds_up_the_last_step_is_left_for_the_next_
     runner = world.runner()
     reached, go_on = Event(), Event()
 
-    def look():
+    def look(*_):
         reached.set()
-        go_on.wait()
+        go_on.wait(60)
 
     monkeypatch.setattr(runner, "_look", look)
     runner.start()
-    reached.wait()
+    assert reached.wait(60)
     runner.inbox.lockkit_alert(lost())
     runner.close(0.01)
     assert handed_over(runner.desk.folder)[0].source == "alert.lost"
