@@ -7,6 +7,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 from lockkit.client import Client
@@ -132,11 +133,10 @@ class Closings:
         stage = self._stage
         gc.collect()
         before = self._before
-        stage.until(
-            lambda: footprint() - before == Counter(),
-            f"L4: {before} again, seed {self._seed}",
-            _BOUND,
-        )
+        with suppress(AssertionError):  # which could not say what is left
+            stage.until(lambda: footprint() - before == Counter(), "nothing is left", _BOUND)
+        left = footprint() - before
+        assert not left, f"L4: {left} is left, beside {before} of before, seed {self._seed}"
         assert stage.harness.residue() == self._residue
 
 
