@@ -24,7 +24,10 @@ def manage(started):
     """Start a command of the project."""
 
     def start(*words, **options):
-        env = {"PYTHONPATH": os.pathsep.join(filter(None, [str(SHOP), os.environ.get("PYTHONPATH")]))}
+        env = {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(SHOP), os.environ.get("PYTHONPATH")])),
+            "PYTHONUNBUFFERED": "1",  # the tests read what a command says while it runs
+        }
         return started(
             sys.executable, str(SHOP / "manage.py"), *words, env=env | options.pop("env", {}), **options
         )
@@ -134,7 +137,7 @@ def test_a_store_that_is_down_is_no_reason_to_run(manage):
 
 
 def test_a_lock_that_was_lost_fails_the_command(manage, client):
-    job = manage("lockkit_run", "job", "--", "nightly", "--seconds", "1")
+    job = manage("lockkit_run", "job", "--", "nightly", "--seconds", "5")
     assert job.stdout.readline().startswith("began eu")
     (holder,) = client.inspect("job").holders
     client.evict("job", holder.claim_id, reason="a test", now=True)

@@ -103,7 +103,7 @@ def test_a_copy_goes_back_to_its_queue_until_the_first_run_has_ended_and_makes_n
     # The copy runs as well if it lay in the queue at the moment at which the first run was acknowledged.
     assert [one["word"] for one in told] in (["done"], ["done", "again"])
     assert [one["tries"] for one in told] == [0] * len(told)
-    assert sent.get(timeout=PATIENCE) == told[-1]["word"]
+    assert sent.get(timeout=PATIENCE) == "done"  # Celery keeps the result of a task that has succeeded
     assert judged(told) == []
 
 
@@ -122,8 +122,9 @@ def test_a_copy_does_the_work_of_a_lost_process_where_busy_tasks_are_skipped(rig
     deliver_again(rig, sent.id)
     until_back(workers, sent.id)
     rig.stage.say(sent.id, "kill")
-    [told] = rig.stage.wait("held", sent.id, patience=2 * PATIENCE)
-    [_, second] = rig.stage.events("begun", sent.id)
+    told = rig.stage.wait("held", sent.id, patience=2 * PATIENCE)[0]
+    # The message of the lost process comes back, too, and may run after its copy.
+    second = rig.stage.events("begun", sent.id)[1]
     assert (told["word"], second["alive"]) == ("again", [])
     assert begun["fence"] < second["fence"]
     assert sent.get(timeout=PATIENCE) == "again"

@@ -19,6 +19,9 @@ __all__ = ["TTL", "app"]
 TTL = 90
 """Seconds after which a claim lapses: longer than any test waits, so that whatever is free before was released or evicted."""
 
+MIN_HOLD = None if os.environ["LOCKKIT_URL"].startswith("zookeeper:") else 5
+"""ZooKeeper has none, and a worker with a task that needs one does not start there."""
+
 app = make_app(
     "endings",
     worker_soft_shutdown_timeout=float(os.environ.get("SOFT_SHUTDOWN", "0")),
@@ -49,7 +52,9 @@ def late(self: Any, lock: str, how: str) -> str:
     return _play(self, lock, how)
 
 
-@app.task(bind=True, base=LockedTask, name="endings.delayed", lock="{lock}", on_busy="fail", min_hold=5)  # type: ignore[untyped-decorator]
+@app.task(
+    bind=True, base=LockedTask, name="endings.delayed", lock="{lock}", on_busy="fail", min_hold=MIN_HOLD
+)  # type: ignore[untyped-decorator]
 def delayed(self: Any, lock: str, how: str) -> str:
     """Hold a lock, which stays blocked for a while, and end."""
     return _play(self, lock, how)
