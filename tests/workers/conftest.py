@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -59,6 +60,17 @@ class Rig:
         app = Celery("sender", broker=self.broker.url(), backend=self.broker.url(), set_as_current=False)
         self._stack.callback(_hang_up, app)
         return app
+
+    def released(self, lock):
+        """The reasons for which holds of a lock ended, from the event journal."""
+        file = self.folder / "state" / "journal" / "events.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        rows = [json.loads(line) for line in lines if line.strip()]
+        return [
+            row.get("reason")
+            for row in rows
+            if row.get("kind") in ("released", "evicted") and row.get("name") == lock
+        ]
 
     def client(self, **settings):
         """A client of the lock store for the test."""

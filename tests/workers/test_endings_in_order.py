@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from lockkit.testing.processes import until
@@ -19,19 +17,6 @@ ENDINGS = {
     "exit": "exit",
 }
 """The ways in which the function of a task ends, with the reason for which its lock is released."""
-
-
-def released(rig, lock):
-    """The reasons for which holds of a lock ended, from the event journal."""
-    file = rig.folder / "state" / "journal" / "events.jsonl"
-    lines = (
-        [json.loads(line) for line in file.read_text().splitlines() if line.strip()] if file.exists() else []
-    )
-    return [
-        line.get("reason")
-        for line in lines
-        if line.get("kind") in ("released", "evicted") and line.get("name") == lock
-    ]
 
 
 @pytest.fixture(scope="module", params=["prefork", "threads", "solo"])
@@ -66,7 +51,7 @@ def test_the_lock_is_released_for_a_reason(rig, pool, how):
             rig.stage.wait("holds", sent.id, count=2)
         rig.stage.say(sent.id)
     reasons = ["retry", "normal"] if how == "retry" else [ENDINGS[how]]
-    until(lambda: released(rig, lock) == reasons, f"{reasons} are on record for {lock}", 40)
+    until(lambda: rig.released(lock) == reasons, f"{reasons} are on record for {lock}", 40)
     is_free(rig.client(), lock)
 
 
@@ -74,7 +59,7 @@ def test_a_soft_time_limit_is_an_exception_in_the_task(rig, pool):
     if pool != "prefork":
         pytest.skip("only processes have time limits")
     lock, _ = play(rig, pool, "wait", soft_time_limit=1)
-    until(lambda: released(rig, lock) == ["soft_time_limit"], "the reason is on record", 40)
+    until(lambda: rig.released(lock) == ["soft_time_limit"], "the reason is on record", 40)
     is_free(rig.client(), lock)
 
 
@@ -83,7 +68,7 @@ def test_a_revocation_with_terminate_ends_the_task_in_its_process(rig, pool):
         pytest.skip("only a process can be terminated")
     lock, sent = play(rig, pool, "spin")
     sent.revoke(terminate=True)
-    until(lambda: released(rig, lock) == ["exit"], "the reason is on record", 40)
+    until(lambda: rig.released(lock) == ["exit"], "the reason is on record", 40)
     is_free(rig.client(), lock)
 
 
@@ -95,4 +80,4 @@ def test_a_revocation_without_terminate_leaves_a_task_that_runs_alone(rig, pool)
     rig.app(APP).control.ping(timeout=1)  # answered behind the revocation
     assert rig.client().inspect(lock).holders
     rig.stage.say(sent.id)
-    until(lambda: released(rig, lock) == ["normal"], "the reason is on record", 40)
+    until(lambda: rig.released(lock) == ["normal"], "the reason is on record", 40)

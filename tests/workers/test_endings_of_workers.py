@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -43,19 +42,6 @@ def begin(rig):
         yield start
 
 
-def released(rig, lock):
-    """The reasons for which holds of a lock ended, from the event journal."""
-    file = rig.folder / "state" / "journal" / "events.jsonl"
-    lines = (
-        [json.loads(line) for line in file.read_text().splitlines() if line.strip()] if file.exists() else []
-    )
-    return [
-        line.get("reason")
-        for line in lines
-        if line.get("kind") in ("released", "evicted") and line.get("name") == lock
-    ]
-
-
 def granted(client, lock, *pids):
     """Wait for the lock, and assert that none of these processes lives when it is granted."""
     with client.lock(lock, ttl=30).acquire(timeout=SOON):
@@ -73,7 +59,7 @@ def test_a_warm_shutdown_lets_the_task_finish(rig, client, begin, pool):
     rig.stage.say(sent.id)
     granted(client, lock)
     assert worker.wait() == 0
-    assert released(rig, lock) == ["normal"]
+    assert rig.released(lock) == ["normal"]
 
 
 def test_a_cold_shutdown_ends_the_task_which_releases_its_lock(rig, client, begin):
@@ -81,7 +67,7 @@ def test_a_cold_shutdown_ends_the_task_which_releases_its_lock(rig, client, begi
     worker.signal(signal.SIGQUIT)
     granted(client, "cold")
     worker.wait()
-    assert released(rig, "cold") == ["exit"]
+    assert rig.released("cold") == ["exit"]
     until(lambda: not runs(holds["pid"]), "the process has ended", 40)
 
 
@@ -91,7 +77,7 @@ def test_a_soft_shutdown_becomes_a_cold_one(rig, client, begin):
     granted(client, "soft")
     worker.wait()
     assert "Initiating Soft Shutdown" in worker.words
-    assert released(rig, "soft") == ["exit"]
+    assert rig.released("soft") == ["exit"]
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
@@ -101,7 +87,7 @@ def test_a_worker_that_is_killed_keeps_its_locks_for_their_ttl_at_most(rig, clie
     worker, _, holds = begin(lock, pool=pool, environ={"TASK_TTL": "3"})
     worker.signal(signal.SIGKILL)
     granted(client, lock, holds["pid"], worker.pid)
-    assert released(rig, lock) == []
+    assert rig.released(lock) == []
 
 
 def test_a_thread_that_calls_exit_of_the_process_ends_the_worker(rig, client, begin):
