@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,15 @@ def _system_as_it_was() -> Iterator[None]:
     yield
     told = "the test, or one that ran beside it, wrote to the folders of this machine's administrator"
     assert _administrators() == before, told
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_store_of_another_test() -> Iterator[None]:
+    """Let no test find what the one before it has left in ``memory:``, which lasts as long as any client that was not closed."""
+    yield
+    memory = sys.modules.get("lockkit_memory.store")  # lockkit may not be installed
+    if memory is not None:
+        memory.SHARED.forget()
 
 
 @pytest.fixture

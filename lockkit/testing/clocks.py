@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 from lockkit import durations
@@ -29,8 +30,8 @@ class ShiftedClock:
         return (self._stood[1] if self._stood else SYSTEM.wall()) + self._ahead
 
     def freeze(self) -> None:
-        """Stop the time: from now on only :meth:`advance` moves the clocks."""
-        self._stood = SYSTEM.now(), SYSTEM.wall()
+        """Stop the time, at a whole 1/1024 s, so that sums of whole seconds are exact: from now on only :meth:`advance` moves the clocks."""
+        self._stood = math.ceil(SYSTEM.now() * 1024) / 1024, math.ceil(SYSTEM.wall() * 1024) / 1024
 
     def advance(self, seconds: float) -> None:
         """Move both clocks forward.

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 from lockkit.clock import jitter
+from lockkit.testing.clocks import ShiftedClock
 
 
 def test_jitter_is_a_share():
@@ -28,3 +30,19 @@ def test_the_programs_own_random_is_left_alone():
     """
     # In a process of its own, because other threads of this one may draw.
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+
+
+def test_on_a_clock_that_stands_still_whole_seconds_add_up_exactly(monkeypatch):
+    for began in (317.123456789, 1027.7, 86400.1):
+        monkeypatch.setattr(
+            "lockkit.testing.clocks.SYSTEM",
+            SimpleNamespace(now=lambda at=began: at, wall=lambda at=began: at),
+        )
+        clock = ShiftedClock()
+        clock.freeze()
+        clock.advance(30)
+        at = clock.now()
+        for _ in range(40):
+            clock.advance(30)
+        assert began <= at - 30 < began + 0.001
+        assert clock.now() - at == clock.wall() - at == 1200.0
