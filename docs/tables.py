@@ -25,10 +25,11 @@ from lockkit import errors, events
 from lockkit.alerts.channels import KEYS, TYPES
 from lockkit.as_toml import toml
 from lockkit.cli import exits
-from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.drivers.dispatch import _LEVELS
 from lockkit.facts import LOSSES
+from lockkit.layers import ENVIRONMENT
 from lockkit.observe.instruments import METRICS
+from lockkit.settings import SETTINGS
 from lockkit.testing.stage import Scenario, Stage, registered
 
 DOCS = Path(__file__).parent

@@ -19,7 +19,7 @@ from lockkit.configfiles import stamp
 from lockkit.crosscheck import DEFAULT, misfits
 from lockkit.errors import ConfigError
 from lockkit.facts import SCOPES, Scope
-from lockkit.layers import ARGUMENT, ENVIRONMENT, Found, Layer, canonical
+from lockkit.layers import ARGUMENT, Found, Layer, canonical
 from lockkit.members import pool_as_toml
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import StatePlace, state_place
@@ -30,16 +30,13 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
 __all__ = [
-    "ENVIRONMENT",
     "ETC",
-    "SETTINGS",
     "Config",
     "decide",
     "keywords",
     "keywords_layer",
     "load",
     "plugin_settings",
-    "redact",
     "refuse",
 ]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
-from lockkit.store.connections import inherited
 from lockkit.store.exchanges import Exchange
+from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 from lockkit_etcd.address import Address
 from lockkit_etcd.cluster import Cluster, watched_ranges

@@ -226,7 +226,6 @@ class Engine:
             grouping.after_sending(state.groups[name], left, now)
             for key in alerts.keys() - left.keys():
                 del state.alerts[key]
-        state.put_off = len(ready) - len(told)
         self._forget_groups(now)
         return told
 

@@ -142,7 +142,6 @@ class State(Struct):
         windows: The counts, by rule and subject.
         held: When each lock of a `missed` rule was last known to be held, or first waited for.
         sent: The times of the notifications of the last hour.
-        put_off: How many notifications wait because of the limit of an hour.
         begun: The number of alerts that have begun.
         elsewhere: Since when another engine has been the one that looks at the locks; None while this one is.
     """
@@ -154,6 +153,5 @@ class State(Struct):
     windows: dict[str, dict[str, Window]] = field(default_factory=dict)
     held: dict[str, float] = field(default_factory=dict)
     sent: list[float] = field(default_factory=list)
-    put_off: int = 0
     begun: int = 0
     elsewhere: float | None = None

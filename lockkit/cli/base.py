@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lockkit.cli import completing
-from lockkit.cli.suggesting import MEANT, PROBE, WORDS, as_called, quoted
+from lockkit.cli.suggesting import MEANT, PROBE, WORDS, as_called
 from lockkit.errors import BackendUnavailable
 from lockkit.namedtuples import NamedTuple
+from lockkit.suggesting import quoted
 
 if TYPE_CHECKING:
     from lockkit.client import Client

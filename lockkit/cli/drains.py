@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from lockkit import durations
 from lockkit.printable import printable
-from lockkit.views.looking import seen
 
 if TYPE_CHECKING:
     from lockkit.facts import Drain
 
-__all__ = ["seen", "short", "told"]
+__all__ = ["short", "told"]
 
 
 def told(drain: Drain) -> str:

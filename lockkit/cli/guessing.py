@@ -13,10 +13,11 @@ from difflib import get_close_matches
 import click
 
 from lockkit.cli import exits, translating
-from lockkit.cli.suggesting import MEANT, PROBE, URL_FIRST, WORDS, quoted
+from lockkit.cli.suggesting import MEANT, PROBE, WORDS
 from lockkit.cli.translating import Words
 from lockkit.redaction import redact
 from lockkit.settings import SETTINGS
+from lockkit.suggesting import URL_FIRST, quoted
 
 __all__ = ["check", "keep", "moved", "of_command", "of_gpus", "of_group", "of_run", "sentence"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
 from lockkit.members import pool_name
-from lockkit.suggesting import URL_FIRST, command_line, quoted, selecting
+from lockkit.suggesting import command_line, selecting
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
@@ -18,16 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "MEANT",
     "PROBE",
-    "URL_FIRST",
     "WORDS",
     "absent_hint",
     "as_called",
-    "command_line",
     "explain_line",
     "gpus_meant",
     "look",
     "looks_like_card",
-    "quoted",
 ]
 
 MEANT: Final = "lockkit.meant"

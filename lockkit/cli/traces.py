@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lockkit import durations
 from lockkit.cli import output
-from lockkit.cli.suggesting import command_line
 from lockkit.members import in_pool
+from lockkit.suggesting import command_line
 from lockkit.views.traces import Traces, failures, traces
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from lockkit.facts import NOTHING
 from lockkit.gpu.enlisting import about, texts
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
 from lockkit.gpu.known import Known, queue, requests_waiting, with_cards_around
-from lockkit.gpu.quarantine import mark_of, quarantined, record_name
+from lockkit.gpu.marks import record_name
+from lockkit.gpu.quarantine import mark_of, quarantined
 from lockkit.gpu.receipts import in_record
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple

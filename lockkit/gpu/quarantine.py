@@ -30,7 +30,6 @@ __all__ = [
     "quarantine",
     "quarantine_faulty",
     "quarantined",
-    "record_name",
     "spared",
 ]
 

@@ -80,9 +80,9 @@ def worker(owner: int, note: Mapping[str, object]) -> int:
     return pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else owner
 
 
-def used_by_holder(device: Device, holder: ClaimInfo, parent: Callable[[int], int] = parent_of) -> int | None:
+def used_by_holder(device: Device, holder: ClaimInfo) -> int | None:
     """The bytes of a card that a holder of a part of it uses, if the holder is a process of this host that can be seen from here; else None."""
-    return used_by(device, worker(holder.owner.pid, holder.note), parent) if _is_seen(holder) else None
+    return used_by(device, worker(holder.owner.pid, holder.note)) if _is_seen(holder) else None
 
 
 def unlocked(

@@ -6,7 +6,7 @@ The log and ``alerts.jsonl`` in the state folder have each notification before a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,11 +65,6 @@ class Alerting:
         for client, inbox in inboxes.items():
             put = partial(_put, channels, _where(client))
             self._runners.append(Runner(client, inbox, [log, put]))
-
-    @property
-    def runners(self) -> Sequence[Runner]:
-        """The runner of each store."""
-        return tuple(self._runners)
 
     def start(self) -> None:
         """Start a thread for each store."""

@@ -14,7 +14,7 @@ from lockkit.errors import BackendUnavailable
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 
-__all__ = ["Connection", "ConnectionPool", "Timed", "inherited"]
+__all__ = ["Connection", "ConnectionPool", "Timed"]
 
 _RESET = struct.pack("ii", 1, 0)
 _BLOCK = 65_536

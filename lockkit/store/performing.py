@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from lockkit.store.connections import Connection as Poolable
-from lockkit.store.connections import ConnectionPool, inherited
+from lockkit.store.connections import ConnectionPool
 from lockkit.store.exchanges import (
     Connect,
     Drop,
@@ -23,6 +23,7 @@ from lockkit.store.exchanges import (
     Step,
     Together,
 )
+from lockkit.store.inherited import inherited
 
 __all__ = ["Blocking", "Connection"]
 

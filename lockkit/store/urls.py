@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import ConfigError
-from lockkit.settings import redact, veiled
+from lockkit.redaction import redact, veiled
 
 __all__ = ["ESCAPE", "Url", "at"]
 

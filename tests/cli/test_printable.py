@@ -14,7 +14,6 @@ from rich.console import Console
 
 import lockkit
 from lockkit.cli.lock_table import table_of
-from lockkit.cli.suggesting import command_line
 from lockkit.errors import AcquireTimeout, BackendUnavailable
 from lockkit.events import Counters
 from lockkit.facts import ClaimInfo, Event, LockInfo, Owner
@@ -23,6 +22,7 @@ from lockkit.observe import journal
 from lockkit.plugins.manager import PluginManager
 from lockkit.printable import printable
 from lockkit.store.spi import Claim, OpenOptions, Terms
+from lockkit.suggesting import command_line
 
 C1 = "".join(map(chr, range(0x80, 0xA0)))
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -19,10 +19,11 @@ from lockkit.alerts.channels import KEYS, TYPES
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.cli import exits
 from lockkit.cli.main import COMMANDS, cli
-from lockkit.config import ENVIRONMENT, SETTINGS
 from lockkit.facts import LOSSES, Capabilities
+from lockkit.layers import ENVIRONMENT
 from lockkit.observe.instruments import METRICS
 from lockkit.plugins import specs
+from lockkit.settings import SETTINGS
 from lockkit.store.spi import Lapsed, Renewal
 
 DOCS = Path(__file__).parents[2] / "docs"

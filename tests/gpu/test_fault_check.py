@@ -18,7 +18,8 @@ from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.choosing import CardFacts
 from lockkit.gpu.fault_check import LASTS, FaultCheck
 from lockkit.gpu.host_pools import simulated
-from lockkit.gpu.quarantine import clear, find_faulty, quarantined, record_name
+from lockkit.gpu.marks import record_name
+from lockkit.gpu.quarantine import clear, find_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 

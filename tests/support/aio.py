@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, ParamSpec, TypeVar
@@ -13,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from lockkit.aio import AsyncClient
 from lockkit.testing.harness import Harness
 
-__all__ = ["client_of", "in_a_loop", "pool_threads", "settled", "soon", "stepped_until"]
+__all__ = ["client_of", "in_a_loop", "settled", "soon", "stepped_until"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,11 +66,6 @@ async def settled(client: AsyncClient, harness: Harness, *names: str) -> None:
     for name in names or ("a",):
         left = await asyncio.to_thread(harness.stored, name)
         assert left == [], f"left in the store: {left}"
-
-
-def pool_threads() -> list[str]:
-    """The names of the threads that clients of the asyncio face have."""
-    return [each.name for each in threading.enumerate() if each.name.startswith("lockkit-asyncio")]
 
 
 async def stepped_until(reached: asyncio.Event, coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -550,7 +550,7 @@ def test_variables_on_the_list_reach_their_setting(world, name):
 
 
 def test_the_list_of_variables_is_closed():
-    assert set(config.ENVIRONMENT) == {
+    assert set(layers.ENVIRONMENT) == {
         f"LOCKKIT_{name}"
         for name in [
             "URL",
@@ -621,7 +621,7 @@ def test_what_kubernetes_injects_changes_and_says_nothing(world, caplog, name):
     world.environ[name] = "tcp://10.0.0.1:6379"
     assert world.load().describe() == World.load(world, None).describe()
     assert caplog.text == ""
-    assert name not in config.ENVIRONMENT
+    assert name not in layers.ENVIRONMENT
 
 
 def test_a_url_keeps_what_is_the_stores(world):

@@ -15,9 +15,10 @@ from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import CAPACITY, NAME, Duration, Number, Remark, finite
 from lockkit.cli.signals import Signals
-from lockkit.cli.suggesting import as_called, command_line, look
+from lockkit.cli.suggesting import as_called, look
 from lockkit.cli.waiting import Announcer, blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
+from lockkit.suggesting import command_line
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from lockkit.errors import LockkitError
 from lockkit.facts import SCOPES, Finding
 from lockkit.protocol.denials import drain_ends
 from lockkit.suggesting import SameStore
+from lockkit.views.looking import seen
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -195,7 +196,7 @@ def _store(client: Client, options: str, first: str) -> list[Finding]:
     can = client.capabilities
     where = f"{output.store_words(client)}, namespace {client.namespace}"
     found = [Finding("store", "ok", f"{where}; its locks keep apart {SCOPES[can.scope]}")]
-    drained = drains.seen(client)
+    drained = seen(client)
     if drained is not None:
         found.append(
             Finding(

@@ -14,11 +14,12 @@ from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
 from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.parameters import NAME
-from lockkit.cli.suggesting import as_called, command_line, gpus_meant, looks_like_card
+from lockkit.cli.suggesting import as_called, gpus_meant, looks_like_card
 from lockkit.cli.waiting import ordinal
 from lockkit.members import in_pool
 from lockkit.protocol.denials import because, drain_ends
-from lockkit.suggesting import SameStore
+from lockkit.suggesting import SameStore, command_line
+from lockkit.views.looking import seen
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -69,7 +70,7 @@ def command(session: Session, name: str) -> None:
         )
         told += [f"{meant[0].upper()}{meant[1:]}"] if meant else []
         told += failed_words(failed, name, options)
-        drained = drains.seen(client)
+        drained = seen(client)
         if drained is not None:
             said = drains.told(drained)
             told.append(f"{said[0].upper()}{said[1:]}; {drain_ends(drained, SameStore(options, first))}.")

@@ -192,8 +192,8 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
     its reason and your name, in lockkit gpu ls and wherever they wait for the card. Requests wait for other cards meanwhile; one that needs this
     card waits until it is cleared.
     """
+    from lockkit.gpu.marks import record_name as gate
     from lockkit.gpu.quarantine import quarantine, quarantined
-    from lockkit.gpu.quarantine import record_name as gate
 
     with session.client() as client:
         fitting.reaches_others(client)

@@ -55,7 +55,7 @@ def _check(session: Session, resource: str) -> int:
     """
     from lockkit.guard.checking import checks
     from lockkit.guard.scratch import scratch
-    from lockkit.settings import redact
+    from lockkit.redaction import redact
 
     shown = redact(resource) if ":" in resource else resource
     found = []

@@ -11,7 +11,8 @@ from lockkit.cli import eviction, exits, holds, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAME
-from lockkit.cli.suggesting import as_called, command_line
+from lockkit.cli.suggesting import as_called
+from lockkit.suggesting import command_line
 
 if TYPE_CHECKING:
     from lockkit.client import Client

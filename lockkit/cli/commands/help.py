@@ -9,7 +9,7 @@ import click
 from lockkit.cli import output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
-from lockkit.cli.suggesting import quoted
+from lockkit.suggesting import quoted
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

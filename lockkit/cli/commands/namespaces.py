@@ -5,6 +5,7 @@ from __future__ import annotations
 from lockkit.cli import drains, output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
+from lockkit.views.looking import seen
 
 __all__ = ["command"]
 
@@ -23,7 +24,7 @@ def command(session: Session) -> None:
     """
     with session.client() as client:
         found = client.namespaces()
-        marks = {one: mark for one in found if (mark := drains.seen(client, one)) is not None}
+        marks = {one: mark for one in found if (mark := seen(client, one)) is not None}
         if session.json:
             from lockkit.cli import documents
             from lockkit.views import making

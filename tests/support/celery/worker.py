@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lockkit.descent import children
 from support.celery.stage import PATIENCE
 
 __all__ = ["Worker"]
@@ -98,10 +97,6 @@ class Worker:
         """Wait until it has logged a text. Returns the log."""
         self._until(lambda: text in self.words, f"has not logged {text!r}", patience)
         return self.words
-
-    def pool_processes(self) -> list[int]:
-        """The pids of its pool's processes."""
-        return children(self.pid)
 
     def signal(self, number: int) -> None:
         """Send its main process a signal."""

@@ -132,8 +132,8 @@ def lost_in_some_run(register: Register, *, guarded: bool = True) -> bool:
     return any(lost(register, schedule, guarded=guarded) for schedule in two_switches())
 
 
-def two_switches(longest: int = 11) -> Iterator[list[int]]:
+def two_switches() -> Iterator[list[int]]:
     """Schedules of two holders: the first runs for a while, then the second, then the first again to its end."""
-    for first in range(1, longest):
-        for second in range(1, longest):
+    for first in range(1, 11):
+        for second in range(1, 11):
             yield [0] * first + [1] * second

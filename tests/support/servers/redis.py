@@ -92,10 +92,9 @@ class RedisServer(Server):
         login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
         return f"{scheme}://{login}{self.address}/{db}"
 
-    def socket_url(self, db: int = 0, user: str | None = None, password: str | None = None) -> str:
+    def socket_url(self, db: int = 0) -> str:
         """The server's URL over the unix socket."""
-        login = "" if password is None else f"{quote(user or '', safe='')}:{quote(password, safe='')}@"
-        return f"unix://{login}{quote(str(self.socket))}?db={db}"
+        return f"unix://{quote(str(self.socket))}?db={db}"
 
     # -- what happens to it
 

@@ -20,7 +20,7 @@ REPLY = struct.Struct("!iqi")  # xid, zxid, error
 LENGTH = struct.Struct("!i")  # of what follows
 
 SYNC, PING, CLOSE = 9, 11, -11
-PING_XID, EVENT_XID = -2, -1
+PING_XID = -2
 
 
 class SessionGone(Exception):

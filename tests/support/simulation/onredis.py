@@ -106,7 +106,6 @@ class OnRedis:
     name = "redis"
     late_copies = True
     sees_death = False
-    wakes_waiters = True
     removes_together = 1
     stale = False
 

@@ -21,8 +21,8 @@ def _mutex(name: str, ttl: float = 6.0, **more: float) -> Terms:
     return Terms(name, ttl=ttl, **more)  # type: ignore[arg-type]
 
 
-def _permits(name: str, weight: int = 1, capacity: int = 2, ttl: float = 6.0) -> Terms:
-    return Terms(name, ttl=ttl, weight=weight, capacity=capacity, kind="semaphore")
+def _permits(name: str, weight: int = 1, capacity: int = 2) -> Terms:
+    return Terms(name, ttl=6.0, weight=weight, capacity=capacity, kind="semaphore")
 
 
 def _read(name: str) -> Terms:
@@ -149,8 +149,8 @@ ON_REDIS: Mapping[str, Setup] = {
 """Every kind of lock on the Redis store. Needs redis-server and the extra ``redis``."""
 
 
-def explore(setup: Setup, schedule: bytes, *, patience: int = 1) -> World:
+def explore(setup: Setup, schedule: bytes) -> World:
     """Run a schedule; the world as it was when it broke a promise, or came to rest."""
-    world = World(setup, patience=patience)
+    world = World(setup)
     world.run(schedule)
     return world

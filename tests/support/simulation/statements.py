@@ -41,7 +41,6 @@ class Statements(Table):
     name = "statements"
     late_copies = False
     sees_death = True
-    wakes_waiters = False
     removes_together = 1
     stale = True
 

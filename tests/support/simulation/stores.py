@@ -66,8 +66,6 @@ class ModelStore(Protocol):
     """Whether a request may arrive after its caller has stopped waiting."""
     sees_death: bool
     """Whether the claims of a dead client are removed at once."""
-    wakes_waiters: bool
-    """Whether a claim that newly fits wakes its own watch, whatever that watches."""
     removes_together: int
     """The most claims that one request removes."""
     stale: bool
@@ -145,7 +143,6 @@ class Atomic(NothingInTheClient):
     name = "atomic"
     late_copies = True
     sees_death = False
-    wakes_waiters = True
     removes_together = 3
     stale = False
 
