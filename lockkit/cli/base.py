@@ -154,8 +154,14 @@ def in_namespace(session: Session, namespace: str | None) -> Session:
 class _Page:
     """The help page: usage, text, examples, and options under their headings."""
 
-    examples: str = ""
     _help: click.Option | None = None
+
+    def __init__(self, *args: Any, examples: str = "", **attrs: Any) -> None:
+        attrs.setdefault(
+            "context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+        )
+        super().__init__(*args, **attrs)
+        self.examples = examples
 
     def get_help_option(self, ctx: click.Context) -> click.Option | None:
         """The option ``--help``, as click makes it, but without a search for translations of its text, which takes 2 of 100 ms."""
@@ -206,13 +212,6 @@ def heading(text: str) -> str:
 class Command(_Page, click.Command):
     """A command with the common options."""
 
-    def __init__(self, *args: Any, examples: str = "", **attrs: Any) -> None:
-        attrs.setdefault(
-            "context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-        )
-        super().__init__(*args, **attrs)
-        self.examples = examples
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = ctx.meta.setdefault(WORDS, [*args])
         if ctx.resilient_parsing and args and self._takes_value(args[-1]):
@@ -238,13 +237,6 @@ class Command(_Page, click.Command):
 
 class Group(_Page, click.Group):
     """A command with subcommands, such as ``failures list``. Usage errors list the subcommands."""
-
-    def __init__(self, *args: Any, examples: str = "", **attrs: Any) -> None:
-        attrs.setdefault(
-            "context_settings", {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-        )
-        super().__init__(*args, **attrs)
-        self.examples = examples
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.facts import ReleaseRequest
     from lockkit.gpu.families import Family
+    from lockkit.lease import Lease
 
 __all__ = ["Request", "guard"]
 
@@ -339,7 +340,7 @@ class _Run:
             if self._textfile is not None:
                 self._textfile.released()
         lost = ended.lost
-        gone = next((lease for lease in leases if lease.lost_because), None)
+        gone = _first_lost(leases)
         absent = next((lease for lease in leases if lease.report and lease.report.outcome == "LOST"), None)
         if lost is None and absent is not None:
             gone, lost = absent, f"at its release {LOSSES['absent']}"
@@ -421,20 +422,25 @@ class _Run:
 
     def _what(self, taken: Taken | None) -> str:
         """Name what is lost, in words: the card where cards are held."""
-        lease = None if taken is None else next((one for one in taking.each(taken) if one.lost_because), None)
         if self._named is None or taken is None:
             return "the lock"
-        return self._named((lease or taking.each(taken)[0]).name)
+        leases = taking.each(taken)
+        return self._named((_first_lost(leases) or leases[0]).name)
 
     def _why(self, client: Client, taken: Taken | None) -> str:
         """The reason for the loss of the lease, in words."""
-        lease = None if taken is None else next((one for one in taking.each(taken) if one.lost_because), None)
+        lease = None if taken is None else _first_lost(taking.each(taken))
         because = "" if lease is None else lease.lost_because
         evicted = None if lease is None else eviction.said(client, lease)
         if evicted is None:
             return LOSSES.get(because, because) or "lost"
         self._report.evicted(evicted)
         return f"evicted by {evicted['by']}: {evicted['reason']}"
+
+
+def _first_lost(leases: Sequence[Lease]) -> Lease | None:
+    """The first lease that is lost; None if none is."""
+    return next((lease for lease in leases if lease.lost_because), None)
 
 
 def _policy(request: Request, config: Config, taken: Taken) -> Policy:

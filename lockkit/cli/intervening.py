@@ -3,17 +3,63 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lockkit import durations
-from lockkit.cli import output
+from lockkit.cli import exits, output
+from lockkit.cli.suggesting import gpus_meant, look, looks_like_card
+from lockkit.errors import LockkitError, NotHeld, OutcomeUnknown
 from lockkit.remarks import gone
 
 if TYPE_CHECKING:
+    from lockkit.cli.base import Session
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Evicted
 
-__all__ = ["asked_words", "evict", "evicted_words", "waited"]
+__all__ = ["asked_words", "evict", "evicted_words", "explained", "waited"]
+
+
+@contextmanager
+def explained(session: Session, client: Client, name: str, unknown: str) -> Iterator[None]:
+    """Turn the errors of an intervention into those of its command, with a hint where to look.
+
+    Args:
+        session: The call.
+        client: The client.
+        name: The lock.
+        unknown: What may have happened if the outcome is unknown, in words.
+
+    Raises:
+        CommandFailed: The lock has no such claim.
+        OutcomeUnknown: As it was raised, with the hint.
+    """
+    try:
+        yield
+    except NotHeld as error:
+        raise exits.CommandFailed(
+            error.message,
+            code=exits.FAILED,
+            kind="absent",
+            name=name,
+            holder=error.holder,
+            hint="; ".join(filter(None, (error.hint, _instead(session, client, name)))),
+        ) from None
+    except OutcomeUnknown as error:
+        error.hint = "; ".join(filter(None, (error.hint, f"{unknown}; {look(session, name)}")))
+        raise
+
+
+def _instead(session: Session, client: Client, name: str) -> str:
+    """A hint for a claim that a lock does not have: the GPU that the name may mean if no claim has it, or else where to look."""
+    meant = None
+    if looks_like_card(name):
+        try:
+            meant = None if client.inspect(name).claims else gpus_meant(session, client, name)
+        except LockkitError:
+            meant = None  # the error of the command is worth more than a hint
+    return meant or look(session, name)
 
 
 def evict(client: Client, name: str, claim_id: str, *, reason: str, now: bool = False) -> Evicted:

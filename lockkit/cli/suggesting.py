@@ -19,7 +19,6 @@ __all__ = [
     "MEANT",
     "PROBE",
     "WORDS",
-    "absent_hint",
     "as_called",
     "explain_line",
     "gpus_meant",
@@ -85,24 +84,6 @@ def gpus_meant(session: Session, client: Client, name: str, found: MeantCard | N
             pool = None
     told = f"did you mean the GPUs of this host{first}? lockkit gpu ls{options}"
     return told if pool is None else f"{told}, and {explain_line(session, pool_name(pool))}"
-
-
-def absent_hint(session: Session, client: Client, name: str, told: str = "") -> str:
-    """The hint for a claim that a lock does not have: what is known already, the GPU that the name may mean if no claim has it, and where to look.
-
-    Args:
-        session: The call.
-        client: The client.
-        name: The lock.
-        told: What is known already.
-    """
-    meant = None
-    if looks_like_card(name):
-        try:
-            meant = None if client.inspect(name).claims else gpus_meant(session, client, name)
-        except LockkitError:
-            meant = None  # the error of the command is worth more than a hint
-    return "; ".join(filter(None, (told, meant or look(session, name))))
 
 
 def looks_like_card(name: str) -> bool:

@@ -8,8 +8,6 @@ from lockkit.cli import completing, exits, intervening, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAME, Remark
-from lockkit.cli.suggesting import absent_hint, look
-from lockkit.errors import NotHeld, OutcomeUnknown
 
 __all__ = ["command"]
 
@@ -39,22 +37,9 @@ def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
     The holder hears of it with its next renewal, within a third of its ttl. What it does then is up to it: a Python program sees
     lease.release_requested, and lockkit run --on-ask sends its command a signal. status and explain show the request.
     """
-    see = look(session, name)
     with session.client() as client:
-        try:
+        with intervening.explained(session, client, name, "the holder may have been asked"):
             request = client.ask_release(name, claim_id, reason)
-        except NotHeld as error:
-            raise exits.CommandFailed(
-                error.message,
-                code=exits.FAILED,
-                kind="absent",
-                name=name,
-                holder=error.holder,
-                hint=absent_hint(session, client, name, error.hint or ""),
-            ) from None
-        except OutcomeUnknown as error:
-            error.hint = "; ".join(filter(None, (error.hint, f"the holder may have been asked; {see}")))
-            raise
         claim = next((one for one in client.inspect(name).claims if one.claim_id == claim_id), None)
         if session.json:
             from lockkit.views import acting

@@ -11,8 +11,7 @@ from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
 from lockkit.cli.parameters import NAME
-from lockkit.cli.suggesting import absent_hint, as_called, look
-from lockkit.errors import NotHeld, OutcomeUnknown
+from lockkit.cli.suggesting import as_called
 
 __all__ = ["command"]
 
@@ -43,22 +42,9 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
     """
     if not reason.strip():
         raise click.UsageError("--reason must not be empty", click.get_current_context())
-    see = look(session, name)
     with session.client() as client:
-        try:
+        with intervening.explained(session, client, name, "the claim may have been evicted"):
             result = intervening.evict(client, name, claim_id, reason=reason, now=now)
-        except OutcomeUnknown as error:
-            error.hint = "; ".join(filter(None, [error.hint, f"the claim may have been evicted; {see}"]))
-            raise
-        except NotHeld as error:
-            raise exits.CommandFailed(
-                error.message,
-                code=exits.FAILED,
-                kind="absent",
-                name=name,
-                holder=error.holder,
-                hint=absent_hint(session, client, name, error.hint or ""),
-            ) from None
         if session.json:
             from lockkit.views import acting
 

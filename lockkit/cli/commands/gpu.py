@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from lockkit.cli.gpu_adopt import command as adopt
 from lockkit.cli.parameters import Duration, Remark
 from lockkit.cli.signals import Signals
 from lockkit.cli.updates import between_updates
-from lockkit.errors import BackendError, DevicesUnavailable
+from lockkit.cli.watching import print_each, trying_again
 from lockkit.gpu.views import FleetView, GpuLook, HostView
 from lockkit.identity import this_process
 from lockkit.printable import printable
@@ -106,14 +105,8 @@ def _ls(
 
 def _watch(session: Session, client: Client, view: HostView, interval: float) -> None:
     if session.json or not output.colour():
-        for seen in view.looks(interval):
-            if isinstance(seen, GpuLook):
-                _print(session, client, seen)
-            elif session.json:
-                output.write_json(exits.describe(seen), stream=sys.stderr)
-            else:
-                output.say(_away(seen))
-            sys.stdout.flush()
+        print_each(session, view.looks(interval), lambda seen: _print(session, client, seen))
+        return
     from rich.live import Live
 
     from lockkit.cli.gpus import below
@@ -123,7 +116,7 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
         rows: list[str] = []
         for seen in view.looks(interval):
             if not isinstance(seen, GpuLook):
-                told = [_away(seen), *rows]  # the last state stays on the screen, with its time
+                told = [trying_again(seen), *rows]  # the last state stays on the screen, with its time
             else:
                 last = seen
                 at = time.strftime("%H:%M:%S", time.localtime(seen.snapshot.taken))
@@ -152,10 +145,6 @@ def _fitting(console: Console, seen: GpuLook | None, told: Sequence[str]) -> Tab
         return len(console.render_lines(made(hidden), pad=False)) <= console.size.height
 
     return made(bisect_left(range(len(cards)), True, key=fits))
-
-
-def _away(error: DevicesUnavailable | BackendError) -> str:
-    return f"trying again: {error.message}"
 
 
 def _print(session: Session, client: Client, seen: GpuLook) -> None:

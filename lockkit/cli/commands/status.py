@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit.cli import drains, exits, output
+from lockkit.cli import drains, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.looking import summary_words
@@ -17,6 +17,7 @@ from lockkit.cli.parameters import NAME, Duration, Number
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
 from lockkit.cli.updates import between_updates
+from lockkit.cli.watching import print_each, trying_again
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 from lockkit.protocol.denials import drain_ends
@@ -154,14 +155,10 @@ def _free(info: LockInfo) -> str:
 
 def _watch(session: Session, client: Client, asked: Asked, interval: float) -> None:
     if session.json or not output.colour():
-        for found in _looks(client, asked, interval):
-            if not isinstance(found, BackendError):
-                _show(session, client, asked, found)
-            elif session.json:
-                output.write_json(exits.describe(found), stream=sys.stderr)
-            else:
-                output.say(_away(found))
-            sys.stdout.flush()
+        print_each(
+            session, _looks(client, asked, interval), lambda found: _show(session, client, asked, found)
+        )
+        return
     from rich.live import Live
     from rich.markup import escape
 
@@ -173,7 +170,7 @@ def _watch(session: Session, client: Client, asked: Asked, interval: float) -> N
         lines: list[str] = []
         for found in _looks(client, asked, interval):
             if isinstance(found, BackendError):
-                told = [_away(found), *lines]  # the last state stays on the screen, with its time
+                told = [trying_again(found), *lines]  # the last state stays on the screen, with its time
             else:
                 locks = found.shown
                 place = f"{client.url}, namespace {client.namespace}, {time.strftime('%H:%M:%S')}"
@@ -195,7 +192,3 @@ def _looks(client: Client, asked: Asked, interval: float) -> Iterator[Look | Bac
             raise
         except BackendError as error:
             found = error
-
-
-def _away(error: BackendError) -> str:
-    return f"trying again: {error.message}"

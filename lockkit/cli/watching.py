@@ -1,0 +1,40 @@
+"""``--watch`` where the output is no terminal, or is JSON: each look is printed below the one before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from lockkit.cli import exits, output
+from lockkit.errors import LockkitError
+
+if TYPE_CHECKING:
+    from lockkit.cli.base import Session
+
+__all__ = ["print_each", "trying_again"]
+
+T = TypeVar("T")
+
+
+def print_each(session: Session, looks: Iterable[T | LockkitError], show: Callable[[T], None]) -> None:
+    """Print look after look.
+
+    Args:
+        session: The call.
+        looks: What was seen, or in its place an error that may pass.
+        show: Prints what was seen.
+    """
+    for seen in looks:
+        if not isinstance(seen, LockkitError):
+            show(seen)
+        elif session.json:
+            output.write_json(exits.describe(seen), stream=sys.stderr)
+        else:
+            output.say(trying_again(seen))
+        sys.stdout.flush()
+
+
+def trying_again(error: LockkitError) -> str:
+    """The sentence about an error that may pass."""
+    return f"trying again: {error.message}"
