@@ -15,7 +15,7 @@ from lockkit.locks import Lock
 from lockkit.loops import warn_of_loop
 from lockkit.options import DEFAULT, Default
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Steps, all_of, any_of
+from lockkit.protocol.composing import Steps, all_of
 from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 from lockkit.shared.locks import checked_timeout
 from lockkit.shortform import ShortForm
@@ -264,10 +264,8 @@ class AnyOf(AnyAnyOf[Lease, Lock], ShortForm[Lease]):
         taking = Taking(
             self._opening, wait, self.name, self.locks, on_wait, cancel, detect=detect, reason=reason
         )
-        tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
-        claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
-        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.tools)
-        lease = taking.run(steps, tries | claims, lambda got: got[0])
+        steps, attempts = self._steps(taking, wait=wait != 0)
+        lease = taking.run(steps, attempts, lambda got: got[0])
         # No call may come between: a signal must not strike where only this frame has the lease.
         if lease is not None:
             return lease

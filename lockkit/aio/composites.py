@@ -13,7 +13,7 @@ from lockkit.caller import Caller, caller
 from lockkit.leaving import Held
 from lockkit.options import DEFAULT, Default
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Steps, all_of, any_of
+from lockkit.protocol.composing import Steps, all_of
 from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 from lockkit.shared.locks import checked_timeout
 
@@ -245,7 +245,5 @@ class AsyncAnyOf(AnyAnyOf[AsyncLease, AsyncLock], AsyncShortForm[AsyncLease]):
         reason: str | None = None,
     ) -> tuple[AsyncLease | None, AsyncTaking]:
         taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
-        tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
-        claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait != 0 else {}
-        steps = any_of(taking.together, tuple(tries), tuple(claims), taking.driver.tools)
-        return await taking.run(steps, tries | claims, lambda got: got[0]), taking
+        steps, attempts = self._steps(taking, wait=wait != 0)
+        return await taking.run(steps, attempts, lambda got: got[0]), taking

@@ -14,6 +14,7 @@ from lockkit.members import MOST
 from lockkit.options import check_plain
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.composing import Steps, any_of
 from lockkit.protocol.together import Together
 from lockkit.shared.lease import AnyLease
 from lockkit.shared.locks import AnyLock, check_detect
@@ -210,6 +211,12 @@ class AnyAnyOf(_Several[H, K]):
     def held(self) -> bool:
         """Whether the calling thread or task surely holds any of the locks now; see :meth:`lockkit.Lock.held`."""
         return any(lock.held() for lock in self.locks)
+
+    def _steps(self, taking: AnyTaking, *, wait: bool) -> tuple[Steps, dict[Attempt, K]]:
+        """The steps of an acquisition, and the lock of each of its attempts: a try of each lock, and unless one is free, a wait for all."""
+        tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
+        claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait else {}
+        return any_of(taking.together, tuple(tries), tuple(claims), taking.driver.tools), tries | claims
 
     def _refused(self, attempt: Attempt) -> AcquireTimeout:
         """The error of an acquire that does not wait, and found each lock busy."""
