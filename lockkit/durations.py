@@ -35,9 +35,8 @@ def seconds(value: object, *, what: str, zero: bool = False) -> float:
         raise ConfigError(
             f"{what} must be a number of seconds, not {value!r}", hint=f"for instance {what}=30"
         )
-    number = (
-        float(value) if isinstance(value, float) or abs(value) <= LONGEST else math.inf
-    )  # an int may be too big
+    # An int may be too big.
+    number = float(value) if isinstance(value, float) or abs(value) <= LONGEST else math.inf
     if (
         math.isnan(number)
         or math.isinf(number)

@@ -139,9 +139,8 @@ class _Repeated:
                 self._step()
                 break
             except BaseException as error:
-                struck = error.with_traceback(
-                    None
-                )  # the frames may refer to objects that the step is to close
+                # The frames may refer to objects that the step is to close.
+                struck = error.with_traceback(None)
         if struck is not None:
             raise struck
 

@@ -281,9 +281,8 @@ class Hold:
         """Forget the handle of a level that was left, if the hold has other handles."""
         with self._mutex:
             others = tuple(other for other in self.handles if other() not in (None, handle))
-            if (
-                others
-            ):  # keep the last: without any handle, the hold would look as if it had never been handed out
+            if others:
+                # Keep the last: without any handle, the hold would look as if it had never been handed out.
                 self.handles = others
                 if self.calls_last:
                     self.left_calls = (*self.left_calls, *handle.last_calls)

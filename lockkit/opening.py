@@ -304,9 +304,8 @@ class Opening:
                 raise AcquireCancelled("this client is closed", hint="connect again")
             here = self.here
             if here.refused is not None and here.refused[0] >= asked:
-                raise _copied(
-                    here.refused[1]
-                )  # another thread tried and failed while this one waited for the mutex, and used up its budget
+                # Another thread tried and failed while this one waited for the mutex, and used up its budget.
+                raise _copied(here.refused[1])
             here.warnings, here.journal, here.first = [], None, False
             backend: Backend | None = None
             driver: Driver | None = None

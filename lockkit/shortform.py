@@ -29,9 +29,8 @@ class ShortForm(AnyShortForm[S]):
         frame = sys._getframe(1)  # noqa: SLF001
         statement = self._statement(_EXIT.entered(self, frame), frame)
         lease = self._once()
-        if (
-            statement is not None
-        ):  # no call before this, or a signal could end the statement without its lease
+        # No call before this, or a signal could end the statement without its lease.
+        if statement is not None:
             statement.lease = lease
             lease.statement = statement
         self._keep(statement, lease)

@@ -180,9 +180,8 @@ class _SharedWatch:
                 self._note(key, kv.modified)
             elif kv.created == kv.modified:  # a new claim blocks nobody
                 continue
-            gone = (
-                where_of(key, 0)[:-1] if kind == "DELETE" else ""
-            )  # a deleted key does not say when it was created
+            # A deleted key does not say when it was created.
+            gone = where_of(key, 0)[:-1] if kind == "DELETE" else ""
             for watch in list(self.waiters):
                 if watch.entry is not None and watch.entry.key == key:
                     woken[watch] = None

@@ -79,9 +79,8 @@ def renew(store: RedisStore, beats: Sequence[Beat], budget: float) -> Exchange[S
 
 def _planned(store: RedisStore, beats: Sequence[Beat]) -> Plan:
     """The plan for a batch, made anew if the batch has changed."""
-    if (
-        len(beats) < _MANY or not store.topology.one
-    ):  # packing a few takes no time, and names of a Cluster move
+    if len(beats) < _MANY or not store.topology.one:
+        # Packing a few takes no time, and names of a Cluster move.
         return _plan(store, beats)
     key = (beats[0][0].token, len(beats))
     with store.mutex:
@@ -96,9 +95,8 @@ def _planned(store: RedisStore, beats: Sequence[Beat]) -> Plan:
 
 def _plan(store: RedisStore, beats: Sequence[Beat]) -> Plan:
     names = [claim.terms.name for claim, _ in beats]
-    if store.topology.one and 0 < len(set(names)) == len(
-        names
-    ):  # with thousands of claims every object costs
+    if store.topology.one and 0 < len(set(names)) == len(names):
+        # With thousands of claims every object costs.
         server, end = _server(store, beats[0][0]), len(beats)
         spans = [range(start, min(start + _ROW, end)) for start in range(0, end, _ROW)]
         return Plan(beats, names, [_row(store, beats, server, span) for span in spans], [])
@@ -172,9 +170,8 @@ def _send(
     troubles: list[Refused | Unknown] = []
     for node, unanswered in _unanswered(server, replies).items():
         first, *others = _commands(store, beats, [places[at] for at in unanswered])
-        again = b"".join(
-            [scripts.RENEW.spelled_out(first), *others]
-        )  # the first one teaches the server the script
+        # The first one teaches the server the script.
+        again = b"".join([scripts.RENEW.spelled_out(first), *others])
         try:
             renewed = yield from send(node, again, time.monotonic() + left(until), len(unanswered))
         except (Refused, Unknown) as trouble:

@@ -210,9 +210,8 @@ def _try(store: SQLiteStore, claim: Claim, note: str | None, rows: list[Row], en
 
 def _absent(store: SQLiteStore, rows: list[Row], terms: Terms) -> Lapsed:
     """The answer for a claim that is gone: with its files, by a resize to less than its weight, or because it lapsed."""
-    if int(store.clock.wall() * 1e6) - store.left < micros(
-        terms.ttl
-    ):  # later the claim would have lapsed anyway
+    if int(store.clock.wall() * 1e6) - store.left < micros(terms.ttl):
+        # Later the claim would have lapsed anyway.
         return Lapsed("files")
     return Lapsed("resized" if rows and rows[0].capacity < terms.weight else "absent")
 

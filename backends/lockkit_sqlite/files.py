@@ -269,9 +269,8 @@ def others_inside(path: str, database: Inode) -> bool:
                 seen = os.fstat(descriptor.fileno())
                 if (seen.st_dev, seen.st_ino) == database:
                     kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _SHARED_LOCK))[0]
-                    return (
-                        kind == fcntl.F_RDLCK
-                    )  # F_WRLCK: the last connection is closed, and the log removed
+                    # F_WRLCK: the last connection is closed, and the log removed.
+                    return kind == fcntl.F_RDLCK
             finally:
                 descriptor.close()
         except OSError as error:

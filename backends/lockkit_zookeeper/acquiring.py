@@ -68,9 +68,8 @@ def find(session: Session, entry: Entry, call: Call) -> bool:
             stat = call.ask(Exists(path, None))
             if stat is None:
                 return False
-            if (
-                stat.ephemeralOwner != call.connection.session
-            ):  # never adopted: that session may end at any time
+            if stat.ephemeralOwner != call.connection.session:
+                # Never adopted: that session may end at any time.
                 call.remove(path)
                 return False
             entry.path, entry.fence = path, stat.czxid
@@ -149,9 +148,8 @@ class _Acquiring:
         """
         entry, terms = self.entry, self.claim.terms
         began = time.monotonic()
-        until = (
-            began + (self.call.end - began) / 2
-        )  # the rest is for removing a node that is being created then
+        # The rest is for removing a node that is being created then.
+        until = began + (self.call.end - began) / 2
         seen: dict[str, float] = {}
         pause = _PAUSE
         there = True

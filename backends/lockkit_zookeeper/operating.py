@@ -147,9 +147,8 @@ def annotate(
     """
     call, parent = store.call(budget), store.paths.queue(name)
     own = None
-    for session, path in store.called(
-        name, claim_id
-    ):  # a waiter tells of itself: no need to look where it stands
+    # A waiter tells of itself: no need to look where it stands.
+    for session, path in store.called(name, claim_id):
         if session.connection.up:
             call, own = Call(session.connection, call.end), path
 

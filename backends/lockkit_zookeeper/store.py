@@ -139,9 +139,8 @@ class ZooKeeperStore:
             raise Refused(refused(ttl, granted, self.capabilities, name=terms.name), retry=False)
         if granted == ttl:
             return session, terms
-        known = self._granted(
-            terms
-        )  # one object for each timeout, because what is derived from terms is kept by object
+        # One object for each timeout, because what is derived from terms is kept by object.
+        known = self._granted(terms)
         return session, known.setdefault(granted, terms._replace(ttl=granted))
 
     def at(self, ttl: float, end: float, *, exact: bool = False, lasting: float = 0.0) -> Session:

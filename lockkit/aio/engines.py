@@ -132,9 +132,8 @@ class Engines:
     async def close(self) -> None:
         """Close the client, and then the connections of all loops. A cancellation is raised when that is done."""
         loop = asyncio.get_running_loop()
-        thread = ThreadPool(
-            "lockkit-asyncio", 1
-        )  # its own: it has to begin although others wait for a thread
+        # Its own: it has to begin although others wait for a thread.
+        thread = ThreadPool("lockkit-asyncio", 1)
         job = thread.submit(partial(self.opening.end, None))
         thread.close()
         cuts: list[asyncio.CancelledError] = []

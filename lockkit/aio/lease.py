@@ -264,9 +264,8 @@ class AsyncLease(AnyLease):
         """
         hold = self._hold
         if self._report is None:
-            if (
-                inert(hold) or hold.reserved_by == threading.get_ident()
-            ):  # a handler in the middle of its release
+            if inert(hold) or hold.reserved_by == threading.get_ident():
+                # A handler in the middle of its release.
                 return kept(hold, reason)
             self.left = True
             if hold.leave(self):

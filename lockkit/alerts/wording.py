@@ -111,9 +111,8 @@ def _heading(member: Member) -> str:
 
 def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
     """The rows of an alert: what, where, who, since when, and what to type next. A row without content is left out."""
-    from lockkit.alerts.shipped import (
-        SHIPPED,
-    )  # here, because msgspec comes with it: nothing heavy is imported before an alert
+    # Here, because msgspec comes with it: nothing heavy is imported before an alert.
+    from lockkit.alerts.shipped import SHIPPED
 
     yield "Rule", _short(member.rule)
     told = {key: _short(value) for key, value in member.labels.items() if value}

@@ -215,9 +215,8 @@ class Command(_Page, click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         words = ctx.meta.setdefault(WORDS, [*args])
         if ctx.resilient_parsing and args and self._takes_value(args[-1]):
-            args = args[
-                :-1
-            ]  # the value is being completed; without it click would not read what stands before
+            # The value is being completed; without it click would not read what stands before.
+            args = args[:-1]
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:

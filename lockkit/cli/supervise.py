@@ -169,9 +169,8 @@ class Supervisor:
             if number == signal.SIGINT:
                 self._may_be_ctrl_c = False
             if number in (signal.SIGTERM, signal.SIGHUP):
-                self._child.signal(
-                    signal.SIGCONT
-                )  # a stopped command handles the signal only when it continues
+                # A stopped command handles the signal only when it continues.
+                self._child.signal(signal.SIGCONT)
 
     def _tell_of_another_way(self) -> None:
         """At the second SIGINT that the command survives, say how else to end it."""

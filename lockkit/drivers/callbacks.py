@@ -92,9 +92,8 @@ class Callbacks:
                 _log.error("on_lost callbacks are delayed, because no thread can be started: %s", error)
             self._refused = True
             return bool(self._threads)
-        except (
-            BaseException
-        ):  # a signal handler raised: the thread may run all the same, and then registers itself
+        except BaseException:
+            # A signal handler raised: the thread may run all the same, and then registers itself.
             self._threads.discard(thread)
             raise
         self._refused = False

@@ -209,9 +209,8 @@ class _Run:
         try:
             start(self._run, f"lockkit-cleanup-{self._plugin}")
         except RuntimeError as error:
-            if (
-                ending()
-            ):  # at the end of the interpreter no thread can be started, so run the hook in this one
+            if ending():
+                # At the end of the interpreter no thread can be started, so run the hook in this one.
                 self._run()
             elif self._begun.acquire(blocking=False):
                 self._error = RuntimeError(f"not run, because no thread can be started for it: {error}")

@@ -97,9 +97,8 @@ def at_exit(engine: Engine) -> None:
     # The module is missing while another thread imports it. In a child of multiprocessing it is imported before lockkit runs.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     if parent_process is not None and parent_process() is not None:
-        from multiprocessing.util import (
-            Finalize,
-        )  # a child of multiprocessing ends by os._exit, which calls no atexit function
+        # A child of multiprocessing ends by os._exit, which calls no atexit function.
+        from multiprocessing.util import Finalize
 
         Finalize(None, _end_of_child, exitpriority=_LAST)
 
@@ -227,9 +226,8 @@ def on_sigterm(client: Closable) -> None:
         elif previous != signal.SIG_IGN:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
-            if (
-                os.getpid() == _FIRST
-            ):  # the kernel spares the first process of a container (pid_namespaces(7))
+            if os.getpid() == _FIRST:
+                # The kernel spares the first process of a container (pid_namespaces(7)).
                 os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, handle)

@@ -118,9 +118,8 @@ class LoopWaits(Waits):
         watch = job.result()
         if self._watching is effect:
             self._watch = watch
-        if (
-            self._watching is not effect
-        ):  # checked last: the coroutine forgets the effect first, and then looks for the watch
+        # Checked last: the coroutine forgets the effect first, and then looks for the watch.
+        if self._watching is not effect:
             watch.close()
 
     def _unwatch(self) -> None:

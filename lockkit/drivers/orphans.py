@@ -123,9 +123,8 @@ class Orphans:
             if self._crowded():
                 self._get_help()
             self._try(entries)
-            if any(
-                entry.slow for entry in entries
-            ):  # the next claims may be slow too, so let helpers try them concurrently
+            if any(entry.slow for entry in entries):
+                # The next claims may be slow too, so let helpers try them concurrently.
                 self._get_help()
         self._get_help()
         if self._list.entries and self._clock.now() >= self._until:

@@ -35,7 +35,6 @@ def _start(target: Callable[[], None], name: str) -> None:
 def join(thread: threading.Thread | None, timeout: float) -> None:
     """Wait for a thread of :func:`start` to end, at most ``timeout`` seconds; return at once in that thread itself."""
     if thread is not None and thread.is_alive() and thread is not threading.current_thread() and timeout > 0:
-        with contextlib.suppress(
-            AssertionError, RuntimeError
-        ):  # the thread runs without a Thread object of its own
+        # The thread runs without a Thread object of its own.
+        with contextlib.suppress(AssertionError, RuntimeError):
             thread.join(timeout)

@@ -122,9 +122,8 @@ class AsyncGpuPool:
     ) -> None:
         self._client = client
         self._cards = HostCards(client._client, simulate=simulate, host=host)  # noqa: SLF001
-        client.pool(
-            self.name, ["any card"], **options
-        )  # refuses wrong options now rather than at the first call
+        # Refuses wrong options now rather than at the first call.
+        client.pool(self.name, ["any card"], **options)
         self._options = options
 
     @property

@@ -37,9 +37,8 @@ def enlist(records: Records, host: str, uuids: Sequence[str]) -> None:
     record = records.record(name)
     if set(uuids) <= set(texts((record.value if record else NOTHING).get("cards"))):
         return
-    _add(
-        records, pool_name(root), "hosts", [bare]
-    )  # first: a host that has its cards listed is not entered again
+    # First: a host that has its cards listed is not entered again.
+    _add(records, pool_name(root), "hosts", [bare])
     _add(records, name, "cards", uuids)
 
 

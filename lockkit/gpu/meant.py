@@ -66,9 +66,8 @@ def card_meant(client: Client, name: str) -> MeantCard | None:
         used = [found[1] for one in client.names(prefix=f"{pool_name(pool)}/") if (found := in_pool(one))]
         uuid = resolve(word, devices, [one for one in used if one])
         info = client.inspect(pool_name(pool, uuid))
-    except (
-        LockkitError
-    ):  # a container that does not know its host, a store that lists no names, or no such card
+    except LockkitError:
+        # A container that does not know its host, a store that lists no names, or no such card.
         return None
     device = next((one for one in devices if one.uuid == uuid), None)
     return MeantCard(uuid if device is None else short_name(device), info, bool(re.fullmatch(_UUID, word)))

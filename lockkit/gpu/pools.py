@@ -132,9 +132,8 @@ class GpuPool:
     def __init__(self, client: Client, *, simulate: int | None, host: str | None, options: Options) -> None:
         self._client = client
         self._cards = HostCards(client, simulate=simulate, host=host)
-        client.pool(
-            self.name, ["any card"], **options
-        )  # refuses wrong options now rather than at the first call
+        # Refuses wrong options now rather than at the first call.
+        client.pool(self.name, ["any card"], **options)
         self._options = options
         self.owner: Owner | None = None
 

@@ -96,9 +96,8 @@ class HostView:
         for device in snapshot.devices:
             if device.uuid in of_store:
                 holders = of_store[device.uuid].holders
-                uses = (
-                    live_uses(device, holders) | uses
-                )  # the first counts: that of a card, not of its slices
+                # The first counts: that of a card, not of its slices.
+                uses = live_uses(device, holders) | uses
                 without[device.uuid] = unlocked(device, holders) if holders else ()
         waits = {host: requests_waiting(gate, of_store.values())}
         found = joined(snapshot, of_store, uses, without)

@@ -147,9 +147,8 @@ class RedisKey:
 
     def _redirected(self, error: Any, *, moved: bool) -> Any:
         if moved:
-            with suppress(
-                Exception
-            ):  # a client of one server has no map; without it the next attempt is redirected, too
+            # A client of one server has no map; without it the next attempt is redirected, too.
+            with suppress(Exception):
                 nodes = self._client.nodes_manager
                 learn = getattr(nodes, "move_slot", None) or nodes.update_moved_exception  # before redis-py 6
                 learn(error)

@@ -214,9 +214,8 @@ def counted(listed: object, now: float) -> list[float]:
     if not isinstance(listed, list):
         return []
     times = [at for at in listed if isinstance(at, (int, float)) and not isinstance(at, bool)]
-    return [
-        float(at) for at in times if now - HOUR < at <= now + _AHEAD
-    ]  # false for NaN, and exact for any int
+    # False for NaN, and exact for any int.
+    return [float(at) for at in times if now - HOUR < at <= now + _AHEAD]
 
 
 def within_limit(times: Sequence[float], now: float, limit: int) -> bool:

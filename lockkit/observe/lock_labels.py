@@ -45,9 +45,8 @@ class LockLabels:
         label = self._known.get(name)
         if label is None:
             label = self._find(name)
-            if (
-                label == name or len(self._known) < _REMEMBERED
-            ):  # each name that is its own value stays, so that it counts once
+            if label == name or len(self._known) < _REMEMBERED:
+                # Each name that is its own value stays, so that it counts once.
                 self._known[name] = label
         return label
 

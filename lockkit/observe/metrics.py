@@ -124,9 +124,8 @@ class _Instruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.syncing: weakref.WeakSet[Metrics] = weakref.WeakSet()
-        registry.register(
-            _Sync(self.syncing)
-        )  # before the instruments, because a registry collects in this order
+        # Before the instruments, because a registry collects in this order.
+        registry.register(_Sync(self.syncing))
         mine = [metric for metric in METRICS.values() if metric.source == "process"]
         self.labels = SharedLabels()
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}

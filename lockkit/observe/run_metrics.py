@@ -66,9 +66,8 @@ class RunMetrics:
         self._now = now
         self._clock = clock
         self._started, self._began = now(), clock()
-        self._state = _State(
-            tuple(names)
-        )  # replaced as a whole, so that another thread reads one or the other
+        # Replaced as a whole, so that another thread reads one or the other.
+        self._state = _State(tuple(names))
 
     def labelled(self, labels: LockLabels) -> None:
         """Learn the labels of locks. Until then those of the older file are used, because a broken configuration must not rename a job."""

@@ -87,8 +87,7 @@ def _readable(path: str) -> bool:
     try:
         for _ in _read_all(path):
             pass
-    except (
-        Exception
-    ):  # struct.error, RuntimeError, UnicodeDecodeError, OSError: whatever is wrong, the others count
+    except Exception:
+        # struct.error, RuntimeError, UnicodeDecodeError, OSError: whatever is wrong, the others count.
         return False
     return True

@@ -419,9 +419,8 @@ class PluginManager:
 
 def _is_there(module: str) -> bool:
     """Whether a module of the top level can be imported. importlib.util tells that as well, but takes 1 of 100 ms to import."""
-    finds = [
-        getattr(finder, "find_spec", None) for finder in sys.meta_path
-    ]  # the import system passes over one without it, too
+    # The import system passes over one without it, too.
+    finds = [getattr(finder, "find_spec", None) for finder in sys.meta_path]
     return module in sys.modules or any(find is not None and find(module, None) is not None for find in finds)
 
 

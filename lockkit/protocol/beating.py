@@ -270,9 +270,8 @@ class Beats:
 
     def _reschedule(self, members: list[Hold | Waiter], before: list[float], *, answered: bool) -> None:
         now = self._now()
-        chance = (
-            self._jitter()
-        )  # one for all: claims that are due at nearly the same time share a batch anyway
+        # One for all: claims that are due at nearly the same time share a batch anyway.
+        chance = self._jitter()
         basis = ttl = after = 0.0
         later = now + self._interval
         for member, moved_from in zip(members, before, strict=True):

@@ -124,9 +124,8 @@ def look(queues: Iterable[LockInfo], before: Collection[_Stuck] | None = None) -
     lines: list[list[_Stuck]] = []
     for queue in queues:
         line: list[_Stuck] = []
-        alike = (
-            len({claim.capacity for claim in queue.claims}) <= 1
-        )  # else a claim may be withdrawn by its owner
+        # Else a claim may be withdrawn by its owner.
+        alike = len({claim.capacity for claim in queue.claims}) <= 1
         for claim in queue.claims:
             one = _candidate(claim)
             if alike and one is not None and (before is None or one in before):

@@ -214,9 +214,8 @@ def _run(release: Pipeline, plugin: str) -> Generator[Effect, Any, HookReport]:
                 yield StartHook(plugin, release.cleanup_budget)
                 started = True
             report: HookReport = yield AwaitHook(plugin, cut < _CUTS)
-        except (
-            GeneratorExit
-        ):  # no interruption: the driver closes this generator, and another one resumes the release
+        except GeneratorExit:
+            # No interruption: the driver closes this generator, and another one resumes the release.
             raise
         except BaseException as interrupt:
             interrupts.append(interrupt)

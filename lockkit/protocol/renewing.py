@@ -101,9 +101,8 @@ def batch(members: Sequence[M], now: float, longest: float) -> tuple[list[M], li
     """
     expires = [member.expires if isinstance(member, Hold) else inf for member in members]
     first = min(expires)
-    if (
-        first > now
-    ):  # then a claim that ends later has a longer budget, so two of ten thousand show whether all go together
+    if first > now:
+        # Then a claim that ends later has a longer budget, so two of ten thousand show whether all go together.
         budget = _patience(first, now, longest)
         if _patience(max(expires), now, longest) <= _UNLIKE * budget:
             return _urgent_first(members, expires), [], budget

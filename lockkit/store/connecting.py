@@ -97,9 +97,8 @@ def in_time(make: Callable[[], C], close: Callable[[C], object], budget: float, 
     Raises:
         TimeoutError: The budget is over. A connection that is made later is closed.
     """
-    done = (
-        threading.Lock()
-    )  # a plain lock: Ctrl-C can leave Condition and Event, which are written in Python, half done
+    # A plain lock: Ctrl-C can leave Condition and Event, which are written in Python, half done.
+    done = threading.Lock()
     done.acquire()
     made: list[C | BaseException] = []
     waiting = [True]

@@ -197,9 +197,8 @@ class _Race:
         for timer in self._timers:
             timer.cancel()
         for sock in self.running:
-            if (
-                not self._loop.is_closed() and self._pid == os.getpid()
-            ):  # a child shares the selector of its parent
+            # A child shares the selector of its parent.
+            if not self._loop.is_closed() and self._pid == os.getpid():
                 self._loop.remove_writer(sock.fileno())
             sock.close()
         self.running.clear()

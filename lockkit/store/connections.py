@@ -119,9 +119,8 @@ class Timed:
         """End a call that is running in another thread."""
         if self._pid == os.getpid():  # otherwise the socket belongs to the parent process
             try:
-                socket.socket.shutdown(
-                    self._socket, socket.SHUT_RDWR
-                )  # not TLS: the other thread is using that
+                # Not TLS: the other thread is using that.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             except OSError:
                 pass
 

@@ -66,9 +66,8 @@ class State(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.harness = self.harness_class(Path(tempfile.mkdtemp(dir=self.scratch)))
-        self.can = (
-            self.harness.capabilities
-        )  # a harness looks them up anew each time, and a choice of rules asks often
+        # A harness looks them up anew each time, and a choice of rules asks often.
+        self.can = self.harness.capabilities
         self.clients: list[Client] = []
         self.steppers: list[Stepper] = []
         self.pending: list[tuple[int, Pending]] = []

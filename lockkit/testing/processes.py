@@ -168,9 +168,8 @@ class ServerProcess:
             return
         self._running.send_signal(signal.SIGSTOP)
         # The signal takes a moment to arrive, in which the program might still answer. WNOWAIT leaves the status for others to read.
-        with contextlib.suppress(
-            ChildProcessError
-        ):  # the server of the process that this one was forked from
+        # The server of the process that this one was forked from.
+        with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, self._running.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def remove(self) -> None:
@@ -207,9 +206,8 @@ class _Watch:
 
     def add(self, server: subprocess.Popen[bytes], folder: Path) -> None:
         with self._mutex:
-            if (
-                self._owner != os.getpid()
-            ):  # the first server, or the first of a forked child, which leaves its parent's servers alone
+            if self._owner != os.getpid():
+                # The first server, or the first of a forked child, which leaves its parent's servers alone.
                 self._servers, self._owner = {}, os.getpid()
                 self._minder = self._hire()
                 atexit.register(self._leave, self._owner)

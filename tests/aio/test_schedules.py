@@ -72,9 +72,8 @@ async def play(seed, tmp_path):
         assert not wrong, wrong
         engine = client._opening.engine
         end = time.monotonic() + 5
-        while (
-            engine.under_way or engine.beats.members or len(engine.orphans)
-        ):  # a thread removes what was cancelled
+        # A thread removes what was cancelled.
+        while engine.under_way or engine.beats.members or len(engine.orphans):
             assert time.monotonic() < end
             time.sleep(0.001)  # noqa: ASYNC251 (the loop has time of its own)
         assert await client.names() == []

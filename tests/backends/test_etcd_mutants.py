@@ -265,9 +265,8 @@ def silence_taken_for_an_answer(patch):
     real = Gateway.keepalive
 
     def keepalive(self, leases, end):
-        kept = yield from real(
-            self, leases[:57], end
-        )  # as many as are answered where the connection is to stay
+        # As many as are answered where the connection is to stay.
+        kept = yield from real(self, leases[:57], end)
         one = next(iter(kept.values()))
         return {lease: kept.get(lease) or Kept(60, one.member, one.term, one.sent) for lease in leases}
 

@@ -166,9 +166,8 @@ def a_create_without_an_answer_is_never_taken_for_the_next_claim(store, other):
         raise Unknown(EtcdRefused(0, {}))
 
     one = claim()
-    store.store.crowds.waited_at[store.store.known(one.terms).queue.key] = float(
-        "inf"
-    )  # it joins without a look
+    # It joins without a look.
+    store.store.crowds.waited_at[store.store.known(one.terms).queue.key] = float("inf")
     asked(store).txn = lost
     with pytest.raises(Unknown):
         store.acquire(one, True, BUDGET)

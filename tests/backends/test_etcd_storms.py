@@ -161,9 +161,8 @@ def test_a_key_that_serves_another_claim_by_now_is_left_alone(store, server):
     key = store.store.entries[mine.token].key
     (kv,) = server.call("kv/range", {"key": key})["kvs"]
     server.call("kv/deleterange", {"key": key})
-    server.call(
-        "kv/put", {"key": key, "value": base64.b64decode(kv["value"])}
-    )  # created anew, so another claim's
+    # Created anew, so another claim's.
+    server.call("kv/put", {"key": key, "value": base64.b64decode(kv["value"])})
     assert store.extras.remove_many(removals(mine, other), BUDGET) == [None, None]
     assert "kvs" in server.call("kv/range", {"key": key})
 

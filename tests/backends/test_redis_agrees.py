@@ -157,9 +157,8 @@ class Run:
 
     def extend(self, who, claim, ttl, right):
         fence = self.fences.get(claim.token, 5) + (0 if right else 1)
-        return self.show(self.store.extend(claim, fence, ttl, 2.0))[
-            :3
-        ]  # what others asked comes with the heartbeat
+        # What others asked comes with the heartbeat.
+        return self.show(self.store.extend(claim, fence, ttl, 2.0))[:3]
 
     def annotate(self, who, claim, value):
         return self.store.annotate(self.name, claim_id(claim.token), {"asked": value}, 2.0)

@@ -65,9 +65,8 @@ def answered_after(seconds, line, server):
 
 def test_a_quick_answer_is_there_before_anybody_sleeps(pair, monkeypatch):
     line, server = pair
-    monkeypatch.setattr(
-        Connection, "_until", lambda self, end: self._socket.setblocking(False)
-    )  # so to sleep would fail
+    # So to sleep would fail.
+    monkeypatch.setattr(Connection, "_until", lambda self, end: self._socket.setblocking(False))
 
     assert answered_after(0.02, line, server) == b"PONG"
     assert line._awake._asleep == 0

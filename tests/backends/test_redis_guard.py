@@ -339,9 +339,8 @@ def test_on_a_bad_network_what_was_written_stays_and_what_was_refused_is_not_the
 def test_a_bad_network_kills_a_gate_that_lets_a_late_request_in(client, mutant):
     mutant(("if not before(done, step) then return {'DONE', stored} end", ""))
 
-    found = outcomes(
-        lambda: RedisKey(client, "a"), [], [0, 3], holders=1
-    )  # a copy of the first write arrives last
+    # A copy of the first write arrives last.
+    found = outcomes(lambda: RedisKey(client, "a"), [], [0, 3], holders=1)
     assert not found.fit(int(client.get("a")))
 
 

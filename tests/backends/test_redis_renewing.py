@@ -29,9 +29,8 @@ def store():
 def beats(store):
     claims = [Claim(new_token(), Terms(f"lock {at}", ttl=300.0)) for at in range(MANY)]
     beats = [(claim, store.acquire(claim, True, 2.0).fence) for claim in claims]
-    store.renew(
-        beats, 5.0
-    )  # so the server knows the script: else a row is sent twice, and the rows are counted here
+    # So the server knows the script: else a row is sent twice, and the rows are counted here.
+    store.renew(beats, 5.0)
     return beats
 
 

@@ -86,9 +86,8 @@ def test_a_process_that_the_command_left_on_the_card_is_ended_before_the_next_on
     code = (sys.executable, "-c", LEAVES, state, go, pid, count, where)
     run = cards.start("run", "--gpu", "1", "--private", "--", *code)
     until(lambda: pid.exists() and pid.read_text())
-    if (
-        where == "session"
-    ):  # the wrapper must have looked at the command's processes: when it is woken, at most once a second
+    # The wrapper must have looked at the command's processes: when it is woken, at most once a second.
+    if where == "session":
         time.sleep(1.1)
         for number in ("1", "2"):  # when it passes on the second signal, it has looked after the first
             run.send_signal(signal.SIGUSR1)

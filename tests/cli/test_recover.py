@@ -580,9 +580,8 @@ def test_the_ages_are_read_again_when_the_file_changes(lockkit, monkeypatch, tmp
         assert recoverer.once().results == ()
         aged(lockkit)
         lockkit.until(lambda: [one.case.tier for one in recoverer.once().results] == ["hard"])
-        (lockkit.folder / "lockkit.toml").write_text(
-            'age_soft = "1ms"'
-        )  # the ages must rise: the old ones stay
+        # The ages must rise: the old ones stay.
+        (lockkit.folder / "lockkit.toml").write_text('age_soft = "1ms"')
         assert [one.case.tier for one in recoverer.once().results] == ["hard"]
 
 

@@ -146,9 +146,8 @@ def test_s10_a_hook_that_releases_its_own_lease_waits_for_nobody(tmp_path):
 
 def test_l4_a_dropped_process_bound_lease_ends_with_its_validity(client):
     lease = client.lock("x", ttl=0.5, process_bound=True).acquire()
-    time.sleep(
-        0.7
-    )  # past its first ttl: renewed once, so that nothing else wakes the one who watches deadlines
+    # Past its first ttl: renewed once, so that nothing else wakes the one who watches deadlines.
+    time.sleep(0.7)
     with pytest.warns(ResourceWarning, match="never released"):
         del lease
     queued(client, 0)

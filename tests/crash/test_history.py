@@ -27,9 +27,8 @@ result = history
 def test_s2_s4_processes_that_hammer_one_lock_never_overlap_and_fences_rise(cast):
     actors = [cast.actor() for _ in range(PROCESSES)]
     for actor in actors:
-        actor.run(
-            "client.driver()"
-        )  # all are there before the first begins: on a busy machine it might end before another starts
+        # All are there before the first begins: on a busy machine it might end before another starts.
+        actor.run("client.driver()")
     for actor in actors:
         actor.start(HAMMER)
     holds = [

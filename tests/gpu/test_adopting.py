@@ -236,9 +236,8 @@ def test_a_store_that_cannot_note_the_adoption_leaves_nothing_held(client, job, 
 def test_a_whole_card_that_was_resized_during_the_adoption_is_not_held(client, job, monkeypatch):
     steer(client, _0={"processes": [on(job)]})
     adopt(client, job, options={}).leases.release()
-    monkeypatch.setattr(
-        "lockkit.gpu.adopting.capacities", lambda *_: dict.fromkeys(CARDS, 10_000)
-    )  # as it was before
+    # As it was before.
+    monkeypatch.setattr("lockkit.gpu.adopting.capacities", lambda *_: dict.fromkeys(CARDS, 10_000))
     with pytest.raises(CapacityMismatch, match="was resized to 24064 MiB while all of it was asked for"):
         adopt(client, job, options={})
     assert holders(client, CARDS[0]) == ()

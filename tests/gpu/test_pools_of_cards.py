@@ -377,9 +377,8 @@ def test_a_claim_for_a_whole_card_that_comes_while_the_card_is_resized_stays_who
         def late(*args):
             monkeypatch.undo()
             record = write(*args)
-            lock = client.pool(
-                f"gpu-sim/{HOST}", {CARDS[0]: before}
-            )  # as one that has read the record before
+            # As one that has read the record before.
+            lock = client.pool(f"gpu-sim/{HOST}", {CARDS[0]: before})
             come.append(Work(lambda: lock.acquire(timeout=30)))
             until(lambda: len(client.inspect(name).claims) == 1 + beside)
             return record

@@ -230,9 +230,8 @@ def test_a_bad_network_kills_a_gate_that_lets_a_late_request_in(monkeypatch):
     monkeypatch.setattr(swapping, "judged", takes_late_requests)
     store = MemoryStore()
 
-    found = outcomes(
-        lambda: Swapping(Pausing(store, "a")), [], [0, 3], holders=1
-    )  # a copy of the first write arrives last
+    # A copy of the first write arrives last.
+    found = outcomes(lambda: Swapping(Pausing(store, "a")), [], [0, 3], holders=1)
     assert not found.fit(int(guard.objects(store, "a").peek().value))
 
 

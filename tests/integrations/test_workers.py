@@ -296,9 +296,8 @@ def test_dramatiq_a_worker_that_is_ended_finishes_and_releases(send, dramatiq_wo
     send("bill", 211, 1)
     holder(211)
 
-    os.kill(
-        worker.pid, signal.SIGTERM
-    )  # not to the group: the main process passes it on, and a second one cuts the tasks short
+    # Not to the group: the main process passes it on, and a second one cuts the tasks short.
+    os.kill(worker.pid, signal.SIGTERM)
 
     assert worker.wait(PATIENCE) == 0
     assert "billed 211" in worker.text()

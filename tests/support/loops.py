@@ -98,9 +98,8 @@ async def cancelling(
         plain(future, *outcome)
 
     def set_result(future: PromptFuture[Any], result: Any) -> None:
-        plainly_set(
-            future, result
-        )  # of a connection that another call gives back: the task goes on in the next turn
+        # Of a connection that another call gives back: the task goes on in the next turn.
+        plainly_set(future, result)
         if task := awaited.pop(future, None):
             assert task.cancel()
 

@@ -147,9 +147,8 @@ def turns(monkeypatch):
 def test_a_loop_stays_awake_until_the_reply_comes(on_loop, words, turns):
     async def work(performer):
         await performer.perform(said(words.place, b"first"))
-        for _ in range(
-            300
-        ):  # most requests of a host that is busy are in vain, and the next ones are not awake then
+        # Most requests of a host that is busy are in vain, and the next ones are not awake then.
+        for _ in range(300):
             await performer.perform(said(words.place, b"next"))
             await asyncio.sleep(0)
             assert not awake._process.until, "it stays awake no longer than for the reply"

@@ -70,9 +70,8 @@ def test_a_watch_that_no_thread_can_read_costs_latency_and_no_wait(refuse, tmp_p
         got, waiters = [], []
         for name in "ab":
             watched = threading.Event()
-            waits = {
-                "on_wait": lambda _, watched=watched: watched.set()
-            }  # called once the watch was asked for
+            # Called once the watch was asked for.
+            waits = {"on_wait": lambda _, watched=watched: watched.set()}
             waiters.append(
                 threading.Thread(
                     target=lambda lock, waits: got.append(lock.acquire(LONG, **waits)),

@@ -148,9 +148,8 @@ async def _rate(contender: AsyncContender, locks: int, *, quick: bool) -> float:
     for name in range(locks):  # the first use of a name, which makes a lock, is not what is measured
         await work(name, 1)
     if locks > 1:
-        await asyncio.gather(
-            *(work(number, 1) for number in range(_TASKS))
-        )  # nor is the first connection of each
+        # Nor is the first connection of each.
+        await asyncio.gather(*(work(number, 1) for number in range(_TASKS)))
     began = perf_counter()
     await asyncio.gather(*(work(number, each) for number in range(_TASKS)))
     return _TASKS * each / (perf_counter() - began)

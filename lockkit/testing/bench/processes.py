@@ -60,9 +60,8 @@ def handed_over(
             worker.hear()
 
         def once(name: str) -> float:
-            return _hand(made[name], workers[name], random.uniform(0.02, 0.12))[
-                0
-            ]  # so that no poller is in step
+            # So that no poller is in step.
+            return _hand(made[name], workers[name], random.uniform(0.02, 0.12))[0]
 
         taken = interleaved({name: partial(once, name) for name in names}, rounds)
         busy = {name: _hand(made[name], workers[name], long_wait)[1] / long_wait * 100 for name in names}

@@ -138,9 +138,8 @@ def holder(url: str, folder: str, count: str, ttl: str, seconds: str) -> None:
 
         backend.renew = counted
         leases = [client.lock(f"held/{at}", ttl=float(ttl)).acquire() for at in range(int(count))]
-        time.sleep(
-            0.5
-        )  # some stores do more work for a claim after a moment, which is not part of the heartbeat
+        # Some stores do more work for a claim after a moment, which is not part of the heartbeat.
+        time.sleep(0.5)
         calls[:] = [0, 0]
         say("held")
         used, began = time.process_time(), time.monotonic()

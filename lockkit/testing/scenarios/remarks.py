@@ -48,9 +48,8 @@ def progress(stage: Stage) -> None:
         assert (head.note["mine"], head.reason) == (1, "kit")
         return head.progress
 
-    assert other.annotate(
-        stage.name, lease.claim_id, {"mine": 2}
-    )  # a store without notes skips this scenario
+    # A store without notes skips this scenario.
+    assert other.annotate(stage.name, lease.claim_id, {"mine": 2})
     assert other.annotate(stage.name, lease.claim_id, {"mine": 1})
     assert shown() is None
     lease.beat(0.1, "first")
@@ -63,9 +62,8 @@ def progress(stage: Stage) -> None:
     def renewed() -> bool:
         nonlocal least
         before, left = least, lease.remaining()
-        least = min(
-            least, left
-        )  # it falls until the next renewal, and may have stood at its highest just now
+        # It falls until the next renewal, and may have stood at its highest just now.
+        least = min(least, left)
         return left > before
 
     stage.until(renewed, "it is renewed as before")

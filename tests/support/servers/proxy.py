@@ -19,9 +19,8 @@ __all__ = ["Flow", "ProxiedConnection", "Proxy"]
 
 _T = TypeVar("_T")
 
-RESET = struct.pack(
-    "ii", 1, 0
-)  # SO_LINGER: closing tells the other end at once, and sends nothing that waits
+# SO_LINGER: closing tells the other end at once, and sends nothing that waits.
+RESET = struct.pack("ii", 1, 0)
 
 
 class Flow:

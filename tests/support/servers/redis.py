@@ -199,9 +199,8 @@ class RedisServer(Server):
 
     def _launch(self) -> None:
         self.socket.unlink(missing_ok=True)
-        if not (
-            self._mode and self._config.exists()
-        ):  # a sentinel keeps what it has learned in its configuration
+        if not (self._mode and self._config.exists()):
+            # A sentinel keeps what it has learned in its configuration.
             self._config.write_text(self._configuration())
         environ = self.clock.environ if self.clock else {}
         self._process.start([self.program, str(self._config), *self._mode], environ)

@@ -146,6 +146,5 @@ class OrphansHelper(_Remover):
     def next(self) -> float:
         """When it wants to run."""
         crowded = self.request is None and self.list.crowded(self.client.world.clock.now())
-        return (
-            self.list.soonest() if crowded else math.inf
-        )  # after a failed try nobody takes a claim for a moment
+        # After a failed try nobody takes a claim for a moment.
+        return self.list.soonest() if crowded else math.inf

@@ -360,9 +360,8 @@ class Stage:
     @contextmanager
     def full_disk(self) -> Iterator[Path]:
         """A folder on a file system that is full to the last byte; skips the scenario where this user may not mount one."""
-        disk = scratch_folder(
-            "disk"
-        )  # not in pytest's own, which a mount that a killed test left would stay in
+        # Not in pytest's own, which a mount that a killed test left would stay in.
+        disk = scratch_folder("disk")
         mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "lockkit-test", str(disk)]
         with ExitStack() as undo:
             undo.callback(disk.rmdir)
@@ -398,9 +397,8 @@ class Stage:
         past = read_history([self._folder / "journal"]) if (self._folder / "journal").exists() else None
         if past is None:
             return
-        one = StoreKey(
-            self.store.name, os.fspath(self._folder.name)
-        )  # whatever the URL by which each task knew it
+        # Whatever the URL by which each task knew it.
+        one = StoreKey(self.store.name, os.fspath(self._folder.name))
         found = audit(past._replace(holds=tuple(hold._replace(key=one) for hold in past.holds)))
         assert found.violations == (), found.violations
 
