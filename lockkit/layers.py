@@ -35,16 +35,16 @@ ENVIRONMENT: Mapping[str, str] = {
     "LOCKKIT_PROFILE": "The profile to use.",
     "LOCKKIT_CONFIG": "A file to read instead of the user's and the project's.",
     **{setting.env: setting.meaning for setting in SETTINGS.values() if setting.env},
-    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command: the name of the lock; not set where it holds several.",
+    "LOCKKIT_LEASE_NAME": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the name of the lock; not set where it holds several.",
     "LOCKKIT_LEASE_TOKEN": "Set by `lockkit run` for its command: the claim's token, a secret.",
-    "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command: the fencing token.",
-    "LOCKKIT_LEASE_NAMES": "Set by `lockkit run` for its command: the name of each lock, one on each line.",
-    "LOCKKIT_POOL_MEMBERS": "Set by `lockkit run --pool` for its command: the members of the pool that it holds, one on each line.",
+    "LOCKKIT_LEASE_FENCE": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the fencing token.",
+    "LOCKKIT_LEASE_NAMES": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the name of each lock, one on each line.",
+    "LOCKKIT_POOL_MEMBERS": "Set by `lockkit run --pool` for its command, and by a Celery task for what it starts: the members of the pool that it holds, one on each line.",
     "LOCKKIT_GPU_RECEIPT": "Set by `lockkit run --gpu` for its command: how the last holder left each GPU, as JSON by UUID.",
     "LOCKKIT_GPU_UUIDS": "Set by `lockkit run --gpu` for its command: the UUIDs of its GPUs, with commas between them.",
     "LOCKKIT_GPU_INDEXES": "Set by `lockkit run --gpu` for its command: their indices, as `lockkit gpu ls` has them, in the same order.",
     "LOCKKIT_GPU_MEM": "Set by `lockkit run --gpu-mem` for its command: the memory that it has on each of its GPUs, in MiB.",
-    "LOCKKIT_HELD": "Set by `lockkit run` for its command: the locks that this `run` and the ones around it hold, as JSON.",
+    "LOCKKIT_HELD": "Set by `lockkit run` for its command, and by a Celery task for what it starts: the locks that the `run` or task and all around it hold, as JSON.",
 }
 """Every variable that lockkit reads or sets, with its meaning. An empty variable counts as unset."""
 

@@ -1,20 +1,82 @@
-"""The holds of ``lockkit run`` around this process, as it describes them to its command in LOCKKIT_HELD."""
+"""The holds around a program: those of the ``lockkit run``, or of the task, that has started it, and of all around that.
+
+A program finds them in its environment, and passes them on to what it starts. They may have ended: the variables outlive the hold.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["VARIABLE", "outer_holds"]
+from lockkit.members import in_pool
+from lockkit.names import digest
+from lockkit.redaction import identity
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+    from lockkit.lease import Lease
+
+__all__ = ["VARIABLE", "described", "outer_holds", "place", "variables"]
 
 VARIABLE = "LOCKKIT_HELD"
 """The environment variable: a JSON array of holds, the innermost last. An array that cannot be read counts as empty."""
 
 
 def outer_holds(environ: Mapping[str, str]) -> list[dict[str, object]]:
-    """The holds in the variable, the innermost last. They may have ended: the variable outlives the hold."""
+    """The holds in the variable, the innermost last."""
     try:
         entries = json.loads(environ.get(VARIABLE, "[]"))
     except ValueError:
         return []
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def described(client: Client, leases: Sequence[Lease]) -> list[dict[str, object]]:
+    """The holds of these leases, as the variable has them."""
+    store, namespace = place(client)
+    return [
+        {
+            "name": lease.name,
+            "claim_id": lease.claim_id,
+            "fence": lease.fence,
+            "kind": lease.terms.kind,
+            "capacity": lease.terms.capacity,
+            "weight": lease.terms.weight,
+            "store": store,
+            "namespace": namespace,
+        }
+        for lease in leases
+    ]
+
+
+def variables(
+    names: Sequence[str],
+    holds: Sequence[Mapping[str, object]],
+    fence: int | None = None,
+    token: str | None = None,
+) -> dict[str, str | None]:
+    """The environment variables that tell a program about its locks; None for one that is not to be set.
+
+    Args:
+        names: The names of the locks that the program works under.
+        holds: All holds around it, those of its locks last.
+        fence: The fence of its lock; of no meaning if it has several.
+        token: The token of its lock, if the program may have it; of no meaning if it has several.
+    """
+    only = names[0] if len(names) == 1 else None
+    members = [found[1] for name in names if (found := in_pool(name)) is not None]
+    return {
+        "LOCKKIT_LEASE_NAME": only,
+        "LOCKKIT_LEASE_TOKEN": None if only is None else token,
+        "LOCKKIT_LEASE_FENCE": None if only is None or fence is None else str(fence),
+        "LOCKKIT_LEASE_NAMES": "\n".join(names),
+        "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
+        VARIABLE: json.dumps(holds),
+    }
+
+
+def place(client: Client) -> tuple[str, str]:
+    """The store and the namespace of a client, as a hold has them."""
+    # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
+    return digest(identity(client.config.url))[:12], client.namespace

@@ -291,11 +291,11 @@ class Cards:
             have = f"only {how_many(len(good))}" if good else "no GPU"
             why = f" ({'; '.join(refused)})" if refused else ""
             raise exits.CommandFailed(
-                f"the lockkit run around this one holds {have} that will do, which is not enough for {self.wanted}{why}",
+                f"the lockkit run or task around this one holds {have} that will do, which is not enough for {self.wanted}{why}",
                 code=exits.BUSY,
                 kind="nested",
                 name=self._cards.pool,
-                hint="take all that is needed in the outer run",
+                hint="take all that is needed in the outer one",
             )
         chosen = good[: self._asked.count]
         return ReusedCards(tuple(nesting.outer_of(outer[device.uuid]) for device in chosen), chosen)

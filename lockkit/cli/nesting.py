@@ -1,17 +1,13 @@
-"""``run`` inside ``run``: LOCKKIT_HELD describes the outer hold to the inner run, which checks it with the store."""
+"""``run`` inside a ``run`` or a task: LOCKKIT_HELD describes the outer hold to the inner run, which checks it with the store."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.members import in_pool
 from lockkit.namedtuples import NamedTuple
-from lockkit.names import digest
-from lockkit.outer import VARIABLE, outer_holds
-from lockkit.redaction import identity
+from lockkit.outer import VARIABLE, described, outer_holds, place, variables
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -23,7 +19,7 @@ __all__ = ["VARIABLE", "Outer", "describe", "exports", "held_around", "outer", "
 
 
 class Outer(NamedTuple):
-    """A hold of a ``run`` around this one."""
+    """A hold of a ``run`` or a task around this ``run``."""
 
     name: str
     claim_id: str
@@ -46,7 +42,7 @@ class Outer(NamedTuple):
 
 
 def outer(client: Client, asked: Terms) -> Outer | None:
-    """The hold of an outer ``run`` on this name, store and namespace, if it is still held; preferably one that covers ``asked``.
+    """The outer hold on this name, store and namespace, if it is still held; preferably one that covers ``asked``.
 
     The variable outlives the hold in processes that the command left behind (a tmux server, a daemon), so the store is asked. The
     store's answer counts, not the variable.
@@ -69,10 +65,10 @@ def outer_of(claim: ClaimInfo) -> Outer:
 
 
 def held_around(client: Client, name: str | None = None) -> Iterator[ClaimInfo]:
-    """The claims of every ``run`` around this one in this store and namespace that are still held; only those on a name, if one is given."""
+    """The claims of all outer holds in this store and namespace that are still held; only those on a name, if one is given."""
     for entry in outer_holds(os.environ):
         named = str(entry.get("name"))
-        if (entry.get("store"), entry.get("namespace")) != _place(client) or name not in (None, named):
+        if (entry.get("store"), entry.get("namespace")) != place(client) or name not in (None, named):
             continue
         for claim in client.inspect(named).holders:
             if (claim.claim_id, claim.state) == (entry.get("claim_id"), "HELD") and claim.alive is not False:
@@ -99,65 +95,31 @@ def exports(
         client: The client.
         leases: The leases of this ``run``.
         environ: The environment that is inherited.
-        reused: Holds of the ``run`` around this one that the command works under as well.
+        reused: Outer holds that the command works under as well.
     """
-    store, namespace = _place(client)
-    mine = [
-        {
-            "name": lease.name,
-            "claim_id": lease.claim_id,
-            "fence": lease.fence,
-            "kind": lease.terms.kind,
-            "capacity": lease.terms.capacity,
-            "weight": lease.terms.weight,
-            "store": store,
-            "namespace": namespace,
-        }
-        for lease in leases
-    ]
-    only = leases[0] if len(leases) == 1 and not reused else None
     names = [lease.name for lease in leases]
     if reused:
         names = sorted([*names, *(hold.name for hold in reused)])
-    members = [found[1] for name in names if (found := in_pool(name)) is not None]
-    return {
-        "LOCKKIT_LEASE_NAME": None if only is None else only.name,
-        "LOCKKIT_LEASE_TOKEN": None if only is None else only.token,
-        "LOCKKIT_LEASE_FENCE": None if only is None else str(only.fence),
-        "LOCKKIT_LEASE_NAMES": "\n".join(names),
-        "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
-        VARIABLE: json.dumps([*_used_last(environ, reused), *mine]),
-    }
+    holds = [*_used_last(environ, reused), *described(client, leases)]
+    return variables(names, holds, leases[0].fence, leases[0].token)
 
 
 def passed_on(holds: Sequence[Outer], environ: Mapping[str, str]) -> dict[str, str | None]:
-    """The environment variables of a command that works under holds of the ``run`` around this one, as :func:`exports` has them.
+    """The environment variables of a command that works under outer holds, as :func:`exports` has them.
 
-    The variables that are inherited describe the locks of the nearest ``run``, which may be others. The token is passed on only if
+    The variables that are inherited describe the innermost locks, which may be others. The token is passed on only if
     it is that of the one hold: LOCKKIT_HELD does not contain tokens.
     """
-    only = holds[0] if len(holds) == 1 else None
-    same = only is not None and (environ.get("LOCKKIT_LEASE_NAME"), environ.get("LOCKKIT_LEASE_FENCE")) == (
+    only = holds[0]
+    same = (environ.get("LOCKKIT_LEASE_NAME"), environ.get("LOCKKIT_LEASE_FENCE")) == (
         only.name,
         str(only.fence),
     )
-    members = [found[1] for hold in holds if (found := in_pool(hold.name)) is not None]
-    return {
-        "LOCKKIT_LEASE_NAME": None if only is None else only.name,
-        "LOCKKIT_LEASE_TOKEN": environ.get("LOCKKIT_LEASE_TOKEN") if same else None,
-        "LOCKKIT_LEASE_FENCE": None if only is None else str(only.fence),
-        "LOCKKIT_LEASE_NAMES": "\n".join(hold.name for hold in holds),
-        "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
-        VARIABLE: json.dumps(_used_last(environ, holds)),
-    }
+    token = environ.get("LOCKKIT_LEASE_TOKEN") if same else None
+    return variables([hold.name for hold in holds], _used_last(environ, holds), only.fence, token)
 
 
 def _used_last(environ: Mapping[str, str], used: Sequence[Outer]) -> list[dict[str, object]]:
-    """The holds in the variable; those that the command works under come last, as the holds of the innermost run."""
+    """The holds in the variable; those that the command works under come last, as those of the innermost run."""
     ids = {hold.claim_id for hold in used}
     return sorted(outer_holds(environ), key=lambda entry: entry.get("claim_id") in ids)
-
-
-def _place(client: Client) -> tuple[str, str]:
-    # A digest, because a URL may contain a password, and every process that the command starts inherits the environment.
-    return digest(identity(client.config.url))[:12], client.namespace

@@ -222,12 +222,12 @@ def under(client: Client, request: Request, terms: Terms) -> Outer | None:
     refuse(request, terms.name)
     if not outer.covers(terms):
         raise exits.CommandFailed(
-            f"the lockkit run around this one does not hold enough of {terms.name!r}",
+            f"the lockkit run or task around this one does not hold enough of {terms.name!r}",
             code=exits.BUSY,
             kind="nested",
             name=terms.name,
-            hint=f"the outer run holds: {outer}; this one needs: {nesting.describe(terms)}; "
-            "give the outer run the same options",
+            hint=f"the outer one holds: {outer}; this one needs: {nesting.describe(terms)}; "
+            "give the outer one the same options",
         )
     return outer
 
@@ -246,11 +246,11 @@ def _under_members(client: Client, request: Request, pool: Pool, count: int) -> 
     fit = [outer for name, outer in found.items() if outer.covers(wanted[name])]
     if len(fit) < count:
         raise exits.CommandFailed(
-            f"the lockkit run around this one does not hold enough of pool {pool.pool!r}",
+            f"the lockkit run or task around this one does not hold enough of pool {pool.pool!r}",
             code=exits.BUSY,
             kind="nested",
             name=pool.pool,
-            hint="take all that is needed in the outer run",
+            hint="take all that is needed in the outer one",
         )
     return Reused(tuple(fit[:count]))
 
@@ -263,7 +263,7 @@ def refuse(request: Request, name: str) -> None:
     """
     if request.nested == "refuse":
         raise exits.CommandFailed(
-            f"{name!r} is held by the lockkit run around this one",
+            f"{name!r} is held by the lockkit run or task around this one",
             code=exits.BUSY,
             kind="nested",
             name=name,

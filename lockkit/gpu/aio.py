@@ -14,11 +14,12 @@ from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.pools import AsyncPool
 from lockkit.aio.shortform import Acquiring
 from lockkit.devices import Device
+from lockkit.environment import environment_set
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.snapshots import PATIENCE
-from lockkit.gpu.visible import By, cuda_variables, environment_set
+from lockkit.gpu.visible import By, cuda_variables
 from lockkit.gpu.watching import look_soon
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.store.spi import Refused

@@ -40,9 +40,9 @@ def usable_inside(
         why = never_fits(request, device)
         least = claim.capacity * MIB if request.memory is None else request.memory
         if claim.evicted:
-            why = "the outer run was evicted from it"
+            why = "the outer hold was evicted"
         elif why is None and claim.weight * MIB < least:
-            why = f"the outer run has only {show(claim.weight * MIB)} of it"
+            why = f"the outer hold has only {show(claim.weight * MIB)} of it"
         if why is None:
             good.append(device)
         else:

@@ -98,7 +98,7 @@ class NumberedCards:
             ConfigError: There is no such card, the program does not see it, it is divided into slices, or is one.
             DevicesUnavailable: Nothing can be said about any card.
             AcquireTimeout: The time is up.
-            DeadlockDetected: A ``lockkit run`` around this program holds the card, and the wait would last as long as the program.
+            DeadlockDetected: A ``lockkit run`` or task around this program holds the card, and the wait would last as long as the program.
             BackendError: The store cannot be used.
         """
         if word.isdigit() and not self._numbers_are_certain:

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Unpack
 
 from lockkit.devices import Device
+from lockkit.environment import environment_set
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Owner, Reason, ReleaseReports
 from lockkit.gpu.requests import HostCards
-from lockkit.gpu.visible import By, cuda_variables, environment_set
+from lockkit.gpu.visible import By, cuda_variables
 from lockkit.gpu.watching import look_soon
 from lockkit.lease import Lease
 from lockkit.options import DEFAULT, Default, Options

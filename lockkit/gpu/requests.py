@@ -311,7 +311,7 @@ class HostCards:
 
         Raises:
             ConfigError: The request can never be met; the error says why for each card.
-            DeadlockDetected: The request would wait for a ``lockkit run`` around this program.
+            DeadlockDetected: The request would wait for a ``lockkit run`` or task around this program.
             BackendError: The store does not answer.
         """
         devices = snapshot.devices
@@ -368,7 +368,7 @@ class HostCards:
         members: Mapping[str, int],
         within: Mapping[str, str],
     ) -> None:
-        """Refuse a request that could only be met by cards which a ``lockkit run`` around this program holds. Asks the store only if there is one.
+        """Refuse a request that could only be met by cards which a ``lockkit run`` or task around this program holds. Asks the store only if there is one.
 
         Raises:
             DeadlockDetected: The wait would last as long as this program.
@@ -384,11 +384,11 @@ class HostCards:
                         kept[long_name(device)] = holder
         if kept and len(fit) - len(kept) < count:
             raise DeadlockDetected(
-                f"the lockkit run around this program holds {', '.join(kept)}, and ends no sooner than the program",
+                f"the lockkit run or task around this program holds {', '.join(kept)}, and ends no sooner than the program",
                 name=self.pool,
                 holder=next(iter(kept.values())),
                 hint="use the GPUs that it holds, which the program sees, without asking for them again; "
-                "or start the program without lockkit run --gpu",
+                "or start the program without GPUs",
             )
 
     def _checks_with(self, python: str) -> Preflight:

@@ -8,9 +8,7 @@ card that CUDA would hide.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from lockkit.devices import Device
@@ -24,7 +22,6 @@ __all__ = [
     "cuda_knows",
     "cuda_shows_alone",
     "cuda_variables",
-    "environment_set",
     "hidden_hint",
     "numbers_are_indices",
     "slurm_words",
@@ -196,18 +193,3 @@ def _named(entry: str, environ: Mapping[str, str], devices: Sequence[Device]) ->
         return None
     named = [device.uuid for device in devices if device.uuid.startswith(entry) or entry in device.aliases]
     return named[0] if len(named) == 1 else None
-
-
-@contextmanager
-def environment_set(variables: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    """Set environment variables of this process, and put them back at the end."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield variables
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -1,4 +1,4 @@
-"""The lease of a ``lockkit run`` around this process, for the gates of its command."""
+"""The lease of a ``lockkit run``, or of a task, around this process, for the gates of the program."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["RunLease", "run_lease"]
 
 
 class RunLease(NamedTuple):
-    """The lease of a ``lockkit run``, as its command knows it; see :class:`~lockkit.guard.FencedLease`.
+    """The lease of a ``lockkit run`` or of a task, as a program knows it that was started there; see :class:`~lockkit.guard.FencedLease`.
 
-    The command is ended when the lock is lost, and asks nobody. So only the resource refuses what comes too late.
+    The program does not learn of a loss: ``lockkit run`` ends its command, and a task goes on. So only the resource refuses what comes too late.
 
     Attributes:
         name: The name of the lock.
@@ -29,18 +29,18 @@ class RunLease(NamedTuple):
     exclusive: bool
 
     def ensure_held(self) -> None:
-        """Do nothing: the wrapper renews the lease, and ends this command if it is lost."""
+        """Do nothing: whoever has started this program renews the lease."""
 
 
 def run_lease(name: str | None = None) -> RunLease:
-    """The lease of the ``lockkit run`` that has started this program.
+    """The lease of the ``lockkit run``, or of the Celery task, that has started this program.
 
     Args:
-        name: The name of the lock; None for that of the innermost ``run``, also where that uses a lock of a ``run`` around it.
+        name: The name of the lock; None for that of the innermost ``run`` or task, also where a ``run`` uses a lock of what is around it.
 
     Raises:
-        NotHeld: No ``lockkit run`` is around this process, or none with this lock.
-        ConfigError: No name is given, and the innermost ``run`` has several locks: fences of different locks cannot be compared.
+        NotHeld: No ``lockkit run`` or task is around this process, or none with this lock.
+        ConfigError: No name is given, and the innermost one has several locks: fences of different locks cannot be compared.
     """
     wanted = _only_name(os.environ) if name is None else name
     for hold in reversed(outer_holds(os.environ)):
@@ -50,25 +50,25 @@ def run_lease(name: str | None = None) -> RunLease:
             return RunLease(str(wanted), fence, whole)
     what = "a lock" if name is None else f"{name!r}"
     raise NotHeld(
-        f"no lockkit run that holds {what} is around this process",
+        f"no lockkit run or task that holds {what} is around this process",
         name=name,
         hint=f"start it so: lockkit run {name or 'NAME'} -- COMMAND",
     )
 
 
 def _only_name(environ: Mapping[str, str]) -> str | None:
-    """The name of the one lock of the innermost ``run``; None if there is no ``run``.
+    """The name of the one lock of the innermost ``run`` or task; None if there is none.
 
     The last entry of LOCKKIT_HELD alone does not tell: it may be one of several, or, under ``--nested reuse``, that of another lock.
 
     Raises:
-        ConfigError: The innermost ``run`` has several locks, or the environment does not tell which one is its own.
+        ConfigError: The innermost one has several locks, or the environment does not tell which one is its own.
     """
     held = [str(hold.get("name")) for hold in outer_holds(environ)]
     own = environ.get("LOCKKIT_LEASE_NAMES", "").splitlines() or held
     if len(own) > 1:
         raise ConfigError(
-            f"the lockkit run around this process has several locks: {', '.join(map(repr, own))}",
+            f"the lockkit run or task around this process has several locks: {', '.join(map(repr, own))}",
             hint=f"name the one that guards the resource: run_lease({own[0]!r})",
         )
     return own[0] if own else None

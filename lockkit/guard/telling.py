@@ -1,7 +1,7 @@
 """Events of guards: openings, writes and refusals, told by the client that got the lease.
 
 The event goes to the queues of the plugins, so a guarded write waits for no plugin. A lease that is not of a client in this process, such as
-that of a ``lockkit run`` around it, tells nothing.
+that of a ``lockkit run`` or task around it, tells nothing.
 """
 
 from __future__ import annotations

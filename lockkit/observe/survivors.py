@@ -1,7 +1,7 @@
-"""The survivors of an owner: processes that ``lockkit run`` started, and that work on although the ``run`` itself was killed.
+"""The survivors of an owner: processes that a ``lockkit run`` or a task started, and that work on although the ``run``, or the task's process, was killed.
 
-Each of them has inherited LOCKKIT_HELD, which names the claims of the ``run`` by claim id. A process that was started by hand, or that
-has dropped or overwritten its environment (``setproctitle`` does), is not found: on the embedded store the pulse keeps its lock all the
+Each of them has inherited LOCKKIT_HELD, which names the claims by claim id. A process that was started by hand, that has dropped or
+overwritten its environment (``setproctitle`` does), or that was forked without a new program, is not found: on the embedded store the pulse keeps its lock all the
 same; elsewhere its lock lapses after the ttl.
 """
 

@@ -100,7 +100,7 @@ def test_a_wait_for_a_lock_of_the_run_around_it_is_refused_and_nothing_is_draine
     inner = (sys.executable, "-m", "lockkit", "drain")
     done = lockkit("run", "maint", "--", *inner, "--wait")
     assert done.returncode == 75, done.stderr
-    assert "'maint' is held by the lockkit run around this one" in done.stderr
+    assert "'maint' is held by the lockkit run or task around this one" in done.stderr
     assert "drain --wait would wait for itself" in done.stderr
     assert lockkit.json("status")["drained"] is None
     assert lockkit("run", "maint", "--", *inner, "other", "--wait").returncode == 0

@@ -324,7 +324,7 @@ def test_a_hold_is_reused_only_for_what_it_covers(lockkit, outer, inner, covered
     line = lockkit.line("run", "x", "--nested", "reuse", *inner.split(), "--", "echo", "inner")
     done = lockkit("run", "x", *outer.split(), "--", *line)
     assert (done.returncode, done.stdout) == ((0, "inner\n") if covered else (75, ""))
-    assert ("give the outer run the same options" in done.stderr) is not covered
+    assert ("give the outer one the same options" in done.stderr) is not covered
 
 
 def test_a_nested_run_of_another_name_is_nothing_special(lockkit):

@@ -275,7 +275,7 @@ def test_a_run_for_cards_inside_another_one(cards):
     outer = ("run", "--gpu", "2", "-q", "--")
     done = cards(*outer, *inner, "--", "true")
     assert done.returncode == 75
-    assert f"'gpu-sim/{HOST}' is held by the lockkit run around this one" in done.stderr
+    assert f"'gpu-sim/{HOST}' is held by the lockkit run or task around this one" in done.stderr
     assert "use --nested reuse" in done.stderr
     done = cards(*outer, *inner, "--nested", "reuse", "--gpu-id", "1", "--", *SHOWN)
     assert (done.stdout, done.stderr) == (f"1|PCI_BUS_ID|{CARDS[1]}|1|unset|{CARDS[1]}\n", "")
@@ -286,7 +286,7 @@ def test_a_run_for_cards_inside_another_one(cards):
     assert "holds only 1 GPU that will do, which is not enough for 2 GPUs" in done.stderr
     part = ("run", "--gpu", "1", "--gpu-mem", "8GiB", "-q", "--")
     done = cards(*part, *inner, "--nested", "reuse", "--", "true")
-    assert (done.returncode, "the outer run has only 8 GiB of it" in done.stderr) == (75, True)
+    assert (done.returncode, "the outer hold has only 8 GiB of it" in done.stderr) == (75, True)
 
 
 def test_a_store_of_one_user_warns_and_refuses_cards_that_others_use(cards):

@@ -26,15 +26,15 @@ def claim(weight=10, capacity=10, **more):
     "request_, held, good, why",
     [
         (CardRequest(), {"GPU-a": claim()}, ["GPU-a"], []),
-        (CardRequest(), {"GPU-a": claim(5, 10)}, [], ["GPU 0: the outer run has only 5 MiB of it"]),
+        (CardRequest(), {"GPU-a": claim(5, 10)}, [], ["GPU 0: the outer hold has only 5 MiB of it"]),
         (CardRequest(memory=4 << 20), {"GPU-a": claim(5, 10)}, ["GPU-a"], []),
         (
             CardRequest(memory=6 << 20),
             {"GPU-a": claim(5, 10)},
             [],
-            ["GPU 0: the outer run has only 5 MiB of it"],
+            ["GPU 0: the outer hold has only 5 MiB of it"],
         ),
-        (CardRequest(), {"GPU-a": claim(evicted=True)}, [], ["GPU 0: the outer run was evicted from it"]),
+        (CardRequest(), {"GPU-a": claim(evicted=True)}, [], ["GPU 0: the outer hold was evicted"]),
         (CardRequest(model="A100"), {"GPU-a": claim(), "GPU-b": claim()}, ["GPU-b"], ["GPU 0: it is a H100"]),
         (CardRequest(), {"GPU-c": claim(), "MIG-c": claim()}, ["MIG-c"], []),
     ],

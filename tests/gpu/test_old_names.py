@@ -310,7 +310,7 @@ def test_a_worker_under_run_is_told_at_once_that_it_has_its_card_already(tmp_pat
     environ = os.environ | {"LOCKKIT_URL": url, "LOCKKIT_NAMESPACE": namespace}
     done = subprocess.run([*line, *both], env=environ, capture_output=True, text=True, timeout=60, check=True)
     refused, ran = done.stdout.splitlines()
-    assert refused.startswith("the lockkit run around this program holds GPU 0")
+    assert refused.startswith("the lockkit run or task around this program holds GPU 0")
     assert ran == "ran"
 
 

@@ -481,11 +481,11 @@ SEES_ALL = ["env", "-u", "CUDA_VISIBLE_DEVICES"]
 @pytest.mark.parametrize(
     "outer, command, asked, says",
     [
-        ([], [], {}, "the lockkit run around this program holds GPU 0"),
-        ([], SEES_ALL, {"count": 2}, "the lockkit run around this program holds GPU 0"),
+        ([], [], {}, "the lockkit run or task around this program holds GPU 0"),
+        ([], SEES_ALL, {"count": 2}, "the lockkit run or task around this program holds GPU 0"),
         ([], SEES_ALL, {}, "holds 1"),
         (["--gpu-mem", "8GiB"], [], {"memory": "8GiB"}, "holds 0"),
-        (["--gpu-mem", "8GiB"], [], {}, "the lockkit run around this program holds GPU 0"),
+        (["--gpu-mem", "8GiB"], [], {}, "the lockkit run or task around this program holds GPU 0"),
     ],
     ids=["its-card", "one-of-two", "another", "share-beside-share", "whole-beside-share"],
 )

@@ -104,11 +104,11 @@ def _see_that_a_wait_can_end(client: Client) -> None:
     own = next(nesting.held_around(client), None)
     if own is not None:
         raise exits.CommandFailed(
-            f"{own.name!r} is held by the lockkit run around this one",
+            f"{own.name!r} is held by the lockkit run or task around this one",
             code=exits.BUSY,
             kind="nested",
             name=own.name,
-            hint="drain --wait would wait for itself; run it outside of that command, or without --wait. Nothing was drained",
+            hint="drain --wait would wait for itself; run it outside of that, or without --wait. Nothing was drained",
         )
     if not client.capabilities.drains:
         return

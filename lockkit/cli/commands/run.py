@@ -262,7 +262,7 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     type=click.Choice(["refuse", "reuse"]),
     default="refuse",
     section=WAIT,
-    help="If a run around this one holds NAME, or GPUs: exit 75, or run under that hold.",
+    help="If a run or task around this one holds NAME, or GPUs: exit 75, or run under that hold.",
 )
 @option(
     "--on-lost",

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
@@ -19,6 +19,7 @@ from lockkit.facts import Skipped
 from lockkit.identity import with_task
 from lockkit.integrations.celery.clients import client_of
 from lockkit.integrations.celery.endings import reason_of
+from lockkit.integrations.celery.exporting import exported
 from lockkit.integrations.celery.held_by_child import Note, recorded
 from lockkit.integrations.celery.refusals import PASSING, is_twin, stands, what_next
 from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, in_hand, wait_in
@@ -27,13 +28,12 @@ from lockkit.integrations.celery.skipping import skipped_document
 from lockkit.integrations.celery.taking import Held, take
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
-from lockkit.integrations.celery.worker_pool import check_pool, pool_kind
+from lockkit.integrations.celery.worker_pool import check_pool
 from lockkit.lease import Lease
 from lockkit.members import POOLS, pool_name
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
-    from lockkit.gpu import GpuLeases
     from lockkit.integrations.celery.task import LockedTask
 
 __all__ = ["Run", "held_by"]
@@ -97,7 +97,7 @@ class Run:
             except PASSING as error:
                 return self._without(client, name, error, wait, left, body)
             with held:
-                return self._under(held, name, body)
+                return self._under(client, held, name, body)
 
     def _note(self, client: Client, name: str) -> Note:
         """The locks that this run may hold, for the worker's main process."""
@@ -134,11 +134,12 @@ class Run:
                     raise
         return take(client, options, name, owner, left if here else 0.0)
 
-    def _under(self, held: Held, name: str, body: Callable[..., Any]) -> Any:
+    def _under(self, client: Client, held: Held, name: str, body: Callable[..., Any]) -> Any:
         keywords = self._keywords
         if self._options.fence_as is not None and isinstance(held, Lease):
             keywords = {**keywords, self._options.fence_as: held.fence}
-        with _noted(self._task.name, held), self._exported(held):
+        gpus = self._options.gpu is not None
+        with _noted(self._task.name, held), exported(client, held, gpus=gpus):
             try:
                 result = body(*self._args, **keywords)
                 refuse_what_is_not_done(result, self._task.name, name)
@@ -146,12 +147,6 @@ class Run:
                 held.release(reason_of(error))
                 raise
             return result
-
-    def _exported(self, held: Held) -> contextlib.AbstractContextManager[object]:
-        """Show the GPUs to what the task starts. Not in a pool of threads: the environment belongs to the whole process, in which other tasks run."""
-        if self._options.gpu is None or pool_kind() == "threads":
-            return contextlib.nullcontext()
-        return cast("GpuLeases", held).visible()
 
     def _without(
         self,

@@ -82,6 +82,8 @@ def _play(self: Any, lock: str, how: str) -> str:
         subprocess.Popen([sys.executable, "-c", _OUTLIVES, here.url, task], start_new_session=True)
         here.wait("outlives", task)
     here.tell("holds", task, lock=lock, retries=self.request.retries)
+    if how in ("refuse", "reuse"):
+        return _run_again(lock, how)
     if how in ("error", "retry", "ignore", "reject", "exit", "os._exit", "kill"):
         _end(self, how)
     if how == "spin":
@@ -94,6 +96,26 @@ def _play(self: Any, lock: str, how: str) -> str:
             eaten.append(os.urandom(1 << 20))
     here.tell("ends", task)
     return word
+
+
+def _run_again(lock: str, nested: str) -> str:
+    """The words of a ``lockkit run`` that a task starts under its own lock; ``ran`` if its command ran."""
+    run = [
+        sys.executable,
+        "-m",
+        "lockkit",
+        "run",
+        lock,
+        "--nested",
+        nested,
+        "--timeout",
+        "10",
+        "--",
+        "echo",
+        "ran",
+    ]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr
 
 
 def _end(self: Any, how: str) -> None:
