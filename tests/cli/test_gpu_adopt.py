@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from importlib.util import find_spec
 
 import pytest
 
 from lockkit.identity import user_name
 from support.nvml import Host, build
+from support.sleeper import sleeping
 
 from .test_gpu import steer
 from .test_json import check
@@ -23,11 +23,9 @@ from .test_run_cards import CARDS, HOST, cards, held, line_of, queue_of  # noqa:
 @pytest.fixture
 def job(cards):  # noqa: F811
     """A job that computes on the first card, and was started without a lock."""
-    process = subprocess.Popen(["sleep", "60"])
-    steer(cards, _0={"processes": [on(process)]})
-    yield process
-    process.kill()
-    process.wait()
+    with sleeping() as process:
+        steer(cards, _0={"processes": [on(process)]})
+        yield process
 
 
 def on(process):

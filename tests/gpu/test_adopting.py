@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 
 import pytest
 
@@ -25,6 +24,7 @@ from lockkit.gpu.usage import ADOPTED
 from lockkit.identity import this_process
 from lockkit.members import pool_name
 from lockkit.sizes import GIB, MIB
+from support.sleeper import sleeping
 
 HOST = os.uname().nodename
 SIMULATED = simulated(HOST)
@@ -99,11 +99,9 @@ def test_of_a_divided_card_the_slice_is_taken():
 
 @pytest.fixture
 def job():
-    with subprocess.Popen(["sleep", "60"]) as process:
-        with RunningJob(process.pid) as job:
-            job.process = process
-            yield job
-        process.kill()
+    with sleeping() as process, RunningJob(process.pid) as job:
+        job.process = process
+        yield job
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from lockkit.gpu.pids import Pids
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 from support.nvml import Host
+from support.sleeper import sleeping
 
 GIB = 1 << 30
 
@@ -58,7 +59,7 @@ def test_a_snapshot_asks_each_card_five_questions_and_the_number_of_cards_once(h
 
 def test_a_process_comes_and_goes_and_its_memory_may_stay(host):
     host.card(0)
-    with host.looker() as looker, subprocess.Popen(["sleep", "60"]) as sleeper:
+    with host.looker() as looker, sleeping() as sleeper:
         host.set(0, "process", f"{sleeper.pid} {3 * GIB}", f"{sleeper.pid} {GIB}", "4194303")
         host.set(0, "used", 4 * GIB)
         first, second = looker.devices()[0]["processes"]

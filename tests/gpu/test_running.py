@@ -15,13 +15,13 @@ import pytest
 from lockkit.errors import ConfigError
 from lockkit.gpu.running import RunningJob
 from lockkit.identity import process_start, user_name
+from support.sleeper import sleeping
 
 
 @pytest.fixture
 def sleeper():
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with sleeping() as process:
         yield process
-        process.kill()
 
 
 def test_a_job_is_known_by_its_program_and_its_start_and_its_end_can_be_awaited(sleeper):
@@ -62,18 +62,12 @@ def test_a_thread_is_refused_with_the_pid_of_its_process():
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root starts processes of others")
 def test_the_process_of_another_user_is_refused_unless_to_root(sleeper):
-    with subprocess.Popen(["sleep", "60"], user=65534) as theirs:
-        try:
-            with RunningJob(theirs.pid) as job:
-                assert job.user == user_name(65534)
-            told = _as(65534, sleeper.pid)
-            assert (
-                f"pid {sleeper.pid} (sleep) belongs to another user (only {user_name(0)} can adopt it)"
-                in told
-            )
-            assert _as(65534, theirs.pid).strip() == "fine"
-        finally:
-            theirs.kill()
+    with sleeping(user=65534) as theirs:
+        with RunningJob(theirs.pid) as job:
+            assert job.user == user_name(65534)
+        told = _as(65534, sleeper.pid)
+        assert f"pid {sleeper.pid} (sleep) belongs to another user (only {user_name(0)} can adopt it)" in told
+        assert _as(65534, theirs.pid).strip() == "fine"
 
 
 def _as(uid, pid):
