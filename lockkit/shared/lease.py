@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lockkit.opening import Opening
     from lockkit.store.spi import Claim, Terms
 
-__all__ = ["AnyLease", "check_callback", "inert", "kept"]
+__all__ = ["AnyLease", "check_callback", "inert", "kept", "once", "release_failed"]
 
 
 class AnyLease(Answering):
@@ -206,7 +206,7 @@ class AnyLease(Answering):
         Only the lease keeps a reference to the callback, so the callback may be a method of the object that keeps the lease. A
         lease that was released (on a reentrant hold: this level of it) or collected calls nobody.
         """
-        call = _once(callback)
+        call = once(callback)
         self._callbacks = (*self._callbacks, call)
         if self._hold.lost_why:
             self._driver.dispatcher.run(call, self._hold.name)
@@ -350,12 +350,7 @@ class AnyLease(Answering):
     def _raise_failed(self, report: ReleaseReport) -> None:
         """Raise if no layer of a release got a definite answer."""
         if report.outcome == "ABANDONED":
-            raise ReleaseFailed(
-                f"no layer of the release of {self.name!r} got a definite answer",
-                report=report,
-                name=self.name,
-                hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
-            )
+            raise release_failed(report)
 
     def over(self, report: ReleaseReport, error: BaseException | None) -> None:
         """The end of the statement that held the lease: add what went wrong to the error of its body, or raise if the lease was lost."""
@@ -432,6 +427,16 @@ def check_callback(callback: object, name: str) -> None:
     check_plain(callback, "on_release", name)
 
 
+def release_failed(report: ReleaseReport) -> ReleaseFailed:
+    """The error for a release whose outcome is ABANDONED."""
+    return ReleaseFailed(
+        f"no layer of the release of {report.name!r} got a definite answer",
+        report=report,
+        name=report.name,
+        hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
+    )
+
+
 def inert(hold: Hold) -> bool:
     """Whether a release must do nothing: in a forked child, or in a cleanup hook of this very release."""
     hook_of = RELEASING.get()
@@ -443,7 +448,7 @@ def kept(hold: Hold, reason: Reason) -> ReleaseReport:
     return ReleaseReport(hold.name, hold.claim_id, hold.fence, "KEPT", reason)
 
 
-def _once(callback: Callable[[], None]) -> Callable[[], None]:
+def once(callback: Callable[[], None]) -> Callable[[], None]:
     """A function that two threads may both call; the first call runs the callback."""
     pending = [callback]
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeVar, overload
 
 from lockkit.copies import LeaseCopy
-from lockkit.errors import LeaseLost, NotHeld, ReleaseFailed
+from lockkit.errors import LeaseLost, NotHeld
 from lockkit.facts import CleanupContext, Reason, ReleaseReport, ReleaseReports, ReleaseRequest
 from lockkit.habits import Answering
 from lockkit.leaving import Statement
-from lockkit.shared.lease import AnyLease, check_callback
+from lockkit.shared.lease import AnyLease, check_callback, once, release_failed
 
 __all__ = ["AnyLeases", "combined"]
 
@@ -22,7 +22,7 @@ class _Whole(Statement):
     """The block that all the leases belong to. Each of them refers to it, and to none of the others.
 
     Attributes:
-        left: Whether the release was asked for.
+        gone: Whether the release was asked for.
         block: The ``with`` statement that holds them, if there is one.
     """
 
@@ -162,15 +162,7 @@ class AnyLeases(Answering, Sequence[E]):
 
     def on_lost(self, callback: Callable[[], None]) -> None:
         """Call back, once, from a background thread, when the first of the holds is lost; at once if one is already."""
-        pending = [callback]
-
-        def call() -> None:
-            try:
-                first = pending.pop()
-            except IndexError:
-                return
-            first()
-
+        call = once(callback)
         for lease in self._leases:
             lease.on_lost(call)
 
@@ -217,12 +209,7 @@ class AnyLeases(Answering, Sequence[E]):
         """Raise if no layer of the release of one got a definite answer."""
         failed = next((one for one in report.reports if one.outcome == "ABANDONED"), None)
         if failed is not None:
-            raise ReleaseFailed(
-                f"no layer of the release of {failed.name!r} got a definite answer",
-                report=failed,
-                name=failed.name,
-                hint="it is removed in the background, and lapses by itself; see: lockkit failures list",
-            )
+            raise release_failed(failed)
 
     def _over(self, report: ReleaseReports, error: BaseException | None) -> None:
         """The end of the statement that held them: add what went wrong to the error of its body, or raise if one was lost."""
