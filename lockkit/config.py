@@ -1,10 +1,4 @@
-"""Configuration: which layer wins, and where every value came from.
-
-The layers, of which a later one wins over an earlier one, are: defaults, ``/etc/lockkit/config.toml``,
-``~/.config/lockkit/config.toml``, the project's file, ``LOCKKIT_*``, the URL's query, keywords. A profile wins over the files; a
-profile chosen by keyword (``--profile gpu``) also wins over ``LOCKKIT_*``. With ``pinned = true``, the values set in /etc win over
-everything except keywords.
-"""
+"""Configuration: the value of every setting, and where it came from. Which layer wins is decided in :mod:`lockkit.precedence`."""
 
 from __future__ import annotations
 
@@ -14,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
-from lockkit import configfiles, layers
+from lockkit import configfiles, layers, precedence
 from lockkit.configfiles import stamp
 from lockkit.crosscheck import DEFAULT, misfits
 from lockkit.errors import ConfigError
@@ -24,7 +18,7 @@ from lockkit.members import pool_as_toml
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import StatePlace, state_place
 from lockkit.redaction import redact, redact_name
-from lockkit.settings import SETTINGS, Value, meant
+from lockkit.settings import SETTINGS, meant
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -316,8 +310,7 @@ def keywords(settings: Mapping[str, object]) -> dict[str, Any]:
     """
     for key in settings:
         if key not in SETTINGS:
-            hint = meant(key, SETTINGS) or f"allowed: {', '.join(SETTINGS)}"
-            raise ConfigError(f"{ARGUMENT}: unknown setting {key}", hint=hint)
+            raise _unknown(key)
     return {
         key: SETTINGS[key].endless if value is None and SETTINGS[key].kind == "limit" else value
         for key, value in settings.items()
@@ -344,8 +337,9 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
         key = ".".join(filter(None, (place.rstrip("`").strip("."), unknown[1] if unknown else "")))
         fields = msgspec.structs.fields(struct) if _is_struct(struct) else ()
         allowed = [each.encode_name for each in fields]
-        found = {f"plugins.{name}.{each}": "" for each in (key.partition(".")[0].partition("[")[0], *table)}
-        where = next((config.sources[each] for each in found if each in config.sources), "configuration")
+        keys = (key.partition(".")[0].partition("[")[0], *table)
+        sources = (config.sources.get(f"plugins.{name}.{each}") for each in keys)
+        where = next(filter(None, sources), "configuration")
         place = f"{where}: [plugins.{name}]{' ' + key if key else ''}"
         if name not in config.plugins:
             needed = [each.encode_name for each in fields if each.required]
@@ -353,13 +347,8 @@ def plugin_settings(config: Config, dist: str, struct: type[_T]) -> _T:
                 f"no configuration file has a table [plugins.{name}]: {told}",
                 hint=_table_to_write(config, name, needed, allowed),
             ) from None
-        raise ConfigError(
-            f"{place}: {told}",
-            hint=" ".join(
-                filter(None, (meant(key, allowed), f"allowed: {', '.join(allowed)}" if allowed else ""))
-            )
-            or None,
-        ) from None
+        hints = filter(None, (meant(key, allowed), f"allowed: {', '.join(allowed)}" if allowed else ""))
+        raise ConfigError(f"{place}: {told}", hint=" ".join(hints) or None) from None
 
 
 def _table_to_write(config: Config, name: str, needed: Iterable[str], allowed: Iterable[str]) -> str:
@@ -381,10 +370,16 @@ def keywords_layer(keywords: Mapping[str, object]) -> Layer:
     layer = Layer(ARGUMENT)
     for key, value in keywords.items():
         if key not in SETTINGS:
-            layer.problem(f"unknown setting {key}", meant(key, SETTINGS) or f"allowed: {', '.join(SETTINGS)}")
+            layer.problems.append(_unknown(key))
         elif value is not None:
             layer.keep(SETTINGS[key], value)
     return layer
+
+
+def _unknown(key: str) -> ConfigError:
+    """The error for a keyword that is no setting."""
+    hint = meant(key, SETTINGS) or f"allowed: {', '.join(SETTINGS)}"
+    return ConfigError(f"{ARGUMENT}: unknown setting {key}", hint=hint)
 
 
 def decide(
@@ -407,90 +402,24 @@ def decide(
         there = f"there are {', '.join(known)}" if known else "no file has profiles"
         told = f"there is no profile {redact_name(chosen)!r}"
         return None, [ConfigError(told, hint=meant(chosen, known) or there)]
-    below, pins = _stack(found, profile)
-    values, sources = _merge([*below, *pins, code])
-    if "?" in str(values.get("url", "")):
-        bare, query = layers.split_query(str(values["url"]), sources["url"])
-        if query.problems:
-            return None, query.problems
-        # The query has the rank of its URL: that of a URL in code counts as code, and that of a pinned URL as pinned.
-        above = any("url" in layer.values for layer in (*pins, code))
-        middle = [*pins, query] if above else [query, *pins]
-        values, sources = _merge([*below, *middle, code])
-        values["url"] = bare
+    values, sources, problems = precedence.settings(found, profile, code)
+    if problems:
+        return None, problems
     values = {key: setting.default for key, setting in SETTINGS.items()} | values
     problems = misfits(values, sources)
     if chosen:
         sources["profile"] = ARGUMENT if profile else "LOCKKIT_PROFILE"
-    plugins = _plugins(found, sources)
-    pools = _pools(found, sources)
     decided = Config(
         **cast("dict[str, Any]", values),
         profile=chosen,
-        plugins=plugins,
-        pools=pools,
-        alerts=_alerts(found, sources),
+        plugins=precedence.plugins(found, sources),
+        pools=precedence.pools(found, sources),
+        alerts=precedence.alerts(found, sources),
         sources=sources,
         files=found.stamps,
         arguments=arguments,
     )
     return decided, problems
-
-
-def _stack(found: Found, profile: str | None) -> tuple[list[Layer], list[Layer]]:
-    """The layers below the URL's query, and the layers that /etc pins. In each list the lowest layer comes first."""
-    chosen = found.chosen(profile)
-    files = found.files()
-    profiles = [
-        Layer(f"{layer.source} [profiles.{redact_name(chosen)}]", layer.profiles[chosen], pinned=layer.pinned)
-        for layer in files
-        if chosen and chosen in layer.profiles
-    ]
-    middle = [found.environment, *profiles] if profile else [*profiles, found.environment]
-    return [*files, *middle], [layer for layer in (*files, *profiles) if layer.pinned]
-
-
-def _merge(stack: Iterable[Layer]) -> tuple[dict[str, Value], dict[str, str]]:
-    values: dict[str, Value] = {}
-    sources: dict[str, str] = {}
-    for layer in stack:
-        for key, value in layer.values.items():
-            values[key] = value
-            sources[key] = layer.origin(key)
-    return values, sources
-
-
-def _plugins(found: Found, sources: dict[str, str]) -> dict[str, dict[str, object]]:
-    files = found.files()
-    plugins: dict[str, dict[str, object]] = {}
-    for layer in (*files, *(layer for layer in files if layer.pinned)):
-        for dist, table in layer.plugins.items():
-            plugins.setdefault(dist, {}).update(table)
-            sources.update({f"plugins.{dist}.{key}": layer.source for key in table})
-    return plugins
-
-
-def _pools(found: Found, sources: dict[str, str]) -> dict[str, Mapping[str, int]]:
-    files = found.files()
-    pools: dict[str, Mapping[str, int]] = {}
-    for layer in (*files, *(layer for layer in files if layer.pinned)):
-        pools.update(layer.pools)
-        sources.update({f"pools.{name}": layer.source for name in layer.pools})
-    return pools
-
-
-def _alerts(found: Found, sources: dict[str, str]) -> dict[str, dict[str, dict[str, object]]]:
-    """The tables of alerts. A rule is changed key by key; a channel is taken whole from the last file that has it, because half of one is none."""
-    files = found.files()
-    alerts: dict[str, dict[str, dict[str, object]]] = {}
-    for layer in (*files, *(layer for layer in files if layer.pinned)):
-        for kind, tables in layer.alerts.items():
-            for name, table in tables.items():
-                kept = alerts.setdefault(kind, {})
-                kept[name] = {**kept.get(name, {}), **table} if kind == "rules" else table
-                sources[f"alerts.{kind}.{name}"] = layer.source
-                sources.update({f"alerts.{kind}.{name}.{key}": layer.source for key in table})
-    return alerts
 
 
 def refuse(problems: Sequence[ConfigError]) -> None:

@@ -1,6 +1,6 @@
 """The layers of settings: one for each file, for the environment, and for the URL's query.
 
-:mod:`lockkit.configfiles` reads the files, and :mod:`lockkit.config` decides which layer wins.
+:mod:`lockkit.configfiles` reads the files, and :mod:`lockkit.precedence` decides which layer wins.
 """
 
 from __future__ import annotations
