@@ -12,38 +12,9 @@ from lockkit.choosers import Choice
 from lockkit.errors import AcquireCancelled, AcquireTimeout
 from lockkit.members import pool_name
 from support.aio import client_of, in_a_loop, settled, soon
+from support.choosers import Hangs, Says
 
 NAMES = (pool_name("p"), pool_name("p", "a"), pool_name("p", "b"))
-
-
-class Says:
-    """A chooser that says what the test says, at first that nothing will do."""
-
-    every = 0.02
-
-    def __init__(self, *order, **refused):
-        self.choice = Choice(order, refused)
-        self.threads = []
-
-    def choose(self, held):
-        self.threads.append(threading.current_thread())
-        return self.choice
-
-    def judge(self, member):
-        return None
-
-
-class Hangs(Says):
-    """A chooser that hangs until the test lets it go."""
-
-    def __init__(self, *order):
-        super().__init__(*order)
-        self.go = threading.Event()
-
-    def choose(self, held):
-        super().choose(held)
-        self.go.wait(30)
-        return self.choice
 
 
 @in_a_loop

@@ -15,12 +15,9 @@ from lockkit.alerts.sinks.alertmanager import LASTS, Alertmanager, alerts
 from support.notifications import notification
 from support.receivers import Answer, receiver
 from support.servers.alertmanager import AlertmanagerServer
+from support.servers.started import started
 
-
-@pytest.fixture(scope="module")
-def server():
-    with AlertmanagerServer() as one:
-        yield one
+server = started(AlertmanagerServer)
 
 
 def firing(server, lock):

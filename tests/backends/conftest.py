@@ -11,6 +11,7 @@ from lockkit.store.spi import OpenOptions
 from lockkit.testing.clocks import ShiftedClock
 from support.servers.etcd_gateway import covered
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
 SHAPES = {
     "mutex": [{}],
@@ -37,10 +38,7 @@ class Clocks(ShiftedClock):
         self.server.step(seconds)
 
 
-@pytest.fixture(scope="module")
-def machine():
-    with RedisServer(clock=True) as server:
-        yield server
+machine = started(RedisServer, clock=True)
 
 
 @pytest.fixture

@@ -24,16 +24,14 @@ from lockkit_etcd3 import private
 from lockkit_etcd3.forks import gate
 from support.etcd_transports import connect
 from support.servers.etcd import EtcdServer
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 BUDGET = 2.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture

@@ -25,16 +25,14 @@ from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
 from lockkit_etcd3 import library
 from support.etcd_transports import connect
 from support.servers.etcd import EtcdServer
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 BUDGET = 2.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture

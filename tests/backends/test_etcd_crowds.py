@@ -24,14 +24,12 @@ from lockkit_etcd import acquiring, looking
 from lockkit_etcd.transport import Put
 from support.etcd_transports import SCHEMES, asked, open_etcd
 from support.servers.etcd import EtcdServer
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture(autouse=True)

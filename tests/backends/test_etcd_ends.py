@@ -17,15 +17,13 @@ from lockkit_etcd.transport import Get, LeaseGone, Put
 from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TRIO = {"kind": "semaphore", "capacity": 3}
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 def lease_of(store, one):

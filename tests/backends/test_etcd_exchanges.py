@@ -37,6 +37,7 @@ from lockkit_etcd.watching import Watches
 from support.by_hand import ByHand
 from support.etcd_transports import SCHEMES, open_etcd
 from support.servers.etcd import EtcdServer
+from support.servers.started import started
 
 BUDGET = 2.0
 
@@ -322,10 +323,7 @@ def test_the_answers_to_keepalives_end_at_a_line_that_is_none(end):
 needs_etcd = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture

@@ -34,14 +34,12 @@ from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser
 from support.servers.etcd_groups import EtcdCluster
 from support.servers.proxy import Proxy
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer(users=[EtcdUser("locker", "secret", {"": "READWRITE"})]) as server:
-        yield server
+server = started(EtcdServer, users=[EtcdUser("locker", "secret", {"": "READWRITE"})])
 
 
 @contextlib.contextmanager
@@ -359,10 +357,7 @@ def test_the_operating_system_is_told_to_notice_a_watch_whose_other_end_is_gone(
 # -- several members
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with EtcdCluster() as cluster:
-        yield cluster
+cluster = started(EtcdCluster)
 
 
 def test_a_member_that_is_down_is_passed_over(cluster):

@@ -33,14 +33,12 @@ from support.guards.contract import GateContract
 from support.guards.mutants import Blind, never_stale, wants_a_higher_fence
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser, covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def running():
-    with EtcdServer() as server:
-        yield server
+running = started(EtcdServer)
 
 
 @pytest.fixture

@@ -21,15 +21,13 @@ from support.etcd_transports import asked
 from support.handlers import Handler
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 SHORT, LONG = 2.0, 3.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture

@@ -19,15 +19,13 @@ from lockkit_etcd.watching import _SharedWatch
 from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 PAIR = {"kind": "semaphore", "capacity": 2}
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 def key_of(store, one):

@@ -23,14 +23,12 @@ from lockkit_etcd.transport import Header, Put, Status
 from support.etcd_transports import SCHEMES, asked
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, EtcdUser, covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from lockkit_etcd.backend import open_store
 from support.observers import command_line
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused, EtcdUser
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -27,10 +28,7 @@ WATCHER = EtcdUser("watcher", "secret", {"lockkit/default/": "READ"})
 PAGE = Path(__file__).parents[2] / "docs/ops/etcd-role.md"
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer(users=[LOCKER, WATCHER]) as server:
-        yield server
+server = started(EtcdServer, users=[LOCKER, WATCHER])
 
 
 @pytest.fixture(autouse=True)

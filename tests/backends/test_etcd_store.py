@@ -23,14 +23,12 @@ from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway, _Member
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture(autouse=True)

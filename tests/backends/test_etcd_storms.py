@@ -18,6 +18,7 @@ from lockkit.testing.processes import installed, until
 from support.etcd_transports import SCHEMES, asked, open_etcd
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -26,10 +27,7 @@ MOST = 60
 """Requests while all of them are given up, with those of the test and of the heartbeat; one for each claim would be five times as many."""
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture(autouse=True)

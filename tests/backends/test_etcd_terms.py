@@ -27,15 +27,13 @@ from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
 from support.etcd_transports import SCHEMES, Exchanging, asked, connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 TTL = 30
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 class Elections:

@@ -19,14 +19,12 @@ from support.servers.certificates import Certificates
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser
 from support.servers.proxy import Proxy
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer(tls=True) as server:
-        yield server
+server = started(EtcdServer, tls=True)
 
 
 @pytest.fixture(scope="module")

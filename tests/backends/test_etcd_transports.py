@@ -37,6 +37,7 @@ from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdUser
 from support.servers.etcd_groups import EtcdCluster
 from support.servers.proxy import Proxy
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -62,10 +63,7 @@ def opened(request):
         yield opened
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with EtcdServer() as server:
-        yield server
+shared = started(EtcdServer)
 
 
 @pytest.fixture
@@ -75,10 +73,7 @@ def server():
         yield server
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with EtcdCluster() as cluster:
-        yield cluster
+cluster = started(EtcdCluster)
 
 
 @pytest.fixture
@@ -592,10 +587,7 @@ def test_a_watch_ends_where_there_is_no_leader(opened, cluster, members):
 # -- logins
 
 
-@pytest.fixture(scope="module")
-def guarded():
-    with EtcdServer(users=[LOCKER]) as server:
-        yield server
+guarded = started(EtcdServer, users=[LOCKER])
 
 
 def test_a_user_may_do_what_its_role_says(opened, guarded, lease):
@@ -652,10 +644,7 @@ def test_a_member_that_has_forgotten_the_login_is_told_it_again(opened):
 # -- TLS
 
 
-@pytest.fixture(scope="module")
-def secure():
-    with EtcdServer(tls=True, client_certificates=True) as server:
-        yield server
+secure = started(EtcdServer, tls=True, client_certificates=True)
 
 
 def test_tls_with_certificates_on_both_sides(opened, secure):

@@ -19,14 +19,12 @@ from lockkit_etcd.gateway import Gateway
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import EtcdRefused
 from support.servers.proxy import Proxy
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,9 @@ from lockkit.store.spi import RELEASED, Claim, Granted, OpenOptions, Queued, Ref
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
 from support.servers.redis_groups import RedisCluster
+from support.servers.started import started
 
-
-@pytest.fixture(scope="module")
-def cluster():
-    with RedisCluster() as made:
-        yield made
+cluster = started(RedisCluster)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from lockkit.testing.processes import until
 from lockkit_redis.backend import open_store
 from lockkit_redis.rights import rights
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
 LUA = {file.name: file.read_text() for file in files("lockkit_redis").joinpath("lua").iterdir()}
 CALLED = {
@@ -31,10 +32,7 @@ LOOKS = ("MULTI", "HGETALL", "EXEC")
 EVERYTHING = "locker on >secret resetkeys ~lockkit:* resetchannels &lockkit:* +@all"
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(user=[EVERYTHING]) as server:
-        yield server
+server = started(RedisServer, user=[EVERYTHING])
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from lockkit_redis.topology import Cluster
 from support.by_hand import ByHand
 from support.handlers import Handler
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
 HOUR = 3_600_000
 SLOT = slot_of(Keys.of("default", "a").queue.encode())
@@ -438,10 +439,7 @@ def test_the_map_is_read_by_one_at_a_time(calls, cluster):
 # -- on an event loop
 
 
-@pytest.fixture(scope="module")
-def real():
-    with RedisServer() as made:
-        yield made
+real = started(RedisServer)
 
 
 @pytest.fixture

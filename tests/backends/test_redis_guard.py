@@ -35,16 +35,14 @@ from support.guards.contract import GateContract
 from support.guards.faults import outcomes
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
+from support.servers.started import started
 
 PAGE = Path(__file__).parents[2] / "docs/howto/guards.md"
 RIGHTS = "user writer on >secret resetkeys ~stock:42 ~{stock:42}.lockkit-fence -@all +eval +get +set"
 """Each writer of stock:42 needs these; the page on guards shows the same line."""
 
 
-@pytest.fixture(scope="module")
-def running():
-    with RedisServer(user=[RIGHTS.removeprefix("user ")]) as server:
-        yield server
+running = started(RedisServer, user=[RIGHTS.removeprefix("user ")])
 
 
 @pytest.fixture

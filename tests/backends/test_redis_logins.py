@@ -23,26 +23,20 @@ from lockkit_redis.backend import open_store
 from support.servers.certificates import Certificates
 from support.servers.proxy import Proxy
 from support.servers.redis import RedisServer
+from support.servers.started import started
+
+server = started(
+    RedisServer,
+    databases=4,
+    repl_diskless_sync_delay=0,
+    user=[f"one on >{SECRET} ~* &* +@all", f"off off >{SECRET}"],
+)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(
-        databases=4, repl_diskless_sync_delay=0, user=[f"one on >{SECRET} ~* &* +@all", f"off off >{SECRET}"]
-    ) as server:
-        yield server
+guarded = started(RedisServer, requirepass=SECRET, login=("default", SECRET))
 
 
-@pytest.fixture(scope="module")
-def guarded():
-    with RedisServer(requirepass=SECRET, login=("default", SECRET)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def tls():
-    with RedisServer(tls=True) as server:
-        yield server
+tls = started(RedisServer, tls=True)
 
 
 # -- who may come in -----------------------------------------------------------------------------------------

@@ -21,20 +21,15 @@ from lockkit.testing.troubles import SECRET, both_ways, trouble
 from support.servers.proxy import Proxy
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
+from support.servers.started import started
 
 USER = f"one on >{SECRET} ~* &* +@all -info"
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(user=USER, databases=4) as server:
-        yield server
+server = started(RedisServer, user=USER, databases=4)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with RedisCluster(user=[USER]) as made:
-        yield made
+cluster = started(RedisCluster, user=[USER])
 
 
 @pytest.fixture(scope="module")

@@ -25,14 +25,12 @@ from lockkit_redis.server import Server
 from lockkit_redis.store import RedisStore
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster
+from support.servers.started import started
 
 # -- a Cluster of which a node is away
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with RedisCluster(cluster_require_full_coverage="no") as made:
-        yield made
+cluster = started(RedisCluster, cluster_require_full_coverage="no")
 
 
 @pytest.fixture

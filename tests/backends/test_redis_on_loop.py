@@ -22,6 +22,7 @@ from support.loops import HOW, cancelling, loops
 from support.servers.proxy import Proxy
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster, RedisSentinels
+from support.servers.started import started
 
 
 @pytest.fixture(params=loops().values(), ids=loops().keys())
@@ -29,10 +30,7 @@ def new_loop(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def real():
-    with RedisServer() as made:
-        yield made
+real = started(RedisServer)
 
 
 @pytest.fixture
@@ -266,10 +264,7 @@ def test_a_server_with_too_many_clients_says_so(new_loop):
 # -- several servers
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with RedisCluster() as cluster:
-        yield cluster
+cluster = started(RedisCluster)
 
 
 def test_a_slot_that_moves_is_followed(new_loop, cluster):

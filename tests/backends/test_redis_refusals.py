@@ -20,12 +20,9 @@ from lockkit.testing.stage import Work
 from lockkit.testing.troubles import both_ways, through_a_client, through_the_store, trouble
 from lockkit_redis.backend import open_store
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
-
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(repl_diskless_sync_delay=0) as server:
-        yield server
+server = started(RedisServer, repl_diskless_sync_delay=0)
 
 
 @both_ways
@@ -179,10 +176,7 @@ def refuses(server, why):
     return False
 
 
-@pytest.fixture(scope="module")
-def brittle():
-    with RedisServer(enable_debug_command="local", repl_diskless_sync_delay=0) as server:
-        yield server
+brittle = started(RedisServer, enable_debug_command="local", repl_diskless_sync_delay=0)
 
 
 @pytest.mark.parametrize(

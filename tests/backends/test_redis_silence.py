@@ -22,12 +22,9 @@ from lockkit_redis.backend import open_store
 from lockkit_redis.connection import pack
 from lockkit_redis.store import RedisStore
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
-
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer() as server:
-        yield server
+server = started(RedisServer)
 
 
 @both_ways

@@ -11,12 +11,9 @@ import pytest
 import lockkit
 from lockkit.cli.main import run
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
-
-@pytest.fixture(scope="module")
-def evicting():
-    with RedisServer(maxmemory="100mb", maxmemory_policy="allkeys-lru") as server:
-        yield server
+evicting = started(RedisServer, maxmemory="100mb", maxmemory_policy="allkeys-lru")
 
 
 def test_a_server_that_throws_keys_away_is_warned_of(evicting, caplog):

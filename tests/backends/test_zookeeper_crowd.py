@@ -18,16 +18,14 @@ from lockkit.client import connect
 from lockkit.errors import AcquireTimeout
 from lockkit.testing.processes import PATIENCE, until
 from support.harnesses.zookeeper import claims_of, only_watches
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.2
 TTL = 4.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from lockkit.testing.stage import Work
 from lockkit_zookeeper import connecting
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.private import Exists
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
@@ -28,10 +29,7 @@ TTL = 2.4
 MARK = mark_of(Drain("", "kit"))
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.fixture

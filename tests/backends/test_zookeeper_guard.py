@@ -32,13 +32,10 @@ from support.guards import FakeLease, lost, lost_in_some_run
 from support.guards.bytewise import Bytewise
 from support.guards.contract import GateContract
 from support.guards.mutants import Blind, never_stale, wants_a_higher_fence
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
-
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=0.2) as server:
-        yield server
+server = started(ZooKeeperServer, tick=0.2)
 
 
 @contextlib.contextmanager

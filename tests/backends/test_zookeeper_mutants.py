@@ -26,6 +26,7 @@ from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import ZooKeeperStore
 from support.harnesses.zookeeper import TICK, ZooKeeperHarness
 from support.mutants.onstores import fails, scenarios
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
@@ -121,10 +122,7 @@ def folder(scratch, at):
     return made
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.fixture

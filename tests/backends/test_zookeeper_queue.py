@@ -34,6 +34,7 @@ from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from support.harnesses.zookeeper import vanish
 from support.servers.proxy import Proxy
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
@@ -348,10 +349,7 @@ def test_a_session_has_one_name_whatever_its_sign():
 # -- resizes
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.fixture

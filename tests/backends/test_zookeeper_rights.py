@@ -26,6 +26,7 @@ from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
 from support.servers.certificates import Certificates
 from support.servers.proxy import Proxy
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
@@ -40,10 +41,7 @@ def is_empty(admin, parent):
         return True
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.fixture
@@ -230,10 +228,7 @@ def test_a_wrong_password_is_told_at_once(sasl, way):
     assert "login is refused" in str(error)
 
 
-@pytest.fixture(scope="module")
-def tls():
-    with ZooKeeperServer(tick=TICK, tls=True, client_certificates=True) as server:
-        yield server
+tls = started(ZooKeeperServer, tick=TICK, tls=True, client_certificates=True)
 
 
 def test_tls_with_a_private_authority_and_a_certificate_of_ones_own(tls):

@@ -27,6 +27,7 @@ from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.session import Session
 from support.harnesses.zookeeper import claims_of, only_watches, vanish
 from support.servers.proxy import Proxy
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
@@ -35,10 +36,7 @@ TTL = 2.4
 LONG = 8.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("kazoo")
 
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.2
@@ -97,10 +98,7 @@ STORM = textwrap.dedent("""
 """)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.mark.timeout(120)

@@ -18,16 +18,14 @@ from lockkit.store.spi import GRACE
 from lockkit.testing.processes import until
 from lockkit_zookeeper.layout import read_queue
 from support.servers.proxy import Proxy
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
 TTL = 9.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK)
 
 
 @pytest.fixture

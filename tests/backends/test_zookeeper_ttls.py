@@ -19,6 +19,7 @@ from lockkit_zookeeper.address import least
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.private import SetData
 from lockkit_zookeeper.requests import Call
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.2
@@ -26,10 +27,7 @@ LEAST = least(TICK, TICK)
 SHORTEST, LONGEST = 2.4, 4.0
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=TICK, shortest_session=SHORTEST, longest_session=LONGEST) as server:
-        yield server
+server = started(ZooKeeperServer, tick=TICK, shortest_session=SHORTEST, longest_session=LONGEST)
 
 
 @pytest.fixture

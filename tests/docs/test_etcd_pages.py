@@ -21,6 +21,7 @@ from lockkit.testing.processes import until
 from lockkit_etcd import address, health
 from support.pages import DOCS, section, table
 from support.servers.etcd import EtcdServer
+from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not (shutil.which("etcd") and shutil.which("etcdctl")), reason="make servers")
 
@@ -29,10 +30,7 @@ LAYOUT = (DOCS / "layout.md").read_text().partition("\n## etcd\n")[2].partition(
 ONE_LINERS = re.findall(r"^\$ (etcdctl .*)$", LAYOUT, re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with EtcdServer() as server:
-        yield server
+server = started(EtcdServer)
 
 
 @pytest.fixture

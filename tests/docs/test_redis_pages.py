@@ -27,6 +27,7 @@ from lockkit_redis import address, health, keys, rights  # noqa: E402
 from support.pages import DOCS, section, table  # noqa: E402
 from support.servers.redis import RedisServer  # noqa: E402
 from support.servers.redis_groups import RedisCluster  # noqa: E402
+from support.servers.started import started  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("redis-server") or shutil.which("valkey-server")), reason="make servers"
@@ -49,10 +50,7 @@ def user(name, *commands):
     return " ".join([USERS[name], *added])
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer() as server:
-        yield server
+server = started(RedisServer)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import pytest
 
 import lockkit
 from support.pages import DOCS, section, table
+from support.servers.started import started
 from support.servers.zookeeper import ZooKeeperServer
 
 kazoo = pytest.importorskip("kazoo")
@@ -31,10 +32,7 @@ CLI = Path("/usr/share/zookeeper/bin/zkCli.sh")
 PERMISSIONS = {"r": 1, "w": 2, "c": 4, "d": 8, "a": 16}
 
 
-@pytest.fixture(scope="module")
-def server():
-    with ZooKeeperServer(tick=2.0, longest_session=40.0) as server:
-        yield server
+server = started(ZooKeeperServer, tick=2.0, longest_session=40.0)
 
 
 def at(url, server):

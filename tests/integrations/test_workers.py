@@ -14,6 +14,7 @@ import pytest
 
 import lockkit
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
 pytest.importorskip("apscheduler")
 dramatiq = pytest.importorskip("dramatiq")
@@ -35,10 +36,7 @@ def until(what, condition):
     return answer
 
 
-@pytest.fixture(scope="module")
-def redis():
-    with RedisServer() as server:
-        yield server
+redis = started(RedisServer)
 
 
 @pytest.fixture

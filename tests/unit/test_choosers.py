@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import os
 import threading
 import time
 
@@ -14,50 +13,10 @@ from lockkit.errors import AcquireCancelled, AcquireTimeout, ConfigError
 from lockkit.members import pool_name
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
+from support.choosers import Hangs, Says
 
 GATE = pool_name("p")
 A, B = pool_name("p", "a"), pool_name("p", "b")
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request, tmp_path):
-    return f"memory://{os.urandom(8).hex()}" if request.param == "memory" else f"sqlite:{tmp_path}/locks.db"
-
-
-@pytest.fixture
-def client(url):
-    with lockkit.connect(url) as client:
-        yield client
-
-
-class Says:
-    """A chooser that says what the test says, at first that nothing will do."""
-
-    every = 0.02
-
-    def __init__(self, *order, **refused):
-        self.choice = lockkit.Choice(order, refused)
-        self.asked = 0
-
-    def choose(self, held):
-        self.asked += 1
-        return self.choice
-
-    def judge(self, member):
-        return None
-
-
-class Hangs(Says):
-    """A chooser that hangs until the test lets it go."""
-
-    def __init__(self, *order):
-        super().__init__(*order)
-        self.go = threading.Event()
-
-    def choose(self, held):
-        self.asked += 1
-        self.go.wait(30)
-        return self.choice
 
 
 def nothing_left(client):
@@ -68,7 +27,7 @@ def test_a_request_waits_at_the_gate_until_a_member_will_do(client):
     chooser = Says(a="used by ann", b="dirty")
     told = []
     work = Work(lambda: client.pool("p", ["a", "b"]).acquire(chooser=chooser, on_wait=told.append))
-    until(lambda: told and chooser.asked > 3)
+    until(lambda: told and len(chooser.threads) > 3)
     assert (told[-1].name, told[-1].refused) == (GATE, {"a": "used by ann", "b": "dirty"})
     assert client.inspect(A).claims == client.inspect(B).claims == ()
     chooser.choice = lockkit.Choice(["b"], {"a": "used by ann"})
@@ -125,7 +84,7 @@ def test_a_chooser_that_hangs_ends_the_request_in_time(client):
 def test_a_request_whose_chooser_hangs_can_be_cancelled(client):
     chooser, stop = Hangs("a"), lockkit.Cancel()
     work = Work(lambda: client.pool("p", ["a", "b"]).acquire(chooser=chooser, cancel=stop))
-    until(lambda: chooser.asked)
+    until(lambda: chooser.threads)
     stop.cancel()
     assert isinstance(work.error(), AcquireCancelled)
     until(lambda: nothing_left(client))
@@ -138,7 +97,7 @@ def test_a_request_ends_when_its_client_is_closed(url, make):
     with lockkit.connect(url) as observer:
         client = lockkit.connect(url)
         work = Work(lambda: client.pool("p", ["a", "b"]).acquire(chooser=chooser))
-        until(lambda: chooser.asked)
+        until(lambda: chooser.threads)
         client.close()
         assert isinstance(work.error(), AcquireCancelled)
         until(lambda: nothing_left(observer))
@@ -165,7 +124,7 @@ def test_a_chooser_may_use_the_client_and_sees_the_context_of_its_caller(client)
 def test_a_lost_gate_ends_a_request_for_which_nothing_will_do(client):
     chooser = Says()
     work = Work(lambda: client.pool("p", ["a", "b"], ttl=1).acquire(chooser=chooser))  # told by a heartbeat
-    until(lambda: chooser.asked)
+    until(lambda: chooser.threads)
     client.evict(GATE, client.inspect(GATE).claims[0].claim_id, reason="test", now=True)
     assert isinstance(work.error(), lockkit.LeaseLost)
     until(lambda: nothing_left(client))
@@ -272,7 +231,7 @@ def test_choosers_that_hang_hold_up_no_other(client):
     for number, chooser in enumerate(hung):
         with pytest.raises(AcquireTimeout):
             client.pool(f"q{number}", ["a"]).acquire(chooser=chooser, timeout=0.1)
-    assert all(chooser.asked for chooser in hung)
+    assert all(chooser.threads for chooser in hung)
     client.pool("p", ["a", "b"]).acquire(chooser=Says("a"), timeout=20).release()
     for chooser in hung:
         chooser.go.set()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 
 import pytest
 
-import lockkit
 from lockkit import aio
 from lockkit.errors import ConfigError, DeadlockDetected, LeaseLost
 from lockkit.noted import RESERVED
@@ -23,24 +21,6 @@ def soon(monkeypatch):
     """Tests wait for these times in earnest: a claim tells, and a second look follows, within tenths of a second."""
     monkeypatch.setattr(cycles, "_BEFORE_TELLING", 0.1)
     monkeypatch.setattr(cycles, "BETWEEN", 0.2)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request, tmp_path):
-    return f"memory://{os.urandom(8).hex()}" if request.param == "memory" else f"sqlite:{tmp_path}/locks.db"
-
-
-@pytest.fixture
-def client(url):
-    with lockkit.connect(url) as client:
-        yield client
-
-
-@pytest.fixture
-def other(url):
-    """Another client of the same store: another process, as far as the locks are concerned."""
-    with lockkit.connect(url) as other:
-        yield other
 
 
 def holds_then_waits(client, first, then, *, detect=False, both=None):

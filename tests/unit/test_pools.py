@@ -16,23 +16,6 @@ from lockkit.testing.stage import Work
 CARDS = {"0": 80, "1": 80, "2": 40}
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request, tmp_path):
-    return f"memory://{os.urandom(8).hex()}" if request.param == "memory" else f"sqlite:{tmp_path}/locks.db"
-
-
-@pytest.fixture
-def client(url):
-    with lockkit.connect(url) as client:
-        yield client
-
-
-@pytest.fixture
-def other(url):
-    with lockkit.connect(url) as other:
-        yield other
-
-
 def waits(client, *names):
     """A function that says whether somebody waits in the queue of each of these names."""
     return lambda: all(

@@ -31,24 +31,6 @@ from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request, tmp_path):
-    return f"memory://{os.urandom(8).hex()}" if request.param == "memory" else f"sqlite:{tmp_path}/locks.db"
-
-
-@pytest.fixture
-def client(url):
-    with lockkit.connect(url) as client:
-        yield client
-
-
-@pytest.fixture
-def other(url):
-    """Another client of the same store: another process, as far as the locks are concerned."""
-    with lockkit.connect(url) as other:
-        yield other
-
-
 def queued(client, name):
     """A function that says whether somebody waits for a name."""
     return lambda: any(claim.state == "WAITING" for claim in client.inspect(name).claims)

@@ -14,6 +14,7 @@ import pytest
 import lockkit
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
+from support.servers.started import started
 
 APP = """
 import os
@@ -41,16 +42,10 @@ def until(what, condition):
     return answer
 
 
-@pytest.fixture(scope="module")
-def redis():
-    with RedisServer() as server:
-        yield server
+redis = started(RedisServer)
 
 
-@pytest.fixture(scope="module")
-def etcd():
-    with EtcdServer() as server:
-        yield server
+etcd = started(EtcdServer)
 
 
 class Beats:
