@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from support.programs import programs
+
 PROGRAM = """
 import socket, sys, lockkit
 if sys.argv[3:]:
@@ -24,30 +26,19 @@ with client.lock(sys.argv[1]).acquire():
 @pytest.fixture
 def crossing(lockkit):
     """Start two programs, each of which holds a lock and waits for that of the other; more words go before each, and behind it."""
-    started = []
+    with programs(env=lockkit.env, cwd=lockkit.folder, stdin=subprocess.PIPE) as start:
 
-    def cross(before=(), behind=((), ())):
-        for names, more in zip((("red one", "blue"), ("blue", "red one")), behind, strict=True):
-            program = subprocess.Popen(
-                [*before, sys.executable, "-c", PROGRAM, *names, *more],
-                env=lockkit.env,
-                cwd=lockkit.folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            started.append(program)
-        assert [program.stdout.readline() for program in started] == ["holds\n"] * 2
-        for program in started:
-            program.stdin.write("go\n")
-            program.stdin.flush()
-        assert [program.stdout.readline() for program in started] == ["waits\n"] * 2
-        return started
+        def cross(before=(), behind=((), ())):
+            both = zip((("red one", "blue"), ("blue", "red one")), behind, strict=True)
+            started = [start(*before, sys.executable, "-c", PROGRAM, *names, *more) for names, more in both]
+            assert [program.stdout.readline() for program in started] == ["holds\n"] * 2
+            for program in started:
+                program.stdin.write("go\n")
+                program.stdin.flush()
+            assert [program.stdout.readline() for program in started] == ["waits\n"] * 2
+            return started
 
-    yield cross
-    for program in started:
-        program.kill()
-        program.communicate()
+        yield cross
 
 
 @pytest.fixture

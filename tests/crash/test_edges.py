@@ -10,6 +10,7 @@ import time
 import pytest
 
 import lockkit
+from support.programs import programs
 
 ACTOR = """
 import sys, time
@@ -23,25 +24,14 @@ print("ready", flush=True)
 
 @pytest.fixture
 def actor(tmp_path):
-    started = []
+    with programs(stdin=subprocess.PIPE) as start:
 
-    def start(body):
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-c", ACTOR.format(body=body), f"sqlite:{tmp_path}/x.db"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        assert process.stdout.readline() == "ready\n"
-        return process
+        def begin(body):
+            process = start(sys.executable, "-u", "-c", ACTOR.format(body=body), f"sqlite:{tmp_path}/x.db")
+            assert process.stdout.readline() == "ready\n"
+            return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        yield begin
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.holders import HOLD
+from support.programs import programs
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,19 +95,8 @@ def program(tmp_path):
 @pytest.fixture
 def started():
     """Start processes that are gone when the test is."""
-    running = []
-
-    def start(*args, **options):
-        process = subprocess.Popen(
-            args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+    with programs(stdin=subprocess.PIPE, stderr=subprocess.PIPE) as start:
+        yield start
 
 
 @pytest.fixture

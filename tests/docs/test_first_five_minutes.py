@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 import lockkit
 from lockkit.observe import journal
 from lockkit_sqlite.layout import FAR
+from support.programs import programs
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,26 +33,9 @@ def environ(tmp_path):
 @pytest.fixture
 def terminal(environ, tmp_path):
     """Start a command line as a terminal would; it is gone when the test is."""
-    running = []
-
-    def start(*args):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lockkit", *args],
-            env=environ,
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+    apart = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+    with programs(env=environ, cwd=tmp_path, **apart) as start:
+        yield partial(start, sys.executable, "-m", "lockkit")
 
 
 def said(process, code=0):

@@ -28,6 +28,7 @@ from lockkit.identity import look_at
 from lockkit.members import pool_name
 from lockkit.sizes import GIB
 from lockkit.testing.processes import until
+from support.programs import programs
 
 HOST = os.uname().nodename
 SIMULATED = simulated(HOST)
@@ -85,18 +86,14 @@ def looks(monkeypatch):
 @pytest.fixture
 def start():
     """A function that starts a process, which ends with the test."""
-    begun = []
+    with programs() as start:
 
-    def begin(code="import time; print(1, flush=True); time.sleep(60)"):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        begun.append(process)
-        process.stdout.readline()
-        return process
+        def begin(code="import time; print(1, flush=True); time.sleep(60)"):
+            process = start(sys.executable, "-c", code)
+            process.stdout.readline()
+            return process
 
-    yield begin
-    for process in begun:
-        process.kill()
-        process.communicate()
+        yield begin
 
 
 def pool(client, simulate=2, **how):

@@ -11,6 +11,7 @@ import pytest
 
 from lockkit.gpu.families import Family
 from lockkit.identity import look_at
+from support.programs import programs
 
 SLEEP = "import time; print(1, flush=True); time.sleep(60)"
 
@@ -18,18 +19,14 @@ SLEEP = "import time; print(1, flush=True); time.sleep(60)"
 @pytest.fixture
 def start():
     """A function that starts a process, which ends with the test."""
-    begun = []
+    with programs() as start:
 
-    def begin(**how):
-        process = subprocess.Popen(["sh", "-c", "echo 1; exec sleep 60"], stdout=subprocess.PIPE, **how)
-        begun.append(process)
-        process.stdout.readline()
-        return process
+        def begin(**how):
+            process = start("sh", "-c", "echo 1; exec sleep 60", **how)
+            process.stdout.readline()
+            return process
 
-    yield begin
-    for process in begun:
-        process.kill()
-        process.communicate()
+        yield begin
 
 
 def test_descendants_count_once_they_were_seen(start):

@@ -10,6 +10,7 @@ import pytest
 
 import lockkit
 from lockkit.testing.processes import ServerMissing
+from support.programs import programs
 from support.servers.redis import RedisServer
 
 
@@ -55,26 +56,8 @@ def environ(tmp_path, url):
 @pytest.fixture
 def started(environ, tmp_path):
     """Start processes that are gone when the test is."""
-    running = []
-
-    def start(*args, env=None, **options):
-        process = subprocess.Popen(
-            args,
-            env=environ | (env or {}),
-            cwd=tmp_path,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+    with programs(cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as start:
+        yield lambda *words, env=None, **options: start(*words, env=environ | (env or {}), **options)
 
 
 @pytest.fixture

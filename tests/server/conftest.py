@@ -14,6 +14,7 @@ import uvicorn
 
 import lockkit
 from lockkit.server import make_app
+from support.programs import programs
 
 TOKENS = {"view": "v" * 40, "operate": "o" * 40, "admin": "a" * 40}
 HOLDER = "the-holder-of-the-tests"
@@ -123,28 +124,19 @@ def serving(running):
 @pytest.fixture
 def begun(tmp_path):
     """Start ``lockkit serve`` on a free port, by another command if one is given; gives the process and what it said when it was ready."""
-    running = []
+    environ = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        "HOME": str(tmp_path),
+        "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
+    }
+    with programs(stderr=subprocess.PIPE) as start:
 
-    def start(*words, by=(), **settings):
-        process = subprocess.Popen(
-            [*by, sys.executable, "-m", "lockkit", "serve", "--bind", "127.0.0.1:0", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={
-                **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
-                "HOME": str(tmp_path),
-                "LOCKKIT_STATE_DIR": str(tmp_path / "state"),
-                **settings,
-            },
-        )
-        running.append(process)
-        return process, process.stdout.readline()
+        def begin(*words, by=(), **settings):
+            serve = [sys.executable, "-m", "lockkit", "serve", "--bind", "127.0.0.1:0"]
+            process = start(*by, *serve, *words, env=environ | settings)
+            return process, process.stdout.readline()
 
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+        yield begin
 
 
 @pytest.fixture
