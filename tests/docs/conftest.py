@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import lockkit
 from support.holders import HOLD
 from support.programs import programs
 
@@ -97,6 +98,12 @@ def started():
     """Start processes that are gone when the test is."""
     with programs(stdin=subprocess.PIPE, stderr=subprocess.PIPE) as start:
         yield start
+
+
+@pytest.fixture
+def client(url):
+    with lockkit.connect(url) as client:
+        yield client
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from support.holders import AT_ONCE, STAY, ask, runs, stop_between_statements
+from support.holders import AT_ONCE, STAY, ask, runs, seconds_to_acquire, stop_between_statements
 
 
 @pytest.fixture
@@ -22,18 +22,6 @@ def url(tmp_path):
     folder = tmp_path / "store"
     folder.mkdir(mode=0o700)
     return f"sqlite:{folder}/locks.db"
-
-
-@pytest.fixture
-def client(url):
-    with lockkit.connect(url) as client:
-        yield client
-
-
-def seconds_to_acquire(client, timeout=8):
-    began = time.monotonic()
-    client.lock("job").acquire(timeout=timeout).release()
-    return time.monotonic() - began
 
 
 def test_kill_9_of_a_program_frees_its_lock_at_once(client, holder):

@@ -12,7 +12,7 @@ import pytest
 
 import lockkit
 from lockkit.testing.processes import ServerMissing
-from support.holders import AT_ONCE, STAY, ask, runs
+from support.holders import AT_ONCE, STAY, ask, runs, seconds_to_acquire
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
@@ -68,18 +68,6 @@ def server(kind):
 def url(server, kind, request):
     """A URL of a namespace that no other test uses, with a ttl that the store allows."""
     return f"{server.url()}{kind.query}ttl={kind.ttl}&namespace={abs(hash(request.node.name))}"
-
-
-@pytest.fixture
-def client(url):
-    with lockkit.connect(url) as client:
-        yield client
-
-
-def seconds_to_acquire(client, timeout=15):
-    began = time.monotonic()
-    client.lock("job").acquire(timeout=timeout).release()
-    return time.monotonic() - began
 
 
 # -- to the holder

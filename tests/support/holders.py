@@ -6,10 +6,13 @@ import os
 import signal
 import sqlite3
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 
-__all__ = ["AT_ONCE", "HOLD", "STAY", "ask", "runs", "stop_between_statements"]
+from lockkit import Client
+
+__all__ = ["AT_ONCE", "HOLD", "STAY", "ask", "runs", "seconds_to_acquire", "stop_between_statements"]
 
 AT_ONCE = 4
 """Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is far longer."""
@@ -45,6 +48,13 @@ def ask(process: subprocess.Popen[str], expression: str) -> str:
     process.stdin.write(expression + "\n")
     process.stdin.flush()
     return process.stdout.readline().strip()
+
+
+def seconds_to_acquire(client: Client) -> float:
+    """How long it takes to get `job`; it is released again."""
+    began = time.monotonic()
+    client.lock("job").acquire(timeout=15).release()
+    return time.monotonic() - began
 
 
 def runs(pid: int) -> bool:

@@ -8,20 +8,13 @@ from typing import Any
 from lockkit.testing.processes import PATIENCE, ServerFailed, until
 from support.servers.etcd import EtcdServer, Place
 from support.servers.etcd_gateway import EtcdRefused
-from support.servers.group import Group
-from support.servers.server import port_taken
+from support.servers.group import LedGroup
 
 __all__ = ["EtcdCluster"]
 
 
-class EtcdCluster(Group):
-    """Three members, or another odd number, on loopback ports.
-
-    Attributes:
-        members: In the order of their names. One that was killed is started again by its own ``start()``.
-    """
-
-    members: list[EtcdServer]
+class EtcdCluster(LedGroup[EtcdServer]):
+    """Members of etcd."""
 
     def __init__(self, *, size: int = 3, **options: Any) -> None:
         """Start it, and wait until every member answers and all agree on a leader.
@@ -35,17 +28,7 @@ class EtcdCluster(Group):
             ServerFailed: They did not start, or did not agree.
         """
         super().__init__()
-        self.members = []
-        try:
-            self._start_somewhere(size, options)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def running(self) -> list[EtcdServer]:
-        """The members that are neither dead nor paused."""
-        return [each for each in self.members if each.alive and not each.paused]
+        self._start_somewhere(lambda: self._begin(size, options))
 
     def url(self, user: str | None = None, password: str | None = None) -> str:
         """``etcd://host:port,host:port,host:port``; ``etcds:`` with TLS."""
@@ -69,20 +52,8 @@ class EtcdCluster(Group):
         leader = self.leader()
         return [each for each in self.running if each is not leader]
 
-    def kill_leader(self) -> EtcdServer:
-        """Kill the leader, and wait until the others are healthy with another one. Returns the new leader."""
-        self.leader().kill()
-        return self.until_healthy()
-
     def until_healthy(self, seconds: float = PATIENCE) -> EtcdServer:
-        """Wait until every running member answers a read that needs a majority, and all see the same leader.
-
-        Returns:
-            The leader.
-
-        Raises:
-            ServerFailed: One of them has ended, or they do not agree in time.
-        """
+        """See :class:`LedGroup`. A member serves if it answers a read that needs a majority."""
         for each in self.running:
             each.until_ready(seconds)
         leader = None
@@ -98,19 +69,9 @@ class EtcdCluster(Group):
 
     # -- how it starts
 
-    def _start_somewhere(self, size: int, options: dict[str, Any]) -> None:
-        for _ in range(10):
-            try:
-                self._begin([Place.free(f"member{at + 1}") for at in range(size)], options)
-                return
-            except ServerFailed:
-                if not any(port_taken(each.log) for each in self.members):
-                    raise
-                self.close()
-        raise ServerFailed("no free ports in ten attempts")
-
-    def _begin(self, places: list[Place], options: dict[str, Any]) -> None:
+    def _begin(self, size: int, options: dict[str, Any]) -> None:
         self.members = []
+        places = [Place.free(f"member{at + 1}") for at in range(size)]
         for place in places:
             member = EtcdServer(place=place, among=places, **options)
             self.members.append(self._servers.enter_context(member))

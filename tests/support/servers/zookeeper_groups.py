@@ -6,9 +6,8 @@ import dataclasses
 from typing import Any
 
 from lockkit.testing.processes import PATIENCE, ServerFailed, until
-from support.servers.group import Group
+from support.servers.group import LedGroup
 from support.servers.proxy import Proxy
-from support.servers.server import port_taken
 from support.servers.zookeeper import Place, ZooKeeperServer
 
 __all__ = ["ZooKeeperEnsemble"]
@@ -17,16 +16,14 @@ REQUEST = b"\0\0\0\1"
 """The beginning of a packet in which a follower passes on a request (``Leader.REQUEST``)."""
 
 
-class ZooKeeperEnsemble(Group):
-    """Three members, or another odd number, on loopback ports.
+class ZooKeeperEnsemble(LedGroup[ZooKeeperServer]):
+    """Members of ZooKeeper.
 
     Attributes:
-        members: In the order of their numbers. One that was killed is started again by its own ``start()``.
         proxies: With ``proxied``, what each follower hears its leader through, by their numbers: ``proxies[1, 3]`` is in use
             while 1 follows 3.
     """
 
-    members: list[ZooKeeperServer]
     proxies: dict[tuple[int, int], Proxy]
 
     def __init__(self, *, size: int = 3, proxied: bool = False, **options: Any) -> None:
@@ -42,18 +39,7 @@ class ZooKeeperEnsemble(Group):
             ServerFailed: They did not start, or did not agree.
         """
         super().__init__()
-        self.members = []
-        self.proxies = {}
-        try:
-            self._start_somewhere(size, options, proxied=proxied)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def running(self) -> list[ZooKeeperServer]:
-        """The members that are neither dead nor paused."""
-        return [each for each in self.members if each.alive and not each.paused]
+        self._start_somewhere(lambda: self._begin(size, options, proxied=proxied))
 
     def url(self, chroot: str = "", user: str | None = None, password: str | None = None) -> str:
         """``zookeeper://host:port,host:port,host:port/chroot``; ``zookeepers:`` with TLS."""
@@ -79,20 +65,7 @@ class ZooKeeperEnsemble(Group):
         """The running members that follow."""
         return [each for each in self.running if each.mode == "follower"]
 
-    def kill_leader(self) -> ZooKeeperServer:
-        """Kill the leader, and wait until the others serve under another one. Returns the new leader."""
-        self.leader().kill()
-        return self.until_healthy()
-
     def until_healthy(self, seconds: float = PATIENCE) -> ZooKeeperServer:
-        """Wait until every running member serves, under one leader.
-
-        Returns:
-            The leader.
-
-        Raises:
-            ServerFailed: One of them has ended, or they do not agree in time.
-        """
         until(self._agreed, "one member leads and all others follow", seconds)
         for each in self.running:
             each.until_ready(seconds)
@@ -132,20 +105,10 @@ class ZooKeeperEnsemble(Group):
 
     # -- how it starts
 
-    def _start_somewhere(self, size: int, options: dict[str, Any], *, proxied: bool) -> None:
-        for _ in range(10):
-            try:
-                self._begin([Place.free(at + 1) for at in range(size)], options, proxied=proxied)
-                return
-            except ServerFailed:
-                if not any(port_taken(each.log) for each in self.members):
-                    raise
-                self.close()
-        raise ServerFailed("no free ports in ten attempts")
-
-    def _begin(self, places: list[Place], options: dict[str, Any], *, proxied: bool) -> None:
+    def _begin(self, size: int, options: dict[str, Any], *, proxied: bool) -> None:
         self.members = []
         self.proxies = {}
+        places = [Place.free(at + 1) for at in range(size)]
         if proxied:
             for one in places:
                 for other in places:
