@@ -26,6 +26,7 @@ from support.servers.zookeeper_groups import ZooKeeperEnsemble
 
 TICK = 0.15
 TTL = 2.4
+USUAL = ["Create2", "GetChildren", "Delete"]
 MARK = mark_of(Drain("", "kit"))
 
 
@@ -61,6 +62,16 @@ def cycle(store):
     store.release(take(store, ttl=TTL)[0], BUDGET)
 
 
+def of_a_cycle(store, sent):
+    """The requests of one acquire and one release."""
+    sent.clear()
+    cycle(store)
+    if "CreateContainer" in sent:  # the server had just removed the empty queue, as it does once a minute
+        sent.clear()
+        cycle(store)
+    return sent
+
+
 def refusal(store, wait=True):
     """The error that an acquire is refused with."""
     with pytest.raises(Refused) as caught:
@@ -72,14 +83,8 @@ def test_a_client_that_watches_the_mark_asks_for_it_no_more(opened, monkeypatch)
     store = opened()
     cycle(store)
     sent = requests(store, monkeypatch)
-    usual = ["Create2", "GetChildren", "Delete"]
     for _ in range(3):
-        sent.clear()
-        cycle(store)
-        if "CreateContainer" in sent:  # the server had just removed the empty queue, as it does once a minute
-            sent.clear()
-            cycle(store)
-        assert sent == usual
+        assert of_a_cycle(store, sent) == USUAL
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -94,8 +99,7 @@ def test_a_client_that_watches_the_mark_is_refused_and_let_in_again(opened, monk
     cycle(store)
     cycle(store)
     sent = requests(store, monkeypatch)
-    cycle(store)
-    assert sent == ["Create2", "GetChildren", "Delete"], "it watches the mark again"
+    assert of_a_cycle(store, sent) == USUAL, "it watches the mark again"
 
 
 def refused_while_watchers_are_called(store, other):

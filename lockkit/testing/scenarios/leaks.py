@@ -111,7 +111,7 @@ def timed_out(stage: Stage) -> None:
     client = stage.client()
     lock = stage.newcomer(client)
     for timeout in (0.0, 0.15):
-        with stage.within(timeout + 0.5, f"a wait of {timeout:g} s"):
+        with stage.within(timeout + 0.9, f"a wait of {timeout:g} s"):
             error = stage.work(lambda timeout=timeout: lock.acquire(timeout)).error()  # type: ignore[misc]
         assert isinstance(error, AcquireTimeout)
         assert isinstance(error, TimeoutError)
