@@ -11,7 +11,7 @@ from lockkit.facts import Kind, Owner
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Terms
 
-__all__ = ["About", "about", "about_in", "kind_and_owner", "layout_in", "owner_of", "packed_owner"]
+__all__ = ["About", "about", "about_in", "layout_in", "owner_of", "packed_owner"]
 
 _FIELDS = frozenset(Owner._fields)
 
@@ -69,8 +69,3 @@ def about_in(text: str) -> About:
         )
     except (ValueError, TypeError, AttributeError):
         return About()
-
-
-def kind_and_owner(text: str) -> tuple[Kind, Owner]:
-    """The kind of lock and the owner in such a text; a mutex without an owner if it cannot be read."""
-    return about_in(text)[:2]

@@ -13,7 +13,7 @@ from lockkit.store.dangers import warnings_of
 from lockkit.store.handshakes import handshake_error
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_of, patched
-from lockkit.store.owners import about, about_in, kind_and_owner, layout_in, owner_of, packed_owner
+from lockkit.store.owners import about, about_in, layout_in, owner_of, packed_owner
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import agreed, check_capacity, in_the_way
 from lockkit.store.rows import Row
@@ -100,7 +100,6 @@ def test_the_kind_and_owner_of_a_claim_are_stored_as_text_that_any_store_can_kee
     assert text.isascii()
     assert "\0" not in text
     assert about_in(text) == ("semaphore", owner, 1)
-    assert kind_and_owner(text) == ("semaphore", owner)
 
 
 def test_the_locks_of_one_client_share_the_text_of_their_owner():
@@ -113,7 +112,6 @@ def test_the_locks_of_one_client_share_the_text_of_their_owner():
 @pytest.mark.parametrize("text", ["", "garbage", "[]", "null"])
 def test_a_kind_and_owner_that_cannot_be_read_are_a_mutex_without_an_owner(text):
     assert about_in(text) == ("mutex", Owner(), 0)
-    assert kind_and_owner(text) == ("mutex", Owner())
 
 
 @pytest.mark.parametrize(
