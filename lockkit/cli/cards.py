@@ -30,7 +30,7 @@ from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.cli.guarding import Request
+    from lockkit.cli.run_request import Request
     from lockkit.cli.signals import Signals
     from lockkit.cli.taking import Taken
     from lockkit.client import Client

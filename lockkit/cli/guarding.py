@@ -31,11 +31,11 @@ from lockkit.cli.waiting import Announcer
 from lockkit.clock import SYSTEM
 from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import LOSSES
-from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.cli.cards import CardOptions
+    from lockkit.cli.run_request import Request
     from lockkit.cli.taking import Taken
     from lockkit.cli.textfile import Textfile
     from lockkit.client import Client
@@ -44,53 +44,10 @@ if TYPE_CHECKING:
     from lockkit.gpu.families import Family
     from lockkit.lease import Lease
 
-__all__ = ["Request", "guard"]
+__all__ = ["guard"]
 
 T = TypeVar("T")
 CtrlC = Literal["alone", "group"] | None
-
-
-class Request(NamedTuple):
-    """The options of the command line; None if the configuration decides."""
-
-    names: tuple[str, ...]
-    command: tuple[str, ...]
-    mode: Literal["mutex", "read", "write", "semaphore"] = "mutex"
-    capacity: int | None = None
-    permits: int = 1
-    ttl: float | None = None
-    timeout: float | None = None
-    no_wait: bool = False
-    max_hold: float | None = None
-    min_hold: float | None = None
-    on_lost: Literal["term", "kill", "warn"] | None = None
-    on_ask: int | None = None
-    reason: str | None = None
-    kill_after: float | None = None
-    conflict_code: int | None = None
-    quiet: bool = False
-    nested: Literal["refuse", "reuse"] = "refuse"
-    report: str | None = None
-    metrics_textfile: str | None = None
-    any: bool = False
-    pool: str | None = None
-    wanted: int | None = None
-    each: int | None = None
-    gpu: CardOptions | None = None
-
-    @property
-    def name(self) -> str:
-        """The lock, the locks or the pool, as messages name them. Of GPUs it is the pool of this host's."""
-        return self.pool or ", ".join(self.names)
-
-    @property
-    def cards_in_words(self) -> str | None:
-        """The number of cards, as the waiting line has it; None if no cards are asked for."""
-        if self.gpu is None:
-            return None
-        from lockkit.gpu.words import how_many  # late: most runs need no cards
-
-        return how_many(self.gpu.count)
 
 
 def guard(session: Session, request: Request) -> int:

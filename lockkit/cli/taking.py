@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import threading
 
     from lockkit.cli.base import Session
-    from lockkit.cli.guarding import Request
+    from lockkit.cli.run_request import Request
     from lockkit.client import Client
     from lockkit.drivers.waits import OnWait
     from lockkit.facts import Reason, ReleaseReport, ReleaseReports

@@ -313,14 +313,15 @@ def command(ctx: click.Context, /, session: Session, **options: Any) -> int:
       64 usage  69 store down or no permission  78 configuration
       126 cannot execute        127 not found
     """
-    from lockkit.cli.guarding import Request, guard
+    from lockkit.cli.guarding import guard
+    from lockkit.cli.run_request import Request
 
     request = Request(command=tuple(ctx.meta["lockkit.command"]), **_checked(ctx, options))
     return guard(session, request)
 
 
 def _checked(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
-    """Convert the options for a :class:`~lockkit.cli.guarding.Request`."""
+    """Convert the options for a :class:`~lockkit.cli.run_request.Request`."""
     _together(ctx, options)
     said = ("shared", "exclusive", "capacity", "permits", "no_wait", "timeout")
     mode = fitting.kind(ctx, **{option: options[option] for option in said})
