@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lockkit import durations
-from lockkit.cli import exits, output
+from lockkit.cli import completing, exits, output
+from lockkit.cli.base import option
 from lockkit.cli.suggesting import gpus_meant, look, looks_like_card
 from lockkit.errors import LockkitError, NotHeld, OutcomeUnknown
 from lockkit.remarks import gone
@@ -18,7 +19,17 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Evicted
 
-__all__ = ["asked_words", "evict", "evicted_words", "explained", "waited"]
+__all__ = ["CLAIM", "asked_words", "evict", "evicted_words", "explained", "waited"]
+
+CLAIM = option(
+    "--claim",
+    "claim_id",
+    required=True,
+    metavar="ID",
+    shell_complete=completing.claims,
+    help="The claim, as status and explain show it.",
+)
+"""The option that names the claim of a command."""
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lockkit.cli import completing, exits, intervening, output
+from lockkit.cli import exits, intervening, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAME, Remark
@@ -20,14 +20,7 @@ lockkit ask-release backup --claim 3f2a9c01b7de --reason "the disk is needed"
 """,
 )
 @click.argument("name", type=NAME)
-@option(
-    "--claim",
-    "claim_id",
-    required=True,
-    metavar="ID",
-    shell_complete=completing.claims,
-    help="The claim, as status and explain show it.",
-)
+@intervening.CLAIM
 @option(
     "--reason", required=True, type=Remark(), metavar="TEXT", help="Why. The holder and other users see it."
 )

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from lockkit.cli import completing, exits, intervening, output
+from lockkit.cli import exits, intervening, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.commands.explain import ways_out
@@ -24,14 +24,7 @@ lockkit evict backup --claim 3f2a9c01b7de --reason "hung since midnight"
 """,
 )
 @click.argument("name", type=NAME)
-@option(
-    "--claim",
-    "claim_id",
-    required=True,
-    metavar="ID",
-    shell_complete=completing.claims,
-    help="The claim, as status and explain show it.",
-)
+@intervening.CLAIM
 @option("--reason", required=True, metavar="TEXT", help="Why. The evicted user sees it, and it is logged.")
 @option("--now", is_flag=True, help="Don't wait until the holder has stopped. Then two may work at once.")
 def command(session: Session, name: str, *, claim_id: str, reason: str, now: bool) -> int:
