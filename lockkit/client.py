@@ -223,10 +223,6 @@ class Client(Operations, Answering):
         """
         from lockkit.decorator import locked  # late: it needs inspect, and few need it
 
-        if not isinstance(template, str):
-            raise ConfigError(
-                f"a name template must be a str, not {template!r}", hint='@client.locked("job:{id}")'
-            )
         self.lock("template", **options)  # refuses bad options now rather than at the first call
         return locked(lambda name: self.lock(name, **options), self._opening.skipped, template, on_busy)
 

@@ -45,6 +45,7 @@ def locked(
     on_busy: Literal["raise", "skip"],
 ) -> Callable[[Callable[P, R]], Callable[P, R | Skipped]]:
     """The decorator behind :meth:`lockkit.client.Client.locked`."""
+    _check_arguments(template, on_busy)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | Skipped]:
         if inspect.iscoroutinefunction(function):
@@ -52,7 +53,7 @@ def locked(
                 f"{function.__qualname__} is a coroutine function; this client is not asynchronous",
                 hint="decorate it with the client of lockkit.aio.connect()",
             )
-        signature = _checked(function, template, on_busy)
+        signature = _checked(function, template)
 
         @functools.wraps(function)
         def call(*args: P.args, **keywords: P.kwargs) -> R | Skipped:
@@ -80,9 +81,10 @@ def locked_coroutine(
     on_busy: Literal["raise", "skip"],
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R | Skipped]]]:
     """The decorator behind :meth:`lockkit.aio.AsyncClient.locked`."""
+    _check_arguments(template, on_busy)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R | Skipped]]:
-        signature = _checked(function, template, on_busy)
+        signature = _checked(function, template)
         if not inspect.iscoroutinefunction(function):
             raise ConfigError(
                 f"{function.__qualname__} is not a coroutine function, so it would block the event loop",
@@ -108,11 +110,11 @@ def locked_coroutine(
     return decorate
 
 
-def _checked(function: Callable[..., object], template: str, on_busy: str) -> inspect.Signature:
-    """The signature of a function that can be decorated with a template.
+def _check_arguments(template: object, on_busy: str) -> None:
+    """Refuse what no function can be decorated with, for instance the function itself: ``@client.locked`` without a name.
 
     Raises:
-        ConfigError: The function would return before its work is done, or the template does not fit it.
+        ConfigError: The template is no text, or ``on_busy`` has another value.
     """
     if not isinstance(template, str):
         raise ConfigError(
@@ -120,6 +122,14 @@ def _checked(function: Callable[..., object], template: str, on_busy: str) -> in
         )
     if on_busy not in ("raise", "skip"):
         raise ConfigError(f"on_busy must be 'raise' or 'skip', not {on_busy!r}")
+
+
+def _checked(function: Callable[..., object], template: str) -> inspect.Signature:
+    """The signature of a function that can be decorated with a template.
+
+    Raises:
+        ConfigError: The function would return before its work is done, or the template does not fit it.
+    """
     check_function(function)
     signature = inspect.signature(function)
     check_template(template, signature, function.__qualname__)

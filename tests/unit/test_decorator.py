@@ -21,6 +21,16 @@ def client(tmp_path):
         yield client
 
 
+@pytest.mark.parametrize("connect", [lockkit.connect, lockkit.aio.connect], ids=["threads", "asyncio"])
+def test_a_decorator_without_a_name_or_with_a_misspelt_option_is_refused_where_it_stands(connect):
+    client = connect("memory:")
+    with pytest.raises(ConfigError, match="must be a str") as told:
+        client.locked(coroutine)
+    assert told.value.hint == '@client.locked("job:{id}")'
+    with pytest.raises(ConfigError, match="on_busy must be"):
+        client.locked("a", on_busy="wait")
+
+
 def generator():
     yield
 
