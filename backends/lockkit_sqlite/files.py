@@ -90,7 +90,7 @@ class Files:
     Attributes:
         opened: The files that were opened last.
         generation: Rises when another database is opened; a store of an earlier generation has to open anew.
-        users: The open stores.
+        users: The stores that opened these files, and have not begun to close.
         forking: The connections are closed for a fork; until they are open again a missing log proves nothing.
     """
 
@@ -106,19 +106,24 @@ class Files:
         """Return the files that this process has open; None if it has none open."""
         return self.opened if self.users else None
 
-    def took(self, found: Opened, *, anew: bool) -> None:
-        """Note which files were opened; with ``anew`` they are new files, even if the file system has reused the old inode."""
+    def took(self, found: Opened, user: object, *, anew: bool) -> None:
+        """Note which files a store has opened; with ``anew`` they are new files, even if the file system has reused the old inode."""
         if anew or self.opened is None or self.opened.database != found.database:
             self.generation += 1
         self.opened = found
+        self.users.add(user)
         self.bare()
         self._shield = _shield(str(Path(self.path).parent))
 
     def leave(self, user: object) -> None:
-        """Remove a user; after the last one the lock on the folder is released. May be repeated."""
+        """Remove a user; after the last one the lock on the folder is released. May be repeated.
+
+        A store leaves before it closes its connections: the last one of all removes log and index, which is no damage.
+        """
+        shield = self._shield  # not the one that another thread may take for the next user meanwhile
         self.users.discard(user)
-        if not self.users:
-            self.bare()
+        if not self.users and shield is not None:
+            shield.close()
 
     def bare(self) -> None:
         """Release the lock on the folder. A forked child may call this too: the parent keeps its lock."""

@@ -51,7 +51,7 @@ class Connections(NamedTuple):
 
 
 def open_files(
-    place: Place, files: Files, options: OpenOptions, old: Connection | None = None
+    place: Place, files: Files, options: OpenOptions, user: object, old: Connection | None = None
 ) -> Connections:
     """Open the files under their names, or make them anew.
 
@@ -59,13 +59,14 @@ def open_files(
         place: The place of the database.
         files: The files that this process has open there.
         options: The clock for deadlines, and the owner to note in a new layout.
+        user: The store that opens them.
         old: A connection to the files as they were, from which readable fences and records are carried over.
 
     Raises:
         Refused: The files cannot be opened, or somebody goes on removing them.
         Unknown: SQLite's error does not tell whether anything was done.
     """
-    opening = _Opening(place, files, options, old)
+    opening = _Opening(place, files, options, user, old)
     try:
         for _ in range(_ATTEMPTS):
             try:
@@ -91,10 +92,13 @@ def open_files(
 class _Opening:
     """The opening of the files, in as many attempts as it takes."""
 
-    def __init__(self, place: Place, files: Files, options: OpenOptions, old: Connection | None) -> None:
+    def __init__(
+        self, place: Place, files: Files, options: OpenOptions, user: object, old: Connection | None
+    ) -> None:
         self._place = place
         self._files = files
         self._options = options
+        self._user = user
         self._old = old
         self._carried = Carried()
         self._why = ""
@@ -116,7 +120,7 @@ class _Opening:
             beats = self._connect()
             found = look(str(self._place.given), path)
             if found.whole and found.database == look(path, path).database:
-                self._files.took(found, anew=bool(self._why))
+                self._files.took(found, self._user, anew=bool(self._why))
                 return Connections(calls, beats, self._why)
         except (Refused, Unknown, FileNotFoundError) as error:
             _close(calls, beats)

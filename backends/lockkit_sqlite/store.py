@@ -96,11 +96,10 @@ class SQLiteStore:
 
     def _open(self, old: Connection | None) -> str:
         """Open the files or make them anew; return the damage for which they were made anew, or nothing."""
-        calls, beats, why = open_files(self.place, self.files, self._options, old)
+        calls, beats, why = open_files(self.place, self.files, self._options, self, old)
         self._generation = self.files.generation
         self._database = self.files.opened.database if self.files.opened else None
         self.calls, self.beats = self._guarded(calls), self._guarded(beats)
-        self.files.users.add(self)
         return why
 
     def _guarded(self, connection: Connection) -> Connection:
@@ -353,9 +352,9 @@ class SQLiteStore:
         """Close the connections, and the pulse if no claim needs it. May be repeated."""
         self._closed = True
         self.pulses.leave(self, self._unused)
+        self.files.leave(self)
         self.calls.close()
         self.beats.close()
-        self.files.leave(self)
 
     def _unused(self, fifo: str) -> bool:
         try:

@@ -256,6 +256,47 @@ def test_the_last_ones_leaving_which_removes_the_log_is_no_damage(process, opene
         assert connection.execute("SELECT key FROM meta ORDER BY key").fetchall() == [("file",), ("layout",)]
 
 
+def test_a_store_that_is_opened_while_the_last_one_of_its_process_closes_finds_what_was_held(
+    opened, path, monkeypatch
+):
+    """A busy machine may keep the thread that closes from its next step for long, and SQLite has removed the log by then."""
+    leaving, newcomers = opened(), []
+    take(leaving)
+    close = Connection.close
+
+    def close_and_open(connection):
+        close(connection)
+        if not newcomers and not Path(f"{path}-wal").exists():
+            newcomers.append(opened())
+
+    monkeypatch.setattr(Connection, "close", close_and_open)
+    leaving.close()
+
+    assert isinstance(newcomers[0].acquire(claim(wait=False), True, 2.0), Busy)
+    assert newcomers[0]._opened.anew() == (0.0, "")
+
+
+def test_a_store_that_is_opened_while_the_last_one_of_its_process_closes_keeps_cleaners_off(
+    opened, folder, monkeypatch
+):
+    leaving = opened()
+    took = files.Files.took
+
+    def take_and_leave(*given, **how):
+        took(*given, **how)
+        leaving.close()
+
+    monkeypatch.setattr(files.Files, "took", take_and_leave)
+    opened()
+
+    cleaner = os.open(folder, os.O_RDONLY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(cleaner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(cleaner)
+
+
 def test_processes_that_come_and_go_are_no_damage(process, path):
     def come_and_go():
         def play(parent):
