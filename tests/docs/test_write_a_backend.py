@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -246,6 +247,35 @@ def test_the_template_is_short():
     files = [path for path in folder.rglob("*") if path.suffix in {".py", ".md", ".toml"}]
 
     assert sum(len(path.read_text().splitlines()) for path in files) < 400
+
+
+CREATING = """
+import sqlite3, sys, threading
+from lockkit.store.spi import OpenOptions
+from lockkit_template.backend import TemplateBackend
+
+other = sqlite3.connect(sys.argv[1], isolation_level=None, check_same_thread=False)
+other.execute("BEGIN IMMEDIATE")
+opening = threading.Thread(target=lambda: print(TemplateBackend(f"template:{sys.argv[1]}", OpenOptions(budget=30.0)).names("", 5.0)))
+opening.start()
+opening.join(0.5)
+print("waits" if opening.is_alive() else "has ended")
+other.execute("ROLLBACK")
+opening.join()
+"""
+
+
+def test_the_template_waits_for_another_program_that_creates_the_file(template, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CREATING, str(tmp_path / "locks.db")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(template), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout == "waits\n[]\n", done.stderr
 
 
 def test_each_mistake_of_the_page_is_made_here():

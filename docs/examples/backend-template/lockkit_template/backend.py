@@ -59,8 +59,23 @@ class TemplateBackend(DocumentBackend):
         self._free: list[sqlite3.Connection] = []
         self._closed = False
         end = time.monotonic() + options.budget
-        self._run("PRAGMA journal_mode = WAL", (), end)  # a reader that is stopped then blocks no writer
+        self._use_log(end)
         self._run(_TABLE, (), end)
+
+    def _use_log(self, end: float) -> None:
+        """Have SQLite write to a log first, so that a reader that is stopped blocks no writer.
+
+        SQLite does not wait for this, as it does elsewhere, while another program is creating the file.
+        """
+        while True:
+            try:
+                self._run("PRAGMA journal_mode = WAL", (), end)
+                return
+            except Refused as refused:
+                busy = getattr(refused.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() >= end:
+                    raise
+            time.sleep(0.01)
 
     def read(self, name: str, end: float) -> Stored:
         # TODO: if several hosts use the store, read the server's time in the same statement: Stored(text, version, time).
