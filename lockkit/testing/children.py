@@ -80,6 +80,17 @@ class Child(_Lines):
         its.close()
         super().__init__(mine)
 
+    def tell(self, what: object = None) -> None:
+        """Send a value that can be written as JSON.
+
+        Raises:
+            AssertionError: The child has ended; if it failed, the message has its traceback.
+        """
+        try:
+            super().tell(what)
+        except (BrokenPipeError, ConnectionResetError):
+            raise AssertionError(f"the child {self.pid} has ended, and said last: {self.hear()!r}") from None
+
     def hear(self, timeout: float = _PATIENCE) -> Any:
         """The next value from the child.
 
