@@ -169,7 +169,7 @@ print(int(os.read(read, 100)) == pid, mine.pid == os.getpid() == this_process().
 
 def test_it_is_cheap_once_known():
     identity.this_process()
-    start = time.perf_counter()
+    start = time.thread_time()  # of the processor, because the machine may be busy
     for _ in range(1000):
         identity.this_process()
-    assert time.perf_counter() - start < 0.1
+    assert time.thread_time() - start < 0.1

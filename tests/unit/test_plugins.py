@@ -375,10 +375,10 @@ def test_implementations_are_cached_until_somebody_registers():
 
 def test_without_hooks_a_call_costs_next_to_nothing():
     plugins = build()
-    start = time.perf_counter()
+    start = time.thread_time()  # of the processor, because the machine may be busy
     for _ in range(1000):
         plugins.notify("lockkit_event", event=EVENT)
-    assert time.perf_counter() - start < 0.01
+    assert time.thread_time() - start < 0.01
 
 
 def test_a_hook_that_does_not_exist_is_a_mistake_of_ours():
