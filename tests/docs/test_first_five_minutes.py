@@ -96,7 +96,7 @@ def shape(text):
     """Replace what a page may show otherwise than a run: who, when, where, which claim, and how wide the columns are."""
     text = re.sub(r"sqlite:/\S+", "STORE", text)
     text = re.sub(r"\S+@\S+ pid \d+", "WHO", text)
-    text = re.sub(r"\d\d:\d\d:\d\d", "TIME", text)
+    text = re.sub(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", "TIME", text)  # with the date around midnight
     text = re.sub(r"\b[0-9a-f]{12}\b", "CLAIM", text)
     text = re.sub(r"[\d.]+ s\b|\bjust now\b", "SPAN", text)
     text = re.sub(r"\d{16}", "FENCE", text)
