@@ -101,12 +101,12 @@ class Pulses:
         """The name of this process's FIFO, created now if it is the first time.
 
         Raises:
-            Refused: The FIFO cannot be created.
+            Refused: The FIFO cannot be created, or no store is open that would remove it.
         """
         pulse = self.pulse
         if pulse is None:
             with self.watcher.lock:
-                if self.inherited:
+                if self.inherited or not self.users:
                     raise inherited(self._folder)
                 pulse = self.pulse or Pulse(self._folder, self._mode)
                 self.watcher.events.listen(pulse.descriptor, self._rung, select.EPOLLIN)

@@ -148,15 +148,21 @@ class SQLiteStore:
         if self._closed or self.pulses.inherited:
             return
         if not self.whole():
-            with self._moving:
-                if not self.whole():
-                    self._move()
+            self._move()
         self.pulses.heal()
         # A link may have changed, and with it the path that the next look has to examine.
         self._looked_at = looked_at(self.place)
         self._mark = settled(mark, before)
 
     def _move(self) -> None:
+        """Open the files that have the names now, unless another thread has done so or closes the store."""
+        with self._moving:
+            if not self.whole() and not self._closed:  # in this order: to close the store may remove the log
+                self._open_others()
+        if self._closed:  # the thread that closed it has not seen what was opened meanwhile
+            self.close()
+
+    def _open_others(self) -> None:
         before, old = self._database, self.place
         self.place = prepare(old.given, old.synchronous, shared=old.shared)
         if self.place.path != old.path:  # a link leads elsewhere now

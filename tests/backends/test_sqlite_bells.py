@@ -37,12 +37,18 @@ def store(tmp_path, listener):
         yield opened
 
 
+def entered(folder):
+    """The FIFOs of a process that has a store open."""
+    pulses = Pulses(Watcher(), str(folder), 0o600)
+    pulses.users.add(Bell)  # any object
+    return pulses
+
+
 @pytest.fixture
 def fifos(tmp_path):
     """The FIFOs of a second process, as this one sees them, and that process's own."""
     tmp_path.chmod(0o700)
-    mine, other = Watcher(), Watcher()
-    here, there = (Pulses(each, str(tmp_path / "pulses"), 0o600) for each in (mine, other))
+    here, there = entered(tmp_path / "pulses"), entered(tmp_path / "pulses")
     here.name()
     yield here, there
     for each in (here, there):
@@ -257,7 +263,7 @@ def test_a_process_that_ended_is_dead_although_its_fifo_is_still_open_here(fifos
 
 def test_few_fifos_of_others_stay_open(fifos, tmp_path):
     here, _ = fifos
-    others = [Pulses(Watcher(), str(tmp_path / "pulses"), 0o600) for _ in range(20)]
+    others = [entered(tmp_path / "pulses") for _ in range(20)]
     for each in others:
         assert here.health(each.name()) == ALIVE
     assert len(here._watched) == len(here._idle) == 8

@@ -297,6 +297,43 @@ def test_a_store_that_is_opened_while_the_last_one_of_its_process_closes_keeps_c
         os.close(cleaner)
 
 
+def test_a_store_that_is_closed_while_a_renewal_looks_at_its_files_stays_closed(opened, path):
+    """The log is gone because the store is closed, and not because somebody removed it."""
+    store = opened()
+    held = take(store)
+    whole = store._opened.whole
+
+    def close_and_look():
+        store._opened.whole = whole
+        store.close()
+        return whole()
+
+    store._opened.whole = close_and_look
+    with pytest.raises(Refused):
+        store.renew([held], 2.0)
+
+    assert [store._opened.calls.open, store._opened.beats.open] == [False, False]
+    assert not Path(f"{path}-wal").exists()
+
+
+def test_a_store_that_is_closed_while_it_moves_to_other_files_stays_closed(opened, path, monkeypatch):
+    store = opened()
+    took = files.Files.took
+
+    def close_and_take(*given, **how):
+        store.close()
+        took(*given, **how)
+
+    monkeypatch.setattr(files.Files, "took", close_and_take)
+    path.unlink()
+    with pytest.raises(Refused):
+        store.acquire(claim(), True, 2.0)
+
+    assert [store._opened.calls.open, store._opened.beats.open] == [False, False]
+    assert not Path(f"{path}-wal").exists()
+    assert list(Path(f"{path}.pulses").iterdir()) == []
+
+
 def test_processes_that_come_and_go_are_no_damage(process, path):
     def come_and_go():
         def play(parent):
