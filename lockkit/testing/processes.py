@@ -34,8 +34,7 @@ PATIENCE = 15.0
 """Seconds for a server to start, stop or agree with others."""
 _PORTS = range(10_000, 32_000)
 _OWN = 200
-"""The number of ports for each process. Processes whose pids differ by a multiple of 110 have the same ports."""
-_turn = itertools.count()
+"""The number of ports for each process."""
 
 
 class ServerMissing(RuntimeError):
@@ -75,7 +74,7 @@ def free_port() -> int:
     Each process chooses from ports of its own, and takes a port again only after all others. They are below those that
     systems give to connections, so the port of a server that is down for a while stays free.
     """
-    first = _PORTS.start + os.getpid() * _OWN % len(_PORTS)
+    first = _own_ports()
     for _ in range(_OWN):
         port = first + next(_turn) % _OWN
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -83,6 +82,31 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise ServerFailed(f"none of the ports {first} to {first + _OWN - 1} is free")
+
+
+_turn = itertools.count()
+_firsts: dict[int, int] = {}
+"""The first of the ports of this process, by its pid: a forked child has ports of its own."""
+
+
+def _own_ports() -> int:
+    """The first of the ports of this process, which no other process that asks here has.
+
+    The claim is a socket with an abstract name (unix(7)): it ends with its process, and one network has one, as it has one set of ports.
+    Without such names (not Linux), processes whose pids differ by a multiple of 110 have the same ports.
+    """
+    pid, blocks = os.getpid(), len(_PORTS) // _OWN
+    if pid not in _firsts:
+        block = pid % blocks
+        with socket.socket(socket.AF_UNIX) as claim:
+            for turn in range(blocks):
+                with contextlib.suppress(OSError):
+                    claim.bind(f"\0lockkit-ports-{(pid + turn) % blocks}")
+                    block = (pid + turn) % blocks
+                    claim.detach()  # to the end of the process
+                    break
+        _firsts[pid] = _PORTS.start + block * _OWN
+    return _firsts[pid]
 
 
 def scratch_folder(kind: str) -> Path:
