@@ -165,13 +165,16 @@ class _Cleanup:
         if self._inside:
             group.family.look()
         while True:
+            began = time.monotonic()
             card = self._look()
             if card is None or card.faults:
                 return card
             ours, others = self._ours(card)
             pending = self._end_processes(ours)
             back = is_back(self._judged(card, ours, others))
-            if back or not (pending or self._drains(card)) or time.monotonic() >= until:
+            now = time.monotonic()
+            # A further look that takes as long would not be answered in time, and nothing would be known.
+            if back or not (pending or self._drains(card)) or now + _PAUSE + (now - began) >= until:
                 return card
             time.sleep(_PAUSE)
 
