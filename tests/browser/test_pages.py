@@ -86,6 +86,24 @@ def test_the_page_of_one_lock_has_its_queue_and_its_past(page):
     expect(page.get_by_role("heading", level=1)).to_have_text("Who blocks whom now")
 
 
+def test_a_late_answer_about_a_shorter_time_does_not_replace_the_one_that_was_asked_for_last(page):
+    late = []
+    page.route(
+        lambda url: "/api/history" in url, lambda route: route.continue_() if late else late.append(route)
+    )
+    row(page, "db/migrate").get_by_role("link", name="db/migrate", exact=True).click()
+    past = page.get_by_role("region", name="Timeline")
+    expect(past).to_contain_text("in the last hour")
+    past.get_by_label("Show").select_option("the last 6 hours")
+    expect(past).to_contain_text("9 holds of 4 users in the last 6 hours")
+
+    with page.expect_response(lambda answer: "/api/history" in answer.url) as answer:
+        late[0].continue_()
+    answer.value.finished()
+    page.evaluate("fetch('livez').then((answer) => answer.text())")  # by now the page has read the late one
+    assert "9 holds of 4 users in the last 6 hours" in past.inner_text()
+
+
 def test_a_lock_that_is_free_has_a_page_too(visit, demo):
     page = visit(demo, "#/lock?name=db%2Fmigrat", token="view").page
 

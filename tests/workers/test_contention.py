@@ -10,6 +10,7 @@ import pytest
 from lockkit.history import falling, overlaps, repeated
 from support.celery.stage import PATIENCE, period
 
+pytestmark = pytest.mark.timeout(300)  # three hundred tasks that pause between their tries
 CROWDS = [("prefork", 50), ("prefork", 100), ("threads", 50), ("threads", 100)]
 
 

@@ -141,16 +141,19 @@ export function timelinePart({ store, name }) {
     async function look() {
         const key = `${span()} ${holders.map((claim) => claim.claim_id)}`;
         if (none || (asked.key === key && performance.now() - asked.at < CALM)) return;
-        asked = { at: performance.now(), key };
+        const mine = { at: performance.now(), key };
+        asked = mine;
         try {
             const since = Math.floor(now() - span());
             const document = await get("api/history", { name, store, since, limit: LIMIT });
+            if (asked !== mine) return; // something else was asked for meanwhile
             holds = document.holds.map(past);
             none = Boolean(document.reason);
             if (none) say(trouble, NO_JOURNAL);
             shown(trouble, none);
         } catch (error) {
             if (!(error instanceof Problem)) throw error;
+            if (asked !== mine) return;
             say(trouble, sentence(error));
             shown(trouble, true);
         }
