@@ -22,7 +22,6 @@ class Setup(NamedTuple):
         shared_broker: Whether workers on other hosts can reach the broker.
         store: The store of the locks, for people.
         reach: How far its locks reach; ``fleet`` for a store that all hosts share.
-        grace: Seconds that a worker has to stop in before it is killed, as far as that is known.
     """
 
     visibility_timeout: float | None = 3600.0
@@ -33,7 +32,6 @@ class Setup(NamedTuple):
     shared_broker: bool = False
     store: str = ""
     reach: Scope = "fleet"
-    grace: float = 30.0
 
 
 class LockedFacts(NamedTuple):

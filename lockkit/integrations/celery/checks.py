@@ -117,13 +117,6 @@ ROWS: tuple[Row, ...] = (
         mistakes.wait_early,
     ),
     Row(
-        "wait-stop",
-        "warning",
-        '`on_busy="wait"` and a `max_wait` above the time that a worker has to stop in: `worker_soft_shutdown_timeout`, or else the 30 s of a pod',
-        'set max_wait= below the grace period of your workers, or on_busy="retry"',
-        mistakes.wait_above_grace,
-    ),
-    Row(
         "max-wait",
         "warning",
         "`max_wait` below `ttl`",

@@ -30,7 +30,6 @@ __all__ = [
     "unenforced",
     "unlocked",
     "unseen",
-    "wait_above_grace",
     "wait_above_limit",
     "wait_below_ttl",
     "wait_early",
@@ -172,17 +171,6 @@ def wait_early(_: Setup, task: LockedFacts) -> str | None:
     return (
         "waits for a busy lock without acks_late: its message is acknowledged before it waits, so a worker that is killed while "
         "the task waits loses it, though its function has not begun"
-    )
-
-
-def wait_above_grace(setup: Setup, task: LockedFacts) -> str | None:
-    """A worker that is to stop goes on waiting."""
-    if task.on_busy != "wait" or (task.max_wait is not None and task.max_wait <= setup.grace):
-        return None
-    longest = "without end" if task.max_wait is None else f"up to {show(task.max_wait)}"
-    return (
-        f"waits {longest} for a busy lock: a worker that is to stop goes on waiting, and is killed after {show(setup.grace)} "
-        "unless it has longer"
     )
 
 

@@ -153,7 +153,6 @@ def setup_of(app: Celery) -> Setup:
     conf = app.conf
     pool, results = str(conf.worker_pool), str(conf.result_backend or "disabled")
     client = client_of(app)
-    usual = Setup()
     return Setup(
         visibility_timeout=visibility_timeout(conf),
         pool=_POOLS.get(pool, pool),
@@ -163,7 +162,6 @@ def setup_of(app: Celery) -> Setup:
         shared_broker=shared_broker(conf),
         store=client.url,
         reach=client.capabilities.scope,
-        grace=float(conf.get("worker_soft_shutdown_timeout") or usual.grace),
     )
 
 

@@ -7,14 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 from lockkit import durations
 from lockkit.client import Client
 from lockkit.decorator import refuse_what_is_not_done
-from lockkit.errors import AcquireTimeout, LockkitError
+from lockkit.errors import AcquireCancelled, AcquireTimeout, LockkitError
 from lockkit.facts import Skipped
 from lockkit.identity import with_task
 from lockkit.integrations.celery.clients import client_of
@@ -25,6 +25,7 @@ from lockkit.integrations.celery.refusals import PASSING, is_twin, stands, what_
 from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, in_hand, wait_in
 from lockkit.integrations.celery.signatures import lock_name
 from lockkit.integrations.celery.skipping import skipped_document
+from lockkit.integrations.celery.stopping import waits_end
 from lockkit.integrations.celery.taking import Held, take
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
@@ -77,8 +78,8 @@ class Run:
             body: The function.
 
         Raises:
-            celery.exceptions.Retry: The lock is busy; the task has been sent again.
-            celery.exceptions.Reject: Another delivery of the message holds the lock; this one goes back to the broker.
+            celery.exceptions.Retry: The lock is busy, or the worker is to stop; the task has been sent again.
+            celery.exceptions.Reject: Another delivery of the message holds the lock, or the worker is to stop; the message goes back to the broker.
             AcquireTimeout: The wait is over.
             LeaseLost: The lock was lost while the function ran; its result is refused.
             LockkitError: The lock could not be taken for another reason.
@@ -96,6 +97,10 @@ class Run:
                 held = self._take(client, name, left)
             except PASSING as error:
                 return self._without(client, name, error, wait, left, body)
+            except AcquireCancelled as error:
+                if not self._in_message:
+                    raise
+                self._hand_on(name, error, wait)
             with held:
                 return self._under(client, held, name, body)
 
@@ -132,7 +137,15 @@ class Run:
             except AcquireTimeout as error:
                 if is_twin(error, request.id):
                     raise
-        return take(client, options, name, owner, left if here else 0.0)
+        # The waits of a function that runs are its own affair: only that of a message ends when the worker is to stop.
+        return take(
+            client,
+            options,
+            name,
+            owner,
+            left if here else 0.0,
+            waits_end() if here and self._in_message else None,
+        )
 
     def _under(self, client: Client, held: Held, name: str, body: Callable[..., Any]) -> Any:
         keywords = self._keywords
@@ -162,7 +175,10 @@ class Run:
         twin = is_twin(error, task_id)
         after = what_next(self._options, error, left, twin=twin, sendable=self._in_message, late=self._late)
         if after == "again":
-            self._send_again(name, error, wait, left)
+            pause = countdown(wait.tries, left, visibility_timeout(self._task.app.conf))
+            self._send_again(
+                name, error, wait, pause, f"tries again in {durations.show(pause)}: {error.message}"
+            )
         if after == "back":
             self._keep_in_hand()
             raise self._given_back(name) from None
@@ -227,8 +243,22 @@ class Run:
             hint="raise max_wait, or ask why: lockkit explain NAME",
         )
 
-    def _send_again(self, name: str, error: LockkitError, wait: Wait, left: float | None) -> None:
+    def _hand_on(self, name: str, error: LockkitError, wait: Wait) -> NoReturn:
+        """Let another worker wait for the lock, because this one is to stop."""
+        then = "goes on in another worker, because this one is to stop"
+        if self._late:
+            raise Reject(printable(f"the wait for {name!r} {then}"), requeue=True) from None
+        self._send_again(name, error, wait, 0.0, then)
+
+    def _send_again(self, name: str, error: LockkitError, wait: Wait, pause: float, then: str) -> NoReturn:
         """Send the task again, to the end of its queue, and tell Celery so. Its own retries are not counted.
+
+        Args:
+            name: The name of the lock.
+            error: Why it was not taken.
+            wait: The wait so far.
+            pause: Seconds until the next try.
+            then: The next step, in words.
 
         Raises:
             celery.exceptions.Retry: The task has been sent.
@@ -236,14 +266,13 @@ class Run:
             Exception: The broker did not take it, and its message is acknowledged already: the task fails with the error of the broker.
         """
         request, task = self._request, self._task
-        pause = countdown(wait.tries, left, visibility_timeout(task.app.conf))
         headers = {**(request.as_execution_options()["headers"] or {}), HEADER: wait.header()}
         again = task.signature_from_request(
             request, countdown=pause, retries=request.retries, headers=headers
         )
         waited = time.time() - wait.since
         level = logging.WARNING if waited >= _TELL_AFTER else logging.INFO
-        text = f"waits for {name!r}, {durations.show(max(0.0, waited))} so far, and tries again in {durations.show(pause)}: {error.message}"
+        text = f"waits for {name!r}, {durations.show(max(0.0, waited))} so far, and {then}"
         _log.log(level, "%s", printable(f"{self._words()} {text}"))
         try:
             again.apply_async()

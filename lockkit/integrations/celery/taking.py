@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from lockkit.cancelling import Cancel
 from lockkit.client import Client
 from lockkit.facts import Owner
 from lockkit.integrations.celery.clients import ttl_of
@@ -22,7 +23,14 @@ Held: TypeAlias = Lease | PoolLeases
 """The leases of a task that runs."""
 
 
-def take(client: Client, wanted: LockOptions, name: str, owner: Owner, timeout: float | None) -> Held:
+def take(
+    client: Client,
+    wanted: LockOptions,
+    name: str,
+    owner: Owner,
+    timeout: float | None,
+    cancel: Cancel | None = None,
+) -> Held:
     """Take the locks of one run of a task.
 
     Args:
@@ -31,6 +39,7 @@ def take(client: Client, wanted: LockOptions, name: str, owner: Owner, timeout: 
         name: The name of the lock or pool; of no meaning for GPUs.
         owner: The owner that the claims show.
         timeout: Seconds to wait in all; None to wait for ever, 0 not to wait.
+        cancel: Ends the wait early.
 
     Raises:
         AcquireError, BackendError, ConfigError, DevicesUnavailable: As the acquires of the public face.
@@ -40,14 +49,14 @@ def take(client: Client, wanted: LockOptions, name: str, owner: Owner, timeout: 
 
         cards = gpu.pool(client, **_options(client, wanted))
         cards.owner = owner
-        return cards.acquire(wanted.gpu, memory=wanted.gpu_mem, timeout=timeout)
+        return cards.acquire(wanted.gpu, memory=wanted.gpu_mem, timeout=timeout, cancel=cancel)
     if wanted.pool is not None:
         pool = _pool(client, wanted, name)
         pool.owner = owner
-        return pool.acquire(wanted.count, each=wanted.each, timeout=timeout)
+        return pool.acquire(wanted.count, each=wanted.each, timeout=timeout, cancel=cancel)
     lock = _lock(client, wanted, name)
     lock.terms = lock.terms._replace(owner=owner)
-    return lock.acquire(timeout)
+    return lock.acquire(timeout, cancel=cancel)
 
 
 def check(client: Client, wanted: LockOptions) -> None:

@@ -1,4 +1,6 @@
-"""The signals of Celery by which a worker watches over the locks of its pool processes: see :mod:`lockkit.integrations.celery.watch`.
+"""The signals of Celery by which a worker watches over the locks of its pool processes, and ends waits when it is to stop.
+
+See :mod:`lockkit.integrations.celery.watch` and :mod:`lockkit.integrations.celery.stopping`.
 
 Importing this module is enough. Nothing happens in a worker without a :class:`LockedTask`, and nothing in a process that is no worker.
 """
@@ -24,6 +26,7 @@ from lockkit.client import connect
 from lockkit.errors import LockkitError
 from lockkit.integrations.celery.clients import close_clients, settings_of
 from lockkit.integrations.celery.held_by_child import enrol
+from lockkit.integrations.celery.stopping import end_waits_with
 from lockkit.integrations.celery.taking import check
 from lockkit.integrations.celery.worker_pool import check_pool, pool_kind
 
@@ -51,6 +54,7 @@ def _prepare(sender: Any = None, **_: Any) -> None:
     if not tasks:
         return
     _check(sender.app, tasks)
+    end_waits_with(sender.app)
     if pool_kind() != "prefork":
         return
     if not hasattr(os, "pidfd_open") or not hasattr(os, "memfd_create") or not _become_subreaper():

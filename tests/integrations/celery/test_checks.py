@@ -204,9 +204,6 @@ CASES = [
     Case("store", {}, {}, "each host", conf=EMBEDDED, mended={**EMBEDDED, "lockkit_url": "redis://box"}),
     Case("wait-early", WAIT, {**WAIT, "acks_late": True}, "loses it"),
     Case("wait-early", WAIT, {"max_wait": 120}, "loses it"),
-    Case("wait-stop", {"on_busy": "wait"}, {**WAIT, "max_wait": 30}, "waits without end"),
-    Case("wait-stop", {**WAIT, "max_wait": 31}, {"max_wait": 31}, "up to 31 s"),
-    Case("wait-stop", WAIT, WAIT, "killed after 30 s", mended={"worker_soft_shutdown_timeout": 120}),
     Case("unlocked", {"on_unavailable": "run"}, {}, "without its lock"),
     Case("unseen", {"on_busy": "skip"}, {}, "keeps no result"),
     Case(

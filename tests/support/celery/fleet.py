@@ -108,6 +108,14 @@ def waiting(self: Any, lock: str, fence: int = 0) -> str:
 
 
 @app.task(  # type: ignore[untyped-decorator]
+    bind=True, base=LockedTask, name="fleet.early", lock="{lock}", fence_as="fence", on_busy="wait"
+)
+def early(self: Any, lock: str, fence: int = 0) -> str:
+    """Work, acknowledged before it begins; another message for the same lock waits in the worker."""
+    return _work(self, lock, fence)
+
+
+@app.task(  # type: ignore[untyped-decorator]
     bind=True,
     base=LockedTask,
     name="fleet.single",

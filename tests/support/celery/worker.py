@@ -76,8 +76,8 @@ class Worker:
 
     @property
     def nodename(self) -> str:
-        """The name by which remote control finds it."""
-        return f"{self.name}@{os.uname().nodename}"
+        """The name by which others know it: remote control, and the owners of its claims."""
+        return f"celery@{self.name}"
 
     @property
     def words(self) -> str:

@@ -1,0 +1,68 @@
+"""The end of all waits in a worker that is to stop, so that the messages of tasks that wait for their locks go to other workers.
+
+Celery closes a worker in its main process, whatever has asked it to stop. A pool process learns of it by a pipe, which the main process makes before it
+forks: one byte is written, and nobody reads it, so all of them see that it is there. In a pool of threads the switch itself is enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from typing import Any
+
+from celery import bootsteps
+
+from lockkit.cancelling import Cancel
+from lockkit.integrations.celery.worker_pool import pool_kind
+from lockkit.mutex import Mutex
+
+__all__ = ["end_waits_with", "waits_end"]
+
+_mutex = Mutex()
+_switch: Cancel | None = None
+_pipe: tuple[int, int] | None = None
+_hearing = 0
+"""The pid of the process whose switch is turned on in time: the main process turns on its own, and others need a thread that listens."""
+
+
+class EndWaits(bootsteps.StartStopStep):
+    """The step of a worker that ends the waits as soon as the worker begins to close."""
+
+    def close(self, worker: Any) -> None:  # noqa: ARG002 (Celery's signature)
+        """End the waits of all processes of the worker. Running functions go on."""
+        if _switch is not None:
+            _switch.cancel()
+        if _pipe is not None:
+            with contextlib.suppress(OSError):
+                os.write(_pipe[1], b".")
+
+
+def end_waits_with(app: Any) -> None:
+    """Have the worker that starts now, in this process, end the waits of its tasks when it closes. Call this before the worker forks."""
+    global _switch, _pipe, _hearing  # noqa: PLW0603 (one worker in a process)
+    _switch, _hearing = Cancel(), os.getpid()
+    if pool_kind() == "prefork" and _pipe is None:
+        _pipe = os.pipe()
+    app.steps["worker"].add(EndWaits)
+
+
+def waits_end() -> Cancel | None:
+    """The switch that ends the waits of this process; None in a process of no worker, or one that was not forked."""
+    global _hearing  # noqa: PLW0603 (one for each process)
+    if _switch is not None and _pipe is not None:
+        with _mutex.of_this_process():
+            if _hearing != os.getpid():
+                _hearing = os.getpid()
+                threading.Thread(
+                    target=_listen, args=(_pipe[0], _switch), name="lockkit-celery-stop", daemon=True
+                ).start()
+    return _switch
+
+
+def _listen(pipe: int, switch: Cancel) -> None:
+    poll = select.poll()  # select() refuses descriptors of 1024 and more
+    poll.register(pipe, select.POLLIN)
+    poll.poll()
+    switch.cancel()
