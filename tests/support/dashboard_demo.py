@@ -178,10 +178,8 @@ def journal_of_the_past(url: str, state: Path) -> None:
         state: The state folder of the server.
     """
     config = configuration.load(url, environ={}, state_dir=str(state), journal=True)
-    now, boot = (
-        SYSTEM.wall(),
-        14 * 86_400.0,
-    )  # the hosts of the play have been up for two weeks, whatever this one has
+    now = SYSTEM.wall()
+    boot = 14 * 86_400.0  # the hosts of the play have been up for two weeks, whatever this one has
     for number, (user, host, program, since, until, end) in enumerate(_PAST):
         owner = _owner(number, user, host, program)
         journal = EventJournal(config, "fleet", owner)
