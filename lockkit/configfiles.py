@@ -314,7 +314,8 @@ def _trusted(folder: Path, name: str) -> bytes | None:
         # O_NONBLOCK: opening a FIFO would otherwise wait for its writer.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (os.O_NOFOLLOW if anybody else 0)
         try:
-            descriptor = os.open(name, flags, dir_fd=inside)
+            # Unlike os.fdopen, this closes a folder of that name.
+            opened = open(name, "rb", opener=lambda path, _: os.open(path, flags, dir_fd=inside))  # noqa: SIM115
         except PermissionError as error:
             seen = os.stat(name, dir_fd=inside, follow_symlinks=not anybody)
             if not anybody:
@@ -327,8 +328,8 @@ def _trusted(folder: Path, name: str) -> bytes | None:
                 raise
             mine = False
         else:
-            with os.fdopen(descriptor, "rb") as opened:
-                seen = os.fstat(descriptor)
+            with opened:
+                seen = os.fstat(opened.fileno())
                 if not stat.S_ISREG(seen.st_mode):
                     return None
                 mine = not anybody or seen.st_uid in (0, os.getuid())

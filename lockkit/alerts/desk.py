@@ -258,9 +258,13 @@ _DAMAGE = (msgspec.DecodeError, RecursionError)
 
 
 def _text(path: Path) -> bytes:
-    # Without O_NONBLOCK, a pipe of that name would hold up its reader for good.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+    with open(path, "rb", opener=_at_once) as file:  # closes a folder, too; os.fdopen would not
         return file.read(_LARGEST + 1)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe of its name would otherwise hold up its reader for good."""
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def set_aside(folder: Path, name: str) -> Path | None:

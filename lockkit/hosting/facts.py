@@ -33,9 +33,10 @@ def made_by_init(config: Path) -> Made:
     """
     path = record_of(config)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, encoding="utf-8") as file:
-            forged = not _trusted(os.fstat(handle))
+        with open(
+            path, encoding="utf-8", opener=_as_it_is
+        ) as file:  # closes a folder, too; os.fdopen would not
+            forged = not _trusted(os.fstat(file.fileno()))
             read: object = None if forged else json.loads(file.read())
     except FileNotFoundError:
         return Made()
@@ -147,6 +148,11 @@ def exposed(path: Path) -> Path | None:
 def _roots() -> tuple[int, int]:
     """The numbers of root, which is also whoever owns ``/``: in a user namespace the root of the host has another number."""
     return Path("/").stat().st_uid, os.geteuid()
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    """Open a file, and neither what a link of its name leads to nor, for good, a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _trusted(seen: os.stat_result, *, sticky: bool = False) -> bool:

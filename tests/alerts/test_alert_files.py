@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,14 @@ def test_a_folder_in_place_of_a_file_stops_no_alert(world, name):
     runner.inbox.lockkit_alert(lost())
     world.steps(runner, 60)
     assert locks(runner) == ["a"]
+
+
+def test_a_folder_in_place_of_a_file_costs_no_descriptors(world):
+    runner = world.runner()
+    path = runner.desk.folder / "decisions.json"
+    path.mkdir(parents=True)
+    world.steps(runner, 20)
+    assert path not in [each.resolve() for each in Path("/proc/self/fd").iterdir()]
 
 
 def test_a_pipe_in_place_of_a_file_stops_no_alert(world):
