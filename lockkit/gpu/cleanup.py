@@ -32,6 +32,7 @@ from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
 from lockkit.gpu.unreturned import give_up_late, has_returned
 from lockkit.gpu.usage import claimless, worker
+from lockkit.gpu.watching import look_soon
 from lockkit.gpu.words import long_name
 from lockkit.hooks import hookimpl
 from lockkit.identity import look_at
@@ -69,6 +70,7 @@ def lockkit_cleanup(context: CleanupContext) -> None:
         _Cleanup(context, held).run()
     finally:
         held.over = True
+        look_soon()  # however the release came about: by the end of the client, too
 
 
 class _Cleanup:

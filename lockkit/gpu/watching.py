@@ -20,6 +20,7 @@ from lockkit.devices import Device, DeviceProvider, DeviceWatch, Snapshot
 from lockkit.drivers.starting import start
 from lockkit.errors import CapabilityError, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.facts import Alert, Event
+from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.noticing import CardNotice, Course, Reading, Rules, news_patch
 from lockkit.gpu.snapshots import PATIENCE, look
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
@@ -61,8 +62,9 @@ class _WatchedCard:
     @property
     def over(self) -> bool:
         """Whether nobody works under the hold any more, as far as this process can tell."""
-        hold = self.hold
-        return hold.ended or hold.report is not None or hold.pid != os.getpid() or hold.collected
+        hold, held = self.hold, held_card(self.hold.claim_id)
+        cleaned = held is not None and held.over
+        return cleaned or hold.ended or hold.report is not None or hold.pid != os.getpid() or hold.collected
 
     def tell(self, notice: CardNotice) -> None:
         """Tell of the card, as an event, and as an alert if a person should look."""

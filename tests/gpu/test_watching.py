@@ -201,6 +201,21 @@ def test_a_holder_that_uses_more_than_it_declared_is_named(connect, say, clock, 
         assert news_in(client.inspect(leases.names[0]).holders[0].note).used == 8 * GIB
 
 
+@pytest.mark.parametrize("end", ["its client is closed", "its lease is released by itself"])
+def test_the_thread_ends_at_once_however_the_last_card_was_released(connect, end):
+    client = connect()
+    leases = pool(client).acquire(timeout=5)
+    opened()
+    assert threads()
+
+    if end == "its client is closed":
+        client.close()
+    else:
+        leases[0].release()
+
+    until(lambda: not threads())  # and not with its next look, in half a minute
+
+
 def test_what_a_container_cannot_tell_is_no_overuse(connect, say, clock, heard):
     with pool(connect()).acquire(memory="4GiB", ids=["1"], timeout=5):
         say(card1={"processes": [{"memory": "12GiB"}]})
