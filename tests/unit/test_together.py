@@ -285,7 +285,7 @@ def test_a_level_of_a_reentrant_lock_that_this_thread_holds_is_one_of_them(clien
             with pytest.raises(AcquireTimeout):
                 client.all_of([outer, client.lock("b")]).acquire(timeout=0.05)
         assert lease.valid()
-    assert nothing_left(client)()
+    until(nothing_left(client))  # what a late timeout leaves goes in the background
 
 
 def test_a_released_level_of_a_reentrant_lock_is_no_longer_valid(client):
