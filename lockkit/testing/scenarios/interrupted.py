@@ -83,12 +83,15 @@ class Sweep:
         """Ctrl-C at every place; at some of them, where a store has very many."""
         inside = self._stage.harness.capabilities.scope == "process"
         places = self._places(_MOST if inside else _MOST_ELSEWHERE)
+        frozen = gc.get_freeze_count()  # by whoever runs the kit
+        gc.collect()
         gc.freeze()  # a collection after a strike need not look through everything that was there before
         try:
             for at in places:
                 self._strike(Bomb(at, beside=self._beside))
         finally:
-            gc.unfreeze()
+            if not frozen:
+                gc.unfreeze()
         struck = self._struck
         # From CPython 3.12 on, a trace function is told of fewer of the opcodes.
         assert struck > (60 if sys.version_info < (3, 12) else 20), "the bomb hardly ever went off"
