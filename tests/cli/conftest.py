@@ -290,7 +290,7 @@ SERVERS = {"redis": RedisServer, "etcd": EtcdServer, "zookeeper": ZooKeeperServe
 LIMITS = {"zookeeper": "?tick=0.2&max_ttl=60"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def servers():
     """A server of each kind, started when first asked for."""
     with contextlib.ExitStack() as stack:

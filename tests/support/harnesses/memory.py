@@ -25,7 +25,7 @@ class MemoryHarness(Harness):
     virtual = True
     ttl = 30.0
     short_ttl = 0.3
-    examples = (400, 40)
+    examples = (100, 40)
 
     def __init__(self, scratch: Path) -> None:
         super().__init__(scratch)
