@@ -8,12 +8,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lockkit.testing.machine_run import DEFAULT_EXAMPLES
 from support.simulation import SETUPS, explore, incident, schedules
 from support.simulation.faults import NO_FAULTS
 
 SCHEDULES = st.binary(min_size=60, max_size=400)
-FEWER = settings(max_examples=2 * settings().max_examples // 5)
-"""For faults of one kind, among those of :func:`test_no_schedule_of_steps_and_faults_breaks_a_promise`. The profile ``long`` plays five times as many of all."""
+MOST = 40 if settings().max_examples == DEFAULT_EXAMPLES else settings().max_examples
+"""``make full`` plays twelve times as many, by the profile ``long``."""
+FEWER = settings(max_examples=2 * MOST // 5)
+"""For faults of one kind, among those of :func:`test_no_schedule_of_steps_and_faults_breaks_a_promise`."""
 RESIZED_THERE_AND_BACK = "00005a0050002cadca92f38c0000517a3ceef700006eeeee00373939aba0f73939f80000000000000000000000000000000000000000000000000000"
 """Between the look of a waiter and its grant the capacity was raised, another was let in, and it was lowered again."""
 
@@ -26,6 +29,7 @@ def follow(setup, schedule):
 
 
 @pytest.mark.parametrize("label", SETUPS)
+@settings(max_examples=MOST)
 @given(schedule=SCHEDULES)
 @example(schedule=bytes.fromhex(RESIZED_THERE_AND_BACK))
 def test_no_schedule_of_steps_and_faults_breaks_a_promise(label, schedule):
