@@ -28,13 +28,13 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 check: $(VENV)/.tox ## style, types and the tests that need no server; about two minutes on two cores
 	@$(TOX) -q -e check
 
-test: $(VENV)/.tox ## style, types, tests on every store, docs, packaging; up to half an hour on two cores
+test: $(VENV)/.tox ## style, types, tests on every store, docs, packaging; some 25 minutes on two cores
 	@.ci/system servers shells
 	@FULL_SUITE=$(FULL_SUITE) $(TOX) --result-json .tox/result.json || \
 		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
 	@echo "make test: passed"
 
-full: $(VENV)/.tox ## what else a change must pass: the dashboard in a browser, Celery and other workers, long runs; installs Chromium; some 20 minutes
+full: $(VENV)/.tox ## what else a change must pass: the dashboard in a browser, Celery and other workers, a second Python, long runs; installs Chromium; a quarter of an hour
 	@.ci/system servers chromium
 	@$(TOX) -m full --result-json .tox/full.json || \
 		{ echo "make full: FAILED"; .ci/failures .tox/full.json; exit 1; }
