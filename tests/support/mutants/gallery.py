@@ -237,8 +237,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "abandoned-without-orphan",
         "a release without an answer is recorded and forgotten",
         "S11-abandoned",
-        setup="semaphore-atomic",
-        faults=replace(NO_FAULTS, cancel=4, drop=2, budget=80),
+        faults=replace(NO_FAULTS, cancel=8, drop=8, budget=120),
         patch=protocol.abandons_without_orphan,
     ),
     Mutant(
