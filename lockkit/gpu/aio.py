@@ -129,7 +129,7 @@ class AsyncGpuPool:
 
     @property
     def name(self) -> str:
-        """The name of the pool: ``gpu/`` and that of the host."""
+        """The name of the pool; see :attr:`lockkit.gpu.GpuPool.name`."""
         return self._cards.pool
 
     def acquire(

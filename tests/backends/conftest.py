@@ -9,7 +9,6 @@ import pytest
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import OpenOptions
 from lockkit.testing.clocks import ShiftedClock
-from support.servers.etcd_gateway import covered
 from support.servers.redis import RedisServer
 from support.servers.started import started
 
@@ -79,7 +78,7 @@ def stores(server):
     """Two stores of an etcd that has nothing stored; ``server`` is the file's."""
     from lockkit_etcd.backend import open_store
 
-    server.call("kv/deleterange", covered("lockkit/"))
+    server.wipe()
     with (
         contextlib.closing(open_store(server.url(), OpenOptions())) as store,
         contextlib.closing(open_store(server.url(), OpenOptions())) as other,

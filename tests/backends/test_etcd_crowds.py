@@ -332,7 +332,7 @@ def test_a_waiter_in_a_crowd_of_its_client_keeps_little_memory_and_one_lease(ope
     holder, _ = take(store, ttl=60)
     for _ in range(40):
         queue(store, ttl=60)
-    waiters, before = [claim(ttl=60) for _ in range(count)], len(server.call("lease/leases")["leases"])
+    waiters, before = [claim(ttl=60) for _ in range(count)], len(server.leases())
     gc.collect()
     tracemalloc.start()
     try:
@@ -343,10 +343,10 @@ def test_a_waiter_in_a_crowd_of_its_client_keeps_little_memory_and_one_lease(ope
     finally:
         tracemalloc.stop()
     assert kept < 1400, "bytes"
-    assert len(server.call("lease/leases")["leases"]) == before + count
+    assert len(server.leases()) == before + count
     for one in store.inspect("a", 10.0).claims[1:41]:
         store.evict("a", one.claim_id, BUDGET, now=True)
-    before, granted = len(server.call("lease/leases")["leases"]), []
+    before, granted = len(server.leases()), []
     for one in waiters[:20]:
         assert store.release(holder, BUDGET) == "RELEASED"
         answer = store.acquire(one, False, BUDGET)
@@ -354,7 +354,7 @@ def test_a_waiter_in_a_crowd_of_its_client_keeps_little_memory_and_one_lease(ope
         granted.append(answer.fence)
         holder = one
     assert granted == sorted(granted)
-    assert len(server.call("lease/leases")["leases"]) <= before + 1
+    assert len(server.leases()) <= before + 1
 
 
 def test_a_permit_that_is_free_is_held_at_once_however_many_the_client_holds(opened):

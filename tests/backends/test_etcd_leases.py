@@ -64,7 +64,7 @@ def lease_of(store, one):
 
 
 def leases(server):
-    return {int(each["ID"]) for each in server.call("lease/leases").get("leases", [])}
+    return set(map(int, server.leases()))
 
 
 # -- the basis

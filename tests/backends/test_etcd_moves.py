@@ -32,7 +32,7 @@ server = started(EtcdServer)
 
 @pytest.fixture
 def opened(server):
-    server.call("kv/deleterange", covered("lockkit/"))
+    server.wipe()
     with contextlib.ExitStack() as stack:
 
         def another():

@@ -25,7 +25,7 @@ from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Delete, Kept, Txn, WatchEnded
 from support.etcd_transports import asked
 from support.servers.etcd import EtcdServer
-from support.servers.etcd_gateway import EtcdRefused, covered
+from support.servers.etcd_gateway import EtcdRefused
 from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
@@ -36,10 +36,7 @@ server = started(EtcdServer)
 
 @pytest.fixture
 def place(server):
-    server.call("kv/deleterange", covered("lockkit/"))
-    for each in server.call("lease/leases").get("leases", []):
-        with contextlib.suppress(EtcdRefused):
-            server.call("lease/revoke", {"ID": each["ID"]})
+    server.wipe()
     with (
         contextlib.closing(open_store(server.url(), OpenOptions())) as store,
         contextlib.closing(open_store(server.url(), OpenOptions())) as other,

@@ -171,7 +171,7 @@ def test_a_write_that_is_answered_with_no_space_and_stored_all_the_same_leaves_n
         transport.txn = real
         assert len(puts) == 1, "it was tried again, in a database without room"
         assert other.inspect("crossed").claims == (), "a claim that nobody holds is left"
-        leases = {int(each["ID"]) for each in server.call("lease/leases").get("leases", [])}
+        leases = set(map(int, server.leases()))
         assert puts[0] not in leases, "its lease may still get a key"
         other.lock("crossed", ttl=60).try_acquire().release()
 

@@ -18,7 +18,7 @@ from lockkit.testing.processes import installed
 from lockkit_etcd.backend import open_store
 from support.observers import command_line
 from support.servers.etcd import EtcdServer
-from support.servers.etcd_gateway import EtcdRefused, EtcdUser
+from support.servers.etcd_gateway import EtcdUser
 from support.servers.started import started
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
@@ -33,9 +33,7 @@ server = started(EtcdServer, users=[LOCKER, WATCHER])
 
 @pytest.fixture(autouse=True)
 def empty(server):
-    for each in server.call("lease/leases").get("leases", []):
-        with contextlib.suppress(EtcdRefused):
-            server.call("lease/revoke", {"ID": each["ID"]})
+    server.wipe()
 
 
 @pytest.fixture

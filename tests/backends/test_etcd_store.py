@@ -60,7 +60,7 @@ def keys(server, prefix="lockkit/default/"):
 
 
 def living(server):
-    return {int(each["ID"]) for each in server.call("lease/leases").get("leases", [])}
+    return set(map(int, server.leases()))
 
 
 # -- wait

@@ -17,7 +17,6 @@ from lockkit_etcd import operating, watching
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway
 from support.servers.etcd import EtcdServer
-from support.servers.etcd_gateway import EtcdRefused
 from support.servers.proxy import Proxy
 from support.servers.started import started
 
@@ -29,9 +28,7 @@ server = started(EtcdServer)
 
 @pytest.fixture(autouse=True)
 def empty(server):
-    for each in server.call("lease/leases").get("leases", []):
-        with contextlib.suppress(EtcdRefused):
-            server.call("lease/revoke", {"ID": each["ID"]})
+    server.wipe()
 
 
 @pytest.fixture
@@ -339,7 +336,11 @@ def waited_before(server, monkeypatch, ahead=0):
             woken, watch = watched(store, one, answer)
             all_stand(store, [woken])
             watch.close()
+            key = store.store.entries[one.token].key
             store.abandon(one, BUDGET)
+        # The next claim may get the same key, and would be woken by this news.
+        kept = [each for some in store._watches._shared_watches.values() for each in some]
+        until(lambda: all(key in each._gone for each in kept), "a kept watch knows that the wait is over")
         yield store, other, streams
 
 
