@@ -210,11 +210,11 @@ def test_a_connection_that_the_member_closed_while_it_was_idle_is_noticed(server
 
 
 def test_a_name_that_takes_long_to_resolve_is_within_the_budget(monkeypatch):
-    asked = threading.Event()
+    asked, over = threading.Event(), threading.Event()
 
     def slow(*_args, **_keywords):
         asked.set()
-        time.sleep(1.0)
+        over.wait(20.0)
         raise OSError("not found")
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
@@ -222,8 +222,9 @@ def test_a_name_that_takes_long_to_resolve_is_within_the_budget(monkeypatch):
         began = time.monotonic()
         with pytest.raises(Refused):
             transport.range(Get(b"k"), 0.2)
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 5  # the machine may be busy
         assert asked.is_set()
+        over.set()
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_an_acquire_does_not_join_a_lease_that_is_half_over(store):
     until(lambda: not old.young(SYSTEM.now()), "more than half of it is over", 3.0)
     second = claim(ttl=2)
     answer = store.acquire(second, True, BUDGET)
-    assert SYSTEM.now() - answer.basis < 0.5
+    assert SYSTEM.now() - answer.basis < 1.0  # that of the old one is older
     assert lease_of(store, second) is not old
 
 
@@ -298,7 +298,7 @@ def test_closing_a_store_whose_server_is_gone_takes_no_time():
         server.pause()
         began = time.monotonic()
         store.close()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1.5
         server.resume()
 
 

@@ -444,7 +444,7 @@ def test_without_a_leader_it_is_told_at_once(opened, cluster, members, lease):
         began = time.monotonic()
         with pytest.raises(Refused, match="no leader"):
             call()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1.5  # its budget is longer
 
 
 # -- servers that are away or silent

@@ -89,10 +89,10 @@ def test_every_call_obeys_its_budget_against_a_server_that_stopped_answering(ser
             began = time.monotonic()
             with pytest.raises((Refused, Unknown)):
                 call(store, one)
-            assert time.monotonic() - began < 0.3 + 0.3, what
+            assert time.monotonic() - began < 0.3 + 1.0, what
             began = time.monotonic()
             store.watch("a", ["x"], lambda: None, one).close()
-            assert time.monotonic() - began < 0.3, f"watch, after {what}"
+            assert time.monotonic() - began < 1.0, f"watch, after {what}"
             server.resume()
             until(lambda: quiet(store), "it answers again")
 

