@@ -132,7 +132,7 @@ class Engines:
     async def close(self) -> None:
         """Close the client, and then the connections of all loops. A cancellation is raised when that is done."""
         loop = asyncio.get_running_loop()
-        # Its own: it has to begin although others wait for a thread.
+        # The close has a thread of its own: it must begin although other calls wait for a free one.
         thread = ThreadPool("lockkit-asyncio", 1)
         job = thread.submit(partial(self.opening.end, None))
         thread.close()

@@ -164,7 +164,7 @@ def a_create_without_an_answer_is_never_taken_for_the_next_claim(store, other):
         raise Unknown(EtcdRefused(0, {}))
 
     one = claim()
-    # It joins without a look.
+    # The claim joins the queue without a look at it first.
     store.store.crowds.waited_at[store.store.known(one.terms).queue.key] = float("inf")
     asked(store).txn = lost
     with pytest.raises(Unknown):

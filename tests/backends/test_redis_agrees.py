@@ -157,7 +157,7 @@ class Run:
 
     def extend(self, who, claim, ttl, right):
         fence = self.fences.get(claim.token, 5) + (0 if right else 1)
-        # What others asked comes with the heartbeat.
+        # The requests of others to release are left out: they come with the heartbeat.
         return self.show(self.store.extend(claim, fence, ttl, 2.0))[:3]
 
     def annotate(self, who, claim, value):

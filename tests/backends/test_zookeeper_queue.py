@@ -615,7 +615,7 @@ def test_a_holder_that_reads_nothing_is_removed_when_it_cannot_believe_in_it_any
     store, other = opened(), opened()
     one, _ = take(store, ttl=TTL)
     session, entry = store.entry(one.token)
-    # Its keeper does nothing, so nothing is read, confirmed or reaped; kazoo pings.
+    # The keeper of the session does nothing, so nothing is read, confirmed or reaped; kazoo goes on with its pings.
     session._turn = lambda: 60.0
     session.poke()
     end = session.basis + session.span

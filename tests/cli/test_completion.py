@@ -142,7 +142,7 @@ def test_a_dead_store_costs_less_than_a_second_and_nothing_is_said(complete):
         url = f"etcd://127.0.0.1:{mute.getsockname()[1]}?request_timeout=60s"
         began = time.monotonic()
         assert complete(f"explain --url {url} ") in ([], [""])
-        # It is ended after 1 s, for which a busy machine takes longer, and not after 60.
+        # The completion gives up after 1 s, which may take longer on a busy machine, and not after 60 s.
         assert time.monotonic() - began < 15
     for wrong in ({"LOCKKIT_URL": "nosuch:"}, {"LOCKKIT_TTLL": "3"}, {"LOCKKIT_CONFIG": "/no/such"}):
         complete("explain ", **wrong)

@@ -135,7 +135,7 @@ def test_a_waiting_run_sees_the_keeper_and_gets_the_card_when_the_job_ends(cards
 
 
 def test_a_detached_keeper_works_on_in_the_background(cards, job):  # noqa: F811
-    # Its pipes end with it: it has let go of them.
+    # The command returns although the keeper lives on: the keeper has closed the pipes of the command.
     done = cards("gpu", "adopt", job.pid, "--private", "--detach")
     assert done.returncode == 0
     pid = int(re.search(r"the keeper is pid (\d+)\n", done.stdout)[1])

@@ -98,7 +98,7 @@ async def cancelling(
         plain(future, *outcome)
 
     def set_result(future: PromptFuture[Any], result: Any) -> None:
-        # Of a connection that another call gives back: the task goes on in the next turn.
+        # The future of a task that waits for a connection, which another call gives back: the task goes on in the next turn of the loop.
         plainly_set(future, result)
         if task := awaited.pop(future, None):
             assert task.cancel()

@@ -62,7 +62,7 @@ def progress(stage: Stage) -> None:
     def renewed() -> bool:
         nonlocal least
         before, left = least, lease.remaining()
-        # It falls until the next renewal, and may have stood at its highest just now.
+        # The remaining time falls until the next renewal, and may have been at its highest just now.
         least = min(least, left)
         return left > before
 
