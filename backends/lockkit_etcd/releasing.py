@@ -58,7 +58,7 @@ def release(
         request = made(Txn, ((mine,), (key, *guard_if_over(store, entry, how), note), (note,)))
         answer = RELEASED if (yield from store.txn(request, end, over=over)).succeeded else ABSENT
     try:
-        yield from settle_leases(store, over, entry, end)
+        yield from settle_leases(store, over, entry, end, how=how)
     except Refused as refusal:  # the claim is gone, so this is no refusal of the whole
         raise Unknown(refusal.error, retry=refusal.retry) from refusal
     store.over(entry, *entry.leases)
@@ -75,15 +75,20 @@ def guard_if_over(store: EtcdStore, entry: Entry | None, how: End) -> tuple[Dele
     return (Delete(keys.guard_of(entry.key)),)
 
 
-def settle_leases(store: EtcdStore, over: Cluster[Any], entry: Entry, end: float) -> Exchange[None]:
+def settle_leases(
+    store: EtcdStore, over: Cluster[Any], entry: Entry, end: float, *, how: End
+) -> Exchange[None]:
     """Revoke the leases on which a request may still put a key; the others may serve another claim.
 
-    A lease is doubtful from before such a request is sent until every one of them had a definite answer.
+    A lease is doubtful from before such a request is sent until every one of them had a definite answer. The lease of a guard goes
+    with those of a claim that nobody used: a request that arrives after the look would leave a guard, and nobody would remove it.
 
     Raises:
         Refused, Unknown: The release is not definite yet. A second call continues from here.
     """
     for lease in store.at_stake(entry):
+        if lease is entry.guard and how != "unused":
+            continue
         if lease.doubtful and not lease.borrowed and store.spoil(entry, lease):
             try:
                 yield from over.revoke(lease.id, end)

@@ -94,5 +94,5 @@ def _end(store: EtcdStore, removal: Removal, entry: Entry | None, end: float) ->
         left = end - time.monotonic()
         yield from release(store, removal.claim, left, how=removal.how)
         return
-    yield from settle_leases(store, store.transport, entry, end)
+    yield from settle_leases(store, store.transport, entry, end, how=removal.how)
     store.over(entry, *entry.leases)

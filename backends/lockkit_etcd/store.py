@@ -216,9 +216,10 @@ class EtcdStore:
                 self.recycled_keys.give_back(entry.packed_terms.queue.key, entry.key)
 
     def at_stake(self, entry: Entry) -> list[EtcdLease]:
-        """The leases that the key of a claim may be on, or may still be put on; not the guard's."""
+        """The leases that the keys of a claim may be on, or may still be put on; that of its guard is the last one."""
+        guard = () if entry.guard is None else (entry.guard,)
         with self._ends:
-            return [*entry.spoilt, *entry.leases]
+            return [*entry.spoilt, *entry.leases, *guard]
 
     def in_doubt(self, entry: Entry) -> bool:
         """Whether a request of a claim may still be under way, on any lease that it had."""

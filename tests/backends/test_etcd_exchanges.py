@@ -25,7 +25,7 @@ from lockkit.store.spi import (
     Refused,
     Unknown,
 )
-from lockkit.testing.claims import claim
+from lockkit.testing.claims import claim, states
 from lockkit.testing.processes import installed
 from lockkit_etcd import acquiring, gateway, moving, releasing, renewing
 from lockkit_etcd.address import parse
@@ -435,6 +435,35 @@ def test_a_loop_that_is_cut_short_leaves_the_lease_in_doubt(on_loop, opened):
 
     assert on_loop(told) == ABSENT
     assert opened.store.entries == {}
+
+
+@needs_etcd
+def test_an_acquire_that_arrives_after_the_look_of_its_release_leaves_no_guard(opened):
+    """A guard would block for its whole min_hold, and nothing would refer to it any more."""
+    mine = claim("late", min_hold=3600)
+
+    def until_sent(exchange, path):
+        """Do the steps of an exchange up to the first of a path; the exchange, and that step."""
+        step = next(exchange)
+        while asked(step)[1] != path:
+            step = exchange.send(opened.perform(alone(step)))
+        return exchange, step
+
+    def alone(step):
+        return (yield step)
+
+    acquire, late = until_sent(acquiring.acquire(opened.store, mine, True, BUDGET), "kv/txn")
+    with pytest.raises(Unknown):
+        acquire.throw(TimeoutError("given up"))
+    release, step = until_sent(releasing.release(opened.store, mine, BUDGET, how="unused"), "lease/revoke")
+
+    assert opened.perform(alone(late))[0].status == 200
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            step = release.send(opened.perform(alone(step)))
+
+    assert ended.value.value == ABSENT
+    assert states(opened, "late") == []
 
 
 @needs_etcd
