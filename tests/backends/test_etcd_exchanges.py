@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import threading
 import time
@@ -25,7 +26,7 @@ from lockkit.store.spi import (
     Refused,
     Unknown,
 )
-from lockkit.testing.claims import claim, states
+from lockkit.testing.claims import claim, states, take
 from lockkit.testing.processes import installed
 from lockkit_etcd import acquiring, gateway, moving, releasing, renewing
 from lockkit_etcd.address import parse
@@ -437,33 +438,65 @@ def test_a_loop_that_is_cut_short_leaves_the_lease_in_doubt(on_loop, opened):
     assert opened.store.entries == {}
 
 
-@needs_etcd
-def test_an_acquire_that_arrives_after_the_look_of_its_release_leaves_no_guard(opened):
-    """A guard would block for its whole min_hold, and nothing would refer to it any more."""
-    mine = claim("late", min_hold=3600)
+class Stepped(ByHand):
+    """An exchange that an open store performs step by step."""
 
-    def until_sent(exchange, path):
-        """Do the steps of an exchange up to the first of a path; the exchange, and that step."""
-        step = next(exchange)
-        while asked(step)[1] != path:
-            step = exchange.send(opened.perform(alone(step)))
-        return exchange, step
+    def __init__(self, opened, exchange):
+        super().__init__(exchange)
+        self._opened = opened
 
-    def alone(step):
+    def go_on(self, steps):
+        """Do so many steps, or all that are left. Returns whether the exchange has that many."""
+        for _ in range(steps):
+            if self.step is None:
+                return False
+            self.hear(performed(self._opened, self.step))
+        return True
+
+
+def performed(opened, step):
+    def alone():
         return (yield step)
 
-    acquire, late = until_sent(acquiring.acquire(opened.store, mine, True, BUDGET), "kv/txn")
-    with pytest.raises(Unknown):
-        acquire.throw(TimeoutError("given up"))
-    release, step = until_sent(releasing.release(opened.store, mine, BUDGET, how="unused"), "lease/revoke")
+    return opened.perform(alone())
 
-    assert opened.perform(alone(late))[0].status == 200
-    with pytest.raises(StopIteration) as ended:
-        while True:
-            step = release.send(opened.perform(alone(step)))
 
-    assert ended.value.value == ABSENT
-    assert states(opened, "late") == []
+def cancelled_at(opened, exchange, steps):
+    """Cancel an exchange once so many of its steps are done. Returns the request under way; None if it has fewer steps."""
+    cut = Stepped(opened, exchange)
+    if not cut.go_on(steps) or cut.step is None:
+        return None
+    under_way = cut.step
+    with pytest.raises(asyncio.CancelledError):
+        cut.fail(asyncio.CancelledError())
+    return under_way
+
+
+@needs_etcd
+@pytest.mark.parametrize("turn", [False, True], ids=["free", "after-a-wait"])
+@pytest.mark.parametrize("terms", [{}, {"min_hold": 3600}, {"lock_delay": 3600}], ids=str)
+def test_a_request_that_arrives_at_any_moment_of_the_release_leaves_nothing(opened, server, terms, turn):
+    """Each request of an acquire, late by each number of requests of the release that follows: the lock is free in the end."""
+    played = 0
+    with contextlib.closing(open_store(server.url(), OpenOptions())) as other:
+        for steps, moment in itertools.product(range(6), range(5)):
+            mine = claim("late", **terms)
+            if turn:
+                holder, _ = take(other, "late")
+                opened.acquire(mine, True, BUDGET)
+                other.release(holder, BUDGET)
+            late = cancelled_at(opened, acquiring.acquire(opened.store, mine, not turn, BUDGET), steps)
+            release = Stepped(opened, releasing.release(opened.store, mine, BUDGET, how="unused"))
+            if late is not None and release.go_on(moment):
+                performed(opened, late)
+                played += 1
+            release.go_on(100)
+
+            assert release.step is None
+            assert states(other, "late") == [], f"request {steps} arrived after {moment} of the release"
+            one, _ = take(other, "late")
+            other.release(one, BUDGET)
+    assert played >= 3
 
 
 @needs_etcd
