@@ -163,6 +163,13 @@ class Pending:
         return claim_id(self.claim.token)
 
     @property
+    def position(self) -> int:
+        """The number of claims ahead, as the store said when it was last asked."""
+        effect = self._running.effect
+        assert isinstance(effect, WaitForWake)
+        return effect.position
+
+    @property
     def over(self) -> bool:
         return self.state not in ("waiting", "paused")
 

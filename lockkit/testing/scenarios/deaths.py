@@ -77,12 +77,12 @@ def middle_waiter_killed(stage: Stage) -> None:
     behind = queued(stage, client)
     middle.kill()
 
-    def let_in() -> bool:
-        assert behind.step() == "waiting", "S2: granted although the holders stand"
-        return len(stage.stored()) == len(leases) + 1  # the dead one is gone
+    def alone() -> bool:
+        assert behind.run() == "waiting", "S2: granted although the holders stand"
+        return behind.position == len(leases)  # nobody else is ahead
 
-    _silence(stage, leases, [behind], let_in)
-    stage.until(let_in, "L5: the dead waiter's claim goes")
+    _silence(stage, leases, [behind], alone)
+    stage.until(alone, "L5: the dead waiter's claim goes")
     behind.watch()
     for lease in leases:
         lease.release()

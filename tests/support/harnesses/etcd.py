@@ -143,6 +143,14 @@ class Etcd3Harness(EtcdHarness):
     name = "etcd-grpc"
     scheme = "etcd+grpc"
 
+    @classmethod
+    def start(cls) -> Any:
+        """Import the library as well, which on a busy machine takes longer than a request of the first scenario may."""
+        from lockkit_etcd3 import library
+
+        library.load()
+        return super().start()
+
 
 class EtcdClusterHarness(EtcdHarness):
     """Three members."""
