@@ -144,7 +144,11 @@ class ZooKeeperServer(Member[Place]):
         """A started ``KazooClient`` that may do everything, not the backend under test; it is closed in the end."""
         from kazoo.client import KazooClient
 
-        client = KazooClient(f"{self.host}:{self.place.port}{chroot}", auth_data=[("digest", SUPER)])
+        from support.servers.zookeeper_polling import Polling
+
+        client = KazooClient(
+            f"{self.host}:{self.place.port}{chroot}", auth_data=[("digest", SUPER)], handler=Polling()
+        )
         try:
             client.start(PATIENCE)
             yield client
