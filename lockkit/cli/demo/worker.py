@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lockkit
@@ -20,15 +21,23 @@ from lockkit.clock import SYSTEM
 if TYPE_CHECKING:
     from lockkit.client import Client
 
-__all__ = ["NAME", "Job", "connect", "main"]
+__all__ = ["GO", "HOLD", "NAME", "READY", "Job", "connect", "main"]
 
 NAME = "demo"
+HOLD = 0.35
+"""Seconds for which a worker holds the lock."""
+READY = ".ready"
+"""The ending of the file by which a worker says that it is ready."""
+GO = "go"
+"""The file that tells all workers to begin."""
 _TICK = 0.02
+_LONGEST = 30.0
+"""Seconds for which a worker waits for the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The job of a worker: to hold the lock ``rounds`` times, for ``hold`` seconds each.
+    """The job of a worker: to hold the lock ``rounds`` times, for ``hold`` seconds each, but ``first`` seconds the first time.
 
     ``url`` is the store; None for the demo's own file. With ``cheat`` it works without the lock, to show that the check notices.
     """
@@ -36,7 +45,8 @@ class Job:
     worker: str
     folder: str
     rounds: int = 2
-    hold: float = 0.35
+    hold: float = HOLD
+    first: float = HOLD
     ttl: float = 30.0
     process_bound: bool = True
     cheat: bool = False
@@ -78,10 +88,12 @@ def main(text: str) -> None:
         return
     with connect(job.folder, job.url) as client:
         lock = client.lock(NAME, ttl=job.ttl, process_bound=job.process_bound)
-        for _ in range(job.rounds):
+        client.inspect(NAME)  # to connect: once let go, it is in the queue as soon as the others
+        _wait_for_the_others(job)
+        for number in range(job.rounds):
             say("waits")
             lease = lock.acquire(timeout=60)
-            until = SYSTEM.now() + job.hold
+            until = SYSTEM.now() + (job.hold if number else job.first)
             event = "holds"
             while True:
                 t = SYSTEM.now()
@@ -98,8 +110,17 @@ def main(text: str) -> None:
                 say("released")
 
 
+def _wait_for_the_others(job: Job) -> None:
+    """Wait until all workers are ready, so that each of them holds the lock once before one holds it twice."""
+    folder, end = Path(job.folder), SYSTEM.now() + _LONGEST
+    (folder / f"{job.worker}{READY}").touch()
+    while not (folder / GO).exists() and SYSTEM.now() < end:
+        time.sleep(_TICK)
+
+
 def _cheat(job: Job, say: object) -> None:
     assert callable(say)
+    _wait_for_the_others(job)
     say("waits")
     until = SYSTEM.now() + job.hold * job.rounds
     event = "holds"
