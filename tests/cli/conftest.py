@@ -32,7 +32,8 @@ from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
 
-SECONDS = 20.0
+SECONDS = 40.0
+"""Ends the wait for what never comes: longer than anything takes on a busy machine, and shorter than the 60 s of what the tests run under a lock."""
 PATIENT = "from lockkit.cli import completing, script; completing._LONGEST = 15.0; script.main()"
 
 
@@ -72,12 +73,11 @@ class Shell:
         """Any program, in this shell."""
         return subprocess.run(
             line,
-            **{"env": self.env} | more,
+            **{"env": self.env, "timeout": SECONDS} | more,
             cwd=self.folder,
             capture_output=True,
             text=True,
             check=False,
-            timeout=SECONDS,
         )
 
     def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
@@ -176,7 +176,7 @@ class Tty:
         for _ in range(8):
             self.type("\t")
             try:
-                self.expect(with_bells, 2.5)
+                self.expect(with_bells, 5.0)
             except AssertionError:
                 continue
             return
@@ -196,6 +196,14 @@ class Tty:
                 self.text += data.decode(errors="replace")
         self.text = self.text[found.end() :]
         return found[0]
+
+    def front(self) -> int:
+        """The process group that has the terminal."""
+        return os.tcgetpgrp(self.fd)
+
+    def idle(self) -> bool:
+        """Whether the process in front sleeps: if it has just prompted, it now waits for keys."""
+        return Path(f"/proc/{self.front()}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
     def wait(self) -> int:
         """Read to the end; the exit code, negative for a signal."""
@@ -273,7 +281,7 @@ def job(request: pytest.FixtureRequest, lockkit: Shell) -> Job:
 @pytest.fixture
 def alive() -> Callable[[int], bool]:
     def alive(pid: int) -> bool:
-        """Whether a process runs; a zombie does not."""
+        """Whether a process is there. One that is gone, or a zombie, has let go of everything that it had."""
         try:
             text = Path(f"/proc/{pid}/stat").read_text()
         except OSError:

@@ -40,7 +40,7 @@ def test_a_command_goes_on_and_stderr_says_who_asks_and_why(lockkit):
         line,
     )
     (lockkit.folder / "end").touch()
-    _, err = run.communicate(timeout=15)
+    _, err = run.communicate(timeout=40)
     assert (run.returncode, err) == (3, "")
     assert not (lockkit.folder / "told").exists()
     report = json.loads((lockkit.folder / "report").read_text())
@@ -55,7 +55,7 @@ def test_the_signal_of_on_ask_is_sent_to_the_command_which_may_go_on(lockkit, sa
     assert ask(lockkit).returncode == 0
     assert lockkit.file("told") == "told"
     (lockkit.folder / "end").touch()
-    _, err = run.communicate(timeout=15)
+    _, err = run.communicate(timeout=40)
     assert run.returncode == 3
     assert f"sending the command {name}" in err
 
@@ -65,9 +65,9 @@ def test_term_ends_a_command_that_does_not_handle_it_and_the_lock_goes_on_to_the
     waiter = lockkit.start("run", "x", "--", "true")
     lockkit.until(lambda: len(lockkit.claims("x")) == 2)
     assert ask(lockkit).returncode == 0
-    run.communicate(timeout=15)
+    run.communicate(timeout=40)
     assert run.returncode == 128 + signal.SIGTERM
-    waiter.communicate(timeout=15)
+    waiter.communicate(timeout=40)
     assert waiter.returncode == 0
 
 
@@ -81,7 +81,7 @@ def test_each_request_is_passed_on_and_the_same_again_too(lockkit):
     (claim,) = lockkit.claims("x")
     assert sorted(one["reason"] for one in claim["release_requests"]) == ["a", "b"]
     (lockkit.folder / "end").touch()
-    run.communicate(timeout=15)
+    run.communicate(timeout=40)
     assert run.returncode == 0
 
 
@@ -127,7 +127,7 @@ def test_a_hold_of_acquire_has_nobody_who_could_hear_of_it(lockkit):
 def test_the_reason_is_shown_to_all_whom_the_holder_keeps_waiting(lockkit):
     lockkit.holder("x", "sleep", "--reason", "nightly reindex")
     waiter = lockkit.start("run", "x", "--reason", "by hand", "--timeout", "1s", "--", "true")
-    _, err = waiter.communicate(timeout=15)
+    _, err = waiter.communicate(timeout=40)
     first, last = err.splitlines()[1], err.splitlines()[-1]
     assert "for: nightly reindex" in first
     assert "for: nightly reindex" in last

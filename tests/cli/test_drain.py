@@ -47,12 +47,12 @@ def test_wait_shows_who_is_left_and_ends_when_the_last_holder_has_finished(lockk
     lockkit.until(lambda: len(lockkit.claims("a")) == 2)
     drain = lockkit.start("drain", "--wait", "--reason", "reboot")
     assert drain.stderr.readline().startswith("waiting: 1 claim is not over: 'a' (")
-    _, err = waiter.communicate(timeout=15)
+    _, err = waiter.communicate(timeout=40)
     assert waiter.returncode == 75
     assert "(reason: reboot)" in err
     assert drain.poll() is None
     lockkit.started[0].send_signal(signal.SIGTERM)
-    out, _ = drain.communicate(timeout=15)
+    out, _ = drain.communicate(timeout=40)
     assert drain.returncode == 0
     assert "namespace default is drained; nobody holds a lock" in out
     assert claim["state"] == "HELD"
@@ -74,7 +74,7 @@ def test_wait_ends_when_somebody_else_ends_the_drain(lockkit):
     drain = lockkit.start("drain", "--wait")
     drain.stderr.readline()
     assert lockkit("undrain").returncode == 0
-    _, err = drain.communicate(timeout=15)
+    _, err = drain.communicate(timeout=40)
     assert drain.returncode == 1
     assert "namespace default was undrained meanwhile" in err
 
@@ -88,7 +88,7 @@ def test_who_ends_the_wait_by_a_signal_is_told_that_the_namespace_stays_drained(
     drain = lockkit.start("drain", "--wait")
     drain.stderr.readline()
     drain.send_signal(number)
-    _, err = drain.communicate(timeout=15)
+    _, err = drain.communicate(timeout=40)
     assert drain.returncode in (code, -number)
     assert err.endswith(
         f"lockkit: {told} (namespace default stays drained; to end it: lockkit undrain default)\n"

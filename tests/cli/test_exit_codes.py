@@ -177,7 +177,7 @@ def test_a_signal_ends_a_wait_and_takes_the_claim_with_it(lockkit, number, code)
     waiter = lockkit.start("run", "x", "--", "true")
     lockkit.until(lambda: len(lockkit.claims("x")) == 2)
     waiter.send_signal(number)
-    _, err = waiter.communicate(timeout=30)
+    _, err = waiter.communicate(timeout=40)
     assert waiter.returncode == code
     assert err.splitlines()[-1].startswith("lockkit: ")
     assert len(lockkit.claims("x")) == 1
@@ -211,7 +211,7 @@ def test_a_signal_during_a_plugins_import_ends_the_command_before_it_begins(lock
     process = lockkit.start(*line)
     lockkit.until((lockkit.folder / "importing").exists)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=40)
     assert (process.returncode, err) == (143, "lockkit: SIGTERM while waiting for 'x'\n")
     assert not (lockkit.folder / "ran").exists()
     assert len(lockkit.claims("x")) == len(held)

@@ -63,7 +63,7 @@ def test_a_job_is_held_until_it_ends(cards, place, job):  # noqa: F811
         in again.stderr
     )
     job.kill()
-    out, _ = keeper.communicate(timeout=20)
+    out, _ = keeper.communicate(timeout=40)
     assert keeper.returncode == 0
     assert out == f"{user_name()} pid {job.pid} (sleep) has ended; GPU 0 is released\n"
     assert free(cards, CARDS[0])()
@@ -73,7 +73,7 @@ def test_a_killed_keeper_leaves_the_card_unmanaged(cards, place, job):  # noqa: 
     keeper = cards.start("gpu", "adopt", job.pid, "--private", "--ttl", "3s")
     keeper.stdout.readline()
     keeper.kill()
-    keeper.wait(20)
+    keeper.wait(40)
     if place == "sqlite":
         assert free(cards, CARDS[0])()
     cards.until(free(cards, CARDS[0]))
@@ -87,7 +87,7 @@ def test_the_next_holder_is_told_how_the_job_left_the_card(cards, job):  # noqa:
     keeper = cards.start("gpu", "adopt", job.pid, "--private", "--json")
     claim = json.loads(keeper.stdout.readline())["leases"][0]["claim_id"]
     job.kill()
-    assert keeper.wait(20) == 0
+    assert keeper.wait(40) == 0
     receipt = cards.json("gpu", "ls")["gpus"][0]["receipt"]
     assert (receipt["outcome"], receipt["leftover_bytes"], receipt["claim_id"]) == ("clean", 0, claim)
 
@@ -109,7 +109,7 @@ def test_a_keeper_that_is_ended_says_what_becomes_of_job_and_card(cards, job, nu
     keeper = cards.start("gpu", "adopt", job.pid, "--private")
     keeper.stdout.readline()
     keeper.send_signal(number)
-    out, _ = keeper.communicate(timeout=20)
+    out, _ = keeper.communicate(timeout=40)
     assert keeper.returncode == code
     assert (
         f"pid {job.pid} (sleep) goes on, and GPU 0 is no longer held for it: busy (unmanaged) while it computes"
@@ -131,7 +131,7 @@ def test_a_waiting_run_sees_the_keeper_and_gets_the_card_when_the_job_ends(cards
     assert (later.returncode, f"keeper of sleep pid {job.pid}" in later.stderr) == (75, True)
     job.kill()
     job.wait()
-    assert (keeper.wait(20), waiter.wait(20)) == (0, 0)
+    assert (keeper.wait(40), waiter.wait(40)) == (0, 0)
 
 
 def test_a_detached_keeper_works_on_in_the_background(cards, job):  # noqa: F811
@@ -155,7 +155,7 @@ def test_an_eviction_ends_the_keeper_and_not_the_job(cards, job):  # noqa: F811
     cards("ask-release", queue_of(CARDS[0]), "--claim", claim["claim_id"], "--reason", "please")
     assert "please; the keeper goes on until " in line_of(keeper, "lockkit: asked to release by ")
     cards("evict", queue_of(CARDS[0]), "--claim", claim["claim_id"], "--reason", "enough")
-    _, err = keeper.communicate(timeout=20)
+    _, err = keeper.communicate(timeout=40)
     assert keeper.returncode == 76
     assert "GPU 0 is no longer held, because the lock was lost: it was evicted; " in err
     assert f"pid {job.pid} (sleep) goes on without it (to adopt it again: lockkit gpu adopt {job.pid})" in err
@@ -168,7 +168,7 @@ def test_a_stopped_keeper_frees_the_card_by_its_ttl(cards, place, job):  # noqa:
     keeper.send_signal(signal.SIGSTOP)
     cards.until(free(cards, CARDS[0]))
     keeper.send_signal(signal.SIGCONT)
-    _, err = keeper.communicate(timeout=20)
+    _, err = keeper.communicate(timeout=40)
     assert (keeper.returncode, "it was not renewed in time" in err) == (76, True)
 
 
@@ -181,7 +181,7 @@ def test_each_event_is_a_document(cards, job):  # noqa: F811
     busy = check(json.loads(cards("gpu", "adopt", job.pid, "--private", "--json").stderr))
     assert (busy["error"], busy["holder"]["owner"]["pid"]) == ("busy", keeper.pid)
     job.kill()
-    ended = check(json.loads(keeper.communicate(timeout=20)[0]))
+    ended = check(json.loads(keeper.communicate(timeout=40)[0]))
     assert (ended["event"], ended["leases"][0]["release"]["outcome"]) == ("ended", "RELEASED")
 
 
@@ -210,7 +210,7 @@ def test_a_card_on_which_others_compute_too_is_adopted_only_if_that_is_allowed(c
     keeper = cards.start("gpu", "adopt", job.pid, "--private", "--allow-busy")
     assert keeper.stdout.readline().startswith("GPU 0 is held for ")
     job.kill()
-    assert keeper.wait(20) == 0
+    assert keeper.wait(40) == 0
 
 
 def test_ctrl_c_at_a_terminal_ends_the_keeper_alone(cards, tty, job):  # noqa: F811
@@ -242,4 +242,4 @@ def test_the_processes_that_nvidias_driver_shows_are_adopted(lockkit, tmp_path, 
     assert ([one["uuid"] for one in document["gpus"]], document["host"]) == ([uuids[1]], "box")
     assert [one["state"] for one in lockkit.json("gpu", "ls")["gpus"]] == ["free", "held"]
     job.kill()
-    assert keeper.wait(20) == 0
+    assert keeper.wait(40) == 0

@@ -153,7 +153,7 @@ def test_a_host_without_cards_sees_those_of_others_and_watches_them(shared):
         while json.loads(process.stdout.readline())["hosts"][0]["gpus"][0]["state"] != "held":
             pass
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=40) == 0
 
 
 def test_who_tries_simulated_cards_keeps_nobody_from_a_real_one_and_is_not_listed_with_them(shared):

@@ -93,7 +93,7 @@ def test_a_process_that_the_command_left_on_the_card_is_ended_before_the_next_on
             run.send_signal(signal.SIGUSR1)
             until(lambda number=number: count.exists() and count.read_text() == number)
     go.touch()
-    _, err = run.communicate(timeout=30)
+    _, err = run.communicate(timeout=40)
     assert (run.returncode, err) == (0, "")
     gone = look_at(int(pid.read_text()))
     assert gone is None or gone.ended
@@ -138,7 +138,7 @@ def test_a_waiting_run_with_settle_takes_the_card_at_once_and_starts_its_command
     assert (refused.returncode, f"held by {user_name()}@" in refused.stderr) == (75, True), refused.stderr
     assert patient.poll() is None
     steer(cards)
-    out, err = patient.communicate(timeout=20)
+    out, err = patient.communicate(timeout=40)
     assert (patient.returncode, json.loads(out)[CARD]["outcome"]) == (0, "unknown"), err
 
 

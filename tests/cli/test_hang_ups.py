@@ -29,7 +29,7 @@ def over(lockkit, job, alive):
         pid = int(lockkit.file("pid"))
         lockkit.until(lambda: not alive(pid))
         lockkit.until((lockkit.folder / "report").exists)
-        assert lockkit("run", *job.words, "--timeout", "10s", "--", "true").returncode == 0
+        assert lockkit("run", *job.words, "--timeout", "30s", "--", "true").returncode == 0
         return json.loads((lockkit.folder / "report").read_text())["exit_code"]
 
     return over
@@ -136,7 +136,7 @@ def test_what_ends_a_pane_of_tmux_ends_the_command_in_it(lockkit, job, over, how
     def tmux(*args):
         line = ["tmux", "-S", str(lockkit.folder / "tmux"), "-f", "/dev/null", *args]
         return subprocess.run(
-            line, env=lockkit.env | {"TERM": "xterm"}, cwd=lockkit.folder, check=True, timeout=20
+            line, env=lockkit.env | {"TERM": "xterm"}, cwd=lockkit.folder, check=True, timeout=40
         )
 
     tmux("new-session", "-d", "-x", "100", "-y", "20", shlex.join(words(lockkit, job, RUNS)))
@@ -179,12 +179,12 @@ def test_a_run_that_is_killed_takes_its_command_along_and_the_shell_has_the_term
     bash.expect("Killed")
     bash.type("echo code=$?\n")
     bash.expect(r"code=137\r")
-    assert not alive(int(lockkit.file("pid")))
+    lockkit.until(lambda: not alive(int(lockkit.file("pid"))))
     assert lockkit("run", *job.words, "--no-wait", "--", "true").returncode == 0
 
 
 def test_what_a_killed_run_leaves_behind_keeps_what_it_held(lockkit, bash, job, alive, is_busy):
-    wrapper = in_front(lockkit, job, bash, "setsid sleep 60 & echo $! > pid; wait")
+    wrapper = in_front(lockkit, job, bash, "setsid sh -c 'echo $$ > pid; exec sleep 60' & wait")
     survivor = int(lockkit.file("pid"))
     try:
         os.kill(wrapper, signal.SIGKILL)
@@ -194,7 +194,7 @@ def test_what_a_killed_run_leaves_behind_keeps_what_it_held(lockkit, bash, job, 
         assert alive(survivor)
     finally:
         os.kill(survivor, signal.SIGKILL)
-    assert lockkit("run", *job.words, "--timeout", "10s", "--", "true").returncode == 0
+    assert lockkit("run", *job.words, "--timeout", "30s", "--", "true").returncode == 0
 
 
 def test_a_command_that_is_killed_frees_what_it_held(lockkit, bash, job, over):

@@ -340,7 +340,7 @@ def test_a_timeline_fits_the_terminal(call, environment, columns):
     except OSError:
         pass
     os.close(main)
-    assert process.wait(30) == 0
+    assert process.wait(40) == 0
     rows = shown.decode().splitlines()
     assert max(map(len, rows)) <= columns
     assert sum("█" in row or "▏" in row for row in rows) == 2

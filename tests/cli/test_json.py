@@ -71,7 +71,7 @@ def test_documents_fit_their_schemas(lockkit):
     for line in LINES:
         check(lockkit.json(*line.split()))
     waiter.send_signal(signal.SIGINT)
-    waiter.communicate(timeout=10)
+    waiter.communicate(timeout=40)
 
 
 def test_documents_of_a_hold_across_commands(lockkit):
@@ -89,14 +89,13 @@ def test_the_documents_of_a_run(lockkit):
     lockkit("run", "x", "--report", "report", "--", "true")
     report = check(json.loads((lockkit.folder / "report").read_text()))
     assert (report["exit_code"], report["release"]["outcome"]) == (0, "RELEASED")
-    holder = lockkit.start("run", "x", "--ttl", "3s", "--json", "--report", "report", "--", "sleep", "60")
-    lockkit.until(lambda: lockkit.claims("x"))
+    holder = lockkit.holder("x", "sleep", "--ttl", "3s", "--json", "--report", "report")
     waiting, error = lockkit("run", "x", "--json", "--timeout", "2s", "--", "true").stderr.splitlines()
     assert check(json.loads(waiting))["position"] == 1
     assert check(json.loads(error))["exit_code"] == 124
     (claim,) = lockkit.claims("x")
     check(lockkit.json("evict", "x", "--claim", claim["claim_id"], "--reason", "test"))
-    _, err = holder.communicate(timeout=10)
+    _, err = holder.communicate(timeout=40)
     told = [check(json.loads(line)) for line in err.splitlines() if line.startswith("{")]
     assert [one["schema"] for one in told][-1] == "lockkit.error/1"
     assert "lockkit.notice/1" in {one["schema"] for one in told}
@@ -122,7 +121,7 @@ def test_status_watch_is_one_document_a_line(lockkit):
     lines = [watcher.stdout.readline() for _ in range(3)]
     assert [check(json.loads(line))["locks"] for line in lines] == [[], [], []]
     watcher.send_signal(signal.SIGINT)
-    assert watcher.wait(timeout=10) == 0
+    assert watcher.wait(timeout=40) == 0
 
 
 def test_times_are_told_twice_and_tokens_never(lockkit):
@@ -156,7 +155,7 @@ def test_a_signal_that_ends_a_wait_is_told_as_json(lockkit, line, number, code):
     waiter = lockkit.start(*line[:2], "--json", *line[2:])
     check(json.loads(waiter.stderr.readline()))  # it waits, and has imported what writes documents
     waiter.send_signal(number)
-    _, err = waiter.communicate(timeout=10)
+    _, err = waiter.communicate(timeout=40)
     *_, error = [check(json.loads(row)) for row in err.splitlines()]
     assert (waiter.returncode, error["exit_code"], error["name"]) == (code, code, "x")
     assert (error["message"], error["hint"]) == (f"{signal.Signals(number).name} while waiting for 'x'", None)
@@ -173,7 +172,7 @@ def test_a_release_that_is_not_confirmed_is_told_as_json(lockkit):
     with sqlite3.connect(lockkit.folder / "state" / "lockkit.db") as store:
         store.execute("BEGIN EXCLUSIVE")
         (lockkit.folder / "end").touch()
-        _, err = wrapper.communicate(timeout=20)
+        _, err = wrapper.communicate(timeout=40)
     told = [check(json.loads(row)) for row in err.splitlines()]
     (notice,) = [one for one in told if one["schema"] == "lockkit.notice/1"]
     assert "was not confirmed" in notice["message"]
@@ -181,11 +180,10 @@ def test_a_release_that_is_not_confirmed_is_told_as_json(lockkit):
 
 def test_logs_can_be_json(lockkit):
     (lockkit.folder / "lockkit.toml").write_text('log_format = "json"\n')
-    holder = lockkit.start("run", "x", "--ttl", "1500ms", "--", "sleep", "60")
-    lockkit.until(lambda: lockkit.claims("x"))
+    holder = lockkit.holder("x", "sleep", "--ttl", "1500ms")
     (claim,) = lockkit.claims("x")
     lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "test")
-    _, err = holder.communicate(timeout=10)
+    _, err = holder.communicate(timeout=40)
     logged = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     assert logged
     assert {one["schema"] for one in logged} == {"lockkit.log/1"}

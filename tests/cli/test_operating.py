@@ -192,7 +192,7 @@ def test_wait_returns_when_it_is_free_and_takes_nothing(lockkit):
     assert "waiting until 'x' is free; held by" in waiter.stderr.readline()
     assert len(lockkit.claims("x")) == 1
     holder.send_signal(signal.SIGTERM)
-    assert waiter.wait(timeout=10) == 0
+    assert waiter.wait(timeout=40) == 0
     assert lockkit.claims("x") == []
 
 
@@ -221,11 +221,11 @@ def test_evict_needs_the_claim_and_a_reason(lockkit):
 
 
 def test_evict_now_frees_at_once_and_warns(lockkit):
-    lockkit.holder("x")
+    lockkit.holder("x", "sleep", "--ttl", "10m")  # of which it would take minutes to hear
     (claim,) = lockkit.claims("x")
     done = lockkit("evict", "x", "--claim", claim["claim_id"], "--reason", "r", "--now")
     assert "may continue to work" in done.stderr
-    assert lockkit("run", "x", "--timeout", "2s", "--", "true").returncode == 0
+    assert lockkit("run", "x", "--timeout", "30s", "--", "true").returncode == 0
 
 
 def test_evicting_a_waiter_says_that_it_queues_again(lockkit):
@@ -319,7 +319,7 @@ def test_ctrl_c_is_told_in_one_line_by_every_command(lockkit, command):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.stderr.read() == "lockkit: interrupted\n"
-    assert process.wait(timeout=10) == 130
+    assert process.wait(timeout=40) == 130
 
 
 # -- failures, doctor, config, plugins

@@ -287,7 +287,7 @@ def silent(lockkit, place, name):
 
 def found(look, name):
     """The first look in which a case may be acted on."""
-    end = time.monotonic() + 20.0
+    end = time.monotonic() + 40.0
     while time.monotonic() < end:
         done = look()
         if any(one.case.name == name and one.case.action == "evict" for one in done.results):
@@ -443,7 +443,7 @@ def test_a_recoverer_that_stays_elected_keeps_others_from_acting_until_it_ends(l
     assert refused.returncode == 75
     assert "another recoverer is at work: " in refused.stderr
     leader.send_signal(signal.SIGTERM)
-    assert leader.wait(timeout=20) == 0
+    assert leader.wait(timeout=40) == 0
     assert lockkit("recover", "--yes").returncode == 0
 
 

@@ -64,7 +64,7 @@ def written(form, stderr, read):
         if not data:
             break
         text += data
-    assert [one.wait(timeout=20) for one in started] == [0] * WRITERS
+    assert [one.wait(timeout=40) for one in started] == [0] * WRITERS
     for one in started:
         one.stdin.close()
     os.close(read)
@@ -199,7 +199,7 @@ def test_runs_and_their_commands_share_one_pipe(lockkit):
     os.close(write)
     with os.fdopen(read) as pipe:
         told = pipe.read().splitlines()
-    assert [run.wait(timeout=20) for run in runs] == [0] * 4
+    assert [run.wait(timeout=40) for run in runs] == [0] * 4
     documents = [json.loads(row) for row in told if row.startswith("{")]
     assert {one["schema"] for one in documents} <= {"lockkit.waiting/1", "lockkit.log/1"}
     commands = [row for row in told if not row.startswith("{")]

@@ -64,9 +64,9 @@ def test_two_runs_take_two_cards_and_the_third_gets_the_one_that_is_freed(cards)
     assert "waiting for 2 GPUs: you are 2nd; " in line_of(fourth, "waiting for ")
     fourth.terminate()
     second.terminate()
-    out, _ = third.communicate(timeout=20)
+    out, _ = third.communicate(timeout=40)
     assert out == f"1|PCI_BUS_ID|{CARDS[1]}|1|unset|{CARDS[1]}\n"
-    assert (third.returncode, second.wait(10)) == (0, 143)
+    assert (third.returncode, second.wait(40)) == (0, 143)
     first.terminate()
 
 
@@ -86,7 +86,7 @@ def test_the_card_of_a_killed_holder_is_given_to_the_next(cards):
     waiter = cards.start("run", "--gpu", "1", "--", *SHOWN)
     line_of(waiter, "waiting for 1 GPU")
     holder.kill()
-    out, _ = waiter.communicate(timeout=20)
+    out, _ = waiter.communicate(timeout=40)
     assert out.split("|")[0] == "0"
 
 
@@ -95,7 +95,7 @@ def test_a_run_whose_card_is_taken_away_says_so_when_it_happens_and_at_its_end(c
     cards.until(held(cards, CARDS[1]))
     (claim,) = cards.claims(queue_of(CARDS[1]))
     cards("evict", queue_of(CARDS[1]), "--claim", claim["claim_id"], "--reason", "idle since noon")
-    _, err = run.communicate(timeout=20)
+    _, err = run.communicate(timeout=40)
     assert run.returncode == 76
     told = [line for line in err.splitlines() if "lost" in line or "lapsed" in line]
     assert [line.partition(" (")[0] for line in told[:1]] == ["lockkit: GPU 1 is lost"]
@@ -110,7 +110,7 @@ def test_a_signal_that_ends_a_wait_for_cards_names_what_the_waiting_line_does(ca
     waiter = cards.start("run", "--gpu", "1", "--private", "--json", "--", "true")
     waiter.stderr.readline()
     waiter.send_signal(number)
-    error = check(json.loads(waiter.communicate(timeout=20)[1].splitlines()[-1]))
+    error = check(json.loads(waiter.communicate(timeout=40)[1].splitlines()[-1]))
     assert waiter.returncode == 128 + number
     assert error["message"] == f"{signal.Signals(number).name} while waiting for 1 GPU"
     assert error["name"] == "gpu-sim/hostb"
@@ -119,7 +119,7 @@ def test_a_signal_that_ends_a_wait_for_cards_names_what_the_waiting_line_does(ca
 def test_a_card_that_somebody_uses_without_a_lock_is_skipped_and_named(cards):
     steer(cards, _0={"processes": [BOB]})
     run = cards.start("run", "--gpu", "1", "--private", "--", *SHOWN)
-    out, err = run.communicate(timeout=20)
+    out, err = run.communicate(timeout=40)
     assert (out.split("|")[0], err) == ("1", "")
     done = cards("run", "--gpu", "2", "--private", "--timeout", "300ms", "--", "true")
     assert done.returncode == 124
@@ -131,7 +131,7 @@ def test_a_card_that_somebody_uses_without_a_lock_is_skipped_and_named(cards):
     told = line_of(waiter, "waiting for 2 GPUs: you are 1st; GPU 0: busy (unmanaged): bob pid 4711")
     assert "GPU 1: got already, and kept" in told
     steer(cards, _0={})
-    assert waiter.communicate(timeout=20)[0].split("|")[0] in ("0,1", "1,0")
+    assert waiter.communicate(timeout=40)[0].split("|")[0] in ("0,1", "1,0")
     done = cards("run", "--gpu", "1", "--gpu-id", "0", "--private", "--allow-busy", "--", *SHOWN)
     assert done.stdout.split("|")[0] == "0"
 
@@ -318,7 +318,7 @@ def test_a_waiting_document_has_the_reason_of_each_card_and_the_report_its_membe
         ["GPU 0", "GPU 1"],
     )
     holder.send_signal(signal.SIGTERM)
-    assert waiter.wait(20) == 0
+    assert waiter.wait(40) == 0
     report = check(json.loads((cards.folder / "report").read_text()))
     assert (report["name"], [one["member"] in CARDS for one in report["leases"]]) == (
         f"gpu-sim/{HOST}",
@@ -343,7 +343,7 @@ def test_other_stores_keep_the_cards_of_all_users_apart(cards, place):
         {"redis": 300, "etcd": 60, "zookeeper": 60}[place]
     ]
     run.terminate()
-    assert "kept apart" not in run.communicate(timeout=20)[1]
+    assert "kept apart" not in run.communicate(timeout=40)[1]
 
 
 def test_of_two_processes_on_any_store_one_has_the_card_and_the_other_waits_for_it(cards, place):
@@ -360,8 +360,8 @@ def test_of_two_processes_on_any_store_one_has_the_card_and_the_other_waits_for_
 
     first.terminate()
 
-    out, _ = second.communicate(timeout=20)
-    assert (first.wait(20), second.returncode, out.split("|")[2]) == (143, 0, CARDS[0])
+    out, _ = second.communicate(timeout=40)
+    assert (first.wait(40), second.returncode, out.split("|")[2]) == (143, 0, CARDS[0])
     cards.until(lambda: cards.claims(queue) == [])
 
 
@@ -411,7 +411,7 @@ def test_ctrl_c_during_a_preflight_finds_no_card_faulty(cards, alive):
     cards.until(torch.computed)
     (child,) = descendants(run.pid)
     run.send_signal(signal.SIGINT)
-    assert run.wait(20) == 130
+    assert run.wait(40) == 130
     cards.until(lambda: not alive(child))
     assert [card["state"] for card in cards.json("gpu", "ls")["gpus"]] == ["free", "free"]
     assert cards.claims(queue_of(CARDS[0])) == []

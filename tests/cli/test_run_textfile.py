@@ -129,7 +129,7 @@ def test_the_file_is_there_while_the_run_waits_and_while_its_command_runs(lockki
     assert (values(path)["running"], values(path)["acquired"]) == (1, 0)
     assert "exit_code" not in values(path)
     holder.send_signal(signal.SIGTERM)
-    out, err = run.communicate(timeout=20)
+    out, err = run.communicate(timeout=40)
     assert (run.returncode, err) == (0, "")
     assert "lockkit_run_running{" in out
 
@@ -141,7 +141,7 @@ def test_a_run_that_is_ended_by_a_signal_writes_its_end(lockkit, collector, conf
 
     run.send_signal(signal.SIGTERM)
 
-    assert run.wait(20) == 143
+    assert run.wait(40) == 143
     assert (values(path)["running"], values(path)["exit_code"]) == (0, 143)
 
 

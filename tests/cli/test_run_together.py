@@ -76,7 +76,7 @@ def test_any_of_several_locks(lockkit):
     waiter = lockkit.start("run", "--any", "a", "b", "--", "sh", "-c", ENVIRONMENT)
     lockkit.until(waiting(lockkit, "a", "b"))
     holder.terminate()
-    out, _ = waiter.communicate(timeout=20)
+    out, _ = waiter.communicate(timeout=40)
     assert out.splitlines()[0] == "b"
     assert [lock["name"] for lock in lockkit.json("status")["locks"]] == ["a"]
 
@@ -86,7 +86,7 @@ def test_ctrl_c_while_waiting_leaves_nothing(lockkit):
     waiter = lockkit.start("run", "a", "b", "c", "--", "true")
     lockkit.until(waiting(lockkit, "b"))
     waiter.send_signal(signal.SIGINT)
-    _, err = waiter.communicate(timeout=20)
+    _, err = waiter.communicate(timeout=40)
     assert waiter.returncode == 130
     assert "waiting for 'b': you are 1st" in err
     assert [lock["name"] for lock in lockkit.json("status")["locks"]] == ["b"]
@@ -100,7 +100,7 @@ def test_the_loss_of_one_ends_the_command(lockkit):
     lockkit.until(held(lockkit, "a", "b"))
     (claim,) = lockkit.claims("b")
     lockkit("evict", "b", "--claim", claim["claim_id"], "--reason", "test")
-    _, err = run.communicate(timeout=20)
+    _, err = run.communicate(timeout=40)
     assert run.returncode == 76
     assert "the lock 'b' was lost while the command ran: evicted by" in err
     assert json.loads((lockkit.folder / "report").read_text())["evicted"]["reason"] == "test"
@@ -153,7 +153,7 @@ def test_shares_of_members_and_a_request_that_has_to_wait(pools):
     assert "The request at the gate waits for 2 members; all others wait behind it." in told
     assert "'@pool/cards/0' is member '0' of pool 'cards'." in pools("explain", "@pool/cards/0").stdout
     first.terminate()
-    out, _ = waiter.communicate(timeout=20)
+    out, _ = waiter.communicate(timeout=40)
     *names, name, _, _ = out.splitlines()
     assert (len(names), name) == (2, "name ")  # those that came free first
 

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import sys
-import termios
 import time
 
 import pytest
@@ -29,7 +28,7 @@ def test_the_command_is_the_foreground_group(lockkit, tty, job):
 def test_ctrl_c_is_for_the_command_alone(lockkit, tty):
     terminal = tty(*lockkit.line("run", "x", "--", sys.executable, "-i"), PYTHON_BASIC_REPL="1")
     terminal.expect(">>> ")
-    time.sleep(0.3)  # until it really reads
+    lockkit.until(terminal.idle)
     terminal.type("\x03")
     terminal.expect("KeyboardInterrupt")
     terminal.type("print(6 * 7)\n")
@@ -61,6 +60,7 @@ def test_ctrl_z_stops_the_job_and_keeps_the_lock(lockkit, bash, job):
         line(lockkit, "run", *job.words, "--ttl", "1s", "--", "sh", "-c", "echo ready; exec sleep 60") + "\n"
     )
     bash.expect(r"[\r\n]ready\r")
+    command = bash.front()
     bash.type("\x1a")
     bash.expect("Stopped")
     bash.expect("PROMPT> ")
@@ -68,7 +68,7 @@ def test_ctrl_z_stops_the_job_and_keeps_the_lock(lockkit, bash, job):
     assert lockkit("run", *job.words, "--no-wait", "--", "true").returncode == 75
     bash.type("fg\n")
     bash.expect("sleep 60")
-    time.sleep(0.3)
+    lockkit.until(lambda: bash.front() == command)
     bash.type("\x03")
     bash.expect("PROMPT> ")
     bash.type("echo code=$?\n")
@@ -108,14 +108,12 @@ def test_a_background_job_that_reads_waits_for_the_foreground(lockkit, bash, job
     bash.expect("Stopped")
     bash.type("fg\n")
     bash.expect("read answer")
-    time.sleep(0.3)
     bash.type("yes\n")
     bash.expect("got=yes")
 
 
 def test_the_terminal_is_given_back(lockkit, bash, job):
     bash.type(line(lockkit, "run", *job.words, "--", "true") + "; read answer; echo got=$answer\n")
-    time.sleep(0.8)
     bash.type("yes\n")
     bash.expect("got=yes")
     bash.type(
@@ -215,8 +213,8 @@ def test_a_live_line_follows_the_place_in_line(lockkit, tty):
 
 def test_a_live_line_stays_in_its_row(lockkit, tty):
     lockkit.holder("nightly-report-europe")
-    terminal = tty(*lockkit.line("run", "nightly-report-europe", "--timeout", "4s", "--", "true"))
-    termios.tcsetwinsize(terminal.fd, (24, 60))
+    run = line(lockkit, "run", "nightly-report-europe", "--timeout", "4s", "--", "true")
+    terminal = tty("sh", "-c", f"stty rows 24 columns 60; exec {run}")
     assert terminal.wait() == 124
     _, *rows = terminal.text.split("\r\x1b[K")
     whole, first = rows[0].split("\r\n")

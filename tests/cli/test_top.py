@@ -23,7 +23,7 @@ from lockkit.cli.top.live_table import LiveTable
 from lockkit.cli.top.one_lock import OneLock
 from lockkit.cli.top.polling import pause
 
-PATIENCE = 30.0
+PATIENCE = 40.0
 OFTEN = 0.05
 
 
@@ -249,7 +249,7 @@ def test_it_says_since_when_it_is_stale_and_goes_on_when_the_store_is_back(lockk
     with (
         RedisServer() as server,
         package.connect(
-            server.url() + "?request_timeout=200ms", state_dir=str(lockkit.folder / "state")
+            server.url() + "?request_timeout=5s", state_dir=str(lockkit.folder / "state")
         ) as client,
     ):
         left(lockkit, server)

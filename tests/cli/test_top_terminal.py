@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("textual")
 
-PATIENCE = 25.0
+PATIENCE = 40.0
 
 
 class Screen:

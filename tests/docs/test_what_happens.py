@@ -51,22 +51,22 @@ def test_sigterm_with_on_sigterm_releases_and_keeps_no_lock_delay(client, holder
 
 
 def test_a_lock_delay_follows_kill_9(client, holder):
-    process = holder(", ttl=60, lock_delay=1.5")
+    process = holder(", ttl=60, lock_delay=3")
 
     process.kill()
 
-    assert 1 < seconds_to_acquire(client) < 5
+    assert 1 < seconds_to_acquire(client) < 3 + AT_ONCE
 
 
 def test_a_stopped_program_is_told_of_its_loss_when_it_goes_on(client, holder, url):
     process = holder(", ttl=0.6")
 
     stop_between_statements(process, url)
-    with client.lock("job").acquire(timeout=5) as lease:
+    with client.lock("job").acquire(timeout=40) as lease:
         process.send_signal(signal.SIGCONT)
 
         assert lease.fence > process.fence
-        assert ask(process, "lease.valid(), lease.lost.wait(5)") == "(False, True)"
+        assert ask(process, "lease.valid(), lease.lost.wait(40)") == "(False, True)"
         assert ask(process, "lease.release().outcome") == "LOST"
         assert lease.valid()
 
@@ -159,7 +159,7 @@ def test_sigterm_to_run_is_passed_on_and_the_lock_released(client, wrapper):
 
     process.terminate()
 
-    assert process.wait(10) == 7
+    assert process.wait(40) == 7
     assert seconds_to_acquire(client) < AT_ONCE
 
 
@@ -180,7 +180,7 @@ def test_ctrl_c_while_waiting_leaves_no_claim(client, url, started):
 
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(10) == 130
+    assert process.wait(40) == 130
     assert client.inspect("job").waiters == ()
     lease.release()
 
@@ -197,14 +197,14 @@ with lockkit.connect({url!r}).lock("job", ttl=60).acquire():
 
     process.send_signal(signal.SIGINT)
 
-    assert process.wait(10) == -signal.SIGINT
+    assert process.wait(40) == -signal.SIGINT
     assert seconds_to_acquire(client) < AT_ONCE
 
 
 def test_the_end_of_a_program_releases_what_it_holds(client, started, url):
     text = f'import lockkit; lease = lockkit.connect({url!r}).lock("job", ttl=60, lock_delay=30).acquire()'
 
-    assert started(sys.executable, "-W", "ignore", "-c", text).wait(10) == 0
+    assert started(sys.executable, "-W", "ignore", "-c", text).wait(40) == 0
     assert seconds_to_acquire(client) < AT_ONCE
 
 
@@ -240,11 +240,11 @@ def test_an_evicted_run_ends_its_command_before_the_next_is_let_in(client, wrapp
     claim = client.inspect("job").holders[0].claim_id
 
     client.evict("job", claim, reason="a test")
-    with client.lock("job").acquire(timeout=8):
+    with client.lock("job").acquire(timeout=40):
         ended = not runs(int(process.first))
 
     assert ended
-    assert process.wait(10) == 76
+    assert process.wait(40) == 76
 
 
 def test_a_client_that_is_closed_releases_what_it_holds(url, client):
@@ -260,7 +260,7 @@ def test_a_client_that_is_closed_releases_what_it_holds(url, client):
 def test_max_hold_ends_a_forgotten_hold(client):
     lease = client.lock("job", max_hold=0.5).acquire()
 
-    assert lease.lost.wait(5)
+    assert lease.lost.wait(40)
     assert lease.lost_because == "max_hold"
     assert lease.release().outcome in ("LOST", "RELEASED"), "by whoever removes the claim first"
     assert seconds_to_acquire(client) < AT_ONCE
@@ -280,10 +280,10 @@ def test_max_hold_ends_the_command_of_run(client, wrapper):
         "sh", "-c", "echo $$; exec sleep 60", options=("--max-hold", "1s", "--kill-after", "0.3s")
     )
 
-    with client.lock("job").acquire(timeout=8):
+    with client.lock("job").acquire(timeout=40):
         assert not runs(int(process.first))
 
-    assert process.wait(10) == 76
+    assert process.wait(40) == 76
 
 
 def test_a_stopped_waiter_is_passed_over_and_queues_again(client, started, url):
@@ -295,7 +295,7 @@ def test_a_stopped_waiter_is_passed_over_and_queues_again(client, started, url):
 
     waiter.send_signal(signal.SIGSTOP)
     lease.release()
-    with client.lock("job").acquire(timeout=20) as second:
+    with client.lock("job").acquire(timeout=40) as second:
         waiter.send_signal(signal.SIGCONT)
         while not client.inspect("job").waiters:
             time.sleep(0.02)
@@ -310,9 +310,9 @@ def test_a_deleted_file_is_a_loss_told_with_the_next_renewal(client, holder, url
         if path.is_file():
             path.unlink()
 
-    with client.lock("job").acquire(timeout=5) as lease:
+    with client.lock("job").acquire(timeout=40) as lease:
         assert lease.fence > process.fence
-        assert ask(process, "lease.lost.wait(5), lease.valid()") == "(True, False)"
+        assert ask(process, "lease.lost.wait(40), lease.valid()") == "(True, False)"
         assert lease.valid()
 
 

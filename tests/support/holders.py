@@ -14,13 +14,13 @@ from lockkit import Client
 
 __all__ = ["AT_ONCE", "HOLD", "STAY", "ask", "runs", "seconds_to_acquire", "stop_between_statements"]
 
-AT_ONCE = 4
-"""Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is far longer."""
+AT_ONCE = 15
+"""Seconds that a slow machine may take for what takes milliseconds; every ttl that must not matter is longer."""
 
 HOLD = """
 import select, sys, time, lockkit
 client = lockkit.connect({url!r}{connect})
-lease = client.lock("job"{terms}).acquire(timeout=10)
+lease = client.lock("job"{terms}).acquire(timeout=40)
 print(lease.fence, flush=True)
 while True:
     while not select.select([sys.stdin], [], [], 0.05)[0]:
@@ -53,7 +53,7 @@ def ask(process: subprocess.Popen[str], expression: str) -> str:
 def seconds_to_acquire(client: Client) -> float:
     """How long it takes to get `job`; it is released again."""
     began = time.monotonic()
-    client.lock("job").acquire(timeout=15).release()
+    client.lock("job").acquire(timeout=40).release()
     return time.monotonic() - began
 
 
@@ -61,7 +61,7 @@ def runs(pid: int) -> bool:
     """Whether a process can still do something: it is there, and not on its way out (PF_EXITING) or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second one where it goes while we look
         return False
     return fields[0] not in ("Z", "X") and not int(fields[6]) & 0x4
 
