@@ -14,6 +14,7 @@ import pytest
 import lockkit
 from lockkit.clock import SYSTEM
 from lockkit.testing.processes import installed, until
+from support.etcd_transports import SCHEMES
 from support.servers.etcd_groups import EtcdCluster
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
@@ -73,10 +74,8 @@ class Names:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_leader_that_stood_still_takes_nothing_from_anybody_when_it_goes_on(request, scheme):
-    if scheme == "etcd+grpc":
-        pytest.importorskip("etcd3")
     failovers = WHOLE if request.config.getoption("--lockkit-whole") else FAILOVERS
     with EtcdCluster(heartbeat_interval=100, election_timeout=1000) as cluster:
         for turn in range(failovers):
