@@ -155,6 +155,11 @@ class Stage:
         options.setdefault("ttl", self.harness.ttl)
         return part.lock(client, options.pop("name", self.name), **options)
 
+    @property
+    def long_ttl(self) -> float:
+        """Seconds of a ttl that ends in no scenario by itself, also while processes get started on a busy machine."""
+        return min(60.0, self.harness.capabilities.max_ttl)
+
     def fill(self, clients: Sequence[Client] | None = None, **options: Any) -> list[Lease]:
         """Fill the lock with as many holders as fit, each with a client of its own."""
         leases = []

@@ -18,9 +18,9 @@ if importlib.util.find_spec("etcd3") is None:
 from lockkit.clock import SYSTEM
 from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.children import in_child
-from lockkit.testing.processes import installed, until
+from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.transport import Put, Txn, WatchEnded
-from lockkit_etcd3 import private
+from lockkit_etcd3 import forks, private
 from lockkit_etcd3.forks import gate
 from support.etcd_transports import connect
 from support.servers.etcd import EtcdServer
@@ -50,11 +50,17 @@ def url(server):
     return server.url().replace("etcd:", "etcd+grpc:", 1)
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """A fork waits so long that one which waits in vain is told from one on a busy machine."""
+    monkeypatch.setattr(forks, "_PATIENCE", 40.0)
+
+
 def put(transport, key):
     return transport.txn(Txn((), (Put(key),)), BUDGET)
 
 
-def test_forks_among_calls_and_watches(opened, server):
+def test_forks_among_calls_and_watches(opened, server, patient):
     """Children connect, the parent's threads go on, and nobody hangs."""
     transport = opened(server)
     stop, troubles, heard = threading.Event(), [], []
@@ -86,7 +92,7 @@ def test_forks_among_calls_and_watches(opened, server):
         for _ in range(8):
             began = time.monotonic()
             assert in_child(child) == "done"
-            assert time.monotonic() - began < 3.0
+            assert time.monotonic() - began < 20.0
     finally:
         stop.set()
         for each in workers:
@@ -98,7 +104,7 @@ def test_forks_among_calls_and_watches(opened, server):
     until(lambda: len(heard) > last, "the watch has been opened again")
 
 
-def test_at_a_fork_no_thread_of_grpc_is_left(opened, server):
+def test_at_a_fork_no_thread_of_grpc_is_left(opened, server, patient):
     """gRPC ends its threads when the last channel is closed; a child that is forked meanwhile hangs in its first call."""
     transport = opened(server)
     for _ in range(20):
@@ -108,13 +114,13 @@ def test_at_a_fork_no_thread_of_grpc_is_left(opened, server):
         assert not private.threads()
 
 
-def test_a_channel_of_another_library_holds_up_no_fork(opened, server):
+def test_a_channel_of_another_library_holds_up_no_fork(opened, server, patient):
     """An open channel of another library keeps gRPC's threads alive, so a fork does not wait for their end."""
-    import grpc
-
     put(opened(server), b"a")
+    import grpc  # later: who imports it before lockkit does decides that it cannot be used after a fork
+
     theirs = grpc.insecure_channel(server.address)
-    grpc.channel_ready_future(theirs).result(5)
+    grpc.channel_ready_future(theirs).result(PATIENCE)
 
     def child():
         mine = connect(url(server), SYSTEM)
@@ -125,8 +131,8 @@ def test_a_channel_of_another_library_holds_up_no_fork(opened, server):
     began = time.monotonic()
     for _ in range(5):
         assert in_child(child) == "done"
-    assert time.monotonic() - began < 2.0
-    grpc.channel_ready_future(theirs).result(5)
+    assert time.monotonic() - began < 20.0
+    grpc.channel_ready_future(theirs).result(PATIENCE)
     theirs.close()
 
 
@@ -156,7 +162,7 @@ def test_a_fork_waits_a_moment_for_calls_and_then_cuts_them(opened, server):
 
         def call():
             try:
-                transport.txn(Txn((), (Put(b"b"),)), 10.0)
+                transport.txn(Txn((), (Put(b"b"),)), 60.0)
             except BaseException as error:
                 troubles.append(error)
 
@@ -172,13 +178,13 @@ def test_a_fork_waits_a_moment_for_calls_and_then_cuts_them(opened, server):
 
         assert in_child(child) == "done"
         thread.join()
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 20.0
         assert isinstance(troubles[0], Unknown)
         silent.resume()
         put(transport, b"c")
 
 
-def test_who_was_cut_short_on_its_way_out_holds_up_no_fork(opened, server):
+def test_who_was_cut_short_on_its_way_out_holds_up_no_fork(opened, server, patient):
     """Ctrl-C comes anywhere. Here it came to this thread, and to another that has ended since."""
     put(opened(server), b"a")
     other = threading.Thread(target=gate.enter, args=(1.0,))
@@ -193,7 +199,7 @@ def test_who_was_cut_short_on_its_way_out_holds_up_no_fork(opened, server):
         return "done"
 
     assert in_child(child) == "done"
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 20.0
     gate.leave()
 
 

@@ -20,7 +20,7 @@ if importlib.util.find_spec("etcd3") is None:
 
 from lockkit.clock import SYSTEM
 from lockkit.store.spi import Refused, Unknown
-from lockkit.testing.processes import installed, until
+from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
 from lockkit_etcd3 import library
 from support.etcd_transports import connect
@@ -130,7 +130,7 @@ def test_a_watch_notices_a_member_that_stands_still(opened):
         transport = opened(server)
         heard = queue.SimpleQueue()
         transport.watch(b"a", b"b", 0, heard.put)
-        assert isinstance(heard.get(timeout=5), Watched)
+        assert isinstance(heard.get(timeout=PATIENCE), Watched)
         server.pause()
         began = time.monotonic()
         ended = heard.get(timeout=20)
@@ -143,7 +143,7 @@ def test_what_found_no_connection_was_not_sent(opened):
     with EtcdServer() as server:
         transport = opened(server)
         for _ in range(20):
-            until(lambda: works(transport), "it serves", 5.0)
+            until(lambda: works(transport), "it serves")
             server.kill()
             with pytest.raises((Refused, Unknown)) as caught:
                 put(transport, b"a")
@@ -188,13 +188,13 @@ def test_a_watch_after_another_is_on_the_same_stream_which_ends_in_a_moment(open
         for _ in range(3):
             heard = queue.SimpleQueue()
             watch = transport.watch(b"a", b"", 0, heard.put)
-            assert isinstance(heard.get(timeout=5), Watched)
+            assert isinstance(heard.get(timeout=PATIENCE), Watched)
             watch.close()
         assert server.requests() - before == 1
         until(lambda: len(threads()) <= running, "the stream has ended")
         heard = queue.SimpleQueue()
         transport.watch(b"a", b"", 0, heard.put)
-        assert isinstance(heard.get(timeout=5), Watched), "another stream has begun"
+        assert isinstance(heard.get(timeout=PATIENCE), Watched), "another stream has begun"
 
 
 def test_hundreds_of_watches_leave_room_for_calls(opened):
@@ -211,7 +211,7 @@ def test_hundreds_of_watches_leave_room_for_calls(opened):
             put(transport, b"%d/" % at)
         seen = set()
         while len(seen) < 6:
-            at, news = heard.get(timeout=5)
+            at, news = heard.get(timeout=PATIENCE)
             seen |= {at} if news.changes else set()
         assert seen == set(range(0, 300, 50))
         assert len(threads()) - before <= 3

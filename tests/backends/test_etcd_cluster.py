@@ -11,7 +11,7 @@ import pytest
 import lockkit
 from lockkit.store.spi import Granted, OpenOptions
 from lockkit.testing.claims import BUDGET, queue, renew, settled, states, take
-from lockkit.testing.processes import installed, until
+from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit.testing.stage import Work
 from lockkit_etcd.backend import open_store
 from support.servers.etcd_groups import EtcdCluster
@@ -40,7 +40,7 @@ def proxies(cluster):
 def waiting(client, name, timeout=30.0):
     standing = threading.Event()
     work = Work(lambda: client.lock(name, ttl=TTL).acquire(timeout, on_wait=lambda _: standing.set()))
-    assert standing.wait(10.0), work.error(0.1)
+    assert standing.wait(PATIENCE), work.error(0.1)
     return work
 
 
@@ -72,7 +72,7 @@ def test_all_members_are_restarted_while_locks_are_held_and_awaited(cluster):
         for member in cluster.members:
             member.start(wait=False)
         cluster.until_healthy()
-        until(lambda: settled_confirm(lease), "it answers again", 10.0)
+        until(lambda: settled_confirm(lease), "it answers again")
         assert lease.valid()
         assert not work.done
         assert lease.release().outcome == "RELEASED"
@@ -92,7 +92,7 @@ def test_each_member_in_turn_is_restarted_and_nothing_is_lost(cluster):
         lease = client.lock("a", ttl=TTL).acquire()
         for member in cluster.members:
             member.stop()
-            until(lambda: settled_confirm(lease), "the others serve", 10.0)
+            until(lambda: settled_confirm(lease), "the others serve")
             member.start(wait=False)
             cluster.until_healthy()
             client.lock("b", ttl=TTL).acquire(timeout=5).release()
@@ -108,13 +108,13 @@ def test_without_a_majority_nothing_is_granted_and_holds_end_by_their_own_clock(
             member.pause()
         with pytest.raises((lockkit.BackendError, lockkit.AcquireTimeout)):
             client.lock("b").acquire(timeout=1.0)
-        assert lost.wait(4.0)
+        assert lost.wait(PATIENCE)
         assert not lease.valid()
         for member in cluster.members:
             member.resume()
         cluster.until_healthy()
-        until(lambda: client.inspect("a").claims == (), "S11: what was lost goes", 5.0)
-        until(lambda: client.inspect("b").claims == (), "L4: what was given up goes", 5.0)
+        until(lambda: client.inspect("a").claims == (), "S11: what was lost goes")
+        until(lambda: client.inspect("b").claims == (), "L4: what was given up goes")
 
 
 def test_a_link_that_heals_after_the_holder_called_itself_lost_leaves_no_zombie(cluster):
@@ -125,12 +125,12 @@ def test_a_link_that_heals_after_the_holder_called_itself_lost_leaves_no_zombie(
         lease = client.lock("a", ttl=2.0, on_lost=told.set).acquire()
         for proxy in laid:
             proxy.hold(to_server=False)
-        assert told.wait(4.0)
+        assert told.wait(PATIENCE)
         assert not lease.valid()
         for proxy in laid:
             proxy.heal()
         with lockkit.connect(cluster.url()) as other:
-            until(lambda: other.inspect("a").claims == (), "S11: what was lost goes", 4.0)
+            until(lambda: other.inspect("a").claims == (), "S11: what was lost goes")
             other.lock("a", ttl=TTL).acquire(timeout=0).release()
         keeper.confirm()
         assert keeper.valid()

@@ -10,7 +10,7 @@ from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.processes import installed
+from lockkit.testing.processes import PATIENCE, installed
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.transport import Get, LeaseGone, Put
@@ -46,13 +46,13 @@ class Slow:
             answer = real(request, budget)
             if threading.get_ident() != here:
                 self.done.set()
-                self.go.wait(10)
+                self.go.wait(PATIENCE)
             return answer
 
         monkeypatch.setattr(transport, "txn", txn)
         self._thread = threading.Thread(target=call)
         self._thread.start()
-        assert self.done.wait(10)
+        assert self.done.wait(PATIENCE)
 
     def finish(self):
         self.go.set()

@@ -90,7 +90,7 @@ def test_an_acquire_does_not_join_a_lease_that_is_half_over(store):
     first, _ = take(store, ttl=2)
     old = lease_of(store, first)
     store.release(first, BUDGET)
-    until(lambda: not old.young(SYSTEM.now()), "more than half of it is over", 3.0)
+    until(lambda: not old.young(SYSTEM.now()), "more than half of it is over")
     second = claim(ttl=2)
     answer = store.acquire(second, True, BUDGET)
     assert SYSTEM.now() - answer.basis < 1.0  # that of the old one is older
@@ -316,9 +316,9 @@ def test_min_hold_blocks_on_although_its_owner_is_gone(server):
         take(store, "slow", ttl=1, min_hold=4)
         began = time.monotonic()
     with opened(server.url()) as other:
-        until(lambda: states(other, "slow") == ["LINGERING"], "its lease ends", 4.0)
+        until(lambda: states(other, "slow") == ["LINGERING"], "its lease ends")
         waiter = queue(other, "slow")
-        until(lambda: isinstance(other.acquire(waiter, False, BUDGET), Granted), "min_hold ends", 6.0)
+        until(lambda: isinstance(other.acquire(waiter, False, BUDGET), Granted), "min_hold ends")
         assert time.monotonic() - began >= 3.9
         other.release(waiter, BUDGET)
 

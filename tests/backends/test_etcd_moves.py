@@ -14,7 +14,7 @@ from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.interrupts import CtrlC
-from lockkit.testing.processes import installed, until
+from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Put
 from support.etcd_transports import asked
@@ -135,7 +135,7 @@ def test_a_holder_learns_that_a_copy_of_its_lease_was_released(server, opened, t
         assert other.adopt(lease.handle()).release().outcome == "RELEASED"
 
         with other.lock("copied", ttl=SHORT).acquire(timeout=5) as next_:
-            assert lease.lost.wait(2 * SHORT)
+            assert lease.lost.wait(PATIENCE)
             assert not lease.valid()
             assert next_.valid()
 

@@ -10,7 +10,7 @@ import pytest
 
 from lockkit.store.spi import RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import claim
-from lockkit.testing.processes import installed
+from lockkit.testing.processes import PATIENCE, installed
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Get
 from support.calls_on_loop import BUDGET, Cutting, every_call, run, sweeping
@@ -192,13 +192,14 @@ def test_the_death_of_the_leader_is_outlived(new_loop):
             one = claim()
             fence = (await perform(calls.acquire(one, True, BUDGET))).fence
             await asyncio.to_thread(cluster.kill_leader)
-            for _ in range(20):
+            end = time.monotonic() + PATIENCE
+            while True:
                 try:
                     (renewed,) = await perform(calls.renew([(one, fence)], BUDGET))
-                except (Refused, Unknown):
-                    await asyncio.sleep(0.1)
-                else:
                     break
+                except (Refused, Unknown):
+                    assert time.monotonic() < end, "nobody else leads"
+                    await asyncio.sleep(0.1)
             assert renewed.state == "HELD"
             assert await perform(calls.release(one, BUDGET)) == RELEASED
             await every_call(calls, perform, "b")

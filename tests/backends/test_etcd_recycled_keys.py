@@ -11,7 +11,7 @@ import pytest
 from lockkit.names import claim_id
 from lockkit.store.spi import Granted, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
-from lockkit.testing.processes import installed, until
+from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Delete, Txn
@@ -190,7 +190,7 @@ def who_waits_behind_a_key_hears_that_its_claim_has_gone_though_another_has_it(s
     woken = threading.Event()
     watch = other.watch("a", answer.blockers, woken.set, waiter)
     try:
-        assert woken.wait(2.0)
+        assert woken.wait(PATIENCE)
         assert states(other) == ["OFFERED", "WAITING"]
     finally:
         watch.close()
@@ -206,7 +206,7 @@ def a_dead_watch_is_noticed_though_another_claim_has_the_key(store, other):
         (shared_watch,) = other._watches._shared_watches[store.store.known(first.terms).queue.key]
         heard, shared_watch._heard = shared_watch._heard, lambda news, turn: None
         shared_watch.open()
-        until(lambda: shared_watch._stream is not None, "it watches", 2.0)
+        until(lambda: shared_watch._stream is not None, "it watches")
         store.release(first, BUDGET)
         queue(store)
         renew(other, waiter)

@@ -214,7 +214,7 @@ def test_what_is_refused_while_the_room_is_used_up_leaves_no_claim(tmp_path):
                 "kvs", []
             )
 
-        until(lambda: claims() == [], "nothing is left that nobody holds", 5.0)
+        until(lambda: claims() == [], "nothing is left that nobody holds")
 
 
 def test_the_doctor_names_the_alarm(full):

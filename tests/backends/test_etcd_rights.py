@@ -14,7 +14,7 @@ from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Removal
 from lockkit.testing.claims import BUDGET, claim, queue, take
-from lockkit.testing.processes import installed
+from lockkit.testing.processes import PATIENCE, installed
 from lockkit_etcd.backend import open_store
 from support.observers import command_line
 from support.servers.etcd import EtcdServer
@@ -76,7 +76,7 @@ def everything(url):
         store.release(one, BUDGET, how="ungraceful")
         store.evict("a", claim_id(one.token), BUDGET, now=True)
         assert isinstance(store.acquire(other, False, BUDGET), Granted)
-        assert woken.wait(2.0)
+        assert woken.wait(PATIENCE)
         store.abandon(other, BUDGET)
         store.emergency_release(third, BUDGET)
         one, _ = take(store)

@@ -129,7 +129,7 @@ def test_an_eviction_at_once_is_told_by_the_next_heartbeat_too(store, other):
 def test_a_dead_holder_that_is_evicted_costs_its_ttl(store, other):
     one, _ = take(store, ttl=1)
     other.evict("a", claim_id(one.token), BUDGET)
-    until(lambda: states(other) == [], "its lease ends", 4.0)
+    until(lambda: states(other) == [], "its lease ends")
 
 
 def test_a_waiter_that_is_evicted_learns_why(store, other):
@@ -224,7 +224,7 @@ def test_a_lease_whose_basis_has_run_out_is_not_revived(store, server):
     server.call("lease/grant", {"ID": "4711", "TTL": "60"})
     entry = store.store.entries[one.token]
     entry.hold.id = 4711
-    until(lambda: entry.hold.over(time.clock_gettime(time.CLOCK_BOOTTIME)), "it runs out", 2.0)
+    until(lambda: entry.hold.over(time.clock_gettime(time.CLOCK_BOOTTIME)), "it runs out")
     assert renew(store, one, fence).state == "LOST"
 
 

@@ -11,7 +11,7 @@ import pytest
 import lockkit
 from lockkit.store.spi import Granted, OpenOptions, Queued
 from lockkit.testing.claims import BUDGET, claim, queue, renew, take
-from lockkit.testing.processes import installed, until
+from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit.testing.stage import Work
 from lockkit_etcd import operating, watching
 from lockkit_etcd.backend import open_store
@@ -79,7 +79,7 @@ def test_what_happened_before_the_watch_began_is_not_missed(server):
         one, answer = stand_in_line(store)
         store.release(holder, BUDGET)
         woken, watch = watched(store, one, answer)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         watch.close()
 
 
@@ -93,10 +93,10 @@ def test_nor_is_it_by_who_joins_a_watch_that_runs(server):
         all_stand(store, [woken for woken, _ in watches])
         for one, _ in waits[:2]:
             store.release(one, BUDGET)
-        assert watches[2][0].wait(5.0), "its blockers are the two before it"
+        assert watches[2][0].wait(PATIENCE), "its blockers are the two before it"
         until(lambda: len(room_of(store)._gone) == 2, "both are told")
         too, join = watched(store, *waits[3])
-        assert too.wait(1.0)
+        assert too.wait(PATIENCE)
         for _, watch in watches:
             watch.close()
         join.close()
@@ -114,11 +114,11 @@ def test_a_watch_begins_with_the_next_revision_and_who_looked_before_asks_at_onc
         for _ in range(3):
             server.call("kv/put", {"key": b"x", "value": b"y"})
         woken, watch = watched(store, one, answer)
-        assert woken.wait(5.0), "something was written after its look"
+        assert woken.wait(PATIENCE), "something was written after its look"
         woken.clear()
         assert isinstance(store.acquire(one, False, BUDGET), Queued)
         store.release(holder, BUDGET)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         watch.close()
     assert starts == [0]
 
@@ -155,7 +155,7 @@ def test_only_who_comes_next_is_woken(server):
         events = [watched(store, one, answer)[0] for one, answer in waits]
         all_stand(store, events)
         store.release(holder, BUDGET)
-        assert events[0].wait(5.0)
+        assert events[0].wait(PATIENCE)
         time.sleep(0.1)
         assert [each.is_set() for each in events] == [True, False, False, False, False]
 
@@ -180,14 +180,14 @@ def test_a_wait_survives_a_cut_and_a_compaction_meanwhile(server, proxy):
         lease = client.lock("a", ttl=60).acquire()
         standing = threading.Event()
         work = Work(lambda: other.lock("a", ttl=60).acquire(30.0, on_wait=lambda _: standing.set()))
-        assert standing.wait(5.0)
+        assert standing.wait(PATIENCE)
         proxy.cut()
         lease.release()
         for _ in range(3):
             client.lock("b").acquire().release()
         server.compact()
         proxy.heal()
-        work.result(8.0).release()
+        work.result(PATIENCE).release()
 
 
 def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
@@ -198,10 +198,10 @@ def test_a_watch_whose_past_is_compacted_wakes_who_waits_and_goes_on(server):
             server.call("kv/put", {"key": b"x", "value": b"y"})
         server.compact()
         woken, watch = watched(store, one, answer)  # from a revision that is not there any more
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         woken.clear()
         store.release(holder, BUDGET)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         watch.close()
 
 
@@ -224,8 +224,8 @@ def test_a_watch_that_is_silently_dead_costs_the_poll_cap_and_is_replaced(server
         store.store.transport, kept = way.store.transport, store.store.transport
         holders.release(first, BUDGET)
         assert renew(store, one).state == "OFFERED"
-        until(lambda: renew(store, one) and shared_watch._stream is not stream, "it is replaced", 5.0)
-        assert woken.wait(5.0)
+        until(lambda: renew(store, one) and shared_watch._stream is not stream, "it is replaced")
+        assert woken.wait(PATIENCE)
         assert isinstance(store.acquire(one, False, BUDGET), Granted)
         store.release(one, BUDGET)
         watch.close()
@@ -242,9 +242,9 @@ def test_without_watches_waiters_poll(server, monkeypatch):
         lease = client.lock("a", ttl=60).acquire()
         standing = threading.Event()
         work = Work(lambda: other.lock("a", ttl=60).acquire(30.0, on_wait=lambda _: standing.set()))
-        assert standing.wait(5.0)
+        assert standing.wait(PATIENCE)
         lease.release()
-        work.result(4.0).release()
+        work.result(PATIENCE).release()
 
 
 def test_a_resize_wakes_who_fits_now(server):
@@ -253,7 +253,7 @@ def test_a_resize_wakes_who_fits_now(server):
         one, answer = stand_in_line(store, kind="semaphore")
         woken, watch = watched(store, one, answer)
         assert store.resize("a", 2, BUDGET) == 2
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         assert isinstance(store.acquire(one, False, BUDGET), Granted)
         watch.close()
 
@@ -297,7 +297,7 @@ def test_a_waiter_that_cannot_be_next_does_not_look_again_when_its_watch_begins(
         until(lambda: room_of(store)._since > store.store.entries[one.token].looked + 1, "it stands")
         assert not woken.wait(0.2)
         other.abandon(others[-1], BUDGET)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         watch.close()
 
 
@@ -306,7 +306,7 @@ def test_a_waiter_that_may_be_next_looks_again_when_its_watch_begins(server):
         for _ in range(3):
             server.call("kv/put", {"key": b"x", "value": b"y"})
         woken, watch = watched(store, one, answer)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         watch.close()
 
 
@@ -314,7 +314,7 @@ def test_a_waiter_that_cannot_be_next_is_told_what_it_missed_before_its_watch_be
     with far_back(server) as (store, one, answer, other, others):
         other.abandon(others[-1], BUDGET)
         woken, watch = watched(store, one, answer)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         watch.close()
 
 
@@ -358,7 +358,7 @@ def test_a_client_that_waits_again_in_a_short_queue_keeps_its_watch_for_the_next
         assert [bool(words[1]) for words in streams] == [False, True], "the third wait has the second's watch"
         assert not woken.wait(0.1), "nothing can have been missed"
         other.release(holder_of(other), BUDGET)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         watch.close()
 
 
@@ -377,7 +377,7 @@ def test_a_claim_that_has_gone_before_a_kept_watch_is_joined_wakes_at_once(serve
 def test_a_kept_watch_ends_in_a_moment_if_nobody_waits(server, monkeypatch):
     with waited_before(server, monkeypatch) as (store, _, _):
         kept = room_of(store)
-        until(lambda: store._watches._shared_watches == {}, "it is forgotten", 5.0)
+        until(lambda: store._watches._shared_watches == {}, "it is forgotten")
         until(lambda: not store.store.transport._streams, "its stream has ended")
         until(lambda: store._watches._sweeper is None, "and so has the thread that ended it")
         assert kept.waiters == []
@@ -392,7 +392,7 @@ def test_a_kept_watch_that_is_cut_is_not_joined(server, monkeypatch):
         woken, watch = watched(store, one, answer)
         all_stand(store, [woken])
         other.release(holder_of(other), BUDGET)
-        assert woken.wait(5.0)
+        assert woken.wait(PATIENCE)
         assert len(streams) == 3
         watch.close()
 

@@ -17,7 +17,7 @@ from lockkit.cli.main import run
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.store.spi import OpenOptions
 from lockkit.testing.claims import claim, take
-from lockkit.testing.processes import free_port
+from lockkit.testing.processes import PATIENCE, free_port
 from lockkit.testing.troubles import SECRET, both_ways, trouble
 from lockkit_redis.backend import open_store
 from support.servers.certificates import Certificates
@@ -98,7 +98,7 @@ def test_with_its_certificates_a_lock_can_be_had_over_tls(tls):
         woken = threading.Event()
         store.watch("a", store.acquire(waiting, True, 2.0).blockers, woken.set, waiting)
         store.release(one, 2.0)
-        assert woken.wait(1.0)
+        assert woken.wait(PATIENCE)
         store.release(waiting, 2.0)
 
 
@@ -111,7 +111,7 @@ def test_a_thread_that_waits_alone_hears_its_turn_over_tls(tls):
             reader = store.extras.listen("a", blockers, bell.ring, waiting)
             timer = threading.Timer(0.1, store.release, (one, 2.0))
             timer.start()
-            assert reader.wait(bell, 1.5)
+            assert reader.wait(bell, PATIENCE)
             reader.close()
             timer.join()
             store.release(waiting, 2.0)

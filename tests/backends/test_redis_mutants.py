@@ -8,6 +8,7 @@ import pytest
 
 from lockkit.names import new_token
 from lockkit.store.spi import Claim
+from lockkit.testing.processes import PATIENCE
 from lockkit_redis import scripts, wakes
 from support.harnesses.redis import RedisHarness
 from support.mutants.onstores import fails
@@ -78,7 +79,7 @@ def test_an_expiry_set_in_a_step_of_its_own_is_noticed_by_what_a_crash_leaves(ha
         assert left_after_a_crash(harness) != {}
 
 
-def woken_in_the_gap(harness):
+def woken_in_the_gap(harness, seconds):
     """Whether a waiter hears of what happened between its answer and its subscription."""
     with harness.client() as holder, harness.client() as waiter:
         lease = holder.lock("a", ttl=300).acquire()
@@ -89,7 +90,7 @@ def woken_in_the_gap(harness):
         lease.release()
         heard = threading.Event()
         watch = backend.watch("a", answer.blockers, heard.set, claim)
-        found = heard.wait(1.0)
+        found = heard.wait(seconds)
         watch.close()
         backend.release(claim, 2.0)
         return found
@@ -100,6 +101,6 @@ def _claim(lock):
 
 
 def test_subscribing_after_the_check_is_noticed_by_a_wake_in_the_gap(harness, monkeypatch):
-    assert woken_in_the_gap(harness)
+    assert woken_in_the_gap(harness, PATIENCE)
     monkeypatch.setattr(wakes.Wakes, "_make_up", lambda self, watches: None)
-    assert not woken_in_the_gap(harness)
+    assert not woken_in_the_gap(harness, 1.0)

@@ -15,7 +15,7 @@ from lockkit.errors import PermissionDenied
 from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim
-from lockkit.testing.processes import until
+from lockkit.testing.processes import PATIENCE, until
 from lockkit_redis.backend import open_store
 from support.observers import command_line
 from support.servers.redis import RedisServer
@@ -79,7 +79,7 @@ def everything(url, clock=None):
         store.release(one, 2.0)
         store.evict("a", claim_id(one.token), 2.0, now=True)
         assert isinstance(store.acquire(other, False, 2.0), Granted)
-        assert woken.wait(2.0)
+        assert woken.wait(PATIENCE)
         store.abandon(other, 2.0)
         store.emergency_release(third, 2.0)
         alone, behind = claim("b"), claim("b")

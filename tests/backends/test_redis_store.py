@@ -14,6 +14,7 @@ from lockkit.names import claim_id
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
 from lockkit.testing.claims import claim, queue, renew, settled, states, take
+from lockkit.testing.processes import PATIENCE
 from lockkit_redis.keys import Keys
 
 # -- the script cache ----------------------------------------------------------------------------------------
@@ -105,9 +106,9 @@ def test_a_lease_that_the_server_has_lost_says_so_once_at_the_next_heartbeat(ser
             server.restart(lose_data=True)
         else:
             server.cli("FLUSHALL")
-        assert lost.wait(2.0)
+        assert lost.wait(PATIENCE)
         assert not lease.valid()
-        again = client.lock("a").acquire(timeout=2)
+        again = client.lock("a").acquire(timeout=PATIENCE)
         assert again.fence > lease.fence
         assert not lease.valid()
         lease.release()

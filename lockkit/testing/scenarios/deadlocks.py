@@ -7,6 +7,7 @@ from functools import partial
 from lockkit.errors import AcquireTimeout, DeadlockDetected
 from lockkit.facts import ClaimInfo, Deadlock
 from lockkit.testing.children import Child, Parent
+from lockkit.testing.scenarios.handoffs import IN_VAIN
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE, Part
 from lockkit.testing.stage import Stage, scenario
 
@@ -63,7 +64,7 @@ def deadlock_between(stage: Stage) -> None:
         else:
             raise AssertionError("L2: it would have waited for itself")
     assert mine.try_acquire() is None
-    assert isinstance(stage.work(lambda: mine.acquire(0.05)).error(), AcquireTimeout), (
+    assert isinstance(stage.work(lambda: mine.acquire(IN_VAIN)).error(), AcquireTimeout), (
         "another thread just waits"
     )
     stage.until(lambda: stage.unchanged(before), "nothing of it is left")
@@ -99,7 +100,7 @@ def no_false_deadlock(stage: Stage) -> None:
     lock = stage.holder(client)
     first, second = stage.kept(lock.acquire(1.0)), stage.kept(lock.acquire(1.0))
     assert first.fence < second.fence
-    assert isinstance(stage.work(lambda: lock.acquire(0.05)).error(), AcquireTimeout), (
+    assert isinstance(stage.work(lambda: lock.acquire(IN_VAIN)).error(), AcquireTimeout), (
         "another thread just waits"
     )
 

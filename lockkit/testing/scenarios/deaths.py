@@ -49,7 +49,7 @@ def _silence(
 @scenario("L3-woken-waiter-killed")
 def woken_waiter_killed(stage: Stage) -> None:
     """A waiter that was woken is killed (kill -9) before it asks: the next one gets the lock once the first is known to be dead."""
-    leases = stage.fill()
+    leases = stage.fill(ttl=stage.long_ttl)
     mortal = stage.child(lambda parent: _waits(stage, parent))
     assert mortal.hear() == "queued"
     (client,) = steppers(stage, 1)
@@ -70,7 +70,7 @@ def woken_waiter_killed(stage: Stage) -> None:
 @scenario("L5-middle-waiter-killed")
 def middle_waiter_killed(stage: Stage) -> None:
     """A waiter in the middle is killed (kill -9): the waiter behind it gets the lock only once the holders leave."""
-    leases = stage.fill()
+    leases = stage.fill(ttl=stage.long_ttl)
     middle = stage.child(lambda parent: _waits(stage, parent))
     assert middle.hear() == "queued"
     (client,) = steppers(stage, 1)

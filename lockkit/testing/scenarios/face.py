@@ -8,6 +8,7 @@ import threading
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.facts import Skipped
 from lockkit.store.spi import NOTE_LIMIT, Conflict
+from lockkit.testing.scenarios.handoffs import IN_VAIN
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
 
@@ -133,7 +134,9 @@ def notes(stage: Stage) -> None:
 def errors_pickle(stage: Stage) -> None:
     """Errors cross processes with the name of the lock and its holder."""
     stage.fill()
-    error = stage.work(lambda: stage.newcomer(stage.client()).acquire(0.05)).error()
+    client = stage.client()
+    client.inspect(stage.name)  # connected before the short wait, which includes connecting
+    error = stage.work(lambda: stage.newcomer(client).acquire(IN_VAIN)).error()
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert isinstance(copy, AcquireTimeout)
     assert isinstance(error, AcquireTimeout)

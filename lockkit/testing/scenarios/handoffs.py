@@ -12,10 +12,12 @@ from lockkit.store.spi import POLL_CAP, Claim, Queued
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE
 from lockkit.testing.stage import NotApplicable, Stage, Work, scenario
 
-__all__ = ["HAND_OFF"]
+__all__ = ["HAND_OFF", "IN_VAIN"]
 
 HAND_OFF = 1.0
 """Seconds in which a free lock must have reached a live waiter on a machine that is busy with tests."""
+IN_VAIN = 1.0
+"""Seconds of a wait that nobody ends, in which the store has told who holds the lock, also on a machine that is busy with tests."""
 _MOMENT = 0.5
 """Seconds by which a time on the client's clock may be off if the store has computed it from its own."""
 

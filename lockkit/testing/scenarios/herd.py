@@ -20,7 +20,7 @@ def _queue_up(stage: Stage, parent: Parent) -> list[tuple[int, float]]:
     """Wait with many threads; what they were granted: fence and time of each."""
     taken: list[tuple[int, float]] = []
     with stage.harness.client() as client:
-        lock = stage.newcomer(client)
+        lock = stage.newcomer(client, ttl=stage.long_ttl)
 
         def turn() -> None:
             with lock.acquire(_PATIENCE) as lease:
@@ -36,7 +36,7 @@ def _queue_up(stage: Stage, parent: Parent) -> list[tuple[int, float]]:
 @scenario("L7-herd", (MUTEX, SEMAPHORE))
 def herd(stage: Stage) -> None:
     """A hundred waiters in ten processes are served in the order of arrival, each once, with a few requests each."""
-    leases = stage.fill()
+    leases = stage.fill(ttl=stage.long_ttl)
     children = [stage.child(lambda parent: _queue_up(stage, parent)) for _ in range(_PROCESSES)]
     for child in children:
         assert child.hear(_PATIENCE) == "queued"

@@ -14,6 +14,7 @@ from lockkit.hooks import hookimpl
 from lockkit.observe import journal
 from lockkit.testing.faults import Faults, Send, black_hole, drop_reply, refuse
 from lockkit.testing.interrupts import CtrlC
+from lockkit.testing.scenarios.handoffs import IN_VAIN
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
 
@@ -315,7 +316,7 @@ def counters(stage: Stage) -> None:
     stage.fill()
     lock = stage.newcomer(client)
     assert lock.try_acquire() is None
-    stage.work(lambda: lock.acquire(0.05)).error()
+    stage.work(lambda: lock.acquire(IN_VAIN)).error()
     waiting = stage.waiting(lock)
     client.close()
     waiting.error()

@@ -7,7 +7,7 @@ import threading
 from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, LeaseLost
 from lockkit.lease import Lease
 from lockkit.testing.faults import black_hole
-from lockkit.testing.scenarios.handoffs import HAND_OFF
+from lockkit.testing.scenarios.handoffs import HAND_OFF, IN_VAIN
 from lockkit.testing.shapes import MUTEX, READERS
 from lockkit.testing.stage import NotApplicable, Stage, scenario
 
@@ -24,7 +24,7 @@ def reentrant(stage: Stage) -> None:
     assert inner.fence == outer.fence
     assert inner.claim_id == outer.claim_id
     assert len(stage.stored()) == 1
-    assert isinstance(stage.work(lambda: lock.acquire(0.05)).error(), AcquireTimeout), (
+    assert isinstance(stage.work(lambda: lock.acquire(IN_VAIN)).error(), AcquireTimeout), (
         "not for another thread"
     )
     assert stage.client().lock(stage.name, reentrant=True).try_acquire() is None, "not for another client"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockkit.errors import AcquireTimeout, ConfigError, NotHeld
 from lockkit.facts import Progress, ReleaseRequest
+from lockkit.testing.scenarios.handoffs import IN_VAIN
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
 
@@ -20,7 +21,7 @@ def reason(stage: Stage) -> None:
     assert head.reason == "nightly reindex"
     assert head.note["mine"] == 1
     newcomer = stage.newcomer(other)
-    for wait in (0, 0.05):
+    for wait in (0, IN_VAIN):
         error = stage.work(lambda wait=wait: newcomer.acquire(wait)).error()  # type: ignore[misc]
         assert isinstance(error, AcquireTimeout)
         assert "nightly reindex" in str(error), error

@@ -8,6 +8,7 @@ from lockkit.members import pool_name
 from lockkit.testing.faults import drop_reply, interrupt_after, refuse
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.scenarios.ambiguity import faulty_stepper
+from lockkit.testing.scenarios.handoffs import IN_VAIN
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
 
@@ -24,7 +25,7 @@ def together(stage: Stage) -> None:
     both = client.all_of([busy, first])
     assert both.try_acquire() is None
     assert stage.stored(first.name) == [], "what nobody has used goes on blocking"
-    error = stage.work(lambda: both.acquire(0.15)).error()
+    error = stage.work(lambda: both.acquire(IN_VAIN)).error()
     assert isinstance(error, AcquireTimeout), f"{error!r}"
     stage.until(lambda: stage.stored(first.name) == [], "what nobody has used is removed, after a wait, too")
     taken = client.pool(pool, ["b"], ttl=stage.harness.ttl).try_acquire()
