@@ -225,7 +225,7 @@ os.waitpid(child, 0)
 """
     environ = {key: value for key, value in os.environ.items() if key != "GRPC_ENABLE_FORK_SUPPORT"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False, timeout=100
     )
     parent, child = done.stdout.splitlines()
     assert parent in {"[]", "()"}

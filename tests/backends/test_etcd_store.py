@@ -351,7 +351,7 @@ def test_the_doctor_of_the_command_line_names_the_transport(server, tmp_path):
         "LOCKKIT_STATE_DIR": str(tmp_path),
     }
     line = [sys.executable, "-m", "lockkit", "doctor"]
-    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(line, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"JSON gateway to {server.url()}" in done.stdout
 

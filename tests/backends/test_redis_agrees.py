@@ -19,6 +19,7 @@ from lockkit_memory.store import MemoryStore
 from lockkit_redis.backend import open_store
 from support.servers.redis import RedisServer
 
+pytestmark = pytest.mark.timeout(600)  # thousands of steps, on a busy machine
 EPOCH = 1.9e9
 NEAR = 0.002
 """Redis counts whole milliseconds."""

@@ -16,6 +16,7 @@ from lockkit.errors import BackendUnavailable, ConfigError, Drained
 from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
 from lockkit.store.spi import RELEASED, Claim, Granted, OpenOptions, Queued, Refused, Terms, Unknown
+from lockkit.testing.processes import PATIENCE, until
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
 from support.servers.redis_groups import RedisCluster
@@ -51,14 +52,11 @@ def names_on(cluster, client, node):
 
 def test_names_of_all_nodes_are_held_renewed_listed_and_released(cluster, connect):
     client, other = connect(), connect()
-    leases = [client.lock(f"n{at}", ttl=1.0).acquire() for at in range(24)]
+    leases = [client.lock(f"n{at}", ttl=2.0).acquire() for at in range(24)]
     assert len({node_of(cluster, client, lease.name).port for lease in leases}) == 3
 
     renewed = client.stats()["renewals"]
-    end = time.monotonic() + 10
-    while client.stats()["renewals"] < renewed + 4 * 24:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: client.stats()["renewals"] >= renewed + 4 * 24, "each is renewed for longer than a ttl")
     assert all(lease.valid() for lease in leases)
     assert other.lock("n7").try_acquire() is None
     assert other.names() == other.names(deep=True) == sorted(lease.name for lease in leases)
@@ -67,34 +65,20 @@ def test_names_of_all_nodes_are_held_renewed_listed_and_released(cluster, connec
 
 
 def test_a_waiter_is_woken_whatever_node_its_lock_is_on(cluster, connect):
+    """By the subscription: the client of the waiter sends no heartbeat for it."""
     client, other = connect(), connect()
+    store = other.driver().backend
     for node in cluster.nodes:
         name = next(names_on(cluster, client, node))
         lease = client.lock(name).acquire()
-        queued = threading.Event()
-        took = []
-
-        def wait(name=name, queued=queued, took=took):
-            with other.lock(name).acquire(timeout=20, on_wait=lambda _: queued.set()):
-                took.append(time.monotonic())
-
-        waiter = threading.Thread(target=wait)
-        waiter.start()
-        assert queued.wait(5)
-        # The subscription must stand; until it does, the poll cap is what helps.
-        end = time.monotonic() + 5
-        while not any(int(each.cli("PUBSUB", "NUMSUB", channel(other))[1]) for each in cluster.nodes):
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        released = time.monotonic()
+        waiting, woken = Claim(new_token(), Terms(name)), threading.Event()
+        watch = store.watch(name, store.acquire(waiting, True, 5.0).blockers, woken.set, waiting)
+        until(lambda: store._wakes._standing, "the subscription stands")
         lease.release()
-        waiter.join(10)
-        assert took
-        assert took[0] - released < 1.0
-
-
-def channel(client):
-    return client.driver().backend.store.channel
+        assert woken.wait(PATIENCE)
+        assert isinstance(store.acquire(waiting, False, 5.0), Granted)
+        watch.close()
+        store.release(waiting, 5.0)
 
 
 def test_a_slot_that_has_moved_is_followed(cluster, connect):
@@ -187,22 +171,19 @@ def test_the_death_of_a_node_ends_only_what_is_on_it():
         cluster = stack.enter_context(RedisCluster(cluster_require_full_coverage="no"))
         with lockkit.connect(cluster.url()) as client:
             dead, living = cluster.nodes[2], cluster.nodes[0]
-            lost = client.lock(next(names_on(cluster, client, dead)), ttl=1.5).acquire()
-            kept = client.lock(next(names_on(cluster, client, living)), ttl=1.5).acquire()
+            lost = client.lock(next(names_on(cluster, client, dead)), ttl=2.5).acquire()
+            kept = client.lock(next(names_on(cluster, client, living)), ttl=2.5).acquire()
             dead.kill()
 
-            assert lost.lost.wait(10)
+            assert lost.lost.wait(PATIENCE)
             assert not lost.valid()
             renewed = client.stats()["renewals"]
-            end = time.monotonic() + 10
-            while client.stats()["renewals"] < renewed + 4:
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            until(lambda: client.stats()["renewals"] >= renewed + 4, "it is renewed for longer than a ttl")
             assert kept.valid()
             began = time.monotonic()
             with pytest.raises(lockkit.BackendError):
                 client.lock(lost.name).acquire(timeout=1)
-            assert time.monotonic() - began < 3.0
+            assert time.monotonic() - began < 10  # and not for ever; the machine may be busy
             assert kept.release().outcome == "RELEASED"
 
 
@@ -246,10 +227,7 @@ def test_claims_given_up_on_a_silent_node_do_not_delay_those_on_others(cluster, 
             first.setdefault(name, budget)
         assert max(first[name] for name in names[silent]) < 0.5
         assert sum(budget > 0.5 for _, budget in tries) <= 6
-    end = time.monotonic() + 20
-    while len(driver.orphans):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: not len(driver.orphans), "all are removed")
     assert not any(client.inspect(name).claims for node in cluster.nodes for name in names[node])
 
 
@@ -358,14 +336,14 @@ def test_a_wait_for_holders_fails_when_an_undrain_has_failed_half_way(cluster, c
         cut(client)
         with pytest.raises(BackendUnavailable):
             client.undrain()
-        told = drain.communicate(timeout=30)[1]
+        told = drain.communicate(timeout=100)[1]
     finally:
         drain.kill()
         drain.wait()
     assert drain.returncode == 1
     assert "only partly drained, because an undrain has begun" in told
     shown = subprocess.run(
-        [*command, "status", *options], capture_output=True, text=True, timeout=30, check=True
+        [*command, "status", *options], capture_output=True, text=True, timeout=100, check=True
     )
     assert "has been partly drained by" in shown.stdout
     assert "to finish it: lockkit drain --url" in shown.stdout
@@ -385,7 +363,8 @@ def test_who_may_not_change_the_mark_yet_is_told_for_how_long(cluster, connect):
 
 
 def test_drains_and_their_ends_at_the_same_time_leave_one_state_everywhere(cluster, connect):
-    clients = [connect() for _ in range(3)]
+    # On a busy machine three drains of 16384 slots at once take longer than other requests may.
+    clients = [connect(request_timeout=30) for _ in range(3)]
 
     def work(client, number):
         for _ in range(3):

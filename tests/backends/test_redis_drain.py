@@ -33,9 +33,11 @@ def test_a_wait_of_who_may_not_scan_is_refused_before_anything_is_drained():
         url = server.url(user="locker", password="secret")
         drain = [sys.executable, "-m", "lockkit", "drain", "--url", url]
         with lockkit.connect(url) as client, client.lock("job").acquire():
-            done = subprocess.run([*drain, "--wait"], capture_output=True, text=True, timeout=30, check=False)
+            done = subprocess.run(
+                [*drain, "--wait"], capture_output=True, text=True, timeout=100, check=False
+            )
             assert done.returncode == 69
             assert "--wait has to see all names; nothing was drained" in done.stderr
             assert client.drained() is None
-            subprocess.run(drain, timeout=30, check=True)
+            subprocess.run(drain, timeout=100, check=True)
             assert client.drained() is not None

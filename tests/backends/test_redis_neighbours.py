@@ -17,6 +17,7 @@ from lockkit.errors import IncompatibleLayout, PermissionDenied
 from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, queue, renew, take
+from lockkit.testing.processes import PATIENCE
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.connection import Connection, pack
@@ -49,7 +50,7 @@ def test_a_silent_node_costs_the_locks_of_the_others_nothing(cluster, places):
         held = [client.lock(name, ttl=ttl).acquire() for name in elsewhere[:6]]
         cluster.nodes[0].pause()
         try:
-            assert lost.lost.wait(10)
+            assert lost.lost.wait(PATIENCE)
             end = time.monotonic() + 1.5 * ttl  # they would have run out
             while time.monotonic() < end:
                 assert all(lease.valid() for lease in held)
@@ -70,7 +71,7 @@ def test_a_client_that_comes_while_a_node_is_silent_is_warned_and_has_the_others
         with caplog.at_level(logging.WARNING), lockkit.connect(cluster.url()) as client:
             for name in elsewhere[:3]:
                 client.lock(name).acquire(timeout=0).release()
-            assert time.monotonic() - began < 2.5
+            assert time.monotonic() - began < 5  # a request timeout for each of the three would be 6 s
     finally:
         cluster.nodes[0].resume()
     assert "a node cannot be used" in caplog.text
@@ -208,7 +209,7 @@ def test_a_resolver_that_hangs_costs_the_budget_and_not_more(monkeypatch, server
     try:
         with pytest.raises(Refused, match="no connection within"):
             open_store("redis://redis.example", OpenOptions())
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 10  # the machine may be busy
     finally:
         hangs.set()
 
@@ -256,7 +257,7 @@ def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         line.exchange(b"PING\r\n", time.monotonic() + 0.3, 1)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 4.0  # the whole answer takes 5 s
     over.set()
     thread.join()
     for end in (ours, theirs):

@@ -104,11 +104,11 @@ class Slow:
 
 
 def test_the_whole_login_takes_a_slow_server_one_answer(server):
-    with contextlib.closing(Slow(server, 0.8)) as slow:
+    with contextlib.closing(Slow(server, 3.0)) as slow:
         store = RedisStore(parse(slow.url), OpenOptions())
         began = time.monotonic()
-        store.connect(2.0)[1].reset()
-        assert time.monotonic() - began < 2 * 0.8
+        store.connect(20.0)[1].reset()
+        assert time.monotonic() - began < 2 * 3.0
 
 
 def test_a_server_that_is_too_slow_is_told_in_time(server):

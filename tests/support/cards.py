@@ -63,8 +63,8 @@ def lose(*_, **__):
 
 client = lockkit.connect(url, request_timeout=0.5)
 cards = lockkit.gpu.pool(client, simulate=1, ttl=float(ttl))
-cards.acquire(timeout=10).release()
-leases = cards.acquire(timeout=10)
+cards.acquire(timeout=60).release()
+leases = cards.acquire(timeout=60)
 backend = client.driver().backend
 print(leases[0].claim_id, leases[0].fence, flush=True)
 if layer == "cleanup":
