@@ -20,7 +20,7 @@ from lockkit.testing.shapes import SHAPES
 ACTOR = Path(__file__).with_name("actor.py")
 TESTS = str(Path(__file__).parent.parent)
 NAME = "crash/lock"
-PATIENCE = 15.0
+PATIENCE = 40.0
 
 
 class Actor:
@@ -87,7 +87,7 @@ class Actor:
 
     def stop(self):
         self.process.send_signal(signal.SIGSTOP)
-        until(lambda: self._state() == "T", "the process is stopped")
+        until(lambda: self._state() == "T", "the process is stopped", PATIENCE)
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
@@ -129,22 +129,22 @@ class Cast:
         actors = [self.actor() for _ in self.shape.holders]
         for at, actor in enumerate(actors):
             actor.run(
-                f"lease = shape.holders[{at}].lock(client, NAME, **{options!r}).acquire(5); result = lease.fence"
+                f"lease = shape.holders[{at}].lock(client, NAME, **{options!r}).acquire(40); result = lease.fence"
             )
         return actors
 
-    def waiter(self, then="lease.fence", timeout=30):
+    def waiter(self, then="lease.fence", timeout=60):
         """A process that waits in the queue; its result comes once it holds."""
         actor = self.actor()
         before = len(self.rows())
         actor.start(f"lease = shape.newcomer.lock(client, NAME, ttl=60).acquire({timeout}); result = {then}")
-        until(lambda: len(self.rows()) > before or not actor.busy(), "it waits")
+        until(lambda: len(self.rows()) > before or not actor.busy(), "it waits", PATIENCE)
         assert actor.busy()
         return actor
 
     def rows(self):
         """The queue as the file has it: (state, fence), in order; 0 WAITING, 1 HELD, 2 LINGERING."""
-        connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None)
+        connection = sqlite3.connect(self.path, timeout=30.0, isolation_level=None)
         try:
             query = "SELECT state, fence FROM claims WHERE name = ? ORDER BY fence"
             return connection.execute(query, (NAME,)).fetchall()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-AT_ONCE = 10.0
+AT_ONCE = 20.0
 """Seconds that a hand-off may take where deaths are seen at once: far less than the ttl of 60, on a busy machine too."""
 
 
@@ -98,7 +98,7 @@ def test_l1_kill_9_of_everybody_leaves_a_lock_that_can_be_taken(cast):
 
 WATCHED = """
 told = []
-lease = shape.holders[0].lock(client, NAME, ttl={ttl}, process_bound={bound}, on_lost=lambda: told.append(1)).acquire(5)
+lease = shape.holders[0].lock(client, NAME, ttl={ttl}, process_bound={bound}, on_lost=lambda: told.append(1)).acquire(40)
 seen = []
 def look():
     last = boottime()
@@ -115,23 +115,23 @@ result = lease.fence
 
 def test_s3_the_first_answer_after_a_stop_past_the_ttl_is_no(cast):
     holder = cast.actor()
-    fence = holder.run(WATCHED.format(ttl=0.6, bound=False, gap=0.6))
+    fence = holder.run(WATCHED.format(ttl=2.0, bound=False, gap=2.0))
     others = [cast.actor() for _ in cast.shape.holders[1:]]
     for at, other in enumerate(others, 1):
-        other.run(f"lease = shape.holders[{at}].lock(client, NAME, ttl=60).acquire(5)")
+        other.run(f"lease = shape.holders[{at}].lock(client, NAME, ttl=60).acquire(40)")
     waiter = cast.waiter()
     holder.stop()
     stopped = time.monotonic()
     for other in others[: cast.shape.leaves - 1]:
         other.run("lease.release()")
-    assert timed(waiter, 0.6 + AT_ONCE) > fence
-    time.sleep(max(0.0, stopped + 0.8 - time.monotonic()))
+    assert timed(waiter, 2.0 + AT_ONCE) > fence
+    time.sleep(max(0.0, stopped + 2.2 - time.monotonic()))
     holder.resume()
     code = """
 while not seen: time.sleep(0.005)
-lease.lost.wait(5)
+lease.lost.wait(30)
 time.sleep(0.3)  # time for a second telling, or for a resurrection
-client.driver().dispatcher.flush(5)
+client.driver().dispatcher.flush(30)
 result = [seen, lease.valid(), len(told), lease.lost_because]
 """
     assert holder.run(code)[:3] == [[False], False, 1]
@@ -144,7 +144,7 @@ def test_s3_a_process_bound_holder_that_was_stopped_has_lost_nothing(cast):
     fence = holder.run(WATCHED.format(ttl=0.6, bound=True, gap=0.6))
     newcomer = cast.actor()
     if len(cast.shape.holders) > 1:
-        cast.actor().run("lease = shape.holders[1].lock(client, NAME, ttl=60).acquire(5)")
+        cast.actor().run("lease = shape.holders[1].lock(client, NAME, ttl=60).acquire(40)")
     holder.stop()
     time.sleep(1.2)
     assert newcomer.run("result = shape.newcomer.lock(client, NAME).try_acquire() is None"), (
@@ -153,7 +153,7 @@ def test_s3_a_process_bound_holder_that_was_stopped_has_lost_nothing(cast):
     holder.resume()
     code = """
 while not seen: time.sleep(0.005)
-end = time.monotonic() + 5
+end = time.monotonic() + 30
 while not lease.valid() and time.monotonic() < end: time.sleep(0.005)
 result = [lease.valid(), lease.fence, told, lease.lost.is_set()]
 """
@@ -167,7 +167,7 @@ def test_l5_a_stopped_waiter_loses_its_place_and_is_never_told_that_it_holds(mut
     next_ = mutex.waiter()
     slow.stop()
     holder.run("lease.release()")
-    fence = next_.result(timeout=10)  # the offer stands for six seconds
+    fence = next_.result()  # the offer stands for six seconds
     slow.resume()
     time.sleep(0.3)
     assert slow.busy(), "it took an offer that had lapsed"

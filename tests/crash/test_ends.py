@@ -41,7 +41,7 @@ while not client.inspect(NAME).waiters: time.sleep(0.005)
     began = time.monotonic()
     actor.process.stdin.close()
     assert actor.wait() == 0
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 20.0  # and not the 60 s of the holders' ttl
     assert "AcquireCancelled" not in actor.said, (
         "a daemon thread that prints while the interpreter ends may abort it"
     )
@@ -51,22 +51,22 @@ while not client.inspect(NAME).waiters: time.sleep(0.005)
 @pytest.mark.parametrize("doing", ["holding", "waiting", "renewing"])
 def test_exit_is_not_blocked_by_a_store_that_swallows_everything(mutex, doing):
     actor = mutex.actor()
-    actor.run("lease = client.lock('warm').acquire(1); lease.release()")
-    actor.run(BLACK_HOLE.format(settings={}))
+    actor.run("lease = client.lock('warm').acquire(40); lease.release()")
+    actor.run(BLACK_HOLE.format(settings={"request_timeout": 60.0}))
     if doing == "waiting":
-        actor.run("held = harness.client().lock('x', ttl=60).acquire(1)")
+        actor.run("held = harness.client().lock('x', ttl=60).acquire(40)")
         actor.run("threading.Thread(target=lambda: client2.lock('x').acquire(), daemon=True).start()")
         actor.run("while not harness.client().inspect('x').waiters: time.sleep(0.005)")
     else:
         ttl = 60 if doing == "holding" else 0.9
-        actor.run(f"lease2 = client2.lock('x', ttl={ttl}).acquire(1)")
+        actor.run(f"lease2 = client2.lock('x', ttl={ttl}).acquire(40)")
     actor.run("bad.always(faults.black_hole)")
     if doing == "renewing":
         actor.run("bad.log.clear()\nwhile 'renew' not in bad.log: time.sleep(0.005)")
     began = time.monotonic()
     actor.process.stdin.close()
     assert actor.wait() == 0
-    assert time.monotonic() - began < 2.5 + 1.0, "interpreter exit was blocked"
+    assert time.monotonic() - began < 2.5 + 20.0, "interpreter exit was blocked"
 
 
 @pytest.mark.parametrize("kind", ["thread", "pool", "pool imported later"])
@@ -97,18 +97,18 @@ while not client.inspect(NAME).waiters: time.sleep(0.005)
 
 def test_exit_is_one_budget_for_all_clients_and_says_until_when_the_rest_lasts(mutex):
     actor = mutex.actor()
-    actor.run("lease = client.lock('warm').acquire(10); lease.release()")
+    actor.run("lease = client.lock('warm').acquire(40); lease.release()")
     actor.run(BLACK_HOLE.format(settings={}))
     actor.run("""
-clients = [harness.client(url=faults.FAULTY_URL, plugins=[faults.through(harness, bad)]) for _ in range(6)]
-leases = [each.lock(f"x{n}", ttl=60).acquire(10) for n, each in enumerate(clients)]
+clients = [harness.client(url=faults.FAULTY_URL, plugins=[faults.through(harness, bad)]) for _ in range(20)]
+leases = [each.lock(f"x{n}", ttl=60).acquire(40) for n, each in enumerate(clients)]
 """)
     actor.run("bad.always(faults.black_hole)")
     began = time.monotonic()
     actor.process.stdin.close()
     assert actor.wait() == 0
-    assert time.monotonic() - began < 8.0, "one after the other they take more than 12 s"
-    until(lambda: actor.said.count("they lapse by 2") == 6, "the log says until when what is left lasts")
+    assert time.monotonic() - began < 20.0, "one after the other they take more than 40 s"
+    until(lambda: actor.said.count("they lapse by 2") == 20, "the log says until when what is left lasts")
 
 
 def test_exit_is_not_blocked_by_a_hook_that_hangs_where_no_thread_can_be_started(mutex):
@@ -123,7 +123,7 @@ class Hangs:
         print("began", file=sys.stderr, flush=True)
         threading.Event().wait()
 client2 = lockkit.connect(config=load(url=url, cleanup_budget=0.2), plugins=[Hangs()])
-lease = client2.lock(NAME, ttl=60).acquire(10)
+lease = client2.lock(NAME, ttl=60).acquire(40)
 def refuse(*_):
     raise RuntimeError("can't create new thread at interpreter shutdown")
 @atexit.register
@@ -141,7 +141,7 @@ import multiprocessing, sys, lockkit
 client = lockkit.connect({url!r})
 kept = []
 def job():
-    kept.append(client.lock("crash/lock", ttl=60, pulseless=True).acquire(5))
+    kept.append(client.lock("crash/lock", ttl=60, pulseless=True).acquire(40))
 if __name__ == "__main__":
     child = multiprocessing.get_context({method!r}).Process(target=job)
     child.start()
@@ -166,12 +166,12 @@ def test_sigterm_with_release_releases_and_then_does_what_it_did_before(mutex, h
     actor.run(f"""
 {own}
 client2 = lockkit.connect(url, on_sigterm="release")
-lease = client2.lock(NAME, ttl=60).acquire(1)
+lease = client2.lock(NAME, ttl=60).acquire(40)
 """)
     waiter = mutex.waiter()
     actor.process.send_signal(signal.SIGTERM)
     assert actor.wait() == (42 if handler == "own" else -signal.SIGTERM)
-    waiter.result(timeout=2.0)
+    waiter.result(timeout=20.0)
     assert len(mutex.rows()) == 1
 
 
@@ -180,9 +180,9 @@ def test_sigterm_releases_in_the_middle_of_a_call(mutex):
     actor = mutex.actor()
     actor.start("""
 client2 = lockkit.connect(url, on_sigterm="release")
-lease = client2.lock(NAME, ttl=60).acquire(1)
+lease = client2.lock(NAME, ttl=60).acquire(40)
 while True:
-    client2.lock("other").acquire(1).release()
+    client2.lock("other").acquire(40).release()
 """)
     while not mutex.path.exists() or not mutex.rows():
         time.sleep(0.01)
@@ -190,7 +190,7 @@ while True:
     began = time.monotonic()
     actor.process.send_signal(signal.SIGTERM)
     assert actor.wait() == -signal.SIGTERM
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0
     assert mutex.rows() == []
 
 
@@ -230,7 +230,7 @@ result = child
     try:
         for holder in holders[: cast.shape.leaves]:
             holder.kill()
-        waiter.result(timeout=2.0)
+        waiter.result(timeout=20.0)
     finally:
         for child in children:
             os.kill(child, signal.SIGKILL)
@@ -239,11 +239,11 @@ result = child
 def test_s7_a_child_that_holds_loses_it_with_its_own_death_not_with_its_parents_life(cast):
     parent = cast.actor()
     left = parent.run("""
-client.lock("warm").acquire(1).release()
+client.lock("warm").acquire(40).release()
 reader, writer = os.pipe()
 child = os.fork()
 if child == 0:
-    lease = shape.holders[0].lock(client, NAME, ttl=60).acquire(5)
+    lease = shape.holders[0].lock(client, NAME, ttl=60).acquire(40)
     os.write(writer, str(lease.fence).encode())
     os._exit(0)
 os.waitpid(child, 0)
@@ -251,7 +251,7 @@ result = int(os.read(reader, 100))
 """)
     began = time.monotonic()
     holders = cast.holders(ttl=60)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0
     assert left not in [fence for _, fence in cast.rows()]
     assert len(cast.rows()) == len(holders)
 
@@ -268,7 +268,7 @@ class Slow:
         time.sleep(0.8)
         with open({str(log)!r}, "a") as file: file.write(f"cleaned {{context.reason}} {{lease.valid()}} ")
 client2 = lockkit.connect(url, plugins=[Slow()], on_sigterm="release")
-lease = client2.lock(NAME, ttl=60).acquire(1)
+lease = client2.lock(NAME, ttl=60).acquire(40)
 while True:
     time.sleep(0.01)
     if not lease.valid():

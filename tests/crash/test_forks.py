@@ -44,14 +44,14 @@ def hit(*_):
 def works(name):
     "Lock and release in this thread, and in another one."
     def use():
-        client.lock(name, ttl=30).acquire(timeout=10).release()
+        client.lock(name, ttl=30).acquire(timeout=40).release()
         good.append(name)
 
     good = []
     use()
     other = threading.Thread(target=use, daemon=True)
     other.start()
-    other.join(20)
+    other.join(60)
     return len(good) == 2
 
 
@@ -71,7 +71,7 @@ def forked(check):
 def beside(forks):
     while not over.is_set():
         try:
-            client.lock(f"beside/{forks}", ttl=30).acquire(timeout=20).release()
+            client.lock(f"beside/{forks}", ttl=30).acquire(timeout=40).release()
             if forks:
                 assert os.waitpid(forked(False), 0)[1] == 0
         except BaseException as error:
@@ -118,7 +118,7 @@ for _ in range(2):
     assert works("after"), "another thread hangs"
     forked(True)
     reap()
-left, end = kept.remaining(), time.monotonic() + 20
+left, end = kept.remaining(), time.monotonic() + 40
 while kept.remaining() <= left:  # until it is renewed
     left = kept.remaining()
     assert time.monotonic() < end, "the heartbeat hangs"
@@ -189,13 +189,13 @@ class Strikes:
 
 def works(name):
     def use():
-        client.lock(name, ttl=30).acquire(timeout=5).release()
+        client.lock(name, ttl=30).acquire(timeout=40).release()
         good.append(name)
 
     good = []
     other = threading.Thread(target=use, daemon=True)
     other.start()
-    other.join(10)
+    other.join(60)
     use()
     return len(good) == 2
 

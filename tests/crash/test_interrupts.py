@@ -31,7 +31,7 @@ class Cleaner:
 
 client = lockkit.connect(url, plugins=[Cleaner()] if form == "release" else [])
 observer = lockkit.connect(url)
-lock = client.lock("storm", ttl=1.0, timeout=5, reentrant=form == "levels")
+lock = client.lock("storm", ttl=1.0, timeout=30, reentrant=form == "levels")
 lock.acquire().release()
 observer.inspect("storm")
 
@@ -93,7 +93,7 @@ while hits < 150:
         hits += 1
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
 gc.collect()
-end = time.monotonic() + 3.0
+end = time.monotonic() + 30.0
 while observer.inspect("storm").claims and time.monotonic() < end:
     time.sleep(0.02)
 left = observer.inspect("storm").claims
@@ -101,7 +101,7 @@ assert not left, left
 stats = client.stats()
 ends = sum(stats[kind] for kind in ("acquired", "busy", "timeouts", "cancelled", "failed"))
 assert stats["acquired"] > 0, stats
-with lock.acquire(timeout=1.0) as lease:  # and everything still works
+with lock.acquire(timeout=30) as lease:  # and everything still works
     assert lease.valid()
 client.close()
 print("survived", hits, stats["acquired"])
