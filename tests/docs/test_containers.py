@@ -72,7 +72,7 @@ def container(started, environ, home):
 
 
 def said(process, code=0):
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     return out, err
 
@@ -101,7 +101,7 @@ def test_a_shared_folder_keeps_them_apart_and_a_death_frees_the_lock_at_once(con
         assert holder.alive
         first.kill()  # and with it, by --kill-child, all that is in the container
         began = time.monotonic()
-        client.lock("job").acquire(timeout=20).release()
+        client.lock("job").acquire(timeout=40).release()
         assert time.monotonic() - began < AT_ONCE
 
 
@@ -166,6 +166,6 @@ def test_as_the_first_process_run_passes_sigterm_on_and_releases(container, shar
 
     os.kill(inside, signal.SIGTERM)
 
-    assert first.wait(15) == 7
+    assert first.wait(40) == 7
     with lockkit.connect(shared) as client:
         assert client.inspect("job").claims == ()

@@ -39,14 +39,14 @@ def terminal(environ, tmp_path):
 
 
 def said(process, code=0):
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     return out, err
 
 
 def held(terminal, state="held"):
     """Wait until the lock of the page is in that state."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 40
     while time.monotonic() < end:
         out, _ = said(terminal("status"))
         if re.search(rf"^backup +{state} ", out, re.MULTILINE):
@@ -76,8 +76,8 @@ def test_two_terminals_and_kill_9(terminal):
     os.kill(pid, signal.SIGKILL)
 
     assert said(second)[0] == "my turn\n"
-    assert time.monotonic() - began < 5
-    assert first.wait(10) == -signal.SIGKILL
+    assert time.monotonic() - began < 20  # its ttl is 30 s
+    assert first.wait(40) == -signal.SIGKILL
 
 
 def test_status_and_explain_show_what_the_page_shows(terminal):
@@ -170,8 +170,8 @@ def test_a_stuck_lock_is_freed_by_the_line_that_explain_prints(terminal):
 
     said(terminal("evict", "backup", "--claim", line[1], "--reason", "hung since midnight"))
 
-    assert said(terminal("run", "backup", "--timeout", "10s", "--", "echo", "mine"))[0] == "mine\n"
-    assert holder.wait(10) == 76
+    assert said(terminal("run", "backup", "--timeout", "30s", "--", "echo", "mine"))[0] == "mine\n"
+    assert holder.wait(40) == 76
 
 
 def test_a_failed_release_is_listed_shown_and_resolved(terminal, environ):

@@ -298,7 +298,7 @@ def test_what_is_to_be_added_for_sentinels_and_their_login_is_enough():
         with RedisServer(as_sentinel=True, sentinel=[watch], user=[USERS["finder"]]) as sentinel:
             place = f"locker:secret@{sentinel.address}/kit/0"
             url = f"redis+sentinel://{place}?sentinel_user=finder&sentinel_password=secret"
-            with lockkit.connect(url) as client, client.lock("a").acquire(timeout=10) as lease:
+            with lockkit.connect(url) as client, client.lock("a").acquire(timeout=40) as lease:
                 assert lease.valid()
 
 
@@ -307,7 +307,7 @@ def test_what_is_to_be_added_for_a_cluster_is_enough():
         place = nodes.url().partition("//")[2]
         locker, watcher = (f"redis+cluster://{who}:secret@{place}" for who in ("locker", "watcher"))
         with lockkit.connect(locker) as client, lockkit.connect(watcher) as other:
-            leases = [client.lock(f"name/{at}").acquire(timeout=10) for at in range(8)]
+            leases = [client.lock(f"name/{at}").acquire(timeout=40) for at in range(8)]
             assert len(other.names()) == 8
             assert {lease.release().outcome for lease in leases} == {"RELEASED"}
 
@@ -319,10 +319,10 @@ def test_a_server_that_forgot_its_locks_lets_the_next_in_with_a_higher_fence():
     with RedisServer() as server, lockkit.connect(server.url()) as client, lockkit.connect(server.url()) as b:
         old = client.lock("job", ttl=3).acquire()
         server.restart(lose_data=True)
-        new = b.lock("job").acquire(timeout=5)
+        new = b.lock("job").acquire(timeout=40)
 
         assert new.fence > old.fence
-        assert old.lost.wait(5)
+        assert old.lost.wait(40)
 
 
 @pytest.mark.skipif(not ServerClock.possible(), reason="needs Linux and a C compiler")
@@ -399,9 +399,10 @@ def test_acquire_and_release_are_two_requests(server, client):
 def test_a_hold_is_renewed_three_times_a_ttl(server, client):
     with client.lock("backup", ttl=3).acquire() as lease:
         lease.confirm()  # so that the server knows the script
-        before = sent(server)
+        before, began = sent(server), time.monotonic()
         time.sleep(4.2)
-        assert 3 <= sent(server) - before <= 5
+        renewals, took = sent(server) - before, time.monotonic() - began
+        assert 2 <= renewals <= took + 1
 
 
 def test_all_waiters_of_a_client_for_a_name_are_one_request_in_two_seconds(server, client, other):
@@ -413,9 +414,10 @@ def test_all_waiters_of_a_client_for_a_name_are_one_request_in_two_seconds(serve
             waiter.start()
         until(lambda: server.cli("ZCARD", f"{KEY}q") == 6)
         time.sleep(1.0)
-        before = sent(server)
+        before, began = sent(server), time.monotonic()
         time.sleep(6.2)
-        assert 2 <= sent(server) - before <= 5
+        requests, took = sent(server) - before, time.monotonic() - began
+        assert 1 <= requests <= took / 2 + 2  # each for itself they would send five times as many
     for waiter in waiters:
         waiter.join()
 

@@ -17,7 +17,7 @@ from lockkit.testing.processes import ServerMissing, until
 from support.servers.redis import RedisServer
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 40.0
 
 
 @pytest.fixture
@@ -73,16 +73,16 @@ def restored(server, backup):
 
 def test_after_a_restore_as_the_page_says_nobody_holds_twice_and_fences_rise(server):
     with lockkit.connect(server.url()) as old, lockkit.connect(server.url()) as new:
-        before = old.lock("backup", ttl=1.5).acquire(timeout=5)
+        before = old.lock("backup", ttl=1.5).acquire(timeout=40)
         backup = backed_up(server)
         before.release()
-        holder = old.lock("backup", ttl=1.5).acquire(timeout=5)
+        holder = old.lock("backup", ttl=1.5).acquire(timeout=40)
         server.stop()
 
         assert holder.lost.wait(PATIENCE)  # the longest ttl is over: nobody believes in a hold any more
         restored(server, backup)
 
-        after = new.lock("backup", ttl=60).acquire(timeout=20)
+        after = new.lock("backup", ttl=60).acquire(timeout=40)
         assert not holder.valid()
         assert before.fence < holder.fence < after.fence
         assert holder.release().outcome == "LOST"
@@ -92,11 +92,11 @@ def test_after_a_restore_as_the_page_says_nobody_holds_twice_and_fences_rise(ser
 def test_without_the_wait_two_hold_which_is_why_the_page_asks_for_it(server):
     with lockkit.connect(server.url()) as old, lockkit.connect(server.url()) as new:
         backup = backed_up(server)
-        holder = old.lock("backup", ttl=60).acquire(timeout=5)
+        holder = old.lock("backup", ttl=60).acquire(timeout=40)
         server.stop()
         restored(server, backup)
 
-        with new.lock("backup", ttl=60).acquire(timeout=20) as after:
+        with new.lock("backup", ttl=60).acquire(timeout=40) as after:
             assert holder.valid()  # until its next renewal, in a third of its ttl
             assert after.fence > holder.fence  # so a guard refuses the late writer all the same
 
@@ -175,7 +175,7 @@ def first(environ, server):
 def test_a_move_as_the_page_says_lets_nobody_in_twice(environ, first, workers, tmp_path):
     second = f"sqlite:{tmp_path}/state/new.db"
     until(lambda: turns(workers, first) >= 5, "the workers take turns in the old store", PATIENCE)
-    with lockkit.connect(first) as slow, slow.lock("job", ttl=60).acquire(timeout=20) as lease:
+    with lockkit.connect(first) as slow, slow.lock("job", ttl=60).acquire(timeout=40) as lease:
         (tmp_path / "inside").touch()  # somebody is still at work in the old store
         drain = threading.Thread(target=lambda: drained.append(command(environ, *DRAIN)))
         drained = []
@@ -210,7 +210,7 @@ def test_without_the_drain_two_stores_let_two_in(environ, first, workers, tmp_pa
     second = f"sqlite:{tmp_path}/state/new.db"
     until(lambda: turns(workers, first) >= 5, "the workers take turns in the old store", PATIENCE)
 
-    with lockkit.connect(first) as slow, slow.lock("job", ttl=60).acquire(timeout=20):
+    with lockkit.connect(first) as slow, slow.lock("job", ttl=60).acquire(timeout=40):
         (tmp_path / "inside").touch()
         configure(environ, second)
 

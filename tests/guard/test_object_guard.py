@@ -60,7 +60,7 @@ def _made(url):
 
     try:
         with urllib.request.urlopen(
-            urllib.request.Request(f"{url}/guarded", method="PUT"), timeout=5
+            urllib.request.Request(f"{url}/guarded", method="PUT"), timeout=40
         ) as answer:
             return answer.status == 200
     except OSError:

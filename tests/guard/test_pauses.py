@@ -29,8 +29,8 @@ class Connection(sqlite3.Connection):
         return super().cursor()
 
 db = sqlite3.connect(sys.argv[1], factory=Connection)
-with lockkit.connect(ttl=1.0) as client:
-    lease = client.lock("counter").acquire(timeout=10)
+with lockkit.connect(ttl=3.0) as client:
+    lease = client.lock("counter").acquire(timeout=40)
     if sys.argv[2] == "guarded":
         guarded = lockkit.guard.sql(db, "counters", key={"id": 1}).open(lease)
         number = guarded.read()["number"]
@@ -66,7 +66,9 @@ def test_a_holder_that_was_stopped_writes_over_its_successor_unless_a_guard_stop
             [sys.executable, "-c", HOLDER, file, way], stdout=subprocess.PIPE, text=True, env=os.environ
         )
         try:
-            until(lambda: "\nState:\tT" in Path(f"/proc/{holder.pid}/status").read_text(), "it is stopped")
+            until(
+                lambda: "\nState:\tT" in Path(f"/proc/{holder.pid}/status").read_text(), "it is stopped", 40
+            )
 
             with client.lock("counter").acquire(timeout=30) as lease:
                 guarded = lockkit.guard.sql(db, "counters", key={"id": 1}).open(lease)

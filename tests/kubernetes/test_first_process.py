@@ -16,7 +16,7 @@ from lockkit.testing.processes import until
 from support.holders import AT_ONCE, HOLD
 
 BOX = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-PATIENCE = 30
+PATIENCE = 40
 """Seconds for what a machine that does much else takes a second for."""
 
 

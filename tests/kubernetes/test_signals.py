@@ -10,7 +10,7 @@ import pytest
 from lockkit.testing.processes import free_port
 from support.holders import AT_ONCE, HOLD
 
-PATIENCE = 30
+PATIENCE = 40
 LOOP = """
 import asyncio, signal, lockkit, lockkit.aio
 

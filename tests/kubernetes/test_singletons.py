@@ -13,7 +13,7 @@ from lockkit.testing.processes import until
 from support.holders import runs
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30
+PATIENCE = 40
 ALWAYS = """
 trap 'stop=1; kill -TERM $run' TERM
 while [ -z "$stop" ]; do
