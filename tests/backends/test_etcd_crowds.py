@@ -138,7 +138,7 @@ def test_an_inspection_asks_for_the_leases_at_once(opened):
     real, together = asked(store).remaining, threading.Barrier(8)
 
     def remaining(lease, budget):
-        together.wait(5.0)  # none goes on before all are under way
+        together.wait(20.0)  # none goes on before all are under way
         return real(lease, budget)
 
     asked(store).remaining = remaining

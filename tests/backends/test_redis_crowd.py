@@ -261,7 +261,7 @@ time.sleep(60)
     with contextlib.suppress(TimeoutError):
         while not isinstance(answer := store.acquire(one, False, 2.0), Granted):
             time.sleep(max(0.0, answer.ask_again_at - time.clock_gettime(time.CLOCK_BOOTTIME)))
-            assert time.monotonic() - killed < 1.0 + 1.0
+            assert time.monotonic() - killed < 1.0 + 5.0  # the ttl; the rest is for a slow machine
     assert answer.fence > fence
 
 

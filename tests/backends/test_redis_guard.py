@@ -248,7 +248,7 @@ def test_a_write_without_an_answer_is_repeated_and_takes_effect_once(client):
 
 def test_a_write_without_any_answer_is_unknown(client):
     key = Silent(client, "a")
-    guarded = FenceGate(key, timeout=0.1).open(FakeLease(3))
+    guarded = FenceGate(key, timeout=1.0).open(FakeLease(3))
     key.lost = 1000
 
     with pytest.raises(OutcomeUnknown, match="there was no answer"):
@@ -281,9 +281,9 @@ def test_a_late_copy_of_a_write_changes_nothing(client):
 
 
 def test_a_server_that_is_gone_is_an_error_within_the_time(client):
-    guarded = guard.redis(client, "a", timeout=0.3).open(FakeLease(3))
+    guarded = guard.redis(client, "a", timeout=1.5).open(FakeLease(3))
     with RedisServer() as other, contextlib.closing(redis.Redis.from_url(other.url())) as gone:
-        gate = guard.redis(gone, "a", timeout=0.3)
+        gate = guard.redis(gone, "a", timeout=1.5)
         cut = gate.open(FakeLease(3))
         other.kill()
         with pytest.raises(BackendError):
@@ -361,7 +361,7 @@ def test_an_error_that_nobody_knows_is_no_refusal(client):
 
 
 def test_a_server_that_takes_no_writes_now_is_asked_again_and_then_named(running, client):
-    gate = guard.redis(client, "a", timeout=0.2)
+    gate = guard.redis(client, "a", timeout=1.0)
     running.cli("REPLICAOF", "127.0.0.1", "1")
     try:
         with pytest.raises(BackendUnavailable, match="read only"):

@@ -115,16 +115,16 @@ def test_a_paused_one_can_be_stopped(server):
 
 def test_its_clock_moves_and_keys_expire_by_it(program):
     with RedisServer(program=program, clock=True) as server:
-        assert abs(server.time() - server.clock.now()) < 1.0
-        server.cli("SET", "key", "value", "PX", 30_000)
+        assert abs(server.time() - server.clock.now()) < 60
+        server.cli("SET", "key", "value", "PX", 3_600_000)
         before = server.time()
-        server.clock.step(29)
-        assert 29 <= server.time() - before < 29.9
-        assert 0 < server.cli("PTTL", "key") <= 1000
-        server.clock.step(1.1)
+        server.clock.step(3500)
+        assert 3500 <= server.time() - before < 3560
+        assert 40_000 < server.cli("PTTL", "key") <= 100_000
+        server.clock.step(101)
         assert server.cli("GET", "key") is None
-        assert server.cli("EVAL", "return redis.call('TIME')[1] - ARGV[1]", 0, int(before)) in (30, 31)
-        server.clock.step(-1000)
+        assert 3601 <= server.cli("EVAL", "return redis.call('TIME')[1] - ARGV[1]", 0, int(before)) < 3660
+        server.clock.step(-10_000)
         assert server.time() < before
 
 
@@ -212,7 +212,7 @@ def test_the_nodes_of_a_cluster_may_share_a_clock_whose_steps_they_do_not_take_f
             heard = [pongs(node) for node in cluster.nodes]
             until(lambda heard=heard: sum(map(pongs, cluster.nodes)) > sum(heard), "somebody is heard")
             for node in cluster.nodes:
-                assert abs(node.time() - cluster.clock.now()) < 1.0
+                assert abs(node.time() - cluster.clock.now()) < 60
                 assert b"cluster_state:ok" in node.cli("CLUSTER", "INFO")
 
 
@@ -225,7 +225,7 @@ def test_a_primary_and_its_replica_may_share_a_clock_whose_steps_they_do_not_tak
     with RedisSentinels(program=program, clock=True) as group:
         for step in HOURS:
             group.clock.step(step)
-            assert [abs(each.time() - group.clock.now()) < 1.0 for each in group.pair] == [True, True]
+            assert [abs(each.time() - group.clock.now()) < 60 for each in group.pair] == [True, True]
             group.primary.cli("SET", "key", step)
             assert group.primary.cli("WAIT", 1, 5000) == 1
         assert group.primary is group.pair[0]

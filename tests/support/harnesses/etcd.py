@@ -146,9 +146,10 @@ class Etcd3Harness(EtcdHarness):
     @classmethod
     def start(cls) -> Any:
         """Import the library as well, which on a busy machine takes longer than a request of the first scenario may."""
-        from lockkit_etcd3 import library
+        from lockkit_etcd3 import forks, library
 
         library.load()
+        assert forks._here.supported, "something has imported gRPC before lockkit did"  # noqa: SLF001 (or each child would say so)
         return super().start()
 
 
