@@ -114,7 +114,6 @@ class Heard:
     def __init__(self, transport, prefix, start=0):
         self.news = queue.SimpleQueue()
         self._range = transport, prefix
-        self._early = []
         self.stream = transport.watch(prefix, after(prefix), start, self.news.put)
 
     def next(self, seconds=PATIENCE):
@@ -126,18 +125,17 @@ class Heard:
         return news
 
     def after_a_fork(self, start):
-        """The same, or another where the fork has ended it."""
-        with contextlib.suppress(queue.Empty):
-            self._early.append(self.next(0.2))
-            if isinstance(self._early[0], WatchEnded):
-                return Heard(*self._range, start)
-        return self
+        """The same, or another over gRPC, where a fork ends it."""
+        if not self._range[0].name.startswith("gRPC"):
+            return self
+        self.until_ended()
+        return Heard(*self._range, start)
 
     def changes(self, count):
         """The next so many, whatever pieces they come in."""
         found = []
         while len(found) < count:
-            news = self._early.pop() if self._early else self.next()
+            news = self.next()
             assert isinstance(news, Watched), news
             found += news.changes
         return found
