@@ -298,7 +298,7 @@ def test_closing_a_store_whose_server_is_gone_takes_no_time():
         server.pause()
         began = time.monotonic()
         store.close()
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5  # and not until the server goes on
         server.resume()
 
 
