@@ -316,7 +316,11 @@ def servers():
 def place(request, lockkit, servers):
     """The name of the store that the shell uses. Each test has a namespace, because a claim of the test before may live on in a server."""
     url = f"sqlite:{lockkit.folder}/locks.db" if request.param == "sqlite" else servers(request.param)
-    lockkit.env |= {"LOCKKIT_URL": url, "LOCKKIT_NAMESPACE": next(NAMESPACES)}
+    lockkit.env |= {
+        "LOCKKIT_URL": url,
+        "LOCKKIT_NAMESPACE": next(NAMESPACES),
+        "LOCKKIT_REQUEST_TIMEOUT": "20s",  # to load the library of a client counts as a part of its first request
+    }
     return request.param
 
 

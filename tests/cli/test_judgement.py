@@ -21,7 +21,7 @@ from lockkit.store.owners import owner_of
 HOLDER = """
 import os, signal, sys, lockkit
 client = lockkit.connect()
-lease = client.lock(sys.argv[1], ttl=60).acquire(timeout=5)
+lease = client.lock(sys.argv[1], ttl=60).acquire(timeout=40)
 print(os.getpid(), flush=True)
 {more}
 signal.pause()
@@ -259,7 +259,7 @@ def test_a_living_holder_is_not_called_dead_across_time_namespaces(lockkit, insi
 
 def test_an_eviction_at_once_is_noticed_at_the_next_renewal_at_the_latest(lockkit, place, name):
     with connect(lockkit.env["LOCKKIT_URL"]) as client:
-        lease = client.lock(name, ttl=4).acquire(timeout=5)
+        lease = client.lock(name, ttl=4).acquire(timeout=40)
         client.evict(name, lease.claim_id, reason="r", now=True)
         assert lease.lost.wait(30)
         for ask in lease.ensure_held, lease.confirm:

@@ -29,8 +29,8 @@ lease = {acquire}
 print(os.getpid(), flush=True)
 signal.pause()
 """
-A_LOCK = "client.lock(sys.argv[1], ttl={ttl}).acquire(timeout=5)"
-A_CARD = "lockkit.gpu.pool(client, simulate=1, host=sys.argv[1], ttl={ttl}).acquire(timeout=5)"
+A_LOCK = "client.lock(sys.argv[1], ttl={ttl}).acquire(timeout=40)"
+A_CARD = "lockkit.gpu.pool(client, simulate=1, host=sys.argv[1], ttl={ttl}).acquire(timeout=40)"
 """The card of a host that has the name."""
 ELSEWHERE = """
 from lockkit import identity

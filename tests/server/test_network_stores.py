@@ -135,6 +135,10 @@ def test_who_may_only_look_can_show_everything(observed, contended):
     (locks,) = observed.get("/api/locks", token=None).json["locks"]
     (lock,) = observed.get("/api/lock?name=busy", token=None).json["locks"]
     free = observed.get("/api/lock?name=free", token=None).json["locks"][0]
+    until(
+        lambda: observed.get("/readyz", token=None).status == 200
+    )  # on a busy machine the first look may come too late
+    until(lambda: observed.get("/health", token=None).json["stores"][0]["reachable"])
     health = observed.get("/health", token=None)
 
     assert locks["name"] == lock["name"] == "busy"
@@ -142,8 +146,7 @@ def test_who_may_only_look_can_show_everything(observed, contended):
     assert lock["holders"][0]["reason"] == "nightly"
     assert locks["waiting"] == lock["waiting"] == len(lock["waiters"]) == 1
     assert free["state"] == "free"
-    assert observed.get("/readyz", token=None).status == 200
-    assert (health.status, health.json["stores"][0]["reachable"]) == (200, True), health.text
+    assert health.status == 200, health.text
     assert {one["verdict"] for one in health.json["stores"][0]["reasons"]} <= {"warning"}
 
 

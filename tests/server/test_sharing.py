@@ -15,6 +15,7 @@ from lockkit.names import ALERTER, RECOVERER
 from lockkit.observe import journal
 from lockkit.testing.processes import until
 
+pytestmark = pytest.mark.timeout(300)
 DIES = """
 import os, sys, lockkit
 lease = lockkit.connect(sys.argv[1], state_dir=sys.argv[2]).lock(sys.argv[3], ttl=3600).acquire()
