@@ -83,7 +83,7 @@ class Harness(ABC):
         virtual: Whether :meth:`advance` takes no real time.
         ttl: Seconds; long enough never to end within a scenario by itself. If time is real, short enough that a scenario can wait
             for its end.
-        short_ttl: Seconds; for scenarios that wait in real time, with heartbeats.
+        short_ttl: Seconds; for scenarios that wait for the end of a hold in real time. Holds that heartbeats must keep have 1.5 s at least.
         grain: Seconds by which the store may lengthen a time, because it rounds.
         request_timeout: Seconds; the setting of clients whose store is made to fail. An answered call must take less, even on a
             busy machine.
@@ -187,8 +187,8 @@ class Harness(ABC):
         driver.beats.closing = driver.ending.gone = True
         driver.heartbeat.close()
         driver.orphans.close()
-        driver.heartbeat.join(2.0)
-        driver.orphans.join(2.0)
+        driver.heartbeat.join(10.0)
+        driver.orphans.join(10.0)
         for hold in driver.beats.holds():
             hold.end()
 

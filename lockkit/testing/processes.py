@@ -30,7 +30,7 @@ __all__ = [
     "until",
 ]
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds for a server to start, stop or agree with others."""
 _PORTS = range(10_000, 32_000)
 _OWN = 200

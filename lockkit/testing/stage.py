@@ -22,11 +22,12 @@ from lockkit.testing.children import Child, Parent, in_child
 from lockkit.testing.faults import FAULTY_URL, Faults, through
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.shapes import SHAPES, Part, Shape
+from lockkit.testing.took import MOST, Took
 
 __all__ = ["NotApplicable", "Scenario", "Stage", "Work", "registered", "scenario"]
 
 T = TypeVar("T")
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds to wait for something that should happen by itself."""
 
 
@@ -186,6 +187,15 @@ class Stage:
 
     # -- observing
 
+    @property
+    def soon(self) -> float:
+        """Seconds within which the store has nothing more of what was given back, long before that would lapse by itself."""
+        return max(1.5, self.harness.ttl / 2)
+
+    def lasting(self, times: float = 1.0, *, least: float = 2.0) -> float:
+        """Seconds of a ttl that is real: so many short ones, and enough for heartbeats to come in time on a machine that stands still for a moment."""
+        return max(least, times * self.harness.short_ttl)
+
     def stored(self, name: str | None = None) -> list[StoredClaim]:
         """The queue as the store has it, without claims past their deadlines."""
         now = self.harness.clock.now()
@@ -226,12 +236,15 @@ class Stage:
         return work
 
     def until(self, what: Callable[[], object], why: str, timeout: float = PATIENCE) -> None:
-        """Poll until a condition is true."""
-        end = time.monotonic() + timeout
+        """Poll until a condition is true, at most for the seconds that :class:`~lockkit.testing.took.Took` would count."""
+        took, last = 0.0, time.monotonic()
         pause = itertools.chain([0.001, 0.002, 0.005], itertools.repeat(0.01))
         while not what():
-            assert time.monotonic() < end, f"not within {timeout:g} s: {why}"
+            assert took < timeout, f"not within {timeout:g} s: {why}"
             time.sleep(next(pause))
+            now = time.monotonic()
+            took += min(now - last, MOST)
+            last = now
 
     def steady(self, what: Callable[[], object], why: str, seconds: float) -> None:
         """Check that something stays true for a while, in real time."""
@@ -242,11 +255,10 @@ class Stage:
 
     @contextlib.contextmanager
     def within(self, seconds: float, what: str) -> Iterator[None]:
-        """Check that the body takes no longer, in real time."""
-        began = time.monotonic()
-        yield
-        took = time.monotonic() - began
-        assert took <= seconds, f"{what} took {took:.2f} s, more than {seconds:g} s"
+        """Check that the body takes no longer, in real time, as :class:`~lockkit.testing.took.Took` counts."""
+        with Took() as took:
+            yield
+        assert took.seconds <= seconds, f"{what} took {took.seconds:.2f} s, more than {seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)

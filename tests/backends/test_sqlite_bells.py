@@ -6,14 +6,15 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 import lockkit
 from lockkit.bell import Bell
+from lockkit.store.spi import POLL_CAP
 from lockkit.testing.processes import until
+from lockkit.testing.took import Took
 from lockkit_sqlite import pulse, watcher
 from lockkit_sqlite.pulse import ALIVE, DEAD
 from lockkit_sqlite.pulses import Listener, Pulses
@@ -179,9 +180,9 @@ def test_ctrl_c_while_listening_costs_no_wake(tmp_path):
                     client.lock("a", ttl=300).acquire(on_wait=lambda _, timer=timer: timer.start())
                 timer.join()
                 threading.Timer(0.05, held.release).start()
-                began = time.monotonic()
-                client.lock("a", ttl=300).acquire(timeout=10).release()
-                assert time.monotonic() - began < AT_ONCE, "it was not woken: the poll cap covered it"
+                with Took() as took:
+                    client.lock("a", ttl=300).acquire(timeout=30).release()
+                assert took.seconds < 0.75 * POLL_CAP, "it was not woken: the poll cap covered it"
     finally:
         signal.signal(signal.SIGUSR1, before)
 

@@ -16,7 +16,7 @@ __all__ = ["client_of", "in_a_loop", "settled", "soon", "stepped_until"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_PATIENCE = 5.0
+_PATIENCE = 30.0
 
 
 def client_of(harness: Harness, **settings: Any) -> AsyncClient:

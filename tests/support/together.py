@@ -44,6 +44,7 @@ __all__ = [
     "endings",
     "mixed",
     "nothing_left",
+    "patience",
     "play",
     "play_with_kills",
     "take",
@@ -327,13 +328,13 @@ def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -> int:
             if actor.error is not None:
                 raise actor.error
         assert not ledger.overlaps, ledger.overlaps
-        nothing_left(harness, 3.0 + harness.slack + (ttl * 1.2 if crashes else 0.0))
+        nothing_left(harness, patience(crashes, ttl))
     finally:
         for actor in actors:
             if actor.client is not None:
                 actor.client.close()
         for actor in actors:
-            actor.join(5.0)
+            actor.join(30.0)
     return ledger.grants
 
 
@@ -341,6 +342,11 @@ def ttl_for(harness: Harness, mix: Sequence[Sequence[Step]]) -> tuple[bool, floa
     """Whether a client vanishes in a mix, and the ttl for it: short if one does."""
     crashes = any(step.end == "crash" for steps in mix for step in steps)
     return crashes, max(2.0, harness.short_ttl) if crashes else max(harness.ttl, min(_LONG, 3 * harness.ttl))
+
+
+def patience(crashes: bool, ttl: float) -> float:  # noqa: FBT001
+    """Seconds after which nothing is left of a mix: less than a ttl, unless a client vanished in it, whose claims only the ttl ends."""
+    return 30.0 if crashes else max(3.0, ttl / 2)
 
 
 def nothing_left(harness: Harness, patience: float) -> None:
@@ -387,12 +393,12 @@ def play_with_kills(make: Callable[[Path], Harness], *, seconds: float, kills: i
                 told += victim.all_grants()
                 victim.child.close()
                 begin(10 + kill)
+            free = time.monotonic() + ttl + harness.slack  # what the last one held has lapsed by then
             time.sleep(seconds + ttl + harness.slack)
             for child in children:
                 child.child.tell("stop")
             rest = [child.all_grants() for child in children]
-            late = time.monotonic() - ttl - harness.slack - 3.0
-            assert all(any(left > late for _, left, _ in grants) for grants in rest), (
+            assert all(any(left > free for _, left, _ in grants) for grants in rest), (
                 f"one hangs, seed {seed}"
             )
             told += [grant for grants in rest for grant in grants]

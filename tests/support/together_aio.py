@@ -12,7 +12,7 @@ from typing import Any
 
 from lockkit.aio import AsyncClient, AsyncLeases
 from lockkit.testing.harness import Harness
-from support.together import Ledger, Step, endings, nothing_left, take, ttl_for
+from support.together import Ledger, Step, endings, nothing_left, patience, take, ttl_for
 
 __all__ = ["play_tasks"]
 
@@ -97,7 +97,7 @@ async def _play(harness: Harness, mix: Sequence[Sequence[Step]], limit: float) -
         for task in tasks:
             task.result()
         assert not ledger.overlaps, ledger.overlaps
-        await asyncio.to_thread(nothing_left, harness, 3.0 + harness.slack + (ttl * 1.2 if crashes else 0.0))
+        await asyncio.to_thread(nothing_left, harness, patience(crashes, ttl))
     finally:
         for task in tasks:
             task.cancel()

@@ -13,10 +13,10 @@ from lockkit.testing.claims import claim, take
 
 __all__ = ["AT_ONCE", "LONG", "Turn"]
 
-LONG = 20.0
+LONG = 30.0
 """Seconds within which everything ends."""
-AT_ONCE = 1.5
-"""Seconds within which a waiter is woken, below the interval at which it would ask again by itself."""
+AT_ONCE = 15.0
+"""Seconds within which a waiter is woken, who listens here for longer and does not ask again by itself."""
 
 
 class Turn:

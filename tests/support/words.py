@@ -39,7 +39,7 @@ def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> It
                     if word == b"bye\n":
                         break
                     if word == b"slow\n":
-                        gate.wait(5)
+                        gate.wait(30)
                     if word != b"hush\n":
                         client.sendall(word * (1 + (word == b"unasked\n")))
             except ConnectionResetError as reset:
@@ -73,12 +73,12 @@ def serving(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)) -> It
         listening.close()
         thread.join()
         for each in talking:
-            each.join(5)
+            each.join(30)
 
 
 def soon() -> float:
     """An end that is far enough away."""
-    return time.monotonic() + 5.0
+    return time.monotonic() + 30.0
 
 
 def opened(route: Any, end: float) -> Exchange[Any]:

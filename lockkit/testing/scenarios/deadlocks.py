@@ -107,7 +107,7 @@ def no_false_deadlock(stage: Stage) -> None:
 
 def _ttl(stage: Stage) -> float:
     """The ttl of holders in other processes, for whom time is real on every store."""
-    return min(stage.harness.ttl, max(2.0, stage.harness.capabilities.min_ttl))
+    return min(stage.harness.ttl, max(3.0, stage.harness.capabilities.min_ttl))
 
 
 def _crossed(stage: Stage, *, detect: bool) -> list[Child]:

@@ -111,7 +111,7 @@ def inspect(stage: Stage) -> None:
 def notes(stage: Stage) -> None:
     """Notes of a claim reach its holder, within their limit; records outlive claims and are versioned."""
     client, other = stage.client(), stage.client()
-    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, note={"a": 1, "b": 2}))
+    lease = stage.take(stage.holder(client, ttl=stage.lasting(), note={"a": 1, "b": 2}))
     assert other.annotate(stage.name, lease.claim_id, {"b": None, "ask_release": True})
     assert not other.annotate(stage.name, "0" * 12, {"b": None})
     stage.until(lambda: lease.requests.get("ask_release") is True, "the holder is told")

@@ -10,7 +10,7 @@ from lockkit.testing.stage import NotApplicable, Stage, scenario
 def fork_holder(stage: Stage) -> None:
     """A forked child of a holder has inert handles: not valid, releasing nothing, saying no goodbye; the parent is unaffected."""
     client = stage.client()
-    ttl = max(1.2, stage.harness.short_ttl)  # half of what is left of it must do for an answer
+    ttl = stage.lasting(least=3.0)  # half of what is left of it must do for an answer
     lease = stage.take(stage.holder(client, ttl=ttl))
     before = [(row.claim_id, row.fence, row.state) for row in stage.stored()]
 
@@ -36,7 +36,7 @@ def fork_holder(stage: Stage) -> None:
         "ensure_held": "NotHeld",
     }
     assert [(row.claim_id, row.fence, row.state) for row in stage.stored()] == before
-    stage.steady(lease.valid, "S7: the parent lost its hold to a child", 1.5 * ttl)
+    stage.steady(lease.valid, "S7: the parent lost its hold to a child", 1.2 * ttl)
     lease.confirm()
     assert lease.release().outcome == "RELEASED"
 

@@ -16,7 +16,7 @@ from lockkit.testing.faults import Faults, Send, black_hole, drop_reply, refuse
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.scenarios.handoffs import IN_VAIN
 from lockkit.testing.shapes import MUTEX
-from lockkit.testing.stage import Stage, scenario
+from lockkit.testing.stage import PATIENCE, Stage, scenario
 
 __all__ = ["Witness"]
 
@@ -52,18 +52,18 @@ class Witness:
 def flushed(client: Client) -> Iterator[None]:
     """Run the body, then wait until everything that it told has been delivered."""
     yield
-    client.driver().dispatcher.flush(5.0)
+    client.driver().dispatcher.flush(PATIENCE)
 
 
 @scenario("S9-cleanup-while-renewed")
 def cleanup_while_renewed(stage: Stage) -> None:
     """Cleanup runs while the claim is still renewed, longer than a ttl if need be; only then the next waiter gets the lock."""
-    ttl = stage.harness.short_ttl
+    ttl = stage.lasting(least=1.5)
     seen: list[tuple[bool, bool]] = []
     over = threading.Event()
 
     def clean(context: CleanupContext) -> None:
-        over.wait(2.0 * ttl)
+        over.wait(1.5 * ttl)
         seen.append((lease.valid(), context.claim_id in stage.held()))
 
     witness = Witness(clean)
@@ -81,7 +81,7 @@ def cleanup_while_renewed(stage: Stage) -> None:
 def ended_before(stage: Stage) -> None:
     """When the release request leaves, the lease is no longer valid, and no renewal follows."""
     client, faults = stage.faulty()
-    ttl = stage.harness.short_ttl
+    ttl = stage.lasting(least=1.5)
     lease = stage.take(stage.holder(client, ttl=ttl))
     seen: list[bool] = []
 
@@ -139,7 +139,7 @@ def hook_hangs(stage: Stage) -> None:
     """A hook that hangs costs its budget and no more; it is reported as RUNNING, and disabled after a second time."""
     go = threading.Event()
     stage.on_close(go.set)
-    hanging, well = Witness(lambda _: go.wait(20.0)), Witness()
+    hanging, well = Witness(lambda _: go.wait(60.0)), Witness()
     client = stage.client(plugins=[hanging, well], cleanup_budget=0.6)
     for turn in range(3):
         lease = stage.take(stage.holder(client))
@@ -204,7 +204,7 @@ def all_layers_fail(stage: Stage) -> None:
     assert record["claim"] == lease.claim_id
     assert lease.token not in str(record), "a token is never written down"
     faults.heal()
-    stage.until(lambda: stage.stored() == [], "L4: the abandoned claim stays", 1.5)
+    stage.until(lambda: stage.stored() == [], "L4: the abandoned claim stays", stage.soon)
     stage.until(lambda: "removed" in witness.kinds(), "its removal is told")
 
 
@@ -217,7 +217,7 @@ def journal_full(stage: Stage) -> None:
     faults.always(black_hole, "release", "abandon", "emergency_release")
     assert lease.release().outcome == "ABANDONED"
     faults.heal()
-    stage.until(lambda: stage.stored() == [], "L4: the abandoned claim stays", 1.5)
+    stage.until(lambda: stage.stored() == [], "L4: the abandoned claim stays", stage.soon)
 
 
 @scenario("S10-no-blind-delete")
@@ -269,7 +269,7 @@ def five_releases(stage: Stage) -> None:
     start = threading.Barrier(5)
 
     def release() -> object:
-        start.wait(5.0)
+        start.wait(PATIENCE)
         return lease.release()
 
     faults.log.clear()

@@ -7,7 +7,7 @@ from lockkit.facts import Owner
 from lockkit.testing.faults import delay_reply, interrupt
 from lockkit.testing.scenarios.queueing import steppers
 from lockkit.testing.scenarios.validity import Losses, paused
-from lockkit.testing.stage import Stage, scenario
+from lockkit.testing.stage import PATIENCE, Stage, scenario
 
 __all__ = ["fence"]
 
@@ -48,9 +48,10 @@ def process_bound_evicted(stage: Stage) -> None:
 def max_hold(stage: Stage) -> None:
     """max_hold ends a forgotten hold although it is renewed, reports it, and lets the next waiter in."""
     losses = Losses()
-    limit = 2 * stage.harness.short_ttl
+    ttl = stage.lasting(least=1.5)
+    limit = 1.5 * ttl
     client = stage.client()
-    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, max_hold=limit, on_lost=losses))
+    lease = stage.take(stage.holder(client, ttl=ttl, max_hold=limit, on_lost=losses))
     rest = [stage.take(stage.holder(stage.client(), at)) for at in range(1, len(stage.shape.holders))]
     waiting = stage.waiting(stage.newcomer(stage.client()))
     for other in rest[: stage.shape.leaves - 1]:
@@ -58,7 +59,7 @@ def max_hold(stage: Stage) -> None:
     with stage.within(limit + 2.5, "ending the forgotten hold"):
         waiting.result()
     assert not lease.valid()
-    assert losses.told.wait(2.0)
+    assert losses.told.wait(PATIENCE)
     assert lease.lost_because == "max_hold"
     assert losses.count == 1
 

@@ -9,7 +9,7 @@ from lockkit.lease import Lease
 from lockkit.testing.faults import black_hole
 from lockkit.testing.scenarios.handoffs import HAND_OFF, IN_VAIN
 from lockkit.testing.shapes import MUTEX, READERS
-from lockkit.testing.stage import NotApplicable, Stage, scenario
+from lockkit.testing.stage import PATIENCE, NotApplicable, Stage, scenario
 
 __all__ = ["reentrant"]
 
@@ -164,6 +164,6 @@ def reentrant_told(stage: Stage) -> None:
     assert left.release().outcome == "KEPT"
     client.evict(stage.name, outer.claim_id, reason="kit", now=True)
     assert isinstance(stage.work(inner.confirm).error(), LeaseLost)
-    assert done.wait(5.0), "a callback that nothing but its lease refers to was not called"
+    assert done.wait(PATIENCE), "a callback that nothing but its lease refers to was not called"
     stage.until(lambda: len(told) >= 2, "both levels that are held are told")
     assert sorted(told) == ["inner", "outer"]

@@ -6,7 +6,7 @@ from lockkit.errors import AcquireTimeout, ConfigError, NotHeld
 from lockkit.facts import Progress, ReleaseRequest
 from lockkit.testing.scenarios.handoffs import IN_VAIN
 from lockkit.testing.shapes import MUTEX
-from lockkit.testing.stage import Stage, scenario
+from lockkit.testing.stage import PATIENCE, Stage, scenario
 
 __all__ = ["asked", "progress", "reason"]
 
@@ -42,7 +42,7 @@ def reason(stage: Stage) -> None:
 def progress(stage: Stage) -> None:
     """``beat`` shows the last of what the holder told, after a renewal, and disturbs neither the renewals nor the user's note."""
     client, other = stage.client(), stage.client()
-    lease = stage.take(stage.holder(client, ttl=3 * stage.harness.short_ttl, note={"mine": 1}, reason="kit"))
+    lease = stage.take(stage.holder(client, ttl=stage.lasting(3, least=3.0), note={"mine": 1}, reason="kit"))
 
     def shown() -> Progress | None:
         head = other.inspect(stage.name).holders[0]
@@ -82,14 +82,14 @@ def progress(stage: Stage) -> None:
 @scenario("S1-asked")
 def asked(stage: Stage) -> None:
     """A holder that is asked to release learns who asks and why, once for each request, and holds on; nobody else is asked."""
-    leases = stage.fill(ttl=max(3 * stage.harness.short_ttl, 3.0))  # it must not lapse on a slow machine
+    leases = stage.fill(ttl=stage.lasting(3, least=3.0))
     other = stage.client()
     lease, rest = leases[0], leases[1:]
     told: list[ReleaseRequest] = []
     lease.on_release_requested(told.append)
     assert not lease.release_requested.is_set()
     first = other.ask_release(stage.name, lease.claim_id, "the card is needed")
-    assert lease.release_requested.wait(10.0), "the holder learns of it"
+    assert lease.release_requested.wait(PATIENCE), "the holder learns of it"
     stage.until(lambda: told == [first], "its callback is called")
     assert lease.release_requests == (first,)
     assert (first.by, first.reason) == (str(other.owner), "the card is needed")

@@ -113,7 +113,7 @@ def short_form_stack(stage: Stage) -> None:
 @scenario("L4-short-form-by-hand", (SEMAPHORE,))
 def short_form_by_hand(stage: Stage) -> None:
     """A block that ends in another thread without a known lease raises NotHeld, releases nothing, and its lease lapses with the thread that took it."""
-    lock = stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl)
+    lock = stage.holder(stage.client(), ttl=stage.lasting(2))
 
     def entered() -> Lease:
         lock.__enter__()

@@ -87,8 +87,8 @@ def _answered(stage: Stage, backend: Backend, names: Sequence[str], where: str) 
             terms = stage.shape.holders[0].terms(name, Owner(host="kit"), ttl=stage.harness.ttl)
             claim = Claim(new_token(), terms, wait=False)
             try:
-                if isinstance(backend.acquire(claim, True, HAND_OFF), Granted):
-                    backend.release(claim, HAND_OFF)
+                if isinstance(backend.acquire(claim, True, _BUDGET), Granted):
+                    backend.release(claim, _BUDGET)
             except (Refused, Unknown) as trouble:
                 raise AssertionError(
                     f"L3: a client that is stopped at {where} holds up others: {trouble}"

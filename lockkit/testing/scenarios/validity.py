@@ -12,7 +12,7 @@ from lockkit.store.spi import Claim
 from lockkit.testing.faults import black_hole, delay_reply, drop_reply, refuse, slow
 from lockkit.testing.scenarios.queueing import steppers
 from lockkit.testing.shapes import MUTEX, READERS
-from lockkit.testing.stage import NotApplicable, Stage, scenario
+from lockkit.testing.stage import PATIENCE, NotApplicable, Stage, scenario
 
 __all__ = ["Losses", "extendable"]
 
@@ -61,7 +61,7 @@ def paused_past_ttl(stage: Stage) -> None:
     assert isinstance(error, LeaseLost), "S5: confirmed although somebody else holds it"
     assert lease.release().outcome == "LOST"
     assert stage.unchanged(before), "S1: the successor was touched"
-    assert losses.told.wait(5.0)
+    assert losses.told.wait(PATIENCE)
     assert losses.count == 1, "S6: told more than once"
     for successor in successors:
         successor.confirm()
@@ -100,7 +100,7 @@ def nobody_came(stage: Stage) -> None:
     assert stage.stored() == []
     again = stage.take(stage.holder(client))
     assert again.fence > lease.fence
-    assert losses.told.wait(5.0)
+    assert losses.told.wait(PATIENCE)
     assert losses.count == 1
 
 
@@ -150,12 +150,12 @@ def failed_renewal(stage: Stage) -> None:
     """Renewals that fail now and then are not a loss as long as one succeeds in time."""
     client, faults = stage.faulty()
     losses = Losses()
-    ttl = 3 * stage.harness.short_ttl
+    ttl = stage.lasting(3)
     lease = stage.take(stage.holder(client, ttl=ttl, on_lost=losses))
     before = client.stats()["renewals"]
     faults.add("renew", refuse)
     faults.add("renew", drop_reply, skip=1)
-    stage.until(lambda: client.stats()["renewals"] >= before + 3, "three renewals get through", 5 * ttl)
+    stage.until(lambda: client.stats()["renewals"] >= before + 3, "three renewals get through")
     assert lease.valid()
     assert losses.count == 0
     assert not lease.lost.is_set()
@@ -167,7 +167,8 @@ def short_beside_long(stage: Stage) -> None:
     if stage.harness.capabilities.fixed_ttl:
         raise NotApplicable("all claims of a client have one ttl on this store")
     client, faults = stage.faulty()
-    short, long = stage.harness.short_ttl, 4 * stage.harness.short_ttl
+    short = stage.lasting(least=0.6)
+    long = 4 * short
     losses = Losses()
     leases = [stage.take(client.lock(f"kit/long-{at}", ttl=long, on_lost=losses)) for at in range(2)]
     faults.always(slow(0.4 * short), "renew")
@@ -198,9 +199,9 @@ def silence_is_loss(stage: Stage) -> None:
     lease = stage.take(stage.holder(client, ttl=ttl, on_lost=losses))
     faults.always(black_hole, "renew")
     with stage.within(ttl + 1.0, "noticing the silence"):
-        assert lease.lost.wait(ttl + 1.0)
+        assert lease.lost.wait(PATIENCE)
     assert not lease.valid()
-    assert losses.told.wait(2.0)
+    assert losses.told.wait(PATIENCE)
     faults.heal()
     stage.until(lambda: stage.stored() == [], "S11: the lost claim is removed")
     lease.on_lost(losses)  # told late: at once, and once
@@ -217,13 +218,14 @@ def heals_after_loss(stage: Stage) -> None:
     client, faults = stage.faulty()
     lives = min(3 * stage.harness.ttl, stage.harness.capabilities.max_ttl)  # through the time without answers
     other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=lives))
-    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, lock_delay=0.0))
+    ttl = stage.lasting()
+    lease = stage.take(stage.holder(client, ttl=ttl, lock_delay=0.0))
     faults.always(drop_reply, "renew")
     faults.always(black_hole, "release", "abandon")
-    assert lease.lost.wait(stage.harness.short_ttl + 2.0)
+    assert lease.lost.wait(PATIENCE)
     assert lease.claim_id in stage.held(), "the store was told to renew it up to now"
     faults.heal()
-    with stage.within(stage.harness.short_ttl + 1.0, "removing what its client does not stand behind"):
+    with stage.within(ttl + 1.0, "removing what its client does not stand behind"):
         stage.until(lambda: stage.stored() == [], "S11: the lost claim is removed")
     assert other.valid()
     other.confirm()
@@ -246,7 +248,7 @@ def crashed_beside_the_living(stage: Stage) -> None:
 def evicted(stage: Stage) -> None:
     """An evicted holder stops being valid before the next is granted, and is told once, with the reason."""
     losses = Losses()
-    lease = stage.take(stage.holder(stage.client(), ttl=2 * stage.harness.short_ttl, on_lost=losses))
+    lease = stage.take(stage.holder(stage.client(), ttl=stage.lasting(2), on_lost=losses))
     rest = [stage.take(stage.holder(stage.client(), at)) for at in range(1, len(stage.shape.holders))]
     waiting = stage.waiting(stage.newcomer(stage.client()))
     result = stage.client().evict(stage.name, lease.claim_id, reason="kit")
@@ -255,7 +257,7 @@ def evicted(stage: Stage) -> None:
         other.release()
     waiting.result()
     assert not lease.valid(), "S3: valid although the next one holds"
-    assert losses.told.wait(2.0)
+    assert losses.told.wait(PATIENCE)
     assert losses.count == 1
     assert lease.lost_because in ("evicted", "lost")
     waiting.result().release()
@@ -320,7 +322,7 @@ def no_auto_renew(stage: Stage) -> None:
     losses = Losses()
     client, faults = stage.faulty()
     lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl, auto_renew=False, on_lost=losses))
-    assert losses.told.wait(stage.harness.short_ttl + 2.0)
+    assert losses.told.wait(PATIENCE)
     assert "renew" not in faults.log
     assert not lease.valid()
     stage.until(lambda: stage.stored() == [], "it is removed")
@@ -330,8 +332,9 @@ def no_auto_renew(stage: Stage) -> None:
 def renewed(stage: Stage) -> None:
     """A renewed lease outlives its ttl many times over."""
     client = stage.client()
-    lease = stage.take(stage.holder(client, ttl=stage.harness.short_ttl))
-    stage.steady(lease.valid, "S3: it must stay valid while it is renewed", 2.5 * stage.harness.short_ttl)
+    ttl = stage.lasting(least=1.5)
+    lease = stage.take(stage.holder(client, ttl=ttl))
+    stage.steady(lease.valid, "S3: it must stay valid while it is renewed", 2.5 * ttl)
     assert client.stats()["renewals"] >= 3
     assert client.stats()["lost"] == 0
     assert lease.claim_id in stage.held()

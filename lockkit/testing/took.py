@@ -1,0 +1,47 @@
+"""How long something takes, on a machine that is not always there for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Self
+
+__all__ = ["MOST", "Took"]
+
+_TICK = 0.01
+MOST = 0.05
+"""The most seconds from one tick to the next that count; a machine that has time for this process takes less."""
+
+
+class Took:
+    """A context manager that counts the seconds of its body, but not those in which the machine had no time for this process.
+
+    A thread wakes up a hundred times a second. If it wakes up late, the machine stood still or was busy with other programs, and no more
+    than a twentieth of a second counts. So what waits for too long is seen to do so, and what was stopped, with all of its process, is not.
+
+    Attributes:
+        seconds: The seconds so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last = 0.0
+        self._over = threading.Event()
+        self._ticking = threading.Thread(target=self._tick, name="kit-took", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._last = time.monotonic()
+        self._ticking.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._ticking.join()
+
+    def _tick(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(_TICK)
+            now = time.monotonic()
+            self.seconds += min(now - self._last, MOST)
+            self._last = now
