@@ -102,7 +102,7 @@ class Harness(ABC):
     ttl: ClassVar[float] = 3.0
     short_ttl: ClassVar[float] = 0.6
     grain: ClassVar[float] = 0.0
-    request_timeout: ClassVar[float] = 0.4
+    request_timeout: ClassVar[float] = 0.6
     tells: ClassVar[bool] = True
     slack: ClassVar[float] = 0.0
     examples: ClassVar[tuple[int, int]] = (20, 20)

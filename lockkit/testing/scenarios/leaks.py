@@ -70,7 +70,9 @@ def interrupted_calls(stage: Stage) -> None:
                 done = True
             except CtrlC:
                 pass
-            stage.until(lambda: stage.stored() == [], f"L4: call {k} was interrupted, its claim stays", stage.soon)
+            stage.until(
+                lambda: stage.stored() == [], f"L4: call {k} was interrupted, its claim stays", stage.soon
+            )
             faults.heal()
             client.close()
             if done:
