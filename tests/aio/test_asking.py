@@ -13,13 +13,13 @@ from support.aio import client_of, in_a_loop, soon
 @in_a_loop
 async def test_a_request_to_release_can_be_awaited(harness):
     async with client_of(harness) as client, client_of(harness) as other:
-        async with client.lock("a", ttl=harness.short_ttl).acquire() as lease:
+        async with client.lock("a", ttl=max(2.0, harness.short_ttl)).acquire() as lease:
             told = []
             lease.on_release_requested(told.append)
             waiters = [asyncio.ensure_future(lease.release_requested.wait()) for _ in range(2)]
             assert not lease.release_requested.is_set()
             request = await other.ask_release("a", lease.claim_id, "the card is needed")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await asyncio.gather(*waiters)
                 await lease.release_requested  # at once from now on
             assert lease.release_requested.is_set()
@@ -33,7 +33,9 @@ async def test_a_request_to_release_can_be_awaited(harness):
 @in_a_loop
 async def test_news_of_the_holder_is_told_without_waiting(harness):
     async with client_of(harness) as client, client_of(harness) as other:
-        async with client.lock("a", ttl=harness.short_ttl).acquire(reason="nightly reindex") as lease:
+        async with client.lock("a", ttl=max(2.0, harness.short_ttl)).acquire(
+            reason="nightly reindex"
+        ) as lease:
             assert (await other.inspect("a")).holders[0].reason == "nightly reindex"
             lease.beat(0.4, "epoch 4/10")
             with harness.client() as third:

@@ -53,11 +53,11 @@ async def swept(run, client, harness, kind, twice):
 async def test_a_free_lock(harness, kind, twice):
     async with client_of(harness, request_timeout=2.0) as client:
         lock = client.lock("a")
-        async with lock.acquire(timeout=10):  # opens the store, and connects
+        async with lock.acquire(timeout=30):  # opens the store, and connects
             pass
 
         async def run():
-            async with lock.acquire(timeout=10) as lease:
+            async with lock.acquire(timeout=30) as lease:
                 await asyncio.sleep(0)
                 lease.ensure_held()
 
@@ -70,7 +70,7 @@ async def test_min_hold_of_a_grant_that_no_task_got_blocks_nobody(harness, kind)
     if not harness.capabilities.min_hold:
         pytest.skip("the store has no min_hold")
     async with client_of(harness, request_timeout=2.0) as client:
-        async with client.lock("first").acquire(timeout=10):  # opens the store, and connects
+        async with client.lock("first").acquire(timeout=30):  # opens the store, and connects
             pass
         for number in range(MOST):
             got = []
@@ -92,7 +92,7 @@ async def test_min_hold_of_a_grant_that_no_task_got_blocks_nobody(harness, kind)
 
 
 async def _taken(lock, got):
-    got.append(await lock.acquire(timeout=10))
+    got.append(await lock.acquire(timeout=30))
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
@@ -101,9 +101,9 @@ async def test_a_lock_that_is_waited_for(harness, twice):
     """Another waiter stands behind the one that is cancelled, and gets the lock whenever that happens."""
     async with client_of(harness, request_timeout=2.0) as client, client_of(harness) as other:
         lock = client.lock("a")
-        async with other.lock("a").acquire(timeout=10):
+        async with other.lock("a").acquire(timeout=30):
             pass
-        async with lock.acquire(timeout=10):
+        async with lock.acquire(timeout=30):
             pass
         behind = other._opening.engine.beats
 
@@ -113,14 +113,14 @@ async def test_a_lock_that_is_waited_for(harness, twice):
 
         for number in itertools.count():
             assert number < MOST
-            holder = await other.lock("a").acquire(timeout=10)
+            holder = await other.lock("a").acquire(timeout=30)
             holder.detach()
             first = asyncio.create_task(cancel_at(run, {number, number + 1} if twice else {number}, "cancel"))
             await soon(partial(_waits_or_ended, client, first))
             second = asyncio.create_task(_hold(other.lock("a")))
             await soon(behind.waiting)
             await holder.release()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 how = await first
                 await second
             assert how.came_out, f"cancelled at suspension {number}: {how.error!r}"
@@ -148,12 +148,12 @@ async def test_the_first_use_of_a_client(harness):
         async with client_of(harness, request_timeout=2.0) as client:
 
             async def run():
-                async with client.lock("a").acquire(timeout=10):
+                async with client.lock("a").acquire(timeout=30):
                     pass
 
             how = await cancel_at(run, {number})
             assert how.came_out, f"cancelled at suspension {number}: {how.error!r}"
-            async with client.lock("a").acquire(timeout=10):
+            async with client.lock("a").acquire(timeout=30):
                 pass
             await settled(client, harness)
         if not how.reached:
@@ -166,7 +166,7 @@ async def test_the_close_of_a_client(harness):
     for number in itertools.count():
         assert number < MOST
         client = client_of(harness, request_timeout=2.0)
-        lease = await client.lock("a").acquire(timeout=10)
+        lease = await client.lock("a").acquire(timeout=30)
         how = await cancel_at(client.close, {number})
         assert how.came_out
         assert lease.report.outcome == "RELEASED"
@@ -179,9 +179,9 @@ async def test_the_close_of_a_client(harness):
 @in_a_loop
 async def test_a_task_that_is_cancelled_before_its_first_step(harness):
     async with client_of(harness) as client:
-        async with client.lock("a").acquire(timeout=10):
+        async with client.lock("a").acquire(timeout=30):
             pass
-        task = asyncio.create_task(client.lock("a").acquire(timeout=10))
+        task = asyncio.create_task(client.lock("a").acquire(timeout=30))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -190,7 +190,7 @@ async def test_a_task_that_is_cancelled_before_its_first_step(harness):
 
 @in_a_loop
 async def test_threads_and_connections_return_to_their_number(harness):
-    async with client_of(harness) as client, client.lock("a").acquire(timeout=10):
+    async with client_of(harness) as client, client.lock("a").acquire(timeout=30):
         pass  # what the store makes once
     before = dict(harness.residue())
     threads = set(threading.enumerate())
@@ -218,7 +218,7 @@ def test_one_loop_after_the_other_has_connections_of_its_own(harness):
     client = client_of(harness, request_timeout=2.0)
 
     async def with_waiters():
-        lease = await client.lock("a").acquire(timeout=10)
+        lease = await client.lock("a").acquire(timeout=30)
         background.extend(asyncio.create_task(_hold(client.lock("a"))) for _ in range(5))
         await soon(lambda: len(client._opening.engine.beats.waiting()) == 5)
         return lease.detach()

@@ -91,11 +91,11 @@ async def test_free_locks(harness, shape, kind, twice):
     assert kind in KINDS
     async with client_of(harness, request_timeout=2.0) as client:
         several = shape(client)
-        async with several.acquire(timeout=10):  # opens the store, and connects
+        async with several.acquire(timeout=30):  # opens the store, and connects
             pass
 
         async def run():
-            async with several.acquire(timeout=10) as lease:
+            async with several.acquire(timeout=30) as lease:
                 await asyncio.sleep(0)
                 lease.ensure_held()
 
@@ -126,7 +126,7 @@ async def test_locks_that_are_waited_for(harness, shape, twice):
     async with client_of(harness, request_timeout=2.0) as client, client_of(harness) as other:
         several, behind = shape(client), shape(other)
         for each in (several, behind):
-            async with each.acquire(timeout=10):
+            async with each.acquire(timeout=30):
                 pass
 
         async def run():
@@ -146,7 +146,7 @@ async def test_locks_that_are_waited_for(harness, shape, twice):
                 await soon(lambda: client._opening.engine.beats.waiting() or first.done())  # noqa: B023
                 second = asyncio.create_task(_held(behind))
                 await soon(other._opening.engine.beats.waiting)
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 how = await first
                 await second
             assert how.came_out, f"cancelled at suspension {number}: {how.error!r}"
@@ -169,7 +169,7 @@ async def test_the_release_of_many(harness, shape):
     async with client_of(harness, request_timeout=2.0) as client:
         several = shape(client)
         for number in range(MOST):
-            leases = await several.acquire(timeout=10)
+            leases = await several.acquire(timeout=30)
             how = await cancel_at(leases.release, {number, number + 1})
             assert how.came_out, f"cancelled at suspension {number}: {how.error!r}"
             assert leases.report.outcome == "RELEASED"

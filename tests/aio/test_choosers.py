@@ -41,7 +41,7 @@ async def test_a_chooser_that_hangs_is_bounded_and_holds_up_nothing_else(harness
         began = time.monotonic()
         with pytest.raises(AcquireTimeout, match="gave no answer"):
             await task
-        assert time.monotonic() - began < 5  # and not for ever; the machine may be busy
+        assert time.monotonic() - began < 30  # and not for ever
         await settled(client, harness, *NAMES)
         chooser.go.set()
 
@@ -69,7 +69,7 @@ async def test_a_task_ends_when_its_client_is_closed(harness, make):
             task = asyncio.create_task(_held(client, chooser))
             await soon(lambda: chooser.threads)
         with pytest.raises(AcquireCancelled):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await task
         if make is Hangs:
             chooser.go.set()

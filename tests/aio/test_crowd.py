@@ -54,7 +54,7 @@ async def test_waiting_tasks_share_threads_and_connections(harness):
             async with lock.acquire(timeout=120):
                 pass
 
-        holder = (await lock.acquire(timeout=10)).detach()
+        holder = (await lock.acquire(timeout=30)).detach()
         tasks = [asyncio.create_task(wait()) for _ in range(2)]
         await waiting(client, 2)
         threads, descriptors = cost()

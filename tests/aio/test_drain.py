@@ -143,11 +143,11 @@ def test_a_waiter_that_cannot_be_woken_is_refused_in_its_turn_and_the_drain_is_n
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert queued.wait(10)
+    assert queued.wait(30)
     monkeypatch.setattr(other.driver().backend.extras.drains, "turn_away", fails)
     mark = other.drain()
     held.release()
-    thread.join(10)
+    thread.join(30)
     assert [error.drain for error in refused] == [mark]
 
 

@@ -107,7 +107,7 @@ async def test_the_task_that_holds_must_not_wait_for_itself_but_another_may(harn
 
 
 async def _hold_for_a_moment(lock):
-    async with lock.acquire(timeout=10):
+    async with lock.acquire(timeout=30):
         pass
 
 
@@ -232,7 +232,7 @@ async def test_operations_on_claims_of_others(harness):
         assert evicted.outcome != "ABSENT"
         with pytest.raises(LeaseLost):
             await lease.confirm()
-        await asyncio.wait_for(lease.lost.wait(), 5)
+        await asyncio.wait_for(lease.lost.wait(), 30)
         assert lease.lost.is_set()
         assert (await lease.release()).outcome == "LOST"
         assert await other.check() is not None
@@ -458,7 +458,7 @@ async def test_a_callback_of_a_loss_may_need_the_loop(harness):
         ran.append(True)
 
     async with client_of(harness) as client:
-        lock = client.lock("a", on_lost=lambda: asyncio.run_coroutine_threadsafe(note(), loop).result(4))
+        lock = client.lock("a", on_lost=lambda: asyncio.run_coroutine_threadsafe(note(), loop).result(30))
         lease = await lock.acquire()
         await lease.simulate_loss()
         assert ran

@@ -40,7 +40,7 @@ class HeldUp:
     def open(self, url, options):
         self.budgets.append(options.budget)
         self.begun.set()
-        assert self.opens.wait(10)
+        assert self.opens.wait(30)
         return open_store("memory://late", options)
 
 

@@ -37,10 +37,10 @@ async def test_neither_an_acquire_nor_a_release_makes_a_task(harness):
 
     async with client_of(harness) as client:
         lock = client.lock("a")
-        async with lock.acquire(timeout=10):  # opens the store, and connects
+        async with lock.acquire(timeout=30):  # opens the store, and connects
             pass
         asyncio.get_running_loop().set_task_factory(noting)
-        async with lock.acquire(timeout=10):
+        async with lock.acquire(timeout=30):
             pass
         asyncio.get_running_loop().set_task_factory(None)
         assert made == []
@@ -52,7 +52,7 @@ async def test_a_release_ends_although_its_caller_is_cancelled_at_every_turn_of_
     async with client_of(harness) as client:
         lock = client.lock("a")
         for _ in range(3):
-            lease = await lock.acquire(timeout=10)
+            lease = await lock.acquire(timeout=30)
             task = asyncio.create_task(lease.release())
             await asyncio.sleep(0)
             while not task.done():
@@ -69,7 +69,7 @@ async def test_a_release_ends_although_its_caller_is_cancelled_at_every_turn_of_
 @in_a_loop
 async def test_two_callers_get_one_report(harness):
     async with client_of(harness) as client:
-        lease = await client.lock("a").acquire(timeout=10)
+        lease = await client.lock("a").acquire(timeout=30)
         reports = await asyncio.gather(*(lease.release() for _ in range(5)))
         assert {report.outcome for report in reports} == {"RELEASED"}
         assert all(report is reports[0] for report in reports)
@@ -80,7 +80,7 @@ async def test_two_callers_get_one_report(harness):
 @in_a_loop
 async def test_another_caller_goes_on_where_the_first_one_ended(harness, how):
     async with client_of(harness) as client:
-        lease = await client.lock("a").acquire(timeout=10)
+        lease = await client.lock("a").acquire(timeout=30)
         first = lease.release()
         if how == "closed":
             first.send(None)  # to its first suspension
@@ -108,14 +108,14 @@ def there(kind):
 async def test_a_lock_that_was_released_leaves_nothing_to_the_garbage_collector(harness):
     async with client_of(harness) as client:
         lock = client.lock("a")
-        async with lock.acquire(timeout=10):
+        async with lock.acquire(timeout=30):
             pass
         gc.collect()
         before = there(Hold)
         gc.disable()
         try:
             for _ in range(3):
-                async with lock.acquire(timeout=10):
+                async with lock.acquire(timeout=30):
                     pass
             await soon(lambda: there(Hold).keys() == before.keys())
         finally:
@@ -127,7 +127,7 @@ async def test_a_wait_whose_time_was_up_leaves_nothing_to_the_garbage_collector(
     async with client_of(harness) as client:
         lock = client.lock("a")
         for _ in range(5):
-            holder = (await lock.acquire(timeout=10)).detach()
+            holder = (await lock.acquire(timeout=30)).detach()
             judged = await judge_waits(lock)
             await holder.release()
             if judged:

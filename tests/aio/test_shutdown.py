@@ -37,7 +37,7 @@ class Cleanup:
     @lockkit.hookimpl
     def lockkit_cleanup(self, context):
         self.begun.set()
-        assert self.may_end.wait(20)
+        assert self.may_end.wait(30)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def cancel_all(times=1):
 
 
 async def hold(lock, leases):
-    async with lock.acquire(timeout=10) as lease:
+    async with lock.acquire(timeout=30) as lease:
         leases.append(lease)
 
 
@@ -87,7 +87,7 @@ async def test_a_cleanup_hook_ends_before_the_claim_is_given_away(harness, clean
 async def test_the_requests_of_a_release_go_on_whenever_all_tasks_are_cancelled(harness, turns):
     """After one turn of the loop the task of the release exists, and has not made its first step."""
     async with client_of(harness) as client:
-        lease = await client.lock("a").acquire(timeout=10)
+        lease = await client.lock("a").acquire(timeout=30)
         task = asyncio.create_task(leave(lease))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -111,7 +111,7 @@ async def leave(lease):
 @in_a_loop
 async def test_a_close_ends_first_although_all_tasks_are_cancelled(harness, cleanup):
     client = client_of(harness, plugins=[cleanup])
-    lease = await client.lock("a").acquire(timeout=10)
+    lease = await client.lock("a").acquire(timeout=30)
     task = asyncio.create_task(client.close())
     await soon(cleanup.begun.is_set)
     await cancel_all(times=3)
@@ -125,11 +125,11 @@ async def test_a_close_ends_first_although_all_tasks_are_cancelled(harness, clea
 
 @in_a_loop
 async def test_a_close_that_is_cancelled_leaves_no_connection(harness):
-    async with client_of(harness) as client, client.lock("a").acquire(timeout=10):
+    async with client_of(harness) as client, client.lock("a").acquire(timeout=30):
         pass  # what the store makes once
     before = dict(harness.residue())
     client = client_of(harness)
-    leases = await asyncio.gather(*(client.lock(f"a{n}").acquire(timeout=10) for n in range(5)))
+    leases = await asyncio.gather(*(client.lock(f"a{n}").acquire(timeout=30) for n in range(5)))
     assert len(leases) == 5
     engines = client._engines
     performer = engines.ready().performer
@@ -146,7 +146,7 @@ def test_a_release_whose_loop_was_closed_is_finished_by_a_thread(harness, cleanu
     """As after a third Ctrl-C, which ends the loop although tasks are pending. The thread waits for the hook as well."""
     client = client_of(harness, plugins=[cleanup])
     loop = asyncio.new_event_loop()
-    lease = loop.run_until_complete(client.lock("a").acquire(timeout=10))
+    lease = loop.run_until_complete(client.lock("a").acquire(timeout=30))
 
     async def begin():
         task = asyncio.create_task(lease.release())
@@ -158,7 +158,7 @@ def test_a_release_whose_loop_was_closed_is_finished_by_a_thread(harness, cleanu
     closing.start()
     assert len(harness.stored("a")) == 1
     cleanup.may_end.set()
-    closing.join(10)
+    closing.join(30)
     assert not closing.is_alive()
     assert lease.report.outcome == "RELEASED"
     assert harness.stored("a") == []
@@ -176,14 +176,14 @@ async def test_a_record_that_cannot_be_written_keeps_no_release(harness, monkeyp
         raise Unknown(BackendUnavailable("no answer"))
 
     async with client_of(harness, request_timeout=0.3) as client:
-        lease = await client.lock("a").acquire(timeout=10)
+        lease = await client.lock("a").acquire(timeout=30)
         engine = client._opening.engine
         monkeypatch.setattr(client._engines.ready(), "performer", None)  # the requests are these calls
         for name in ("release", "abandon", "emergency_release"):
             monkeypatch.setattr(engine.backend, name, unanswered)
-        monkeypatch.setattr(engine, "_record_failure", lambda record: go_on.wait(20))
+        monkeypatch.setattr(engine, "_record_failure", lambda record: go_on.wait(30))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 report = await lease.release()
         finally:
             monkeypatch.undo()
@@ -196,7 +196,7 @@ def test_a_loop_that_is_closed_early_leaves_no_open_transport(harness):
     """The program closes neither the client nor the asynchronous generators of the loop."""
     client = client_of(harness)
     loop = asyncio.new_event_loop()
-    lease = loop.run_until_complete(client.lock("a").acquire(timeout=10))
+    lease = loop.run_until_complete(client.lock("a").acquire(timeout=30))
     loop.run_until_complete(lease.release())
     loop.close()
     client._client.close()

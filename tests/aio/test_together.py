@@ -39,7 +39,7 @@ async def _nothing_left(client):
 
 
 async def _gone(client, name):
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while (await client.inspect(name)).claims:  # noqa: ASYNC110 (nothing announces it)
             await asyncio.sleep(0.01)
 
@@ -140,7 +140,7 @@ async def test_a_lock_that_is_lost_while_another_is_waited_for_ends_the_wait(har
             # On the memory store, and on the embedded one, the next renewal brings the news.
             client._opening.engine.heartbeat.catch_up()
             with pytest.raises(LeaseLost):
-                await asyncio.wait_for(task, 15)
+                await asyncio.wait_for(task, 30)
         await _nothing_left(client)
 
 
@@ -203,7 +203,7 @@ async def test_a_request_for_one_is_a_request_for_all(harness):
         await other.ask_release("b", leases[1].claim_id, "please")
         await leases.confirm()
         client._opening.engine.heartbeat.catch_up()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await waits
         assert [request.reason for request in leases.release_requests] == ["please"]
         await leases.release()
@@ -254,7 +254,7 @@ async def test_any_of_takes_the_first_that_is_free_and_then_the_first_that_comes
             task = asyncio.create_task(_name_of(any_of, told))
             await _queued(other, "a", "b", "c")
             await second.release()
-            assert await asyncio.wait_for(task, 15) == "b"
+            assert await asyncio.wait_for(task, 30) == "b"
         assert {waiting.name for waiting in told} >= {"a", "b", "c"}
 
 
@@ -291,7 +291,7 @@ async def test_a_pool_gives_members_with_capacity(harness):
                     await theirs.acquire(timeout=0)
             waits = asyncio.create_task(theirs.acquire(2, timeout=30))
             await _queued(other, pool_name("p", "0"))
-        whole = await asyncio.wait_for(waits, 15)
+        whole = await asyncio.wait_for(waits, 30)
         assert whole.members == ("0", "1")
         assert (await whole.release()).outcome == "RELEASED"
         with pytest.raises(ConfigError, match="can never be met"):

@@ -179,7 +179,7 @@ def test_threads_never_overlap_and_fences_rise_in_grant_order():
             answer = store.acquire(one, True, 2.0)
             while isinstance(answer, Queued):
                 watch = store.watch("a", answer.blockers, ready.set, one)
-                assert ready.wait(5)
+                assert ready.wait(30)
                 ready.clear()
                 watch.close()
                 answer = store.acquire(one, False, 2.0)

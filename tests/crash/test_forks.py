@@ -235,6 +235,7 @@ print("struck at", place - 1, "places")
 """
 
 
+@pytest.mark.timeout(320)
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])
 def test_a_fork_hook_may_be_struck_at_any_line_of_it(store: str, tmp_path: Path) -> None:
     url = store if store == "memory:" else f"sqlite:{tmp_path}/struck.db"

@@ -115,10 +115,10 @@ def hook(leases):
 
 
 def test_a_card_that_is_as_it_was_is_left_clean_and_the_next_holder_gets_the_receipt(client, alerts):
-    with pool(client).acquire(timeout=5) as leases:
+    with pool(client).acquire(timeout=30) as leases:
         assert leases.receipts == {}
     assert (hook(leases).plugin, hook(leases).outcome, hook(leases).error) == ("gpu-cleanup", "DONE", None)
-    with pool(client).acquire(timeout=5) as again:
+    with pool(client).acquire(timeout=30) as again:
         receipt = again.receipts[CARDS[0]]
         assert (receipt.outcome, receipt.leftover, receipt.claim_id) == ("clean", 0, leases[0].claim_id)
         assert receipt.fence == leases[0].fence
@@ -127,22 +127,22 @@ def test_a_card_that_is_as_it_was_is_left_clean_and_the_next_holder_gets_the_rec
 
 
 def test_a_holder_that_was_killed_leaves_an_unknown_state_whatever_the_older_receipt_says(client):
-    pool(client).acquire(timeout=5).release()
+    pool(client).acquire(timeout=30).release()
     assert left(client).outcome == "clean"
-    killed = pool(client).acquire(timeout=5)
+    killed = pool(client).acquire(timeout=30)
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     client.evict(name, killed[0].claim_id, reason="as if it were killed", now=True)
     killed.simulate_loss()  # so that its own release leaves nothing
-    with pool(client).acquire(timeout=5) as leases:
+    with pool(client).acquire(timeout=30) as leases:
         receipt = leases.receipts[CARDS[0]]
         assert (receipt.outcome, receipt.claim_id) == ("unknown", killed[0].claim_id)
     killed.release()
-    with pool(client).acquire(timeout=5) as leases:
+    with pool(client).acquire(timeout=30) as leases:
         assert leases.receipts[CARDS[0]].outcome == "clean"
 
 
 def test_a_request_that_timed_out_leaves_no_doubt_about_the_card_that_it_had_got(client, say):
-    pool(client).acquire(ids=["0"], timeout=5).release()
+    pool(client).acquire(ids=["0"], timeout=30).release()
     say(card1={"faults": ["it hums"]})
     with pytest.raises(AcquireTimeout):
         pool(client).acquire(2, timeout=0.5)
@@ -151,25 +151,25 @@ def test_a_request_that_timed_out_leaves_no_doubt_about_the_card_that_it_had_got
 
 
 def test_a_child_process_that_still_has_the_card_is_ended(client, say, start):
-    with pool(client).acquire(timeout=5):
+    with pool(client).acquire(timeout=30):
         child = start()
         say(card0={"processes": [computes(child.pid)]})
-    assert child.wait(10) == -signal.SIGTERM
+    assert child.wait(30) == -signal.SIGTERM
     assert left(client).outcome == "clean"
 
 
 def test_a_child_process_that_ignores_term_is_killed(client, say, start):
-    with pool(client).acquire(timeout=5):
+    with pool(client).acquire(timeout=30):
         child = start(GRIM)
         say(card0={"processes": [computes(child.pid)]})
-    assert child.wait(10) == -signal.SIGKILL
+    assert child.wait(30) == -signal.SIGKILL
     assert left(client).outcome == "clean"
 
 
 def test_other_processes_are_left_alone_and_named(client, say, start, alerts):
     """A grandchild that nobody has seen before its parent ended, and a child that does not use the card."""
     script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {GRIM!r}], stdout=subprocess.DEVNULL); print(p.pid, flush=True)"
-    with pool(client).acquire(timeout=5):
+    with pool(client).acquire(timeout=30):
         parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
         orphan = int(parent.stdout.readline())
         parent.communicate()
@@ -190,14 +190,14 @@ def test_other_processes_are_left_alone_and_named(client, say, start, alerts):
 def test_a_process_that_was_there_before_the_grant_is_left_alone(client, say, start):
     """A model server that a worker has started for all its tasks."""
     server = start()
-    with pool(client).acquire(timeout=5):
+    with pool(client).acquire(timeout=30):
         say(card0={"processes": [computes(server.pid)]})
     assert server.poll() is None
     assert left(client).left_by == (f"bob pid {server.pid} (train.py), 3 GiB",)
 
 
 def test_memory_that_drains_is_waited_for(client, say):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"used": "5GiB"})
     looks = []
     snapshot = SimulatedProvider.snapshot
@@ -216,7 +216,7 @@ def test_memory_that_drains_is_waited_for(client, say):
 
 
 def test_memory_that_stays_is_told_alerted_and_the_card_is_released(client, say, alerts):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"used": "5GiB"})
     leases.release()
     assert leases.report.released
@@ -225,7 +225,7 @@ def test_memory_that_stays_is_told_alerted_and_the_card_is_released(client, say,
 
 
 def test_a_driver_that_takes_its_time_is_not_asked_so_late_that_nothing_is_known(client, say, monkeypatch):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"used": "5GiB"})
     snapshot = SimulatedProvider.snapshot
     monkeypatch.setattr(SimulatedProvider, "snapshot", lambda asked: (time.sleep(0.35), snapshot(asked))[1])
@@ -234,16 +234,16 @@ def test_a_driver_that_takes_its_time_is_not_asked_so_late_that_nothing_is_known
 
 
 def test_the_next_check_takes_another_card_or_waits_or_accepts_what_was_left(client, say):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"used": "5GiB"})
     leases.release()
-    with pool(client).acquire(timeout=5) as other:
+    with pool(client).acquire(timeout=30) as other:
         assert other.members == (CARDS[1],)
         with pytest.raises(AcquireTimeout, match=r"dirty: left dirty by .* with 5 GiB in use"):
             pool(client).acquire(timeout=0)
         with pytest.raises(AcquireTimeout, match=r"only 18.5 GiB of it is free"):
             pool(client).acquire(accept_dirty=True, min_free="20GiB", timeout=0)
-        with pool(client).acquire(accept_dirty=True, timeout=5) as dirty:
+        with pool(client).acquire(accept_dirty=True, timeout=30) as dirty:
             assert dirty.members == (CARDS[0],)
             assert dirty.receipts[CARDS[0]].outcome == "dirty"
     assert (left(client).outcome, left(client).leftover) == (
@@ -261,7 +261,7 @@ def test_what_a_stranger_left_is_not_accepted(client, say):
 
 
 def test_this_process_itself_on_the_card_is_not_waited_for(client, say, looks):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"processes": [computes(os.getpid())]})
     looks.clear()
     leases.release()
@@ -270,7 +270,7 @@ def test_this_process_itself_on_the_card_is_not_waited_for(client, say, looks):
 
 
 def test_a_process_whose_pid_cannot_be_told_may_be_this_one_and_is_not_waited_for(client, say, looks):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"processes": [{"memory": "3GiB"}]})
     looks.clear()
     leases.release()
@@ -282,7 +282,7 @@ def test_a_process_whose_pid_cannot_be_told_may_be_this_one_and_is_not_waited_fo
 def test_a_worker_that_goes_on_with_its_context_is_no_alert_and_one_with_its_model_is(
     client, say, alerts, memory, kinds
 ):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"processes": [computes(os.getpid(), memory)], "memory": "80GiB"})
     leases.release()
     assert left(client).outcome == "dirty"
@@ -291,15 +291,15 @@ def test_a_worker_that_goes_on_with_its_context_is_no_alert_and_one_with_its_mod
 
 def test_one_of_two_shares_in_a_process_ends_nothing_of_the_other(client, say, start):
     cards = pool(client, 1)
-    first = cards.acquire(memory="8GiB", timeout=5)
-    second = cards.acquire(memory="8GiB", timeout=5)
+    first = cards.acquire(memory="8GiB", timeout=30)
+    second = cards.acquire(memory="8GiB", timeout=30)
     child = start()
     say(card0={"processes": [computes(child.pid)]})
     first.release()
     assert child.poll() is None
     assert last(client, SIMULATED, CARDS[0], {second[0].claim_id}).outcome == "unknown"  # whose is it?
     second.release()
-    assert child.wait(10) == -signal.SIGTERM
+    assert child.wait(30) == -signal.SIGTERM
 
 
 def test_a_share_is_not_clean_if_a_process_has_come_that_works_under_no_claim(client, say):
@@ -309,7 +309,7 @@ def test_a_share_is_not_clean_if_a_process_has_come_that_works_under_no_claim(cl
     ) as gone:
         detached = int(gone.stdout.readline())
     try:
-        share = pool(client, 1).acquire(memory="8GiB", timeout=5)
+        share = pool(client, 1).acquire(memory="8GiB", timeout=30)
         say(card0={"processes": [computes(detached)]})
         share.release()
         assert left(client).outcome == "unknown"
@@ -317,7 +317,7 @@ def test_a_share_is_not_clean_if_a_process_has_come_that_works_under_no_claim(cl
         later.release()  # it was there before
         assert left(client).outcome == "unknown"
         say()
-        pool(client, 1).acquire(memory="8GiB", timeout=5).release()
+        pool(client, 1).acquire(memory="8GiB", timeout=30).release()
         assert left(client).outcome == "clean"
     finally:
         os.kill(detached, signal.SIGKILL)
@@ -331,7 +331,7 @@ def test_a_process_of_another_sharer_is_never_ended_though_this_one_started_it(c
         "print(1, flush=True); time.sleep(60)"
     )
     with lockkit.connect(store, cleanup_budget=2) as mine:
-        share = pool(mine, 1).acquire(memory="8GiB", timeout=5)
+        share = pool(mine, 1).acquire(memory="8GiB", timeout=30)
         child = start(code)
         say(card0={"processes": [computes(child.pid)]})
         share.release()
@@ -341,7 +341,7 @@ def test_a_process_of_another_sharer_is_never_ended_though_this_one_started_it(c
 def test_a_job_that_was_adopted_under_a_claim_of_its_own_is_left_alone(client, say, start, tmp_path):
     store = f"sqlite:{tmp_path}/locks.db"
     with lockkit.connect(store, cleanup_budget=2) as mine:
-        share = pool(mine, 1).acquire(memory="8GiB", timeout=5)
+        share = pool(mine, 1).acquire(memory="8GiB", timeout=30)
         job = start()
         say(card0={"processes": [computes(job.pid)]})
         adopt = ["gpu", "adopt", str(job.pid), "--gpu-mem=4GiB", "--gpu-sim=1", "--private", f"--url={store}"]
@@ -363,7 +363,7 @@ def test_a_process_whose_parent_worked_under_another_claim_and_has_ended_is_left
         "print(int(p.stdout.readline()), flush=True); sys.stdin.readline(); p.communicate(); print(flush=True); sys.stdin.read()"
     )
     with lockkit.connect(store, cleanup_budget=2) as mine:
-        share = pool(mine, 1).acquire(memory="8GiB", timeout=5)
+        share = pool(mine, 1).acquire(memory="8GiB", timeout=30)
         with subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as sharer:
@@ -382,7 +382,7 @@ def test_a_process_whose_parent_worked_under_another_claim_and_has_ended_is_left
 
 
 def test_a_card_that_is_faulty_at_its_release_is_quarantined_up_to_the_limit(client, say, alerts):
-    leases = pool(client).acquire(2, timeout=5)
+    leases = pool(client).acquire(2, timeout=30)
     fault = {"faults": ["the card must be reset"]}
     say(card0=fault, card1=fault)
     leases.release()
@@ -398,7 +398,7 @@ def test_a_card_that_is_faulty_at_its_release_is_quarantined_up_to_the_limit(cli
 def test_faults_since_the_grant_count_as_well_and_stay_if_the_driver_shows_none(client, say, shown):
     cards = pool(client)
     cards._cards.faults = lambda uuid: ("Xid 79",) if uuid == CARDS[0] else ()
-    leases = cards.acquire(timeout=5)
+    leases = cards.acquire(timeout=30)
     say(card0={"faults": shown})
     leases.release()
     mark = quarantined(client, SIMULATED)[CARDS[0]]
@@ -410,7 +410,7 @@ def test_a_cleanup_that_hangs_is_given_up_and_its_card_is_quarantined(client, mo
     hangs = ModuleType("torch")
     hangs.cuda = SimpleNamespace(is_initialized=lambda: stop.wait(60))
     monkeypatch.setitem(sys.modules, "torch", hangs)
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     say(card0={"processes": [computes(os.getpid())]})
     try:
         leases.release()
@@ -428,7 +428,7 @@ def test_a_framework_that_hangs_is_waited_for_once_for_all_cards_of_a_request(cl
     hangs = ModuleType("torch")
     hangs.cuda = SimpleNamespace(is_initialized=lambda: (asked.append(1), stop.wait(60)))
     monkeypatch.setitem(sys.modules, "torch", hangs)
-    leases = pool(client).acquire(2, timeout=5)
+    leases = pool(client).acquire(2, timeout=30)
     mine = {"processes": [computes(os.getpid())]}
     say(card0=mine, card1=mine)
     try:
@@ -451,7 +451,7 @@ def test_a_framework_that_hangs_is_not_asked_at_later_releases_until_it_has_retu
     mine = {"processes": [computes(os.getpid(), "300MiB")]}
 
     def release(number):
-        leases = pool(client).acquire(ids=[number], timeout=5)
+        leases = pool(client).acquire(ids=[number], timeout=30)
         say(card0=mine, card1=mine)
         leases.release()
         say()
@@ -472,7 +472,7 @@ def test_a_framework_that_hangs_is_not_asked_at_later_releases_until_it_has_retu
 
 def test_a_callback_that_overruns_leaves_doubt_and_an_alert_and_no_card_is_quarantined(client, alerts):
     stop = threading.Event()
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     leases.on_release(lambda context: stop.wait(60))
     try:
         leases.release()
@@ -486,7 +486,7 @@ def test_a_callback_that_overruns_leaves_doubt_and_an_alert_and_no_card_is_quara
 
 def test_a_callback_that_overruns_hides_no_fault_of_the_card(client, say):
     stop = threading.Event()
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     leases.on_release(lambda context: stop.wait(60))
     say(card0={"faults": ["the card must be reset"]})
     try:
@@ -521,7 +521,7 @@ def test_a_driver_that_hangs_keeps_no_card_and_is_quarantined_for_it(url, tmp_pa
     monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
     driver = Hanging()
     with lockkit.connect(url, plugins=[driver], disable_plugins=["gpu"]) as client:
-        leases = lockkit.gpu.pool(client).acquire(timeout=10)
+        leases = lockkit.gpu.pool(client).acquire(timeout=30)
         driver.go.clear()
         try:
             leases.release()
@@ -536,13 +536,13 @@ def test_a_driver_that_hangs_keeps_no_card_and_is_quarantined_for_it(url, tmp_pa
 def test_the_end_of_the_client_leaves_a_receipt_as_well(client, url):
     assert left(client) is None
     with lockkit.connect(url) as other:
-        leases = pool(other).acquire(timeout=5)
+        leases = pool(other).acquire(timeout=30)
     assert leases.report.released
     assert left(client).outcome == "clean"
 
 
 def test_a_lost_hold_leaves_no_receipt(client, say):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     leases.simulate_loss()
     say(card0={"faults": ["it hums"]})  # perhaps the next holder's doing
     leases.release()
@@ -553,13 +553,13 @@ def test_a_lost_hold_leaves_no_receipt(client, say):
 def test_without_the_plugin_nothing_is_cleaned_and_the_next_holder_knows_nothing(url, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
     with lockkit.connect(url, disable_plugins=["gpu-cleanup"]) as client:
-        pool(client).acquire(timeout=5).release()
-        with pool(client).acquire(timeout=5) as leases:
+        pool(client).acquire(timeout=30).release()
+        with pool(client).acquire(timeout=30) as leases:
             assert leases.receipts[CARDS[0]].outcome == "unknown"
 
 
 def test_a_receipt_that_cannot_be_written_fails_the_hook_and_not_the_release(client, monkeypatch):
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     backend = client.driver().backend
 
     def refuse(*what):
@@ -572,7 +572,7 @@ def test_a_receipt_that_cannot_be_written_fails_the_hook_and_not_the_release(cli
 
 
 def test_plain_locks_of_a_client_with_cards_have_no_cleanup(client):
-    pool(client).acquire(timeout=5).release()
+    pool(client).acquire(timeout=30).release()
     report = client.lock("a").acquire().release()
     assert [layer.layer for layer in report.layers] == ["normal"]
 
@@ -583,14 +583,14 @@ def test_under_asyncio_the_next_holder_gets_the_receipt_too(url, tmp_path, monke
     async def main():
         async with lockkit.aio.connect(url) as client:
             cards = lockkit.gpu.aio.pool(client, simulate=2)
-            async with cards.acquire(timeout=5) as leases:
+            async with cards.acquire(timeout=30) as leases:
                 assert leases.receipts == {}
-            async with cards.acquire(timeout=5) as leases:
+            async with cards.acquire(timeout=30) as leases:
                 assert leases.receipts[CARDS[0]].outcome == "clean"
             with pytest.raises(AcquireTimeout):
-                async with cards.acquire(2, timeout=5):
+                async with cards.acquire(2, timeout=30):
                     await cards.acquire(1, timeout=0)
-            async with cards.acquire(2, timeout=5) as leases:
+            async with cards.acquire(2, timeout=30) as leases:
                 assert {one.outcome for one in leases.receipts.values()} == {"clean"}
 
     asyncio.run(main())

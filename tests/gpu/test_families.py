@@ -37,7 +37,7 @@ def test_descendants_count_once_they_were_seen(start):
     family.look()
     assert family.among([child.pid, os.getpid(), 1]) == [child.pid]
     assert family.signal(child.pid, signal.SIGTERM)
-    assert child.wait(10) == -signal.SIGTERM
+    assert child.wait(30) == -signal.SIGTERM
     assert family.among([child.pid]) == []
     assert not family.signal(child.pid, signal.SIGTERM)
 

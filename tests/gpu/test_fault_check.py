@@ -84,7 +84,7 @@ def test_under_asyncio_a_request_does_the_same(say, client):
 
     async def run():
         async with lockkit.aio.connect(client.url) as other:
-            leases = await lockkit.gpu.aio.pool(other, simulate=4).acquire(timeout=5)
+            leases = await lockkit.gpu.aio.pool(other, simulate=4).acquire(timeout=30)
             assert leases.members == (CARDS[1],)
             await leases.release()
 

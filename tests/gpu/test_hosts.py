@@ -47,7 +47,7 @@ def test_containers_that_name_one_host_keep_each_other_from_its_card(store, insi
     with lockkit.connect(store) as one, lockkit.connect(store) as other:
         cards = lockkit.gpu.pool(one)
         assert cards.name == "gpu/box"
-        with cards.acquire(timeout=5), pytest.raises(AcquireTimeout):
+        with cards.acquire(timeout=30), pytest.raises(AcquireTimeout):
             lockkit.gpu.pool(other).acquire(timeout=0)
 
 

@@ -188,7 +188,7 @@ def test_a_number_that_cuda_may_give_to_another_model_is_refused_unless_cuda_cou
 
 def test_a_task_waits_for_the_holder_of_a_pool_and_the_pool_for_the_task(client, other, of_kind):
     cards, order = lockkit.gpu.pool(other), []
-    with cards.acquire(ids=["0"], timeout=10):
+    with cards.acquire(ids=["0"], timeout=30):
         work = Work(lambda: run(of_kind(gpu_lock(client=client), lambda: order.append(len(holders(client))))))
         until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).waiters)
         assert order == []
@@ -200,7 +200,7 @@ def test_a_task_waits_for_the_holder_of_a_pool_and_the_pool_for_the_task(client,
             cards.acquire(ids=["0"], timeout=0)
         with pytest.raises(AcquireTimeout):  # a part of it either
             cards.acquire(memory="1GiB", ids=["0"], timeout=0)
-        with cards.acquire(ids=["1"], timeout=10) as leases:
+        with cards.acquire(ids=["1"], timeout=30) as leases:
             return leases.members
 
     assert run(of_kind(gpu_lock(client=client), refused)) == (CARDS[1],)
@@ -218,7 +218,7 @@ def test_a_task_with_the_new_name_under_asyncio_excludes_one_with_the_old_name(u
                 return "ran"
 
             assert await task() == "ran"
-            async with cards.acquire(ids=["0"], timeout=10):
+            async with cards.acquire(ids=["0"], timeout=30):
                 with pytest.raises(AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT"):
                     await task()
 
@@ -228,10 +228,10 @@ def test_a_task_with_the_new_name_under_asyncio_excludes_one_with_the_old_name(u
 
 def test_a_task_that_waits_for_one_card_holds_up_nobody_who_wants_another(client, other):
     cards = lockkit.gpu.pool(other)
-    with cards.acquire(ids=["0"], timeout=10):
+    with cards.acquire(ids=["0"], timeout=30):
         work = Work(gpu_lock(client=client)(lambda: "ran"))
         until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).waiters)
-        with cards.acquire(ids=["1"], timeout=10) as leases:
+        with cards.acquire(ids=["1"], timeout=30) as leases:
             assert leases.members == (CARDS[1],)
         assert gpu_lock("gpu_lock:1", client=other)(lambda: "ran")() == "ran"
     assert work.result() == "ran"
@@ -259,7 +259,7 @@ def test_a_task_whose_thread_holds_the_card_from_the_pool_does_not_wait_for_itse
 
     for owner in (client, other):  # the client of the task, and another one of the same store
         with (
-            lockkit.gpu.pool(owner).acquire(ids=["0"], timeout=10),
+            lockkit.gpu.pool(owner).acquire(ids=["0"], timeout=30),
             pytest.raises(DeadlockDetected, match="would wait for itself"),
         ):
             task()
@@ -275,7 +275,7 @@ def test_a_coroutine_task_whose_task_holds_the_card_from_the_pool_does_not_wait_
             return "ran"
 
         async with lockkit.aio.connect(url, namespace=namespace) as aio:
-            async with lockkit.gpu.aio.pool(aio).acquire(ids=["0"], timeout=10):
+            async with lockkit.gpu.aio.pool(aio).acquire(ids=["0"], timeout=30):
                 with pytest.raises(DeadlockDetected, match="would wait for itself"):
                     await task()
             return await task()
@@ -284,9 +284,9 @@ def test_a_coroutine_task_whose_task_holds_the_card_from_the_pool_does_not_wait_
 
 
 def test_a_card_of_another_store_or_of_another_thread_is_no_wait_for_oneself(client, other, tmp_path):
-    with lockkit.connect("memory:") as elsewhere, lockkit.gpu.pool(elsewhere).acquire(ids=["0"], timeout=10):
+    with lockkit.connect("memory:") as elsewhere, lockkit.gpu.pool(elsewhere).acquire(ids=["0"], timeout=30):
         assert gpu_lock(client=client, max_wait_time=60)(lambda: "ran")() == "ran"
-    with lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10):
+    with lockkit.gpu.pool(other).acquire(ids=["0"], timeout=30):
         work = Work(gpu_lock(client=client, max_wait_time=60)(lambda: "ran"))
         until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).waiters)
     assert work.result() == "ran"
@@ -336,7 +336,7 @@ def test_the_text_of_a_timeout_begins_as_it_did_and_the_body_does_not_run(client
     # A second, of which a busy machine may need much to find the card: what is left must be a wait.
     task = of_kind(gpu_lock(max_wait_time=1, client=client), lambda: ran.append(1))
     with (
-        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10).detach(),  # held for another thread
+        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=30).detach(),  # held for another thread
         pytest.raises(
             AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT: task did not get gpu_lock:0: .*held by"
         ) as late,
@@ -368,7 +368,7 @@ def test_the_timeout_is_the_ttl_as_far_as_the_store_has_it(client):
 def test_no_wait_time_means_that_of_the_configuration(url, namespace, other):
     with (
         lockkit.connect(url, namespace=namespace, timeout=0.1) as brief,
-        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10).detach(),
+        lockkit.gpu.pool(other).acquire(ids=["0"], timeout=30).detach(),
         pytest.raises(AcquireTimeout, match=r"^GPU_LOCK_TIMEOUT"),
     ):
         gpu_lock(client=brief)(print)()
@@ -377,7 +377,7 @@ def test_no_wait_time_means_that_of_the_configuration(url, namespace, other):
 def test_no_task_waits_for_ever(client, monkeypatch):
     assert client.config.timeout is None
     monkeypatch.setattr("lockkit.gpu.task_runs._WAIT", 0.1)
-    with lockkit.gpu.pool(client).acquire(ids=["0"], timeout=10):
+    with lockkit.gpu.pool(client).acquire(ids=["0"], timeout=30):
         late = Work(gpu_lock(client=client)(print)).error()
     assert str(late).startswith("GPU_LOCK_TIMEOUT")
 
@@ -482,7 +482,7 @@ def test_each_call_leaves_a_receipt_for_the_next_holder(client, tmp_path, of_kin
     for outcome in ("clean", "dirty"):
         assert run(of_kind(gpu_lock(client=client), lambda outcome=outcome: leave(outcome))) == outcome
         assert receipt(client).outcome == outcome
-    with lockkit.gpu.pool(client).acquire(ids=["0"], accept_dirty=True, timeout=10) as leases:
+    with lockkit.gpu.pool(client).acquire(ids=["0"], accept_dirty=True, timeout=30) as leases:
         assert leases.receipts[CARDS[0]].outcome == "dirty"
 
 
@@ -625,7 +625,7 @@ def test_a_run_that_timed_out_is_not_taken_for_the_one_before_it(client, other):
         return "ran"
 
     assert task() == "ran"
-    with lockkit.gpu.pool(other).acquire(ids=["0"], timeout=10), pytest.raises(AcquireTimeout):
+    with lockkit.gpu.pool(other).acquire(ids=["0"], timeout=30), pytest.raises(AcquireTimeout):
         task()
     assert release_lock("task", "gpu_lock:0", "task_failure", client=client) is False
     assert violations(client) == 1

@@ -55,7 +55,7 @@ def nothing_left(client):
 
 
 def test_a_card_is_held_by_its_uuid_and_shown_to_child_processes_only(client):
-    with pool(client).acquire(min_free="20GiB", timeout=5) as leases:
+    with pool(client).acquire(min_free="20GiB", timeout=30) as leases:
         assert leases.members == (CARDS[0],)
         assert [device.uuid for device in leases.devices] == [CARDS[0]]
         assert client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).holders
@@ -82,32 +82,32 @@ def test_in_a_job_of_slurm_only_its_cards_are_asked_for_and_a_pool_logs_that_onc
     caplog.set_level("INFO", "lockkit")
     cards = pool(client, 4)
     for _ in range(2):
-        with cards.acquire(timeout=5) as leases:
+        with cards.acquire(timeout=30) as leases:
             assert leases.members == (CARDS[2],)
     told = [one.getMessage() for one in caplog.records if "Slurm" in one.getMessage()]
     assert told == ["only the GPUs that Slurm has given job 77 are asked for (SLURM_JOB_GPUS=2)"]
     with pytest.raises(ConfigError, match="SLURM_JOB_GPUS=2 does not have it, which Slurm sets for job 77"):
-        cards.acquire(2, timeout=5)
+        cards.acquire(2, timeout=30)
 
 
 def test_the_card_that_one_had_last_comes_first(client):
     cards = pool(client, 3)
-    with cards.acquire(timeout=5):
-        second = cards.acquire(timeout=5)
+    with cards.acquire(timeout=30):
+        second = cards.acquire(timeout=30)
     second.release()
-    with cards.acquire(timeout=5) as again:
+    with cards.acquire(timeout=30) as again:
         assert again.members == second.members == (CARDS[1],)
-    with cards.acquire(affinity=False, timeout=5) as first:
+    with cards.acquire(affinity=False, timeout=30) as first:
         assert first.members == (CARDS[0],)
 
 
 def test_a_card_that_somebody_uses_without_a_lock_is_skipped(client, say):
     say(card0={"processes": [BOB]})
-    with pool(client).acquire(timeout=5) as leases:
+    with pool(client).acquire(timeout=30) as leases:
         assert leases.members == (CARDS[1],)
         with pytest.raises(AcquireTimeout, match=r"busy \(unmanaged\): bob pid 4711 \(jupyter\), 12 GiB"):
             pool(client).acquire(timeout=0)
-        with pool(client).acquire(allow_busy=True, min_free="10GiB", timeout=5) as more:
+        with pool(client).acquire(allow_busy=True, min_free="10GiB", timeout=30) as more:
             assert more.members == (CARDS[0],)
 
 
@@ -145,7 +145,7 @@ def test_a_request_whose_turn_has_not_come_says_who_is_before_it(client, say):
     with pytest.raises(AcquireTimeout, match="its turn had not come"):
         pool(client).acquire(timeout=0)
     say()
-    work.result(20).release()
+    work.result(30).release()
 
 
 def test_a_request_gets_a_card_when_its_last_user_without_a_lock_has_gone(client, say):
@@ -155,42 +155,42 @@ def test_a_request_gets_a_card_when_its_last_user_without_a_lock_has_gone(client
     until(lambda: told)
     assert "must be reset" in told[0].refused[CARDS[1]]
     say(card1={"faults": ["the card must be reset"]})
-    with work.result(20) as leases:
+    with work.result(30) as leases:
         assert leases.members == (CARDS[0],)
 
 
 def test_small_jobs_share_a_card_by_memory_and_a_whole_card_waits(client):
     cards = pool(client, 1)
-    with cards.acquire(memory="8GiB", timeout=5), cards.acquire(memory="8GiB", timeout=5) as second:
+    with cards.acquire(memory="8GiB", timeout=5), cards.acquire(memory="8GiB", timeout=30) as second:
         assert second.members == (CARDS[0],)
         with pytest.raises(AcquireTimeout):
             cards.acquire(memory="8GiB", timeout=0)
         with pytest.raises(AcquireTimeout):
             cards.acquire(timeout=0)
-    with cards.acquire(timeout=5):
+    with cards.acquire(timeout=30):
         pass
 
 
 def test_cards_that_are_shown_to_child_processes_do_not_hide_the_others_from_later_requests(client):
     cards = pool(client)
-    with cards.acquire(timeout=5) as first, first.visible(), cards.acquire(timeout=5) as second:
+    with cards.acquire(timeout=5) as first, first.visible(), cards.acquire(timeout=30) as second:
         assert {*first.members, *second.members} == {*CARDS[:2]}
 
 
 @pytest.mark.parametrize("beginning", [CARDS[1][:12], "1"])
 def test_a_card_may_be_named_by_the_beginning_of_its_uuid(client, beginning):
-    with pool(client).acquire(ids=[beginning], timeout=5) as leases:
+    with pool(client).acquire(ids=[beginning], timeout=30) as leases:
         assert leases.members == (CARDS[1],)
 
 
 def test_the_environment_is_never_widened(client, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", CARDS[1])
-    with pool(client).acquire(timeout=5) as leases:
+    with pool(client).acquire(timeout=30) as leases:
         assert leases.members == (CARDS[1],)
     for hidden in ("", "NoDevFiles", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES hides it"):
-            pool(client).acquire(timeout=5)
+            pool(client).acquire(timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_wrong_option_is_refused_when_the_pool_is_made(client, option, value):
 
 
 def test_cards_that_are_not_held_any_more_are_shown_to_nobody(client):
-    with pool(client).acquire(timeout=5) as leases:
+    with pool(client).acquire(timeout=30) as leases:
         assert leases.environment("uuid")["CUDA_VISIBLE_DEVICES"] == leases.members[0]
         with pytest.raises(ConfigError, match="by must be 'index', 'uuid' or None, not 'bus'"):
             leases.environment("bus")
@@ -240,12 +240,12 @@ def test_cards_that_are_not_held_any_more_are_shown_to_nobody(client):
 
 def test_a_request_above_the_capacity_in_the_record_is_refused_with_the_reason_for_each_card(client):
     cards = pool(client)
-    cards.acquire(2, timeout=5).release()
+    cards.acquire(2, timeout=30).release()
     for uuid in CARDS[:2]:
         client.resize(pool_name(cards.name, uuid), 4096)
     with pytest.raises(ConfigError, match=r"can never be had.*its record has only 4 GiB for claims"):
         cards.acquire(memory="8GiB")
-    with cards.acquire(memory="4GiB", timeout=5):
+    with cards.acquire(memory="4GiB", timeout=30):
         pass
 
 
@@ -261,10 +261,10 @@ def test_a_small_job_waits_behind_a_whole_one_that_came_before_it(client):
         with cards.acquire(memory="1GiB", timeout=30):
             order.append("share")
 
-    with cards.acquire(memory="1GiB", timeout=5):
+    with cards.acquire(memory="1GiB", timeout=30):
         big = threading.Thread(target=whole)
         big.start()
-        assert turn.wait(10)
+        assert turn.wait(30)
         with pytest.raises(AcquireTimeout):
             cards.acquire(memory="1GiB", timeout=0)  # there is room for it beside the other share
         small = threading.Thread(target=share)
@@ -282,7 +282,7 @@ def test_a_host_without_cards_says_what_to_do(client, monkeypatch):
 
 
 def test_indices_name_cards_as_well_as_uuids(client):
-    with pool(client, 3).acquire(2, ids=["2", CARDS[0]], timeout=5) as leases:
+    with pool(client, 3).acquire(2, ids=["2", CARDS[0]], timeout=30) as leases:
         assert set(leases.members) == {CARDS[0], CARDS[2]}
 
 
@@ -298,19 +298,19 @@ def test_the_capacity_of_a_card_stays_as_it_was_when_the_card_was_first_used(cli
 
 def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_does_not(client, say):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
-    with pool(client, 1).acquire(memory="8GiB", timeout=5):
+    with pool(client, 1).acquire(memory="8GiB", timeout=30):
         assert client.resize(name, 20 * 1024) == 1
         assert client.inspect(name).capacity == 20 * 1024
         say(card0={"memory": "40GiB"})
-        with pool(client, 1).acquire(memory="12GiB", timeout=5), pytest.raises(AcquireTimeout):
+        with pool(client, 1).acquire(memory="12GiB", timeout=30), pytest.raises(AcquireTimeout):
             pool(client, 1).acquire(memory="1MiB", timeout=0)
         with pytest.raises(AcquireTimeout):
             pool(client, 1).acquire(timeout=0)
-    with pool(client, 1).acquire(timeout=5) as leases:
+    with pool(client, 1).acquire(timeout=30) as leases:
         assert leases[0].terms.weight == leases[0].terms.capacity == 20 * 1024
     say(card0={"memory": "6GiB"})
     assert client.resize(name, 5 * 1024) == 0
-    with pool(client, 1).acquire(timeout=5) as leases:
+    with pool(client, 1).acquire(timeout=30) as leases:
         assert leases[0].terms.capacity == 5 * 1024
 
 
@@ -318,13 +318,13 @@ def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_d
 def test_a_capacity_that_no_lock_can_have_is_written_anew(client, capacity):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     client.put_record(name, {"capacity": capacity, "about": {"index": 10**400}}, 0)
-    with pool(client, 1).acquire(timeout=5) as leases:
+    with pool(client, 1).acquire(timeout=30) as leases:
         assert leases[0].terms.capacity == client.record(name).value["capacity"] == 24064
 
 
 def test_a_card_that_is_held_whole_does_not_grow_until_its_release(client):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
-    with pool(client, 1).acquire(timeout=5):
+    with pool(client, 1).acquire(timeout=30):
         before = client.inspect(name).capacity
         with pytest.raises(ConfigError, match="is held whole by") as refused:
             client.resize(name, before + 4096)
@@ -338,13 +338,13 @@ def test_a_card_that_is_held_whole_does_not_grow_until_its_release(client):
         with pytest.raises(ConfigError, match="is held whole by"):
             client.resize(name, before + 1)
     assert client.resize(name, before + 4096) == 0
-    with pool(client, 1).acquire(timeout=5) as leases:
+    with pool(client, 1).acquire(timeout=30) as leases:
         assert leases[0].terms.weight == leases[0].terms.capacity == before + 4096
 
 
 def test_a_card_does_not_grow_while_somebody_waits_for_all_of_it(client):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
-    share = pool(client, 1).acquire(memory="8GiB", timeout=5)
+    share = pool(client, 1).acquire(memory="8GiB", timeout=30)
     work = Work(lambda: pool(client, 1).acquire(timeout=30))
     until(lambda: len(client.inspect(name).claims) == 2)
     before = client.inspect(name).capacity
@@ -358,7 +358,7 @@ def test_a_card_does_not_grow_while_somebody_waits_for_all_of_it(client):
 def test_sharers_of_a_card_that_was_made_too_small_do_not_keep_it_from_growing_again(client):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     cards = pool(client, 1)
-    with cards.acquire(memory="8GiB", timeout=5), cards.acquire(memory="8GiB", timeout=5):
+    with cards.acquire(memory="8GiB", timeout=5), cards.acquire(memory="8GiB", timeout=30):
         assert client.resize(name, 4096) == 2
         assert client.resize(name, 20_000) == 2
 
@@ -368,7 +368,7 @@ def test_a_claim_for_a_whole_card_that_comes_while_the_card_is_resized_stays_who
     client, monkeypatch, beside
 ):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
-    with pool(client, 1).acquire(memory="8GiB", timeout=5) as share:
+    with pool(client, 1).acquire(memory="8GiB", timeout=30) as share:
         before = client.inspect(name).capacity
         if not beside:
             share.release()
@@ -394,7 +394,7 @@ def test_a_claim_for_a_whole_card_that_comes_while_the_card_is_resized_stays_who
 
 def test_a_resize_that_cannot_change_the_record_of_a_card_changes_nothing(client, monkeypatch):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
-    with pool(client, 1).acquire(memory="8GiB", timeout=5):
+    with pool(client, 1).acquire(memory="8GiB", timeout=30):
         before = client.inspect(name).capacity
 
         def full(*_args):
@@ -409,7 +409,7 @@ def test_a_resize_that_cannot_change_the_record_of_a_card_changes_nothing(client
 
 def test_a_resize_that_cannot_change_the_claims_says_that_the_record_is_changed(client, monkeypatch):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
-    with pool(client, 1).acquire(memory="8GiB", timeout=5):
+    with pool(client, 1).acquire(memory="8GiB", timeout=30):
 
         def refuse(*_args):
             raise Refused(PermissionDenied("the server refused", hint="ask"))

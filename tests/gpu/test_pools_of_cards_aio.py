@@ -35,12 +35,12 @@ def test_a_task_holds_a_card_and_shows_it_to_child_processes(url):
     async def main():
         async with lockkit.aio.connect(url) as client:
             cards = pool(client, simulate=2)
-            async with cards.acquire(min_free="20GiB", timeout=5) as leases:
+            async with cards.acquire(min_free="20GiB", timeout=30) as leases:
                 assert isinstance(leases, AsyncGpuLeases)
                 assert [device.uuid for device in leases.devices] == [CARDS[0]]
                 with leases.visible():
                     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
-                other = await cards.acquire(memory="8GiB", timeout=5)
+                other = await cards.acquire(memory="8GiB", timeout=30)
                 assert other.members == (CARDS[1],)
                 with pytest.raises(AcquireTimeout, match=r"^1 GPU cannot be had now; GPU 0: held by "):
                     await cards.acquire(timeout=0)
@@ -58,7 +58,7 @@ def test_no_task_gets_a_quarantined_card(url):
         quarantine(client, host, CARDS[0], "it hums", Owner(host="box", user="ann"))
 
         async def main():
-            async with lockkit.aio.connect(url) as aio, pool(aio, simulate=2).acquire(timeout=5) as leases:
+            async with lockkit.aio.connect(url) as aio, pool(aio, simulate=2).acquire(timeout=30) as leases:
                 assert leases.members == (CARDS[1],)
                 told = r"timed out after [\d.]+ s waiting for 1 GPU; GPU 0: quarantined by ann@box: it hums"
                 with pytest.raises(AcquireTimeout, match=f"^{told}"):
@@ -71,13 +71,13 @@ def test_a_task_that_waits_for_a_card_can_be_cancelled(url):
     async def main():
         async with lockkit.aio.connect(url) as client:
             cards, waits = pool(client, simulate=1), asyncio.Event()
-            async with cards.acquire(timeout=5):
+            async with cards.acquire(timeout=30):
                 task = asyncio.create_task(_held(cards, waits))
                 await waits.wait()
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-            async with cards.acquire(timeout=5) as leases:
+            async with cards.acquire(timeout=30) as leases:
                 assert leases.members == (CARDS[0],)
 
     asyncio.run(main())

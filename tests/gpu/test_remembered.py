@@ -43,7 +43,7 @@ def test_a_pool_under_asyncio_remembers_too(client):
     async def main():
         async with (
             lockkit.aio.connect(f"memory://{os.urandom(8).hex()}") as aio,
-            lockkit.gpu.aio.pool(aio, simulate=3).acquire(ids=["1"], timeout=5),
+            lockkit.gpu.aio.pool(aio, simulate=3).acquire(ids=["1"], timeout=30),
         ):
             pass
 

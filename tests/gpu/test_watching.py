@@ -110,7 +110,7 @@ def test_an_error_that_a_driver_reports_while_a_card_is_held_is_told_and_asked_f
     connect, say, clock, heard
 ):
     say(card0={"events": ["Xid 48"]})
-    with pool(connect()).acquire(ids=["0"], timeout=5) as leases:
+    with pool(connect()).acquire(ids=["0"], timeout=30) as leases:
         opened()
         say(card0={"events": ["Xid 48", "Xid 79"], "faults": ["the card must be reset"]})
         assert watching.faults(CARDS[0]) == ("Xid 79",)  # at once, and without a look at all cards
@@ -133,7 +133,7 @@ def test_the_faults_can_be_asked_for_in_the_release_while_the_card_is_still_held
         def lockkit_cleanup(self, context):
             seen.append(watching.faults(CARDS[0]))
 
-    with pool(connect(Cleans())).acquire(ids=["0"], timeout=5):
+    with pool(connect(Cleans())).acquire(ids=["0"], timeout=30):
         opened()
         say(card0={"events": ["Xid 79"]})
     assert seen == [("Xid 79",)]
@@ -142,9 +142,9 @@ def test_the_faults_can_be_asked_for_in_the_release_while_the_card_is_still_held
 def test_the_thread_looks_by_the_clock_and_ends_with_the_last_card(connect, say, clock, heard):
     client = connect()
     assert not threads()
-    first = pool(client).acquire(timeout=5)
+    first = pool(client).acquire(timeout=30)
     until(threads)
-    second = pool(client).acquire(timeout=5)
+    second = pool(client).acquire(timeout=30)
     opened()
     (thread,) = threads()
     say(card0={"faults": ["it hums"]}, card1={"faults": ["it rattles"]})
@@ -183,8 +183,8 @@ def test_a_card_that_is_held_and_idle_is_an_event_and_its_note_says_since_when(c
 def test_a_holder_that_uses_more_than_it_declared_is_named(connect, say, clock, heard):
     client = connect()
     with (
-        pool(client).acquire(memory="4GiB", ids=["1"], timeout=5) as leases,
-        pool(client).acquire(memory="4GiB", ids=["1"], timeout=5) as other,
+        pool(client).acquire(memory="4GiB", ids=["1"], timeout=30) as leases,
+        pool(client).acquire(memory="4GiB", ids=["1"], timeout=30) as other,
     ):
         opened()
         stranger = {"pid": os.getppid(), "memory": "12GiB"}
@@ -204,7 +204,7 @@ def test_a_holder_that_uses_more_than_it_declared_is_named(connect, say, clock, 
 @pytest.mark.parametrize("end", ["its client is closed", "its lease is released by itself"])
 def test_the_thread_ends_at_once_however_the_last_card_was_released(connect, end):
     client = connect()
-    leases = pool(client).acquire(timeout=5)
+    leases = pool(client).acquire(timeout=30)
     opened()
     assert threads()
 
@@ -217,14 +217,14 @@ def test_the_thread_ends_at_once_however_the_last_card_was_released(connect, end
 
 
 def test_what_a_container_cannot_tell_is_no_overuse(connect, say, clock, heard):
-    with pool(connect()).acquire(memory="4GiB", ids=["1"], timeout=5):
+    with pool(connect()).acquire(memory="4GiB", ids=["1"], timeout=30):
         say(card1={"processes": [{"memory": "12GiB"}]})
         look(clock)
         assert heard.events == []
 
 
 def test_lost_cards_are_not_reported_as_idle(connect, clock, heard):
-    leases = pool(connect(gpu_idle_after=60)).acquire(timeout=5)
+    leases = pool(connect(gpu_idle_after=60)).acquire(timeout=30)
     leases[0].simulate_loss()
     look(clock, 5)
     assert heard.events == []
@@ -233,13 +233,13 @@ def test_lost_cards_are_not_reported_as_idle(connect, clock, heard):
 
 @pytest.mark.filterwarnings("ignore:the lease of:ResourceWarning")
 def test_a_lease_that_is_dropped_is_watched_no_more(connect):
-    pool(connect()).acquire(timeout=5)
+    pool(connect()).acquire(timeout=30)
     watching.look_soon()
     until(lambda: not watching._watcher().groups)
 
 
 def test_nothing_is_watched_if_the_configuration_says_so(connect, say):
-    with pool(connect(gpu_watch=False)).acquire(ids=["0"], timeout=5):
+    with pool(connect(gpu_watch=False)).acquire(ids=["0"], timeout=30):
         assert not watching._watcher().groups
         assert watching.faults(CARDS[0]) == ()
 
@@ -249,7 +249,7 @@ def test_a_thread_that_cannot_be_started_keeps_nobody_from_a_card(connect, monke
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(watching, "start", start)
-    with pool(connect()).acquire(timeout=5) as leases:
+    with pool(connect()).acquire(timeout=30) as leases:
         assert leases.valid()
     monkeypatch.undo()
     watching.look_soon()
@@ -257,7 +257,7 @@ def test_a_thread_that_cannot_be_started_keeps_nobody_from_a_card(connect, monke
 
 
 def test_a_forked_child_watches_nothing(connect):
-    with pool(connect()).acquire(ids=["0"], timeout=5):
+    with pool(connect()).acquire(ids=["0"], timeout=30):
         opened()
         child = os.fork()
         if child == 0:

@@ -115,6 +115,6 @@ def test_it_is_woken_and_granted_when_that_goes(store):
     watch = store.watch(answer, woken.set, third)
     assert not woken.is_set()
     store.release(fourth)
-    assert woken.wait(5.0)
+    assert woken.wait(30.0)
     watch.close()
     assert isinstance(store.acquire(third, create=False), Granted)

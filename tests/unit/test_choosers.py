@@ -75,7 +75,7 @@ def test_a_chooser_that_hangs_ends_the_request_in_time(client):
     began = time.monotonic()
     with pytest.raises(AcquireTimeout, match="the chooser of pool 'p' gave no answer"):
         client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=0.3)
-    assert time.monotonic() - began < 5  # and not for ever; the machine may be busy
+    assert time.monotonic() - began < 30  # and not for ever
     until(lambda: nothing_left(client))
     chooser.go.set()
     client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=5).release()
@@ -123,7 +123,7 @@ def test_a_chooser_may_use_the_client_and_sees_the_context_of_its_caller(client)
 
 def test_a_lost_gate_ends_a_request_for_which_nothing_will_do(client):
     chooser = Says()
-    work = Work(lambda: client.pool("p", ["a", "b"], ttl=1).acquire(chooser=chooser))  # told by a heartbeat
+    work = Work(lambda: client.pool("p", ["a", "b"], ttl=3).acquire(chooser=chooser))  # told by a heartbeat
     until(lambda: chooser.threads)
     client.evict(GATE, client.inspect(GATE).claims[0].claim_id, reason="test", now=True)
     assert isinstance(work.error(), lockkit.LeaseLost)

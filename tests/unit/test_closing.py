@@ -31,7 +31,7 @@ def test_what_is_granted_while_the_client_closes_is_not_left_held(url, monkeypat
     def slow(*args):
         answer = acquire(*args)
         granted.set()
-        heard.wait(5.0)
+        heard.wait(30.0)
         return answer
 
     def ask():
@@ -43,10 +43,10 @@ def test_what_is_granted_while_the_client_closes_is_not_left_held(url, monkeypat
     monkeypatch.setattr(store, "acquire", slow)
     thread = threading.Thread(target=ask)
     thread.start()
-    assert granted.wait(5.0)
+    assert granted.wait(30.0)
     threading.Timer(0.1, heard.set).start()
     client.close()
-    thread.join(20.0)
+    thread.join(30.0)
 
     with lockkit.connect(url) as other:
         assert other.inspect("a").claims == ()
@@ -104,7 +104,7 @@ def test_a_waiter_that_is_late_to_take_its_claim_back_is_waited_for(url, monkeyp
         monkeypatch.setattr(driver, "take_back", late)
         thread = threading.Thread(target=wait)
         thread.start()
-        assert waiting.wait(5.0)
+        assert waiting.wait(30.0)
         client.close()
         closed.set()
         assert len(other.inspect("a").claims) == 1
@@ -174,7 +174,7 @@ def test_a_close_goes_on_with_a_release_that_a_signal_cuts_short_after_it_has_be
         if not strike.where:
             client.close()
             break
-        closing.join(20.0)
+        closing.join(30.0)
         assert plugin.cleaned == ["a"], at
         assert lease.report.outcome == "RELEASED", at
     assert at > 1

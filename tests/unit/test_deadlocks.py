@@ -29,7 +29,7 @@ def holds_then_waits(client, first, then, *, detect=False, both=None):
     def work():
         with client.lock(first).acquire():
             if both is not None:
-                both.wait(10)
+                both.wait(30)
             with then().acquire(timeout=30, detect_deadlock=detect):
                 return first
 
@@ -91,7 +91,7 @@ def test_all_of_any_of_and_a_pool_take_part(client, other):
 
     def two():
         with other.all_of([other.lock("c"), other.lock("d")]).acquire():
-            both.wait(10)
+            both.wait(30)
             # It gets "b" and waits for "a" as part of one all_of, so it holds "b" as well, which no lease shows yet.
             with other.all_of([other.lock("0"), other.lock("a")]).acquire(detect_deadlock=True):
                 pass
@@ -136,7 +136,7 @@ def test_a_detached_lease_makes_no_edge(client, other):
 
     def work():
         lease = client.lock("a").acquire().detach()
-        both.wait(10)
+        both.wait(30)
         with client.lock("b").acquire(timeout=30):
             lease.release()
 
@@ -155,7 +155,7 @@ def test_a_lease_that_another_thread_detaches_meanwhile_makes_no_edge_any_more(c
 
     def work():
         leases.append(client.lock("a").acquire())
-        both.wait(10)
+        both.wait(30)
         with client.lock("b").acquire(timeout=30):
             return "a"
 

@@ -44,7 +44,7 @@ def put(server, value, name="a"):
 def test_a_change_is_tried_again_until_nobody_was_faster():
     answers = iter([None, None, ("done",)])
 
-    assert swapped(lambda: next(answers), "it", time.monotonic() + 5.0) == "done"
+    assert swapped(lambda: next(answers), "it", time.monotonic() + 30.0) == "done"
 
 
 def test_a_change_that_is_overtaken_all_the_time_is_refused_in_time():
@@ -54,7 +54,7 @@ def test_a_change_that_is_overtaken_all_the_time_is_refused_in_time():
         swapped(lambda: None, "the queue", began + 0.3)
 
     assert told.value.retry
-    assert time.monotonic() - began < 5  # and not for ever; the machine may be busy
+    assert time.monotonic() - began < 30  # and not for ever
 
 
 def test_a_step_begins_again_with_what_the_faster_one_wrote(server, store):

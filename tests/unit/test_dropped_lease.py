@@ -80,14 +80,14 @@ def settle(client):
 
     ticker._turn = once
     client.driver().heartbeat.look()
-    assert done.wait(5)
+    assert done.wait(30)
     ticker._turn = turn
 
 
 def test_a_dropped_lease_is_logged_at_once_with_its_place_and_what_to_do(client, told):
     dropped = told("dropped")
     place = here(); client.lock("a", ttl=600).acquire()  # fmt: skip  # noqa: E702
-    assert dropped.first.wait(5)
+    assert dropped.first.wait(30)
     (record,) = dropped.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith(
@@ -106,14 +106,14 @@ def test_a_lease_that_an_exit_stack_took_is_named_by_the_place_that_entered_it(c
     lock.lease.simulate_loss()
     with pytest.raises(lockkit.LeaseLost):
         stack.close()
-    assert lost.first.wait(5)
+    assert lost.first.wait(30)
     assert f"acquired at {place}, may have lapsed" in lost.messages[0]
 
 
 def test_the_end_of_its_validity_is_an_error_that_names_the_place_again(client, told):
     dropped, collected = told("dropped"), told("collected")
     place = here(); client.lock("a", ttl=0.3).acquire()  # fmt: skip  # noqa: E702
-    assert collected.first.wait(5)
+    assert collected.first.wait(30)
     assert len(dropped.records) == 1
     (record,) = collected.records
     assert record.levelno == logging.ERROR
@@ -126,7 +126,7 @@ def test_a_loss_names_the_place_too(client, told):
     client.evict("a", lease.claim_id, reason="test", now=True)
     with pytest.raises(lockkit.LeaseLost):
         lease.confirm()
-    assert lost.first.wait(5)
+    assert lost.first.wait(30)
     assert lost.messages[0].startswith(f"the hold of 'a', acquired at {place}, may have lapsed")
 
 
@@ -152,7 +152,7 @@ def test_what_is_kept_or_released_is_not_reported(client, told, tmp_path):
     settle(client)
     assert dropped.messages == []
     kept.pop()  # nothing else keeps it
-    assert dropped.first.wait(5)
+    assert dropped.first.wait(30)
 
 
 def test_the_last_level_of_a_reentrant_hold_that_is_dropped_is_the_one_that_is_named(client, told):
@@ -164,7 +164,7 @@ def test_the_last_level_of_a_reentrant_hold_that_is_dropped_is_the_one_that_is_n
     settle(client)
     assert dropped.messages == []
     del inner
-    assert dropped.first.wait(5)
+    assert dropped.first.wait(30)
     assert f"acquired at {place}" in dropped.messages[0]
 
 
@@ -205,7 +205,7 @@ def test_a_drop_in_a_signal_handler_and_in_the_middle_of_a_log_message_blocks_no
             os.kill(os.getpid(), signal.SIGUSR1)
         logging.getLogger("lockkit").warning("somebody else's message")
         assert not leases
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while len(dropped.records) < 2 and time.monotonic() < until:
             time.sleep(0.01)
         assert {record.lock for record in dropped.records} == {"a", "b"}

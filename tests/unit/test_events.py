@@ -59,7 +59,7 @@ def test_the_end_of_a_wait_says_how_long_it_took(client, listener):
 
         thread = threading.Thread(target=waits)
         thread.start()
-        thread.join(20)
+        thread.join(30)
         assert done
 
     assert 0.05 <= listener.first("timeout").duration < 20
@@ -90,7 +90,7 @@ def test_an_attempt_that_is_cut_short_is_an_event(client, listener):
 
         thread = threading.Thread(target=waits)
         thread.start()
-        thread.join(20)
+        thread.join(30)
         assert errors
 
     assert listener.first("cancelled").data["error"] == "KeyboardInterrupt"

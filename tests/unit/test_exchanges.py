@@ -63,7 +63,7 @@ def test_a_request_goes_out_on_an_opened_connection_and_its_replies_come_back(th
 def test_a_connection_that_owes_a_reply_is_not_used_again(there):
     def hushed(route):
         try:
-            yield Send(route, b"hush\n", time.monotonic() + 0.05)
+            yield Send(route, b"hush\n", time.monotonic() + 0.5)
         except TimeoutError:
             return (yield from said(route, b"again"))
 
@@ -159,7 +159,7 @@ def test_an_exchange_is_started_apart(there, monkeypatch, threads):
         monkeypatch.setattr(threading.Thread, "start", none)
     there.perform(starts())
 
-    assert done.wait(5 if threads else 0)
+    assert done.wait(30 if threads else 0)
 
 
 @pytest.mark.parametrize("threads", [True, False])
@@ -168,7 +168,7 @@ def test_exchanges_are_performed_together_and_waited_for(there, monkeypatch, thr
     met, by = threading.Barrier(3 if threads else 1), []
 
     def one():
-        met.wait(5)
+        met.wait(30)
         yield from said(there.place, b"one")
         by.append(threading.current_thread())
 
@@ -191,7 +191,7 @@ def test_of_exchanges_performed_together_those_that_take_too_long_go_on_by_thems
     go_on, over = threading.Event(), threading.Event()
 
     def slow():
-        go_on.wait(5)
+        go_on.wait(30)
         over.set()
         yield from ()
 
@@ -201,7 +201,7 @@ def test_of_exchanges_performed_together_those_that_take_too_long_go_on_by_thems
 
     assert there.perform(together()) is False
     go_on.set()
-    assert over.wait(5)
+    assert over.wait(30)
 
 
 def test_a_closed_performer_sends_nothing(there):
@@ -282,6 +282,6 @@ def test_work_in_parallel_begins_in_order_so_the_last_items_are_those_that_have_
         begun.append(item)
         yield from ()
 
-    there.perform(in_parallel(list(range(6)), work, 1, "test", time.monotonic() + 5.0))
+    there.perform(in_parallel(list(range(6)), work, 1, "test", time.monotonic() + 30.0))
 
     assert begun == [0, 1, 2, 3, 4, 5]

@@ -54,7 +54,7 @@ def test_queues_are_counted_by_pattern_and_raw_names_never_show(client):
 
     thread = threading.Thread(target=waits)
     thread.start()
-    assert queued.wait(20)
+    assert queued.wait(30)
 
     text = Exporter(client, keep=0).text()
     found = parsed(text)
@@ -72,7 +72,7 @@ def test_queues_are_counted_by_pattern_and_raw_names_never_show(client):
     assert b"secret" not in text
     assert f'store="{client.url}",namespace="prod"' in text.decode()
     waiter.close()
-    thread.join(20)
+    thread.join(30)
     for lease in held:
         lease.release()
 

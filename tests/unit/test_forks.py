@@ -16,7 +16,7 @@ from lockkit.plugins import PluginManager
 from lockkit.testing.children import in_child
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-_SOON = 5.0
+_SOON = 25.0
 
 
 @pytest.fixture
@@ -148,14 +148,14 @@ class Slow:
 
 
 sys.meta_path.insert(0, Slow())
-thread = threading.Thread(target=lambda: client.lock("a").acquire(timeout=5).release())
+thread = threading.Thread(target=lambda: client.lock("a").acquire(timeout=30).release())
 thread.start()
-importing.wait(10)
+importing.wait(30)
 if child := os.fork():
     thread.join()
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-signal.alarm(10)
-client.lock("b").acquire(timeout=5).release()
+signal.alarm(40)
+client.lock("b").acquire(timeout=30).release()
 os._exit(0)
 """
 

@@ -49,7 +49,7 @@ def named(kind):
 
 
 def nested(client):
-    with client.lock(named("a"), ttl=TTL).acquire(2.0), client.lock(named("b"), ttl=TTL).acquire(2.0):
+    with client.lock(named("a"), ttl=TTL).acquire(20.0), client.lock(named("b"), ttl=TTL).acquire(20.0):
         pass
 
 
@@ -59,7 +59,7 @@ def short(client):
 
 
 def by_hand(client):
-    lease = client.semaphore(named("c"), 2, ttl=TTL).acquire(2.0)
+    lease = client.semaphore(named("c"), 2, ttl=TTL).acquire(20.0)
     try:
         lease.release()
     finally:
@@ -68,22 +68,22 @@ def by_hand(client):
 
 def together(client):
     locks = client.lock(named("a"), ttl=TTL), client.rwlock(named("r"), ttl=TTL).read()
-    with client.all_of(locks).acquire(2.0):
+    with client.all_of(locks).acquire(20.0):
         pass
 
 
 def any_after_a_wait(client):
     a, b = client.lock(named("a"), ttl=TTL), client.lock(named("b"), ttl=TTL)
-    with a.acquire(2.0) as first, b.acquire(2.0) as second:
+    with a.acquire(20.0) as first, b.acquire(20.0) as second:
         first.detach()
         second.detach()
-        with client.any_of([a, b]).acquire(2.0, on_wait=lambda waiting: second.release()):
+        with client.any_of([a, b]).acquire(20.0, on_wait=lambda waiting: second.release()):
             pass
 
 
 def from_a_pool(client):
     pool = client.pool(named("p"), {"0": 2, "1": 2}, ttl=TTL)
-    with pool.acquire(2, each=2, timeout=2.0):
+    with pool.acquire(2, each=2, timeout=20.0):
         pass
 
 
@@ -147,7 +147,7 @@ def test_l4_a_lease_whose_with_was_cut_short_goes_although_the_release_of_anothe
 def test_s10_a_memory_store_answers_other_threads_while_the_exception_that_interrupted_a_call_is_kept(client):
     def calls(client):
         name = named("a")
-        with client.lock(name, ttl=TTL).acquire(2.0) as lease:
+        with client.lock(name, ttl=TTL).acquire(20.0) as lease:
             lease.confirm()
             lease.extend(2 * TTL)
             client.evict(name, lease.claim_id, reason="over")
@@ -156,7 +156,7 @@ def test_s10_a_memory_store_answers_other_threads_while_the_exception_that_inter
     def answered():
         asked = threading.Thread(target=client.inspect, args=("a",), daemon=True)
         asked.start()
-        asked.join(2.0)
+        asked.join(30.0)
         return not asked.is_alive()
 
     permit = client.semaphore("c", 2).acquire()

@@ -97,7 +97,7 @@ def test_a_wait_of_another_thread_ends_when_its_time_has_passed(lockkit_client):
     while not lockkit_client.inspect("a").waiters:
         time.sleep(0.01)
     lockkit_client.clock.advance(301)
-    thread.join(10)
+    thread.join(30)
     assert errors
     assert time.monotonic() - began < 30
 
@@ -123,7 +123,7 @@ def test_the_next_one_gets_a_lock_whose_loss_was_simulated_when_its_validity_is_
     lost.simulate_loss()
     assert lockkit_client.elsewhere.lock("a").try_acquire() is None, "its holder may still be at work"
     lockkit_client.clock.advance(31)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while (following := lockkit_client.elsewhere.lock("a").try_acquire()) is None:
         assert time.monotonic() < until
     assert following.fence > lost.fence

@@ -110,9 +110,9 @@ def test_a_hand_off_is_timed_from_the_release_to_the_next_grant(metrics, registr
 
         thread = threading.Thread(target=waits)
         thread.start()
-        assert queued.wait(20)
+        assert queued.wait(30)
         lease.release()
-        thread.join(20)
+        thread.join(30)
         settled(client)
 
         assert registry.get_sample_value("lockkit_handoff_seconds_count", {"lock": "nightly"}) == 1
@@ -363,7 +363,7 @@ def test_no_child_is_forked_while_something_is_being_counted(metrics, registry, 
     def labels(*_):
         with counter._lock:
             entered.set()
-            let_go.wait(20)
+            let_go.wait(30)
         raise LookupError("enough")
 
     monkeypatch.setattr(counter, "labels", labels)
@@ -375,14 +375,14 @@ def test_no_child_is_forked_while_something_is_being_counted(metrics, registry, 
 
     thread = threading.Thread(target=counts)
     thread.start()
-    assert entered.wait(20)
+    assert entered.wait(30)
     threading.Timer(
         0.3, let_go.set
     ).start()  # without the gate the fork comes first, and the child finds the lock taken
     child = os.fork()
     if not child:
         os._exit(not counter._lock.acquire(timeout=1))
-    thread.join(20)
+    thread.join(30)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

@@ -136,10 +136,10 @@ def test_helpers_end_once_there_is_nothing_to_help_with(orphans, store, told):
     done = threading.Event()
     orphans.retire(done.set)
     store.back.set()
-    assert done.wait(20)
+    assert done.wait(30)
     assert told.of("silent", 12)
     for thread in set(threading.enumerate()) - before:
-        thread.join(20)
+        thread.join(30)
         assert not thread.is_alive()
 
 

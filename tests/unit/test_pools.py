@@ -119,7 +119,7 @@ def test_a_timeout_gives_back_what_it_had_and_the_gate(client, other):
 
 def test_one_that_loses_the_gate_stops_and_gives_its_members_back(client, other):
     held = other.pool("p", ["a", "b"]).acquire(among=["b"])
-    work = Work(lambda: client.pool("p", ["a", "b"], ttl=1.0).acquire(2, timeout=20))
+    work = Work(lambda: client.pool("p", ["a", "b"], ttl=3.0).acquire(2, timeout=20))
     until(waits(other, B))
     other.evict(GATE, other.inspect(GATE).claims[0].claim_id, reason="test")
     error = work.error()

@@ -44,7 +44,7 @@ def test_recovery_goes_on_after_a_look_that_failed(lockkit_client, monkeypatch, 
     monkeypatch.setattr(lockkit_client, "names", names)
     thread = threading.Thread(target=recoverer.run, args=(0.01, seen))
     thread.start()
-    thread.join(20)
+    thread.join(30)
 
     assert [one.acting for one in rounds] == [True]
     assert "recovery: " in caplog.text

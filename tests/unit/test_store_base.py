@@ -71,7 +71,7 @@ def test_with_five_calls_a_lock_is_taken_waited_for_and_released(connected):
         waiting = threading.Thread(target=lambda: granted.append(lock.acquire(10.0)))
         waiting.start()
         lease.confirm()
-    waiting.join(10.0)
+    waiting.join(30.0)
 
     (successor,) = granted
     assert successor.fence > lease.fence

@@ -38,14 +38,14 @@ def test_a_connection_that_comes_too_late_is_closed():
     go, closed = threading.Event(), threading.Event()
 
     def make():
-        go.wait(10)
+        go.wait(30)
         return "late"
 
     with pytest.raises(TimeoutError):
         in_time(make, lambda made: made == "late" and closed.set(), 0.01, "dial")
     go.set()
 
-    assert closed.wait(5)
+    assert closed.wait(30)
 
 
 def test_without_another_thread_it_connects_in_the_callers(monkeypatch):
@@ -83,7 +83,7 @@ def test_a_call_ends_in_time_whatever_the_one_before_it_was_allowed(pair):
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         line.receive(began + 0.1)
-    assert 0.09 <= time.monotonic() - began < 2.0
+    assert 0.09 <= time.monotonic() - began < 30.0  # not the minute of the first
 
 
 def test_a_call_is_not_cut_short_by_what_the_one_before_it_was_allowed(pair):
@@ -124,7 +124,7 @@ def test_a_call_in_another_thread_can_be_ended(pair):
     thread = threading.Thread(target=receive)
     thread.start()
     line.interrupt()
-    thread.join(10)
+    thread.join(30)
 
     assert ended == ["the server has closed the connection"]
 

@@ -29,6 +29,7 @@ from lockkit.testing.children import in_child
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
+from lockkit.testing.took import Took
 
 
 def queued(client, name):
@@ -133,7 +134,7 @@ def test_a_timeout_of_all_of_is_for_all_names_the_lock_and_leaves_nothing(client
         began = time.monotonic()
         with pytest.raises(AcquireTimeout) as caught:
             client.all_of([client.lock(name) for name in "abc"], timeout=0.3).acquire()
-        assert time.monotonic() - began < 5  # the machine may be busy
+        assert time.monotonic() - began < 30
         assert caught.value.name == "b"
         assert caught.value.holder is not None
         assert client.inspect("a").claims == client.inspect("c").claims == ()
@@ -157,10 +158,10 @@ def test_two_that_give_their_locks_in_opposite_orders_do_not_wait_for_each_other
 
 def test_what_is_held_is_renewed_while_it_waits_for_the_rest(client, other):
     lease = other.lock("b").acquire()
-    work = Work(lambda: client.all_of([client.lock("a", ttl=0.6), client.lock("b")]).acquire(timeout=20))
+    work = Work(lambda: client.all_of([client.lock("a", ttl=2.0), client.lock("b")]).acquire(timeout=20))
     until(queued(other, "b"))
     (held,) = other.inspect("a").claims
-    until(lambda: other.inspect("a").claims[0].renewed > held.renewed + 0.8)
+    until(lambda: other.inspect("a").claims[0].renewed > held.renewed + 2.2)
     assert other.inspect("a").claims[0].claim_id == held.claim_id
     lease.release()
     leases = work.result()
@@ -170,7 +171,7 @@ def test_what_is_held_is_renewed_while_it_waits_for_the_rest(client, other):
 
 def test_a_lock_that_is_evicted_while_it_waits_for_the_rest_ends_it(client, other):
     lease = other.lock("b").acquire()
-    work = Work(lambda: client.all_of([client.lock("a", ttl=1.0), client.lock("b")]).acquire(timeout=20))
+    work = Work(lambda: client.all_of([client.lock("a", ttl=3.0), client.lock("b")]).acquire(timeout=20))
     until(queued(other, "b"))
     other.evict("a", other.inspect("a").claims[0].claim_id, reason="test")
     error = work.error()
@@ -429,10 +430,9 @@ def test_when_two_come_free_at_once_one_is_kept_and_the_other_given_back(client,
 def test_a_timeout_of_any_of_names_them_and_leaves_nothing(client, other):
     held = [other.lock(name).acquire() for name in "abcde"]
     locks = [client.lock(name) for name in "abcde"]
-    began = time.monotonic()
-    with pytest.raises(AcquireTimeout, match="none of 'a', 'b', 'c' and 2 more came free in time"):
+    with Took() as took, pytest.raises(AcquireTimeout, match="none of 'a', 'b', 'c' and 2 more came free in"):
         client.any_of(locks).acquire(timeout=0.3)
-    assert time.monotonic() - began < 1.4  # one after the other they take 1.5 s
+    assert took.seconds < 1.4  # one after the other they take 1.5 s
     with pytest.raises(AcquireTimeout, match="each of 'a', 'b', 'c' and 2 more is busy"):
         client.any_of(locks, timeout=0).acquire()
     assert client.any_of(locks).try_acquire() is None

@@ -49,9 +49,9 @@ def test_a_hold_is_a_span_with_its_wait_its_hold_and_its_release(told):
         target=lambda: client.lock("gpu/0").acquire(timeout=20, on_wait=lambda _: queued.set()).release()
     )
     thread.start()
-    assert queued.wait(20)
+    assert queued.wait(30)
     lease.release(reason="task_failure")
-    thread.join(20)
+    thread.join(30)
     client.driver().dispatcher.flush(20)
 
     found = spans.get_finished_spans()
@@ -76,7 +76,7 @@ def test_a_hold_that_was_lost_and_an_attempt_that_failed_are_errors(told):
     with client.lock("b").acquire():
         thread = threading.Thread(target=waits_in_vain, args=(client,))
         thread.start()
-        thread.join(20)
+        thread.join(30)
     client.driver().dispatcher.flush(20)
 
     bad = {
