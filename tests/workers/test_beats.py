@@ -62,7 +62,7 @@ class Beats:
             "LOCKKIT_NAMESPACE": folder.name.replace("_", "-"),
             "LOCKKIT_STATE_DIR": str(folder / "state"),
             "LOCKKIT_URL": url,
-            "TTL": "2",
+            "TTL": "5",
         }
         (folder / "state").mkdir(mode=0o700)
         (folder / "proj.py").write_text(APP)
@@ -239,7 +239,7 @@ SECRET_KEY, USE_TZ = "x", True
 INSTALLED_APPS = ["django_celery_beat"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite"}}
 CELERY_LOCKKIT_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
-CELERY_LOCKKIT_BEAT_TTL = 2
+CELERY_LOCKKIT_BEAT_TTL = 5
 """,
     "proj": """
 import os
