@@ -19,7 +19,7 @@ from lockkit.leaving import Exit
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.scenarios.interrupted import unraisable
 
-TTL = 0.5
+TTL = 1.5  # the holds must not lapse by themselves on a machine that stands still for a second
 WHERE_SIGNALS_ARE = pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="from CPython 3.12 on the tracer may strike where no signal can"
 )
@@ -138,7 +138,7 @@ def test_l4_a_lease_whose_with_was_cut_short_goes_although_the_release_of_anothe
         for then in range(1, 60):
             strike(nested, client, Bomb(at, then))
 
-    end = time.monotonic() + TTL + 3.0
+    end = time.monotonic() + TTL + 30.0
     while left := [name for name in client.names() if client.inspect(name).claims]:
         assert time.monotonic() < end, f"{left} stay"
         time.sleep(0.01)
