@@ -22,10 +22,11 @@ def patience(hosts: int, rounds: int, timeout: float) -> float:
     Args:
         hosts: How many there are.
         rounds: How often no host has answered; the time doubles each time, up to a third of the timeout.
-        timeout: Seconds; the session's. A single host gets all of it.
+        timeout: Seconds; the session's. A single host gets a third of it: one that is just being started may accept a connection and
+            never read from it, and the session is to outlast that.
     """
     if hosts < 2:
-        return timeout
+        return max(timeout / 3.0, _LEAST)
     first = min(max(_ROUND / hosts, _LEAST), _MOST)
     return float(min(first * 2 ** min(rounds, 16), max(timeout / 3.0, _LEAST)))
 

@@ -20,7 +20,7 @@ from lockkit.client import connect
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
 from lockkit.testing.children import in_child
-from lockkit.testing.claims import BUDGET, claim, take
+from lockkit.testing.claims import BUDGET, claim, renew, take
 from lockkit.testing.processes import free_port, until
 from lockkit.testing.troubles import both_ways, trouble
 from lockkit_zookeeper.address import parse
@@ -233,6 +233,36 @@ def test_a_session_whose_server_dies_passes_a_silent_member_by(server):
                 began = time.monotonic()
                 until(lambda: quiet(store), "it is connected again")
                 assert time.monotonic() - began < AT_ONCE, "a third of the session's timeout"
+
+
+class Swallowing(Proxy):
+    """A proxy that accepts the next connection, and never reads from it, as a server does that is just being started."""
+
+    def __init__(self, server):
+        self.swallows = False
+        self.known, self.swallowed = set(), set()
+        super().__init__(server)
+
+    def passing(self, connection, flow, data):
+        if connection not in self.known and self.swallows:
+            self.swallows = False
+            self.swallowed.add(connection)
+        self.known.add(connection)
+        if connection not in self.swallowed:
+            super().passing(connection, flow, data)
+
+
+def test_a_session_outlasts_a_request_to_connect_that_its_only_server_swallows(server):
+    with Swallowing((server.host, server.port)) as proxy:
+        there = f"zookeeper://{proxy.address}/app?tick={TICK}&max_ttl=12"
+        with contextlib.closing(open_store(there, OpenOptions())) as store:
+            one, fence = take(store, ttl=12.0)
+            turn = session(store, one).connection.turn
+            proxy.swallows = True
+            proxy.drop()
+            until(lambda: session(store, one).connection.turn > turn, "it is connected again", 30.0)
+            assert proxy.swallowed
+            assert renew(store, one, fence).state == "HELD"
 
 
 def test_a_server_slower_than_the_first_patience_is_waited_for_in_the_end(server):
