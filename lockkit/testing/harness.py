@@ -81,8 +81,8 @@ class Harness(ABC):
             reason. Keep them in one file. Scenarios of an excluded guarantee are skipped. An excluded scenario runs and must fail,
             because it is also wrong to declare less than a store does. An entry that names nothing in the kit fails the run.
         virtual: Whether :meth:`advance` takes no real time.
-        ttl: Seconds; long enough never to end within a scenario by itself. If time is real, short enough that a scenario can wait
-            for its end.
+        ttl: Seconds; for claims that a scenario lets lapse. If time is real, short enough that a scenario can wait for the end; long
+            enough not to end before.
         short_ttl: Seconds; for scenarios that wait for the end of a hold in real time. Holds that heartbeats must keep have 1.5 s at least.
         grain: Seconds by which the store may lengthen a time, because it rounds.
         request_timeout: Seconds; the setting of clients whose store is made to fail. An answered call must take less, even on a

@@ -145,15 +145,15 @@ class Stage:
         return in_child(call)
 
     def holder(self, client: Client, part: int = 0, **options: Any) -> Lock:
-        """The lock object of one of the holders."""
+        """The lock object of one of the holders. It has the long ttl, unless ``options`` have another."""
         return self._lock(self.shape.holders[part], client, options)
 
     def newcomer(self, client: Client, **options: Any) -> Lock:
-        """The lock object of a client that comes when the lock is full."""
+        """The lock object of a client that comes when the lock is full. It has the long ttl, as that of a holder has."""
         return self._lock(self.shape.newcomer, client, options)
 
     def _lock(self, part: Part, client: Client, options: dict[str, Any]) -> Lock:
-        options.setdefault("ttl", self.harness.ttl)
+        options.setdefault("ttl", self.long_ttl)
         return part.lock(client, options.pop("name", self.name), **options)
 
     @property

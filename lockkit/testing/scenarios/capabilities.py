@@ -34,7 +34,9 @@ def process_bound(stage: Stage) -> None:
     """``process_bound``: silence does not end such a claim; a store that does not declare it refuses it."""
     _either(stage, "process_bound", lambda: stage.holder(stage.client(), process_bound=True))
     if stage.harness.capabilities.process_bound:
-        lease = stage.take(stage.holder(stage.client(), process_bound=True, auto_renew=False))
+        lease = stage.take(
+            stage.holder(stage.client(), ttl=stage.harness.ttl, process_bound=True, auto_renew=False)
+        )
         stage.harness.advance(2 * stage.harness.ttl)
         assert stage.held() == [lease.claim_id]
 
@@ -58,7 +60,7 @@ def lock_delay(stage: Stage) -> None:
 @scenario("CAP-extend", (MUTEX,))
 def extend(stage: Stage) -> None:
     """``fixed_ttl``: with it ``extend`` is refused; without it ``extend`` works."""
-    lease = stage.take(stage.holder(stage.client(), auto_renew=False))
+    lease = stage.take(stage.holder(stage.client(), ttl=stage.harness.ttl, auto_renew=False))
     error = stage.work(lambda: lease.extend(2 * stage.harness.ttl)).error()
     if stage.harness.capabilities.fixed_ttl:
         assert isinstance(error, CapabilityError)
@@ -85,11 +87,13 @@ def ttl_limits(stage: Stage) -> None:
 @scenario("CAP-drift-and-margin", (MUTEX,))
 def drift(stage: Stage) -> None:
     """``drift`` and ``margin``: validity is shorter than the ttl by both, and by nothing else."""
+    before = stage.harness.clock.now()
     client = stage.client()
-    lease = stage.take(stage.holder(client, auto_renew=False))
-    length = span(stage.harness.ttl, client.capabilities.drift, client.capabilities.margin)
-    assert length < stage.harness.ttl
-    assert length - 0.5 < lease.remaining() <= length
+    lease = stage.take(stage.holder(client, ttl=stage.long_ttl, auto_renew=False))
+    length = span(lease.ttl, client.capabilities.drift, client.capabilities.margin)
+    assert length < lease.ttl
+    left, spent = lease.remaining(), stage.harness.clock.now() - before
+    assert length - spent - 0.01 <= left <= length
 
 
 @scenario("CAP-scope", None)

@@ -22,8 +22,6 @@ __all__ = ["Closings"]
 
 _BOUND = 30.0
 """Seconds after which a close never ends, in the call or in the background. A close takes two at most, if the machine is not busy."""
-_LONG_TTL = 60.0
-"""Seconds. No claim is removed only because its ttl is over."""
 _MOST, _MOST_TWICE = 80, 40
 """Places at which one scenario strikes; of more than that it takes some by chance. Each costs clients of its own."""
 _FURTHEST = 20
@@ -43,9 +41,12 @@ class Closings:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        long = min(_LONG_TTL, stage.harness.capabilities.max_ttl)
         # Where nobody closes the client once more, the next heartbeat does.
-        self._ttls: dict[After, float] = {"again": long, "dropped": long, "kept": stage.harness.ttl}
+        self._ttls: dict[After, float] = {
+            "again": stage.long_ttl,
+            "dropped": stage.long_ttl,
+            "kept": stage.harness.ttl,
+        }
         self._names = [f"{stage.name}/{number}" for number in range(_HOLDS)]
         self._begun: list[str] = []
         self._seed = random.randrange(1 << 30)

@@ -47,11 +47,11 @@ def deadlock_between(stage: Stage) -> None:
     """Waiting behind a waiter that waits for one's own claim is refused at once and leaves nothing in the store."""
     client, other = stage.client(), stage.client()
     if stage.shape is SEMAPHORE:
-        mine, theirs = client.semaphore(stage.name, 3, ttl=stage.harness.ttl), Part("semaphore", 3, 3)
+        mine, theirs = client.semaphore(stage.name, 3, ttl=stage.long_ttl), Part("semaphore", 3, 3)
     else:
         mine, theirs = stage.holder(client), stage.shape.newcomer
     held = stage.take(mine)
-    waiting = stage.waiting(theirs.lock(other, stage.name, ttl=stage.harness.ttl))
+    waiting = stage.waiting(theirs.lock(other, stage.name, ttl=stage.long_ttl))
     before = stage.stored()
     for timeout in (1.0, None):
         try:
@@ -77,11 +77,11 @@ def deadlock_between(stage: Stage) -> None:
 def no_false_deadlock_between(stage: Stage) -> None:
     """A waiter ahead that waits for other holders only is not a deadlock."""
     client = stage.client()
-    mine = client.semaphore(stage.name, 3, ttl=stage.harness.ttl)
+    mine = client.semaphore(stage.name, 3, ttl=stage.long_ttl)
     stage.take(mine)
     two = Part("semaphore", 2, 3)
-    holder = stage.take(two.lock(stage.client(), stage.name, ttl=stage.harness.ttl))
-    waiting = stage.waiting(two.lock(stage.client(), stage.name, ttl=stage.harness.ttl))
+    holder = stage.take(two.lock(stage.client(), stage.name, ttl=stage.long_ttl))
+    waiting = stage.waiting(two.lock(stage.client(), stage.name, ttl=stage.long_ttl))
 
     def leave() -> None:
         stage.until(lambda: len(stage.stored()) == 4, "the second permit is queued")

@@ -28,7 +28,7 @@ def _waits(stage: Stage, parent: Parent) -> None:
         parent.hear()
 
     faults.add("acquire", woken, skip=1)
-    stage.newcomer(client).acquire(60.0, on_wait=lambda _: parent.tell("queued"))
+    stage.newcomer(client, ttl=stage.harness.ttl).acquire(60.0, on_wait=lambda _: parent.tell("queued"))
 
 
 def _silence(

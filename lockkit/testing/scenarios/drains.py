@@ -80,7 +80,7 @@ def waiters(stage: Stage) -> None:
 def holders(stage: Stage) -> None:
     """Holders in a drained namespace confirm, renew, extend and release as ever, by a copy too; what they release goes to nobody."""
     client, other = stage.client(), stage.client()
-    leases = stage.fill([client] * len(stage.shape.holders), auto_renew=False)
+    leases = stage.fill([client] * len(stage.shape.holders), ttl=stage.harness.ttl, auto_renew=False)
     other.drain("kit")
     for lease in leases:
         lease.confirm()

@@ -82,7 +82,7 @@ def available(stage: Stage) -> None:
 def inspect(stage: Stage) -> None:
     """``inspect`` shows holders and waiters in order, with their owners, and never a token."""
     clients = [stage.client(task=f"job-{at}") for at in range(len(stage.shape.holders))]
-    leases = stage.fill(clients, note={"why": "kit"})
+    leases = stage.fill(clients, ttl=stage.harness.ttl, note={"why": "kit"})
     waiting = stage.waiting(stage.newcomer(stage.client()))
     info = stage.client().inspect(stage.name)
     assert [claim.claim_id for claim in info.holders] == [lease.claim_id for lease in leases]

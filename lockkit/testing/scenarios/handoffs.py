@@ -96,7 +96,7 @@ def ask_again_at(stage: Stage) -> None:
     harness = stage.harness
     if harness.virtual:  # a clock that no test moves is another one then
         harness.advance(harness.ttl)
-    stage.fill(auto_renew=False)
+    stage.fill(ttl=harness.ttl, auto_renew=False)
     backend, holders = stage.backend(), stage.stored()
     terms = stage.shape.newcomer.terms(stage.name, Owner(host="kit"), ttl=harness.ttl)
     first, second = (backend.acquire(Claim(new_token(), terms), True, 2.0) for _ in range(2))

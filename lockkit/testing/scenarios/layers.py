@@ -113,7 +113,7 @@ def hooks_raise(stage: Stage) -> None:
     ]
     last = Witness()
     client = stage.client(plugins=[*witnesses, last])
-    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
+    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.long_ttl))
     mine = RuntimeError("the user's own")
     lock = stage.holder(client)
 
@@ -159,7 +159,7 @@ def emergency(stage: Stage) -> None:
     """The normal layer fails while the claim is still ours: the emergency layer runs once, is counted once, raises one alert, and touches nothing else."""
     witness = Witness()
     client, faults = stage.faulty(plugins=[witness], request_timeout=stage.harness.request_timeout)
-    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
+    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.long_ttl))
     lease = stage.take(stage.holder(client))
     faults.always(refuse, "release", "abandon")
     with flushed(client):
@@ -224,7 +224,7 @@ def journal_full(stage: Stage) -> None:
 def no_blind_delete(stage: Stage) -> None:
     """A lapsed holder releases through a store in trouble: no layer touches its successor."""
     client, faults = stage.faulty(request_timeout=stage.harness.request_timeout)
-    lease = stage.take(stage.holder(client, auto_renew=False))
+    lease = stage.take(stage.holder(client, ttl=stage.harness.ttl, auto_renew=False))
     stage.harness.outlast(stage.harness.ttl)
     successors = stage.fill()
     before = stage.stored()

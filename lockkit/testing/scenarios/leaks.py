@@ -128,7 +128,7 @@ def closed_while_waiting(stage: Stage) -> None:
     leases = stage.fill()
     before = stage.stored()
     client = stage.client()
-    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.harness.ttl))
+    other = stage.take(stage.shape.holders[0].lock(client, "kit/other", ttl=stage.long_ttl))
     waiting = stage.waiting(stage.newcomer(client), None)
     with stage.within(2.5, "closing"):
         client.close()
@@ -155,7 +155,7 @@ def counts(stage: Stage) -> None:
 
 def _busy_client(stage: Stage, name: str) -> None:
     """Hold, wait, time out, lose, release, close."""
-    part, ttl = stage.shape.holders[0], stage.harness.ttl
+    part, ttl = stage.shape.holders[0], stage.long_ttl
     with stage.harness.client() as client, stage.harness.client() as other:
         leases = [part.lock(client, name, ttl=ttl) for part in stage.shape.holders]
         held = [lock.acquire(5.0) for lock in leases]
@@ -348,11 +348,11 @@ def deadlines_held(stage: Stage) -> None:
     """Against a store that stops answering, confirm, extend, release and close return in time; the release is ABANDONED and completed later."""
     patience = stage.harness.request_timeout
     client, faults = stage.faulty(request_timeout=patience)
-    lease = stage.take(stage.holder(client))
+    lease = stage.take(stage.holder(client, ttl=stage.long_ttl / 2))
     faults.always(black_hole)
     calls: list[tuple[str, Callable[[], object]]] = [("confirm", lease.confirm)]
     if not stage.harness.capabilities.fixed_ttl:
-        calls.append(("extend", lambda: lease.extend(2 * stage.harness.ttl)))
+        calls.append(("extend", lambda: lease.extend(stage.long_ttl)))
     for what, call in calls:
         with stage.within(patience + 0.5, what):
             assert isinstance(stage.work(call).error(), BackendError), what
@@ -377,11 +377,11 @@ def deadlines_held(stage: Stage) -> None:
 def asked_again(stage: Stage) -> None:
     """When the reply to ``confirm`` or ``extend`` is lost, the client asks again and returns the answer."""
     client, faults = stage.faulty()
-    lease = stage.take(stage.holder(client))
+    lease = stage.take(stage.holder(client, ttl=stage.long_ttl / 2))
     faults.add("acquire", drop_reply)
     lease.confirm()
     if not stage.harness.capabilities.fixed_ttl:
-        longer = 2 * stage.harness.ttl
+        longer = stage.long_ttl
         faults.add("extend", drop_reply)
         lease.extend(longer)
         assert lease.ttl == longer
@@ -393,8 +393,7 @@ def asked_again(stage: Stage) -> None:
 @scenario("L2-outage-while-waiting", (MUTEX,))
 def outage_while_waiting(stage: Stage) -> None:
     """A waiter that sleeps while the store goes away notices the outage by itself and survives it."""
-    # A deadline far away: at that of who is before it, it would ask anyway.
-    holders = stage.fill(ttl=min(10 * stage.harness.ttl, stage.harness.capabilities.max_ttl))
+    holders = stage.fill()  # with deadlines far away: at that of who is before it, it would ask anyway
     client, faults = stage.faulty()
     waiting = stage.work(lambda: stage.kept(stage.newcomer(client).acquire()))
     stage.until(lambda: len(stage.stored()) > len(holders), "it is queued")

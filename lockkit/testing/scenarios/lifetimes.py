@@ -104,11 +104,11 @@ def over_is_told(stage: Stage) -> None:
 def max_hold_from_grant(stage: Stage) -> None:
     """max_hold counts from the grant, also if the session or lease under the claim has been running for a while."""
     client = stage.client()
-    with stage.holder(client, name=f"{stage.name}/before").acquire(5.0):
+    with stage.holder(client, name=f"{stage.name}/before", ttl=stage.harness.ttl).acquire(5.0):
         stage.harness.advance(0.45 * stage.harness.ttl)
     limit = 0.4 * stage.harness.ttl
     before = stage.harness.clock.now()
-    lease = stage.kept(stage.holder(client, max_hold=limit).acquire(5.0))
+    lease = stage.kept(stage.holder(client, ttl=stage.harness.ttl, max_hold=limit).acquire(5.0))
     left, spent = lease.remaining(), stage.harness.clock.now() - before
     assert left >= limit - spent - 0.01, (
         f"L6: {left:g} s are left of a max_hold of {limit:g} s, {spent:g} s after it was asked for"
@@ -161,7 +161,7 @@ def min_hold_of_the_dead(stage: Stage) -> None:
     """min_hold runs to its end although its owner dies, and although the claim was released and others have looked at it."""
     span = 1.5 * stage.harness.ttl
     mortal = stage.client()
-    stage.take(stage.holder(mortal, min_hold=span))
+    stage.take(stage.holder(mortal, ttl=stage.harness.ttl, min_hold=span))
     stage.harness.crash(mortal)
     stage.harness.advance(stage.harness.ttl * 1.1)
     rest = [stage.holder(stage.client(), at).try_acquire() for at in range(1, len(stage.shape.holders))]
@@ -181,7 +181,7 @@ def lock_delay(stage: Stage) -> None:
         lease.release()
     assert stage.stored() == [], "a graceful release must not be delayed"
     mortal = stage.client()
-    stage.take(stage.holder(mortal, lock_delay=delay))
+    stage.take(stage.holder(mortal, ttl=stage.harness.ttl, lock_delay=delay))
     stage.harness.crash(mortal)
     longer = 3 * stage.harness.ttl
     others = range(1, len(stage.shape.holders))
@@ -213,7 +213,7 @@ def fence(stage: Stage) -> None:
     seen: list[int] = []
     for end in ("release", "expire", "evict", "reopen", "last"):
         client = stage.harness.client()
-        lease = stage.holder(client, auto_renew=False).try_acquire()
+        lease = stage.holder(client, ttl=stage.harness.ttl, auto_renew=False).try_acquire()
         assert lease is not None, f"before {end}"
         seen.append(lease.fence)
         if end == "expire":

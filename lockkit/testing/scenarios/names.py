@@ -29,7 +29,7 @@ def hostile_names(stage: Stage) -> None:
     part = stage.shape.holders[0]
     leases = {}
     for name in FINE:
-        lease = part.lock(ours, name, ttl=stage.harness.ttl).try_acquire()
+        lease = part.lock(ours, name, ttl=stage.long_ttl).try_acquire()
         assert lease is not None, f"S8: {name!r} interacts with another name"
         leases[name] = stage.kept(lease)
     assert set(ours.names()) == set(FINE)
@@ -67,8 +67,8 @@ def namespaces(stage: Stage) -> None:
     leases = []
     for space in spaces:
         client = stage.client(namespace=space)
-        leases.append(stage.take(client.lock("a", ttl=stage.harness.ttl)))
-        leases.append(stage.take(client.lock("prod/a", ttl=stage.harness.ttl)))
+        leases.append(stage.take(client.lock("a", ttl=stage.long_ttl)))
+        leases.append(stage.take(client.lock("prod/a", ttl=stage.long_ttl)))
     for space in spaces:
         client = stage.client(namespace=space)
         assert client.names() == ["a", "prod/a"]
@@ -81,7 +81,7 @@ def prefixes(stage: Stage) -> None:
     """``names(prefix)`` treats its argument as a prefix and nothing more."""
     client = stage.client()
     for name in ("a", "a/b", "ab", "A", "a%", "a_", "*", "b"):
-        stage.take(client.lock(name, ttl=stage.harness.ttl))
+        stage.take(client.lock(name, ttl=stage.long_ttl))
     for prefix, found in (
         ("a", ["a", "a%", "a/b", "a_", "ab"]),
         ("a%", ["a%"]),
@@ -98,7 +98,7 @@ def pairs(stage: Stage) -> None:
     """Evict and resize act on the given name and no other."""
     client = stage.client()
     names = FINE[:12]
-    leases = {name: stage.take(client.semaphore(name, 2, ttl=stage.harness.ttl)) for name in names}
+    leases = {name: stage.take(client.semaphore(name, 2, ttl=stage.long_ttl)) for name in names}
     for name, other in itertools.pairwise(names):
         assert client.evict(other, leases[name].claim_id, reason="kit", now=True).outcome == "ABSENT"
     client.resize(names[0], 5)

@@ -18,7 +18,7 @@ __all__ = ["short_form"]
 @scenario("L4-short-form")
 def short_form(stage: Stage) -> None:
     """``with lock:`` keeps one lease for each thread, and raises LeaseLost at the end if the lock was lost."""
-    lock = stage.holder(stage.client(), auto_renew=False)
+    lock = stage.holder(stage.client(), ttl=stage.harness.ttl, auto_renew=False)
     assert isinstance(stage.work(lambda: lock.lease).error(), NotHeld)
     with lock:
         assert lock.lease.valid()

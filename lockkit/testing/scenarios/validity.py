@@ -32,7 +32,7 @@ class Losses:
 def paused(stage: Stage, **options: Any) -> tuple[Lease, Losses]:
     """A holder that is not renewed, as if its process were stopped."""
     losses = Losses()
-    lock = stage.holder(stage.client(), on_lost=losses, auto_renew=False, **options)
+    lock = stage.holder(stage.client(), ttl=stage.harness.ttl, on_lost=losses, auto_renew=False, **options)
     return stage.take(lock), losses
 
 
@@ -235,7 +235,7 @@ def heals_after_loss(stage: Stage) -> None:
 def crashed_beside_the_living(stage: Stage) -> None:
     """The claims of a client that vanished end with their ttl, although other clients of its process live on."""
     dead, alive = stage.client(), stage.client()
-    stage.take(stage.holder(dead))
+    stage.take(stage.holder(dead, ttl=stage.harness.ttl))
     living = stage.take(stage.shape.holders[0].lock(alive, "kit/other", ttl=3 * stage.harness.ttl))
     stage.harness.crash(dead)
     stage.harness.outlast(stage.harness.ttl + stage.harness.slack)
@@ -300,7 +300,7 @@ def extend(stage: Stage) -> None:
     extendable(stage)
     client, faults = stage.faulty()
     ttl = stage.harness.ttl
-    lease = stage.take(stage.holder(client, auto_renew=False))
+    lease = stage.take(stage.holder(client, ttl=ttl, auto_renew=False))
     faults.log.clear()
     assert isinstance(stage.work(lambda: lease.extend(ttl / 2)).error(), ConfigError)
     assert faults.log == []
