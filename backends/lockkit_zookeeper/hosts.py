@@ -26,7 +26,7 @@ def patience(hosts: int, rounds: int, timeout: float) -> float:
             never read from it, and the session is to outlast that.
     """
     if hosts < 2:
-        return max(timeout / 3.0, _LEAST)
+        return max(timeout / 3.0, _MOST)
     first = min(max(_ROUND / hosts, _LEAST), _MOST)
     return float(min(first * 2 ** min(rounds, 16), max(timeout / 3.0, _LEAST)))
 
