@@ -114,7 +114,7 @@ def test_a_ttl_beyond_the_limits_is_told_with_what_can_be_changed(server, caplog
     changes = ("?tick=", "?max_ttl=", "tickTime", "minSessionTimeout", "maxSessionTimeout")
     with (
         lockkit.connect(f"{server.url('/app')}?tick=0.5&ttl=20") as client,
-        client.lock("a", ttl=60).acquire(40.0) as lease,
+        client.lock("a", ttl=60).acquire(5.0) as lease,
     ):
         assert lease.ttl == 10
         assert client.lock("b").terms.ttl == 10
@@ -162,13 +162,13 @@ def test_a_chroot_that_is_missing_is_made_by_the_first_lock(server):
     with lockkit.connect(server.url("/first")) as client, server.connect() as look:
         client.names()
         assert look.exists("/first") is None
-        client.lock("a").acquire(40.0).release()
+        client.lock("a").acquire(5.0).release()
         assert look.exists("/first/lockkit")
 
 
 def test_the_doctor_sees_what_the_table_says(server):
     with lockkit.connect(server.url("/app")) as client:
-        client.lock("a").acquire(40.0).release()
+        client.lock("a").acquire(5.0).release()
         said = {(found.check, found.severity) for found in client.check()}
     assert said == {("server", "ok"), ("ensemble", "warning"), ("sessions", "ok"), ("rights", "ok")}
     with ZooKeeperServer(tick=0.2, shortest_session=5.0, longest_session=6.0) as other:
@@ -203,7 +203,7 @@ def test_the_rights_of_the_page_are_enough_and_its_hashes_are_right(server):
     with (
         lockkit.connect(locker.replace("/app", chroot)) as client,
         lockkit.connect(watcher.replace("/app", chroot)) as observer,
-        client.lock("a").acquire(40) as lease,
+        client.lock("a").acquire(2) as lease,
     ):
         assert observer.inspect("a").holders[0].claim_id == lease.claim_id
         with pytest.raises(lockkit.PermissionDenied):
@@ -237,7 +237,7 @@ def test_the_lines_of_the_page_show_what_they_say_they_show(server):
     assert len(lines) == 5
     with lockkit.connect(server.url("/app")) as client, lockkit.connect(server.url("/app")) as other:
         standing = threading.Event()
-        with client.lock("backup").acquire(40) as lease:
+        with client.lock("backup").acquire(2) as lease:
             client.put_record("backup", {"last": "page"}, 0)
             thread = threading.Thread(target=waits, args=(other, standing))
             thread.start()
@@ -252,7 +252,7 @@ def test_the_lines_of_the_page_show_what_they_say_they_show(server):
 
 
 def waits(client, standing):
-    client.lock("backup").acquire(60, on_wait=lambda _: standing.set()).release()
+    client.lock("backup").acquire(600, on_wait=lambda _: standing.set()).release()
 
 
 def said(line, server):
