@@ -28,6 +28,7 @@ from lockkit.clock import Clock, jitter
 from lockkit.forks import Forks
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
+from lockkit_sqlite.descriptors import Descriptor
 from lockkit_sqlite.failures import busy, is_busy, is_overtaken, link, linked, mapped, swapped, torn
 
 __all__ = [
@@ -46,6 +47,8 @@ Rows: TypeAlias = "list[Any]"
 _SHORTEST, _LONGEST = 0.00005, 0.004
 _SETTING_UP = 2.0
 _RESUMING = 0.5
+_TURN = 0.4
+"""Seconds to wait for one's turn to open the files again; whoever has the turn for so long is probably stopped."""
 _CHECKPOINT = 4000
 """Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
 
@@ -55,17 +58,25 @@ class Connection:
 
     Attributes:
         path: The database.
+        turn: Takes the turn of one process to open the files, until the descriptor is closed; returns None while another process has it.
         whole: Tells whether the files are still those that were opened. Called after an error: if the files were removed or
             replaced, the error says nothing about the request.
     """
 
-    def __init__(self, path: str, clock: Clock, synchronous: str = "NORMAL") -> None:
+    def __init__(
+        self,
+        path: str,
+        clock: Clock,
+        synchronous: str = "NORMAL",
+        turn: Callable[[], Descriptor | None] | None = None,
+    ) -> None:
         """Open a database that exists.
 
         Args:
             path: The database.
             clock: The clock for deadlines.
             synchronous: SQLite's setting of that name.
+            turn: See the attribute. None for a caller that has the turn, or whose process has the database open already.
 
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
@@ -85,6 +96,9 @@ class Connection:
         """A connection that is no longer used and still has to be closed. If it were only dropped, it would stay open until collected."""
         self._resting = True
         """Whether the connection is not open yet, or was closed for a fork and is not open again."""
+        self.turn = turn
+        self._waiting_since: float | None = None
+        """Since when it waits for its turn."""
         with OPENING:
             if path in _torn:
                 raise torn(path)
@@ -180,6 +194,7 @@ class Connection:
             if self._connection is not None:
                 # Set this first: a connection that is closed and does not rest counts as closed for good.
                 self._resting = True
+                self._waiting_since = None
             self._let_go()
 
     def _let_go(self) -> None:
@@ -204,9 +219,27 @@ class Connection:
                 time.sleep(_SHORTEST)
 
     def _wake(self) -> None:
+        """Open, when no other process judges the files.
+
+        SQLite has its lock on the database a moment before it has made a log. Whoever sees the one and not the other may take the log
+        for removed, and make the store anew under those who hold locks in it.
+        """
         if self._resting and self._connection is None:
-            self._connection = self._connect()
+            held = None if self.turn is None else self.turn()
+            if held is None and self.turn is not None and self._waits():
+                raise _Busy("another process opens the files")
+            try:
+                self._connection = self._connect()
+            finally:
+                if held is not None:
+                    held.close()
         self._resting = False
+
+    def _waits(self) -> bool:
+        """Whether it is still early to give up waiting for one's turn."""
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return time.monotonic() < self._waiting_since + _TURN
 
     @property
     def open(self) -> bool:
@@ -240,7 +273,7 @@ class Connection:
     def _live(self) -> sqlite3.Connection:
         if self._connection is None and self._resting and self._pid == os.getpid():
             if _forks is not None and _forks.elsewhere():
-                raise _Forking("another thread is forking this process")
+                raise _Busy("another thread is forking this process")
             self._wake()
         connection = self._connection
         if connection is None:
@@ -261,8 +294,8 @@ class Connection:
         return tries + 1
 
 
-class _Forking(sqlite3.OperationalError):
-    """Raised while another thread forks this process; it counts as a busy file."""
+class _Busy(sqlite3.OperationalError):
+    """Raised while another thread forks this process, or another process opens the files; it counts as a busy file."""
 
     sqlite_errorname = "SQLITE_BUSY"
 

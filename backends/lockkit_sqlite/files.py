@@ -44,6 +44,7 @@ __all__ = [
     "settled",
     "stamp",
     "trouble",
+    "turn",
     "watched",
 ]
 
@@ -103,14 +104,15 @@ class Files:
         self._shield: Descriptor | None = None
 
     def known(self) -> Opened | None:
-        """Return the files that this process has open; None if it has none open."""
-        return self.opened if self.users else None
+        """Return the files that this process has open; None if it has none open, or cannot tell after a fork."""
+        return self.opened if self.users and not self.forking else None
 
     def took(self, found: Opened, user: object, *, anew: bool) -> None:
         """Note which files a store has opened; with ``anew`` they are new files, even if the file system has reused the old inode."""
         if anew or self.opened is None or self.opened.database != found.database:
             self.generation += 1
         self.opened = found
+        self.forking = False
         self.users.add(user)
         self.bare()
         self._shield = _shield(str(Path(self.path).parent))
@@ -367,6 +369,15 @@ def alone(place: Place, end: float, do: Callable[[], T]) -> T:
         if time.monotonic() >= end:
             raise busy(place.path)
         time.sleep(_PAUSE)
+
+
+def turn(place: Place) -> Descriptor | None:
+    """Keep other processes from opening these files, until the descriptor is closed; None if another process has the turn, or it cannot be told."""
+    try:
+        return _locked(place)
+    except OSError as error:
+        raise_if_foreign(error)
+        return None
 
 
 def _locked(place: Place) -> Descriptor | None:

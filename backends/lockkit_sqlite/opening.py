@@ -25,7 +25,9 @@ _PATIENCE, _MOVING = 2.0, 0.4
 """Seconds to wait for another process that opens the files: when a store is opened, and in the middle of a call."""
 _ATTEMPTS = 8
 _LOOKS = (0.005, 0.02, 0.0)
-"""Seconds between looks that must all find the same damage. After a fork a process has its lock a moment before its log."""
+"""Seconds between looks that must all find the same damage."""
+_LOOKS_AT_OTHERS = (0.005, 0.02, 0.05, 0.1, 0.15, 0.0)
+"""The same if only the lock of another process speaks for damage: any program has its lock a moment before its log."""
 _CARRYING = 0.2
 
 
@@ -138,9 +140,10 @@ class _Opening:
     def _damage(self) -> str:
         """The damage to the files, if several looks agree on damage; else empty."""
         found = ""
-        for pause in _LOOKS:
+        known = self._files.known()
+        for pause in _LOOKS if known else _LOOKS_AT_OTHERS:
             there = look(str(self._place.given), self._place.path)
-            found = trouble(there, self._files.known(), self._place.path)
+            found = trouble(there, known, self._place.path)
             if not found:
                 break
             time.sleep(pause)

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lockkit.facts import ClaimInfo, Keeper
@@ -24,7 +25,7 @@ from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.failures import raise_if_foreign, two_boots
-from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
+from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, turn, watched
 from lockkit_sqlite.layout import LINGERING, READER, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
@@ -105,21 +106,25 @@ class SQLiteStore:
     def _guarded(self, connection: Connection) -> Connection:
         """The connection, with a check that tells removed or replaced files from other errors. A call under way keeps using it after a move."""
         generation = self._generation
+        connection.turn = partial(turn, self.place)
         connection.whole = lambda: generation == self._generation and self.whole()
         return connection
 
     def whole(self) -> bool:
         """Whether the files that have the names are those that this store has open. True if the look fails."""
+        given, path, files = str(self.place.given), self.place.path, self.files
         try:
-            there = look(str(self.place.given), self.place.path)
+            there = look(given, path)
+            if there != files.opened:
+                with (
+                    OPENING
+                ):  # a fork under way holds it; one that is over may have changed the files since the look
+                    if files.forking and not _forks.under_way():
+                        files.reopened(inside=connections.inside(files.path))
+                    there = look(given, path)
         except OSError as error:
             raise_if_foreign(error)
             return True
-        files = self.files
-        if files.forking and there != files.opened:
-            with OPENING:  # a fork under way holds it
-                if not _forks.under_way():
-                    files.reopened(inside=connections.inside(files.path))
         return self._generation == files.generation and (there == files.opened or files.forking)
 
     def follow(self, *, closely: bool = False) -> None:
@@ -215,7 +220,9 @@ class SQLiteStore:
         if self.pulses.inherited:
             raise inherited(self.place.path)
         self.follow()
-        return self._guarded(Connection(self.place.path, self.clock, self.place.synchronous))
+        place = self.place
+        first = None if connections.inside(place.path) else partial(turn, place)
+        return self._guarded(Connection(place.path, self.clock, place.synchronous, first))
 
     def now(self) -> int:
         """CLOCK_BOOTTIME microseconds."""

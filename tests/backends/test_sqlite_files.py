@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,8 @@ from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refu
 from lockkit.testing.children import Child, in_child
 from lockkit.testing.claims import claim, take
 from lockkit.testing.interrupts import Bomb, CtrlC
-from lockkit_sqlite import files, opening
+from lockkit.testing.processes import until
+from lockkit_sqlite import connection, files, opening
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.place import create
@@ -749,6 +751,88 @@ def test_a_fork_whose_parent_cannot_open_its_files_at_once_takes_none_of_its_chi
     assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
     assert store.release(one, 2.0) == RELEASED
     assert not caplog.messages
+
+
+def test_a_store_that_is_opened_before_its_process_is_back_from_a_fork_leaves_what_others_hold(
+    opened, path, monkeypatch, caplog
+):
+    """The log that the process knows went when it closed its connections for the fork; there is another one now, which is no damage."""
+    opened()
+    monkeypatch.setattr(Connection, "resume", lambda self: None)
+
+    def visit(heard):
+        for number in range(4):  # or the next log may have the number of the last one
+            path.with_name(f"other-{number}").touch()
+        with closing(open_store(f"sqlite:{path}", OpenOptions())) as guest:
+            take(guest, name="y", ttl=60)
+            heard.tell("inside")
+            heard.hear()
+
+    child = Child(visit)
+    assert child.hear() == "inside"
+    second = opened()
+
+    assert isinstance(second.acquire(claim(name="y", wait=False), True, 2.0), Busy)
+    assert not caplog.messages
+    child.tell("leave")
+    child.close()
+
+
+def test_a_process_comes_back_from_a_fork_when_nobody_judges_the_files(opened, path, monkeypatch):
+    """In between it has a lock on the database, and no log yet: what is left of a store whose log was removed looks the same."""
+    monkeypatch.setattr(connection, "_TURN", 600.0)
+    monkeypatch.setattr(connection, "_RESUMING", 0.0)
+    store = opened()
+    one, fence = take(store, name="x", ttl=60)
+    judge = os.open(f"{path}.pulses", os.O_RDONLY)
+    fcntl.flock(judge, fcntl.LOCK_EX)
+    child = Child(lambda _: "done")
+    assert child.hear() == "done"
+    child.close()
+    answers = []
+    caller = threading.Thread(
+        target=lambda: answers.append(store.renew([(one, fence)], 60.0)[0].state), daemon=True
+    )
+    caller.start()
+
+    until(lambda: store._store.beats._waiting_since is not None, "it waits for its turn")
+    assert not connection.inside(str(path))
+    os.close(judge)
+    caller.join(60.0)
+
+    assert answers == ["HELD"]
+
+
+def test_a_process_that_has_not_made_its_log_yet_is_no_damage(opened, path, monkeypatch, caplog):
+    """Any program that opens the database first has its lock a moment before its log, and a busy machine makes that long."""
+    opened().close()
+
+    def begin(heard):
+        database = os.open(path, os.O_RDWR)
+        fcntl.lockf(database, fcntl.LOCK_SH, files._SHARED.stop - files._SHARED.start, files._SHARED.start)
+        heard.tell("locked")
+        heard.hear()
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            heard.tell("has a log")
+            heard.hear()
+
+    child = Child(begin)
+    assert child.hear() == "locked"
+    looks = []
+
+    def pause(_):
+        looks.append(1)
+        if len(looks) == 5:
+            child.tell("go on")
+            assert child.hear() == "has a log"
+
+    monkeypatch.setattr(opening, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+    take(opened(), name="x")
+    assert len(looks) == 5
+    assert not caplog.messages
+    child.tell("leave")
+    child.close()
 
 
 def test_a_fork_finds_out_about_files_that_were_removed_before_it(opened, path):
