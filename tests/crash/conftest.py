@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,24 @@ NAME = "crash/lock"
 PATIENCE = 40.0
 
 
+def writing(path):
+    """Whether a process is in the middle of a write."""
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as newcomer:
+        try:
+            newcomer.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        newcomer.execute("ROLLBACK")
+        return False
+
+
 class Actor:
     """One process. ``run`` tells it to do something; ``start`` and ``result`` do so in two steps."""
 
-    def __init__(self, url, shape):
+    def __init__(self, path, shape):
+        self.path = path
         self.process = subprocess.Popen(
-            [sys.executable, str(ACTOR), url, shape.name],
+            [sys.executable, str(ACTOR), f"sqlite:{path}", shape.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -86,8 +99,14 @@ class Actor:
         self.process.wait()
 
     def stop(self):
-        self.process.send_signal(signal.SIGSTOP)
-        until(lambda: self._state() == "T", "the process is stopped", PATIENCE)
+        """Stop the process, but not in the middle of a write: then nobody else could write either."""
+        stopped = False
+        while not stopped:
+            self.process.send_signal(signal.SIGSTOP)
+            until(lambda: self._state() == "T", "the process is stopped", PATIENCE)
+            stopped = not writing(self.path)
+            if not stopped:
+                self.resume()
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
@@ -120,7 +139,7 @@ class Cast:
         self.actors = []
 
     def actor(self):
-        actor = Actor(self.url, self.shape)
+        actor = Actor(self.path, self.shape)
         self.actors.append(actor)
         return actor
 
