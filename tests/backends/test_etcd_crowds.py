@@ -49,6 +49,12 @@ def opened(server, request):
         yield opened
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Waiters of which nobody speaks for as long as a test may take on a busy machine stay in the queue."""
+    monkeypatch.setattr(acquiring, "_WAITING_LENGTH", 90)
+
+
 def permit(wait=False, capacity=9, weight=1):
     return claim(wait=wait, capacity=capacity, weight=weight, kind="semaphore")
 
@@ -264,6 +270,7 @@ def test_a_waiter_waits_for_a_holder_behind_it_after_a_resize_of_a_long_queue(op
     other.release(first, BUDGET)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seed", [1, 2, None])
 def test_in_a_long_queue_each_waiter_is_told_what_a_whole_look_tells(opened, seed, monkeypatch):
     """Joins, ends, resizes and questions in any order, in a queue that counts as long from the fourth claim on."""
@@ -438,6 +445,7 @@ def test_a_poll_finds_out_whatever_no_watch_has_told(opened, server):
     assert [each.state for each in store.renew(beats, 5.0)] == ["OFFERED", "LOST", "WAITING"]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seed", [1, 2, None])
 def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed):
     """Each claim that fits is offered, one that does not waits, and one that is gone is lost, after any change of the queue."""
