@@ -219,10 +219,11 @@ class Connection:
                 time.sleep(_SHORTEST)
 
     def _wake(self) -> None:
-        """Open, when no other process judges the files.
+        """Open the database, if it is not open, while no other process judges its files.
 
         SQLite has its lock on the database a moment before it has made a log. Whoever sees the one and not the other may take the log
-        for removed, and make the store anew under those who hold locks in it.
+        for removed, and make the store anew under those who hold locks in it. A process that has the turn for longer than ``_TURN`` is not
+        waited for, because calls would fail as long as it is stopped.
         """
         if self._resting and self._connection is None:
             held = None if self.turn is None else self.turn()

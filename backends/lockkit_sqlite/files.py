@@ -10,8 +10,8 @@ that time short:
 - After damage the database is made anew, so that it has another inode: every process that has the old one open notices
   that, whichever of the files was touched, and opens the new one.
 - The database contains its own inode number. A copy (a restored backup) is not taken for the store: its claims ended long ago.
-- Opening and making anew are done by one process at a time, under a lock on the folder of FIFOs. This only saves work:
-  two processes that do it at once find each other's files at their next look.
+- Opening, opening again after a fork, and making anew are done by one process at a time, under a lock on the folder of FIFOs: a process
+  that opens a database has SQLite's lock on it a moment before its log is there, and must not be judged in that moment.
 """
 
 from __future__ import annotations
