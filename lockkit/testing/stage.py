@@ -22,7 +22,7 @@ from lockkit.testing.children import Child, Parent, in_child
 from lockkit.testing.faults import FAULTY_URL, Faults, through
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.shapes import SHAPES, Part, Shape
-from lockkit.testing.took import MOST, Took
+from lockkit.testing.took import Took, counted
 
 __all__ = ["NotApplicable", "Scenario", "Stage", "Work", "registered", "scenario"]
 
@@ -243,7 +243,7 @@ class Stage:
             assert took < timeout, f"not within {timeout:g} s: {why}"
             time.sleep(next(pause))
             now = time.monotonic()
-            took += min(now - last, MOST)
+            took += counted(last, now)
             last = now
 
     def steady(self, what: Callable[[], object], why: str, seconds: float) -> None:

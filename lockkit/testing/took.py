@@ -6,11 +6,16 @@ import threading
 import time
 from typing import Self
 
-__all__ = ["MOST", "Took"]
+__all__ = ["Took", "counted"]
 
 _TICK = 0.01
-MOST = 0.05
+_MOST = 0.05
 """The most seconds from one tick to the next that count; a machine that has time for this process takes less."""
+
+
+def counted(last: float, now: float) -> float:
+    """The seconds from one tick to the next that count."""
+    return min(now - last, _MOST)
 
 
 class Took:
@@ -43,5 +48,5 @@ class Took:
         while not over:
             over = self._over.wait(_TICK)
             now = time.monotonic()
-            self.seconds += min(now - self._last, MOST)
+            self.seconds += counted(self._last, now)
             self._last = now
