@@ -14,12 +14,13 @@ import msgspec
 from lockkit.cli import documents as of_commands
 from lockkit.testing.bench.document import Bench
 from lockkit.views import documents as of_both
+from lockkit.views.components import schema_components
 
 __all__ = ["SCHEMAS"]
 
 
 def _schema(document: type[msgspec.Struct]) -> dict[str, Any]:
-    _, parts = msgspec.json.schema_components([document], ref_template="#/$defs/{name}")
+    parts = schema_components([document], ref_template="#/$defs/{name}")
     whole = parts.pop(document.__name__)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -11,6 +11,7 @@ import msgspec
 from lockkit._version import __version__
 from lockkit.server.calls import Endpoint
 from lockkit.server.documents import Problem
+from lockkit.views.components import schema_components
 
 __all__ = ["STATUSES", "openapi", "parameters_of"]
 
@@ -44,7 +45,7 @@ def openapi(endpoints: Sequence[Endpoint], server: str = "/") -> dict[str, Any]:
     structs: list[type[msgspec.Struct]] = [Problem]
     for one in endpoints:
         structs += [each for each in (one.body, one.answer) if isinstance(each, type)]
-    _, parts = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    parts = schema_components(structs, ref_template="#/components/schemas/{name}")
     paths: dict[str, dict[str, Any]] = {}
     for one in endpoints:
         paths.setdefault(one.path, {})[one.method.lower()] = _operation(one)
