@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -59,7 +58,7 @@ class Taking(AnyTaking):
         check_call(what, locks, on_wait, detect, cancel, reason)
         deadline = opening.clock.now() + wait if wait else None
         driver = opening.here.driver
-        if driver is None or driver.pid != os.getpid():
+        if driver is None or not driver.origin.is_here():
             driver = opening.driver(wait)
         super().__init__(opening, driver, deadline, on_wait, caller(), detect=detect, reason=reason)
         self.together.cancel = cancel

@@ -5,7 +5,6 @@ A :class:`Hold` is the state of one granted claim. The user's handle, the heartb
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from _thread import RLock
@@ -19,6 +18,7 @@ from lockkit.asked import Asked
 from lockkit.caller import Caller
 from lockkit.facts import Capabilities, CleanupContext, Owner, Reason, ReleaseReport, ReleaseRequest
 from lockkit.names import claim_id
+from lockkit.origin import Origin, this_origin
 from lockkit.store.spi import Claim, End
 
 __all__ = ["REGISTRIES", "RELEASING", "Behind", "Handle", "Hold", "Holds", "always", "held_here", "span"]
@@ -95,7 +95,7 @@ class Hold:
             :meth:`enter` adds those of further levels.
         key: A weak reference to the thread or task that took the hold, because it may own the handle; None once detached.
         next: CLOCK_BOOTTIME seconds at which the heartbeat renews the hold; infinity if it does not, or no longer.
-        pid: The process that acquired the hold; in a forked child the hold is inert.
+        origin: The process that acquired the hold; in a forked child the hold is inert.
         taken_at: The place in the user's program that acquired the hold; None if that is not known.
         ttl: Seconds that the store keeps the claim without renewal.
         process_bound: Whether the hold survives unanswered renewals, because the store keeps the claim until the process dies.
@@ -132,7 +132,7 @@ class Hold:
         "left_calls",
         "lost_why",
         "next",
-        "pid",
+        "origin",
         "process_bound",
         "reentrant",
         "report",
@@ -159,7 +159,7 @@ class Hold:
         wall: float = 0.0,
         doubtful: bool = False,  # noqa: FBT001, FBT002 (keywords cost on the hot path)
         auto_renew: bool = True,  # noqa: FBT001, FBT002
-        pid: int | None = None,
+        origin: Origin | None = None,
         key: weakref.ref[object] | None = None,
         taken_at: Caller | None = None,
         reentrant: bool = False,  # noqa: FBT001, FBT002
@@ -172,7 +172,7 @@ class Hold:
         self.since_wall = wall
         self.doubtful = doubtful
         self.auto_renew = auto_renew
-        self.pid = os.getpid() if pid is None else pid
+        self.origin = this_origin() if origin is None else origin
         self.closing = False
         self.reentrant = reentrant
         self.key = key
@@ -336,7 +336,7 @@ class Hold:
 
     def valid(self, now: float) -> bool:
         """Whether the store is certain to record this hold still, and this is the process that acquired it."""
-        return self.fresh(now) and self.pid == os.getpid()
+        return self.fresh(now) and self.origin.is_here()
 
     def fresh(self, now: float) -> bool:
         """Like :meth:`valid`, for a caller that is known to run in the hold's own process."""
@@ -432,4 +432,4 @@ def held_here(name: str, claim_id: str) -> Hold | None:
         holds = [hold for each in list(REGISTRIES) for hold in each.holds.get(name, ())]
     except RuntimeError:  # another thread opens a client; this is for a message alone
         return None
-    return next((hold for hold in holds if hold.pid == os.getpid() and hold.claim_id == claim_id), None)
+    return next((hold for hold in holds if hold.origin.is_here() and hold.claim_id == claim_id), None)

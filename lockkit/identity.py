@@ -15,12 +15,14 @@ from pathlib import Path
 from lockkit._version import __version__
 from lockkit.facts import Owner
 from lockkit.namedtuples import NamedTuple
+from lockkit.origin import Origin, this_origin
 
 __all__ = [
     "Process",
     "boot_id",
     "look_at",
     "pid_space",
+    "process_of",
     "process_start",
     "program_name",
     "same_start",
@@ -39,7 +41,7 @@ _LONGEST_POD = 253
 _HALF_A_STEP = 0.005
 """Half of the steps, in seconds, in which the kernel counts times of start."""
 
-_known: tuple[int, Owner] | None = None
+_known: tuple[Origin, Owner] | None = None
 
 
 @functools.cache
@@ -110,6 +112,14 @@ def same_start(one: float, other: float) -> bool:
     return abs(one - other) < _HALF_A_STEP
 
 
+def process_of(owner: Owner) -> tuple[str, int, int, float]:
+    """The process of an owner: equal for two claims exactly if the same process made both.
+
+    A pid counts in one pid namespace of one boot only, and is given away again after the end of its process.
+    """
+    return owner.boot_id or owner.host, owner.pid_space, owner.pid, owner.started
+
+
 def process_start(pid: int) -> float | None:
     """The start time of a process, in seconds since boot; None if there is no such process (or no ``/proc``)."""
     process = look_at(pid)
@@ -153,11 +163,10 @@ def this_process(
         environ: The environment that may name the pod; None: that of this process.
     """
     global _known  # noqa: PLW0603 (one cache for the process; a race only finds out twice)
-    pid = os.getpid()
     known = _known
-    if known is None or known[0] != pid or environ is not None:
+    if known is None or not known[0].is_here() or environ is not None:
         variables = os.environ if environ is None else environ
-        pod = _pod(variables)
+        pod, pid = _pod(variables), os.getpid()
         owner = Owner(
             user=user_name(),
             host=os.uname().nodename,
@@ -171,7 +180,7 @@ def this_process(
             pod_namespace=_of_pod(pod, variables.get("POD_NAMESPACE")),
             node=_of_pod(pod, variables.get("NODE_NAME")),
         )
-        known = (pid, owner)
+        known = (this_origin(), owner)
         if environ is None:
             _known = known
     owner = known[1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from lockkit.errors import LeaseLost, NotHeld
 from lockkit.facts import LOSSES
 from lockkit.hold import Hold
@@ -13,8 +11,10 @@ __all__ = ["invalid", "lapsed"]
 
 def invalid(hold: Hold) -> LeaseLost | NotHeld:
     """The error that says why a hold is not valid."""
-    if hold.pid != os.getpid():
-        text = f"the lease of {hold.name!r} belongs to process {hold.pid}; in a forked child it is inert"
+    if not hold.origin.is_here():
+        text = (
+            f"the lease of {hold.name!r} belongs to process {hold.origin.pid}; in a forked child it is inert"
+        )
         return NotHeld(text, name=hold.name, hint="acquire in the child")
     if hold.ended and not hold.lost_why and (hold.report is None or hold.report.outcome != "LOST"):
         return NotHeld(f"the lease of {hold.name!r} was released", name=hold.name, hint="acquire again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Never
@@ -157,7 +156,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
         opening = self._opening
         deadline = None if wait is None else opening.clock.now() + wait
         driver = opening.here.driver
-        if driver is None or driver.pid != os.getpid():
+        if driver is None or not driver.origin.is_here():
             driver = opening.driver(wait)
         if opening.here.first:
             opening.begin()

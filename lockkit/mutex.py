@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
+
+from lockkit.origin import this_origin
 
 __all__ = ["Mutex"]
 
@@ -18,10 +19,10 @@ class Mutex:
     __slots__ = ("_locks",)
 
     def __init__(self) -> None:
-        self._locks = {os.getpid(): threading.RLock()}
+        self._locks = {this_origin(): threading.RLock()}
 
     def of_this_process(self) -> threading.RLock:
         """The lock of this process, the same for all its threads."""
-        pid = os.getpid()
-        lock = self._locks.get(pid)
-        return self._locks.setdefault(pid, threading.RLock()) if lock is None else lock
+        here = this_origin()
+        lock = self._locks.get(here)
+        return self._locks.setdefault(here, threading.RLock()) if lock is None else lock

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 import warnings
@@ -39,6 +38,7 @@ from lockkit.identity import this_process
 from lockkit.mutex import Mutex
 from lockkit.observe import journal
 from lockkit.options import longer_ttl
+from lockkit.origin import this_origin
 from lockkit.printable import printable
 from lockkit.protocol.denials import held_at, held_claim
 from lockkit.redaction import redact
@@ -73,11 +73,11 @@ class _Here:
     """
 
     __slots__ = (
-        "counters", "driver", "ended", "first", "journal", "pid", "refused", "under_way", "warnings",
+        "counters", "driver", "ended", "first", "journal", "origin", "refused", "under_way", "warnings",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self.driver: Driver | None = None
         self.ended: Driver | None = None
         self.refused: tuple[float, Refused | Unknown] | None = None
@@ -141,7 +141,7 @@ class Opening:
     def engine(self) -> Driver | None:
         """The engine of this process if there is one; never the parent's."""
         driver = self.here.driver
-        return driver if driver is not None and driver.pid == os.getpid() else None
+        return driver if driver is not None and driver.origin.is_here() else None
 
     @property
     def counters(self) -> Counters:
@@ -161,7 +161,7 @@ class Opening:
             AcquireCancelled: The client is closed, or the interpreter is ending.
         """
         driver = self.here.driver
-        if driver is not None and driver.pid == os.getpid():
+        if driver is not None and driver.origin.is_here():
             return driver
         with for_the_user():
             return patiently(*self.trying(patience))
@@ -263,7 +263,7 @@ class Opening:
     def release_all(self, reason: Reason) -> None:
         """Release all holds of this process and close the client, at the end of the process. Takes a bounded time."""
         ended = self.here.ended
-        driver = ended if ended is not None and ended.pid == os.getpid() else self.engine
+        driver = ended if ended is not None and ended.origin.is_here() else self.engine
         if driver is not None:
             self.closed = True
             driver.ending.close(reason)
@@ -272,7 +272,7 @@ class Opening:
         here: _Here | None = getattr(self, "here", None)  # None if the constructor was interrupted
         # here.ended is set if close() was interrupted.
         driver = here and (here.driver or here.ended)
-        if not driver or driver.ending.gone or driver.pid != os.getpid():
+        if not driver or driver.ending.gone or not driver.origin.is_here():
             return
         closed = driver.closed
         driver.ending.drop()
@@ -288,9 +288,9 @@ class Opening:
     def _own(self) -> threading.RLock:
         """The mutex of this process; in a forked child this first replaces the state of the parent by a new one."""
         mutex = self._mutex.of_this_process()
-        if self.here.pid != os.getpid():
+        if not self.here.origin.is_here():
             with mutex:
-                if self.here.pid != os.getpid():
+                if not self.here.origin.is_here():
                     self.here = _Here()
         return mutex
 
@@ -325,7 +325,7 @@ class Opening:
             finally:
                 if backend is not None and (driver is None or here.driver is not driver):
                     self._undo(here, backend, driver)
-            if here.driver is driver and here.pid == os.getpid():
+            if here.driver is driver and here.origin.is_here():
                 return driver
         # A signal handler has closed the client, or opened the store, or forked and this is the child.
         return self._open(budget)
@@ -336,7 +336,7 @@ class Opening:
             if driver is not None:
                 over(driver.ending)
         finally:
-            if here.pid == os.getpid():
+            if here.origin.is_here():
                 backend.close()
 
     def _open_store(self, budget: float) -> Backend:
@@ -472,7 +472,7 @@ def _dropping(driver: Driver) -> Callable[[object], None]:
 
     def drop(_: object) -> None:
         engine = found()
-        if engine is not None and not engine.ending.gone and engine.pid == os.getpid():
+        if engine is not None and not engine.ending.gone and engine.origin.is_here():
             engine.ending.drop()
 
     return drop

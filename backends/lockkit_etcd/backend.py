@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from lockkit.clock import Clock
 from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.names import check_namespace
+from lockkit.origin import this_origin
 from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left
 from lockkit.store.dangers import warnings_of
@@ -98,7 +98,7 @@ class EtcdBackend(ExchangingBackend):
         self._watches = Watches(self.store)
         self.exchanges = _Exchanges(self.store, self._watches)
         self.perform = self.store.transport.perform
-        self._pid = os.getpid()
+        self._origin = this_origin()
         try:
             self._look_round(options, end)
         except BaseException:
@@ -181,7 +181,7 @@ class EtcdBackend(ExchangingBackend):
 
     def close(self) -> None:
         """Close the connections, and revoke free leases as far as that takes no time."""
-        if self._pid == os.getpid():
+        if self._origin.is_here():
             self._watches.close()
             self.perform(self.store.leases.close())
         self.store.transport.close()

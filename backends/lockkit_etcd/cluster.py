@@ -18,13 +18,13 @@ One table decides between them (:mod:`lockkit_etcd.failures`); an error that the
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Generic, TypeVar
 
 from lockkit.clock import Clock
+from lockkit.origin import Origin, this_origin
 from lockkit.store.budgets import left, shares
 from lockkit.store.exchanges import Exchange, Parser, Route, in_parallel
 from lockkit.store.performing import Blocking
@@ -121,7 +121,7 @@ class Cluster(Generic[M]):
     Attributes:
         name: The transport, for ``doctor``: ``JSON gateway``, ``gRPC (python-etcd3)``.
         where: The members as a user wrote them, without secrets.
-        pid: The process that the connections belong to.
+        origin: The process that the connections belong to.
         tls: The context in which to connect; None without TLS.
         yields: Whether its exchanges yield the requests to send; otherwise they make blocking calls themselves.
         perform: Performs an exchange in the calling thread, and returns its result.
@@ -135,13 +135,15 @@ class Cluster(Generic[M]):
     tls: SSLContext | None = None
     yields = False
 
-    def __init__(self, where: str, clock: Clock, members: Sequence[M], first: int, pid: int) -> None:
+    def __init__(
+        self, where: str, clock: Clock, members: Sequence[M], first: int, origin: Origin | None
+    ) -> None:
         self.where = where
-        self.pid = pid or os.getpid()
+        self.origin = origin or this_origin()
         self._clock = clock
         self._members = members
         self._first = first % len(members)
-        self._performer: Blocking[Any] = Blocking(self._connect, self.opening, where, pid=self.pid)
+        self._performer: Blocking[Any] = Blocking(self._connect, self.opening, where, origin=self.origin)
         self.perform = self._performer.perform
 
     # -- what differs between the transports
@@ -332,4 +334,4 @@ class Cluster(Generic[M]):
 
     def _inherited(self) -> bool:
         """Whether this process is a forked child, and the connections are its parent's."""
-        return self.pid != os.getpid()
+        return not self.origin.is_here()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from lockkit.clock import Clock
 from lockkit.namedtuples import made
+from lockkit.origin import Origin
 from lockkit.store.budgets import left
 from lockkit.store.certificates import tls_context
 from lockkit.store.connecting import connect as connect_socket
@@ -72,12 +73,12 @@ class Gateway(Cluster["_Member"]):
         clock: Clock,
         tls: ssl.SSLContext | None = None,
         first: int = 0,
-        pid: int = 0,
+        origin: Origin | None = None,
         *,
         fresh: bool = False,
     ) -> None:
         members = [_Member(_Route(host, port, fresh), address) for host, port in address.hosts]
-        super().__init__(address.shown, clock, members, first, pid)
+        super().__init__(address.shown, clock, members, first, origin)
         self.tls = tls
         self._address = address
         self._streams: set[GatewayStream] = set()
@@ -145,7 +146,7 @@ class Gateway(Cluster["_Member"]):
 
     def fresh(self) -> Gateway:
         """See :meth:`lockkit_etcd.cluster.Cluster.fresh`. In a forked child the copy refuses every call."""
-        return Gateway(self._address, self._clock, self.tls, self._second(), self.pid, fresh=True)
+        return Gateway(self._address, self._clock, self.tls, self._second(), self.origin, fresh=True)
 
     def close(self) -> None:
         for stream in list(self._streams):

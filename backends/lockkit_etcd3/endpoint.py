@@ -7,7 +7,6 @@ because its connection may have died without a sign. gRPC's own retries are off.
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 import threading
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lockkit.errors import ConfigError
+from lockkit.origin import this_origin
 from lockkit.store.budgets import left
 from lockkit.store.certificates import tls_context
 from lockkit.store.exchanges import Exchange
@@ -88,7 +88,7 @@ class Endpoint(Member):
         self._calls: dict[str, Callable[..., Any]] = {}
         self._answers = False
         self._closed = False
-        self._pid = os.getpid()
+        self._origin = this_origin()
         gate.closes(self)
 
     # -- calls; each gives up when ``time.monotonic()`` is at ``end``
@@ -173,7 +173,7 @@ class Endpoint(Member):
         """Close the channel, before a fork. The next call makes another."""
         channel, self._channel = self._channel, None
         self._answers = False
-        if channel is not None and self._pid == os.getpid():
+        if channel is not None and self._origin.is_here():
             channel.close()
 
     def close(self) -> None:

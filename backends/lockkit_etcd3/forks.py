@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lockkit.forks import Forks
+from lockkit.origin import Origin, this_origin
 from lockkit_etcd3 import private
 
 __all__ = ["Gate", "gate", "guard", "prepare", "trouble"]
@@ -169,12 +170,12 @@ class _Here:
     Attributes:
         supported: Whether gRPC's own support for forks is on.
         seen: Whether the threads of gRPC can be seen.
-        first: The process id of the first of this process and its ancestors that used gRPC; 0 if none has.
+        first: The first of this process and its ancestors that used gRPC; None if none has.
     """
 
     supported = False
     seen = False
-    first = 0
+    first: Origin | None = None
 
 
 _here = _Here()
@@ -209,9 +210,8 @@ def guard(grpc: Any) -> None:
 
 def trouble() -> str:
     """Why this process cannot use gRPC; empty if it can. Called before the first channel is made."""
-    here = os.getpid()
-    _here.first = _here.first or here
-    if _here.first == here:
+    _here.first = _here.first or this_origin()
+    if _here.first.is_here():
         return ""
     if not _here.supported:
         return f"a process forked from one that used gRPC without {_SWITCH}=1 cannot use it"

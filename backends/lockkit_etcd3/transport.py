@@ -8,6 +8,7 @@ from typing import Any
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
+from lockkit.origin import Origin
 from lockkit.store.exchanges import Exchange
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
@@ -52,10 +53,10 @@ class PythonEtcd3(Cluster[Endpoint]):
         clock: Clock,
         ca_file: str | None,
         first: int = 0,
-        pid: int = 0,
+        origin: Origin | None = None,
     ) -> None:
         endpoints = [Endpoint(loaded, address, ca_file, at) for at in range(len(address.hosts))]
-        super().__init__(address.shown, clock, endpoints, first, pid)
+        super().__init__(address.shown, clock, endpoints, first, origin)
         self._made_of = (loaded, address, clock, ca_file)
         self._messages = Messages(loaded.stubs)
         self._watching = Watching(self._ready, self._messages)
@@ -111,7 +112,7 @@ class PythonEtcd3(Cluster[Endpoint]):
 
     def fresh(self) -> PythonEtcd3:
         """See :meth:`lockkit_etcd.cluster.Cluster.fresh`. In a forked child the copy refuses every call."""
-        return PythonEtcd3(*self._made_of, self._second(), self.pid)
+        return PythonEtcd3(*self._made_of, self._second(), self.origin)
 
     def close(self) -> None:
         if not self._inherited():

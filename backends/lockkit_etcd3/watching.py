@@ -9,7 +9,6 @@ the last: to begin one takes a client longer than a hand-off.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from lockkit.origin import this_origin
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.transport import News, Watched, WatchEnded
 from lockkit_etcd3.endpoint import Endpoint
@@ -50,7 +50,7 @@ class _Watch:
 
     def close(self) -> None:
         """See :class:`lockkit_etcd.transport.Stream`."""
-        if self._stream.pid == os.getpid():  # a forked child leaves its parent's stream alone
+        if self._stream.origin.is_here():  # a forked child leaves its parent's stream alone
             self._stream.drop(self)
 
     def tell(self, news: News) -> None:
@@ -74,7 +74,7 @@ class _Stream:
         self._asked: deque[_Watch] = deque()  # one entry for each request without an answer
         self._running: dict[int, _Watch] = {}
         self._over = False
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self._call: Any = None
         self._cut = ""
         self.thread = threading.Thread(target=self._run, name="lockkit-etcd-watch", daemon=True)
@@ -247,6 +247,6 @@ class Watching:
     def let_go(self) -> None:
         """End the stream before a fork. Each watch is told, and its owner opens another if needed."""
         stream = self._stream
-        if stream is not None and stream.pid == os.getpid() and stream.begun:
+        if stream is not None and stream.origin.is_here() and stream.begun:
             stream.cut("this process has forked")
             stream.join()

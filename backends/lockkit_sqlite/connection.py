@@ -15,7 +15,6 @@ lock, and the call tries again at once: to give up the processor (sched_yield(2)
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -26,6 +25,7 @@ from urllib.parse import quote
 
 from lockkit.clock import Clock, jitter
 from lockkit.forks import Forks
+from lockkit.origin import this_origin
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 from lockkit_sqlite.descriptors import Descriptor
@@ -82,7 +82,7 @@ class Connection:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
         """
         self.path = path
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._clock = clock
         self._synchronous = synchronous
         self.whole: Callable[[], bool] = lambda: True
@@ -182,7 +182,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection, after the call in progress."""
-        if self._pid != os.getpid():
+        if not self._origin.is_here():
             return
         with self._inside:
             self._resting = False
@@ -272,7 +272,7 @@ class Connection:
         self._inside = threading.RLock()
 
     def _live(self) -> sqlite3.Connection:
-        if self._connection is None and self._resting and self._pid == os.getpid():
+        if self._connection is None and self._resting and self._origin.is_here():
             if _forks is not None and _forks.elsewhere():
                 raise _Busy("another thread is forking this process")
             self._wake()

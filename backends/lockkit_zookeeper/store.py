@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
 from lockkit.names import claim_id
+from lockkit.origin import this_origin
 from lockkit.store.budgets import left
 from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
@@ -68,7 +68,7 @@ class ZooKeeperStore:
         self.known = per_lock(lambda terms: PackedTerms.of(terms, self.paths.queue(terms.name)))
         self._empty: dict[str, None] = {}
         self._reads: dict[str, list[float]] = {}
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._default = min(max(_DEFAULT_TTL, self.capabilities.min_ttl), self.capabilities.max_ttl)
         self._mutex = threading.RLock()
         self._opening = threading.RLock()
@@ -84,7 +84,7 @@ class ZooKeeperStore:
         Raises:
             Refused: This process is a forked child of the one that opened the store.
         """
-        if os.getpid() != self._pid:
+        if not self._origin.is_here():
             raise inherited(self.address.shown)
         return self._sessions
 
@@ -278,7 +278,7 @@ class ZooKeeperStore:
     def close(self) -> None:
         """Close the store. A session without claims is ended; one with claims lasts until its timeout, as its claims do."""
         self._closed = True
-        if os.getpid() != self._pid:
+        if not self._origin.is_here():
             return
         with self._mutex:
             sessions, self._sessions = self._sessions, ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
@@ -13,6 +12,7 @@ from lockkit.drivers.aio import LoopDriver, ThreadPools
 from lockkit.drivers.loopjobs import call_soon, finished, result_of
 from lockkit.drivers.threadpool import Job, ThreadPool
 from lockkit.opening import for_the_user
+from lockkit.origin import Origin, this_origin
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Engines:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._pools = ThreadPools()
         self._loops: dict[asyncio.AbstractEventLoop, LoopDriver] = {}
         self._opens: Job[Driver] | None = None
@@ -49,7 +49,7 @@ class Engines:
     def ready(self) -> LoopDriver | None:
         """The engine for the running loop; None if :meth:`engine` has to make it first."""
         driver = self.opening.here.driver
-        if driver is None or driver.pid != os.getpid():
+        if driver is None or not driver.origin.is_here():
             return None
         here = self._loops.get(asyncio.get_running_loop())
         return here if here is not None and here.driver is driver else None
@@ -59,7 +59,7 @@ class Engines:
         here = self.ready()
         if here is not None:
             return here
-        if self._pid != os.getpid():  # what the parent had is not touched: its selector is shared with it
+        if not self._origin.is_here():  # what the parent had is not touched: its selector is shared with it
             self._begin()
         driver = self.opening.engine or await self._open(patience)
         return self.here(driver)
@@ -110,7 +110,7 @@ class Engines:
 
     async def call_on_thread(self, work: Callable[[], T]) -> T:
         """Make a call that may need the loop itself: always on a thread, whatever the store."""
-        if self._pid != os.getpid():
+        if not self._origin.is_here():
             self._begin()
         return await result_of(self._pools.others.submit(work), asyncio.get_running_loop(), None)
 
@@ -124,7 +124,7 @@ class Engines:
         Raises:
             Refused: No thread was free in time.
         """
-        if self._pid != os.getpid():
+        if not self._origin.is_here():
             self._begin()
         job = self._pools.acquires.submit(partial(copy_context().run, work))
         return await result_of(job, asyncio.get_running_loop(), patience)
@@ -172,5 +172,6 @@ class Engines:
                 call_soon(loop, here.abort)
 
     def __del__(self) -> None:
-        if getattr(self, "_pid", None) == os.getpid():
+        origin: Origin | None = getattr(self, "_origin", None)
+        if origin is not None and origin.is_here():
             self._abort()

@@ -22,6 +22,7 @@ from lockkit.gpu.requests import HostCards
 from lockkit.gpu.visible import By, cuda_knows, cuda_variables
 from lockkit.gpu.waiting_row import waiting_row
 from lockkit.gpu.words import how_many, together
+from lockkit.identity import process_of
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import DEFAULT
@@ -255,8 +256,7 @@ class Cards:
 
     def mine(self, claim: ClaimInfo) -> bool:
         """Whether a claim is one of this process."""
-        me, owner = self._client.owner, claim.owner
-        return (owner.pid, owner.host, owner.started) == (me.pid, me.host, me.started)
+        return process_of(claim.owner) == process_of(self._client.owner)
 
     def _in_words(self, error: AcquireTimeout, waited: float, *, no_wait: bool) -> LockkitError:
         ways, why = self.ways, self.why()

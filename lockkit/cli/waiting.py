@@ -13,6 +13,7 @@ from lockkit import durations
 from lockkit.cli import output, rows
 from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
+from lockkit.identity import process_of
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 from lockkit.protocol.denials import in_the_way
@@ -237,6 +238,6 @@ def _place(waiting: Waiting, info: LockInfo | None, me: Owner) -> int:
     """The place in the queue, 1 for the next one; counted in the queue if this process is found in it."""
     if info is not None:
         for place, claim in enumerate(info.waiters, start=1):
-            if (claim.owner.pid, claim.owner.host, claim.owner.started) == (me.pid, me.host, me.started):
+            if process_of(claim.owner) == process_of(me):
                 return place
     return max(waiting.position, 1)

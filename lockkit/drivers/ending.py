@@ -32,13 +32,13 @@ class Ending:
         driver: The engine.
 
     Attributes:
-        pid: The process of the engine.
+        origin: The process of the engine.
         gone: Whether the end has begun, or the end of the process has; a finalizer need not begin it then.
     """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self.pid = driver.pid
+        self.origin = driver.origin
         self._mutex = threading.RLock()
         self._closing: Errand | None = None
         self._leaving: Errand | None = None

@@ -18,6 +18,7 @@ from typing import Protocol
 from lockkit.drivers.starting import start
 from lockkit.errors import ConfigError
 from lockkit.facts import Reason
+from lockkit.origin import Origin, this_origin
 
 __all__ = [
     "INSIDE_PATIENCE",
@@ -66,7 +67,7 @@ class Closable(Protocol):
 class Engine(Protocol):
     """A client's engine in one process."""
 
-    pid: int
+    origin: Origin
 
     def wake_all(self) -> None:
         """Make all waiting threads check whether they may go on waiting."""
@@ -80,7 +81,7 @@ class Engine(Protocol):
 
 _engines: set[Engine] = set()
 """The engines that may hold something, including those of clients that were dropped or whose close() was interrupted."""
-_registered_by: int | None = None
+_registered_by: Origin | None = None
 _ending = _only_daemons = False
 _listening = _behind_pools = False
 
@@ -89,11 +90,11 @@ def at_exit(engine: Engine) -> None:
     """Have an engine's holds released when this process ends, not when a forked child does; :func:`over` cancels that."""
     global _registered_by  # noqa: PLW0603 (one registration for the process)
     _engines.add(engine)
-    if _registered_by == os.getpid():
+    if _registered_by is not None and _registered_by.is_here():
         return
     if _registered_by is None:
         atexit.register(_release_all, "exit")
-    _registered_by = os.getpid()
+    _registered_by = this_origin()
     # The module is missing while another thread imports it. In a child of multiprocessing it is imported before lockkit runs.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     if parent_process is not None and parent_process() is not None:
@@ -198,7 +199,7 @@ def _close_all(reason: Reason) -> None:
 
 
 def _mine() -> list[Engine]:
-    return [engine for engine in list(_engines) if engine.pid == os.getpid()]
+    return [engine for engine in list(_engines) if engine.origin.is_here()]
 
 
 def on_sigterm(client: Closable) -> None:
@@ -243,15 +244,15 @@ class _Releasing:
 
     def __init__(self, client: weakref.ref[Closable], number: int) -> None:
         self._client = client
-        self._pid = 0
+        self._origin: Origin | None = None
         self._number = number
         self._over = threading.Event()
         self._again = False
 
     def over(self, frame: FrameType | None) -> bool:
         """Begin the release if it has not begun, and wait for it; return whether it is done."""
-        if self._pid != os.getpid():
-            self._pid, self._over, self._again = os.getpid(), threading.Event(), False
+        if self._origin is None or not self._origin.is_here():
+            self._origin, self._over, self._again = this_origin(), threading.Event(), False
             try:
                 start(self._run, "lockkit-sigterm")
             except RuntimeError:  # no thread can be started: release in this one, unless it may hold a mutex that the release needs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason
 from lockkit.hold import REGISTRIES, Hold
+from lockkit.origin import this_origin
 from lockkit.plugins.calling import Implementation
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
@@ -98,7 +98,7 @@ class Driver:
         request_timeout: float = REQUEST_TIMEOUT,
         same_store: Callable[[], SameStore] = SameStore,
     ) -> None:
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self.backend = backend
         self.clock = clock
         self.counters = counters

@@ -25,6 +25,7 @@ from lockkit.gpu.requests import HostCards
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.usage import ADOPTED, granted
 from lockkit.gpu.words import process_words, short_name
+from lockkit.identity import process_of
 from lockkit.leases import Leases
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -220,12 +221,13 @@ def _refuse_holder(client: Client, job: RunningJob, pool: str, snapshot: Snapsho
     Raises:
         ConfigError: The job holds a card.
     """
+    there = process_of(client.owner._replace(pid=job.pid, started=job.started))
     held = [
         short_name(one)
         for one in snapshot.devices
         if one.uuid
         for holder in client.inspect(pool_name(pool, one.uuid)).holders
-        if (holder.owner.host, holder.owner.pid) == (client.owner.host, job.pid)
+        if process_of(holder.owner) == there
     ]
     if held:
         raise ConfigError(

@@ -22,6 +22,7 @@ from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import CardFacts
 from lockkit.gpu.faulty import take_out
 from lockkit.gpu.quarantine import spared
+from lockkit.identity import process_of
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -104,7 +105,7 @@ class FaultCheck:
             What was found, and what was done about it; None if it is not to be quarantined.
         """
         me = self._client.owner
-        mine = [one for one in holders if (one.owner.pid, one.owner.host) == (me.pid, me.host)]
+        mine = [one for one in holders if process_of(one.owner) == process_of(me)]
         if not (device.faults and self._looks.get(device.uuid, 0) > 1 and self._lasts(device)):
             return None
         if len(mine) != 1 or len(holders) != 1 or self._has_tried(device.uuid):

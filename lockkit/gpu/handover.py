@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.receipts import last, put_back, take_over
+from lockkit.identity import process_of
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -58,8 +59,8 @@ class Handover:
             CapacityMismatch: The whole card was asked for, and others may hold a part of it, because it was resized meanwhile.
             BackendError: The store did not do it.
         """
-        me = self._client.owner
-        ours = [one for one in holders if (one.owner.pid, one.owner.host) == (me.pid, me.host)]
+        me = process_of(self._client.owner)
+        ours = [one for one in holders if process_of(one.owner) == me]
         mine = max(ours, key=lambda one: one.fence, default=None)
         if mine is None:
             return  # the grant is lost already, and the request will learn it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from lockkit.gpu.snapshots import look
 from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.usage import granted
 from lockkit.members import in_pool
+from lockkit.origin import this_origin
 from lockkit.records import Records
 from lockkit.store.spi import Refused, Unknown
 from lockkit.takers import asker
@@ -103,7 +103,7 @@ class HeldCard:
         self.claim_id = lease.claim_id
         self.whole = lease.exclusive
         self.over = False
-        self._pid = os.getpid()
+        self._origin = this_origin()
         _held[lease.claim_id] = self
         lease.stands_for(self)
 
@@ -115,7 +115,7 @@ class HeldCard:
     @property
     def of_caller(self) -> bool:
         """Whether the calling thread, or asyncio task, holds the card: it took it, has not detached it, and has not lost it."""
-        if self._pid != os.getpid():
+        if not self._origin.is_here():
             return False
         me = asker()
         holds = self.group.driver.registry.holds.get(self.name, ())
@@ -125,7 +125,7 @@ class HeldCard:
     def shared_here(self) -> bool:
         """Whether this process holds another part of the card, too."""
         others = [one for one in list(_held.values()) if one is not self and not one.over]
-        return any(one.uuid == self.uuid and one._pid == os.getpid() for one in others)  # noqa: SLF001
+        return any(one.uuid == self.uuid and one._origin.is_here() for one in others)  # noqa: SLF001
 
     def others(self, patience: float) -> list[ClaimInfo]:
         """The claims of others on the card. One request.

@@ -12,6 +12,7 @@ from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.quarantine import Quarantined, mark_of, quarantined
 from lockkit.gpu.receipts import last
+from lockkit.identity import process_of
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 
@@ -134,14 +135,9 @@ def requests_waiting(gate: LockInfo, found: Iterable[Known]) -> int:
         gate: The requests that wait.
         found: The facts about each card.
     """
-    at_gate = {_process(one) for one in gate.holders}
-    others = {one.claim_id for card in found for one in card.waiters if _process(one) not in at_gate}
+    at_gate = {process_of(one.owner) for one in gate.holders}
+    others = {one.claim_id for card in found for one in card.waiters if process_of(one.owner) not in at_gate}
     return len(gate.claims) + len(others)
-
-
-def _process(claim: ClaimInfo) -> tuple[str, int, float | None]:
-    owner = claim.owner
-    return owner.host, owner.pid, owner.started
 
 
 def gathering(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from lockkit.choosers import EVERY
 from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
 from lockkit.namedtuples import NamedTuple
+from lockkit.origin import Origin, this_origin
 from lockkit.printable import printable
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ class Run(NamedTuple):
         key: The key.
         names: The names by which its task is known.
         lease: The lease of the run.
-        pid: The process of the run.
+        origin: The process of the run.
         client: The client of the lease.
     """
 
     key: str
     names: tuple[str, ...]
     lease: Lease | AsyncLease
-    pid: int
+    origin: Origin
     client: Client
 
 
@@ -59,7 +59,7 @@ def find_run(task_name: str, key: str, client: Client | None) -> Run | None:
         client: The client of its lease; None for any.
     """
     for run in reversed(_runs.get()):
-        mine = (run.key, run.pid) == (key, os.getpid()) and client in (None, run.client)
+        mine = run.key == key and run.origin.is_here() and client in (None, run.client)
         if mine and task_name in run.names:
             return run
     return None
@@ -136,7 +136,7 @@ class Call:
     def holds(self, card: FoundCard, lease: Lease | AsyncLease) -> None:
         """Note that the call holds the card."""
         self.cards.taken(card, lease)
-        run = Run(self._task.key, self._names, lease, os.getpid(), self.cards.client)
+        run = Run(self._task.key, self._names, lease, this_origin(), self.cards.client)
         _runs.set((*_runs.get(), run))
 
     def pause(self, refused: str) -> float:

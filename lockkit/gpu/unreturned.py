@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
 from lockkit.devices import DeviceProvider
+from lockkit.origin import Origin, this_origin
 
 __all__ = ["ProviderCall", "give_up_late", "has_returned"]
 
 _mutex = threading.RLock()
-_behind: dict[tuple[int, int], ProviderCall] = {}
+_behind: dict[tuple[Origin, int], ProviderCall] = {}
 """The calls that were given up, by process and identity of the provider, which each of them keeps alive."""
 
 
@@ -56,6 +56,6 @@ def give_up_late(calls: Iterable[ProviderCall]) -> None:
                 _behind[_key(call.provider)] = call
 
 
-def _key(provider: DeviceProvider | ModuleType) -> tuple[int, int]:
+def _key(provider: DeviceProvider | ModuleType) -> tuple[Origin, int]:
     # A forked child has none of the threads of its parent.
-    return os.getpid(), id(provider)
+    return this_origin(), id(provider)

@@ -8,7 +8,6 @@ again until it has returned.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.usage import used_by, worker
 from lockkit.gpu.words import long_name
 from lockkit.members import in_pool
+from lockkit.origin import Origin, this_origin
 from lockkit.plugins.calling import call_within
 from lockkit.sizes import MIB
 
@@ -64,7 +64,7 @@ class _WatchedCard:
         """Whether nobody works under the hold any more, as far as this process can tell."""
         hold, held = self.hold, held_card(self.hold.claim_id)
         cleaned = held is not None and held.over
-        return cleaned or hold.ended or hold.report is not None or hold.pid != os.getpid() or hold.collected
+        return cleaned or hold.ended or hold.report is not None or not hold.origin.is_here() or hold.collected
 
     def tell(self, notice: CardNotice) -> None:
         """Tell of the card, as an event, and as an alert if a person should look."""
@@ -289,13 +289,13 @@ class _Watcher:
         return found
 
 
-_watchers: dict[int, _Watcher] = {}
+_watchers: dict[Origin, _Watcher] = {}
 """The watcher of this process. A forked child has none of the threads of its parent, and holds none of its cards."""
 
 
 def _watcher() -> _Watcher:
-    pid = os.getpid()
-    return _watchers.get(pid) or _watchers.setdefault(pid, _Watcher())
+    here = this_origin()
+    return _watchers.get(here) or _watchers.setdefault(here, _Watcher())
 
 
 def watch(watched: WatchedCards) -> None:

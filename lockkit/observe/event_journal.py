@@ -22,6 +22,7 @@ from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.appending import append, regular, rotated
 from lockkit.observe.store_names import one_name
+from lockkit.origin import this_origin
 from lockkit.printable import printable
 from lockkit.redaction import redact
 
@@ -182,7 +183,7 @@ class EventJournal:
 
     def _write(self, line: dict[str, object], data: Mapping[str, object]) -> None:
         writing = self._writing
-        if writing.pid != os.getpid():
+        if not writing.origin.is_here():
             writing = self._writing = _Writing(this_process(self._task))
         owner = writing.owner
         about = {
@@ -277,7 +278,7 @@ class _Writing:
     """
 
     def __init__(self, owner: Owner) -> None:
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self.owner = owner
         self.name = os.urandom(6).hex()
         self.count = 0

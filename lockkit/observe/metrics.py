@@ -28,6 +28,7 @@ from lockkit.hooks import hookimpl
 from lockkit.observe.instruments import BUCKETS, METRICS
 from lockkit.observe.lock_labels import LockLabels, SharedLabels
 from lockkit.observe.measuring import Measuring
+from lockkit.origin import this_origin
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
@@ -66,7 +67,7 @@ class Metrics:
         self._instruments = instruments
         self._measuring = Measuring(instruments, LockLabels(names or ()))
         instruments.syncing.add(self)
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._copying: threading.Thread | None = None
 
     def sync(self) -> None:
@@ -83,9 +84,9 @@ class Metrics:
     @hookimpl
     def lockkit_stats(self, stats: Stats) -> None:
         """Learn of the counters of a client."""
-        if self._pid != os.getpid():
+        if not self._origin.is_here():
             self._measuring.forget()
-            self._pid, self._copying = os.getpid(), None
+            self._origin, self._copying = this_origin(), None
         with _GATE:
             self._measuring.learn(stats)
         if self._copying is None and "PROMETHEUS_MULTIPROC_DIR" in os.environ:

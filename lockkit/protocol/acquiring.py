@@ -103,7 +103,7 @@ def acquiring(
                     wall() - (at - sent_at),
                     attempt.doubtful,
                     attempt.auto_renew,
-                    attempt.pid,
+                    attempt.origin,
                     attempt.key,
                     attempt.taken_at,
                     attempt.reentrant,

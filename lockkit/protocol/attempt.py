@@ -12,6 +12,7 @@ from lockkit.errors import AcquireTimeout, CapacityMismatch, Drained, LockkitErr
 from lockkit.facts import ClaimInfo, Deadlock, Event
 from lockkit.hold import Hold, always
 from lockkit.names import claim_id
+from lockkit.origin import Origin
 from lockkit.protocol import cycles, deadlock, denials
 from lockkit.protocol.effects import Effect, Notify, Now, Orphan, with_terms
 from lockkit.store.spi import (
@@ -85,8 +86,8 @@ class Attempt:
         request_pending: Whether an acquire of ``claim`` may be under way. False while it waits.
         holder: The claim that the store last named as in the way.
         hold: The granted hold, while nobody has a handle for it.
+        origin: The process that asks; None for the one that runs this.
         over: Whether the attempt ended in an exception. If its cleanup was interrupted, the background removes the claim.
-        pid: The process that asks; None for the one that runs this.
         start: CLOCK_BOOTTIME seconds at which the first request was due.
         random: Gives random numbers in 0..1.
         answered: Whether the store has ever answered.
@@ -112,7 +113,7 @@ class Attempt:
 
     __slots__ = (
         "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "cancel", "claim",
-        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "key", "mine", "note", "over", "pid", "random",
+        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "key", "mine", "note", "origin", "over", "random",
         "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
         "token", "trouble", "wait", "warn_at", "where", "who",
     )  # fmt: skip
@@ -127,7 +128,7 @@ class Attempt:
         note: Mapping[str, object] | None = None,
         auto_renew: bool = True,  # noqa: FBT001, FBT002
         request_timeout: float = REQUEST_TIMEOUT,
-        pid: int | None = None,
+        origin: Origin | None = None,
         token: Callable[[], str] | None = None,
         mine: Sequence[Hold] = (),
         who: str = "thread",
@@ -138,7 +139,7 @@ class Attempt:
         self.note = note
         self.auto_renew = auto_renew
         self.request_timeout = request_timeout
-        self.pid = pid
+        self.origin = origin
         self.token = token
         self.mine = mine
         self.who = who

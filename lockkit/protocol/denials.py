@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -74,9 +73,7 @@ def held_claim(claim: ClaimInfo | None) -> str | None:
 
 def hold_of(claim: ClaimInfo | None) -> Hold | None:
     """The hold of a claim that this very process acquired, through any client; None if it does not hold the claim."""
-    if claim is None or claim.owner.pid not in (0, os.getpid()):
-        return None
-    return held_here(claim.name, claim.claim_id)
+    return None if claim is None else held_here(claim.name, claim.claim_id)
 
 
 def taken_at(hold: Hold | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -375,7 +374,7 @@ class AnyLease(Answering):
 
     def __del__(self) -> None:
         hold: Hold | None = getattr(self, "_hold", None)  # None: its constructor was cut short
-        if hold is None or hold.report is not None or hold.ended or hold.pid != os.getpid():
+        if hold is None or hold.report is not None or hold.ended or not hold.origin.is_here():
             return
         if hold.dropped or hold.has_other(self):
             return
@@ -405,7 +404,7 @@ class AnyLease(Answering):
         return LeaseCopy, (self.handle(),)
 
     def _mine(self) -> bool:
-        return self._hold.pid == os.getpid()
+        return self._hold.origin.is_here()
 
     def _require_own(self) -> None:
         if not self._mine() or self._hold.ended or self._hold.lost_why:
@@ -440,7 +439,7 @@ def release_failed(report: ReleaseReport) -> ReleaseFailed:
 def inert(hold: Hold) -> bool:
     """Whether a release must do nothing: in a forked child, or in a cleanup hook of this very release."""
     hook_of = RELEASING.get()
-    return hold.pid != os.getpid() or (hook_of is not None and hook_of == hold.claim_id)
+    return not hold.origin.is_here() or (hook_of is not None and hook_of == hold.claim_id)
 
 
 def kept(hold: Hold, reason: Reason) -> ReleaseReport:

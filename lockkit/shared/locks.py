@@ -15,6 +15,7 @@ from lockkit.facts import Kind
 from lockkit.hold import Hold
 from lockkit.names import check_token
 from lockkit.options import Options, check, check_plain, noted, terms_of
+from lockkit.origin import this_origin
 from lockkit.protocol.attempt import Attempt
 from lockkit.shared.lease import AnyLease
 from lockkit.shared.shortform import AnyShortForm
@@ -99,6 +100,7 @@ class AnyLock(AnyShortForm[E]):
     ) -> None:
         super().__init__(opening)
         self.terms = terms
+        self._origin = this_origin()
         self._timeout = timeout
         self._reentrant = reentrant
         self._auto_renew = auto_renew
@@ -191,8 +193,9 @@ class AnyLock(AnyShortForm[E]):
     ) -> Attempt:
         """An attempt to acquire, for a thread or task, that has not begun."""
         terms = self.terms
-        if terms.owner.pid != driver.pid:  # made before a fork
+        if self._origin is not driver.origin:  # made before a fork
             terms = self.terms = terms._replace(owner=self._opening.owner)
+            self._origin = driver.origin
         own: Sequence[Hold] = driver.registry.holds.get(terms.name, ())
         if own:
             own = [hold for hold in own if hold.key == key and hold.standing] or ()
@@ -203,7 +206,7 @@ class AnyLock(AnyShortForm[E]):
             note or self._note,
             self._auto_renew,
             driver.request_timeout,
-            driver.pid,
+            driver.origin,
             self._token if self.tokens is not None else None,
             own,
             "thread" if not own or isinstance(key(), threading.Thread) else "task",

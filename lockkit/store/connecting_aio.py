@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
+from lockkit.origin import this_origin
 from lockkit.prompt_future import Deliveries, PromptFuture
 from lockkit.store.connecting import Place, is_address
 
@@ -131,7 +132,7 @@ class _Race:
         self._loop = loop
         self._left = list(reversed(addresses))
         self._timers: set[asyncio.TimerHandle] = set()
-        self._pid = os.getpid()
+        self._origin = this_origin()
 
     def next(self) -> None:
         """Try the next address."""
@@ -198,7 +199,7 @@ class _Race:
             timer.cancel()
         for sock in self.running:
             # A child shares the selector of its parent.
-            if not self._loop.is_closed() and self._pid == os.getpid():
+            if not self._loop.is_closed() and self._origin.is_here():
                 self._loop.remove_writer(sock.fileno())
             sock.close()
         self.running.clear()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from lockkit.errors import BackendUnavailable
+from lockkit.origin import Origin, this_origin
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 
@@ -34,12 +35,12 @@ class Timed:
     A call that raises leaves the socket unusable: the next bytes may belong to the answer of that call.
     """
 
-    __slots__ = ("_allowed", "_encrypted", "_pid", "_socket")
+    __slots__ = ("_allowed", "_encrypted", "_origin", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._encrypted = isinstance(connected, ssl.SSLSocket)
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._allowed = -1.0
         """The socket's timeout; -1 if the next call has to set it again."""
 
@@ -117,7 +118,7 @@ class Timed:
 
     def interrupt(self) -> None:
         """End a call that is running in another thread."""
-        if self._pid == os.getpid():  # otherwise the socket belongs to the parent process
+        if self._origin.is_here():  # otherwise the socket belongs to the parent process
             try:
                 # Not TLS: the other thread is using that.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
@@ -127,7 +128,7 @@ class Timed:
     def reset(self) -> None:
         """Close the socket and drop the data in this host's buffers, so that a request that was given up does not arrive later."""
         try:
-            if self._pid == os.getpid() and self._socket.family != socket.AF_UNIX:
+            if self._origin.is_here() and self._socket.family != socket.AF_UNIX:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         except OSError:
             pass
@@ -166,23 +167,23 @@ class ConnectionPool(Generic[C]):
     Args:
         make: Makes a connection within a budget; raises Refused.
         where: The server, for errors.
-        pid: The process that the connections belong to; None for this one.
+        origin: The process that the connections belong to; None for this one.
         idle: Seconds after which a free connection is checked before it is used, because the server may have closed it.
     """
 
     def __init__(
-        self, make: Callable[[float], C], where: str, *, pid: int | None = None, idle: float = _IDLE
+        self, make: Callable[[float], C], where: str, *, origin: Origin | None = None, idle: float = _IDLE
     ) -> None:
         self._make = make
         self._where = where
         self._free: list[tuple[C, float]] = []
         self._closed = False
         self._idle = idle
-        self.pid = os.getpid() if pid is None else pid
+        self.origin = this_origin() if origin is None else origin
 
     def at_hand(self) -> C | None:
         """A connection on which every request was answered a moment ago; None if there is none, or :meth:`take` has to look closer."""
-        if self.pid != os.getpid():
+        if not self.origin.is_here():
             return None
         try:
             connection, since = self._free.pop()
@@ -199,7 +200,7 @@ class ConnectionPool(Generic[C]):
         Raises:
             Refused: No connection can be made, or this process was forked from the one that opened the store.
         """
-        if self.pid != os.getpid():
+        if not self.origin.is_here():
             raise inherited(self._where)
         while not self._closed:
             try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
+from lockkit.origin import this_origin
 from lockkit.prompt_future import Deliveries, PromptFuture
 from lockkit.store.awake import Awake
 from lockkit.store.exchanges import Parser, Reply
@@ -43,7 +43,7 @@ class LoopConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_asked", "_awake", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_over", "_parser", "_pid", "_sock", "_timer", "_timer_end",
+        "_asked", "_awake", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_origin", "_over", "_parser", "_sock", "_timer", "_timer_end",
         "_transport", "_used", "generation", "since",
     )  # fmt: skip
 
@@ -64,7 +64,7 @@ class LoopConnection(asyncio.Protocol):
         self._deliveries = deliveries
         self._living = living
         self._over = over
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._transport: asyncio.Transport | None = None
         self._asked: PromptFuture[Sequence[Reply]] | None = None
         self._heard: list[Reply] = []
@@ -142,7 +142,7 @@ class LoopConnection(asyncio.Protocol):
         Its call is over: nobody is told of the end of the connection.
         """
         self._asked = None
-        if self._transport is not None and self._pid == os.getpid():
+        if self._transport is not None and self._origin.is_here():
             with suppress(OSError):
                 if self._sock.family != socket.AF_UNIX:
                     self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -154,7 +154,7 @@ class LoopConnection(asyncio.Protocol):
             self._timer.cancel()
         if self._error is None:
             self._error = ConnectionError("the connection is closed")
-        if self._transport is None or self._pid != os.getpid():
+        if self._transport is None or not self._origin.is_here():
             return
         if self._loop.is_closed():
             # No public call ends a transport of a loop that is closed; collected as it is, it would warn that nobody closed it.

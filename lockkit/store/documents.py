@@ -7,13 +7,13 @@ version is still the same; otherwise it begins again. So no client ever holds an
 
 from __future__ import annotations
 
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from lockkit.facts import Evicted, LockInfo, Record
+from lockkit.origin import this_origin
 from lockkit.store.base import BasicBackend
 from lockkit.store.budgets import left
 from lockkit.store.comparing import swapped
@@ -65,7 +65,7 @@ class DocumentBackend(BasicBackend):
     def __init__(self, options: OpenOptions, where: str) -> None:
         self.clock = options.clock
         self.where = where
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._polling = Polling(self._look_again, self.look_every)
 
     @abstractmethod
@@ -128,7 +128,7 @@ class DocumentBackend(BasicBackend):
     @property
     def inherited(self) -> bool:
         """True in a forked child: the connections belong to the process that opened the store."""
-        return os.getpid() != self._pid
+        return not self._origin.is_here()
 
     def _ours(self) -> None:
         """Refuse a forked child."""

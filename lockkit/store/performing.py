@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from lockkit.origin import Origin, this_origin
 from lockkit.store.connections import Connection as Poolable
 from lockkit.store.connections import ConnectionPool
 from lockkit.store.exchanges import (
@@ -59,7 +59,7 @@ class Blocking(Generic[C]):
         opening: Makes the exchange that opens a connection to a route until an end: it connects
             (:class:`~lockkit.store.exchanges.Connect`), logs in if need be, and returns the connection, or raises Refused.
         where: The store, for errors.
-        pid: The process that the connections belong to; None for this one.
+        origin: The process that the connections belong to; None for this one.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class Blocking(Generic[C]):
         opening: Callable[[Route, float], Exchange[C]],
         where: str,
         *,
-        pid: int | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self._connect = connect
         self._opening = opening
         self._where = where
         self._pools: dict[Route, ConnectionPool[C]] = {}
         self._closed = False
-        self.pid = os.getpid() if pid is None else pid
+        self.origin = this_origin() if origin is None else origin
 
     def perform(self, exchange: Exchange[T], made: list[C] | None = None) -> T:
         """Perform an exchange to its end and return its result.
@@ -123,7 +123,7 @@ class Blocking(Generic[C]):
         Raises:
             Refused: No connection can be made, or this process was forked from the one that opened the store.
         """
-        if self.pid != os.getpid():
+        if not self.origin.is_here():
             raise inherited(self._where)
         made: list[C] = []
         try:
@@ -199,7 +199,7 @@ class Blocking(Generic[C]):
         if pool is not None:
             return pool
         pool = ConnectionPool(
-            lambda budget: self.open(route, time.monotonic() + budget), self._where, pid=self.pid
+            lambda budget: self.open(route, time.monotonic() + budget), self._where, origin=self.origin
         )
         pool = self._pools.setdefault(route, pool)
         if self._closed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,6 +10,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from lockkit.errors import ConfigError
+from lockkit.origin import this_origin
 from lockkit.prompt_future import Deliveries
 from lockkit.store.connecting import Place
 from lockkit.store.connecting_aio import Resolver, connect
@@ -60,7 +60,7 @@ class OnLoop:
     """
 
     def __init__(self, exchanges: Exchanges, where: str, *, most: int = _MOST) -> None:
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self._loop = asyncio.get_running_loop()
         self._exchanges = exchanges
         self._where = where
@@ -109,7 +109,7 @@ class OnLoop:
 
         When this returns, no connection and no task is left. May be called twice.
         """
-        if self.pid != os.getpid() or self._loop.is_closed():
+        if not self.origin.is_here() or self._loop.is_closed():
             self.abort()
             return
         self._close_pools()
@@ -133,7 +133,7 @@ class OnLoop:
         Called in the thread of the loop, or when the loop does not run any more. Does nothing in a forked child, where the connections
         are the parent's.
         """
-        if self.pid != os.getpid():
+        if not self.origin.is_here():
             return
         self._close_pools()
         if self._reaper is not None:
@@ -156,7 +156,7 @@ class OnLoop:
         Raises:
             Refused: Another one.
         """
-        if self.pid != os.getpid():
+        if not self.origin.is_here():
             raise inherited(self._where)
         if asyncio.get_running_loop() is not self._loop:
             text = f"{self._where} was opened on another event loop"

@@ -142,9 +142,21 @@ def _play(part: Callable[[Parent], Any], parent: Parent) -> None:
         pass
 
 
-def in_child(call: Callable[[], Any]) -> Any:
-    """Call a function in a forked child, and return its result (as JSON gives it). The child ends without any cleanup."""
-    child = Child(lambda _: call())
+def in_child(call: Callable[[], Any], *, same_pid: bool = False) -> Any:
+    """Call a function in a forked child, and return its result (as JSON gives it). The child ends without any cleanup.
+
+    Args:
+        call: The function.
+        same_pid: Whether the child has the pid of its parent, as far as Python code sees it: as the first process of a new pid
+            namespace (pid_namespaces(7)) has, if its parent is the first one of its own.
+    """
+    asked, pid = os.getpid, os.getpid()
+    if same_pid:
+        os.getpid = lambda: pid
+    try:
+        child = Child(lambda _: call())
+    finally:
+        os.getpid = asked
     try:
         return child.hear()
     finally:

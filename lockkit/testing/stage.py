@@ -134,15 +134,15 @@ class Stage:
         self._cleanup.callback(child.close)
         return child
 
-    def in_child(self, call: Callable[[], Any]) -> Any:
-        """Return what a call returns in a forked child.
+    def in_child(self, call: Callable[[], Any], *, same_pid: bool = False) -> Any:
+        """Return what a call returns in a forked child; with ``same_pid``, one that has the pid of its parent.
 
         Raises:
             NotApplicable: There is no fork here.
         """
         if not hasattr(os, "fork"):
             raise NotApplicable("there is no fork here")
-        return in_child(call)
+        return in_child(call, same_pid=same_pid)
 
     def holder(self, client: Client, part: int = 0, **options: Any) -> Lock:
         """The lock object of one of the holders. It has the long ttl, unless ``options`` have another."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -22,6 +21,7 @@ from lockkit.facts import Drain, Evicted, LockInfo, Reason, ReleaseReport, Relea
 from lockkit.lease import Lease
 from lockkit.locks import Lock, RWLock
 from lockkit.operating import Operations
+from lockkit.origin import this_origin
 from lockkit.pools import Pool
 
 __all__ = ["ThroughAsyncio"]
@@ -96,7 +96,7 @@ class _Loop:
     """One event loop in a thread, and the task of each thread that calls."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self._loop = asyncio.new_event_loop()
         self._own = threading.local()
         threading.Thread(target=self._loop.run_forever, name="kit-loop", daemon=True).start()
@@ -115,7 +115,7 @@ _loops: list[_Loop] = []
 
 
 def _call(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    if not _loops or _loops[-1].pid != os.getpid():
+    if not _loops or not _loops[-1].origin.is_here():
         _loops[:] = [_Loop()]
     return _loops[-1].call(make)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from lockkit.store.connections import Timed
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together, in_parallel
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused
+from lockkit.testing.children import in_child
 from lockkit.testing.interrupts import Bomb, CtrlC
 from support.handlers import Handler
 from support.words import opened, said, serving, soon
@@ -214,12 +214,15 @@ def test_a_closed_performer_sends_nothing(there):
 
 def test_a_forked_child_sends_nothing(there):
     there.perform(said(there.place, b"parent"))
-    other = Blocking(connect, opened, "here", pid=os.getpid() + 1)
 
-    with pytest.raises(Refused, match="forked"):
-        other.perform(said(there.place, b"child"))
-    with pytest.raises(Refused, match="forked"):
-        other.open(there.place, soon())
+    def child():
+        with pytest.raises(Refused, match="forked"):
+            there.perform(said(there.place, b"child"))
+        with pytest.raises(Refused, match="forked"):
+            there.open(there.place, soon())
+
+    in_child(child)
+    in_child(child, same_pid=True)
     assert there.server.heard == [b"hello", b"parent"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold, span
 from lockkit.store.spi import Claim, Terms
+from lockkit.testing.children import in_child
 from lockkit.testing.interrupts import Bomb, CtrlC
 
 CAN = Capabilities(scope="host", drift=0.01, margin=0.1)
@@ -110,10 +110,11 @@ def test_a_process_bound_hold_is_silent_but_not_over():
     assert one.valid(200)
 
 
-def test_it_is_not_valid_in_another_process(monkeypatch):
+def test_it_is_not_valid_in_a_forked_child():
     one = hold()
-    monkeypatch.setattr(os, "getpid", lambda: one.pid + 1)
-    assert not one.valid(100)
+    assert in_child(lambda: one.valid(100)) is False
+    assert in_child(lambda: one.valid(100), same_pid=True) is False
+    assert one.valid(100)
 
 
 class Handle:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
 import pytest
 
 from lockkit.drivers import lifecycle
+from lockkit.origin import this_origin
 from lockkit.testing.interrupts import Bomb, CtrlC
 
 
 class Engine:
     def __init__(self):
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self.told = []
 
     def begin_close(self, reason, budget):

@@ -16,6 +16,7 @@ from lockkit.drivers import lifecycle
 from lockkit.errors import AcquireCancelled, BackendUnavailable, ConfigError
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import BackendSpec, Refused
+from lockkit.testing.children import in_child
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import open_store
@@ -205,10 +206,8 @@ def test_a_library_that_a_forked_child_lacks_is_named_though_a_thread_of_its_par
             client.lock("a").acquire(timeout=1)
         assert "signal handler" not in str(told.value)
 
-    # As in a child that was forked while another thread opened the store.
-    client._opening.here.pid = -1
-    client._opening.here.under_way = True
-    fork()
+    client._opening.here.under_way = True  # as if another thread opened the store
+    in_child(fork)
 
 
 def test_a_client_that_is_collected_ends_its_engine_even_if_a_signal_cuts_its_finalizer_short(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ from lockkit.store.budgets import left
 from lockkit.store.connecting import in_time, is_address
 from lockkit.store.connections import ConnectionPool, Timed
 from lockkit.store.spi import Refused
+from lockkit.testing.children import in_child
 
 # -- in time
 
@@ -216,8 +216,12 @@ def test_once_closed_it_lends_nothing_and_keeps_nothing(now):
 
 
 def test_another_process_gets_none_of_them():
-    pool = ConnectionPool(lambda budget: Made(), "here", pid=os.getpid() + 1)
+    pool = ConnectionPool(lambda budget: Made(), "here")
+    pool.keep(pool.take(1.0))
 
-    with pytest.raises(Refused, match="here is not open in this process") as told:
-        pool.take(1.0)
-    assert not told.value.retry
+    def child():
+        with pytest.raises(Refused, match="here is not open in this process") as told:
+            pool.take(1.0)
+        return [pool.at_hand(), told.value.retry]
+
+    assert in_child(child) == in_child(child, same_pid=True) == [None, False]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +74,7 @@ class NvmlProvider:
                     return
                 self._to_close = False
                 session = self._session
-                if session is not None and session.pid == os.getpid() and not self._watches:
+                if session is not None and session.origin.is_here() and not self._watches:
                     self._session = None
                     session.end()
 
@@ -99,7 +98,7 @@ class NvmlProvider:
             )
         try:
             session = self._session
-            if session is None or session.pid != os.getpid():
+            if session is None or not session.origin.is_here():
                 nvml = load()
                 begin(nvml, forked=session is not None)
                 self._watches.clear()

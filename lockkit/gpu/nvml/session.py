@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from types import ModuleType
@@ -11,6 +10,7 @@ from lockkit.devices import Device, Snapshot
 from lockkit.errors import DevicesUnavailable
 from lockkit.gpu.nvml.card import NvmlCard
 from lockkit.gpu.pids import Pids
+from lockkit.origin import this_origin
 
 __all__ = ["NvmlSession"]
 
@@ -20,7 +20,7 @@ class NvmlSession:
 
     def __init__(self, nvml: ModuleType) -> None:
         self.nvml = nvml
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self._cards: dict[int, NvmlCard] = {}
 
     def end(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from lockkit.gpu.nvml.health import LOST, harmless_xid
 from lockkit.gpu.nvml.session import NvmlSession
+from lockkit.origin import this_origin
 
 __all__ = ["NvmlWatch"]
 
@@ -31,7 +31,7 @@ class NvmlWatch:
         ended: Callable[[NvmlWatch], None],
     ) -> None:
         self._try_hold, self._ended = try_hold, ended
-        self._nvml, self._pid = session.nvml, os.getpid()
+        self._nvml, self._origin = session.nvml, this_origin()
         self._found: dict[str, list[str]] = {uuid: [] for uuid in uuids}
         self._cards: dict[int, set[str]] = {}
         self._events = self._nvml.nvmlEventSetCreate()
@@ -50,7 +50,7 @@ class NvmlWatch:
 
     def faults(self, uuid: str) -> tuple[str, ...]:
         """The Xids of a card, or of the card of a slice, since the watch began. Does not wait for the driver."""
-        if self._pid == os.getpid():
+        if self._origin.is_here():
             with self._try_hold() as held:
                 if held and self._events is not None:
                     self._collect()
@@ -79,7 +79,7 @@ class NvmlWatch:
     def close(self) -> None:
         """End the watch. The driver stays open."""
         events, self._events = self._events, None
-        if events is not None and self._pid == os.getpid():
+        if events is not None and self._origin.is_here():
             with suppress(self._nvml.NVMLError):
                 self._nvml.nvmlEventSetFree(events)
         self._ended(self)

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from lockkit.identity import process_start
 from lockkit.mutex import Mutex
 from lockkit.namedtuples import NamedTuple
+from lockkit.origin import Origin, this_origin
 
 __all__ = ["Greeting", "Note", "enrol", "open_channel", "read_greeting", "read_notes", "recorded"]
 
@@ -67,13 +68,13 @@ class _Record:
     """The record of this process."""
 
     def __init__(self, *, pool: bool) -> None:
-        self.pid = os.getpid()
+        self.origin = this_origin()
         self._mutex = Mutex()
         self._open: set[int] = set()
         self._count = 0
         self._end = 0
         self._file = os.memfd_create("lockkit-held", os.MFD_CLOEXEC)
-        about = {"pid": self.pid, "started": process_start(self.pid) or 0.0, "pool": pool}
+        about = {"pid": self.origin.pid, "started": process_start(self.origin.pid) or 0.0, "pool": pool}
         assert _channel is not None
         _channel.settimeout(_PATIENCE)
         socket.send_fds(_channel, [json.dumps(about).encode()], [self._file])
@@ -101,8 +102,8 @@ class _Record:
 
 
 _channel: socket.socket | None = None
-_main = 0
-"""The pid of the main process."""
+_main: Origin | None = None
+"""The main process."""
 _record: _Record | None = None
 _mutex = Mutex()
 
@@ -112,17 +113,17 @@ def open_channel() -> socket.socket:
     global _channel, _main
     mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mine.setblocking(False)
-    _channel, _main = theirs, os.getpid()
+    _channel, _main = theirs, this_origin()
     return mine
 
 
 def enrol(*, pool: bool = False) -> _Record | None:
     """Make the record of this process, and tell the main process of it. None in the main process, and where there is no channel."""
     global _record  # noqa: PLW0603 (one for each process)
-    if _channel is None or os.getpid() == _main:
+    if _channel is None or (_main is not None and _main.is_here()):
         return None
     with _mutex.of_this_process():
-        if _record is None or _record.pid != os.getpid():
+        if _record is None or not _record.origin.is_here():
             try:
                 _record = _Record(pool=pool)
             except OSError as error:

@@ -17,14 +17,15 @@ from celery import bootsteps
 from lockkit.cancelling import Cancel
 from lockkit.integrations.celery.worker_pool import pool_kind
 from lockkit.mutex import Mutex
+from lockkit.origin import Origin, this_origin
 
 __all__ = ["end_waits_with", "waits_end"]
 
 _mutex = Mutex()
 _switch: Cancel | None = None
 _pipe: tuple[int, int] | None = None
-_hearing = 0
-"""The pid of the process whose switch is turned on in time: the main process turns on its own, and others need a thread that listens."""
+_hearing: Origin | None = None
+"""The process whose switch is turned on in time: the main process turns on its own, and others need a thread that listens."""
 
 
 class EndWaits(bootsteps.StartStopStep):
@@ -42,7 +43,7 @@ class EndWaits(bootsteps.StartStopStep):
 def end_waits_with(app: Any) -> None:
     """Have the worker that starts now, in this process, end the waits of its tasks when it closes. Call this before the worker forks."""
     global _switch, _pipe, _hearing  # noqa: PLW0603 (one worker in a process)
-    _switch, _hearing = Cancel(), os.getpid()
+    _switch, _hearing = Cancel(), this_origin()
     if pool_kind() == "prefork" and _pipe is None:
         _pipe = os.pipe()
     app.steps["worker"].add(EndWaits)
@@ -53,8 +54,8 @@ def waits_end() -> Cancel | None:
     global _hearing  # noqa: PLW0603 (one for each process)
     if _switch is not None and _pipe is not None:
         with _mutex.of_this_process():
-            if _hearing != os.getpid():
-                _hearing = os.getpid()
+            if not (_hearing and _hearing.is_here()):
+                _hearing = this_origin()
                 threading.Thread(
                     target=_listen, args=(_pipe[0], _switch), name="lockkit-celery-stop", daemon=True
                 ).start()

@@ -9,6 +9,17 @@ from lockkit.testing.stage import NotApplicable, Stage, scenario
 @scenario("S7-fork-holder")
 def fork_holder(stage: Stage) -> None:
     """A forked child of a holder has inert handles: not valid, releasing nothing, saying no goodbye; the parent is unaffected."""
+    _inert(stage, same_pid=False)
+
+
+@scenario("S7-fork-same-pid")
+def fork_same_pid(stage: Stage) -> None:
+    """A forked child with the pid of its parent, as in a new pid namespace, has inert handles as well, and starts afresh if it locks."""
+    _inert(stage, same_pid=True)
+    _afresh(stage, same_pid=True)
+
+
+def _inert(stage: Stage, *, same_pid: bool) -> None:
     client = stage.client()
     ttl = stage.lasting(least=3.0)  # half of what is left of it must do for an answer
     lease = stage.take(stage.holder(client, ttl=ttl))
@@ -28,7 +39,7 @@ def fork_holder(stage: Stage) -> None:
         client.close()
         return answers
 
-    assert stage.in_child(child) == {
+    assert stage.in_child(child, same_pid=same_pid) == {
         "valid": False,
         "remaining": 0.0,
         "release": "KEPT",
@@ -44,18 +55,23 @@ def fork_holder(stage: Stage) -> None:
 @scenario("S7-fork-then-work")
 def fork_then_work(stage: Stage) -> None:
     """A forked child may use the same client: it starts afresh, and its parent's hold keeps it out where the store can show it."""
-    client = stage.client()
-    leases = stage.fill([client] * len(stage.shape.holders))
     if stage.harness.capabilities.scope == "process":
         raise NotApplicable("nothing of this store reaches another process")
+    _afresh(stage, same_pid=False)
+
+
+def _afresh(stage: Stage, *, same_pid: bool) -> None:
+    client = stage.client()
+    leases = stage.fill([client] * len(stage.shape.holders))
+    apart = stage.harness.capabilities.scope == "process"
 
     def child() -> list[object]:
-        busy = stage.newcomer(client).try_acquire() is None
+        busy = apart or stage.newcomer(client).try_acquire() is None
         other = stage.shape.holders[0].lock(client, "kit/child", ttl=stage.harness.ttl).acquire(2.0)
         fence = other.fence
         return [busy, other.valid(), other.release().outcome, fence > 0]
 
-    assert stage.in_child(child) == [True, True, "RELEASED", True]
+    assert stage.in_child(child, same_pid=same_pid) == [True, True, "RELEASED", True]
     for lease in leases:
         lease.confirm()
 
