@@ -1,14 +1,25 @@
 """The confirmation of a session: from when the validity of its claims counts.
 
-**Basis.** An answer of a follower to a ping or a ``sync`` does not prove that the leader has heard of the session: a follower
-reports the sessions that it heard from only when the leader asks, once a tick. (On three servers, counting from answered pings made
-a session valid for three seconds too long.) So a ``sync`` counts once **two** others were answered after it on the same connection,
-each sent at least one tick after the previous one was answered. One is not enough: a leader that paused between the two, as for a
-garbage collection, answers the second before it asks its followers. A connect request, of a new session or of one that comes
-back, goes to the leader itself and counts at once.
+**Basis.** Two facts are to be proved: that the leader has heard of the session, and that the leader is still
+the leader. The basis is the older of the times for which they are.
 
-A read of the notes for this session follows each ``sync`` (see :mod:`lockkit_zookeeper.evicting`). So the basis is never later than a
-read of the notes that did not name the claim. A basis that has run out ends every claim of the session, for good.
+*Heard of.* An answer of a follower does not prove that its leader has heard of the session: a follower
+reports the sessions that it heard from only when the leader asks, once a tick. (On three servers, counting
+from answered pings made a session valid for three seconds too long.) So a beat counts once **two** others
+were answered after it on the same connection, each sent at least one tick after the previous one was
+answered. One is not enough: a leader that paused between the two, as for a garbage collection, answers the
+second before it asks its followers. A connect request goes to the leader itself, which hears of the session
+at once.
+
+*Still the leader.* A leader that was deposed, and has not noticed, goes on to answer connect requests, pings
+and ``sync``s. Only a write has to be agreed on by a majority of the servers, so a leader whose write is
+answered was not deposed before that was sent; and a new leader gives each session its whole timeout from when
+it begins. So the first beat on each connection, and every third from there, is a **write** that changes
+nothing. The others are ``sync``s.
+
+A read of the notes for this session follows each beat (see :mod:`lockkit_zookeeper.evicting`). So the basis
+is never later than a read of the notes that did not name the claim. A basis that has run out ends every claim
+of the session, for good.
 """
 
 from __future__ import annotations
@@ -22,7 +33,7 @@ from lockkit.names import claim_id
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import client_of
-from lockkit_zookeeper.private import GetChildren, GetData, Sync
+from lockkit_zookeeper.private import GetChildren, GetData, Sync, agreed, agreement
 
 if TYPE_CHECKING:
     from lockkit_zookeeper.session import Session
@@ -30,20 +41,21 @@ if TYPE_CHECKING:
 __all__ = ["Confirming"]
 
 _SHARE = 10.0
-"""The session's timeout divided by the time from one ``sync`` to the next. A basis is at most three such intervals old."""
+"""The session's timeout divided by the time from one beat to the next. A basis is at most three such intervals old."""
 _CONFIRMED = 3
-"""A ``sync`` counts when it is the first of so many that were answered one after the other."""
+"""A beat counts when it is the first of so many that were answered one after the other. One in so many is a write."""
 _PATIENCE = 3.0
-"""The session's timeout divided by the time after which a ``sync`` without an answer has the client try another server."""
+"""The session's timeout divided by the time after which a beat without an answer has the client try another server."""
 
 
 @dataclass(slots=True, eq=False)
 class _Beat:
-    """One ``sync`` with a read of the notes behind it, and of the session's own nodes after a cut."""
+    """One ``sync`` or write with a read of the notes behind it, and of the session's own nodes after a cut."""
 
     sent: float
     turn: int
-    sync: Answer
+    writes: bool
+    first: Answer
     notes: Answer
     nodes: list[tuple[Entry, str, Answer]]
     answered: float = 0.0
@@ -54,8 +66,13 @@ class _Beat:
         return self.nodes[-1][2] if self.nodes else self.notes
 
     @property
+    def answered_well(self) -> bool:
+        """Whether the answer is one to a session that lives."""
+        return self.first.successful() and (not self.writes or agreed(self.first.value))
+
+    @property
     def ready(self) -> bool:
-        return all(each.ready() for each in (self.sync, self.notes, self.last))
+        return all(each.ready() for each in (self.first, self.notes, self.last))
 
 
 class Confirming:
@@ -69,6 +86,8 @@ class Confirming:
         self._session = session
         self._beat: _Beat | None = None
         self._row: list[_Beat] = []
+        self._beats = 0
+        self._led = 0.0
         self._back: float | None = None
         self.next = 0.0
 
@@ -88,6 +107,7 @@ class Confirming:
         with self._session.mutex:
             self._beat = None
             self._row.clear()
+            self._beats = 0
 
     def turn(self, now: float) -> None:
         """Take in what has been answered, and send the next beat in its time."""
@@ -110,7 +130,8 @@ class Confirming:
             if now < self.next:
                 return
             connection, sent, paths = session.connection, session.clock.now(), session.store.paths
-            sync = connection.send(Sync(paths.root))
+            writes = self._beats % _CONFIRMED == 0
+            first = connection.send(agreement(paths.root) if writes else Sync(paths.root))
             notes = connection.send(GetChildren(paths.notes(client_of(connection.session)), None))
             nodes = []
             if self._back is not None:  # watches went with the old connection, too
@@ -118,12 +139,12 @@ class Confirming:
                     if entry.path is not None and not entry.ended:
                         watch = session.maintenance.watcher(entry)
                         nodes.append((entry, entry.path, connection.send(GetData(entry.path, watch))))
-            self._beat = beat = _Beat(sent, connection.turn, sync, notes, nodes)
+            self._beat = beat = _Beat(sent, connection.turn, writes, first, notes, nodes)
             self.next = sent + session.timeout / _PATIENCE
         beat.last.rawlink(lambda _: session.poke())
 
     def _take_in(self) -> None:
-        """Take in an answered ``sync``, and what was read behind it."""
+        """Take in an answered beat, and what was read behind it."""
         session = self._session
         with session.mutex:
             beat = self._beat
@@ -132,7 +153,7 @@ class Confirming:
             self._beat = None
             now = session.clock.now()  # not before it was answered
             self.next = now + max(session.store.address.tick, session.timeout / _SHARE)
-            if not beat.sync.successful() or not self._read_notes(beat.notes):
+            if not beat.answered_well or not self._read_notes(beat.notes):
                 return
             beat.answered = now
             if beat.turn != session.connection.turn:
@@ -141,12 +162,15 @@ class Confirming:
             if row and beat.sent < row[-1].answered + session.store.address.tick:
                 return
             row.append(beat)
+            self._beats += 1
+            if beat.writes:
+                self._led = beat.sent
             back, self._back = self._back, None
             if back is not None:
                 session.move(back, now)
                 self._look_at(beat.nodes)
             if len(row) >= _CONFIRMED:
-                session.move(row[-_CONFIRMED].sent, now)
+                session.move(min(row[-_CONFIRMED].sent, self._led), now)
                 del row[: 1 - _CONFIRMED]
 
     def _read_notes(self, notes: Answer) -> bool:

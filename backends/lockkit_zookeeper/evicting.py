@@ -2,7 +2,7 @@
 
 A claim that surely waits is removed at once, in a transaction that fails if a claim that keeps it from holding is gone, or if its
 own data has changed. A claim that may hold is named by a **note** below ``c/<its session>``. Its client reads the notes behind every
-``sync``, so the note keeps the claim's basis from moving, and one timeout of the session later the lease is not valid any more. The
+beat, so the note keeps the claim's basis from moving, and one timeout of the session later the lease is not valid any more. The
 client gives the claim up as soon as it has read the note. If it does not, the evictor deletes note and claim in one
 transaction when the time is over, provided that it is still the same note.
 

@@ -65,6 +65,8 @@ __all__ = [
     "SetData",
     "Sync",
     "Transaction",
+    "agreed",
+    "agreement",
 ]
 
 _CONTAINER = 4
@@ -98,6 +100,20 @@ class EndSession(Close):  # type: ignore[misc]
     @classmethod
     def deserialize(cls, data: bytes, offset: int) -> bool:  # noqa: ARG003 - an empty answer
         return True
+
+
+def agreement(path: str) -> Any:
+    """A write that changes nothing: an answer to it needs a majority of the servers, as no answer to a read or a ``sync`` does.
+
+    The servers agree on each transaction, on a failed one too.
+    """
+    return Transaction([CheckVersion(path, -1)])
+
+
+def agreed(answers: Sequence[Any]) -> bool:
+    """Tell whether the answer to an :func:`agreement` is one to a session that lives: before the node its session was looked up."""
+    (answer,) = answers
+    return not isinstance(answer, Exception) or isinstance(answer, (theirs.NoNodeError, theirs.NoAuthError))
 
 
 class Owner(Protocol):

@@ -540,6 +540,28 @@ def test_a_follower_cut_from_its_leader_answers_pings_but_validity_ends_in_time(
             ensemble.heal()
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_leader_that_does_not_know_that_it_is_deposed_makes_no_session_valid(comes_back):
+    """The old leader answers one `sync` after the other, and connect requests too."""
+    with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=200) as ensemble:
+        old = ensemble.leader()
+        with connect(f"{old.url('/app')}?tick={TICK}&max_ttl=9") as client:
+            lease = client.lock("a", ttl=9.0 if comes_back else TTL).acquire(5.0)
+            (mine,) = [session for session, _ in claims_of(client.driver().backend)]
+            new = ensemble.depose(old)
+            if comes_back:
+                turn = mine.connection.turn
+                mine.connection.bounce()
+                until(lambda: mine.connection.turn > turn, "the old leader lets the session come back")
+            with (
+                connect(f"{new.url('/app')}?tick={TICK}&max_ttl=9") as other,
+                other.lock("a", ttl=TTL).acquire(PATIENCE),
+            ):
+                assert not lease.valid(), "S3: valid while another holds"
+                assert old.mode == "leader", "it has noticed, so this proves nothing"
+            ensemble.heal()
+
+
 def test_a_lagging_follower_grants_nothing_that_the_leader_would_not(ensemble):
     follower, leader = ensemble.followers()[0], ensemble.leader()
     with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 from lockkit.testing.processes import PATIENCE, ServerFailed, until
@@ -79,6 +80,31 @@ class ZooKeeperEnsemble(LedGroup[ZooKeeperServer]):
         It serves on until ``syncLimit`` ticks after it last heard its leader, and then nobody.
         """
         self._proxy(follower).hold()
+
+    def isolate(self, leader: ZooKeeperServer) -> None:
+        """Let a leader and all others hear no more of each other, without telling either, until they are healed.
+
+        The others elect another leader ``syncLimit`` ticks later. At about that time the old one finds out, unless it is paused.
+        """
+        for pair, proxy in self.proxies.items():
+            if leader.place.number in pair:
+                proxy.hold()
+
+    def depose(self, leader: ZooKeeperServer) -> ZooKeeperServer:
+        """Isolate a leader, and start all others again without it, as after a power cut on their side. Returns the new leader.
+
+        The old one does not know, and goes on for ``syncLimit`` ticks.
+        """
+        others = [each for each in self.members if each is not leader]
+        self.isolate(leader)
+        for each in others:
+            each.kill()
+        starts = [threading.Thread(target=each.start) for each in others]  # each waits for a majority
+        for start in starts:
+            start.start()
+        for start in starts:
+            start.join()
+        return next(each for each in others if each.mode == "leader")
 
     def cut_off_at_request(self, follower: ZooKeeperServer) -> None:
         """Let the leader hear one more request of a follower's clients, and nothing behind it; what it says arrives.
