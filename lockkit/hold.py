@@ -90,6 +90,7 @@ class Hold:
         closing: Whether the release has begun. If a signal interrupted the release, another thread resumes it.
         dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``handles`` still shows that.
         expires: CLOCK_BOOTTIME seconds until which the store certainly excludes everybody else, even if no renewal is answered.
+        followers: Functions to call with ``expires``, in the thread that renews, whenever it moves. They neither block nor raise.
         failures: Consecutive unanswered batches of renewals that contained the hold; belongs to the heartbeat, as ``next``.
         handles: The handles that users have, one for each level; empty before the first was handed out. A lock sets the first, and
             :meth:`enter` adds those of further levels.
@@ -127,6 +128,7 @@ class Hold:
         "expires",
         "failures",
         "fence",
+        "followers",
         "handles",
         "key",
         "left_calls",
@@ -182,6 +184,7 @@ class Hold:
         self.ended = False
         self.handles: tuple[weakref.ref[Handle], ...] = ()
         self.alarms: tuple[Callable[[], object], ...] = ()
+        self.followers: tuple[Callable[[float], object], ...] = ()
         self.turn = RLock()  # a handler may release the hold whose release it interrupted
         self.reserved_by = 0
         self.reserved_until = inf
@@ -355,6 +358,8 @@ class Hold:
             if basis > self.basis:  # no max() and min(): each heartbeat does this for thousands of holds
                 self.basis, end = basis, basis + self._span
                 self.expires = end if end < self._latest else self._latest  # noqa: FURB136
+                for follow in self.followers:
+                    follow(self.expires)
             return True
 
     def extended(self, claim: Claim, basis: float, now: float) -> bool:
@@ -369,7 +374,15 @@ class Hold:
             expires = min(newest + length, self._latest)
             # No signal is let through here: a hold whose times disagree would be neither valid nor lost.
             self.claim, self.ttl, self._span, self.basis, self.expires = claim, ttl, length, newest, expires
+            for follow in self.followers:
+                follow(expires)
             return True
+
+    def follow(self, call: Callable[[float], object]) -> None:
+        """Add a follower, and call it with the present ``expires``; no renewal comes between."""
+        with self._mutex:
+            self.followers = (*self.followers, call)
+            call(self.expires)
 
     def overdue(self, now: float) -> Reason:
         """Why the hold is over by the clock alone: ``max_hold``, ``lost``, or an empty string if it is not."""

@@ -20,11 +20,11 @@ class Adopted:
     take a missing one for one that ended well.
 
     Args:
-        command: The pid of the guarded command, for which the supervisor waits.
+        others: The pids of children for which the supervisor waits itself.
     """
 
-    def __init__(self, command: int) -> None:
-        self._command = command
+    def __init__(self, *others: int) -> None:
+        self._others = others
         self._looked = 0.0
         self._ended: set[int] = set()
 
@@ -40,7 +40,7 @@ class Adopted:
         if now - self._looked < _LEFT:
             return self._looked + _LEFT - now
         self._looked = now
-        ended = {pid for pid in children(os.getpid()) if pid != self._command and _left_behind(pid)}
+        ended = {pid for pid in children(os.getpid()) if pid not in self._others and _left_behind(pid)}
         for pid in ended & self._ended:
             _wait_for(pid)
         self._ended = ended - self._ended

@@ -30,7 +30,7 @@ from lockkit.descent import descendants
 from lockkit.forks import executing
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Child", "find", "spawn"]
+__all__ = ["Child", "dies_with", "find", "forked", "prctl", "spawn"]
 
 _PR_SET_PDEATHSIG = 1
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, default for everybody else
@@ -107,6 +107,7 @@ def spawn(
     keep: Sequence[int] = (),
     terminal: Terminal,
     handled: Sequence[int] = (),
+    begins: Callable[[], None] = lambda: None,
 ) -> Child:
     """Start a command.
 
@@ -117,17 +118,12 @@ def spawn(
         keep: Descriptors that the command and its descendants inherit, and that keep the claim alive.
         terminal: The terminal, which decides on the process group and is handed over to it.
         handled: Signals that this process handles, and whose handling the command must not inherit.
+        begins: Called in the process of the command, just before the command begins.
 
     Raises:
         CommandFailed: The exec failed; 126 or 127.
     """
-    assert threading.current_thread() is threading.main_thread(), (
-        "the death signal is tied to the thread that forks"
-    )
     read, write = os.pipe()
-    collecting = gc.isenabled()
-    gc.disable()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     start = _Start(
         path=path,
         argv=[os.fsencode(word) for word in command],
@@ -135,22 +131,13 @@ def spawn(
         parent=os.getpid(),
         kept=[*keep],
         defaults=[*handled, *_RESTORED],
-        mask=mask,
         own_group=terminal.own_group,
         foreground=terminal.foreground,
-        prctl=_PRCTL,
+        begins=begins,
     )
     try:
-        with executing(), warnings.catch_warnings():
-            # Python warns of forks in threaded processes, for the reasons in this module's docstring.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        if pid == 0:
-            start.exec(write)
+        pid = forked(partial(start.exec, write))
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if collecting:
-            gc.enable()
         os.close(write)
     try:
         told = _read_all(read)
@@ -163,6 +150,40 @@ def spawn(
     return Child(pid, pid if terminal.own_group else None)
 
 
+def forked(work: Callable[[set[int]], NoReturn]) -> int:
+    """Fork, and return the pid of the child, which does some work that ends it.
+
+    The work must use nothing that needs a lock or an import, because a thread of the parent may have been in the middle of it. It runs
+    with all signals blocked and without garbage collection, and gets the signals that were blocked before.
+    """
+    assert threading.current_thread() is threading.main_thread(), (
+        "the death signal is tied to the thread that forks"
+    )
+    collecting = gc.isenabled()
+    gc.disable()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with executing(), warnings.catch_warnings():
+            # Python warns of forks in threaded processes, for the reasons in this module's docstring.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            work(mask)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if collecting:
+            gc.enable()
+    return pid
+
+
+def dies_with(parent: int) -> None:
+    """In a child: end now if the parent has ended, and by SIGKILL when it ends."""
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(exits.INTERNAL)
+
+
 class _Start(NamedTuple):
     """Everything that the child needs between fork and exec, prepared before the fork."""
 
@@ -172,13 +193,12 @@ class _Start(NamedTuple):
     parent: int
     kept: list[int]
     defaults: list[int]
-    mask: set[int | signal.Signals]
     own_group: bool
     foreground: int | None
-    prctl: Callable[..., int] | None
+    begins: Callable[[], None]
 
-    def exec(self, write: int) -> NoReturn:
-        """Execute the command; on failure write the errno and exit. All signals are blocked on entry."""
+    def exec(self, write: int, mask: set[int]) -> NoReturn:
+        """Execute the command with this mask of signals; on failure write the errno and exit."""
         try:
             signal.set_wakeup_fd(-1)
             for number in self.defaults:
@@ -187,13 +207,11 @@ class _Start(NamedTuple):
                 os.setpgid(0, 0)
                 if self.foreground is not None:
                     os.tcsetpgrp(self.foreground, os.getpid())  # SIGTTOU is blocked here
-            if self.prctl is not None:
-                self.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != self.parent:
-                os._exit(exits.INTERNAL)
+            dies_with(self.parent)
             for descriptor in self.kept:
                 os.set_inheritable(descriptor, True)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            self.begins()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.execve(self.path, self.argv, self.env)  # noqa: S606 (no shell is the point)
         except OSError as error:
             os.write(write, str(error.errno).encode())
@@ -246,4 +264,5 @@ def _call(call: Callable[[int, tuple[int, ...]], int], address: int, *arguments:
     return call(address, arguments)
 
 
-_PRCTL = _prctl()  # now: when the command is started, no descriptor may be left to load a library with
+prctl = _prctl()  # now: when the command is started, no descriptor may be left to load a library with
+"""The system call prctl(2); None where there is none."""

@@ -28,6 +28,7 @@ from lockkit.cli.suggesting import WORDS, look
 from lockkit.cli.supervise import MAX_HOLD, Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
+from lockkit.cli.watchdog import Watchdog
 from lockkit.clock import SYSTEM
 from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import LOSSES
@@ -337,28 +338,33 @@ class _Run:
         if self._textfile is not None and taken is None:
             self._textfile.acquired()
         environ = {key: value for key, value in {**os.environ, **exported}.items() if value is not None}
-        child = spawn(
-            self._path,
-            self._request.command,
-            environ,
-            keep=client.pulse() if taken is not None else (),
-            terminal=self._terminal,
-            handled=self._signals.handled(),
-        )
         policy = Policy() if taken is None else _policy(self._request, client.config, taken)
-        ended = Supervisor(
-            child,
-            self._signals,
-            self._terminal,
-            taken,
-            policy,
-            tell=self._tell,
-            now=SYSTEM.now,
-            lost_why=lambda: self._why(client, taken),
-            lost_what=lambda: self._what(taken),
-            asked=self._take_requests,
-            sees=None if family is None else partial(family.look, child.group),
-        ).run()
+        leases = () if taken is None else taking.each(taken)
+        with Watchdog(leases, policy, group=self._terminal.own_group) as watchdog:
+            child = spawn(
+                self._path,
+                self._request.command,
+                environ,
+                keep=client.pulse() if taken is not None else (),
+                terminal=self._terminal,
+                handled=self._signals.handled(),
+                begins=watchdog.begins,
+            )
+            ended = Supervisor(
+                child,
+                self._signals,
+                self._terminal,
+                taken,
+                policy,
+                tell=self._tell,
+                now=SYSTEM.now,
+                lost_why=lambda: self._why(client, taken),
+                lost_what=lambda: self._what(taken),
+                asked=self._take_requests,
+                sees=None if family is None else partial(family.look, child.group),
+                watchdog=watchdog,
+                clock_time=_clock_time,
+            ).run()
         self._report.ended(ended)
         self.by_ctrl_c = "group" if ended.by_ctrl_c else None
         return ended
@@ -393,6 +399,14 @@ class _Run:
             return LOSSES.get(because, because) or "lost"
         self._report.evicted(evicted)
         return f"evicted by {evicted['by']}: {evicted['reason']}"
+
+
+def _clock_time(at: float) -> str:
+    """A time of CLOCK_BOOTTIME, for the user."""
+    from lockkit.cli import output
+
+    wall = SYSTEM.wall()
+    return output.clock_time(wall - (SYSTEM.now() - at), wall)
 
 
 def _first_lost(leases: Sequence[Lease]) -> Lease | None:

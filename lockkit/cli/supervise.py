@@ -4,7 +4,7 @@ As the first process of a container the supervisor also collects the processes t
 
 If the hold is not renewed, another claim can get the lock at a known deadline, and the command must be dead by then. The command gets
 TERM ``kill_after`` before the deadline, and KILL just before the deadline. A process-bound claim does not lapse without renewals; only
-an eviction or max_hold ends it.
+an eviction or max_hold ends it. While this process is stopped, its watchdog does that (:mod:`lockkit.cli.watchdog`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from lockkit import durations
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
 from lockkit.cli.terminal import Terminal
+from lockkit.cli.watchdog import KILL_MARGIN
 from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli.adopted import Adopted
+    from lockkit.cli.watchdog import Watchdog
 
 __all__ = ["MAX_HOLD", "Ended", "Held", "Policy", "Supervisor"]
 
 MAX_HOLD = "max_hold"
 """The first word of the reason for a loss that max_hold caused: planned, and no failure."""
 
-KILL_MARGIN = 0.25
-"""Seconds before the deadline at which KILL is sent, because the kernel takes a moment to end a process."""
+_SILENT = "it was not renewed in time"
 _SAMPLE = 5.0
 _SIGHT = 1.0
 """Seconds between two looks at the processes of the command, at least."""
@@ -95,6 +96,8 @@ class Supervisor:
         lost_what: Returns what is lost, in words.
         asked: Returns the requests to release the lock that came since the last call, each in words.
         sees: Looks at the processes of the command: from time to time, and when the command has ended and is not reaped; None if nobody does.
+        watchdog: The watchdog of the command; None if it has none.
+        clock_time: Writes a time of CLOCK_BOOTTIME for the user.
     """
 
     def __init__(
@@ -111,6 +114,8 @@ class Supervisor:
         lost_what: Callable[[], str] = lambda: "the lock",
         asked: Callable[[], Sequence[str]] = tuple,
         sees: Callable[[], None] | None = None,
+        watchdog: Watchdog | None = None,
+        clock_time: Callable[[float], str] = str,
     ) -> None:
         self._child = child
         self._signals = signals
@@ -123,6 +128,8 @@ class Supervisor:
         self._lost_what = lost_what
         self._asked = asked
         self._sees = sees
+        self._watchdog = watchdog
+        self._clock_time = clock_time
         self._seen = 0.0
         self._deadline = 0.0
         self._ending: str | None = None
@@ -134,7 +141,7 @@ class Supervisor:
         if os.getpid() == _FIRST:
             from lockkit.cli.adopted import Adopted  # late: few runs are the first process of a container
 
-            self._adopted = Adopted(child.pid)
+            self._adopted = Adopted(child.pid, *([] if watchdog is None else [watchdog.pid]))
 
     def run(self) -> Ended:
         """Supervise the command to its end. The lock is not released here."""
@@ -226,6 +233,9 @@ class Supervisor:
                 if found.si_status in _STOPS:
                     self._stopped(found.si_status)
                 continue
+            if self._watchdog is not None:
+                self._watchdog.end()  # before the pid of the command may mean another process
+                self._heed_watchdog()
             if self._ending is not None and self._policy.on_lost != "warn":
                 self._child.kill()  # the rest of its group must not touch what the next holder guards
             self._see(at_last=True)
@@ -253,6 +263,7 @@ class Supervisor:
         policy = self._policy
         gone = self._lease.lost.is_set()
         self._deadline = now + self._lease.time_to_stop()
+        self._heed_watchdog()
         if self._ending is None:
             lead = {"term": policy.kill_after, "kill": KILL_MARGIN, "warn": 0.0}[policy.on_lost]
             self._ending = self._reason(now, lead, gone=gone)
@@ -262,6 +273,29 @@ class Supervisor:
             self._begin()
         return self._finish(now)
 
+    def _heed_watchdog(self) -> None:
+        """Take what the watchdog has done for an act of this object, and tell of it."""
+        acted = None if self._watchdog is None else self._watchdog.acted()
+        if acted is None or self._killed:
+            return
+        if self._ending is not None:
+            if acted.killed:
+                self._tell_of_kill(in_time=acted.in_time)
+            return
+        self._ended_at, self._killed = acted.at, acted.killed
+        self._ending = self._reason(acted.at, self._policy.kill_after, gone=False) or _SILENT
+        self._tell(
+            f"{self._lost_what()} is lost ({self._ending}); the watchdog {'killed' if acted.killed else 'ended'} the command at "
+            f"{self._clock_time(acted.at)}, because this lockkit run {'was stopped' if acted.stopped else 'was late'}"
+        )
+
+    def _tell_of_kill(self, *, in_time: bool) -> None:
+        self._killed = True
+        if in_time:
+            self._tell("killed the command before its lock goes to the next in the queue")
+        else:
+            self._tell("killed the command late: its lock may have gone to the next in the queue")
+
     def _reason(self, now: float, lead: float, *, gone: bool) -> str | None:
         ends_at = self._policy.ends_at
         if ends_at is not None and now >= ends_at - lead:
@@ -270,7 +304,7 @@ class Supervisor:
         if gone:
             return self._lost_why()
         if self._policy.silence_ends and now >= self._deadline - lead:
-            return "it was not renewed in time"
+            return _SILENT
         return None
 
     def _pause(self, now: float, lead: float) -> float:
@@ -288,13 +322,14 @@ class Supervisor:
                 f"{self._lost_what()} is lost ({self._ending}); the command continues without it (--on-lost warn)"
             )
         elif self._policy.on_lost == "term":
+            # The signals come first: a reader of stderr that stands still must not delay them.
+            self._child.signal(signal.SIGTERM)
+            self._child.signal(signal.SIGCONT)
             if self._ending.startswith(MAX_HOLD):
                 left = durations.show(max(self._kill_at() - self._ended_at, 0.0))
                 self._tell(f"{self._ending}: TERM now, KILL in {left} if the command still runs")
             else:
                 self._tell(f"{self._lost_what()} is lost ({self._ending}); ending the command")
-            self._child.signal(signal.SIGTERM)
-            self._child.signal(signal.SIGCONT)
 
     def _kill_at(self) -> float:
         """The time of KILL for a command that is being ended."""
@@ -308,7 +343,6 @@ class Supervisor:
         kill_at = self._kill_at()
         if now < kill_at:
             return kill_at - now
-        self._tell("killing the command: its lock is about to go to the next in the queue")
-        self._killed = True
         self._child.kill()
+        self._tell_of_kill(in_time=now < self._deadline)
         return _SAMPLE

@@ -301,6 +301,13 @@ class AnyLease(Answering):
         """Call at once, in the thread that notices, when the hold is lost. The function neither blocks nor raises."""
         self._hold.alarms = (*self._hold.alarms, call)
 
+    def follow(self, call: Callable[[float], object]) -> None:
+        """Call now, and then in the thread that renews whenever it moves, with the time until which the hold is valid (CLOCK_BOOTTIME).
+
+        The function neither blocks nor raises.
+        """
+        self._hold.follow(call)
+
     def alarm_asked(self, call: Callable[[], object]) -> None:
         """Call at once, in the thread that notices, when somebody asks for the release. The function neither blocks nor raises."""
         asked = self._hold.asked

@@ -77,9 +77,20 @@ def test_a_stopped_holder_is_not_alive_and_goes_on_with_the_line_that_is_told(lo
     lockkit.until(lambda: claim(lockkit, name)["process"] == "alive")
 
 
-def test_a_stopped_wrapper_is_named_as_such(lockkit, place, name):
-    lockkit.holder(name).send_signal(signal.SIGSTOP)
+def test_a_stopped_wrapper_is_named_as_such_with_what_goes_on(lockkit, place, name):
+    wrapper = lockkit.start("run", name, "--", "sh", "-c", "sleep 60 & echo $$ $! > pids; wait")
+    command, child = map(int, lockkit.file("pids").split())
+    wrapper.send_signal(signal.SIGSTOP)
     lockkit.until(lambda: "The lockkit run that took it is stopped" in explained(lockkit, name))
+    told = explained(lockkit, name)
+    first, second = sorted([(command, "sh"), (child, "sleep")])
+    both = f"pid {first[0]} ({first[1]}), pid {second[0]} ({second[1]})"
+    assert f"Its command goes on: {both}." in told
+    for pid in (command, child):
+        os.kill(pid, signal.SIGSTOP)
+    lockkit.until(lambda: "Its command goes on" not in explained(lockkit, name))
+    for pid in (command, child):
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_killed_holder_is_dead_on_a_server_and_the_lock_is_free_on_sqlite(lockkit, place, name):

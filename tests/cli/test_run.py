@@ -275,7 +275,7 @@ def test_max_hold_ends_a_forgotten_command_in_time(lockkit):
     first, *_, latest = map(float, done.stdout.split())
     assert latest - first < 5  # and not the 60 s of the wait for its end
     told = r"lockkit: max_hold \(2 s\) is nearly over: TERM now, KILL in [\d.]+ s if the command still runs\n"
-    killing = r"lockkit: killing the command.*\n"
+    killing = r"lockkit: killed the command before its lock goes to the next in the queue\n"
     last = r"lockkit: the command under 'x' was ended: max_hold \(2 s\) is nearly over"
     assert re.search(f"^{told}{killing}(.*\n)*{last}", done.stderr, re.MULTILINE), done.stderr
 

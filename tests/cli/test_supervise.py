@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,10 @@ from lockkit.cli.child import _PR_SET_PDEATHSIG, _prctl, find, spawn
 from lockkit.cli.signals import Signals
 from lockkit.cli.supervise import Policy, Supervisor
 from lockkit.cli.terminal import Terminal
+from lockkit.cli.watchdog import Watchdog
 from lockkit.clock import SYSTEM
+from lockkit.descent import children
+from lockkit.identity import look_at
 from lockkit.testing.processes import until
 
 
@@ -154,3 +158,137 @@ def test_the_store_stays_open_while_the_command_is_started(supervise, tmp_path):
             ended, _ = supervise("true", None, Policy())
             assert (ended.code, os.fstat(log.fileno()).st_nlink) == (0, 1)
         lease.confirm()
+
+
+# -- the watchdog
+
+
+class Renewed(Silent):
+    """A lease whose deadline can be moved."""
+
+    def follow(self, call):
+        self.moves = call
+        call(self.end)
+
+
+def watched(lease, policy, child_of, **options):
+    """A watchdog and a command, without anybody who supervises the command."""
+    terminal = Terminal()
+    with Watchdog([lease], policy, group=terminal.own_group, now=lease.now, **options) as watchdog:
+        words = ["sh", "-c", child_of]
+        child = spawn(find("sh", os.environ), words, os.environ, terminal=terminal, begins=watchdog.begins)
+        try:
+            yield watchdog, child
+        finally:
+            child.kill()
+            watchdog.end()
+            os.waitpid(child.pid, 0)
+            terminal.close()
+
+
+def ended(child):
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+@pytest.fixture
+def watch(request):
+    opened = []
+
+    def begin(lease, policy, script="sleep 60"):
+        opened.append(watched(lease, policy, script))
+        return next(opened[-1])
+
+    yield begin
+    for each in opened:
+        each.close()
+
+
+def test_a_watchdog_kills_a_command_that_nobody_else_ends_before_the_deadline(watch):
+    lease = Renewed(2.0, slow=2)
+    watchdog, child = watch(lease, Policy(kill_after=1.0))
+    until(lambda: ended(child), "the command has ended", 30.0)
+    assert ended(child).si_status == signal.SIGKILL
+    assert watchdog.acted().killed
+    assert watchdog.acted().in_time
+    assert not watchdog.acted().stopped
+
+
+def test_a_watchdog_kills_what_the_command_started_in_other_sessions(watch, tmp_path, alive):
+    script = f"setsid sh -c 'echo $$ > {tmp_path}/pid; sleep 60' & wait"
+    _, child = watch(Renewed(2.0), Policy(kill_after=0.5), script)
+    until(lambda: ended(child), "the command has ended", 30.0)
+    pid = int((tmp_path / "pid").read_text())
+    until(lambda: not alive(pid), "it is dead, too", 20.0)
+
+
+def test_a_watchdog_waits_for_a_deadline_that_has_moved(watch):
+    lease = Renewed(1.0)
+    watchdog, child = watch(lease, Policy(kill_after=0.5))
+    lease.moves(lease.end + 600.0)
+    until(lambda: lease.time_to_stop() == 0, "the first deadline has passed", 30.0)
+    assert ended(child) is None
+    assert watchdog.acted() is None
+
+
+def test_a_watchdog_leaves_a_command_alone_that_has_ended_by_itself(watch):
+    watchdog, child = watch(Renewed(1.0), Policy(kill_after=0.5), "exit 3")
+    until(lambda: os.waitid(os.P_PID, watchdog.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT), "it has ended", 30)
+    assert watchdog.acted() is None
+    assert ended(child).si_status == 3
+
+
+def test_a_command_does_not_begin_after_the_deadline(watch, tmp_path):
+    _, child = watch(Renewed(0.1), Policy(kill_after=0.05), f"touch {tmp_path}/began; sleep 60")
+    until(lambda: ended(child), "the command has ended", 30.0)
+    assert not (tmp_path / "began").exists()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(on_lost="warn"),
+        Policy(silence_ends=False),
+        Policy(on_lost="warn", silence_ends=False, ends_at=1.0),
+    ],
+    ids=["it may go on", "silence does not end it", "it may go on after max_hold"],
+)
+def test_there_is_no_watchdog_without_a_deadline(policy):
+    with Watchdog([Renewed(60.0)], policy, group=True) as watchdog:
+        assert watchdog.pid == 0
+
+
+def test_a_watchdog_has_no_descriptors_and_no_terminal_and_ends_with_its_command(watch):
+    watchdog, _ = watch(Renewed(600.0), Policy())
+    pid = watchdog.pid
+    until(lambda: list(Path(f"/proc/{pid}/fd").iterdir()) == [], "it has closed all", 30.0)
+    assert os.getsid(pid) == pid
+    assert Path(f"/proc/{pid}/comm").read_text() == "lockkit-watch\n"
+    os.kill(pid, signal.SIGTSTP)
+    os.kill(pid, signal.SIGTERM)
+    assert look_at(pid).state == "S"
+    watchdog.end()
+    assert look_at(pid) is None
+
+
+def test_a_watchdog_ends_the_command_in_an_orderly_way_if_its_run_is_stopped(lockkit):
+    lockkit.env["LOCKKIT_URL"] = f"sqlite:{lockkit.folder}/locks.db"
+    script = "trap 'echo > termed; exit 7' TERM; echo > began; while :; do sleep 0.05; done"
+    run = lockkit.start("run", "x", "--max-hold", "20s", "--kill-after", "10s", "--", "sh", "-c", script)
+    lockkit.until((lockkit.folder / "began").exists)
+    run.send_signal(signal.SIGSTOP)
+    lockkit.until((lockkit.folder / "termed").exists)
+    run.send_signal(signal.SIGCONT)
+    out, err = run.communicate(timeout=40)
+    assert (run.returncode, out) == (76, "")
+    assert "max_hold (20 s) is nearly over); the watchdog ended the command at " in err
+    assert "because this lockkit run was stopped" in err
+    assert "killed" not in err
+
+
+def test_a_watchdog_dies_with_a_run_that_is_killed(lockkit, alive):
+    run = lockkit.start("run", "x", "--max-hold", "1h", "--", "sleep", "60")
+    lockkit.until(lambda: len(children(run.pid)) == 2)
+    both = children(run.pid)
+    run.kill()
+    run.wait()
+    lockkit.until(lambda: not any(map(alive, both)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -150,19 +151,36 @@ def test_a_stopped_program_is_told_of_its_loss_when_it_goes_on(client, brief_hol
         assert lease.valid()
 
 
-def test_a_stopped_run_loses_its_lock_and_ends_its_command_when_it_goes_on(client, wrapper, kind):
+def test_the_command_of_a_stopped_run_is_dead_before_the_next_is_let_in(client, wrapper, kind):
     process = wrapper(
         "sh", "-c", "echo $$; exec sleep 60", options=("--ttl", f"{kind.ttl}s", "--kill-after", "0.3s")
     )
 
     process.send_signal(signal.SIGSTOP)
     with client.lock("job").acquire(timeout=40):
-        unprotected = runs(int(process.first))
+        assert not runs(int(process.first))
         process.send_signal(signal.SIGCONT)
 
         assert process.wait(40) == 76
-    assert unprotected, "the limit that docs/what-happens.md tells of"
-    assert not runs(int(process.first))
+    told = process.stderr.read()
+    assert re.search(
+        r"the watchdog (ended|killed) the command at .*, because this lockkit run was stopped", told
+    )
+    assert "about to go" not in told
+
+
+def test_the_command_of_a_stopped_run_that_is_evicted_is_dead_before_the_next_is_let_in(
+    client, wrapper, kind
+):
+    process = wrapper(
+        "sh", "-c", "trap '' TERM; echo $$; while :; do sleep 0.05; done", options=("--ttl", f"{kind.ttl}s")
+    )
+
+    process.send_signal(signal.SIGSTOP)
+    (claim,) = client.inspect("job").claims
+    assert client.evict("job", claim.claim_id, reason="test").outcome == "MARKED"
+    with client.lock("job").acquire(timeout=40):
+        assert not runs(int(process.first))
 
 
 def test_the_end_of_a_program_releases_what_it_holds(client, started, url):

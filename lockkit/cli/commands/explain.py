@@ -16,7 +16,11 @@ from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.parameters import NAME
 from lockkit.cli.suggesting import as_called, gpus_meant, looks_like_card
 from lockkit.cli.waiting import ordinal
+from lockkit.descent import descendants
+from lockkit.facts import Keeper
+from lockkit.identity import look_at
 from lockkit.members import in_pool
+from lockkit.observe.survivors import program
 from lockkit.protocol.denials import because, drain_ends
 from lockkit.suggesting import SameStore, command_line
 from lockkit.views.looking import seen
@@ -46,7 +50,7 @@ def command(session: Session, name: str) -> None:
 
     The explanation says who holds the lock and since when. If the store knows, it says when the hold was last renewed, whether a
     renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or dead and how that is known, which
-    processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; what it is held for, how far the holder is,
+    processes of its command go on if it is a lockkit run that is stopped, which processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; what it is held for, how far the holder is,
     and who has asked for the lock, as far as they told; who waits; and which command ends the hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
     of the name that failed. A UUID of a GPU of this host, or at least 8 characters of one, stands for its lock if no lock has that name.
     """
@@ -238,7 +242,7 @@ def _process(claim: ClaimInfo) -> list[str]:
     who = "The lockkit run that took it" if claim.note.get("run") else "Its holder"
     if claim.process == "stopped":
         told = f"{who} is stopped, by a signal or a debugger, and renews nothing{because}"
-        return [told, f"To let it go on: kill -CONT {claim.owner.pid}"]
+        return [told, *_running(claim), f"To let it go on: kill -CONT {claim.owner.pid}"]
     if claim.process == "gone" and claim.alive:
         ended = claim.evidence.partition("; ")[0]  # the rest is about those that keep it
         told = f"{who} is gone{f': {ended}' if ended else ''}, but processes that it started keep the lock."
@@ -252,6 +256,18 @@ def _process(claim: ClaimInfo) -> list[str]:
     if claim.alive and claim.process == "unknown":  # perhaps not the one that took it
         return [f"Some process keeps it{because}"]
     return [f"Its holder is {'alive' if claim.alive else 'dead'}{because}"]
+
+
+def _running(claim: ClaimInfo) -> list[str]:
+    """The sentence about the processes of a command that are not stopped, although their ``lockkit run`` is."""
+    if not claim.note.get("run"):
+        return []
+    from lockkit.cli.watchdog import NAME
+
+    there = {pid: look_at(pid) for pid in descendants(claim.owner.pid)}
+    running = [pid for pid, one in there.items() if one is not None and not (one.ended or one.stopped)]
+    told = [str(Keeper(pid, name)) for pid in sorted(running) if (name := program(pid)) != NAME]
+    return [f"Its command goes on: {', '.join(told)}."] if told else []
 
 
 def _renewed(claim: ClaimInfo, now: float) -> str:

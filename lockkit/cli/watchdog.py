@@ -1,0 +1,194 @@
+"""The watchdog of a command: a process that ends the command in time if ``lockkit run`` itself is stopped.
+
+A stopped process (SIGSTOP, Ctrl-Z, a debugger) renews nothing and ends nothing, while the lock goes to the next in the queue at a known deadline. The
+watchdog is a fork of ``run`` that shares one page of memory with it: the renewing thread writes each new deadline there, and the watchdog the
+time at which it acted. At the deadline it kills the command, whatever ``run`` does. If it sees that ``run`` is stopped, it sends
+TERM first, at the time at which ``run`` would have sent it.
+
+The watchdog has a session of its own and all signals blocked, so that no key of the terminal and no signal to a group reaches it, and no
+descriptor of its parent, so that it keeps no lock and no pipe open. It dies with its parent (prctl(2)). A pid is safe for it to signal, because
+``run`` ends it before it collects the command.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import time
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Protocol, Self
+
+from lockkit.cli.child import Child, dies_with, forked, prctl
+from lockkit.clock import SYSTEM
+from lockkit.identity import look_at
+from lockkit.namedtuples import NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lockkit.cli.supervise import Policy
+
+__all__ = ["KILL_MARGIN", "NAME", "Acted", "Watchdog"]
+
+NAME = "lockkit-watch"
+"""The name of the process of a watchdog, as ``ps`` and ``top`` show it."""
+KILL_MARGIN = 0.25
+"""Seconds before the deadline at which KILL is sent, because the kernel takes a moment to end a process."""
+_SAMPLE = 5.0
+"""Seconds between two looks, at most: a pause does not count the time for which the machine slept, and a deadline does."""
+_SOON = 0.05
+"""Seconds between two looks at a ``run`` that may be stopped when TERM is due, or at a command that is about to begin."""
+_PR_SET_NAME = 15
+_COMMAND, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _ENDS = range(5)
+"""The places in the page: numbers of eight bytes, which a processor reads and writes as a whole; 0 for what is not so yet."""
+
+
+class Followed(Protocol):
+    """The part of a lease that the watchdog uses."""
+
+    def follow(self, call: Callable[[float], object]) -> None: ...
+
+
+class Acted(NamedTuple):
+    """The acts of a watchdog.
+
+    Attributes:
+        at: The time of its first signal to the command, in seconds of CLOCK_BOOTTIME.
+        killed: Whether it has sent KILL.
+        in_time: Whether it did so before the deadline.
+        stopped: Whether it saw ``run`` stopped.
+    """
+
+    at: float
+    killed: bool
+    in_time: bool
+    stopped: bool
+
+
+class Watchdog:
+    """The watchdog of one command, from the ``with`` statement on.
+
+    Args:
+        leases: The leases that the command works under.
+        policy: The treatment of the command when its lock is lost.
+        group: Whether the command leads a process group of its own.
+        now: The current time of CLOCK_BOOTTIME.
+    """
+
+    def __init__(
+        self,
+        leases: Sequence[Followed],
+        policy: Policy,
+        *,
+        group: bool,
+        now: Callable[[], float] = SYSTEM.now,
+    ) -> None:
+        self._cells = memoryview(mmap.mmap(-1, 8 * (_ENDS + len(leases) + 1))).cast("d")
+        self._policy = policy
+        self._group = group
+        self._now = now
+        self._parent = os.getpid()
+        self.pid = 0
+        self._cells[_ENDS] = float("inf") if policy.ends_at is None else policy.ends_at
+        for place, lease in enumerate(leases, _ENDS + 1):
+            self._cells[place] = float("inf")
+            if policy.silence_ends:
+                lease.follow(partial(self._cells.__setitem__, place))
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is a deadline at which the command has to be dead."""
+        return self._policy.on_lost != "warn" and self._deadline() < float("inf")
+
+    def __enter__(self) -> Self:
+        if self.needed:
+            self.pid = forked(self._watch)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def begins(self) -> None:
+        """In the process of the command, before it begins: have the watchdog know it, or die if the deadline has passed meanwhile."""
+        if self.pid:
+            self._cells[_COMMAND] = os.getpid()
+            if self._now() >= self._kill_at():
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def acted(self) -> Acted | None:
+        """The acts of the watchdog so far; None if there are none."""
+        termed, killed = self._cells[_TERM_SENT], self._cells[_KILL_SENT]
+        if not termed and not killed:
+            return None
+        return Acted(
+            termed or killed, bool(killed), killed < self._deadline(), bool(self._cells[_WAS_STOPPED])
+        )
+
+    def end(self) -> None:
+        """End the watchdog: afterwards it sends no signal. Must be called before the command is collected. May be repeated."""
+        pid, self.pid = self.pid, 0
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    # -- in the process of the watchdog
+
+    def _watch(self, _mask: object) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            os.setsid()
+            dies_with(self._parent)
+            if prctl is not None:
+                prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
+            for descriptor in list(map(int, os.listdir("/proc/self/fd"))):  # noqa: PTH208 (names, not paths)
+                try:
+                    os.close(descriptor)
+                except OSError:
+                    continue  # that of the list itself
+            pause: float | None = 0.0
+            while pause is not None:
+                time.sleep(pause)
+                pause = self._look()
+        finally:
+            os._exit(0)
+
+    def _look(self) -> float | None:
+        """Do what is due. Returns the seconds until the next look; None if nothing is left to do."""
+        now, kill_at = self._now(), self._kill_at()
+        term_at = kill_at + KILL_MARGIN - self._policy.kill_after
+        soft = self._policy.on_lost == "term" and not self._cells[_TERM_SENT]
+        if now < (term_at if soft else kill_at):
+            return min((term_at if soft else kill_at) - now, _SAMPLE)
+        pid = int(self._cells[_COMMAND])
+        if not pid:
+            return _SOON
+        command, run = look_at(pid), look_at(self._parent)
+        if command is None or command.ended:
+            return None  # by itself, and in time
+        stopped = run is not None and run.stopped
+        child = Child(pid, pid if self._group else None)
+        if now >= kill_at:
+            self._note(_KILL_SENT, now, stopped=stopped)
+            child.kill()
+            return None
+        if stopped:
+            self._note(_TERM_SENT, now, stopped=stopped)
+            child.signal(signal.SIGTERM)
+            child.signal(signal.SIGCONT)
+        return min(kill_at - now, _SOON)
+
+    def _note(self, place: int, now: float, *, stopped: bool) -> None:
+        """Note an act before it is done, so that ``run`` never sees its effect alone."""
+        self._cells[_WAS_STOPPED] = stopped
+        self._cells[place] = now
+
+    def _deadline(self) -> float:
+        return min(self._cells[_ENDS:])
+
+    def _kill_at(self) -> float:
+        return self._deadline() - KILL_MARGIN
