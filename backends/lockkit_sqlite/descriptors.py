@@ -1,41 +1,65 @@
-"""File descriptors that no signal handler can lose, and modes that are set through them."""
+"""File descriptors that no signal handler can lose; and files in folders to which other users may write, reached through them.
+
+Whoever may write to a folder can at any moment put a link in the place of what is in it, also of a folder between two calls of this
+process, which may be root's. So such a folder is opened once (:func:`inside`), and each of its files is reached from that descriptor.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+from functools import partial
 from typing import TypeAlias
 
-__all__ = ["Descriptor", "opened", "set_mode"]
+__all__ = ["Descriptor", "inside", "opened", "set_mode"]
 
 Descriptor: TypeAlias = select.epoll
 """An open file descriptor that is closed when this object is collected. ``fileno`` and ``close`` are as of any file object."""
 
 
-def opened(path: str, flags: int, mode: int = 0o600) -> Descriptor:
+def opened(path: str, flags: int, mode: int = 0o600, folder: Descriptor | None = None) -> Descriptor:
     """Open a file or folder, close-on-exec.
 
     A signal handler that raises right after ``os.open`` would leave a descriptor that nobody knows. So one call of C code opens
     the file and puts the descriptor into an object, which C code closes. An epoll object takes any descriptor, that of a folder
     too.
 
+    Args:
+        path: The file or folder.
+        flags: As for ``os.open``.
+        mode: As for ``os.open``.
+        folder: The folder of :func:`inside` that the path begins in; None for an absolute path.
+
     Raises:
         OSError: The file cannot be opened.
     """
-    return next(map(select.epoll.fromfd, map(os.open, (path,), (flags | os.O_CLOEXEC,), (mode,))))
+    # A partial object is called by C code alone, too.
+    call = os.open if folder is None else partial(os.open, dir_fd=folder.fileno())
+    return next(map(select.epoll.fromfd, map(call, (path,), (flags | os.O_CLOEXEC,), (mode,))))
 
 
-def set_mode(path: str, mode: int) -> None:
-    """Set the mode of a file or folder that this process has just made, and never that of a file elsewhere.
-
-    Another member of the group may have put a link in its place meanwhile, and this process may be root's. The system has no chmod that
-    refuses a link, so the call goes through a descriptor of the name itself.
+def inside(path: str, flags: int = os.O_PATH) -> Descriptor:
+    """Open a folder, to reach its files; a link in its place is refused.
 
     Raises:
-        OSError: The mode cannot be set, or the name is a link.
+        OSError: There is no folder, or it cannot be opened.
     """
-    descriptor = opened(path, os.O_PATH | os.O_NOFOLLOW)
+    return opened(path, flags | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def set_mode(path: str, mode: int, folder: Descriptor | None = None) -> None:
+    """Set the mode of a file or folder that this process has just made, and never that of one that came into its place.
+
+    The system has no chmod that refuses a link, so the call goes through a descriptor of the name itself.
+
+    Raises:
+        OSError: The mode cannot be set, or the name is a link, or it belongs to another user.
+    """
+    descriptor = opened(path, os.O_PATH | os.O_NOFOLLOW, folder=folder)
     try:
+        if os.fstat(descriptor.fileno()).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "another user has replaced it", path)
         os.chmod(f"/proc/self/fd/{descriptor.fileno()}", mode)  # noqa: PTH101
     finally:
         descriptor.close()

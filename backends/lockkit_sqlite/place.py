@@ -24,7 +24,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused
-from lockkit_sqlite.descriptors import set_mode
+from lockkit_sqlite.descriptors import inside, set_mode
 from lockkit_sqlite.failures import linked, raise_if_foreign
 
 __all__ = ["Place", "create", "group_name", "is_shared", "locate", "make_pulses", "prepare", "unusable"]
@@ -339,15 +339,16 @@ def _make_shared(path: Path) -> None:
     """
     made = Path(_unborn(str(path)))
     made.mkdir(mode=0o700)
-    inner = made / _NEVER_EMPTY
     try:
-        set_mode(str(made), 0o2770)
-        inner.mkdir()
+        with inside(str(made), os.O_RDONLY) as folder:
+            set_mode(".", 0o2770, folder)
+            os.mkdir(_NEVER_EMPTY, dir_fd=folder.fileno())
         made.rename(path)
     except BaseException as error:
-        for each in (inner, made):
-            with contextlib.suppress(OSError):
-                each.rmdir()
+        with contextlib.suppress(OSError), inside(str(made)) as folder:
+            os.rmdir(_NEVER_EMPTY, dir_fd=folder.fileno())
+        with contextlib.suppress(OSError):
+            made.rmdir()
         if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
 

@@ -24,11 +24,23 @@ from typing import Literal
 
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Refused
-from lockkit_sqlite.descriptors import Descriptor, opened, set_mode
+from lockkit_sqlite.descriptors import Descriptor, inside, opened, set_mode
 from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.place import make_pulses
 
-__all__ = ["ALIVE", "DEAD", "RING", "UNKNOWN", "Health", "Pulse", "open_bell", "probe", "stale", "still_read"]
+__all__ = [
+    "ALIVE",
+    "DEAD",
+    "RING",
+    "UNKNOWN",
+    "Health",
+    "Pulse",
+    "open_bell",
+    "probe",
+    "remove",
+    "stale",
+    "still_read",
+]
 
 Health = Literal["ALIVE", "DEAD", "UNKNOWN"]
 ALIVE: Literal["ALIVE"] = "ALIVE"
@@ -60,12 +72,11 @@ class Pulse:
         Refused: The FIFO cannot be created.
     """
 
-    __slots__ = ("_folder", "_mode", "_path", "descriptor", "name")
+    __slots__ = ("_folder", "_mode", "descriptor", "name")
 
     def __init__(self, folder: str, mode: int) -> None:
         self.name = os.urandom(12).hex()
         self._folder = folder
-        self._path = f"{folder}/{self.name}"
         self._mode = mode
         try:
             self.descriptor = self._create()
@@ -81,25 +92,29 @@ class Pulse:
 
     def _create(self) -> Descriptor:
         # The FIFO gets its name only once it has a reader: nobody ever sees it without one while its process lives.
-        unborn = self._path + _UNBORN
+        unborn = self.name + _UNBORN
         make_pulses(self._folder, shared=self._mode != 0o600)  # somebody may have removed it
-        os.mkfifo(unborn, self._mode)
-        try:
-            set_mode(unborn, self._mode)
-            descriptor = opened(unborn, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
-            os.rename(unborn, self._path)  # noqa: PTH104
-        except OSError:
-            os.unlink(unborn)  # noqa: PTH108
-            raise
+        with inside(self._folder) as folder:
+            at = folder.fileno()
+            os.mkfifo(unborn, self._mode, dir_fd=at)
+            try:
+                set_mode(unborn, self._mode, folder)
+                descriptor = opened(unborn, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW, folder=folder)
+                os.rename(unborn, self.name, src_dir_fd=at, dst_dir_fd=at)
+            except OSError:
+                os.unlink(unborn, dir_fd=at)
+                raise
         return descriptor
 
     def heal(self) -> Descriptor | None:
         """Put the FIFO back if somebody removed it: the descriptor that the new one replaces, or None."""
         try:
-            there, mine = os.stat(self._path), os.fstat(self.descriptor.fileno())  # noqa: PTH116
-            if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
-                return None
-            os.unlink(self._path)  # noqa: PTH108
+            with inside(self._folder) as folder:
+                there = os.stat(self.name, dir_fd=folder.fileno(), follow_symlinks=False)
+                mine = os.fstat(self.descriptor.fileno())
+                if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+                    return None
+                os.unlink(self.name, dir_fd=folder.fileno())
         except OSError as error:
             raise_if_foreign(error)
             if not isinstance(error, FileNotFoundError):
@@ -115,10 +130,7 @@ class Pulse:
 
     def retire(self) -> None:
         """Remove the file. Only when no claim names it."""
-        try:
-            os.unlink(self._path)  # noqa: PTH108
-        except OSError as error:
-            raise_if_foreign(error)
+        remove(self._folder, self.name)
 
     def rings(self) -> tuple[set[bytes], bool]:
         """Read the bell: the claim ids in it, and whether others may be missing (then every waiter should ask again).
@@ -139,12 +151,24 @@ def _is_name(name: str) -> bool:
     return len(name) == _DIGITS and not name.strip("0123456789abcdef")
 
 
+def remove(folder: str, name: str) -> None:
+    """Remove a FIFO whose process is dead or needs it no more. Best effort."""
+    if not _is_name(name):
+        return
+    try:
+        with inside(folder) as at:
+            os.unlink(name, dir_fd=at.fileno())
+    except OSError as error:
+        raise_if_foreign(error)
+
+
 def open_bell(folder: str, name: str) -> tuple[Descriptor | None, Health]:
     """Open another process's FIFO for writing: the descriptor, or None; and what the attempt says about that process."""
     if not _is_name(name):
         return None, UNKNOWN
     try:
-        descriptor = opened(f"{folder}/{name}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with inside(folder) as at:
+            descriptor = opened(name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW, folder=at)
     except OSError as error:
         raise_if_foreign(error)
         return None, DEAD if error.errno == errno.ENXIO else UNKNOWN
@@ -168,16 +192,18 @@ def still_read(descriptor: Descriptor) -> bool:
 def stale(folder: str, most: int) -> Iterator[str]:
     """Names of FIFOs whose processes are dead, among the first ``most`` of the folder.
 
-    A FIFO still under its first name may belong to a process that is about to open it, and is left alone for an hour.
+    A FIFO still under its first name may belong to a process that is about to open it, and is left alone for an hour. Other files are left alone.
     """
     try:
-        with os.scandir(folder) as entries:
+        with inside(folder, os.O_RDONLY) as at, os.scandir(at.fileno()) as entries:
             for _, entry in zip(range(most), entries, strict=False):
                 if _is_name(entry.name):
                     if probe(folder, entry.name) == DEAD:
                         yield entry.name
-                elif entry.name.endswith(_UNBORN) and time.time() - entry.stat().st_mtime > _ABANDONED:
-                    os.unlink(entry.path)  # noqa: PTH108
+                elif entry.name.endswith(_UNBORN):
+                    seen = entry.stat(follow_symlinks=False)
+                    if stat.S_ISFIFO(seen.st_mode) and time.time() - seen.st_mtime > _ABANDONED:
+                        os.unlink(entry.name, dir_fd=at.fileno())
     except OSError as error:
         raise_if_foreign(error)
         return

@@ -29,7 +29,7 @@ from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, 
 from lockkit_sqlite.layout import LINGERING, READER, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
-from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, stale
+from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, remove, stale
 from lockkit_sqlite.pulses import LISTENER
 from lockkit_sqlite.rows import Front, LockColumns, Row, claim_info, read_rows
 
@@ -267,10 +267,7 @@ class SQLiteStore:
         """Remove all claims of a dead process, whatever their ttl; a claim that must linger lingers. Then remove its FIFO."""
         connection.write(sql.BURY_FIFO, lambda now: (fifo, now), end)
         connection.change(sql.DELETE_FIFO, (fifo,), end)
-        try:
-            Path(self.place.pulses, fifo).unlink(missing_ok=True)
-        except OSError as error:
-            raise_if_foreign(error)
+        remove(self.place.pulses, fifo)
 
     def bury_dead(self, connection: Connection, name: str, rows: list[Row], end: float) -> bool:
         """Remove those of these claims whose processes are dead; True if there were any."""

@@ -20,8 +20,10 @@ from lockkit.plugins import PluginManager
 from lockkit.store.spi import OpenOptions, Refused
 from lockkit.testing.took import Took
 from lockkit_sqlite.backend import open_store
+from lockkit_sqlite.descriptors import set_mode
 from lockkit_sqlite.files import _locked
 from lockkit_sqlite.place import prepare
+from lockkit_sqlite.pulse import UNKNOWN, Pulse, probe, remove, stale
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become two other users")
 
@@ -296,8 +298,10 @@ def test_a_link_in_the_place_of_what_was_just_made_changes_no_mode_elsewhere(
     victim.chmod(0o700)
     real = getattr(os, make)
 
-    def swapped(path, *mode, **more):
-        real(path, *mode, **more)
+    def swapped(path, *mode, dir_fd=None):
+        real(path, *mode, dir_fd=dir_fd)
+        if dir_fd is not None:
+            path = f"{Path(f'/proc/self/fd/{dir_fd}').readlink()}/{path}"
         if str(path).startswith(str(shared)):
             Path(path).rename(f"{path}.away")
             Path(path).symlink_to(victim)
@@ -612,3 +616,93 @@ def test_a_fleet_is_another_store(plain):
     with pytest.raises(ConfigError) as caught:
         lockkit.connect("memory:", scope="user")
     assert "use sqlite:, the default" in caught.value.hint
+
+
+# -- a member of the group who puts something else in the place of the folder of FIFOs
+
+NAME = "0123456789abcdef01234567"
+LONG_AGO = 1.0
+
+
+def names(folder):
+    return sorted(each.name for each in folder.iterdir())
+
+
+def filled(folder):
+    """A folder with what lockkit would remove from a folder of FIFOs of its own."""
+    folder.mkdir()
+    for name in (NAME, f"{NAME}.new"):
+        os.mkfifo(folder / name)
+        os.utime(folder / name, (LONG_AGO, LONG_AGO))
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A link that has the name of a folder of FIFOs, and the folder that it leads to."""
+    victim = tmp_path / "victim"
+    filled(victim)
+    link = tmp_path / "x.db.pulses"
+    link.symlink_to(victim)
+    return link, victim
+
+
+def test_the_sweep_removes_old_fifos_and_nothing_else(tmp_path):
+    filled(tmp_path / "pulses")
+    (tmp_path / "pulses/shadow.new").touch()
+    os.utime(tmp_path / "pulses/shadow.new", (LONG_AGO, LONG_AGO))
+
+    assert list(stale(str(tmp_path / "pulses"), 100)) == [NAME]
+
+    assert names(tmp_path / "pulses") == [NAME, "shadow.new"]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda folder: list(stale(folder, 100)),
+        lambda folder: remove(folder, NAME),
+        lambda folder: probe(folder, NAME),
+    ],
+    ids=["sweep", "remove", "probe"],
+)
+def test_nothing_is_removed_or_found_where_a_link_leads(elsewhere, act):
+    link, victim = elsewhere
+    before = names(victim)
+
+    assert act(str(link)) in ([], None, UNKNOWN)
+
+    assert names(victim) == before
+
+
+def test_a_fifo_is_neither_made_nor_removed_nor_put_back_where_a_link_leads(tmp_path, elsewhere):
+    link, victim = elsewhere
+    with pytest.raises(Refused, match="not a folder"):
+        Pulse(str(link), 0o600)
+    pulse = Pulse(str(tmp_path / "own"), 0o600)
+    (victim / pulse.name).touch()
+    before = names(victim)
+    (tmp_path / "own").rename(tmp_path / "away")
+    (tmp_path / "own").symlink_to(victim)
+
+    assert pulse.heal() is None
+    pulse.retire()
+
+    assert names(victim) == before
+
+
+@pytest.mark.parametrize("name", ["../victim/shadow", "/etc/passwd", "shadow"])
+def test_only_the_names_of_fifos_are_removed(tmp_path, name):
+    victim = tmp_path / "victim"
+    filled(victim)
+    (victim / "shadow").touch()
+    remove(str(victim), name)
+    assert (victim / "shadow").exists()
+
+
+@as_root
+def test_the_mode_of_what_another_user_put_in_its_place_is_not_set(tmp_path):
+    (tmp_path / "file").touch(mode=0o600)
+    os.chown(tmp_path / "file", BOB, GROUP)
+    with pytest.raises(OSError, match="another user has replaced it"):
+        set_mode(str(tmp_path / "file"), 0o660)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
