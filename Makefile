@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 TOX := $(VENV)/bin/tox run
+# Two environments at a time. What one of them prints is shown when it has failed, and its name when it has ended.
+SIDE_BY_SIDE := $(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
 
 # The whole suite runs on Python 3.11 or, where there is none, on the Python of .venv.
 FULL_SUITE = $(shell python3.11 -c '' 2>/dev/null && echo py311 || \
@@ -28,17 +30,15 @@ demo: $(VENV)/.lockkit ## watch real processes compete for one lock; under a min
 check: $(VENV)/.tox ## style, types and the tests that need no server; about two minutes on two cores
 	@$(TOX) -q -e check
 
-test: $(VENV)/.tox ## style, types, tests on every store, docs, packaging; some 25 minutes on two cores
+test: $(VENV)/.tox ## style, types, tests on every store, docs, packaging; a quarter of an hour on two cores
 	@.ci/system servers shells
-	@FULL_SUITE=$(FULL_SUITE) $(TOX) --result-json .tox/result.json || \
-		{ echo "make test: FAILED"; .ci/failures .tox/result.json; exit 1; }
-	@echo "make test: passed"
+	@verdict=FAILED; FULL_SUITE=$(FULL_SUITE) $(SIDE_BY_SIDE) --result-json .tox/test.json && verdict=passed; \
+		.ci/report .tox/test.json; echo "make test: $$verdict"; [ $$verdict = passed ]
 
-full: $(VENV)/.tox ## what else a change must pass: the dashboard in a browser, Celery and other workers, a second Python, long runs; installs Chromium; a quarter of an hour
+full: $(VENV)/.tox ## what else a change must pass: the tests that take long, the dashboard in a browser, Celery and other workers, a second Python; installs Chromium; half an hour
 	@.ci/system servers chromium
-	@$(TOX) -m full --result-json .tox/full.json || \
-		{ echo "make full: FAILED"; .ci/failures .tox/full.json; exit 1; }
-	@echo "make full: passed"
+	@verdict=FAILED; $(SIDE_BY_SIDE) -m full --result-json .tox/full.json && verdict=passed; \
+		.ci/report .tox/full.json; echo "make full: $$verdict"; [ $$verdict = passed ]
 
 servers: ## install what is missing of the servers that tests start, and Chromium; starts no service
 	@.ci/system servers chromium

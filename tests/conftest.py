@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -62,8 +64,34 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
 
 
+OF_ONE_CLAIM = ("S3", "S5", "S6", "S8", "S9", "S10", "S11", "L4", "L6")
+"""Guarantees about one claim, its time and its hooks: not about its neighbours in the queue, for which a mutex is not enough."""
+
+
+def _leave_to_full(items: list[pytest.Item]) -> None:
+    """Leave to ``make full`` what of the conformance kit shows least: the second strike of a Ctrl-C; and with further kinds of lock, what no queue decides."""
+    seen = set()
+    for item in items:
+        scenario = getattr(item, "scenario", None)
+        if scenario is not None:
+            again = (item.parent, scenario.name) in seen
+            seen.add((item.parent, scenario.name))
+            if scenario.name.endswith("-twice") or (again and scenario.guarantee in OF_ONE_CLAIM):
+                item.add_marker(pytest.mark.full)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Leave the names of the tests that failed, each with its output, where ``.ci/again`` looks for them."""
+    if "RED_TESTS" in os.environ:
+        reports = [*terminalreporter.stats.get("failed", []), *terminalreporter.stats.get("error", [])]
+        red = {each.nodeid: f"{each.longreprtext}\n{each.capstdout}{each.capstderr}" for each in reports}
+        Path(os.environ["RED_TESTS"]).write_text(json.dumps(red))
+
+
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses by the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the state machines. One that began last would run alone, while the other processes have nothing left to do."""
+    """Mark what is for ``make full``, and begin with the state machines. One that began last would run alone, while the other processes have nothing left to do."""
+    _leave_to_full(items)
     items.sort(key=lambda item: not item.name.endswith("-machine"))  # lockkit may not be installed
 
 

@@ -12,4 +12,6 @@ from lockkit.testing.kit import kit
 from lockkit.testing.shapes import SEMAPHORE
 from support.harnesses.etcd import Etcd3Harness
 
+pytestmark = pytest.mark.full  # the store is the same as over HTTP, and `make test` plays the transport
+
 test_etcd_grpc = kit(Etcd3Harness, [SEMAPHORE])

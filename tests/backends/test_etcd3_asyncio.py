@@ -12,6 +12,8 @@ from lockkit.testing.kit import kit
 from lockkit.testing.shapes import MUTEX
 from support.harnesses.etcd import Etcd3Harness
 
+pytestmark = pytest.mark.full  # the store is the same as over HTTP, and `make test` plays the transport
+
 
 class AsyncEtcd3Harness(Etcd3Harness):
     face = "asyncio"

@@ -24,6 +24,7 @@ def test_the_kit_kills_it_by_the_expected_scenario(mutant, tmp_path):
         assert any(verdicts(name, tmp_path)), f"{mutant} survives {name}"
 
 
+@pytest.mark.full  # the kit plays them, too: a control of the mutants
 @pytest.mark.parametrize("name", sorted({name for name, _ in LUA.values()}))
 def test_without_the_mistake_the_same_scenarios_hold(name, tmp_path):
     assert not any(verdicts(name, tmp_path))

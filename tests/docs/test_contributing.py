@@ -70,8 +70,10 @@ def runs(root, environment):
     section = tox[f"testenv:{environment}"]
     for line in section.get("commands", tox["testenv"]["commands"]).splitlines():
         if line.startswith("pytest "):
-            plain = re.sub(r"{\[testenv]\w+}", "", line)
-            yield shlex.split(re.sub(r"{posargs:?([^}]*)}", r"\1", plain))
+            plain = re.sub(r"{posargs:?([^}]*)}", r"\1", line)
+            while "{[" in plain:
+                plain = re.sub(r"{\[(\S+?)](\w+)}", lambda found: tox[found[1]][found[2]], plain)
+            yield shlex.split(plain)
 
 
 def files(root, words):
@@ -90,18 +92,43 @@ def files(root, words):
     }
 
 
-def test_every_file_of_tests_is_in_an_environment_that_a_change_passes(root):
-    played = [words for environment in environments(root) for words in runs(root, environment)]
+def test_every_test_is_in_an_environment_that_a_change_passes(root):
+    """The mark `full` divides the tests of a file: those that have it are run in one environment, and the others in another."""
+    played = {"full": set(), "not full": set()}
+    for environment in {*environments(root)} - {"py313"}:  # skipped where there is no such Python
+        for words in runs(root, environment):
+            if "-m" in words:
+                played[words[words.index("-m") + 1]] |= files(root, words)
+            elif "-k" not in words:
+                played = {mark: known | files(root, words) for mark, known in played.items()}
 
-    assert set().union(*[files(root, words) for words in played]) == files(root, ["tests"])
+    every = files(root, ["tests"])
+    assert played == {"full": every, "not full": every}
+
+
+@pytest.mark.parametrize("target", ["test", "full"])
+def test_what_a_target_chooses_by_the_mark_is_not_chosen_by_the_other(root, target):
+    tox = ConfigParser(interpolation=None)
+    tox.read(root / "tox.ini")
+    in_full = [name for name in environments(root) if tox[f"testenv:{name}"].get("labels") == "full"]
+    of_target = in_full if target == "full" else {*environments(root)} - {*in_full}
+    marks = {
+        words[words.index("-m") + 1] for name in of_target for words in runs(root, name) if "-m" in words
+    }
+
+    assert marks == (
+        {"full", "not full"} if target == "full" else {"not full"}
+    )  # py313 repeats a part of `make test`
 
 
 def test_what_a_change_passes_is_make_test_and_make_full(root):
-    assert re.findall(r"make \w+$", (root / ".ci/run").read_text(), re.MULTILINE) == [
-        "make test",
-        "make full",
+    run = (root / ".ci/run").read_text()
+    assert re.findall(r"^(make \w+) \|\| \.ci/again (\S+)$", run, re.MULTILINE) == [
+        ("make test", ".tox/test.json"),
+        ("make full", ".tox/full.json"),
     ]
-    assert "-m full" in targets(root)["full"]
+    for name, choice in (("test", ""), ("full", " -m full")):
+        assert f"$(SIDE_BY_SIDE){choice} --result-json .tox/{name}.json" in targets(root)[name]
 
 
 def test_each_environment_that_a_change_passes_is_explained(root, contributing):

@@ -28,6 +28,7 @@ def test_the_simulation_kills_it_by_the_expected_promise(mutant):
     assert mutant.killed_by in trial.found, f"{mutant.name} survives {mutant.killed_by}: {trial}"
 
 
+@pytest.mark.full  # the simulation itself plays them, too: a control of the mutants
 @pytest.mark.parametrize("setup", GROUNDS, ids=[mutant.name for mutant in GROUNDS.values()])
 def test_without_the_mistake_the_same_schedules_break_nothing(setup):
     for schedule in schedules(50):

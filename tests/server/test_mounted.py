@@ -101,6 +101,7 @@ def test_the_reference_has_every_endpoint_and_the_application_no_other():
     ]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)  # a quarter of a minute on an idle machine
 def test_schemathesis_finds_no_answer_that_the_document_does_not_have(site, tmp_path):
     """Every endpoint but the endless stream, with what fits and what does not, by a token that may do everything."""
