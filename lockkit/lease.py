@@ -148,10 +148,6 @@ class Lease(AnyLease):
         """See :class:`lockkit.leaving.Manager`."""
         return self._opening.look
 
-    def entering(self, statement: Statement) -> None:
-        """See :class:`lockkit.leaving.Manager`."""
-        self._entering = statement
-
     def __enter__(self) -> Lease:
         statement = self._entering
         if statement is not None and statement.stands:

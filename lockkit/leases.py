@@ -26,12 +26,11 @@ class Leases(AnyLeases[Lease]):
     If they are collected unreleased, what happens to each is what happens to a single :class:`~lockkit.Lease`.
     """
 
-    __slots__ = ("_asked", "_entering", "_look", "_lost")
+    __slots__ = ("_asked", "_look", "_lost")
 
     def __init__(self, leases: Sequence[Lease], look: Callable[[object], None]) -> None:
         super().__init__(leases)
         self._look = look
-        self._entering: Statement | None = None
         self._lost: threading.Event | None = None
         self._asked: threading.Event | None = None
 
@@ -131,10 +130,6 @@ class Leases(AnyLeases[Lease]):
     def look(self) -> Callable[[object], None]:
         """See :class:`lockkit.leaving.Manager`."""
         return self._look
-
-    def entering(self, statement: Statement) -> None:
-        """See :class:`lockkit.leaving.Manager`."""
-        self._entering = statement
 
     def __enter__(self) -> Self:
         statement = self._entering

@@ -108,8 +108,12 @@ class Manager(Protocol):
         """Note a ``with`` statement that has looked up ``__exit__`` and is about to call ``__enter__``."""
 
     @property
-    def look(self) -> Callable[[object], None]:
-        """A function that makes a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease."""
+    def look(self) -> Callable[[object], None] | None:
+        """A function that makes a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease.
+
+        None for an ``async with``, which drops ``__aexit__`` before the release begins: to look at the end of each would cost more than it
+        is worth. The background finds one that was cut short at its next look, within a ttl.
+        """
 
 
 # A bound that is a text would be compiled, and the first call of compile() makes a hundred classes: a tenth of `import lockkit`.

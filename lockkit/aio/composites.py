@@ -56,14 +56,20 @@ class AsyncTaking(AnyTaking):
         self, steps: Steps, locks: Mapping[Attempt, AsyncLock], made: Callable[[list[AsyncLease]], H]
     ) -> H | None:
         """As :meth:`lockkit.composites.Taking.run`."""
-        got = await self.engine.acquire_together(self.together, steps, self._on_wait)
-        if got is None:
-            return None
-        # No await from here on, so that no cancellation comes between the grants and the leases.
+        engine, together = self.engine, self.together
         try:
+            got = await engine.acquire_together(together, steps, self._on_wait)
+            if got is None:
+                return None
+            # No await from here on, so that no cancellation comes between the grants and the leases.
             return self.handed(got, locks, made)
         except BaseException:
-            self.engine.take_back(self.together)
+            together.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claims
+            try:
+                engine.take_back(together)
+            finally:
+                if together in engine.driver.under_way:
+                    self.opening.look()
             raise
 
 

@@ -14,7 +14,7 @@ from lockkit.copies import LeaseCopy
 from lockkit.drivers.loopjobs import call_soon, wake
 from lockkit.facts import Reason, ReleaseReport
 from lockkit.hold import Hold
-from lockkit.leaving import Statement
+from lockkit.leaving import Exit, Statement
 from lockkit.shared.lease import AnyLease, inert, kept
 
 if TYPE_CHECKING:
@@ -247,11 +247,16 @@ class AsyncLease(AnyLease):
         Raises:
             ReleaseFailed: Only with ``raise_failed``.
         """
-        begun = self._begin(reason)
-        if isinstance(begun, ReleaseReport):
-            report = begun
-        else:
-            report = self._report = await begun.result()
+        try:
+            begun = self._begin(reason)
+            if isinstance(begun, ReleaseReport):
+                report = begun
+            else:
+                report = self._report = await begun.result()
+        except BaseException:
+            if self._hold.report is None:  # cut short
+                self._opening.look()
+            raise
         if raise_failed:
             self._raise_failed(report)
         return report
@@ -278,9 +283,13 @@ class AsyncLease(AnyLease):
 
     def begin_release(self, reason: Reason) -> None:
         """Begin the release, if there is anything to release, in a task of its own; :meth:`release` then waits for its end."""
-        begun = self._begin(reason)
-        if not isinstance(begun, ReleaseReport):
-            begun.apart()
+        try:
+            begun = self._begin(reason)
+            if not isinstance(begun, ReleaseReport):
+                begun.apart()
+        except BaseException:  # of a signal handler: the background goes on
+            self._opening.look()
+            raise
 
     def _begin(self, reason: Reason) -> ReleaseReport | LoopRelease:
         """The release of the hold, on the running loop; a report if there is nothing to release any more."""
@@ -304,7 +313,13 @@ class AsyncLease(AnyLease):
 
     # -- as a context manager
 
+    look = None
+    """See :class:`lockkit.leaving.Manager`."""
+
     async def __aenter__(self) -> Self:
+        statement = self._entering
+        if statement is not None:
+            self.statement = statement
         return self
 
     async def leave(
@@ -315,8 +330,8 @@ class AsyncLease(AnyLease):
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """Release the lease at the end of its statement."""
+        self.left = True  # first, without a call: a signal in what follows leaves the rest to the background
         if isinstance(error, GeneratorExit) and not may_wait(error):
-            self.left = True
             self._hold.leave()
             self._opening.look()
             return
@@ -325,10 +340,7 @@ class AsyncLease(AnyLease):
             statement.over()
         self.over(report, error)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.leave(None, kind, error, traceback)
+    __aexit__ = Exit(leave)
 
 
 def may_wait(error: GeneratorExit) -> bool:

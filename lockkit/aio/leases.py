@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from lockkit.aio.lease import AsyncLease, CancelOnLoss, Loss, ReleaseRequested, may_wait
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
+from lockkit.leaving import Exit
 from lockkit.members import members_of
 from lockkit.shared.leases import AnyLeases, combined
 
@@ -110,9 +111,9 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         Raises:
             ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
         """
+        self._whole.gone = True  # first: if a signal interrupts the next step, the background releases those that have not begun
         for lease in self._leases[::-1]:
             lease.begin_release(reason)
-        self._whole.gone = True
         reports: list[ReleaseReport] = []
         errors: list[BaseException] = []
         for lease in self._leases[::-1]:
@@ -132,7 +133,13 @@ class AsyncLeases(AnyLeases[AsyncLease]):
 
     # -- as a context manager
 
+    look = None
+    """See :class:`lockkit.leaving.Manager`."""
+
     async def __aenter__(self) -> Self:
+        statement = self._entering
+        if statement is not None:
+            self._whole.block = statement
         return self
 
     async def leave(
@@ -152,10 +159,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
             statement.over()
         self._over(report, error)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.leave(None, kind, error, traceback)
+    __aexit__ = Exit(leave)
 
 
 class AsyncPoolLeases(AsyncLeases):

@@ -162,20 +162,25 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             if inner is not None:
                 return inner
         attempt = self.attempt(driver, deadline, key, taken_at, wait=wait != 0, note=note, detects=detect)
-        hold = await engine.acquire(attempt, on_wait)
-        if hold is None:
-            if not waits:
-                return None
-            raise denials.busy((self.name,), self.name, attempt.holder, opening.clock.wall())
-        # No await from here on, so that no cancellation comes between the grant and the lease.
         try:
-            lease = self.lease_of(driver, hold, taken_at)
-            driver.under_way.pop(attempt, None)
-            attempt.sent = False
-            return lease
+            hold = await engine.acquire(attempt, on_wait)
+            # No await from here on, so that no cancellation comes between the grant and the lease.
+            if hold is not None:
+                lease = self.lease_of(driver, hold, taken_at)
+                driver.under_way.pop(attempt, None)
+                attempt.sent = False
+                return lease
         except BaseException:
-            engine.take_back(attempt)
+            attempt.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claim
+            try:
+                engine.take_back(attempt)
+            finally:
+                if attempt in driver.under_way:
+                    opening.look()
             raise
+        if not waits:
+            return None
+        raise denials.busy((self.name,), self.name, attempt.holder, opening.clock.wall())
 
     async def level(
         self, driver: Driver, key: weakref.ref[object], taken_at: Caller, wait: float | None

@@ -33,11 +33,15 @@ S = TypeVar("S", bound=AsyncLeft)
 class Acquiring(Coroutine[Any, Any, S], Generic[S]):
     """A pending acquire: ``await`` it for the lease, or let ``async with`` acquire and release."""
 
-    __slots__ = ("_lease", "_steps")
+    __slots__ = ("__weakref__", "_lease", "_statement", "_steps")
+
+    look = None
+    """See :class:`lockkit.leaving.Manager`."""
 
     def __init__(self, steps: Coroutine[Any, Any, S]) -> None:
         self._steps = steps
         self._lease: S | None = None
+        self._statement: Statement | None = None
 
     def __await__(self) -> Generator[Any, Any, S]:
         return self._steps.__await__()
@@ -56,19 +60,35 @@ class Acquiring(Coroutine[Any, Any, S], Generic[S]):
         """See ``collections.abc.Coroutine``."""
         self._steps.close()
 
+    def entering(self, statement: Statement) -> None:
+        """See :class:`lockkit.leaving.Manager`."""
+        self._statement = statement
+
     async def __aenter__(self) -> S:
         lease = self._lease = await self._steps
+        if self._statement is not None:
+            lease.statement = self._statement
         return lease
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    async def _leave(
+        self,
+        statement: Statement | None,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
+        """Release the lease of the ``async with`` statement."""
         assert self._lease is not None
-        await self._lease.leave(None, kind, error, traceback)
+        await self._lease.leave(statement, kind, error, traceback)
+
+    __aexit__ = Exit(_leave)
 
 
 class AsyncShortForm(AnyShortForm[S]):
     """A factory of leases that is an asynchronous context manager itself: each ``async with`` statement takes a lease, and releases it, even if it ends in another task."""
+
+    look = None  # type: ignore[assignment]
+    """See :class:`lockkit.leaving.Manager`."""
 
     def _once(self, taken_at: Caller) -> Coroutine[Any, Any, S]:
         """Take a lease, as configured."""
@@ -80,10 +100,16 @@ class AsyncShortForm(AnyShortForm[S]):
 
     async def _enter(self, statement: Statement | None, taken_at: Caller) -> Self:
         lease = await self._once(taken_at)
-        if statement is not None:
-            statement.lease = lease
-            lease.statement = statement
-        self._keep(statement, lease)
+        # No call before this, or a signal could end the statement without its lease.
+        try:
+            if statement is not None:
+                statement.lease = lease
+                lease.statement = statement
+            self._keep(statement, lease)
+        except BaseException:
+            lease.left = True
+            self._opening.look()
+            raise
         return self
 
     async def _leave(

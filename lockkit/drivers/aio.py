@@ -111,7 +111,7 @@ class LoopDriver:
     # -- acquire
 
     async def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
-        """As :meth:`lockkit.drivers.threads.Driver.acquire`. A cancelled call leaves nothing behind that this loop would have to remove."""
+        """As :meth:`lockkit.drivers.threads.Driver.acquire`, and with the same duties of the caller. A cancelled call leaves nothing behind that this loop would have to remove."""
         driver = self.driver
         attempt.runs, attempt.shown = self._runs, on_wait is not None
         waiting = _Acquisition(self, attempt, on_wait)
@@ -124,7 +124,9 @@ class LoopDriver:
                 driver.granted(attempt, hold)
                 return hold
         except BaseException as error:
-            self._cut_short(attempt, waiting.job)
+            # Set before any call: a signal in take_back() then leaves the rest to the background.
+            attempt.over = True
+            self.take_back(attempt)
             driver.failed(attempt, error)
             raise
         finally:
@@ -138,7 +140,7 @@ class LoopDriver:
     async def acquire_together(
         self, together: Together, steps: Steps, on_wait: OnWait | None = None
     ) -> list[Attempt] | None:
-        """As :meth:`lockkit.drivers.threads.Driver.acquire_together`. A cancelled call leaves nothing behind that this loop would have to remove."""
+        """As :meth:`lockkit.drivers.threads.Driver.acquire_together`, and with the same duties of the caller."""
         driver = self.driver
         together.runs = self._runs
         waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
@@ -147,7 +149,9 @@ class LoopDriver:
             got = await run(steps, waits.perform_blocking, waits.perform)
             driver.got_together(got)
         except BaseException as error:
-            self._cut_short(together, waits.job)
+            # Set before any call: a signal in take_back() then leaves the rest to the background.
+            together.over = True
+            self.take_back(together)
             driver.failed_together(together, error)
             raise
         finally:
@@ -157,16 +161,20 @@ class LoopDriver:
         driver.told_together(together, got)
         return got
 
-    def _cut_short(self, attempt: UnderWay, job: Job[Any] | None) -> None:
-        if job is None or job.cancel() or job.done():
-            self.take_back(attempt)
-        else:  # a thread is in a call for the claim, and the calls of a claim run in order
-            job.add_done_callback(lambda _: self.take_back(attempt))
-
     def take_back(self, attempt: UnderWay) -> None:
-        """End an attempt, and leave what it may have left in the store to the background. Never blocks; any thread may call this."""
+        """End an attempt that is ``over``, and leave what it may have left in the store to the background. Never blocks.
+
+        What a thread's call for the attempt leaves is taken back once that call is over.
+        """
+        job = attempt.call
+        if job is None or job.cancel() or job.done():
+            self._taken_back(attempt)
+        else:
+            job.add_done_callback(lambda _: self._taken_back(attempt))
+
+    def _taken_back(self, attempt: UnderWay) -> None:
+        """Any thread may call this."""
         driver = self.driver
-        attempt.over = True
         if driver.give_back(attempt) and driver.closed:
             self.pools.others.submit(partial(driver.orphans.flush, LATE_BUDGET))
         driver.under_way.pop(attempt, None)
@@ -185,19 +193,21 @@ class LoopDriver:
             return None
         return self.performer.perform(ask(self._exchanges, request))  # type: ignore[arg-type]
 
-    async def request(self, request: Request, acquisition: _Acquisition | LoopTogether) -> object:
+    async def request(self, request: Request, attempt: UnderWay) -> object:
         """Send a request of an acquire that is not an exchange: directly if the store is ``at_once``, else on a thread."""
         if self.at_once:
             return ask(self.driver.backend, request)
-        job = acquisition.job = self.submit(request)
+        job: Job[object] = Job[object]()
+        attempt.call = job
         try:
+            self.submit(request, job)
             return await result_of(job, self.loop, request.budget)
         finally:
             if job.done():
-                acquisition.job = None
+                attempt.call = None
 
-    def submit(self, request: Request) -> Job[object]:
-        """Have a request sent on a thread, within its budget from now on."""
+    def submit(self, request: Request, job: Job[object] | None = None) -> Job[object]:
+        """Have a request sent on a thread, within its budget from now on; ``job`` as for :meth:`lockkit.drivers.threadpool.ThreadPool.submit`."""
         backend, now = self.driver.backend, self.driver.clock.now
         end = now() + request.budget
         pool = self.pools.acquires if isinstance(request, (Acquire, *ON_THREADS)) else self.pools.others
@@ -205,7 +215,7 @@ class LoopDriver:
         def call() -> object:
             return ask(backend, request._replace(budget=max(end - now(), _LEAST)))
 
-        return pool.submit(call)
+        return pool.submit(call, job)
 
     async def call(self, work: Callable[[], T]) -> T:
         """Make a blocking call: on a thread, unless the store answers at once. A cancelled caller does not wait for the thread."""
@@ -229,17 +239,15 @@ class _Acquisition:
 
     Attributes:
         waits: The waits for a wake; None before the first.
-        job: The request that a thread has been given; None while there is none.
     """
 
-    __slots__ = ("_attempt", "_engine", "_on_wait", "job", "waits")
+    __slots__ = ("_attempt", "_engine", "_on_wait", "waits")
 
     def __init__(self, engine: LoopDriver, attempt: Attempt, on_wait: OnWait | None) -> None:
         self._engine = engine
         self._attempt = attempt
         self._on_wait = on_wait
         self.waits: LoopWaits | None = None
-        self.job: Job[Any] | None = None
 
     # No coroutine of its own: each costs a waiter memory as long as it waits.
 
@@ -247,7 +255,7 @@ class _Acquisition:
         """Perform an effect that may block."""
         engine = self._engine
         if isinstance(effect, REQUESTS):
-            return engine.on_loop(effect) or engine.request(effect, self)
+            return engine.on_loop(effect) or engine.request(effect, self._attempt)
         waits = self.waits
         if waits is None:
             waits = self.waits = LoopWaits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ from lockkit.store.spi import Refused
 __all__ = ["call_soon", "finished", "result_of", "wake"]
 
 T = TypeVar("T")
+_LOOK = 1.0
+"""Seconds after which a coroutine that waits for a job looks itself whether it is over."""
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
@@ -45,18 +48,25 @@ async def result_of(
         Refused: The job did not begin in time; a shared one did not end in time.
     """
     future: asyncio.Future[T] = loop.create_future()
+    timer: asyncio.TimerHandle
+    until = math.inf if patience is None else loop.time() + patience
 
-    def give_up() -> None:
-        if not future.done() and (shared or job.cancel()):
+    def look() -> None:
+        """Give up if it is time. A result is taken here if the exception of a signal handler has ended the callback that was to do that."""
+        nonlocal timer
+        left = until - loop.time()
+        timer = loop.call_later(min(left, _LOOK) if left > 0 else _LOOK, look)
+        if job.done():
+            _copy(job, future)
+        elif left <= 0 and not future.done() and (shared or job.cancel()):
             future.set_exception(Refused(BackendUnavailable(late)))
 
-    timer = None if patience is None else loop.call_later(patience, give_up)
+    timer = loop.call_later(_LOOK if patience is None else min(patience, _LOOK), look)
     job.add_done_callback(lambda _: call_soon(loop, _copy, job, future))
     try:
         return await future
     finally:
-        if timer is not None:
-            timer.cancel()
+        timer.cancel()
 
 
 async def finished(job: Job[T], loop: asyncio.AbstractEventLoop, cuts: list[asyncio.CancelledError]) -> T:

@@ -39,6 +39,8 @@ __all__ = ["LoopRelease"]
 T = TypeVar("T")
 _TICK = 0.01
 """Seconds between two looks at a release that a thread, or a task of another loop, is at."""
+_LOOK = 1.0
+"""Seconds after which a task that waits for another one, which performs the release, looks whether that one is at it."""
 _RESERVED_BEYOND = 1.0
 """Seconds beyond the longest time of an effect for which a task still reserves the hold; afterwards another may go on."""
 _numbers = itertools.count(1).__next__
@@ -58,6 +60,8 @@ class LoopRelease:
 
     _performing = False
     """Whether a task of this loop performs the release."""
+    _task: asyncio.Task[None] | None = None
+    """The task of its own that goes on, or is to."""
     _pending: Effect | None = None
     """An effect to perform again, because a cancellation has cut it short."""
     _job: tuple[Job[Any], float] | None = None
@@ -87,16 +91,19 @@ class LoopRelease:
         hold = self._hold
         cuts: list[asyncio.CancelledError] = []
         while hold.report is None:
-            if not self._performing:
+            if not (self._performing or self._goes_on):
                 await self._go_on(cuts)
                 continue
             over: asyncio.Future[None] = self.loop.create_future()
             self._waiting.add(over)
+            # A signal handler that raises may end the task that performs the release before it wakes anybody.
+            look = self.loop.call_later(_LOOK, wake, over)
             try:
                 await over
             except asyncio.CancelledError as cut:
                 cuts.append(cut)
             finally:
+                look.cancel()
                 self._waiting.discard(over)
         try:
             if interrupts := self._interrupts or cuts:
@@ -108,13 +115,21 @@ class LoopRelease:
 
     def apart(self) -> LoopRelease:
         """Have a task of its own go on, whether anybody waits for it or not. The task goes on if it is cancelled, even before its first step."""
-        if not self._performing and self._hold.report is None:
-            self._performing = True
-            task = self.loop.create_task(_Begun(self._go_on(None)), name="lockkit-release")
-            releases = self._engine.releases
-            releases.add(task)  # the loop itself has only weak references
-            task.add_done_callback(releases.discard)
+        if not (self._performing or self._goes_on) and self._hold.report is None:
+            task = self._task = self.loop.create_task(_Begun(self._go_on(None)), name="lockkit-release")
+            self._engine.releases.add(task)  # the loop itself has only weak references
+            task.add_done_callback(self._ended)
         return self
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether there is a task of its own that is not over."""
+        return self._task is not None and not self._task.done()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._engine.releases.discard(task)
+        if not self._performing:  # a signal handler ended it before its first step, or in its last one
+            self._left()
 
     async def _go_on(self, cuts: list[asyncio.CancelledError] | None) -> None:
         """Go on to the end, or until the caller is cancelled, after which the task of its own goes on.
@@ -123,8 +138,9 @@ class LoopRelease:
             cuts: The list to which the cancellations of the caller are added; None in the task of its own.
         """
         hold, engine = self._hold, self._engine
-        self._performing, passed_on = True, False
+        passed_on = False
         try:
+            self._performing = True
             while hold.report is None:
                 effect = self._pending or self._step()
                 self._pending = on_loop = None
@@ -153,17 +169,19 @@ class LoopRelease:
                     return
         finally:
             if not passed_on:
+                self._performing = False  # first, without a call: a signal in what follows leaves the rest to whoever looks next
                 self._left()
 
     def _left(self) -> None:
         """Leave the release to others if it is not over, and wake those that wait for it."""
         hold, driver = self._hold, self._driver
-        self._performing = False
         if hold.reserved_by == self._me:
             hold.reserved_by = 0
         if hold.report is not None:
             driver.beats.over(hold)
             driver.registry.change(hold.name, old=hold)
+        else:
+            driver.heartbeat.look()
         if self._waiting and not self.loop.is_closed():
             for each in self._waiting:
                 wake(each)
@@ -177,9 +195,9 @@ class LoopRelease:
             The next effect that may block. None if the release is over, or another thread or task is at it.
         """
         driver, hold = self._driver, self._hold
-        if not hold.turn.acquire(blocking=False):
-            return None
         try:
+            if not hold.turn.acquire(blocking=False):
+                return None
             if hold.reserved_by != self._me:
                 if hold.reserved(driver.clock.now()):
                     return None
@@ -219,7 +237,9 @@ class LoopRelease:
                 driver.releases.over(pipeline)
             return None
         finally:
-            hold.turn.release()
+            # A signal may strike between the acquire and any note of it; no frame of this thread has the turn when a task makes a step.
+            with suppress(RuntimeError):
+                hold.turn.release()
 
     def _longest(self, effect: Effect) -> float:
         """Seconds that an effect may take."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
 from lockkit.drivers.loopwaits import LoopWaits
-from lockkit.drivers.threadpool import Job
 from lockkit.drivers.together import WaitsTogether
 from lockkit.drivers.waits import OnWait, Waits
 from lockkit.protocol.attempt import Attempt
@@ -22,23 +21,18 @@ __all__ = ["LoopTogether"]
 
 
 class LoopTogether(WaitsTogether):
-    """The waits and requests of an acquisition of several locks by a coroutine.
-
-    Attributes:
-        job: The request that a thread has been given; None while there is none. The requests of an acquisition run one by one.
-    """
+    """The waits and requests of an acquisition of several locks by a coroutine. The requests run one by one."""
 
     def __init__(self, engine: LoopDriver, together: Together, on_wait: OnWait | None) -> None:
         super().__init__(engine.driver, together, on_wait)
         self._engine = engine
         self._rung = False
         self._waked: asyncio.Future[None] | None = None
-        self.job: Job[Any] | None = None
 
     def perform_blocking(self, effect: Effect) -> Awaitable[object]:
         """Perform an effect that may block."""
         if isinstance(effect, REQUESTS):
-            return self._engine.on_loop(effect) or self._engine.request(effect, self)
+            return self._engine.on_loop(effect) or self._engine.request(effect, self._together)
         if isinstance(effect, CHOICES):
             return self.choose(effect)
         assert isinstance(effect, WaitForAny)

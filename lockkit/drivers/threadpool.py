@@ -37,9 +37,15 @@ class ThreadPool:
         self._threads = self._waiting = 0
         self._closed = False
 
-    def submit(self, call: Callable[[], T]) -> Job[T]:
-        """Have a call made by one of the threads; by the calling thread if there is none, and none can be started."""
-        job: Job[T] = Future()
+    def submit(self, call: Callable[[], T], job: Job[T] | None = None) -> Job[T]:
+        """Have a call made by one of the threads; by the calling thread if there is none, and none can be started.
+
+        Args:
+            call: The call.
+            job: A new job for it, which the caller keeps already: the exception of a signal handler may end this after the call was handed over.
+        """
+        if job is None:
+            job = Future()
         self._todo.put((job, call))
         if self._one_more() and not self._start() and not self._threads:
             self._do_all()

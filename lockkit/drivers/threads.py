@@ -314,7 +314,11 @@ class Driver:
 
     def tidy(self) -> bool:
         """Take back what is left of attempts that are over and were cut short at that; whether there may be more."""
-        over = {each for each in list(self.under_way) if each.over or (self.closed and not each.runs())}
+        over = {
+            each
+            for each in list(self.under_way)
+            if (each.over or (self.closed and not each.runs())) and (each.call is None or each.call.done())
+        }
         seen, self._over = self._over, over
         for attempt in self._over & seen:  # only those that were over at the last look, too
             self.give_back(attempt)

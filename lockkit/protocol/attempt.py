@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lockkit.caller import Caller
 from lockkit.cancelling import Cancel
@@ -28,6 +28,9 @@ from lockkit.store.spi import (
 )
 from lockkit.suggesting import SameStore
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 __all__ = ["OUTAGE_LIMIT", "Attempt", "UnderWay"]
 
 OUTAGE_LIMIT = 30.0
@@ -48,9 +51,12 @@ class UnderWay(Protocol):
 
     Attributes:
         over: Whether it ended in an exception. If its cleanup was interrupted, the background takes it back.
+        call: The request that a thread was given for it; None if there is none. The calls of a claim run in order, so what the
+            acquisition has left is removed after this one, never beside it.
     """
 
     over: bool
+    call: Future[Any] | None
 
     @property
     def sent(self) -> bool:
@@ -88,6 +94,7 @@ class Attempt:
         hold: The granted hold, while nobody has a handle for it.
         origin: The process that asks; None for the one that runs this.
         over: Whether the attempt ended in an exception. If its cleanup was interrupted, the background removes the claim.
+        call: See :class:`UnderWay`.
         start: CLOCK_BOOTTIME seconds at which the first request was due.
         random: Gives random numbers in 0..1.
         answered: Whether the store has ever answered.
@@ -112,7 +119,7 @@ class Attempt:
     # Slots: with a dictionary, each of a thousand waiters would have 1.3 KiB more.
 
     __slots__ = (
-        "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "cancel", "claim",
+        "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "call", "cancel", "claim",
         "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "key", "mine", "note", "origin", "over", "random",
         "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
         "token", "trouble", "wait", "warn_at", "where", "who",
@@ -152,6 +159,7 @@ class Attempt:
         self.hold: Hold | None = None
         self.trouble: LockkitError | None = None
         self.cancel: Cancel | None = None
+        self.call: Future[Any] | None = None
         self.key: weakref.ref[object] | None = None
         self.taken_at: Caller | None = None
         self.where = "process"

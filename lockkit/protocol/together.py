@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockkit.cancelling import Cancel
 from lockkit.facts import Capabilities
@@ -14,6 +14,9 @@ from lockkit.protocol.acquiring import acquiring
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForWake
 from lockkit.protocol.running import Running
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Candidate", "Run", "Together", "Tools", "holds", "late"]
 
@@ -48,10 +51,12 @@ class Together:
             first try.
         start: When the first attempt began; None before that.
         cancel: Ends the waits from another thread; None if nothing does.
+        call: See :class:`~lockkit.protocol.attempt.UnderWay`.
         refused: Why each of the other members of a pool does not do now, by member.
     """
 
     cancel: Cancel | None = None
+    call: Future[Any] | None = None
     refused: Mapping[str, str] = _NONE
     over = handed = False
     until: float | None = None

@@ -351,6 +351,12 @@ class AnyLease(Answering):
         self._driver.registry.change(hold.name, old=hold)
         return handle
 
+    # -- as a context manager
+
+    def entering(self, statement: Statement) -> None:
+        """See :class:`lockkit.leaving.Manager`."""
+        self._entering = statement
+
     # -- what a release decides before and after it
 
     def _raise_failed(self, report: ReleaseReport) -> None:

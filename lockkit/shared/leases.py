@@ -64,12 +64,13 @@ class _FirstOnly:
 class AnyLeases(Answering, Sequence[E]):
     """The leases of locks that were taken together. :class:`~lockkit.Leases` and :class:`~lockkit.aio.AsyncLeases` add the calls that wait."""
 
-    __slots__ = ("__weakref__", "_leases", "_report", "_whole")
+    __slots__ = ("__weakref__", "_entering", "_leases", "_report", "_whole")
 
     def __init__(self, leases: Sequence[E]) -> None:
         self._leases = tuple(leases)
         self._whole = _Whole()
         self._report: ReleaseReports | None = None
+        self._entering: Statement | None = None
         for lease in self._leases:
             lease.statement = self._whole
 
@@ -202,6 +203,12 @@ class AnyLeases(Answering, Sequence[E]):
         lost = [lease for lease in self._leases if lease.lost_because]
         over = [lease for lease in self._leases if not lease.valid()]
         return (lost or over or self._leases)[0].invalid()
+
+    # -- as a context manager
+
+    def entering(self, statement: Statement) -> None:
+        """See :class:`lockkit.leaving.Manager`."""
+        self._entering = statement
 
     # -- what a release decides after it
 

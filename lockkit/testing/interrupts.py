@@ -1,4 +1,4 @@
-"""Ctrl-C at a chosen place in the code, so that a test can repeat what a signal handler that raises does."""
+"""Ctrl-C, or another exception, at a chosen place in the code, so that a test can repeat what a signal handler that raises does."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Bomb:
         at: The number of the place, counted from 1.
         then: The number of further places after which Ctrl-C is raised once more; 0 for never.
         beside: Further modules, in addition to lockkit and the stores, in which Ctrl-C is raised.
+        error: The class of the exception that is raised in place of Ctrl-C.
 
     Attributes:
         seen: The number of places so far.
@@ -48,8 +49,15 @@ class Bomb:
             the exception, and with it every frame on its way and what these refer to.
     """
 
-    def __init__(self, at: int, then: int = 0, beside: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        at: int,
+        then: int = 0,
+        beside: tuple[str, ...] = (),
+        error: Callable[[], BaseException] = CtrlC,
+    ) -> None:
         self._beside = beside
+        self._error = error
         self._left = at
         self._then = then
         self._looks: dict[FrameType, bool] = {}  # whether CPython looks before a frame's next instruction
@@ -58,7 +66,7 @@ class Bomb:
         self.seen = 0
         self.where = ""
         self.again = ""
-        self.raised: list[weakref.ref[CtrlC]] = []
+        self.raised: list[weakref.ref[BaseException]] = []
         self._met: list[tuple[CodeType, int]] = []
 
     def places(self, most: int, chance: Random) -> Sequence[int]:
@@ -119,8 +127,8 @@ class Bomb:
             self.again = where
         raise self._another()  # no variable here refers to it: its traceback refers to this frame
 
-    def _another(self) -> CtrlC:
-        error = CtrlC()
+    def _another(self) -> BaseException:
+        error = self._error()
         self.raised.append(weakref.ref(error))
         return error
 

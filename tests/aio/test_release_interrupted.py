@@ -99,3 +99,32 @@ def test_a_handler_that_raises_in_every_step_ends_the_task_and_a_thread_goes_on(
 
     assert leases[0].report.outcome == "RELEASED"
     assert harness.stored("a") == []
+
+
+def test_a_handler_that_raises_before_the_first_step_of_the_task_of_a_release_stops_nobody(
+    harness, kind, monkeypatch
+):
+    """The caller waits for a task of its own that a signal has ended, and goes on with the release itself."""
+    leases, left = [], [None]
+
+    class Struck(loopreleases._Begun):
+        def send(self, value):
+            if left:
+                left.pop()
+                self.close()  # never begun, which Python would complain about
+                signal.raise_signal(signal.SIGALRM)
+            return super().send(value)
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        async with client_of(harness) as client:
+            leases.append(await client.all_of([client.lock("a"), client.lock("b")]).acquire(timeout=5))
+            monkeypatch.setattr(loopreleases, "_Begun", Struck)
+            await leases[0].release()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(asyncio.wait_for(main(), 30))
+    gc.collect()
+
+    assert all(lease.report.outcome == "RELEASED" for lease in leases[0])
+    assert harness.stored("a") == harness.stored("b") == []

@@ -1,0 +1,237 @@
+"""L4, S9: a signal handler that raises, at every place of an acquire and of a release in an event loop. Nothing is left, and nothing hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import time
+import warnings
+from collections import Counter
+
+import pytest
+
+import lockkit
+from lockkit.aio import AsyncClient
+from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.scenarios.interrupted import unraisable
+from lockkit.testing.stage import Work
+
+TTL = 1.5  # long enough for a machine that stands still for a second: the holds must not lapse by themselves
+MOST = {"memory": 90, "sqlite": 30}
+PATIENCE = 60.0
+
+
+class TimeLimit(Exception):
+    """A soft time limit, as Celery's: unlike Ctrl-C, an event loop survives it."""
+
+
+class Cleaner:
+    def __init__(self):
+        self.runs = Counter()
+
+    @lockkit.hookimpl
+    def lockkit_cleanup(self, context):
+        self.runs[context.claim_id] += 1
+
+
+def locks(client):
+    return [client.lock("a", ttl=TTL), client.rwlock("r", ttl=TTL).write(), client.semaphore("c", 2, ttl=TTL)]
+
+
+async def lock_in_with(client, kept):
+    async with client.lock("a", ttl=TTL).acquire(20.0) as lease:
+        kept.append(lease)
+
+
+async def lock_in_short_form(client, kept):
+    lock = client.lock("a", ttl=TTL)
+    async with lock:
+        kept.append(lock.lease)
+
+
+async def lock_released_by_hand(client, kept):
+    lease = await client.lock("a", ttl=TTL).acquire(20.0)
+    kept.append(lease)
+    try:
+        await lease.release()
+    finally:
+        await lease.release()
+
+
+async def lock_after_a_wait(client, kept):
+    """The lock is busy, and comes free while it waits."""
+    lock = client.lock("a", ttl=TTL)
+    async with lock.acquire(20.0) as first:
+        first.detach()
+        async with lock.acquire(20.0, on_wait=lambda waiting: first.begin_release("normal")) as lease:
+            kept.append(lease)
+
+
+async def lock_released_while_cancelled(client, kept):
+    lease = await client.lock("a", ttl=TTL).acquire(20.0)
+    kept.append(lease)
+    try:
+        release = asyncio.ensure_future(lease.release())
+        await asyncio.sleep(0)
+        release.cancel()
+        await asyncio.wait([release])
+    finally:
+        await lease.release()
+
+
+async def semaphore_tried(client, kept):
+    async with await client.semaphore("c", 2, ttl=TTL).try_acquire() as lease:
+        kept.append(lease)
+
+
+async def levels_of_a_reentrant_lock(client, kept):
+    lock = client.lock("a", ttl=TTL, reentrant=True)
+    async with lock.acquire(20.0) as lease:
+        kept.append(lease)
+        async with lock.acquire(20.0), client.all_of([lock, client.lock("b", ttl=TTL)]).acquire(20.0):
+            pass
+
+
+async def decorated(client, kept):
+    @client.locked("a", ttl=TTL, timeout=20.0)
+    async def work():
+        await asyncio.sleep(0)
+
+    await work()
+
+
+async def all_in_with(client, kept):
+    async with client.all_of(locks(client)).acquire(20.0) as leases:
+        kept.append(leases)
+
+
+async def all_in_short_form(client, kept):
+    async with client.all_of(locks(client), timeout=20.0) as all_three:
+        kept.append(all_three.lease)
+
+
+async def any_in_with(client, kept):
+    async with client.any_of(locks(client)).acquire(20.0) as lease:
+        kept.append(lease)
+
+
+async def any_after_a_wait(client, kept):
+    """Both are busy, and the second comes free while it waits."""
+    a, b = client.lock("a", ttl=TTL), client.lock("b", ttl=TTL)
+    async with a.acquire(20.0) as first, b.acquire(20.0) as second:
+        first.detach()
+        second.detach()
+        async with client.any_of([a, b]).acquire(
+            20.0, on_wait=lambda waiting: second.begin_release("normal")
+        ) as lease:
+            kept.append(lease)
+
+
+async def pool_in_with(client, kept):
+    pool = client.pool("p", {"0": 2, "1": 2, "2": 1}, ttl=TTL)
+    async with pool.acquire(2, each=2, timeout=20.0) as leases:
+        kept.append(leases)
+
+
+async def pool_in_short_form(client, kept):
+    pool = client.pool("p", ["0", "1"], ttl=TTL, timeout=20.0)
+    async with pool:
+        kept.append(pool.lease)
+
+
+BY_HAND = [lock_released_by_hand, lock_released_while_cancelled]
+FORMS = [
+    lock_in_with,
+    lock_in_short_form,
+    lock_after_a_wait,
+    semaphore_tried,
+    levels_of_a_reentrant_lock,
+    decorated,
+    all_in_with,
+    all_in_short_form,
+    any_in_with,
+    any_after_a_wait,
+    pool_in_with,
+    pool_in_short_form,
+]
+
+
+# A strike between the call of a coroutine function and the first step of its coroutine.
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
+
+@pytest.mark.parametrize("form", FORMS + BY_HAND)
+@pytest.mark.parametrize("store, kind", [("memory", CtrlC), ("memory", TimeLimit), ("sqlite", CtrlC)])
+def test_l4_interrupted_in_a_loop_at_any_place_nothing_is_left(store, form, kind, tmp_path):
+    sweep(store, form, kind, tmp_path, lambda chance: 0, MOST[store])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_l4_interrupted_in_a_loop_twice_nothing_is_left(form, tmp_path):
+    sweep("memory", form, CtrlC, tmp_path, lambda chance: chance.randint(1, 40), 30)
+
+
+def run(form, client, kept, bomb):
+    """Use the client in a loop of its own, as ``asyncio.run`` does, and let the loop report what it likes."""
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        with bomb:
+            await form(client, kept)
+
+    asyncio.run(main())
+
+
+def sweep(store, form, kind, folder, then, most):
+    seed = random.randrange(1 << 30)
+    chance = random.Random(seed)
+    url = f"memory://{os.urandom(8).hex()}" if store == "memory" else f"sqlite:{folder}/locks.db"
+    cleaner = Cleaner()
+    late = []
+    struck = 0
+    with lockkit.connect(url, plugins=[cleaner]) as sync, lockkit.connect(url) as observer:
+        client = AsyncClient(sync)
+        run(form, client, [], Bomb(1 << 30))
+        cleaner.runs.clear()
+        count = Bomb(1 << 30)
+        run(form, client, [], count)
+        for at in count.places(most, chance):
+            bomb, kept = Bomb(at, then(chance), error=kind), []
+
+            def once(bomb=bomb, kept=kept):
+                with warnings.catch_warnings(), unraisable():
+                    warnings.simplefilter("ignore", ResourceWarning)
+                    try:
+                        run(form, client, kept, bomb)
+                    except kind:
+                        pass
+                    gc.collect()  # a task keeps its error, whose frames keep the task
+
+            error = Work(once).error(PATIENCE)
+            struck += bool(bomb.where)
+            where = f"after {kind.__name__} at {bomb.where} and {bomb.again or 'no more'}, seed {seed}"
+            assert error is None, f"{error!r} {where}"
+            began = time.monotonic()
+            while left := [name for name in observer.names() if observer.inspect(name).claims]:
+                assert time.monotonic() < began + TTL + 3.0, f"{left} stay {where}"
+                time.sleep(0.002)
+            if time.monotonic() > began + TTL / 2:
+                late.append(where)
+            for claim, runs in cleaner.runs.items():
+                assert runs == 1, f"S9: cleanup of {claim} ran {runs} times {where}"
+            for lease in kept:
+                assert Work(lambda lease=lease: asyncio.run(lease.release())).result(30.0).outcome in (
+                    "RELEASED",
+                    "LOST",
+                    "KEPT",
+                ), where
+            cleaner.runs.clear()
+        engine = sync._opening.engine
+        began = time.monotonic()
+        while engine.under_way or engine.beats.releasing:
+            assert time.monotonic() < began + PATIENCE, f"{engine.under_way} is under way, seed {seed}"
+            time.sleep(0.01)
+    assert struck > 20, "the bomb hardly ever went off"
+    assert len(late) <= max(struck / 8, 8), f"of {struck} places these left claims to their ttl: {late}"
