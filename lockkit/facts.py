@@ -366,7 +366,8 @@ class ReleaseReport(NamedTuple):
     """The result of a release, layer by layer.
 
     ``outcome`` is RELEASED (the store confirmed that the claim is gone), LOST (the claim was already gone, or another's),
-    ABANDONED (no definite answer; the claim is removed in the background, and lapses by ``expires_by`` in any case), or
+    ABANDONED (no definite answer; the claim is removed in the background, and lapses by ``expires_by`` in any case, or with this
+    process if that is None), or
     KEPT (the claim stays, because this lease is an inner level of a reentrant hold, or a copy in a forked child).
     """
 

@@ -9,14 +9,19 @@ from lockkit.hold import Hold
 __all__ = ["invalid", "lapsed"]
 
 
-def invalid(hold: Hold) -> LeaseLost | NotHeld:
-    """The error that says why a hold is not valid."""
+def invalid(hold: Hold, *, left: bool = False) -> LeaseLost | NotHeld:
+    """The error that says why a hold is not valid.
+
+    Args:
+        hold: The hold.
+        left: Whether a level of it is meant that was released, whatever the hold does.
+    """
     if not hold.origin.is_here():
         text = (
             f"the lease of {hold.name!r} belongs to process {hold.origin.pid}; in a forked child it is inert"
         )
         return NotHeld(text, name=hold.name, hint="acquire in the child")
-    if hold.ended and not hold.lost_why and (hold.report is None or hold.report.outcome != "LOST"):
+    if (hold.ended or left) and not hold.lost_why and (hold.report is None or hold.report.outcome != "LOST"):
         return NotHeld(f"the lease of {hold.name!r} was released", name=hold.name, hint="acquire again")
     return lapsed(hold, "its ttl ran out")
 

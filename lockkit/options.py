@@ -61,7 +61,8 @@ class Options(TypedDict, total=False):
         timeout: Seconds to wait in all; None to wait for ever, 0 not to wait.
         reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence; not for
             semaphores. On a reader/writer lock a writer may also read, and keeps out everybody else until its last level is released; a
-            reader that wants to write gets DeadlockDetected. An inner level has its own on_lost, and lengthens the ttl if its own is longer; all other options of the outermost level stay.
+            reader that wants to write gets DeadlockDetected. There is no downgrade: while a level that reads is left, the claim stays the
+            writer's, ``write().held()`` is true, and ``write()`` may be acquired again. An inner level has its own on_lost, and lengthens the ttl if its own is longer; all other options of the outermost level stay.
         auto_renew: Whether to renew in the background; without renewal a hold ends after its ttl unless extended.
         max_hold: Seconds after which a hold is ended; None for no limit.
         min_hold: Seconds from the grant for which the lock stays blocked, even if it is released earlier.
@@ -265,14 +266,13 @@ def terms_of(
     capacity: int,
     options: Options,
 ) -> Terms:
-    """Make the terms of a lock's claims. A ttl that the store does not have becomes the nearest that it has.
+    """Make the terms of a lock's claims, from what :func:`check` has found right. A ttl that the store does not have becomes the nearest that it has.
 
     Raises:
-        ConfigError: The name or an option is not allowed, and the error says what is allowed; or with ``strict`` the store does not
+        ConfigError: An option is not allowed, and the error says what is allowed; or with ``strict`` the store does not
             have the stated ttl.
         CapabilityError: The store does not support an option.
     """
-    check_name(name)
     wish = options.get("ttl", config.ttl)
     asked = durations.seconds(wish, what="ttl")
     stated = not isinstance(wish, UsualTtl) and ("ttl" in options or config.is_set("ttl"))

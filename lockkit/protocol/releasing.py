@@ -159,7 +159,7 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
     cleanup = _cleanup_layer(release) if release.hooks else None
     layers = tuple(filter(None, (cleanup, release.normal, release.emergency)))
     outcome, expires_by = release.outcome or "ABANDONED", None
-    if outcome == "ABANDONED":
+    if outcome == "ABANDONED" and not hold.process_bound:
         expires_by = hold.since_wall + (hold.expires - hold.since)
     name, id_, errors = hold.claim.terms.name, claim_id(hold.claim.token), tuple(release.errors)
     hold.report = made(

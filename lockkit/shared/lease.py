@@ -141,8 +141,9 @@ class AnyLease(Answering):
 
     @property
     def lost_because(self) -> Reason:
-        """Why the hold was lost, one of the words of ``lockkit.facts.LOSSES``; empty while it is not lost."""
-        return self._hold.lost_why
+        """Why the hold was lost, one of the words of ``lockkit.facts.LOSSES``; empty while it is not lost. Arithmetic, as :meth:`valid`."""
+        hold = self._hold
+        return hold.lost_why or (hold.overdue(self._opening.clock.now()) if self._mine() else "")
 
     @property
     def open(self) -> bool:
@@ -164,18 +165,17 @@ class AnyLease(Answering):
         """Whether the hold surely stands now. Arithmetic; no I/O."""
         if self._report is not None:  # the hold may go on, for other levels of a reentrant lock
             return False
-        return self._hold.valid(self._opening.clock.now()) if self._mine() else False
+        return self._hold.valid(self._opening.clock.now())
 
     def remaining(self) -> float:
         """Seconds for which it stays valid if nothing more is heard from the store; 0 if it is not valid."""
-        if not self._mine():
-            return 0.0
-        now = self._opening.clock.now()
-        return max(0.0, self._hold.expires - now) if self._hold.valid(now) else 0.0
+        return self.time_to_stop() if self.valid() else 0.0
 
     def time_to_stop(self) -> float:
-        """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working."""
-        return max(0.0, self._hold.expires - self._opening.clock.now()) if self._mine() else 0.0
+        """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working. 0 once it was released."""
+        if self._report is not None or not self._mine():
+            return 0.0
+        return max(0.0, self._hold.expires - self._opening.clock.now())
 
     def ensure_held(self) -> None:
         """Raise unless it is valid. Arithmetic; no I/O.
@@ -420,12 +420,12 @@ class AnyLease(Answering):
         return self._hold.origin.is_here()
 
     def _require_own(self) -> None:
-        if not self._mine() or self._hold.ended or self._hold.lost_why:
+        if self._report is not None or not self._mine() or self._hold.ended or self._hold.lost_why:
             raise self.invalid()
 
     def invalid(self) -> LeaseLost | NotHeld:
         """The error that says why it is not valid."""
-        return invalid(self._hold)
+        return invalid(self._hold, left=self._report is not None)
 
 
 def check_callback(callback: object, name: str) -> None:

@@ -175,6 +175,12 @@ def test_no_answer_at_all_is_abandoned_on_the_record_within_the_request_timeout(
     assert run.result.expires_by is not None
 
 
+def test_what_is_bound_to_its_process_lapses_with_it_and_at_no_time(release, start, clock):
+    run = start(release(process_bound=True))
+    play(run, clock, default=UNKNOWN)
+    assert (run.result.outcome, run.result.expires_by) == ("ABANDONED", None)
+
+
 def test_a_hook_that_overran_is_told(release, start):
     run = start(release(plugins=("slow",)))
     run.answer()

@@ -358,3 +358,43 @@ def test_a_lock_made_before_a_fork_shows_the_child_as_the_owner_of_its_claims(tm
                 return client.inspect("b").claims[0].owner.pid == os.getpid()
 
         assert in_child(owner)
+
+
+def test_a_level_that_was_released_is_over_although_the_hold_goes_on(client):
+    lock = client.lock("r", ttl=30, reentrant=True)
+    with lock.acquire() as outer:
+        inner = lock.acquire()
+        inner.release()
+        assert outer.valid()
+        assert not inner.valid()
+        assert inner.remaining() == inner.time_to_stop() == 0.0
+        for call in (inner.ensure_held, inner.confirm, lambda: inner.extend(60), lambda: inner.beat(0.5)):
+            with pytest.raises(NotHeld):
+                call()
+        assert outer.ttl == 30
+
+
+def test_a_writer_that_has_only_a_level_that_reads_left_stays_the_writer(client):
+    both = client.rwlock("w", ttl=30, reentrant=True)
+    writer, reader = both.write().acquire(), both.read().acquire()
+    writer.release()
+    assert both.write().held()
+    assert both.read().held()
+    assert reader.exclusive
+    again = both.write().try_acquire()
+    reader.release()
+    again.release()
+    assert not both.write().held()
+    assert not client.inspect("w").claims
+
+
+def test_a_lease_that_is_no_longer_valid_says_why_at_once(client):
+    """Before the thread that declares holds lost has looked."""
+    lease = client.lock("l", ttl=30, auto_renew=False).acquire()
+    hold = lease._hold
+    assert lease.lost_because == ""
+    hold.basis -= 60
+    hold.expires -= 60
+    assert (lease.valid(), lease.lost_because) == (False, "lost")
+    lease.release()
+    assert lease.lost_because in ("", "lost")
