@@ -142,7 +142,7 @@ def _enter(store: EtcdStore, entry: Entry, claim: Claim, end: float) -> Exchange
         if entry.wait is not None and entry.wait.doubtful:
             store.keep(entry, entry.wait)
         entry.wait = lease
-    value = entry.packed_terms.value(claim, entry.mark, "WAITING", store.clock.wall(), entry.wait.term)
+    value = entry.packed_terms.value(claim, entry.mark, "WAITING", store.clock.wall())
     put = Put(entry.key, value, entry.wait.id)
     absent = Compare(entry.key, "VERSION", "EQUAL", 0)
     look = ends_of(queue) if claim.wait else (queue,)
@@ -242,9 +242,9 @@ def _held(store: EtcdStore, entry: Entry) -> tuple[Op, ...]:
     waiting, wall = entry.waiting, store.clock.wall()
     changed = None if waiting is None else waiting.changed
     if changed is None:
-        value = entry.packed_terms.value(entry.claim, entry.mark, "HELD", wall, hold.term)
+        value = entry.packed_terms.value(entry.claim, entry.mark, "HELD", wall)
     else:
-        value = packed({**changed, "state": "HELD", "since": wall, "term": hold.term})
+        value = packed({**changed, "state": "HELD", "since": wall})
     ops: tuple[Op, ...] = (Put(entry.key, value, hold.id),)
     if entry.guard is not None:
         if waiting is not None:  # the guard is created after the claim, and blocks in its place
@@ -452,7 +452,8 @@ def _confirm(store: EtcdStore, entry: Entry, end: float) -> Exchange[Answer]:
             return _answer(gone, entry.fence)
         if hold.over(store.clock.now()):
             return Lapsed("absent")
-        on_it = row is not None and row.lease == hold.id and entry.hold is hold and entry.settled
+        on_it = row is not None and row.lease == hold.id and not row.leaving
+        on_it = on_it and entry.hold is hold and entry.settled
         if on_it and store.leases.keeps(hold, kept, header.term):
             return Granted(entry.fence, hold.basis)
         renewal = yield from move_one(store, Move(entry.claim, entry, entry.fence), end)

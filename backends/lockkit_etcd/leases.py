@@ -39,7 +39,6 @@ class EtcdLease:
         basis: CLOCK_BOOTTIME seconds; see the module.
         term: The raft term in which the lease was granted; 0 if it is not known.
         doubtful: Whether a request that puts a key on the lease may be under way. As long as that is so, the lease is not used again.
-        borrowed: Whether the lease belongs to another client, so that this client neither uses it again nor revokes it.
     """
 
     id: int
@@ -47,7 +46,6 @@ class EtcdLease:
     basis: float
     term: int
     doubtful: bool = False
-    borrowed: bool = False
 
     def young(self, now: float) -> bool:
         """Whether more than half of the lease is left; with less, no claim begins on it."""
@@ -144,7 +142,7 @@ class EtcdLeases:
 
     def give_back(self, lease: EtcdLease | None) -> None:
         """Take back a lease on which no claim of this client is any more; a doubtful one is left to end by itself."""
-        if lease is None or lease.doubtful or lease.borrowed or not self.usable(lease):
+        if lease is None or lease.doubtful or not self.usable(lease):
             return
         free = self._free.setdefault(lease.length, [])
         if len(free) < _KEPT:

@@ -2,9 +2,14 @@
 
 A lease of etcd cannot be made longer, and a keepalive in another term than the lease's own proves nothing
 (:mod:`lockkit_etcd.terms`). So the claim moves: read which lease it is on, have a new lease granted, and then "if the claim is as I
-read it, put it on the new lease". Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so a
-late copy of the request moves nothing. While a move is under way, or had no answer, no keepalive counts for the claim. The next move
-begins with a read, and continues from the lease that the claim is then on.
+read it, put it on the new lease". Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so of
+the copies of a request one moves the claim at most. While a move is under way, or had no answer, no keepalive counts for the claim.
+The next move begins with a read, and continues from the lease that the claim is then on.
+
+A client that has only the handle of a claim may extend it, too, and its request may arrive when the new lease is nearly over. So it
+announces the move before it has a lease granted: it marks the claim as leaving, and writes a note to the client that made the claim,
+on the lease that the claim is on. That client counts a keepalive only if a read after it shows no such note, and moves a claim that
+is leaving to a lease of its own. So whatever it counts was sent before the new lease was granted.
 
 Many claims share a read and a transaction; each needs a grant of its own. Claims nearest to their end move first. Claims for which
 there is no time are left to the next heartbeat, a quarter of a second later.
@@ -20,7 +25,7 @@ from lockkit.store.budgets import left
 from lockkit.store.exchanges import Exchange, Pause, in_parallel
 from lockkit.store.spi import Claim, Refused, Renewal, Unknown
 from lockkit_etcd.leases import EtcdLease
-from lockkit_etcd.rows import Row, in_time, mark_of, packed, row_of, rows, seconds
+from lockkit_etcd.rows import Row, changing, in_time, mark_of, packed, row_of, rows, seconds
 from lockkit_etcd.store import Entry, EtcdStore
 from lockkit_etcd.transport import Delete, Get, LeaseGone, Op, Put, Txn, TxnAnswer
 
@@ -34,8 +39,6 @@ _WORKERS = 24
 """Batches of a client that move at the same time; the round trip of a grant limits each of them."""
 _ROUNDS = 3
 """How often a transaction is tried when others change the revisions that it compares."""
-_GRACE = 1.0
-"""Seconds for which a holder may still renew the old lease after another client has moved its claim."""
 _SHARE = 0.8
 """The share of the time after which no further batch begins."""
 _PAUSE = 0.01
@@ -46,23 +49,19 @@ class Move(NamedTuple):
     """A claim that is to move.
 
     Attributes:
-        entry: The client's record of the claim; None if another client object made it.
+        entry: The client's record of the claim.
         fence: The fence of its hold; None while the claim waits.
         ttl: The new ttl, if the claim is extended.
-        grace: Seconds by which the new lease is to be longer.
     """
 
     claim: Claim
-    entry: Entry | None
+    entry: Entry
     fence: int | None
     ttl: float | None = None
-    grace: float = 0.0
 
     @property
     def lease(self) -> EtcdLease | None:
         """The lease that the claim is on, as far as this client knows."""
-        if self.entry is None:
-            return None
         return self.entry.wait if self.fence is None else self.entry.hold
 
     @property
@@ -80,31 +79,59 @@ def extend(store: EtcdStore, claim: Claim, fence: int, ttl: float, budget: float
     """
     end = time.monotonic() + budget
     entry = store.entries.get(claim.token)
-    if entry is None and store.buried(claim.token):
+    if entry is not None:
+        return (yield from move_one(store, Move(claim, entry, fence, ttl), end))
+    if store.buried(claim.token):
         return Renewal("LOST", why="absent")
-    grace = 0.0 if entry is not None else budget + _GRACE
-    return (yield from move_one(store, Move(claim, entry, fence, ttl, grace), end))
+    return (yield from _move_strangers(store, claim, fence, end, ttl))
 
 
 def renew_strangers(store: EtcdStore, claim: Claim, fence: int | None, end: float) -> Exchange[Renewal]:
-    """Renew a claim that another client object made, by its token: by a keepalive, or in another term than the lease's by a move.
+    """Renew a claim that another client object made, by its token: by a move, or while it waits by a keepalive.
 
     Raises:
         Refused, Unknown: No renewal of the claim is certain.
     """
+    if fence is not None:
+        return (yield from _move_strangers(store, claim, fence, end))
     _, row = yield from store.find(claim, end)
-    if (answer := otherwise(row, fence)) is not None:
-        return answer
-    assert row is not None
-    kept = (yield from store.transport.keepalive((row.lease,), end)).get(row.lease)
-    if fence is None:
-        return Renewal("WAITING")
-    header, now = yield from store.find(claim, end)
-    same = now is not None and (now.fence, now.lease) == (row.fence, row.lease)
-    if kept is not None and same and store.leases.counts(row.term, kept, header.term):
-        return Renewal("HELD", kept.sent)
-    grace = max(end - time.monotonic(), 0.0) + _GRACE
-    return (yield from move_one(store, Move(claim, None, fence, grace=grace), end))
+    if row is not None and otherwise(row, None) is None:
+        yield from store.transport.keepalive((row.lease,), end)
+    return otherwise(row, None) or Renewal("WAITING")
+
+
+def _move_strangers(
+    store: EtcdStore, claim: Claim, fence: int, end: float, ttl: float | None = None
+) -> Exchange[Renewal]:
+    """Move a claim that another client object made, by its token: announce that, have a lease granted, move.
+
+    Raises:
+        Refused: The claim has not moved.
+        Unknown: The claim may have moved.
+    """
+    for _ in range(_ROUNDS):
+        header, row = yield from store.find(claim, end)
+        if (answer := otherwise(row, fence)) is not None:
+            return answer
+        assert row is not None
+        if not row.leaving:
+            announced = {**row.value, "leaving": True}
+            # The note is on the lease whose keepalives its client counts: as long as they count, the note is there to be read.
+            note = Put(store.note_on(row), packed({"leaving": True}), row.lease)
+            then = (Put(row.key, packed(announced), same_lease=True), note)
+            written = yield from store.txn(Txn((row.unchanged,), then), end)
+            if not written.succeeded:
+                continue
+            row = row._replace(value=announced, modified=written.header.revision)
+        yield from store.leases.learn(header.term, end)
+        # Not before the claim was seen as announced: no keepalive that its client counts is younger than this lease, so none of
+        # its holds lasts longer, however late the move arrives.
+        lease = yield from store.leases.grant(_length(row, ttl), end)
+        moved = packed({**row.value, "ttl": _lasting(row, ttl)})
+        written = yield from store.txn(Txn((row.unchanged,), (Put(row.key, moved, lease.id),)), end, lease)
+        if written.succeeded:
+            return Renewal("HELD", lease.basis, row.requests)
+    raise changing(claim.terms.name)
 
 
 def otherwise(row: Row | None, fence: int | None) -> Renewal | None:
@@ -179,19 +206,14 @@ class _Batch:
         Raises:
             Refused, Unknown: As soon as one call ends so.
         """
-        entries = [one.entry for one in self.moves if one.entry is not None]
         try:
-            free = [
-                at
-                for at, one in enumerate(self.moves)
-                if one.entry is None or self.store.begin_move(one.entry, self)
-            ]
+            free = [at for at, one in enumerate(self.moves) if self.store.begin_move(one.entry, self)]
             if free:
                 yield from self._run(free)
         finally:
             self.over = True  # first, and without a call: a signal may strike in each of the others
-            for entry in entries:
-                self.store.end_move(entry, self)
+            for one in self.moves:
+                self.store.end_move(one.entry, self)
 
     def _run(self, places: list[int]) -> Exchange[None]:
         answer = yield from self.store.txn(Txn((), self._gets(places)), self._end)
@@ -227,28 +249,21 @@ class _Batch:
                 return
 
     def _gets(self, places: Sequence[int]) -> tuple[Get, ...]:
-        return tuple(self._get(self.moves[at]) for at in places)
-
-    def _get(self, one: Move) -> Get:
-        return Get(one.entry.key) if one.entry is not None else self.store.known(one.claim.terms).queue
+        return tuple(Get(self.moves[at].entry.key) for at in places)
 
     def _judged(self, one: Move, row: Row | None) -> Renewal | None:
         """The outcome for a claim that needs no move; None if it is to move."""
         entry, lease = one.entry, one.lease
-        if row is None or (entry is not None and entry.stage == "ENDING"):
+        if row is None or entry.stage == "ENDING":
             return Renewal("LOST", why="absent")
         if (answer := otherwise(row, one.fence)) is not None:
             return answer
-        if entry is None or lease is None:
-            return None
-        if one.fence is not None and lease.over(self.store.clock.now()):
+        if lease is not None and one.fence is not None and lease.over(self.store.clock.now()):
             return Renewal("LOST", why="lapsed")
-        if row.lease == lease.id:
+        own = None if row.leaving else self.store.own(entry, row.lease)
+        if own is None or own is lease:
             return None
-        # Another client has extended it, or an earlier move had no answer: nobody else can move it from there.
-        lease = self.store.own(entry, row.lease) or EtcdLease(
-            row.lease, lease.length, lease.basis, row.term, borrowed=True
-        )
+        lease = own  # an earlier move had no answer, and has arrived
         self.store.moved(entry, lease, row.modified, waits=one.fence is None)
         entry.unsure = False
         if one.ttl is None and lease.term == self.store.raft.known:
@@ -265,17 +280,15 @@ class _Batch:
         if one.fence is None and lease is not None:
             length = lease.length
         else:
-            lasting = _ttl(one, row)
-            longest = row.value.get("max_hold", lasting)
-            length = seconds(min(lasting, longest) + row.value.get("lock_delay", 0.0) + one.grace)
+            length = _length(row, one.ttl)
             if one.ttl is None and lease is not None:
                 length = max(length, lease.length)
-        found = self.store.spare(entry, length, self._granted) if entry is not None else None
+        # Another client that moves the claim counts on a lease that may be younger than those left over.
+        found = None if row.leaving else self.store.spare(entry, length, self._granted)
         if found is None:
             found = yield from self.store.leases.grant(length, self._end)
-            if entry is not None:
-                self._granted.add(found)
-                self.store.keep(entry, found)
+            self._granted.add(found)
+            self.store.keep(entry, found)
         return found
 
     def _send(self, begun: Sequence[_Step]) -> Exchange[TxnAnswer]:
@@ -285,13 +298,13 @@ class _Batch:
             Refused, Unknown, LeaseGone: See :mod:`lockkit_etcd.cluster`.
         """
         then: list[Op] = []
-        entries = [entry for step in begun if (entry := self.moves[step.at].entry) is not None]
+        entries = [self.moves[step.at].entry for step in begun]
         for at, row, lease in begun:
-            one = self.moves[at]
-            said = {**row.value, "term": lease.term}
-            if one.ttl is not None:
-                said["ttl"] = _ttl(one, row)
-            then += [Put(row.key, packed(said), lease.id), self._note(row, lease)]
+            said = {**row.value, "ttl": _lasting(row, self.moves[at].ttl)}
+            said.pop("leaving", None)
+            key = self.store.note(row.id)
+            note = Delete(key) if row.requests is None else Put(key, packed({"note": row.requests}), lease.id)
+            then += [Put(row.key, packed(said), lease.id), note]
         when = tuple(step.row.unchanged for step in begun)
         request = Txn(when, tuple(then), self._gets([step.at for step in begun]))
         before = [entry.unsure for entry in entries]
@@ -310,24 +323,15 @@ class _Batch:
                     entry.unsure = unsure
         return answer
 
-    def _note(self, row: Row, lease: EtcdLease) -> Op:
-        """Write the note to a claim's client: the new lease, if another client moves the claim, and what others ask of the holder."""
-        key = self.store.note_on(row)
-        said: dict[str, object] = {} if key == self.store.note(row.id) else {"lease": lease.id}
-        if row.requests is not None:
-            said["note"] = row.requests
-        return Put(key, packed(said), lease.id) if said else Delete(key)
-
     def _moved(self, step: _Step, revision: int) -> Renewal:
         one = self.moves[step.at]
         entry = one.entry
-        if entry is not None:
-            self.store.moved(entry, step.lease, revision, waits=one.fence is None)
-            entry.unsure = False
-            if entry.modified == step.row.modified:
-                entry.modified = revision
-            if entry.seen is not None and entry.seen[0] == step.row.modified:
-                entry.seen = revision, entry.seen[1]
+        self.store.moved(entry, step.lease, revision, waits=one.fence is None)
+        entry.unsure = False
+        if entry.modified == step.row.modified:
+            entry.modified = revision
+        if entry.seen is not None and entry.seen[0] == step.row.modified:
+            entry.seen = revision, entry.seen[1]
         return _kept(one, step.row, step.lease)
 
 
@@ -339,10 +343,16 @@ class _Step(NamedTuple):
     lease: EtcdLease
 
 
-def _ttl(one: Move, row: Row) -> float:
-    """Return the ttl of a claim after the move: never less than before, because its holder counts on it."""
-    stored: float = row.value.get("ttl", one.claim.terms.ttl)
-    return stored if one.ttl is None else max(stored, one.ttl)
+def _lasting(row: Row, ttl: float | None) -> float:
+    """The ttl of a claim after a move: never less than before, because its holder counts on it."""
+    stored: float = row.value.get("ttl", 0.0)
+    return stored if ttl is None else max(stored, ttl)
+
+
+def _length(row: Row, ttl: float | None) -> int:
+    """The length of the lease that a claim moves to."""
+    lasting = _lasting(row, ttl)
+    return seconds(min(lasting, row.value.get("max_hold", lasting)) + row.value.get("lock_delay", 0.0))
 
 
 def _kept(one: Move, row: Row, lease: EtcdLease) -> Renewal:

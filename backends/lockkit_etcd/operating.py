@@ -110,9 +110,9 @@ def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
         start = after(keys.ROOT + page.kvs[0].key[len(keys.ROOT) :].partition(b"/")[0] + b"/")
 
 
-def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> Put:
-    """Tell the client of a claim something, for as long as that claim's lease lasts."""
-    return Put(store.note_on(row), packed(said), row.lease)
+def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> tuple[Op, ...]:
+    """Tell the client of a claim something, on the lease whose keepalives the client counts; if the claim has left that, the client reads the claim."""
+    return () if row.leaving else (Put(store.note_on(row), packed(said), row.lease),)
 
 
 def _change(
@@ -151,13 +151,14 @@ def evict(
 
     def change(row: Row) -> tuple[Op, ...]:
         note = {"note": row.value["note"]} if "note" in row.value else {}
-        tell = _note(store, row, {"why": "evicted", **note})
+        why = "removed" if at_once and row.state == "HELD" else "evicted"
+        tell = _note(store, row, {"why": why, **note})
         if at_once or row.state == "WAITING":
             gone = (Delete(row.key), Delete(keys.guard_of(row.key)))
             # The note outlives the claim: it is on the client's lease, and the client's next heartbeat reads it.
-            return gone if row.state == "LINGERING" else (*gone, tell)
+            return gone if row.state == "LINGERING" else (*gone, *tell)
         if row.state == "HELD" and not waiting:
-            return Put(row.key, packed({**row.value, "evicted": True}), same_lease=True), tell
+            return Put(row.key, packed({**row.value, "evicted": True}), same_lease=True), *tell
         return ()
 
     found = yield from _change(store, name, claim_id, end, change)
@@ -220,7 +221,7 @@ def resize(store: EtcdStore, name: str, capacity: int, budget: float) -> Exchang
 def _resized(store: EtcdStore, kv: Kv, capacity: int) -> tuple[Op, ...]:
     row = rows([kv])[0]
     if row.state == "WAITING" and row.weight > capacity:
-        return Delete(kv.key), _note(store, row, {"why": "resized"})
+        return Delete(kv.key), *_note(store, row, {"why": "resized"})
     return (Put(kv.key, packed({**row.value, "capacity": capacity}), same_lease=True),)
 
 
@@ -239,10 +240,10 @@ def annotate(
             return ()
         note = patched(row.value.get("note", {}), patch)
         value = packed({**row.value, "note": note, "asked": True})
-        said: dict[str, Any] = {"note": note, "lease": row.lease}
+        said: dict[str, Any] = {"note": note}
         if row.evicted:
             said["why"] = "evicted"
-        return Put(row.key, value, same_lease=True), _note(store, row, said)
+        return Put(row.key, value, same_lease=True), *_note(store, row, said)
 
     found = yield from _change(store, name, claim_id, time.monotonic() + budget, change)
     return found is not None and found[2]

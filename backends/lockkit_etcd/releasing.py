@@ -89,7 +89,7 @@ def settle_leases(
     for lease in store.at_stake(entry):
         if lease is entry.guard and how != "unused":
             continue
-        if lease.doubtful and not lease.borrowed and store.spoil(entry, lease):
+        if lease.doubtful and store.spoil(entry, lease):
             try:
                 yield from over.revoke(lease.id, end)
             except LeaseGone:
@@ -128,12 +128,17 @@ def _removal(
     store: EtcdStore, over: Cluster[Any], row: Row, end: float, *, how: End
 ) -> Exchange[tuple[Delete | Put, ...]]:
     key = store.note_on(row)
-    # Keepalives do not name claims, so a client that still renews this one learns of its end from a note.
-    theirs = key != store.note(row.id) and row.state == "HELD" and not row.evicted
-    note = Put(key, packed({"why": "released"}), row.lease) if theirs else Delete(key)
+    notes: tuple[Delete | Put, ...] = ()
+    if key == store.note(row.id):
+        notes = (Delete(key),)
+    elif row.state == "HELD" and not (
+        row.evicted or row.leaving
+    ):  # otherwise its client has a note, or reads the claim
+        # Keepalives do not name claims, so a client that still renews this one learns of its end from a note.
+        notes = (Put(key, packed({"why": "released"}), row.lease),)
     delay = row.value.get("lock_delay", 0.0)
     if row.state == "HELD" and delay and how != "unused" and (row.evicted or how == "ungraceful"):
         # On a lease of its own, so that it ends even if every client dies.
         rest = yield from store.leases.grant(seconds(delay), end, over)
-        return Put(row.key, packed({**row.value, "state": "LINGERING"}), rest.id), note
-    return Delete(row.key), note
+        return Put(row.key, packed({**row.value, "state": "LINGERING"}), rest.id), *notes
+    return Delete(row.key), *notes

@@ -308,18 +308,18 @@ def _held(
     """The outcome for a claim that holds, or its move where a keepalive proves too little; None if nothing is known."""
     hold, note = entry.hold, notes.get(entry.id)
     assert hold is not None
-    elsewhere, requests = False, None
+    leaving, requests = False, None
     if note:
         if note.get("why"):
-            why: Literal["absent", "evicted"] = "absent" if note["why"] == "released" else "evicted"
+            why: Literal["absent", "evicted"] = "evicted" if note["why"] == "evicted" else "absent"
             return Renewal("LOST", why=why, requests=note.get("note"))
         if "strange" in note:
             return Renewal("UNKNOWN", trouble=note["strange"])
-        elsewhere = note.get("lease", hold.id) != hold.id  # another client has extended it
+        leaving = bool(note.get("leaving"))
         requests = note.get("note")
     if entry.mover is not None and entry.moving:
         return Renewal("HELD", hold.basis, requests)
-    if not elsewhere and not entry.unsure:
+    if not leaving and not entry.unsure:
         answer, over = kept.get(hold.id), hold.over(now)
         if not over and store.leases.keeps(hold, answer, term):
             return Renewal("HELD", hold.basis, requests)

@@ -97,10 +97,9 @@ class Row(NamedTuple):
         return bool(self.value.get("evicted"))
 
     @property
-    def term(self) -> int:
-        """The raft term of its lease; 0 for not known."""
-        term = self.value.get("term", 0)
-        return term if type(term) is int else 0
+    def leaving(self) -> bool:
+        """Whether another client is moving the claim to another lease, or has: until its own client moves it, no keepalive counts for it."""
+        return bool(self.value.get("leaving"))
 
     @property
     def where(self) -> str:
@@ -348,8 +347,8 @@ class PackedTerms(NamedTuple):
             _tail(terms._replace(name=""), client),
         )
 
-    def value(self, claim: Claim, mark: str, state: str, since: float, term: int) -> bytes:
-        """The value of a claim, on a lease of a term.
+    def value(self, claim: Claim, mark: str, state: str, since: float) -> bytes:
+        """The value of a claim.
 
         Raises:
             ConfigError: The note is no JSON, or too long.
@@ -357,7 +356,7 @@ class PackedTerms(NamedTuple):
         note = f'"note":{note_text(claim.note, NOTE_LIMIT)},' if claim.note else ""
         if not claim.wait and state == "WAITING":
             note = f'"try":true,{note}'
-        return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},"term":{term},{note}{self.tail}'.encode()
+        return f'{{"v":{LAYOUT},"claim":"{mark}","state":"{state}","since":{since:.6f},{note}{self.tail}'.encode()
 
 
 @functools.lru_cache(maxsize=64)

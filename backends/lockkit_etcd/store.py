@@ -266,7 +266,7 @@ class EtcdStore:
             for lease in entry.spoilt:
                 if not (entry.unsure or lease in granted) or lease.basis < since:
                     continue
-                if not lease.borrowed and lease.length == length and self.leases.usable(lease):
+                if lease.length == length and self.leases.usable(lease):
                     return lease
         return None
 

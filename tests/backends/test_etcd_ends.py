@@ -167,7 +167,6 @@ def test_a_holder_whose_own_extend_had_no_answer_goes_on_on_the_longer_lease(sto
 
     assert renew(store, one, fence).state == "HELD"
     assert lease_of(store, one).length == 60
-    assert not lease_of(store, one).borrowed
 
 
 # -- an acquire of which one half was done

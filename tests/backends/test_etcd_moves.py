@@ -16,7 +16,7 @@ from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.backend import open_store
-from lockkit_etcd.transport import Put
+from lockkit_etcd.transport import LeaseGone, Put
 from support.etcd_transports import asked
 from support.handlers import Handler
 from support.servers.etcd import EtcdServer
@@ -247,3 +247,130 @@ def test_ctrl_c_at_the_end_of_a_move_does_not_end_the_renewals_of_the_claim(open
     for at in range(1, places + 1):
         _, entry = extended(at)
         assert entry.settled, at
+
+
+# -- moves by another client
+
+
+def late(opened, monkeypatch, *, announced=True):
+    """A claim of one client, and how a request of a copy that gave up extending it arrives: the move, or what announces it."""
+    mine, other = opened(), opened()
+    one, fence = take(mine, ttl=LONG)
+    transport, kept = asked(other), []
+    real = transport.txn
+
+    def txn(request, budget):
+        puts = [op for op in request.then if type(op) is Put and b'"HELD"' in op.value]
+        if not kept and puts and puts[0].same_lease is not announced:
+            kept.append(request)
+            raise Unknown(OutcomeUnknown("no answer"))
+        return real(request, budget)
+
+    monkeypatch.setattr(transport, "txn", txn)
+    with pytest.raises(Unknown):
+        other.extend(one, fence, LONG, BUDGET)
+    lease = next(op.lease for op in kept[0].then if type(op) is Put)
+
+    def nearly_over(left=1):
+        return transport.remaining(lease, BUDGET).ttl < left
+
+    def arrives():
+        with contextlib.suppress(LeaseGone):
+            real(kept[0], BUDGET)
+
+    return mine, other, one, fence, nearly_over, arrives
+
+
+def stored_until(store, end):
+    """The claim must be stored as long as its holder may count on it."""
+    while time.clock_gettime(time.CLOCK_BOOTTIME) < end - 0.1:
+        assert states(store) == ["HELD"], "S2: its holder is valid, and the store has nothing of it any more"
+        threading.Event().wait(0.1)
+
+
+@pytest.mark.parametrize("confirms", [False, True])
+def test_a_copys_extend_that_arrives_late_leaves_a_holder_no_lease_that_is_nearly_over(
+    opened, monkeypatch, confirms
+):
+    mine, other, one, fence, nearly_over, arrives = late(opened, monkeypatch)
+    while not nearly_over():
+        answer = mine.acquire(one, False, BUDGET) if confirms else renew(mine, one, fence)
+        threading.Event().wait(0.1)
+
+    arrives()
+
+    stored_until(other, answer.basis + LONG)
+
+
+def test_a_copys_extend_that_arrives_late_ends_no_hold_that_is_not_renewed_in_between(opened, monkeypatch):
+    mine, other, one, _, nearly_over, arrives = late(opened, monkeypatch)
+    basis = mine.store.entries[one.token].hold.basis
+    while not nearly_over():
+        threading.Event().wait(0.1)
+
+    arrives()
+
+    stored_until(other, basis + LONG)
+
+
+def test_a_holder_that_renews_after_a_copys_late_extend_is_told_the_truth(opened, monkeypatch):
+    mine, _, one, fence, nearly_over, arrives = late(opened, monkeypatch)
+    while not nearly_over():
+        assert renew(mine, one, fence).state == "HELD"
+        threading.Event().wait(0.1)
+    arrives()
+    until(lambda: nearly_over(0), "that lease has ended")
+
+    assert kept_up(mine, one, fence, LONG) == "HELD"
+
+
+def test_an_announcement_that_arrives_late_changes_nothing_for_the_holder(opened, monkeypatch):
+    mine, _, one, fence, _, arrives = late(opened, monkeypatch, announced=False)
+
+    arrives()
+
+    assert kept_up(mine, one, fence, 2 * LONG) == "HELD"
+
+
+@pytest.mark.parametrize("what", ["annotate", "evict"])
+def test_whatever_others_write_of_a_claim_that_another_moved_its_holder_reads_it(opened, monkeypatch, what):
+    mine, other, one, fence, _, arrives = late(opened, monkeypatch)
+    arrives()
+    if what == "annotate":
+        assert other.annotate("a", claim_id(one.token), {"said": 1}, BUDGET)
+    else:
+        other.evict("a", claim_id(one.token), BUDGET)
+
+    answer = renew(mine, one, fence)
+
+    if what == "annotate":
+        assert (answer.state, answer.requests) == ("HELD", {"said": 1})
+    else:
+        assert (answer.state, answer.why) == ("LOST", "evicted")
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_holder_learns_that_it_was_evicted_although_a_copy_has_removed_its_claim(opened, extended):
+    mine, other = opened(), opened()
+    one, fence = take(mine, ttl=LONG)
+    if extended:
+        assert other.extend(one, fence, LONG, BUDGET).state == "HELD"
+    other.evict("a", claim_id(one.token), BUDGET)
+
+    assert other.release(one, BUDGET) == RELEASED
+
+    assert renew(mine, one, fence).state == "LOST"
+
+
+def test_copies_go_on_extending_a_claim_whose_client_is_dead(opened):
+    mine, others = opened(), [opened(), opened()]
+    one, fence = take(mine, ttl=SHORT)
+    end = time.monotonic() + 3 * SHORT
+
+    while time.monotonic() < end:
+        for other in others:
+            assert other.extend(one, fence, SHORT, BUDGET).state == "HELD"
+            assert states(other) == ["HELD"]
+        threading.Event().wait(SHORT / 3)
+
+    assert renew(mine, one, fence).state == "LOST"
