@@ -289,7 +289,7 @@ def stored_until(store, end):
 
 
 @pytest.mark.parametrize("confirms", [False, True])
-def test_a_copys_extend_that_arrives_late_leaves_a_holder_no_lease_that_is_nearly_over(
+def test_an_extend_of_a_copy_that_arrives_late_leaves_a_holder_no_lease_that_is_nearly_over(
     opened, monkeypatch, confirms
 ):
     mine, other, one, fence, nearly_over, arrives = late(opened, monkeypatch)
@@ -302,7 +302,9 @@ def test_a_copys_extend_that_arrives_late_leaves_a_holder_no_lease_that_is_nearl
     stored_until(other, answer.basis + LONG)
 
 
-def test_a_copys_extend_that_arrives_late_ends_no_hold_that_is_not_renewed_in_between(opened, monkeypatch):
+def test_an_extend_of_a_copy_that_arrives_late_ends_no_hold_that_is_not_renewed_in_between(
+    opened, monkeypatch
+):
     mine, other, one, _, nearly_over, arrives = late(opened, monkeypatch)
     basis = mine.store.entries[one.token].hold.basis
     while not nearly_over():
@@ -313,7 +315,7 @@ def test_a_copys_extend_that_arrives_late_ends_no_hold_that_is_not_renewed_in_be
     stored_until(other, basis + LONG)
 
 
-def test_a_holder_that_renews_after_a_copys_late_extend_is_told_the_truth(opened, monkeypatch):
+def test_a_holder_that_renews_after_a_late_extend_of_a_copy_is_told_the_truth(opened, monkeypatch):
     mine, _, one, fence, nearly_over, arrives = late(opened, monkeypatch)
     while not nearly_over():
         assert renew(mine, one, fence).state == "HELD"
