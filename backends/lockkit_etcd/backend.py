@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from lockkit.clock import Clock
@@ -28,6 +29,7 @@ from lockkit.store.spi import (
     Unknown,
     Watch,
 )
+from lockkit.store.turns import Turns
 from lockkit_etcd import acquiring, health, moving, operating, releasing, removing, renewing
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.capabilities import CAPABILITIES
@@ -65,12 +67,15 @@ class _Exchanges:
         self._watches = watches
         self.tls = store.transport.tls
         self.opening = store.transport.opening
+        self._turns = Turns(store.transport.where)
 
     def parser(self) -> Parser:
         return self._store.transport.parser()
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Exchange[Answer]:  # noqa: FBT001
-        return acquiring.acquire(self._store, claim, create, budget)
+        # Renewals, releases, and claims that are in the queue already do not wait behind newcomers.
+        ask = partial(acquiring.acquire, self._store, claim, create)
+        return self._turns.take(claim.token, ask, budget, late=create)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
         return renewing.renew(self._store, self._watches, beats, budget)

@@ -269,7 +269,8 @@ class Attempt:
         if self.deadline is not None:
             return at >= self.deadline
         since = self.start if self._since is None else self._since
-        return at >= since + (OUTAGE_LIMIT if self.answered else self.request_timeout)
+        crowded = isinstance(trouble, Refused) and not trouble.sent
+        return at >= since + (OUTAGE_LIMIT if self.answered or crowded else self.request_timeout)
 
     def only_unusable_answers(self, at: float) -> bool:
         """Whether a wait without a timeout has had only useless answers for too long."""

@@ -77,12 +77,14 @@ class Refused(Exception):
     Args:
         error: The error for the user if the call is not repeated, or does not succeed when repeated.
         retry: Whether to repeat the call may help (a restart, a leader election) or not (permission, layout, a full disk).
+        sent: False if other calls of this process kept the call from being sent: that is no outage of the store.
     """
 
-    def __init__(self, error: LockkitError, *, retry: bool = True) -> None:
+    def __init__(self, error: LockkitError, *, retry: bool = True, sent: bool = True) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry = retry
+        self.sent = sent
 
 
 class Unknown(Exception):

@@ -17,7 +17,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import OutcomeUnknown
-from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Unknown
+from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
 from lockkit_etcd import acquiring, looking
@@ -510,3 +510,34 @@ def test_permits_are_tried_for_by_many_at_a_time_without_a_refusal(server):
         assert told == []
         assert len(done) == 8 * 15
         until(lambda: clients[0].inspect("roomy").claims == (), "nothing is left")
+
+
+def test_a_crowd_of_threads_has_only_so_many_requests_under_way_and_gets_in(opened):
+    """A server that takes a while for each: the waits in here are its."""
+    store, other = opened(), opened()
+    take(other, ttl=60)
+    transport, under_way, most = asked(store), [], []
+    real = transport.txn
+
+    def txn(request, budget):
+        under_way.append(request)
+        most.append(len(under_way))
+        threading.Event().wait(0.02)
+        try:
+            return real(request, budget)
+        finally:
+            under_way.remove(request)
+
+    transport.txn = txn
+
+    def ask(one):
+        while True:
+            with contextlib.suppress(Refused):
+                return store.acquire(one, True, BUDGET)
+
+    with ThreadPoolExecutor(200) as threads:
+        answers = list(threads.map(ask, [claim(ttl=60) for _ in range(200)]))
+
+    assert max(most) <= 64
+    assert all(isinstance(answer, Queued) for answer in answers)
+    assert len(states(other)) == 201

@@ -1,0 +1,114 @@
+"""Turns: as many calls of a client under way as the server answers in time. The others wait in this process.
+
+A thousand threads that ask at once would each send a request, and a server that needs a millisecond for one answers the last of them
+after a second. Some are then given up and sent again while the server still works on the first copies, until it answers none in time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from lockkit.errors import BackendUnavailable
+from lockkit.store.exchanges import Exchange, Pause
+from lockkit.store.spi import Refused
+
+__all__ = ["Turns"]
+
+T = TypeVar("T")
+_LEAST, _FIRST, _MOST = 2.0, 16.0, 64.0
+"""Calls under way: at least, at first, and at most."""
+_QUICK, _SLOW = 0.1, 0.5
+"""Seconds: after a quicker call one more may be under way soon, after a slower one fewer."""
+_LESS = 0.7
+_SHARE = 0.5
+"""The part of a call's time in which its turn must come; the rest is for the call itself."""
+_LOOK, _EACH, _LONGEST = 0.005, 0.0005, 0.25
+"""Seconds between two looks whether a turn is free: at least, more for each call that waits, and at most."""
+
+
+class Turns:
+    """The calls of one client. Thread-safe.
+
+    No turn is lost for good: it lasts as long as its call may take, whatever becomes of the call.
+
+    Args:
+        where: The server, for errors.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._limit = _FIRST
+        self._until: dict[str, float] = {}
+        """When each turn is over at the latest, by the token of its claim, on ``time.monotonic()``."""
+        self._waiting: set[str] = set()
+
+    def take(
+        self, token: str, ask: Callable[[float], Exchange[T]], budget: float, *, late: bool
+    ) -> Exchange[T]:
+        """Perform an exchange when there is a turn for it, with what is left of a budget.
+
+        Args:
+            token: That of the claim.
+            ask: Makes the exchange, for so many seconds.
+            budget: Seconds.
+            late: Whether calls that wait already go first.
+
+        Raises:
+            Refused: There was no turn in time.
+            Exception: Whatever the exchange raises.
+        """
+        began = time.monotonic()
+        end = began + budget
+        if self._full(began) or (late and self._waiting):
+            yield from self._wait(token, began + budget * _SHARE, late=late)
+            began = time.monotonic()
+        self._until[token] = end
+        answered = False
+        try:
+            answer = yield from ask(end - began)
+            answered = True
+        except Refused:
+            answered = True
+            raise
+        finally:
+            now = time.monotonic()
+            if answered:
+                self._until.pop(token, None)
+            else:  # the server may work on it still: for as long again, nothing is sent in its place
+                self._until[token] = now + (now - began)
+            if now - began > _SLOW or not answered:
+                self._limit = max(_LEAST, self._limit * _LESS)
+            elif now - began < _QUICK:
+                self._limit = min(_MOST, self._limit + 1.0 / self._limit)
+        return answer
+
+    def _full(self, now: float) -> bool:
+        if len(self._until) < self._limit:
+            return False
+        for token, until in list(self._until.items()):
+            if until <= now:
+                self._until.pop(token, None)
+        return len(self._until) >= self._limit
+
+    def _wait(self, token: str, end: float, *, late: bool) -> Exchange[None]:
+        """Wait for a turn.
+
+        Raises:
+            Refused: There was none in time.
+        """
+        self._waiting.add(token)
+        try:
+            while True:
+                yield Pause(min(_LOOK + _EACH * len(self._waiting), _LONGEST) if late else _LOOK)
+                now = time.monotonic()
+                if not self._full(now):
+                    return
+                if now >= end:
+                    break
+            text = f"{self._where}: {len(self._waiting)} acquires of this client wait until earlier ones are answered"
+            hint = "fewer threads, or a faster server; see lockkit doctor"
+            raise Refused(BackendUnavailable(text, hint=hint), sent=False)
+        finally:
+            self._waiting.discard(token)

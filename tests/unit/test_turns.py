@@ -1,0 +1,148 @@
+"""Turns: how many calls of a client are under way, and what becomes of those without an answer."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+
+from lockkit.errors import OutcomeUnknown
+from lockkit.store import turns
+from lockkit.store.exchanges import Pause
+from lockkit.store.spi import Refused, Unknown
+from lockkit.store.turns import Turns
+
+BUDGET = 2.0
+_tokens = itertools.count()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, which only pauses and answers pass."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+@pytest.fixture
+def some():
+    return Turns("here")
+
+
+def begun(some, token, *, late=True):
+    """A call that has its turn, and waits for its answer."""
+
+    def ask(rest):
+        answer = yield rest
+        return answer
+
+    call = some.take(token, ask, BUDGET, late=late)
+    return call, next(call)
+
+
+def answered(call, value=None):
+    with pytest.raises(StopIteration) as done:
+        call.send(value)
+    return done.value.value
+
+
+def full(some):
+    """Calls, as many as may be under way."""
+    calls = []
+    while True:
+        call, step = begun(some, f"t{next(_tokens)}")
+        if type(step) is Pause:
+            call.close()
+            return calls
+        calls.append(call)
+
+
+def test_a_call_has_its_whole_budget_where_nobody_waits(clock, some):
+    call, rest = begun(some, "a")
+    assert rest == BUDGET
+    assert answered(call, "yes") == "yes"
+
+
+def test_a_call_waits_as_long_as_too_many_are_under_way(clock, some):
+    calls = full(some)
+    waiting, step = begun(some, "late")
+    clock.now += step.seconds
+    assert type(waiting.send(None)) is Pause
+
+    answered(calls[0])
+
+    clock.now += 0.1
+    assert 1.5 < waiting.send(None) < BUDGET
+
+
+def test_a_call_that_waits_goes_before_one_that_comes_later_and_after_one_in_the_queue(clock, some):
+    calls = full(some)
+    begun_earlier, _ = begun(some, "earlier")
+    answered(calls[0])
+
+    assert type(begun(some, "newcomer")[1]) is Pause
+    assert begun(some, "in the queue", late=False)[1] == BUDGET
+    begun_earlier.close()
+
+
+def test_a_call_whose_turn_does_not_come_was_not_sent(clock, some):
+    calls = full(some)
+    call, step = begun(some, "late")
+
+    def looks():
+        while True:
+            clock.now += step.seconds
+            call.send(None)
+
+    with pytest.raises(Refused) as refused:
+        looks()
+
+    assert (refused.value.sent, refused.value.retry) == (False, True)
+    assert clock.now < 100.0 + 0.75 * BUDGET, "a turn that comes late leaves time for the call"
+    assert calls
+
+
+@pytest.mark.parametrize("end", [Unknown(OutcomeUnknown("no answer")), GeneratorExit()])
+def test_a_call_without_an_answer_keeps_its_turn_for_as_long_again(clock, some, end):
+    calls = full(some)
+    clock.now += 1.0
+    with pytest.raises(type(end)):
+        calls[0].throw(end)
+    for call in calls[1:]:
+        answered(call)
+    others = full(some)
+    assert len(others) < len(calls) - 1, "and its end lets fewer in"
+
+    clock.now += 1.1
+
+    assert len(full(some)) == 1, "its turn is free now; the others are under way"
+    assert others
+
+
+def test_a_refused_call_is_over_at_once(clock, some):
+    calls = full(some)
+    with pytest.raises(Refused):
+        calls[0].throw(Refused(OutcomeUnknown("no")))
+    assert len(full(some)) in (1, 2)
+
+
+def test_quick_answers_let_more_calls_in_and_slow_ones_fewer(clock, some):
+    def rounds(took):
+        for _ in range(60):
+            calls = full(some)
+            clock.now += took
+            for call in calls:
+                answered(call)
+        return len(calls)
+
+    at_first = len(full(Turns("here")))
+    more, fewer = rounds(0.01), rounds(1.0)
+
+    assert fewer <= 2 < at_first < more <= 64
+
+
+def test_a_turn_that_nobody_ended_is_over_with_its_budget(clock, some):
+    calls = full(some)
+    clock.now += BUDGET + 0.1
+    assert len(full(some)) == len(calls)
