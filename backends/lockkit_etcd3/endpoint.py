@@ -26,6 +26,7 @@ from lockkit_etcd.failures import Elsewhere, not_connected, said, unanswered
 from lockkit_etcd3 import private
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.library import Library
+from lockkit_etcd3.unstruck import unstruck
 
 __all__ = ["Endpoint", "trusted"]
 
@@ -52,6 +53,8 @@ _UNSENT = ("failed to connect to all addresses", "DNS resolution failed", "empty
 _REPEATED = re.compile(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
 """The part of such an error that repeats the address."""
 _CLOSING = 5.0
+_SLACK = 0.25
+"""Seconds after its end in which a call that gRPC ends late is still waited for."""
 _CANCELLED, _DEADLINE, _UNAVAILABLE = 1, 4, 14
 
 
@@ -174,7 +177,7 @@ class Endpoint(Member):
         channel, self._channel = self._channel, None
         self._answers = False
         if channel is not None and self._origin.is_here():
-            channel.close()
+            unstruck(channel.close, _CLOSING)
 
     def close(self) -> None:
         """Close the channel; calls under way there end."""
@@ -186,17 +189,22 @@ class Endpoint(Member):
     # -- inside
 
     def _through(self, end: float, call: Callable[[], Any]) -> Any:
-        """Call into gRPC while nobody forks."""
+        """Call into gRPC while nobody forks, where no signal strikes."""
+
+        def gated() -> Any:
+            try:
+                if not gate.enter(left(end)):
+                    raise not_connected("this process is being forked", self.where)
+                return call()
+            finally:
+                gate.leave()
+
         try:
-            if not gate.enter(left(end)):
-                raise not_connected("this process is being forked", self.where)
-            return call()
+            return unstruck(gated, left(end) + _SLACK)
         except Refused:
             raise
         except Exception as error:
             raise self.failed(error) from error
-        finally:
-            gate.leave()
 
     def _call(self, name: str) -> Callable[..., Any]:
         with self._mutex:
@@ -279,9 +287,12 @@ class Endpoint(Member):
 
 
 def _close(channel: Any) -> None:
-    if channel is not None:
+    def gated() -> None:
         try:
             gate.enter(_CLOSING)
             channel.close()
         finally:
             gate.leave()
+
+    if channel is not None:
+        unstruck(gated, _CLOSING + _SLACK)

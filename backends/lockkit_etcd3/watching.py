@@ -22,6 +22,7 @@ from lockkit_etcd.transport import News, Watched, WatchEnded
 from lockkit_etcd3.endpoint import Endpoint
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.messages import Messages, changes
+from lockkit_etcd3.unstruck import unstruck
 
 __all__ = ["Watching"]
 
@@ -113,7 +114,7 @@ class _Stream:
         """End the stream, and tell its watches why."""
         self._cut = why
         if self._call is not None:
-            self._call.cancel()
+            unstruck(self._call.cancel, _CLOSING)
             self._requests.put(None)
 
     def join(self) -> None:

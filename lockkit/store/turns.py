@@ -50,7 +50,7 @@ class Turns:
         """Perform an exchange when there is a turn for it, with what is left of a budget.
 
         Args:
-            token: That of the claim.
+            token: The claim's token.
             ask: Makes the exchange, for so many seconds.
             budget: Seconds.
             late: Whether calls that wait already go first.

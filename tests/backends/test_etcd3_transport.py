@@ -24,6 +24,7 @@ from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
 from lockkit_etcd3 import library
 from support.etcd_transports import connect
+from support.handlers import Handler
 from support.servers.etcd import EtcdServer
 from support.servers.started import started
 
@@ -234,3 +235,26 @@ def test_a_connection_that_has_died_unseen_is_replaced_by_the_next_call(opened):
         server.resume()
         put(transport, b"d")
         assert transport._members[0]._channel is not old
+
+
+# -- signals
+
+
+def test_no_signal_can_strike_in_grpc(opened, server):
+    """Not in a call, nor when the channel is made or closed: a lock of gRPC that stays taken would hang every later call."""
+    transport = opened(server)
+    begun = queue.SimpleQueue()
+
+    def whole():
+        put(transport, b"a")
+        transport.keepalive([1], BUDGET)
+        stream = transport.watch(b"a", b"", 1, begun.put)
+        begun.get(timeout=PATIENCE)
+        transport.close()
+        stream.close()
+
+    struck = Handler(0, lambda: None, file="grpc/_channel.py", beside=("grpc._channel",))
+    with struck:
+        whole()
+
+    assert struck.seen == 0

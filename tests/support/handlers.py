@@ -19,10 +19,18 @@ class Handler(Bomb):
         call: What the handler does.
         function: Count only the places in functions of this name.
         file: The end of the name of the file that they are in.
+        beside: See :class:`~lockkit.testing.interrupts.Bomb`.
     """
 
-    def __init__(self, at: int, call: Callable[[], object], function: str = "", file: str = "") -> None:
-        super().__init__(1 << 30)
+    def __init__(
+        self,
+        at: int,
+        call: Callable[[], object],
+        function: str = "",
+        file: str = "",
+        beside: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(1 << 30, beside=beside)
         self._at, self._call, self._function, self._file = at, call, function, file
 
     def _place(self, frame: FrameType) -> None:
