@@ -446,7 +446,8 @@ def _confirm(store: EtcdStore, entry: Entry, end: float) -> Exchange[Answer]:
         assert hold is not None
         began = store.clock.now()
         kept = (yield from store.transport.keepalive((hold.id,), end)).get(hold.id)
-        header, found = yield from store.queue(Get(entry.key), end)
+        look = yield from store.txn(store.logged(Get(entry.key)), end)
+        header, found = look.header, rows(look.found())
         row = found[0] if found else None
         if (gone := otherwise(row, entry.fence)) is not None:
             return _answer(gone, entry.fence)

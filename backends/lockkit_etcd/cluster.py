@@ -205,8 +205,7 @@ class Cluster(Generic[M]):
         Raises:
             LeaseGone: A Put of the branch that was taken names a lease that does not exist any more. Nothing was written.
         """
-        again = not request.when and all(type(op) is Get for op in request.then)
-        return self._ask("txn", request, end, again=again, ops=request.keyed)
+        return self._ask("txn", request, end, again=request.harmless, ops=request.keyed)
 
     def range(self, request: Get, end: float) -> Exchange[Ranged]:
         """Read linearizably."""

@@ -21,6 +21,8 @@ _BROKEN = ((3, 5, 0), (3, 5, 2))
 """Versions that may lose data when they crash (etcd's own announcement, issue 13766)."""
 _SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
 """The first patch version in which a deposed leader stops answering keepalives at once. lockkit does not rely on that."""
+_READS_SINCE: dict[tuple[int, ...], int] = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
+"""The first patch version in which a leader that stood still answers no read from the past (etcd's issue 20418). Nor does lockkit rely on that."""
 _FULL = 0.8
 
 
@@ -82,6 +84,9 @@ def _version(status: Status) -> Finding:
     if numbers[2:] < (_SINCE.get(numbers[:2], 0),):
         hint = "lockkit checks each keepalive itself, but upgrade etcd"
         return Finding("version", "warning", f"{text} lets a deposed leader answer keepalives", hint)
+    mended = _READS_SINCE.get(numbers[:2], 0)
+    if numbers[2:] < (mended,):
+        text += f"; {numbers[0]}.{numbers[1]}.{mended} mends stale reads after a pause of the leader, on which no lock depends"
     return Finding("version", "ok", text)
 
 

@@ -129,7 +129,7 @@ class EtcdLeases:
         Args:
             term: The raft term of the lease.
             kept: The answer, if there was one.
-            shown: The term in the answer to a read that was sent after the keepalive was answered.
+            shown: The term in the answer to a logged read that was sent after the keepalive was answered.
         """
         return kept is not None and kept.ttl > 0 and shown == term
 

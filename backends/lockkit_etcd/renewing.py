@@ -176,7 +176,7 @@ def _look(
         by_queue.setdefault(entry.packed_terms.queue.key, []).append(entry)
     glances = {queue: _glance(entries) for queue, entries in by_queue.items()}
     wanted = [store.notes, *(get for some in glances.values() for get in some)]
-    header, found = yield from _read(store, wanted, end)
+    header, found = yield from _read(store, wanted, end, proof=True)
     notes = {kv.key.rpartition(b"/")[2].decode(errors="replace"): _note(kv) for kv in found[store.notes]}
     changed: list[Get] = []
     for queue, entries in by_queue.items():
@@ -194,14 +194,15 @@ def _look(
 
 
 def _read(
-    store: EtcdStore, wanted: Sequence[Get], end: float
+    store: EtcdStore, wanted: Sequence[Get], end: float, *, proof: bool = False
 ) -> Exchange[tuple[Header, dict[Get, Sequence[Kv]]]]:
-    """Read, in as few transactions as it takes; the header is of the first."""
+    """Read, in as few transactions as it takes; the header is of the first, which with ``proof`` goes through the log."""
     first: Header | None = None
     found: dict[Get, Sequence[Kv]] = {}
     for at in range(0, len(wanted), _READS):
         reads = wanted[at : at + _READS]
-        answer = yield from store.txn(Txn((), tuple(reads)), end)
+        plain = first is not None or not proof
+        answer = yield from store.txn(Txn((), tuple(reads)) if plain else store.logged(*reads), end)
         first = first or answer.header
         found.update({get: answer.found(place) for place, get in enumerate(reads)})
     assert first is not None

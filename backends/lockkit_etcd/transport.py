@@ -105,19 +105,40 @@ class Compare(NamedTuple):
     end: bytes = b""
 
 
+_NEVER: tuple[Literal["VERSION"], Literal["LESS"], int] = ("VERSION", "LESS", 0)
+"""A comparison that is never true."""
 KeyOp: TypeAlias = Get | Put | Delete
 
 
 class Txn(NamedTuple):
     """If all of ``when`` is true do ``then``, else ``otherwise``; in one step. May be an operation of another one.
 
-    With nothing but Gets it is a linearizable read, and may be sent twice. etcd refuses more than 128 operations, or comparisons, on a
+    With nothing but Gets it is a linearizable read. etcd refuses more than 128 operations, or comparisons, on a
     path from the outermost transaction to the innermost.
     """
 
     when: tuple[Compare, ...]
     then: tuple[Op, ...]
     otherwise: tuple[Op, ...] = ()
+
+    @classmethod
+    def logged(cls, gets: Sequence[Get], key: bytes) -> Txn:
+        """Reads that go through the log of raft like a write, although nothing is written, so that no deposed leader can answer.
+
+        A plain read is answered by a leader that has asked the others whether it still leads, and etcd before 3.4.42, 3.5.28 and
+        3.6.9 may take an old answer of theirs for a new one if its process stood still (etcd's issue 20418).
+
+        Args:
+            gets: The reads, in the order of the answers.
+            key: A key that the user may write.
+        """
+        return cls((Compare(key, *_NEVER),), (Delete(key),), tuple(gets))
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it writes nothing, so that it may be sent twice."""
+        never = any((each.what, each.how, each.to) == _NEVER for each in self.when)
+        return never or all(type(op) is Get for op in (*self.then, *self.otherwise))
 
     @property
     def keyed(self) -> tuple[KeyOp, ...]:

@@ -23,8 +23,9 @@ from lockkit_etcd import moving
 from lockkit_etcd.backend import EtcdBackend
 from lockkit_etcd.leases import EtcdLeases
 from lockkit_etcd.moving import Move, move
+from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.terms import RaftTerms
-from lockkit_etcd.transport import Header, Kept, LeaseGone, Put
+from lockkit_etcd.transport import Header, Kept, LeaseGone, Put, Txn
 from support.etcd_transports import SCHEMES, Exchanging, asked, connect
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
@@ -48,6 +49,7 @@ class Elections:
         before_txn: Called once, before the next transaction that writes, with it.
         lost: The number of transactions that write, and whose answer is lost.
         undone: They are not done either.
+        stale: The term of a deposed leader that still answers what does not go through the log; None for none.
     """
 
     def __init__(self, transport):
@@ -58,6 +60,7 @@ class Elections:
         self.in_grant = self.before_txn = None
         self.lost = 0
         self.undone = False
+        self.stale = None
         self.sent = []
 
     def __getattr__(self, name):
@@ -73,8 +76,9 @@ class Elections:
                 with contextlib.suppress(LeaseGone):
                     self._transport.revoke(lease, BUDGET)
 
-    def _shown(self, header):
-        return Header(1, self.shown.pop(0) if self.shown else self.term, header.revision)
+    def _shown(self, header, *, logged=False):
+        term = self.term if logged or self.stale is None else self.stale
+        return Header(1, self.shown.pop(0) if self.shown else term, header.revision)
 
     def txn(self, request, budget):
         writes = any(type(op) is Put for op in request.then)
@@ -89,7 +93,7 @@ class Elections:
                     self._transport.txn(request, budget)
                 raise Unknown(OutcomeUnknown("the answer is lost"))
         answer = self._transport.txn(request, budget)
-        return replace(answer, header=self._shown(answer.header))
+        return replace(answer, header=self._shown(answer.header, logged=bool(request.when)))
 
     def range(self, request, budget):
         header, found = self._transport.range(request, budget)
@@ -183,6 +187,21 @@ def a_member_that_reads_under_one_leader_and_answers_under_the_next_shows_no_ter
     held(store, clock, claims)
 
 
+def a_plain_read_of_a_deposed_leader_proves_no_keepalive(elections, store, clock):
+    for at, ask in enumerate((renew, lambda store, one, _: store.acquire(one, False, BUDGET))):
+        one, fence = take(store, f"lock-{at}", ttl=TTL)
+        basis = store.store.entries[one.token].hold.basis
+        elections.elect()
+        elections.stale = elections.term - 1
+        clock.advance(TTL * 0.3)
+
+        answer = ask(store, one, fence)
+
+        lease = store.store.entries[one.token].hold
+        assert answer.basis == basis or elections.granted[lease.id] == elections.term
+        elections.stale = None
+
+
 def waiters_keep_their_places_when_a_leader_comes_back(elections, store, clock):
     holder, fence = take(store, ttl=TTL)
     waiters = [queue(store, ttl=TTL) for _ in range(3)]
@@ -251,10 +270,15 @@ def the_pool_serves_on(patch):
     patch.setattr(EtcdLeases, "usable", lambda self, lease: lease.young(self._clock.now()))
 
 
+def the_look_is_a_plain_read(patch):
+    patch.setattr(EtcdStore, "logged", lambda _, *gets: Txn((), gets))
+
+
 MUTANTS = {
     any_keepalive_counts: holds_outlive_a_leader_that_comes_back,
     the_answer_to_a_grant_shows_its_term: a_grant_of_the_old_leader_that_is_answered_after_the_election_is_of_the_old_term,
     one_answer_shows_the_term: a_member_that_reads_under_one_leader_and_answers_under_the_next_shows_no_term,
+    the_look_is_a_plain_read: a_plain_read_of_a_deposed_leader_proves_no_keepalive,
     waiters_stay_where_they_are: waiters_keep_their_places_when_a_leader_comes_back,
     the_pool_serves_on: a_lease_of_the_pool_does_not_outlive_its_term,
 }
