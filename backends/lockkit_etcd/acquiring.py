@@ -195,7 +195,7 @@ def _ready(store: EtcdStore, entry: Entry, end: float) -> Exchange[None]:
         not hold.doubtful and (not store.leases.usable(hold) or (exact and now - hold.basis > _YOUNG))
     ):
         entry.hold = None
-        entry.hold = yield from store.leases.take(packed_terms.length, end, new=exact)
+        entry.hold = yield from store.leases.take(packed_terms.length, end, _YOUNG if exact else None)
     guard = entry.guard
     if packed_terms.guard and (guard is None or (not guard.doubtful and now - guard.basis > _YOUNG)):
         yield from _drop_guard(store, entry, end)

@@ -71,20 +71,28 @@ class EtcdLeases:
         self._probe = probe
         self._free: dict[int, list[EtcdLease]] = {}
 
-    def take(self, length: int, end: float, *, new: bool = False) -> Exchange[EtcdLease]:
-        """A lease of ``length`` seconds with at least half of it left; a new one with ``new``, or if none is free.
+    def take(self, length: int, end: float, within: float | None = None) -> Exchange[EtcdLease]:
+        """A lease of ``length`` seconds with at least half of it left; a new one if none is free.
+
+        With ``within``, the lease is no older than so many seconds. Free ones that are older are revoked, because each claim of this
+        kind would leave one more.
 
         Raises:
             Refused, Unknown: No lease was granted as far as is known. If one was, it ends by itself.
         """
         free = self._free.get(length)
-        while free and not new:
+        while free:
             try:
                 lease = free.pop()
             except IndexError:  # another thread was faster
                 break
-            if self.usable(lease):
+            if self.usable(lease) and (within is None or self._clock.now() - lease.basis <= within):
                 return lease
+            if within is not None:
+                try:
+                    yield from self._transport.revoke(lease.id, end)
+                except (LeaseGone, Refused, Unknown):  # it ends by itself
+                    continue
         return (yield from self.grant(length, end))
 
     def usable(self, lease: EtcdLease) -> bool:

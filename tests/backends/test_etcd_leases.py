@@ -363,3 +363,19 @@ def test_what_is_remembered_of_claims_that_are_over_does_not_grow(store):
         store.store.bury(f"{at:032x}")
     assert len(store.store._gone) == 4096
     assert store.store.buried(f"{5999:032x}")
+
+
+@pytest.mark.parametrize("age", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "terms", [{"max_hold": 30.0}, {"min_hold": 0.01}], ids=lambda terms: next(iter(terms))
+)
+def test_claims_whose_time_counts_exactly_leave_no_lease_each(server, store, terms, age):
+    for at in range(10):
+        one, _ = take(store, f"x{at}", ttl=30, **terms)
+        store.store.entries[one.token].hold.basis -= age
+        assert store.release(one, BUDGET) == RELEASED
+
+    long = [
+        each for each in leases(server) if server.call("lease/timetolive", {"ID": each})["grantedTTL"] == "30"
+    ]
+    assert len(long) <= 1
