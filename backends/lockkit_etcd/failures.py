@@ -19,6 +19,7 @@ from lockkit_etcd.transport import Get, KeyOp, LeaseGone, LeaseTaken
 
 __all__ = [
     "RIGHTS",
+    "UNWELCOME",
     "Elsewhere",
     "Forbidden",
     "TokenExpired",
@@ -150,12 +151,18 @@ def _untrusted(text: str) -> str | None:
     return trust_hint("mismatch" if others else text, ca_file=False)
 
 
+UNWELCOME = "the server has ended the TLS handshake, probably because of the client's certificate"
+"""The meaning of an alert after the client's part of the handshake."""
+
+
 def not_connected(error: BaseException | str, where: str) -> Elsewhere:
     """The exception to raise if there is no connection to a member, so that nothing was sent."""
     text = str(error).partition("\n")[0].rstrip(".")
     if hint := _untrusted(text):
         return Elsewhere(BackendUnavailable(f"cannot trust {where}: {text}", hint=hint), retry=False)
     hint = "check hosts, ports (2379 is etcd's for clients) and TLS (etcds://); is it running?"
+    if text.startswith(UNWELCOME):
+        hint = "write cert_file=PATH&key_file=PATH with a certificate of an authority that etcd trusts (--trusted-ca-file)"
     return Elsewhere(BackendUnavailable(f"cannot reach {where}: {text}", hint=hint))
 
 

@@ -18,7 +18,7 @@ from lockkit.store.exchanges import Connect, Exchange, Route, Send
 from lockkit_etcd import gateway_json
 from lockkit_etcd.address import Address
 from lockkit_etcd.cluster import Cluster, Member, watched_ranges
-from lockkit_etcd.failures import not_connected, said, unanswered
+from lockkit_etcd.failures import UNWELCOME, not_connected, said, unanswered
 from lockkit_etcd.gateway_http import Connection, Parser, Reply
 from lockkit_etcd.gateway_json import MEANINGLESS, decoded
 from lockkit_etcd.gateway_watch import GatewayStream
@@ -34,7 +34,6 @@ ready, after some 512 bytes."""
 _OK = 200
 _UNWELCOME = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
 """Alerts by which a server refuses a handshake. With TLS 1.3 they come when the client thinks that the handshake is over."""
-_SHOW = "if the server requires a client certificate, add cert_file=...&key_file=..."
 _LONGEST = 1000
 """Characters of an error's text that are passed on."""
 
@@ -183,7 +182,7 @@ class _Member(Member):
             (reply,) = yield made(Send, (self.route, self.request(path, body, more), end, 1, self._keep))
         except OSError as error:
             if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNWELCOME):
-                raise not_connected(f"{error.reason}; {_SHOW}", self.where) from error
+                raise not_connected(f"{UNWELCOME} ({error.reason})", self.where) from error
             raise unanswered(error, self.where) from error
         if reply.status != _OK:
             raise _failed(reply, self.where)

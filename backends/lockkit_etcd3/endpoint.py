@@ -22,7 +22,7 @@ from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.address import Address
 from lockkit_etcd.cluster import Member
-from lockkit_etcd.failures import Elsewhere, not_connected, said, unanswered
+from lockkit_etcd.failures import UNWELCOME, Elsewhere, not_connected, said, unanswered
 from lockkit_etcd3 import private
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.library import Library
@@ -52,6 +52,8 @@ _UNSENT = ("failed to connect to all addresses", "DNS resolution failed", "empty
 """The beginnings of gRPC's errors when it had no connection to send a request on."""
 _REPEATED = re.compile(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
 """The part of such an error that repeats the address."""
+_UNWELCOME = "Unwrap failed"
+"""gRPC's error for an alert after its part of the handshake; the alert itself is only in its log."""
 _CLOSING = 5.0
 _SLACK = 0.25
 """Seconds after its end in which a call that gRPC ends late is still waited for."""
@@ -166,7 +168,8 @@ class Endpoint(Member):
         code, text = error.code().value[0], str(error.details())
         if code == _UNAVAILABLE and text.startswith(_UNSENT):
             self._answers = False
-            return not_connected(_REPEATED.sub("", text), self.where)
+            text = _REPEATED.sub("", text)
+            return not_connected(f"{UNWELCOME} ({text})" if _UNWELCOME in text else text, self.where)
         if code in (_CANCELLED, _DEADLINE, _UNAVAILABLE) and not text.startswith("etcdserver:"):
             self._answers = False
             return unanswered("time out" if code == _DEADLINE else text, self.where)

@@ -25,6 +25,7 @@ from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after
 from lockkit_etcd3 import library
 from support.etcd_transports import connect
 from support.handlers import Handler
+from support.servers.certificates import Certificates
 from support.servers.etcd import EtcdServer
 from support.servers.started import started
 
@@ -258,3 +259,21 @@ def test_no_signal_can_strike_in_grpc(opened, server):
         whole()
 
     assert struck.seen == 0
+
+
+# -- TLS
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["none", "of another authority"])
+def test_a_client_certificate_that_the_server_does_not_take_is_told(opened, tmp_path, foreign):
+    with EtcdServer(tls=True, client_certificates=True) as server:
+        options = f"?ca_file={server.certificates.ca}"
+        if foreign:
+            other = Certificates(tmp_path)
+            options += f"&cert_file={other.nameless}&key_file={other.nameless_key}"
+
+        with pytest.raises(Refused) as refused:
+            opened(server, options).range(Get(b"a"), BUDGET)
+
+    assert "the client's certificate" in refused.value.error.message
+    assert "--trusted-ca-file" in refused.value.error.hint

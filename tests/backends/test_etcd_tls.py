@@ -127,6 +127,17 @@ def test_a_missing_client_certificate_is_told(strict, way):
     assert isinstance(error, BackendUnavailable)
 
 
+@both_ways
+def test_a_client_certificate_of_another_authority_is_told(strict, tmp_path, way):
+    other = Certificates(tmp_path)
+    files = f"ca_file={strict.certificates.ca}&cert_file={other.nameless}&key_file={other.nameless_key}"
+
+    error = trouble(f"{strict.url('locker', 'secret')}?{files}", way)
+
+    assert "the client's certificate" in error.message
+    assert "--trusted-ca-file" in error.hint
+
+
 def test_a_file_that_is_no_certificate_is_told(server, tmp_path):
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(ConfigError, match="PEM"):
