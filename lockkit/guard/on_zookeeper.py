@@ -1,10 +1,14 @@
-"""The gate before a ZooKeeper node: one multi checks the version of the record, and writes record and value."""
+"""The gate before a ZooKeeper node: one multi checks the record, and writes record and value.
+
+A version of a node is not enough to check: it begins at 0 again when the node is removed and made again, and a multi cannot ask for the
+transaction that made it. So a record has a child, its **mark**, of a random name that never comes back, and the mark is checked too.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lockkit.errors import BackendError, BackendUnavailable, ConfigError, OutcomeUnknown, PermissionDenied
 from lockkit.guard.record import SUFFIX, Record
@@ -20,6 +24,13 @@ _LARGEST = 1_000_000
 """Bytes; ZooKeeper's own limit for a request (jute.maxbuffer) is 1 MiB by default."""
 _LONGEST_PATH = 4096
 _LEAST = 0.05
+
+
+class _Version(NamedTuple):
+    """The version of a record, and the name of its mark; None and nothing if they are not there."""
+
+    number: int | None = None
+    mark: str = ""
 
 
 class ZooKeeperNode:
@@ -38,10 +49,12 @@ class ZooKeeperNode:
     def find(self, end: float) -> Found:
         # A server may be behind the others. Only a swap with an old version would notice, and then read the same again.
         self._done(self._client.sync_async(self._record), end)
+        # The mark first: if it is still there when the swap is done, what was read after it was not made again in between.
+        marks = self._done(self._client.get_children_async(self._record), end)
         stored = self._get(self._record, end)
         if stored is None:
             return Found(None, None)
-        return Found(read_record(stored[0], self.where), stored[1].version)
+        return Found(read_record(stored[0], self.where), _Version(stored[1].version, min(marks or [""])))
 
     def look(self, end: float) -> tuple[Record | None, bytes | None]:
         # The value first: if the record is still one's own afterwards, no newer holder had written it.
@@ -49,16 +62,18 @@ class ZooKeeperNode:
         return self.find(end).record, None if value is None else value[0]
 
     def swap(self, found: Found, record: Record, value: bytes | None, end: float) -> Found | None:
-        answers = self._multi(found, record, value, end, create=False)
+        version = found.version if isinstance(found.version, _Version) else _Version()
+        answers = self._multi(version, record, value, end, create=False)
         if value is not None and _kinds(answers) & {"NoNodeError"}:
-            answers = self._multi(found, record, value, end, create=True)  # the first value
+            answers = self._multi(version, record, value, end, create=True)  # the first value
         kinds = _kinds(answers)
         if not kinds:
-            return Found(record, 0 if found.version is None else answers[0].version)
+            number = 0 if version.number is None else answers[0].version
+            return Found(record, _Version(number, version.mark or record.opening))
         if kinds & {"BadVersionError", "NodeExistsError"}:
             return None
         if "NoNodeError" in kinds:
-            if found.version is not None:
+            if version.number is not None:
                 return None  # the record was removed meanwhile
             raise Refused(
                 BackendError(f"{self.where} has no parent", hint="client.ensure_path(its parent)"),
@@ -67,14 +82,18 @@ class ZooKeeperNode:
         raise self._refused(kinds)
 
     def _multi(
-        self, found: Found, record: Record, value: bytes | None, end: float, *, create: bool
+        self, version: _Version, record: Record, value: bytes | None, end: float, *, create: bool
     ) -> Sequence[Any]:
-        """Write record and value in one step, if the version of the record is still the same; the answer to each."""
+        """Write record and value in one step, if the record is still the same; the answer to each."""
         multi = self._client.transaction()
-        if found.version is None:
+        if version.number is None:
             multi.create(self._record, str(record).encode())
         else:
-            multi.set_data(self._record, str(record).encode(), version=found.version)
+            multi.set_data(self._record, str(record).encode(), version=version.number)
+        if version.mark:
+            multi.check(f"{self._record}/{version.mark}", -1)
+        else:
+            multi.create(f"{self._record}/{record.opening}")  # random, and fresh for each opening
         if value is not None:
             (multi.create if create else multi.set_data)(self._value, value)
         try:
@@ -86,7 +105,7 @@ class ZooKeeperNode:
     def forget(self) -> None:
         for path in (self._value, self._record):
             if self._client.exists(path):
-                self._client.delete(path)
+                self._client.delete(path, recursive=True)
 
     def _get(self, path: str, end: float) -> tuple[bytes, Any] | None:
         """The data and the state of a node; None if there is none."""
@@ -108,7 +127,7 @@ class ZooKeeperNode:
     def _refused(self, kinds: set[str]) -> Refused:
         told = f"{self.where}: {', '.join(sorted(kinds))}"
         if {"NoAuthError", "AuthFailedError"} & kinds:
-            hint = f"the user needs read and write on it and on {self._record!r}, and create on their parent"
+            hint = f"the user needs read and write on it, read, write and create on {self._record!r}, and create on their parent"
             return Refused(PermissionDenied(told, hint=hint), retry=False)
         return Refused(BackendError(told), retry=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from functools import partial
 
 import pytest
@@ -26,6 +27,7 @@ from lockkit.errors import (
 )
 from lockkit.guard import FenceGate, swapping
 from lockkit.guard.on_zookeeper import ZooKeeperNode
+from lockkit.guard.record import Record
 from lockkit.guard.swapping import Swapping
 from lockkit.store.spi import Unknown
 from support.guards import FakeLease, lost, lost_in_some_run
@@ -111,7 +113,10 @@ class TwoSteps(Pausing):
 
     def swap(self, found, record, value, end):
         return super().swap(
-            found if found.version is None else found._replace(version=-1), record, value, end
+            found if found.version is None else found._replace(version=found.version._replace(number=-1)),
+            record,
+            value,
+            end,
         )
 
 
@@ -160,6 +165,55 @@ def test_the_contract_kills_a_gate_that_wants_a_higher_fence(client, monkeypatch
         TestContract().test_the_same_lease_may_open_again(partial(guard.zookeeper, client, "/app/config"))
 
 
+# -- a record that was removed and made again
+
+
+def test_a_record_made_again_after_it_was_read_is_not_written(client):
+    """Its version is the same as that of the record that was read."""
+    made_again = []
+
+    def make_again():
+        gate = guard.zookeeper(client, "/app/a")
+        gate.resource.forget()
+        made_again.append(gate.open(FakeLease(4)))
+
+    node = Pausing(client, "/app/a")
+    guarded = FenceGate(Swapping(node)).open(FakeLease(3))
+    found = node.find(time.monotonic() + 5.0)
+    make_again()
+
+    assert node.swap(found, found.record._replace(step=1), b"stale", time.monotonic() + 5.0) is None
+    with pytest.raises(StaleFence):
+        guarded.write(b"stale")
+    assert made_again[0].read() is None
+
+
+def test_a_record_made_again_while_it_is_read_is_not_written(client):
+    node = Pausing(client, "/app/a")
+    FenceGate(Swapping(node)).open(FakeLease(3))
+    steps = 0
+    while True:
+        paused, at = [], iter(range(100))
+
+        def pause(paused=paused, at=at, steps=steps):
+            if next(at) == steps:
+                gate = guard.zookeeper(client, "/app/a")
+                gate.resource.forget()
+                paused.append(gate.open(FakeLease(4)))
+
+        node.pause = pause
+        found = node.find(time.monotonic() + 5.0)
+        node.pause = lambda: None
+        if not paused:
+            break
+        swapped = node.swap(found, Record(3, "0" * 16, 1), b"stale", time.monotonic() + 5.0)
+        assert swapped is None or found.record.fence == 4, f"made again after answer {steps}"
+        steps += 1
+        node.forget()
+        FenceGate(Swapping(node)).open(FakeLease(3))
+    assert steps
+
+
 # -- answers that do not come
 
 
@@ -206,14 +260,16 @@ def test_the_rights_in_the_docs_are_enough_and_one_less_is_named(server, client)
     login = ("digest", "writer:secret")
     client.set_acls("/app", [make_digest_acl("writer", "secret", create=True)])
     with started(
-        server, auth_data=[login], default_acl=[make_digest_acl("writer", "secret", read=True, write=True)]
+        server,
+        auth_data=[login],
+        default_acl=[make_digest_acl("writer", "secret", read=True, write=True, create=True)],
     ) as writer:
         guarded = guard.zookeeper(writer, "/app/a").open(FakeLease(3))
         guarded.write(b"one")
         guarded.write(b"two")
         assert guarded.read() == b"two"
 
-        with pytest.raises(PermissionDenied, match="read and write"):
+        with pytest.raises(PermissionDenied, match="read, write and create"):
             guard.zookeeper(client, "/app/a").open(FakeLease(4))
         with pytest.raises(PermissionDenied, match="create on their parent"):
             guard.zookeeper(client, "/app/b").open(FakeLease(4))

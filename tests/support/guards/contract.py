@@ -94,6 +94,22 @@ class GateContract:
         with pytest.raises(StaleFence, match="does not know fence 3"):
             guarded.write(b"two")
 
+    @pytest.mark.parametrize("writes", [0, 1, 2])
+    def test_a_record_that_was_made_again_fits_no_older_holder(self, make: Made, writes: int) -> None:
+        """Nor does its version, which begins anew on some resources."""
+        older = make().open(FakeLease(3))
+        for _ in range(writes):
+            older.write(b"old")
+        make().resource.forget()
+        newer = make().open(FakeLease(4))
+        for _ in range(writes):
+            newer.write(b"new")
+
+        with pytest.raises(StaleFence):
+            older.write(b"stale")
+
+        assert newer.read() == (b"new" if writes else None)
+
     def test_bad_input_is_refused_before_anything_is_sent(self, make: Made) -> None:
         gate = make()
         with pytest.raises(ConfigError, match="shared"):
