@@ -17,6 +17,8 @@ STYLES = ("qmark", "numeric", "named", "format", "pyformat")
 
 _PLACE = re.compile(r":([a-z_0-9]+)")
 _WITH_SAVEPOINTS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})
+_UNKNOWN = 4
+"""The status of psycopg's connections that are broken or closed, which may have been in a transaction or not."""
 _LEGACY = -1
 """``sqlite3.LEGACY_TRANSACTION_CONTROL``, from Python 3.12 on."""
 
@@ -294,4 +296,4 @@ def _begun(connection: Any) -> bool | None:
     status = getattr(getattr(connection, "info", None), "transaction_status", None)  # psycopg
     if status is None and callable(getattr(connection, "get_transaction_status", None)):  # psycopg2
         status = connection.get_transaction_status()
-    return None if status is None else int(status) != 0
+    return None if status in (None, _UNKNOWN) else int(status) != 0

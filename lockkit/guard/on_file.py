@@ -53,7 +53,11 @@ class PlainFile:
             or os.fspath(path).endswith("/")
         ):
             raise ConfigError(f"not the path of a file: {os.fspath(path)!r:.100}")
-        if self.path.is_symlink() and self.path.is_file():
+        if self.path.is_symlink() and not self.path.is_dir():
+            if not self.path.is_file():
+                raise ConfigError(
+                    f"the link {str(self.path)!r} leads to no file", hint="guard the file that it is to lead to"
+                )
             self.path = self.path.resolve()  # a file has one record, whatever link leads to it
         self.where = f"the file {str(self.path)!r}"
         kind = network_filesystem(self.path.parent)
@@ -118,6 +122,10 @@ class PlainFile:
         """The descriptor of the record, locked. Bounded: a process that is stopped in the middle of its own step keeps the lock."""
         record = self._locked_record(end)
         try:
+            if self.path.is_symlink() and self.path.is_file():
+                # Newer holders use the record of the file that the link leads to.
+                hint = "write to the file that it leads to, and leave the link"
+                raise Refused(BackendError(f"{self.where} is a link by now", hint=hint), retry=False)
             yield record.fileno()
         finally:
             # A child that another thread forked meanwhile has the descriptor, too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import NoReturn
 
 from lockkit.errors import ConfigError, OutcomeUnknown
@@ -93,25 +93,22 @@ class SqlGate:
         Raises:
             OutcomeUnknown: The commit was not answered.
         """
-        database = self._database
-        database.begin()
-        try:
+        database, committing = self._database, False
+        try:  # one, so that an interrupt between two of its steps leaves no transaction open either
+            database.begin()
             yield
-        except BaseException:
-            with suppress(Exception):  # the error of the body says more
-                database.rollback()
-            raise
-        try:
+            committing = True
             database.commit()
-        except Exception as error:
+        except BaseException as error:
             try:
                 database.rollback()
             except Exception:
-                raise OutcomeUnknown(
-                    f"whether the transaction on {self.where} was committed is not known: {error}",
-                    hint="look at the row over a new connection",
-                ) from error
-            raise  # the database has refused, and the connection has answered since
+                if committing and isinstance(error, Exception):
+                    raise OutcomeUnknown(
+                        f"whether the transaction on {self.where} was committed is not known: {error}",
+                        hint="look at the row over a new connection",
+                    ) from error
+            raise  # of a commit: the database has refused, and the connection has answered since
 
     def check(self, lease: FencedLease) -> None:
         """Check and lock the row in the open transaction."""

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 import lockkit
 from lockkit import guard
-from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied, StaleFence
+from lockkit.errors import (
+    BackendError,
+    BackendUnavailable,
+    ConfigError,
+    IncompatibleLayout,
+    PermissionDenied,
+    StaleFence,
+)
 from lockkit.guard import on_file
 from lockkit.guard.on_file import FileGate, PlainFile
 from support.guards import FakeLease, lost, lost_in_some_run
@@ -167,6 +174,34 @@ def test_a_link_to_a_file_is_a_name_of_that_file(path, tmp_path):
 
     assert path.read_text() == link.read_text() == "newest"
     assert link.is_symlink()
+
+
+def test_a_link_that_leads_to_no_file_is_refused(path, tmp_path):
+    """It would have a record of its own, and the file that it leads to, once it is there, another one."""
+    (tmp_path / "link").symlink_to(path)
+
+    with pytest.raises(ConfigError, match="leads to no file"):
+        guard.file(tmp_path / "link")
+
+
+def test_a_path_that_becomes_a_link_to_a_file_is_refused(path, tmp_path):
+    older = guard.file(path).open(FakeLease(3))
+    other = tmp_path / "other"
+    other.write_bytes(b"theirs")
+    path.symlink_to(other)
+
+    newer = guard.file(path).open(FakeLease(4))
+    for attempt in (lambda: older.write(b"stale"), older.read, lambda: older.publish(_file(tmp_path))):
+        with pytest.raises(BackendError, match="is a link by now"):
+            attempt()
+    newer.write(b"new")
+    assert (path.is_symlink(), other.read_bytes()) == (True, b"new")
+
+
+def _file(folder):
+    made = folder / "prepared"
+    made.write_bytes(b"stale")
+    return made
 
 
 def test_what_cannot_be_put_in_place_is_refused_at_once(path, tmp_path):

@@ -598,6 +598,37 @@ def test_a_commit_that_the_database_refuses_is_the_error_of_the_database(databas
     assert balance() == 90
 
 
+@POSTGRES
+def test_a_connection_that_has_died_is_not_taken_for_one_in_a_transaction(connect, postgres):
+    mine = connect()
+    guarded = account(mine).open(FakeLease(3))
+    postgres.sql(f"SELECT pg_terminate_backend({mine.info.backend_pid}, 5000)")
+
+    for attempt in (guarded.read, guarded.read, account(mine).peek):
+        with pytest.raises(psycopg.OperationalError):
+            attempt()
+
+
+@pytest.mark.parametrize("call", ["begin", "commit"])
+def test_an_interrupt_leaves_no_transaction_open(database, connect, monkeypatch, balance, call):
+    mine = autocommit(database, connect) if call == "begin" else connect()
+    guarded = account(mine).open(FakeLease(3))
+    begin = databases._DbApi.begin
+
+    def interrupted(self):
+        if call == "begin":
+            begin(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(databases._DbApi, call, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        guarded.write({"balance": 1})
+    monkeypatch.undo()
+
+    guarded.write({"balance": 2})
+    assert balance() == 2
+
+
 def test_an_error_in_the_body_leaves_the_connection_ready(connection):
     guarded = account(connection).open(FakeLease(3))
     with pytest.raises((sqlite3.Error, psycopg.Error)):
