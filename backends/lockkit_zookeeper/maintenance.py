@@ -268,7 +268,7 @@ class Maintenance:
         self._session.connection.send(GetData(path, self.watcher(entry))).rawlink(read)
 
     def granted(self, entry: Entry, wall: float) -> None:
-        """Write into the node of a claim that waited that it holds now, if it still does in a moment.
+        """Write into the node of a claim that waited that it holds now, as others would else see no holder.
 
         Args:
             entry: The claim.
@@ -276,7 +276,7 @@ class Maintenance:
         """
         if entry.waits:
             entry.waits, entry.granted = False, wall
-            self.lasting(entry)
+            self._look(entry)
 
     def _note_wait(self, entry: Entry) -> None:
         """Write into the node of a claim that it waits, if it does. The caller then reads and watches the node; so the watch sees no event of the write."""

@@ -56,7 +56,8 @@ class PlainFile:
         if self.path.is_symlink() and not self.path.is_dir():
             if not self.path.is_file():
                 raise ConfigError(
-                    f"the link {str(self.path)!r} leads to no file", hint="guard the file that it is to lead to"
+                    f"the link {str(self.path)!r} leads to no file",
+                    hint="guard the file that it is to lead to",
                 )
             self.path = self.path.resolve()  # a file has one record, whatever link leads to it
         self.where = f"the file {str(self.path)!r}"
