@@ -169,7 +169,7 @@ def test_the_contract_kills_a_gate_that_wants_a_higher_fence(client, monkeypatch
 
 
 def test_a_record_made_again_after_it_was_read_is_not_written(client):
-    """Its version is the same as that of the record that was read."""
+    """The version is the same as that of the record that was read."""
     made_again = []
 
     def make_again():

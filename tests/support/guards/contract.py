@@ -96,7 +96,7 @@ class GateContract:
 
     @pytest.mark.parametrize("writes", [0, 1, 2])
     def test_a_record_that_was_made_again_fits_no_older_holder(self, make: Made, writes: int) -> None:
-        """Nor does its version, which begins anew on some resources."""
+        """Nor does the version of the new one, which begins at 0 on some resources."""
         older = make().open(FakeLease(3))
         for _ in range(writes):
             older.write(b"old")
