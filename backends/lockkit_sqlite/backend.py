@@ -27,6 +27,7 @@ from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
 from lockkit_sqlite.draining import Mark
 from lockkit_sqlite.place import Place, locate, prepare
+from lockkit_sqlite.pulse import eviction
 from lockkit_sqlite.pulses import BellWatch
 from lockkit_sqlite.releasing import release
 from lockkit_sqlite.store import SQLiteStore
@@ -147,7 +148,13 @@ class SqliteBackend(BasicBackend):
     def extras(self) -> Extras:
         """See :class:`lockkit.store.spi.Extras`."""
         mark = Mark(lambda: self._store)
-        return Extras(listen=self._listen, pulse=self._pulse, namespaces=self._namespaces, drains=mark)
+        return Extras(
+            listen=self._listen,
+            pulse=self._pulse,
+            evictions=self._evictions,
+            namespaces=self._namespaces,
+            drains=mark,
+        )
 
     def _namespaces(self, budget: float) -> Sequence[str]:
         return operating.namespaces(self._store, time.monotonic() + budget)
@@ -157,6 +164,9 @@ class SqliteBackend(BasicBackend):
         pulses = self._opened.pulses
         pulses.name()
         return (pulses.pulse.descriptor.fileno(),) if pulses.pulse is not None else ()
+
+    def _evictions(self, claim_ids: Sequence[str]) -> tuple[int, Sequence[bytes]]:
+        return self._pulse()[0], [eviction(each) for each in claim_ids]
 
     def close(self) -> None:
         """Close the connections. The pulse stays while claims name it, at most to the end of the process."""

@@ -35,6 +35,7 @@ __all__ = [
     "UNKNOWN",
     "Health",
     "Pulse",
+    "eviction",
     "open_bell",
     "probe",
     "remove",
@@ -144,6 +145,11 @@ class Pulse:
         return {read[at : at + RING] for at in range(0, len(read), RING)}, len(read) % RING != 0 or len(
             read
         ) >= _FULL
+
+
+def eviction(claim: str) -> bytes:
+    """The ring that tells of the eviction of a claim with this id: its complement, which wakes no waiter."""
+    return bytes(0xFF - each for each in bytes.fromhex(claim))
 
 
 def _is_name(name: str) -> bool:

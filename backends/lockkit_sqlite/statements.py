@@ -140,7 +140,9 @@ BURY_BOOT = f"""UPDATE entries SET state = {LINGERING}, boot = ?3, epoch = ?5 - 
 clock (?5; ?4 is CLOCK_BOOTTIME), but never longer than that from now: a wall clock that was reset must not block for decades."""
 DELETE_BOOT = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND boot <> ?3"
 
-MARK = f"UPDATE entries SET evicted = 1, deadline = min(deadline, silence) WHERE {_ONE} AND state = {HELD}"
+MARK = f"""UPDATE entries SET evicted = 1, deadline = min(deadline, max(silence, ?4 + ttl / 2 + lock_delay))
+    WHERE {_ONE} AND state = {HELD}"""
+"""Evict a holder. One that was silent for long, because it is stopped, gets half a ttl in which its command can be ended."""
 EVICT_WAITING = f"DELETE FROM entries WHERE {_ONE} AND state = {WAITING}"
 EVICT_NOW = f"DELETE FROM entries WHERE {_ONE}"
 NEWEST_FENCE = "SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims)) FROM high"

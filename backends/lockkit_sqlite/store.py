@@ -29,7 +29,7 @@ from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, 
 from lockkit_sqlite.layout import LINGERING, READER, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
-from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, remove, stale
+from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, eviction, remove, stale
 from lockkit_sqlite.pulses import LISTENER
 from lockkit_sqlite.rows import Front, LockColumns, Row, claim_info, read_rows
 
@@ -336,6 +336,10 @@ class SQLiteStore:
     def ring(self, row: Front | Row) -> Health:
         """Tell the owner of a claim to ask again."""
         return self.pulses.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
+
+    def tell_evicted(self, row: Row) -> None:
+        """Tell whoever reads the bell of a claim's process that the claim is about to be evicted."""
+        self.pulses.ring(row.fifo, eviction(claim_id(row.token)))
 
     def facts(self, name: str, rows: list[Row], place: int, health: Health | None = None) -> ClaimInfo:
         """A claim of a queue as a fact, with what its pulse says if that was asked."""

@@ -340,7 +340,9 @@ class _Run:
         environ = {key: value for key, value in {**os.environ, **exported}.items() if value is not None}
         policy = Policy() if taken is None else _policy(self._request, client.config, taken)
         leases = () if taken is None else taking.each(taken)
-        with Watchdog(leases, policy, group=self._terminal.own_group) as watchdog:
+        evictions = client.driver().backend.extras.evictions if leases else None
+        told = evictions and evictions([lease.claim_id for lease in leases])
+        with Watchdog(leases, policy, group=self._terminal.own_group, evictions=told) as watchdog:
             child = spawn(
                 self._path,
                 self._request.command,

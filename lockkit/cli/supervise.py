@@ -283,7 +283,8 @@ class Supervisor:
                 self._tell_of_kill(in_time=acted.in_time)
             return
         self._ended_at, self._killed = acted.at, acted.killed
-        self._ending = self._reason(acted.at, self._policy.kill_after, gone=False) or _SILENT
+        why = "it was evicted" if acted.evicted else _SILENT
+        self._ending = self._reason(acted.at, self._policy.kill_after, gone=False) or why
         self._tell(
             f"{self._lost_what()} is lost ({self._ending}); the watchdog {'killed' if acted.killed else 'ended'} the command at "
             f"{self._clock_time(acted.at)}, because this lockkit run {'was stopped' if acted.stopped else 'was late'}"

@@ -5,8 +5,11 @@ watchdog is a fork of ``run`` that shares one page of memory with it: the renewi
 time at which it acted. At the deadline it kills the command, whatever ``run`` does. If it sees that ``run`` is stopped, it sends
 TERM first, at the time at which ``run`` would have sent it.
 
+On a store with process-bound claims (the embedded one) silence does not end a claim, but an eviction does. There the watchdog reads the
+descriptor by which the store tells of evictions, and from then on silence counts.
+
 The watchdog has a session of its own and all signals blocked, so that no key of the terminal and no signal to a group reaches it, and no
-descriptor of its parent, so that it keeps no lock and no pipe open. It dies with its parent (prctl(2)). A pid is safe for it to signal, because
+other descriptor of its parent, so that it keeps no lock and no pipe open. It dies with its parent (prctl(2)). A pid is safe for it to signal, because
 ``run`` ends it before it collects the command.
 """
 
@@ -14,8 +17,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import signal
-import time
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -42,12 +45,15 @@ _SAMPLE = 5.0
 _SOON = 0.05
 """Seconds between two looks at a ``run`` that may be stopped when TERM is due, or at a command that is about to begin."""
 _PR_SET_NAME = 15
-_COMMAND, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _ENDS = range(5)
+_COMMAND, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _EVICTED, _ENDS = range(6)
 """The places in the page: numbers of eight bytes, which a processor reads and writes as a whole; 0 for what is not so yet."""
 
 
 class Followed(Protocol):
     """The part of a lease that the watchdog uses."""
+
+    @property
+    def ttl(self) -> float: ...
 
     def follow(self, call: Callable[[float], object]) -> None: ...
 
@@ -60,12 +66,14 @@ class Acted(NamedTuple):
         killed: Whether it has sent KILL.
         in_time: Whether it did so before the deadline.
         stopped: Whether it saw ``run`` stopped.
+        evicted: Whether it heard of an eviction.
     """
 
     at: float
     killed: bool
     in_time: bool
     stopped: bool
+    evicted: bool
 
 
 class Watchdog:
@@ -75,6 +83,7 @@ class Watchdog:
         leases: The leases that the command works under.
         policy: The treatment of the command when its lock is lost.
         group: Whether the command leads a process group of its own.
+        evictions: The descriptor and the words by which the store tells of evictions (:class:`lockkit.store.spi.Extras`); None if it does not.
         now: The current time of CLOCK_BOOTTIME.
     """
 
@@ -84,24 +93,26 @@ class Watchdog:
         policy: Policy,
         *,
         group: bool,
+        evictions: tuple[int, Sequence[bytes]] | None = None,
         now: Callable[[], float] = SYSTEM.now,
     ) -> None:
         self._cells = memoryview(mmap.mmap(-1, 8 * (_ENDS + len(leases) + 1))).cast("d")
         self._policy = policy
         self._group = group
         self._now = now
+        self._evictions = evictions
+        self._spared = min((lease.ttl for lease in leases), default=0.0) / 2
         self._parent = os.getpid()
         self.pid = 0
         self._cells[_ENDS] = float("inf") if policy.ends_at is None else policy.ends_at
         for place, lease in enumerate(leases, _ENDS + 1):
-            self._cells[place] = float("inf")
-            if policy.silence_ends:
-                lease.follow(partial(self._cells.__setitem__, place))
+            lease.follow(partial(self._cells.__setitem__, place))
 
     @property
     def needed(self) -> bool:
-        """Whether there is a deadline at which the command has to be dead."""
-        return self._policy.on_lost != "warn" and self._deadline() < float("inf")
+        """Whether there is, or may be, a deadline at which the command has to be dead."""
+        may_end = self._evictions is not None or self._deadline() < float("inf")
+        return self._policy.on_lost != "warn" and may_end
 
     def __enter__(self) -> Self:
         if self.needed:
@@ -126,7 +137,11 @@ class Watchdog:
         if not termed and not killed:
             return None
         return Acted(
-            termed or killed, bool(killed), killed < self._deadline(), bool(self._cells[_WAS_STOPPED])
+            at=termed or killed,
+            killed=bool(killed),
+            in_time=killed < self._deadline(),
+            stopped=bool(self._cells[_WAS_STOPPED]),
+            evicted=bool(self._cells[_EVICTED]),
         )
 
     def end(self) -> None:
@@ -145,14 +160,20 @@ class Watchdog:
             dies_with(self._parent)
             if prctl is not None:
                 prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
+            kept = () if self._evictions is None else (self._evictions[0],)
             for descriptor in list(map(int, os.listdir("/proc/self/fd"))):  # noqa: PTH208 (names, not paths)
-                try:
-                    os.close(descriptor)
-                except OSError:
-                    continue  # that of the list itself
+                if descriptor not in kept:
+                    try:
+                        os.close(descriptor)
+                    except OSError:
+                        continue  # that of the list itself
+            bell = select.poll()
+            for descriptor in kept:
+                bell.register(descriptor, select.POLLIN)
             pause: float | None = 0.0
             while pause is not None:
-                time.sleep(pause)
+                if bell.poll(pause * 1000):
+                    self._hear()
                 pause = self._look()
         finally:
             os._exit(0)
@@ -182,13 +203,31 @@ class Watchdog:
             child.signal(signal.SIGCONT)
         return min(kill_at - now, _SOON)
 
+    def _hear(self) -> None:
+        """Note an eviction. Nobody else reads the descriptor, because a ``run`` whose command has begun waits for no lock."""
+        assert self._evictions is not None
+        descriptor, words = self._evictions
+        try:
+            read = os.read(descriptor, 65536)
+        except BlockingIOError:
+            return
+        length = len(words[0])
+        if not self._cells[_EVICTED] and any(
+            read[at : at + length] in words for at in range(0, len(read), length)
+        ):
+            self._cells[_EVICTED] = self._now()
+
     def _note(self, place: int, now: float, *, stopped: bool) -> None:
         """Note an act before it is done, so that ``run`` never sees its effect alone."""
         self._cells[_WAS_STOPPED] = stopped
         self._cells[place] = now
 
     def _deadline(self) -> float:
-        return min(self._cells[_ENDS:])
+        limit, silence = self._cells[_ENDS], min(self._cells[_ENDS + 1 :], default=float("inf"))
+        if self._policy.silence_ends:
+            return min(limit, silence)
+        evicted = self._cells[_EVICTED]
+        return min(limit, max(silence, evicted + self._spared)) if evicted else limit
 
     def _kill_at(self) -> float:
         return self._deadline() - KILL_MARGIN

@@ -310,6 +310,9 @@ class Extras(NamedTuple):
         exchanges: The frequent calls without I/O. A store without exchanges is called on threads.
         listen: Like :meth:`Backend.watch`, but the waiting thread itself may read its message, so no other thread has to wake it.
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
+        evictions: ``evictions(claim_ids)`` returns a descriptor, and the words, all of one length, one of which can be read there before one
+            of these process-bound claims of this process is evicted. From then on the claim blocks for at least half of its ttl. So
+            a child that looks after a claim hears of the eviction while this process is stopped.
         namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, or that are drained, in any
             order. One whose claims have all lapsed may be among them.
         drains: The mark that has the acquires of the namespace refused. A store that has it declares the capability ``drains``.
@@ -322,6 +325,7 @@ class Extras(NamedTuple):
     exchanges: Exchanges | None = None
     listen: Callable[[str, Sequence[str], Callable[[], None], Claim], ReadingWatch] | None = None
     pulse: Callable[[], Sequence[int]] | None = None
+    evictions: Callable[[Sequence[str]], tuple[int, Sequence[bytes]]] | None = None
     namespaces: Callable[[float], Sequence[str]] | None = None
     drains: Drains | None = None
     at_once: bool = False

@@ -79,6 +79,9 @@ def run(verb, key=None, *rest):
         return show(store.acquire(claim, True, 2.0) if verb == "acquire" else block(claim))
     if verb == "release":
         return store.release(claims[key], 2.0)
+    if verb == "evict":
+        evicted = store.evict(key, rest[0], 2.0)
+        return [evicted.outcome, evicted.blocks_until]
     if verb == "renew":
         return store.renew([(claims[key], rest[0])], 2.0)[0].state
     if verb == "fork":  # a child that lives on, and does nothing
@@ -1445,6 +1448,20 @@ def test_a_bell_rings_for_those_it_names_and_nobody_else(store, url, peer):
     assert events[0].wait(AT_ONCE)
     assert not events[1].wait(0.05)
     assert not events[2].is_set()
+
+
+def test_an_eviction_tells_the_process_of_a_silent_holder_and_spares_it_for_half_a_ttl(url, store, peer):
+    mine, _ = take(store, ttl=60, process_bound=True)
+    with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as file:
+        file.execute("UPDATE entries SET renewed = renewed - 600000000, silence = silence - 600000000")
+    descriptor, words = store.extras.evictions([claim_id(mine.token)])
+
+    began = time.time()
+    outcome, blocks_until = peer()("evict", "a", claim_id(mine.token))
+
+    assert outcome == "MARKED"
+    assert began + 30.0 <= blocks_until <= time.time() + 30.0
+    assert os.read(descriptor, 100) in words
 
 
 def test_evicting_a_process_bound_holder_frees_the_lock_after_its_ttl(store, peer):

@@ -166,6 +166,8 @@ def test_the_store_stays_open_while_the_command_is_started(supervise, tmp_path):
 class Renewed(Silent):
     """A lease whose deadline can be moved."""
 
+    ttl = 60.0
+
     def follow(self, call):
         self.moves = call
         call(self.end)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
+from lockkit.testing.processes import until
 from support.holders import AT_ONCE, STAY, ask, runs, seconds_to_acquire, stop_between_statements
 
 
@@ -245,6 +246,22 @@ def test_an_evicted_run_ends_its_command_before_the_next_is_let_in(client, wrapp
 
     assert ended
     assert process.wait(40) == 76
+
+
+def test_the_command_of_a_stopped_run_that_is_evicted_is_dead_before_the_next_is_let_in(client, wrapper, url):
+    process = wrapper("sh", "-c", "echo $$; exec sleep 60", options=("--ttl", "2s", "--kill-after", "0.3s"))
+    stop_between_statements(process, url)
+    (claim,) = client.inspect("job").claims
+    until(lambda: time.time() > claim.renewed + 2 * claim.ttl, "it is silent for longer than its ttl", 40)
+    assert runs(int(process.first))
+
+    assert client.evict("job", claim.claim_id, reason="a test").outcome == "MARKED"
+    with client.lock("job").acquire(timeout=40):
+        assert not runs(int(process.first))
+        process.send_signal(signal.SIGCONT)
+
+        assert process.wait(40) == 76
+    assert "the lock is lost (it was evicted); the watchdog" in process.stderr.read()
 
 
 def test_a_client_that_is_closed_releases_what_it_holds(url, client):

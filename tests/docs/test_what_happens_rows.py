@@ -31,7 +31,8 @@ SHOWN = {
         "**`fork`**": f"{HERE}test_in_a_forked_child_the_lease_is_inert_and_the_client_works",
         "**`max_hold` passes**": f"{HERE}test_max_hold_ends_a_forgotten_hold {HERE}test_max_hold_ends_the_command_of_run",
         "**evict**": f"{HERE}test_evict_marks_a_holder_and_lets_nobody_in_before_it_can_know "
-        f"{HERE}test_an_evicted_run_ends_its_command_before_the_next_is_let_in",
+        f"{HERE}test_an_evicted_run_ends_its_command_before_the_next_is_let_in "
+        f"{HERE}test_the_command_of_a_stopped_run_that_is_evicted_is_dead_before_the_next_is_let_in",
         "**evict `--now`**": f"{SERVERS}test_evict_now_lets_the_next_in_at_once",
         "**the lease is garbage-collected** unreleased": f"{HERE}test_a_collected_lease_warns_and_frees_its_lock_when_its_validity_ends",
         "**`client.close()`**": f"{HERE}test_a_client_that_is_closed_releases_what_it_holds",
