@@ -100,6 +100,25 @@ def test_a_stopped_job_can_go_on_in_the_background(lockkit, bash, job):
     lockkit.until(lambda: lockkit.claims(job.queue) == [])
 
 
+def test_a_job_that_is_stopped_by_the_terminal_is_ended_at_its_deadline_and_fg_says_so(
+    lockkit, bash, job, alive
+):
+    options = ("--max-hold", "12s", "--kill-after", "4s")
+    bash.type(
+        line(lockkit, "run", *job.words, *options, "--", "sh", "-c", "echo ready=$$; exec sleep 60") + "\n"
+    )
+    command = int(bash.expect(r"[\r\n]ready=\d+\r").strip().partition("=")[2])
+    bash.type("\x1a")
+    bash.expect("Stopped")
+    bash.expect("PROMPT> ")
+    lockkit.until(lambda: not alive(command))
+    bash.type("fg\n")
+    bash.expect(r"the watchdog ended the command at \S+, because this lockkit run was stopped")
+    bash.expect("PROMPT> ")
+    bash.type("echo code=$?\n")
+    bash.expect(r"code=76\r")
+
+
 def test_a_background_job_that_reads_waits_for_the_foreground(lockkit, bash, job):
     bash.type(line(lockkit, "run", *job.words, "--", "sh", "-c", "read answer; echo got=$answer") + " &\n")
     bash.expect("PROMPT> ")
