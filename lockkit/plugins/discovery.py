@@ -115,9 +115,11 @@ def _group(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _foreign_finders() -> bool:
-    # The usual finders have no distributions of their own (frozen, built-in) or search the path.
+    # The usual finders have no distributions of their own (frozen, built-in) or search the path. MetadataPathFinder is the one of
+    # importlib_metadata, the backport, which takes the place of PathFinder once any library imports it.
     return any(
-        hasattr(finder, "find_distributions") and getattr(finder, "__name__", "") != "PathFinder"
+        hasattr(finder, "find_distributions")
+        and getattr(finder, "__name__", type(finder).__name__) not in {"PathFinder", "MetadataPathFinder"}
         for finder in sys.meta_path
     )
 

@@ -100,6 +100,19 @@ def test_a_foreign_finder_is_left_to_the_library(site, monkeypatch):
     assert asked
 
 
+def test_the_finder_of_the_backport_of_the_library_finds_what_is_found_without_it(site, monkeypatch):
+    class MetadataPathFinder:
+        """Named and installed like the one of importlib_metadata: its distributions are those of the folders of the path."""
+
+        @staticmethod
+        def find_distributions(context=None):
+            raise AssertionError("the folders of the path are read without it")
+
+    site("plain", "[lockkit]\none = mod\n")
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, MetadataPathFinder()])
+    assert [entry.name for entry in discovery.installed()] == ["one"]
+
+
 @pytest.mark.parametrize(
     "value",
     ["lockkit.names", "lockkit.names:encode", "lockkit.store.spi:Claim.__name__", "lockkit.names [x]"],
