@@ -13,7 +13,7 @@ FULL_SUITE = $(shell python3.11 -c '' 2>/dev/null && echo py311 || \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo check test full servers fmt lint bench docs clean system
+.PHONY: help demo check test full servers fmt lint lock bench docs clean system
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ fmt: $(VENV)/.tox ## format the code and mend what a tool can mend
 lint: $(VENV)/.tox ## check style, floors, spelling and types
 	@$(TOX) -e lint,type
 
+lock: $(VENV)/.tox ## renew the versions that tests and tools run on, in tests/locked; ARGS="--upgrade-package redis" for some
+	@$(VENV)/bin/python .ci/lock $(ARGS)
+
 bench: $(VENV)/.tox ## measure lockkit beside other projects' locks; ARGS="--quick redis" for a part of it
 	@$(TOX) -e bench -- $(ARGS)
 
@@ -76,7 +79,9 @@ $(VENV)/.lockkit: pyproject.toml $(VENV)/.python
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(VENV)/.tox: $(VENV)/.python
+# Environments that were made with other versions than the locked ones are made anew; tox does not see that these have changed.
+$(VENV)/.tox: $(wildcard tests/locked/*.txt) $(VENV)/.python
 	@echo "Installing tox into $(VENV)"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'tox>=4.25' 'tox-uv>=1.20'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/locked/tox.txt
+	@rm -rf .tox
 	@touch $@

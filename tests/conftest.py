@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.locked import MAIN, constrained_by, unlike
+
 # Real stores answer when they answer: pytest-timeout guards against hanging, so no deadline per example.
 settings.register_profile(
     "lockkit",
@@ -50,6 +52,21 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse an environment of tox that was made before the versions in tests/locked were renewed, or has what is not in them."""
+    file = constrained_by()
+    others = unlike(file) if file is not None and not hasattr(config, "workerinput") else []
+    if others:
+        raise pytest.UsageError(
+            "\n".join(
+                [
+                    *others,
+                    "make the environment anew (tox run --recreate), or the locked versions (make lock)",
+                ]
+            )
+        )
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Keep the garbage collector away from what pytest makes of the tests, which lasts as long as the process.
@@ -81,9 +98,17 @@ def _leave_to_full(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Leave the names of the tests that failed, each with its output, where ``.ci/again`` looks for them."""
+    """Leave the names of the tests that failed, each with its output, where ``.ci/again`` looks for them.
+
+    And name each package that is installed in another version than tests/locked has: that may be why.
+    """
+    reports = [*terminalreporter.stats.get("failed", []), *terminalreporter.stats.get("error", [])]
+    file = constrained_by() or MAIN
+    others = unlike(file) if reports else []
+    if others:
+        terminalreporter.section(f"not as in {file.relative_to(file.parents[2])}")
+        terminalreporter.write("".join(f"VERSION {each}\n" for each in others))
     if "RED_TESTS" in os.environ:
-        reports = [*terminalreporter.stats.get("failed", []), *terminalreporter.stats.get("error", [])]
         red = {each.nodeid: f"{each.longreprtext}\n{each.capstdout}{each.capstderr}" for each in reports}
         Path(os.environ["RED_TESTS"]).write_text(json.dumps(red))
 

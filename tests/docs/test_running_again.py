@@ -81,7 +81,7 @@ def test_a_run_of_pytest_leaves_the_names_of_its_red_tests_with_their_outputs(ro
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "1", "test_b.py"],
         cwd=tmp_path,
-        env=os.environ | {"RED_TESTS": str(tmp_path / "red.json")},
+        env=os.environ | {"RED_TESTS": str(tmp_path / "red.json"), "PYTHONPATH": str(root / "tests")},
         stdout=subprocess.DEVNULL,
         check=False,
     )

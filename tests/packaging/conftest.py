@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
+from support.locked import MAIN
+
 ROOT = Path(__file__).parents[2]
 
-# Neither this project's settings nor its source tree may leak into what a wheel does by itself.
+# Neither this project's settings nor its source tree may leak into what a wheel does by itself. What is installed beside it, and
+# what builds it, is locked.
 CLEAN_ENV = {k: v for k, v in os.environ.items() if not k.startswith(("LOCKKIT_", "PYTHON"))}
+CLEAN_ENV |= {"UV_CONSTRAINT": str(MAIN), "UV_BUILD_CONSTRAINT": str(MAIN)}
 
 
 def _run(*command, cwd=None):
