@@ -28,7 +28,6 @@ from lockkit.drivers.lifecycle import (
     wait_no_longer_than_the_interpreter,
 )
 from lockkit.drivers.patience import Tries, patiently
-from lockkit.drivers.starting import start
 from lockkit.drivers.threads import Driver
 from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.errors import AcquireCancelled, BackendUnavailable, LockkitError
@@ -43,6 +42,7 @@ from lockkit.printable import printable
 from lockkit.protocol.denials import held_at, held_claim
 from lockkit.redaction import redact
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
+from lockkit.store.starting import start
 from lockkit.store.ttls import misfit
 from lockkit.suggesting import same_store
 

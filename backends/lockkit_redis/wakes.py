@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis.exceptions as theirs
@@ -21,6 +22,7 @@ import redis.exceptions as theirs
 from lockkit.bell import Bell
 from lockkit.errors import PermissionDenied
 from lockkit.store.spi import Refused, Unknown
+from lockkit.store.starting import OneThread
 from lockkit.store.waking import wake_up
 from lockkit_redis.connection import pack
 from lockkit_redis.failures import replied
@@ -84,7 +86,7 @@ class Wakes:
         """Rung for the keeper: there may be something to read or to do."""
         self._closed = False
         self._warned = False
-        self._thread: threading.Thread | None = None
+        self._thread = OneThread(self._run, "lockkit-redis-wakes")
 
     def watch(self, fence: str, where: str, token: str, wake: Callable[[], None], *, reads: bool) -> _Watch:
         """Call ``wake`` when a claim's turn comes, or when the message about it may have been missed.
@@ -108,7 +110,8 @@ class Wakes:
         with self._mutex:
             self._watches.setdefault(watch.fence, []).append(watch)  # two nodes may give the same fence
             missed = self._early.pop(watch.fence, self) is None
-            self._start()
+            with suppress(RuntimeError):  # the process can start no more threads: the poll cap covers it
+                self._thread.start()
             doubtful = self._standing and time.monotonic() - self._stood_at < _DOUBT
             alone = self._reader is not None and self._reader is not self._keeper
             if self._reader is None and not reads:
@@ -119,15 +122,6 @@ class Wakes:
             watch.wake()
         elif doubtful:
             self._make_up([watch], _GLANCE)
-
-    def _start(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            return
-        self._thread = threading.Thread(target=self._run, name="lockkit-redis-wakes", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:  # the process can start no more threads: the poll cap covers it
-            return
 
     def wait(self, watch: _Watch, bell: Bell, seconds: float) -> bool:
         """Wait for a ring, and return whether there was one. The thread reads meanwhile if nobody else waits."""

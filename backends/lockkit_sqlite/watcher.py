@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from lockkit.bell import Bell
 from lockkit.forks import reinit
+from lockkit.store.starting import OneThread
 from lockkit_sqlite.events import Deaf, Events
 
 __all__ = ["Watcher"]
@@ -39,7 +40,7 @@ class Watcher:
         """The waiter whose thread listens, or this object itself for the keeper."""
         self._due = Bell()
         """Rung for the keeper: there may be somebody to listen for."""
-        self._thread: threading.Thread | None = None
+        self._thread = OneThread(self._run, "lockkit-sqlite-watcher")
 
     def begin(self, waiter: object, ring: Callable[[], None], *, reads: bool) -> None:
         """Add a waiter. Under the lock.
@@ -53,7 +54,7 @@ class Watcher:
             RuntimeError: The thread that it needs cannot be started.
         """
         if self._waiters or not reads:
-            self._start()
+            self._thread.start()
         self._waiters[waiter] = ring
         if not reads or len(self._waiters) > 1:
             self._due.ring()
@@ -119,11 +120,6 @@ class Watcher:
             self._reader = None
 
     # -- the thread
-
-    def _start(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="lockkit-sqlite-watcher", daemon=True)
-            self._thread.start()
 
     def _run(self) -> None:
         while True:

@@ -8,8 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from lockkit.drivers.starting import start
 from lockkit.forks import Forks
+from lockkit.store.starting import start
 
 __all__ = ["CALLBACKS", "HANGS", "Callbacks"]
 

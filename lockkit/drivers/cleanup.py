@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.drivers.lifecycle import ending
-from lockkit.drivers.starting import start
 from lockkit.facts import CleanupContext, HookReport, Reason
 from lockkit.hold import RELEASING, Hold
 from lockkit.namedtuples import NamedTuple
 from lockkit.plugins.calling import Implementation, for_devices, hook_of
+from lockkit.store.starting import start
 
 __all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns", "context_of", "hooks_of"]
 

@@ -15,11 +15,11 @@ from typing import ClassVar
 
 from lockkit.bell import Bell
 from lockkit.drivers.callbacks import HANGS
-from lockkit.drivers.starting import join, start
 from lockkit.events import Counters
 from lockkit.facts import Alert, Event
 from lockkit.forks import Forks
 from lockkit.plugins.calling import Implementation, call_each, hook_of
+from lockkit.store.starting import join, start
 
 __all__ = ["Delivery"]
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from lockkit.bell import Bell
-from lockkit.drivers.starting import start
+from lockkit.store.starting import start
 
 __all__ = ["Errand"]
 

@@ -15,10 +15,10 @@ from traceback import walk_stack
 from types import FrameType
 from typing import Protocol
 
-from lockkit.drivers.starting import start
 from lockkit.errors import ConfigError
 from lockkit.facts import Reason
 from lockkit.origin import Origin, this_origin
+from lockkit.store.starting import start
 
 __all__ = [
     "INSIDE_PATIENCE",

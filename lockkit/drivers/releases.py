@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from lockkit.drivers.cleanup import OVERRUNS, CleanupRuns, context_of, hooks_of
 from lockkit.drivers.dispatch import DETAIL
-from lockkit.drivers.starting import start
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.facts import Reason, ReleaseReport
@@ -20,6 +19,7 @@ from lockkit.plugins.calling import Implementation
 from lockkit.protocol.effects import AwaitHook, Effect, StartHook
 from lockkit.protocol.releasing import PATIENCE, Pipeline, releasing
 from lockkit.protocol.running import to_its_end
+from lockkit.store.starting import start
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver

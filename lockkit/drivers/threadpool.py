@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
-from lockkit.drivers.starting import start
+from lockkit.store.starting import start
 
 __all__ = ["Job", "ThreadPool"]
 

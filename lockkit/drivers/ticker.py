@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from lockkit.bell import Bell
 from lockkit.clock import Clock
-from lockkit.drivers.starting import join, start
 from lockkit.errors import BackendUnavailable
+from lockkit.store.starting import join, start
 
 __all__ = ["Ticker", "no_thread", "thread_refused"]
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 from lockkit.bell import Bell
 from lockkit.devices import Device, DeviceProvider, DeviceWatch, Snapshot
-from lockkit.drivers.starting import start
 from lockkit.errors import CapabilityError, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.facts import Alert, Event
 from lockkit.gpu.held_cards import held_card
@@ -29,6 +28,7 @@ from lockkit.members import in_pool
 from lockkit.origin import Origin, this_origin
 from lockkit.plugins.calling import call_within
 from lockkit.sizes import MIB
+from lockkit.store.starting import start
 
 if TYPE_CHECKING:
     from lockkit.config import Config

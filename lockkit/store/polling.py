@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 
 from lockkit.store.rowqueue import RowQueue
 from lockkit.store.spi import REQUEST_TIMEOUT, Refused, Unknown, Watch
+from lockkit.store.starting import OneThread
 from lockkit.store.waking import wake_up
 
 __all__ = ["Polling"]
@@ -57,7 +58,7 @@ class Polling:
         self._every = every
         self._mutex = threading.RLock()  # a signal handler may close a watch in the middle of a call
         self._watches: list[_Watch] = []
-        self._thread: threading.Thread | None = None
+        self._thread = OneThread(self._run, "lockkit-polling")
         self._closed = threading.Event()
 
     def watch(self, name: str, moved: Callable[[RowQueue], bool], wake: Callable[[], None]) -> Watch:
@@ -65,9 +66,7 @@ class Polling:
         watch = _Watch(self._forget, name, moved, wake)
         with self._mutex:
             self._watches.append(watch)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="lockkit-polling", daemon=True)
-                self._thread.start()
+            self._thread.start()
         return watch
 
     def _forget(self, watch: _Watch) -> None:
@@ -86,8 +85,6 @@ class Polling:
         with self._mutex:
             for watch in self._watches:
                 found.setdefault(watch.name, []).append(watch)
-            if not found:
-                self._thread = None
         return found
 
     def _run(self) -> None:

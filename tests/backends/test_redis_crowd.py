@@ -21,6 +21,7 @@ from lockkit.testing.claims import claim, take
 from lockkit.testing.processes import PATIENCE, until
 from lockkit_redis.backend import open_store
 from lockkit_redis.connection import pack
+from support.striking import gone, left, strike_each_place
 
 SLOW = 20.0
 """Seconds that a busy machine may take for what is a matter of milliseconds: nothing but a failure waits for them to pass."""
@@ -279,3 +280,20 @@ def test_a_connection_that_is_taken_the_moment_it_is_given_back_is_no_trouble(se
     pool._free = Snatched()
     assert store.store.call(node, pack("PING"), 2.0) == b"PONG"
     store.close()
+
+
+def test_a_signal_that_interrupts_the_start_of_the_thread_that_reads_leaves_one(server):
+    """Two would read one subscription at once: "concurrent poll() invocation"."""
+
+    def wait(store):
+        store._wakes.watch("1", "here", "token", lambda: None, reads=False).close()
+
+    def opened():
+        assert gone("lockkit-redis-wakes")
+        return open_store(server.url(), OpenOptions())
+
+    for where, store in strike_each_place(opened, wait):
+        wait(store)
+        until(lambda store=store: store._wakes._standing, "the subscription stands")
+        assert left("lockkit-redis-wakes", 1), where
+        store.close()

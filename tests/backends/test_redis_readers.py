@@ -256,8 +256,7 @@ def test_closing_the_store_ends_the_wait_and_the_thread(server, standing):
     with turn.listening():
         until(turn.reads)
         standing.close()
-        standing._wakes._thread.join(AT_ONCE)
-        assert not standing._wakes._thread.is_alive()
+        until(lambda: not standing._wakes._thread.running, "the thread ends", AT_ONCE)
 
 
 def test_what_ctrl_c_took_from_who_reads_is_made_up_for(standing, monkeypatch):

@@ -175,7 +175,7 @@ def test_a_waiter_is_woken_once_for_each_change_and_the_thread_ends_with_the_las
 
     assert len(woken) == 1
     assert isinstance(store.acquire(waiter, False, BUDGET), Granted)
-    until(lambda: store._polling._thread is None, "the thread ends")
+    until(lambda: not store._polling._thread.running, "the thread ends")
 
 
 def test_a_look_that_fails_keeps_no_other_waiter_from_being_woken(caplog):

@@ -11,34 +11,9 @@ from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.ticker import Ticker
 from lockkit.events import Counters
 from lockkit.facts import Event
-from lockkit.testing.interrupts import Bomb, CtrlC
-
-LONG = 20.0
-"""Seconds to wait for what is to happen at once."""
-
-
-def strike_each_place(prepare, do):
-    """Do something with what was prepared for it, again and again, struck at each place in turn; yields place and prepared."""
-    for at in range(1, 1000):
-        prepared = prepare()
-        bomb = Bomb(at, beside=("threading",))
-        try:
-            with bomb:
-                do(prepared)
-        except CtrlC:
-            pass
-        yield bomb.where, prepared
-        if not bomb.where:
-            assert at > 1
-            return
-
-
-def gone(name):
-    """Whether all threads of this name end."""
-    end = time.monotonic() + LONG
-    while any(thread.name == name for thread in threading.enumerate()) and time.monotonic() < end:
-        time.sleep(0.01)
-    return not any(thread.name == name for thread in threading.enumerate())
+from lockkit.store.polling import Polling
+from lockkit.store.starting import OneThread
+from support.striking import LONG, gone, left, strike_each_place
 
 
 def test_a_ticker_whose_start_was_cut_short_starts_again_and_ends():
@@ -96,3 +71,64 @@ def test_a_callback_is_called_after_the_start_of_its_thread_was_cut_short():
     while CALLBACKS._threads:  # the last one may not have begun yet
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_thread_of_which_there_is_to_be_one_works_once_at_a_time_wherever_its_start_was_cut_short():
+    class Work:
+        def __init__(self):
+            self.go, self.began, self.at_work, self.most = threading.Event(), threading.Event(), 0, 0
+            self.thread = OneThread(self.run, "lockkit-one")
+
+        def run(self):
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+            self.began.set()
+            self.go.wait(LONG)
+            self.at_work -= 1
+
+    for where, work in strike_each_place(Work, lambda work: work.thread.start()):
+        for _ in range(3):
+            work.thread.start()
+        assert work.began.wait(LONG), where
+        work.go.set()
+        assert gone("lockkit-one"), where
+        assert work.most == 1, where
+
+
+def test_a_thread_that_is_started_while_it_ends_works_once_more():
+    ends, rounds = threading.Event(), []
+
+    def run():
+        rounds.append(1)
+        if len(rounds) == 1:
+            ends.wait(LONG)
+
+    thread = OneThread(run, "lockkit-one")
+    thread.start()
+    while not rounds:
+        time.sleep(0.001)
+    thread.start()
+    ends.set()
+    assert gone("lockkit-one")
+    assert len(rounds) == 2
+
+
+def test_a_thread_that_looks_for_others_looks_although_the_start_was_cut_short():
+    def watch(polling):
+        polling.watch("a", lambda _: True, lambda: None)
+
+    class Looks:
+        def __init__(self):
+            self.looked = threading.Event()
+            self.polling = Polling(self.look, 0.001)
+
+        def look(self, name, budget, known):
+            self.looked.set()
+            return 1, None
+
+    for where, looks in strike_each_place(Looks, lambda looks: watch(looks.polling)):
+        watch(looks.polling)
+        assert looks.looked.wait(LONG), where
+        assert left("lockkit-polling", 1), where
+        looks.polling.close()
+        assert gone("lockkit-polling")

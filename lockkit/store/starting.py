@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-__all__ = ["join", "start"]
+__all__ = ["OneThread", "join", "start"]
 
 
 def start(target: Callable[[], None], name: str) -> None:
@@ -38,3 +38,44 @@ def join(thread: threading.Thread | None, timeout: float) -> None:
         # The thread runs without a Thread object of its own.
         with contextlib.suppress(AssertionError, RuntimeError):
             thread.join(timeout)
+
+
+class OneThread:
+    """A daemon thread that is started when it is needed. At most one runs at a time, also if a signal handler interrupted its start.
+
+    Args:
+        run: The work. Started again while it ends, it is run once more.
+        name: The name of the thread.
+    """
+
+    __slots__ = ("_asked", "_name", "_run", "_runs")
+
+    def __init__(self, run: Callable[[], None], name: str) -> None:
+        self._run = run
+        self._name = name
+        self._runs = threading.Lock()  # kept by the one thread that works
+        self._asked = False
+
+    def start(self) -> None:
+        """Start the thread, if it does not run.
+
+        Raises:
+            RuntimeError: No thread can be started.
+        """
+        self._asked = True  # first: a thread that is about to end looks at it
+        if not self._runs.locked():
+            start(self._work, self._name)
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread works."""
+        return self._runs.locked()
+
+    def _work(self) -> None:
+        # A thread that finds another at work ends: the caller that started it did not know of the other yet, or was interrupted.
+        while self._asked and self._runs.acquire(blocking=False):
+            try:
+                self._asked = False
+                self._run()
+            finally:
+                self._runs.release()
