@@ -42,7 +42,7 @@ def family(pid: int, group: int | None, counts: Callable[[int], bool] | None = N
         return []
     for entry in entries:
         try:
-            text = Path(f"/proc/{entry}/stat").read_text(encoding="ascii", errors="replace")
+            text = Path(f"/proc/{entry}/stat").read_text(encoding="utf-8", errors="replace")
             fields = text.rpartition(")")[2].split()
             parents.setdefault(int(fields[1]), []).append(int(entry))
             if group is not None and int(fields[2]) == group and (counts is None or counts(int(entry))):

@@ -265,7 +265,8 @@ class Supervisor:
         self._deadline = now + self._lease.time_to_stop()
         self._heed_watchdog()
         if self._ending is None:
-            lead = {"term": policy.kill_after, "kill": KILL_MARGIN, "warn": 0.0}[policy.on_lost]
+            soft = max(policy.kill_after, KILL_MARGIN)
+            lead = {"term": soft, "kill": KILL_MARGIN, "warn": 0.0}[policy.on_lost]
             self._ending = self._reason(now, lead, gone=gone)
             if self._ending is None:
                 return self._pause(now, lead)

@@ -181,7 +181,7 @@ class Watchdog:
     def _look(self) -> float | None:
         """Do what is due. Returns the seconds until the next look; None if nothing is left to do."""
         now, kill_at = self._now(), self._kill_at()
-        term_at = kill_at + KILL_MARGIN - self._policy.kill_after
+        term_at = min(kill_at, self._deadline() - self._policy.kill_after)
         soft = self._policy.on_lost == "term" and not self._cells[_TERM_SENT]
         if now < (term_at if soft else kill_at):
             return min((term_at if soft else kill_at) - now, _SAMPLE)
@@ -189,7 +189,7 @@ class Watchdog:
         if not pid:
             return _SOON
         command, run = look_at(pid), look_at(self._parent)
-        if command is None or command.ended:
+        if command is not None and command.ended:
             return None  # by itself, and in time
         stopped = run is not None and run.stopped
         child = Child(pid, pid if self._group else None)

@@ -104,6 +104,14 @@ def test_a_stubborn_command_is_dead_before_the_deadline(supervise):
     assert len(said) == 2
 
 
+@pytest.mark.parametrize("script", ["sleep 60", "trap '' TERM; while :; do sleep 0.05; done"])
+def test_without_time_between_term_and_kill_the_command_is_dead_before_the_deadline(supervise, script):
+    lease = Silent(1.5, slow=8)
+    ended, _ = supervise(script, lease, Policy(kill_after=0.0))
+    assert ended.lost
+    assert lease.time_to_stop() > 0
+
+
 def test_on_lost_kill_sends_no_term(supervise, tmp_path):
     lease = Silent(0.8)
     script = f"trap 'echo term > {tmp_path}/term' TERM; while :; do sleep 0.05; done"
@@ -213,6 +221,14 @@ def test_a_watchdog_kills_a_command_that_nobody_else_ends_before_the_deadline(wa
     assert watchdog.acted().killed
     assert watchdog.acted().in_time
     assert not watchdog.acted().stopped
+
+
+def test_a_watchdog_kills_before_the_deadline_without_time_between_term_and_kill(watch):
+    lease = Renewed(1.5, slow=8)
+    watchdog, child = watch(lease, Policy(kill_after=0.0))
+    until(lambda: ended(child), "the command has ended", 60.0)
+    assert lease.time_to_stop() > 0
+    assert watchdog.acted().in_time
 
 
 def test_a_watchdog_kills_what_the_command_started_in_other_sessions(watch, tmp_path, alive):
