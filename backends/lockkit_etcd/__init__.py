@@ -24,6 +24,13 @@ def _check(url: str) -> None:
     parse(url)
 
 
+def _transactions(url: str) -> object:
+    with IMPORTS:
+        from lockkit_etcd.guarding import Transactions
+
+    return Transactions(url)
+
+
 @hookimpl
 def lockkit_backends() -> list[BackendSpec]:
     """Offer ``etcd://`` and ``etcds://``."""
@@ -36,5 +43,6 @@ def lockkit_backends() -> list[BackendSpec]:
             summary="An etcd cluster for a fleet of hosts.",
             capabilities=CAPABILITIES,
             check=_check,
+            transactions=_transactions,
         )
     ]

@@ -331,6 +331,6 @@ class Cluster(Generic[M]):
         """The index of the member that would be asked second."""
         return self._first + 1
 
-    def _inherited(self) -> bool:
+    def inherited(self) -> bool:
         """Whether this process is a forked child, and the connections are its parent's."""
         return not self.origin.is_here()

@@ -112,6 +112,10 @@ class Gateway(Cluster["_Member"]):
             raise unanswered(f"cannot understand its answer {text[:40]!r}", member.where) from error
         return answer
 
+    def raw(self, body: bytes, end: float) -> Exchange[Any]:
+        """Execute a transaction that is packed already, and return the answer as it came. See :meth:`Cluster.txn`."""
+        return self._ask("raw", body, end)
+
     def watch(
         self,
         key: bytes,

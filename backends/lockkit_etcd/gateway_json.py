@@ -226,6 +226,7 @@ def _ids(leases: Sequence[int]) -> bytes:
 
 CALLS: Mapping[str, tuple[bytes, Callable[[Any], bytes], Callable[[bytes, Any], Any]]] = {
     "txn": (b"kv/txn", txn_body, txn_answer),
+    "raw": (b"kv/txn", lambda body: body, lambda text, _asked: dict(decoded(text))),
     "range": (b"kv/range", lambda request: _get(request).encode(), _range_answer),
     "grant": (b"lease/grant", lambda asked: b'{"ID":"%d","TTL":"%d"}' % asked, _unasked(Granted)),
     "revoke": (b"lease/revoke", lambda lease: _ids([lease]), _unasked(_Revoked)),

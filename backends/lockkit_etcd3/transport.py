@@ -94,7 +94,7 @@ class PythonEtcd3(Cluster[Endpoint]):
         return self.perform(self._in_turn(ready, time.monotonic() + budget, again=True))
 
     def _check(self) -> None:
-        if self._inherited():
+        if self.inherited():
             raise inherited(self.where)
 
     def watch(
@@ -106,7 +106,7 @@ class PythonEtcd3(Cluster[Endpoint]):
         also: Sequence[bytes] = (),
         past: int = 0,
     ) -> Stream:
-        if self._inherited():
+        if self.inherited():
             return _NoWatch()
         return self._watching.watch(watched_ranges(key, end, start, also, past), heard)
 
@@ -115,7 +115,7 @@ class PythonEtcd3(Cluster[Endpoint]):
         return PythonEtcd3(*self._made_of, self._second(), self.origin)
 
     def close(self) -> None:
-        if not self._inherited():
+        if not self.inherited():
             self._watching.close()
             for member in self._members:
                 member.close()

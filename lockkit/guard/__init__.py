@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis import Redis, RedisCluster
 
     from lockkit.guard.databases import DbApiConnection, SqlAlchemy
-    from lockkit.guard.gateway import Transactor
+    from lockkit.guard.on_etcd import Transactor
     from lockkit.guard.on_file import FileGate, GuardedFile
     from lockkit.guard.on_sql import GuardedRow, SqlGate
     from lockkit.guard.outer import RunLease, run_lease
@@ -56,7 +56,7 @@ _LATE = {
     "GuardedRow": "on_sql",
     "RunLease": "outer",
     "SqlGate": "on_sql",
-    "Transactor": "gateway",
+    "Transactor": "on_etcd",
     "run_lease": "outer",
 }
 """Names of modules that only programs with such a resource import."""

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, cast
 
 from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
 from lockkit.guard.gate import checked_key
-from lockkit.guard.gateway import Gateway, Transactor, bytes_of, text_of
 from lockkit.guard.record import SUFFIX, Record
 from lockkit.guard.swapping import Found, read_record
+from lockkit.plugins.manager import PluginManager
+from lockkit.redaction import redact
 from lockkit.store.spi import Refused, Unknown
 
-__all__ = ["EtcdKey"]
+__all__ = ["EtcdKey", "Transactor", "text_of"]
 
 _LARGEST = 1_000_000
 """Bytes; etcd's own limit for a request is 1.5 MiB by default."""
+
+
+class Transactor(Protocol):
+    """Anything that sends one transaction to etcd. ``etcd3gw.Etcd3Client`` fits as it is."""
+
+    def transaction(self, txn: Mapping[str, Any], /) -> Mapping[str, Any]:
+        """Send ``POST /v3/kv/txn`` once.
+
+        Args:
+            txn: The body: ``compare``, ``success`` and ``failure`` as etcd's gateway reads them; keys and values in base64.
+
+        Returns:
+            Mapping: The answer as it came: ``succeeded``, and ``responses`` with ``response_range``.
+
+        Raises:
+            Exception: There was no answer; the gate then repeats the transaction. An error that is certainly a refusal is raised
+                as :class:`lockkit.store.spi.Refused`.
+        """
+
+
+def text_of(raw: bytes) -> str:
+    """Bytes as the gateway writes them."""
+    return b64encode(raw).decode()
+
+
+def bytes_of(text: str) -> bytes:
+    """Bytes as the gateway has written them."""
+    return b64decode(text)
 
 
 class EtcdKey:
@@ -25,7 +55,7 @@ class EtcdKey:
 
     def __init__(self, client: Transactor | str, key: str | bytes) -> None:
         raw = checked_key(key)
-        self._client: Transactor = Gateway(client) if isinstance(client, str) else client
+        self._client = _connected(client) if isinstance(client, str) else client
         if not callable(getattr(self._client, "transaction", None)):
             raise ConfigError(
                 f"{type(client).__name__} has no method transaction()",
@@ -84,3 +114,16 @@ class EtcdKey:
 
 def _put(key: bytes, value: bytes) -> dict[str, Any]:
     return {"request_put": {"key": text_of(key), "value": text_of(value)}}
+
+
+def _connected(url: str) -> Transactor:
+    """The members that a URL names.
+
+    Raises:
+        ConfigError: No store of etcd has such a URL.
+    """
+    transactions = PluginManager(()).backend(url).transactions
+    if transactions is None:
+        hint = "write etcd://host1:2379,host2:2379, or etcds:// for TLS"
+        raise ConfigError(f"not a URL of etcd's gateway: {redact(url)}", hint=hint)
+    return cast("Transactor", transactions(url))

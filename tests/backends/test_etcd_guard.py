@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +23,11 @@ from lockkit.errors import (
     StaleFence,
 )
 from lockkit.guard import FenceGate, swapping
-from lockkit.guard.gateway import Gateway, text_of
-from lockkit.guard.on_etcd import EtcdKey
+from lockkit.guard.on_etcd import EtcdKey, text_of
 from lockkit.guard.swapping import Swapping
-from lockkit.store.spi import Unknown
+from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.processes import free_port, installed
+from lockkit_etcd.guarding import Transactions as Gateway
 from support.guards import FakeLease, lost, lost_in_some_run
 from support.guards.bytewise import Bytewise
 from support.guards.contract import GateContract
@@ -216,6 +217,42 @@ def test_a_request_that_was_sent_and_not_answered_is_unknown(answer):
             served.result()
 
 
+REFUSED = b'{"code":12,"message":"etcdserver: rpc not supported for learner"}'
+
+
+def test_what_is_a_definite_refusal_to_a_store_is_one_to_a_guard():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            link, _ = listener.accept()
+            with link:
+                link.recv(65536)
+                link.sendall(b"HTTP/1.1 501 No\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSED), REFUSED))
+
+        with ThreadPoolExecutor(1) as threads:
+            served = threads.submit(serve)
+            with pytest.raises(Refused, match="it is a learner"):
+                Gateway(f"etcd://127.0.0.1:{listener.getsockname()[1]}").transaction({"success": []})
+            served.result()
+
+
+def test_a_gate_that_was_made_before_a_fork_serves_the_child(server):
+    gate = guard.etcd(server.url(), "a")
+    gate.open(FakeLease(3)).write(b"parent")
+
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            gate.open(FakeLease(4)).write(b"child")
+            code = 0
+        finally:
+            os._exit(code)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert read(server, "a") == b"child"
+
+
 # -- rights and refusals
 
 
@@ -228,7 +265,7 @@ def test_the_rights_in_the_docs_are_enough_and_one_less_is_named():
         guarded.write(b"one")
         with pytest.raises(PermissionDenied, match="readwrite"):
             guard.etcd(url, "elsewhere").open(FakeLease(3))
-        with pytest.raises(PermissionDenied, match="invalid user ID or password"):
+        with pytest.raises(PermissionDenied, match="user name or password is wrong"):
             guard.etcd(server.url("writer", "wrong"), "config/main").open(FakeLease(3))
         with pytest.raises(PermissionDenied):
             guard.etcd(server.url(), "config/main").open(FakeLease(3))
