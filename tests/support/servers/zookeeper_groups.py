@@ -104,6 +104,7 @@ class ZooKeeperEnsemble(LedGroup[ZooKeeperServer]):
             start.start()
         for start in starts:
             start.join()
+        until(lambda: any(each.mode == "leader" for each in others), "one of the others leads")
         return next(each for each in others if each.mode == "leader")
 
     def cut_off_at_request(self, follower: ZooKeeperServer) -> None:
