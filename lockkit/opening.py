@@ -154,7 +154,7 @@ class Opening:
 
         Args:
             patience: Seconds for which to try again while the store does not open; the call takes half a second longer at most.
-                0 for a single try, None for the request timeout. Each try takes at most the request timeout.
+                0 for a single try, None for the request timeout, and as long as the store is busy. Each try takes at most the request timeout.
 
         Raises:
             BackendError: The store does not open.
@@ -180,14 +180,15 @@ class Opening:
                 raise AcquireCancelled("the interpreter is ending")
             if not told:
                 _log.warning(
-                    "cannot open %s yet, trying for %.0f s: %s",
+                    "cannot open %s yet, trying %s: %s",
                     printable(self.url),
-                    seconds,
+                    "until it opens" if trouble.busy and patience is None else f"for {seconds:.0f} s",
                     printable(str(trouble)),
                 )
             told.append(trouble)
 
-        return self._open, Tries(self.clock, seconds, tell, _LEAST if seconds else longest, longest)
+        least = _LEAST if seconds else longest
+        return self._open, Tries(self.clock, seconds, tell, least, longest, endless=patience is None)
 
     def begin(self) -> None:
         """Do what comes before the first lock: log the store's warnings, and have a first row in the event journal if that is on.
@@ -482,7 +483,7 @@ def _copied(trouble: Refused | Unknown) -> Refused | Unknown:
     """The same failure without its traceback, which would keep the frames that it passed alive, with all their objects."""
     kind = Refused if isinstance(trouble, Refused) else Unknown
     make, parts = trouble.error.__reduce__()  # copy.copy() does the same, but its module takes time to import
-    return kind(make(*parts), retry=trouble.retry)
+    return kind(make(*parts), retry=trouble.retry, busy=trouble.busy)
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:

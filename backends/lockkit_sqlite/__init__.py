@@ -23,6 +23,12 @@ def _open(url: str, options: OpenOptions) -> Backend:
     return open_store(url, options)
 
 
+def _adopt(url: str, options: OpenOptions) -> str:
+    from lockkit_sqlite.backend import adopt_store
+
+    return adopt_store(url, options)
+
+
 def _check(url: str) -> None:
     with IMPORTS:
         from lockkit_sqlite.place import locate
@@ -49,5 +55,6 @@ def lockkit_backends() -> list[BackendSpec]:
             capabilities=CAPABILITIES,
             declared=_declared,
             check=_check,
+            adopt=_adopt,
         )
     ]

@@ -16,7 +16,18 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.store.notes import note_text
 from lockkit.store.queue import Queued as InQueue
 from lockkit.store.queue import agreed, blockers, in_the_way, prefix
-from lockkit.store.spi import NOTE_LIMIT, Answer, Busy, Claim, Granted, Lapsed, Queued, Terms
+from lockkit.store.spi import (
+    NOTE_LIMIT,
+    Answer,
+    Busy,
+    Claim,
+    Granted,
+    Lapsed,
+    Queued,
+    Refused,
+    Terms,
+    Unknown,
+)
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import Params
 from lockkit_sqlite.draining import unless_drained
@@ -31,6 +42,15 @@ _ROUNDS = 64
 """How often the queue may change during a call before the call is refused."""
 
 
+class _Stored:
+    """Whether the claim may be in the queue. A call that fails then is no refusal: whoever asked has to remove the claim."""
+
+    __slots__ = ("maybe",)
+
+    def __init__(self) -> None:
+        self.maybe = False
+
+
 class _Candidate(NamedTuple):
     weight: int
     capacity: int
@@ -40,7 +60,7 @@ def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> An
     """See :meth:`lockkit.store.spi.Backend.acquire`."""
     note = note_text(claim.note, NOTE_LIMIT) if claim.note else None
     if not create:
-        return _first(store, claim, end) or _ask(store, claim, note, end)
+        return _first(store, claim, end) or _ask(store, claim, note, end, _Stored())
     if store.pulses.pulse is None:
         store.pulses.name()
         store.sweep(end)
@@ -55,9 +75,37 @@ def acquire(store: SQLiteStore, claim: Claim, *, create: bool, end: float) -> An
         taken, now = store.calls.write(sql.INSERT_HELD, held, end)
         if taken:
             return Granted(fence, now / 1e6)
-    if claim.wait:
-        store.calls.write(sql.INSERT_WAITING, lambda now: _waiting_row(store, claim, note, now), end)
-    return _ask(store, claim, note, end, trying=not claim.wait)
+    stored = _Stored()
+    try:
+        if claim.wait:
+            _append(store, claim, note, stored, end)
+        return _ask(store, claim, note, end, stored, trying=not claim.wait)
+    except Refused as refusal:
+        if stored.maybe:
+            raise Unknown(refusal.error, retry=refusal.retry, busy=refusal.busy) from refusal
+        raise
+
+
+def _append(store: SQLiteStore, claim: Claim, note: str | None, stored: _Stored, end: float) -> None:
+    """Put a claim at the end of its queue.
+
+    Raises:
+        Refused: The namespace is drained; or a living process with another boot id has a claim there.
+    """
+    name = claim.terms.name
+    for _ in range(_ROUNDS):
+        added, _ = store.calls.write(
+            sql.INSERT_WAITING, lambda now: _waiting_row(store, claim, note, now), end
+        )
+        stored.maybe = added > 0
+        if added:
+            return
+        rows = store.queue(store.calls, name, end)
+        if any(row.token == claim.token for row in rows):
+            return
+        unless_drained(store, end)
+        store.settle(store.calls, name, rows, store.now(), end)
+    raise busy(store.place.path)
 
 
 def _first(store: SQLiteStore, claim: Claim, end: float) -> Granted | None:
@@ -79,7 +127,15 @@ def _grant(
     return store.calls.write(statement, lambda at: (*key, at, *deadlines(at), *seen), end)
 
 
-def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, trying: bool = False) -> Answer:
+def _ask(
+    store: SQLiteStore,
+    claim: Claim,
+    note: str | None,
+    end: float,
+    stored: _Stored,
+    *,
+    trying: bool = False,
+) -> Answer:
     """Read the queue and answer for the claim. With ``trying`` a claim that is not there takes what is free."""
     calls, name, token = store.calls, claim.terms.name, claim.token
     if claim.terms.capacity == 1 and not trying and (waits := _behind(store, claim, end)) is not None:
@@ -94,8 +150,10 @@ def _ask(store: SQLiteStore, claim: Claim, note: str | None, end: float, *, tryi
             continue
         place = next((at for at, row in enumerate(rows) if row.token == token), None)
         if place is None:
+            stored.maybe = False
             unless_drained(store, end)
             answer = _try(store, claim, note, rows, end) if trying else _absent(store, rows, claim.terms)
+            stored.maybe = answer is None and trying
         else:
             answer = _stand(store, claim, rows, place, end)
         if answer is None:

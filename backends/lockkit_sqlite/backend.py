@@ -16,6 +16,7 @@ from lockkit.store.spi import (
     Claim,
     End,
     Extras,
+    Lapsed,
     OpenOptions,
     Refused,
     ReleaseAnswer,
@@ -32,7 +33,7 @@ from lockkit_sqlite.pulses import BellWatch
 from lockkit_sqlite.releasing import release
 from lockkit_sqlite.store import SQLiteStore
 
-__all__ = ["SqliteBackend", "open_store"]
+__all__ = ["SqliteBackend", "adopt_store", "open_store"]
 
 
 def open_store(url: str, options: OpenOptions) -> SqliteBackend:
@@ -43,11 +44,26 @@ def open_store(url: str, options: OpenOptions) -> SqliteBackend:
         Refused: The file cannot be used: rights, a network file system, a full disk, a newer layout.
     """
     check_namespace(options.namespace)
+    return SqliteBackend(_place(url, options), options)
+
+
+def adopt_store(url: str, options: OpenOptions) -> str:
+    """Take in a store that was moved or restored, and return the path of its database. See :class:`lockkit.store.spi.BackendSpec`.
+
+    Raises:
+        ConfigError, Refused: As for :func:`open_store`; or another process has it open by another name.
+    """
+    store = SQLiteStore(_place(url, options), options, adopt=True)
+    store.close()
+    return store.place.path
+
+
+def _place(url: str, options: OpenOptions) -> Place:
     try:
         path, synchronous = locate(url, options.state_dir)
     except BackendUnavailable as error:
         raise Refused(error, retry=False) from error
-    return SqliteBackend(prepare(path, synchronous), options)
+    return prepare(path, synchronous)
 
 
 class SqliteBackend(BasicBackend):
@@ -68,7 +84,14 @@ class SqliteBackend(BasicBackend):
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
-        return acquire(self._store, claim, create=create, end=time.monotonic() + budget)
+        end = time.monotonic() + budget
+        try:
+            self._opened.follow()
+        except Refused:
+            if create or self._opened.whole():
+                raise
+            return Lapsed("files")  # whoever has them open yet: the claim was in files that are gone
+        return acquire(self._opened, claim, create=create, end=end)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:
         """See :meth:`lockkit.store.spi.Backend.renew`. Over a connection of its own, so that it never queues behind a caller."""

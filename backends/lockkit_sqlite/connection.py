@@ -15,11 +15,12 @@ lock, and the call tries again at once: to give up the processor (sched_yield(2)
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
@@ -28,27 +29,27 @@ from lockkit.forks import Forks
 from lockkit.origin import this_origin
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
-from lockkit_sqlite.descriptors import Descriptor
-from lockkit_sqlite.failures import busy, is_busy, is_overtaken, link, linked, mapped, swapped, torn
+from lockkit_sqlite.failures import busy, is_busy, is_overtaken, link, linked, mapped, retired, swapped, torn
 
 __all__ = [
     "OPENING",
     "Connection",
+    "Inside",
     "Params",
     "after_fork_in_child",
     "after_fork_in_parent",
     "before_fork",
     "inside",
+    "retire",
     "take_part",
 ]
 
 Params: TypeAlias = "tuple[int | str | float | None, ...]"
 Rows: TypeAlias = "list[Any]"
+Inside: TypeAlias = "Sequence[sqlite3.Connection]"
 _SHORTEST, _LONGEST = 0.00005, 0.004
 _SETTING_UP = 2.0
 _RESUMING = 0.5
-_TURN = 0.4
-"""Seconds to wait for one's turn to open the files again; whoever has the turn for so long is probably stopped."""
 _CHECKPOINT = 4000
 """Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
 
@@ -58,7 +59,6 @@ class Connection:
 
     Attributes:
         path: The database.
-        turn: Takes the turn of one process to open the files, until the descriptor is closed; returns None while another process has it.
         whole: Tells whether the files are still those that were opened. Called after an error: if the files were removed or
             replaced, the error says nothing about the request.
     """
@@ -68,7 +68,8 @@ class Connection:
         path: str,
         clock: Clock,
         synchronous: str = "NORMAL",
-        turn: Callable[[], Descriptor | None] | None = None,
+        end: float = math.inf,
+        lock: object = None,
     ) -> None:
         """Open a database that exists.
 
@@ -76,7 +77,8 @@ class Connection:
             path: The database.
             clock: The clock for deadlines.
             synchronous: SQLite's setting of that name.
-            turn: See the attribute. None for a caller that has the turn, or whose process has the database open already.
+            end: ``time.monotonic()`` at which to give up at the latest.
+            lock: The owner of the process's lock on the store, which is not collected before the connection is closed.
 
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
@@ -96,14 +98,13 @@ class Connection:
         """A connection that is no longer used and still has to be closed. If it were only dropped, it would stay open until collected."""
         self._resting = True
         """Whether the connection is not open yet, or was closed for a fork and is not open again."""
-        self.turn = turn
-        self._waiting_since: float | None = None
-        """Since when it waits for its turn."""
+        self._retired = False
+        self._lock = lock
         with OPENING:
             if path in _torn:
                 raise torn(path)
             _connections.add(self)
-            self._begin(time.monotonic() + _SETTING_UP)
+            self._begin(min(end, time.monotonic() + _SETTING_UP))
 
     def _begin(self, end: float) -> None:
         tries = 0
@@ -194,7 +195,6 @@ class Connection:
             if self._connection is not None:
                 # Set this first: a connection that is closed and does not rest counts as closed for good.
                 self._resting = True
-                self._waiting_since = None
             self._let_go()
 
     def _let_go(self) -> None:
@@ -218,34 +218,23 @@ class Connection:
                     return
                 time.sleep(_SHORTEST)
 
-    def _wake(self) -> None:
-        """Open the database, if it is not open, while no other process judges its files.
+    def retire(self) -> None:
+        """Close for good, after the call in progress, because the files are damaged; calls to come are refused."""
+        with self._inside:
+            self._retired = True
+            self._resting = False
+            self._let_go()
 
-        SQLite has its lock on the database a moment before it has made a log. Whoever sees the one and not the other may take the log
-        for removed, and make the store anew under those who hold locks in it. A process that has the turn for longer than ``_TURN`` is not
-        waited for, because calls would fail as long as it is stopped.
-        """
+    def _wake(self) -> None:
+        """Open the database, if it is not open. The process has its lock on the store, so nobody makes that anew meanwhile."""
         if self._resting and self._connection is None:
-            held = None if self.turn is None else self.turn()
-            if held is None and self.turn is not None and self._waits():
-                raise _Busy("another process opens the files")
-            try:
-                self._connection = self._connect()
-            finally:
-                if held is not None:
-                    held.close()
+            self._connection = self._connect()
         self._resting = False
 
-    def _waits(self) -> bool:
-        """Whether it is still early to give up waiting for one's turn."""
-        if self._waiting_since is None:
-            self._waiting_since = time.monotonic()
-        return time.monotonic() < self._waiting_since + _TURN
-
     @property
-    def open(self) -> bool:
-        """Whether SQLite has the database open for it."""
-        return self._connection is not None
+    def open(self) -> sqlite3.Connection | None:
+        """SQLite's connection while it is open."""
+        return self._connection
 
     def __del__(self) -> None:
         for connection in (getattr(self, "_connection", None), getattr(self, "_leaving", None)):
@@ -278,7 +267,7 @@ class Connection:
             self._wake()
         connection = self._connection
         if connection is None:
-            raise inherited(self.path)
+            raise retired(self.path) if self._retired else inherited(self.path)
         return connection
 
     def _pause(self, error: sqlite3.Error, tries: int, end: float) -> int:
@@ -296,7 +285,7 @@ class Connection:
 
 
 class _Busy(sqlite3.OperationalError):
-    """Raised while another thread forks this process, or another process opens the files; it counts as a busy file."""
+    """Raised while another thread forks this process; it counts as a busy file."""
 
     sqlite_errorname = "SQLITE_BUSY"
 
@@ -309,9 +298,17 @@ _torn: set[str] = set()
 _forks: Forks | None = None
 
 
-def inside(path: str) -> bool:
-    """Whether this process has a connection to a database open."""
-    return any(connection.open for connection in list(_connections) if connection.path == path)
+def inside(path: str) -> Inside:
+    """The connections to a database that this process has open."""
+    there = [connection.open for connection in list(_connections) if connection.path == path]
+    return [each for each in there if each is not None]
+
+
+def retire(path: str) -> None:
+    """Close all connections to a database for good."""
+    for connection in list(_connections):
+        if connection.path == path:
+            connection.retire()
 
 
 def take_part(forks: Forks) -> None:

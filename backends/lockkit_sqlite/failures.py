@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, LockkitError, PermissionDenied
@@ -17,14 +18,18 @@ from lockkit.store.spi import Refused, Unknown
 __all__ = [
     "FULL",
     "busy",
+    "elsewhere",
     "free_space",
+    "in_use",
     "is_busy",
     "is_overtaken",
+    "left",
     "link",
     "linked",
     "mapped",
     "no_log",
     "raise_if_foreign",
+    "retired",
     "shown",
     "swapped",
     "torn",
@@ -90,7 +95,27 @@ def is_overtaken(error: sqlite3.Error) -> bool:
 def busy(path: str) -> Refused:
     """The refusal for a file that stayed busy for the whole budget."""
     hint = "if it lasts, look for a stopped process: fuser"
-    return Refused(BackendUnavailable(f"{path} is busy: other processes kept it locked", hint=hint))
+    return Refused(
+        BackendUnavailable(f"{path} is busy: other processes kept it locked", hint=hint), busy=True
+    )
+
+
+def in_use(path: str, why: str, pids: Sequence[int]) -> Refused:
+    """The refusal of files that only a process which is alone with them may judge, while others have them open. Those notice damage, and leave."""
+    seen = f"pid {', '.join(map(str, pids))}" if pids else "none that this process can see"
+    hint = "a process leaves damaged files with its next call; if one never makes any, end it"
+    text = f"{path}: {why}, and other processes have it open: {seen}"
+    return Refused(BackendUnavailable(text, hint=hint), busy=True)
+
+
+def elsewhere(path: str, why: str, pids: Sequence[int] = ()) -> Refused:
+    """The refusal of a database that may be in use by another name, or by an older version, which knows no lock file."""
+    seen = f" (pid {', '.join(map(str, pids))})" if pids else ""
+    hint = (
+        "use it by the name by which others use it, or end them (older versions of lockkit, too); if it was moved or restored: "
+        "lockkit store adopt-folder"
+    )
+    return Refused(BackendUnavailable(f"{path} is not at home here: {why}{seen}", hint=hint), retry=False)
 
 
 def torn(path: str) -> Refused:
@@ -122,11 +147,17 @@ def no_log(path: str) -> Refused:
     return Refused(BackendUnavailable(text, hint="put it on a local file system"), retry=False)
 
 
-def swapped(path: str, error: sqlite3.Error) -> Unknown:
+def swapped(path: str, error: sqlite3.Error | None = None) -> Unknown:
     """The error of a request during which somebody removed or replaced the files; the next request finds new ones."""
-    text = f"the files of {path} were removed or replaced under this process ({_name(error) or error})"
+    why = f" ({_name(error) or error})" if error else ""
+    text = f"the files of {path} were removed or replaced under this process{why}"
     hint = "keep cleaners and backups away from them; to free a lock, use lockkit evict"
     return Unknown(BackendUnavailable(text, hint=hint))
+
+
+def retired(path: str) -> Refused:
+    """The refusal of a call over a connection that was closed because the files are damaged; the next call finds new ones."""
+    return Refused(swapped(path).error)
 
 
 def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
@@ -138,12 +169,12 @@ def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
         return linked(found)
     for listed, (kind, what, hint) in _TABLE.items():
         if name == listed or name.startswith(listed + "_"):
-            full = f", {_left(path)}" if listed == "SQLITE_FULL" else ""
+            full = f", {left(path)}" if listed == "SQLITE_FULL" else ""
             return Refused(kind(f"cannot use {path}: {what}{full} ({error})", hint=hint), retry=False)
     free = free_space(path) if name.startswith("SQLITE_IOERR") else None
     if free is not None and free < FULL:
         # If there is no space for the log's index in shared memory, SQLite reports an I/O error.
-        told = f"{path} failed: the disk is full, {_left(path)} ({name}: {error})"
+        told = f"{path} failed: the disk is full, {left(path)} ({name}: {error})"
         return Unknown(BackendUnavailable(told, hint="free some space"))
     hint = f"check the disk and the kernel's messages: df -h {Path(path).parent}; dmesg"
     return Unknown(BackendUnavailable(f"{path} failed: {name or type(error).__name__}: {error}", hint=hint))
@@ -164,7 +195,8 @@ def shown(size: int) -> str:
     return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
-def _left(path: str) -> str:
+def left(path: str) -> str:
+    """The free space beside a file, in words."""
     free = free_space(path)
     return f"{'free space unknown' if free is None else shown(free) + ' free'} in {Path(path).parent}"
 

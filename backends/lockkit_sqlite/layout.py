@@ -31,9 +31,9 @@ __all__ = [
     "micros",
 ]
 
-VERSION = 1
-"""The layout that this code writes."""
-READER = 1
+VERSION = 2
+"""The layout that this code writes. Version 1 knew no lock file, and judged the files of a store by looks."""
+READER = 2
 """The newest ``min_reader`` that this code may touch."""
 PAGE_SIZE = 2048
 WAITING, HELD, LINGERING = 0, 1, 2

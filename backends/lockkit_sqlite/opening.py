@@ -1,41 +1,31 @@
-"""Opening the files of a store, and making them anew where somebody removed or replaced some of them."""
+"""Opening the files of a store; and taking a store in, or making one anew, by a process that is alone with the files."""
 
 from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from lockkit.errors import BackendUnavailable
+from lockkit.clock import jitter
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import make_folders
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.connection import Connection
-from lockkit_sqlite.failures import no_log, raise_if_foreign
-from lockkit_sqlite.files import Files, alone, clear, look, trouble
+from lockkit_sqlite.connection import OPENING, Connection
+from lockkit_sqlite.failures import busy, elsewhere, in_use, link, linked, no_log, raise_if_foreign
+from lockkit_sqlite.files import LOG, Carried, Files, clear, look
 from lockkit_sqlite.layout import DDL, PAGE_SIZE, check_layout, layout_row
-from lockkit_sqlite.place import Place, create, unusable
+from lockkit_sqlite.place import Place, make_file, make_pulses, unusable
+from lockkit_sqlite.presence import LOCK, Home, Presence, enter, inode, pids, used
 
-__all__ = ["Carried", "Connections", "mark_anew", "open_files"]
+__all__ = ["Connections", "mark_anew", "open_files"]
 
-_PATIENCE, _MOVING = 2.0, 0.4
-"""Seconds to wait for another process that opens the files: when a store is opened, and in the middle of a call."""
-_ATTEMPTS = 8
-_LOOKS = (0.005, 0.02, 0.0)
-"""Seconds between looks that must all find the same damage."""
-_LOOKS_AT_OTHERS = (0.005, 0.02, 0.05, 0.1, 0.15, 0.0)
-"""The same if only the lock of another process speaks for damage: any program has its lock a moment before its log."""
+_SHORTEST, _LONGEST = 0.001, 0.02
 _CARRYING = 0.2
-
-
-class Carried(NamedTuple):
-    """The highest fence and the records of a store, which outlive its claims when it is made anew."""
-
-    fence: int = 0
-    records: tuple[Any, ...] = ()
 
 
 class Connections(NamedTuple):
@@ -44,16 +34,25 @@ class Connections(NamedTuple):
     Attributes:
         calls: For callers.
         beats: For the heartbeat.
+        generation: See :class:`~lockkit_sqlite.files.Files`.
         why: The damage for which the files had to be made anew; empty if they were not.
     """
 
     calls: Connection
     beats: Connection
-    why: str = ""
+    generation: int
+    why: str
 
 
 def open_files(
-    place: Place, files: Files, options: OpenOptions, user: object, old: Connection | None = None
+    place: Place,
+    files: Files,
+    options: OpenOptions,
+    user: object,
+    end: float,
+    *,
+    old: Connection | None = None,
+    adopt: bool = False,
 ) -> Connections:
     """Open the files under their names, or make them anew.
 
@@ -62,149 +61,269 @@ def open_files(
         files: The files that this process has open there.
         options: The clock for deadlines, and the owner to note in a new layout.
         user: The store that opens them.
+        end: ``time.monotonic()`` at which to give up.
         old: A connection to the files as they were, from which readable fences and records are carried over.
+        adopt: Whether to take in a database whose lock file is another one that cannot be reached.
 
     Raises:
-        Refused: The files cannot be opened, or somebody goes on removing them.
+        Refused: The files cannot be opened: others have them open who must not, or are alone with them.
         Unknown: SQLite's error does not tell whether anything was done.
     """
-    opening = _Opening(place, files, options, user, old)
+    opening = _Opening(place, files, options, user, end, old, adopt=adopt)
+    pause = _SHORTEST
     try:
-        for _ in range(_ATTEMPTS):
+        while True:
             try:
-                opened = alone(place, opening.end, opening.attempt)
+                with OPENING:
+                    opened = opening.attempt()
             except FileNotFoundError as error:  # the folder went after it was checked
                 raise_if_foreign(error)
+                opened = None
                 if place.shared:
                     raise
                 make_folders(Path(place.path).parent)
-                continue
             if opened is not None:
                 return opened
+            if time.monotonic() >= end:
+                raise opening.refusal()
+            time.sleep(pause * (0.5 + jitter()))
+            pause = min(2 * pause, _LONGEST)
     except OSError as error:
         raise unusable(place.given, error) from error
-    raise Refused(
-        BackendUnavailable(
-            f"the files of {place.path} are removed again and again",
-            hint="keep cleaners and backups away from them",
-        )
-    )
 
 
 class _Opening:
     """The opening of the files, in as many attempts as it takes."""
 
     def __init__(
-        self, place: Place, files: Files, options: OpenOptions, user: object, old: Connection | None
+        self,
+        place: Place,
+        files: Files,
+        options: OpenOptions,
+        user: object,
+        end: float,
+        old: Connection | None,
+        *,
+        adopt: bool,
     ) -> None:
         self._place = place
         self._files = files
         self._options = options
         self._user = user
+        self._end = end
         self._old = old
-        self._carried = Carried()
-        self._why = ""
-        self.end = time.monotonic() + (_PATIENCE if old is None else _MOVING)
+        self._adopt = adopt
+        self._trouble = ""
+
+    def refusal(self) -> Refused:
+        """The reason why the last attempt failed."""
+        path = self._place.path
+        return in_use(path, self._trouble, pids(path + LOCK)) if self._trouble else busy(path)
 
     def attempt(self) -> Connections | None:
-        """Open the files; None if somebody removed one of them meanwhile, or if they were a copy and are removed now."""
-        path = self._place.path
-        damage = self._damage()
+        """Open the files; None if others are in the way, or somebody removed one of them meanwhile. Under OPENING."""
+        files, given = self._files, str(self._place.given)
+        self._trouble = ""
+        make_pulses(self._place.pulses, shared=self._place.shared)
+        damage = files.damage(given) if files.inside else ""
         if damage:
-            self._begin_anew(self._old, damage)
-        calls = beats = None
-        try:
-            create(self._place)
-            calls = self._connect()
-            if not self._lay(calls):
-                self._begin_anew(calls, f"{Path(path).name} was a copy of another database")
-                return None
-            beats = self._connect()
-            found = look(str(self._place.given), path)
-            if found.whole and found.database == look(path, path).database:
-                self._files.took(found, self._user, anew=bool(self._why))
-                return Connections(calls, beats, self._why)
-        except (Refused, Unknown, FileNotFoundError) as error:
-            _close(calls, beats)
-            if isinstance(error, FileNotFoundError):
-                raise_if_foreign(error)
-            elif os.path.lexists(path):  # a planted link that leads nowhere is refused, too
-                raise
+            self._carry(self._old, damage)
+            files.abandon()
+        presence = files.presence if files.inside else enter(self._place)
+        if presence is None:
             return None
-        _close(calls, beats)
-        return None
-
-    def _connect(self) -> Connection:
-        return Connection(self._place.path, self._options.clock, self._place.synchronous)
-
-    def _damage(self) -> str:
-        """The damage to the files, if several looks agree on damage; else empty."""
-        found = ""
-        known = self._files.known()
-        for pause in _LOOKS if known else _LOOKS_AT_OTHERS:
-            there = look(str(self._place.given), self._place.path)
-            found = trouble(there, known, self._place.path)
+        mine: list[Connection] = []
+        found = False
+        try:
+            found = self._enter(presence, mine)
+        except (Refused, Unknown) as error:
+            if os.path.lexists(self._place.path):  # a planted link that leads nowhere is refused, too
+                raise
+            self._trouble = str(error)
+        finally:
             if not found:
-                break
-            time.sleep(pause)
-        return found
+                for each in mine:
+                    each.close()
+                if presence is not files.presence:
+                    presence.close()
+        if not found:
+            return None
+        carried, files.carried = files.carried, None
+        why = carried.why if carried else ""
+        return Connections(mine[0], mine[1], files.generation, why)
 
-    def _begin_anew(self, old: Connection | None, why: str) -> None:
-        """Remove the files, and keep what can be read of them. Best effort: fences rise by the wall clock, too."""
-        self._why = self._why or why
+    def _enter(self, presence: Presence, mine: list[Connection]) -> bool:
+        """Open connections with a lock on the store; False if it cannot be used as it is now."""
+        files, path, given = self._files, self._place.path, str(self._place.given)
+        if presence.alone:
+            self._clear()
+            make_file(path, self._place)
+        planted = link(path)
+        if planted is not None:
+            raise linked(planted)
+        if presence.alone and used(path) and not self._known(presence):
+            # By another name it would have another log, and a connection from here would not see the same database.
+            raise elsewhere(path, "processes use it without its lock file here", pids(path))
+        before = look(given, path)
+        newcomer = not presence.alone and not files.inside
+        if newcomer and (before.database is None or (not before.whole and used(path))):
+            # They are opening the database; or somebody has removed a file under them: they notice that, and leave.
+            self._trouble = "its database or log is not there"
+            return False
+        calls = self._connect(mine)
+        if presence.alone and not self._take_in(calls, presence):
+            return False
+        if not presence.alone and not self._belongs(calls, presence):
+            return False
+        self._bring(calls)
+        self._connect(mine)
+        found = look(given, path)
+        if newcomer and found.damage(
+            before, path
+        ):  # between the looks; whoever made a log that was not there may be this process
+            return False
+        return found.whole and found.database == inode(path) and files.took(presence, found, self._user)
+
+    def _connect(self, mine: list[Connection]) -> Connection:
+        place = self._place
+        made = Connection(place.path, self._options.clock, place.synchronous, self._end, self._files)
+        mine.append(made)
+        return made
+
+    def _clear(self) -> None:
+        """Remove a log whose database is gone."""
+        path = self._place.path
+        left = [Path(path + suffix).name for suffix in ("-wal", "-shm") if os.path.lexists(path + suffix)]
+        if left and not os.path.lexists(path):
+            if self._files.carried is None:
+                self._files.carried = Carried(f"{Path(path).name} was removed")
+            clear(path)
+
+    def _carry(self, old: Connection | None, why: str) -> None:
+        """Keep what can be read of a store that is damaged or a copy. Best effort: fences rise by the wall clock, too."""
+        before = self._files.carried or Carried(why)
+        fence, kept = 0, before.records
         if old is not None:
             end = time.monotonic() + _CARRYING
             columns = "namespace, name, version, value, written, v, min_reader"
             records = f"SELECT {columns} FROM records WHERE json_valid(value)"  # noqa: S608
             try:
                 ((fence,),) = old.read(sql.NEWEST_FENCE, (), end)
-                before, kept = self._carried, tuple(old.read(records, (), end))
-                self._carried = Carried(max(fence, before.fence), kept or before.records)
+                kept = tuple(old.read(records, (), end)) or kept
             except (Refused, Unknown, ValueError):
                 pass
-            if old is not self._old:
-                old.close()
-        clear(self._place.path)
+        self._files.carried = Carried(before.why, max(fence, before.fence), kept)
 
-    def _lay(self, connection: Connection) -> bool:
-        """Check the layout, or write it into a new file; False if the database is a copy, because another inode is noted in it."""
-        end, options = self.end, self._options
-        inode = str(os.stat(self._place.path).st_ino)  # noqa: PTH116 - as everywhere here
-        found = connection.read("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", (), end)
-        meta = _meta(connection, end) if found else {}
-        if "layout" not in meta:
-            connection.read(f"PRAGMA page_size={PAGE_SIZE}", (), end)
-            if connection.read("PRAGMA journal_mode=WAL", (), end) != [("wal",)]:
-                raise no_log(self._place.path)
-            for statement in DDL:
-                connection.change(statement, (), end)
-            fence, records = self._carried
-            connection.change("UPDATE entries SET since = max(since, ?1) WHERE namespace = ''", (fence,), end)
-            for record in records:
-                connection.change(
-                    "INSERT OR IGNORE INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", record, end
-                )
-            if self._why:
-                mark_anew(connection, self._why, options, end)
-            _note(connection, "file", inode, end)
-            _note(connection, "layout", layout_row(options.owner), end)
-            meta = _meta(connection, end)
-        check_layout(meta["layout"], self._place.path)
-        return meta.get("file", inode) == inode
+    def _bring(self, connection: Connection) -> None:
+        """Put what was carried over into the store, whoever has made it."""
+        carried = self._files.carried
+        if carried is None:
+            return
+        end = self._end
+        connection.change(
+            "UPDATE entries SET since = max(since, ?1) WHERE namespace = ''", (carried.fence,), end
+        )
+        for record in carried.records:
+            connection.change(
+                "INSERT OR IGNORE INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", record, end
+            )
+        mark_anew(connection, carried.why, self._options, end)
 
-
-def _close(*connections: Connection | None) -> None:
-    for connection in connections:
-        if connection is not None:
+    def _take_in(self, connection: Connection, presence: Presence) -> bool:
+        """Check the database, alone with it, or lay out a new one; False if it is a copy, which is removed."""
+        path, meta = self._place.path, _meta(connection, self._end)
+        if meta and meta.get("file", _number(path)) != _number(path):
+            self._carry(connection, f"{Path(path).name} was a copy of another database")
             connection.close()
+            clear(path)
+            return False
+        if "layout" in meta:
+            check_layout(meta["layout"], path)
+            self._move_in(connection, meta.get("lock"), presence.home)
+        else:
+            connection.read(f"PRAGMA page_size={PAGE_SIZE}", (), self._end)
+            for statement in ("BEGIN IMMEDIATE", *DDL):
+                connection.change(statement, (), self._end)
+            self._note(connection, presence.home)
+            connection.change("COMMIT", (), self._end)
+        # Last, so that the notes above are in the database itself, where they are seen by whatever name it is opened.
+        if connection.read("PRAGMA journal_mode=WAL", (), self._end) != [("wal",)]:
+            raise no_log(path)
+        return True
+
+    def _known(self, presence: Presence) -> bool:
+        """Whether the database itself, without a log, notes this lock file."""
+        try:
+            with closing(
+                sqlite3.connect(f"file:{quote(self._place.path)}?mode=ro&immutable=1", uri=True)
+            ) as found:
+                ((stored,),) = found.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
+        except (sqlite3.Error, ValueError):
+            return False
+        home = Home.read(stored)
+        return home is not None and home.same(presence.home)
+
+    def _move_in(self, connection: Connection, stored: str | None, here: Home) -> None:
+        """Make sure that nobody uses the database by another name, or with a version that does not know the lock file; then note the lock file.
+
+        Raises:
+            Refused: Somebody does, or may.
+        """
+        path, before = self._place.path, Home.read(stored or "")
+        if before is not None and before.same(here):
+            if before != here:
+                self._note(connection, here)
+            return
+        found, there = before.reach() if before is not None else (False, None)
+        try:
+            if stored is not None:
+                where = before.path if before is not None else ""
+                if there is None and (found or not self._adopt):
+                    raise elsewhere(
+                        path, f"the lock of its users is on {where or 'a file without a name'}", pids(where)
+                    )
+                log = where.removesuffix(LOCK) + LOG
+                if there is not None and os.path.lexists(log):
+                    raise elsewhere(path, f"{log} was left by a process that was killed")
+            try:
+                # SQLite gives up the log only if no other connection has the database open, by whatever name.
+                connection.read("PRAGMA journal_mode=DELETE", (), 0.0)
+            except Refused as error:
+                raise elsewhere(path, "processes use it without its lock file here", pids(path)) from error
+            self._note(connection, here)  # before the other lock file is free again
+        finally:
+            if there is not None:
+                there.close()
+
+    def _note(self, connection: Connection, home: Home) -> None:
+        """Note where the database is at home; last, because without it all is done again, the layout."""
+        notes = {
+            "lock": home.text(),
+            "file": _number(self._place.path),
+            "layout": layout_row(self._options.owner),
+        }
+        for each in notes.items():
+            connection.change("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", each, self._end)
+
+    def _belongs(self, connection: Connection, presence: Presence) -> bool:
+        """Whether the database is that of the others who share the lock."""
+        meta = _meta(connection, self._end)
+        path, home = self._place.path, Home.read(meta.get("lock", ""))
+        if "layout" in meta:
+            check_layout(meta["layout"], path)
+        if home is not None and home.same(presence.home) and meta.get("file") == _number(path):
+            return True
+        self._trouble = "the file that has its name now is another one"
+        return False
+
+
+def _number(path: str) -> str:
+    return str(os.stat(path).st_ino)  # noqa: PTH116 - as everywhere here
 
 
 def _meta(connection: Connection, end: float) -> dict[str, str]:
-    return dict(connection.read("SELECT key, value FROM meta", (), end))
-
-
-def _note(connection: Connection, key: str, value: str, end: float) -> None:
-    connection.change("INSERT OR IGNORE INTO meta VALUES (?1, ?2)", (key, value), end)
+    found = connection.read("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'meta'", (), end)
+    return dict(connection.read("SELECT key, value FROM meta", (), end)) if found else {}
 
 
 def mark_anew(connection: Connection, why: str, options: OpenOptions, end: float) -> None:
@@ -212,4 +331,4 @@ def mark_anew(connection: Connection, why: str, options: OpenOptions, end: float
     row = json.dumps(
         {"at": options.clock.wall(), "why": why, "pid": options.owner.pid}, separators=(",", ":")
     )
-    _note(connection, "anew", row, end)
+    connection.change("INSERT OR IGNORE INTO meta VALUES (?1, ?2)", ("anew", row), end)

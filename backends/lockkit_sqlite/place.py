@@ -24,10 +24,10 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused
-from lockkit_sqlite.descriptors import inside, set_mode
-from lockkit_sqlite.failures import linked, raise_if_foreign
+from lockkit_sqlite.descriptors import inside, opened, set_mode
+from lockkit_sqlite.failures import left, linked, raise_if_foreign
 
-__all__ = ["Place", "create", "group_name", "is_shared", "locate", "make_pulses", "prepare", "unusable"]
+__all__ = ["Place", "group_name", "is_shared", "locate", "make_file", "make_pulses", "prepare", "unusable"]
 
 FILE = "lockkit.db"
 OPTIONS = {"synchronous": ("normal", "full", "off")}
@@ -275,29 +275,31 @@ def _denied(text: str, hint: str) -> Refused:
     return Refused(PermissionDenied(text, hint=hint), retry=False)
 
 
-def create(place: Place) -> None:
-    """Create the database, empty and with the right mode whatever the umask, if it is not there.
+def make_file(path: str, place: Place, content: str = "") -> None:
+    """Create a file of the store with the right mode whatever the umask, if it is not there.
 
-    In a shared folder it has that mode as soon as it has its name, because another user may open it at the same moment.
+    The file has its mode and content as soon as it has its name, because another process may open it at the same moment.
 
     Raises:
-        OSError: The database cannot be created.
+        OSError: The file cannot be created.
     """
-    if os.path.lexists(place.path):
+    if os.path.lexists(path):
         return
-    made = _unborn(place.path) if place.shared else place.path
+    made = _unborn(path)
     try:
-        # Not opened: closing any descriptor of a file drops this process's POSIX locks on it, those of an open SQLite
-        # connection too (sqlite.org/howtocorrupt.html, 2.2).
-        os.mknod(made, stat.S_IFREG | place.mode)
-        set_mode(made, place.mode)
-        if place.shared:
-            os.link(made, place.path)  # which replaces nothing, unlike a renaming
+        file = opened(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, place.mode)
+        try:
+            os.fchmod(file.fileno(), place.mode)
+            if content:
+                os.write(file.fileno(), content.encode())
+                os.fsync(file.fileno())
+        finally:
+            file.close()
+        os.link(made, path)  # which replaces nothing, unlike a renaming
     except FileExistsError as error:
         raise_if_foreign(error)
     finally:
-        if place.shared:
-            Path(made).unlink(missing_ok=True)
+        Path(made).unlink(missing_ok=True)
 
 
 def _unborn(path: str) -> str:
@@ -399,4 +401,6 @@ def unusable(path: Path, error: OSError) -> Refused:
         errno.ELOOP: "its links lead in a circle: name the file that is meant",
     }
     hint = hints.get(error.errno or 0, "name another file")
-    return Refused(BackendUnavailable(f"cannot use {path}: {error.strerror}", hint=hint), retry=False)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = f"the disk or quota is full, {left(str(path))}" if full else error.strerror
+    return Refused(BackendUnavailable(f"cannot use {path}: {what}", hint=hint), retry=False)

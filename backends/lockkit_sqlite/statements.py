@@ -52,6 +52,7 @@ _NEXT = f"max(?11, {_HIGH} + 1, (SELECT coalesce(max(fence), 0) + 1 {_ALL}))"
 _FITS = f"""CASE WHEN NOT EXISTS (SELECT 1 {_ALL}) THEN ?3 <= ?4 ELSE (SELECT sum(weight) + ?3 <= ?4
         AND min(capacity) = ?4 AND max(capacity) = ?4
         AND min(deadline) > ?13
+        AND min(boot) = ?9 AND max(boot) = ?9
         AND sum(token = ?12) = 0
         AND max(min_reader) <= {READER}
         AND max(fence) < {{fence}} {_ALL}) END"""
@@ -63,14 +64,15 @@ _HELD_IF = f"INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN {{fits}} THEN ?1 END,
 INSERT_HELD = _HELD_IF.format(
     fits=f"{_HIGH} < ?11 AND {_FITS.format(fence='?11')} AND {_NOT_DRAINED}", fence="?11"
 )
-"""Take what is free, with the wall clock as the fence. Not if anything in the queue has lapsed: that is removed first."""
+"""Take what is free, with the wall clock as the fence. Not if anything in the queue has lapsed, or is of another boot: that is removed first."""
 INSERT_HELD_RISING = _HELD_IF.format(
     fits=f"{_FITS.format(fence='9223372036854775807')} AND {_NOT_DRAINED}", fence=_NEXT
 )
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
-INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND token = ?12) AND {_NOT_DRAINED} THEN ?1 END,
+INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND (token = ?12 OR boot <> ?9 OR min_reader > {READER})) AND {_NOT_DRAINED} THEN ?1 END,
     {_REST.format(fence=_NEXT, state=WAITING)})"""
-"""Append, unless it is there already."""
+"""Append, unless it is there already, or a claim is in the queue behind which it may not wait: one that a newer version wrote, or one of
+another boot, whose process may be alive in a container that has a boot id of its own."""
 
 _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
 _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from lockkit.facts import ClaimInfo, Keeper
 from lockkit.forks import Forks
 from lockkit.names import claim_id
+from lockkit.origin import this_origin
 from lockkit.store.crowds import Crowds
 from lockkit.store.inherited import inherited
 from lockkit.store.judging import keepers
@@ -25,7 +24,7 @@ from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.failures import raise_if_foreign, two_boots
-from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, turn, watched
+from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
 from lockkit_sqlite.layout import LINGERING, READER, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
@@ -38,6 +37,8 @@ __all__ = ["GRACE", "SQLiteStore"]
 GRACE = micros(_GRACE)
 """Microseconds that a waiter may be silent, and that an offer stands unanswered."""
 _MARKING = 0.5
+_MOVING = 0.4
+"""Seconds that the opening of other files may take in the middle of a call."""
 _RECENT = 3600.0
 """Seconds for which a program that opens a store is warned that it was made anew."""
 _told: set[tuple[str, float]] = set()
@@ -66,13 +67,13 @@ class SQLiteStore:
         placed: The fences of this client's waiting claims, by token, as far as they are known.
     """
 
-    def __init__(self, place: Place, options: OpenOptions) -> None:
+    def __init__(self, place: Place, options: OpenOptions, *, adopt: bool = False) -> None:
         # Forked by other means than os.fork, or a signal handler interrupted every hook.
-        if _process.pid != os.getpid():
-            _after_fork_in_child()
+        _after_fork_in_child()
         self.place = place
         self._looked_at = looked_at(place)
         self._options = options
+        self._adopt = adopt
         self.clock = options.clock
         self.namespace = options.namespace
         self.boot = options.owner.boot_id or _boot_id()
@@ -87,45 +88,47 @@ class SQLiteStore:
         self.placed: dict[str, int] = {}
         self.columns = per_lock(lambda terms: LockColumns.of(terms, self.namespace, self.boot), _CACHED)
         try:
-            self._open(None)
+            self._open(time.monotonic() + options.budget)
             self.pulses = LISTENER.enter(place.pulses, place.mode, self)
             self._remember()
         except BaseException:  # a traceback may keep this object for long
             LISTENER.leave(place.pulses, self)
-            self.files.leave(self)
+            self._leave()
             raise
 
-    def _open(self, old: Connection | None) -> str:
+    def _open(self, end: float) -> str:
         """Open the files or make them anew; return the damage for which they were made anew, or nothing."""
-        calls, beats, why = open_files(self.place, self.files, self._options, self, old)
-        self._generation = self.files.generation
-        self._database = self.files.opened.database if self.files.opened else None
-        self.calls, self.beats = self._guarded(calls), self._guarded(beats)
-        return why
+        old = getattr(self, "calls", None)
+        opened = open_files(self.place, self.files, self._options, self, end, old=old, adopt=self._adopt)
+        self._generation = opened.generation
+        self.calls, self.beats = self._guarded(opened.calls), self._guarded(opened.beats)
+        return opened.why
+
+    def _leave(self) -> None:
+        """Close the connections, and only then give up the lock on the files."""
+        for name in ("calls", "beats"):
+            if name in vars(self):  # it was opened
+                vars(self)[name].close()
+        self.files.leave(self)
 
     def _guarded(self, connection: Connection) -> Connection:
         """The connection, with a check that tells removed or replaced files from other errors. A call under way keeps using it after a move."""
         generation = self._generation
-        connection.turn = partial(turn, self.place)
         connection.whole = lambda: generation == self._generation and self.whole()
         return connection
 
     def whole(self) -> bool:
         """Whether the files that have the names are those that this store has open. True if the look fails."""
-        given, path, files = str(self.place.given), self.place.path, self.files
+        given, files = str(self.place.given), self.files
         try:
-            there = look(given, path)
-            if there != files.opened:
-                with (
-                    OPENING
-                ):  # a fork under way holds it; one that is over may have changed the files since the look
-                    if files.forking and not _forks.under_way():
-                        files.reopened(inside=connections.inside(files.path))
-                    there = look(given, path)
+            if look(given, self.place.path) != files.opened:
+                with OPENING:  # a fork under way holds it
+                    if files.inside and files.damage(given):
+                        return False
         except OSError as error:
             raise_if_foreign(error)
             return True
-        return self._generation == files.generation and (there == files.opened or files.forking)
+        return self._generation == files.generation and files.inside
 
     def follow(self, *, closely: bool = False) -> None:
         """Switch to the files that now have the names, if somebody removed or replaced one of the open files.
@@ -162,31 +165,30 @@ class SQLiteStore:
     def _move(self) -> None:
         """Open the files that have the names now, unless another thread has done so or closes the store."""
         with self._moving:
-            if not self.whole() and not self._closed:  # in this order: to close the store may remove the log
+            if not self.whole() and not self._closed:  # in this order: a closed store has no files
                 self._open_others()
         if self._closed:  # the thread that closed it has not seen what was opened meanwhile
             self.close()
 
     def _open_others(self) -> None:
-        before, old = self._database, self.place
+        old = self.place
         self.place = prepare(old.given, old.synchronous, shared=old.shared)
         if self.place.path != old.path:  # a link leads elsewhere now
             self.pulses.leave(self, self._unused)
-            self.files.leave(self)
+            self._leave()
             self.pulses = LISTENER.enter(self.place.pulses, self.place.mode, self)
             self.files = watched(self.place.path)
-        why = self._open(self.calls)
-        if why or before != self._database:
-            self.left = int(self.clock.wall() * 1e6)
-            mark_anew(self.calls, why or _REPLACED, self._options, time.monotonic() + _MARKING)
-            at, told = self.anew()
-            _told.add((self.place.path, at))
-            _log.warning(
-                "%s: its files were removed or replaced while this process had them open (%s); what was held in them is "
-                "lost (keep cleaners and backups away from them; to free a lock, use lockkit evict)",
-                self.place.path,
-                told or why or _REPLACED,
-            )
+        why = self._open(time.monotonic() + _MOVING) or _REPLACED
+        self.left = int(self.clock.wall() * 1e6)
+        mark_anew(self.calls, why, self._options, time.monotonic() + _MARKING)
+        at, told = self.anew()
+        _told.add((self.place.path, at))
+        _log.warning(
+            "%s: its files were removed or replaced while this process had them open (%s); what was held in them is "
+            "lost (keep cleaners and backups away from them; to free a lock, use lockkit evict)",
+            self.place.path,
+            told or why,
+        )
 
     def anew(self) -> tuple[float, str]:
         """When (seconds since 1970) the store was made anew, and why; 0 and empty if it never was."""
@@ -221,8 +223,7 @@ class SQLiteStore:
             raise inherited(self.place.path)
         self.follow()
         place = self.place
-        first = None if connections.inside(place.path) else partial(turn, place)
-        return self._guarded(Connection(place.path, self.clock, place.synchronous, first))
+        return self._guarded(Connection(place.path, self.clock, place.synchronous, lock=self.files))
 
     def now(self) -> int:
         """CLOCK_BOOTTIME microseconds."""
@@ -366,9 +367,7 @@ class SQLiteStore:
         """Close the connections, and the pulse if no claim needs it. May be repeated."""
         self._closed = True
         self.pulses.leave(self, self._unused)
-        self.files.leave(self)
-        self.calls.close()
-        self.beats.close()
+        self._leave()
 
     def _unused(self, fifo: str) -> bool:
         try:
@@ -387,38 +386,28 @@ def _boot_id() -> str:
         return ""
 
 
-def _before_fork() -> None:
-    for files in list(FILES.values()):
-        files.forking = True
-    connections.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    connections.after_fork_in_parent()
-    for files in list(FILES.values()):
-        if files.forking:
-            files.reopened(inside=connections.inside(files.path))
-
-
 def _after_fork_in_child() -> None:
+    """Give up what a forked child has inherited, once: a hook that was registered earlier may have opened stores of the child's own."""
+    if _process.origin.is_here():
+        return
     LISTENER.forget()  # first: until then the child vouches for its parent
     for files in list(FILES.values()):
         files.bare()
     FILES.clear()
     connections.after_fork_in_child()
-    _process.pid = os.getpid()
+    _process.origin = this_origin()
 
 
 class _Process:
-    """The process for which this module is set up. Another pid shows a fork in which the hooks did not run."""
+    """The process for which this module is set up."""
 
-    pid = os.getpid()
+    origin = this_origin()
 
 
 _process = _Process()
 _forks = Forks(
-    before=_before_fork,
-    in_parent=_after_fork_in_parent,
+    before=connections.before_fork,
+    in_parent=connections.after_fork_in_parent,
     in_child=_after_fork_in_child,
     locks=(LISTENER.lock, OPENING),
 )

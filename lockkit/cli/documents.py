@@ -340,6 +340,13 @@ class Resize(Document, tag="lockkit.resize/1"):
     claims: int
 
 
+class StoreAdoptFolder(Document, tag="lockkit.store-adopt-folder/1"):
+    """The database of an embedded store that is at home in its folder now."""
+
+    store: Store
+    database: str
+
+
 class Run(Document, tag="lockkit.run/1"):
     """The --report of lockkit run.
 

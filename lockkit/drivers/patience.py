@@ -27,6 +27,7 @@ class Tries:
         met: Called with each failure after which the call is tried again.
         least: Seconds that a try may take at least, even if less time is left.
         most: Seconds that a try may take at most.
+        endless: Whether to try for ever as long as the store is only busy.
     """
 
     def __init__(
@@ -36,12 +37,15 @@ class Tries:
         met: Callable[[Refused | Unknown], object] = lambda _trouble: None,
         least: float = _LEAST,
         most: float = math.inf,
+        *,
+        endless: bool = False,
     ) -> None:
         self._clock = clock
         self._end = clock.now() + patience
         self._met = met
         self._least = least
         self._most = most
+        self._endless = endless
         self._wait = _FIRST
 
     def left(self) -> float:
@@ -56,7 +60,8 @@ class Tries:
         """
         final = isinstance(trouble, Refused) and not trouble.retry
         wait = self._wait
-        if final or self._clock.now() + wait >= self._end:
+        goes_on = self._endless and trouble.busy
+        if final or (self._clock.now() + wait >= self._end and not goes_on):
             raise trouble
         self._met(trouble)
         self._wait = min(2 * wait, _LONGEST)

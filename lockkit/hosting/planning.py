@@ -47,7 +47,7 @@ CLOSED = 0o700
 """The mode of the shared folder while it is removed, and after a removal that failed."""
 UNKNOWN = -1
 """The number of a group that is about to be made."""
-_OWN = re.escape(STORE) + r"(-wal|-shm|-journal|\.pulses)?(\.[0-9a-f]{12})?"
+_OWN = re.escape(STORE) + r"(-wal|-shm|-journal|-lock|\.pulses)?(\.[0-9a-f]{12})?"
 _BEGIN = "# Added by `lockkit host init`; `lockkit host remove` takes it out again."
 _END = "# End of what `lockkit host init` added."
 _PAST = {"make": "made", "write": "wrote", "add": "added", "remove": "removed", "take": "took"}

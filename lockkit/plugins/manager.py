@@ -247,6 +247,20 @@ class PluginManager:
             if spec.check is not None:
                 spec.check(url)
 
+    def adopt(self, url: str, options: OpenOptions) -> str:
+        """Take in a store that was moved or restored; see :class:`~lockkit.store.spi.BackendSpec`.
+
+        Raises:
+            ConfigError: As for :meth:`open`, or the store is no file.
+            Refused: The store may be in use by another name.
+        """
+        with self._store_of(url) as spec:
+            if spec.adopt is None:
+                raise ConfigError(
+                    f"the store {spec.name} is in no folder", hint="only an embedded store can be moved"
+                )
+            return spec.adopt(url, options)
+
     @contextmanager
     def _store_of(self, url: str) -> Iterator[BackendSpec]:
         """The store of a URL; in the block, a missing client library becomes a ConfigError."""

@@ -268,6 +268,8 @@ class Attempt:
             return True
         if self.deadline is not None:
             return at >= self.deadline
+        if trouble.busy:
+            return False
         since = self.start if self._since is None else self._since
         crowded = isinstance(trouble, Refused) and not trouble.sent
         return at >= since + (OUTAGE_LIMIT if self.answered or crowded else self.request_timeout)

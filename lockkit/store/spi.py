@@ -78,13 +78,17 @@ class Refused(Exception):
         error: The error for the user if the call is not repeated, or does not succeed when repeated.
         retry: Whether to repeat the call may help (a restart, a leader election) or not (permission, layout, a full disk).
         sent: False if other calls of this process kept the call from being sent: that is no outage of the store.
+        busy: Whether the store is there, and only its other users are in the way: a wait without a timeout goes on.
     """
 
-    def __init__(self, error: LockkitError, *, retry: bool = True, sent: bool = True) -> None:
+    def __init__(
+        self, error: LockkitError, *, retry: bool = True, sent: bool = True, busy: bool = False
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry = retry
         self.sent = sent
+        self.busy = busy
 
 
 class Unknown(Exception):
@@ -93,12 +97,14 @@ class Unknown(Exception):
     Args:
         error: The error for the user if the outcome is not known in time.
         retry: Whether to repeat the call may help. If not (a full disk, a missing right), the claim is abandoned at once.
+        busy: See :class:`Refused`.
     """
 
-    def __init__(self, error: LockkitError, *, retry: bool = True) -> None:
+    def __init__(self, error: LockkitError, *, retry: bool = True, busy: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry = retry
+        self.busy = busy
 
 
 class Conflict(Exception):
@@ -473,6 +479,8 @@ class BackendSpec(NamedTuple):
         check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect.
             ``lockkit config check`` calls it. It raises the same errors as ``open``; its result is ignored. None if only ``open`` can
             check a URL.
+        adopt: ``adopt(url, options)`` takes in a store that was moved or restored (``lockkit store adopt-folder``), and returns where it
+            is. It raises Refused if the store may be in use by another name. None for a store that cannot be moved.
         harmless: The options of the URL whose values may be shown to people, in logs and in errors; ``"name=value"`` if only that
             value may be shown. The password, and the values of all other options, are shown as ``***``. Scheme, user, hosts and path
             are always shown, so they must not contain secrets.
@@ -491,3 +499,4 @@ class BackendSpec(NamedTuple):
     check: Callable[[str], object] | None = None
     harmless: tuple[str, ...] = ()
     transactions: Callable[[str], object] | None = None
+    adopt: Callable[[str, OpenOptions], str] | None = None

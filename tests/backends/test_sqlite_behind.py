@@ -49,7 +49,7 @@ def test_the_answer_is_that_of_the_whole_queue(store, queue, place, monkeypatch)
     mine = queue[place]
     short = read_shortly(store, mine)
     monkeypatch.setattr(acquiring, "_behind", lambda *_: None)
-    whole = acquiring._ask(store._opened, mine, None, time.monotonic() + 2.0)
+    whole = acquiring._ask(store._opened, mine, None, time.monotonic() + 2.0, acquiring._Stored())
     assert short is not None
     assert short.position == place
     assert what_counts(short) == what_counts(whole)
@@ -72,7 +72,7 @@ def test_it_notes_the_fence_with_which_the_waiter_asks_first(store, queue):
         (3, "boot = '!'"),
         (0, "weight = 2"),
         (3, "capacity = 2"),
-        (3, "min_reader = 2"),
+        (3, "min_reader = 3"),
         (3, "state = 1"),
         (1, "state = 1"),
         (2, "state = 1"),

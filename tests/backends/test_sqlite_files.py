@@ -19,21 +19,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 
 import pytest
 
 import lockkit
 from lockkit.errors import LeaseLost
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
-from lockkit.testing.children import Child, in_child
+from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
 from lockkit.testing.interrupts import Bomb, CtrlC
-from lockkit.testing.processes import until
-from lockkit_sqlite import connection, files, opening
-from lockkit_sqlite.backend import open_store
+from lockkit_sqlite import files
+from lockkit_sqlite.backend import adopt_store, open_store
 from lockkit_sqlite.connection import OPENING, Connection
-from lockkit_sqlite.place import create
+from lockkit_sqlite.place import make_file, prepare
+from lockkit_sqlite.presence import enter
 from lockkit_sqlite.pulse import ALIVE, probe
 from support.handlers import Handler
 
@@ -70,6 +69,43 @@ def opened(url):
         yield start
 
 
+def soon(call, *given, **terms):
+    """The result of a call, which is repeated while others have damaged files open yet, or are repairing them."""
+    while True:
+        try:
+            return call(*given, **terms)
+        except Refused as refusal:
+            if not refusal.retry:
+                raise
+
+
+class Actor:
+    """The calls of a process to its store."""
+
+    def __init__(self, store):
+        self.store = store
+        self.held = {}
+
+    def hold(self, name, **terms):
+        self.held[name] = take(self.store, name=name, **terms)
+        return self.held[name][1]
+
+    def hold_soon(self, name, **terms):
+        return soon(self.hold, name, **terms)
+
+    def beat(self, name):
+        one, fence = self.held[name]
+        renewal = self.store.renew([(one, fence)], 2.0)[0]
+        return [renewal.state, renewal.why]
+
+    def free(self, name):
+        return self.store.release(self.held[name][0], 2.0)
+
+    def attempt(self, name):
+        answer = soon(self.store.acquire, claim(name=name, wait=False), True, 2.0)
+        return answer.fence if isinstance(answer, Granted) else type(answer).__name__
+
+
 @pytest.fixture
 def process(url):
     """Starts processes with an open store each; what they are told to do is a line of Python, and its value the answer."""
@@ -77,34 +113,8 @@ def process(url):
 
         def start():
             def play(parent):
-                store = open_store(url, OpenOptions())
-                held = {}
-
-                def hold(name, **terms):
-                    held[name] = take(store, name=name, **terms)
-                    return held[name][1]
-
-                def beat(name):
-                    one, fence = held[name]
-                    renewal = store.renew([(one, fence)], 2.0)[0]
-                    return [renewal.state, renewal.why]
-
-                def free(name):
-                    return store.release(held[name][0], 2.0)
-
-                def attempt(name):
-                    one = claim(name=name, wait=False)
-                    answer = None
-                    while answer is None:
-                        try:
-                            answer = store.acquire(one, True, 2.0)
-                        except Refused as refusal:
-                            if not refusal.retry:
-                                raise
-                            # others repair it, for long on a busy machine
-                    return answer.fence if isinstance(answer, Granted) else type(answer).__name__
-
-                known = {"store": store, "hold": hold, "beat": beat, "free": free, "attempt": attempt}
+                actor = Actor(soon(open_store, url, OpenOptions()))
+                known = {name: getattr(actor, name) for name in dir(actor)}
                 parent.tell("open")
                 while True:
                     parent.tell(eval(parent.hear(), known))
@@ -168,7 +178,7 @@ every_damage = pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.key
 
 @every_damage
 @pytest.mark.parametrize("bound", [False, True], ids=["ttl", "process-bound"])
-@pytest.mark.parametrize("first", ["newcomer", "holder", "idle"])
+@pytest.mark.parametrize("first", ["holder", "idle"])
 def test_whatever_is_removed_the_holder_is_told_at_its_next_beat_and_all_meet_again(
     process, path, damage, bound, first
 ):
@@ -177,27 +187,42 @@ def test_whatever_is_removed_the_holder_is_told_at_its_next_beat_and_all_meet_ag
     fence = holder(f"hold('x', ttl=60, process_bound={bound})")
     damage(path)
 
-    if first == "newcomer":
-        newcomer = process()
-        taken = newcomer("hold('x', ttl=60)")
+    if first == "holder":
         assert holder("beat('x')") == ["LOST", "files"]
-        assert idle("attempt('x')") == "Busy"
-    elif first == "holder":
-        assert holder("beat('x')") == ["LOST", "files"]
-        newcomer = process()
-        taken = newcomer("hold('x', ttl=60)")
-        assert idle("attempt('x')") == "Busy"
+        taken = idle("hold_soon('x', ttl=60)")
     else:
-        taken = idle("hold('x', ttl=60)")
+        idle.child.tell("hold_soon('x', ttl=60)")  # which waits for the holder to leave
         assert holder("beat('x')") == ["LOST", "files"]
-        newcomer, idle = idle, process()
-        assert idle("attempt('x')") == "Busy"
+        taken = idle.child.hear()
+    newcomer, idle = idle, process()
+    assert idle("attempt('x')") == "Busy"
     assert taken > fence
     assert newcomer("beat('x')") == ["HELD", ""]
     assert holder("attempt('x')") == "Busy"
     assert holder("free('x')") == "ABSENT"
     assert newcomer("free('x')") == "RELEASED"
     assert holder("attempt('x')") > taken
+
+
+@every_damage
+def test_a_newcomer_is_kept_out_of_damaged_files_as_long_as_anybody_has_them_open(
+    process, opened, path, damage
+):
+    """Only removed together with its lock file, a store is made anew at once."""
+    holder, idle = process(), process()
+    fence = holder("hold('x', ttl=60)")
+    idle("hold('y', ttl=60)")
+    damage(path)
+    if not Path(f"{path}-lock").exists():
+        assert take(opened(), name="x")[1] > fence
+        return
+
+    for one in (holder, idle):
+        with pytest.raises(Refused, match=rf"open: pid .*\b{one.child.pid}\b"):
+            open_store(f"sqlite:{path}", OpenOptions(budget=0.1))
+        assert one(f"beat('{'x' if one is holder else 'y'}')") == ["LOST", "files"]
+
+    assert take(opened(), name="x")[1] > fence
 
 
 @every_damage
@@ -255,7 +280,11 @@ def test_the_last_ones_leaving_which_removes_the_log_is_no_damage(process, opene
         store.close()
         assert not Path(f"{path}-wal").exists()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT key FROM meta ORDER BY key").fetchall() == [("file",), ("layout",)]
+        assert connection.execute("SELECT key FROM meta ORDER BY key").fetchall() == [
+            ("file",),
+            ("layout",),
+            ("lock",),
+        ]
 
 
 def test_a_store_that_is_opened_while_the_last_one_of_its_process_closes_finds_what_was_held(
@@ -285,8 +314,9 @@ def test_a_store_that_is_opened_while_the_last_one_of_its_process_closes_keeps_c
     took = files.Files.took
 
     def take_and_leave(*given, **how):
-        took(*given, **how)
+        done = took(*given, **how)
         leaving.close()
+        return done
 
     monkeypatch.setattr(files.Files, "took", take_and_leave)
     opened()
@@ -314,7 +344,7 @@ def test_a_store_that_is_closed_while_a_renewal_looks_at_its_files_stays_closed(
     with pytest.raises(Refused):
         store.renew([held], 2.0)
 
-    assert [store._opened.calls.open, store._opened.beats.open] == [False, False]
+    assert [store._opened.calls.open, store._opened.beats.open] == [None, None]
     assert not Path(f"{path}-wal").exists()
 
 
@@ -324,14 +354,14 @@ def test_a_store_that_is_closed_while_it_moves_to_other_files_stays_closed(opene
 
     def close_and_take(*given, **how):
         store.close()
-        took(*given, **how)
+        return took(*given, **how)
 
     monkeypatch.setattr(files.Files, "took", close_and_take)
     path.unlink()
     with pytest.raises(Refused):
         store.acquire(claim(), True, 2.0)
 
-    assert [store._opened.calls.open, store._opened.beats.open] == [False, False]
+    assert [store._opened.calls.open, store._opened.beats.open] == [None, None]
     assert not Path(f"{path}-wal").exists()
     assert list(Path(f"{path}.pulses").iterdir()) == []
 
@@ -354,7 +384,11 @@ def test_processes_that_come_and_go_are_no_damage(process, path):
         assert child.hear() == "done"
         child.close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT key FROM meta ORDER BY key").fetchall() == [("file",), ("layout",)]
+        assert connection.execute("SELECT key FROM meta ORDER BY key").fetchall() == [
+            ("file",),
+            ("layout",),
+            ("lock",),
+        ]
 
 
 def test_a_restored_backup_is_not_taken_for_the_store_but_its_records_and_fences_go_on(opened, path):
@@ -422,7 +456,7 @@ class Cleaner:
 
     def trace(self, frame, event, _):
         code = frame.f_code
-        if not code.co_filename.endswith("lockkit_sqlite/opening.py") and code is not create.__code__:
+        if not code.co_filename.endswith("lockkit_sqlite/opening.py") and code is not make_file.__code__:
             return None
         if event == "line" and (code, frame.f_lineno) not in self.lines:
             self.lines.add((code, frame.f_lineno))
@@ -432,8 +466,7 @@ class Cleaner:
 
 
 @pytest.mark.parametrize("removed", ["the database", "its folder"])
-def test_what_is_removed_at_any_moment_of_an_opening_is_made_anew(tmp_path, removed, monkeypatch):
-    monkeypatch.setattr(opening, "_LOOKS", (0.0, 0.0, 0.0))
+def test_what_is_removed_at_any_moment_of_an_opening_is_made_anew(tmp_path, removed):
     for at in itertools.count(1):
         path = tmp_path / str(at) / "locks.db"
         path.parent.mkdir(mode=0o700)
@@ -454,6 +487,17 @@ def test_what_is_removed_at_any_moment_of_an_opening_is_made_anew(tmp_path, remo
         if len(cleaner.lines) < at:
             break
     assert at > 50
+
+
+def meet(store, other, path):
+    """Both want one lock, and exactly one of them gets it, once both have left the old files."""
+    if not path.exists() and not Path(f"{path}-lock").exists():
+        assert other("hold('x', ttl=60)")
+        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+        return
+    other.child.tell("attempt('x')")
+    mine = soon(store.acquire, claim(name="x", wait=False, ttl=60), True, 2.0)
+    assert sorted([type(mine), type(other.child.hear())], key=str) in ([int, Busy], [Granted, str])
 
 
 def trust(store):
@@ -482,9 +526,7 @@ def test_whatever_is_removed_a_store_named_by_a_link_in_another_folder_comes_ove
         trust(store)
         damage(path)
 
-        assert other("hold('x', ttl=60)")
-
-        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+        meet(store, other, path)
         assert store.renew([(one, fence)], 2.0)[0].why == "files"
 
 
@@ -534,9 +576,7 @@ def test_a_link_of_a_folder_may_lead_to_the_store_by_another_way(process, tmp_pa
         trust(store)
         remove(path, SUFFIXES)
 
-        assert other("hold('x', ttl=60)")
-
-        assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+        meet(store, other, path)
 
 
 def test_where_the_store_cannot_be_made_anew_the_holder_is_told_all_the_same(opened, path, folder):
@@ -582,50 +622,6 @@ def test_the_check_and_every_newcomer_say_what_happened(opened, process, path, c
     assert "locks.db-shm was removed" in caplog.text
     line = "[each.message for each in store.check(2.0) if each.check == 'files']"
     assert process()(line) == [told.message]
-
-
-@pytest.fixture
-def unlisted(monkeypatch, tmp_path):
-    """Without the kernel's list of locks, for which each reader waits."""
-    monkeypatch.setattr(files, "_LOCKS", tmp_path / "none")
-
-
-def inside(path):
-    seen = path.stat()
-    return files.others_inside(str(path), (seen.st_dev, seen.st_ino))
-
-
-@pytest.mark.usefixtures("unlisted")
-def test_a_newcomer_sees_another_process_inside_by_its_lock_alone(process, path):
-    other = process()
-    other("hold('x')")
-    assert inside(path)
-    other("store.close()")
-    assert not inside(path)
-
-
-@pytest.mark.usefixtures("unlisted")
-def test_the_last_connection_which_removes_the_log_under_an_exclusive_lock_is_not_inside(process, path):
-    process()("store.close()")
-
-    def play(parent):
-        with path.open("r+b") as database:
-            fcntl.lockf(database, fcntl.LOCK_EX, 510, 0x40000002)
-            parent.tell("locked")
-            parent.hear()
-
-    with closing(Child(play)) as child:
-        assert child.hear() == "locked"
-        assert not inside(path)
-        child.tell()
-
-
-def test_a_look_for_others_leaves_the_locks_of_a_connection_that_the_program_has_itself(opened, path):
-    opened().close()
-    with closing(sqlite3.connect(path)) as own:
-        own.execute("SELECT count(*) FROM meta").fetchone()
-        assert inside(path)
-        assert in_child(lambda: inside(path))
 
 
 def test_an_error_that_comes_of_removed_files_says_nothing_of_the_request(opened, path):
@@ -778,63 +774,6 @@ def test_a_store_that_is_opened_before_its_process_is_back_from_a_fork_leaves_wh
     child.close()
 
 
-def test_a_process_comes_back_from_a_fork_when_nobody_judges_the_files(opened, path, monkeypatch):
-    """In between it has a lock on the database, and no log yet: what is left of a store whose log was removed looks the same."""
-    monkeypatch.setattr(connection, "_TURN", 600.0)
-    monkeypatch.setattr(connection, "_RESUMING", 0.0)
-    store = opened()
-    one, fence = take(store, name="x", ttl=60)
-    judge = os.open(f"{path}.pulses", os.O_RDONLY)
-    fcntl.flock(judge, fcntl.LOCK_EX)
-    child = Child(lambda _: "done")
-    assert child.hear() == "done"
-    child.close()
-    answers = []
-    caller = threading.Thread(
-        target=lambda: answers.append(store.renew([(one, fence)], 60.0)[0].state), daemon=True
-    )
-    caller.start()
-
-    until(lambda: store._store.beats._waiting_since is not None, "it waits for its turn")
-    assert not connection.inside(str(path))
-    os.close(judge)
-    caller.join(60.0)
-
-    assert answers == ["HELD"]
-
-
-def test_a_process_that_has_not_made_its_log_yet_is_no_damage(opened, path, monkeypatch, caplog):
-    """Any program that opens the database first has its lock a moment before its log, and a busy machine makes that long."""
-    opened().close()
-
-    def begin(heard):
-        database = os.open(path, os.O_RDWR)
-        fcntl.lockf(database, fcntl.LOCK_SH, files._SHARED.stop - files._SHARED.start, files._SHARED.start)
-        heard.tell("locked")
-        heard.hear()
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-            heard.tell("has a log")
-            heard.hear()
-
-    child = Child(begin)
-    assert child.hear() == "locked"
-    looks = []
-
-    def pause(_):
-        looks.append(1)
-        if len(looks) == 5:
-            child.tell("go on")
-            assert child.hear() == "has a log"
-
-    monkeypatch.setattr(opening, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
-    take(opened(), name="x")
-    assert len(looks) == 5
-    assert not caplog.messages
-    child.tell("leave")
-    child.close()
-
-
 def test_a_fork_finds_out_about_files_that_were_removed_before_it(opened, path):
     store = opened()
     one, fence = take(store, name="x", ttl=60)
@@ -844,6 +783,273 @@ def test_a_fork_finds_out_about_files_that_were_removed_before_it(opened, path):
     child.close()
     assert store.renew([(one, fence)], 2.0)[0].why == "files"
     take(store, name="x")
+
+
+# -- the lock file --------------------------------------------------------------------------------------------
+
+
+def locked_by_others(path):
+    """Whether anybody but this descriptor has the lock."""
+    with Path(f"{path}-lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_process_keeps_its_lock_from_opening_to_closing_and_across_forks(opened, path):
+    store = opened()
+    assert locked_by_others(path)
+
+    def stay(heard):
+        heard.tell("forked")
+        heard.hear()
+
+    child = Child(stay)
+    assert child.hear() == "forked"
+    assert locked_by_others(path)
+    store.close()
+    assert not locked_by_others(path), "the child has closed its copy"
+    child.tell("end")
+    child.close()
+
+
+def test_the_lock_of_a_parent_outlives_its_children(opened, path):
+    opened()
+    for _ in range(3):
+        child = Child(lambda _: "done")
+        assert child.hear() == "done"
+        child.close()
+        assert locked_by_others(path)
+
+
+def test_a_newcomer_judges_nothing_while_another_process_is_between_its_connections(process, opened, path):
+    """A holder is back from a fork, and opens the database: SQLite has its lock on it, and no log yet. That is what a removed log looks like."""
+    opened().close()
+
+    def begin(heard):
+        presence = enter(prepare(path, "NORMAL"))
+        presence.share()
+        with path.open("r+b") as database:
+            fcntl.lockf(database, fcntl.LOCK_SH, 510, 0x40000002)
+            heard.tell("locked")
+            heard.hear()
+        heard.tell("unlocked")
+        heard.hear()
+
+    slow = Child(begin)
+    assert slow.hear() == "locked"
+    before = path.stat().st_ino
+    with pytest.raises(Refused, match=rf"open: pid {slow.pid}\b") as caught:
+        open_store(f"sqlite:{path}", OpenOptions(budget=0.1))
+    assert caught.value.busy
+    assert not Path(f"{path}-wal").exists()
+    slow.tell("go on")
+    assert slow.hear() == "unlocked"
+    take(opened(), name="x")  # without a connection of anybody, the log is missing rightly
+    assert path.stat().st_ino == before
+    slow.tell("end")
+    slow.close()
+
+
+@pytest.mark.parametrize("budget", [0.1, 1.0])
+def test_an_opening_ends_with_its_budget_while_another_process_is_alone_with_the_files(opened, path, budget):
+    opened().close()
+    presence = enter(prepare(path, "NORMAL"))
+    assert presence.alone
+    began = time.monotonic()
+    with pytest.raises(Refused, match="busy") as caught:
+        open_store(f"sqlite:{path}", OpenOptions(budget=budget))
+    assert caught.value.busy
+    assert time.monotonic() - began < budget + 30.0
+    presence.close()
+    opened()
+
+
+def test_a_lock_file_that_is_removed_loses_what_was_held_at_the_next_beat(process, opened, path):
+    holder = process()
+    holder("hold('x', ttl=60)")
+    Path(f"{path}-lock").unlink()
+    with pytest.raises(Refused, match="adopt-folder"):
+        open_store(f"sqlite:{path}", OpenOptions(budget=0.1))
+
+    assert holder("beat('x')") == ["LOST", "files"]
+
+    take(opened(), name="x")
+    assert holder("attempt('x')") == "Busy"
+
+
+def adopt(path):
+    return adopt_store(f"sqlite:{path}", OpenOptions())
+
+
+def test_a_store_whose_lock_file_is_gone_is_taken_in_by_command(opened, path):
+    store = opened()
+    one, _ = take(store, name="x", ttl=600, pulseless=True)
+    store.put_record("gpu", {"quarantined": True}, 0, 2.0)
+    store.close()
+    Path(f"{path}-lock").unlink()
+    with pytest.raises(Refused, match=f"{path} is not at home here") as caught:
+        opened()
+    assert not caught.value.retry
+
+    assert adopt(path) == str(path)
+
+    again = opened()
+    assert isinstance(again.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+    assert again.record("gpu", 2.0).value == {"quarantined": True}
+    assert again.release(one, 2.0) == RELEASED
+
+
+def test_a_folder_that_was_renamed_needs_no_command(opened, path):
+    opened().close()
+    path.parent.rename(path.parent.with_name("elsewhere"))
+    with closing(
+        open_store(f"sqlite:{path.parent.with_name('elsewhere')}/{path.name}", OpenOptions())
+    ) as store:
+        take(store, name="x")
+        assert store._opened.anew() == (0.0, "")
+
+
+@pytest.fixture(params=["another folder", "the same folder"])
+def second(request, path, tmp_path, opened):
+    """A second name of the database: a hard link."""
+    opened().close()
+    other = (
+        tmp_path / "other" / path.name if request.param == "another folder" else path.with_name("second.db")
+    )
+    other.parent.mkdir(mode=0o700, exist_ok=True)
+    other.hardlink_to(path)
+    return other
+
+
+@pytest.mark.parametrize("made", ["before", "just now"])
+def test_a_second_name_of_a_database_in_use_is_refused(process, second, path, made):
+    """Also of one that its first process has just made, so that its tables might be in its log alone."""
+    if made == "just now":
+        remove(path, [""])
+    holder = process()
+    holder("hold('x', ttl=60)")
+    if made == "just now":
+        second.unlink()
+        second.hardlink_to(path)
+    for open_it in (lambda: open_store(f"sqlite:{second}", OpenOptions()), lambda: adopt(second)):
+        with pytest.raises(Refused, match=rf"pid {holder.child.pid}\b"):
+            open_it()
+        assert not Path(f"{second}-wal").exists()
+    assert holder("beat('x')") == ["HELD", ""]
+
+
+def test_a_second_name_is_refused_while_a_process_has_the_lock_of_the_first_and_no_connection(second, path):
+    """As in the middle of a fork."""
+    presence = enter(prepare(path, "NORMAL"))
+    for open_it in (lambda: open_store(f"sqlite:{second}", OpenOptions()), lambda: adopt(second)):
+        with pytest.raises(Refused, match="is not at home here"):
+            open_it()
+    presence.close()
+    adopt(second)
+
+
+def test_of_two_names_one_is_used_at_a_time(second, opened, path):
+    with closing(open_store(f"sqlite:{second}", OpenOptions())) as store:  # nobody uses the other
+        take(store, name="x", ttl=60)
+        with pytest.raises(Refused, match="is not at home here"):
+            open_store(f"sqlite:{path}", OpenOptions(budget=0.1))
+        store.close()
+    assert isinstance(opened().acquire(claim(name="x", wait=False), True, 2.0), Busy)
+
+
+def test_a_second_name_is_refused_while_a_log_lies_beside_the_first(process, second, path):
+    """The log has what the database lacks: the last claims and fences of a process that was killed."""
+    holder = process()
+    holder("hold('x', ttl=60)")
+    holder.child.kill()
+    with pytest.raises(Refused, match=f"{path}-wal"):
+        open_store(f"sqlite:{second}", OpenOptions())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+@pytest.mark.parametrize("first", ["host", "container"])
+def test_a_database_that_is_mounted_alone_into_a_container_is_refused_there_or_outside(
+    process, opened, path, tmp_path, first
+):
+    opened().close()
+    inside = tmp_path / "container" / "locks.db"
+    inside.parent.mkdir(mode=0o700)
+    inside.touch(mode=0o600)
+    script = f"""
+import sys
+from lockkit.store.spi import OpenOptions, Refused
+from lockkit.testing.claims import take
+from lockkit_sqlite.backend import adopt_store, open_store
+try:
+    if {first == "container"}:
+        adopt_store("sqlite:{inside}", OpenOptions())
+    take(open_store("sqlite:{inside}", OpenOptions()), name="x", ttl=60)
+    print("held", flush=True)
+    sys.stdin.readline()
+except Refused as refusal:
+    print(refusal, flush=True)
+"""
+    mounted = f'mount --bind {path} {inside} && exec {sys.executable} -c "$0"'
+    holder = process() if first == "host" else None
+    if holder:
+        holder("hold('x', ttl=60)")
+    container = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", mounted, script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    said = container.stdout.readline()
+    if not said:
+        pytest.skip("this user may not mount a file system")
+    if holder:
+        assert "is not at home here" in said
+        assert holder("beat('x')") == ["HELD", ""]
+    else:
+        assert said == "held\n"
+        with pytest.raises(Refused, match="is not at home here"):
+            opened()
+    container.communicate("")
+
+
+def to_layout_1(path):
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DELETE FROM meta WHERE key = 'lock'")
+        layout = '{"v":1,"min_reader":1,"host":"box","lockkit":"1.0"}'
+        database.execute("UPDATE meta SET value = ? WHERE key = 'layout'", (layout,))
+        database.commit()
+    Path(f"{path}-lock").unlink()
+
+
+def test_a_store_of_the_version_before_is_taken_over_with_all_that_is_in_it_once_nobody_uses_it(opened, path):
+    store = opened()
+    one, _ = take(store, name="x", ttl=600, pulseless=True)
+    store.close()
+    to_layout_1(path)
+
+    def old_version(heard):
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("SELECT * FROM meta").fetchall()
+            heard.tell("inside")
+            heard.hear()
+
+    old = Child(old_version)
+    assert old.hear() == "inside"
+    with pytest.raises(Refused, match=rf"pid {old.pid}\b") as caught:
+        opened()
+    assert not caught.value.busy
+    old.tell("leave")
+    old.close()
+
+    store = opened()
+    assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
+    assert store.release(one, 2.0) == RELEASED
+    with closing(sqlite3.connect(path)) as database:
+        ((layout,),) = database.execute("SELECT value FROM meta WHERE key = 'layout'").fetchall()
+    assert '"min_reader":2' in layout
 
 
 # -- FIFOs ----------------------------------------------------------------------------------------------------
@@ -882,7 +1088,7 @@ def test_the_files_and_folders_of_a_store_are_for_their_user_alone_with_a_umask_
     finally:
         os.umask(old)
     made = list(tmp_path.rglob("*"))
-    assert len(made) == 7
+    assert len(made) == 8
     assert {stat.S_IMODE(each.stat().st_mode) & 0o077 for each in made} == {0}
     store.close()
 
@@ -1011,7 +1217,7 @@ def strike():
     raise CtrlC
 
 
-@pytest.mark.parametrize("function", ["_locked", "_inode", "alone", "attempt"])
+@pytest.mark.parametrize("function", ["_lock", "inode", "enter", "attempt", "_take_in"])
 def test_a_ctrl_c_while_the_files_are_opened_leaves_them_to_other_processes_while_its_traceback_lives(
     url, path, function
 ):
@@ -1024,13 +1230,11 @@ def test_a_ctrl_c_while_the_files_are_opened_leaves_them_to_other_processes_whil
                 kept = struck.__traceback__  # as a console keeps that of the last exception
         if not handler.where:
             break
-        folder = os.open(f"{path}.pulses", os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pytest.fail(f"{at}: the lock on the folder of FIFOs is kept by {kept}")
-        finally:
-            os.close(folder)
+        with Path(f"{path}-lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pytest.fail(f"{at}: the lock on the store is kept by {kept}")
     assert at > 1
 
 
@@ -1079,13 +1283,13 @@ class Alarm(Bomb):
 
     def __init__(self, at, error):
         super().__init__(at)
-        self._error = error
+        self._rings = error
 
     def _place(self, frame):
         try:
             super()._place(frame)
         except CtrlC:
-            raise self._error("rings") from None
+            raise self._rings("rings") from None
 
 
 @pytest.mark.parametrize("error", [TimeoutError, FileNotFoundError, FileExistsError, BlockingIOError])
@@ -1162,6 +1366,7 @@ def test_a_cleaner_of_old_files_passes_over_a_store_that_is_open(opened, process
 
     assert {each.name for each in folder.iterdir()} == {
         *(f"locks.db{suffix}" for suffix in SUFFIXES),
+        "locks.db-lock",
         "locks.db.pulses",
     }
     assert len(list(Path(f"{path}.pulses").iterdir())) == 2
@@ -1204,24 +1409,3 @@ def test_a_waiter_in_removed_files_queues_again_in_the_new_ones(path, url):
         assert waiter.hear() > lease.fence
         waiter.close()
         lease.release()
-
-
-def test_a_process_that_stopped_while_it_opened_the_files_costs_a_call_no_more_than_a_moment(opened, path):
-    def stop(parent):
-        folder = os.open(f"{path}.pulses", os.O_RDONLY)
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        parent.tell("locked")
-        parent.hear()
-
-    store = opened()
-    one, fence = take(store, name="x", ttl=60)
-    stopped = Child(stop)
-    assert stopped.hear() == "locked"
-    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
-    remove(path, SUFFIXES)
-
-    assert store.renew([(one, fence)], 2.0)[0].why == "files"
-    with pytest.raises(Refused, match="busy"):
-        store.acquire(claim(name="x"), True, 2.0)
-    stopped.kill()
-    take(store, name="x")

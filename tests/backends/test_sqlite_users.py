@@ -21,8 +21,7 @@ from lockkit.store.spi import OpenOptions, Refused
 from lockkit.testing.took import Took
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.descriptors import set_mode
-from lockkit_sqlite.files import _locked
-from lockkit_sqlite.place import prepare
+from lockkit_sqlite.place import make_pulses
 from lockkit_sqlite.pulse import UNKNOWN, Pulse, probe, remove, stale
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become two other users")
@@ -270,25 +269,24 @@ def test_an_owner_of_the_folder_who_is_not_in_its_group_is_refused_and_makes_not
 
 
 def test_two_users_that_make_the_folder_of_fifos_at_the_same_moment_use_the_same(monkeypatch, shared):
-    place = prepare(shared / "x.db", "NORMAL")
+    folder = shared / "x.db.pulses"
     rename = Path.rename
-    entered = []
+    made_before = []
 
     def later(made, path):  # another user is quicker, between the look and the renaming
         monkeypatch.undo()
-        entered.append(_locked(place))
+        make_pulses(str(folder), shared=True)
+        made_before.append(folder.stat().st_ino)
         return rename(made, path)
 
     monkeypatch.setattr(Path, "rename", later)
+    make_pulses(str(folder), shared=True)
 
-    assert _locked(place) is None, "one process at a time opens the files"
-    (other,) = entered
-    assert other is not None
-    other.close()
+    assert made_before == [folder.stat().st_ino]
     assert [each.name for each in shared.iterdir()] == ["x.db.pulses"], "nothing else is left"
 
 
-@pytest.mark.parametrize("make", ["mkdir", "mknod", "mkfifo"])
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo"])
 def test_a_link_in_the_place_of_what_was_just_made_changes_no_mode_elsewhere(
     monkeypatch, shared, place, make
 ):
@@ -333,21 +331,24 @@ def test_a_file_made_before_a_group_shared_the_folder_is_refused_and_doctor_says
 
 
 @as_root
-@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("nth", [1, 2, 3])
 def test_a_user_that_dies_while_it_makes_the_store_leaves_nothing_that_bars_the_others(
     monkeypatch, shared, user, nth
 ):
-    """Death strikes just before the new folder of FIFOs, or the new database, gets the rights of the group."""
+    """Death strikes just before the new folder of FIFOs, lock file, or database, gets the rights of the group."""
     changed = []
-    chmod = os.chmod
 
-    def dying(path, mode, **more):
-        changed.append(path)
-        if len(changed) == nth:
-            raise SystemExit
-        chmod(path, mode, **more)
+    def dies(change):
+        def dying(*given, **more):
+            changed.append(given)
+            if len(changed) == nth:
+                raise SystemExit
+            change(*given, **more)
 
-    monkeypatch.setattr(os, "chmod", dying)
+        return dying
+
+    for name in ("chmod", "fchmod"):
+        monkeypatch.setattr(os, name, dies(getattr(os, name)))
     with pytest.raises(SystemExit):
         open_store(f"sqlite:{shared}/host.db", OpenOptions())
     monkeypatch.undo()

@@ -233,8 +233,8 @@ def newer(tmp_path):
             shutil.copytree(backend, site / backend.name, ignore=ignored)
         replace(site / "lockkit/_version.py", r'__version__ = ".*"', '__version__ = "9.9.9"')
         layout = site / "lockkit_sqlite/layout.py"
-        replace(layout, r"^VERSION = 1$", "VERSION = 2")
-        replace(layout, r"^READER = 1$", f"READER = {min_reader}")
+        replace(layout, r"^VERSION = 2$", "VERSION = 3")
+        replace(layout, r"^READER = 2$", f"READER = {min_reader}")
         return site
 
     return make
@@ -252,7 +252,7 @@ def version(environ, site=None):
 
 
 def test_two_versions_with_one_layout_share_a_queue_forward_and_back(environ, newer, tmp_path, started):
-    site = newer(min_reader=1)
+    site = newer(min_reader=2)
     order = tmp_path / "order"
     url = f"sqlite:{tmp_path}/state/lockkit.db"
     running = []
@@ -281,7 +281,7 @@ def test_two_versions_with_one_layout_share_a_queue_forward_and_back(environ, ne
 
 
 def test_an_older_version_refuses_what_it_may_not_read_and_goes_on_in_another_store(environ, newer, tmp_path):
-    site = newer(min_reader=2)
+    site = newer(min_reader=3)
     assert command(version(environ, site), "run", "job", "--", "true").returncode == 0
 
     refused = command(environ, "run", "job", "--", "true")

@@ -70,8 +70,9 @@ SHOWN = {
         "**network file system**": "backends/test_sqlite_store.py::test_a_network_file_system_is_refused_with_the_alternative",
         "**a deploy** of your service": "backends/test_sqlite_store.py::test_a_newer_file_that_this_version_may_read_is_used "
         "backends/test_sqlite_store.py::test_a_file_for_newer_readers_is_refused_naming_version_and_host",
-        "**somebody deletes or replaces a file of the store** (the database, its `-wal` or `-shm`, the folder; a restored backup)": f"{HERE}test_a_deleted_file_is_a_loss_told_with_the_next_renewal",
+        "**somebody deletes or replaces a file of the store** (the database, its `-wal`, `-shm` or `-lock`, the folder; a restored backup)": f"{HERE}test_a_deleted_file_is_a_loss_told_with_the_next_renewal",
         "**somebody deletes the folder of FIFOs**": "backends/test_sqlite_files.py::test_a_removed_folder_of_fifos_is_restored",
+        "**the database gets a second name** (a hard link, the file alone mounted into a container)": "backends/test_sqlite_files.py::test_a_second_name_of_a_database_in_use_is_refused",
         "**systemd-tmpfiles cleans /var/tmp**": "backends/test_sqlite_files.py::test_a_cleaner_of_old_files_passes_over_a_store_that_is_open",
         "**the wall clock steps**": "backends/test_sqlite_store.py::test_fences_rise_while_the_wall_clock_steps_back_and_leave_nothing_for_each_name",
         "**another process stalls for seconds**": "backends/test_sqlite_store.py::test_others_acquire_while_a_holder_process_stalls_with_the_gil_in_hand",

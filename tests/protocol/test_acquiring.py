@@ -140,6 +140,20 @@ def test_a_wait_without_a_timeout_does_not_go_on_for_ever_with_grants_of_no_use(
     assert OUTAGE_LIMIT <= clock.now() - began < OUTAGE_LIMIT + 3
 
 
+@pytest.mark.parametrize("trouble", [Refused, Unknown])
+def test_a_wait_without_a_timeout_goes_on_as_long_as_the_store_is_only_busy(start, clock, trouble):
+    _, run = start(timeout=None)
+    began = clock.now()
+    while clock.now() < began + 10 * OUTAGE_LIMIT:
+        run.until(Acquire)
+        run.fail(trouble(BackendUnavailable("is busy"), busy=True))
+        run.until(Pause)
+        clock.forward(2.0)
+    run.until(Acquire)
+    run.answer(granted(clock))
+    assert run.result is not None
+
+
 def test_a_host_that_slept_between_asking_and_reading_goes_on(start, clock):
     _, run = start(timeout=None)
     answer = granted(clock)

@@ -228,3 +228,39 @@ def test_a_handler_may_fork_while_its_own_thread_imports():
         if child == 0:
             os._exit(1 if sys.exc_info()[0] else 0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+EARLIER = """
+import os, sys
+client = None
+
+
+def lock():
+    if client is not None:
+        with client.lock("x").acquire(timeout=40) as lease:
+            said.append(lease.valid())
+
+
+said = []
+os.register_at_fork(after_in_child=lock)
+import lockkit
+
+client = lockkit.connect(sys.argv[1])
+client.lock("x").acquire().release()
+pid = os.fork()
+if pid == 0:
+    lock()
+    os._exit(0 if said == [True, True] else 1)
+client.lock("x").acquire(timeout=40).release()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+client.close()
+"""
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+def test_a_hook_that_was_registered_earlier_opens_a_store_that_the_child_keeps(store, tmp_path):
+    url = store if store == "memory:" else f"sqlite:{tmp_path}/locks.db"
+    done = subprocess.run(
+        [sys.executable, "-c", EARLIER, url], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.stdout == "0\n", done.stdout + done.stderr

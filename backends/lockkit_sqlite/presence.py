@@ -1,0 +1,227 @@
+"""The lock file: the kernel proves which processes have a store open, because each keeps a shared lock on one file beside the database.
+
+The lock (flock(2)) belongs to the open file description. A fork inherits it without a gap, the kernel drops it when the last copy of the
+descriptor is closed, also after kill -9, and it reaches across containers. So a process that gets the lock exclusively is alone with
+the files: whatever it finds was left behind, and it may clear it away or make the store anew. A process that does not get it so judges
+nothing: a log that is not there may belong to a process that is forking this moment. Two rules keep the proof true:
+
+- Nobody unlocks (LOCK_UN) or tries to get an exclusive lock in the place of a shared one. The first would drop the lock of a parent
+  or child as well, the second drops it when it fails. A lock ends by closing the descriptor.
+- A process closes its connections of SQLite before it closes the descriptor. Across a fork it closes the connections, and keeps the lock.
+
+The content of the file is its random name, which the database repeats: see :class:`Home`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from pathlib import Path
+from struct import Struct
+from typing import TypeAlias
+
+from lockkit.namedtuples import NamedTuple
+from lockkit_sqlite.descriptors import Descriptor, opened
+from lockkit_sqlite.failures import raise_if_foreign
+from lockkit_sqlite.place import Place, make_file
+
+__all__ = ["LOCK", "Home", "Inode", "Presence", "enter", "inode", "pids", "used"]
+
+LOCK = "-lock"
+"""The end of the name of a lock file, after that of its database."""
+_NAME = 12
+"""Bytes of a random name."""
+_LOCKS = Path("/proc/locks")
+
+_FLOCK = Struct("hhqqi")
+"""Linux's ``struct flock``: kind, origin, first byte, number of bytes, owner."""
+_SHARED_LOCK = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0x40000002, 510, 0)
+"""The question of F_GETLK: which lock is in the way of an exclusive one on the bytes of a database on which SQLite locks (SHARED_FIRST in
+SQLite's os.h)?"""
+
+Inode: TypeAlias = tuple[int, int]
+
+
+class Presence:
+    """This process's lock on a lock file.
+
+    Attributes:
+        home: The lock file, as the database names it.
+        alone: Whether the lock is exclusive: no other process has the store open.
+    """
+
+    __slots__ = ("_descriptor", "alone", "home")
+
+    def __init__(self, descriptor: Descriptor, home: Home, *, alone: bool) -> None:
+        self._descriptor = descriptor
+        self.home = home
+        self.alone = alone
+
+    @property
+    def over(self) -> bool:
+        """Whether the descriptor is closed."""
+        return self._descriptor.closed
+
+    def share(self) -> None:
+        """Let others in. Until the store is closed, nobody else is alone with it.
+
+        Raises:
+            OSError: The kernel gave the lock to somebody else in between, as flock(2) allows; Linux does not.
+        """
+        if self.alone:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            self.alone = False
+
+    def close(self) -> None:
+        """End the lock. A forked child may call this too: its parent keeps the lock."""
+        self._descriptor.close()
+
+
+class Home(NamedTuple):
+    """The one lock file of a database, as both know it: a database that has a second name has another lock file there.
+
+    Attributes:
+        name: The random name, which is the content of the lock file.
+        inode: The number of the lock file, which differs in a copy. Without its device, whose number may change at a restart.
+        path: The lock file when the database was last taken in: where to look for its other users.
+    """
+
+    name: str
+    inode: int
+    path: str
+
+    def same(self, other: Home) -> bool:
+        """Whether both are one file, whatever its path: the folder may have another name in a container, or have been renamed."""
+        return self[:2] == other[:2]
+
+    def text(self) -> str:
+        """The home as it is stored."""
+        return json.dumps(self._asdict(), separators=(",", ":"))
+
+    @classmethod
+    def read(cls, stored: str) -> Home | None:
+        """The home that is stored; None if it is malformed."""
+        try:
+            found = json.loads(stored)
+            return cls(str(found["name"]), int(found["inode"]), str(found["path"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def reach(self) -> tuple[bool, Presence | None]:
+        """Whether the file is where it was, and if so the exclusive lock on it, or None if it is in use."""
+        try:
+            seen = inode(self.path)
+            presence = _lock(self.path, fcntl.LOCK_EX) if seen is not None and seen[1] == self.inode else None
+        except OSError as error:
+            raise_if_foreign(error)
+            return False, None
+        if presence is not None and not presence.home.same(self):
+            presence.close()
+            return False, None
+        return seen is not None and seen[1] == self.inode, presence
+
+
+def enter(place: Place) -> Presence | None:
+    """Lock the lock file of a database, which is created if it is missing: exclusively if no other process has the store open, else shared.
+
+    Returns:
+        The lock, or None while another process is alone with the files.
+
+    Raises:
+        OSError: The lock file cannot be created or opened.
+    """
+    path = place.path + LOCK
+    make_file(path, place, os.urandom(_NAME).hex())
+    return _lock(path, fcntl.LOCK_EX) or _lock(path, fcntl.LOCK_SH)
+
+
+def _lock(path: str, kind: int) -> Presence | None:
+    """A lock of this kind; None if another process is in the way, or the file lost its name meanwhile."""
+    descriptor = opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    # The traceback of a signal handler's exception may keep the descriptor for long, so the lock ends by hand.
+    try:
+        seen = os.fstat(descriptor.fileno())
+        if not stat.S_ISREG(seen.st_mode):
+            raise OSError(0, "not a file", path)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        if inode(path) == (seen.st_dev, seen.st_ino):
+            name = os.pread(descriptor.fileno(), 2 * _NAME, 0).decode("ascii", "replace")
+            return Presence(descriptor, Home(name, seen.st_ino, path), alone=kind == fcntl.LOCK_EX)
+    except BaseException as error:
+        descriptor.close()
+        if isinstance(error, BlockingIOError) and error.errno is not None:
+            return None
+        raise
+    descriptor.close()
+    return None
+
+
+def inode(path: str) -> Inode | None:
+    """The device and number of a file; None if it is not there.
+
+    Raises:
+        OSError: The look failed; the file may be there.
+    """
+    try:
+        seen = os.stat(path)  # noqa: PTH116 - a microsecond matters: Path.stat takes three
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise_if_foreign(error)
+        return None
+    return seen.st_dev, seen.st_ino
+
+
+def used(path: str) -> bool:
+    """Whether another process may have a database open with SQLite, which keeps a shared lock on it (fcntl(2)) as long as it has; False is a proof.
+
+    To ask for the lock, the database is opened once more, whose close drops all locks of this process on it. So if the process has the
+    database open already, with a connection of its own beside lockkit, it does not ask. A program that opens lockkit's database itself in
+    another thread, in these microseconds, loses that connection's lock.
+
+    Raises:
+        OSError: The database cannot be opened.
+    """
+    database = inode(path)
+    if database is None or _has("self", {Path(path).name}, {database}):
+        return True
+    descriptor = opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _SHARED_LOCK))[0]
+        return kind != fcntl.F_UNLCK
+    finally:
+        descriptor.close()
+
+
+def pids(*paths: str) -> list[int]:
+    """The other processes that have one of these files open, as far as this one may see them, in order.
+
+    The kernel's list of locks names processes of other users as well, and lacks those of other pid namespaces. A process that
+    has inherited its lock is not in the list, but its descriptor can be seen.
+    """
+    found: set[int] = set()
+    try:
+        wanted = {each for each in map(inode, paths) if each is not None}
+        listed = {f"{os.major(device):02x}:{os.minor(device):02x}:{number}" for device, number in wanted}
+        for line in _LOCKS.read_text(encoding="utf-8", errors="replace").splitlines():
+            fields = line.split()
+            if len(fields) == 8 and fields[5] in listed and fields[4].isdigit():
+                found.add(int(fields[4]))
+        names = {Path(path).name for path in paths}
+        running = filter(str.isdigit, os.listdir("/proc"))  # noqa: PTH208
+        found.update(int(pid) for pid in running if _has(pid, names, wanted))
+    except OSError as error:
+        raise_if_foreign(error)
+    return sorted(found - {os.getpid()})
+
+
+def _has(pid: str, names: set[str], wanted: set[Inode]) -> bool:
+    try:
+        for each in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            link = f"/proc/{pid}/fd/{each}"
+            # Only a file of that name is looked at: a look at one on a server that does not answer would not return.
+            if os.readlink(link).rpartition("/")[2] in names and inode(link) in wanted:  # noqa: PTH115
+                return True
+    except OSError as error:  # it has ended, or is another user's
+        raise_if_foreign(error)
+    return False

@@ -1,0 +1,53 @@
+"""``lockkit store``: take in a store that was moved or restored."""
+
+from __future__ import annotations
+
+from lockkit.cli import output
+from lockkit.cli.base import Group, Session
+from lockkit.cli.base import command as make
+
+__all__ = ["command"]
+
+command = Group(
+    "store",
+    help="""Take in an embedded store that was moved or restored.
+
+    A server's store needs none of this. See: lockkit docs sqlite
+    """,
+    examples="""
+lockkit store adopt-folder --url sqlite:/srv/locks/locks.db
+""",
+)
+
+
+@make(
+    "adopt-folder",
+    group=command,
+    short="Use the store in the folder in which it is now.",
+    examples="""
+lockkit store adopt-folder --url sqlite:/srv/locks/locks.db
+""",
+)
+def adopt_folder(session: Session) -> None:
+    """Use the store in the folder in which it is now, under its present name.
+
+    The database of an embedded store knows its lock file, and is refused beside another one: under a second name (a hard link, a single file that is
+    mounted into a container) it would grant a lock twice. After a database was moved or restored without its lock file, this command takes it in.
+    Before that, end all programs that use it by another name: lockkit refuses as long as it sees one.
+    """
+    from lockkit.opening import for_the_user
+    from lockkit.plugins import PluginManager
+    from lockkit.store.spi import OpenOptions
+
+    config = session.config()
+    options = OpenOptions(namespace=config.namespace, state_dir=str(config.state_place().path))
+    with for_the_user():
+        database = PluginManager(disabled=config.disable_plugins).adopt(config.url, options)
+    if session.json:
+        from lockkit.cli import documents
+        from lockkit.views import making
+
+        with session.client() as client:
+            output.write_json(documents.StoreAdoptFolder(store=making.store(client), database=database))
+        return
+    output.say(f"{database} is at home in its folder")
