@@ -179,8 +179,8 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
             if leases is not None:
                 return leases
         except BaseException:
-            for level in levels:
-                level.left = True
+            for lease in levels:
+                lease.level.left = True
             raise
         for level in levels:
             level.release()

@@ -17,11 +17,22 @@ from typing import Any, Protocol
 from lockkit.asked import Asked
 from lockkit.caller import Caller
 from lockkit.facts import Capabilities, CleanupContext, Owner, Reason, ReleaseReport, ReleaseRequest
+from lockkit.leaving import Level
 from lockkit.names import claim_id
 from lockkit.origin import Origin, this_origin
 from lockkit.store.spi import Claim, End
 
-__all__ = ["REGISTRIES", "RELEASING", "Behind", "Handle", "Hold", "Holds", "always", "held_here", "span"]
+__all__ = [
+    "REGISTRIES",
+    "RELEASING",
+    "Behind",
+    "Handle",
+    "Hold",
+    "Holds",
+    "always",
+    "held_here",
+    "span",
+]
 
 RELEASING: ContextVar[str | None] = ContextVar("lockkit_releasing", default=None)
 """The id of the claim whose cleanup hooks run in this context. A hook that releases that claim must not wait for its own end."""
@@ -45,8 +56,8 @@ class Handle(Protocol):
     """
 
     @property
-    def open(self) -> bool:
-        """Whether its user may still be working under the lock: not released, and its ``with`` statement, if any, is not over."""
+    def level(self) -> Level[Any]:
+        """The level of the hold that it is the handle of."""
 
     @property
     def callbacks(self) -> Sequence[Callable[[], None]]:
@@ -86,14 +97,14 @@ class Hold:
             session, or a lease of the server, that was already running.
         calls_last: Whether a handle has functions to call in the first layer of the release.
         left_calls: The calls of the handles of inner levels that were left.
+        levels: The levels, each with the handle that a user has; empty before the first was handed out. A lock sets the first, and
+            :meth:`enter` adds further ones.
         doubtful: Whether the outcome of its acquire was ever UNKNOWN; ``abandon`` then removes the claim.
         closing: Whether the release has begun. If a signal interrupted the release, another thread resumes it.
-        dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``handles`` still shows that.
+        dropped: Whether the last handle was collected unreleased. If Ctrl-C interrupted the finalizer, ``levels`` still shows that.
         expires: CLOCK_BOOTTIME seconds until which the store certainly excludes everybody else, even if no renewal is answered.
         followers: Functions to call with ``expires``, in the thread that renews, whenever it moves. They neither block nor raise.
         failures: Consecutive unanswered batches of renewals that contained the hold; belongs to the heartbeat, as ``next``.
-        handles: The handles that users have, one for each level; empty before the first was handed out. A lock sets the first, and
-            :meth:`enter` adds those of further levels.
         key: A weak reference to the thread or task that took the hold, because it may own the handle; None once detached.
         next: CLOCK_BOOTTIME seconds at which the heartbeat renews the hold; infinity if it does not, or no longer.
         origin: The process that acquired the hold; in a forked child the hold is inert.
@@ -129,9 +140,9 @@ class Hold:
         "failures",
         "fence",
         "followers",
-        "handles",
         "key",
         "left_calls",
+        "levels",
         "lost_why",
         "next",
         "origin",
@@ -182,7 +193,7 @@ class Hold:
         self.dropped = False
         self._reported = False
         self.ended = False
-        self.handles: tuple[weakref.ref[Handle], ...] = ()
+        self.levels: tuple[Level[Handle], ...] = ()
         self.alarms: tuple[Callable[[], object], ...] = ()
         self.followers: tuple[Callable[[float], object], ...] = ()
         self.turn = RLock()  # a handler may release the hold whose release it interrupted
@@ -225,7 +236,7 @@ class Hold:
     @property
     def standing(self) -> bool:
         """Whether the hold was not released, lost or collected, so that somebody may be working under it."""
-        return not (self.ended or self.lost_why) and (self.in_hand or not self.handles)
+        return not (self.ended or self.lost_why) and (self.in_hand or not self.levels)
 
     @property
     def in_hand(self) -> bool:
@@ -236,26 +247,26 @@ class Hold:
 
     def has_other(self, handle: Handle | None) -> bool:
         """Whether a handle beside this one is open."""
-        for ref in self.handles:  # a loop, not a generator, because each release asks this
-            user = ref()
-            if user is not None and user is not handle and user.open:
+        for level in self.levels:  # a loop, not a generator, because each release asks this
+            user = level.handle()
+            if user is not None and user is not handle and level.open:
                 return True
         return False
 
     @property
     def collected(self) -> bool:
-        """Whether every handle is gone without having released it."""
+        """Whether every handle is gone, and one of them without having released it."""
         if self.dropped:
             return True
-        for handle in self.handles:  # a loop, not a generator, because each heartbeat asks this of every hold
-            if handle() is not None:
+        for level in self.levels:  # a loop, not a generator, because each heartbeat asks this of every hold
+            if level.handle() is not None:
                 return False
-        return bool(self.handles)
+        return bool(self.levels) and not self._all_left
 
     @property
     def callbacks(self) -> list[Callable[[], None]]:
         """The on_lost callbacks of all handles that still exist."""
-        handles = [handle() for handle in self.handles]
+        handles = [level.handle() for level in self.levels]
         return [call for handle in handles if handle is not None for call in handle.callbacks]
 
     @property
@@ -270,23 +281,24 @@ class Hold:
     @property
     def asked_callbacks(self) -> list[Callable[[ReleaseRequest], None]]:
         """The on_release_requested callbacks of all handles that still exist."""
-        handles = [handle() for handle in self.handles]
+        handles = [level.handle() for level in self.levels]
         return [call for handle in handles if handle is not None for call in handle.asked_callbacks]
 
     @property
     def last_calls(self) -> list[Callable[[CleanupContext], object]]:
         """Functions to call in the first layer of the release: those of levels that were left, and of all handles that still exist."""
-        handles = [handle() for handle in self.handles]
+        handles = [level.handle() for level in self.levels]
         there = [call for handle in handles if handle is not None for call in handle.last_calls]
         return [*self.left_calls, *there]
 
     def handed_back(self, handle: Handle) -> None:
         """Forget the handle of a level that was left, if the hold has other handles."""
         with self._mutex:
-            others = tuple(other for other in self.handles if other() not in (None, handle))
+            others = tuple(level for level in self.levels if level.handle() not in (None, handle))
             if others:
-                # Keep the last: without any handle, the hold would look as if it had never been handed out.
-                self.handles = others
+                # Keep the last: without any level, the hold would look as if it had never been handed out.
+                self.levels = others
+                handle.level.over()
                 if self.calls_last:
                     self.left_calls = (*self.left_calls, *handle.last_calls)
 
@@ -297,7 +309,15 @@ class Hold:
         A signal may have interrupted the release at any point. Such a hold is removed at once, because nobody works under it. A
         collected hold, by contrast, blocks until its validity ends.
         """
-        return self.closing or not (self.collected or self.in_hand or not self.handles)
+        return self.closing or (self._all_left and not self.dropped)
+
+    @property
+    def _all_left(self) -> bool:
+        """Whether it was handed out, and no level is open any more."""
+        for level in self.levels:
+            if level.open:
+                return False
+        return bool(self.levels)
 
     @property
     def lost(self) -> threading.Event:
@@ -327,8 +347,8 @@ class Hold:
         with self._mutex:
             if self.closing or not self.standing:
                 return False
-            open_ones = [ref for ref in self.handles if (user := ref()) is not None and user.open]
-            self.handles = (*open_ones, weakref.ref(handle))
+            open_ones = [level for level in self.levels if level.handle() is not None and level.open]
+            self.levels = (*open_ones, handle.level)
             return True
 
     def take_over(self) -> bool:
@@ -424,7 +444,7 @@ class Hold:
             self.ended = True
             if self.lost_why:
                 return "ungraceful"
-            return "released" if self.handles else "unused"
+            return "released" if self.levels else "unused"
 
 
 class Holds(Protocol):

@@ -26,9 +26,6 @@ class Lease(AnyLease):
     (Ctrl-C) may cut a release short anywhere: a second :meth:`release` goes on where the first was cut, and without one the
     background does so within a ttl.
 
-    Attributes:
-        left: Whether the release was asked for; nobody works under the lease any more.
-        statement: The ``with`` statement that holds the lease; the lease ends with it.
     """
 
     __slots__ = ()
@@ -126,7 +123,7 @@ class Lease(AnyLease):
             if inert(hold) or hold.reserved_by == threading.get_ident():
                 return kept(hold, reason)
             try:
-                self.left = True
+                self.level.left = True
                 if hold.leave(self):
                     report = self._report = driver.releases.release(hold, reason, self.within)
                 else:
@@ -151,7 +148,7 @@ class Lease(AnyLease):
     def __enter__(self) -> Lease:
         statement = self._entering
         if statement is not None and statement.stands:
-            self.statement = statement
+            self.level.statement = statement
         return self
 
     def leave(
@@ -166,6 +163,7 @@ class Lease(AnyLease):
             report = self.release("normal" if error is None else "error")
             if statement is not None:
                 statement.over()
+                self.level.statement = None  # else a cycle
         except BaseException as interrupt:
             if error is None:
                 raise

@@ -95,12 +95,12 @@ class Leases(AnyLeases[Lease]):
             ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
         """
         # Not before its turn: the background would go on with what it takes for a release that was cut short.
-        self._whole.gone = False
+        self.level.left = False
         interrupts: list[BaseException] = []
         try:
             reports = self._release_each(reason, interrupts)
         finally:
-            self._whole.gone = True
+            self.level.left = True
             interrupts.clear()  # what is raised refers to these frames, and must not be kept by them
         report = self._report = self._report or combined(reports[::-1])
         if raise_failed:
@@ -134,7 +134,7 @@ class Leases(AnyLeases[Lease]):
     def __enter__(self) -> Self:
         statement = self._entering
         if statement is not None and statement.stands:
-            self._whole.block = statement
+            self.level.statement = statement
         return self
 
     def leave(

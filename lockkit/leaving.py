@@ -24,11 +24,12 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
-__all__ = ["Exit", "Held", "Leave", "Left", "Statement"]
+__all__ = ["Exit", "Held", "Leave", "Left", "Level", "Statement"]
 
 R = TypeVar("R")
+H_co = TypeVar("H_co", covariant=True)
 Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], R]
 
 
@@ -68,16 +69,44 @@ def _gone() -> None:
     return None
 
 
+class Level(Generic[H_co]):
+    """One level of a hold, as its user has left it. Kept apart from the handle, which may be collected at any time.
+
+    Args:
+        handle: The handle of the level.
+        gone: Called when the handle is collected before :meth:`over`; None for nothing.
+
+    Attributes:
+        handle: Returns the handle; None once it is collected, or nobody needs it any more.
+        left: Whether the release was asked for; nobody works under the level any more.
+        statement: The ``with`` statement that holds the level, which ends with it.
+    """
+
+    __slots__ = ("handle", "left", "statement")
+
+    def __init__(self, handle: H_co, gone: Callable[[object], None] | None = None) -> None:
+        self.handle: Callable[[], H_co | None] = weakref.ref(handle, gone)
+        self.left = False
+        self.statement: Statement | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether its user may still be working under the lock: not released, and its ``with`` statement, if any, is not over."""
+        return not self.left and (self.statement is None or self.statement.stands)
+
+    def over(self) -> None:
+        """Forget the handle: its collection means nothing any more, and runs no code."""
+        self.handle = _gone
+
+
 class Held(Protocol):
     """A lease, as the statement that holds it sees it.
 
     Attributes:
-        left: Whether the release was asked for.
-        statement: The ``with`` statement that holds it.
+        level: The things that its user has done with it: whether it was left, and the statement that holds it.
     """
 
-    left: bool
-    statement: Statement | None
+    level: Level[Any]
 
     @property
     def open(self) -> bool:
@@ -189,5 +218,5 @@ class Exit(Generic[M, R]):
     ) -> R:
         own = statement.manager is not None and statement.manager() is manager
         if own and statement.lease is not None:
-            statement.lease.left = True  # set first: a traceback may keep the frames of ExitStack, and with them this object, alive
+            statement.lease.level.left = True  # set first: a traceback may keep the frames of ExitStack, and with them this object, alive
         return self._leave(manager, statement if own else None, kind, error, traceback)

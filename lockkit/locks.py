@@ -204,7 +204,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             return self._kept(lease)
         except BaseException:
             # The caller never gets this level's lease. An assignment, because a signal could interrupt a call.
-            lease.left = True
+            lease.level.left = True
             raise
 
 

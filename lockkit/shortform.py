@@ -32,7 +32,7 @@ class ShortForm(AnyShortForm[S]):
         # No call before this, or a signal could end the statement without its lease.
         if statement is not None:
             statement.lease = lease
-            lease.statement = statement
+            lease.level.statement = statement
         self._keep(statement, lease)
         return self
 

@@ -170,8 +170,8 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
                     await level.release()
             return leases, taking
         except BaseException:
-            for level in levels:
-                level.left = True
+            for lease in levels:
+                lease.level.left = True
             raise
 
 

@@ -272,7 +272,7 @@ class AsyncLease(AnyLease):
             if inert(hold) or hold.reserved_by == threading.get_ident():
                 # A handler in the middle of its release.
                 return kept(hold, reason)
-            self.left = True
+            self.level.left = True
             if hold.leave(self):
                 self._report = self._driver.releases.release(hold, reason, self.within)
                 self._driver.registry.change(hold.claim.terms.name, old=hold)
@@ -298,7 +298,7 @@ class AsyncLease(AnyLease):
         hold = self._hold
         if inert(hold):
             return kept(hold, reason)
-        self.left = True
+        self.level.left = True
         if hold.leave(self):
             if hold.report is None:
                 work = self._work
@@ -319,7 +319,7 @@ class AsyncLease(AnyLease):
     async def __aenter__(self) -> Self:
         statement = self._entering
         if statement is not None:
-            self.statement = statement
+            self.level.statement = statement
         return self
 
     async def leave(
@@ -330,7 +330,9 @@ class AsyncLease(AnyLease):
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """Release the lease at the end of its statement."""
-        self.left = True  # first, without a call: a signal in what follows leaves the rest to the background
+        self.level.left = (
+            True  # first, without a call: a signal in what follows leaves the rest to the background
+        )
         if isinstance(error, GeneratorExit) and not may_wait(error):
             self._hold.leave()
             self._opening.look()

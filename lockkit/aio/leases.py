@@ -111,7 +111,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         Raises:
             ReleaseFailed: Only with ``raise_failed``; with the report of the first that failed.
         """
-        self._whole.gone = True  # first: if a signal interrupts the next step, the background releases those that have not begun
+        self.level.left = True  # first: if a signal interrupts the next step, the background releases those that have not begun
         for lease in self._leases[::-1]:
             lease.begin_release(reason)
         reports: list[ReleaseReport] = []
@@ -139,7 +139,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
     async def __aenter__(self) -> Self:
         statement = self._entering
         if statement is not None:
-            self._whole.block = statement
+            self.level.statement = statement
         return self
 
     async def leave(

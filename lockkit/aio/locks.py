@@ -196,7 +196,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             await lease.lengthen(self.terms.ttl, wait or None)
             return self._kept(lease)
         except BaseException:
-            lease.left = True  # the caller never gets this level's lease
+            lease.level.left = True  # the caller never gets this level's lease
             raise
 
 

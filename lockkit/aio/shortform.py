@@ -67,7 +67,7 @@ class Acquiring(Coroutine[Any, Any, S], Generic[S]):
     async def __aenter__(self) -> S:
         lease = self._lease = await self._steps
         if self._statement is not None:
-            lease.statement = self._statement
+            lease.level.statement = self._statement
         return lease
 
     async def _leave(
@@ -104,10 +104,10 @@ class AsyncShortForm(AnyShortForm[S]):
         try:
             if statement is not None:
                 statement.lease = lease
-                lease.statement = statement
+                lease.level.statement = statement
             self._keep(statement, lease)
         except BaseException:
-            lease.left = True
+            lease.level.left = True
             self._opening.look()
             raise
         return self

@@ -165,6 +165,8 @@ def releasing(release: Pipeline, now: Now) -> Generator[Effect, Any, ReleaseRepo
     hold.report = made(
         ReleaseReport, (name, id_, hold.fence, outcome, release.reason, layers, expires_by, errors)
     )
+    for level in hold.levels:
+        level.over()
     return hold.report
 
 

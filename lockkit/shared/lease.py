@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -15,9 +14,9 @@ from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import CleanupContext, Event, Reason, ReleaseReport, ReleaseRequest
 from lockkit.habits import Answering
-from lockkit.hold import RELEASING, Behind, Hold
+from lockkit.hold import RELEASING, Behind, Handle, Hold
 from lockkit.invalid import invalid
-from lockkit.leaving import Statement
+from lockkit.leaving import Level, Statement
 from lockkit.options import check_plain
 from lockkit.store.queue import excludes_all
 from lockkit.takers import asker
@@ -41,8 +40,7 @@ class AnyLease(Answering):
         taken_at: The place in the user's program that acquired.
 
     Attributes:
-        left: Whether the release was asked for; nobody works under the lease any more.
-        statement: The ``with`` statement that holds the lease; the lease ends with it.
+        level: The things that its user has done with it: whether it was left, and the statement that holds it.
         within: Seconds that the requests of its release may take; None for as long as configured.
     """
 
@@ -57,8 +55,7 @@ class AnyLease(Answering):
         "_opening",
         "_report",
         "_taken_at",
-        "left",
-        "statement",
+        "level",
         "within",
     )
 
@@ -76,14 +73,13 @@ class AnyLease(Answering):
         self._taken_at = taken_at
         self._report: ReleaseReport | None = None
         self._entering: Statement | None = None
-        self.statement: Statement | None = None
-        self.left = False
+        self.level: Level[Handle] = Level(self, partial(_collected, hold, driver.heartbeat.look, taken_at))
         self.within: float | None = None
         self._callbacks: tuple[Callable[[], None], ...] = ()
         self._asked_callbacks: tuple[Callable[[ReleaseRequest], None], ...] = ()
         self._last_calls: tuple[Callable[[CleanupContext], object], ...] = ()
-        if not hold.handles:  # the first lease; Hold.enter adds those of further levels
-            hold.handles = (weakref.ref(self),)  # from here on its garbage collection takes the claim back
+        if not hold.levels:  # the first lease; Hold.enter adds those of further levels
+            hold.levels = (self.level,)  # from here on its garbage collection takes the claim back
             if on_lost is not None:
                 self.on_lost(on_lost)
             terms = hold.claim.terms
@@ -148,7 +144,7 @@ class AnyLease(Answering):
     @property
     def open(self) -> bool:
         """Whether its user still works under it: it was not released, and its ``with`` statement, if any, is not over."""
-        return not self.left and (self.statement is None or self.statement.stands)
+        return self.level.open
 
     @property
     def report(self) -> ReleaseReport | None:
@@ -347,6 +343,7 @@ class AnyLease(Answering):
         handle = self.handle()
         hold.end()  # first: nobody renews what has ended, even if this is cut short
         self._report = kept(hold, "handed over")
+        self.level.over()
         self._driver.beats.withdraw(hold.claim.token)
         self._driver.registry.change(hold.name, old=hold)
         return handle
@@ -385,30 +382,6 @@ class AnyLease(Answering):
         claim = self._hold.claim
         return claim._replace(terms=claim.terms._replace(ttl=ttl))
 
-    def __del__(self) -> None:
-        hold: Hold | None = getattr(self, "_hold", None)  # None: its constructor was cut short
-        if hold is None or hold.report is not None or hold.ended or not hold.origin.is_here():
-            return
-        if hold.dropped or hold.has_other(self):
-            return
-        # No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the
-        # rest, also if this finalizer is cut short.
-        if not self.open:  # it was left, and a signal cut its release short
-            hold.closing = True
-            self._opening.look()
-            return
-        hold.taken_at = self._taken_at
-        hold.dropped = True
-        self._opening.look()  # the deadline thread also writes the log message
-        if hold.closing or hold.lost_why:
-            return
-        warnings.warn_explicit(
-            f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
-            ResourceWarning,
-            *place(self._taken_at),
-            source=self,
-        )
-
     def __repr__(self) -> str:
         state = "released" if self._hold.ended else "lost" if self._hold.lost_why else "held"
         return f"<{type(self).__name__} {self.name!r} claim {self.claim_id} fence {self.fence} {state}>"
@@ -426,6 +399,33 @@ class AnyLease(Answering):
     def invalid(self) -> LeaseLost | NotHeld:
         """The error that says why it is not valid."""
         return invalid(self._hold, left=self._report is not None)
+
+
+# Not a finalizer of the lease: that would run for each lease, and what a signal handler raises there is swallowed.
+
+
+def _collected(hold: Hold, look: Callable[[], None], taken_at: Caller, gone: object) -> None:  # noqa: ARG001 (the weak reference)
+    """Notice that a lease was collected whose hold is not over.
+
+    No locks here: the collector may run in any thread, inside any critical section. The deadline thread does the rest, also if this
+    is cut short.
+    """
+    if hold.report is not None or hold.ended or not hold.origin.is_here() or hold.dropped:
+        return
+    if hold.given_up:  # it was left, and a signal cut its release short
+        look()
+        return
+    if not hold.collected:
+        return
+    hold.taken_at = taken_at
+    hold.dropped = True
+    look()  # the deadline thread also writes the log message
+    if not hold.lost_why:
+        warnings.warn_explicit(
+            f"the lease of {hold.name!r} was never released; it lapses when its validity ends",
+            ResourceWarning,
+            *place(taken_at),
+        )
 
 
 def check_callback(callback: object, name: str) -> None:

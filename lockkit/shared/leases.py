@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from lockkit.copies import LeaseCopy
 from lockkit.errors import LeaseLost, NotHeld
 from lockkit.facts import CleanupContext, Reason, ReleaseReport, ReleaseReports, ReleaseRequest
 from lockkit.habits import Answering
-from lockkit.leaving import Statement
+from lockkit.leaving import Level, Statement
 from lockkit.shared.lease import AnyLease, check_callback, once, release_failed
 
 __all__ = ["AnyLeases", "combined"]
@@ -19,23 +19,17 @@ E = TypeVar("E", bound=AnyLease)
 
 
 class _Whole(Statement):
-    """The block that all the leases belong to. Each of them refers to it, and to none of the others.
+    """The block that all the leases belong to. Each of them refers to it, and to none of the others."""
 
-    Attributes:
-        gone: Whether the release was asked for.
-        block: The ``with`` statement that holds them, if there is one.
-    """
+    __slots__ = ("_level",)
 
-    __slots__ = ("block", "gone")
-
-    def __init__(self) -> None:
+    def __init__(self, level: Level[AnyLeases[Any]]) -> None:
         super().__init__()
-        self.gone = False
-        self.block: Statement | None = None
+        self._level = level
 
     @property
     def stands(self) -> bool:
-        return not self.gone and (self.block is None or self.block.stands)
+        return self._level.open
 
 
 class _FirstOnly:
@@ -64,15 +58,16 @@ class _FirstOnly:
 class AnyLeases(Answering, Sequence[E]):
     """The leases of locks that were taken together. :class:`~lockkit.Leases` and :class:`~lockkit.aio.AsyncLeases` add the calls that wait."""
 
-    __slots__ = ("__weakref__", "_entering", "_leases", "_report", "_whole")
+    __slots__ = ("__weakref__", "_entering", "_leases", "_report", "level")
 
     def __init__(self, leases: Sequence[E]) -> None:
         self._leases = tuple(leases)
-        self._whole = _Whole()
+        self.level: Level[AnyLeases[E]] = Level(self)
+        whole = _Whole(self.level)
         self._report: ReleaseReports | None = None
         self._entering: Statement | None = None
         for lease in self._leases:
-            lease.statement = self._whole
+            lease.level.statement = whole
 
     # -- a sequence
 
@@ -104,27 +99,9 @@ class AnyLeases(Answering, Sequence[E]):
         return min(lease.since for lease in self._leases)
 
     @property
-    def left(self) -> bool:
-        """Whether the release was asked for; nobody works under the leases any more."""
-        return self._whole.gone
-
-    @left.setter
-    def left(self, left: bool) -> None:
-        self._whole.gone = left
-
-    @property
-    def statement(self) -> Statement | None:
-        """The ``with`` statement that holds the leases; they end with it."""
-        return self._whole.block
-
-    @statement.setter
-    def statement(self, statement: Statement | None) -> None:
-        self._whole.block = statement
-
-    @property
     def open(self) -> bool:
         """Whether its user still works under them: they were not released, and their ``with`` statement, if any, is not over."""
-        return self._whole.stands
+        return self.level.open
 
     @property
     def report(self) -> ReleaseReports | None:

@@ -255,7 +255,7 @@ class AnyLock(AnyShortForm[E]):
                     return lease
             finally:
                 if not entered:
-                    lease.left = True
+                    lease.level.left = True
         return None
 
     def _kept(self, lease: E) -> E:

@@ -135,7 +135,7 @@ class AnyShortForm(Answering, Generic[L]):
     def _by_hand(self) -> L | None:
         """The last lease that this thread or task took by an explicit call of ``__enter__`` and has not released."""
         leases = self._short.get(asker()(), ())
-        return next((own for own in reversed(leases) if own.statement is None), None)
+        return next((own for own in reversed(leases) if own.level.statement is None), None)
 
     @property
     def lease(self) -> L:
@@ -152,7 +152,9 @@ class AnyShortForm(Answering, Generic[L]):
                 around.add(id(frame))
                 frame = frame.f_back
             around.add(0)  # the frame of blocks of ExitStack, which are in no frame
-            leases = [lease for lease in leases if lease.statement is None or lease.statement.frame in around]
+            leases = [
+                lease for lease in leases if (block := lease.level.statement) is None or block.frame in around
+            ]
         if not leases:
             raise _InNoWith(self)
         return leases[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from lockkit.clock import Clock
 from lockkit.facts import Alert, Event, HookReport, ReleaseReport
 from lockkit.hold import Hold
+from lockkit.leaving import Level
 from lockkit.names import claim_id
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt
@@ -34,8 +34,10 @@ __all__ = ["Pending", "State", "Stepper"]
 class _Handle:
     """The handle of a user who keeps it."""
 
-    open = True
     callbacks = asked_callbacks = last_calls = ()
+
+    def __init__(self) -> None:
+        self.level = Level(self)
 
 
 _IN_HAND = _Handle()
@@ -206,7 +208,7 @@ class Pending:
         if running.effect is None:
             self.hold = self.attempt.hold = running.value
             if self.hold is not None:
-                self.hold.handles = (weakref.ref(_IN_HAND),)
+                self.hold.levels = (_IN_HAND.level,)
             self.attempt.sent = False
             self.state = "held" if running.value is not None else "busy"
             return self.state

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-
 import pytest
 
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import Capabilities, HookReport
 from lockkit.hold import Hold
+from lockkit.leaving import Level
 from lockkit.protocol.effects import (
     REQUESTS,
     AwaitHook,
@@ -30,7 +29,10 @@ HOOKS = ("scrub", "notify")
 class Handle:
     """The lease that a user has."""
 
-    open = True
+    callbacks = last_calls = ()
+
+    def __init__(self):
+        self.level = Level(self)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def release(clock):
 
     def make(*, plugins=(), doubtful=False, handed=True, **terms):
         hold = Hold(Claim("1", Terms("a", ttl=6.0, **terms)), 5, clock.now(), CAPABILITIES, doubtful=doubtful)
-        hold.handles = (weakref.ref(user),) if handed else ()
+        hold.levels = (user.level,) if handed else ()
         return Pipeline(hold, "normal", plugins)
 
     return make

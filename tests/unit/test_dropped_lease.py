@@ -266,3 +266,26 @@ def test_an_interactive_session_says_so_when_its_last_result_is_replaced(tmp_pat
     told = run("-i", "-q", state=tmp_path, text=typed)
     assert "True" in told.stdout
     assert re.search(r"the lease of 'x', acquired at <.*>.*:1, was dropped without a release", told.stderr)
+
+
+def test_the_collection_of_a_lease_that_is_over_runs_no_code_that_a_signal_handler_could_interrupt(
+    client, tmp_path
+):
+    lock, calls = client.lock("a", reentrant=True), []
+    closing = lockkit.connect("memory://closing", state_dir=str(tmp_path))
+    with lock.acquire() as outer:
+        inner = lock.acquire()
+        inner.release()
+    leases = [outer, inner, client.lock("b", pulseless=True).acquire(), closing.lock("a").acquire()]
+    leases[2].hand_over()
+    closing.close()
+    del outer, inner
+    settle(client)
+
+    sys.setprofile(
+        lambda frame, event, arg: calls.append(frame.f_code.co_qualname) if event == "call" else None
+    )
+    leases.clear()
+    sys.setprofile(None)
+
+    assert calls == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lockkit.facts import Capabilities
 from lockkit.hold import Hold, span
+from lockkit.leaving import Level
 from lockkit.store.spi import Claim, Terms
 from lockkit.testing.children import in_child
 from lockkit.testing.interrupts import Bomb, CtrlC
@@ -118,7 +119,8 @@ def test_it_is_not_valid_in_a_forked_child():
 
 
 class Handle:
-    open = True
+    def __init__(self):
+        self.level = Level(self)
 
 
 def levels(one, count):
@@ -130,11 +132,11 @@ def levels(one, count):
 def test_the_last_handle_that_is_left_releases_and_being_left_twice_is_being_left_once():
     one = hold()
     outer, inner = levels(one, 2)
-    inner.open = False
+    inner.level.left = True
     assert not one.leave()
     assert not one.leave(), "a second release of the inner level must not leave the outer one"
     assert not one.given_up
-    outer.open = False
+    outer.level.left = True
     assert one.given_up, "a release that was cut short before it began is known"
     assert one.leave()
     assert one.leave(), "a release that was cut short goes on"
@@ -145,7 +147,7 @@ def test_a_level_that_nobody_has_any_more_is_none():
     one = hold()
     outer, inner = levels(one, 2)
     del inner
-    outer.open = False
+    outer.level.left = True
     assert one.leave()
 
 

@@ -17,6 +17,7 @@ import lockkit
 from lockkit.errors import LeaseLost
 from lockkit.leaving import Exit
 from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.processes import until
 from lockkit.testing.scenarios.interrupted import unraisable
 
 TTL = 1.5  # the holds must not lapse by themselves on a machine that stands still for a second
@@ -128,6 +129,26 @@ def test_l4_two_interrupts_at_any_two_places_are_kept_by_nothing(client, form):
 
     for at in count.places(100, chance):
         strike(form, client, Bomb(at, chance.randint(1, 60)))
+
+
+@WHERE_SIGNALS_ARE
+@pytest.mark.parametrize("keeps", [False, True], ids=["collected", "kept"])
+def test_l4_a_short_form_that_was_interrupted_is_free_at_once(client, keeps):
+    """Whether its frames are collected as a part of garbage, or kept by the traceback of what interrupted them."""
+    count, kept = places(short, client), []
+
+    for at in count.places(400, random.Random(3)):
+        name = named("a")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ResourceWarning)
+            try:
+                with Bomb(at), client.lock(name, ttl=600.0):
+                    pass
+            except CtrlC as error:
+                if keeps:
+                    kept.append(error)
+            gc.collect()
+            until(lambda name=name: not client.inspect(name).claims, f"the lock is free after place {at}")
 
 
 def test_l4_a_lease_whose_with_was_cut_short_goes_although_the_release_of_another_is_interrupted_then(client):

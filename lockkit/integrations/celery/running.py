@@ -101,8 +101,12 @@ class Run:
                 if not self._in_message:
                     raise
                 self._hand_on(name, error, wait)
-            with held:
-                return self._under(client, held, name, body)
+            try:
+                with held:
+                    return self._under(client, held, name, body)
+            finally:
+                # A time limit may strike before the statement begins, and what it raises may keep this frame for long.
+                held.release()
 
     def _note(self, client: Client, name: str) -> Note:
         """The locks that this run may hold, for the worker's main process."""

@@ -6,12 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.states import FAILURE, IGNORED, RETRY
 
 from lockkit.errors import AcquireTimeout, LeaseLost, NotHeld
 from lockkit.facts import Skipped
 from lockkit.integrations.celery import LockedTask, skipped_in
 from lockkit.integrations.celery.retrying import HEADER
+from support.handlers import Handler
 
 
 def test_the_lock_is_held_while_the_function_runs_and_only_then(app, client, deliver):
@@ -153,4 +155,25 @@ def test_an_eager_task_takes_the_lock_too(app, client):
 
     assert work.apply().get() is True
     assert work() is True
+    assert client.inspect("a").claims == ()
+
+
+def test_a_time_limit_that_strikes_between_the_lock_and_the_function_frees_the_lock_at_once(app, client):
+    """Celery keeps the traceback, and with it the frame that has the lease."""
+
+    @app.task(base=LockedTask, lock="a", ttl=600)
+    def work():
+        raise AssertionError("ran")
+
+    def strike():
+        raise SoftTimeLimitExceeded
+
+    with (
+        Handler(1, strike, "__get__", "lockkit/leaving.py") as limit,
+        pytest.raises(SoftTimeLimitExceeded) as kept,
+    ):
+        work()
+
+    assert limit.where
+    assert kept.value.__traceback__
     assert client.inspect("a").claims == ()

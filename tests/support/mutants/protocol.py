@@ -437,7 +437,7 @@ def hold_owns_its_handle() -> Iterator[None]:
 
     def owned(self: AnyLease, *given: Any) -> None:
         made(self, *given)
-        self._hold.handles = (lambda: self,)  # type: ignore[assignment]
+        self.level.handle = lambda: self
 
     with patched(AnyLease, __init__=owned):
         yield

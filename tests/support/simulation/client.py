@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit.errors import LockkitError
 from lockkit.facts import HookReport, LayerOutcome
 from lockkit.hold import Hold
+from lockkit.leaving import Level
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import Beats
@@ -47,13 +47,13 @@ __all__ = ["Client", "Handle", "Plan", "Wait", "Worker", "listens"]
 class Handle:
     """The user's handle of a hold; its collection is noticed."""
 
-    __slots__ = ("__weakref__", "open")
+    __slots__ = ("__weakref__", "level")
     callbacks = ()
     asked_callbacks = ()
     last_calls = ()
 
     def __init__(self) -> None:
-        self.open = True
+        self.level = Level(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +260,7 @@ class Worker(Actor):
         assert self.attempt is not None
         assert self.hold is not None
         self._handle = Handle()
-        self.hold.handles = (weakref.ref(self._handle),)
+        self.hold.levels = (self._handle.level,)
         self.client.world.checks.handed(self.hold)
         self.attempt.sent = False
         self.attempt = None
@@ -278,7 +278,7 @@ class Worker(Actor):
         self.hooks_run = set()
         self.began = self.client.world.clock.now()
         self.client.world.tell(f"{self.label}: releases {self.hold.claim.token}")
-        self._handle.open = False
+        self._handle.level.left = True
         self.hold.leave()
         self.client.beats.releasing[self.hold] = None
         self.go_on_releasing()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -146,7 +145,7 @@ class Company(Worker):
         for hold in self.holds:
             handle = Handle()
             self._handles.append(handle)
-            hold.handles = (weakref.ref(handle),)
+            hold.levels = (handle.level,)
             self.client.world.checks.handed(hold)
         self.together.handed = True
         self.together = None
@@ -159,7 +158,7 @@ class Company(Worker):
         """Release the one that was acquired last; the others follow, one by one."""
         self.began = self.client.world.clock.now()
         hold = self.holds[-1]
-        self._handles[len(self.holds) - 1].open = False
+        self._handles[len(self.holds) - 1].level.left = True
         hold.leave()
         self.client.world.tell(f"{self.label}: releases {hold.claim.token}")
         self.go_on_with(hold)
@@ -351,7 +350,7 @@ class Company(Worker):
             self.hold = self.release = None
             if not self.holds:
                 self._idle()
-            elif all(handle.open for handle in self._handles[: len(self.holds)]):
+            elif all(handle.level.open for handle in self._handles[: len(self.holds)]):
                 self.start_release()
             else:  # it was cut short, and the background goes on with the others
                 self.state = "cut"
@@ -374,7 +373,7 @@ class Company(Worker):
         if self.state == "releasing":
             super().broke(error)
             for handle in self._handles:
-                handle.open = False
+                handle.level.left = True
             return
         if not isinstance(error, LockkitError | Interrupt):
             world.violated("CRASH", f"{self.label} raised {error!r}")
