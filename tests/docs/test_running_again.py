@@ -20,8 +20,8 @@ import subprocess, sys
 how, _, environment, *words = sys.argv[1:]
 if how == "run":
     raise SystemExit(subprocess.call([sys.executable, "build.py"]))
-assert words[:2] == ["--", "pytest"]
-raise SystemExit(subprocess.call([sys.executable, "-m", *words[1:], "-p", "no:cacheprovider"]))
+assert words[:4] == ["-x", f"testenv:{{environment}}.recreate=false", "--", "pytest"]
+raise SystemExit(subprocess.call([sys.executable, "-m", *words[3:], "-p", "no:cacheprovider"]))
 """
 """Runs in this environment what tox would run in one of its own."""
 TESTS = """
