@@ -30,6 +30,7 @@ __all__ = [
     "digest",
     "digest_of",
     "encode",
+    "is_name",
     "new_token",
 ]
 
@@ -67,6 +68,15 @@ def check_name(name: object) -> str:
     if any(ord(char) < 32 or ord(char) == 127 for char in name):
         raise ConfigError(f"a lock name must not contain control characters: {name!r}")
     return name
+
+
+def is_name(name: object) -> bool:
+    """Whether a name may be locked."""
+    try:
+        check_name(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def check_namespace(namespace: object) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.errors import BackendError, CapabilityError, ConfigError
 from lockkit.facts import Deadlock, Drain, Event, Evicted, Finding, LockInfo, Owner, Record, ReleaseRequest
 from lockkit.forks import IMPORTS
-from lockkit.names import check_name
+from lockkit.names import check_name, is_name
 from lockkit.options import whole
+from lockkit.printable import printable
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
@@ -24,8 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["Operations"]
 
 T = TypeVar("T")
+_log = logging.getLogger("lockkit")
 _HEALTH = 5.0
 """Seconds that the health checks of plugins may take."""
+
+
+@lru_cache(maxsize=16)  # one warning, however often somebody looks
+def _tell_strange(names: str) -> None:
+    _log.warning("the store has claims under what is no name of a lock, and they are left out: %s", names)
 
 
 class Operations:
@@ -57,7 +66,7 @@ class Operations:
         return judged_queue(self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name))
 
     def names(self, prefix: str = "", *, pattern: str | None = None, deep: bool = False) -> list[str]:
-        """The names that have claims, sorted.
+        """The names that have claims, sorted. What somebody has written into the store as a name, and is none, is left out, with a warning in the log.
 
         Args:
             prefix: Only names that begin with this text.
@@ -68,7 +77,7 @@ class Operations:
         if not isinstance(prefix, str):
             raise ConfigError(f"a prefix of names must be a str, not {prefix!r}")
         if pattern is None:
-            return list(self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep)))
+            return self._listed(prefix, deep=deep)
         if not isinstance(pattern, str):
             raise ConfigError(f"a pattern of names must be a str, not {pattern!r}")
         with IMPORTS:
@@ -76,12 +85,18 @@ class Operations:
 
         begin = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
         begin = begin if begin.startswith(prefix) else prefix
-        found = self._ask(lambda driver, budget: driver.backend.names(begin, budget, deep=deep))
         return [
             name
-            for name in found
+            for name in self._listed(begin, deep=deep)
             if name.startswith(prefix) and (name == pattern or fnmatchcase(name, pattern))
         ]
+
+    def _listed(self, prefix: str, *, deep: bool) -> list[str]:
+        found = self._ask(lambda driver, budget: driver.backend.names(prefix, budget, deep=deep))
+        names = [name for name in found if is_name(name)]
+        if len(names) < len(found):  # nobody can lock them, so nobody waits for them
+            _tell_strange(printable(", ".join(sorted(set(found) - set(names)))[:200]))
+        return names
 
     def namespaces(self) -> list[str]:
         """The namespaces of the store in which there are claims, or that are drained, sorted.

@@ -33,7 +33,7 @@ _AT_ONCE = 60
 def inspect(store: EtcdStore, name: str, budget: float) -> Exchange[LockInfo]:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
     end = time.monotonic() + budget
-    _, found = yield from store.queue(keys.queue(store.namespace, name), end)
+    found = rows((yield from store.range(keys.queue(store.namespace, name), end)).kvs, shown=True)
     fits = fitting(found)
     told = yield from _remaining(store, [row.lease for row in found[:_ASKED] if row.lease], end)
     wall = store.clock.wall()

@@ -9,15 +9,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from lockkit.errors import BackendUnavailable
+from lockkit.errors import BackendUnavailable, IncompatibleLayout
 from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import digest
 from lockkit.store.comparing import overtaken
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text
-from lockkit.store.owners import layout_in, owner_of, packed_owner
+from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import NOTE_LIMIT, Claim, Refused, Terms
+from lockkit.store.untrusted import claim_of, object_in
 from lockkit_etcd.keys import is_guard
 from lockkit_etcd.keys import queue as queue_of
 from lockkit_etcd.transport import Compare, Get, Kv, Remaining
@@ -130,12 +131,13 @@ class Row(NamedTuple):
         if remaining is not None:
             deadline = wall + max(remaining.ttl, 0) + 1.0
             renewed = deadline - remaining.granted
-        note = value.get("note")
-        return ClaimInfo(
+        return claim_of(
+            value.get("note"),
+            damaged=not value,
             name=name,
             claim_id=self.id,
             state=state or self.state,
-            owner=owner_of(value.get("owner")),
+            owner=value.get("owner"),
             fence=self.fence,
             position=place,
             kind=value.get("kind", "mutex"),
@@ -146,7 +148,6 @@ class Row(NamedTuple):
             renewed=renewed,
             deadline=deadline,
             evicted=self.evicted,
-            note=dict(note) if isinstance(note, dict) else {},
             layout=layout_in(value),
         )
 
@@ -195,18 +196,35 @@ def requests_in(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return value.get("note", {}) if value.get("asked") else None
 
 
-def rows(kvs: Sequence[Kv]) -> list[Row]:
+def rows(kvs: Sequence[Kv], *, shown: bool = False) -> list[Row]:
     """The queue, in its order. A guard counts only once its claim is gone, and then in the same place.
+
+    Args:
+        kvs: The keys.
+        shown: Whether people look: a key that cannot be understood then counts as a claim that holds, with nothing in it.
 
     Raises:
         Refused: Something in it is not to be understood, or not to be touched by this version.
     """
-    found = [read(kv) for kv in kvs]
+    found = [_damaged(kv) if shown and not _understood(kv) else read(kv) for kv in kvs]
     if any(row.guard for row in found):
         standing = {row.mark for row in found if not row.guard}
         found = [row for row in found if not (row.guard and row.mark in standing)]
     found.sort(key=lambda row: row.fence)
     return found
+
+
+def _understood(kv: Kv) -> bool:
+    try:
+        read(kv)
+    except Refused as refused:
+        return isinstance(refused.error, IncompatibleLayout)
+    return True
+
+
+def _damaged(kv: Kv) -> Row:
+    mark = last_of(where_of(kv.key, kv.created)).decode(errors="replace")
+    return Row(mark, kv.created, "HELD", 1, 1, kv.modified, kv.lease, False, kv.key, {})
 
 
 def read(kv: Kv) -> Row:
@@ -233,11 +251,8 @@ def unpacked(kv: Kv) -> Mapping[str, Any]:
     Raises:
         Refused: The value is not lockkit's, or must not be touched by this version.
     """
-    try:
-        value = json.loads(kv.value)
-    except (ValueError, RecursionError):
-        raise strange(kv) from None
-    if not isinstance(value, dict):
+    value = object_in(kv.value)
+    if value is None:
         raise strange(kv)
     least = value.get("min_reader", 0)
     if type(least) is not int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
-from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, LockInfo, Owner
+from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.names import claim_id
 from lockkit.store.layouts import check_reader
-from lockkit.store.owners import layout_in, owner_of
+from lockkit.store.owners import layout_in
+from lockkit.store.untrusted import claim_of, number, object_in, owner_of
 from lockkit_redis.connection import millis_of
 
 __all__ = ["READER", "claim_info", "lock_info", "tokens"]
@@ -30,31 +31,51 @@ def claim_info(
     place: int,
 ) -> ClaimInfo:
     """One claim; ``place`` is 0 for the head."""
-    stored = _object(state)
+    told = object_in(state)
+    stored = told or {}
     check_reader(stored, READER, f"the queue of {name!r}")
-    return ClaimInfo(
+    return claim_of(
+        note,
+        damaged=told is None or not _is_number(fence),
         name=name,
-        claim_id=claim_id(token.decode()),
-        state=cast("ClaimState", stored.get("state", "HELD")),
+        claim_id=claim_id(token.decode(errors="replace")),
+        state=stored.get("state", "HELD"),
         owner=_owner(owner),
-        fence=int(float(fence)),
+        fence=int(float(fence)) if _is_number(fence) else 0,
         position=place,
-        kind=cast("Kind", stored.get("kind", "mutex")),
-        weight=int(stored.get("weight", 1)),
-        capacity=int(stored.get("capacity", 1)),
-        ttl=stored.get("ttl", 0) / 1e3,
-        since=stored.get("since", 0) / 1e3,
-        renewed=stored.get("renewed", 0) / 1e3,
-        deadline=float(deadline) / 1e3,
+        kind=stored.get("kind", "mutex"),
+        weight=_whole(stored.get("weight", 1)),
+        capacity=_whole(stored.get("capacity", 1)),
+        ttl=_seconds(stored.get("ttl", 0)),
+        since=_seconds(stored.get("since", 0)),
+        renewed=_seconds(stored.get("renewed", 0)),
+        deadline=float(deadline) / 1e3 if _is_number(deadline) else None,
         evicted=bool(stored.get("evicted")),
-        note=_object(note) if note else NOTHING,
         layout=layout_in(stored),
     )
 
 
 @lru_cache(maxsize=512)
 def _owner(text: bytes | None) -> Owner:
-    return owner_of(_object(text))
+    return owner_of(object_in(text))
+
+
+def _is_number(text: bytes) -> bool:
+    """Whether a number as Redis writes the scores of a sorted set is finite."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _whole(value: object) -> object:
+    """A number as Lua writes it, which has only one kind of them."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _seconds(value: object) -> float | None:
+    told = number(value)
+    return None if told is None else told / 1e3
 
 
 def lock_info(name: str, read: Sequence[Any]) -> LockInfo:
@@ -66,7 +87,7 @@ def lock_info(name: str, read: Sequence[Any]) -> LockInfo:
     standing = [
         (token, fence)
         for token, fence in _pairs(queue)
-        if token in fields and float(until.get(token, b"0")) > now
+        if token in fields and _stands(until.get(token, b"0"), now)
     ]
     return LockInfo(
         name,
@@ -87,19 +108,15 @@ def lock_info(name: str, read: Sequence[Any]) -> LockInfo:
     )
 
 
+def _stands(deadline: bytes, now: float) -> bool:
+    return not _is_number(deadline) or float(deadline) > now
+
+
 def tokens(read: Sequence[Any]) -> dict[str, str]:
     """The tokens of a queue, by claim id."""
-    found = [token.decode() for token, _ in _pairs(read[0])]
+    found = [token.decode(errors="replace") for token, _ in _pairs(read[0])]
     return {claim_id(token): token for token in found}
 
 
 def _pairs(flat: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _object(text: bytes | None) -> dict[str, Any]:
-    try:
-        value = json.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -11,10 +11,10 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.names import claim_id
 from lockkit.store.judging import NOBODY
 from lockkit.store.layouts import too_new
-from lockkit.store.notes import note_of
 from lockkit.store.owners import about, about_in
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Terms
+from lockkit.store.untrusted import claim_of
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
@@ -169,7 +169,8 @@ def claim_info(
     offset = epoch if row.boot == boot else row.epoch
     told = about_in(row.info)
     alive, evidence = _evidence(row, boot, health)
-    return ClaimInfo(
+    return claim_of(
+        row.note,
         name=name,
         claim_id=claim_id(row.token),
         state=_state(rows, place),
@@ -187,7 +188,6 @@ def claim_info(
         process_bound=bool(row.process_bound),
         alive=alive,
         evidence=evidence,
-        note=note_of(row.note),
         layout=told.layout,
     )
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind
+from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import claim_id
 from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text
-from lockkit.store.owners import layout_in, owner_of, packed_owner
+from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
+from lockkit.store.untrusted import claim_of, number, object_in
 from lockkit_zookeeper.layout import Place
 
 __all__ = ["VERSION", "PackedTerms", "claim_info", "packed", "unpacked"]
@@ -65,12 +66,7 @@ def unpacked(data: bytes | None, what: str) -> dict[str, Any]:
     Raises:
         Refused: With IncompatibleLayout, if this code must not touch it.
     """
-    try:
-        value = json.loads(data or b"{}")
-    except ValueError:
-        value = {}
-    if not isinstance(value, dict):
-        value = {}
+    value = object_in(data) or {}
     check_reader(value, VERSION, what)
     return value
 
@@ -87,23 +83,24 @@ def claim_info(
 
     A claim ends with its session, a ttl after ZooKeeper last heard of the session. ZooKeeper does not tell when that was.
     """
-    ttl = float(data.get("ttl", 0.0))
-    return ClaimInfo(
+    ttl = number(data.get("ttl", 0.0)) or 0.0
+    return claim_of(
+        data.get("note"),
+        damaged=not data,
         name=name,
         claim_id=claim_id(place.token),
         state=state,
-        owner=owner_of(data.get("owner")),
+        owner=data.get("owner"),
         fence=fence,
         position=at,
-        kind=cast("Kind", data.get("kind", "mutex")),
+        kind=data.get("kind", "mutex"),
         weight=place.weight,
         capacity=place.capacity,
-        ttl=ttl,
-        since=float(data.get("granted") or data.get("since", 0.0)),
+        ttl=data.get("ttl", 0.0),
+        since=data.get("granted") or data.get("since", 0.0),
         evidence=f"its session is alive, as it is for up to {ttl:g} s after the death of its process"
         if ttl
         else "",
-        note=data.get("note") or NOTHING,
         layout=layout_in(data),
     )
 

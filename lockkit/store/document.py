@@ -15,11 +15,12 @@ from lockkit.errors import BackendUnavailable
 from lockkit.facts import Record
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.layouts import check_reader
-from lockkit.store.owners import layout_in, owner_of, packed_owner
+from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.rowqueue import RowQueue
 from lockkit.store.rows import Row
 from lockkit.store.spi import Refused, Terms
 from lockkit.store.tombstones import Tombstones
+from lockkit.store.untrusted import owner_of
 
 __all__ = ["LAYOUT", "Document", "Stored"]
 

@@ -6,10 +6,12 @@ import json
 
 from lockkit.errors import Drained
 from lockkit.facts import Drain
+from lockkit.noted import moment
 from lockkit.printable import printable
 from lockkit.store.notes import too_long
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.owners import packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Refused
+from lockkit.store.untrusted import object_in, owner_of
 
 __all__ = ["drain_of", "mark_of", "partly", "refused", "told"]
 
@@ -34,29 +36,22 @@ def mark_of(drain: Drain) -> str:
 
 def drain_of(mark: str | bytes, namespace: str) -> Drain:
     """The fact that a mark states. A mark that cannot be read drains the namespace all the same, for no known reason."""
-    try:
-        stored = json.loads(mark)
-        since = stored.get("since")
-        return Drain(
-            namespace,
-            str(stored.get("reason") or ""),
-            owner_of(stored.get("owner")),
-            float(since) if isinstance(since, int | float) else 0.0,
-            stored.get("partial") is True,
-        )
-    except (ValueError, TypeError, AttributeError):
+    stored = object_in(mark)
+    if stored is None:
         return Drain(namespace)
+    return Drain(
+        namespace,
+        str(stored.get("reason") or ""),
+        owner_of(stored.get("owner")),
+        moment(stored.get("since")) or 0.0,
+        stored.get("partial") is True,
+    )
 
 
 def partly(mark: str) -> str:
     """The same mark while it stands in a part of the store only. A mark that cannot be read stays as it is."""
-    try:
-        stored = json.loads(mark)
-    except ValueError:
-        return mark
-    return (
-        json.dumps({**stored, "partial": True}, separators=(",", ":")) if isinstance(stored, dict) else mark
-    )
+    stored = object_in(mark)
+    return mark if stored is None else json.dumps({**stored, "partial": True}, separators=(",", ":"))
 
 
 def told(drain: Drain) -> str:

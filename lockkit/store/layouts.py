@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from lockkit.errors import IncompatibleLayout
 from lockkit.facts import Owner
-from lockkit.store.owners import owner_of
 from lockkit.store.spi import Refused
+from lockkit.store.untrusted import owner_of
 
 __all__ = ["check_reader", "too_new"]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from lockkit.errors import ConfigError
 from lockkit.store.spi import NOTE_LIMIT
+from lockkit.store.untrusted import object_in
 
 __all__ = ["merged", "note_of", "note_text", "patched", "too_long"]
 
@@ -28,9 +29,8 @@ def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> st
 
 
 def note_of(text: str | None) -> Mapping[str, object]:
-    """A stored note; empty if there is none."""
-    note = json.loads(text) if text else {}
-    return note if isinstance(note, dict) else {}
+    """A stored note; empty if there is none, or none that can be read."""
+    return object_in(text) or {}
 
 
 def too_long(what: str, size: int | None, limit: int) -> ConfigError:

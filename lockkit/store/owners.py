@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import cast
 
 from lockkit.facts import Kind, Owner
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Terms
+from lockkit.store.untrusted import object_in, owner_of
 
-__all__ = ["About", "about", "about_in", "layout_in", "owner_of", "packed_owner"]
-
-_FIELDS = frozenset(Owner._fields)
+__all__ = ["About", "about", "about_in", "layout_in", "packed_owner"]
 
 
 def packed_owner(owner: Owner) -> dict[str, object]:
     """The fields of an owner that are not empty."""
     return {key: value for key, value in owner._asdict().items() if value not in ("", None, 0)}
-
-
-def owner_of(stored: object) -> Owner:
-    """The owner from its stored form. Fields that a newer version added are left out; anything but an object gives an empty owner."""
-    if not isinstance(stored, Mapping):
-        return Owner()
-    return Owner(**{key: value for key, value in stored.items() if key in _FIELDS})
 
 
 def about(terms: Terms) -> str:
@@ -51,21 +42,19 @@ class About(NamedTuple):
     """The contents of such a text.
 
     Attributes:
+        kind: The kind of the lock, and the owner, as :func:`lockkit.store.untrusted.claim_of` takes them; None for what cannot be read.
         layout: The version of the layout that wrote it; 0 if it does not say.
     """
 
-    kind: Kind = "mutex"
+    kind: object = None
     owner: Owner = Owner()
     layout: int = 0
 
 
 @lru_cache(maxsize=512)
 def about_in(text: str) -> About:
-    """The contents of such a text; a mutex without an owner if it cannot be read."""
-    try:
-        stored = json.loads(text)
-        return About(
-            cast("Kind", str(stored.get("kind", "mutex"))), owner_of(stored.get("owner")), layout_in(stored)
-        )
-    except (ValueError, TypeError, AttributeError):
+    """The contents of such a text; nothing if it cannot be read."""
+    stored = object_in(text)
+    if stored is None:
         return About()
+    return About(stored.get("kind", "mutex"), owner_of(stored.get("owner")), layout_in(stored))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lockkit.facts import NOTHING, ClaimInfo, ClaimState
+from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import claim_id
 from lockkit.store.spi import GRACE, End, Terms
+from lockkit.store.untrusted import claim_of
 
 __all__ = ["NEVER", "Row"]
 
@@ -128,7 +129,8 @@ class Row:
             layout: The version of the layout in which it is stored.
         """
         terms = self.terms
-        return ClaimInfo(
+        return claim_of(
+            self.note,
             name=name,
             claim_id=claim_id(self.token),
             state=self.state,
@@ -144,6 +146,5 @@ class Row:
             deadline=None if self.deadline == NEVER else self.deadline + epoch,
             evicted=self.evicted,
             process_bound=terms.process_bound,
-            note=NOTHING if self.note is None else dict(self.note),
             layout=layout,
         )

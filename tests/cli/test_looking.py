@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import sqlite3
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,3 +229,34 @@ def test_a_pipe_gets_whole_rows_however_long_and_wide_characters_in_line(lockkit
         assert rows[2].index("held") == rows[3].index("held") + len(wide)
         for lease in leases:
             lease.release()
+
+
+BAD = [
+    (json.dumps({"v": 1, "kind": "mutex", "owner": {"pid": "../x", "started": 1.0, "host": 7}}), "[" * 3000),
+    (json.dumps({"v": 1, "kind": ["x"], "owner": {"pid": 10**30, "user": ["a"], "task": [1]}}), '{"pool": {"count": 1e400}}'),
+    ("{bad", '{"lockkit": {"gpu": {"used": "x"}, "progress": [1], "asked": 7}, "adopted": {"pid": "x"}, "pool": 1}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("info, note", BAD)
+def test_whatever_somebody_has_written_into_a_claim_it_blocks_its_lock_and_nothing_else(lockkit, info, note):
+    lockkit.env["LOCKKIT_URL"] = f"sqlite:{lockkit.folder}/locks.db"
+    with (
+        connect(lockkit.env["LOCKKIT_URL"]) as client,
+        client.lock("a").acquire(),
+        client.pool("p", ["0"]).acquire(),
+    ):
+        renamed = client.lock("c").acquire()
+        with sqlite3.connect(lockkit.env["LOCKKIT_URL"].removeprefix("sqlite:"), isolation_level=None) as db:
+            db.execute("UPDATE entries SET info = ?, note = ?", (info, note))
+            db.execute("UPDATE entries SET name = char(0) || 'x' WHERE name = 'c'")
+        assert "a" in lockkit("status").stdout
+        json.loads(lockkit("status", "--json").stdout)
+        assert "held" in lockkit("explain", "a").stdout
+        assert lockkit("explain", "@pool/p/0").returncode == 0
+        assert lockkit("recover").returncode in (0, 1)
+        assert lockkit("doctor").returncode in (0, 1)
+        assert lockkit("run", "a", "--no-wait", "--", "true").returncode == 75
+        assert lockkit("run", "b", "--no-wait", "--", "true").returncode == 0
+        db.close()
+        renamed.release()

@@ -110,8 +110,8 @@ def test_the_locks_of_one_client_share_the_text_of_their_owner():
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "[]", "null"])
-def test_a_kind_and_owner_that_cannot_be_read_are_a_mutex_without_an_owner(text):
-    assert about_in(text) == ("mutex", Owner(), 0)
+def test_a_kind_and_owner_that_cannot_be_read_are_unknown(text):
+    assert about_in(text) == (None, Owner(), 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from lockkit.facts import ClaimInfo, Skipped
 from lockkit.noted import moment, whole_number
-from lockkit.store.owners import owner_of, packed_owner
+from lockkit.store.owners import packed_owner
+from lockkit.store.untrusted import owner_of
 
 __all__ = ["skipped_document", "skipped_in"]
 

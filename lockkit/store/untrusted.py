@@ -1,0 +1,114 @@
+"""The one place where what a store says of a claim becomes a fact.
+
+Whoever may write to a store may have written anything. So types and sizes are checked here, and nothing behind this has to: a value that
+cannot be true is replaced by one that blocks and shows nothing, and the claim is shown with :data:`DAMAGED`. No content of a store raises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner
+from lockkit.noted import moment, number, whole_number
+
+__all__ = ["DAMAGED", "claim_of", "number", "object_in", "owner_of"]
+
+DAMAGED = "its entry in the store is damaged, or not lockkit's: it blocks as a claim does, until it is evicted or lapses"
+"""The evidence for a claim of which the store says what cannot be true."""
+_LONGEST = 64 * 1024
+"""The longest JSON text that is read, in bytes or characters; a note has at most 4 KiB."""
+_DEEPEST = 32
+_LONGEST_FIELD = 1024
+"""Characters of one field of an owner."""
+_MOST_PID = 2**31 - 1
+_MOST_NUMBER = 2**63 - 1
+_STATES, _KINDS = frozenset(get_args(ClaimState)), frozenset(get_args(Kind))
+
+
+def object_in(text: str | bytes | None) -> dict[str, Any] | None:
+    """The JSON object that a text is; None if it is none, or is too long or too deep."""
+    if text is None or len(text) > _LONGEST:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and _shallow(value) else None
+
+
+def _shallow(value: object) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            below
+            for each in level
+            for below in (each.values() if isinstance(each, dict) else each if isinstance(each, list) else ())
+        ]
+        if not level:
+            return True
+    return False
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and len(value) <= _LONGEST_FIELD else None
+
+
+def _is_in(words: frozenset[str]) -> Callable[[object], str | None]:
+    return lambda value: value if isinstance(value, str) and value in words else None
+
+
+_OWNER: dict[str, Callable[[object], object]] = dict.fromkeys(Owner._fields, _text) | {
+    "pid": lambda value: whole_number(value, _MOST_PID),
+    "retries": lambda value: whole_number(value, _MOST_PID),
+    "pid_space": lambda value: whole_number(value, _MOST_NUMBER),
+    "started": number,
+}
+
+
+def owner_of(stored: object) -> Owner:
+    """The owner from its stored form. What a newer version added is left out, and so is what no owner can be."""
+    if not isinstance(stored, Mapping):
+        return Owner()
+    checks = _OWNER.items()
+    told = {name: check(stored[name]) for name, check in checks if name in stored}
+    return Owner(**{name: value for name, value in told.items() if value is not None})  # type: ignore[arg-type]
+
+
+_CLAIM: dict[str, tuple[Callable[[object], object], object]] = {
+    "state": (_is_in(_STATES), "HELD"),
+    "kind": (_is_in(_KINDS), "mutex"),
+    "fence": (lambda value: whole_number(value, _MOST_NUMBER), 0),
+    "weight": (lambda value: whole_number(value, _MOST_NUMBER), 1),
+    "capacity": (lambda value: whole_number(value, _MOST_NUMBER), 1),
+    "ttl": (number, 0.0),
+    "since": (moment, 0.0),
+    "renewed": (moment, 0.0),
+}
+"""For each field of a claim that a store may say wrongly: its check, which returns None for what cannot be true, and what is shown then."""
+
+
+def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimInfo:
+    """A claim as a fact.
+
+    Args:
+        stored: The note, as text or decoded; None for none.
+        damaged: Whether the backend has found something wrong itself.
+        fields: The other fields, from the store or computed from what it says; ``owner`` as stored, or decoded.
+    """
+    for name, (check, otherwise) in _CLAIM.items():
+        if name in fields:
+            value = check(fields[name])
+            damaged, fields[name] = damaged or value is None, otherwise if value is None else value
+    if fields.get("deadline") is not None:
+        fields["deadline"] = moment(fields["deadline"])
+    if not isinstance(fields["owner"], Owner):
+        damaged = damaged or not isinstance(fields["owner"], Mapping | None)
+        fields["owner"] = owner_of(fields["owner"])
+    note = object_in(stored) if isinstance(stored, str | bytes) and stored else stored or {}
+    if not isinstance(note, Mapping):
+        damaged, note = True, {}
+    if damaged:
+        fields["evidence"] = "; ".join(filter(None, (DAMAGED, fields.get("evidence"))))
+    return ClaimInfo(note=dict(note) or NOTHING, **fields)
