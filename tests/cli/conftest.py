@@ -28,6 +28,7 @@ from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.views import making
 from lockkit.views.documents import plain
+from support.forked import Forked, alike
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
@@ -70,15 +71,23 @@ class Shell:
         return self.run(self.line(*args), env=self.env | (env or {}), **more)
 
     def run(self, line: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
-        """Any program, in this shell."""
-        return subprocess.run(
-            line,
-            **{"env": self.env, "timeout": SECONDS} | more,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
+        """Any program, in this shell, to its end."""
+        options = {"env": self.env, "cwd": self.folder, "text": True} | more
+        timeout, sent = options.pop("timeout", SECONDS), options.pop("input", None)
+        streams = {"stdin": None if sent is None else subprocess.PIPE} | dict.fromkeys(
+            ("stdout", "stderr"), subprocess.PIPE
         )
+        # What is started below is struck by signals at its beginning, and may be looked for by its command line.
+        forked = (
+            line[:3] == self.line() and more.keys() <= {"env", "timeout", "input"} and alike(options["env"])
+        )
+        with (Forked if forked else subprocess.Popen)(line, **streams | options) as process:
+            try:
+                out, err = process.communicate(sent, timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(line, process.returncode, out, err)
 
     def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -293,7 +302,6 @@ def alive() -> Callable[[int], bool]:
 
 # -- every store
 
-STORES = ("sqlite", "redis", "etcd", "zookeeper")
 SERVERS = {"redis": RedisServer, "etcd": EtcdServer, "zookeeper": ZooKeeperServer}
 LIMITS = {"zookeeper": "?tick=0.2&max_ttl=60"}
 
@@ -312,7 +320,7 @@ def servers():
         yield url
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["sqlite", *(pytest.param(store, marks=pytest.mark.full) for store in SERVERS)])
 def place(request, lockkit, servers):
     """The name of the store that the shell uses. Each test has a namespace, because a claim of the test before may live on in a server."""
     url = f"sqlite:{lockkit.folder}/locks.db" if request.param == "sqlite" else servers(request.param)

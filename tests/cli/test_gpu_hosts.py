@@ -36,7 +36,7 @@ BOX, CRATE = simulated("box"), simulated("crate")
 CARDS = [card.uuid for card in SimulatedProvider(2).snapshot().devices]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.full)])
 def shared(request, lockkit):
     """The shell of the host box; the other one is crate."""
     lockkit.env |= {"LOCKKIT_GPU_SIMULATE": "2", "LOCKKIT_GPU_HOST": "box"}

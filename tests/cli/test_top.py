@@ -27,7 +27,7 @@ PATIENCE = 40.0
 OFTEN = 0.05
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.full)])
 def client(request, lockkit, servers):
     """A client of the store that the shell uses."""
     url = f"sqlite:{lockkit.folder}/locks.db" if request.param == "sqlite" else servers("redis")

@@ -10,6 +10,7 @@ from lockkit.testing.processes import ServerMissing
 from support import sizing
 from support.pages import DOCS, section
 
+pytestmark = pytest.mark.full  # on servers, and what is measured changes rarely
 PAGE = (DOCS / "ops/sizing.md").read_text()
 
 

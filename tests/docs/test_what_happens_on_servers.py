@@ -43,6 +43,7 @@ class Kind(NamedTuple):
     waiter: float
 
 
+pytestmark = pytest.mark.full  # the rows of the page on SQLite are in test_what_happens.py
 KINDS = {
     "redis": Kind(RedisServer, {}, "?", 1.5, 0.5, 6.0),
     "etcd": Kind(EtcdServer, {}, "?", 2.0, 1.5, 6.0),

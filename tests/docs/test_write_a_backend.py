@@ -290,6 +290,7 @@ def test_a_mistake_is_caught_by_the_scenario_that_the_page_names(play, mistake):
     assert f"::{MISTAKES[mistake]}" in done.stdout
 
 
+@pytest.mark.full  # a control of the mistakes
 def test_without_a_mistake_they_all_pass(play):
     names = sorted(set(MISTAKES.values()))
 

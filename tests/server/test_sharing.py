@@ -38,7 +38,7 @@ severity = "P0"
 """
 
 
-@pytest.fixture(params=["redis", "host"])
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.full), "host"])
 def url(request, tmp_path):
     """A store on which a dead owner's claim stays until somebody removes it, and one that several users of a host share."""
     if request.param == "host":
