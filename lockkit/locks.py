@@ -198,8 +198,9 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             return None
         try:
             if not lease.valid():
+                why = lease.invalid()  # before the release, after which it would be one that was released
                 lease.release()
-                raise lease.invalid()
+                raise why
             lease.lengthen(self.terms.ttl, timeout or None)
             return self._kept(lease)
         except BaseException:

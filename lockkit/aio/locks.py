@@ -191,8 +191,9 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             return None
         try:
             if not lease.valid():
+                why = lease.invalid()  # before the release, after which it would be one that was released
                 await lease.release()
-                raise lease.invalid()
+                raise why
             await lease.lengthen(self.terms.ttl, wait or None)
             return self._kept(lease)
         except BaseException:

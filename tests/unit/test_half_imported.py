@@ -25,7 +25,7 @@ def test_a_lock_is_taken_while_another_thread_imports_asyncio(client, monkeypatc
 
 
 def test_a_store_is_opened_while_another_thread_imports_multiprocessing(client, monkeypatch):
-    monkeypatch.setattr(lifecycle, "_registered_by", 0)
+    monkeypatch.setattr(lifecycle, "_registered_by", None)
     half = types.ModuleType("multiprocessing.process")
     monkeypatch.setitem(sys.modules, "multiprocessing.process", half)
 
