@@ -484,7 +484,7 @@ class BackendSpec(NamedTuple):
         harmless: The options of the URL whose values may be shown to people, in logs and in errors; ``"name=value"`` if only that
             value may be shown. The password, and the values of all other options, are shown as ``***``. Scheme, user, hosts and path
             are always shown, so they must not contain secrets.
-        transactions: ``transactions(url)`` returns an object with which a guard (:mod:`lockkit.guard`) sends single requests to the
+        transactions: ``transactions(url)`` returns an object with which a guard (``lockkit.guard``) sends single requests to the
             store, as its kind of guard says; it does not connect yet. None if there is no such guard.
     """
 
