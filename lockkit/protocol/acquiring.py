@@ -49,7 +49,7 @@ def acquiring(
     """Acquire once.
 
     Returns:
-        The hold, or None only on a definite "busy" (``wait=False``). With a hold ``attempt.sent`` stays true; the caller
+        The hold, or None only on a definite "busy" (``wait=False``), or if ``attempt.then`` goes on after a failure. With a hold ``attempt.sent`` stays true; the caller
         clears it once the caller is responsible for the hold.
 
     Raises:
@@ -87,8 +87,9 @@ def acquiring(
                     unread = before if unread is None else unread
                 else:
                     attempt.sent = was_sent
-                yield from _pause_or_give_up(attempt, trouble, now, wall)
-                continue
+                if (yield from _pause_or_give_up(attempt, trouble, now, wall)):
+                    continue
+                return None
             at = now()
             if isinstance(answer, Granted):
                 sent_at = before if unread is None else unread  # an unread answer may have been this grant
@@ -184,14 +185,19 @@ def _end_lapsed(attempt: Attempt, answer: Lapsed, now: Now) -> Generator[Effect,
 
 def _pause_or_give_up(
     attempt: Attempt, trouble: Refused | Unknown, now: Now, wall: Callable[[], float]
-) -> Generator[Effect, Any, None]:
+) -> Generator[Effect, Any, bool]:
     """Pause before a failed request is sent again; give up if the failure is final, or failures have lasted too long.
 
+    Returns:
+        Whether to go on; if not, the attempt after this one does.
+
     Raises:
-        AcquireTimeout, BackendError: The attempt gives up.
+        AcquireTimeout, BackendError: The attempt gives up, and so would the one after it.
     """
     if attempt.gives_up(trouble, now()):
         yield from giving_up(attempt, now)
+        if attempt.then is not None and not attempt.then.gives_up(trouble, now()):
+            return False
         told = attempt.trouble or (None if attempt.answered else trouble.error)
         try:
             raise attempt.named(told or attempt.timeout(now(), wall())) from None
@@ -199,6 +205,7 @@ def _pause_or_give_up(
             del told, trouble  # else the error, and this frame in its traceback, would be a cycle
     yield from attempt.complain(trouble, now())
     yield Pause(attempt.next_try(now()))
+    return True
 
 
 def _give_up_if_hopeless(

@@ -83,6 +83,7 @@ class Attempt:
         auto_renew: Whether the heartbeat renews the hold. For the hold.
         request_timeout: Seconds that one request may take.
         wait: Whether to queue if the lock is busy; False to be refused instead.
+        then: The attempt that queues for the lock after this one, which does not; None if none does.
         token: Makes the token of a claim; None for a random one.
         mine: Holds of the same name that the acquiring thread or task has.
         who: "thread" or "task", for messages.
@@ -122,7 +123,7 @@ class Attempt:
         "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "call", "cancel", "claim",
         "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "key", "mine", "note", "origin", "over", "random",
         "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
-        "token", "trouble", "wait", "warn_at", "where", "who",
+        "then", "token", "trouble", "wait", "warn_at", "where", "who",
     )  # fmt: skip
 
     random: Callable[[], float]
@@ -164,6 +165,7 @@ class Attempt:
         self.taken_at: Caller | None = None
         self.where = "process"
         self.group: tuple[str, int, int] | None = None
+        self.then: Attempt | None = None
         self.beside: Sequence[Hold] = ()
         self.registered: Mapping[str, Sequence[Hold]] = _NONE
         self.same_store: Callable[[], SameStore] = SameStore

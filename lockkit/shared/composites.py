@@ -216,6 +216,8 @@ class AnyAnyOf(_Several[H, K]):
         """The steps of an acquisition, and the lock of each of its attempts: a try of each lock, and unless one is free, a wait for all."""
         tries = {taking.attempt(lock, wait=False): lock for lock in self.locks}
         claims = {taking.attempt(lock, wait=True): lock for lock in self.locks} if wait else {}
+        for attempt, then in zip(tries, claims, strict=False):
+            attempt.then = then
         return any_of(taking.together, tuple(tries), tuple(claims), taking.driver.tools), tries | claims
 
     def _refused(self, attempt: Attempt) -> AcquireTimeout:

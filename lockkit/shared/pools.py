@@ -109,6 +109,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
                 locks[tries[-1]] = lock
                 if wait:
                     claims.append(taking.attempt(lock, wait=True))
+                    tries[-1].then = claims[-1]
                     locks[claims[-1]] = lock
             candidates.append(Candidate(member, tries, claims))
         tools, together = taking.driver.tools, taking.together

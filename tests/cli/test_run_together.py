@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import sqlite3
 
 import pytest
 
@@ -52,6 +54,26 @@ def test_all_of_several_locks_are_held_while_the_command_runs(lockkit):
 def test_the_variables_of_an_outer_lock_are_not_taken_for_those_of_several(lockkit):
     done = lockkit("run", "x", "--", *lockkit.line("run", "a", "b", "--", "sh", "-c", ENVIRONMENT))
     assert done.stdout.splitlines() == ["a", "b", "name ", "members "]
+
+
+@pytest.mark.parametrize(
+    "words", [["x"], ["a", "b"], ["--any", "a", "b"], ["--pool", "seats"], ["--gpu", "1"]], ids=" ".join
+)
+def test_a_run_without_a_timeout_waits_as_long_as_its_store_is_busy(pools, words):
+    url = f"sqlite:{pools.folder}/locks.db"
+    pools.env |= {"LOCKKIT_GPU_SIMULATE": "2", "LOCKKIT_URL": url}
+    assert pools("run", *words, "--", "true").returncode == 0
+    with contextlib.closing(sqlite3.connect(url.removeprefix("sqlite:"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        run = pools.start("run", *words, "--", "echo", "done")
+        told = next(
+            line
+            for line in run.stderr
+            if "goes on" in line or "yet, trying" in line or line.startswith("lockkit:")
+        )
+        other.execute("COMMIT")
+    assert run.wait(40) == 0, told + run.stderr.read()
+    assert run.stdout.read() == "done\n"
 
 
 def test_while_one_is_busy_none_of_the_others_is_left_held(lockkit):
