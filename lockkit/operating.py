@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -27,14 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["Operations"]
 
 T = TypeVar("T")
-_log = logging.getLogger("lockkit")
 _HEALTH = 5.0
 """Seconds that the health checks of plugins may take."""
 
 
 @lru_cache(maxsize=16)  # one warning, however often somebody looks
 def _tell_strange(names: str) -> None:
-    _log.warning("the store has claims under what is no name of a lock, and they are left out: %s", names)
+    import logging  # not with lockkit: a sixth of the time of its import
+
+    logging.getLogger("lockkit").warning(
+        "the store has claims under what is no name of a lock, and they are left out: %s", names
+    )
 
 
 class Operations:

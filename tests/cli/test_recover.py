@@ -33,9 +33,9 @@ A_LOCK = "client.lock(sys.argv[1], ttl={ttl}).acquire(timeout=40)"
 A_CARD = "lockkit.gpu.pool(client, simulate=1, host=sys.argv[1], ttl={ttl}).acquire(timeout=40)"
 """The card of a host that has the name."""
 ELSEWHERE = """
-from lockkit import identity
+from lockkit import identity, origin
 owner = identity.this_process()._replace(host="elsewhere", boot_id="another", pod="trainer-7")
-identity._known = (os.getpid(), owner)
+identity._known = (origin.this_origin(), owner)
 """
 """Has the holder look like a process of another host, whose pid says nothing here."""
 CRASHES = {
