@@ -55,13 +55,10 @@ class Forks:
         self._threads: set[int] = set()
         self._done: set[int] = set()
         self._in_child = in_child
-        if _FORKING:  # another thread is forking, and the hooks after its fork would release mutexes that the hooks before it did not take
-            _LATE.append(self)
-        else:
-            self._register()
+        _between_forks(self.register)
 
-    def register_late(self, *, in_child: bool) -> None:
-        """Register the hooks of a module that was imported during a fork, after that fork; in the child, run ``in_child`` too."""
+    def register(self, *, in_child: bool) -> None:
+        """Register the hooks; in the child of a fork during which that was not possible, do what they would have done there."""
         if in_child:
             for lock in self._locks:
                 reinit(lock)()
@@ -90,6 +87,7 @@ class Forks:
             os.register_at_fork(
                 before=lock.acquire, after_in_parent=lock.release, after_in_child=reinit(lock)
             )
+        _register_marks()
 
     def elsewhere(self) -> bool:
         """Whether another thread is forking this process now. Code of the forking thread itself (a signal handler) may go on."""
@@ -162,13 +160,34 @@ def reinit(lock: threading.RLock) -> Callable[[], Any]:
 
 _EXECUTING: set[int] = set()
 _FORKING: list[None] = []
-_LATE: list[Forks] = []
+"""Marks of the forks under way, several for each."""
+_LATE: list[Callable[..., None]] = []
+
+
+def _between_forks(register: Callable[..., None]) -> None:
+    """Register hooks, after the forks that are under way: the hooks after a fork would release mutexes that the hooks before it did not take."""
+    if _FORKING:
+        _LATE.append(register)
+    else:
+        register(in_child=False)
 
 
 def _register_late(*, in_child: bool) -> None:
-    """Register the hooks of modules that were imported while a fork was under way."""
-    while _LATE:
-        _LATE.pop().register_late(in_child=in_child)
+    while _LATE and not _FORKING:
+        _LATE.pop()(in_child=in_child)
+
+
+def _register_marks() -> None:
+    """Have each fork marked, again after other hooks were registered: the mark is set before they run, and removed after they have run."""
+    os.register_at_fork(
+        before=partial(_FORKING.append, None),
+        after_in_parent=partial(_FORKING.__delitem__, slice(-1, None)),  # raises nothing
+        after_in_child=_FORKING.clear,
+    )
+    os.register_at_fork(
+        after_in_parent=_Repeated(partial(_register_late, in_child=False)),
+        after_in_child=_Repeated(partial(_register_late, in_child=True)),
+    )
 
 
 @contextmanager
@@ -224,10 +243,10 @@ def after_logging() -> None:
         import logging  # noqa: F401
 
         _registered = True
-        _register_imports()
+        _between_forks(_register_imports)
 
 
-def _register_imports() -> None:
+def _register_imports(*, in_child: bool) -> None:  # noqa: ARG001 (nothing else is to be done in a child)
     """Register the hooks of IMPORTS. A fork runs them as often as they are registered: IMPORTS is reentrant."""
     if not hasattr(os, "register_at_fork"):
         return
@@ -237,18 +256,10 @@ def _register_imports() -> None:
         after_in_child=IMPORTS.release,
     )
     os.register_at_fork(after_in_child=_Repeated(_free_imports))
-    os.register_at_fork(
-        before=partial(_FORKING.append, None),
-        after_in_parent=_FORKING.clear,
-        after_in_child=_FORKING.clear,
-    )
-    os.register_at_fork(
-        after_in_parent=_Repeated(partial(_register_late, in_child=False)),
-        after_in_child=_Repeated(partial(_register_late, in_child=True)),
-    )
+    _register_marks()
 
 
 if "logging" in sys.modules:
     after_logging()
 else:
-    _register_imports()
+    _register_imports(in_child=False)

@@ -217,6 +217,60 @@ def test_a_fork_that_waits_for_an_import_does_not_hold_the_lock_of_logging(befor
     assert (done.stdout, done.stderr) == ("logged while the fork waited 0 []\n", "")
 
 
+_REGISTERS_BESIDE_A_FORK = """
+import os, threading
+import lockkit
+from lockkit import forks
+
+mutex, held, forking = threading.RLock(), threading.Event(), threading.Event()
+ran = set()
+forks.Forks(before=lambda: None, locks=(mutex,))
+forks.Forks(before=forking.set)
+
+def register():
+    with {mutex}:  # the fork waits for it
+        held.set()
+        forking.wait()
+        {registers}
+
+thread = threading.Thread(target=register)
+thread.start()
+held.wait()
+beside = os.fork()
+if beside == 0:
+    os._exit(len(ran))
+thread.join()
+assert not forks._FORKING and not forks._LATE
+later = os.fork()
+if later == 0:
+    os._exit(10 * len(ran))
+print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in (beside, later)))
+"""
+
+
+@pytest.mark.parametrize(
+    "mutex, registers, ended",
+    [
+        ("mutex", "forks.Forks(before=lambda: None, in_child=lambda: ran.add(1))", "1 10\n"),
+        ("forks.IMPORTS", "forks.after_logging()", "0 0\n"),
+    ],
+    ids=["a module", "logging"],
+)
+def test_hooks_that_are_registered_while_a_fork_waits_for_a_mutex_leave_that_fork_alone(
+    mutex, registers, ended
+):
+    script = _REGISTERS_BESIDE_A_FORK.format(mutex=mutex, registers=registers)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.stdout, done.stderr) == (ended, "")
+
+
 def test_a_handler_may_fork_while_its_own_thread_imports():
     child = None
     try:
