@@ -703,9 +703,11 @@ def test_exchanges_are_performed_together_and_waited_for(on_loop, words):
 def test_of_exchanges_performed_together_those_that_take_too_long_go_on_by_themselves(on_loop, words):
     async def work(performer):
         over = asyncio.Event()
+        late = asyncio.Event()
 
         def slow():
-            yield Pause(0.1)
+            while not late.is_set():
+                yield Pause(0.01)
             over.set()
 
         def together():
@@ -713,6 +715,7 @@ def test_of_exchanges_performed_together_those_that_take_too_long_go_on_by_thems
             return over.is_set()
 
         assert await performer.perform(together()) is False
+        late.set()
         await asyncio.wait_for(over.wait(), 30)
 
     on_loop(work)
