@@ -149,6 +149,7 @@ class Leases(AnyLeases[Lease]):
             report = self.release("normal" if error is None else "error")
             if statement is not None:
                 statement.over()
+                self.level.statement = None  # else a cycle
         except BaseException as interrupt:
             if error is None:
                 raise

@@ -299,17 +299,17 @@ class AsyncLease(AnyLease):
         if inert(hold):
             return kept(hold, reason)
         self.level.left = True
-        if hold.leave(self):
-            if hold.report is None:
-                work = self._work
-                if work is None or work.loop is not asyncio.get_running_loop():
-                    work = self._work = self._engines.here(self._driver).release(hold, reason)
-                return work
-            self._report = hold.report
-        else:
+        if not hold.leave(self):
             hold.handed_back(self)
             self._report = kept(hold, reason)
-        return self._report
+            return self._report
+        work = self._work
+        if work is None and hold.report is not None:
+            self._report = hold.report
+            return self._report
+        if work is None or (hold.report is None and work.loop is not asyncio.get_running_loop()):
+            work = self._work = self._engines.here(self._driver).release(hold, reason)
+        return work  # also if it is over: it raises what interrupted it
 
     # -- as a context manager
 
@@ -340,6 +340,7 @@ class AsyncLease(AnyLease):
         report = await self.release("normal" if error is None else "error")
         if statement is not None:
             statement.over()
+            self.level.statement = None  # else a cycle
         self.over(report, error)
 
     __aexit__ = Exit(leave)

@@ -157,6 +157,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
         report = await self.release("normal" if error is None else "error")
         if statement is not None:
             statement.over()
+            self.level.statement = None  # else a cycle
         self._over(report, error)
 
     __aexit__ = Exit(leave)

@@ -128,3 +128,25 @@ def test_a_handler_that_raises_before_the_first_step_of_the_task_of_a_release_st
 
     assert all(lease.report.outcome == "RELEASED" for lease in leases[0])
     assert harness.stored("a") == harness.stored("b") == []
+
+
+def test_what_a_handler_raises_in_one_of_several_releases_comes_out(harness, kind, monkeypatch):
+    """The task of the release is over before anybody waits for it."""
+    leases, left = [], [None]
+
+    def steps(pipeline, now):
+        if pipeline.hold.name == "a" and left:
+            left.pop()
+            signal.raise_signal(signal.SIGALRM)
+        return (yield from releasing(pipeline, now))
+
+    async def main():
+        async with client_of(harness) as client:
+            leases.append(await client.all_of([client.lock("a"), client.lock("b")]).acquire(timeout=5))
+            monkeypatch.setattr(loopreleases, "releasing", steps)
+            await leases[0].release()
+
+    with pytest.raises(kind):
+        asyncio.run(main())
+
+    assert harness.stored("a") == harness.stored("b") == []
