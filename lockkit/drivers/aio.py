@@ -100,13 +100,18 @@ class LoopDriver:
         self.performer = performer
         self.pools = pools
         self.loop = loop
-        self._runs = loop.is_running  # one for all acquisitions
+        self._runs = self._may_go_on  # one for all acquisitions
         self._perform = driver.perform
         self.context = Context()
         extras = driver.backend.extras
         self._exchanges: Any = extras.exchanges
         self.at_once = extras.at_once
         self.releases: set[asyncio.Task[None]] = set()
+
+    def _may_go_on(self) -> bool:
+        """Whether the loop may go on with an acquisition: for ever unless it is closed, but a closed client waits for no loop that stands still."""
+        loop = self.loop
+        return loop.is_running() or not (loop.is_closed() or self.driver.closed)
 
     # -- acquire
 

@@ -63,6 +63,8 @@ __all__ = ["LATE_BUDGET", "Driver"]
 _log = logging.getLogger("lockkit")
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
+_EACH = 2.0
+"""Seconds between two looks at the acquisitions under way: an event loop that was closed in the middle of one says so to nobody."""
 LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
@@ -313,11 +315,11 @@ class Driver:
         return to_its_end(taking_back(attempt), self.backend, self.perform)
 
     def tidy(self) -> bool:
-        """Take back what is left of attempts that are over and were cut short at that; whether there may be more."""
+        """Take back what is left of attempts that are over and were cut short at that, or cannot go on; whether there may be more."""
         over = {
             each
             for each in list(self.under_way)
-            if (each.over or (self.closed and not each.runs())) and (each.call is None or each.call.done())
+            if (each.over or not each.runs()) and (each.call is None or each.call.done())
         }
         seen, self._over = self._over, over
         for attempt in self._over & seen:  # only those that were over at the last look, too
@@ -333,7 +335,7 @@ class Driver:
 
     def _look_after(self, now: float) -> float:
         """In the deadline thread: start what could not be started; CLOCK_BOOTTIME seconds of the next look."""
-        again = now + MOMENT if self.tidy() else math.inf
+        again = now + MOMENT if self.tidy() else now + _EACH if self.under_way else math.inf
         self.ending.look()
         started = self.dispatcher.look()
         return again if self.orphans.start() and started else min(again, now + _START_AGAIN)

@@ -209,6 +209,31 @@ def test_closing_takes_back_what_waits_on_a_loop_that_stopped(harness, stopped):
     other._client.close()
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_what_waits_on_a_loop_that_was_closed_is_taken_back(harness, together):
+    """A loop may be closed while tasks wait, without cancelling them; a second Ctrl-C makes ``asyncio.run`` do so."""
+    client, other = client_of(harness), client_of(harness)
+    held = asyncio.run(_taken(other.lock("b")))
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # a task is destroyed
+
+    async def until_it_waits():
+        lock = client.all_of([client.lock("a"), client.lock("b")]) if together else client.lock("b")
+        queued = asyncio.Event()
+        loop.create_task(lock.acquire(on_wait=lambda _: queued.set()))  # noqa: RUF006 (it is to be lost)
+        await asyncio.wait_for(queued.wait(), 30)
+
+    loop.run_until_complete(until_it_waits())
+    if here := client._engines._loops.get(loop):
+        here.abort()  # else the sockets are closed by the garbage collector, with a warning
+    loop.close()
+    waits_until(lambda: not harness.stored("a"))
+    waits_until(lambda: [claim.claim_id for claim in harness.stored("b")] == [held.claim_id])
+    client._client.close()
+    other._client.close()
+    gc.collect()
+
+
 async def _taken(lock):
     return (await lock.acquire(timeout=30)).detach()
 
