@@ -163,11 +163,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:R
 
 
 @pytest.mark.parametrize("form", FORMS + BY_HAND)
-@pytest.mark.parametrize("store, kind", [("memory", CtrlC), ("memory", TimeLimit), ("sqlite", CtrlC)])
+@pytest.mark.parametrize(
+    "store, kind",
+    [
+        ("memory", CtrlC),
+        pytest.param("memory", TimeLimit, marks=pytest.mark.full),
+        pytest.param("sqlite", CtrlC, marks=pytest.mark.full),
+    ],
+)
 def test_l4_interrupted_in_a_loop_at_any_place_nothing_is_left(store, form, kind, tmp_path):
     sweep(store, form, kind, tmp_path, lambda chance: 0, MOST[store])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS)
 def test_l4_interrupted_in_a_loop_twice_nothing_is_left(form, tmp_path):
     sweep("memory", form, CtrlC, tmp_path, lambda chance: chance.randint(1, 40), 30)

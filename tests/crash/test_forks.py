@@ -236,7 +236,7 @@ print("struck at", place - 1, "places")
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+@pytest.mark.parametrize("store", ["memory:", pytest.param("sqlite", marks=pytest.mark.full)])
 def test_a_fork_hook_may_be_struck_at_any_line_of_it(store: str, tmp_path: Path) -> None:
     url = store if store == "memory:" else f"sqlite:{tmp_path}/struck.db"
     done = subprocess.run(

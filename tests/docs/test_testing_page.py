@@ -38,6 +38,7 @@ def test_its_tests_pass(run):
     assert run().startswith("5 passed")
 
 
+@pytest.mark.full  # a whole run of pytest for each of them
 @pytest.mark.parametrize(
     "old, new",
     [

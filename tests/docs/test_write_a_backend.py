@@ -282,6 +282,7 @@ def test_each_mistake_of_the_page_is_made_here():
     assert MISTAKES.keys() == MADE.keys()
 
 
+@pytest.mark.full  # a whole run of pytest for each of them
 @pytest.mark.parametrize("mistake", MADE)
 def test_a_mistake_is_caught_by_the_scenario_that_the_page_names(play, mistake):
     done = play(f"{MISTAKES[mistake]} and not readers and not writer", MADE[mistake])
