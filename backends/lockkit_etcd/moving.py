@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lockkit.store.budgets import left
 from lockkit.store.exchanges import Exchange, Pause, in_parallel
@@ -43,6 +43,8 @@ _SHARE = 0.8
 """The share of the time after which no further batch begins."""
 _PAUSE = 0.01
 """Seconds until a claim that another call moves is looked at again."""
+_NONE = 0
+"""In a note: the claim leaves the lease that its client counts on. (Earlier versions wrote the lease to which they had moved it.)"""
 
 
 class Move(NamedTuple):
@@ -115,9 +117,9 @@ def _move_strangers(
             return answer
         assert row is not None
         if not row.leaving:
-            announced = {**row.value, "leaving": True}
+            announced = _rewritten(row, leaving=row.lease)
             # The note is on the lease whose keepalives its client counts: as long as they count, the note is there to be read.
-            note = Put(store.note_on(row), packed({"leaving": True}), row.lease)
+            note = Put(store.note_on(row), packed({"lease": _NONE}), row.lease)
             then = (Put(row.key, packed(announced), same_lease=True), note)
             written = yield from store.txn(Txn((row.unchanged,), then), end)
             if not written.succeeded:
@@ -127,8 +129,11 @@ def _move_strangers(
         # Not before the claim was seen as announced: no keepalive that its client counts is younger than this lease, so none of
         # its holds lasts longer, however late the move arrives.
         lease = yield from store.leases.grant(_length(row, ttl), end)
-        moved = packed({**row.value, "ttl": _lasting(row, ttl)})
-        written = yield from store.txn(Txn((row.unchanged,), (Put(row.key, moved, lease.id),)), end, lease)
+        moved = Put(row.key, packed(_rewritten(row, ttl, leaving=lease.id)), lease.id)
+        try:
+            written = yield from store.txn(Txn((row.unchanged,), (moved,)), end, lease)
+        except LeaseGone:  # this process stood still for the whole length of the lease
+            continue
         if written.succeeded:
             return Renewal("HELD", lease.basis, row.requests)
     raise changing(claim.terms.name)
@@ -260,7 +265,7 @@ class _Batch:
             return answer
         if lease is not None and one.fence is not None and lease.over(self.store.clock.now()):
             return Renewal("LOST", why="lapsed")
-        own = None if row.leaving else self.store.own(entry, row.lease)
+        own = self._own(entry, row)
         if own is None or own is lease:
             return None
         lease = own  # an earlier move had no answer, and has arrived
@@ -269,6 +274,10 @@ class _Batch:
         if one.ttl is None and lease.term == self.store.raft.known:
             return _kept(one, row, lease)
         return None
+
+    def _own(self, entry: Entry, row: Row) -> EtcdLease | None:
+        """The lease that a claim is on; None if another client has moved it there, or is about to move it."""
+        return None if row.leaving else self.store.own(entry, row.lease)
 
     def _lease(self, one: Move, row: Row) -> Exchange[EtcdLease]:
         """The lease that a claim is to move to.
@@ -284,7 +293,7 @@ class _Batch:
             if one.ttl is None and lease is not None:
                 length = max(length, lease.length)
         # Another client that moves the claim counts on a lease that may be younger than those left over.
-        found = None if row.leaving else self.store.spare(entry, length, self._granted)
+        found = self.store.spare(entry, length, self._granted) if self._own(entry, row) else None
         if found is None:
             found = yield from self.store.leases.grant(length, self._end)
             self._granted.add(found)
@@ -300,8 +309,7 @@ class _Batch:
         then: list[Op] = []
         entries = [self.moves[step.at].entry for step in begun]
         for at, row, lease in begun:
-            said = {**row.value, "ttl": _lasting(row, self.moves[at].ttl)}
-            said.pop("leaving", None)
+            said = _rewritten(row, self.moves[at].ttl)
             key = self.store.note(row.id)
             note = Delete(key) if row.requests is None else Put(key, packed({"note": row.requests}), lease.id)
             then += [Put(row.key, packed(said), lease.id), note]
@@ -347,6 +355,14 @@ def _lasting(row: Row, ttl: float | None) -> float:
     """The ttl of a claim after a move: never less than before, because its holder counts on it."""
     stored: float = row.value.get("ttl", 0.0)
     return stored if ttl is None else max(stored, ttl)
+
+
+def _rewritten(row: Row, ttl: float | None = None, leaving: int | None = None) -> dict[str, Any]:
+    """The value of a claim after a move, or after what announces one; ``leaving`` as in :attr:`Row.leaving`."""
+    # A holder of an earlier version stays on the lease of another client if the claim names the term of that lease.
+    said = {name: value for name, value in row.value.items() if name not in ("leaving", "term")}
+    said["ttl"] = _lasting(row, ttl)
+    return said if leaving is None else {**said, "leaving": leaving}
 
 
 def _length(row: Row, ttl: float | None) -> int:

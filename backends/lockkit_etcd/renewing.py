@@ -316,7 +316,7 @@ def _held(
             return Renewal("LOST", why=why, requests=note.get("note"))
         if "strange" in note:
             return Renewal("UNKNOWN", trouble=note["strange"])
-        leaving = bool(note.get("leaving"))
+        leaving = note.get("lease", hold.id) != hold.id  # another client is moving the claim, or has moved it
         requests = note.get("note")
     if entry.mover is not None and entry.moving:
         return Renewal("HELD", hold.basis, requests)

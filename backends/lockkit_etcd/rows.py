@@ -99,8 +99,12 @@ class Row(NamedTuple):
 
     @property
     def leaving(self) -> bool:
-        """Whether another client is moving the claim to another lease, or has: until its own client moves it, no keepalive counts for it."""
-        return bool(self.value.get("leaving"))
+        """Whether another client is moving the claim to another lease, or has: until its own client moves it, no keepalive counts for it.
+
+        Such a client writes down the lease that the claim is on meanwhile. Clients of earlier versions, which move the claim, too, leave
+        that as it is: then it is on another lease, to which its own client has put it, or which its note names.
+        """
+        return self.value.get("leaving") == self.lease
 
     @property
     def where(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import threading
 import time
 
@@ -16,7 +18,7 @@ from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.backend import open_store
-from lockkit_etcd.transport import LeaseGone, Put
+from lockkit_etcd.transport import Delete, LeaseGone, Put, Txn
 from support.etcd_transports import asked
 from support.handlers import Handler
 from support.servers.etcd import EtcdServer
@@ -376,3 +378,71 @@ def test_copies_go_on_extending_a_claim_whose_client_is_dead(opened):
         threading.Event().wait(SHORT / 3)
 
     assert renew(mine, one, fence).state == "LOST"
+
+
+def test_a_copy_that_stands_still_for_the_length_of_its_lease_tries_again(opened, monkeypatch):
+    mine, other = opened(), opened()
+    one, fence = take(mine, ttl=LONG)
+    transport, ended = asked(other), []
+    real = transport.txn
+
+    def txn(request, budget):
+        puts = [op for op in request.then if type(op) is Put and op.lease and b'"HELD"' in op.value]
+        if not ended and puts:
+            ended.append(transport.revoke(puts[0].lease, BUDGET))
+        return real(request, budget)
+
+    monkeypatch.setattr(transport, "txn", txn)
+
+    assert other.extend(one, fence, LONG, BUDGET).state == "HELD"
+    assert ended
+
+
+# -- beside clients of earlier versions, which count on the lease that the last note names, and keep the fields they do not know
+
+
+def stored(server, what):
+    """The only key in a part of the namespace: its name, its value and its lease."""
+    (kv,) = server.call("kv/range", covered(f"lockkit/default/{what}/"))["kvs"]
+    return base64.b64decode(kv["key"]), json.loads(base64.b64decode(kv["value"])), int(kv["lease"])
+
+
+def moved_as_before(server, store, note):
+    """Move the claim as an earlier version does, which names the lease's term in the claim."""
+    key, value, _ = stored(server, "q")
+    lease = store.perform(store.store.leases.grant(int(LONG), time.monotonic() + BUDGET))
+    put = Put(key, json.dumps({**value, "term": lease.term}).encode(), lease.id)
+    asked(store).txn(Txn((), (put, *note(lease))), BUDGET)
+    return lease.id
+
+
+def test_a_holder_of_an_earlier_version_moves_whenever_a_copy_has(server, opened):
+    mine, other = opened(), opened()
+    one, fence = take(mine, ttl=LONG)
+    before = {stored(server, "q")[2]}
+    for _ in range(2):
+        assert other.extend(one, fence, LONG, BUDGET).state == "HELD"
+
+        _, value, lease = stored(server, "q")
+        note, said, noted = stored(server, "c")
+        assert said["lease"] not in before, "the note names no lease that the holder counts on"
+        assert noted in before, "and is where the holder renews it"
+        assert lease not in before
+        assert "term" not in value, "so that the holder does not stay on the lease of the copy"
+        before = {moved_as_before(server, mine, lambda _, note=note: (Delete(note),))}
+
+
+def test_a_holder_learns_that_a_copy_of_an_earlier_version_has_moved_its_claim(server, opened):
+    mine, other = opened(), opened()
+    one, fence = take(mine, ttl=LONG)
+    note = mine.store.note(claim_id(one.token))
+    lease = moved_as_before(
+        server, other, lambda lease: (Put(note, json.dumps({"lease": lease.id}).encode(), lease.id),)
+    )
+
+    assert renew(mine, one, fence).state == "HELD"
+
+    _, value, now = stored(server, "q")
+    assert now not in (lease, 0)
+    assert "term" not in value
+    assert kept_up(mine, one, fence, 2 * LONG) == "HELD"
