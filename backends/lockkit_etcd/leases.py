@@ -7,6 +7,7 @@ the lease, and in no other: see :mod:`lockkit_etcd.terms`.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ class EtcdLeases:
     def take(self, length: int, end: float, within: float | None = None) -> Exchange[EtcdLease]:
         """A lease of ``length`` seconds with at least half of it left; a new one if none is free.
 
-        With ``within``, the lease is no older than so many seconds. Free ones that are older are revoked, because each claim of this
-        kind would leave one more.
+        With ``within``, the lease is no older than so many seconds. If all free ones are older, one of them is revoked, because each claim
+        of this kind would leave one more.
 
         Raises:
             Refused, Unknown: No lease was granted as far as is known. If one was, it ends by itself.
@@ -89,10 +90,9 @@ class EtcdLeases:
             if self.usable(lease) and (within is None or self._clock.now() - lease.basis <= within):
                 return lease
             if within is not None:
-                try:
+                with contextlib.suppress(LeaseGone, Refused, Unknown):  # it ends by itself
                     yield from self._transport.revoke(lease.id, end)
-                except (LeaseGone, Refused, Unknown):  # it ends by itself
-                    continue
+                break
         return (yield from self.grant(length, end))
 
     def usable(self, lease: EtcdLease) -> bool:

@@ -379,3 +379,18 @@ def test_claims_whose_time_counts_exactly_leave_no_lease_each(server, store, ter
         each for each in leases(server) if server.call("lease/timetolive", {"ID": each})["grantedTTL"] == "30"
     ]
     assert len(long) <= 1
+
+
+def test_a_claim_whose_time_counts_exactly_revokes_one_older_lease_at_most(store, monkeypatch):
+    """Each takes a round trip, and those of other claims may be many."""
+    for one in [take(store, f"x{at}", ttl=30)[0] for at in range(10)]:
+        store.store.entries[one.token].hold.basis -= 1.0
+        assert store.release(one, BUDGET) == RELEASED
+    revoked, real = [], store.store.transport.revoke
+    monkeypatch.setattr(
+        store.store.transport, "revoke", lambda lease, end: revoked.append(lease) or real(lease, end)
+    )
+
+    take(store, "exact", ttl=30, max_hold=30.0)
+
+    assert len(revoked) == 1
