@@ -144,7 +144,12 @@ class Gateway(Cluster["_Member"]):
 
         stream = GatewayStream(opened, heard, self._streams.discard)
         self._streams.add(stream)
-        stream.start()
+        try:
+            stream.start()
+        except BaseException:  # the caller has no stream to close
+            self._streams.discard(stream)
+            stream.close()
+            raise
         return stream
 
     def fresh(self) -> Gateway:

@@ -6,11 +6,11 @@ The gateway begins a watch only when the request body is complete, so no watch c
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
 from lockkit.store.spi import Refused, Unknown
+from lockkit.store.starting import start
 from lockkit_etcd.gateway_http import Connection, Parser
 from lockkit_etcd.gateway_json import watch_message
 from lockkit_etcd.transport import News, Watched, WatchEnded
@@ -48,7 +48,7 @@ class GatewayStream:
     def start(self) -> None:
         """Begin."""
         try:
-            threading.Thread(target=self._run, name="lockkit-etcd-watch", daemon=True).start()
+            start(self._run, "lockkit-etcd-watch")
         except RuntimeError:  # the process can start no more threads: waiters poll
             self._over(self)
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lockkit.store.crowds import Crowds
+from lockkit.store.starting import OneThread, start
 from lockkit_etcd.rows import last_of, where_of
 from lockkit_etcd.transport import Get, News, Stream, Watched
 
@@ -226,7 +227,7 @@ class _SharedWatch:
                     self.open()
 
         try:
-            threading.Thread(target=later, name="lockkit-etcd-rewatch", daemon=True).start()
+            start(later, "lockkit-etcd-rewatch")
         except RuntimeError:  # the process can start no more threads: waiters poll
             pass
         self._wake(list(self.waiters))
@@ -261,7 +262,7 @@ class Watches:
         self.mutex = threading.RLock()
         self._shared_watches: dict[bytes, list[_SharedWatch]] = {}
         self._left: Crowds[bytes] = Crowds(store.clock.now)
-        self._sweeper: threading.Thread | None = None
+        self._sweeper = OneThread(self._sweep, "lockkit-etcd-sweep")
         self._closed = threading.Event()
 
     def watch(
@@ -287,9 +288,13 @@ class Watches:
             watch = _Watch(shared_watch, entry, blockers, looked, wake)
             if entry is not None and past and entry.place > 1:
                 watch.spare, shared_watch.past = entry.place - 1, looked + 1
-            shared_watch.enter(watch)
-            if new and not self._closed.is_set():
-                shared_watch.open()
+            try:
+                shared_watch.enter(watch)
+                if new and not self._closed.is_set():
+                    shared_watch.open()
+            except BaseException:  # the caller has no watch to close
+                watch.close()
+                raise
         return watch
 
     def look(self, queue: bytes, standing: set[tuple[bytes, int]] | None) -> None:
@@ -302,19 +307,14 @@ class Watches:
         self._left.note(queue)
         if shared_watch.lasting and not self._closed.is_set():
             shared_watch.empty_since = time.monotonic()
-            if self._sweeper is not None or self._sweep_later():
+            try:
+                self._sweeper.start()
+            except RuntimeError:  # the process can start no more threads
+                pass
+            else:
                 return True
         self.drop(queue, shared_watch)
         return False
-
-    def _sweep_later(self) -> bool:
-        """Start the thread that ends kept watches; False if the process can start no more threads."""
-        self._sweeper = threading.Thread(target=self._sweep, name="lockkit-etcd-sweep", daemon=True)
-        try:
-            self._sweeper.start()
-        except RuntimeError:
-            self._sweeper = None
-        return self._sweeper is not None
 
     def _sweep(self) -> None:
         """End the kept watches, each in its time, until there is none without a waiter."""
@@ -329,11 +329,10 @@ class Watches:
                 ]
                 for queue, each in over:
                     self.drop(queue, each)
-                if all(each.waiters for some in self._shared_watches.values() for each in some):
-                    self._sweeper = None
+                rest = any(not each.waiters for some in self._shared_watches.values() for each in some)
             for _, each in over:
                 each.close()
-            if self._sweeper is not threading.current_thread():
+            if not rest:
                 return
 
     def drop(self, queue: bytes, shared_watch: _SharedWatch) -> None:

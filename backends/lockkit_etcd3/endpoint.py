@@ -26,7 +26,7 @@ from lockkit_etcd.failures import UNWELCOME, Elsewhere, not_connected, said, una
 from lockkit_etcd3 import private
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.library import Library
-from lockkit_etcd3.unstruck import unstruck
+from lockkit_etcd3.unstruck import ended, unstruck
 
 __all__ = ["Endpoint", "trusted"]
 
@@ -180,7 +180,7 @@ class Endpoint(Member):
         channel, self._channel = self._channel, None
         self._answers = False
         if channel is not None and self._origin.is_here():
-            unstruck(channel.close, _CLOSING)
+            ended(channel.close, _CLOSING)
 
     def close(self) -> None:
         """Close the channel; calls under way there end."""
@@ -298,4 +298,4 @@ def _close(channel: Any) -> None:
             gate.leave()
 
     if channel is not None:
-        unstruck(gated, _CLOSING + _SLACK)
+        ended(gated, _CLOSING + _SLACK)

@@ -7,11 +7,14 @@ main thread has its calls made by another thread, and a handler strikes while it
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["unstruck"]
+from lockkit.store.starting import start
+
+__all__ = ["ended", "unstruck"]
 
 T = TypeVar("T")
 
@@ -43,7 +46,7 @@ def unstruck(call: Callable[[], T], seconds: float) -> T:
             done.release()
 
     try:
-        threading.Thread(target=make, name="lockkit-etcd-call", daemon=True).start()
+        start(make, "lockkit-etcd-call")
     except RuntimeError:  # the process can start no more threads
         return call()
     if not done.acquire(timeout=seconds):
@@ -51,3 +54,9 @@ def unstruck(call: Callable[[], T], seconds: float) -> T:
     if errors:
         raise errors.pop()  # not kept: a traceback that leads to its own error would keep what it names alive
     return answers.pop()
+
+
+def ended(end: Callable[[], object], seconds: float) -> None:
+    """End something of gRPC's on a thread that no signal strikes. If that hangs, it is left behind."""
+    with contextlib.suppress(TimeoutError):
+        unstruck(end, seconds)

@@ -18,11 +18,12 @@ from typing import Any
 
 from lockkit.origin import this_origin
 from lockkit.store.spi import Refused, Unknown
+from lockkit.store.starting import OneThread, join
 from lockkit_etcd.transport import News, Watched, WatchEnded
 from lockkit_etcd3.endpoint import Endpoint
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.messages import Messages, changes
-from lockkit_etcd3.unstruck import unstruck
+from lockkit_etcd3.unstruck import ended
 
 __all__ = ["Watching"]
 
@@ -78,7 +79,16 @@ class _Stream:
         self.origin = this_origin()
         self._call: Any = None
         self._cut = ""
-        self.thread = threading.Thread(target=self._run, name="lockkit-etcd-watch", daemon=True)
+        self._reader = OneThread(self._run, "lockkit-etcd-watch")
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread. A second call does no harm: a signal handler may have cut the first one short."""
+        try:
+            if self._thread is None:
+                self._reader.start()
+        except RuntimeError:  # the process can start no more threads: waiters poll
+            self.end()
 
     def add(self, requests: Sequence[Any], heard: Callable[[News], None]) -> _Watch | None:
         """Add a watch; None if the stream is over."""
@@ -114,13 +124,12 @@ class _Stream:
         """End the stream, and tell its watches why."""
         self._cut = why
         if self._call is not None:
-            unstruck(self._call.cancel, _CLOSING)
+            ended(self._call.cancel, _CLOSING)
             self._requests.put(None)
 
     def join(self) -> None:
         """Wait for the thread."""
-        if self.thread is not threading.current_thread() and self.thread.is_alive():
-            self.thread.join(_CLOSING)
+        join(self._thread, _CLOSING)
 
     @property
     def begun(self) -> bool:
@@ -154,6 +163,9 @@ class _Stream:
             return self._over
 
     def _run(self) -> None:
+        self._thread = threading.current_thread()
+        if self._over:
+            return
         try:
             ended = WatchEnded(self._listen())
         except (Refused, Unknown) as trouble:
@@ -231,10 +243,8 @@ class Watching:
                 self._stream = stream = _Stream(self._ready, self._messages)
                 watch = stream.add(requests, heard)
                 assert watch is not None
-                try:
-                    stream.thread.start()
-                except RuntimeError:  # the process can start no more threads: waiters poll
-                    stream.end()
+            assert self._stream is not None
+            self._stream.start()
             return watch
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import kazoo.exceptions as theirs
 from kazoo.protocol.states import EventType
 
 from lockkit.store.spi import POLL_CAP, Refused
+from lockkit.store.starting import OneThread
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
@@ -89,7 +90,7 @@ class Maintenance:
         self._young: deque[tuple[float, Entry]] = deque()
         self._later: deque[tuple[float, Entry]] = deque()
         self._untidy: dict[str, None] = {}
-        self._evictor: threading.Thread | None = None
+        self._evictor = OneThread(self._evict, "lockkit-zookeeper-evict")
         self._stopped = threading.Event()
         self.due: list[Due] = []
 
@@ -134,8 +135,7 @@ class Maintenance:
             self._look(entry)
         while self._untidy:
             self._tidy(self._untidy.popitem()[0])
-        if self.due and (self._evictor is None or not self._evictor.is_alive()):
-            self._evictor = threading.Thread(target=self._evict, name="lockkit-zookeeper-evict", daemon=True)
+        if self.due:
             self._evictor.start()
         removals = [removal.next for removal in [*self._removals.values()]]
         waits = [some[0][0] for some in (self._young, self._later) if some]

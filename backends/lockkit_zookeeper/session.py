@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.bell import Bell
 from lockkit.store.spi import Claim, Why
+from lockkit.store.starting import OneThread
 from lockkit_zookeeper.answers import Crowd
 from lockkit_zookeeper.confirming import Confirming
 from lockkit_zookeeper.connection import Connection
@@ -65,7 +66,7 @@ class Session:
         self.confirming = Confirming(self)
         self._next_lapse = float("inf")
         self._bell = Bell()
-        self._keeper: threading.Thread | None = None
+        self._keeper = OneThread(self._run, "lockkit-zookeeper-keeper")
         self.connection = Connection(
             store.address, timeout, self.clock, self._connected, self.confirming.suspended, self._lost
         )
@@ -83,11 +84,10 @@ class Session:
     @property
     def alive(self) -> bool:
         """True while there may still be work to do for the session."""
-        return self._keeper is not None and self._keeper.is_alive()
+        return self._keeper.running
 
     def start(self) -> None:
         """Connect, in the background: an exception of a signal handler must not tear what kazoo starts."""
-        self._keeper = threading.Thread(target=self._run, name="lockkit-zookeeper-keeper", daemon=True)
         self._keeper.start()
 
     # -- claims

@@ -19,6 +19,7 @@ from lockkit_etcd.gateway import Gateway
 from support.servers.etcd import EtcdServer
 from support.servers.proxy import Proxy
 from support.servers.started import started
+from support.striking import strike_each_place
 
 pytestmark = pytest.mark.skipif(not installed("etcd"), reason="make servers")
 
@@ -379,7 +380,7 @@ def test_a_kept_watch_ends_in_a_moment_if_nobody_waits(server, monkeypatch):
         kept = room_of(store)
         until(lambda: store._watches._shared_watches == {}, "it is forgotten")
         until(lambda: not store.store.transport._streams, "its stream has ended")
-        until(lambda: store._watches._sweeper is None, "and so has the thread that ended it")
+        until(lambda: not store._watches._sweeper.running, "and so has the thread that ended it")
         assert kept.waiters == []
 
 
@@ -401,3 +402,29 @@ def test_in_a_long_queue_no_watch_is_kept(server, monkeypatch):
     with waited_before(server, monkeypatch, ahead=6) as (store, _, streams):
         assert store._watches._shared_watches == {}
         assert [bool(words[1]) for words in streams] == [False, False]
+
+
+def test_a_signal_that_interrupts_the_end_of_a_wait_leaves_no_watch_for_good(server, monkeypatch):
+    """The thread that ends kept watches may have been interrupted in its start."""
+    monkeypatch.setattr(watching, "_LASTING", 0.05)
+
+    with opened(server.url()) as other:
+        take(other)
+
+        def waiting():
+            store = open_store(server.url(), OpenOptions())
+            for _ in range(2):  # the second watch would be kept
+                one, answer = stand_in_line(store)
+                woken, watch = watched(store, one, answer)
+                all_stand(store, [woken])
+                if not store._watches._left.likely(store.store.known(one.terms).queue.key):
+                    watch.close()
+                    store.abandon(one, BUDGET)
+            return store, one, answer, watch
+
+        for where, (store, one, answer, watch) in strike_each_place(waiting, lambda some: some[-1].close()):
+            watch.close()  # as a caller does that was interrupted
+            watched(store, one, answer)[1].close()
+            until(lambda store=store: store._watches._shared_watches == {}, f"it ends: {where}")
+            store.abandon(one, BUDGET)
+            store.close()
