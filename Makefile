@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 TOX := $(VENV)/bin/tox run
-# Two environments at a time. What one of them prints is shown when it has failed, and its name when it has ended.
+# Two environments at a time. The name of each is shown when it has ended, and its output if it has failed.
 SIDE_BY_SIDE := $(VENV)/bin/tox run-parallel --parallel 2 --parallel-no-spinner
 
 # The whole suite runs on Python 3.11 or, where there is none, on the Python of .venv.
@@ -79,7 +79,7 @@ $(VENV)/.lockkit: pyproject.toml $(VENV)/.python
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-# Environments that were made with other versions than the locked ones are made anew; tox does not see that these have changed.
+# All environments are recreated when locked versions change, because tox does not notice that.
 $(VENV)/.tox: $(wildcard tests/locked/*.txt) $(VENV)/.python
 	@echo "Installing tox into $(VENV)"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/locked/tox.txt
