@@ -255,7 +255,7 @@ class Hold:
 
     @property
     def collected(self) -> bool:
-        """Whether every handle is gone, and one of them without having released it."""
+        """Whether every handle is gone, and at least one was not released."""
         if self.dropped:
             return True
         for level in self.levels:  # a loop, not a generator, because each heartbeat asks this of every hold

@@ -113,7 +113,7 @@ def same_start(one: float, other: float) -> bool:
 
 
 def process_of(owner: Owner) -> tuple[str, int, int, float]:
-    """The process of an owner: equal for two claims exactly if the same process made both.
+    """An identifier of an owner's process: equal for two claims if and only if the same process made both.
 
     A pid counts in one pid namespace of one boot only, and is given away again after the end of its process.
     """

@@ -10,7 +10,7 @@ __all__ = ["invalid", "lapsed"]
 
 
 def invalid(hold: Hold, *, left: bool = False) -> LeaseLost | NotHeld:
-    """The error that says why a hold is not valid.
+    """The error that explains why a hold is not valid.
 
     Args:
         hold: The hold.

@@ -70,7 +70,7 @@ def _gone() -> None:
 
 
 class Level(Generic[H_co]):
-    """One level of a hold, as its user has left it. Kept apart from the handle, which may be collected at any time.
+    """The state of one level of a hold. Kept apart from the level's handle, which may be collected at any time.
 
     Args:
         handle: The handle of the level.
@@ -91,11 +91,11 @@ class Level(Generic[H_co]):
 
     @property
     def open(self) -> bool:
-        """Whether its user may still be working under the lock: not released, and its ``with`` statement, if any, is not over."""
+        """Whether the level's user may still rely on the lock: not released, and the ``with`` statement is not over."""
         return not self.left and (self.statement is None or self.statement.stands)
 
     def over(self) -> None:
-        """Forget the handle: its collection means nothing any more, and runs no code."""
+        """Forget the handle, so that nothing is called when it is collected."""
         self.handle = _gone
 
 
@@ -138,10 +138,12 @@ class Manager(Protocol):
 
     @property
     def look(self) -> Callable[[object], None] | None:
-        """A function that makes a background thread look for leases whose ``with`` was left. It takes no mutex and refers to no lease.
+        """A function that makes a background thread look for leases whose ``with`` was left.
 
-        None for an ``async with``, which drops ``__aexit__`` before the release begins: to look at the end of each would cost more than it
-        is worth. The background finds one that was cut short at its next look, within a ttl.
+        The function takes no mutex and refers to no lease.
+
+        None for an ``async with``, which drops ``__aexit__`` before the release begins: a look after each release would cost too much.
+        If a release was cut short, the background finds it at its next look, within a ttl.
         """
 
 

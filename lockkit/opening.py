@@ -154,7 +154,8 @@ class Opening:
 
         Args:
             patience: Seconds for which to try again while the store does not open; the call takes half a second longer at most.
-                0 for a single try, None for the request timeout, and as long as the store is busy. Each try takes at most the request timeout.
+                0 for a single try; None for the request timeout, and beyond it for as long as the store is busy. Each
+                try takes at most the request timeout.
 
         Raises:
             BackendError: The store does not open.

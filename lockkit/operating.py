@@ -35,7 +35,7 @@ def _tell_strange(names: str) -> None:
     import logging  # not with lockkit: a sixth of the time of its import
 
     logging.getLogger("lockkit").warning(
-        "the store has claims under what is no name of a lock, and they are left out: %s", names
+        "claims in the store under keys that are not names of locks are left out: %s", names
     )
 
 
@@ -68,7 +68,7 @@ class Operations:
         return judged_queue(self._ask(lambda driver, budget: driver.backend.inspect(name, budget), name))
 
     def names(self, prefix: str = "", *, pattern: str | None = None, deep: bool = False) -> list[str]:
-        """The names that have claims, sorted. What somebody has written into the store as a name, and is none, is left out, with a warning in the log.
+        """The sorted names that have claims. Keys in the store that are not names of locks are left out, with a warning.
 
         Args:
             prefix: Only names that begin with this text.

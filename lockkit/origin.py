@@ -1,7 +1,8 @@
-"""The process in which an object was made, told apart from every process that was forked from it.
+"""The process in which an object was created, distinguished from every process that was forked from it.
 
-A pid does not tell: a child that is forked into a new pid namespace may have the pid of its parent (both are 1), and a pid is given
-away again when its process has ended. Memory that the kernel wipes in a forked child tells, whoever forks and however.
+A pid is not enough: a child that is forked into a new pid namespace may have the pid of its parent (both are 1),
+and the pid of a process is used again after its end. Memory that the kernel wipes in a forked child is enough,
+even if C code forks and no fork hook of Python runs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 __all__ = ["Origin", "this_origin"]
 
 _WIPE_ON_FORK = 18
-"""MADV_WIPEONFORK (madvise(2), Linux 4.14): a forked child finds zeros in this memory. Python has no name for it."""
+"""MADV_WIPEONFORK (madvise(2), Linux 4.14): a forked child finds zeros in this memory. Not in module mmap."""
 
 
 class _Mark(Protocol):
@@ -21,7 +22,10 @@ class _Mark(Protocol):
 
 
 class _Unwiped:
-    """A mark on a kernel that wipes no memory, such as gVisor: it overlooks a child with the same pid, if that was forked without hooks."""
+    """A substitute for kernels that cannot wipe memory at a fork, such as gVisor's.
+
+    A child is not recognized if it has the pid of its parent and was forked without running fork hooks.
+    """
 
     __slots__ = ("_pid",)
 
@@ -34,14 +38,16 @@ class _Unwiped:
 
 
 _UNWIPED: set[_Unwiped] = set()
-os.register_at_fork(after_in_child=_UNWIPED.clear)  # a method written in C: no signal handler interrupts it
+os.register_at_fork(
+    after_in_child=_UNWIPED.clear
+)  # a method written in C, so no signal handler interrupts it
 
 
 class Origin:
-    """The process in which an object was made. A forked child inherits the object, and :meth:`is_here` is false there.
+    """The process in which an object was created. In a forked child, which inherits the object, :meth:`is_here` is false.
 
     Attributes:
-        pid: The pid of the process, for people.
+        pid: The pid of the process, to be shown to people only.
     """
 
     __slots__ = ("_mark", "_next", "pid")
@@ -52,11 +58,11 @@ class Origin:
         self._next: dict[str, Origin] = {}
 
     def is_here(self) -> bool:
-        """Whether the calling process is the one in which the object was made."""
+        """Whether the calling process is the one in which the object was created."""
         return self._mark[0] == 1
 
     def next(self) -> Origin:
-        """The origin that a forked child puts in the place of this one; the same for all of its threads."""
+        """The origin that replaces this one in a forked child; the same for all threads of the child."""
         return self._next.setdefault("", Origin())
 
 
@@ -74,7 +80,7 @@ _latest = Origin()
 
 
 def this_origin() -> Origin:
-    """The origin of what this process makes now."""
+    """The origin for objects that this process creates now."""
     global _latest  # noqa: PLW0603 (one for each process)
     found = _latest
     while not found.is_here():

@@ -152,7 +152,7 @@ def _untrusted(text: str) -> str | None:
 
 
 UNWELCOME = "the server has ended the TLS handshake, probably because of the client's certificate"
-"""The meaning of an alert after the client's part of the handshake."""
+"""The reason to give when the server sends a TLS alert after the client has finished its part of the handshake."""
 
 
 def not_connected(error: BaseException | str, where: str) -> Elsewhere:

@@ -113,7 +113,7 @@ class Gateway(Cluster["_Member"]):
         return answer
 
     def raw(self, body: bytes, end: float) -> Exchange[Any]:
-        """Execute a transaction that is packed already, and return the answer as it came. See :meth:`Cluster.txn`."""
+        """Execute a transaction that is already packed, and return the decoded answer. See :meth:`Cluster.txn`."""
         return self._ask("raw", body, end)
 
     def watch(

@@ -1,4 +1,4 @@
-"""Single transactions for a guard (``lockkit.guard.etcd``): members, login and errors of a store, without its namespace and leases."""
+"""Single transactions for ``lockkit.guard.etcd``, with the members, the login and the errors of an etcd store."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RIGHTS = "the role needs readwrite on the key and on its record"
 
 
 class Transactions:
-    """The members that a URL names. See :class:`lockkit.guard.Transactor`.
+    """A connection to the members that a URL names. See :class:`lockkit.guard.Transactor`.
 
     Args:
-        url: As for a store.
+        url: The URL of an etcd store.
 
     Raises:
         ConfigError: The URL is not allowed.
@@ -39,8 +39,8 @@ class Transactions:
         """Send a transaction once, over a connection of its own.
 
         Raises:
-            Refused: The transaction was not done.
-            Unknown: No answer, or one that does not say so.
+            Refused: The transaction was not executed.
+            Unknown: There was no answer, or an answer that does not say whether it was executed.
         """
         if self._gateway.inherited():
             self._gateway = connect(self._address, SYSTEM).fresh()

@@ -22,7 +22,8 @@ _BROKEN = ((3, 5, 0), (3, 5, 2))
 _SINCE: dict[tuple[int, ...], int] = {(3, 4): 31, (3, 5): 13}
 """The first patch version in which a deposed leader stops answering keepalives at once. lockkit does not rely on that."""
 _READS_SINCE: dict[tuple[int, ...], int] = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
-"""The first patch version in which a leader that stood still answers no read from the past (etcd's issue 20418). Nor does lockkit rely on that."""
+"""The first patch version in which a leader that was paused never answers a read with old data (etcd's issue 20418).
+lockkit does not rely on that either."""
 _FULL = 0.8
 
 

@@ -75,8 +75,8 @@ class EtcdLeases:
     def take(self, length: int, end: float, within: float | None = None) -> Exchange[EtcdLease]:
         """A lease of ``length`` seconds with at least half of it left; a new one if none is free.
 
-        With ``within``, the lease is no older than so many seconds. If all free ones are older, one of them is revoked, because each claim
-        of this kind would leave one more.
+        With ``within``, the lease is at most that many seconds old. If all free leases are older, one of them is revoked,
+        because otherwise each claim of this kind would leave one more of them.
 
         Raises:
             Refused, Unknown: No lease was granted as far as is known. If one was, it ends by itself.

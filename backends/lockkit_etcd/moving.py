@@ -2,14 +2,15 @@
 
 A lease of etcd cannot be made longer, and a keepalive in another term than the lease's own proves nothing
 (:mod:`lockkit_etcd.terms`). So the claim moves: read which lease it is on, have a new lease granted, and then "if the claim is as I
-read it, put it on the new lease". Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so of
-the copies of a request one moves the claim at most. While a move is under way, or had no answer, no keepalive counts for the claim.
-The next move begins with a read, and continues from the lease that the claim is then on.
+read it, put it on the new lease". Key, place and fence stay. The transaction compares a revision, and revisions never repeat, so
+even if a request arrives twice, it moves the claim at most once. While a move is under way, or had no answer, no keepalive counts
+for the claim. The next move begins with a read, and continues from the lease that the claim is then on.
 
-A client that has only the handle of a claim may extend it, too, and its request may arrive when the new lease is nearly over. So it
-announces the move before it has a lease granted: it marks the claim as leaving, and writes a note to the client that made the claim,
-on the lease that the claim is on. That client counts a keepalive only if a read after it shows no such note, and moves a claim that
-is leaving to a lease of its own. So whatever it counts was sent before the new lease was granted.
+A client that has only the handle of a claim may extend the claim too, and its request may arrive when the new lease is nearly over.
+So it announces the move before a lease is granted for it: it marks the claim as leaving, and writes a note to the client that made
+the claim, on the lease that the claim is on. The client that made the claim counts a keepalive only if a read after it shows no such
+note, and moves a claim that is leaving to a new lease of its own. So each keepalive that it counts was sent before the other
+client's lease was granted (docs/decisions/etcd-announced-moves.md).
 
 Many claims share a read and a transaction; each needs a grant of its own. Claims nearest to their end move first. Claims for which
 there is no time are left to the next heartbeat, a quarter of a second later.
@@ -89,7 +90,7 @@ def extend(store: EtcdStore, claim: Claim, fence: int, ttl: float, budget: float
 
 
 def renew_strangers(store: EtcdStore, claim: Claim, fence: int | None, end: float) -> Exchange[Renewal]:
-    """Renew a claim that another client object made, by its token: by a move, or while it waits by a keepalive.
+    """Renew a claim that another client object made: a held claim by a move, a waiting one by a keepalive.
 
     Raises:
         Refused, Unknown: No renewal of the claim is certain.
@@ -105,7 +106,7 @@ def renew_strangers(store: EtcdStore, claim: Claim, fence: int | None, end: floa
 def _move_strangers(
     store: EtcdStore, claim: Claim, fence: int, end: float, ttl: float | None = None
 ) -> Exchange[Renewal]:
-    """Move a claim that another client object made, by its token: announce that, have a lease granted, move.
+    """Move a claim that another client object made: announce the move, have a lease granted, move the claim.
 
     Raises:
         Refused: The claim has not moved.
@@ -118,7 +119,7 @@ def _move_strangers(
         assert row is not None
         if not row.leaving:
             announced = _rewritten(row, leaving=row.lease)
-            # The note is on the lease whose keepalives its client counts: as long as they count, the note is there to be read.
+            # On the lease whose keepalives the claim's client counts, so the note lasts at least as long as they count.
             note = Put(store.note_on(row), packed({"lease": _NONE}), row.lease)
             then = (Put(row.key, packed(announced), same_lease=True), note)
             written = yield from store.txn(Txn((row.unchanged,), then), end)
@@ -126,8 +127,8 @@ def _move_strangers(
                 continue
             row = row._replace(value=announced, modified=written.header.revision)
         yield from store.leases.learn(header.term, end)
-        # Not before the claim was seen as announced: no keepalive that its client counts is younger than this lease, so none of
-        # its holds lasts longer, however late the move arrives.
+        # Only after the announcement: each keepalive that the claim's client counts was sent before this lease was
+        # granted, so the client's validity ends before the lease does, however late the move arrives.
         lease = yield from store.leases.grant(_length(row, ttl), end)
         moved = Put(row.key, packed(_rewritten(row, ttl, leaving=lease.id)), lease.id)
         try:
@@ -292,7 +293,8 @@ class _Batch:
             length = _length(row, one.ttl)
             if one.ttl is None and lease is not None:
                 length = max(length, lease.length)
-        # Another client that moves the claim counts on a lease that may be younger than those left over.
+        # The client that moved the claim counts validity from the grant of its lease. A spare lease may be older, and end
+        # sooner, so only a new one will do.
         found = self.store.spare(entry, length, self._granted) if self._own(entry, row) else None
         if found is None:
             found = yield from self.store.leases.grant(length, self._end)

@@ -111,7 +111,10 @@ def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
 
 
 def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> tuple[Op, ...]:
-    """Tell the client of a claim something, on the lease whose keepalives the client counts; if the claim has left that, the client reads the claim."""
+    """Write a note to the client of a claim, on the lease whose keepalives the client counts.
+
+    A claim that is leaving needs no note: its client reads the claim itself.
+    """
     return () if row.leaving else (Put(store.note_on(row), packed(said), row.lease),)
 
 

@@ -196,7 +196,7 @@ def _look(
 def _read(
     store: EtcdStore, wanted: Sequence[Get], end: float, *, proof: bool = False
 ) -> Exchange[tuple[Header, dict[Get, Sequence[Kv]]]]:
-    """Read, in as few transactions as it takes; the header is of the first, which with ``proof`` goes through the log."""
+    """Read, in as few transactions as possible. The header is that of the first, which with ``proof`` is logged."""
     first: Header | None = None
     found: dict[Get, Sequence[Kv]] = {}
     for at in range(0, len(wanted), _READS):

@@ -99,10 +99,11 @@ class Row(NamedTuple):
 
     @property
     def leaving(self) -> bool:
-        """Whether another client is moving the claim to another lease, or has: until its own client moves it, no keepalive counts for it.
+        """Whether another client moves or has moved the claim. No keepalive counts for it until its own client moves it.
 
-        Such a client writes down the lease that the claim is on meanwhile. Clients of earlier versions, which move the claim, too, leave
-        that as it is: then it is on another lease, to which its own client has put it, or which its note names.
+        Such a client writes the id of the lease that the claim is on into the claim. Clients of earlier versions, which
+        move claims too, leave that number as it is. Then the claim is on another lease than the number says: on one to
+        which its own client has moved it, or on one that its note names.
         """
         return self.value.get("leaving") == self.lease
 
@@ -205,7 +206,7 @@ def rows(kvs: Sequence[Kv], *, shown: bool = False) -> list[Row]:
 
     Args:
         kvs: The keys.
-        shown: Whether people look: a key that cannot be understood then counts as a claim that holds, with nothing in it.
+        shown: Whether the result is only shown to people: a malformed key is then shown as an empty claim that holds.
 
     Raises:
         Refused: Something in it is not to be understood, or not to be touched by this version.

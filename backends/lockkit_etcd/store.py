@@ -348,7 +348,7 @@ class EtcdStore:
         return self._gone.why(token, self.clock.now()) is not None
 
     def logged(self, *gets: Get) -> Txn:
-        """Reads whose answer proves the keepalives before it: see :meth:`~lockkit_etcd.transport.Txn.logged`."""
+        """Reads whose answer proves earlier keepalives. See :meth:`~lockkit_etcd.transport.Txn.logged`."""
         return Txn.logged(gets, self.notes.key)
 
     # -- requests; each raises what :mod:`lockkit_etcd.cluster` says

@@ -14,7 +14,7 @@ read under one leader and fill in the header under the next, and may answer afte
 *The term of a keepalive* is never earlier than the term of the leader that answered the keepalive: a read sent after the
 keepalive was answered shows the term. If the two are equal, the leader of that term was the only one to know the lease, and
 still led when the read was answered. That read goes through the log (:meth:`lockkit_etcd.transport.Txn.logged`): a plain one may be
-answered by a leader that was stopped and deposed, from what others had told it before.
+answered by a leader that was paused and deposed, on the strength of an old confirmation.
 """
 
 from __future__ import annotations

@@ -123,10 +123,10 @@ class Txn(NamedTuple):
 
     @classmethod
     def logged(cls, gets: Sequence[Get], key: bytes) -> Txn:
-        """Reads that go through the log of raft like a write, although nothing is written, so that no deposed leader can answer.
+        """Reads that go through the log of raft, as a write does, so that no deposed leader can answer. Nothing is written.
 
-        A plain read is answered by a leader that has asked the others whether it still leads, and etcd before 3.4.42, 3.5.28 and
-        3.6.9 may take an old answer of theirs for a new one if its process stood still (etcd's issue 20418).
+        A plain read is answered by a leader that has asked the other members whether it still leads. Before 3.4.42,
+        3.5.28 and 3.6.9 a leader that was paused may mistake their old answers for new ones (etcd's issue 20418).
 
         Args:
             gets: The reads, in the order of the answers.

@@ -53,10 +53,10 @@ _UNSENT = ("failed to connect to all addresses", "DNS resolution failed", "empty
 _REPEATED = re.compile(r"^.*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+: )?")
 """The part of such an error that repeats the address."""
 _UNWELCOME = "Unwrap failed"
-"""gRPC's error for an alert after its part of the handshake; the alert itself is only in its log."""
+"""gRPC's error for a TLS alert after its part of the handshake; only gRPC's log has the alert itself."""
 _CLOSING = 5.0
 _SLACK = 0.25
-"""Seconds after its end in which a call that gRPC ends late is still waited for."""
+"""Seconds for which to wait beyond the end of a call's budget, because gRPC may end the call a little late."""
 _CANCELLED, _DEADLINE, _UNAVAILABLE = 1, 4, 14
 
 
@@ -192,7 +192,7 @@ class Endpoint(Member):
     # -- inside
 
     def _through(self, end: float, call: Callable[[], Any]) -> Any:
-        """Call into gRPC while nobody forks, where no signal strikes."""
+        """Call into gRPC while no thread forks, on a thread where no signal handler runs."""
 
         def gated() -> Any:
             try:

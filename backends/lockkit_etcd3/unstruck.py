@@ -1,8 +1,9 @@
-"""Calls into gRPC on threads that no signal strikes.
+"""Calls into gRPC that no signal handler can interrupt.
 
-CPython runs signal handlers in the main thread. gRPC's channels and calls are guarded by locks of Python code (``threading.Condition``).
-If a handler raises there, as on Ctrl-C, a lock may stay taken, and every later call on the channel hangs, in whatever thread. So the
-main thread has its calls made by another thread, and a handler strikes while it waits.
+CPython runs signal handlers in the main thread. gRPC guards its channels and calls with locks in Python code
+(``threading.Condition``). If a handler raises there, as on Ctrl-C, a lock may stay taken, and every later call on
+the channel hangs, in every thread. So the main thread has another thread make its calls, and a handler interrupts
+only the main thread's wait.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ T = TypeVar("T")
 
 
 def unstruck(call: Callable[[], T], seconds: float) -> T:
-    """Make a call on a thread that no signal strikes. Cut short by a signal, the call goes on to its end there.
+    """Make a call on a thread where no signal handler runs. If one interrupts the wait, the call still runs to its end.
 
     Args:
-        call: Ends by itself, if gRPC works.
-        seconds: When to wait no longer.
+        call: The call, which ends by itself unless gRPC hangs.
+        seconds: The longest time to wait.
 
     Raises:
-        TimeoutError: The call hangs.
+        TimeoutError: The call did not end in time.
         Exception: Whatever the call raises.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -52,7 +53,7 @@ def unstruck(call: Callable[[], T], seconds: float) -> T:
     if not done.acquire(timeout=seconds):
         raise TimeoutError("gRPC hangs")
     if errors:
-        raise errors.pop()  # not kept: a traceback that leads to its own error would keep what it names alive
+        raise errors.pop()  # popped, because a traceback that refers to its own error would keep its frames alive
     return answers.pop()
 
 

@@ -43,7 +43,7 @@ _ROUNDS = 64
 
 
 class _Stored:
-    """Whether the claim may be in the queue. A call that fails then is no refusal: whoever asked has to remove the claim."""
+    """Whether the claim may be in the queue. If a call fails then, its outcome is unknown: its caller has to remove the claim."""
 
     __slots__ = ("maybe",)
 

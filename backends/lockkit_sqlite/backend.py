@@ -48,10 +48,12 @@ def open_store(url: str, options: OpenOptions) -> SqliteBackend:
 
 
 def adopt_store(url: str, options: OpenOptions) -> str:
-    """Take in a store that was moved or restored, and return the path of its database. See :class:`lockkit.store.spi.BackendSpec`.
+    """Make a store usable that was moved or restored, and return the path of its database.
+
+    See :class:`lockkit.store.spi.BackendSpec`.
 
     Raises:
-        ConfigError, Refused: As for :func:`open_store`; or another process has it open by another name.
+        ConfigError, Refused: As for :func:`open_store`; or another process may have it open under another name.
     """
     store = SQLiteStore(_place(url, options), options, adopt=True)
     store.close()
@@ -90,7 +92,9 @@ class SqliteBackend(BasicBackend):
         except Refused:
             if create or self._opened.whole():
                 raise
-            return Lapsed("files")  # whoever has them open yet: the claim was in files that are gone
+            return Lapsed(
+                "files"
+            )  # even if others still have them open: the claim was in files that are gone
         return acquire(self._opened, claim, create=create, end=end)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:

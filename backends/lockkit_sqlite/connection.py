@@ -78,7 +78,7 @@ class Connection:
             clock: The clock for deadlines.
             synchronous: SQLite's setting of that name.
             end: ``time.monotonic()`` at which to give up at the latest.
-            lock: The owner of the process's lock on the store, which is not collected before the connection is closed.
+            lock: An object to keep alive until the connection is closed: the owner of the process's lock on the store.
 
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
@@ -219,14 +219,14 @@ class Connection:
                 time.sleep(_SHORTEST)
 
     def retire(self) -> None:
-        """Close for good, after the call in progress, because the files are damaged; calls to come are refused."""
+        """Close for good, after the call in progress, because the files are damaged; later calls are refused."""
         with self._inside:
             self._retired = True
             self._resting = False
             self._let_go()
 
     def _wake(self) -> None:
-        """Open the database, if it is not open. The process has its lock on the store, so nobody makes that anew meanwhile."""
+        """Open the database, if it is not open. The process has a lock on the store, so no other creates it anew."""
         if self._resting and self._connection is None:
             self._connection = self._connect()
         self._resting = False

@@ -1,7 +1,8 @@
-"""File descriptors that no signal handler can lose; and files in folders to which other users may write, reached through them.
+"""File descriptors that no signal handler can lose, and safe access to files in folders that others may write to.
 
-Whoever may write to a folder can at any moment put a link in the place of what is in it, also of a folder between two calls of this
-process, which may be root's. So such a folder is opened once (:func:`inside`), and each of its files is reached from that descriptor.
+A user who may write to a folder can replace anything in it with a link at any moment, even a folder between two
+calls of this process, which may be root's. So such a folder is opened once (:func:`inside`), and each of its files
+is reached through that descriptor.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def inside(path: str, flags: int = os.O_PATH) -> Descriptor:
 
 
 def set_mode(path: str, mode: int, folder: Descriptor | None = None) -> None:
-    """Set the mode of a file or folder that this process has just made, and never that of one that came into its place.
+    """Set the mode of a file or folder that this process has just made, but not of one that has replaced it.
 
     The system has no chmod that refuses a link, so the call goes through a descriptor of the name itself.
 

@@ -101,7 +101,7 @@ def busy(path: str) -> Refused:
 
 
 def in_use(path: str, why: str, pids: Sequence[int]) -> Refused:
-    """The refusal of files that only a process which is alone with them may judge, while others have them open. Those notice damage, and leave."""
+    """The refusal of damaged or incomplete files while other processes have them open; those close them in time."""
     seen = f"pid {', '.join(map(str, pids))}" if pids else "none that this process can see"
     hint = "a process leaves damaged files with its next call; if one never makes any, end it"
     text = f"{path}: {why}, and other processes have it open: {seen}"
@@ -109,7 +109,7 @@ def in_use(path: str, why: str, pids: Sequence[int]) -> Refused:
 
 
 def elsewhere(path: str, why: str, pids: Sequence[int] = ()) -> Refused:
-    """The refusal of a database that may be in use by another name, or by an older version, which knows no lock file."""
+    """The refusal of a database that may be in use under another name, or by an older version without a lock file."""
     seen = f" (pid {', '.join(map(str, pids))})" if pids else ""
     hint = (
         "use it by the name by which others use it, or end them (older versions of lockkit, too); if it was moved or restored: "
@@ -156,7 +156,7 @@ def swapped(path: str, error: sqlite3.Error | None = None) -> Unknown:
 
 
 def retired(path: str) -> Refused:
-    """The refusal of a call over a connection that was closed because the files are damaged; the next call finds new ones."""
+    """The refusal of a call over a connection that was closed because of damage; the next call opens new files."""
     return Refused(swapped(path).error)
 
 

@@ -1,4 +1,4 @@
-"""The files of a store as this process has them open, and how it finds out that somebody removed or replaced one of them.
+"""The files that this process has open for a store, and the detection of their removal or replacement.
 
 A process that has a file open keeps using that file, whatever its name; a process that opens the store later finds the files by
 name. If somebody removes or replaces a file in between (rm, a cleaner of old files, a restored backup), the two processes use
@@ -6,11 +6,12 @@ different files and do not see each other: both may grant the same lock (sqlite.
 that time short:
 
 - While a process has the database open, the four names belong to the inodes that it opened. SQLite removes log and
-  index only when the last connection of all is closed. So another inode under one of the names is damage, for certain.
-- After damage the name of the database is removed. Every process that has the old one open notices that, whichever of the files was
-  touched, and leaves. Whoever is alone with the rest, by the lock of :mod:`lockkit_sqlite.presence`, makes the store anew.
-- The database contains its own inode number and its lock file. A copy (a restored backup) is not taken for the store: its claims ended
-  long ago.
+  index only when the last connection of all is closed. So another inode under one of the names proves damage.
+- The process that notices damage removes the name of the database. Every process that has the old one open notices
+  that, whichever file was touched, and closes the files. A process that is then alone with the rest, by the lock of
+  :mod:`lockkit_sqlite.presence`, creates the store anew.
+- The database records its own inode number and its lock file, so that a copy (a restored backup) is recognized. Its
+  claims must not be used, because they ended long ago.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _ROUNDED_TICK = 2_000_000_000
 
 
 class Carried(NamedTuple):
-    """The highest fence and the records of a store, which outlive its claims when it is made anew, and why that is."""
+    """The highest fence and the records of a store, which are kept when it is created anew, and the reason for that."""
 
     why: str
     fence: int = 0
@@ -76,7 +77,7 @@ class Opened(NamedTuple):
         return None not in self
 
     def damage(self, known: Opened, path: str) -> str:
-        """How these files differ from the known ones, in words; empty if they are the same. A file that is not known may be any."""
+        """The differences from the known files, in words; empty if there are none. None in ``known`` fits any file."""
         name = Path(path).name
         names = (name, name + LOCK, name + LOG, name + SHM)
         other = [
@@ -99,7 +100,7 @@ class Files:
         opened: The files that were opened last.
         generation: Rises when other files are opened; a store of an earlier generation has to open anew.
         users: The stores that opened these files, and are not closed.
-        carried: What outlives files that are gone.
+        carried: The data to carry over from files that are gone.
     """
 
     def __init__(self, path: str) -> None:
@@ -110,7 +111,8 @@ class Files:
         self.users: weakref.WeakSet[object] = weakref.WeakSet()
         self.carried: Carried | None = None
         self._witnesses: connections.Inside = ()
-        """The connections that were open when log and index were looked at. They prove that these belong to this process as long as one of them is open: across a fork none is, and the last close of all removes both files."""
+        """The connections that were open when the inodes of log and index were noted. As long as one of them is open, other
+        inodes are damage. A fork closes them all, and then SQLite itself may have removed both files."""
         self._shield: Descriptor | None = None
 
     @property
@@ -119,7 +121,7 @@ class Files:
         return self.presence is not None and not self.presence.over
 
     def took(self, presence: Presence, found: Opened, user: object) -> bool:
-        """Note which files a store has opened, and let other processes in; False if the lock is lost. Under OPENING."""
+        """Note which files a store has opened, and share the lock; False if it is lost. The caller has OPENING."""
         try:
             presence.share()
         except OSError as error:
@@ -137,7 +139,7 @@ class Files:
         return True
 
     def leave(self, user: object) -> None:
-        """Remove a user, whose connections are closed; after the last one the locks are released. May be repeated."""
+        """Remove a user that has closed its connections; after the last one release the locks. May be repeated."""
         with OPENING:
             self.users.discard(user)
             if not self.users:
@@ -150,7 +152,7 @@ class Files:
                 each.close()
 
     def damage(self, given: str) -> str:
-        """The damage to the files, in words; empty if there is none. A proof, not a guess. Under OPENING.
+        """The damage to the files, in words; empty if none is proved. The caller has OPENING.
 
         Raises:
             OSError: The look failed; the files may be there.
@@ -163,13 +165,13 @@ class Files:
         if not any(each in now for each in self._witnesses):
             known = known._replace(log=None, shm=None)
             if open_throughout and not there.damage(known, self.path):
-                # A connection that is open has both files open: SQLite has just made them, or somebody has removed them.
+                # An open connection has both files open. If they are not there, somebody has removed them.
                 known = self.opened = there if there.whole else known._replace(log=(0, 0), shm=(0, 0))
                 self._witnesses = now
         return there.damage(known, self.path)
 
     def abandon(self) -> None:
-        """Leave files that are damaged, and have every process leave them. The stores of this process open others, each with its next call.
+        """Close damaged files, and make every other process notice. Each store of this process opens others at its next call.
 
         Raises:
             OSError: The name of the database cannot be removed.
@@ -177,7 +179,8 @@ class Files:
         self.generation += 1
         if inode(self.path) == self.opened.database:
             Path(self.path).unlink(missing_ok=True)
-        # Now, because SQLite removes the log by its name, which may be that of another by then, unless the database has lost its own.
+        # Only now: with the last connection SQLite removes the log by its name, which may be another store's by then.
+        # It does not do so if the database has lost its own name.
         connections.retire(self.path)
         self.bare()
 
@@ -254,9 +257,9 @@ def settled(mark: Stamp | None, before: int) -> Stamp | None:
 def _shield(folder: str) -> Descriptor | None:
     """A descriptor of a folder with a shared lock (flock), for which systemd-tmpfiles leaves all in it alone.
 
-    The lock is needed because a database that is only read and written through its log looks unused until somebody copies the log into it.
-    The lock on the lock file keeps only that file. systemd-tmpfiles ignores the lock only on the very folder that it was told to clean:
-    /var/tmp itself, where no store may lie.
+    The lock is needed because a database looks unused to it until the log is copied into it. The lock on the lock file
+    protects only that file. systemd-tmpfiles ignores the lock only on the very folder that it was told to clean:
+    /var/tmp itself, where no store may be.
     """
     try:
         descriptor = opened(folder, os.O_RDONLY | os.O_DIRECTORY)

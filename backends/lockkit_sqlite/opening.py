@@ -1,4 +1,4 @@
-"""Opening the files of a store; and taking a store in, or making one anew, by a process that is alone with the files."""
+"""Opening the files of a store; a process that is alone with them may also create, convert or adopt the store."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Connections(NamedTuple):
     """The connections of a store.
 
     Attributes:
-        calls: For callers.
-        beats: For the heartbeat.
+        calls: The connection for callers.
+        beats: The connection for the heartbeat.
         generation: See :class:`~lockkit_sqlite.files.Files`.
         why: The damage for which the files had to be made anew; empty if they were not.
     """
@@ -63,10 +63,10 @@ def open_files(
         user: The store that opens them.
         end: ``time.monotonic()`` at which to give up.
         old: A connection to the files as they were, from which readable fences and records are carried over.
-        adopt: Whether to take in a database whose lock file is another one that cannot be reached.
+        adopt: Whether to accept a database that records another lock file, if that is not at its path.
 
     Raises:
-        Refused: The files cannot be opened: others have them open who must not, or are alone with them.
+        Refused: The files cannot be opened, for instance because other processes still have damaged ones open.
         Unknown: SQLite's error does not tell whether anything was done.
     """
     opening = _Opening(place, files, options, user, end, old, adopt=adopt)
@@ -121,7 +121,7 @@ class _Opening:
         return in_use(path, self._trouble, pids(path + LOCK)) if self._trouble else busy(path)
 
     def attempt(self) -> Connections | None:
-        """Open the files; None if others are in the way, or somebody removed one of them meanwhile. Under OPENING."""
+        """Open the files; None if others are in the way, or a file was removed meanwhile. The caller has OPENING."""
         files, given = self._files, str(self._place.given)
         self._trouble = ""
         make_pulses(self._place.pulses, shared=self._place.shared)
@@ -137,7 +137,7 @@ class _Opening:
         try:
             found = self._enter(presence, mine)
         except (Refused, Unknown) as error:
-            if os.path.lexists(self._place.path):  # a planted link that leads nowhere is refused, too
+            if os.path.lexists(self._place.path):  # also a link that leads nowhere, which must be refused
                 raise
             self._trouble = str(error)
         finally:
@@ -153,7 +153,7 @@ class _Opening:
         return Connections(mine[0], mine[1], files.generation, why)
 
     def _enter(self, presence: Presence, mine: list[Connection]) -> bool:
-        """Open connections with a lock on the store; False if it cannot be used as it is now."""
+        """Open the connections while the lock is held; False if the files cannot be used as they are now."""
         files, path, given = self._files, self._place.path, str(self._place.given)
         if presence.alone:
             self._clear()
@@ -178,9 +178,8 @@ class _Opening:
         self._bring(calls)
         self._connect(mine)
         found = look(given, path)
-        if newcomer and found.damage(
-            before, path
-        ):  # between the looks; whoever made a log that was not there may be this process
+        # A file was replaced meanwhile. A log that was not there before is no damage: this process may have made it.
+        if newcomer and found.damage(before, path):
             return False
         return found.whole and found.database == inode(path) and files.took(presence, found, self._user)
 
@@ -200,7 +199,10 @@ class _Opening:
             clear(path)
 
     def _carry(self, old: Connection | None, why: str) -> None:
-        """Keep what can be read of a store that is damaged or a copy. Best effort: fences rise by the wall clock, too."""
+        """Keep the fence and the records of a store that is damaged or a copy, if they can still be read.
+
+        Even if they cannot, fences do not fall, because they also follow the wall clock.
+        """
         before = self._files.carried or Carried(why)
         fence, kept = 0, before.records
         if old is not None:
@@ -215,7 +217,7 @@ class _Opening:
         self._files.carried = Carried(before.why, max(fence, before.fence), kept)
 
     def _bring(self, connection: Connection) -> None:
-        """Put what was carried over into the store, whoever has made it."""
+        """Write the fence and the records that were carried over into the store, whichever process created it."""
         carried = self._files.carried
         if carried is None:
             return
@@ -230,7 +232,10 @@ class _Opening:
         mark_anew(connection, carried.why, self._options, end)
 
     def _take_in(self, connection: Connection, presence: Presence) -> bool:
-        """Check the database, alone with it, or lay out a new one; False if it is a copy, which is removed."""
+        """Accept the database, or lay out a new one; False if it is a copy, which is removed.
+
+        Called by a process that is alone with the files.
+        """
         path, meta = self._place.path, _meta(connection, self._end)
         if meta and meta.get("file", _number(path)) != _number(path):
             self._carry(connection, f"{Path(path).name} was a copy of another database")
@@ -246,13 +251,14 @@ class _Opening:
                 connection.change(statement, (), self._end)
             self._note(connection, presence.home)
             connection.change("COMMIT", (), self._end)
-        # Last, so that the notes above are in the database itself, where they are seen by whatever name it is opened.
+        # Last, because without a log the notes above are in the database file itself, where they can be read under
+        # any name of the file.
         if connection.read("PRAGMA journal_mode=WAL", (), self._end) != [("wal",)]:
             raise no_log(path)
         return True
 
     def _known(self, presence: Presence) -> bool:
-        """Whether the database itself, without a log, notes this lock file."""
+        """Whether the database file itself, read without its log, records this lock file."""
         try:
             with closing(
                 sqlite3.connect(f"file:{quote(self._place.path)}?mode=ro&immutable=1", uri=True)
@@ -264,10 +270,10 @@ class _Opening:
         return home is not None and home.same(presence.home)
 
     def _move_in(self, connection: Connection, stored: str | None, here: Home) -> None:
-        """Make sure that nobody uses the database by another name, or with a version that does not know the lock file; then note the lock file.
+        """Record this lock file, once it is certain that no process uses the database by another one, or by none.
 
         Raises:
-            Refused: Somebody does, or may.
+            Refused: Another process uses the database under another name or with an older version, or may do so.
         """
         path, before = self._place.path, Home.read(stored or "")
         if before is not None and before.same(here):
@@ -290,13 +296,13 @@ class _Opening:
                 connection.read("PRAGMA journal_mode=DELETE", (), 0.0)
             except Refused as error:
                 raise elsewhere(path, "processes use it without its lock file here", pids(path)) from error
-            self._note(connection, here)  # before the other lock file is free again
+            self._note(connection, here)  # while the other lock file is still locked
         finally:
             if there is not None:
                 there.close()
 
     def _note(self, connection: Connection, home: Home) -> None:
-        """Note where the database is at home; last, because without it all is done again, the layout."""
+        """Record the lock file and the inode of the database. The layout comes last: without it all this is repeated."""
         notes = {
             "lock": home.text(),
             "file": _number(self._place.path),
@@ -306,7 +312,7 @@ class _Opening:
             connection.change("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", each, self._end)
 
     def _belongs(self, connection: Connection, presence: Presence) -> bool:
-        """Whether the database is that of the others who share the lock."""
+        """Whether the database is the one that the other processes with this lock use."""
         meta = _meta(connection, self._end)
         path, home = self._place.path, Home.read(meta.get("lock", ""))
         if "layout" in meta:

@@ -124,9 +124,10 @@ def evict(
 
 
 def _mark(store: SQLiteStore, name: str, row: Row, end: float) -> None:
-    """Tell the process of a held claim that the claim is evicted, and mark it.
+    """Announce an eviction to the process that holds the claim, and then mark the claim.
 
-    In this order: if this process dies in between, the command of a stopped holder may be ended in vain, but it never goes on beside another.
+    If this process dies in between, the command of a stopped holder may be ended for nothing. In the other order the
+    command might still run beside the next holder's.
     """
     store.tell_evicted(row)
     store.calls.write(sql.MARK, lambda now: (store.namespace, name, row.token, now), end)

@@ -1,15 +1,18 @@
-"""The lock file: the kernel proves which processes have a store open, because each keeps a shared lock on one file beside the database.
+"""The lock file, which proves who has a store open: each process keeps a shared lock on this file beside the database.
 
-The lock (flock(2)) belongs to the open file description. A fork inherits it without a gap, the kernel drops it when the last copy of the
-descriptor is closed, also after kill -9, and it reaches across containers. So a process that gets the lock exclusively is alone with
-the files: whatever it finds was left behind, and it may clear it away or make the store anew. A process that does not get it so judges
-nothing: a log that is not there may belong to a process that is forking this moment. Two rules keep the proof true:
+The lock (flock(2)) belongs to the open file description. A forked child inherits it without a gap, the kernel drops
+it when the last copy of the descriptor is closed, also after kill -9, and it works between containers. So a process
+that gets the lock exclusively is alone with the files: everything that it finds was left behind, and it may remove
+that or create the store anew. Without the exclusive lock a process draws no conclusions: if there is no log, another
+process may just be forking. Two rules keep the proof true:
 
-- Nobody unlocks (LOCK_UN) or tries to get an exclusive lock in the place of a shared one. The first would drop the lock of a parent
-  or child as well, the second drops it when it fails. A lock ends by closing the descriptor.
-- A process closes its connections of SQLite before it closes the descriptor. Across a fork it closes the connections, and keeps the lock.
+- No process unlocks (LOCK_UN) or turns its shared lock into an exclusive one. Unlocking would drop the lock of a
+  parent or child as well, and a failed attempt at the exclusive lock drops the shared one. A lock ends when its
+  descriptor is closed.
+- A process closes its SQLite connections before the descriptor. For a fork it closes the connections, and keeps the
+  lock.
 
-The content of the file is its random name, which the database repeats: see :class:`Home`.
+The content of the file is a random name, which the database records: see :class:`Home`.
 """
 
 from __future__ import annotations
@@ -38,8 +41,7 @@ _LOCKS = Path("/proc/locks")
 _FLOCK = Struct("hhqqi")
 """Linux's ``struct flock``: kind, origin, first byte, number of bytes, owner."""
 _SHARED_LOCK = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0x40000002, 510, 0)
-"""The question of F_GETLK: which lock is in the way of an exclusive one on the bytes of a database on which SQLite locks (SHARED_FIRST in
-SQLite's os.h)?"""
+"""The argument of F_GETLK that asks for any lock on the bytes that SQLite locks (SHARED_FIRST in SQLite's os.h)."""
 
 Inode: TypeAlias = tuple[int, int]
 
@@ -48,7 +50,7 @@ class Presence:
     """This process's lock on a lock file.
 
     Attributes:
-        home: The lock file, as the database names it.
+        home: The identity of the lock file, as the database records it.
         alone: Whether the lock is exclusive: no other process has the store open.
     """
 
@@ -65,10 +67,10 @@ class Presence:
         return self._descriptor.closed
 
     def share(self) -> None:
-        """Let others in. Until the store is closed, nobody else is alone with it.
+        """Make an exclusive lock a shared one, so that other processes can open the store.
 
         Raises:
-            OSError: The kernel gave the lock to somebody else in between, as flock(2) allows; Linux does not.
+            OSError: Another process got the lock in between, as flock(2) allows; Linux does not do that.
         """
         if self.alone:
             fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -80,12 +82,13 @@ class Presence:
 
 
 class Home(NamedTuple):
-    """The one lock file of a database, as both know it: a database that has a second name has another lock file there.
+    """The identity of the lock file of a database. Beside a second name of the database there is another lock file.
 
     Attributes:
         name: The random name, which is the content of the lock file.
-        inode: The number of the lock file, which differs in a copy. Without its device, whose number may change at a restart.
-        path: The lock file when the database was last taken in: where to look for its other users.
+        inode: The inode number of the lock file, which differs in a copy. The device is left out, because its number
+            may change at a restart.
+        path: The path of the lock file when the database recorded it, at which to look for other users.
     """
 
     name: str
@@ -93,7 +96,7 @@ class Home(NamedTuple):
     path: str
 
     def same(self, other: Home) -> bool:
-        """Whether both are one file, whatever its path: the folder may have another name in a container, or have been renamed."""
+        """Whether both are one file. Paths are ignored: the folder may be renamed, or mounted elsewhere in a container."""
         return self[:2] == other[:2]
 
     def text(self) -> str:
@@ -110,7 +113,7 @@ class Home(NamedTuple):
             return None
 
     def reach(self) -> tuple[bool, Presence | None]:
-        """Whether the file is where it was, and if so the exclusive lock on it, or None if it is in use."""
+        """Whether the file is at its path, and an exclusive lock on it; None if it is not there or in use."""
         try:
             seen = inode(self.path)
             presence = _lock(self.path, fcntl.LOCK_EX) if seen is not None and seen[1] == self.inode else None
@@ -124,7 +127,9 @@ class Home(NamedTuple):
 
 
 def enter(place: Place) -> Presence | None:
-    """Lock the lock file of a database, which is created if it is missing: exclusively if no other process has the store open, else shared.
+    """Lock the lock file of a database: exclusively if no other process has the store open, else shared.
+
+    The file is created if it is missing.
 
     Returns:
         The lock, or None while another process is alone with the files.
@@ -140,7 +145,7 @@ def enter(place: Place) -> Presence | None:
 def _lock(path: str, kind: int) -> Presence | None:
     """A lock of this kind; None if another process is in the way, or the file lost its name meanwhile."""
     descriptor = opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    # The traceback of a signal handler's exception may keep the descriptor for long, so the lock ends by hand.
+    # The traceback of a signal handler's exception may keep the descriptor for long, so it is closed explicitly.
     try:
         seen = os.fstat(descriptor.fileno())
         if not stat.S_ISREG(seen.st_mode):
@@ -173,11 +178,12 @@ def inode(path: str) -> Inode | None:
 
 
 def used(path: str) -> bool:
-    """Whether another process may have a database open with SQLite, which keeps a shared lock on it (fcntl(2)) as long as it has; False is a proof.
+    """Whether another process may have a database open with SQLite. False is a proof.
 
-    To ask for the lock, the database is opened once more, whose close drops all locks of this process on it. So if the process has the
-    database open already, with a connection of its own beside lockkit, it does not ask. A program that opens lockkit's database itself in
-    another thread, in these microseconds, loses that connection's lock.
+    SQLite keeps a shared lock (fcntl(2)) on a database that it has open. To ask the kernel for that lock, the database
+    is opened once more, and closing it drops all such locks of this process. So the answer is True, without asking,
+    if this process has the database open, with a connection that is not lockkit's. If another thread opens the
+    database in these very microseconds, not through lockkit, its connection loses its lock.
 
     Raises:
         OSError: The database cannot be opened.
@@ -194,10 +200,10 @@ def used(path: str) -> bool:
 
 
 def pids(*paths: str) -> list[int]:
-    """The other processes that have one of these files open, as far as this one may see them, in order.
+    """The sorted pids of other processes that have one of these files open, as far as this process can see them.
 
-    The kernel's list of locks names processes of other users as well, and lacks those of other pid namespaces. A process that
-    has inherited its lock is not in the list, but its descriptor can be seen.
+    The kernel's list of locks has processes of other users as well, but none of other pid namespaces. A process that
+    has inherited its lock is not in the list; it is found by its open descriptor.
     """
     found: set[int] = set()
     try:
@@ -219,7 +225,7 @@ def _has(pid: str, names: set[str], wanted: set[Inode]) -> bool:
     try:
         for each in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
             link = f"/proc/{pid}/fd/{each}"
-            # Only a file of that name is looked at: a look at one on a server that does not answer would not return.
+            # stat(2) of a file on a network file system may hang, so only files with a wanted name are looked at.
             if os.readlink(link).rpartition("/")[2] in names and inode(link) in wanted:  # noqa: PTH115
                 return True
     except OSError as error:  # it has ended, or is another user's

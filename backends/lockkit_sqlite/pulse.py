@@ -148,7 +148,7 @@ class Pulse:
 
 
 def eviction(claim: str) -> bytes:
-    """The ring that tells of the eviction of a claim with this id: its complement, which wakes no waiter."""
+    """The message that announces the eviction of a claim: the complement of its id, which wakes no waiter."""
     return bytes(0xFF - each for each in bytes.fromhex(claim))
 
 
@@ -158,7 +158,7 @@ def _is_name(name: str) -> bool:
 
 
 def remove(folder: str, name: str) -> None:
-    """Remove a FIFO whose process is dead or needs it no more. Best effort."""
+    """Remove a FIFO whose process is dead or no longer needs it. Errors are ignored."""
     if not _is_name(name):
         return
     try:

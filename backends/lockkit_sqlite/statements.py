@@ -64,15 +64,16 @@ _HELD_IF = f"INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN {{fits}} THEN ?1 END,
 INSERT_HELD = _HELD_IF.format(
     fits=f"{_HIGH} < ?11 AND {_FITS.format(fence='?11')} AND {_NOT_DRAINED}", fence="?11"
 )
-"""Take what is free, with the wall clock as the fence. Not if anything in the queue has lapsed, or is of another boot: that is removed first."""
+"""Take what is free, with the wall clock as the fence. Does nothing if a claim in the queue has lapsed or is of another
+boot; the caller removes such claims first."""
 INSERT_HELD_RISING = _HELD_IF.format(
     fits=f"{_FITS.format(fence='9223372036854775807')} AND {_NOT_DRAINED}", fence=_NEXT
 )
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
 INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND (token = ?12 OR boot <> ?9 OR min_reader > {READER})) AND {_NOT_DRAINED} THEN ?1 END,
     {_REST.format(fence=_NEXT, state=WAITING)})"""
-"""Append, unless it is there already, or a claim is in the queue behind which it may not wait: one that a newer version wrote, or one of
-another boot, whose process may be alive in a container that has a boot id of its own."""
+"""Append a claim, unless it is there already, or the queue has a claim behind which it must not wait: one that a newer
+version wrote, or one of another boot, whose process may be alive in a container with its own boot id."""
 
 _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
 _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
@@ -144,7 +145,7 @@ DELETE_BOOT = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND boot <
 
 MARK = f"""UPDATE entries SET evicted = 1, deadline = min(deadline, max(silence, ?4 + ttl / 2 + lock_delay))
     WHERE {_ONE} AND state = {HELD}"""
-"""Evict a holder. One that was silent for long, because it is stopped, gets half a ttl in which its command can be ended."""
+"""Evict a holder. If it is stopped and has not renewed for long, it keeps half a ttl, in which its command can be ended."""
 EVICT_WAITING = f"DELETE FROM entries WHERE {_ONE} AND state = {WAITING}"
 EVICT_NOW = f"DELETE FROM entries WHERE {_ONE}"
 NEWEST_FENCE = "SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims)) FROM high"

@@ -38,7 +38,7 @@ GRACE = micros(_GRACE)
 """Microseconds that a waiter may be silent, and that an offer stands unanswered."""
 _MARKING = 0.5
 _MOVING = 0.4
-"""Seconds that the opening of other files may take in the middle of a call."""
+"""Seconds that a call may spend on opening new files, after the old ones were removed or replaced."""
 _RECENT = 3600.0
 """Seconds for which a program that opens a store is warned that it was made anew."""
 _told: set[tuple[str, float]] = set()
@@ -339,7 +339,7 @@ class SQLiteStore:
         return self.pulses.ring(row.fifo, bytes.fromhex(claim_id(row.token)))
 
     def tell_evicted(self, row: Row) -> None:
-        """Tell whoever reads the bell of a claim's process that the claim is about to be evicted."""
+        """Announce through the FIFO of a claim's process that the claim is about to be evicted."""
         self.pulses.ring(row.fifo, eviction(claim_id(row.token)))
 
     def facts(self, name: str, rows: list[Row], place: int, health: Health | None = None) -> ClaimInfo:
@@ -387,7 +387,7 @@ def _boot_id() -> str:
 
 
 def _after_fork_in_child() -> None:
-    """Give up what a forked child has inherited, once: a hook that was registered earlier may have opened stores of the child's own."""
+    """Drop what a forked child has inherited. Only once, because an earlier hook may have opened stores of the child's own."""
     if _process.origin.is_here():
         return
     LISTENER.forget()  # first: until then the child vouches for its parent

@@ -1,21 +1,20 @@
 """The confirmation of a session: from when the validity of its claims counts.
 
-**Basis.** Two facts are to be proved: that the leader has heard of the session, and that the leader is still
-the leader. The basis is the older of the times for which they are.
+**Basis.** Each session sends a **beat** at regular intervals: a ``sync``, or a write that changes nothing. The
+beats must prove two facts: the leader has heard of the session, and it is still the leader. Each is proved for
+some moment; the basis is the earlier of the two.
 
-*Heard of.* An answer of a follower does not prove that its leader has heard of the session: a follower
-reports the sessions that it heard from only when the leader asks, once a tick. (On three servers, counting
-from answered pings made a session valid for three seconds too long.) So a beat counts once **two** others
-were answered after it on the same connection, each sent at least one tick after the previous one was
-answered. One is not enough: a leader that paused between the two, as for a garbage collection, answers the
-second before it asks its followers. A connect request goes to the leader itself, which hears of the session
-at once.
+*The leader has heard of the session.* The answer of a follower does not prove this: a follower reports the
+sessions that it heard from only when the leader asks, once a tick. (On three servers, counting from answered
+pings made a session valid for three seconds too long.) So a beat counts once **two** others were answered after
+it on the same connection, each sent at least one tick after the previous one was answered. One is not enough: a
+leader that paused between the two, as for a garbage collection, answers the second before it asks its followers.
+A connect request goes to the leader itself, which hears of the session at once.
 
-*Still the leader.* A leader that was deposed, and has not noticed, goes on to answer connect requests, pings
-and ``sync``s. Only a write has to be agreed on by a majority of the servers, so a leader whose write is
-answered was not deposed before that was sent; and a new leader gives each session its whole timeout from when
-it begins. So the first beat on each connection, and every third from there, is a **write** that changes
-nothing. The others are ``sync``s.
+*The leader is still the leader.* A leader that was deposed, and has not noticed, goes on answering connect
+requests, pings and ``sync``s. But a majority of the servers must agree on a write. So a leader whose write is
+answered was not deposed before the write was sent, and a later leader starts by giving each session its whole
+timeout. So the first beat on each connection, and every third from there, is a **write**.
 
 A read of the notes for this session follows each beat (see :mod:`lockkit_zookeeper.evicting`). So the basis
 is never later than a read of the notes that did not name the claim. A basis that has run out ends every claim
@@ -43,7 +42,7 @@ __all__ = ["Confirming"]
 _SHARE = 10.0
 """The session's timeout divided by the time from one beat to the next. A basis is at most three such intervals old."""
 _CONFIRMED = 3
-"""A beat counts when it is the first of so many that were answered one after the other. One in so many is a write."""
+"""The number of consecutive answered beats after which the first of them counts. One beat in this many is a write."""
 _PATIENCE = 3.0
 """The session's timeout divided by the time after which a beat without an answer has the client try another server."""
 
@@ -67,7 +66,7 @@ class _Beat:
 
     @property
     def answered_well(self) -> bool:
-        """Whether the answer is one to a session that lives."""
+        """Whether the answer shows that the session was alive."""
         return self.first.successful() and (not self.writes or agreed(self.first.value))
 
     @property

@@ -268,7 +268,7 @@ class Maintenance:
         self._session.connection.send(GetData(path, self.watcher(entry))).rawlink(read)
 
     def granted(self, entry: Entry, wall: float) -> None:
-        """Write into the node of a claim that waited that it holds now, as others would else see no holder.
+        """Write into the node of a claim that waited that it holds now; otherwise other clients would see no holder.
 
         Args:
             entry: The claim.

@@ -103,15 +103,18 @@ class EndSession(Close):  # type: ignore[misc]
 
 
 def agreement(path: str) -> Any:
-    """A write that changes nothing: an answer to it needs a majority of the servers, as no answer to a read or a ``sync`` does.
+    """A write that changes nothing. Unlike a read or a ``sync``, it is answered only if a majority of the servers agree.
 
-    The servers agree on each transaction, on a failed one too.
+    The servers must agree on every transaction, even on one that fails.
     """
     return Transaction([CheckVersion(path, -1)])
 
 
 def agreed(answers: Sequence[Any]) -> bool:
-    """Tell whether the answer to an :func:`agreement` is one to a session that lives: before the node its session was looked up."""
+    """Whether the answer to an :func:`agreement` shows that its session was alive.
+
+    Missing nodes and rights prove it too, because the servers look up the session before the node.
+    """
     (answer,) = answers
     return not isinstance(answer, Exception) or isinstance(answer, (theirs.NoNodeError, theirs.NoAuthError))
 

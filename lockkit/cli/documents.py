@@ -341,7 +341,7 @@ class Resize(Document, tag="lockkit.resize/1"):
 
 
 class StoreAdoptFolder(Document, tag="lockkit.store-adopt-folder/1"):
-    """The database of an embedded store that is at home in its folder now."""
+    """The database of an embedded store that was made usable in its present folder."""
 
     store: Store
     database: str

@@ -404,7 +404,7 @@ class _Run:
 
 
 def _clock_time(at: float) -> str:
-    """A time of CLOCK_BOOTTIME, for the user."""
+    """A time of CLOCK_BOOTTIME as a time of day, to be shown to the user."""
     from lockkit.cli import output
 
     wall = SYSTEM.wall()

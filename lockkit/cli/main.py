@@ -56,7 +56,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Set up": {
         "host": "One store for all users of a group on this host.",
-        "store": "Take in a store that was moved or restored.",
+        "store": "Make a moved or restored store usable.",
         "config": "Show, check or create the configuration.",
         "plugins": "List plugins with their hooks and load errors.",
         "guard": "Show that a resource refuses a stale fence.",

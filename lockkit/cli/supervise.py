@@ -275,7 +275,7 @@ class Supervisor:
         return self._finish(now)
 
     def _heed_watchdog(self) -> None:
-        """Take what the watchdog has done for an act of this object, and tell of it."""
+        """Report what the watchdog has done while this process was stopped, and record it as done by this object."""
         acted = None if self._watchdog is None else self._watchdog.acted()
         if acted is None or self._killed:
             return

@@ -1,16 +1,19 @@
 """The watchdog of a command: a process that ends the command in time if ``lockkit run`` itself is stopped.
 
-A stopped process (SIGSTOP, Ctrl-Z, a debugger) renews nothing and ends nothing, while the lock goes to the next in the queue at a known deadline. The
-watchdog is a fork of ``run`` that shares one page of memory with it: the renewing thread writes each new deadline there, and the watchdog the
-time at which it acted. At the deadline it kills the command, whatever ``run`` does. If it sees that ``run`` is stopped, it sends
-TERM first, at the time at which ``run`` would have sent it.
+A stopped ``run`` (SIGSTOP, Ctrl-Z, a debugger) can neither renew the lock nor end its command, and the lock goes to
+the next in the queue at a known deadline. The watchdog is a fork of ``run`` that shares one page of memory with it:
+the renewing thread of ``run`` writes each new deadline there, and the watchdog writes when it acted. Just before
+the deadline it kills the command, whatever ``run`` does. If it finds ``run`` stopped, it sends TERM first, at the
+time at which ``run`` would have sent it.
 
-On a store with process-bound claims (the embedded one) silence does not end a claim, but an eviction does. There the watchdog reads the
-descriptor by which the store tells of evictions, and from then on silence counts.
+On a store with process-bound claims (the embedded one) a claim does not end when renewals stop, but it does end
+after an eviction. There the watchdog reads the descriptor by which the store reports evictions, and from then on
+the time since the last renewal counts.
 
-The watchdog has a session of its own and all signals blocked, so that no key of the terminal and no signal to a group reaches it, and no
-other descriptor of its parent, so that it keeps no lock and no pipe open. It dies with its parent (prctl(2)). A pid is safe for it to signal, because
-``run`` ends it before it collects the command.
+The watchdog has its own session and blocks all signals, so that no key of the terminal and no signal to a process
+group reaches it. It closes all other descriptors that it inherited, so that it keeps no lock and no pipe open. It
+dies with its parent (prctl(2)). It never signals the wrong process, because ``run`` kills the watchdog before it
+reaps the command, and until then the command keeps its pid.
 """
 
 from __future__ import annotations
@@ -41,12 +44,14 @@ NAME = "lockkit-watch"
 KILL_MARGIN = 0.25
 """Seconds before the deadline at which KILL is sent, because the kernel takes a moment to end a process."""
 _SAMPLE = 5.0
-"""Seconds between two looks, at most: a pause does not count the time for which the machine slept, and a deadline does."""
+"""The most seconds between two looks. A long pause could end too late, because poll(2) does not count the time for
+which the machine sleeps, and deadlines do."""
 _SOON = 0.05
-"""Seconds between two looks at a ``run`` that may be stopped when TERM is due, or at a command that is about to begin."""
+"""Seconds between two looks once TERM is due, because ``run`` may be stopped; or while the command is being started."""
 _PR_SET_NAME = 15
 _COMMAND, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _EVICTED, _ENDS = range(6)
-"""The places in the page: numbers of eight bytes, which a processor reads and writes as a whole; 0 for what is not so yet."""
+"""The cells of the page; the deadline of each lease follows. A cell has eight bytes, which a processor reads and
+writes as a whole. 0 means: not yet."""
 
 
 class Followed(Protocol):
@@ -83,7 +88,8 @@ class Watchdog:
         leases: The leases that the command works under.
         policy: The treatment of the command when its lock is lost.
         group: Whether the command leads a process group of its own.
-        evictions: The descriptor and the words by which the store tells of evictions (:class:`lockkit.store.spi.Extras`); None if it does not.
+        evictions: The descriptor and the messages by which the store reports evictions
+            (:class:`lockkit.store.spi.Extras`); None if it does not.
         now: The current time of CLOCK_BOOTTIME.
     """
 
@@ -125,7 +131,10 @@ class Watchdog:
         self.end()
 
     def begins(self) -> None:
-        """In the process of the command, before it begins: have the watchdog know it, or die if the deadline has passed meanwhile."""
+        """Give the watchdog the pid of the command; or die, if it is too late to start the command.
+
+        To be called in the process that is about to execute the command.
+        """
         if self.pid:
             self._cells[_COMMAND] = os.getpid()
             if self._now() >= self._kill_at():
@@ -145,7 +154,7 @@ class Watchdog:
         )
 
     def end(self) -> None:
-        """End the watchdog: afterwards it sends no signal. Must be called before the command is collected. May be repeated."""
+        """Kill the watchdog, so that it sends no more signals. Must be called before the command is reaped. May be repeated."""
         pid, self.pid = self.pid, 0
         if pid:
             os.kill(pid, signal.SIGKILL)
@@ -204,7 +213,7 @@ class Watchdog:
         return min(kill_at - now, _SOON)
 
     def _hear(self) -> None:
-        """Note an eviction. Nobody else reads the descriptor, because a ``run`` whose command has begun waits for no lock."""
+        """Note an eviction. No other process needs what is read here: ``run`` waits for no lock once its command runs."""
         assert self._evictions is not None
         descriptor, words = self._evictions
         try:
@@ -218,7 +227,7 @@ class Watchdog:
             self._cells[_EVICTED] = self._now()
 
     def _note(self, place: int, now: float, *, stopped: bool) -> None:
-        """Note an act before it is done, so that ``run`` never sees its effect alone."""
+        """Note a signal before it is sent, so that ``run`` never finds a dead command without the note."""
         self._cells[_WAS_STOPPED] = stopped
         self._cells[place] = now
 

@@ -116,7 +116,10 @@ class LoopDriver:
     # -- acquire
 
     async def acquire(self, attempt: Attempt, on_wait: OnWait | None = None) -> Hold | None:
-        """As :meth:`lockkit.drivers.threads.Driver.acquire`, and with the same duties of the caller. A cancelled call leaves nothing behind that this loop would have to remove."""
+        """Like :meth:`lockkit.drivers.threads.Driver.acquire`, with the same duties of the caller.
+
+        A cancelled call leaves nothing behind that this loop would have to remove.
+        """
         driver = self.driver
         attempt.runs, attempt.shown = self._runs, on_wait is not None
         waiting = _Acquisition(self, attempt, on_wait)
@@ -145,7 +148,7 @@ class LoopDriver:
     async def acquire_together(
         self, together: Together, steps: Steps, on_wait: OnWait | None = None
     ) -> list[Attempt] | None:
-        """As :meth:`lockkit.drivers.threads.Driver.acquire_together`, and with the same duties of the caller."""
+        """Like :meth:`lockkit.drivers.threads.Driver.acquire_together`, with the same duties of the caller."""
         driver = self.driver
         together.runs = self._runs
         waits = driver.under_way[together] = LoopTogether(self, together, on_wait)
@@ -167,7 +170,7 @@ class LoopDriver:
         return got
 
     def take_back(self, attempt: UnderWay) -> None:
-        """End an attempt that is ``over``, and leave what it may have left in the store to the background. Never blocks.
+        """End an attempt that is ``over``; the background removes what it may have left in the store. Never blocks.
 
         What a thread's call for the attempt leaves is taken back once that call is over.
         """
@@ -212,7 +215,10 @@ class LoopDriver:
                 attempt.call = None
 
     def submit(self, request: Request, job: Job[object] | None = None) -> Job[object]:
-        """Have a request sent on a thread, within its budget from now on; ``job`` as for :meth:`lockkit.drivers.threadpool.ThreadPool.submit`."""
+        """Have a thread send a request, whose budget starts now.
+
+        For ``job`` see :meth:`lockkit.drivers.threadpool.ThreadPool.submit`.
+        """
         backend, now = self.driver.backend, self.driver.clock.now
         end = now() + request.budget
         pool = self.pools.acquires if isinstance(request, (Acquire, *ON_THREADS)) else self.pools.others

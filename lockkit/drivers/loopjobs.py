@@ -15,7 +15,7 @@ __all__ = ["call_soon", "finished", "result_of", "wake"]
 
 T = TypeVar("T")
 _LOOK = 1.0
-"""Seconds after which a coroutine that waits for a job looks itself whether it is over."""
+"""Seconds after which a coroutine that waits for a job checks the job itself, in case its wake was lost."""
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> None:
@@ -52,7 +52,7 @@ async def result_of(
     until = math.inf if patience is None else loop.time() + patience
 
     def look() -> None:
-        """Give up if it is time. A result is taken here if the exception of a signal handler has ended the callback that was to do that."""
+        """Take the result, if a signal handler's exception has ended the callback that should have; or give up in time."""
         nonlocal timer
         left = until - loop.time()
         timer = loop.call_later(min(left, _LOOK) if left > 0 else _LOOK, look)

@@ -40,7 +40,7 @@ T = TypeVar("T")
 _TICK = 0.01
 """Seconds between two looks at a release that a thread, or a task of another loop, is at."""
 _LOOK = 1.0
-"""Seconds after which a task that waits for another one, which performs the release, looks whether that one is at it."""
+"""Seconds after which a task that waits for another task's release checks whether that task still works on it."""
 _RESERVED_BEYOND = 1.0
 """Seconds beyond the longest time of an effect for which a task still reserves the hold; afterwards another may go on."""
 _numbers = itertools.count(1).__next__
@@ -61,7 +61,7 @@ class LoopRelease:
     _performing = False
     """Whether a task of this loop performs the release."""
     _task: asyncio.Task[None] | None = None
-    """The task of its own that goes on, or is to."""
+    """The task that finishes the release in the background, if there is one."""
     _pending: Effect | None = None
     """An effect to perform again, because a cancellation has cut it short."""
     _job: tuple[Job[Any], float] | None = None
@@ -123,7 +123,7 @@ class LoopRelease:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether there is a task of its own that is not over."""
+        """Whether a background task exists and is not over."""
         return self._task is not None and not self._task.done()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -237,7 +237,8 @@ class LoopRelease:
                 driver.releases.over(pipeline)
             return None
         finally:
-            # A signal may strike between the acquire and any note of it; no frame of this thread has the turn when a task makes a step.
+            # A signal handler may raise between the acquire and any note of it, so the turn is given back in any case.
+            # No other frame of this thread can have it while a task makes a step.
             with suppress(RuntimeError):
                 hold.turn.release()
 

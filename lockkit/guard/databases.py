@@ -18,7 +18,7 @@ STYLES = ("qmark", "numeric", "named", "format", "pyformat")
 _PLACE = re.compile(r":([a-z_0-9]+)")
 _WITH_SAVEPOINTS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})
 _UNKNOWN = 4
-"""The status of psycopg's connections that are broken or closed, which may have been in a transaction or not."""
+"""psycopg's status of a broken or closed connection, which may or may not have been in a transaction."""
 _LEGACY = -1
 """``sqlite3.LEGACY_TRANSACTION_CONTROL``, from Python 3.12 on."""
 

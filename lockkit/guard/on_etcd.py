@@ -27,24 +27,25 @@ class Transactor(Protocol):
         """Send ``POST /v3/kv/txn`` once.
 
         Args:
-            txn: The body: ``compare``, ``success`` and ``failure`` as etcd's gateway reads them; keys and values in base64.
+            txn: The body, in the form of etcd's gateway: ``compare``, ``success`` and ``failure``; keys and values in
+                base64.
 
         Returns:
-            Mapping: The answer as it came: ``succeeded``, and ``responses`` with ``response_range``.
+            Mapping: The gateway's answer, unchanged: ``succeeded``, and ``responses`` with ``response_range``.
 
         Raises:
-            Exception: There was no answer; the gate then repeats the transaction. An error that is certainly a refusal is raised
-                as :class:`lockkit.store.spi.Refused`.
+            Exception: There was no answer; the gate then repeats the transaction.
+            Refused: The transaction was certainly not executed (:class:`lockkit.store.spi.Refused`).
         """
 
 
 def text_of(raw: bytes) -> str:
-    """Bytes as the gateway writes them."""
+    """Encode bytes for the gateway."""
     return b64encode(raw).decode()
 
 
 def bytes_of(text: str) -> bytes:
-    """Bytes as the gateway has written them."""
+    """Decode bytes from the gateway."""
     return b64decode(text)
 
 
@@ -117,10 +118,10 @@ def _put(key: bytes, value: bytes) -> dict[str, Any]:
 
 
 def _connected(url: str) -> Transactor:
-    """The members that a URL names.
+    """A connection to the members that a URL names.
 
     Raises:
-        ConfigError: No store of etcd has such a URL.
+        ConfigError: The URL is not one of an etcd store.
     """
     transactions = PluginManager(()).backend(url).transactions
     if transactions is None:

@@ -125,7 +125,7 @@ class PlainFile:
         try:
             if self.path.is_symlink() and self.path.is_file():
                 # Newer holders use the record of the file that the link leads to.
-                hint = "write to the file that it leads to, and leave the link"
+                hint = "write to the file that it leads to, and do not replace the link"
                 raise Refused(BackendError(f"{self.where} is a link by now", hint=hint), retry=False)
             yield record.fileno()
         finally:

@@ -1,7 +1,8 @@
 """The gate before a ZooKeeper node: one multi checks the record, and writes record and value.
 
-A version of a node is not enough to check: it begins at 0 again when the node is removed and made again, and a multi cannot ask for the
-transaction that made it. So a record has a child, its **mark**, of a random name that never comes back, and the mark is checked too.
+Checking the version of a node is not enough: it starts at 0 again when the node is removed and created again, and a
+multi cannot check which transaction created a node. So a record has a child, its **mark**, with a random name that is
+never used again, and the multi checks the mark too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LEAST = 0.05
 
 
 class _Version(NamedTuple):
-    """The version of a record, and the name of its mark; None and nothing if they are not there."""
+    """The version of a record, and the name of its mark; None and empty if they do not exist."""
 
     number: int | None = None
     mark: str = ""
@@ -49,7 +50,7 @@ class ZooKeeperNode:
     def find(self, end: float) -> Found:
         # A server may be behind the others. Only a swap with an old version would notice, and then read the same again.
         self._done(self._client.sync_async(self._record), end)
-        # The mark first: if it is still there when the swap is done, what was read after it was not made again in between.
+        # The mark first: if the swap still finds it, the record that was read after it has not been created again since.
         marks = self._done(self._client.get_children_async(self._record), end)
         stored = self._get(self._record, end)
         if stored is None:
@@ -84,7 +85,7 @@ class ZooKeeperNode:
     def _multi(
         self, version: _Version, record: Record, value: bytes | None, end: float, *, create: bool
     ) -> Sequence[Any]:
-        """Write record and value in one step, if the record is still the same; the answer to each."""
+        """Write record and value in one step, if the record has not changed. Returns the answer to each operation."""
         multi = self._client.transaction()
         if version.number is None:
             multi.create(self._record, str(record).encode())

@@ -248,11 +248,11 @@ class PluginManager:
                 spec.check(url)
 
     def adopt(self, url: str, options: OpenOptions) -> str:
-        """Take in a store that was moved or restored; see :class:`~lockkit.store.spi.BackendSpec`.
+        """Make a store usable that was moved or restored; see :class:`~lockkit.store.spi.BackendSpec`.
 
         Raises:
-            ConfigError: As for :meth:`open`, or the store is no file.
-            Refused: The store may be in use by another name.
+            ConfigError: As for :meth:`open`, or the store cannot be moved.
+            Refused: The store may be in use under another name.
         """
         with self._store_of(url) as spec:
             if spec.adopt is None:

@@ -137,7 +137,10 @@ class AnyLease(Answering):
 
     @property
     def lost_because(self) -> Reason:
-        """Why the hold was lost, one of the words of ``lockkit.facts.LOSSES``; empty while it is not lost. Arithmetic, as :meth:`valid`."""
+        """The reason of the loss, one of the words of ``lockkit.facts.LOSSES``; empty while the hold is not lost.
+
+        Computed from the clock at each call, as :meth:`valid` is.
+        """
         hold = self._hold
         return hold.lost_why or (hold.overdue(self._opening.clock.now()) if self._mine() else "")
 
@@ -168,7 +171,10 @@ class AnyLease(Answering):
         return self.time_to_stop() if self.valid() else 0.0
 
     def time_to_stop(self) -> float:
-        """Seconds until the store may let the next one in, also after ``lost`` was set (evict): time to stop working. 0 once it was released."""
+        """Seconds until the store may grant the lock to the next holder; 0 after a release.
+
+        The time in which to stop working, also after ``lost`` was set by an eviction.
+        """
         if self._report is not None or not self._mine():
             return 0.0
         return max(0.0, self._hold.expires - self._opening.clock.now())
@@ -298,7 +304,9 @@ class AnyLease(Answering):
         self._hold.alarms = (*self._hold.alarms, call)
 
     def follow(self, call: Callable[[float], object]) -> None:
-        """Call now, and then in the thread that renews whenever it moves, with the time until which the hold is valid (CLOCK_BOOTTIME).
+        """Call a function with the time until which the hold is valid (CLOCK_BOOTTIME): now, and whenever it changes.
+
+        Later calls come from the renewing thread.
 
         The function neither blocks nor raises.
         """

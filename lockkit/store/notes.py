@@ -29,7 +29,7 @@ def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> st
 
 
 def note_of(text: str | None) -> Mapping[str, object]:
-    """A stored note; empty if there is none, or none that can be read."""
+    """A stored note; empty if there is none, or if it cannot be read."""
     return object_in(text) or {}
 
 

@@ -77,8 +77,9 @@ class Refused(Exception):
     Args:
         error: The error for the user if the call is not repeated, or does not succeed when repeated.
         retry: Whether to repeat the call may help (a restart, a leader election) or not (permission, layout, a full disk).
-        sent: False if other calls of this process kept the call from being sent: that is no outage of the store.
-        busy: Whether the store is there, and only its other users are in the way: a wait without a timeout goes on.
+        sent: False if the call was not sent because of other calls of this process. That is no outage of the store.
+        busy: Whether the store works, and only its other users are in the way. Then an acquire without a timeout
+            keeps trying.
     """
 
     def __init__(
@@ -316,9 +317,10 @@ class Extras(NamedTuple):
         exchanges: The frequent calls without I/O. A store without exchanges is called on threads.
         listen: Like :meth:`Backend.watch`, but the waiting thread itself may read its message, so no other thread has to wake it.
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
-        evictions: ``evictions(claim_ids)`` returns a descriptor, and the words, all of one length, one of which can be read there before one
-            of these process-bound claims of this process is evicted. From then on the claim blocks for at least half of its ttl. So
-            a child that looks after a claim hears of the eviction while this process is stopped.
+        evictions: ``evictions(claim_ids)`` is for process-bound claims of this process. It returns a descriptor, and one
+            message for each claim, all of one length. Before a claim is evicted, its message can be read from the
+            descriptor, and after that the claim still blocks for at least half of its ttl. So a child process learns
+            of the eviction while this process is stopped.
         namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, or that are drained, in any
             order. One whose claims have all lapsed may be among them.
         drains: The mark that has the acquires of the namespace refused. A store that has it declares the capability ``drains``.
@@ -479,13 +481,14 @@ class BackendSpec(NamedTuple):
         check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect.
             ``lockkit config check`` calls it. It raises the same errors as ``open``; its result is ignored. None if only ``open`` can
             check a URL.
-        adopt: ``adopt(url, options)`` takes in a store that was moved or restored (``lockkit store adopt-folder``), and returns where it
-            is. It raises Refused if the store may be in use by another name. None for a store that cannot be moved.
+        adopt: ``adopt(url, options)`` makes a store usable that was moved or restored (``lockkit store adopt-folder``),
+            and returns its path. It raises Refused if the store may be in use under another name. None for a store
+            that cannot be moved.
         harmless: The options of the URL whose values may be shown to people, in logs and in errors; ``"name=value"`` if only that
             value may be shown. The password, and the values of all other options, are shown as ``***``. Scheme, user, hosts and path
             are always shown, so they must not contain secrets.
-        transactions: ``transactions(url)`` returns an object with which a guard (``lockkit.guard``) sends single requests to the
-            store, as its kind of guard says; it does not connect yet. None if there is no such guard.
+        transactions: ``transactions(url)`` returns an object with which ``lockkit.guard.etcd`` sends single requests
+            to the store. The call does not connect. None for a store without such a guard.
     """
 
     name: str

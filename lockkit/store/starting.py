@@ -41,10 +41,10 @@ def join(thread: threading.Thread | None, timeout: float) -> None:
 
 
 class OneThread:
-    """A daemon thread that is started when it is needed. At most one runs at a time, also if a signal handler interrupted its start.
+    """A daemon thread that is started on demand. At most one works at a time, even if a signal interrupts a start.
 
     Args:
-        run: The work. Started again while it ends, it is run once more.
+        run: The work. If :meth:`start` is called while it is ending, it is run once more.
         name: The name of the thread.
     """
 
@@ -57,7 +57,7 @@ class OneThread:
         self._asked = False
 
     def start(self) -> None:
-        """Start the thread, if it does not run.
+        """Start the thread, unless it is running.
 
         Raises:
             RuntimeError: No thread can be started.
@@ -72,7 +72,7 @@ class OneThread:
         return self._runs.locked()
 
     def _work(self) -> None:
-        # A thread that finds another at work ends: the caller that started it did not know of the other yet, or was interrupted.
+        # Two callers may each start a thread before either works; the one that finds the other at work ends.
         while self._asked and self._runs.acquire(blocking=False):
             try:
                 self._asked = False

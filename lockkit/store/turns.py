@@ -1,7 +1,9 @@
-"""Turns: as many calls of a client under way as the server answers in time. The others wait in this process.
+"""A limit on the calls of a client that are under way at once, so that the server answers them in time.
 
-A thousand threads that ask at once would each send a request, and a server that needs a millisecond for one answers the last of them
-after a second. Some are then given up and sent again while the server still works on the first copies, until it answers none in time.
+A call may be sent when it has a *turn*; the others wait in this process. Without a limit a thousand threads would
+each send a request, and a server that takes a millisecond for each would answer the last one after a second. By
+then some callers have given up and sent their request again, while the server still works on the first copies, and
+in the end it answers none in time.
 """
 
 from __future__ import annotations
@@ -20,18 +22,18 @@ T = TypeVar("T")
 _LEAST, _FIRST, _MOST = 2.0, 16.0, 64.0
 """Calls under way: at least, at first, and at most."""
 _QUICK, _SLOW = 0.1, 0.5
-"""Seconds: after a quicker call one more may be under way soon, after a slower one fewer."""
+"""Seconds: a call that is quicker raises the limit a little, and one that is slower lowers it."""
 _LESS = 0.7
 _SHARE = 0.5
-"""The part of a call's time in which its turn must come; the rest is for the call itself."""
+"""The part of a call's budget in which its turn must come; the rest is for the call itself."""
 _LOOK, _EACH, _LONGEST = 0.005, 0.0005, 0.25
-"""Seconds between two looks whether a turn is free: at least, more for each call that waits, and at most."""
+"""Seconds between two checks for a free turn: at least, more for each call that waits, and at most."""
 
 
 class Turns:
-    """The calls of one client. Thread-safe.
+    """The turns of one client's calls. Thread-safe.
 
-    No turn is lost for good: it lasts as long as its call may take, whatever becomes of the call.
+    A turn ends by itself after the longest time that its call may take, so none is lost if the call is interrupted.
 
     Args:
         where: The server, for errors.
@@ -47,13 +49,13 @@ class Turns:
     def take(
         self, token: str, ask: Callable[[float], Exchange[T]], budget: float, *, late: bool
     ) -> Exchange[T]:
-        """Perform an exchange when there is a turn for it, with what is left of a budget.
+        """Wait for a turn, and perform an exchange in the time that is left.
 
         Args:
             token: The claim's token.
-            ask: Makes the exchange, for so many seconds.
-            budget: Seconds.
-            late: Whether calls that wait already go first.
+            ask: Makes the exchange; its argument is the budget of the exchange in seconds.
+            budget: Seconds for both, the wait and the exchange.
+            late: Whether calls that already wait go first.
 
         Raises:
             Refused: There was no turn in time.
@@ -76,7 +78,7 @@ class Turns:
             now = time.monotonic()
             if answered:
                 self._until.pop(token, None)
-            else:  # the server may work on it still: for as long again, nothing is sent in its place
+            else:  # the server may still work on it, so the turn lasts for as long again
                 self._until[token] = now + (now - began)
             if now - began > _SLOW or not answered:
                 self._limit = max(_LEAST, self._limit * _LESS)

@@ -1,7 +1,8 @@
-"""The one place where what a store says of a claim becomes a fact.
+"""The conversion of stored data, which may be anything, to facts about a claim.
 
-Whoever may write to a store may have written anything. So types and sizes are checked here, and nothing behind this has to: a value that
-cannot be true is replaced by one that blocks and shows nothing, and the claim is shown with :data:`DAMAGED`. No content of a store raises.
+Any user of a store may have written anything into it. So types and sizes are checked here, once, for all code that
+uses the facts. A value that cannot be true is replaced by a harmless one, so that the claim still blocks, and the
+claim is shown with :data:`DAMAGED`. No stored data makes these functions raise.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lockkit.noted import moment, number, whole_number
 __all__ = ["DAMAGED", "claim_of", "number", "object_in", "owner_of"]
 
 DAMAGED = "its entry in the store is damaged, or not lockkit's: it blocks as a claim does, until it is evicted or lapses"
-"""The evidence for a claim of which the store says what cannot be true."""
+"""The evidence that is shown for a claim with damaged data."""
 _LONGEST = 64 * 1024
 """The longest JSON text that is read, in bytes or characters; a note has at most 4 KiB."""
 _DEEPEST = 32
@@ -28,7 +29,7 @@ _STATES, _KINDS = frozenset(get_args(ClaimState)), frozenset(get_args(Kind))
 
 
 def object_in(text: str | bytes | None) -> dict[str, Any] | None:
-    """The JSON object that a text is; None if it is none, or is too long or too deep."""
+    """Parse a JSON object; None if the text is not one, or is too long or too deeply nested."""
     if text is None or len(text) > _LONGEST:
         return None
     try:
@@ -68,7 +69,7 @@ _OWNER: dict[str, Callable[[object], object]] = dict.fromkeys(Owner._fields, _te
 
 
 def owner_of(stored: object) -> Owner:
-    """The owner from its stored form. What a newer version added is left out, and so is what no owner can be."""
+    """The owner from its stored form, without unknown fields (of a newer version) and values that cannot be true."""
     if not isinstance(stored, Mapping):
         return Owner()
     checks = _OWNER.items()
@@ -86,7 +87,8 @@ _CLAIM: dict[str, tuple[Callable[[object], object], object]] = {
     "since": (moment, 0.0),
     "renewed": (moment, 0.0),
 }
-"""For each field of a claim that a store may say wrongly: its check, which returns None for what cannot be true, and what is shown then."""
+"""For each field of a claim that may be damaged: a check, which returns None for a value that cannot be true, and the
+value to use then."""
 
 
 def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimInfo:
@@ -94,8 +96,8 @@ def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimIn
 
     Args:
         stored: The note, as text or decoded; None for none.
-        damaged: Whether the backend has found something wrong itself.
-        fields: The other fields, from the store or computed from what it says; ``owner`` as stored, or decoded.
+        damaged: Whether the backend has already found damage.
+        fields: The other fields of the claim, as stored or computed from stored data; ``owner`` as stored, or decoded.
     """
     for name, (check, otherwise) in _CLAIM.items():
         if name in fields:

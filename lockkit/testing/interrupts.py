@@ -1,4 +1,4 @@
-"""Ctrl-C, or another exception, at a chosen place in the code, so that a test can repeat what a signal handler that raises does."""
+"""Ctrl-C, or another exception, at a chosen place in the code, as from a signal handler that raises."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_a_moved_store_is_refused_with_the_command_that_takes_it_in(lockkit, mov
     done = lockkit("store", "adopt-folder", "--url", moved)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{moved.removeprefix('sqlite:')} is at home in its folder\n"
+    assert done.stdout == f"{moved.removeprefix('sqlite:')} can be used now\n"
     assert "x" in lockkit("status", "--url", moved).stdout
 
 

@@ -259,7 +259,7 @@ def _process(claim: ClaimInfo) -> list[str]:
 
 
 def _running(claim: ClaimInfo) -> list[str]:
-    """The sentence about the processes of a command that are not stopped, although their ``lockkit run`` is."""
+    """A sentence about those processes of a command that are still running although their ``lockkit run`` is stopped."""
     if not claim.note.get("run"):
         return []
     from lockkit.cli.watchdog import NAME

@@ -1,4 +1,4 @@
-"""``lockkit store``: take in a store that was moved or restored."""
+"""``lockkit store``: make a store usable that was moved or restored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["command"]
 
 command = Group(
     "store",
-    help="""Take in an embedded store that was moved or restored.
+    help="""Make an embedded store usable that was moved or restored.
 
     A server's store needs none of this. See: lockkit docs sqlite
     """,
@@ -31,9 +31,10 @@ lockkit store adopt-folder --url sqlite:/srv/locks/locks.db
 def adopt_folder(session: Session) -> None:
     """Use the store in the folder in which it is now, under its present name.
 
-    The database of an embedded store knows its lock file, and is refused beside another one: under a second name (a hard link, a single file that is
-    mounted into a container) it would grant a lock twice. After a database was moved or restored without its lock file, this command takes it in.
-    Before that, end all programs that use it by another name: lockkit refuses as long as it sees one.
+    The database of an embedded store records which lock file is its own, and is refused beside another one: under a
+    second name (a hard link, a single file that is mounted into a container) it would grant a lock twice. Run this
+    command after a database was moved or restored without its lock file. First end all programs that use the
+    database under another name: the command refuses as long as it finds one.
     """
     from lockkit.opening import for_the_user
     from lockkit.plugins import PluginManager
@@ -50,4 +51,4 @@ def adopt_folder(session: Session) -> None:
         with session.client() as client:
             output.write_json(documents.StoreAdoptFolder(store=making.store(client), database=database))
         return
-    output.say(f"{database} is at home in its folder")
+    output.say(f"{database} can be used now")
