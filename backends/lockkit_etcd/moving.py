@@ -45,7 +45,8 @@ _SHARE = 0.8
 _PAUSE = 0.01
 """Seconds until a claim that another call moves is looked at again."""
 _NONE = 0
-"""In a note: the claim leaves the lease that its client counts on. (Earlier versions wrote the lease to which they had moved it.)"""
+"""The number that a note has as its lease when a client announces a move. (Earlier versions wrote the lease to which
+they had moved the claim.)"""
 
 
 class Move(NamedTuple):
@@ -360,7 +361,7 @@ def _lasting(row: Row, ttl: float | None) -> float:
 
 
 def _rewritten(row: Row, ttl: float | None = None, leaving: int | None = None) -> dict[str, Any]:
-    """The value of a claim after a move, or after what announces one; ``leaving`` as in :attr:`Row.leaving`."""
+    """The value of a claim after a move or its announcement. ``leaving`` is the id of the lease that the claim is on then."""
     # A holder of an earlier version stays on the lease of another client if the claim names the term of that lease.
     said = {name: value for name, value in row.value.items() if name not in ("leaving", "term")}
     said["ttl"] = _lasting(row, ttl)
