@@ -304,10 +304,10 @@ class AsyncLease(AnyLease):
             self._report = kept(hold, reason)
             return self._report
         work = self._work
-        if work is None and hold.report is not None:
-            self._report = hold.report
-            return self._report
-        if work is None or (hold.report is None and work.loop is not asyncio.get_running_loop()):
+        if work is None or work.loop is not asyncio.get_running_loop():
+            if hold.report is not None:
+                self._report = hold.report
+                return self._report
             work = self._work = self._engines.here(self._driver).release(hold, reason)
         return work  # also if it is over: it raises what interrupted it
 
