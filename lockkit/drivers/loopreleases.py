@@ -118,6 +118,9 @@ class LoopRelease:
         if not (self._performing or self._goes_on) and self._hold.report is None:
             task = self._task = self.loop.create_task(_Begun(self._go_on(None)), name="lockkit-release")
             self._engine.releases.add(task)  # the loop itself has only weak references
+            task.add_done_callback(
+                self._engine.releases.discard
+            )  # written in C: no signal handler interrupts it
             task.add_done_callback(self._ended)
         return self
 
@@ -126,8 +129,7 @@ class LoopRelease:
         """Whether a background task exists and is not over."""
         return self._task is not None and not self._task.done()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._engine.releases.discard(task)
+    def _ended(self, _task: asyncio.Task[None]) -> None:
         if not self._performing:  # a signal handler ended it before its first step, or in its last one
             self._left()
 

@@ -218,12 +218,14 @@ def sweep(store, form, kind, folder, then, most):
                     gc.collect()  # a task keeps its error, whose frames keep the task
 
             error = Work(once).error(PATIENCE)
+            bomb.__exit__()  # the second Ctrl-C may end the loop in the middle of it: it would keep the frames of the task
             struck += bool(bomb.where)
             where = f"after {kind.__name__} at {bomb.where} and {bomb.again or 'no more'}, seed {seed}"
             assert error is None, f"{error!r} {where}"
             began = time.monotonic()
             while left := [name for name in observer.names() if observer.inspect(name).claims]:
                 assert time.monotonic() < began + TTL + 3.0, f"{left} stay {where}"
+                gc.collect()  # a task whose loop was closed in the middle of it
                 time.sleep(0.002)
             if time.monotonic() > began + TTL / 2:
                 late.append(where)
