@@ -58,7 +58,7 @@ class Forks:
         _between_forks(self.register)
 
     def register(self, *, in_child: bool) -> None:
-        """Register the hooks; in the child of a fork during which that was not possible, do what they would have done there."""
+        """Register the hooks. In a child whose fork delayed the registration, also do what the hooks would have done."""
         if in_child:
             for lock in self._locks:
                 reinit(lock)()
@@ -160,12 +160,15 @@ def reinit(lock: threading.RLock) -> Callable[[], Any]:
 
 _EXECUTING: set[int] = set()
 _FORKING: list[None] = []
-"""Marks of the forks under way, several for each."""
+"""One or more entries for each fork under way."""
 _LATE: list[Callable[..., None]] = []
 
 
 def _between_forks(register: Callable[..., None]) -> None:
-    """Register hooks, after the forks that are under way: the hooks after a fork would release mutexes that the hooks before it did not take."""
+    """Register hooks, but not while the process is being forked.
+
+    Otherwise the hooks after that fork would release mutexes that the hooks before it have not taken.
+    """
     if _FORKING:
         _LATE.append(register)
     else:
@@ -178,7 +181,7 @@ def _register_late(*, in_child: bool) -> None:
 
 
 def _register_marks() -> None:
-    """Have each fork marked, again after other hooks were registered: the mark is set before they run, and removed after they have run."""
+    """Mark each fork from before the other hooks run until after they have run; to be repeated after each registration."""
     os.register_at_fork(
         before=partial(_FORKING.append, None),
         after_in_parent=partial(_FORKING.__delitem__, slice(-1, None)),  # raises nothing

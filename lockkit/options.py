@@ -266,7 +266,9 @@ def terms_of(
     capacity: int,
     options: Options,
 ) -> Terms:
-    """Make the terms of a lock's claims, from what :func:`check` has found right. A ttl that the store does not have becomes the nearest that it has.
+    """Make the terms of a lock's claims from options that :func:`check` has accepted.
+
+    A ttl that the store does not support becomes the nearest that it supports.
 
     Raises:
         ConfigError: An option is not allowed, and the error says what is allowed; or with ``strict`` the store does not

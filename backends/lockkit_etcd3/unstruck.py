@@ -58,6 +58,6 @@ def unstruck(call: Callable[[], T], seconds: float) -> T:
 
 
 def ended(end: Callable[[], object], seconds: float) -> None:
-    """End something of gRPC's on a thread that no signal strikes. If that hangs, it is left behind."""
+    """End a stream or channel of gRPC on a thread where no signal handler runs. If that hangs, do not wait for it."""
     with contextlib.suppress(TimeoutError):
         unstruck(end, seconds)

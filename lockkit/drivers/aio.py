@@ -109,7 +109,7 @@ class LoopDriver:
         self.releases: set[asyncio.Task[None]] = set()
 
     def _may_go_on(self) -> bool:
-        """Whether the loop may go on with an acquisition: for ever unless it is closed, but a closed client waits for no loop that stands still."""
+        """Whether the loop may still continue an acquisition: it runs; or it may run again, and the client is not closed."""
         loop = self.loop
         return loop.is_running() or not (loop.is_closed() or self.driver.closed)
 

@@ -38,11 +38,12 @@ class ThreadPool:
         self._closed = False
 
     def submit(self, call: Callable[[], T], job: Job[T] | None = None) -> Job[T]:
-        """Have a call made by one of the threads; by the calling thread if there is none, and none can be started.
+        """Have a thread of the pool make a call. If there is no thread, and none can be started, the caller makes it.
 
         Args:
             call: The call.
-            job: A new job for it, which the caller keeps already: the exception of a signal handler may end this after the call was handed over.
+            job: A new job for the call. The caller passes one if it needs the job even when a signal handler raises after
+                the call was handed over.
         """
         if job is None:
             job = Future()

@@ -64,7 +64,8 @@ _log = logging.getLogger("lockkit")
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
 _EACH = 2.0
-"""Seconds between two looks at the acquisitions under way: an event loop that was closed in the middle of one says so to nobody."""
+"""Seconds between two checks of the acquisitions under way, because nothing reports an event loop that was closed
+in the middle of one."""
 LATE_BUDGET = 0.5
 """Seconds for taking a claim back when the client is closed already."""
 
@@ -315,7 +316,7 @@ class Driver:
         return to_its_end(taking_back(attempt), self.backend, self.perform)
 
     def tidy(self) -> bool:
-        """Take back what is left of attempts that are over and were cut short at that, or cannot go on; whether there may be more."""
+        """Take back attempts whose end was cut short, or which cannot continue. Returns whether there may be more."""
         over = {
             each
             for each in list(self.under_way)

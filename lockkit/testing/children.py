@@ -147,8 +147,8 @@ def in_child(call: Callable[[], Any], *, same_pid: bool = False) -> Any:
 
     Args:
         call: The function.
-        same_pid: Whether the child has the pid of its parent, as far as Python code sees it: as the first process of a new pid
-            namespace (pid_namespaces(7)) has, if its parent is the first one of its own.
+        same_pid: Whether ``os.getpid()`` returns the parent's pid in the child. So it does in the first process of a new
+            pid namespace (pid_namespaces(7)) whose parent is the first process of its own.
     """
     asked, pid = os.getpid, os.getpid()
     if same_pid:

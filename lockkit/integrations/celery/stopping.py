@@ -25,7 +25,7 @@ _mutex = Mutex()
 _switch: Cancel | None = None
 _pipe: tuple[int, int] | None = None
 _hearing: Origin | None = None
-"""The process whose switch is turned on in time: the main process turns on its own, and others need a thread that listens."""
+"""The process whose switch will be turned on: the main process turns on its own; others need a listening thread."""
 
 
 class EndWaits(bootsteps.StartStopStep):
