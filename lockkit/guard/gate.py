@@ -208,6 +208,7 @@ class Guarded(Opened):
         self._step(lambda asked, end: self._resource.step(asked, value, end))
 
     def _step(self, request: Callable[[Record, float], Record | None]) -> None:
+        self._ensure()  # not only under the mutex, which nobody frees in a child that was forked meanwhile
         with self._mutex:
             self._ensure()
             self._record = asked = self._record._replace(step=self._record.step + 1)

@@ -100,14 +100,18 @@ class SqlGate:
             committing = True
             database.commit()
         except BaseException as error:
+            broken = getattr(
+                error, "connection_invalidated", False
+            )  # SQLAlchemy's, whose rollback then raises nothing
             try:
                 database.rollback()
             except Exception:
-                if committing and isinstance(error, Exception):
-                    raise OutcomeUnknown(
-                        f"whether the transaction on {self.where} was committed is not known: {error}",
-                        hint="look at the row over a new connection",
-                    ) from error
+                broken = True
+            if committing and broken and isinstance(error, Exception):
+                raise OutcomeUnknown(
+                    f"whether the transaction on {self.where} was committed is not known: {error}",
+                    hint="look at the row over a new connection",
+                ) from error
             raise  # of a commit: the database has refused, and the connection has answered since
 
     def check(self, lease: FencedLease) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from lockkit.errors import (
     BackendUnavailable,
     ConfigError,
     IncompatibleLayout,
+    NotHeld,
     PermissionDenied,
     StaleFence,
 )
@@ -292,6 +294,23 @@ print(guarded.read().decode())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert (done.stdout, done.stderr) == ("two\n", "")
+
+
+def test_a_child_that_was_forked_while_another_thread_wrote_is_refused_and_does_not_hang(path):
+    with lockkit.connect("memory:") as client, client.lock("report").acquire() as lease:
+        guarded = lockkit.guard.file(path).open(lease)
+        guarded._mutex.acquire()  # as another thread has it
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            try:
+                with pytest.raises(NotHeld):
+                    guarded.write(b"the child's")
+                os._exit(0)
+            finally:
+                os._exit(1)
+        guarded._mutex.release()
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_real_lease_is_taken_and_a_shared_one_is_not(path):

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lockkit import guard
-from lockkit.errors import ConfigError, StaleFence
+from lockkit.errors import ConfigError, OutcomeUnknown, StaleFence
 from support.guards import FakeLease
 
 KEY = {"id": 42}
@@ -104,6 +104,27 @@ def test_a_connection_in_autocommit_is_refused(engine):
         guarded = guard.sql(mine, "accounts", key=KEY).open(FakeLease(3))
         with pytest.raises(ConfigError, match="protects nothing"):
             guarded.read()
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_commit_without_an_answer_is_unknown(connected, postgres, monkeypatch):
+    mine = connected()
+    gate = guard.sql(mine, "accounts", key=KEY)
+    guarded = gate.open(FakeLease(3))
+    commit = mine.commit
+
+    def ended():
+        core = mine.connection() if isinstance(mine, Session) else mine
+        postgres.sql(
+            f"SELECT pg_terminate_backend({core.connection.dbapi_connection.info.backend_pid}, 5000)"
+        )
+        commit()
+
+    monkeypatch.setattr(mine, "commit", ended)
+    with pytest.raises(OutcomeUnknown, match="was committed is not known"):
+        guarded.write({"balance": 0})
+    monkeypatch.undo()
+    guarded.write({"balance": 1})
 
 
 def test_what_is_no_connection_is_refused(engine):
