@@ -54,15 +54,11 @@ def acquire(store: ZooKeeperStore, claim: Claim, create: bool, budget: float) ->
 
 
 def find(session: Session, entry: Entry, call: Call) -> bool:
-    """Find out whether a create that was not answered was executed; return whether the claim's node is there.
-
-    Requests that this session sent before the ``sync`` have been executed when it is answered, or never will be: the server
-    executes the requests of one connection in order, and refuses those that are still under way on an earlier connection.
-    """
+    """Find out whether a create that was not answered was executed; return whether the claim's node is there."""
     if session.lost:
         return False
     parent = session.store.paths.queue(entry.claim.terms.name)
-    for node in call.listed(parent) or ():
+    for node in call.settled(parent):
         if node.startswith(f"{entry.token}-"):
             path = f"{parent}/{node}"
             stat = call.ask(Exists(path, None))

@@ -22,7 +22,7 @@ from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import read_queue
 from lockkit_zookeeper.node_data import packed, unpacked
-from lockkit_zookeeper.private import Delete, GetChildren, GetData, SetData, Sync
+from lockkit_zookeeper.private import Delete, GetChildren, GetData, SetData, agreement
 
 if TYPE_CHECKING:
     from lockkit_zookeeper.session import Session
@@ -48,7 +48,7 @@ class _Removal:
         since: When the removal began.
         next: When to ask next.
         answer: The answer to the delete, or to the listing that finds the node.
-        sync: The answer to the sync before that listing; None for a delete.
+        first: The answer to the write before that listing; None for a delete.
         wait: Seconds to the next attempt after trouble.
         logged: True once trouble has been logged.
     """
@@ -57,7 +57,7 @@ class _Removal:
     since: float
     next: float
     answer: Answer | None = None
-    sync: Answer | None = None
+    first: Answer | None = None
     wait: float = _FIRST_WAIT
     logged: bool = False
 
@@ -167,7 +167,7 @@ class Maintenance:
                 self._removals.pop(entry.token, None)
                 session.gone(entry)
                 return
-            removal.answer = removal.sync = None
+            removal.answer = removal.first = None
         if removal.answer is not None or now < removal.next:
             return
         if entry.token not in session.entries:
@@ -176,23 +176,23 @@ class Maintenance:
         send = session.connection.send
         if entry.path is not None:
             removal.answer = send(Delete(entry.path, -1))
-        else:  # its create had no answer: a listing after a `sync` shows whether the node exists
+        else:  # its create had no answer; see `Call.settled`
             parent = session.store.paths.queue(entry.claim.terms.name)
-            removal.sync = send(Sync(parent))
+            removal.first = send(agreement(parent))
             removal.answer = send(GetChildren(parent, None))
         removal.answer.rawlink(lambda _: session.poke())
         removal.next = now + _AGAIN
 
     def _settled(self, removal: _Removal, done: Answer, now: float) -> bool:
         """Tell whether the answers say that the node does not exist and never will; set when to ask again if they do not."""
-        entry, sync = removal.entry, removal.sync
-        trouble = (sync.exception if sync is not None else None) or done.exception
+        entry, first = removal.entry, removal.first
+        trouble = (first.exception if first is not None else None) or done.exception
         if trouble is not None:
             if trouble is done.exception and isinstance(trouble, theirs.NoNodeError):
                 return True
             self._delay(removal, trouble, now)
             return False
-        if sync is None:
+        if first is None:
             return True
         node = next((node for node in done.value if node.startswith(f"{entry.token}-")), None)
         if node is None:
@@ -258,8 +258,7 @@ class Maintenance:
                 data, stat = done.value
                 self.seen(entry, data, stat)
                 if entry.granted is not None:
-                    granted, entry.granted = entry.granted, None
-                    self._write(entry, data, {"granted": round(granted, 3)})
+                    self._write(entry, data, {"granted": round(entry.granted, 3)})
                 elif entry.waits and b'"waits":true' not in data:
                     self._write(entry, data, {"waits": True})
             elif isinstance(done.exception, theirs.NoNodeError):
@@ -280,13 +279,14 @@ class Maintenance:
 
     def _note_wait(self, entry: Entry) -> None:
         """Write into the node of a claim that it waits, if it does. The caller then reads and watches the node; so the watch sees no event of the write."""
-        with self._session.mutex:  # a grant from here on sees that there is something to correct
-            data = entry.data
+        with (
+            self._session.mutex
+        ):  # a grant from here on sees what there is to correct, and corrects it after it was sent
             if entry.held or entry.waits or entry.ended or entry.path is None:
                 return
             entry.waits = True
-        if entry.version == 0:  # else somebody has written to the node, and the read shows what
-            self._write(entry, data, {"waits": True})
+            if entry.version == 0:  # else somebody has written to the node, and the read shows what
+                self._write(entry, entry.data, {"waits": True})
 
     def _write(self, entry: Entry, data: bytes, state: dict[str, object]) -> None:
         """Write the state of a claim into its node."""
@@ -299,6 +299,8 @@ class Maintenance:
         def written(done: Answer) -> None:
             if done.successful():
                 entry.version = done.value.version
+                if "granted" in state:
+                    entry.granted = None  # until then the event of another's write has the node read, and this written, again
 
         request = SetData(entry.path, packed({**said, **state}), entry.version)
         self._session.connection.send(request).rawlink(written)

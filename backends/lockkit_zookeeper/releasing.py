@@ -89,8 +89,8 @@ def emergency_release(
 
 
 def _search(store: ZooKeeperStore, call: Call, claim: Claim) -> ReleaseAnswer:
-    """Remove the claim of another session, by its token, as a listing after a ``sync`` shows it."""
+    """Remove the claim of another session, by its token, as a settled listing shows it."""
     parent = store.paths.queue(claim.terms.name)
-    nodes = [node for node in call.listed(parent) or () if node.startswith(f"{claim.token}-")]
+    nodes = [node for node in call.settled(parent) if node.startswith(f"{claim.token}-")]
     there = [call.remove(f"{parent}/{node}") for node in nodes]
     return RELEASED if any(there) else ABSENT

@@ -16,6 +16,7 @@ from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.failures import explained, unanswered
 from lockkit_zookeeper.private import (
+    CheckVersion,
     Create,
     CreateContainer,
     Delete,
@@ -25,6 +26,7 @@ from lockkit_zookeeper.private import (
     SetData,
     Sync,
     Transaction,
+    agreement,
 )
 
 __all__ = ["Call"]
@@ -35,6 +37,7 @@ _OVERTAKEN = (theirs.NoNodeError, theirs.BadVersionError, theirs.NodeExistsError
 _AT_ONCE = 500
 """Requests that are sent before the first answer is waited for."""
 _VERBS = {
+    CheckVersion: "look at",
     Delete: "delete",
     Exists: "look at",
     GetChildren: "list",
@@ -141,6 +144,16 @@ class Call:
         before = (Sync(parent),) if sync else ()
         nodes: list[str] | None = self.ask_all(*before, GetChildren(parent, None))[-1]
         return nodes
+
+    def settled(self, parent: str) -> list[str]:
+        """List the children of a node, none if it does not exist, once all earlier requests of this session are done or refused.
+
+        The servers of one connection execute its requests in order, and refuse those that are still under way on an earlier
+        connection. A ``sync`` would not prove that: a leader that was deposed, and has not noticed, answers it, and knows nothing
+        of a request that its successor has executed.
+        """
+        nodes: list[str] | None = self.ask_all(agreement(parent), GetChildren(parent, None))[-1]
+        return nodes or []
 
     def remove(self, path: str, version: int = -1) -> bool:
         """Delete a node; return whether it was there.

@@ -505,6 +505,30 @@ def test_whoever_waited_writes_down_how_it_stands(opened, monkeypatch):
     until(lambda: states(store) == ["HELD"], "it is written down at once that it holds")
 
 
+def test_a_note_that_somebody_writes_meanwhile_does_not_keep_a_grant_from_being_written_down(
+    opened, monkeypatch
+):
+    monkeypatch.setattr(maintenance, "_WHILE", 0.0)
+    store, other = opened(), opened()
+    one, _ = take(store, ttl=TTL)
+    two = queue(other, ttl=TTL)
+    until(lambda: other.entry(two.token)[1].version == 1, "it has written that it waits")
+    write, asked = maintenance.Maintenance._write, []
+
+    def overtaken(self, entry, data, state):
+        if "granted" in state and not asked:
+            asked.append(store.annotate("a", claim_id(two.token), {"please": 1}, BUDGET))
+        write(self, entry, data, state)
+
+    monkeypatch.setattr(maintenance.Maintenance, "_write", overtaken)
+    store.release(one, BUDGET)
+    assert isinstance(other.acquire(two, False, BUDGET), Granted)
+    until(lambda: states(store) == ["HELD"], "it is written down all the same")
+    assert asked == [True]
+    (info,) = store.inspect("a", BUDGET).claims
+    assert info.note["please"] == 1
+
+
 def all_requests(store, monkeypatch):
     """The names of the requests that this client sends for its claims, by any thread."""
     connection, sent = store.at(TTL, time.monotonic() + BUDGET).connection, []

@@ -24,6 +24,9 @@ from lockkit.testing.stage import Work, _standing
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
+from lockkit_zookeeper.connection import Connection
+from lockkit_zookeeper.private import Create2
+from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from support.harnesses.zookeeper import claims_of, only_watches, vanish
 from support.servers.proxy import Proxy
@@ -560,6 +563,36 @@ def test_a_leader_that_does_not_know_that_it_is_deposed_makes_no_session_valid(c
                 assert not lease.valid(), "S3: valid while another holds"
                 assert old.mode == "leader", "it has noticed, so this proves nothing"
             ensemble.heal()
+
+
+def test_a_leader_that_does_not_know_that_it_is_deposed_says_of_no_claim_that_it_never_came():
+    """Its successor has executed a create of the session, whose answer was lost, and the session is back at the old leader."""
+    with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=200, maxSessionTimeout=60_000) as ensemble:
+        old = ensemble.leader()
+        options, one = f"?tick={TICK}&max_ttl=60", claim(ttl=40.0)
+        with contextlib.closing(open_store(old.url("/app") + options, OpenOptions())) as store:
+            take(store, ttl=40.0)  # so there is a queue
+            mine, terms = store.for_claim(one.terms, time.monotonic() + BUDGET)
+            entry = mine.join(one._replace(terms=terms))
+            entry.sent = True
+            new = ensemble.depose(old)
+            twin = Connection(
+                parse(new.url("/app") + options), mine.timeout, SYSTEM, identity=mine.connection.identity
+            )
+            twin.start()
+            path = f"{store.paths.queue('a')}/{entry.token}-1-1-"
+            Call(twin, time.monotonic() + PATIENCE).ask(Create2(path, b"", store.acl, 3))
+            twin.close(goodbye=False).join()
+
+            with pytest.raises(Unknown):
+                store.release(one, BUDGET)
+            until(lambda: mine.maintenance._removals[one.token].answer, "it asks in the background, too")
+            assert old.mode == "leader", "it has noticed, so this proves nothing"
+            ensemble.heal()
+            until(lambda: store.entry(one.token) is None, "the claim is removed")
+            assert not mine.ended
+        with new.connect() as look:
+            assert not [node for node in look.get_children("/app/lockkit/default/q/a") if entry.token in node]
 
 
 def test_a_lagging_follower_grants_nothing_that_the_leader_would_not(ensemble):
