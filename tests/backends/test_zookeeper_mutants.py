@@ -299,13 +299,12 @@ def found_by_a_late_one():
             return answer
 
 
-def test_a_sync_before_the_scan_finds_what_is_new():
+def test_a_write_before_the_scan_finds_what_is_new():
     assert found_by_a_late_one() == RELEASED
 
 
-def test_a_scan_without_a_sync_is_noticed(monkeypatch):
-    listed = Call.listed
-    monkeypatch.setattr(Call, "listed", lambda self, parent: listed(self, parent, sync=False))
+def test_a_scan_without_a_write_is_noticed(monkeypatch):
+    monkeypatch.setattr(Call, "settled", lambda self, parent: self.listed(parent, sync=False))
     assert found_by_a_late_one() == ABSENT
 
 
