@@ -440,7 +440,7 @@ def test_a_store_that_is_closed_ends_no_session_any_more(opened, proxied, server
     one, _ = take(store, ttl=9.0)
     mine = given_up(store, one, proxied)
     store.close()
-    until(lambda: not mine._keeper.is_alive(), "its keeper ends")
+    until(lambda: not mine.alive, "its keeper ends")
     proxied.heal()
     assert there_by_id(server, proxied, one)
 
@@ -566,7 +566,7 @@ def test_a_leader_that_does_not_know_that_it_is_deposed_makes_no_session_valid(c
 
 
 def test_a_leader_that_does_not_know_that_it_is_deposed_says_of_no_claim_that_it_never_came():
-    """Its successor has executed a create of the session, whose answer was lost, and the session is back at the old leader."""
+    """A create of the session was executed by the successor, its answer was lost, and the session is back at the old leader."""
     with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=200, maxSessionTimeout=60_000) as ensemble:
         old = ensemble.leader()
         options, one = f"?tick={TICK}&max_ttl=60", claim(ttl=40.0)
