@@ -31,6 +31,7 @@ __all__ = [
     "digest_of",
     "encode",
     "is_name",
+    "is_namespace",
     "new_token",
 ]
 
@@ -74,6 +75,15 @@ def is_name(name: object) -> bool:
     """Whether a name may be locked."""
     try:
         check_name(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def is_namespace(namespace: object) -> bool:
+    """Whether a namespace is allowed."""
+    try:
+        check_namespace(namespace)
     except ConfigError:
         return False
     return True

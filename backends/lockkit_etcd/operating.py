@@ -14,8 +14,9 @@ from lockkit.store.exchanges import Exchange, in_parallel
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
+from lockkit.store.untrusted import record_of
 from lockkit_etcd import keys
-from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, seconds, strange, unpacked
+from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, seconds, unpacked
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
 
@@ -287,7 +288,4 @@ def put_record(
 
 def _record(name: str, kv: Kv) -> Record:
     value = unpacked(kv)
-    try:
-        return Record(name, value["value"], value["version"], value["written"])
-    except KeyError:
-        raise strange(kv) from None
+    return record_of(name, value.get("value"), value.get("version"), value.get("written"))

@@ -13,7 +13,7 @@ from lockkit.errors import BackendUnavailable, IncompatibleLayout
 from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import digest
 from lockkit.store.comparing import overtaken
-from lockkit.store.layouts import check_reader
+from lockkit.store.layouts import check_reader, unread
 from lockkit.store.notes import note_text
 from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.queue import grantable
@@ -153,6 +153,7 @@ class Row(NamedTuple):
             renewed=renewed,
             deadline=deadline,
             evicted=self.evicted,
+            evidence=unread(value, LAYOUT),
             layout=layout_in(value),
         )
 
@@ -211,7 +212,7 @@ def rows(kvs: Sequence[Kv], *, shown: bool = False) -> list[Row]:
     Raises:
         Refused: Something in it is not to be understood, or not to be touched by this version.
     """
-    found = [_damaged(kv) if shown and not _understood(kv) else read(kv) for kv in kvs]
+    found = [_shown(kv) if shown else read(kv) for kv in kvs]
     if any(row.guard for row in found):
         standing = {row.mark for row in found if not row.guard}
         found = [row for row in found if not (row.guard and row.mark in standing)]
@@ -219,17 +220,14 @@ def rows(kvs: Sequence[Kv], *, shown: bool = False) -> list[Row]:
     return found
 
 
-def _understood(kv: Kv) -> bool:
+def _shown(kv: Kv) -> Row:
     try:
-        read(kv)
+        return read(kv)
     except Refused as refused:
-        return isinstance(refused.error, IncompatibleLayout)
-    return True
-
-
-def _damaged(kv: Kv) -> Row:
+        newer = isinstance(refused.error, IncompatibleLayout)
     mark = last_of(where_of(kv.key, kv.created)).decode(errors="replace")
-    return Row(mark, kv.created, "HELD", 1, 1, kv.modified, kv.lease, False, kv.key, {})
+    value = {"min_reader": LAYOUT + 1} if newer else {}
+    return Row(mark, kv.created, "HELD", 1, 1, kv.modified, kv.lease, False, kv.key, value)
 
 
 def read(kv: Kv) -> Row:

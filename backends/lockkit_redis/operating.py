@@ -17,6 +17,7 @@ from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict
+from lockkit.store.untrusted import object_in, record_of
 from lockkit_redis import scripts
 from lockkit_redis.connection import pack
 from lockkit_redis.keys import Keys
@@ -74,7 +75,7 @@ def annotate(store: RedisStore, name: str, claim_id: str, patch: Mapping[str, ob
             return False
         claims = dict(zip(read[2][::2], read[2][1::2], strict=True))
         before = claims.get(f"{token}:note".encode(), b"")
-        after = note_text(patched(json.loads(before) if before else {}, patch), NOTE_LIMIT)
+        after = note_text(patched(object_in(before) or {}, patch), NOTE_LIMIT)
         done = store.run(scripts.ANNOTATE, name, left(end), token, before, after)
         return bool(done > 0) if done else None
 
@@ -125,6 +126,6 @@ def _read(store: RedisStore, name: str, budget: float) -> list[Any]:
 
 
 def _record(name: str, stored: bytes) -> Record:
-    value = json.loads(stored)
+    value = object_in(stored) or {}
     check_reader(value, READER, f"the record of {name!r}")
-    return Record(name, value["value"], value["version"], value["written"])
+    return record_of(name, value.get("value"), value.get("version"), value.get("written"))

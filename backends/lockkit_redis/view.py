@@ -9,7 +9,7 @@ from typing import Any
 
 from lockkit.facts import ClaimInfo, LockInfo, Owner
 from lockkit.names import claim_id
-from lockkit.store.layouts import check_reader
+from lockkit.store.layouts import unread
 from lockkit.store.owners import layout_in
 from lockkit.store.untrusted import claim_of, number, object_in, owner_of
 from lockkit_redis.connection import millis_of
@@ -33,7 +33,6 @@ def claim_info(
     """One claim; ``place`` is 0 for the head."""
     told = object_in(state)
     stored = told or {}
-    check_reader(stored, READER, f"the queue of {name!r}")
     return claim_of(
         note,
         damaged=told is None or not _is_number(fence),
@@ -51,6 +50,7 @@ def claim_info(
         renewed=_seconds(stored.get("renewed", 0)),
         deadline=float(deadline) / 1e3 if _is_number(deadline) else None,
         evicted=bool(stored.get("evicted")),
+        evidence=unread(stored, READER),
         layout=layout_in(stored),
     )
 

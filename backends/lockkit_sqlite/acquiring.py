@@ -33,7 +33,7 @@ from lockkit_sqlite.connection import Params
 from lockkit_sqlite.draining import unless_drained
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, micros
-from lockkit_sqlite.rows import Row, fitting, holding, read_rows
+from lockkit_sqlite.rows import Row, check_rows, fitting, holding, read_rows
 from lockkit_sqlite.store import GRACE, SQLiteStore
 
 __all__ = ["acquire"]
@@ -208,7 +208,8 @@ def _behind(store: SQLiteStore, claim: Claim, end: float) -> Queued | None:
         return None
     width = len(Row._fields)
     head, near, (own, place) = read[0][:width], read[0][width:-2], read[0][-2:]
-    rows = read_rows([head] if place == 1 else [head, near], name)
+    rows = read_rows([head] if place == 1 else [head, near])
+    check_rows(rows, name, now)
     chosen = rows[-1:]
     if store.bury_dead(store.calls, name, chosen, end):
         return None

@@ -177,7 +177,7 @@ class Connection:
         while True:
             try:
                 with self._inside:
-                    return self._live().execute(sql, params).fetchall()
+                    return _fetched(self._live(), sql, params)
             except sqlite3.Error as error:
                 tries = self._pause(error, tries, end)
 
@@ -282,6 +282,23 @@ class Connection:
         longest = min(_LONGEST, _SHORTEST * 2.0**tries)
         time.sleep(min(left, longest * (0.5 + 0.5 * jitter())))
         return tries + 1
+
+
+def _fetched(connection: sqlite3.Connection, sql: str, params: Params) -> Rows:
+    try:
+        return connection.execute(sql, params).fetchall()
+    except sqlite3.OperationalError as error:
+        if "UTF-8" not in str(error):
+            raise
+    connection.text_factory = _text  # slower, so it is only used once somebody has written what is no text
+    return connection.execute(sql, params).fetchall()
+
+
+def _text(stored: bytes) -> str | bytes:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
 
 class _Busy(sqlite3.OperationalError):

@@ -113,7 +113,7 @@ def check_layout(stored: str, path: str) -> None:
     try:
         layout = json.loads(stored)
         minimum = int(layout["min_reader"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         layout, minimum = {}, READER + 1
     if minimum > READER:
         owner = Owner(version=str(layout.get("lockkit") or ""), host=str(layout.get("host") or ""))

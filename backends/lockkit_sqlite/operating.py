@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from lockkit.facts import ClaimInfo, Evicted, LockInfo, Owner, Record
-from lockkit.names import claim_id
+from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
+from lockkit.names import claim_id, is_namespace
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.judging import judgement
-from lockkit.store.layouts import too_new
+from lockkit.store.layouts import check_reader
 from lockkit.store.notes import note_text, too_long
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
+from lockkit.store.untrusted import record_of
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
-from lockkit_sqlite.rows import Row, blocks_until
+from lockkit_sqlite.rows import DAMAGED, Row, blocks_until, check_rows, unread
 from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["annotate", "evict", "inspect", "names", "namespaces", "put_record", "record", "resize"]
@@ -46,11 +48,13 @@ def inspect(store: SQLiteStore, name: str, end: float) -> LockInfo:
 
 def _standing(store: SQLiteStore, name: str, end: float) -> tuple[list[Row], dict[str, Health]]:
     """The claims that count now, and what the pulses of all claims say."""
-    rows, now = store.queue(store.calls, name, end), store.now()
+    rows, now = store.seen(store.calls, name, end), store.now()
     health = {fifo: store.pulses.health(fifo) for fifo in {row.fifo for row in rows}}
     standing = []
     for row in rows:
-        if _dies(store, row, health):
+        if unread(row, now):
+            standing.append(row)
+        elif _dies(store, row, health):
             offset = 0 if row.boot == store.boot else row.epoch - store.epoch()
             if blocks_until(row, now, offset) > now:
                 standing.append(row)
@@ -82,15 +86,18 @@ def _shown(
 
 def names(store: SQLiteStore, prefix: str, end: float) -> Sequence[str]:
     """See :meth:`lockkit.store.spi.Backend.names`."""
-    return [
-        name
-        for (name,) in store.calls.read(sql.NAMES, (store.namespace, prefix, store.now(), store.boot), end)
-    ]
+    return _texts(store.calls.read(sql.NAMES, (store.namespace, prefix, store.now(), store.boot), end))
 
 
 def namespaces(store: SQLiteStore, end: float) -> Sequence[str]:
     """See :class:`lockkit.store.spi.Extras`."""
-    return [name for (name,) in store.calls.read(sql.NAMESPACES, (store.now(), store.boot), end)]
+    found = _texts(store.calls.read(sql.NAMESPACES, (store.now(), store.boot), end))
+    return [name for name in found if is_namespace(name)]
+
+
+def _texts(rows: Iterable[Sequence[Any]]) -> list[str]:
+    """One column of text. What is no text in it is returned as one that no lock can have for its name."""
+    return [each if isinstance(each, str) else repr(each) + "\0" for (each,) in rows]
 
 
 def evict(
@@ -99,14 +106,16 @@ def evict(
     """See :meth:`lockkit.store.spi.Backend.evict`. With ``waiting``, a claim that does not wait is left alone, as if it were absent."""
     calls = store.calls
     for _ in range(ROUNDS):
-        rows = store.queue(calls, name, end)
+        rows = store.seen(calls, name, end)
         if store.settle(calls, name, rows, store.now(), end):
             continue
         place = _find(rows, wanted)
         if place is None:
             return Evicted("ABSENT")
         row, claim = rows[place], store.facts(name, rows, place)
-        key = (store.namespace, name, row.token)
+        if not (at_once and row.min_reader == DAMAGED):
+            check_rows([row], name, store.now())
+        key = (store.namespace, name, row.fence)
         if at_once or row.state == WAITING:
             statement = sql.EVICT_NOW if at_once else sql.EVICT_WAITING
             if not calls.change(statement, key, end):
@@ -156,14 +165,17 @@ def resize(store: SQLiteStore, name: str, capacity: int, end: float) -> int:
 def annotate(store: SQLiteStore, name: str, wanted: str, patch: Mapping[str, object], end: float) -> bool:
     """See :meth:`lockkit.store.spi.Backend.annotate`."""
     text = note_text(patch, NOTE_LIMIT)
-    rows = store.queue(store.calls, name, end)
+    rows = store.seen(store.calls, name, end)
     place = _find(rows, wanted)
     if place is None or rows[place].state == LINGERING or rows[place].deadline <= store.now():
         return False
     token = rows[place].token
+    if rows[place].min_reader == DAMAGED:
+        return False
+    check_rows([rows[place]], name, store.now())
     if store.calls.change(sql.ANNOTATE, (store.namespace, name, token, text, NOTE_LIMIT), end):
         return True
-    if any(row.token == token for row in store.queue(store.calls, name, end)):
+    if any(row.token == token for row in store.seen(store.calls, name, end)):
         raise too_long("note", None, NOTE_LIMIT)
     return False
 
@@ -174,9 +186,8 @@ def record(store: SQLiteStore, name: str, end: float) -> Record | None:
     if not found:
         return None
     version, value, written, min_reader = found[0]
-    if min_reader > READER:
-        raise too_new(f"the record of {name!r}", min_reader, READER, Owner())
-    return Record(name, json.loads(value), version, written)
+    check_reader({"min_reader": min_reader}, READER, f"the record of {name!r}")
+    return record_of(name, value, version, written)
 
 
 def put_record(

@@ -28,7 +28,7 @@ def release(
         if connection.write(sql.LINGER, lambda now: (*key, now, ends), end)[0]:
             store.ring_fitting(connection, terms.name, end, next_too=True)
             return RELEASED
-        rows = store.queue(connection, terms.name, end)
+        rows = store.seen(connection, terms.name, end)
         mine = next((row for row in rows if row.token == claim.token), None)
         if mine is not None and mine.state == LINGERING and mine.deadline > now:
             return RELEASED

@@ -54,7 +54,12 @@ def _renew_all(store: SQLiteStore, beats: Sequence[Beat], answers: dict[int, Ren
         if fence is None:
             waiting.setdefault(claim.terms.name, {}).setdefault(claim.token, []).append(at)
     for name, places in waiting.items():
-        found = _renew_waiting(store, name, places, end)
+        try:
+            found = _renew_waiting(store, name, places, end)
+        except Refused as refusal:
+            if refusal.retry:
+                raise
+            found = dict.fromkeys(places, Renewal("UNKNOWN", trouble=str(refusal)))  # of this queue alone
         for token, each in places.items():
             answers.update(dict.fromkeys(each, found.get(token, _ABSENT)))
 
@@ -70,7 +75,7 @@ def extend(store: SQLiteStore, claim: Claim, fence: int, ttl: float, end: float)
     done, now = store.beats.write(sql.EXTEND, lambda now: (*key, now, micros(ttl), fence), end)
     if done:
         return Renewal("HELD", basis=now / 1e6)
-    return _lost(store, store.queue(store.beats, claim.terms.name, end), claim, fence, now)
+    return _lost(store, store.seen(store.beats, claim.terms.name, end), claim, fence, now)
 
 
 def _asked(store: SQLiteStore, end: float) -> dict[str, Mapping[str, object]]:
@@ -99,7 +104,7 @@ def _renew_held(
         if renewed is None or (claim.token, fence) in renewed:
             answers[at] = plain._replace(requests=asked[claim.token]) if claim.token in asked else plain
         else:
-            answers[at] = _lost(store, store.queue(beats, claim.terms.name, end), claim, fence, now)
+            answers[at] = _lost(store, store.seen(beats, claim.terms.name, end), claim, fence, now)
 
 
 def _lost(store: SQLiteStore, rows: Sequence[Row], claim: Claim, fence: int, now: int) -> Renewal:

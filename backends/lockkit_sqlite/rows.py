@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.namedtuples import NamedTuple
 from lockkit.names import claim_id
@@ -13,12 +14,28 @@ from lockkit.store.judging import NOBODY
 from lockkit.store.layouts import too_new
 from lockkit.store.owners import about, about_in
 from lockkit.store.queue import grantable
-from lockkit.store.spi import Terms
-from lockkit.store.untrusted import claim_of
+from lockkit.store.spi import Refused, Terms
+from lockkit.store.untrusted import NEWER, claim_of
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
-__all__ = ["Front", "LockColumns", "Row", "blocks_until", "claim_info", "fitting", "holding", "read_rows"]
+__all__ = [
+    "DAMAGED",
+    "Front",
+    "LockColumns",
+    "Row",
+    "blocks_until",
+    "check_rows",
+    "claim_info",
+    "fitting",
+    "front_of",
+    "holding",
+    "read_rows",
+    "unread",
+]
+
+
+_STATES: dict[int, ClaimState] = {WAITING: "WAITING", HELD: "HELD", LINGERING: "LINGERING"}
 
 
 class Row(NamedTuple):
@@ -58,17 +75,60 @@ class Front(NamedTuple):
     min_reader: int
 
 
-def read_rows(fetched: Iterable[Sequence[Any]], name: str) -> list[Row]:
-    """The rows of a queue.
+DAMAGED = FAR
+"""The ``min_reader`` of a row that cannot be true: no version reads it."""
+_INSTEAD = Row(0, "", HELD, 0, 1, 1, 0, FAR, FAR, 0, 0, 0, 0, 0, "", 0, "", "{}", None, 0, DAMAGED)
+_TYPES = tuple(map(type, _INSTEAD._replace(note=""))), tuple(map(type, _INSTEAD))
+_FRONT_TYPES = (str, int, int, int, str, int)
+
+
+def read_rows(fetched: Iterable[Sequence[Any]]) -> list[Row]:
+    """The rows of a queue. A row in which something cannot be true is a claim that holds, and that nobody can read (:func:`unread`).
+
+    SQLite keeps values of any type in a column, and whoever may write to the store may have written anything.
+    """
+    return [
+        Row._make(each) if tuple(map(type, each)) in _TYPES and _possible(*each[2:6]) else _repaired(each)
+        for each in fetched
+    ]
+
+
+def front_of(fetched: Iterable[Sequence[Any]]) -> list[Front] | None:
+    """The first rows of a queue; None if one of them cannot be read."""
+    rows = [Front._make(each) for each in fetched]
+    if any(tuple(map(type, row)) != _FRONT_TYPES or row.min_reader > READER for row in rows):
+        return None
+    return rows if all(_possible(row.state, 0, row.weight, row.capacity) for row in rows) else None
+
+
+def _possible(state: int, evicted: int, weight: int, capacity: int) -> bool:
+    return state in _STATES and evicted in (0, 1) and weight > 0 and capacity > 0
+
+
+def _repaired(each: Sequence[Any]) -> Row:
+    known = zip(each, _INSTEAD, _TYPES[0], strict=True)
+    row = Row._make(value if type(value) is kind else instead for value, instead, kind in known)
+    # By its fence, whatever that is, the row can be evicted.
+    return row._replace(fence=each[0], state=HELD, weight=1, capacity=1, min_reader=DAMAGED)
+
+
+def unread(row: Row, now: int) -> bool:
+    """Whether a claim cannot be read by this version, so that it blocks. One that is damaged can still lapse."""
+    return row.min_reader > READER and (row.min_reader != DAMAGED or row.deadline > now)
+
+
+def check_rows(rows: Sequence[Row], name: str, now: int) -> None:
+    """Check that a queue can be decided upon.
 
     Raises:
-        Refused: With IncompatibleLayout, if a claim was written for newer readers only.
+        Refused: A claim is damaged, or was written for newer readers only (with IncompatibleLayout).
     """
-    rows = [Row._make(each) for each in fetched]
-    for row in rows:
-        if row.min_reader > READER:
-            raise too_new(f"a claim on {name!r}", row.min_reader, READER, about_in(row.info).owner)
-    return rows
+    row = next((row for row in rows if unread(row, now)), None)
+    if row is not None and row.min_reader == DAMAGED:
+        text = f"a claim on {name!r} is damaged, or not lockkit's"
+        raise Refused(BackendUnavailable(text, hint="see lockkit status, and lockkit evict"), retry=False)
+    if row is not None:
+        raise too_new(f"a claim on {name!r}", row.min_reader, READER, about_in(row.info).owner)
 
 
 def holding(row: Row) -> bool:
@@ -169,8 +229,11 @@ def claim_info(
     offset = epoch if row.boot == boot else row.epoch
     told = about_in(row.info)
     alive, evidence = _evidence(row, boot, health)
+    if row.min_reader > READER:
+        alive, evidence = None, "" if row.min_reader == DAMAGED else NEWER
     return claim_of(
         row.note,
+        damaged=row.min_reader == DAMAGED,
         name=name,
         claim_id=claim_id(row.token),
         state=_state(rows, place),
@@ -196,7 +259,7 @@ def _state(rows: Sequence[Row], place: int) -> ClaimState:
     state = rows[place].state
     if state == WAITING:
         return "OFFERED" if place < fitting(rows) else "WAITING"
-    return {HELD: "HELD", LINGERING: "LINGERING"}.get(state, "HELD")  # type: ignore[return-value]
+    return _STATES[state]
 
 
 def _evidence(row: Row, boot: str, health: Health | None) -> tuple[bool | None, str]:

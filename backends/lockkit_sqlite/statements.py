@@ -49,7 +49,7 @@ _REST = (
 """?1 to ?10 are what all claims of a lock share; ?11 is the wall clock in microseconds, ?13 is now."""
 _HIGH = "(SELECT fence FROM high)"
 _NEXT = f"max(?11, {_HIGH} + 1, (SELECT coalesce(max(fence), 0) + 1 {_ALL}))"
-_FITS = f"""CASE WHEN NOT EXISTS (SELECT 1 {_ALL}) THEN ?3 <= ?4 ELSE (SELECT sum(weight) + ?3 <= ?4
+_FITS = f"""CASE WHEN NOT EXISTS (SELECT 1 {_ALL}) THEN ?3 <= ?4 ELSE (SELECT sum(weight) + ?3 <= ?4 AND min(weight) > 0 AND max(weight) <= ?4
         AND min(capacity) = ?4 AND max(capacity) = ?4
         AND min(deadline) > ?13
         AND min(boot) = ?9 AND max(boot) = ?9
@@ -146,14 +146,18 @@ DELETE_BOOT = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND boot <
 MARK = f"""UPDATE entries SET evicted = 1, deadline = min(deadline, max(silence, ?4 + ttl / 2 + lock_delay))
     WHERE {_ONE} AND state = {HELD}"""
 """Evict a holder. If it is stopped and has not renewed for long, it keeps half a ttl, in which its command can be ended."""
-EVICT_WAITING = f"DELETE FROM entries WHERE {_ONE} AND state = {WAITING}"
-EVICT_NOW = f"DELETE FROM entries WHERE {_ONE}"
+_PLACE = "namespace = ?1 AND name = ?2 AND fence = ?3"
+EVICT_WAITING = f"DELETE FROM entries WHERE {_PLACE} AND state = {WAITING}"
+EVICT_NOW = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND fence IN (?3, CAST(?3 AS TEXT))"
+"""Also of a fence that is no text, although it is stored as one: Python reads it as bytes."""
 NEWEST_FENCE = "SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims)) FROM high"
 RESIZE = "UPDATE entries SET capacity = ?3 WHERE namespace = ?1 AND name = ?2"
 DELETE_TOO_HEAVY = f"""DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND capacity = ?3
     AND state = {WAITING} AND weight > ?3"""
-ANNOTATE = f"""UPDATE entries SET note = json_patch(coalesce(note, '{{}}'), ?4), asked = 1 WHERE {_ONE}
-    AND length(CAST(json_patch(coalesce(note, '{{}}'), ?4) AS BLOB)) <= ?5"""
+_PATCHED = "json_patch(CASE WHEN json_valid(note) THEN note ELSE '{}' END, ?4)"
+ANNOTATE = (
+    f"UPDATE entries SET note = {_PATCHED}, asked = 1 WHERE {_ONE} AND length(CAST({_PATCHED} AS BLOB)) <= ?5"
+)
 RECORD = "SELECT version, value, written, min_reader FROM records WHERE namespace = ?1 AND name = ?2"
 NEW_RECORD = """INSERT OR IGNORE INTO records (namespace, name, version, value, written)
     VALUES (?1, ?2, ?3 + 1, ?4, ?5)"""

@@ -25,12 +25,12 @@ from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.failures import raise_if_foreign, two_boots
 from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
-from lockkit_sqlite.layout import LINGERING, READER, WAITING, micros
+from lockkit_sqlite.layout import LINGERING, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, eviction, remove, stale
 from lockkit_sqlite.pulses import LISTENER
-from lockkit_sqlite.rows import Front, LockColumns, Row, claim_info, read_rows
+from lockkit_sqlite.rows import Front, LockColumns, Row, check_rows, claim_info, front_of, read_rows, unread
 
 __all__ = ["GRACE", "SQLiteStore"]
 
@@ -234,15 +234,23 @@ class SQLiteStore:
         return int((self.clock.wall() - self.clock.now()) * 1e6)
 
     def queue(self, connection: Connection, name: str, end: float) -> list[Row]:
-        """The queue of a name, as it is."""
-        return read_rows(connection.read(sql.QUEUE, (self.namespace, name), end), name)
+        """The queue of a name, as it is.
+
+        Raises:
+            Refused: A claim in it cannot be read.
+        """
+        rows = self.seen(connection, name, end)
+        check_rows(rows, name, self.now())
+        return rows
+
+    def seen(self, connection: Connection, name: str, end: float) -> list[Row]:
+        """The queue of a name, for people: with claims that cannot be read."""
+        return read_rows(connection.read(sql.QUEUE, (self.namespace, name), end))
 
     def front(self, connection: Connection, name: str, end: float) -> Sequence[Front | Row]:
         """The claims of a queue that may hold, and at least one more, if there is one. A long queue is rarely read to its end."""
-        read = connection.read(sql.FRONT, (self.namespace, name, _FRONT), end)
-        rows = [Front._make(each) for each in read]
-        plain = all(row.min_reader <= READER for row in rows)
-        if plain and (len(rows) < _FRONT or prefix(rows) + 1 < _FRONT):
+        rows = front_of(connection.read(sql.FRONT, (self.namespace, name, _FRONT), end))
+        if rows is not None and (len(rows) < _FRONT or prefix(rows) + 1 < _FRONT):
             return rows
         return self.queue(connection, name, end)
 
@@ -252,6 +260,8 @@ class SQLiteStore:
         Raises:
             Refused: The process of a claim of another boot is alive, so it is in a container that shows another boot id.
         """
+        if any(unread(row, now) for row in rows):
+            return False  # what cannot be read decides nothing
         lapsed = any(row.deadline <= now for row in rows if row.boot == self.boot)
         elsewhere = {row.fifo for row in rows if row.boot != self.boot}
         if elsewhere:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import claim_id
-from lockkit.store.layouts import check_reader
+from lockkit.store.layouts import check_reader, unread
 from lockkit.store.notes import note_text
 from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
@@ -98,9 +98,9 @@ def claim_info(
         capacity=place.capacity,
         ttl=data.get("ttl", 0.0),
         since=data.get("granted") or data.get("since", 0.0),
-        evidence=f"its session is alive, as it is for up to {ttl:g} s after the death of its process"
-        if ttl
-        else "",
+        evidence=unread(data, VERSION)
+        or (ttl and f"its session is alive, as it is for up to {ttl:g} s after the death of its process")
+        or "",
         layout=layout_in(data),
     )
 

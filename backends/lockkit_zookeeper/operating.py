@@ -13,6 +13,7 @@ from lockkit.names import decode
 from lockkit.store.comparing import annotate as by_compare
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
+from lockkit.store.untrusted import object_in, record_of
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
 from lockkit_zookeeper.node_data import VERSION, claim_info, packed, unpacked
@@ -59,7 +60,7 @@ def read_claims(
     """Read the data and the stat of each node of a queue; None for a node that has gone meanwhile."""
     parent = store.paths.queue(name)
     found = call.ask_all(*(GetData(f"{parent}/{claim.node}", None) for claim in queue.claims))
-    return [each and (unpacked(each[0], f"the queue of {name!r}"), each[1]) for each in found]
+    return [each and (object_in(each[0]) or {}, each[1]) for each in found]
 
 
 def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
@@ -213,4 +214,4 @@ def _record(store: ZooKeeperStore, name: str, call: Call) -> Record | None:
         return None
     data, stat = found
     said = unpacked(data, f"the record of {name!r}")
-    return Record(name, said.get("value", {}), stat.version + 1, float(said.get("written", 0.0)))
+    return record_of(name, said.get("value"), stat.version + 1, said.get("written"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner, ProcessState
 from lockkit.identity import look_at, same_start, this_process
+from lockkit.store.untrusted import DAMAGED, NEWER
 
 __all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers", "started_this"]
 
@@ -90,6 +91,8 @@ def judged(claim: ClaimInfo) -> ClaimInfo:
         return claim
     if claim.note.get("acquire") or claim.evidence == NOBODY:
         return claim._replace(process="unknown", alive=None, evidence=NOBODY)
+    if claim.evidence.startswith((DAMAGED, NEWER)):  # what it says of its process proves nothing
+        return claim._replace(process="unknown", alive=None)
     if claim.alive is False:
         return claim._replace(process="gone")
     process, seen = judgement(claim.owner)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from lockkit.errors import IncompatibleLayout
 from lockkit.facts import Owner
 from lockkit.store.spi import Refused
-from lockkit.store.untrusted import owner_of
+from lockkit.store.untrusted import NEWER, owner_of
 
-__all__ = ["check_reader", "too_new"]
+__all__ = ["check_reader", "too_new", "unread"]
 
 _HINT = "upgrade lockkit on this host, or wait until the newer programs have finished"
 
@@ -25,9 +25,14 @@ def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
     Raises:
         Refused: With IncompatibleLayout: the data needs a newer version.
     """
+    if unread(stored, reader):
+        raise too_new(what, stored["min_reader"], reader, owner_of(stored.get("owner")))
+
+
+def unread(stored: Mapping[str, object], reader: int) -> str:
+    """The evidence for a claim whose stored data this code must not touch; empty if it may."""
     least = stored.get("min_reader") or 0
-    if type(least) is not int or least > reader:
-        raise too_new(what, least, reader, owner_of(stored.get("owner")))
+    return NEWER if type(least) is not int or least > reader else ""
 
 
 def too_new(what: str, least: object, reader: int, owner: Owner, hint: str = _HINT) -> Refused:

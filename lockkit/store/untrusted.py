@@ -11,13 +11,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner
+from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner, Record
 from lockkit.noted import moment, number, whole_number
 
-__all__ = ["DAMAGED", "claim_of", "number", "object_in", "owner_of"]
+__all__ = ["DAMAGED", "NEWER", "claim_of", "number", "object_in", "owner_of", "record_of"]
 
 DAMAGED = "its entry in the store is damaged, or not lockkit's: it blocks as a claim does, until it is evicted or lapses"
 """The evidence that is shown for a claim with damaged data."""
+NEWER = "a newer lockkit wrote it, and this one does not understand it: it blocks until a newer one removes it; upgrade lockkit here"
+"""The evidence for a claim that this version must not touch."""
 _LONGEST = 64 * 1024
 """The longest JSON text that is read, in bytes or characters; a note has at most 4 KiB."""
 _DEEPEST = 32
@@ -28,9 +30,9 @@ _MOST_NUMBER = 2**63 - 1
 _STATES, _KINDS = frozenset(get_args(ClaimState)), frozenset(get_args(Kind))
 
 
-def object_in(text: str | bytes | None) -> dict[str, Any] | None:
+def object_in(text: object) -> dict[str, Any] | None:
     """Parse a JSON object; None if the text is not one, or is too long or too deeply nested."""
-    if text is None or len(text) > _LONGEST:
+    if not isinstance(text, str | bytes) or len(text) > _LONGEST:
         return None
     try:
         value = json.loads(text)
@@ -114,3 +116,13 @@ def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimIn
     if damaged:
         fields["evidence"] = "; ".join(filter(None, (DAMAGED, fields.get("evidence"))))
     return ClaimInfo(note=dict(note) or NOTHING, **fields)
+
+
+def record_of(name: str, stored: object, version: object, written: object) -> Record:
+    """A record as a fact; of one that is damaged nothing is left but its version, so that the next change replaces it."""
+    value = stored if isinstance(stored, Mapping) else object_in(stored)
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:  # what nobody could write back
+        value = None
+    return Record(name, value or {}, whole_number(version, _MOST_NUMBER) or 0, moment(written) or 0.0)
