@@ -6,6 +6,7 @@ from lockkit.store.spi import ABSENT, RELEASED, Claim, End, ReleaseAnswer
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import Connection
 from lockkit_sqlite.layout import LINGERING
+from lockkit_sqlite.rows import check_rows
 from lockkit_sqlite.store import SQLiteStore
 
 __all__ = ["release"]
@@ -32,6 +33,8 @@ def release(
         mine = next((row for row in rows if row.token == claim.token), None)
         if mine is not None and mine.state == LINGERING and mine.deadline > now:
             return RELEASED
+        if mine is not None:  # lapsed, and still there: only a queue that can be read is settled
+            check_rows(rows, terms.name, now)
         settled = store.settle(connection, terms.name, rows, store.now(), end)
         if mine is None:
             if not settled:

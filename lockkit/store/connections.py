@@ -224,7 +224,7 @@ class ConnectionPool(Generic[C]):
             self.empty()
             return
         try:
-            if now - self._free[0][1] > _UNUSED:  # the pool is a stack, so the first one is the least used
+            while now - self._free[0][1] > _UNUSED:  # the pool is a stack, so the first one is the least used
                 self._free.pop(0)[0].close()
         except IndexError:  # another thread has taken it meanwhile
             pass

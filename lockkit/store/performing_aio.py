@@ -30,7 +30,7 @@ from lockkit.store.exchanges import (
     Together,
 )
 from lockkit.store.inherited import inherited
-from lockkit.store.pool_aio import UNUSED, LoopPool
+from lockkit.store.pool_aio import SURPLUS, LoopPool
 from lockkit.store.spi import Refused
 
 __all__ = ["OnLoop"]
@@ -180,7 +180,7 @@ class OnLoop:
         if good:
             pool.keep(connection)
             if self._reaper is None and not self._closed:
-                self._reaper = self._loop.call_later(UNUSED, self._reap)
+                self._reaper = self._loop.call_later(SURPLUS, self._reap)
         else:
             pool.lost(connection)
         return replies
@@ -308,8 +308,8 @@ class OnLoop:
     def _reap(self) -> None:
         """Close the connections that were not used for long, and look again when the next one may be due."""
         now = time.monotonic()
-        used = [since for pool in self._pools.values() if (since := pool.reap(now - UNUSED)) is not None]
-        self._reaper = self._loop.call_later(min(used) + UNUSED - now, self._reap) if used else None
+        due = [at for pool in self._pools.values() if (at := pool.reap(now)) is not None]
+        self._reaper = self._loop.call_later(min(due) - now, self._reap) if due else None
 
     async def _till_the_end(self) -> AsyncGenerator[None, None]:
         """Close the connections when the loop ends its asynchronous generators, or this one is closed."""

@@ -12,10 +12,12 @@ from lockkit.prompt_future import Deliveries, PromptFuture
 from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.spi import Refused
 
-__all__ = ["UNUSED", "LoopPool"]
+__all__ = ["SURPLUS", "LoopPool"]
 
 UNUSED = 30.0
-"""Seconds after which an unused connection is closed."""
+"""Seconds after which the only connection of a pool is closed, if it is not used."""
+SURPLUS = 5.0
+"""Seconds after which an unused connection beside others is closed: those of a burst cost each waiter memory, and the server descriptors."""
 _PATIENCE = 0.75
 """The share of its time for which a call waits for its turn. With less left, a slow server would answer too late: to this call, and then to
 all behind it, which would have waited just as long."""
@@ -151,15 +153,14 @@ class LoopPool:
                 self._deliveries.fail(turn, self._refused(*_CLOSED))
         self.drop()
 
-    def reap(self, before: float) -> float | None:
-        """Close the connections that were not used since a time on ``time.monotonic()``.
-
-        Returns:
-            The time since which the least used of the others is free; None if no other is free.
-        """
-        while self._free and self._free[0].since <= before:  # a stack: the first is the least used
+    def reap(self, now: float) -> float | None:
+        """Close the connections that were not used for long. Returns when the next may be due, on ``time.monotonic()``; None if no other is free."""
+        while self._free:  # a stack: the first is the least used
+            due = self._free[0].since + (UNUSED if self.size == 1 else SURPLUS)
+            if due > now:
+                return due
             self.lost(self._free.pop(0))
-        return self._free[0].since if self._free else None
+        return None
 
     def _left(self) -> None:
         """Let another connection take the place of one that is closed."""

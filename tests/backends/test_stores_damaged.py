@@ -243,6 +243,20 @@ def test_a_waiter_behind_a_damaged_claim_disturbs_no_other(tmp_path):
         harness.close()
 
 
+def test_the_release_of_a_lapsed_permit_beside_a_damaged_one_ends(tmp_path):
+    harness = SqliteHarness(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            damaged = other.semaphore("a", 2, auto_renew=False).acquire(20.0)
+            lapsed = client.semaphore("a", 2, auto_renew=False).acquire(20.0)
+            write(harness, f"UPDATE entries SET weight = 'x' WHERE fence = {damaged.fence}")
+            write(harness, f"UPDATE entries SET deadline = 1 WHERE fence = {lapsed.fence}")
+            assert lapsed.release().outcome != "RELEASED"
+            damaged.release()
+    finally:
+        harness.close()
+
+
 NEWER_ROWS = {
     "sqlite": (
         SqliteHarness,

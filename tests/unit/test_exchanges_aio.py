@@ -308,7 +308,9 @@ def test_a_connection_that_was_closed_while_the_loop_stood_still_is_not_used(on_
 
 
 def test_a_connection_that_is_not_used_is_closed(on_loop, words, monkeypatch):
-    monkeypatch.setattr(performing_aio, "UNUSED", 0.1)
+    monkeypatch.setattr(performing_aio, "SURPLUS", 0.1)
+    monkeypatch.setattr(pool_aio, "SURPLUS", 0.1)
+    monkeypatch.setattr(pool_aio, "UNUSED", 0.2)
 
     async def work(performer):
         await asyncio.gather(*[performer.perform(said(words.place, b"x")) for _ in range(3)])
@@ -318,6 +320,22 @@ def test_a_connection_that_is_not_used_is_closed(on_loop, words, monkeypatch):
 
     on_loop(work)
     assert len(words.connections) == 4
+
+
+def test_of_the_connections_of_a_burst_one_stays(on_loop, words, monkeypatch):
+    monkeypatch.setattr(performing_aio, "SURPLUS", 0.1)
+    monkeypatch.setattr(pool_aio, "SURPLUS", 0.1)
+
+    async def work(performer):
+        await asyncio.gather(*[performer.perform(said(words.place, b"x")) for _ in range(9)])
+        for _ in range(600):
+            if len(performer._connections) == 1:
+                break
+            await asyncio.sleep(0.05)
+        await performer.perform(said(words.place, b"y"))
+
+    on_loop(work)
+    assert len(words.connections) == 9
 
 
 # -- opening
