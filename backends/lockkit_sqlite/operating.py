@@ -118,6 +118,8 @@ def evict(
         key = (store.namespace, name, row.fence)
         if at_once or row.state == WAITING:
             statement = sql.EVICT_NOW if at_once else sql.EVICT_WAITING
+            if row.state == HELD:
+                store.tell_evicted(row)
             if not calls.change(statement, key, end):
                 continue  # the claim was granted, or left, a moment ago
             store.ring(row)

@@ -155,6 +155,9 @@ def forked(work: Callable[[set[int]], NoReturn]) -> int:
 
     The work must use nothing that needs a lock or an import, because a thread of the parent may have been in the middle of it. It runs
     with all signals blocked and without garbage collection, and gets the signals that were blocked before.
+
+    Raises:
+        CommandFailed: The system allows no further process; 126.
     """
     assert threading.current_thread() is threading.main_thread(), (
         "the death signal is tied to the thread that forks"
@@ -169,6 +172,13 @@ def forked(work: Callable[[set[int]], NoReturn]) -> int:
             pid = os.fork()
         if pid == 0:
             work(mask)
+    except OSError as error:
+        raise exits.CommandFailed(
+            f"cannot start one more process: {error.strerror}",
+            code=exits.CANNOT_EXECUTE,
+            kind="cannot_execute",
+            hint="see ulimit -u, and pids.max of the cgroup",
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if collecting:

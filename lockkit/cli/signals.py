@@ -132,7 +132,9 @@ class Signals:
 
     def _install(self, numbers: tuple[signal.Signals, ...]) -> None:
         for number in numbers:
-            if number not in self._old and signal.getsignal(number) is not signal.SIG_IGN:
+            # While SIGCHLD is ignored, nobody can wait for a child (wait(2)), so that one is handled also for a caller that ignores it.
+            ignored = signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGCHLD
+            if number not in self._old and not ignored:
                 self._old[number] = signal.signal(number, self._arrived)
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:

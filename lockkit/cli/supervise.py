@@ -138,10 +138,7 @@ class Supervisor:
         self._interrupted = 0
         self._may_be_ctrl_c = terminal.foreground is not None
         self._adopted: Adopted | None = None
-        if os.getpid() == _FIRST:
-            from lockkit.cli.adopted import Adopted  # late: few runs are the first process of a container
-
-            self._adopted = Adopted(child.pid, *([] if watchdog is None else [watchdog.pid]))
+        self._spare()
 
     def run(self) -> Ended:
         """Supervise the command to its end. The lock is not released here."""
@@ -155,6 +152,7 @@ class Supervisor:
             ended = self._look_at_child()
             if ended is not None:
                 return ended
+            self._keep_watchdog()
             if self._adopted is not None:
                 pause = min(pause, self._adopted.collect(self._now()))
             self._signals.wait(pause)
@@ -273,6 +271,21 @@ class Supervisor:
             self._ended_at = now
             self._begin()
         return self._finish(now)
+
+    def _keep_watchdog(self) -> None:
+        told = None if self._watchdog is None else self._watchdog.keep()
+        if told is not None:
+            self._tell(told)
+            self._spare()
+
+    def _spare(self) -> None:
+        """As the first process of a container, collect what the command leaves behind, and nothing else."""
+        if os.getpid() == _FIRST:
+            from lockkit.cli.adopted import Adopted  # late: few runs are the first process of a container
+
+            self._adopted = Adopted(
+                self._child.pid, *([] if self._watchdog is None else [self._watchdog.pid])
+            )
 
     def _heed_watchdog(self) -> None:
         """Report what the watchdog has done while this process was stopped, and record it as done by this object."""

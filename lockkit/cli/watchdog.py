@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
 from lockkit.cli.child import Child, dies_with, forked, prctl
+from lockkit.cli.exits import CommandFailed
 from lockkit.clock import SYSTEM
 from lockkit.identity import look_at
 from lockkit.namedtuples import NamedTuple
@@ -48,6 +49,8 @@ _SAMPLE = 5.0
 which the machine sleeps, and deadlines do."""
 _SOON = 0.05
 """Seconds between two looks once TERM is due, because ``run`` may be stopped; or while the command is being started."""
+_MOST = 5
+"""The number of watchdogs of one command, at most, in case that each is ended at once."""
 _PR_SET_NAME = 15
 _COMMAND, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _EVICTED, _ENDS = range(6)
 """The cells of the page; the deadline of each lease follows. A cell has eight bytes, which a processor reads and
@@ -109,7 +112,7 @@ class Watchdog:
         self._evictions = evictions
         self._spared = min((lease.ttl for lease in leases), default=0.0) / 2
         self._parent = os.getpid()
-        self.pid = 0
+        self.pid = self._begun = 0
         self._cells[_ENDS] = float("inf") if policy.ends_at is None else policy.ends_at
         for place, lease in enumerate(leases, _ENDS + 1):
             lease.follow(partial(self._cells.__setitem__, place))
@@ -122,6 +125,7 @@ class Watchdog:
 
     def __enter__(self) -> Self:
         if self.needed:
+            self._begun = 1
             self.pid = forked(self._watch)
         return self
 
@@ -160,6 +164,26 @@ class Watchdog:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
+    def keep(self) -> str | None:
+        """Continue the watchdog if somebody has stopped it, and begin again if somebody has killed it; what happened, in words."""
+        found = self.pid and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOHANG)
+        if not found:
+            return None
+        if found.si_code == os.CLD_STOPPED:
+            os.kill(self.pid, signal.SIGCONT)
+            return None
+        self.pid = 0
+        if found.si_status == 0:  # it has done its work
+            return None
+        self._begun += 1
+        try:
+            if self._begun > _MOST:
+                return "the watchdog has ended again and again; if this lockkit run is stopped, nobody ends the command in time"
+            self.pid = forked(self._watch)
+        except CommandFailed as error:
+            return f"the watchdog was killed, and there is no other ({error}); if this lockkit run is stopped, nobody ends the command in time"
+        return "the watchdog was killed; another one has begun"
+
     # -- in the process of the watchdog
 
     def _watch(self, _mask: object) -> NoReturn:
@@ -167,10 +191,9 @@ class Watchdog:
             signal.set_wakeup_fd(-1)
             os.setsid()
             dies_with(self._parent)
-            if prctl is not None:
-                prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
+            _rename()
             kept = () if self._evictions is None else (self._evictions[0],)
-            for descriptor in list(map(int, os.listdir("/proc/self/fd"))):  # noqa: PTH208 (names, not paths)
+            for descriptor in _descriptors():
                 if descriptor not in kept:
                     try:
                         os.close(descriptor)
@@ -184,8 +207,9 @@ class Watchdog:
                 if bell.poll(pause * 1000):
                     self._hear()
                 pause = self._look()
-        finally:
             os._exit(0)
+        finally:
+            os._exit(1)
 
     def _look(self) -> float | None:
         """Do what is due. Returns the seconds until the next look; None if nothing is left to do."""
@@ -198,10 +222,12 @@ class Watchdog:
         if not pid:
             return _SOON
         command, run = look_at(pid), look_at(self._parent)
-        if command is not None and command.ended:
-            return None  # by itself, and in time
         stopped = run is not None and run.stopped
         child = Child(pid, pid if self._group else None)
+        if command is not None and command.ended:
+            if self._cells[_TERM_SENT]:  # else it has ended by itself, and in time
+                child.kill()  # the rest of its group must not touch what the next holder guards
+            return None
         if now >= kill_at:
             self._note(_KILL_SENT, now, stopped=stopped)
             child.kill()
@@ -220,10 +246,8 @@ class Watchdog:
             read = os.read(descriptor, 65536)
         except BlockingIOError:
             return
-        length = len(words[0])
-        if not self._cells[_EVICTED] and any(
-            read[at : at + length] in words for at in range(0, len(read), length)
-        ):
+        # Not in steps of a word: a reader that falls behind gets the end of a word that the full pipe cut off.
+        if not self._cells[_EVICTED] and any(word in read for word in words):
             self._cells[_EVICTED] = self._now()
 
     def _note(self, place: int, now: float, *, stopped: bool) -> None:
@@ -240,3 +264,25 @@ class Watchdog:
 
     def _kill_at(self) -> float:
         return self._deadline() - KILL_MARGIN
+
+
+def _descriptors() -> Sequence[int]:
+    """The open descriptors of this process; all possible ones where there is no /proc."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 (names, not paths)
+    except OSError:
+        return range(os.sysconf("SC_OPEN_MAX"))
+
+
+def _rename() -> None:
+    """Show the watchdog under its own name and without arguments, so that ``pkill -f`` of a ``run`` does not stop or kill both."""
+    if prctl is not None:
+        prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
+    try:
+        stat, memory = os.open("/proc/self/stat", os.O_RDONLY), os.open("/proc/self/mem", os.O_WRONLY)
+        start, end = map(
+            int, os.read(stat, 4096).rpartition(b")")[2].split()[45:47]
+        )  # arg_start, arg_end: proc_pid_stat(5)
+        os.pwrite(memory, NAME.encode().ljust(end - start, b"\0")[: end - start], start)
+    except (OSError, ValueError):
+        return  # for looks only

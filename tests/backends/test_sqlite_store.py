@@ -82,6 +82,8 @@ def run(verb, key=None, *rest):
     if verb == "evict":
         evicted = store.evict(key, rest[0], 2.0)
         return [evicted.outcome, evicted.blocks_until]
+    if verb == "evict now":
+        return store.evict(key, rest[0], 2.0, now=True).outcome
     if verb == "renew":
         return store.renew([(claims[key], rest[0])], 2.0)[0].state
     if verb == "fork":  # a child that lives on, and does nothing
@@ -1498,6 +1500,13 @@ def test_an_eviction_tells_the_process_of_a_silent_holder_and_spares_it_for_half
     assert outcome == "MARKED"
     assert began + 30.0 <= blocks_until <= time.time() + 30.0
     assert os.read(descriptor, 100) in words
+
+
+def test_an_eviction_at_once_tells_the_process_of_the_holder(store, peer):
+    mine, _ = take(store, ttl=60, process_bound=True)
+    descriptor, words = store.extras.evictions([claim_id(mine.token)])
+    peer()("evict now", "a", claim_id(mine.token))
+    assert words[0] in os.read(descriptor, 100)
 
 
 def test_evicting_a_process_bound_holder_frees_the_lock_after_its_ttl(store, peer):

@@ -13,6 +13,7 @@ import pytest
 
 import lockkit
 from lockkit.cli.child import _PR_SET_PDEATHSIG, _prctl, find, spawn
+from lockkit.cli.exits import CommandFailed, code_of
 from lockkit.cli.signals import Signals
 from lockkit.cli.supervise import Policy, Supervisor
 from lockkit.cli.terminal import Terminal
@@ -281,11 +282,99 @@ def test_a_watchdog_has_no_descriptors_and_no_terminal_and_ends_with_its_command
     until(lambda: list(Path(f"/proc/{pid}/fd").iterdir()) == [], "it has closed all", 30.0)
     assert os.getsid(pid) == pid
     assert Path(f"/proc/{pid}/comm").read_text() == "lockkit-watch\n"
+    assert Path(f"/proc/{pid}/cmdline").read_text().strip("\0") == "lockkit-watch", (
+        "pkill -f finds the run alone"
+    )
     os.kill(pid, signal.SIGTSTP)
     os.kill(pid, signal.SIGTERM)
     assert look_at(pid).state == "S"
     watchdog.end()
     assert look_at(pid) is None
+
+
+def test_a_watchdog_that_is_killed_has_a_successor(watch):
+    lease = Renewed(600.0)
+    watchdog, child = watch(lease, Policy(kill_after=0.5))
+    killed = watchdog.pid
+    os.kill(killed, signal.SIGKILL)
+    told = []
+    until(lambda: told.append(watchdog.keep()) or told[-1], "its end is seen", 30.0)
+    assert told[-1] == "the watchdog was killed; another one has begun"
+    assert watchdog.pid not in (0, killed)
+
+    lease.moves(0.0)
+    os.kill(watchdog.pid, signal.SIGKILL)  # whoever wakes the third one has not to wait for its next look
+    until(watchdog.keep, "its end is seen", 30.0)
+    until(lambda: ended(child), "the command has ended", 30.0)
+    assert watchdog.acted().killed
+    until(lambda: look_at(watchdog.pid).ended, "the watchdog has ended", 30.0)
+    assert watchdog.keep() is None, "its work is done"
+
+
+def test_a_watchdog_that_is_stopped_is_continued(watch):
+    watchdog, _ = watch(Renewed(600.0), Policy())
+    os.kill(watchdog.pid, signal.SIGSTOP)
+    until(lambda: look_at(watchdog.pid).stopped, "it is stopped", 30.0)
+    assert watchdog.keep() is None
+    until(lambda: not look_at(watchdog.pid).stopped, "it goes on", 30.0)
+
+
+def test_a_watchdog_that_always_ends_is_not_started_for_ever(watch):
+    watchdog, _ = watch(Renewed(600.0), Policy())
+    told = []
+    while watchdog.pid:
+        os.kill(watchdog.pid, signal.SIGKILL)
+        until(lambda: told.append(watchdog.keep()) or told[-1], "its end is seen", 30.0)
+    assert told[-1].startswith("the watchdog has ended again and again")
+    assert watchdog.keep() is None
+
+
+def test_a_command_is_not_started_without_its_watchdog(watch, monkeypatch):
+    def refuse():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(CommandFailed, match="cannot start one more process") as told:
+        watch(Renewed(600.0), Policy())
+    assert code_of(told.value) == 126
+
+
+def test_a_run_says_that_its_watchdog_was_killed(lockkit):
+    run = lockkit.start("run", "x", "--max-hold", "1h", "--", "sleep", "60")
+    found = []
+
+    def watches():
+        found[:] = [
+            pid for pid in children(run.pid) if Path(f"/proc/{pid}/comm").read_text() == "lockkit-watch\n"
+        ]
+        return found
+
+    lockkit.until(watches)
+    os.kill(found[0], signal.SIGKILL)
+    assert "the watchdog was killed; another one has begun" in run.stderr.readline()
+    lockkit.until(lambda: len(children(run.pid)) == 2)
+
+
+def test_a_run_whose_caller_ignores_the_ends_of_its_children_waits_for_its_own(lockkit):
+    done = lockkit(
+        "run", "x", "--max-hold", "1h", "--", "sh", "-c", "exit 3",
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_a_watchdog_hears_of_an_eviction_behind_the_end_of_another_word():
+    read, write = os.pipe()
+    try:
+        watchdog = Watchdog(
+            [Renewed(60.0)], Policy(silence_ends=False), group=True, evictions=(read, [b"abcdef"])
+        )
+        os.write(write, b"45xyz123abcdef")
+        watchdog._hear()
+        assert watchdog._deadline() < float("inf")
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def test_a_watchdog_ends_the_command_in_an_orderly_way_if_its_run_is_stopped(lockkit):
@@ -301,6 +390,16 @@ def test_a_watchdog_ends_the_command_in_an_orderly_way_if_its_run_is_stopped(loc
     assert "max_hold (20 s) is nearly over); the watchdog ended the command at " in err
     assert "because this lockkit run was stopped" in err
     assert "killed" not in err
+
+
+def test_a_watchdog_that_has_ended_the_command_kills_the_rest_of_its_group(lockkit, alive):
+    script = "sh -c \"trap '' TERM; echo \\$\\$ > ignores; while :; do sleep 0.05; done\" & while :; do sleep 0.05; done"
+    run = lockkit.start("run", "x", "--max-hold", "20s", "--kill-after", "10s", "--", "sh", "-c", script)
+    lockkit.until(lambda: (lockkit.folder / "ignores").exists() and (lockkit.folder / "ignores").read_text())
+    run.send_signal(signal.SIGSTOP)
+    lockkit.until(lambda: not alive(int((lockkit.folder / "ignores").read_text())))
+    run.send_signal(signal.SIGCONT)
+    assert run.wait(40) == 76
 
 
 def test_a_watchdog_dies_with_a_run_that_is_killed(lockkit, alive):
