@@ -17,7 +17,8 @@ __all__ = ["Bomb", "CtrlC"]
 _LOOKS = frozenset(
     number
     for number, name in enumerate(dis.opname)
-    if name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD"))
+    # Not after a turn of an ``await`` that waits: the coroutine that it waits for would stay as it is, and never be closed.
+    if name.startswith(("CALL", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")) and not name.endswith("_NO_INTERRUPT")
 )
 """The instructions after which CPython looks for signals."""
 _AFTER_YIELD_FROM = 2

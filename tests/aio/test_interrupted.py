@@ -245,3 +245,21 @@ def sweep(store, form, kind, folder, then, most):
             time.sleep(0.01)
     assert struck > 20, "the bomb hardly ever went off"
     assert len(late) <= max(struck / 8, 8), f"of {struck} places these left claims to their ttl: {late}"
+
+
+@pytest.mark.parametrize("turns", [0, 5])
+def test_the_bomb_strikes_no_task_at_a_turn_in_which_it_only_waits(turns):
+    async def inner():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async def outer():
+        await inner()
+
+    async def main(bomb):
+        with bomb:
+            await outer()
+
+    bomb = Bomb(1 << 30, beside=(__name__,))
+    asyncio.run(main(bomb))
+    assert len(bomb.within(outer)) == 2  # its beginning, and the call
