@@ -273,8 +273,7 @@ class Attempt:
         if trouble.busy:
             return False
         since = self.start if self._since is None else self._since
-        crowded = isinstance(trouble, Refused) and not trouble.sent
-        return at >= since + (OUTAGE_LIMIT if self.answered or crowded else self.request_timeout)
+        return at >= since + (OUTAGE_LIMIT if self.answered else self.request_timeout)
 
     def only_unusable_answers(self, at: float) -> bool:
         """Whether a wait without a timeout has had only useless answers for too long."""

@@ -77,18 +77,14 @@ class Refused(Exception):
     Args:
         error: The error for the user if the call is not repeated, or does not succeed when repeated.
         retry: Whether to repeat the call may help (a restart, a leader election) or not (permission, layout, a full disk).
-        sent: False if the call was not sent because of other calls of this process. That is no outage of the store.
-        busy: Whether the store works, and only its other users are in the way. Then an acquire without a timeout
-            keeps trying.
+        busy: Whether the store works, and only other calls are in the way, of this process or of others. Then an acquire without a
+            timeout keeps trying.
     """
 
-    def __init__(
-        self, error: LockkitError, *, retry: bool = True, sent: bool = True, busy: bool = False
-    ) -> None:
+    def __init__(self, error: LockkitError, *, retry: bool = True, busy: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry = retry
-        self.sent = sent
         self.busy = busy
 
 

@@ -28,6 +28,8 @@ _SHARE = 0.5
 """The part of a call's budget in which its turn must come; the rest is for the call itself."""
 _LOOK, _EACH, _LONGEST = 0.005, 0.0005, 0.25
 """Seconds between two checks for a free turn: at least, more for each call that waits, and at most."""
+_OUTAGE = 30.0
+"""Seconds without an answer after which the server counts as out of reach, and not as busy."""
 
 
 class Turns:
@@ -45,6 +47,7 @@ class Turns:
         self._until: dict[str, float] = {}
         """When each turn is over at the latest, by the token of its claim, on ``time.monotonic()``."""
         self._waiting: set[str] = set()
+        self._answered = time.monotonic()
 
     def take(
         self, token: str, ask: Callable[[float], Exchange[T]], budget: float, *, late: bool
@@ -77,6 +80,7 @@ class Turns:
         finally:
             now = time.monotonic()
             if answered:
+                self._answered = now
                 self._until.pop(token, None)
             else:  # the server may still work on it, so the turn lasts for as long again
                 self._until[token] = now + (now - began)
@@ -111,6 +115,6 @@ class Turns:
                     break
             text = f"{self._where}: {len(self._waiting)} acquires of this client wait until earlier ones are answered"
             hint = "fewer threads, or a faster server; see lockkit doctor"
-            raise Refused(BackendUnavailable(text, hint=hint), sent=False)
+            raise Refused(BackendUnavailable(text, hint=hint), busy=now < self._answered + _OUTAGE)
         finally:
             self._waiting.discard(token)

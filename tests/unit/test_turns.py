@@ -98,9 +98,27 @@ def test_a_call_whose_turn_does_not_come_was_not_sent(clock, some):
     with pytest.raises(Refused) as refused:
         looks()
 
-    assert (refused.value.sent, refused.value.retry) == (False, True)
+    assert (refused.value.busy, refused.value.retry) == (True, True)
     assert clock.now < 100.0 + 0.75 * BUDGET, "a turn that comes late leaves time for the call"
     assert calls
+
+
+def test_a_server_that_answers_nobody_is_no_crowd(clock, some):
+    """A wait without a timeout goes on as long as the store is only busy, so this must not count as busy."""
+    calls = full(some)
+    clock.now += 31.0
+    calls += full(some)
+    call, step = begun(some, "late")
+
+    def looks():
+        while True:
+            clock.now += step.seconds
+            call.send(None)
+
+    with pytest.raises(Refused) as refused:
+        looks()
+
+    assert not refused.value.busy
 
 
 @pytest.mark.parametrize("end", [Unknown(OutcomeUnknown("no answer")), GeneratorExit()])
