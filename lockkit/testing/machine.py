@@ -223,6 +223,9 @@ class Machine(State):
         may_go = {row.claim_id} if at_once or row.state != "HELD" or silent else set()
         with self.step("S1-evict", may_go=may_go, may_shorten={row.claim_id}):
             self.clients[pick % ACTORS].evict(name, row.claim_id, reason="kit", now=at_once)
+        if row.deadline is None and row.claim_id in self.bound:
+            # From now on it has a deadline: a holder that was silent for long gets half a ttl more, in which its command can be ended.
+            self.bound[row.claim_id] = self.harness.clock.now() + self.longest[row.claim_id]
         if at_once:
             self.forsake(row.claim_id)
 

@@ -75,6 +75,7 @@ class State(RuleBasedStateMachine):
         self.copies: list[LeaseCopy] = []
         self.seen = Seen(self.harness, PARTS, self.invalid)
         self.bound: dict[str, float] = {}
+        self.longest: dict[str, float] = {}
         self.hot = ""
         self.drained = False
 
@@ -156,4 +157,5 @@ class State(RuleBasedStateMachine):
         """Note that a request for this hold was just sent, so that its time counts from now."""
         terms = held.claim.terms
         least = longer * terms.ttl + terms.lock_delay + terms.min_hold + self.harness.grain
+        self.longest[held.claim_id] = max(self.longest.get(held.claim_id, 0.0), least)
         self.bound[held.claim_id] = max(self.bound.get(held.claim_id, 0.0), self.harness.clock.now() + least)

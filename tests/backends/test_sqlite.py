@@ -1,8 +1,25 @@
 """The conformance kit on the embedded store, in a folder of one user's own; and for one kind of lock in one that a group shares."""
 
 from lockkit.testing.kit import kit
+from lockkit.testing.machine import Machine
 from lockkit.testing.shapes import MUTEX
 from support.harnesses.sqlite import SharedSqliteHarness, SqliteHarness
 
 test_sqlite = kit(SqliteHarness)
 test_sqlite_in_a_shared_folder = kit(SharedSqliteHarness, shapes=(MUTEX,))
+
+
+def test_s11_the_machine_allows_a_silent_holder_that_is_evicted_half_a_ttl_more(tmp_path):
+    """That is the time in which its command can be ended; without an eviction a process-bound claim has no deadline at all."""
+    machine = type("OnSqlite", (Machine,), {"harness_class": SqliteHarness, "scratch": tmp_path})()
+    machine.begin("mutex")
+    try:
+        machine.try_acquire(0, 0, False, "bound")
+        machine.harness.advance(1.1 * SqliteHarness.ttl)
+        machine.evict(0, False)
+
+        machine.validity()
+        (row,) = machine.seen.queues["mutex"].values()
+        assert row.evicted
+    finally:
+        machine.teardown()
