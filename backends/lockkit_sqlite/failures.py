@@ -92,12 +92,15 @@ def is_overtaken(error: sqlite3.Error) -> bool:
     return _name(error) == "SQLITE_BUSY_SNAPSHOT"
 
 
-def busy(path: str) -> Refused:
+def busy(path: str, pids: Sequence[int] = ()) -> Refused:
     """The refusal for a file that stayed busy for the whole budget."""
     hint = "if it lasts, look for a stopped process: fuser"
-    return Refused(
-        BackendUnavailable(f"{path} is busy: other processes kept it locked", hint=hint), busy=True
-    )
+    text = f"{path} is busy: other processes kept it locked{_pids(pids)}"
+    return Refused(BackendUnavailable(text, hint=hint), busy=True)
+
+
+def _pids(pids: Sequence[int]) -> str:
+    return f" (pid {', '.join(map(str, pids))})" if pids else ""
 
 
 def in_use(path: str, why: str, pids: Sequence[int]) -> Refused:
@@ -110,12 +113,13 @@ def in_use(path: str, why: str, pids: Sequence[int]) -> Refused:
 
 def elsewhere(path: str, why: str, pids: Sequence[int] = ()) -> Refused:
     """The refusal of a database that may be in use under another name, or by an older version without a lock file."""
-    seen = f" (pid {', '.join(map(str, pids))})" if pids else ""
     hint = (
         "use it by the name by which others use it, or end them (older versions of lockkit, too); if it was moved or restored: "
         "lockkit store adopt-folder"
     )
-    return Refused(BackendUnavailable(f"{path} is not at home here: {why}{seen}", hint=hint), retry=False)
+    return Refused(
+        BackendUnavailable(f"{path} is not at home here: {why}{_pids(pids)}", hint=hint), retry=False
+    )
 
 
 def torn(path: str) -> Refused:

@@ -20,14 +20,13 @@ import fcntl
 import os
 import weakref
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from lockkit.namedtuples import NamedTuple
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite.connection import OPENING
 from lockkit_sqlite.descriptors import Descriptor, opened
 from lockkit_sqlite.failures import raise_if_foreign
-from lockkit_sqlite.place import Place
 from lockkit_sqlite.presence import LOCK, Inode, Presence, inode
 
 __all__ = [
@@ -35,24 +34,12 @@ __all__ = [
     "Carried",
     "Files",
     "Opened",
-    "Stamp",
     "clear",
     "look",
-    "looked_at",
-    "settled",
-    "stamp",
     "watched",
 ]
 
-Stamp: TypeAlias = tuple[int, ...]
-
 LOG, SHM = "-wal", "-shm"
-_TICK = 50_000_000
-"""Nanoseconds that a folder must have been left alone for its time of change to prove that it still is: the second of two
-changes within one tick of the kernel's clock for files (1 to 10 ms) leaves no trace."""
-_ROUNDED = 10_000_000
-_ROUNDED_TICK = 2_000_000_000
-"""The same where the time of change is a multiple of 10 ms: the file system may round it, at most to 2 seconds."""
 
 
 class Carried(NamedTuple):
@@ -208,50 +195,6 @@ def look(given: str, path: str) -> Opened:
         OSError: The look failed; the files may be there.
     """
     return Opened(inode(given), inode(path + LOCK), inode(path + LOG), inode(path + SHM))
-
-
-def looked_at(place: Place) -> tuple[str, str]:
-    """The arguments of :func:`stamp` for a database: its folder, and its name if that is a link in another folder."""
-    named, real = str(place.given.parent), str(Path(place.path).parent)
-    try:
-        same = named == real or inode(named) == inode(real)
-    except OSError as error:
-        raise_if_foreign(error)
-        same = False
-    return (named, "") if same else (real, str(place.given))
-
-
-def stamp(folder: str, link: str = "") -> Stamp | None:
-    """A value that changes with every entry of a folder that is added, removed or renamed; None if the look fails.
-
-    The value contains the time of change, which nobody can set, unlike the time of modification.
-
-    Args:
-        folder: The folder.
-        link: A link from elsewhere to a file in that folder. The value changes also when this leads to another file.
-    """
-    try:
-        seen = os.stat(folder)  # noqa: PTH116
-        if link:
-            there = os.stat(link)  # noqa: PTH116
-            return seen.st_ctime_ns, seen.st_ino, seen.st_dev, there.st_ino, there.st_dev
-    except OSError as error:
-        raise_if_foreign(error)
-        return None
-    return seen.st_ctime_ns, seen.st_ino, seen.st_dev
-
-
-def settled(mark: Stamp | None, before: int) -> Stamp | None:
-    """The stamp, if the next change of the folder is certain to change it; None if the stamp is too young for that.
-
-    Args:
-        mark: The stamp.
-        before: Nanoseconds since 1970, read before the folder was: a process may be stopped for long at any place.
-    """
-    if mark is None:
-        return None
-    tick = _TICK if mark[0] % _ROUNDED else _ROUNDED_TICK
-    return mark if mark[0] + tick < before else None
 
 
 def _shield(folder: str) -> Descriptor | None:

@@ -17,6 +17,7 @@ import json
 
 from lockkit.facts import Owner
 from lockkit.store.layouts import too_new
+from lockkit.store.untrusted import object_in
 
 __all__ = [
     "DDL",
@@ -110,12 +111,9 @@ def check_layout(stored: str, path: str) -> None:
     Raises:
         Refused: With IncompatibleLayout.
     """
-    try:
-        layout = json.loads(stored)
-        minimum = int(layout["min_reader"])
-    except (ValueError, TypeError, KeyError, OverflowError):
-        layout, minimum = {}, READER + 1
-    if minimum > READER:
+    layout = object_in(stored) or {}
+    minimum = layout.get("min_reader")
+    if not isinstance(minimum, int) or minimum > READER:
         owner = Owner(version=str(layout.get("lockkit") or ""), host=str(layout.get("host") or ""))
         raise too_new(
             path, minimum, READER, owner, "upgrade lockkit here, or point the newer one at another file"

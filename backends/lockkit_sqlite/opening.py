@@ -17,7 +17,7 @@ from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.failures import busy, elsewhere, in_use, link, linked, no_log, raise_if_foreign
-from lockkit_sqlite.files import LOG, Carried, Files, clear, look
+from lockkit_sqlite.files import FILES, LOG, Carried, Files, clear, look
 from lockkit_sqlite.layout import DDL, PAGE_SIZE, check_layout, layout_row
 from lockkit_sqlite.place import Place, make_file, make_pulses, unusable
 from lockkit_sqlite.presence import LOCK, Home, Presence, enter, inode, pids, used
@@ -118,7 +118,8 @@ class _Opening:
     def refusal(self) -> Refused:
         """The reason why the last attempt failed."""
         path = self._place.path
-        return in_use(path, self._trouble, pids(path + LOCK)) if self._trouble else busy(path)
+        seen = pids(path + LOCK)
+        return in_use(path, self._trouble, seen) if self._trouble else busy(path, seen)
 
     def attempt(self) -> Connections | None:
         """Open the files; None if others are in the way, or a file was removed meanwhile. The caller has OPENING."""
@@ -161,12 +162,12 @@ class _Opening:
         planted = link(path)
         if planted is not None:
             raise linked(planted)
-        if presence.alone and used(path) and not self._known(presence):
+        if presence.alone and self._used() and not self._known(presence):
             # By another name it would have another log, and a connection from here would not see the same database.
             raise elsewhere(path, "processes use it without its lock file here", pids(path))
         before = look(given, path)
         newcomer = not presence.alone and not files.inside
-        if newcomer and (before.database is None or (not before.whole and used(path))):
+        if newcomer and (before.database is None or (not before.whole and self._used())):
             # They are opening the database; or somebody has removed a file under them: they notice that, and leave.
             self._trouble = "its database or log is not there"
             return False
@@ -212,6 +213,10 @@ class _Opening:
             try:
                 ((fence,),) = old.read(sql.NEWEST_FENCE, (), end)
                 kept = tuple(old.read(records, (), end)) or kept
+                for (token,) in old.read("SELECT token FROM claims", (), end):
+                    self._options.suspect(
+                        token
+                    )  # others may be granted these locks as soon as this process has left
             except (Refused, Unknown, ValueError):
                 pass
         self._files.carried = Carried(before.why, max(fence, before.fence), kept)
@@ -256,6 +261,12 @@ class _Opening:
         if connection.read("PRAGMA journal_mode=WAL", (), self._end) != [("wal",)]:
             raise no_log(path)
         return True
+
+    def _used(self) -> bool:
+        """Whether another process, or this one by another name, may have the database open. A process that has must not ask: it would drop its locks."""
+        here = inode(self._place.path)
+        mine = any(each.inside and each.opened.database == here for each in list(FILES.values()))
+        return mine or used(self._place.path)
 
     def _known(self, presence: Presence) -> bool:
         """Whether the database file itself, read without its log, records this lock file."""

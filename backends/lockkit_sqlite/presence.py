@@ -26,6 +26,7 @@ from struct import Struct
 from typing import TypeAlias
 
 from lockkit.namedtuples import NamedTuple
+from lockkit.store.untrusted import object_in
 from lockkit_sqlite.descriptors import Descriptor, opened
 from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.place import Place, make_file
@@ -105,12 +106,16 @@ class Home(NamedTuple):
 
     @classmethod
     def read(cls, stored: str) -> Home | None:
-        """The home that is stored; None if it is malformed."""
-        try:
-            found = json.loads(stored)
-            return cls(str(found["name"]), int(found["inode"]), str(found["path"]))
-        except (ValueError, TypeError, KeyError):
+        """The home that is stored; None if it is malformed. Whoever may write to the store may have written anything, also the name of a device."""
+        found = object_in(stored) or {}
+        name, number, path = map(found.get, Home._fields)
+        if not (isinstance(name, str) and isinstance(number, int) and isinstance(path, str)):
             return None
+        try:
+            fit = path.endswith(LOCK) and b"\0" not in os.fsencode(path)
+        except ValueError:
+            return None
+        return cls(name, number, path) if fit else None
 
     def reach(self) -> tuple[bool, Presence | None]:
         """Whether the file is at its path, and an exclusive lock on it; None if it is not there or in use."""

@@ -24,10 +24,11 @@ from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.failures import raise_if_foreign, two_boots
-from lockkit_sqlite.files import FILES, Stamp, look, looked_at, settled, stamp, watched
+from lockkit_sqlite.files import FILES, look, watched
 from lockkit_sqlite.layout import LINGERING, WAITING, micros
 from lockkit_sqlite.opening import mark_anew, open_files
 from lockkit_sqlite.place import Place, prepare
+from lockkit_sqlite.presence import inode
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, eviction, remove, stale
 from lockkit_sqlite.pulses import LISTENER
 from lockkit_sqlite.rows import Front, LockColumns, Row, check_rows, claim_info, front_of, read_rows, unread
@@ -43,6 +44,8 @@ _RECENT = 3600.0
 """Seconds for which a program that opens a store is warned that it was made anew."""
 _told: set[tuple[str, float]] = set()
 _REPLACED = "the database was removed or replaced"
+_LOOK = 0.1
+"""Seconds between two looks at all files."""
 _SWEPT = 64
 _FRONT = 4
 """Claims of a queue that are read to find out whom to wake: those of a mutex, and a few more."""
@@ -71,7 +74,7 @@ class SQLiteStore:
         # Forked by other means than os.fork, or a signal handler interrupted every hook.
         _after_fork_in_child()
         self.place = place
-        self._looked_at = looked_at(place)
+        self._given = str(place.given)
         self._options = options
         self._adopt = adopt
         self.clock = options.clock
@@ -80,7 +83,7 @@ class SQLiteStore:
         self._closed = False
         self._moving = threading.RLock()
         self._generation = 0
-        self._mark: Stamp | None = None
+        self._looks_at = 0.0
         self.left = 0
         self._keepers: dict[str, tuple[float, tuple[Keeper, ...]]] = {}
         self.files = watched(place.path)
@@ -119,7 +122,7 @@ class SQLiteStore:
 
     def whole(self) -> bool:
         """Whether the files that have the names are those that this store has open. True if the look fails."""
-        given, files = str(self.place.given), self.files
+        given, files = self._given, self.files
         try:
             if look(given, self.place.path) != files.opened:
                 with OPENING:  # a fork under way holds it
@@ -137,30 +140,29 @@ class SQLiteStore:
         files are lost; fences keep rising.
 
         Args:
-            closely: Look at each file. Otherwise a folder without a change since the last look is enough: any removal,
-                renaming or new file changes its time, within a tick of the kernel's clock (4 to 10 ms). A link from another
-                folder must lead to the same file as well.
+            closely: Look at each file. Otherwise each call looks at the database, and at the others only every 0.1 s: while this process has
+                its lock on the lock file, nobody makes the store anew, and who finds damage removes the name of the database.
 
         Raises:
             Refused: They cannot be made anew, or not be looked at.
         """
-        before = time.time_ns()
-        mark = stamp(*self._looked_at)
-        if (
-            mark == self._mark
-            and not closely
-            and mark is not None
-            and self._generation == self.files.generation
-        ):
+        before = time.monotonic()
+        if before < self._looks_at and not closely and self._database_stays():
             return
         if self._closed or self.pulses.inherited:
             return
         if not self.whole():
             self._move()
         self.pulses.heal()
-        # A link may have changed, and with it the path that the next look has to examine.
-        self._looked_at = looked_at(self.place)
-        self._mark = settled(mark, before)
+        self._looks_at = before + _LOOK
+
+    def _database_stays(self) -> bool:
+        files = self.files
+        try:
+            return self._generation == files.generation and inode(self._given) == files.opened.database
+        except OSError as error:
+            raise_if_foreign(error)
+            return False
 
     def _move(self) -> None:
         """Open the files that have the names now, unless another thread has done so or closes the store."""

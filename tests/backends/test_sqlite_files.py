@@ -9,6 +9,7 @@ import gc
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -28,12 +29,14 @@ from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refu
 from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
 from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.processes import until
 from lockkit_sqlite import files
 from lockkit_sqlite.backend import adopt_store, open_store
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.place import make_file, prepare
 from lockkit_sqlite.presence import enter
 from lockkit_sqlite.pulse import ALIVE, probe
+from lockkit_sqlite.store import _LOOK as LOOK
 from support.handlers import Handler
 
 SUFFIXES = ("", "-wal", "-shm")
@@ -136,6 +139,8 @@ def process(url):
 def remove(path, suffixes):
     for suffix in suffixes:
         Path(f"{path}{suffix}").unlink()
+    if "" not in suffixes:
+        time.sleep(LOOK)  # each process looks at these files with its next call then
 
 
 def replace(path):
@@ -500,12 +505,6 @@ def meet(store, other, path):
     assert sorted([type(mine), type(other.child.hear())], key=str) in ([int, Busy], [Granted, str])
 
 
-def trust(store):
-    """Let calls pass until the last look is old enough to be trusted."""
-    while store._opened._mark is None:
-        store.inspect("x", 2.0)
-
-
 @pytest.fixture
 def link(tmp_path, path):
     """The database by another name: a link in a folder of its own."""
@@ -523,7 +522,6 @@ def test_whatever_is_removed_a_store_named_by_a_link_in_another_folder_comes_ove
     with closing(open_store(f"sqlite:{link}", OpenOptions())) as store:
         other = process()  # before the damage: a fork opens the files anew
         one, fence = take(store, name="mine", ttl=60)
-        trust(store)
         damage(path)
 
         meet(store, other, path)
@@ -545,7 +543,6 @@ def test_a_store_named_by_a_link_in_another_folder_follows_the_links(tmp_path, p
             link.symlink_to(way)
         store = open_store(f"sqlite:{link}", OpenOptions())
         one, fence = take(store, name="x", ttl=60)
-        trust(store)
 
         if turned == "the folder of the link":
             link.parent.rename(tmp_path / "before")
@@ -556,7 +553,6 @@ def test_a_store_named_by_a_link_in_another_folder_follows_the_links(tmp_path, p
 
         assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Busy)
         assert store.renew([(one, fence)], 2.0)[0].why == "files"
-        trust(store)
         remove(other / "locks.db", SUFFIXES)
         assert isinstance(store.acquire(claim(name="x", wait=False), True, 2.0), Granted)
         store.close()
@@ -573,7 +569,6 @@ def test_a_link_of_a_folder_may_lead_to_the_store_by_another_way(process, tmp_pa
         (tmp_path / "next").symlink_to(link.parent)
         (tmp_path / "next").rename(tmp_path / "current")
         assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
-        trust(store)
         remove(path, SUFFIXES)
 
         meet(store, other, path)
@@ -1096,13 +1091,12 @@ def test_the_files_and_folders_of_a_store_are_for_their_user_alone_with_a_umask_
 # -- what is looked at, and when --------------------------------------------------------------------------------
 
 
-def test_a_call_looks_at_one_folder_where_nothing_changed(opened, path, monkeypatch):
-    """Acquire and release pay one stat(2) for all of this."""
+def test_a_call_looks_at_the_database_alone_just_after_a_look_at_all_files(opened, path, monkeypatch):
+    """Acquire and release pay one stat(2) each for all of this."""
+    monkeypatch.setattr("lockkit_sqlite.store._LOOK", 60.0)
     store = opened()
     one, _ = take(store, name="x")
     store.release(one, 2.0)
-    monkeypatch.setattr(files, "_TICK", 0)  # not too young to be trusted
-    store.inspect("x", 2.0)
     looked = []
     monkeypatch.setattr("lockkit_sqlite.store.look", lambda *given: looked.append(given))
 
@@ -1112,51 +1106,81 @@ def test_a_call_looks_at_one_folder_where_nothing_changed(opened, path, monkeypa
     assert not looked
 
 
-def test_a_change_within_a_tick_of_the_last_one_is_not_missed(opened, process, path):
-    """A folder's time of change is as coarse as the kernel's clock for files."""
+def test_a_lease_is_lost_at_once_when_another_call_of_its_client_notices_the_damage(url, path):
+    """Its next heartbeat would come after 20 s, and the store is made anew, and its lock granted, before."""
+    with lockkit.connect(url) as client:
+        lease = client.lock("x", ttl=60).acquire(timeout=30)
+        path.unlink()
+        client.inspect("another")
+        until(lambda: not lease.valid(), "the heartbeat finds out", 15)
+        with contextlib.suppress(LeaseLost):
+            lease.release()
+
+
+def test_a_second_name_in_one_process_drops_none_of_its_locks(process, opened, path):
+    """To ask whether a database is in use, a process opens and closes it, which would drop the locks that SQLite has for it."""
+    other = process()  # first: a fork opens the connections anew
     store = opened()
-    for _ in range(30):
-        one, _ = take(store, name="x", ttl=60)
-        remove(path, ["-wal"])
-        assert store.release(one, 2.0) == ABSENT
+    one, fence = take(store, name="x", ttl=60)
+    second = path.parent.parent / "second" / "other.db"
+    second.parent.mkdir(mode=0o700)
+    os.link(path, second)
+    with pytest.raises(Refused, match="not at home here"):
+        open_store(f"sqlite:{second}", OpenOptions())
+
+    other("store.close()")  # the last connection of all would remove the log
+
+    assert Path(f"{path}-wal").exists()
+    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
 
 
 @pytest.mark.parametrize(
-    "fraction, age, trusted",
+    "home",
     [
-        (123_456_789, 0.02, False),
-        (123_456_789, 0.1, True),
-        (0, 0.1, False),
-        (990_000_000, 1.0, False),
-        (0, 4.0, True),
+        '{"name": "a", "inode": Infinity, "path": "/x-lock"}',
+        '{"name": "a", "inode": 1, "path": "/x\\u0000-lock"}',
+        '{"name": "a", "inode": 1, "path": "/\\ud800-lock"}',
+        '{"name": "a", "inode": 1, "path": "/dev/watchdog"}',
+        "[" * 100_000,
+        "1",
     ],
+    ids=["no number", "NUL", "surrogate", "device", "deep", "no object"],
 )
-def test_a_time_of_change_that_may_be_rounded_is_not_trusted_for_two_seconds(fraction, age, trusted):
-    mark = (1_700_000_000 * 10**9 + fraction, 1, 1)
+def test_a_malformed_note_of_the_lock_file_is_refused_and_leads_nowhere(path, opened, home, monkeypatch):
+    opened().close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE meta SET value = ? WHERE key = 'lock'", (home,))
+    monkeypatch.setattr("lockkit_sqlite.presence.Home.reach", None)
+    with pytest.raises(Refused, match="not at home here"):
+        opened()
 
-    assert files.settled(mark, mark[0] + int(age * 1e9)) == (mark if trusted else None)
+
+def test_the_error_names_the_process_that_stands_still_while_it_is_alone_with_the_files(process, url, path):
+    """The pid is what a user needs to end or continue it."""
+    other = process()
+    other("store.close()")
+    alone = os.open(f"{path}-lock", os.O_RDONLY)
+    try:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        child = os.fork()
+        if not child:
+            signal.pause()
+        try:
+            with pytest.raises(Refused, match=rf"kept it locked \(pid .*\b{child}\b"):
+                open_store(url, OpenOptions(budget=0.1))
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    finally:
+        os.close(alone)
 
 
-def test_a_process_that_was_stopped_during_its_look_does_not_trust_it(opened, path, monkeypatch):
-    """The second change within one tick leaves no trace, so the time before the look counts, not the time after it."""
+def test_a_removed_database_is_noticed_by_the_next_call(opened, path, monkeypatch):
+    monkeypatch.setattr("lockkit_sqlite.store._LOOK", 60.0)
     store = opened()
-    trust(store)
-    now = [time.time_ns()]
-    changed = (now[0] - 1_000_001, 1, 1)
-    monkeypatch.setattr("lockkit_sqlite.store.stamp", lambda *_: changed)
-    monkeypatch.setattr(time, "time_ns", lambda: now[0])
-    whole = store._opened.whole
-
-    def stop():
-        seen = whole()
-        now[0] += 2 * files._TICK
-        return seen
-
-    monkeypatch.setattr(store._opened, "whole", stop)
-
-    store.inspect("x", 2.0)
-
-    assert store._opened._mark is None
+    one, _ = take(store, name="x", ttl=60)
+    path.unlink()
+    assert store.release(one, 2.0) == ABSENT
 
 
 # -- signals ------------------------------------------------------------------------------------------------------
@@ -1307,7 +1331,7 @@ def test_an_oserror_that_a_signal_handler_raises_comes_out_of_what_it_interrupte
         open_store(url, OpenOptions()).close()
 
     def calls():
-        store._opened._mark = None  # so that the files are looked at
+        store._opened._looks_at = 0.0  # so that the files are looked at
         name = str(next(names))
         one, fence = take(store, name=name)
         two = claim(name=name)
