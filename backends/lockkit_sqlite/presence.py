@@ -79,6 +79,7 @@ class Presence:
 
     def close(self) -> None:
         """End the lock. A forked child may call this too: its parent keeps the lock."""
+        _touch(self._descriptor)
         self._descriptor.close()
 
 
@@ -158,6 +159,7 @@ def _lock(path: str, kind: int) -> Presence | None:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         if inode(path) == (seen.st_dev, seen.st_ino):
             name = os.pread(descriptor.fileno(), 2 * _NAME, 0).decode("ascii", "replace")
+            _touch(descriptor)
             return Presence(descriptor, Home(name, seen.st_ino, path), alone=kind == fcntl.LOCK_EX)
     except BaseException as error:
         descriptor.close()
@@ -166,6 +168,15 @@ def _lock(path: str, kind: int) -> Presence | None:
         raise
     descriptor.close()
     return None
+
+
+def _touch(descriptor: Descriptor) -> None:
+    """Let the lock file look as young as the database, which is written to: a cleaner of old files must not remove the lock file alone."""
+    try:
+        os.utime(descriptor.fileno())
+    except (OSError, ValueError) as error:  # a file system that is read-only now; or a descriptor that is closed
+        if isinstance(error, OSError):
+            raise_if_foreign(error)
 
 
 def inode(path: str) -> Inode | None:

@@ -1175,6 +1175,19 @@ def test_the_error_names_the_process_that_stands_still_while_it_is_alone_with_th
         os.close(alone)
 
 
+def test_the_lock_file_is_never_older_than_the_database_for_a_cleaner_of_old_files(opened, path):
+    """A store without its lock file is refused until somebody takes it in by command."""
+    lock = Path(f"{path}-lock")
+    opened().close()
+    os.utime(lock, (0, 0))
+    store = opened()
+    at_opening = lock.stat().st_mtime
+    os.utime(lock, (0, 0))
+    store.close()
+    assert at_opening > 0
+    assert lock.stat().st_mtime >= path.stat().st_mtime
+
+
 def test_a_removed_database_is_noticed_by_the_next_call(opened, path, monkeypatch):
     monkeypatch.setattr("lockkit_sqlite.store._LOOK", 60.0)
     store = opened()
