@@ -38,6 +38,7 @@ LOCK = "-lock"
 _NAME = 12
 """Bytes of a random name."""
 _LOCKS = Path("/proc/locks")
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _FLOCK = Struct("hhqqi")
 """Linux's ``struct flock``: kind, origin, first byte, number of bytes, owner."""
@@ -121,15 +122,19 @@ class Home(NamedTuple):
     def reach(self) -> tuple[bool, Presence | None]:
         """Whether the file is at its path, and an exclusive lock on it; None if it is not there or in use."""
         try:
-            seen = inode(self.path)
-            presence = _lock(self.path, fcntl.LOCK_EX) if seen is not None and seen[1] == self.inode else None
+            with opened(self.path, _FLAGS) as file:
+                if not _home(file, self.path).same(
+                    self
+                ):  # the number of a file that was removed is given away again
+                    return False, None
+            presence = _lock(self.path, fcntl.LOCK_EX)
         except OSError as error:
             raise_if_foreign(error)
             return False, None
-        if presence is not None and not presence.home.same(self):
+        if presence is not None and not presence.home.same(self):  # replaced just now
             presence.close()
-            return False, None
-        return seen is not None and seen[1] == self.inode, presence
+            return True, None
+        return True, presence
 
 
 def enter(place: Place) -> Presence | None:
@@ -150,17 +155,14 @@ def enter(place: Place) -> Presence | None:
 
 def _lock(path: str, kind: int) -> Presence | None:
     """A lock of this kind; None if another process is in the way, or the file lost its name meanwhile."""
-    descriptor = opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = opened(path, _FLAGS)
     # The traceback of a signal handler's exception may keep the descriptor for long, so it is closed explicitly.
     try:
-        seen = os.fstat(descriptor.fileno())
-        if not stat.S_ISREG(seen.st_mode):
-            raise OSError(0, "not a file", path)
+        seen, home = os.fstat(descriptor.fileno()), _home(descriptor, path)
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         if inode(path) == (seen.st_dev, seen.st_ino):
-            name = os.pread(descriptor.fileno(), 2 * _NAME, 0).decode("ascii", "replace")
             _touch(descriptor)
-            return Presence(descriptor, Home(name, seen.st_ino, path), alone=kind == fcntl.LOCK_EX)
+            return Presence(descriptor, home, alone=kind == fcntl.LOCK_EX)
     except BaseException as error:
         descriptor.close()
         if isinstance(error, BlockingIOError) and error.errno is not None:
@@ -170,11 +172,27 @@ def _lock(path: str, kind: int) -> Presence | None:
     return None
 
 
+def _home(descriptor: Descriptor, path: str) -> Home:
+    """The lock file that is open, as a database would name it.
+
+    Raises:
+        OSError: No file, but a FIFO or the like.
+    """
+    seen = os.fstat(descriptor.fileno())
+    if not stat.S_ISREG(seen.st_mode):
+        raise OSError(0, "not a file", path)
+    name = os.pread(descriptor.fileno(), 2 * _NAME, 0).decode("ascii", "replace")
+    return Home(name, seen.st_ino, path)
+
+
 def _touch(descriptor: Descriptor) -> None:
     """Let the lock file look as young as the database, which is written to: a cleaner of old files must not remove the lock file alone."""
     try:
         os.utime(descriptor.fileno())
-    except (OSError, ValueError) as error:  # a file system that is read-only now; or a descriptor that is closed
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a file system that is read-only now; or a descriptor that is closed
         if isinstance(error, OSError):
             raise_if_foreign(error)
 
@@ -207,7 +225,7 @@ def used(path: str) -> bool:
     database = inode(path)
     if database is None or _has("self", {Path(path).name}, {database}):
         return True
-    descriptor = opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = opened(path, _FLAGS)
     try:
         kind: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _SHARED_LOCK))[0]
         return kind != fcntl.F_UNLCK

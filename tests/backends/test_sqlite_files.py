@@ -897,6 +897,17 @@ def test_a_store_whose_lock_file_is_gone_is_taken_in_by_command(opened, path):
     assert again.release(one, 2.0) == RELEASED
 
 
+def test_a_new_lock_file_that_has_the_number_of_the_lost_one_is_not_taken_for_it(opened, path):
+    opened().close()
+    lock = Path(f"{path}-lock")
+    with lock.open("r+") as file:  # as if it had been made anew
+        file.write("0" * 24)
+
+    assert adopt(path) == str(path)
+
+    opened()
+
+
 def test_a_folder_that_was_renamed_needs_no_command(opened, path):
     opened().close()
     path.parent.rename(path.parent.with_name("elsewhere"))
@@ -1057,6 +1068,7 @@ def test_a_removed_folder_of_fifos_is_restored(opened, path, call):
     pulses = Path(f"{path}.pulses")
     (pulse,) = pulses.iterdir()
     shutil.rmtree(pulses)
+    time.sleep(LOOK)  # the next call looks at it then
 
     if call == "beat":
         assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
