@@ -10,7 +10,7 @@ test_sqlite_in_a_shared_folder = kit(SharedSqliteHarness, shapes=(MUTEX,))
 
 
 def test_s11_the_machine_allows_a_silent_holder_that_is_evicted_half_a_ttl_more(tmp_path):
-    """That is the time in which its command can be ended; without an eviction a process-bound claim has no deadline at all."""
+    """A process-bound claim has no deadline until then, and its command can be ended in that time."""
     machine = type("OnSqlite", (Machine,), {"harness_class": SqliteHarness, "scratch": tmp_path})()
     machine.begin("mutex")
     try:

@@ -1119,7 +1119,7 @@ def test_a_call_looks_at_the_database_alone_just_after_a_look_at_all_files(opene
 
 
 def test_a_lease_is_lost_at_once_when_another_call_of_its_client_notices_the_damage(url, path):
-    """Its next heartbeat would come after 20 s, and the store is made anew, and its lock granted, before."""
+    """The next heartbeat would come after 20 s, and the store is made anew, and the lock granted, before."""
     with lockkit.connect(url) as client:
         lease = client.lock("x", ttl=60).acquire(timeout=30)
         path.unlink()
