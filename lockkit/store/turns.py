@@ -19,10 +19,11 @@ from lockkit.store.spi import Refused
 __all__ = ["Turns"]
 
 T = TypeVar("T")
-_LEAST, _FIRST, _MOST = 2.0, 16.0, 64.0
+_LEAST, _FIRST, _MOST = 8.0, 16.0, 64.0
 """Calls under way: at least, at first, and at most."""
-_QUICK, _SLOW = 0.1, 0.5
-"""Seconds: a call that is quicker raises the limit a little, and one that is slower lowers it."""
+_QUICK, _SLOW = 0.5, 1.0
+"""Seconds: a call that is quicker raises the limit a little, and one that is slower lowers it. A call is several requests: one of 0.8 s is
+that of a server that is far away, not of one that cannot keep up."""
 _LESS = 0.7
 _SHARE = 0.5
 """The part of a call's budget in which its turn must come; the rest is for the call itself."""
