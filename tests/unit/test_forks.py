@@ -221,6 +221,7 @@ _REGISTERS_BESIDE_A_FORK = """
 import os, threading
 import lockkit
 from lockkit import forks
+import logging  # now: hooks of its own, registered beside a fork, make Python complain, too
 
 mutex, held, forking = threading.RLock(), threading.Event(), threading.Event()
 ran = set()
