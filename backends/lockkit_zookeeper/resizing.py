@@ -18,9 +18,10 @@ from __future__ import annotations
 from typing import Any
 
 from lockkit.store.comparing import ROUNDS, overtaken
+from lockkit.store.layouts import check_reader
 from lockkit.store.queue import check_capacity
 from lockkit_zookeeper.layout import Queue
-from lockkit_zookeeper.node_data import packed
+from lockkit_zookeeper.node_data import VERSION, packed
 from lockkit_zookeeper.operating import listed, read_claims
 from lockkit_zookeeper.private import Create, Delete, SetData
 from lockkit_zookeeper.store import ZooKeeperStore
@@ -35,6 +36,7 @@ def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> in
 
     Raises:
         ConfigError: The capacity is not a whole number of at least 1.
+        Refused: With IncompatibleLayout, if a claim is for newer readers.
     """
     check_capacity(capacity, name)
     call, parent = store.call(budget), store.paths.queue(name)
@@ -50,6 +52,7 @@ def resize(store: ZooKeeperStore, name: str, capacity: int, budget: float) -> in
         for place, (claim, each) in enumerate(zip(queue.claims, read, strict=True)):
             assert each is not None
             data, stat = each
+            check_reader(data, VERSION, f"the queue of {name!r}")
             path = f"{parent}/{claim.node}"
             if claim.weight > capacity and queue.surely_waits(place):
                 operations.append(Delete(path, stat.version))

@@ -483,12 +483,13 @@ def test_data_for_newer_readers_is_not_rewritten(store, look, parent):
     for call in (
         lambda: store.annotate("a", claim_id(one.token), {"x": 1}, BUDGET),
         lambda: store.resize("a", 2, BUDGET),
-        lambda: store.inspect("a", BUDGET),
         lambda: store.evict("a", claim_id(one.token), BUDGET),
     ):
         with pytest.raises(Refused) as caught:
             call()
         assert isinstance(caught.value.error, IncompatibleLayout)
+    (shown,) = store.inspect("a", BUDGET).holders
+    assert "a newer lockkit wrote it" in shown.evidence
 
 
 def test_whoever_waited_writes_down_how_it_stands(opened, monkeypatch):
