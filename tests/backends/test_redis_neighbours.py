@@ -106,7 +106,6 @@ def test_a_claim_for_newer_readers_is_not_touched(store, server):
     server.cli("HSET", key, one.token, json.dumps(newer))
     for touch in (
         lambda: store.acquire(claim(), True, 2.0),
-        lambda: store.inspect("a", 2.0),
         lambda: store.resize("a", 2, 2.0),
         lambda: store.evict("a", claim_id(one.token), 2.0),
         lambda: store.renew([(one, fence)], 2.0),
@@ -115,6 +114,8 @@ def test_a_claim_for_newer_readers_is_not_touched(store, server):
         with pytest.raises((Refused, Unknown)) as told:
             touch()
         assert isinstance(told.value.error, IncompatibleLayout)
+    (shown,) = store.inspect("a", 2.0).holders
+    assert "a newer lockkit wrote it" in shown.evidence
     assert json.loads(server.cli("HGET", key, one.token)) == newer
 
 
