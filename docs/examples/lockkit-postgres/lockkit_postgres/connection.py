@@ -24,6 +24,7 @@ from psycopg.pq import (
     abc,
 )
 
+from lockkit.origin import this_origin
 from lockkit.store.connecting import in_time
 from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address
@@ -60,7 +61,7 @@ class Connection:
             Refused: There is no connection. Nothing was sent to the store.
         """
         self._where = address.shown
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self.host, self._conn = _dial(address, end, first)
         self._conn.nonblocking = 1
         try:
@@ -153,7 +154,7 @@ class Connection:
 
     def reset(self) -> None:
         """Close the connection and drop what is still in this host's buffers: a request that was given up must not arrive later."""
-        if self._pid == os.getpid() and self._conn.status == ConnStatus.OK:
+        if self._origin.is_here() and self._conn.status == ConnStatus.OK:
             try:
                 with socket.socket(fileno=os.dup(self._conn.socket)) as copy:
                     copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -163,7 +164,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection. In a forked child do nothing: a message on the inherited socket would end the parent's session."""
-        if self._pid == os.getpid():
+        if self._origin.is_here():
             self._conn.finish()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -71,7 +70,7 @@ class Connections:
         return self._new(budget) if fresh else self._pool.take(budget)
 
     def _new(self, budget: float) -> Connection:
-        if self._pool.pid != os.getpid():
+        if not self._pool.origin.is_here():
             raise inherited(self.address.shown)
         connection = Connection(self.address, time.monotonic() + budget, self._first)
         self._first = connection.host

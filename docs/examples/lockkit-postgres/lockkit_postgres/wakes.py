@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from lockkit.origin import this_origin
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.waking import wake_up
 from lockkit_postgres.connection import Connection
@@ -49,7 +50,7 @@ class Wakes:
         self._pool = pool
         self._namespace = namespace
         self._channel = channel
-        self._pid = os.getpid()
+        self._origin = this_origin()
         self._mutex = threading.RLock()
         self._watches: dict[str, list[_Watch]] = {}
         self._new: list[_Watch] = []
@@ -79,7 +80,7 @@ class Wakes:
 
     def close(self) -> None:
         """End the thread, without waiting for it. In a forked child there is none."""
-        if self._pid != os.getpid():
+        if not self._origin.is_here():
             return
         with self._mutex:
             if not self._closed.is_set():
