@@ -167,7 +167,7 @@ class Files:
         if inode(self.path) == self.opened.database:
             Path(self.path).unlink(missing_ok=True)
         # Only now: with the last connection SQLite removes the log by its name, which may be another store's by then.
-        # It does not do so if the database has lost its own name.
+        # SQLite leaves the log if the database has lost its own name.
         connections.retire(self.path)
         self.bare()
 

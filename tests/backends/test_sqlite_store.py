@@ -1492,7 +1492,7 @@ def test_a_bell_rings_for_those_it_names_and_nobody_else(store, url, peer):
 
 @pytest.fixture
 def unheard():
-    """Nobody in this process listens to its FIFOs: a waiter that another test left would read what is for a watchdog."""
+    """Stop this process from listening to its FIFOs: the waiter of another test would read what a watchdog is to read."""
     watcher = LISTENER.watcher
     with watcher.lock:
         watcher._waiters.clear()

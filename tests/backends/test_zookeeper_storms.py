@@ -62,7 +62,7 @@ def test_stopped_and_deposed_leaders_never_let_two_hold_one_lock(sync_limit, ttl
     chance, seen = random.Random(seed), Counter()
     with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=sync_limit) as ensemble:
         options = f"?tick={TICK}&max_ttl=9"
-        # Those that know all members go to another one; those that know one come back to it, whatever it has become.
+        # A client that knows all members goes to another one; one that knows a single member comes back to it, whatever its role is then.
         urls = [ensemble.url("/app") + options] * 3 + [
             each.url("/app") + options for each in ensemble.members
         ]

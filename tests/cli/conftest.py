@@ -77,7 +77,7 @@ class Shell:
         streams = {"stdin": None if sent is None else subprocess.PIPE} | dict.fromkeys(
             ("stdout", "stderr"), subprocess.PIPE
         )
-        # What is started below is struck by signals at its beginning, and may be looked for by its command line.
+        # The programs started below are struck by signals while they start, and are found by their command lines.
         forked = (
             line[:3] == self.line() and more.keys() <= {"env", "timeout", "input"} and alike(options["env"])
         )
