@@ -26,7 +26,7 @@ from lockkit_etcd.failures import UNWELCOME, Elsewhere, not_connected, said, una
 from lockkit_etcd3 import private
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.library import Library
-from lockkit_etcd3.unstruck import ended, unstruck
+from lockkit_etcd3.off_main_thread import call_off_main_thread, end_off_main_thread
 
 __all__ = ["Endpoint", "trusted"]
 
@@ -180,7 +180,7 @@ class Endpoint(Member):
         channel, self._channel = self._channel, None
         self._answers = False
         if channel is not None and self._origin.is_here():
-            ended(channel.close, _CLOSING)
+            end_off_main_thread(channel.close, _CLOSING)
 
     def close(self) -> None:
         """Close the channel; calls under way there end."""
@@ -203,7 +203,7 @@ class Endpoint(Member):
                 gate.leave()
 
         try:
-            return unstruck(gated, left(end) + _SLACK)
+            return call_off_main_thread(gated, left(end) + _SLACK)
         except Refused:
             raise
         except Exception as error:
@@ -298,4 +298,4 @@ def _close(channel: Any) -> None:
             gate.leave()
 
     if channel is not None:
-        ended(gated, _CLOSING + _SLACK)
+        end_off_main_thread(gated, _CLOSING + _SLACK)

@@ -23,7 +23,7 @@ from lockkit_etcd.transport import News, Watched, WatchEnded
 from lockkit_etcd3.endpoint import Endpoint
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.messages import Messages, changes
-from lockkit_etcd3.unstruck import ended
+from lockkit_etcd3.off_main_thread import end_off_main_thread
 
 __all__ = ["Watching"]
 
@@ -124,7 +124,7 @@ class _Stream:
         """End the stream, and tell its watches why."""
         self._cut = why
         if self._call is not None:
-            ended(self._call.cancel, _CLOSING)
+            end_off_main_thread(self._call.cancel, _CLOSING)
             self._requests.put(None)
 
     def join(self) -> None:

@@ -18,7 +18,6 @@ from lockkit.store.spi import Refused, Unknown
 __all__ = [
     "FULL",
     "busy",
-    "elsewhere",
     "free_space",
     "in_use",
     "is_busy",
@@ -26,8 +25,11 @@ __all__ = [
     "left",
     "link",
     "linked",
+    "log_of_other_name",
     "mapped",
+    "no_lock_file",
     "no_log",
+    "not_its_lock_file",
     "raise_if_foreign",
     "retired",
     "shown",
@@ -111,15 +113,46 @@ def in_use(path: str, why: str, pids: Sequence[int]) -> Refused:
     return Refused(BackendUnavailable(text, hint=hint), busy=True)
 
 
-def elsewhere(path: str, why: str, pids: Sequence[int] = ()) -> Refused:
-    """The refusal of a database that may be in use under another name, or by an older version without a lock file."""
+def not_its_lock_file(path: str, recorded: str, pids: Sequence[int], *, used: bool) -> Refused:
+    """The refusal of a database beside a lock file that it does not record.
+
+    Args:
+        path: The database.
+        recorded: The path of its own lock file; empty if that is illegible.
+        pids: The processes that can be seen to use the database.
+        used: Whether its own lock file is at that path, and in use.
+    """
+    hint = f"use it by the name {recorded.removesuffix('-lock')}, or end the processes that do"
+    if not used:
+        hint = (
+            "if it was moved or restored, or its lock file was removed: end the programs that use it by another name, "
+            f"then run: lockkit store adopt-folder --url sqlite:{path}"
+        )
+    was = (recorded or "recorded illegibly") + ("" if used or not recorded else " and is gone")
+    text = f"cannot use {path}: the lock file beside it is not its own, which was {was}{_pids(pids)}"
+    return Refused(BackendUnavailable(text, hint=hint), retry=False)
+
+
+def log_of_other_name(path: str, name: str) -> Refused:
+    """The refusal of a database with a log beside its other name: the log has the last claims."""
+    text = f"cannot use {path}: a process that used it as {name} was killed, and left {name}-wal"
+    hint = f"use it once by that name: lockkit status --url sqlite:{name}"
+    return Refused(BackendUnavailable(text, hint=hint), retry=False)
+
+
+def no_lock_file(path: str, pids: Sequence[int]) -> Refused:
+    """The refusal of a database that others have open without its lock file, or by another one."""
+    these = (
+        f"end {'that process' if len(pids) == 1 else 'those processes'}"
+        if pids
+        else f"find and end them (fuser {path})"
+    )
     hint = (
-        "use it by the name by which others use it, or end them (older versions of lockkit, too); if it was moved or restored: "
-        "lockkit store adopt-folder"
+        f"{these}: an older version of lockkit or another program, a user of another name of the file, or a process that has "
+        "made no call since the lock file was removed"
     )
-    return Refused(
-        BackendUnavailable(f"{path} is not at home here: {why}{_pids(pids)}", hint=hint), retry=False
-    )
+    text = f"cannot use {path}: other processes have it open without the lock file beside it{_pids(pids)}"
+    return Refused(BackendUnavailable(text, hint=hint), retry=False)
 
 
 def torn(path: str) -> Refused:

@@ -16,11 +16,21 @@ from lockkit.places import make_folders
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection
-from lockkit_sqlite.failures import busy, elsewhere, in_use, link, linked, no_log, raise_if_foreign
+from lockkit_sqlite.failures import (
+    busy,
+    in_use,
+    link,
+    linked,
+    log_of_other_name,
+    no_lock_file,
+    no_log,
+    not_its_lock_file,
+    raise_if_foreign,
+)
 from lockkit_sqlite.files import FILES, LOG, Carried, Files, clear, look
 from lockkit_sqlite.layout import DDL, PAGE_SIZE, check_layout, layout_row
 from lockkit_sqlite.place import Place, make_file, make_pulses, unusable
-from lockkit_sqlite.presence import LOCK, Home, Presence, enter, inode, pids, used
+from lockkit_sqlite.presence import LOCK, LockFile, Presence, enter, inode, pids, used
 
 __all__ = ["Connections", "mark_anew", "open_files"]
 
@@ -164,7 +174,7 @@ class _Opening:
             raise linked(planted)
         if presence.alone and self._used() and not self._known(presence):
             # By another name it would have another log, and a connection from here would not see the same database.
-            raise elsewhere(path, "processes use it without its lock file here", pids(path))
+            raise no_lock_file(path, pids(path))
         before = look(given, path)
         newcomer = not presence.alone and not files.inside
         if newcomer and (before.database is None or (not before.whole and self._used())):
@@ -172,11 +182,11 @@ class _Opening:
             self._trouble = "its database or log is not there"
             return False
         calls = self._connect(mine)
-        if presence.alone and not self._take_in(calls, presence):
+        if presence.alone and not self._accept_or_create(calls, presence):
             return False
         if not presence.alone and not self._belongs(calls, presence):
             return False
-        self._bring(calls)
+        self._restore_carried(calls)
         self._connect(mine)
         found = look(given, path)
         # A file was replaced meanwhile. A log that was not there before is no damage: this process may have made it.
@@ -221,7 +231,7 @@ class _Opening:
                 pass
         self._files.carried = Carried(before.why, max(fence, before.fence), kept)
 
-    def _bring(self, connection: Connection) -> None:
+    def _restore_carried(self, connection: Connection) -> None:
         """Write the fence and the records that were carried over into the store, whichever process created it."""
         carried = self._files.carried
         if carried is None:
@@ -236,7 +246,7 @@ class _Opening:
             )
         mark_anew(connection, carried.why, self._options, end)
 
-    def _take_in(self, connection: Connection, presence: Presence) -> bool:
+    def _accept_or_create(self, connection: Connection, presence: Presence) -> bool:
         """Accept the database, or lay out a new one; False if it is a copy, which is removed.
 
         Called by a process that is alone with the files.
@@ -249,12 +259,12 @@ class _Opening:
             return False
         if "layout" in meta:
             check_layout(meta["layout"], path)
-            self._move_in(connection, meta.get("lock"), presence.home)
+            self._record_lock_file(connection, meta.get("lock"), presence.file)
         else:
             connection.read(f"PRAGMA page_size={PAGE_SIZE}", (), self._end)
             for statement in ("BEGIN IMMEDIATE", *DDL):
                 connection.change(statement, (), self._end)
-            self._note(connection, presence.home)
+            self._note(connection, presence.file)
             connection.change("COMMIT", (), self._end)
         # Last, because without a log the notes above are in the database file itself, where they can be read under
         # any name of the file.
@@ -277,16 +287,16 @@ class _Opening:
                 ((stored,),) = found.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
         except (sqlite3.Error, ValueError):
             return False
-        home = Home.read(stored)
-        return home is not None and home.same(presence.home)
+        recorded = LockFile.read(stored)
+        return recorded is not None and recorded.same(presence.file)
 
-    def _move_in(self, connection: Connection, stored: str | None, here: Home) -> None:
+    def _record_lock_file(self, connection: Connection, stored: str | None, here: LockFile) -> None:
         """Record this lock file, once it is certain that no process uses the database by another one, or by none.
 
         Raises:
             Refused: Another process uses the database under another name or with an older version, or may do so.
         """
-        path, before = self._place.path, Home.read(stored or "")
+        path, before = self._place.path, LockFile.read(stored or "")
         if before is not None and before.same(here):
             if before != here:
                 self._note(connection, here)
@@ -295,27 +305,27 @@ class _Opening:
         try:
             if stored is not None:
                 where = before.path if before is not None else ""
+                name = where.removesuffix(LOCK)
                 if there is None and (found or not self._adopt):
-                    raise elsewhere(
-                        path, f"the lock of its users is on {where or 'a file without a name'}", pids(where)
+                    raise not_its_lock_file(
+                        path, where, pids(name, where) if found else pids(path), used=found
                     )
-                log = where.removesuffix(LOCK) + LOG
-                if there is not None and os.path.lexists(log):
-                    raise elsewhere(path, f"{log} was left by a process that was killed")
+                if there is not None and os.path.lexists(name + LOG):
+                    raise log_of_other_name(path, name)
             try:
                 # SQLite gives up the log only if no other connection has the database open, by whatever name.
                 connection.read("PRAGMA journal_mode=DELETE", (), 0.0)
             except Refused as error:
-                raise elsewhere(path, "processes use it without its lock file here", pids(path)) from error
+                raise no_lock_file(path, pids(path)) from error
             self._note(connection, here)  # while the other lock file is still locked
         finally:
             if there is not None:
                 there.close()
 
-    def _note(self, connection: Connection, home: Home) -> None:
+    def _note(self, connection: Connection, file: LockFile) -> None:
         """Record the lock file and the inode of the database. The layout comes last: without it all this is repeated."""
         notes = {
-            "lock": home.text(),
+            "lock": file.text(),
             "file": _number(self._place.path),
             "layout": layout_row(self._options.owner),
         }
@@ -325,10 +335,10 @@ class _Opening:
     def _belongs(self, connection: Connection, presence: Presence) -> bool:
         """Whether the database is the one that the other processes with this lock use."""
         meta = _meta(connection, self._end)
-        path, home = self._place.path, Home.read(meta.get("lock", ""))
+        path, recorded = self._place.path, LockFile.read(meta.get("lock", ""))
         if "layout" in meta:
             check_layout(meta["layout"], path)
-        if home is not None and home.same(presence.home) and meta.get("file") == _number(path):
+        if recorded is not None and recorded.same(presence.file) and meta.get("file") == _number(path):
             return True
         self._trouble = "the file that has its name now is another one"
         return False

@@ -12,7 +12,7 @@ process may just be forking. Two rules keep the proof true:
 - A process closes its SQLite connections before the descriptor. For a fork it closes the connections, and keeps the
   lock.
 
-The content of the file is a random name, which the database records: see :class:`Home`.
+The content of the file is a random name, which the database records: see :class:`LockFile`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lockkit_sqlite.descriptors import Descriptor, opened
 from lockkit_sqlite.failures import raise_if_foreign
 from lockkit_sqlite.place import Place, make_file
 
-__all__ = ["LOCK", "Home", "Inode", "Presence", "enter", "inode", "pids", "used"]
+__all__ = ["LOCK", "Inode", "LockFile", "Presence", "enter", "inode", "pids", "used"]
 
 LOCK = "-lock"
 """The end of the name of a lock file, after that of its database."""
@@ -52,15 +52,15 @@ class Presence:
     """This process's lock on a lock file.
 
     Attributes:
-        home: The identity of the lock file, as the database records it.
+        file: The identity of the lock file, as the database records it.
         alone: Whether the lock is exclusive: no other process has the store open.
     """
 
-    __slots__ = ("_descriptor", "alone", "home")
+    __slots__ = ("_descriptor", "alone", "file")
 
-    def __init__(self, descriptor: Descriptor, home: Home, *, alone: bool) -> None:
+    def __init__(self, descriptor: Descriptor, file: LockFile, *, alone: bool) -> None:
         self._descriptor = descriptor
-        self.home = home
+        self.file = file
         self.alone = alone
 
     @property
@@ -84,7 +84,7 @@ class Presence:
         self._descriptor.close()
 
 
-class Home(NamedTuple):
+class LockFile(NamedTuple):
     """The identity of the lock file of a database. Beside a second name of the database there is another lock file.
 
     Attributes:
@@ -98,19 +98,19 @@ class Home(NamedTuple):
     inode: int
     path: str
 
-    def same(self, other: Home) -> bool:
+    def same(self, other: LockFile) -> bool:
         """Whether both are one file. Paths are ignored: the folder may be renamed, or mounted elsewhere in a container."""
         return self[:2] == other[:2]
 
     def text(self) -> str:
-        """The home as it is stored."""
+        """The identity as it is stored."""
         return json.dumps(self._asdict(), separators=(",", ":"))
 
     @classmethod
-    def read(cls, stored: str) -> Home | None:
-        """The home that is stored; None if it is malformed. Whoever may write to the store may have written anything, also the name of a device."""
+    def read(cls, stored: str) -> LockFile | None:
+        """The identity that is stored; None if it is malformed. Whoever may write to the store may have written anything, also the name of a device."""
         found = object_in(stored) or {}
-        name, number, path = map(found.get, Home._fields)
+        name, number, path = map(found.get, LockFile._fields)
         if not (isinstance(name, str) and isinstance(number, int) and isinstance(path, str)):
             return None
         try:
@@ -123,7 +123,7 @@ class Home(NamedTuple):
         """Whether the file is at its path, and an exclusive lock on it; None if it is not there or in use."""
         try:
             with opened(self.path, _FLAGS) as file:
-                if not _home(file, self.path).same(
+                if not _identity(file, self.path).same(
                     self
                 ):  # the number of a file that was removed is given away again
                     return False, None
@@ -131,7 +131,7 @@ class Home(NamedTuple):
         except OSError as error:
             raise_if_foreign(error)
             return False, None
-        if presence is not None and not presence.home.same(self):  # replaced just now
+        if presence is not None and not presence.file.same(self):  # replaced just now
             presence.close()
             return True, None
         return True, presence
@@ -158,11 +158,11 @@ def _lock(path: str, kind: int) -> Presence | None:
     descriptor = opened(path, _FLAGS)
     # The traceback of a signal handler's exception may keep the descriptor for long, so it is closed explicitly.
     try:
-        seen, home = os.fstat(descriptor.fileno()), _home(descriptor, path)
+        seen, file = os.fstat(descriptor.fileno()), _identity(descriptor, path)
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         if inode(path) == (seen.st_dev, seen.st_ino):
             _touch(descriptor)
-            return Presence(descriptor, home, alone=kind == fcntl.LOCK_EX)
+            return Presence(descriptor, file, alone=kind == fcntl.LOCK_EX)
     except BaseException as error:
         descriptor.close()
         if isinstance(error, BlockingIOError) and error.errno is not None:
@@ -172,7 +172,7 @@ def _lock(path: str, kind: int) -> Presence | None:
     return None
 
 
-def _home(descriptor: Descriptor, path: str) -> Home:
+def _identity(descriptor: Descriptor, path: str) -> LockFile:
     """The lock file that is open, as a database would name it.
 
     Raises:
@@ -182,7 +182,7 @@ def _home(descriptor: Descriptor, path: str) -> Home:
     if not stat.S_ISREG(seen.st_mode):
         raise OSError(0, "not a file", path)
     name = os.pread(descriptor.fileno(), 2 * _NAME, 0).decode("ascii", "replace")
-    return Home(name, seen.st_ino, path)
+    return LockFile(name, seen.st_ino, path)
 
 
 def _touch(descriptor: Descriptor) -> None:

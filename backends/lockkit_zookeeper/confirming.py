@@ -110,7 +110,7 @@ class Confirming:
 
     def turn(self, now: float) -> None:
         """Take in what has been answered, and send the next beat in its time."""
-        self._take_in()
+        self._read_answers()
         self._send(now)
 
     def _send(self, now: float) -> None:
@@ -142,7 +142,7 @@ class Confirming:
             self.next = sent + session.timeout / _PATIENCE
         beat.last.rawlink(lambda _: session.poke())
 
-    def _take_in(self) -> None:
+    def _read_answers(self) -> None:
         """Take in an answered beat, and what was read behind it."""
         session = self._session
         with session.mutex:

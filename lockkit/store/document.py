@@ -59,8 +59,8 @@ class _Server:
 
 
 @dataclass(slots=True)
-class _Home:
-    """The state that outlives the claims of a name: the last fence, and the tokens that were given up. See :class:`lockkit.store.rowqueue.Home`."""
+class _Context:
+    """The state that outlives the claims of a name: the last fence, and the tokens that were given up. See :class:`lockkit.store.rowqueue.QueueContext`."""
 
     clock: Clock
     fence: int
@@ -82,7 +82,7 @@ class Document(RowQueue):
         Refused: The text is no such document, or needs a newer version of lockkit.
     """
 
-    home: _Home
+    context: _Context
 
     def __init__(self, name: str, stored: Stored, clock: Clock) -> None:
         try:
@@ -92,7 +92,7 @@ class Document(RowQueue):
             clock = clock if stored.now is None else _Server(stored.now)
             super().__init__(
                 self._loaded.get("name", name),
-                _Home(clock, self._loaded.get("fence", 0), Tombstones(gone)),
+                _Context(clock, self._loaded.get("fence", 0), Tombstones(gone)),
             )
             record = self._loaded.get("record")
             self.record = Record(self.name, *record) if record else None
@@ -111,8 +111,8 @@ class Document(RowQueue):
             "v": LAYOUT,
             "min_reader": 1,
             "name": self.name,
-            "fence": self.home.fence,
-            "gone": {token: list(stone) for token, stone in self.home.gone.stones.items()},
+            "fence": self.context.fence,
+            "gone": {token: list(stone) for token, stone in self.context.gone.stones.items()},
             "record": list(self.record[1:]) if self.record else None,
             "rows": [_stored(row) for row in self.rows.values()],
         }

@@ -118,7 +118,7 @@ class DocumentBackend(BasicBackend):
         def attempt() -> tuple[T] | None:
             stored = self.read(name, end)
             document = Document(name, stored, self.clock)
-            result = step(document, document.home.clock.now())
+            result = step(document, document.context.clock.now())
             text = document.text()
             return (result,) if text is None or self.write(name, text, stored.version, end) else None
 
@@ -159,7 +159,7 @@ class DocumentBackend(BasicBackend):
             if (
                 isinstance(answer, Queued)
                 and answer.ask_again_at is not None
-                and document.home.clock is not self.clock
+                and document.context.clock is not self.clock
             ):
                 return answer._replace(ask_again_at=self.clock.now() + answer.ask_again_at - now)
             return answer
@@ -209,7 +209,7 @@ class DocumentBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.abandon`. Leaves a tombstone even if it finds nothing."""
 
         def step(document: Document, now: float) -> ReleaseAnswer:
-            document.home.gone.bury(claim.token, now)
+            document.context.gone.bury(claim.token, now)
             return document.release(claim.token, now, how=how)
 
         return self.change(claim.terms.name, budget, step)
@@ -223,13 +223,13 @@ class DocumentBackend(BasicBackend):
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`."""
         document = self._look(name, budget)
-        return document.inspect(document.home.clock.now())
+        return document.inspect(document.context.clock.now())
 
     def names(self, prefix: str, budget: float, *, deep: bool = False) -> Sequence[str]:  # noqa: ARG002
         """See :meth:`lockkit.store.spi.Backend.names`. Always exact: reads all documents."""
         self._ours()
         found = [Document("", stored, self.clock) for stored in self.read_all(time.monotonic() + budget)]
-        taken = [each.name for each in found if each.inspect(each.home.clock.now()).claims]
+        taken = [each.name for each in found if each.inspect(each.context.clock.now()).claims]
         return sorted(name for name in taken if name.startswith(prefix))
 
     def evict(self, name: str, claim_id: str, budget: float, *, now: bool = False) -> Evicted:
@@ -258,7 +258,7 @@ class DocumentBackend(BasicBackend):
             current = document.record
             if (current.version if current else 0) != version:
                 raise Conflict(current)
-            document.record = Record(name, merged({}, value), version + 1, document.home.clock.wall())
+            document.record = Record(name, merged({}, value), version + 1, document.context.clock.wall())
             return document.record
 
         return self.change(name, budget, step)

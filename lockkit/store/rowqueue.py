@@ -35,10 +35,10 @@ from lockkit.store.spi import (
 )
 from lockkit.store.tombstones import Tombstones
 
-__all__ = ["Home", "RowQueue"]
+__all__ = ["QueueContext", "RowQueue"]
 
 
-class Home(Protocol):
+class QueueContext(Protocol):
     """The part of a store that a queue uses."""
 
     @property
@@ -69,9 +69,9 @@ class RowQueue:
     next_lapse = NEVER
     unsettled = False
 
-    def __init__(self, name: str, home: Home) -> None:
+    def __init__(self, name: str, context: QueueContext) -> None:
         self.name = name
-        self.home = home
+        self.context = context
         self.rows: dict[str, Row] = {}
         self.changed: list[Row] = []
 
@@ -103,7 +103,7 @@ class RowQueue:
         """Remove a claim, and leave a tombstone if a copy of its acquire may still arrive. The caller must call :meth:`offer` afterwards."""
         self.unsettled = True
         if row.replayed:
-            self.home.gone.bury(row.token, now)
+            self.context.gone.bury(row.token, now)
         self.rows.pop(row.token, None)
         self.changed.append(row)
 
@@ -116,7 +116,7 @@ class RowQueue:
 
     def info(self, row: Row, place: int) -> ClaimInfo:
         """A claim as a fact."""
-        return row.info(self.name, place, self.home.clock.wall() - self.home.clock.now(), self.layout)
+        return row.info(self.name, place, self.context.clock.wall() - self.context.clock.now(), self.layout)
 
     # -- calls, as in lockkit.store.spi
 
@@ -140,12 +140,12 @@ class RowQueue:
         if row is None:
             if not create:
                 return self._absent(claim)
-            gone = self.home.gone
+            gone = self.context.gone
             if gone.stones and (why := gone.why(claim.token, now)) is not None:
                 return Lapsed(why)
             terms = claim.terms
             row = Row(
-                claim.token, terms, self.home.next_fence(), terms.weight, terms.capacity, terms.ttl, now, now, now + GRACE,
+                claim.token, terms, self.context.next_fence(), terms.weight, terms.capacity, terms.ttl, now, now, now + GRACE,
                 note=claim.note,
             )  # fmt: skip
             self.unsettled = True
@@ -248,7 +248,7 @@ class RowQueue:
         """The queue as a fact, without claims past their deadlines. Changes nothing."""
         standing = [row for row in list(self.rows.values()) if row.deadline > now]
         claims = tuple(self.info(row, place) for place, row in enumerate(standing))
-        return LockInfo(self.name, claims, self.home.clock.wall())
+        return LockInfo(self.name, claims, self.context.clock.wall())
 
     def evict(self, wanted: str, now: float, *, at_once: bool) -> Evicted:
         """Force a claim out, by its claim id. A HELD claim is only marked, unless ``at_once``."""

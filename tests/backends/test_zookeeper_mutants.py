@@ -178,7 +178,7 @@ def test_a_basis_without_a_write_is_a_mistake(store, monkeypatch):
 def test_a_basis_from_fewer_beats_is_a_mistake(store, monkeypatch, beats):
     monkeypatch.setattr(confirming, "_CONFIRMED", beats)
     if beats == 1:
-        monkeypatch.setattr(Confirming, "_take_in", counts_at_once)
+        monkeypatch.setattr(Confirming, "_read_answers", counts_at_once)
     assert confirmed_too_early(store, monkeypatch)
 
 

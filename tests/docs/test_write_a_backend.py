@@ -92,7 +92,7 @@ MADE = {
     "`ask_again_at` is a time of the server's clock": (
         "rowqueue.py",
         "ask_again_at=None if soonest == NEVER else soonest",
-        "ask_again_at=None if soonest == NEVER else soonest + self.home.clock.wall() - self.home.clock.now()",
+        "ask_again_at=None if soonest == NEVER else soonest + self.context.clock.wall() - self.context.clock.now()",
     ),
     "evict removes a holder at once": (
         "rowqueue.py",
@@ -103,7 +103,7 @@ MADE = {
     "min_hold goes on after a claim that nobody used": ("rows.py", ' or how == "unused":', ":"),
     "abandon is just a release": (
         "documents.py",
-        "            document.home.gone.bury(claim.token, now)\n",
+        "            document.context.gone.bury(claim.token, now)\n",
         "",
     ),
     "an annotation replaces the note, or no renewal brings it": (

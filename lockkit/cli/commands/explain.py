@@ -50,8 +50,8 @@ def command(session: Session, name: str) -> None:
 
     The explanation says who holds the lock and since when. If the store knows, it says when the hold was last renewed, whether a
     renewal is overdue, and when the hold lapses. It says whether the holder is alive, stopped or dead and how that is known, which
-    processes of its command go on if it is a lockkit run that is stopped, which processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; what it is held for, how far the holder is,
-    and who has asked for the lock, as far as they told; who waits; and which command ends the hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
+    processes of its command go on if it is a lockkit run that is stopped, which processes keep the lock if the holder is gone, or whether lockkit acquire took the lock; the reason of the hold, the progress of
+    the holder, and who has asked for the lock, if they are stored; who waits; and which command ends the hold. Of a name that is not in use, it names similar names that are, and a record that a program wrote of it. It mentions releases
     of the name that failed. A UUID of a GPU of this host, or at least 8 characters of one, stands for its lock if no lock has that name.
     """
     with session.client() as client:

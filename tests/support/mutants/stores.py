@@ -75,7 +75,7 @@ def fence_starts_again() -> Iterator[None]:
     @functools.wraps(acquire)
     def forgetful(self: Any, *args: Any, **keywords: Any) -> Any:
         if not self.rows:
-            self.home.next_fence = itertools.count(1).__next__
+            self.context.next_fence = itertools.count(1).__next__
         return acquire(self, *args, **keywords)
 
     with patched(RowQueue, acquire=forgetful):

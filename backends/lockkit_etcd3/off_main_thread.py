@@ -15,12 +15,12 @@ from typing import TypeVar
 
 from lockkit.store.starting import start
 
-__all__ = ["ended", "unstruck"]
+__all__ = ["call_off_main_thread", "end_off_main_thread"]
 
 T = TypeVar("T")
 
 
-def unstruck(call: Callable[[], T], seconds: float) -> T:
+def call_off_main_thread(call: Callable[[], T], seconds: float) -> T:
     """Make a call on a thread where no signal handler runs. If one interrupts the wait, the call still runs to its end.
 
     Args:
@@ -57,7 +57,7 @@ def unstruck(call: Callable[[], T], seconds: float) -> T:
     return answers.pop()
 
 
-def ended(end: Callable[[], object], seconds: float) -> None:
+def end_off_main_thread(end: Callable[[], object], seconds: float) -> None:
     """End a stream or channel of gRPC on a thread where no signal handler runs. If that hangs, do not wait for it."""
     with contextlib.suppress(TimeoutError):
-        unstruck(end, seconds)
+        call_off_main_thread(end, seconds)
