@@ -38,7 +38,7 @@ class LoopConnection(asyncio.Protocol):
         over: Called when the connection is closed.
 
     Attributes:
-        since: When the connection was given back, on ``time.monotonic()``.
+        since: When the connection was last lent or given back, on ``time.monotonic()``.
         generation: The pool's generation when the connection was made.
     """
 

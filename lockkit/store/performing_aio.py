@@ -38,7 +38,7 @@ __all__ = ["OnLoop"]
 T = TypeVar("T")
 
 _MOST = 64
-"""Connections to one route at a time. More of them do not make one thread faster, and cost descriptors and memory."""
+"""Connections to one route at a time, if the server is far away. More of them do not make one thread faster, and cost descriptors and memory."""
 _LEAST = 0.005
 
 

@@ -21,19 +21,22 @@ SURPLUS = 5.0
 _PATIENCE = 0.75
 """The share of its time for which a call waits for its turn. With less left, a slow server would answer too late: to this call, and then to
 all behind it, which would have waited just as long."""
+_FEW = 8
+"""The most connections to a server that is near: if each reply comes within ``_FAR``, they carry all that one thread sends."""
+_FAR = 0.003
 _CLOSED = "this store is closed", "call lockkit.aio.connect() again"
 
 
 class LoopPool:
     """The connections to one route. A call takes one, and gives it back when every request on it was answered.
 
-    The pool grows to a limit; further calls wait for their turn, in order.
+    The pool grows to a limit, which is lower for a server that is near; further calls wait for their turn, in order.
 
     Args:
         loop: The event loop.
         make: Makes a connection until an end; raises Refused.
         where: The server, for errors.
-        most: The most connections at a time.
+        most: The most connections at a time, to a server that is far away.
         deliveries: Ends the waits of calls for which no connection was free in time.
 
     Attributes:
@@ -52,6 +55,9 @@ class LoopPool:
         self._make = make
         self._where = where
         self._most = most
+        self._limit = min(most, _FEW)
+        self._quickest = float("inf")
+        """Seconds of the shortest use of a connection: how far away the server is, however busy it or this process may be at times."""
         self._deliveries = deliveries
         self._free: list[LoopConnection] = []
         self._waiting: deque[PromptFuture[LoopConnection | None]] = deque()
@@ -62,8 +68,9 @@ class LoopPool:
     def free(self) -> LoopConnection | None:
         """Take a free connection, if there is one that can be used."""
         while self._free:
-            connection = self._free.pop()
-            if connection.usable(time.monotonic()):
+            connection, now = self._free.pop(), time.monotonic()
+            if connection.usable(now):
+                connection.since = now
                 return connection
             self.lost(connection)
         return None
@@ -77,7 +84,7 @@ class LoopPool:
         if self._closed:
             raise self._refused(*_CLOSED)
         connection = self.free()
-        if connection is None and self.size < self._most:
+        if connection is None and self.size < self._limit:
             self.size += 1
         elif connection is None:
             connection = await self._turn(end)
@@ -93,6 +100,7 @@ class LoopPool:
             self._left()
             raise
         connection.generation = generation
+        connection.since = time.monotonic()
         return connection
 
     async def _turn(self, end: float) -> LoopConnection | None:
@@ -117,7 +125,7 @@ class LoopPool:
                 self._waiting.popleft()
 
     def _too_late(self, turn: PromptFuture[LoopConnection | None]) -> None:
-        text = f"{self._most} requests are under way, and none was answered in time"
+        text = f"{self._limit} requests are under way, and none was answered in time"
         self._deliveries.fail(turn, self._refused(text, "is the server slow, or cut off?"))
 
     def _refused(self, why: str, hint: str) -> Refused:
@@ -128,10 +136,15 @@ class LoopPool:
         if self._closed or connection.generation != self._generation or connection.broken:
             self.lost(connection)
             return
-        connection.since = time.monotonic()
-        if self._waiting and self._pass_on(connection):
-            return
-        self._free.append(connection)
+        now = time.monotonic()
+        if now - connection.since < self._quickest:
+            self._quickest = now - connection.since
+            self._limit = self._most if self._quickest > _FAR else min(self._most, _FEW)
+        connection.since = now
+        if not (self._waiting and self._pass_on(connection)):
+            self._free.append(connection)
+        elif self.size < self._limit and self._pass_on(None):
+            self.size += 1
 
     def lost(self, connection: LoopConnection) -> None:
         """Close a connection that is not used again."""

@@ -100,12 +100,12 @@ def test_replies_in_pieces_are_put_together(on_loop, words):
 
 def test_each_call_has_a_connection_and_calls_in_a_row_share_one(on_loop, words):
     async def work(performer):
-        tasks = [performer.perform(said(words.place, b"%d" % at)) for at in range(20)]
-        assert await asyncio.gather(*tasks) == [[b"%d" % at] for at in range(20)]
-        assert len(words.connections) == 20
-        for _ in range(20):
+        tasks = [performer.perform(said(words.place, b"%d" % at)) for at in range(8)]
+        assert await asyncio.gather(*tasks) == [[b"%d" % at] for at in range(8)]
+        assert len(words.connections) == 8
+        for _ in range(8):
             await performer.perform(said(words.place, b"x"))
-        assert len(words.connections) == 20
+        assert len(words.connections) == 8
 
     on_loop(work)
 
@@ -335,7 +335,44 @@ def test_of_the_connections_of_a_burst_one_stays(on_loop, words, monkeypatch):
         await performer.perform(said(words.place, b"y"))
 
     on_loop(work)
-    assert len(words.connections) == 9
+    assert len(words.connections) == 8
+
+
+def test_a_burst_at_a_near_server_shares_a_few_connections(on_loop, words):
+    async def work(performer):
+        await performer.perform(said(words.place, b"x"))
+        said_all = [performer.perform(said(words.place, b"%d" % at)) for at in range(100)]
+        assert await asyncio.gather(*said_all) == [[b"%d" % at] for at in range(100)]
+
+    on_loop(work)
+    assert len(words.connections) <= 8
+
+
+@pytest.mark.parametrize("delay, most", [(0.02, 20), (0.001, 8)], ids=["far", "near"])
+def test_more_connections_are_opened_to_a_server_that_is_far_away(monkeypatch, delay, most):
+    loop = SeededLoop(1)
+    monkeypatch.setattr(pool_aio, "time", SimpleNamespace(monotonic=loop.time))
+    made = []
+
+    async def make(_end):
+        made.append(SimpleNamespace(usable=lambda _now: True, broken=False, close=lambda: None, since=0.0))
+        return made[-1]
+
+    async def work():
+        pool = pool_aio.LoopPool(loop, make, "here", 20, prompt_future.Deliveries(loop))
+
+        async def call():
+            connection = pool.free() or await pool.take(loop.time() + 60)
+            await asyncio.sleep(delay)
+            pool.keep(connection)
+
+        await asyncio.gather(*[call() for _ in range(200)])
+        return pool.size
+
+    try:
+        assert loop.run_until_complete(work()) == most == len(made)
+    finally:
+        loop.close()
 
 
 # -- opening
@@ -525,6 +562,7 @@ def test_the_loop_does_not_stand_still_while_many_calls_end_at_once(on_loop, wor
     """All that were asked before a pause of the server are answered, or all fail in its outage: each task then works for 0.3 ms."""
     clock, many = WorkClock(), 40
     monkeypatch.setattr(prompt_future, "time", clock)
+    monkeypatch.setattr(pool_aio, "_FEW", many)  # as to a server that is far away
 
     async def work(performer):
         await asyncio.gather(*(performer.perform(said(words.place, b"first")) for _ in range(many)))
