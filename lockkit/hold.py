@@ -255,13 +255,11 @@ class Hold:
 
     @property
     def collected(self) -> bool:
-        """Whether every handle is gone, and at least one was not released."""
-        if self.dropped:
-            return True
-        for level in self.levels:  # a loop, not a generator, because each heartbeat asks this of every hold
-            if level.handle() is not None:
-                return False
-        return bool(self.levels) and not self._all_left
+        """Whether no handle is open, and at least one was collected unreleased.
+
+        Somebody may still have a handle that was left: a lock has that of a ``with lock:`` that a signal cut short.
+        """
+        return self.dropped or (bool(self.levels) and not self.has_other(None) and not self._all_left)
 
     @property
     def callbacks(self) -> list[Callable[[], None]]:

@@ -19,6 +19,7 @@ import pytest
 import lockkit
 from lockkit.caller import caller, shown
 from lockkit.testing.children import in_child
+from lockkit.testing.processes import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:the lease of:ResourceWarning")
 
@@ -153,6 +154,17 @@ def test_what_is_kept_or_released_is_not_reported(client, told, tmp_path):
     assert dropped.messages == []
     kept.pop()  # nothing else keeps it
     assert dropped.first.wait(30)
+
+
+def test_a_dropped_level_ends_the_renewals_although_the_lock_has_the_lease_of_an_outer_one(client):
+    """A signal handler that raises ends a ``with lock:`` without its release, and the lock has its lease until its next use."""
+    lock = client.lock("a", ttl=0.5, reentrant=True)
+    leave = lock.__exit__
+    lock.__enter__()
+    lock.acquire()
+    del leave  # as the statement does at its end
+
+    until(lambda: client.inspect("a").claims == (), "the lock is free")
 
 
 def test_the_last_level_of_a_reentrant_hold_that_is_dropped_is_the_one_that_is_named(client, told):

@@ -159,6 +159,16 @@ def test_a_hold_whose_handles_are_all_gone_is_collected_and_not_given_up():
     assert not one.given_up
 
 
+def test_a_hold_of_which_one_handle_was_left_and_the_other_is_gone_is_collected():
+    one = hold()
+    outer, inner = levels(one, 2)
+    outer.level.left = True
+    assert not one.collected
+    del inner
+    assert one.collected, "whoever still has the outer handle does not work under it"
+    assert not one.given_up
+
+
 def test_taking_over_leaves_nothing_to_enter():
     one = hold()
     kept = levels(one, 2)
