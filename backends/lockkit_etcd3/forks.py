@@ -13,6 +13,7 @@ was imported earlier without that setting, the child cannot use gRPC, and its ca
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -30,6 +31,8 @@ __all__ = ["Gate", "gate", "guard", "prepare", "trouble"]
 _SWITCH = "GRPC_ENABLE_FORK_SUPPORT"
 _PATIENCE = 1.0
 """Seconds that a fork waits, at most, for each of: calls under way, calls that it has cut, the end of gRPC's threads."""
+_LOOK = 0.001
+"""Seconds between two looks whether that has come."""
 
 
 class Connected(Protocol):
@@ -43,8 +46,8 @@ class Gate:
     """Lets calls into gRPC, but not while this process forks.
 
     A call first notes that it is inside, and then checks for a fork. A fork first notes that it has begun, and then checks for calls
-    inside. Ctrl-C may interrupt either at any point, so no lock lives longer than one fork: each fork makes new bare locks for its
-    own waits and for the calls that wait for it.
+    inside. Ctrl-C may interrupt either at any point, so no lock lives longer than one fork: each fork makes a new bare lock for the
+    calls that wait for it.
 
     Args:
         ended: Tells whether gRPC has no thread of its own left, or will keep those that it has.
@@ -58,8 +61,6 @@ class Gate:
         self._ended = ended
         self._forks: Forks | None = None
         self._connected: dict[int, weakref.ref[Connected]] = {}
-        self._left: threading.Lock | None
-        """Opened whenever a call leaves while a fork waits."""
         self._over: threading.Lock | None
         """Opened when the fork is over."""
         self._forget()
@@ -71,7 +72,7 @@ class Gate:
 
     def enter(self, seconds: float) -> bool:
         """Pass the gate; False if a fork kept it closed for longer. Call :meth:`leave` in either case; a second call does no harm."""
-        me, end = threading.get_ident(), time.monotonic() + seconds
+        me, end = threading.current_thread(), time.monotonic() + seconds
         while True:
             self._inside[me] = True
             if self._forks is None or not self._forks.under_way():
@@ -88,25 +89,28 @@ class Gate:
 
     def leave(self) -> None:
         """Note that the call is over."""
-        self._inside.pop(threading.get_ident(), None)
-        _open(self._left)
+        self._inside.pop(threading.current_thread(), None)
 
     def before_fork(self) -> None:
         """Let no call in, wait for those inside, close everything, and wait for the end of gRPC's threads. May be repeated."""
         self._late = True
         if self._over is None:
-            self._left, self._over = _shut(), _shut()
-        self._wait_until_empty()
+            over = threading.Lock()
+            over.acquire()
+            self._over = over
+        _waited(self._empty)
         for each in list(self._connected.values()):
             connected = each()
             if connected is not None:
                 connected.let_go()
-        self._late = not (self._wait_until_empty() and _waited(self._ended))
+        self._late = not (_waited(self._empty) and _waited(self._ended))
 
     def after_in_parent(self) -> None:
         """Let calls in again. May be repeated."""
-        _open(self._over)
-        self._over = self._left = None
+        with contextlib.suppress(RuntimeError):  # another thread was faster
+            if self._over is not None:
+                self._over.release()
+        self._over = None
 
     def after_in_child(self) -> None:
         """Forget the calls of the parent. May be repeated."""
@@ -119,48 +123,25 @@ class Gate:
             before=self.before_fork, in_parent=self.after_in_parent, in_child=self.after_in_child
         )
 
-    def _wait_until_empty(self) -> bool:
-        end = time.monotonic() + _PATIENCE
-        while not self._empty():
-            rest = end - time.monotonic()
-            if rest < 0.0 or self._left is None:
-                return False
-            self._left.acquire(timeout=rest)
-        return True
-
     def _empty(self) -> bool:
-        me = threading.get_ident()
-        # A thread that Ctrl-C cut short on its way out is not inside when it forks, nor when it has ended.
-        return all(each == me for each in self._inside.keys() & sys._current_frames().keys())  # noqa: SLF001
+        me = threading.current_thread()
+        # A thread that Ctrl-C cut short on its way out is not inside when it forks, nor when it has ended. Its identifier would be that
+        # of another thread by then.
+        return not any(each.is_alive() for each in list(self._inside) if each is not me)
 
     def _forget(self) -> None:
-        self._inside: dict[int, bool] = {}
+        self._inside: dict[threading.Thread, bool] = {}
         self._late = False
-        self._left = self._over = None
-
-
-def _shut() -> threading.Lock:
-    """A lock that is taken."""
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
-
-
-def _open(lock: threading.Lock | None) -> None:
-    """Release a lock, if it is taken."""
-    try:
-        if lock is not None:
-            lock.release()
-    except RuntimeError:  # another thread was faster
-        pass
+        self._over = None
 
 
 def _waited(done: Callable[[], bool]) -> bool:
-    """Wait for a condition by checking it repeatedly; False if it has not become true in time. A check takes longer than a pause would."""
+    """Wait for a condition; False if it has not become true in time. Nothing announces that a thread has ended, so it is checked repeatedly."""
     end = time.monotonic() + _PATIENCE
     while not done():
         if time.monotonic() > end:
             return False
+        time.sleep(_LOOK)
     return True
 
 

@@ -203,6 +203,58 @@ def test_who_was_cut_short_on_its_way_out_holds_up_no_fork(opened, server, patie
     gate.leave()
 
 
+def test_a_thread_that_is_called_like_one_that_was_cut_short_holds_up_no_fork(opened, server, patient):
+    """The system gives the identifier of a thread that has ended to one that begins."""
+    put(opened(server), b"a")
+    short = threading.Thread(target=gate.enter, args=(1.0,))
+    short.start()
+    name = short.ident
+    short.join()
+    stop, later = threading.Event(), []
+    try:
+        for _ in range(50):
+            later.append(threading.Thread(target=stop.wait))
+            later[-1].start()
+            if later[-1].ident == name:
+                break
+        began = time.monotonic()
+        assert in_child(lambda: "done") == "done"
+        assert time.monotonic() - began < 20.0
+    finally:
+        stop.set()
+        for each in later:
+            each.join()
+
+
+def test_a_fork_waits_no_longer_for_a_thread_that_ends_without_leaving(opened, server, patient, monkeypatch):
+    put(opened(server), b"a")
+    inside, end = threading.Event(), threading.Event()
+
+    def cut_short():
+        gate.enter(1.0)
+        inside.set()
+        end.wait()
+
+    empty = gate._empty
+
+    def looked():
+        try:
+            return empty()
+        finally:
+            end.set()
+
+    monkeypatch.setattr(gate, "_empty", looked)
+    short = threading.Thread(target=cut_short)
+    short.start()
+    inside.wait()
+    began = time.monotonic()
+
+    assert in_child(lambda: "done") == "done"
+
+    assert time.monotonic() - began < 20.0
+    short.join()
+
+
 def test_a_child_of_a_process_that_used_grpc_before_is_refused_by_name(server):
     """Rather than to hang: whoever imports gRPC first decides whether it can be used after a fork."""
     program = f"""
