@@ -123,12 +123,24 @@ def is_shared(url: str) -> bool:
     try:
         path = Path(_parse(url)[0])
         # Without a path it is the user's state folder, which is never shared.
-        return path.is_absolute() and _is_shared(path.resolve().parent.stat().st_mode)
-    except (ConfigError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
+        return path.is_absolute() and _is_shared(_resolved(path).parent.stat().st_mode)
+    except ConfigError:
         return False
     except OSError as error:
         raise_if_foreign(error)
         return False
+
+
+def _resolved(path: Path) -> Path:
+    """A path without links; the file need not be there.
+
+    Raises:
+        OSError: A circle of links, for which Path.resolve() raises different errors, or none, in different versions of Python.
+    """
+    resolved = Path(os.path.realpath(path))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        resolved.stat()
+    return resolved
 
 
 def _is_shared(mode: int) -> bool:
@@ -164,7 +176,7 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             retry=False,
         )
     try:
-        folder = path.parent.resolve()
+        folder = _resolved(path.parent)
         if not folder.exists():
             if shared:
                 raise Refused(
@@ -178,13 +190,11 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
         if target.is_symlink():
             if _judge(folder, folder.stat()):  # in a folder of this user alone, the link is the user's own
                 raise linked(str(target))
-            target = target.resolve()
+            target = _resolved(target)
             folder = target.parent  # where log, index and FIFOs will be
         seen = folder.stat()
     except OSError as error:
         raise unusable(path, error) from error
-    except RuntimeError as error:  # what resolve() raises for a loop of links, before Python 3.13
-        raise unusable(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from error
     kind = network_filesystem(folder)
     if kind is not None:
         raise Refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -882,15 +883,18 @@ def test_a_folder_that_may_not_be_looked_into_is_named(open_folder, rest):
     assert "a folder of your own" in refused.hint
 
 
-@pytest.mark.parametrize("rest", ["x" * 300, "loop/x.db", "loop"])
-def test_a_place_that_cannot_be_looked_at_is_unavailable_with_the_reason(tmp_path, rest):
+@pytest.mark.parametrize(
+    "rest, reason", [("x" * 300, errno.ENAMETOOLONG), ("loop/x.db", errno.ELOOP), ("loop", errno.ELOOP)]
+)
+def test_a_place_that_cannot_be_looked_at_is_unavailable_with_the_reason(tmp_path, rest, reason):
     (tmp_path / "loop").symlink_to("loop")
 
     refused = refusal(f"sqlite:{tmp_path}/{rest}")
 
     assert isinstance(refused, BackendUnavailable)
     assert str(tmp_path) in refused.message
-    assert refused.hint
+    assert os.strerror(reason) in refused.message
+    assert refused.hint != "name another file"
 
 
 def test_a_link_in_a_shared_folder_is_not_followed(tmp_path):
