@@ -230,6 +230,9 @@ class RedisServer(Server):
         }
         if not self._mode:
             lines |= {"save": '""', "appendonly": "no"}
+        if self.clock:
+            # jemalloc's thread waits until a time of this clock: where that is past by the machine's, it keeps a processor busy.
+            lines |= {"jemalloc-bg-thread": "no"}
         if self.certificates:
             lines |= {
                 "tls-port": self.port,
