@@ -358,6 +358,8 @@ class Supervisor:
         kill_at = self._kill_at()
         if now < kill_at:
             return kill_at - now
+        if os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return _SAMPLE  # the command has ended, perhaps long ago: this process may have been stopped
         self._child.kill()
         self._tell_of_kill(in_time=now < self._deadline)
         return _SAMPLE

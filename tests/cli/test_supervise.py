@@ -392,6 +392,21 @@ def test_a_watchdog_ends_the_command_in_an_orderly_way_if_its_run_is_stopped(loc
     assert "killed" not in err
 
 
+def test_a_command_that_the_watchdog_ended_in_time_is_not_reported_as_killed_late(lockkit):
+    lockkit.env["LOCKKIT_URL"] = f"sqlite:{lockkit.folder}/locks.db"
+    script = "trap 'echo > termed; exit 7' TERM; echo > began; while :; do sleep 0.05; done"
+    run = lockkit.start("run", "x", "--max-hold", "3s", "--kill-after", "1s", "--", "sh", "-c", script)
+    lockkit.until((lockkit.folder / "began").exists)
+    run.send_signal(signal.SIGSTOP)
+    lockkit.until((lockkit.folder / "termed").exists)
+    lockkit.until(lambda: not lockkit.claims("x"))  # the lock may be the next one's from here on
+    run.send_signal(signal.SIGCONT)
+    _, err = run.communicate(timeout=40)
+    assert run.returncode == 76
+    assert "the watchdog ended the command at " in err
+    assert "killed" not in err
+
+
 def test_a_watchdog_that_has_ended_the_command_kills_the_rest_of_its_group(lockkit, alive):
     script = "sh -c \"trap '' TERM; echo \\$\\$ > ignores; while :; do sleep 0.05; done\" & while :; do sleep 0.05; done"
     run = lockkit.start("run", "x", "--max-hold", "20s", "--kill-after", "10s", "--", "sh", "-c", script)
