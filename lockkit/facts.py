@@ -286,8 +286,13 @@ class Record(NamedTuple):
 
     name: str
     value: Mapping[str, object]
+    """The value; empty if the record is damaged."""
     version: int
+    """The version to give to ``put_record``; 0 if it is illegible: then ``put_record`` replaces the damaged record."""
     written: float
+    """When it was written, in seconds since 1970."""
+    damaged: bool = False
+    """Whether the stored record is illegible: nobody knows what it said, so it must not be taken for an empty one."""
 
 
 class Evicted(NamedTuple):

@@ -57,7 +57,7 @@ class LastHolds:
             return
         try:
             records = _Records(self._backend, time.monotonic() + self._budget)
-            change(records, record_of(name), lambda known: _later(known, event))
+            change(records, record_of(name), lambda known: _later(known, event), instead={})
             self._written[name] = event.boottime
         except Exception as error:
             _log.debug(

@@ -12,7 +12,7 @@ from lockkit.noted import whole_number
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import Conflict
 
-__all__ = ["CAPACITY", "Records", "change", "cut", "fixed_capacity", "resize"]
+__all__ = ["CAPACITY", "Records", "change", "cut", "damaged", "fixed_capacity", "is_damaged", "resize"]
 
 CAPACITY = "capacity"
 """The key of a record under which the capacity of a pool's member stands, if it is fixed there."""
@@ -30,8 +30,28 @@ class Records(Protocol):
         """Write the record of a name if it still has this version."""
 
 
+def is_damaged(record: Record | None) -> bool:
+    """Whether a record is illegible, or fixes a capacity that no lock can have. Nobody knows what it said, so it is no empty record."""
+    return record is not None and (
+        record.damaged or (CAPACITY in record.value and fixed_capacity(record.value) is None)
+    )
+
+
+def damaged(name: str) -> BackendUnavailable:
+    """The error for a record that is damaged, and that only a person may replace."""
+    return BackendUnavailable(
+        f"the record of {name!r} in the store is damaged",
+        name=name,
+        hint="of a GPU: lockkit gpu clear UUID; otherwise see lockkit explain, and write it anew",
+    )
+
+
 def change(
-    records: Records, name: str, decide: Callable[[Mapping[str, object]], Mapping[str, object] | None]
+    records: Records,
+    name: str,
+    decide: Callable[[Mapping[str, object]], Mapping[str, object] | None],
+    *,
+    instead: Mapping[str, object] | None = None,
 ) -> bool:
     """Change a record, whoever else changes it at the same moment.
 
@@ -40,18 +60,26 @@ def change(
         name: The name of the record.
         decide: Returns the new value for the present one, with all that it does not know left as it is; None if nothing is to be changed. Called
             again if somebody else was faster, or if the outcome is unknown.
+        instead: The value to begin with if the record is damaged, which is then replaced; None if only a person may replace it.
 
     Returns:
         Whether this call has changed the record, or may have, by a request whose outcome is unknown.
 
     Raises:
-        BackendUnavailable: Others changed the record each time.
+        BackendUnavailable: Others changed the record each time, or it is damaged.
         OutcomeUnknown: The store never said whether the change was made.
     """
     unknown: OutcomeUnknown | None = None
     for _ in range(_TRIES):
         record = records.record(name)
-        value = decide(NOTHING if record is None else record.value)
+        before = NOTHING if record is None else record.value
+        if broken := is_damaged(record):
+            if instead is None:
+                raise damaged(name)
+            before = instead
+        value = decide(before)
+        if broken and value is None:
+            value = before
         if value is None:
             return unknown is not None
         try:

@@ -11,10 +11,10 @@ from lockkit.names import encode
 from lockkit.store.budgets import left
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.exchanges import Exchange, in_parallel
+from lockkit.store.layouts import record_in
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
-from lockkit.store.untrusted import record_of
 from lockkit_etcd import keys
 from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, seconds, unpacked
 from lockkit_etcd.store import EtcdStore
@@ -257,7 +257,7 @@ def record(store: EtcdStore, name: str, budget: float) -> Exchange[Record | None
     """See :meth:`lockkit.store.spi.Backend.record`."""
     end = time.monotonic() + budget
     kvs = (yield from store.range(Get(keys.record(store.namespace, name)), end)).kvs
-    return _record(name, kvs[0]) if kvs else None
+    return record_in(name, kvs[0].value, LAYOUT) if kvs else None
 
 
 def put_record(
@@ -273,7 +273,7 @@ def put_record(
     end = time.monotonic() + budget
     get = Get(keys.record(store.namespace, name))
     kvs = (yield from store.range(get, end)).kvs
-    current = _record(name, kvs[0]) if kvs else None
+    current = record_in(name, kvs[0].value, LAYOUT) if kvs else None
     if (current.version if current else 0) != version:
         raise Conflict(current)
     written = store.clock.wall()
@@ -283,9 +283,4 @@ def put_record(
     if answer.succeeded:
         return Record(name, merged({}, value), version + 1, written)
     now = answer.found()
-    raise Conflict(_record(name, now[0]) if now else None)
-
-
-def _record(name: str, kv: Kv) -> Record:
-    value = unpacked(kv)
-    return record_of(name, value.get("value"), value.get("version"), value.get("written"))
+    raise Conflict(record_in(name, now[0].value, LAYOUT) if now else None)

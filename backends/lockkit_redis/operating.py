@@ -13,11 +13,11 @@ from typing import Any
 from lockkit.facts import Evicted, LockInfo, Record
 from lockkit.store.budgets import left
 from lockkit.store.comparing import annotate as by_compare
-from lockkit.store.layouts import check_reader
+from lockkit.store.layouts import record_in
 from lockkit.store.notes import note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict
-from lockkit.store.untrusted import object_in, record_of
+from lockkit.store.untrusted import object_in
 from lockkit_redis import scripts
 from lockkit_redis.connection import pack
 from lockkit_redis.keys import Keys
@@ -86,7 +86,7 @@ def record(store: RedisStore, name: str, budget: float) -> Record | None:
     """See :meth:`lockkit.store.spi.Backend.record`."""
     key = Keys.of(store.namespace, name).record
     stored = store.ask(key, pack("GET", key), budget)
-    return _record(name, stored) if stored else None
+    return None if stored is None else record_in(name, stored, READER)
 
 
 def put_record(
@@ -102,11 +102,16 @@ def put_record(
     written = store.clock.wall()
     stored = f'{{"v":1,"version":{version + 1},"written":{written!r},"value":{text}}}'
     key = Keys.of(store.namespace, name).record
-    command = scripts.RECORD.packed((key,), version, stored)
-    answer = store.ask(key, command, budget, script=scripts.RECORD)
-    if answer == 1:
-        return Record(name, json.loads(text), version + 1, written)
-    raise Conflict(_record(name, answer) if answer else None)
+    end, before = time.monotonic() + budget, b""
+    while True:
+        command = scripts.RECORD.packed((key,), version, stored, before)
+        answer = store.ask(key, command, max(end - time.monotonic(), 0.0), script=scripts.RECORD)
+        if answer == 1:
+            return Record(name, json.loads(text), version + 1, written)
+        current = None if answer is None else record_in(name, answer, READER)
+        if current is None or not current.damaged or current.version != version or before == answer:
+            raise Conflict(current)
+        before = answer  # the script cannot judge what is damaged, so it compares all of that record
 
 
 def _read(store: RedisStore, name: str, budget: float) -> list[Any]:
@@ -123,9 +128,3 @@ def _read(store: RedisStore, name: str, budget: float) -> list[Any]:
         )
     )
     return store.ask(keys.queue, packed, budget, 6)  # type: ignore[no-any-return]
-
-
-def _record(name: str, stored: bytes) -> Record:
-    value = object_in(stored) or {}
-    check_reader(value, READER, f"the record of {name!r}")
-    return record_of(name, value.get("value"), value.get("version"), value.get("written"))

@@ -10,11 +10,10 @@ from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
 from lockkit.names import claim_id, is_namespace
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.judging import judgement
-from lockkit.store.layouts import check_reader
+from lockkit.store.layouts import record_in
 from lockkit.store.notes import note_text, too_long
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
-from lockkit.store.untrusted import record_of
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
@@ -187,9 +186,9 @@ def record(store: SQLiteStore, name: str, end: float) -> Record | None:
     found = store.calls.read(sql.RECORD, (store.namespace, name), end)
     if not found:
         return None
-    version, value, written, min_reader = found[0]
-    check_reader({"min_reader": min_reader}, READER, f"the record of {name!r}")
-    return record_of(name, value, version, written)
+    return record_in(
+        name, dict(zip(("version", "value", "written", "min_reader"), found[0], strict=True)), READER
+    )
 
 
 def put_record(

@@ -159,9 +159,11 @@ ANNOTATE = (
     f"UPDATE entries SET note = {_PATCHED}, asked = 1 WHERE {_ONE} AND length(CAST({_PATCHED} AS BLOB)) <= ?5"
 )
 RECORD = "SELECT version, value, written, min_reader FROM records WHERE namespace = ?1 AND name = ?2"
-NEW_RECORD = """INSERT OR IGNORE INTO records (namespace, name, version, value, written)
-    VALUES (?1, ?2, ?3 + 1, ?4, ?5)"""
-REPLACE_RECORD = """UPDATE records SET version = version + 1, value = ?4, written = ?5
+_LEGIBLE = "min_reader = CASE typeof(min_reader) WHEN 'integer' THEN min_reader ELSE 1 END"
+NEW_RECORD = f"""INSERT INTO records (namespace, name, version, value, written) VALUES (?1, ?2, ?3 + 1, ?4, ?5)
+    ON CONFLICT (namespace, name) DO UPDATE SET version = 1, value = ?4, written = ?5, {_LEGIBLE}
+    WHERE typeof(version) <> 'integer' OR version NOT BETWEEN 1 AND 1 << 53"""
+REPLACE_RECORD = f"""UPDATE records SET version = version + 1, value = ?4, written = ?5, {_LEGIBLE}
     WHERE namespace = ?1 AND name = ?2 AND version = ?3"""
 DRAINED = "SELECT value FROM records WHERE namespace = ?1 AND name = ''"
 DRAIN = "INSERT OR REPLACE INTO records (namespace, name, version, value, written) VALUES (?1, '', 1, ?2, ?3)"

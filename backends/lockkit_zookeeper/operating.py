@@ -11,9 +11,10 @@ from lockkit.errors import PermissionDenied
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
 from lockkit.names import decode
 from lockkit.store.comparing import annotate as by_compare
+from lockkit.store.layouts import record_in
 from lockkit.store.notes import merged, note_text, patched
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
-from lockkit.store.untrusted import object_in, record_of
+from lockkit.store.untrusted import object_in
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
 from lockkit_zookeeper.node_data import VERSION, claim_info, packed, unpacked
@@ -213,5 +214,4 @@ def _record(store: ZooKeeperStore, name: str, call: Call) -> Record | None:
     if found is None:
         return None
     data, stat = found
-    said = unpacked(data, f"the record of {name!r}")
-    return record_of(name, said.get("value"), stat.version + 1, said.get("written"))
+    return record_in(name, {**(object_in(data) or {}), "version": stat.version + 1}, VERSION)

@@ -202,6 +202,7 @@ def _usable_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, s
 
 def _marked_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
     """The cards that are quarantined, also one that is no longer seen."""
+    from lockkit.gpu.marks import ALL
     from lockkit.gpu.quarantine import quarantined
     from lockkit.gpu.views import HostView
 
@@ -212,6 +213,9 @@ def _marked_cards(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, s
     with suppress(LockkitError):
         seen = {device.uuid: device for device in _devices(ctx)}
     for uuid, mark in marks.items():
+        if uuid == ALL:
+            yield from ((each, told) for one in seen.values() for each, told in _named(one, str(mark)))
+            continue
         yield from _named(seen[uuid], str(mark)) if uuid in seen else [(uuid, str(mark))]
 
 

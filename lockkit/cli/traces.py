@@ -44,7 +44,12 @@ def sentences(
         told += [f"Another one is {other!r}." for other in found.near[1:]]
     else:
         told.append("No similar name is in use here.")
-    if found.record is not None:
+    if found.record is not None and found.record.damaged:
+        told.append(
+            "Its record in the store is damaged: nobody knows what it said. A GPU is given to nobody until somebody "
+            f"looked at it, and ran{first}: lockkit gpu clear UUID{options}."
+        )
+    elif found.record is not None:
         words = _card_words(found.record)
         when = _when(found.record, now)
         told.append(
@@ -73,7 +78,11 @@ def row(
         line = command_line("explain", name, options=options)
         told.append(f"a release of it got no answer{first}: {line}")
     elif found.record is not None:
-        told.append(f"a program wrote a record of it {_when(found.record, now)}")
+        told.append(
+            "its record in the store is damaged"
+            if found.record.damaged
+            else f"a program wrote a record of it {_when(found.record, now)}"
+        )
     elif not found.unread:
         told.append("nothing here remembers this name")
         if found.near is not None and not meant:

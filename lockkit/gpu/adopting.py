@@ -115,7 +115,7 @@ def adopt(
     _check_alive(job)  # so the pid that the driver shows is that of this job
     _check_share(job, devices, memory)
     strangers = () if memory is not None or allow_busy else _others_beside(job, devices, family)
-    marks = quarantined(client, cards.host)
+    marks = quarantined(client, cards.host, [one.uuid for one in devices])
     marked = [(one, mark_of(marks, one)) for one in devices]
     why = (*strangers, *(f"{short_name(one)}: {mark}" for one, mark in marked if mark is not None))
     if why:

@@ -14,14 +14,14 @@ from lockkit.errors import BackendError
 from lockkit.gpu.enlisting import ABOUT, described, enlist
 from lockkit.gpu.host_pools import host_of
 from lockkit.members import pool_name
-from lockkit.records import CAPACITY, Records, change, fixed_capacity
+from lockkit.records import CAPACITY, Records, change, fixed_capacity, is_damaged
 from lockkit.sizes import MIB
 
-__all__ = ["capacities", "slices_in"]
+__all__ = ["capacities", "seen", "slices_in"]
 
 
 def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mapping[str, int]:
-    """The capacity of each card and slice, by UUID, without those whose memory cannot be told. One request for each and one for all, more at the first use.
+    """The capacity of each card and slice, by UUID, without those whose memory cannot be told, and those whose records are damaged. One request for each and one for all, more at the first use.
 
     Raises:
         BackendError: The store does not answer.
@@ -29,12 +29,18 @@ def capacities(records: Records, pool: str, devices: Sequence[Device]) -> Mappin
     found: dict[str, int] = {}
     for device in devices:
         if device.uuid and device.usable:
-            inside = [one.usable or 0 for one in devices if one.parent == device.uuid]
-            room = max(device.usable // MIB, sum(size // MIB for size in inside), 1)
-            found[device.uuid] = _fixed(records, pool_name(pool, device.uuid), room, device)
+            fixed = _fixed(records, pool_name(pool, device.uuid), seen(device, devices), device)
+            if fixed is not None:
+                found[device.uuid] = fixed
     with suppress(BackendError):  # the list is only for those who look
         enlist(records, host_of(pool), tuple(found))
     return found
+
+
+def seen(device: Device, devices: Sequence[Device]) -> int:
+    """The capacity of a card or slice as its driver shows it, in MiB."""
+    inside = [one.usable or 0 for one in devices if one.parent == device.uuid]
+    return max((device.usable or 0) // MIB, sum(size // MIB for size in inside), 1)
 
 
 def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[str, str]:
@@ -46,9 +52,11 @@ def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[
     }
 
 
-def _fixed(records: Records, name: str, room: int, device: Device) -> int:
-    """The capacity that the record of a card has; if it has none, write this one, and what the card is."""
+def _fixed(records: Records, name: str, room: int, device: Device) -> int | None:
+    """The capacity that the record of a card has; if it has none, write this one, and what the card is. None if the record is damaged."""
     found: list[int] = []
+    if is_damaged(records.record(name)):
+        return None
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
         known = fixed_capacity(value)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
 from lockkit.facts import Finding
 from lockkit.gpu.hosts import host_name
+from lockkit.gpu.joining import joined
+from lockkit.gpu.known import Known, known, queue, requests_waiting
+from lockkit.gpu.marks import CARD_DAMAGED, DAMAGED
 from lockkit.gpu.snapshots import let_go, look, providers
 from lockkit.gpu.states import cards, of_drivers, summary
 from lockkit.gpu.unreturned import has_returned
@@ -51,24 +54,27 @@ def finding(
         let_go(asked)
     found = cards(seen)
     faulty = [card for card in found if card.state == "faulty"]
-    told = f"{_counted(client, seen) or of_drivers(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
+    of_store, waiting = _known(client, seen) or ({}, 0)
+    told = f"{summary(joined(seen, of_store), waiting) if of_store else of_drivers(found)}{' (simulated)' if asked[0].name == 'simulated' else ''}"
     if not all(map(has_returned, asked)):
         return Finding("gpu", "warning", "; ".join((told, *seen.remarks)), "a card may hang: see dmesg")
     try:
         host_name(config)
     except ConfigError as error:
         return Finding("gpu", "warning", f"{told}; {error.message}", error.hint or "")
+    for one in seen.devices:
+        mark = of_store[one.uuid].quarantine if one.uuid in of_store else None
+        if mark is not None and mark.reason in (DAMAGED, CARD_DAMAGED):
+            hint = f"look at the card, then: lockkit gpu clear {one.uuid}"
+            return Finding("gpu", "warning", f"{told}; {short_name(one)} is {mark}", hint)
     if faulty:
         first = f"{short_name(faulty[0].device)}: {faulty[0].reasons[0]}"
         return Finding("gpu", "warning", f"{told}; {first}", "see: lockkit gpu ls")
     return Finding("gpu", "ok", told)
 
 
-def _counted(client: Client | None, seen: Snapshot) -> str | None:
-    """The number of cards in each state, those that are held included; None if the store does not say who holds them."""
-    from lockkit.gpu.joining import joined
-    from lockkit.gpu.known import known, queue, requests_waiting
-
+def _known(client: Client | None, seen: Snapshot) -> tuple[dict[str, Known], int] | None:
+    """The facts of the store about the cards, and how many requests wait; None if the store does not say."""
     if client is None:
         return None
     try:
@@ -77,4 +83,4 @@ def _counted(client: Client | None, seen: Snapshot) -> str | None:
         of_store = known(client, host, seen.devices, gate)
     except (BackendError, ConfigError):
         return None  # the store, and the name of the host, have findings of their own
-    return summary(joined(seen, of_store), requests_waiting(gate, of_store.values()))
+    return of_store, requests_waiting(gate, of_store.values())

@@ -50,7 +50,7 @@ def _add(records: Records, name: str, key: str, new: Sequence[str]) -> None:
             del after[0]
         return {**value, key: after} if after != before else None
 
-    change(records, name, decide)
+    change(records, name, decide, instead={})  # the list permits nothing
 
 
 def described(device: Device) -> dict[str, object]:

@@ -14,8 +14,8 @@ from lockkit.facts import NOTHING
 from lockkit.gpu.enlisting import about, texts
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
 from lockkit.gpu.known import Known, queue, requests_waiting, with_cards_around
-from lockkit.gpu.marks import record_name
-from lockkit.gpu.quarantine import mark_of, quarantined
+from lockkit.gpu.marks import ALL, record_name
+from lockkit.gpu.quarantine import mark_of, mark_of_damage, quarantined
 from lockkit.gpu.receipts import in_record
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
@@ -117,7 +117,7 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, i
     marks = quarantined(client, host)
     known: dict[str, Known] = {}
     devices: list[Device] = []
-    uuids = dict.fromkeys((*listed, *sorted(in_use), *sorted(marks)))
+    uuids = dict.fromkeys((*listed, *sorted(in_use), *sorted(marks.keys() - {ALL})))
     lockable = [uuid for uuid in uuids if uuid and _lockable(pool_name(host_pool(host), uuid))]
     for uuid in lockable:
         name = pool_name(host_pool(host), uuid)
@@ -129,9 +129,8 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, i
         device = Device(uuid, index, model, memory, parent=parent)
         devices.append(device)
         info = client.inspect(name)
-        known[uuid] = Known(
-            info.holders, in_record(uuid, of_card), mark_of(marks, device), waiters=info.waiters
-        )
+        mark = mark_of(marks, device) or mark_of_damage(uuid, of_card)
+        known[uuid] = Known(info.holders, in_record(uuid, of_card), mark, waiters=info.waiters)
     ordered = sorted(devices, key=lambda one: (one.index < 0, one.index, one.parent is not None, one.uuid))
     waiting = requests_waiting(queue(client, host), known.values())
     around = with_cards_around(known, devices)

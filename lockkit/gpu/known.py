@@ -10,8 +10,9 @@ from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.choosing import CardFacts, holders_of_slice
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.judging import Receipt
-from lockkit.gpu.quarantine import Quarantined, mark_of, quarantined
-from lockkit.gpu.receipts import last
+from lockkit.gpu.marks import ALL
+from lockkit.gpu.quarantine import Quarantined, mark_of, mark_of_damage, quarantined
+from lockkit.gpu.receipts import last_in
 from lockkit.identity import process_of
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -60,7 +61,7 @@ def facts_of(card: Known) -> CardFacts:
     mark = card.quarantine
     if mark is None:
         return CardFacts(card.holders, receipt=card.receipt)
-    return CardFacts(card.holders, None, str(mark), card.receipt, mark.uuid)
+    return CardFacts(card.holders, None, str(mark), card.receipt, "" if mark.uuid == ALL else mark.uuid)
 
 
 def queue(client: Client, host: str) -> LockInfo:
@@ -87,13 +88,17 @@ def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) 
     marks = quarantined(client, host)
     found: dict[str, Known] = {}
     devices = tuple(devices)
+    for uuid in filter(None, (device.uuid for device in devices)):
+        name = pool_name(host_pool(host), uuid)
+        info, record = client.inspect(name), client.record(name)
+        receipt = last_in(uuid, record.value, {one.claim_id for one in info.claims}) if record else None
+        found[uuid] = Known(info.holders, receipt, waiters=info.waiters)
+        mark = mark_of_damage(uuid, record)
+        if mark is not None:
+            marks.setdefault(uuid, mark)
     for device in devices:
-        uuid = device.uuid
-        if not uuid:
-            continue
-        info = client.inspect(pool_name(host_pool(host), uuid))
-        receipt = last(client, host, uuid, {one.claim_id for one in info.claims})
-        found[uuid] = Known(info.holders, receipt, mark_of(marks, device), waiters=info.waiters)
+        if device.uuid in found:
+            found[device.uuid] = found[device.uuid]._replace(quarantine=mark_of(marks, device))
     more = gathering(
         gate, found, {one.parent for one in devices if one.uuid in found and found[one.uuid].holders}
     )

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from lockkit.errors import ConfigError
+from lockkit.facts import NOTHING, Record
 from lockkit.gpu.host_pools import host_pool
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.noted import moment
 from lockkit.printable import printable
-from lockkit.records import Records, change
+from lockkit.records import Records, change, damaged
 from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = ["Kept", "Quarantined", "change_marks", "kept_in", "record_name"]
+__all__ = ["ALL", "CARD_DAMAGED", "DAMAGED", "Kept", "Quarantined", "change_marks", "kept_in", "record_name"]
 
+ALL = "*"
+"""In place of a UUID: the mark of all cards of a host whose record is damaged, because nobody knows which of them had a mark."""
+DAMAGED = "the record of its mark in the store is damaged"
+"""The reason for a card that is quarantined because nobody knows whether it had a mark."""
+CARD_DAMAGED = "its record in the store is damaged"
+"""The reason for a card of which nobody knows its capacity, nor how its last holder left it."""
 _KEY = "quarantine"
 _SPARED = "spared"
 """The key under which the cards stand that the limit kept in use, each with when people were told last."""
@@ -29,6 +36,7 @@ _TELL_AGAIN = 3600.0
 _LENGTHS = (200, 80, 40, 16)
 """Characters to which the reasons are cut, the first at which the record is not too long."""
 _NONE: Mapping[str, float] = {}
+_DAMAGED: Mapping[str, object] = {_KEY: None}
 
 
 class Quarantined(NamedTuple):
@@ -68,21 +76,45 @@ def record_name(host: str) -> str:
     return pool_name(host_pool(host))
 
 
-def kept_in(value: Mapping[str, object]) -> Kept:
-    """The marks in a record, and the cards that the limit kept in use within the last hour."""
+def kept_in(record: Record | None) -> Kept:
+    """The marks in a record, and the cards that the limit kept in use within the last hour. Damaged marks are one mark of all cards."""
+    if record is None:
+        return Kept({})
+    return _kept(_DAMAGED if record.damaged else record.value)
+
+
+def _kept(value: Mapping[str, object]) -> Kept:
     return Kept(_marks(value), _spared(value))
 
 
-def change_marks(records: Records, host: str, decide: Callable[[Kept], Kept]) -> bool:
-    """Change the marks of a host, and leave all else in the record as it is. Returns whether this call has, or may have."""
+def change_marks(
+    records: Records, host: str, decide: Callable[[Kept], Kept], *, cards: Collection[str] | None = None
+) -> bool:
+    """Change the marks of a host, and leave all else in the record as it is. Returns whether this call has, or may have.
+
+    Args:
+        records: A client.
+        host: The host.
+        decide: Returns the new marks for the present ones.
+        cards: The UUIDs of all cards of the host, by a person's command: damaged marks are replaced by one of each card. None if no
+            person asked for the change.
+
+    Raises:
+        BackendError: As for :func:`lockkit.records.change`, also if the marks are damaged and no person asked for the change.
+    """
     name = record_name(host)
 
     def decided(value: Mapping[str, object]) -> Mapping[str, object] | None:
-        before = kept_in(value)
+        before = _kept(value)
+        if ALL in before.marks:
+            if cards is None:
+                raise damaged(name)
+            now = float(round(time.time()))
+            before = Kept({uuid: Quarantined(uuid, DAMAGED, since=now) for uuid in cards})
         after = decide(before)
-        return None if after == before else _written(value, after, name)
+        return None if after == _kept(value) else _written(value, after, name)
 
-    return change(records, name, decided)
+    return change(records, name, decided, instead=None if cards is None else _DAMAGED)
 
 
 def _written(rest: Mapping[str, object], kept: Kept, name: str) -> dict[str, object]:
@@ -120,8 +152,10 @@ def _spared(value: Mapping[str, object]) -> dict[str, float]:
 
 def _marks(value: Mapping[str, object]) -> dict[str, Quarantined]:
     """The marks in a record. A mark that cannot be read quarantines its card all the same."""
-    kept = value.get(_KEY)
-    return {uuid: _mark(uuid, one) for uuid, one in kept.items()} if isinstance(kept, Mapping) else {}
+    kept = value.get(_KEY, NOTHING)
+    if not isinstance(kept, Mapping):
+        return {ALL: Quarantined(ALL, DAMAGED)}
+    return {uuid: _mark(uuid, one) for uuid, one in kept.items()}
 
 
 def _mark(uuid: str, stored: object) -> Quarantined:

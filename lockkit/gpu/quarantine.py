@@ -6,14 +6,16 @@ The marks stand in one record (:mod:`lockkit.gpu.marks`).
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.devices import Device
-from lockkit.facts import Event, Owner
-from lockkit.gpu.marks import Kept, Quarantined, change_marks, kept_in, record_name
+from lockkit.facts import Event, Owner, Record
+from lockkit.gpu.host_pools import host_pool
+from lockkit.gpu.marks import ALL, CARD_DAMAGED, Kept, Quarantined, change_marks, kept_in, record_name
+from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
-from lockkit.records import Records
+from lockkit.records import Records, change, is_damaged
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -27,6 +29,7 @@ __all__ = [
     "give_back",
     "limit",
     "mark_of",
+    "mark_of_damage",
     "quarantine",
     "quarantine_faulty",
     "quarantined",
@@ -68,16 +71,30 @@ def limit(cards: int) -> int:
     return max(1, cards // 2)
 
 
-def quarantined(records: Records, host: str) -> dict[str, Quarantined]:
-    """The marks of a host, by UUID. One request."""
-    record = records.record(record_name(host))
-    return {} if record is None else dict(kept_in(record.value).marks)
+def quarantined(records: Records, host: str, cards: Iterable[str] = ()) -> dict[str, Quarantined]:
+    """The marks of a host, by UUID; :data:`~lockkit.gpu.marks.ALL` for all cards, if the marks are damaged. One request, and one for each of ``cards``.
+
+    Args:
+        records: A client.
+        host: The host.
+        cards: The cards that have a mark also if their own records are damaged.
+    """
+    marks = dict(kept_in(records.record(record_name(host))).marks)
+    for uuid in cards:
+        mark = mark_of_damage(uuid, records.record(_card(host, uuid)))
+        if mark is not None:
+            marks.setdefault(uuid, mark)
+    return marks
+
+
+def mark_of_damage(uuid: str, record: Record | None) -> Quarantined | None:
+    """The mark of a card whose own record is damaged: nobody knows how it was left, nor its capacity. None if the record is not damaged."""
+    return Quarantined(uuid, CARD_DAMAGED) if is_damaged(record) else None
 
 
 def spared(records: Records, host: str) -> frozenset[str]:
     """The faulty cards of a host that the limit kept in use within the last hour. One request."""
-    record = records.record(record_name(host))
-    return frozenset() if record is None else frozenset(kept_in(record.value).spared)
+    return frozenset(kept_in(records.record(record_name(host))).spared)
 
 
 def mark_of(marks: Mapping[str, Mark], device: Device) -> Mark | None:
@@ -87,17 +104,28 @@ def mark_of(marks: Mapping[str, Mark], device: Device) -> Mark | None:
         marks: The marks of a host, by UUID, or words about them.
         device: The card or slice.
     """
-    return marks.get(device.uuid) or marks.get(device.parent or "")
+    return marks.get(device.uuid) or marks.get(device.parent or "") or marks.get(ALL)
 
 
-def quarantine(records: Records, host: str, uuid: str, reason: str, by: Owner) -> Quarantined:
+def quarantine(
+    records: Records, host: str, uuid: str, reason: str, by: Owner, cards: Collection[str] | None = None
+) -> Quarantined:
     """Quarantine a card for everybody, by a person's word. A mark that is there already is replaced.
+
+    Args:
+        records: A client.
+        host: The host.
+        uuid: The card.
+        reason: Why.
+        by: The owner of the process in which the person says so.
+        cards: The UUIDs of all cards of the host: each gets a mark if the marks are damaged, which is an error without them.
 
     Raises:
         ConfigError: The record has no room for one more mark.
+        BackendError: The store did not do it, or the marks are damaged.
     """
     mark = Quarantined(uuid, reason, _who(by), _now())
-    change_marks(records, host, lambda kept: _with(kept, mark))
+    change_marks(records, host, lambda kept: _with(kept, mark), cards=cards)
     return mark
 
 
@@ -168,7 +196,14 @@ def find_faulty(
     return answer[-1]
 
 
-def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = None) -> Quarantined | None:
+def clear(
+    records: Records,
+    host: str,
+    uuid: str,
+    *,
+    only: Quarantined | None = None,
+    cards: Collection[str] | None = None,
+) -> Quarantined | None:
     """Give a card back to everybody.
 
     Args:
@@ -176,6 +211,7 @@ def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = 
         host: The host.
         uuid: The card.
         only: The mark to remove; any other one stays. None for whatever mark there is.
+        cards: The UUIDs of all cards of the host, by a person's word: damaged marks are replaced by one of each other card.
 
     Returns:
         The mark that this call has removed, or another one that stays; None if there was none.
@@ -189,14 +225,30 @@ def clear(records: Records, host: str, uuid: str, *, only: Quarantined | None = 
         # Nothing is spared any more: the limit has room for one.
         return Kept({key: mark for key, mark in kept.marks.items() if key != uuid})
 
-    if not change_marks(records, host, decide):
-        return found[-1]
+    changed = change_marks(records, host, decide, cards=cards)
     # A request without an answer may have been applied; then the next look finds nothing to remove.
-    return next((mark for mark in reversed(found) if mark is not None), None)
+    return next((mark for mark in reversed(found) if mark is not None), None) if changed else found[-1]
 
 
-def give_back(client: Client, host: str, uuid: str, reason: str, by: Owner) -> Quarantined | None:
+def _mend(records: Records, host: str, uuid: str) -> Quarantined | None:
+    """Replace the record of a card by an empty one, if it is damaged. Returns the mark that the card had by that."""
+    name = _card(host, uuid)
+    mark = mark_of_damage(uuid, records.record(name))
+    if mark is not None:
+        change(records, name, lambda _: None, instead={})
+    return mark
+
+
+def _card(host: str, uuid: str) -> str:
+    return pool_name(host_pool(host), uuid)
+
+
+def give_back(
+    client: Client, host: str, uuid: str, reason: str, by: Owner, cards: Collection[str] | None = None
+) -> Quarantined | None:
     """Give a card back to everybody by a person's word, and tell of it as the event ``gpu_cleared``. Returns the mark that it had, if any.
+
+    A damaged record of the card is replaced by an empty one.
 
     Args:
         client: The client.
@@ -204,8 +256,9 @@ def give_back(client: Client, host: str, uuid: str, reason: str, by: Owner) -> Q
         uuid: The card.
         reason: Why; empty if none was given.
         by: The owner of the process in which the person says so.
+        cards: See :func:`clear`.
     """
-    mark = clear(client, host, uuid)
+    mark = clear(client, host, uuid, cards=cards) or _mend(client, host, uuid)
     if mark is not None:
         data = {"uuid": uuid, "by": _who(by), "mark": str(mark)}
         client.driver().dispatcher.tell(Event("gpu_cleared", record_name(host), reason=reason, data=data))

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected
-from lockkit.gpu.capacities import capacities, slices_in
+from lockkit.gpu.capacities import capacities, seen, slices_in
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.card_denials import PYTHON, Ways, denied
@@ -319,6 +319,13 @@ class HostCards:
         if never is not None:
             raise ConfigError(never, name=self.pool, hint=self._way_out(request, snapshot))
         members = capacities(self._client, self.pool, devices)
+        # Nobody gets a card whose record is damaged, but a request waits until it is mended.
+        damaged = {
+            one.uuid: seen(one, devices)
+            for one in devices
+            if one.uuid and one.usable and one.uuid not in members
+        }
+        members = {**members, **damaged}
         request = request._replace(capacities={uuid: mib * MIB for uuid, mib in members.items()})
         never = choose(request, snapshot, {}).never
         if never is not None:
@@ -337,7 +344,7 @@ class HostCards:
             fit,
             self.look,
             self._claims,
-            marks=self._marks,
+            marks=partial(self._marks, damaged),
             handover=handover,
             preflight=check,
             fault_check=FaultCheck(self._client, self.host, devices),
@@ -398,6 +405,6 @@ class HostCards:
     def _claims(self, uuid: str) -> tuple[ClaimInfo, ...]:
         return self._client.inspect(pool_name(self.pool, uuid)).claims
 
-    def _marks(self) -> Mapping[str, str]:
-        found = quarantined(self._client, self.host)
+    def _marks(self, cards: Collection[str]) -> Mapping[str, str]:
+        found = quarantined(self._client, self.host, cards)
         return {uuid: str(mark) for uuid, mark in found.items()}

@@ -121,6 +121,7 @@ class HostView:
             ConfigError: No card is meant, or several.
             DevicesUnavailable: Nothing can be said about any card, and no mark is meant either.
         """
+        from lockkit.gpu.marks import ALL
         from lockkit.gpu.quarantine import quarantined
         from lockkit.gpu.resolving import resolve
 
@@ -131,7 +132,15 @@ class HostView:
             if word not in marks:
                 raise
             devices = ()
-        return resolve(word, devices, marks)
+        return resolve(word, devices, marks.keys() - {ALL})
+
+    def cards(self) -> list[str]:
+        """The UUIDs of the cards of this host, without slices.
+
+        Raises:
+            DevicesUnavailable: Nothing can be said about any card.
+        """
+        return [one.uuid for one in self.look().snapshot.devices if one.uuid and one.parent is None]
 
 
 class FleetView(HostView):

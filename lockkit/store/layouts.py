@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockkit.errors import IncompatibleLayout
-from lockkit.facts import Owner
+from lockkit.facts import Owner, Record
 from lockkit.store.spi import Refused
-from lockkit.store.untrusted import NEWER, owner_of
+from lockkit.store.untrusted import NEWER, object_in, owner_of, record_of
 
-__all__ = ["check_reader", "too_new", "unread"]
+__all__ = ["check_reader", "record_in", "too_new", "unread"]
 
 _HINT = "upgrade lockkit on this host, or wait until the newer programs have finished"
 
@@ -27,6 +27,24 @@ def check_reader(stored: Mapping[str, object], reader: int, what: str) -> None:
     """
     if unread(stored, reader):
         raise too_new(what, stored["min_reader"], reader, owner_of(stored.get("owner")))
+
+
+def record_in(name: str, stored: object, reader: int) -> Record:
+    """The record of a name as a fact. A malformed one is shown as damaged, and never as an empty one.
+
+    Args:
+        name: The name.
+        stored: The stored form, as JSON text or decoded: ``version``, ``written``, ``value``, ``min_reader``.
+        reader: The newest layout version that the caller knows.
+
+    Raises:
+        Refused: With IncompatibleLayout: the record needs a newer version.
+    """
+    document = stored if isinstance(stored, Mapping) else object_in(stored)
+    if document is None or type(document.get("min_reader", 0)) is not int:
+        return record_of(name, {"version": (document or {}).get("version")})
+    check_reader(document, reader, f"the record of {name!r}")
+    return record_of(name, document)
 
 
 def unread(stored: Mapping[str, object], reader: int) -> str:

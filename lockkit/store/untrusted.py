@@ -27,6 +27,8 @@ _LONGEST_FIELD = 1024
 """Characters of one field of an owner."""
 _MOST_PID = 2**31 - 1
 _MOST_NUMBER = 2**63 - 1
+_MOST_VERSION = 2**53
+"""The highest version of a record, up to which every program that may count it is exact."""
 _STATES, _KINDS = frozenset(get_args(ClaimState)), frozenset(get_args(Kind))
 
 
@@ -118,11 +120,15 @@ def claim_of(stored: object, *, damaged: bool = False, **fields: Any) -> ClaimIn
     return ClaimInfo(note=dict(note) or NOTHING, **fields)
 
 
-def record_of(name: str, stored: object, version: object, written: object) -> Record:
-    """A record as a fact; of one that is damaged nothing is left but its version, so that the next change replaces it."""
-    value = stored if isinstance(stored, Mapping) else object_in(stored)
+def record_of(name: str, stored: Mapping[str, object]) -> Record:
+    """A record as a fact, from its stored version, value and time. See :func:`lockkit.store.layouts.record_in`."""
+    value = stored.get("value")
+    value = dict(value) if isinstance(value, Mapping) else object_in(value)
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError:  # what nobody could write back
+    except (ValueError, RecursionError):  # not writable again
         value = None
-    return Record(name, value or {}, whole_number(version, _MOST_NUMBER) or 0, moment(written) or 0.0)
+    version = whole_number(stored.get("version"), _MOST_VERSION)
+    if value is None or version is None:
+        return Record(name, {}, version or 0, 0.0, damaged=True)
+    return Record(name, value, version, moment(stored.get("written")) or 0.0)

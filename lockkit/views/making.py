@@ -134,6 +134,7 @@ def record(of_name: Record) -> parts.NameRecord:
         version=of_name.version,
         written=rfc3339(of_name.written),
         written_seconds=of_name.written,
+        damaged=of_name.damaged,
     )
 
 

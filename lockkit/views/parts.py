@@ -214,12 +214,13 @@ class Drain(Part):
 
 
 class NameRecord(Part):
-    """The record that a program wrote of a name (`client.put_record`)."""
+    """The record that a program wrote of a name (`client.put_record`). `damaged`: nobody can read it, and `value` is empty."""
 
     value: dict[str, Any]
     version: int
     written: Time
     written_seconds: float
+    damaged: bool
 
 
 class Summary(Part):

@@ -25,7 +25,7 @@ from lockkit.errors import (
 from lockkit.facts import Owner
 from lockkit.gpu.capacities import capacities
 from lockkit.gpu.host_pools import simulated
-from lockkit.gpu.quarantine import quarantine
+from lockkit.gpu.quarantine import give_back, quarantine
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.sizes import GIB, MIB
@@ -315,9 +315,12 @@ def test_a_resize_changes_the_record_of_a_card_and_another_total_of_the_driver_d
 
 
 @pytest.mark.parametrize("capacity", [10**15, 10**400, 0, "much", True])
-def test_a_capacity_that_no_lock_can_have_is_written_anew(client, capacity):
+def test_a_capacity_that_no_lock_can_have_keeps_the_card_from_all_until_a_person_clears_it(client, capacity):
     name = pool_name(f"gpu-sim/{HOST}", CARDS[0])
     client.put_record(name, {"capacity": capacity, "about": {"index": 10**400}}, 0)
+    with pytest.raises(AcquireTimeout, match="its record in the store is damaged"):
+        pool(client, 1).acquire(timeout=0)
+    assert give_back(client, simulated(HOST), CARDS[0], "", client.owner, CARDS[:1])
     with pool(client, 1).acquire(timeout=30) as leases:
         assert leases[0].terms.capacity == client.record(name).value["capacity"] == 24064
 

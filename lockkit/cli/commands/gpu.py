@@ -18,6 +18,7 @@ from lockkit.cli.parameters import Duration, Remark
 from lockkit.cli.signals import Signals
 from lockkit.cli.updates import between_updates
 from lockkit.cli.watching import print_each, trying_again
+from lockkit.errors import DevicesUnavailable
 from lockkit.gpu.views import FleetView, GpuLook, HostView
 from lockkit.identity import this_process
 from lockkit.printable import printable
@@ -163,6 +164,14 @@ def _print(session: Session, client: Client, seen: GpuLook) -> None:
         output.say(row)
 
 
+def _cards(view: HostView, uuid: str) -> list[str] | None:
+    """All cards of a host, which get marks in place of damaged ones; None if nothing can be said about any, so that damaged marks stay."""
+    try:
+        return [uuid, *view.cards()]
+    except DevicesUnavailable:
+        return None
+
+
 @make(
     "quarantine",
     group=command,
@@ -189,7 +198,7 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
         view = HostView(client, simulate)
         uuid = view.meant(card)
         before = quarantined(client, view.host).get(uuid)
-        mark = quarantine(client, view.host, uuid, reason, this_process())
+        mark = quarantine(client, view.host, uuid, reason, this_process(), _cards(view, uuid))
         if client.capabilities.scope == "user":
             output.notice(
                 "other users do not see this mark, because this store keeps only your jobs apart; for all users: lockkit docs all-users",
@@ -236,7 +245,7 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
         fitting.reaches_others(client)
         view = HostView(client, simulate)
         uuid = view.meant(card)
-        mark = give_back(client, view.host, uuid, reason or "", this_process())
+        mark = give_back(client, view.host, uuid, reason or "", this_process(), _cards(view, uuid))
         holders = () if mark is None or session.json else holders_of(client, view.host, uuid)
         if session.json:
             from lockkit.cli import documents

@@ -52,6 +52,10 @@ class Runs:
             record = self._client.record(self._name(entry))
             last = None if record is None else _run_of(record, entry)
             if last is None:  # from now on its first due time is the same for every beat
+                if (
+                    record is not None
+                ):  # an illegible record may be of a run until now, which must not be sent again
+                    entry.last_run_at = entry.default_now()
                 self._write(entry, entry.last_run_at, 0 if record is None else record.version)
                 continue
             assert record is not None
@@ -82,10 +86,12 @@ class Runs:
     def _first_look(self, entry: Any) -> int:
         """The version of the record of an entry that was added to the schedule meanwhile."""
         record = self._client.record(self._name(entry))
-        last = None if record is None else _run_of(record, entry)
-        if last is not None and _moment(last) > _moment(entry.last_run_at):
-            raise Overtaken(f"{entry.name!r} ran at {last.isoformat()}")
-        return 0 if record is None else record.version
+        if record is None:
+            return 0
+        last = _run_of(record, entry)
+        if last is None or _moment(last) > _moment(entry.last_run_at):
+            raise Overtaken(f"{entry.name!r} ran at {last.isoformat() if last else 'an illegible time'}")
+        return record.version
 
     def _write(self, entry: Any, at: datetime, version: int) -> None:
         value = {"last_run_at": at.isoformat(), "claim": self._lease.claim_id, "fence": self._lease.fence}
