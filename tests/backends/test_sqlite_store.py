@@ -38,7 +38,6 @@ from lockkit.store.spi import (
     Unknown,
 )
 from lockkit.testing.claims import claim, renew, take
-from lockkit.testing.processes import until
 from lockkit.testing.took import Took
 from lockkit_sqlite import CAPABILITIES, acquiring, failures, place, statements
 from lockkit_sqlite.backend import open_store
@@ -167,6 +166,19 @@ def store(url):
     opened = open_store(url, OpenOptions())
     yield opened
     opened.close()
+    assert not LISTENER.watcher._waiters, "a watch that is left reads what is meant for another test"
+
+
+@pytest.fixture
+def watch(store):
+    """Watches for the answers to claims that wait; they end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def watch(one, answer, wake):
+            began = store.watch(one.terms.name, answer.blockers, wake, one)
+            return stack.enter_context(contextlib.closing(began))
+
+        yield watch
 
 
 @pytest.fixture
@@ -344,7 +356,7 @@ def test_min_hold_and_lock_delay_outlive_kill_9(store, peer, terms, seconds):
     assert time.monotonic() - taken >= seconds - 0.1
 
 
-def test_a_lingering_claim_does_not_wake_its_waiter_over_and_over(store, peer):
+def test_a_lingering_claim_does_not_wake_its_waiter_over_and_over(store, peer, watch):
     other = peer()
     other("acquire", "a", {"ttl": 60, "min_hold": 30})
     other.kill()
@@ -352,7 +364,7 @@ def test_a_lingering_claim_does_not_wake_its_waiter_over_and_over(store, peer):
     answer = store.acquire(waiter, True, 2.0)
     woken = threading.Event()
 
-    store.watch("a", answer.blockers, woken.set, waiter)
+    watch(waiter, answer, woken.set)
 
     assert not woken.wait(0.2)
 
@@ -1464,12 +1476,12 @@ def test_descriptors_are_close_on_exec_and_a_closed_store_leaves_none(url):
     assert not [target for target in descriptors() if target.startswith(path)]
 
 
-def test_a_garbled_bell_wakes_everybody(store, url):
+def test_a_garbled_bell_wakes_everybody(store, url, watch):
     take(store, ttl=60)
     woken = [threading.Event() for _ in range(3)]
     for event in woken:
         waiter = claim()
-        store.watch("a", store.acquire(waiter, True, 2.0).blockers, event.set, waiter)
+        watch(waiter, store.acquire(waiter, True, 2.0), event.set)
     pulse = next(Path(file_of(url) + ".pulses").iterdir())
 
     with pulse.open("wb", buffering=0) as bell:
@@ -1478,14 +1490,14 @@ def test_a_garbled_bell_wakes_everybody(store, url):
     assert all(event.wait(AT_ONCE) for event in woken)
 
 
-def test_a_bell_rings_for_those_it_names_and_nobody_else(store, url, peer):
+def test_a_bell_rings_for_those_it_names_and_nobody_else(store, url, peer, watch):
     other = peer()
     other("acquire", "a")
     events = {}
     for number in range(3):
         waiter = claim()
         events[number] = threading.Event()
-        store.watch("a", store.acquire(waiter, True, 2.0).blockers, events[number].set, waiter)
+        watch(waiter, store.acquire(waiter, True, 2.0), events[number].set)
 
     other("release", "a")
 
@@ -1494,17 +1506,6 @@ def test_a_bell_rings_for_those_it_names_and_nobody_else(store, url, peer):
     assert not events[2].is_set()
 
 
-@pytest.fixture
-def unheard():
-    """Stop this process from listening to its FIFOs: the waiter of another test would read what a watchdog is to read."""
-    watcher = LISTENER.watcher
-    with watcher.lock:
-        watcher._waiters.clear()
-        watcher.events.nudge()
-    until(lambda: watcher._reader is None, "nobody listens")
-
-
-@pytest.mark.usefixtures("unheard")
 def test_an_eviction_tells_the_process_of_a_silent_holder_and_spares_it_for_half_a_ttl(url, store, peer):
     mine, _ = take(store, ttl=60, process_bound=True)
     with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as file:
@@ -1519,7 +1520,6 @@ def test_an_eviction_tells_the_process_of_a_silent_holder_and_spares_it_for_half
     assert os.read(descriptor, 100) in words
 
 
-@pytest.mark.usefixtures("unheard")
 def test_an_eviction_at_once_tells_the_process_of_the_holder(store, peer):
     mine, _ = take(store, ttl=60, process_bound=True)
     descriptor, words = store.extras.evictions([claim_id(mine.token)])
@@ -1694,46 +1694,45 @@ def ran(monkeypatch):
     return told
 
 
-def test_a_ring_that_comes_before_the_watch_is_kept_for_it(store, url, peer):
+def test_a_ring_that_comes_before_the_watch_is_kept_for_it(store, url, peer, watch):
     """Between the answer and the watch the blocker is released: by another process, and by a thread of this one."""
     other = peer()
     other("acquire", "a")
     mine, first = claim(), claim()
     answer, next_answer = store.acquire(first, True, 2.0), store.acquire(mine, True, 2.0)
-    store.watch("b", (), lambda: None, claim("b"))  # somebody listens to the bell
+    watch(claim("b"), Queued(0), lambda: None)  # somebody listens to the bell
     other("release", "a")
     time.sleep(0.1)
     woken = threading.Event()
-    watch = store.watch("a", answer.blockers, woken.set, first)
+    watch(first, answer, woken.set)
     assert woken.wait(AT_ONCE)
-    watch.close()
 
     assert isinstance(store.acquire(first, False, 2.0), Granted)
     assert store.release(first, 2.0) == RELEASED
     woken = threading.Event()
-    store.watch("a", next_answer.blockers, woken.set, mine)
+    watch(mine, next_answer, woken.set)
     assert woken.wait(AT_ONCE)
 
 
-def test_a_ring_is_kept_until_somebody_listens(store, peer):
+def test_a_ring_is_kept_until_somebody_listens(store, peer, watch):
     other = peer()
     other("acquire", "a")
     mine = claim()
     answer = store.acquire(mine, True, 2.0)
     other("release", "a")
     woken = threading.Event()
-    store.watch("a", answer.blockers, woken.set, mine)
+    watch(mine, answer, woken.set)
     assert woken.wait(AT_ONCE)
 
 
-def test_who_died_before_the_watch_wakes_at_once(store, peer):
+def test_who_died_before_the_watch_wakes_at_once(store, peer, watch):
     other = peer()
     other("acquire", "a")
     mine = claim()
     answer = store.acquire(mine, True, 2.0)
     other.kill()
     woken = threading.Event()
-    store.watch("a", answer.blockers, woken.set, mine)
+    watch(mine, answer, woken.set)
     assert woken.wait(AT_ONCE)
 
 
@@ -1851,13 +1850,13 @@ def test_a_waiter_that_gives_up_leaves_nothing_behind_in_this_process(store):
     assert not store._opened.placed
 
 
-def test_who_is_woken_is_found_in_a_long_prefix_too(store):
+def test_who_is_woken_is_found_in_a_long_prefix_too(store, watch):
     terms = {"capacity": 6, "kind": "semaphore"}
     held = [take(store, **terms)[0] for _ in range(6)]
     waits = [claim(**terms) for _ in range(3)]
     events = [threading.Event() for _ in waits]
     for one, woken in zip(waits, events, strict=True):
-        store.watch("a", store.acquire(one, True, 2.0).blockers, woken.set, one)
+        watch(one, store.acquire(one, True, 2.0), woken.set)
     store.release(held[0], 2.0)
     assert events[0].wait(AT_ONCE)
     assert not events[2].is_set()
