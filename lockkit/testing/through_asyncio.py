@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -75,16 +76,19 @@ class _Actor:
                 variable.set(context[variable])
             self._now = done
             try:
-                result = await make()
+                tell = partial(done.set_result, await make())
             except BaseException as error:
                 self._task.uncancel()
-                self._now = None
-                done.set_exception(_plain(error))
-            else:
-                self._now = None
-                done.set_result(result)
-            del todo, make, done, context
-            result = None
+                tell = partial(done.set_exception, _plain(error))
+            self._now = None
+            del (
+                todo,
+                make,
+                done,
+                context,
+            )  # first: the caller may drop a client next, of which the call may hold the last reference
+            tell()
+            del tell
 
 
 def _plain(error: BaseException) -> BaseException:
