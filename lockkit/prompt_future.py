@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from contextvars import Context
-from typing import Any, Never, Self, TypeVar
+from typing import Any, Never, TypeVar
 
 __all__ = ["Deliveries", "PromptFuture"]
 
@@ -23,28 +21,20 @@ class PromptFuture(asyncio.Future[T]):
 
     A plain future schedules its task for the next turn, which costs the loop a system call and a callback for each result. Any
     other end of this future (an error, a cancellation, ``set_result``) schedules the task as usual, since that may come from another task.
-    So does a delivery if something beside the task was called back first, or while a task of the loop is running.
+    So does a delivery if something beside the task is called back, or while a task of the loop is running.
+
+    No method that a task calls while it begins to wait, or that a cancellation calls, is overridden here. asyncio's own are written in C,
+    so that no signal handler raises in the middle of one, after which nothing would call the task back: it would never end, nor would a
+    loop that is to end its tasks first.
 
     Args:
         loop: The event loop. All calls are made in its thread.
     """
 
-    __slots__ = ("_waiter",)
+    __slots__ = ()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
-        self._waiter: tuple[Callable[..., object], Context] | bool = False
-        """The step of the task that waits, and its context; True if it is called back as on any future."""
-
-    def add_done_callback(
-        self, callback: Callable[[Self], object], /, *, context: Context | None = None
-    ) -> None:
-        """See :meth:`asyncio.Future.add_done_callback`. A task passes its context, and never removes the callback."""
-        if context is not None and self._waiter is False and not self.done():
-            self._waiter = callback, context
-        else:
-            self._waiter = self._waiter or True
-            super().add_done_callback(callback, context=context)
 
     def deliver(self, result: T, error: Exception | None = None) -> None:
         """End the future with a result, or an error. The waiting task runs to its next wait, or to its end, before this returns.
@@ -54,46 +44,31 @@ class PromptFuture(asyncio.Future[T]):
         """
         if self.done():
             return
-        waiter = self._waiter
-        if type(waiter) is not tuple or asyncio.current_task(self._loop) is not None:
+        callbacks = list(self._callbacks or ())  # None if there are none
+        task = getattr(callbacks[0][0], "__self__", None) if len(callbacks) == 1 else None
+        if not isinstance(task, asyncio.Task) or asyncio.current_task(self._loop) is not None:
             self._end(result, error)
-            self._schedule()
             return
-        self._waiter = True
-        self._end(result, error)
-        step, context = waiter
+        step, context = callbacks[0]
+        left = [step]
         try:
-            context.run(step, self)
-        except BaseException as struck:  # uvloop would close the connection for a SystemExit or KeyboardInterrupt, so raise it from the loop
+            self.remove_done_callback(step)
+            self._end(result, error)
+            # One call takes the step from the list and begins it, so that no signal handler comes between.
+            next(map(context.run, iter(left.pop, None), (self,)))
+        except BaseException as struck:
+            if left:  # a signal handler was faster: the step begins in another turn
+                self.add_done_callback(step, context=context)
+                if not self.done():
+                    self._end(result, error)
+            # uvloop would close the connection for a SystemExit or KeyboardInterrupt, so raise it from the loop
             self._loop.call_soon(_raise, struck)
-
-    def cancel(self, msg: Any = None) -> bool:
-        """See :meth:`asyncio.Future.cancel`."""
-        if self.done():
-            return False
-        self._schedule()
-        return super().cancel(msg)
-
-    def set_result(self, result: T, /) -> None:
-        """See :meth:`asyncio.Future.set_result`."""
-        super().set_result(result)
-        self._schedule()
-
-    def set_exception(self, exception: type | BaseException, /) -> None:
-        """See :meth:`asyncio.Future.set_exception`."""
-        super().set_exception(exception)
-        self._schedule()
 
     def _end(self, result: T, error: Exception | None) -> None:
         if error is None:
-            super().set_result(result)
+            self.set_result(result)
         else:
-            super().set_exception(error)
-
-    def _schedule(self) -> None:
-        waiter, self._waiter = self._waiter, True
-        if type(waiter) is tuple:
-            self._loop.call_soon(waiter[0], self, context=waiter[1])
+            self.set_exception(error)
 
 
 class Deliveries:
@@ -143,8 +118,9 @@ class Deliveries:
         self._loop.call_soon(self._go_on)  # first: whatever strikes here, the others get their results
         until = time.monotonic() + _AT_A_TIME
         while self._later:
-            future, result, error = self._later.popleft()
+            future, result, error = self._later[0]
             future.deliver(result, error)
+            self._later.popleft()  # last: a delivery that a signal handler cut short is made again
             if time.monotonic() >= until:
                 break
 

@@ -197,7 +197,14 @@ class LoopConnection(asyncio.Protocol):
             self.end(ConnectionError("a reply without a request"))
         else:
             self._asked = None
-            self._deliveries.deliver(asked, heard)
+            try:
+                self._deliveries.deliver(asked, heard)
+            except (
+                BaseException
+            ):  # of a signal handler; if the loop survives it, the connection ends, and then the request
+                if not asked.done():
+                    self._asked = asked
+                raise
 
     def eof_received(self) -> None:
         """See :class:`asyncio.Protocol`. The transport closes itself."""
@@ -215,10 +222,13 @@ class LoopConnection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._error is None:
             self._error = error
-        asked, self._asked = self._asked, None
+        asked = self._asked
         if asked is not None and not asked.done() and not self._loop.is_closed():
             told = self._parser.cut_short(self._heard, error) if isinstance(error, OSError) else error
             self._deliveries.fail(asked, told)
+        self._asked = (
+            None  # last: a signal handler may raise before, and the end of the connection comes later
+        )
 
     def _expire(self) -> None:
         """The end of a request, perhaps of one that is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import weakref
@@ -11,6 +12,8 @@ import pytest
 
 from lockkit import prompt_future
 from lockkit.prompt_future import Deliveries, PromptFuture
+from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.stage import Work
 from support.loops import loops
 from support.working import WorkClock
 
@@ -306,3 +309,33 @@ def test_a_task_that_is_cancelled_while_its_result_waits_for_a_turn_gets_none(ru
         assert (await second.ended())[0] is asyncio.CancelledError
 
     run(main)
+
+
+@pytest.mark.parametrize("then", range(12))
+@pytest.mark.parametrize("again", ["delivered", "failed", "cancelled"])
+def test_l4_wherever_a_signal_handler_raises_the_task_that_waits_can_end(run, again, then):
+    """The loop ends all its tasks then, and one that nothing calls back would never end."""
+
+    async def main(bomb):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        future = PromptFuture(loop)
+        end = {
+            "delivered": lambda: loop.call_soon(future.deliver, 1),
+            "failed": lambda: loop.call_soon(future.deliver, None, ZeroDivisionError()),
+            "cancelled": lambda: loop.call_soon(future.cancel),
+        }
+        with bomb, contextlib.suppress(ZeroDivisionError, asyncio.CancelledError):
+            end[again]()
+            await future
+
+    struck, at = True, 0
+    while struck:
+        at += 1
+        bomb = Bomb(at, then)
+        error = Work(lambda bomb=bomb: run(lambda: main(bomb))).error()
+        struck = bool(bomb.where)
+        assert isinstance(error, CtrlC) == struck, (
+            f"{error!r} after {bomb.where} and {bomb.again or 'no more'}"
+        )
+    assert at > 1 or again == "cancelled"
