@@ -33,7 +33,7 @@ class LateProxy(Proxy):
         unseen: How many pieces came back that the client of a late piece did not see: so the server has served those requests.
     """
 
-    ODDS = 1 / 60
+    ODDS = 1 / 30
     """The odds that a piece on its way to the server is struck."""
     SILENT = 0.05
     """The share of clients that are not told that they are cut off, and wait until their patience is over."""
@@ -43,7 +43,7 @@ class LateProxy(Proxy):
     def __init__(self, server: tuple[str, int], seed: int, ttl: float) -> None:
         self.late = self.unseen = 0
         self._chance = random.Random(seed)
-        self._delays = (0.0, 0.005, 0.05, 0.5 * ttl, 2.0 * ttl)
+        self._delays = (0.0, 0.02, ttl, 5.0 * ttl)
         super().__init__(server, patience=2.0)
 
     def passing(self, connection: ProxiedConnection, flow: Flow, data: bytes) -> None:

@@ -21,12 +21,12 @@ from support.storms.witness import Held, Witness
 
 __all__ = ["NAMES"]
 
-NAMES = {"forks": 2, "signals": 2, "late": 12, "leaders": 12}
+NAMES = {"forks": 2, "signals": 2, "late": 24, "leaders": 12}
 """How many locks there are: few, so that many wait; or more, where one that was lost holds its waiters up for a ttl."""
-BESIDE = {"forks": 1, "signals": 1, "late": 3, "leaders": 3}
+BESIDE = {"forks": 1, "signals": 1, "late": 5, "leaders": 3}
 """Threads of a process beside its main thread."""
-LONG = 0.01
-"""The share of holds that go on until the lease is lost, or for four ttls: somebody else may be granted the lock meanwhile."""
+LONG = {"late": (0.03, 8.0), "leaders": (0.01, 4.0)}
+"""The share of holds that go on until the lease is lost, or for up to so many ttls: somebody else may be granted the lock meanwhile."""
 
 
 class Hit(BaseException):
@@ -49,6 +49,7 @@ class Worker:
         self._witness = witness
         self._rough = storm in {"late", "leaders"}  # the store may be out of reach
         self._client = self._connect()
+        self._stranger = self._connect()  # who has the handles of others
         self._inside: dict[int, lockkit.Lease] = {}
 
     def run(self) -> None:
@@ -70,13 +71,14 @@ class Worker:
             for number in range(NAMES[self._storm]):
                 self._lock(number).acquire().release()
         self._client.close()
+        self._stranger.close()
 
     def _connect(self) -> lockkit.Client:
         return lockkit.connect(self._url, request_timeout=1.0 if self._rough else 10.0)
 
     def _lock(self, number: int) -> lockkit.Lock:
-        # Without trouble with the store, a lock that nobody has for the whole of its ttl, and which is not free, was left held.
-        timeout = 5.0 if self._rough else 0.8 * self._ttl
+        # Less than the ttl where that may be so long: a lock that is not free by then was left held.
+        timeout = 5.0 if self._rough else 50.0
         return self._client.lock(f"storm-{number}", ttl=self._ttl, timeout=timeout)
 
     def _calm(self, chance: random.Random, *, closing: bool = False) -> None:
@@ -104,12 +106,15 @@ class Worker:
         """Hold, and write down until when the lease was valid."""
         began, ended, lasting = self._witness.now(), None, chance.choice((0.0, 0.0, 0.002))
         if self._rough:
-            lasting = 4.0 * self._ttl if chance.random() < LONG else chance.choice((0.0, 0.002, 0.02))
+            share, ttls = LONG[self._storm]
+            lasting = chance.choice((0.0, 0.002, 0.02))
+            if chance.random() < share:
+                lasting = self._ttl * chance.uniform(1.0, ttls)
         while (
             at := self._witness.now()
         ) and lease.valid():  # looked at the clock first: it was valid then, too
             ended = at
-            if at >= began + lasting:
+            if at >= began + lasting or (self._rough and self._witness.over):
                 break
             if self._rough:
                 self._ask(lease, chance)
@@ -117,7 +122,7 @@ class Worker:
         if ended is not None:
             self._witness.held(Held(lease.name, began, ended, lease.fence, os.getpid()))
         if self._rough and chance.random() < 0.1:
-            self._client.adopt(lease.handle()).release()  # the body is over: a copy may end the hold
+            self._stranger.adopt(lease.handle()).release()  # the body is over: a copy may end the hold
 
     def _ask(self, lease: lockkit.Lease, chance: random.Random) -> None:
         """Send the store a request of some kind about the claim, or none."""
@@ -128,9 +133,9 @@ class Worker:
                 case 1:
                     lease.extend(self._ttl)
                 case 2:
-                    self._client.adopt(lease.handle()).extend(self._ttl)
+                    self._stranger.adopt(lease.handle()).extend(self._ttl * chance.uniform(1.0, 2.0))
                 case 3:
-                    self._client.annotate(lease.name, lease.claim_id, {"at": time.time()})
+                    self._stranger.annotate(lease.name, lease.claim_id, {"at": time.time()})
 
     # -- forks
 
