@@ -17,7 +17,9 @@ from support.harnesses.redis import RedisHarness
 from support.harnesses.sqlite import SqliteHarness
 from support.harnesses.zookeeper import ZooKeeperHarness
 
-ALL = (MemoryHarness, SqliteHarness, RedisHarness, EtcdHarness, ZooKeeperHarness)
+SERVERS = (RedisHarness, EtcdHarness, ZooKeeperHarness)
+"""Several locks are taken in the same way on every store, and the kit cancels the acquires of each store."""
+ALL = (MemoryHarness, SqliteHarness, *(pytest.param(each, marks=pytest.mark.full) for each in SERVERS))
 MOST = 200
 """More suspensions than any of the runs below has."""
 MEMBERS = ("0", "1", "1a")

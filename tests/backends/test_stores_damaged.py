@@ -110,7 +110,8 @@ STORES = [
 def test_whatever_a_claim_contains_it_is_shown_and_blocks(kind, damage, tmp_path):
     harness = kind(tmp_path)
     try:
-        with harness.client() as client, harness.client() as other:
+        hasty = harness.client(request_timeout=0.3)  # Redis fails at such a claim until the client gives up
+        with harness.client() as client, harness.client() as other, hasty:
 
             @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
             @given(GARBAGE)
@@ -129,7 +130,7 @@ def test_whatever_a_claim_contains_it_is_shown_and_blocks(kind, damage, tmp_path
                 assert "a" in other.names()
                 assert other.lock("b").try_acquire().release().outcome == "RELEASED"
                 try:
-                    assert other.lock("a").try_acquire() is None
+                    assert hasty.lock("a").try_acquire() is None
                 except lockkit.BackendError:
                     pass
                 harness.wipe() if hasattr(harness, "wipe") else damage(harness, b"{}")

@@ -122,6 +122,7 @@ def test_l4_an_interrupt_at_any_place_is_kept_by_nothing(client, form):
     assert sum(struck) > 60, "the bomb hardly ever went off"
 
 
+@pytest.mark.full
 @WHERE_SIGNALS_ARE
 @pytest.mark.parametrize("form", FORMS)
 def test_l4_two_interrupts_at_any_two_places_are_kept_by_nothing(client, form):
@@ -137,7 +138,7 @@ def test_l4_a_short_form_that_was_interrupted_is_free_at_once(client, keeps):
     """Whether its frames are collected as a part of garbage, or kept by the traceback of what interrupted them."""
     count, kept = places(short, client), []
 
-    for at in count.places(400, random.Random(3)):
+    for at in count.places(250, random.Random(3)):
         name = named("a")
         with warnings.catch_warnings():
             warnings.simplefilter("error", ResourceWarning)

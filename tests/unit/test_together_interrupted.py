@@ -16,7 +16,6 @@ from lockkit.testing.scenarios.interrupted import unraisable
 from lockkit.testing.stage import Work
 
 TTL = 1.5  # long enough for a machine that stands still for a second: the holds must not lapse by themselves
-MOST = {"memory": 250, "sqlite": 80}
 
 
 class Cleaner:
@@ -139,11 +138,19 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
-def test_l4_interrupted_together_at_any_place_nothing_is_left(store, form, tmp_path):
-    sweep(store, form, tmp_path, lambda chance: 0, MOST[store])
+@pytest.mark.parametrize(
+    "store, most",
+    [
+        ("memory", 90),
+        pytest.param("memory", 250, marks=pytest.mark.full),
+        pytest.param("sqlite", 80, marks=pytest.mark.full),
+    ],
+)
+def test_l4_interrupted_together_at_any_place_nothing_is_left(store, form, most, tmp_path):
+    sweep(store, form, tmp_path, lambda chance: 0, most)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("form", FORMS)
 def test_l4_interrupted_together_twice_nothing_is_left(form, tmp_path):
     sweep("memory", form, tmp_path, lambda chance: chance.randint(1, 40), 60)
