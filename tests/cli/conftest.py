@@ -28,7 +28,7 @@ from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.views import making
 from lockkit.views.documents import plain
-from support.forked import Forked, alike
+from support.forked import completed
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer
 from support.servers.zookeeper import ZooKeeperServer
@@ -72,24 +72,10 @@ class Shell:
 
     def run(self, line: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
         """Any program, in this shell, to its end."""
-        options = {"env": self.env, "cwd": self.folder, "text": True} | more
-        timeout, sent = options.pop("timeout", SECONDS), options.pop("input", None)
-        streams = {"stdin": None if sent is None else subprocess.PIPE} | dict.fromkeys(
-            ("stdout", "stderr"), subprocess.PIPE
-        )
-        # The programs started below are struck by signals while they start, and are found by their command lines.
-        forked = (
-            line[:3] == self.line() and more.keys() <= {"env", "timeout", "input"} and alike(options["env"])
-        )
-        with (Forked if forked else subprocess.Popen)(line, **streams | options) as process:
-            try:
-                out, err = process.communicate(sent, timeout)
-            except BaseException:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(line, process.returncode, out, err)
+        return completed(line, **{"env": self.env, "cwd": self.folder, "timeout": SECONDS} | more)
 
     def start(self, *args: object, **more: Any) -> subprocess.Popen[str]:
+        """Start the command line, always by a new interpreter: tests strike it with signals while it starts, or find it by its words."""
         process = subprocess.Popen(
             self.line(*args),
             env=self.env,

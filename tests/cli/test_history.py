@@ -12,6 +12,7 @@ import time
 import pytest
 
 import lockkit as library
+from support.forked import completed
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -29,14 +30,7 @@ def environment(tmp_path):
 @pytest.fixture
 def call(environment):
     def run(*words, code=0, **more):
-        done = subprocess.run(
-            [sys.executable, "-m", "lockkit", *words],
-            env=environment | more,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = completed([sys.executable, "-m", "lockkit", *words], env=environment | more)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return done
 

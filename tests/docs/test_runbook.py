@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ import lockkit
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.alerts.wording import as_markdown, as_text
 from lockkit.cli.topics import text, topics
+from support.forked import completed
 from support.notifications import notification
 from support.pages import DOCS
 
@@ -114,14 +114,7 @@ def scene(tmp_path_factory):
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_the_page_runs_and_changes_nothing(scene, line):
     environ, lease = scene
-    done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(line)],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = completed([sys.executable, "-m", *shlex.split(line)], env=environ)
 
     # 1: something is found; 65: the journal is not enough for the audit to tell.
     assert done.returncode in {0, 1, 65}, done.stderr

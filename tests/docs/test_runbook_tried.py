@@ -14,6 +14,7 @@ import pytest
 
 import lockkit
 from lockkit.testing.processes import ServerMissing, until
+from support.forked import completed
 from support.servers.redis import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -45,15 +46,10 @@ def environ(tmp_path):
 
 
 def command(environ, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "lockkit", *words],
-        env=environ,
-        cwd=environ["HOME"],  # or Python would find the sources where the tests run
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    line = [sys.executable, "-m", "lockkit", *words]
+    return completed(
+        line, env=environ, cwd=environ["HOME"]
+    )  # or Python would find the sources where the tests run
 
 
 # -- Redis was restored from a backup
