@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Evicted, Finding, LockInfo, Record
 from lockkit.forks import IMPORTS
-from lockkit.names import check_namespace
+from lockkit.names import check_namespace, claim_id
 from lockkit.store.base import BasicBackend
 from lockkit.store.spi import (
     Answer,
@@ -23,7 +23,7 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
-from lockkit_sqlite import operating, renewing, waiting
+from lockkit_sqlite import operating, renewing
 from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
 from lockkit_sqlite.draining import Mark
@@ -116,12 +116,21 @@ class SqliteBackend(BasicBackend):
             connection.close()
 
     def watch(self, name: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> Watch:  # noqa: ARG002
-        """See :meth:`lockkit.store.spi.Backend.watch`."""
-        return waiting.watch(self._opened, blockers, wake, claim, reads=False)
+        """See :meth:`lockkit.store.spi.Backend.watch`. A blocker is its fence, a dot, and the FIFO of its process if it has one."""
+        return self._watch(blockers, wake, claim, reads=False)
 
     def _listen(self, _: str, blockers: Sequence[str], wake: Callable[[], None], claim: Claim) -> BellWatch:
-        """See :class:`lockkit.store.spi.Extras`."""
-        return waiting.watch(self._opened, blockers, wake, claim, reads=True)
+        """See :class:`lockkit.store.spi.Extras`: the waiting thread may listen to the FIFOs itself."""
+        return self._watch(blockers, wake, claim, reads=True)
+
+    def _watch(
+        self, blockers: Sequence[str], wake: Callable[[], None], claim: Claim, *, reads: bool
+    ) -> BellWatch:
+        key, fifos = bytes.fromhex(claim_id(claim.token)), [each.partition(".")[2] for each in blockers]
+        watch, missed = self._opened.pulses.watch(key, fifos, wake, reads=reads)
+        if missed:  # a blocker has gone since it was named, and its process has rung the bell, or has died
+            watch.ring()
+        return watch
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`. Claims of dead processes are shown as such until the next acquire removes them."""

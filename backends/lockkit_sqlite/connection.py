@@ -21,15 +21,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from lockkit.clock import Clock, jitter
 from lockkit.forks import Forks
 from lockkit.origin import this_origin
 from lockkit.store.inherited import inherited
-from lockkit.store.spi import Refused
+from lockkit.store.spi import Refused, Unknown
 from lockkit_sqlite.failures import busy, is_busy, is_overtaken, link, linked, mapped, retired, swapped, torn
+from lockkit_sqlite.place import Place
 
 __all__ = [
     "OPENING",
@@ -46,6 +47,7 @@ __all__ = [
 
 Params: TypeAlias = "tuple[int | str | float | None, ...]"
 Rows: TypeAlias = "list[Any]"
+T = TypeVar("T")
 Inside: TypeAlias = "Sequence[sqlite3.Connection]"
 _SHORTEST, _LONGEST = 0.00005, 0.004
 _SETTING_UP = 2.0
@@ -65,28 +67,26 @@ class Connection:
 
     def __init__(
         self,
-        path: str,
+        place: Place,
         clock: Clock,
-        synchronous: str = "NORMAL",
         end: float = math.inf,
         lock: object = None,
     ) -> None:
         """Open a database that exists.
 
         Args:
-            path: The database.
+            place: The place of the database.
             clock: The clock for deadlines.
-            synchronous: SQLite's setting of that name.
             end: ``time.monotonic()`` at which to give up at the latest.
             lock: An object to keep alive until the connection is closed: the owner of the process's lock on the store.
 
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
         """
-        self.path = path
+        self.path = place.path
+        self._place = place
         self._origin = this_origin()
         self._clock = clock
-        self._synchronous = synchronous
         self.whole: Callable[[], bool] = lambda: True
         # Held only while SQLite runs, and only by ``with``, which Ctrl-C cannot tear: a lock that is acquired with a timeout stays
         # taken for good if the signal comes before the result is looked at. Reentrant for a signal handler that makes a call in the
@@ -101,18 +101,10 @@ class Connection:
         self._retired = False
         self._lock = lock
         with OPENING:
-            if path in _torn:
-                raise torn(path)
+            if self.path in _torn:
+                raise torn(self.path)
             _connections.add(self)
-            self._begin(min(end, time.monotonic() + _SETTING_UP))
-
-    def _begin(self, end: float) -> None:
-        tries = 0
-        while self._resting:
-            try:
-                self._wake()
-            except sqlite3.Error as error:
-                tries = self._pause(error, tries, end)
+            self._perform(self._wake, min(end, time.monotonic() + _SETTING_UP))
 
     def _connect(self) -> sqlite3.Connection:
         # The path has no links left in it, so one that is there now was planted. SQLite itself follows no link to the log and index.
@@ -126,7 +118,7 @@ class Connection:
             uri=True,
         )
         try:
-            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            connection.execute(f"PRAGMA synchronous={self._place.synchronous}")
             connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
             connection.execute("PRAGMA temp_store=MEMORY")
             # Only a read of the database opens its log and index.
@@ -157,15 +149,13 @@ class Connection:
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
         """
-        tries = 0
-        while True:
-            try:
-                with self._inside:
-                    now = int(self._clock.now() * 1e6)
-                    connection = self._connection or self._live()
-                    return connection.execute(sql, params(now)).rowcount, now
-            except sqlite3.Error as error:
-                tries = self._pause(error, tries, end)
+
+        def step() -> tuple[int, int]:
+            now = int(self._clock.now() * 1e6)
+            connection = self._connection or self._live()
+            return connection.execute(sql, params(now)).rowcount, now
+
+        return self._perform(step, end)
 
     def change(self, sql: str, params: Params, end: float) -> int:
         """Run one statement that writes and does not depend on the time; how many rows it changed."""
@@ -173,13 +163,25 @@ class Connection:
 
     def read(self, sql: str, params: Params, end: float) -> Rows:
         """Run one statement that reads, and fetch all its rows."""
-        tries = 0
+        return self._perform(lambda: _fetched(self._live(), sql, params), end)
+
+    def _perform(self, step: Callable[[], T], end: float) -> T:
+        """Perform a step inside SQLite; while the file is busy and there is time left, wait and perform it again."""
+        pause = _SHORTEST
         while True:
             try:
                 with self._inside:
-                    return _fetched(self._live(), sql, params)
+                    return step()
             except sqlite3.Error as error:
-                tries = self._pause(error, tries, end)
+                if not is_busy(error):
+                    raise (mapped(error, self.path) if self.whole() else swapped(self.path, error)) from error
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise busy(self.path) from error
+                if is_overtaken(error):
+                    continue
+            time.sleep(min(left, pause * (0.5 + 0.5 * jitter())))
+            pause = min(2 * pause, _LONGEST)
 
     def close(self) -> None:
         """Close the connection, after the call in progress."""
@@ -206,17 +208,10 @@ class Connection:
 
     def resume(self) -> None:
         """Open again after a fork, in the parent; if that fails, the next call tries. May be repeated."""
-        end = time.monotonic() + _RESUMING
-        while self._resting:
-            try:
-                with self._inside:
-                    self._wake()
-            except Refused:
-                return
-            except sqlite3.Error as error:
-                if not is_busy(error) or time.monotonic() > end:
-                    return
-                time.sleep(_SHORTEST)
+        try:
+            self._perform(self._wake, time.monotonic() + _RESUMING)
+        except (Refused, Unknown):
+            pass
 
     def retire(self) -> None:
         """Close for good, after the call in progress, because the files are damaged; later calls are refused."""
@@ -269,19 +264,6 @@ class Connection:
         if connection is None:
             raise retired(self.path) if self._retired else inherited(self.path)
         return connection
-
-    def _pause(self, error: sqlite3.Error, tries: int, end: float) -> int:
-        """Wait a moment if the file is busy and there is time left; else raise."""
-        if not is_busy(error):
-            raise (mapped(error, self.path) if self.whole() else swapped(self.path, error)) from error
-        left = end - time.monotonic()
-        if left <= 0:
-            raise busy(self.path)
-        if is_overtaken(error):
-            return tries
-        longest = min(_LONGEST, _SHORTEST * 2.0**tries)
-        time.sleep(min(left, longest * (0.5 + 0.5 * jitter())))
-        return tries + 1
 
 
 def _fetched(connection: sqlite3.Connection, sql: str, params: Params) -> Rows:

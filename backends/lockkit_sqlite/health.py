@@ -31,25 +31,16 @@ def check(store: SQLiteStore, end: float) -> Sequence[Finding]:
     try:
         store.follow(closely=True)
     except (Refused, Unknown) as trouble:
-        return [_error("file", f"its files are gone: {trouble}", trouble.error.hint or ""), *_space(store)]
+        return [
+            Finding("file", "error", f"its files are gone: {trouble}", trouble.error.hint or ""),
+            *_space(store),
+        ]
     findings = [*_file(store), _anew(store), *_space(store)]
     try:
         findings += _inside(store, end)
     except (Refused, Unknown) as trouble:
-        findings.append(_error("database", str(trouble), trouble.error.hint or ""))
+        findings.append(Finding("database", "error", str(trouble), trouble.error.hint or ""))
     return findings
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check, "ok", message)
-
-
-def _warning(check: str, message: str, hint: str = "") -> Finding:
-    return Finding(check, "warning", message, hint)
-
-
-def _error(check: str, message: str, hint: str) -> Finding:
-    return Finding(check, "error", message, hint)
 
 
 def _file(store: SQLiteStore) -> Iterator[Finding]:
@@ -58,60 +49,71 @@ def _file(store: SQLiteStore) -> Iterator[Finding]:
     try:
         mode = stat.S_IMODE(os.stat(place.path).st_mode)  # noqa: PTH116
     except OSError as error:
-        yield _error("file", f"{place.path} is gone: {error.strerror}", "somebody just removed it: try again")
+        yield Finding(
+            "file", "error", f"{place.path} is gone: {error.strerror}", "somebody just removed it: try again"
+        )
         return
     if mode & 0o777 & ~place.mode:
         hint = f"chmod {place.mode:04o} {place.path}"
-        yield _warning("file", f"{place.path} has mode {mode:04o}", hint)
+        yield Finding("file", "warning", f"{place.path} has mode {mode:04o}", hint)
     elif place.shared and place.mode & ~mode:
         told = f"{place.path} has mode {mode:04o}: it was made before a group shared its folder, and only its owner can use it"
-        yield _error("file", told, f"name another file in {Path(place.path).parent}")
+        yield Finding("file", "error", told, f"name another file in {Path(place.path).parent}")
     else:
-        yield _ok("file", f"{place.path}, {kind}")
+        yield Finding("file", "ok", f"{place.path}, {kind}")
     network = network_filesystem(place.path)
     if network:
-        yield _error(
-            "file system", f"the database is on {network}, a network file system", "use a local folder"
+        yield Finding(
+            "file system",
+            "error",
+            f"the database is on {network}, a network file system",
+            "use a local folder",
         )
     else:
-        yield _ok("file system", f"the database is on {filesystem(place.path) or 'an unknown file system'}")
+        yield Finding(
+            "file system", "ok", f"the database is on {filesystem(place.path) or 'an unknown file system'}"
+        )
 
 
 def _anew(store: SQLiteStore) -> Finding:
     at, why = store.anew()
     if not 0 <= store.clock.wall() - at < _TOLD:
-        return _ok("files", "database, log and index are those that were opened")
+        return Finding("files", "ok", "database, log and index are those that were opened")
     hint = "find out who did it: a cleaner of old files, a restored backup; to free a lock, use lockkit evict"
     when = time.strftime("%F %T", time.localtime(at))
-    return _warning("files", f"made anew at {when}, because {why}; what was held then is lost", hint)
+    return Finding(
+        "files", "warning", f"made anew at {when}, because {why}; what was held then is lost", hint
+    )
 
 
 def _space(store: SQLiteStore) -> Iterator[Finding]:
     folder = Path(store.place.path).parent
     free = free_space(store.place.path)
     if free is None:
-        yield _warning("free space", f"the system does not tell how much is free in {folder}")
+        yield Finding("free space", "warning", f"the system does not tell how much is free in {folder}")
     elif free < FULL:
-        yield _error("free space", f"the disk is full: {shown(free)} free in {folder}", "free some space")
+        yield Finding(
+            "free space", "error", f"the disk is full: {shown(free)} free in {folder}", "free some space"
+        )
     elif free < _LITTLE:
-        yield _warning("free space", f"{shown(free)} free in {folder}", "free some space")
+        yield Finding("free space", "warning", f"{shown(free)} free in {folder}", "free some space")
     else:
-        yield _ok("free space", f"{shown(free)} free in {folder}")
+        yield Finding("free space", "ok", f"{shown(free)} free in {folder}")
     pulses = store.place.pulses
     if os.access(pulses, os.W_OK | os.X_OK):
-        yield _ok("pulses", f"FIFOs can be created in {pulses}")
+        yield Finding("pulses", "ok", f"FIFOs can be created in {pulses}")
     else:
         hint = "check its owner and mode; FIFOs wake waiters and show that a holder died"
-        yield _error("pulses", f"cannot create FIFOs in {pulses}", hint)
+        yield Finding("pulses", "error", f"cannot create FIFOs in {pulses}", hint)
 
 
 def _inside(store: SQLiteStore, end: float) -> Iterator[Finding]:
     read = store.calls.read
     mode = read("PRAGMA journal_mode", (), end)[0][0]
     if mode == "wal":
-        yield _ok("log", "write-ahead log")
+        yield Finding("log", "ok", "write-ahead log")
     else:
-        yield _error("log", f"journal_mode is {mode}", "stop its users and move the file away")
+        yield Finding("log", "error", f"journal_mode is {mode}", "stop its users and move the file away")
     ((layout,),) = read("SELECT value FROM meta WHERE key = 'layout'", (), end)
     made = json.loads(layout)  # checked when the file was opened
     by = (
@@ -119,17 +121,17 @@ def _inside(store: SQLiteStore, end: float) -> Iterator[Finding]:
         if made.get("lockkit")
         else ""
     )
-    yield _ok("layout", f"the database has layout {made.get('v')}{by}")
+    yield Finding("layout", "ok", f"the database has layout {made.get('v')}{by}")
     ((newest,),) = read(sql.NEWEST_FENCE, (), end)
     behind = newest / 1e6 - store.clock.wall()
     if behind > _SKEW:
         hint = "fences still rise, by one each; set the clock right (timedatectl)"
-        yield _warning("clock", f"the wall clock is {behind:.0f} s behind the last fence", hint)
+        yield Finding("clock", "warning", f"the wall clock is {behind:.0f} s behind the last fence", hint)
     else:
-        yield _ok("clock", "the wall clock is not behind the last fence")
+        yield Finding("clock", "ok", "the wall clock is not behind the last fence")
     if store.place.shared:
         told = f"locks work between the processes of all users of this host in the group {_group(store)}"
-        yield _ok("scope", told)
+        yield Finding("scope", "ok", told)
     else:
         told = (
             "locks work between the processes of this user on this host; other users have stores of their own"

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lockkit.clock import jitter
-from lockkit.namedtuples import NamedTuple
 from lockkit.places import make_folders
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
@@ -32,39 +31,14 @@ from lockkit_sqlite.layout import DDL, PAGE_SIZE, check_layout, layout_row
 from lockkit_sqlite.place import Place, make_file, make_pulses, unusable
 from lockkit_sqlite.presence import LOCK, LockFile, Presence, enter, inode, pids, used
 
-__all__ = ["Connections", "mark_anew", "open_files"]
+__all__ = ["Opening", "mark_anew"]
 
 _SHORTEST, _LONGEST = 0.001, 0.02
 _CARRYING = 0.2
 
 
-class Connections(NamedTuple):
-    """The connections of a store.
-
-    Attributes:
-        calls: The connection for callers.
-        beats: The connection for the heartbeat.
-        generation: See :class:`~lockkit_sqlite.files.Files`.
-        why: The damage for which the files had to be made anew; empty if they were not.
-    """
-
-    calls: Connection
-    beats: Connection
-    generation: int
-    why: str
-
-
-def open_files(
-    place: Place,
-    files: Files,
-    options: OpenOptions,
-    user: object,
-    end: float,
-    *,
-    old: Connection | None = None,
-    adopt: bool = False,
-) -> Connections:
-    """Open the files under their names, or make them anew.
+class Opening:
+    """The opening of the files of a store, in as many attempts as it takes.
 
     Args:
         place: The place of the database.
@@ -75,35 +49,10 @@ def open_files(
         old: A connection to the files as they were, from which readable fences and records are carried over.
         adopt: Whether to accept a database that records another lock file, if that is not at its path.
 
-    Raises:
-        Refused: The files cannot be opened, for instance because other processes still have damaged ones open.
-        Unknown: SQLite's error does not tell whether anything was done.
+    Attributes:
+        generation: See :class:`~lockkit_sqlite.files.Files`.
+        why: The damage for which the files had to be made anew; empty if they were not.
     """
-    opening = _Opening(place, files, options, user, end, old, adopt=adopt)
-    pause = _SHORTEST
-    try:
-        while True:
-            try:
-                with OPENING:
-                    opened = opening.attempt()
-            except FileNotFoundError as error:  # the folder went after it was checked
-                raise_if_foreign(error)
-                opened = None
-                if place.shared:
-                    raise
-                make_folders(Path(place.path).parent)
-            if opened is not None:
-                return opened
-            if time.monotonic() >= end:
-                raise opening.refusal()
-            time.sleep(pause * (0.5 + jitter()))
-            pause = min(2 * pause, _LONGEST)
-    except OSError as error:
-        raise unusable(place.given, error) from error
-
-
-class _Opening:
-    """The opening of the files, in as many attempts as it takes."""
 
     def __init__(
         self,
@@ -112,9 +61,9 @@ class _Opening:
         options: OpenOptions,
         user: object,
         end: float,
-        old: Connection | None,
         *,
-        adopt: bool,
+        old: Connection | None = None,
+        adopt: bool = False,
     ) -> None:
         self._place = place
         self._files = files
@@ -123,15 +72,39 @@ class _Opening:
         self._end = end
         self._old = old
         self._adopt = adopt
-        self._trouble = ""
+        self._trouble = self.why = ""
+        self.generation = 0
 
-    def refusal(self) -> Refused:
-        """The reason why the last attempt failed."""
-        path = self._place.path
-        seen = pids(path + LOCK)
-        return in_use(path, self._trouble, seen) if self._trouble else busy(path, seen)
+    def connect(self) -> tuple[Connection, Connection]:
+        """Open the files under their names, or make them anew: a connection for callers, and one for the heartbeat.
 
-    def attempt(self) -> Connections | None:
+        Raises:
+            Refused: The files cannot be opened, for instance because other processes still have damaged ones open.
+            Unknown: SQLite's error does not tell whether anything was done.
+        """
+        place, pause = self._place, _SHORTEST
+        try:
+            while True:
+                try:
+                    with OPENING:
+                        opened = self._attempt()
+                except FileNotFoundError as error:  # the folder went after it was checked
+                    raise_if_foreign(error)
+                    opened = None
+                    if place.shared:
+                        raise
+                    make_folders(Path(place.path).parent)
+                if opened is not None:
+                    return opened
+                if time.monotonic() >= self._end:
+                    seen = pids(place.path + LOCK)
+                    raise in_use(place.path, self._trouble, seen) if self._trouble else busy(place.path, seen)
+                time.sleep(pause * (0.5 + jitter()))
+                pause = min(2 * pause, _LONGEST)
+        except OSError as error:
+            raise unusable(place.given, error) from error
+
+    def _attempt(self) -> tuple[Connection, Connection] | None:
         """Open the files; None if others are in the way, or a file was removed meanwhile. The caller has OPENING."""
         files, given = self._files, str(self._place.given)
         self._trouble = ""
@@ -160,8 +133,8 @@ class _Opening:
         if not found:
             return None
         carried, files.carried = files.carried, None
-        why = carried.why if carried else ""
-        return Connections(mine[0], mine[1], files.generation, why)
+        self.why, self.generation = carried.why if carried else "", files.generation
+        return mine[0], mine[1]
 
     def _enter(self, presence: Presence, mine: list[Connection]) -> bool:
         """Open the connections while the lock is held; False if the files cannot be used as they are now."""
@@ -196,7 +169,7 @@ class _Opening:
 
     def _connect(self, mine: list[Connection]) -> Connection:
         place = self._place
-        made = Connection(place.path, self._options.clock, place.synchronous, self._end, self._files)
+        made = Connection(place, self._options.clock, self._end, self._files)
         mine.append(made)
         return made
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from lockkit.errors import BackendUnavailable
@@ -156,23 +155,6 @@ def blocks_until(row: Row, now: int, offset: int = 0) -> int:
     return max(row.since + offset + row.min_hold, min(row.deadline + offset, now + row.lock_delay))
 
 
-@lru_cache(maxsize=64)
-def _lengths(
-    process_bound: bool,  # noqa: FBT001 (the names are those of the terms)
-    ttl: float,
-    max_hold: float | None,
-    min_hold: float,
-    lock_delay: float,
-) -> tuple[int, int, int, int | None, int, int | None]:
-    """The ttl, min_hold and lock_delay in microseconds, and what :class:`LockColumns` says of deadlines. Most locks of a client share one."""
-    term, least, delay = micros(ttl), micros(min_hold), micros(lock_delay)
-    hold_end = None if max_hold is None else micros(max_hold)
-    ends = [each for each in (None if process_bound else term, hold_end) if each is not None]
-    end = min(ends, default=None)
-    deadline = None if end is None else max(end + delay, least)
-    return term, least, delay, deadline, max(term + delay, least), hold_end
-
-
 class LockColumns(NamedTuple):
     """The columns that all claims of one lock share, and how long its deadlines are. Microseconds.
 
@@ -191,15 +173,15 @@ class LockColumns(NamedTuple):
     @classmethod
     def of(cls, terms: Terms, namespace: str, boot: str) -> LockColumns:
         """The columns of a lock in this namespace, for claims of this boot."""
-        ttl, min_hold, lock_delay, deadline, silence, hold_end = _lengths(
-            terms.process_bound, terms.ttl, terms.max_hold, terms.min_hold, terms.lock_delay
-        )
+        ttl, min_hold, delay = micros(terms.ttl), micros(terms.min_hold), micros(terms.lock_delay)
+        hold_end = None if terms.max_hold is None else micros(terms.max_hold)
+        ends = [each for each in (None if terms.process_bound else ttl, hold_end) if each is not None]
         return cls(
             (
-                namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold, lock_delay, boot, about(terms),
+                namespace, terms.name, terms.weight, terms.capacity, terms.process_bound, ttl, min_hold, delay, boot, about(terms),
             ),
-            deadline,
-            silence,
+            max(min(ends) + delay, min_hold) if ends else None,
+            max(ttl + delay, min_hold),
             hold_end,
         )  # fmt: skip
 

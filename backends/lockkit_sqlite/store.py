@@ -26,7 +26,7 @@ from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.failures import raise_if_foreign, two_boots
 from lockkit_sqlite.files import FILES, look, watched
 from lockkit_sqlite.layout import LINGERING, WAITING, micros
-from lockkit_sqlite.opening import mark_anew, open_files
+from lockkit_sqlite.opening import Opening, mark_anew
 from lockkit_sqlite.place import Place, prepare
 from lockkit_sqlite.presence import inode
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health, eviction, remove, stale
@@ -102,10 +102,11 @@ class SQLiteStore:
     def _open(self, end: float) -> str:
         """Open the files or make them anew; return the damage for which they were made anew, or nothing."""
         old = getattr(self, "calls", None)
-        opened = open_files(self.place, self.files, self._options, self, end, old=old, adopt=self._adopt)
-        self._generation = opened.generation
-        self.calls, self.beats = self._guarded(opened.calls), self._guarded(opened.beats)
-        return opened.why
+        opening = Opening(self.place, self.files, self._options, self, end, old=old, adopt=self._adopt)
+        calls, beats = opening.connect()
+        self._generation = opening.generation
+        self.calls, self.beats = self._guarded(calls), self._guarded(beats)
+        return opening.why
 
     def _leave(self) -> None:
         """Close the connections, and only then give up the lock on the files."""
@@ -224,8 +225,7 @@ class SQLiteStore:
         if self.pulses.inherited:
             raise inherited(self.place.path)
         self.follow()
-        place = self.place
-        return self._guarded(Connection(place.path, self.clock, place.synchronous, lock=self.files))
+        return self._guarded(Connection(self.place, self.clock, lock=self.files))
 
     def now(self) -> int:
         """CLOCK_BOOTTIME microseconds."""

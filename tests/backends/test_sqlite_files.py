@@ -1269,7 +1269,7 @@ def strike():
     raise CtrlC
 
 
-@pytest.mark.parametrize("function", ["_lock", "inode", "enter", "attempt", "_accept_or_create"])
+@pytest.mark.parametrize("function", ["_lock", "inode", "enter", "_attempt", "_accept_or_create"])
 def test_a_ctrl_c_while_the_files_are_opened_leaves_them_to_other_processes_while_its_traceback_lives(
     url, path, function
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,7 +41,7 @@ from lockkit.store.spi import (
 )
 from lockkit.testing.claims import claim, renew, take
 from lockkit.testing.took import Took
-from lockkit_sqlite import CAPABILITIES, acquiring, failures, place, statements
+from lockkit_sqlite import CAPABILITIES, acquiring, connection, failures, place, statements
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.connection import Connection
 from lockkit_sqlite.pulse import ALIVE, DEAD, probe
@@ -598,6 +600,17 @@ def test_a_busy_file_is_refused_within_the_budget_and_may_be_asked_again(store, 
     assert caught.value.retry
     assert 0.1 < took.seconds < 1.2
     take(store)
+
+
+def test_a_file_that_is_busy_for_long_is_tried_again_all_the_time(store, url, monkeypatch):
+    """After some thousand tries the pause between them must still be a number."""
+    tries = itertools.count(1)
+    monkeypatch.setattr(
+        connection, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: next(tries))
+    )
+    with locked(url), pytest.raises(Refused, match="busy"):
+        store.acquire(claim(), True, 1.0)
+    assert next(tries) > 1100
 
 
 def test_the_heartbeat_does_not_queue_behind_a_caller_who_waits_for_the_file(store, url):
