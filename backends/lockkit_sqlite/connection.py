@@ -9,7 +9,7 @@ No connection is open across a fork: a child would take its parent's locks for i
 other, and until it is over no other thread opens one. To other threads a fork looks like a busy file.
 
 SQLite's own busy handler sleeps 1, 2, 5, 10, 15, 20 ms and more, though the lock that it waits for is held for some 10 us.
-So it is off, and a call tries again after fractions of a millisecond. If another process has only written first, nobody holds the
+So it is off, and a call tries again after fractions of a millisecond; calls do not queue (docs/decisions/sqlite-no-second-lock.md). If another process has only written first, nobody holds the
 lock, and the call tries again at once: to give up the processor (sched_yield(2)) costs milliseconds on a busy machine.
 """
 
