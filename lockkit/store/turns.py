@@ -28,7 +28,8 @@ _LESS = 0.7
 _SHARE = 0.5
 """The part of a call's budget in which its turn must come; the rest is for the call itself."""
 _LOOK, _EACH, _LONGEST = 0.005, 0.0005, 0.25
-"""Seconds between two checks for a free turn: at least, more for each call that waits, and at most."""
+"""Seconds between two checks for a free turn: at least, more for each call of the same kind that waits, and at most. Hundreds of calls
+that check every 5 ms take so much time that heartbeats are late, and claims that wait lapse."""
 _OUTAGE = 30.0
 """Seconds without an answer after which the server counts as out of reach, and not as busy."""
 
@@ -47,7 +48,8 @@ class Turns:
         self._limit = _FIRST
         self._until: dict[str, float] = {}
         """When each turn is over at the latest, by the token of its claim, on ``time.monotonic()``."""
-        self._waiting: set[str] = set()
+        self._waiting: dict[bool, set[str]] = {True: set(), False: set()}
+        """The tokens of the calls that wait for a turn, by ``late``."""
         self._answered = time.monotonic()
 
     def take(
@@ -67,7 +69,7 @@ class Turns:
         """
         began = time.monotonic()
         end = began + budget
-        if self._full(began) or (late and self._waiting):
+        if self._full(began) or (late and any(self._waiting.values())):
             yield from self._wait(token, began + budget * _SHARE, late=late)
             began = time.monotonic()
         self._until[token] = end
@@ -105,17 +107,19 @@ class Turns:
         Raises:
             Refused: There was none in time.
         """
-        self._waiting.add(token)
+        waiting = self._waiting[late]
+        waiting.add(token)
         try:
             while True:
-                yield Pause(min(_LOOK + _EACH * len(self._waiting), _LONGEST) if late else _LOOK)
+                yield Pause(min(_LOOK + _EACH * len(waiting), _LONGEST))
                 now = time.monotonic()
                 if not self._full(now):
                     return
                 if now >= end:
                     break
-            text = f"{self._where}: {len(self._waiting)} acquires of this client wait until earlier ones are answered"
+            count = sum(map(len, self._waiting.values()))
+            text = f"{self._where}: {count} acquires of this client wait until earlier ones are answered"
             hint = "fewer threads, or a faster server; see lockkit doctor"
             raise Refused(BackendUnavailable(text, hint=hint), busy=now < self._answered + _OUTAGE)
         finally:
-            self._waiting.discard(token)
+            waiting.discard(token)

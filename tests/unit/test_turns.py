@@ -86,6 +86,20 @@ def test_a_call_that_waits_goes_before_one_that_comes_later_and_after_one_in_the
     begun_earlier.close()
 
 
+def test_calls_in_the_queue_look_less_often_the_more_of_them_wait(clock, some):
+    """Hundreds that each look every 5 ms keep a processor busy, and the heartbeat of their claims comes too late."""
+    calls = full(some)
+    newcomers = [begun(some, f"newcomer {number}")[0] for number in range(500)]
+
+    crowd = [begun(some, f"in the queue {number}", late=False) for number in range(500)]
+
+    first, last = crowd[0][1].seconds, crowd[-1][1].seconds
+    assert first < 0.01, "however many newcomers wait"
+    assert len(crowd) / last < 5000, "looks in a second"
+    for call in (*calls, *newcomers, *(waits for waits, _ in crowd)):
+        call.close()
+
+
 def test_a_call_whose_turn_does_not_come_was_not_sent(clock, some):
     calls = full(some)
     call, step = begun(some, "late")
