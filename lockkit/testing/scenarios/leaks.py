@@ -150,7 +150,8 @@ def counts(stage: Stage) -> None:
         _busy_client(stage, f"turn-{turn}")
     gc.collect()
     stage.until(lambda: footprint() - before == Counter(), f"{before} again, not {footprint()}")
-    assert stage.harness.residue() == rows
+    left = {name: stage.stored(name) for turn in range(3) for name in (f"turn-{turn}", f"turn-{turn}/lost")}
+    assert stage.harness.residue() == rows, f"L4: of these names: {left}"
 
 
 def _busy_client(stage: Stage, name: str) -> None:
