@@ -340,7 +340,8 @@ def test_of_the_connections_of_a_burst_one_stays(on_loop, words, monkeypatch):
 
 def test_a_burst_at_a_near_server_shares_a_few_connections(on_loop, words):
     async def work(performer):
-        await performer.perform(said(words.place, b"x"))
+        for _ in range(100):  # on a busy machine not every reply shows how near the server is
+            await performer.perform(said(words.place, b"x"))
         said_all = [performer.perform(said(words.place, b"%d" % at)) for at in range(100)]
         assert await asyncio.gather(*said_all) == [[b"%d" % at] for at in range(100)]
 
