@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+import zlib
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
-from lockkit.facts import Record
+from lockkit.facts import ClaimState, Kind
 from lockkit.namedtuples import NamedTuple
-from lockkit.store.layouts import check_reader
+from lockkit.noted import number, whole_number
+from lockkit.store.layouts import check_reader, record_in
 from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.rowqueue import RowQueue
-from lockkit.store.rows import Row
+from lockkit.store.rows import NEVER, Row
 from lockkit.store.spi import Refused, Terms
 from lockkit.store.tombstones import Tombstones
 from lockkit.store.untrusted import owner_of
@@ -89,14 +91,20 @@ class Document(RowQueue):
             self._loaded: dict[str, Any] = json.loads(stored.text) if stored.text else {}
             check_reader(self._loaded, LAYOUT, f"the queue of {name!r}")
             gone = {token: (until, why) for token, (until, why) in self._loaded.get("gone", {}).items()}
+            fence = self._loaded.get("fence", 0)
+            if not _whole(fence) or not all(_seconds(until) for until, _ in gone.values()):
+                raise ValueError("no fence, or no times")
             clock = clock if stored.now is None else _Server(stored.now)
             super().__init__(
                 self._loaded.get("name", name),
-                _Context(clock, self._loaded.get("fence", 0), Tombstones(gone)),
+                _Context(clock, fence, Tombstones(gone)),
             )
             record = self._loaded.get("record")
-            self.record = Record(self.name, *record) if record else None
-            self.rows = {row["token"]: _row(row) for row in self._loaded.get("rows", ())}
+            self.record = None if record is None else record_in(self.name, _columns(record), LAYOUT)
+            rows = [_row(stored, self.name) for stored in self._loaded.get("rows", ())]
+            self.rows = {row.token: row for row in rows}
+            if len(self.rows) < len(rows):
+                raise ValueError("several rows have one token")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = f"the queue of {name!r} is no document of lockkit: {error!r}"
             raise Refused(BackendUnavailable(text, hint="see what else writes there"), retry=False) from None
@@ -113,20 +121,108 @@ class Document(RowQueue):
             "name": self.name,
             "fence": self.context.fence,
             "gone": {token: list(stone) for token, stone in self.context.gone.stones.items()},
-            "record": list(self.record[1:]) if self.record else None,
+            "record": self._record(),
             "rows": [_stored(row) for row in self.rows.values()],
         }
         return json.dumps(after, separators=(",", ":")) if self.kept and after != self._loaded else None
 
+    def _record(self) -> object:
+        """The record as it is to be stored: a damaged one as it was found."""
+        if self.record is None or self.record.damaged:
+            return self._loaded.get("record")
+        return list(self.record[1:4])
 
-def _stored(row: Row) -> dict[str, Any]:
+
+class _DamagedRow(Row):
+    """A stand-in for a malformed row: it blocks as a holder, and only an eviction at once removes it.
+
+    Its token, its fence and its deadline are those of no claim. So no call of a client renews or releases it: a renewal
+    that is not stored would make its holder believe that it holds.
+    """
+
+    __slots__ = ("stored",)
+    damaged = True
+
+    def __init__(self, stored: object, name: str) -> None:
+        token = f"damaged {zlib.crc32(json.dumps(stored).encode()):08x}"
+        owner = owner_of(terms.get("owner") if isinstance(terms := _part(stored, "terms"), Mapping) else None)
+        super().__init__(
+            token, Terms(name, owner=owner), -1, 1, 1, 0.0, 0.0, 0.0, NEVER, "HELD", note=_note(stored)
+        )
+        self.stored = stored
+
+    def mark_evicted(self) -> None:
+        """Leave the row as it is: nobody knows when its owner must have noticed."""
+
+
+def _stored(row: Row) -> object:
+    if isinstance(row, _DamagedRow):
+        return row.stored
     terms = row.terms._asdict() | {"owner": packed_owner(row.terms.owner)}
     return {name: getattr(row, name) for name in _ROW} | {"terms": terms}
 
 
-def _row(stored: Mapping[str, Any]) -> Row:
-    terms = stored["terms"]
+def _row(stored: object, name: str) -> Row:
+    """A row from its stored form, or a stand-in for one that is malformed. The one place that judges."""
+    terms = _part(stored, "terms")
+    if not isinstance(stored, Mapping) or not isinstance(terms, Mapping):
+        return _DamagedRow(stored, name)
+    if not (_fits(stored, _ROW_CHECKS) and _fits(terms, _TERM_CHECKS) and "token" in stored):
+        return _DamagedRow(stored, name)
     known = {key: terms[key] for key in Terms._fields if key in terms} | {
         "owner": owner_of(terms.get("owner"))
     }
-    return Row(**{name: stored[name] for name in _ROW if name in stored}, terms=Terms(**known))
+    try:
+        return Row(**{key: stored[key] for key in _ROW if key in stored}, terms=Terms(**known))
+    except TypeError:  # a field is missing
+        return _DamagedRow(stored, name)
+
+
+def _part(stored: object, key: str) -> object:
+    return stored.get(key) if isinstance(stored, Mapping) else None
+
+
+def _note(stored: object) -> Mapping[str, object] | None:
+    note = _part(stored, "note")
+    return note if isinstance(note, Mapping) else None
+
+
+def _fits(stored: Mapping[str, Any], checks: Mapping[str, Callable[[Any], bool]]) -> bool:
+    return all(check(stored[key]) for key, check in checks.items() if key in stored)
+
+
+def _seconds(value: object) -> bool:
+    return number(value) is not None or value == NEVER
+
+
+def _optional(check: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _whole(value: object) -> bool:
+    return whole_number(value) is not None
+
+
+_ROW_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "token": lambda value: isinstance(value, str),
+    **dict.fromkeys(("fence", "weight", "capacity"), _whole),
+    **dict.fromkeys(("ttl", "since", "renewed", "deadline"), _seconds),
+    "state": lambda value: value in get_args(ClaimState),
+    **dict.fromkeys(("evicted", "replayed", "asked"), lambda value: isinstance(value, bool)),
+    "note": _optional(lambda value: isinstance(value, Mapping)),
+}
+_TERM_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    **dict.fromkeys(("weight", "capacity"), _whole),
+    **dict.fromkeys(("ttl", "min_hold", "lock_delay"), _seconds),
+    **dict.fromkeys(("max_hold", "asked"), _optional(_seconds)),
+    **dict.fromkeys(("process_bound", "pulseless"), lambda value: isinstance(value, bool)),
+    "kind": lambda value: value in get_args(Kind),
+}
+"""For each stored field of a row and of its terms: whether it can be true. Other fields are of newer versions."""
+
+
+def _columns(record: object) -> Mapping[str, object]:
+    return (
+        dict(zip(("value", "version", "written"), record, strict=False)) if isinstance(record, list) else {}
+    )

@@ -26,6 +26,7 @@ class Row:
         deadline: The time from which on the claim does not count.
         replayed: True if the acquire was sent more than once, so that a copy may still arrive when the claim is gone.
         asked: True if others have annotated the note; each renewal then returns the note to the owner.
+        damaged: Whether the stored claim is malformed. It blocks until it is evicted ``--now``.
     """
 
     __slots__ = (
@@ -44,6 +45,8 @@ class Row:
         "ttl",
         "weight",
     )
+
+    damaged = False
 
     def __init__(
         self,
@@ -131,6 +134,7 @@ class Row:
         terms = self.terms
         return claim_of(
             self.note,
+            damaged=self.damaged,
             name=name,
             claim_id=claim_id(self.token),
             state=self.state,

@@ -7,12 +7,17 @@ import logging
 import time
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
+from backends.test_stores_damaged import JSONS
 from lockkit.errors import BackendUnavailable, IncompatibleLayout
 from lockkit.store.comparing import swapped
 from lockkit.store.polling import Polling
 from lockkit.store.rowqueue import RowQueue
+from lockkit.store.rows import Row
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused
+from lockkit.store.untrusted import DAMAGED
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, queue, renew, take
 from lockkit.testing.clocks import ShiftedClock
@@ -105,7 +110,10 @@ def test_a_document_for_newer_readers_is_refused(server, store):
     assert document(server) == {"v": 9, "min_reader": 9}
 
 
-@pytest.mark.parametrize("text", ["nonsense", "[]", '{"rows": [1]}', '{"gone": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "[]", '{"rows": 1}', '{"gone": 3}', '{"fence": "x"}', '{"gone": {"a": ["x", "late"]}}'],
+)
 def test_what_is_no_document_is_refused_and_left_alone(server, store, text):
     server.cells["default/a"] = text, 1
 
@@ -115,6 +123,47 @@ def test_what_is_no_document_is_refused_and_left_alone(server, store, text):
     assert isinstance(told.value.error, BackendUnavailable)
     assert told.value.retry is False
     assert server.cells["default/a"] == (text, 1)
+
+
+@given(st.sampled_from([*Row.__slots__, "row"]), JSONS)
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_bad_row_blocks_like_a_claim_and_is_kept_while_the_rest_goes_on(server, field, wrong):
+    server.cells.clear()
+    store = RegisterBackend(server, OpenOptions(clock=server.clock))
+    one, fence = take(store)
+    stored = document(server)
+    (row,) = stored["rows"]
+    bad = wrong if field == "row" else {**row, field: wrong}
+    put(server, {**stored, "rows": [bad]})
+    assume(DAMAGED in store.inspect("a", BUDGET).claims[0].evidence)
+
+    (shown,) = store.inspect("a", BUDGET).claims
+    assert (shown.state, shown.deadline) == ("HELD", None)
+    behind = claim()
+    assert isinstance(store.acquire(claim(wait=False), True, BUDGET), Busy)
+    assert isinstance(store.acquire(behind, True, BUDGET), Queued)
+    assert renew(store, one, fence).state == "LOST"
+    assert json.dumps(document(server)["rows"][0]) == json.dumps(bad)
+    assert store.names("", BUDGET) == ["a"]
+    assert isinstance(store.acquire(claim(name="b"), True, BUDGET), Granted)
+    assert store.put_record("a", {"n": 1}, 0, BUDGET).value == {"n": 1}
+
+    assert store.evict("a", shown.claim_id, BUDGET).outcome == "MARKED"
+    assert isinstance(store.acquire(behind, False, BUDGET), Queued)
+    assert store.evict("a", shown.claim_id, BUDGET, now=True).outcome == "REMOVED"
+    assert isinstance(store.acquire(behind, False, BUDGET), Granted)
+
+
+def test_a_damaged_record_of_a_document_is_kept_until_it_is_replaced(server, store):
+    one, fence = take(store)
+    put(server, {**document(server), "record": [{"a": 1}, "x", 0]})
+    assert renew(store, one, fence).state == "HELD"
+    assert document(server)["record"] == [{"a": 1}, "x", 0]
+    record = store.record("a", BUDGET)
+    assert (record.damaged, record.version) == (True, 0)
+    store.put_record("a", {"n": 1}, 0, BUDGET)
+    assert document(server)["record"][:2] == [{"n": 1}, 1]
+    assert len(document(server)["record"]) == 3
 
 
 # -- answers
