@@ -132,7 +132,13 @@ class StaleFence(OwnershipError):
 
 
 class BackendError(LockkitError):
-    """The store could not do what was asked."""
+    """The store could not do what was asked.
+
+    Attributes:
+        busy: Whether the store works, and only other calls were in the way, so that it may do it a moment later.
+    """
+
+    busy = False
 
 
 class BackendUnavailable(BackendError):

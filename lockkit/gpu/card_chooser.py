@@ -170,6 +170,8 @@ class CardChooser:
     def _as_before(self, error: BackendUnavailable | OutcomeUnknown, held: Sequence[str]) -> Choice:
         """The last choice once more, for the store does not answer: the request keeps its place as long as one in an ordinary queue does.
 
+        While the store is only busy, there is no limit but that of the request.
+
         No card is held by an old choice alone: each is judged after its grant, and refused if that cannot be done.
 
         Raises:
@@ -178,7 +180,7 @@ class CardChooser:
         now = self._now()
         if self._away is None:
             self._away = now
-        if now - self._away > OUTAGE_LIMIT:
+        if now - self._away > OUTAGE_LIMIT and not error.busy:
             raise error
         if self._before is None:
             return Choice((), {uuid: _silent(error) for uuid in self._known if uuid not in held})

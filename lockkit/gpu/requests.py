@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
-from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected
+from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected
 from lockkit.gpu.capacities import capacities, seen, slices_in
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckedRequest", "HostCards"]
 
+_AGAIN = 0.25
+"""Seconds after which a store that is busy is asked again."""
 _LEAST = 0.5
 """Seconds that the driver and the store have to tell of the cards at least, even if the time of a request is shorter."""
 _SHORTEST = 0.05
@@ -266,7 +268,7 @@ class HostCards:
     ) -> CheckedRequest:
         """Check a request and look at the cards, as :meth:`asked` and :meth:`possible` do, within the time of the request.
 
-        With a timeout, the driver and the store are asked on a thread.
+        With a timeout, the driver and the store are asked on a thread. While the store is only busy, it is asked again.
 
         Args:
             wait: The seconds that the request waits in all; None for ever, 0 not at all.
@@ -278,11 +280,11 @@ class HostCards:
             AcquireTimeout: The time is up.
         """
         if wait is None:
-            return self._checked(count, **asked)
+            return self._checked(None, count, **asked)
         now = time.monotonic()
         began = now if began is None else began
         left = max(wait - (now - began), _LEAST) if wait else PATIENCE
-        call = partial(copy_context().run, self._checked, count, **asked)
+        call = partial(copy_context().run, self._checked, began + wait, count, **asked)
         [outcome] = call_within(left, "cards", [("cards", call)], {})
         spent = time.monotonic() - began
         if type(outcome.error) is TimeoutError:
@@ -303,8 +305,18 @@ class HostCards:
             hint="wait longer, or see: lockkit gpu ls",
         )
 
-    def _checked(self, count: int, **asked: Any) -> CheckedRequest:
-        return self.possible(*self.asked(count, **asked))
+    def _checked(self, end: float | None, count: int, **asked: Any) -> CheckedRequest:
+        began = time.monotonic()
+        while True:
+            try:
+                return self.possible(*self.asked(count, **asked))
+            except BackendError as error:
+                now = time.monotonic()
+                if not error.busy or (end is not None and began >= end):
+                    raise
+                if end is not None and now >= end:
+                    raise self.late(now - began) from error
+            time.sleep(_AGAIN)
 
     def possible(self, request: CardRequest, snapshot: Snapshot) -> CheckedRequest:
         """Check that a request can be met.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from lockkit.bell import Bell
 from lockkit.clock import SYSTEM, Clock
-from lockkit.errors import LockkitError
+from lockkit.errors import BackendError, LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
 from lockkit.namedtuples import NamedTuple
 
@@ -86,6 +86,8 @@ class Refused(Exception):
         self.error = error
         self.retry = retry
         self.busy = busy
+        if busy and isinstance(error, BackendError):
+            error.busy = True
 
 
 class Unknown(Exception):
@@ -102,6 +104,8 @@ class Unknown(Exception):
         self.error = error
         self.retry = retry
         self.busy = busy
+        if busy and isinstance(error, BackendError):
+            error.busy = True
 
 
 class Conflict(Exception):

@@ -12,6 +12,7 @@ from lockkit.gpu.choosing import CardRequest
 from lockkit.gpu.preflight import LONGEST
 from lockkit.protocol.attempt import OUTAGE_LIMIT
 from lockkit.sizes import GIB
+from lockkit.store.spi import Refused
 
 ONE, TWO = (Device(f"GPU-{n}", n, "H100", 80 * GIB, 0, 0, 0, ()) for n in (1, 2))
 BOB = DeviceProcess(4711, "bob", "jupyter", 3 * GIB)
@@ -170,6 +171,23 @@ def test_a_store_that_is_away_for_a_while_leaves_the_request_its_place_and_its_c
     assert chooser.choose(()) == before
     answers[0] = away
     assert chooser.choose(()) == before, "an outage counts from its own beginning"
+
+
+def test_a_store_that_is_only_busy_is_waited_for_without_a_limit():
+    at, works = [0.0], [True]
+
+    def holders(_):
+        if works[0]:
+            return ()
+        raise Refused(BackendUnavailable("others write"), busy=True).error
+
+    chooser = CardChooser(
+        CardRequest(), (ONE, TWO), lambda: Snapshot(1000.0, (ONE, TWO)), holders, now=lambda: at[0]
+    )
+    before = chooser.choose(())
+    works[0] = False
+    for at[0] in (0.0, OUTAGE_LIMIT + 1, 100 * OUTAGE_LIMIT):
+        assert chooser.choose(()) == before
 
 
 def test_a_store_that_is_away_at_first_offers_no_card_and_judges_none_well():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import queue
+import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 
 import lockkit
 import lockkit.gpu
+from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.gpu.card_chooser import CardChooser
+from lockkit.gpu.requests import HostCards
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
 from lockkit.testing.stage import Work
@@ -63,3 +68,47 @@ def test_a_request_that_waits_for_a_card_bears_an_outage_of_its_store(server, mo
             "the claim that waited before is the one that holds"
         )
         assert leases.release().released
+
+
+@pytest.fixture
+def busy(tmp_path, monkeypatch):
+    """A client of an embedded store that another connection keeps locked, and a function that unlocks it."""
+    monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    path = tmp_path / "locks" / "locks.db"
+    path.parent.mkdir(mode=0o700)
+    with lockkit.connect(f"sqlite:{path}", request_timeout=0.3) as client:
+        client.names()  # so that it is open
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield client, lambda: other.execute("ROLLBACK")
+            if other.in_transaction:
+                other.execute("ROLLBACK")
+
+
+def test_a_request_without_a_limit_waits_for_a_store_that_is_busy_when_the_record_of_a_card_must_be_written(
+    busy, monkeypatch
+):
+    client, unlock = busy
+    refused: queue.Queue[BaseException] = queue.Queue()
+    written = HostCards.possible
+
+    def possible(self, *asked):
+        try:
+            return written(self, *asked)
+        except BackendError as error:
+            refused.put(error)
+            raise
+
+    monkeypatch.setattr(HostCards, "possible", possible)
+    waiter = Work(lambda: lockkit.gpu.pool(client, simulate=1).acquire())
+    for _ in range(3):
+        assert refused.get(timeout=SECONDS).busy
+    unlock()
+    waiter.result(SECONDS).release()
+
+
+def test_a_request_with_a_limit_times_out_at_a_store_that_is_busy(busy):
+    client, _ = busy
+    with pytest.raises(AcquireTimeout):
+        lockkit.gpu.pool(client, simulate=1).acquire(timeout=1.0)
