@@ -36,10 +36,18 @@ __all__ = [
 ]
 
 
-def listed(store: ZooKeeperStore, call: Call, name: str) -> Queue:
-    """The queue of a name as the leader has it."""
+def listed(store: ZooKeeperStore, call: Call, name: str, *, settled: bool = True) -> Queue:
+    """The queue of a name as the leader has it.
+
+    Args:
+        store: The store.
+        call: The call.
+        name: The name.
+        settled: Whether to prove with a write that the leader still leads. Otherwise the queue may be one that a leader has which
+            was deposed: then a claim may exist that is not listed.
+    """
     parent = store.paths.queue(name)
-    queue = read_queue(call.listed(parent) or (), name)
+    queue = read_queue((call.settled(parent) if settled else call.listed(parent)) or (), name)
     if not queue.claims:
         tidy(call.connection, parent, queue.spent)
     return queue
@@ -76,7 +84,7 @@ def state_of(queue: Queue, place: int, data: Mapping[str, Any]) -> ClaimState:
 def inspect(store: ZooKeeperStore, name: str, budget: float) -> LockInfo:
     """See :meth:`lockkit.store.spi.Backend.inspect`."""
     call = store.call(budget)
-    queue = listed(store, call, name)
+    queue = listed(store, call, name, settled=False)  # no write for each look
     read = read_claims(store, call, name, queue)
     at = store.clock.wall()
     owners = {client_of(each[1].ephemeralOwner) for each in read if each}

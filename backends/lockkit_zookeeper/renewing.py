@@ -154,7 +154,7 @@ def _anothers(store: ZooKeeperStore, claim: Claim, fence: int | None, end: float
     """Answer for a claim of another client: whether it exists. It depends on that client's session, so there is no basis."""
     parent = store.paths.queue(claim.terms.name)
     call = Call(store.any(end).connection, end)
-    queue = read_queue(call.listed(parent) or (), claim.terms.name)
+    queue = read_queue(call.settled(parent), claim.terms.name)
     place = queue.place(claim.token)
     if place is None:
         return Renewal("LOST", why="absent")

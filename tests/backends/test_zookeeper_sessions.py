@@ -14,7 +14,7 @@ from kazoo.exceptions import NoNodeError
 
 from lockkit.client import connect
 from lockkit.clock import SYSTEM
-from lockkit.errors import AcquireTimeout
+from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.hold import Hold
 from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
@@ -593,6 +593,31 @@ def test_a_leader_that_does_not_know_that_it_is_deposed_says_of_no_claim_that_it
             assert not mine.ended
         with new.connect() as look:
             assert not [node for node in look.get_children("/app/lockkit/default/q/a") if entry.token in node]
+
+
+def test_a_leader_that_does_not_know_that_it_is_deposed_says_of_no_claim_that_it_is_absent():
+    """The claim was made at the successor. What changes claims fails then; it must not be told that there is none."""
+    with ZooKeeperEnsemble(tick=TICK, proxied=True, syncLimit=200, maxSessionTimeout=60_000) as ensemble:
+        old = ensemble.leader()
+        options = f"?tick={TICK}&max_ttl=60"
+        with connect(old.url("/app") + options, ttl=40.0, request_timeout=1.0) as client:
+            client.lock("a").acquire(5.0).release()
+            new = ensemble.depose(old)
+            with (
+                connect(new.url("/app") + options, ttl=40.0) as other,
+                other.semaphore("a", 2).acquire(PATIENCE) as lease,
+            ):
+                for call in (
+                    lambda: client.evict("a", lease.claim_id, reason="it hangs"),
+                    lambda: client.evict("a", lease.claim_id, reason="it hangs", now=True),
+                    lambda: client.annotate("a", lease.claim_id, {"seen": True}),
+                    lambda: client.resize("a", 3),
+                    lambda: client.adopt(lease.handle()).release(),
+                ):
+                    with pytest.raises(BackendError):
+                        call()
+                assert old.mode == "leader", "it has noticed, so this proves nothing"
+                ensemble.heal()
 
 
 def test_a_lagging_follower_grants_nothing_that_the_leader_would_not(ensemble):
