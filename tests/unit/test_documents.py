@@ -135,9 +135,12 @@ def test_a_bad_row_blocks_like_a_claim_and_is_kept_while_the_rest_goes_on(server
     (row,) = stored["rows"]
     bad = wrong if field == "row" else {**row, field: wrong}
     put(server, {**stored, "rows": [bad]})
-    assume(DAMAGED in store.inspect("a", BUDGET).claims[0].evidence)
+    claims = store.inspect("a", BUDGET).claims
+    assume(
+        claims and DAMAGED in claims[0].evidence
+    )  # else the value can be true: the claim has lapsed, or is as it was
 
-    (shown,) = store.inspect("a", BUDGET).claims
+    (shown,) = claims
     assert (shown.state, shown.deadline) == ("HELD", None)
     behind = claim()
     assert isinstance(store.acquire(claim(wait=False), True, BUDGET), Busy)
