@@ -307,6 +307,11 @@ class Opening:
 
     def _belongs(self, connection: Connection, presence: Presence) -> bool:
         """Whether the database is the one that the other processes with this lock use."""
+        # First: a connection in WAL mode keeps SQLite's shared lock, so from here on nobody can adopt the database under another name
+        # where this lock file cannot be seen. Without a log somebody is about to.
+        if connection.read("PRAGMA journal_mode", (), self._end) != [("wal",)]:
+            self._trouble = "another process is taking it over"
+            return False
         meta = _meta(connection, self._end)
         path, recorded = self._place.path, LockFile.read(meta.get("lock", ""))
         if "layout" in meta:

@@ -960,6 +960,26 @@ def test_a_second_name_is_refused_while_a_process_has_the_lock_of_the_first_and_
     adopt(second)
 
 
+def test_a_process_that_opens_a_database_while_it_is_adopted_under_another_name_does_not_use_it(
+    second, path, monkeypatch
+):
+    """The adopting process sees neither the lock file nor a connection of the other. Each would have a log of its own."""
+    presence = enter(prepare(path, "NORMAL"))
+    presence.share()  # of a process that has just forked, and has no connection
+    with closing(sqlite3.connect(second, isolation_level=None)) as adopting:
+        adopting.execute("PRAGMA journal_mode=DELETE")
+
+        def adopt_meanwhile(self, connection):
+            adopting.execute("UPDATE meta SET value = 'another' WHERE key = 'lock'")
+            adopting.execute("PRAGMA journal_mode=WAL")
+
+        monkeypatch.setattr("lockkit_sqlite.opening._Opening._restore_carried", adopt_meanwhile)
+        with pytest.raises(Refused):
+            open_store(f"sqlite:{path}", OpenOptions(budget=0.3))
+        assert not Path(f"{path}-wal").exists()
+    presence.close()
+
+
 def test_of_two_names_one_is_used_at_a_time(second, opened, path):
     with closing(open_store(f"sqlite:{second}", OpenOptions())) as store:  # nobody uses the other
         take(store, name="x", ttl=60)
