@@ -11,7 +11,7 @@ from lockkit.store.spi import Claim
 from lockkit.testing.processes import PATIENCE
 from lockkit_redis import scripts, wakes
 from support.harnesses.redis import RedisHarness
-from support.mutants.onstores import fails
+from support.mutants.onstores import fails, impatient
 from support.mutants.onstores import scenarios as of_the_kit
 from support.mutants.scripts import LUA, spoiled
 
@@ -20,7 +20,7 @@ from support.mutants.scripts import LUA, spoiled
 @pytest.mark.parametrize("mutant", LUA)
 def test_the_kit_kills_it_by_the_expected_scenario(mutant, tmp_path):
     name, changes = LUA[mutant]
-    with spoiled(scripts, changes):
+    with spoiled(scripts, changes), impatient():
         assert any(verdicts(name, tmp_path)), f"{mutant} survives {name}"
 
 

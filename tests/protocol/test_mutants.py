@@ -7,7 +7,7 @@ import pytest
 from support.harnesses.memory import MemoryHarness
 from support.harnesses.sqlite import SqliteHarness
 from support.mutants import MUTANTS
-from support.mutants.onstores import fails, mutated, scenarios
+from support.mutants.onstores import fails, impatient, mutated, scenarios
 from support.simulation import SETUPS, schedules
 from support.simulation.world import World
 
@@ -41,7 +41,7 @@ def test_without_the_mistake_the_same_schedules_break_nothing(setup):
 @pytest.mark.parametrize("mutant, harness, name", ON_STORES)
 def test_the_kit_kills_it_on_a_real_store_by_the_expected_scenario(mutant, harness, name, tmp_path):
     broken = mutated(harness, mutant)
-    with mutant.patch():
+    with mutant.patch(), impatient():
         killed = any(
             fails(scenario, broken, _folder(tmp_path, number))
             for number, scenario in enumerate(scenarios(name))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit.testing.harness import Harness, StoredClaim
-from lockkit.testing.stage import NotApplicable, Scenario, Stage, registered
-from support.mutants.mutant import Mutant
+from lockkit.testing.stage import NotApplicable, Scenario, Stage, Work, registered
+from support.mutants.mutant import Mutant, patched
 
-__all__ = ["fails", "mutated", "scenarios"]
+__all__ = ["fails", "impatient", "mutated", "scenarios"]
+
+_LONG_ENOUGH = 8.0
 
 
 def mutated(base: type[Harness], mutant: Mutant) -> type[Harness]:
@@ -85,6 +89,25 @@ def scenarios(name: str) -> list[Scenario]:
     found = [each for each in registered() if each.name == name]
     assert found, f"the kit has no scenario {name}"
     return found
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Let scenarios wait for eight seconds, and not for 30: most mistakes are noticed because something never comes.
+
+    Not for scenarios that should hold. On a busy machine they would fail.
+    """
+    registered()  # loads all scenarios
+    modules = [
+        module for name, module in [*sys.modules.items()] if name.startswith("lockkit.testing.scenarios.")
+    ]
+    with ExitStack() as stack:
+        for call in (Stage.until, Work.result, Work.error):
+            stack.enter_context(patched(call, __defaults__=(_LONG_ENOUGH,)))
+        for module in modules:
+            if hasattr(module, "PATIENCE"):
+                stack.enter_context(patched(module, PATIENCE=_LONG_ENOUGH))
+        yield
 
 
 def fails(scenario: Scenario, harness: type[Harness], scratch: Path) -> BaseException | None:
