@@ -973,7 +973,7 @@ def test_a_process_that_opens_a_database_while_it_is_adopted_under_another_name_
             adopting.execute("UPDATE meta SET value = 'another' WHERE key = 'lock'")
             adopting.execute("PRAGMA journal_mode=WAL")
 
-        monkeypatch.setattr("lockkit_sqlite.opening._Opening._restore_carried", adopt_meanwhile)
+        monkeypatch.setattr("lockkit_sqlite.opening.Opening._restore_carried", adopt_meanwhile)
         with pytest.raises(Refused):
             open_store(f"sqlite:{path}", OpenOptions(budget=0.3))
         assert not Path(f"{path}-wal").exists()
