@@ -151,7 +151,8 @@ def counts(stage: Stage) -> None:
     gc.collect()
     stage.until(lambda: footprint() - before == Counter(), f"{before} again, not {footprint()}")
     left = {name: stage.stored(name) for turn in range(3) for name in (f"turn-{turn}", f"turn-{turn}/lost")}
-    assert stage.harness.residue() == rows, f"L4: of these names: {left}"
+    # A request that a slow server had not answered when its client was closed may still be on its way.
+    stage.until(lambda: stage.harness.residue() == rows, f"L4: of these names: {left}")
 
 
 def _busy_client(stage: Stage, name: str) -> None:
