@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -10,10 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from lockkit.bell import Bell
 from lockkit.errors import BackendUnavailable
 from lockkit.origin import Origin, this_origin
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
+from lockkit.store.starting import OneThread
 
 __all__ = ["Connection", "ConnectionPool", "Timed"]
 
@@ -25,8 +28,8 @@ _SLACK = 0.005
 _PART = 4.0
 """The socket's timeout is kept if it is at least this fraction of the time left. To set it is a system call; to wait a second time is cheap."""
 _IDLE = 1.0
-_UNUSED = 30.0
-"""Seconds after which an unused connection is closed, when another is given back."""
+_FEW, _SURPLUS = 2, 5.0
+"""The free connections that stay open, and the seconds after which a further one is closed that no call has used: a burst of threads left it."""
 
 
 class Timed:
@@ -161,6 +164,8 @@ C = TypeVar("C", bound=Connection)
 class ConnectionPool(Generic[C]):
     """The free connections to one server. The pool has no size limit: it grows to the number of calls that run at the same time.
 
+    What such a burst leaves is closed when it has been unused for some seconds, by a thread that then ends.
+
     A call takes a connection and gives it back after every request on it was answered. A connection that still owes an answer is
     reset instead, so that no later call reads an answer that is not its own.
 
@@ -179,6 +184,8 @@ class ConnectionPool(Generic[C]):
         self._free: list[tuple[C, float]] = []
         self._closed = False
         self._idle = idle
+        self._reaper = OneThread(self._reap, "lockkit-connections")
+        self._bell = Bell()
         self.origin = this_origin() if origin is None else origin
 
     def at_hand(self) -> C | None:
@@ -218,15 +225,23 @@ class ConnectionPool(Generic[C]):
 
     def keep(self, connection: C) -> None:
         """Give back a connection whose requests were all answered."""
-        now = time.monotonic()
-        self._free.append((connection, now))
+        self._free.append((connection, time.monotonic()))
         if self._closed:
             self.empty()
-            return
+        elif len(self._free) > _FEW:
+            with contextlib.suppress(RuntimeError):  # no thread can be started now; the next call tries again
+                self._reaper.start()
+
+    def _reap(self) -> None:
+        """Close what a burst has left. The pool is a stack, so its first connection is the least used."""
         try:
-            while now - self._free[0][1] > _UNUSED:  # the pool is a stack, so the first one is the least used
-                self._free.pop(0)[0].close()
-        except IndexError:  # another thread has taken it meanwhile
+            while len(self._free) > _FEW:
+                left = self._free[0][1] + _SURPLUS - time.monotonic()
+                if left > 0.0:
+                    self._bell.wait(left)
+                else:
+                    self._free.pop(0)[0].close()
+        except IndexError:  # other threads have taken them meanwhile
             pass
 
     def empty(self) -> None:
@@ -242,3 +257,4 @@ class ConnectionPool(Generic[C]):
         """Close the free connections now, and those in use when their call ends."""
         self._closed = True
         self.empty()
+        self._bell.ring()

@@ -13,6 +13,7 @@ from lockkit.store.connecting import in_time, is_address
 from lockkit.store.connections import ConnectionPool, Timed
 from lockkit.store.spi import Refused
 from lockkit.testing.children import in_child
+from lockkit.testing.processes import until
 
 # -- in time
 
@@ -190,16 +191,29 @@ def test_one_that_lay_idle_is_looked_at_and_reset_if_the_server_has_closed_it(no
     assert one.ends == ["reset"]
 
 
-def test_what_a_crowd_has_left_is_closed_when_nobody_needs_it(now):
+def test_what_a_crowd_has_left_is_closed_though_no_call_follows(monkeypatch):
+    monkeypatch.setattr("lockkit.store.connections._SURPLUS", 0.05)
     pool = ConnectionPool(lambda budget: Made(), "here")
-    crowd = [pool.take(1.0) for _ in range(3)]
+    crowd = [pool.take(1.0) for _ in range(6)]
     for each in crowd:
         pool.keep(each)
-    for _ in range(4):
-        now[0] += 31.0
-        pool.keep(pool.take(1.0))
 
-    assert [each.ends for each in crowd] == [["closed"], ["closed"], []]
+    until(lambda: [each.ends for each in crowd] == [["closed"]] * 4 + [[]] * 2 and reapers() == [])
+
+
+def test_the_thread_that_closes_them_ends_with_the_pool(monkeypatch):
+    monkeypatch.setattr("lockkit.store.connections._SURPLUS", 3600.0)
+    pool = ConnectionPool(lambda budget: Made(), "here")
+    for each in [pool.take(1.0) for _ in range(6)]:
+        pool.keep(each)
+    until(reapers)
+    pool.close()
+
+    until(lambda: reapers() == [])
+
+
+def reapers():
+    return [each for each in threading.enumerate() if each.name == "lockkit-connections"]
 
 
 def test_once_closed_it_lends_nothing_and_keeps_nothing(now):
