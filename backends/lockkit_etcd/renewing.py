@@ -85,7 +85,7 @@ def _beat(
 ) -> Exchange[None]:
     silent: Mapping[int, Entry] = holding
     for turn in range(_ROUNDS):
-        leases = list(_to_keep(store, silent.values(), () if turn else waiting))
+        leases = sorted(_to_keep(store, silent.values(), () if turn else waiting), key=_ending)
         kept: Mapping[int, Kept] = {}
         try:
             if leases:
@@ -165,6 +165,11 @@ def _to_keep(
             and not hold.over(now)
         ):
             yield hold  # it will hold on this lease
+
+
+def _ending(lease: EtcdLease) -> float:
+    """When a lease is over, unless it is kept alive: those with the least time left go first."""
+    return lease.basis + lease.length
 
 
 def _look(
