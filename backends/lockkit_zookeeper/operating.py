@@ -222,4 +222,4 @@ def _record(store: ZooKeeperStore, name: str, call: Call) -> Record | None:
     if found is None:
         return None
     data, stat = found
-    return record_in(name, {**(object_in(data) or {}), "version": stat.version + 1}, VERSION)
+    return record_in(name, dict(object_in(data) or {}, version=stat.version + 1), VERSION)

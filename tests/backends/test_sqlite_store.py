@@ -1549,7 +1549,7 @@ def test_evicting_a_process_bound_holder_frees_the_lock_after_its_ttl(store, pee
     evicted = store.evict("a", holder.claim_id, 2.0)
 
     assert evicted.outcome == "MARKED"
-    assert evicted.blocks_until == pytest.approx(holder.renewed + 0.5, abs=0.01)
+    assert evicted.blocks_until == pytest.approx(holder.renewed + 0.5, abs=0.2)
     assert other("renew", "a", fence) == "LOST"
     assert isinstance(store.acquire(claim(wait=False), True, 2.0), Busy)
     time.sleep(max(0.0, evicted.blocks_until - time.time()) + 0.01)

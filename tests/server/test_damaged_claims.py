@@ -62,6 +62,9 @@ def test_nothing_that_a_claim_or_record_contains_blanks_the_page(
             at = words.index("--") if "--" in words else len(words)
             code = run([*words[:at], "--url", f"sqlite:{tmp_path}/locks.db", *words[at:]])
             told = capsys.readouterr()
-            assert code in (exits.OK, exits.FAILED), (line, told.err)
+            blocked = table == "records" and line.startswith(
+                "run"
+            )  # a damaged record may have said that nobody gets a card
+            assert code in ((exits.OK, exits.BUSY) if blocked else (exits.OK, exits.FAILED)), (line, told.err)
             assert "Traceback" not in told.err
         db.close()
