@@ -138,8 +138,11 @@ def _resolved(path: Path) -> Path:
         OSError: A circle of links, for which Path.resolve() raises different errors, or none, in different versions of Python.
     """
     resolved = Path(os.path.realpath(path))
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    try:
         resolved.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
     return resolved
 
 
