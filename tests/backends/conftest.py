@@ -1,4 +1,4 @@
-"""Fixtures that the files about a store share: on Redis a server on a clock of its own, its store, and the kinds of lock; on etcd two clients."""
+"""Fixtures that the files about a store share: watches that end with the test; on Redis a server on a clock of its own, its store, and the kinds of lock; on etcd two clients."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ SHAPES = {
 def full(request):
     """The terms of as many claims as hold the lock together; another like the first has to wait."""
     return request.param
+
+
+@pytest.fixture
+def watch(store):
+    """Watches for the answers to claims that wait; they end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def watch(one, answer, wake):
+            began = store.watch(one.terms.name, answer.blockers, wake, one)
+            return stack.enter_context(contextlib.closing(began))
+
+        yield watch
 
 
 class Clocks(ShiftedClock):

@@ -172,18 +172,6 @@ def store(url):
 
 
 @pytest.fixture
-def watch(store):
-    """Watches for the answers to claims that wait; they end with the test."""
-    with contextlib.ExitStack() as stack:
-
-        def watch(one, answer, wake):
-            began = store.watch(one.terms.name, answer.blockers, wake, one)
-            return stack.enter_context(contextlib.closing(began))
-
-        yield watch
-
-
-@pytest.fixture
 def peer(url):
     with contextlib.ExitStack() as stack:
 

@@ -172,14 +172,14 @@ def test_only_the_next_in_line_is_told_when_to_ask_again(store, clock):
     assert second.ask_again_at is None
 
 
-def test_a_release_wakes_every_reader_behind_a_writer_at_once(store):
+def test_a_release_wakes_every_reader_behind_a_writer_at_once(store, watch):
     writer, _ = take(store, weight=RW_CAPACITY, capacity=RW_CAPACITY, kind="write")
     woken = []
     readers = []
     for number in range(3):
         reader = claim(weight=1, capacity=RW_CAPACITY, kind="read")
         answer = store.acquire(reader, True, 2.0)
-        store.watch("a", answer.blockers, lambda number=number: woken.append(number), reader)
+        watch(reader, answer, lambda number=number: woken.append(number))
         readers.append(reader)
     assert woken == []
 
@@ -189,14 +189,14 @@ def test_a_release_wakes_every_reader_behind_a_writer_at_once(store):
     assert all(isinstance(store.acquire(reader, False, 2.0), Granted) for reader in readers)
 
 
-def test_a_watch_begun_after_the_blocker_left_wakes_at_once(store):
+def test_a_watch_begun_after_the_blocker_left_wakes_at_once(store, watch):
     held, _ = take(store)
     waiter = claim()
-    blockers = store.acquire(waiter, True, 2.0).blockers
+    answer = store.acquire(waiter, True, 2.0)
     store.release(held, 2.0)
     woken = threading.Event()
 
-    store.watch("a", blockers, woken.set, waiter)
+    watch(waiter, answer, woken.set)
 
     assert woken.is_set()
 
@@ -213,11 +213,11 @@ def test_a_closed_watch_wakes_nobody(store):
     assert not woken.is_set()
 
 
-def test_a_wake_that_raises_does_not_fail_the_release(store):
+def test_a_wake_that_raises_does_not_fail_the_release(store, watch):
     held, _ = take(store)
     waiter = claim()
     answer = store.acquire(waiter, True, 2.0)
-    store.watch("a", answer.blockers, lambda: 1 / 0, waiter)
+    watch(waiter, answer, lambda: 1 / 0)
 
     assert store.release(held, 2.0) == RELEASED
 
@@ -330,12 +330,12 @@ def test_an_evicted_holder_that_lets_go_at_once_still_leaves_its_lock_delay(stor
     take(store)
 
 
-def test_evict_removes_a_waiter_and_wakes_it_to_find_out(store):
+def test_evict_removes_a_waiter_and_wakes_it_to_find_out(store, watch):
     take(store)
     waiter = claim()
     answer = store.acquire(waiter, True, 2.0)
     woken = threading.Event()
-    store.watch("a", answer.blockers, woken.set, waiter)
+    watch(waiter, answer, woken.set)
 
     assert store.evict("a", claim_id(waiter.token), 2.0).outcome == "REMOVED"
 
@@ -378,12 +378,12 @@ def test_resize_keeps_holders_grants_nothing_until_they_fit_and_drops_the_too_he
     assert isinstance(store.acquire(light, False, 2.0), Granted)
 
 
-def test_a_growing_resize_wakes_those_who_now_fit(store):
+def test_a_growing_resize_wakes_those_who_now_fit(store, watch):
     take(store, capacity=1)
     waiter = claim(capacity=1)
     answer = store.acquire(waiter, True, 2.0)
     woken = threading.Event()
-    store.watch("a", answer.blockers, woken.set, waiter)
+    watch(waiter, answer, woken.set)
 
     store.resize("a", 2, 2.0)
 
