@@ -9,6 +9,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from lockkit.bell import Bell
@@ -184,8 +185,9 @@ class ConnectionPool(Generic[C]):
         self._free: list[tuple[C, float]] = []
         self._closed = False
         self._idle = idle
-        self._reaper = OneThread(self._reap, "lockkit-connections")
         self._bell = Bell()
+        # Without a reference to the pool: the connections of one that nobody has any more end with it.
+        self._reaper = OneThread(partial(_reap, self._free, self._bell), "lockkit-connections")
         self.origin = this_origin() if origin is None else origin
 
     def at_hand(self) -> C | None:
@@ -225,24 +227,13 @@ class ConnectionPool(Generic[C]):
 
     def keep(self, connection: C) -> None:
         """Give back a connection whose requests were all answered."""
+        if len(self._free) >= _FEW and not self._closed:
+            with contextlib.suppress(RuntimeError):  # no thread can be started now; a later call tries again
+                self._reaper.start()
+        # Last: if a signal handler raises before it, the caller closes the connection, which must not be in the pool then.
         self._free.append((connection, time.monotonic()))
         if self._closed:
             self.empty()
-        elif len(self._free) > _FEW:
-            with contextlib.suppress(RuntimeError):  # no thread can be started now; the next call tries again
-                self._reaper.start()
-
-    def _reap(self) -> None:
-        """Close what a burst has left. The pool is a stack, so its first connection is the least used."""
-        try:
-            while len(self._free) > _FEW:
-                left = self._free[0][1] + _SURPLUS - time.monotonic()
-                if left > 0.0:
-                    self._bell.wait(left)
-                else:
-                    self._free.pop(0)[0].close()
-        except IndexError:  # other threads have taken them meanwhile
-            pass
 
     def empty(self) -> None:
         """Close the free connections."""
@@ -258,3 +249,14 @@ class ConnectionPool(Generic[C]):
         self._closed = True
         self.empty()
         self._bell.ring()
+
+
+def _reap(free: list[tuple[C, float]], over: Bell) -> None:
+    """Close what a burst has left in a pool, which is a stack, so its first connection is the least used."""
+    while not over.wait(_SURPLUS):
+        old = time.monotonic() - _SURPLUS
+        with contextlib.suppress(IndexError):  # other threads may take them meanwhile
+            while len(free) > _FEW and free[0][1] < old:
+                free.pop(0)[0].close()
+        if len(free) <= _FEW:
+            return
