@@ -62,6 +62,8 @@ class LoopRelease:
     """Whether a task of this loop performs the release."""
     _task: asyncio.Task[None] | None = None
     """The task that finishes the release in the background, if there is one."""
+    _apart: Coroutine[Any, Any, None]
+    """The steps of that task."""
     _pending: Effect | None = None
     """An effect to perform again, because a cancellation has cut it short."""
     _job: tuple[Job[Any], float] | None = None
@@ -105,6 +107,8 @@ class LoopRelease:
             finally:
                 look.cancel()
                 self._waiting.discard(over)
+            if self._task is not None and self._task.done():
+                self._ended(self._task)  # again, if a signal handler raised in the first call
         try:
             if interrupts := self._interrupts or cuts:
                 raise interrupts[0]
@@ -116,7 +120,8 @@ class LoopRelease:
     def apart(self) -> LoopRelease:
         """Have a task of its own go on, whether anybody waits for it or not. The task goes on if it is cancelled, even before its first step."""
         if not (self._performing or self._goes_on) and self._hold.report is None:
-            task = self._task = self.loop.create_task(_Begun(self._go_on(None)), name="lockkit-release")
+            steps = self._apart = self._go_on(None)
+            task = self._task = self.loop.create_task(_Begun(steps), name="lockkit-release")
             self._engine.releases.add(task)  # the loop itself has only weak references
             task.add_done_callback(
                 self._engine.releases.discard
@@ -130,7 +135,8 @@ class LoopRelease:
         return self._task is not None and not self._task.done()
 
     def _ended(self, _task: asyncio.Task[None]) -> None:
-        if not self._performing:  # a signal handler ended it before its first step, or in its last one
+        self._apart.close()  # a signal handler may have ended the task between two steps, which nothing else would end
+        if not self._performing:
             self._left()
 
     async def _go_on(self, cuts: list[asyncio.CancelledError] | None) -> None:
