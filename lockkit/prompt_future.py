@@ -14,6 +14,8 @@ _AT_A_TIME = 0.001
 """Seconds for which results are delivered without a turn of the loop."""
 _GAP = 0.00005
 """Seconds between two deliveries after which the loop has certainly begun another turn, or has waited."""
+_LOOK = 1.0
+"""Seconds between two looks at whether the loop goes on with the deliveries."""
 
 
 class PromptFuture(asyncio.Future[T]):
@@ -81,12 +83,12 @@ class Deliveries:
         loop: The event loop. All calls are made in its thread.
     """
 
-    __slots__ = ("_going_on", "_last", "_later", "_loop", "_since")
+    __slots__ = ("_going_on", "_last", "_later", "_loop", "_since", "_went")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._later: deque[tuple[PromptFuture[Any], Any, Exception | None]] = deque()
-        self._since = self._last = 0.0
+        self._since = self._last = self._went = 0.0
         self._going_on = False
 
     def deliver(self, future: PromptFuture[T], result: T, error: Exception | None = None) -> None:
@@ -107,8 +109,9 @@ class Deliveries:
     def _put_off(self, future: PromptFuture[T], result: T | None, error: Exception | None) -> None:
         self._later.append((future, result, error))
         if not self._going_on:
-            self._going_on = True
             self._loop.call_soon(self._go_on)
+            self._loop.call_later(_LOOK, self._look)
+            self._going_on = True  # last: a signal handler may raise before, and the next one begins then
 
     def _go_on(self) -> None:
         """Deliver what was left, for a millisecond."""
@@ -116,13 +119,23 @@ class Deliveries:
             self._going_on = False
             return
         self._loop.call_soon(self._go_on)  # first: whatever strikes here, the others get their results
-        until = time.monotonic() + _AT_A_TIME
+        self._went = time.monotonic()
+        until = self._went + _AT_A_TIME
         while self._later:
             future, result, error = self._later[0]
             future.deliver(result, error)
             self._later.popleft()  # last: a delivery that a signal handler cut short is made again
             if time.monotonic() >= until:
                 break
+
+    def _look(self) -> None:
+        """Go on with what was left, where a signal handler has ended the callback that should have."""
+        if self._later:
+            self._loop.call_later(_LOOK, self._look)
+            if time.monotonic() - self._went > _LOOK:
+                self._go_on()
+        elif self._going_on:
+            self._going_on = False
 
 
 def _raise(error: BaseException) -> Never:

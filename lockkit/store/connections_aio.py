@@ -20,6 +20,8 @@ _RESET = struct.pack("ii", 1, 0)
 _IDLE = 1.0
 """Seconds after which a free connection is checked before it is used, because the server may have closed it."""
 _NEVER = float("inf")
+_LOOK = 1.0
+"""Seconds until a request whose time is up is looked at again, in case a signal handler kept it from being ended."""
 _TURNS = 100
 """Most turns of the loop for which a request stays awake: with other work in them, the loop is awake anyway."""
 
@@ -83,8 +85,8 @@ class LoopConnection(asyncio.Protocol):
             Exception: Not all replies came before the end on ``time.monotonic()``. If the server gave a reason before it closed the
                 connection, that is the error.
         """
-        rest = end - time.monotonic()
-        if rest <= 0.0:
+        now = time.monotonic()
+        if end <= now:
             raise TimeoutError("timed out")
         if self._error is not None or self._transport is None:
             error = self._error or ConnectionError("the connection is closed")
@@ -94,10 +96,12 @@ class LoopConnection(asyncio.Protocol):
         self._count = replies
         self._used = True
         self._end = end
-        if end < self._timer_end:
+        if (
+            end < self._timer_end or self._timer_end <= now
+        ):  # overdue: perhaps a signal handler ended its callback
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_later(rest, self._expire)
+            self._timer = self._loop.call_later(end - now, self._expire)
             self._timer_end = end
         self._transport.write(packed)
         if until := self._awake.until():
@@ -156,7 +160,9 @@ class LoopConnection(asyncio.Protocol):
             self._error = ConnectionError("the connection is closed")
         if self._transport is None or not self._origin.is_here():
             return
-        if self._loop.is_closed():
+        if self._sock.fileno() < 0:  # the loop has closed it, and a signal handler cut short what follows
+            self.connection_lost(None)
+        elif self._loop.is_closed():
             # No public call ends a transport of a loop that is closed; collected as it is, it would warn that nobody closed it.
             ends = getattr(self._transport, "_call_connection_lost", None)
             if ends is not None:
@@ -196,15 +202,11 @@ class LoopConnection(asyncio.Protocol):
         if len(heard) > self._count or not self._parser.between:
             self.end(ConnectionError("a reply without a request"))
         else:
-            self._asked = None
-            try:
-                self._deliveries.deliver(asked, heard)
-            except (
-                BaseException
-            ):  # of a signal handler; if the loop survives it, the connection ends, and then the request
-                if not asked.done():
-                    self._asked = asked
-                raise
+            self._deliveries.deliver(asked, heard)
+            if self._asked is asked:  # the task has not asked anew
+                self._asked = (
+                    None  # last: what a signal handler cut short before, the end of the connection ends
+                )
 
     def eof_received(self) -> None:
         """See :class:`asyncio.Protocol`. The transport closes itself."""
@@ -213,11 +215,11 @@ class LoopConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See :class:`asyncio.BaseProtocol`."""
         self._fail(error or ConnectionError("the server has closed the connection"))
-        self._transport = None
         if self._timer is not None:
             self._timer.cancel()
         self._living.discard(self)
         self._over()
+        self._transport = None  # last: until then close() does again what a signal handler cut short
 
     def _fail(self, error: Exception) -> None:
         if self._error is None:
@@ -232,12 +234,16 @@ class LoopConnection(asyncio.Protocol):
 
     def _expire(self) -> None:
         """The end of a request, perhaps of one that is over."""
-        self._timer, self._timer_end = None, _NEVER
+        # First, and in any case: a signal handler may raise in what follows, and nothing else ends a request without an answer.
+        again = self._timer = self._loop.call_later(_LOOK, self._expire)
+        now = time.monotonic()
         if self._asked is None:
-            return
-        rest = self._end - time.monotonic()
-        if rest <= 0.0:
+            self._timer, self._timer_end = None, _NEVER
+        elif self._end <= now:
+            self._timer_end = now + _LOOK
             self._fail(TimeoutError("timed out"))
+            return
         else:
-            self._timer = self._loop.call_later(rest, self._expire)
+            self._timer = self._loop.call_later(self._end - now, self._expire)
             self._timer_end = self._end
+        again.cancel()

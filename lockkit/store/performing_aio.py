@@ -40,6 +40,8 @@ T = TypeVar("T")
 _MOST = 64
 """Connections to one route at a time, if the server is far away. More of them do not make one thread faster, and cost descriptors and memory."""
 _LEAST = 0.005
+_LOOK = 1.0
+"""Seconds between two looks at connections that are being closed."""
 
 
 class OnLoop:
@@ -294,11 +296,17 @@ class OnLoop:
             self._empty = None
 
     async def _emptied(self) -> None:
-        """Wait until there is no connection any more."""
+        """Wait until there is no connection any more.
+
+        Looks now and then: a signal handler may raise in the callback that ends a connection, and the loop makes it only once.
+        """
         while self._connections or self._connecting:
             if self._empty is None:
                 self._empty = self._loop.create_future()
-            await asyncio.shield(self._empty)
+            await asyncio.wait([self._empty], timeout=_LOOK)
+            for connection in list(self._connections):
+                if connection.broken:
+                    connection.close()
 
     def _close_pools(self) -> None:
         self._closed = True

@@ -23,8 +23,9 @@ from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import Refused
-from lockkit.testing.interrupts import CtrlC
+from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
 from support.handlers import Handler
 from support.loops import HOW, cancelling, descriptors, loops, run_on
 from support.virtual_loop import SeededLoop
@@ -1032,3 +1033,65 @@ def test_a_signal_between_two_steps_closes_the_exchange():
         _, done, kept = struck(at)
         assert kept is not None
         assert done, at
+
+
+class TimeLimit(Exception):
+    """A soft time limit, as Celery's: an event loop survives it."""
+
+
+@pytest.mark.parametrize(
+    "callback, word, then",
+    [
+        *[
+            (callback, word, then)
+            for then in range(3)
+            for callback, word in [
+                (LoopConnection.data_received, b"x"),
+                (prompt_future.PromptFuture.deliver, b"x"),
+                (LoopConnection.connection_lost, b"bye"),
+                (LoopConnection._fail, b"bye"),
+            ]
+        ],
+        (LoopConnection._expire, b"hush", 0),
+    ],
+    ids=lambda each: getattr(each, "__name__", None),
+)
+def test_l4_a_signal_handler_that_raises_where_the_loop_calls_a_connection_leaves_nothing_waiting(
+    new_loop, words, callback, word, then, monkeypatch
+):
+    monkeypatch.setattr(awake, "_PROCESSORS", 1)  # as many places in each run
+
+    async def main(bomb):
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        performer = OnLoop(Parser(), "here")
+        await performer.perform(said(words.place, b"first"))
+        with bomb, contextlib.suppress(TimeLimit, OSError, Refused):
+            try:
+                await performer.perform(said(words.place, word, end=time.monotonic() + 0.3))
+            finally:  # a connection that ended is closed in another turn of the loop
+                for _ in range(3):
+                    await asyncio.sleep(0)
+        with contextlib.suppress(TimeLimit):  # it may wait for its turn of the loop
+            await asyncio.sleep(0)
+        for _ in range(2):  # the first one may meet a connection that has just ended
+            with contextlib.suppress(OSError, Refused):
+                assert await performer.perform(said(words.place, b"again")) == [b"again"]
+        await performer.close()
+        assert not performer._connections
+
+    def run(bomb):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main(bomb))
+
+    count = Bomb(1 << 30)
+    run(count)
+    places = count.within(callback)
+    if callback is LoopConnection._expire:
+        places = places[
+            1:
+        ]  # struck before its first step, this timer is lost, and with it the end of a request to a silent server
+    assert places
+    for at in places:
+        bomb = Bomb(at, then, error=TimeLimit)
+        error = Work(lambda bomb=bomb: run(bomb)).error(30.0)
+        assert error is None, f"{error!r} after {bomb.where} and {bomb.again or 'no more'}"

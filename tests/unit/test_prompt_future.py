@@ -339,3 +339,25 @@ def test_l4_wherever_a_signal_handler_raises_the_task_that_waits_can_end(run, ag
             f"{error!r} after {bomb.where} and {bomb.again or 'no more'}"
         )
     assert at > 1 or again == "cancelled"
+
+
+def test_l4_wherever_a_signal_handler_raises_what_was_put_off_is_delivered(run):
+    """No other delivery follows, which would begin anew."""
+
+    async def main(bomb):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        deliveries, future = Deliveries(loop), PromptFuture(loop)
+        with bomb:
+            loop.call_soon(deliveries.fail, future, OSError("late"))
+            with pytest.raises(OSError, match="late"):
+                await future
+
+    count = Bomb(1 << 30)
+    run(lambda: main(count))
+    places = count.within(Deliveries._go_on)
+    assert places
+    for at in places:
+        bomb = Bomb(at, error=ZeroDivisionError)
+        error = Work(lambda bomb=bomb: run(lambda: main(bomb))).error()
+        assert error is None, f"{error!r} after {bomb.where}"
