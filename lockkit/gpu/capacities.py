@@ -54,9 +54,10 @@ def slices_in(devices: Sequence[Device], members: Mapping[str, int]) -> Mapping[
 
 def _fixed(records: Records, name: str, room: int, device: Device) -> int | None:
     """The capacity that the record of a card has; if it has none, write this one, and what the card is. None if the record is damaged."""
-    found: list[int] = []
-    if is_damaged(records.record(name)):
+    record = records.record(name)
+    if is_damaged(record):
         return None
+    found: list[int] = []
 
     def decide(value: Mapping[str, object]) -> Mapping[str, object] | None:
         known = fixed_capacity(value)
@@ -64,5 +65,6 @@ def _fixed(records: Records, name: str, room: int, device: Device) -> int | None
         new = {ABOUT: described(device), **value, CAPACITY: known or room}
         return new if new != value else None
 
-    change(records, name, decide)
+    if record is None or decide(record.value) is not None:
+        change(records, name, decide)
     return found[-1]

@@ -18,7 +18,7 @@ from lockkit.noted import whole_number
 from lockkit.records import Records, change, cut
 from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = ["ABOUT", "about", "described", "enlist", "texts"]
+__all__ = ["ABOUT", "about", "described", "enlist", "listed_cards", "texts"]
 
 ABOUT = "about"
 """The key under which the record of a card says what it is."""
@@ -32,14 +32,18 @@ def enlist(records: Records, host: str, uuids: Sequence[str]) -> None:
     Raises:
         BackendError: The store did not do it.
     """
-    root, _, bare = host_pool(host).partition("/")
-    name = pool_name(root, bare)
-    record = records.record(name)
-    if set(uuids) <= set(texts((record.value if record else NOTHING).get("cards"))):
+    if set(uuids) <= {*listed_cards(records, host)}:
         return
+    root, _, bare = host_pool(host).partition("/")
     # First: a host that has its cards listed is not entered again.
     _add(records, pool_name(root), "hosts", [bare])
-    _add(records, name, "cards", uuids)
+    _add(records, pool_name(root, bare), "cards", uuids)
+
+
+def listed_cards(records: Records, host: str) -> list[str]:
+    """The UUIDs in the list of a host's cards, also of those that its driver shows no more. One request."""
+    record = records.record(pool_name(*host_pool(host).split("/", 1)))
+    return texts((record.value if record else NOTHING).get("cards"))
 
 
 def _add(records: Records, name: str, key: str, new: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
-from lockkit.gpu.enlisting import about, texts
+from lockkit.gpu.enlisting import about, listed_cards, texts
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
 from lockkit.gpu.known import Known, queue, requests_waiting, with_cards_around
 from lockkit.gpu.marks import ALL, record_name
@@ -112,8 +112,7 @@ def _left_out(count: int, what: str, where: str) -> str:
 
 def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, int]:
     """A host, and how many of its cards were left out."""
-    record = client.record(pool_name(*host_pool(host).split("/", 1)))
-    listed = texts((record.value if record else NOTHING).get("cards"))
+    listed = listed_cards(client, host)
     marks = quarantined(client, host)
     known: dict[str, Known] = {}
     devices: list[Device] = []

@@ -258,7 +258,8 @@ def give_back(
         by: The owner of the process in which the person says so.
         cards: See :func:`clear`.
     """
-    mark = clear(client, host, uuid, cards=cards) or _mend(client, host, uuid)
+    damage = _mend(client, host, uuid)
+    mark = clear(client, host, uuid, cards=cards) or damage
     if mark is not None:
         data = {"uuid": uuid, "by": _who(by), "mark": str(mark)}
         client.driver().dispatcher.tell(Event("gpu_cleared", record_name(host), reason=reason, data=data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -164,12 +165,14 @@ def _print(session: Session, client: Client, seen: GpuLook) -> None:
         output.say(row)
 
 
-def _cards(view: HostView, uuid: str) -> list[str] | None:
-    """All cards of a host, which get marks in place of damaged ones; None if nothing can be said about any, so that damaged marks stay."""
-    try:
-        return [uuid, *view.cards()]
-    except DevicesUnavailable:
-        return None
+def _cards(client: Client, view: HostView, uuid: str) -> set[str] | None:
+    """All cards of a host that its driver or the store knows, which get marks in place of damaged ones; None if neither knows any, so that damaged marks stay."""
+    from lockkit.gpu.enlisting import listed_cards
+
+    found = {*listed_cards(client, view.host)}
+    with contextlib.suppress(DevicesUnavailable):
+        found |= {*view.cards()}
+    return {uuid, *found} if found else None
 
 
 @make(
@@ -198,7 +201,7 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
         view = HostView(client, simulate)
         uuid = view.meant(card)
         before = quarantined(client, view.host).get(uuid)
-        mark = quarantine(client, view.host, uuid, reason, this_process(), _cards(view, uuid))
+        mark = quarantine(client, view.host, uuid, reason, this_process(), _cards(client, view, uuid))
         if client.capabilities.scope == "user":
             output.notice(
                 "other users do not see this mark, because this store keeps only your jobs apart; for all users: lockkit docs all-users",
@@ -245,7 +248,7 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
         fitting.reaches_others(client)
         view = HostView(client, simulate)
         uuid = view.meant(card)
-        mark = give_back(client, view.host, uuid, reason or "", this_process(), _cards(view, uuid))
+        mark = give_back(client, view.host, uuid, reason or "", this_process(), _cards(client, view, uuid))
         holders = () if mark is None or session.json else holders_of(client, view.host, uuid)
         if session.json:
             from lockkit.cli import documents
