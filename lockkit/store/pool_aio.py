@@ -22,8 +22,11 @@ _PATIENCE = 0.75
 """The share of its time for which a call waits for its turn. With less left, a slow server would answer too late: to this call, and then to
 all behind it, which would have waited just as long."""
 _FEW = 8
-"""The most connections to a server that is near: if each reply comes within ``_FAR``, they carry all that one thread sends."""
+"""The most connections to a server that is near, and quick: they carry all that one thread can send."""
 _FAR = 0.003
+"""Seconds that a use of a connection takes on average, from which on a server counts as far away, or slow."""
+_RECENT = 8
+"""The number of uses of which that is the average."""
 _CLOSED = "this store is closed", "call lockkit.aio.connect() again"
 
 
@@ -56,8 +59,8 @@ class LoopPool:
         self._where = where
         self._most = most
         self._limit = min(most, _FEW)
-        self._quickest = float("inf")
-        """Seconds of the shortest use of a connection: how far away the server is, however busy it or this process may be at times."""
+        self._usual = 0.0
+        """Seconds that a use of a connection takes, on average; the last uses count most."""
         self._deliveries = deliveries
         self._free: list[LoopConnection] = []
         self._waiting: deque[PromptFuture[LoopConnection | None]] = deque()
@@ -137,9 +140,8 @@ class LoopPool:
             self.lost(connection)
             return
         now = time.monotonic()
-        if now - connection.since < self._quickest:
-            self._quickest = now - connection.since
-            self._limit = self._most if self._quickest > _FAR else min(self._most, _FEW)
+        self._usual += (now - connection.since - self._usual) / _RECENT
+        self._limit = self._most if self._usual > _FAR else min(self._most, _FEW)
         connection.since = now
         if not (self._waiting and self._pass_on(connection)):
             self._free.append(connection)
