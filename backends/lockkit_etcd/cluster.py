@@ -49,8 +49,8 @@ __all__ = ["Cluster", "Member", "watched_ranges"]
 
 _SHARE = 0.6
 """The part of the remaining time that one member may take while other members are left to ask."""
-_BATCH = 64
-"""Leases in one keepalive. It has to be answered whole in time: of a slow server, several small ones still bring some answers."""
+_BATCH = 100
+"""Leases in one keepalive, which has to be answered completely in time: from a slow server several small ones bring at least some answers."""
 _AT_ONCE = 4
 """Keepalive requests at the same time: a follower asks the leader about each lease in a round trip of its own."""
 

@@ -245,7 +245,7 @@ def test_a_heartbeat_of_many_claims_is_a_few_requests(store, monkeypatch):
         _Member, "send", lambda self, path, *rest: asked.append(path) or real(self, path, *rest)
     )
     assert {each.state for each in store.renew(held, 5.0)} == {"HELD"}
-    assert sorted(asked) == [b"kv/txn"] + [b"lease/keepalive"] * 3
+    assert sorted(asked) == [b"kv/txn"] + [b"lease/keepalive"] * 12
 
 
 def test_a_batch_in_which_some_are_gone_tells_each_apart(store, server):
