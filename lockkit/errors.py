@@ -135,7 +135,7 @@ class BackendError(LockkitError):
     """The store could not do what was asked.
 
     Attributes:
-        busy: Whether the store works, and only other calls were in the way, so that it may do it a moment later.
+        busy: Whether the store works, and refused only because other calls were in progress: the same call may succeed a moment later.
     """
 
     busy = False

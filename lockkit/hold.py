@@ -257,7 +257,7 @@ class Hold:
     def collected(self) -> bool:
         """Whether no handle is open, and at least one was collected unreleased.
 
-        Somebody may still have a handle that was left: a lock has that of a ``with lock:`` that a signal cut short.
+        A closed handle may still be referenced: a lock keeps that of a ``with lock:`` that a signal has interrupted.
         """
         return self.dropped or (bool(self.levels) and not self.has_other(None) and not self._all_left)
 

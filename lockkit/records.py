@@ -42,7 +42,7 @@ def damaged(name: str) -> BackendUnavailable:
     return BackendUnavailable(
         f"the record of {name!r} in the store is damaged",
         name=name,
-        hint="of a GPU: lockkit gpu clear UUID; otherwise see lockkit explain, and write it anew",
+        hint="if it is that of a GPU, look at the card and run: lockkit gpu clear UUID; otherwise write it again with client.put_record",
     )
 
 

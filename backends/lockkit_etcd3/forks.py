@@ -32,7 +32,7 @@ _SWITCH = "GRPC_ENABLE_FORK_SUPPORT"
 _PATIENCE = 1.0
 """Seconds that a fork waits, at most, for each of: calls under way, calls that it has cut, the end of gRPC's threads."""
 _LOOK = 0.001
-"""Seconds between two looks whether that has come."""
+"""Seconds between two checks of these conditions."""
 
 
 class Connected(Protocol):
@@ -107,9 +107,10 @@ class Gate:
 
     def after_in_parent(self) -> None:
         """Let calls in again. May be repeated."""
+        over = self._over
         with contextlib.suppress(RuntimeError):  # another thread was faster
-            if self._over is not None:
-                self._over.release()
+            if over is not None:
+                over.release()
         self._over = None
 
     def after_in_child(self) -> None:

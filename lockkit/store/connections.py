@@ -30,7 +30,7 @@ _PART = 4.0
 """The socket's timeout is kept if it is at least this fraction of the time left. To set it is a system call; to wait a second time is cheap."""
 _IDLE = 1.0
 _FEW, _SURPLUS = 2, 5.0
-"""The free connections that stay open, and the seconds after which a further one is closed that no call has used: a burst of threads left it."""
+"""The free connections that always stay open, and the seconds after which any other one is closed that no call has used."""
 
 
 class Timed:
@@ -260,3 +260,4 @@ def _reap(free: list[tuple[C, float]], over: Bell) -> None:
                 free.pop(0)[0].close()
         if len(free) <= _FEW:
             return
+    over.ring()  # kept: if it was asked for meanwhile, this is run once more

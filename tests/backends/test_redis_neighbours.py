@@ -17,7 +17,7 @@ from lockkit.errors import IncompatibleLayout, PermissionDenied
 from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, queue, renew, take
-from lockkit.testing.processes import PATIENCE
+from lockkit.testing.processes import PATIENCE, until
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.connection import Connection, pack
@@ -289,16 +289,14 @@ def test_connecting_and_asking_share_one_budget(server, monkeypatch):
 
 
 def test_connections_that_a_crowd_needed_are_closed_when_they_are_not_used_any_more(server, monkeypatch):
+    monkeypatch.setattr("lockkit.store.connections._SURPLUS", 0.05)
     store = open_store(server.url(), OpenOptions())
     (node,) = store.store.servers()
     pool = store.store.performer._pools[node]
-    lines = [store.store.connect(2.0)[1] for _ in range(5)]
-    now = time.monotonic()
-    pool.empty()
-    pool._free[:] = [(line, now - 60.0) for line in lines]
-    for _ in range(6):
-        store.store.call(node, pack("PING"), 2.0)
-    assert len(pool._free) == 1
+    for line in [store.store.connect(2.0)[1] for _ in range(5)]:
+        pool.keep(line)
+    until(lambda: len(pool._free) == 2)
+    assert store.store.call(node, pack("PING"), 2.0) == b"PONG"
     store.close()
 
 
