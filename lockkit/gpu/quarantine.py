@@ -72,7 +72,7 @@ def limit(cards: int) -> int:
 
 
 def quarantined(records: Records, host: str, cards: Iterable[str] = ()) -> dict[str, Quarantined]:
-    """The marks of a host, by UUID; ``ALL`` of :mod:`lockkit.gpu.marks` for all cards, if the marks are damaged. One request, and one for each of ``cards``.
+    """The marks of a host, by UUID, or one mark for all cards (``marks.ALL``) if the marks are damaged. One request, and one for each of ``cards``.
 
     Args:
         records: A client.
