@@ -100,17 +100,18 @@ def test_calls_in_the_queue_look_less_often_the_more_of_them_wait(clock, some):
         call.close()
 
 
+def wait_to_the_end(clock, call, step):
+    while True:
+        clock.now += step.seconds
+        call.send(None)
+
+
 def test_a_call_whose_turn_does_not_come_was_not_sent(clock, some):
     calls = full(some)
     call, step = begun(some, "late")
 
-    def looks():
-        while True:
-            clock.now += step.seconds
-            call.send(None)
-
     with pytest.raises(Refused) as refused:
-        looks()
+        wait_to_the_end(clock, call, step)
 
     assert (refused.value.busy, refused.value.retry) == (True, True)
     assert clock.now < 100.0 + 0.75 * BUDGET, "a turn that comes late leaves time for the call"
@@ -124,13 +125,8 @@ def test_a_server_that_answers_nobody_is_no_crowd(clock, some):
     calls += full(some)
     call, step = begun(some, "late")
 
-    def looks():
-        while True:
-            clock.now += step.seconds
-            call.send(None)
-
     with pytest.raises(Refused) as refused:
-        looks()
+        wait_to_the_end(clock, call, step)
 
     assert not refused.value.busy
 
