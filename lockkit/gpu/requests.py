@@ -331,7 +331,7 @@ class HostCards:
         if never is not None:
             raise ConfigError(never, name=self.pool, hint=self._way_out(request, snapshot))
         members = capacities(self._client, self.pool, devices)
-        # Nobody gets a card whose record is damaged, but a request waits until it is mended.
+        # A card whose record is damaged is given to nobody, but stays a member of the pool, so that a request can wait until a person mends the record.
         damaged = {
             one.uuid: seen(one, devices)
             for one in devices

@@ -287,7 +287,7 @@ class Recoverer:
             allowed.append(within_limit(times, now, self._config.recover_limit))
             return {**value, "actions": [*times, round(now, 3)]} if allowed[-1] else None
 
-        # Nobody knows how many a damaged record counted, so it counts as full.
+        # A damaged record counts as full, because the number of actions that it had counted is unknown.
         full = [self._client.driver().clock.wall()] * self._config.recover_limit
         change(self._client, LOCK, decide, instead={"actions": full})
         if allowed[-1]:
