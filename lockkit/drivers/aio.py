@@ -86,7 +86,6 @@ class LoopDriver:
     Attributes:
         at_once: Whether the store is called on the loop itself.
         context: An empty context, for timers that call nothing but lockkit.
-        releases: The tasks that continue the releases of cancelled callers.
     """
 
     def __init__(
@@ -106,7 +105,6 @@ class LoopDriver:
         extras = driver.backend.extras
         self._exchanges: Any = extras.exchanges
         self.at_once = extras.at_once
-        self.releases: set[asyncio.Task[None]] = set()
 
     def _may_go_on(self) -> bool:
         """Whether the loop may still continue an acquisition: it runs; or it may run again, and the client is not closed."""

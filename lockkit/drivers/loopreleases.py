@@ -120,13 +120,11 @@ class LoopRelease:
     def apart(self) -> LoopRelease:
         """Have a task of its own go on, whether anybody waits for it or not. The task goes on if it is cancelled, even before its first step."""
         if not (self._performing or self._goes_on) and self._hold.report is None:
-            steps = self._apart = self._go_on(None)
-            task = self._task = self.loop.create_task(_Begun(steps), name="lockkit-release")
-            self._engine.releases.add(task)  # the loop itself has only weak references
-            task.add_done_callback(
-                self._engine.releases.discard
-            )  # written in C: no signal handler interrupts it
-            task.add_done_callback(self._ended)
+            # asyncio keeps tasks only weakly, but whatever this one waits for refers to it. A set of ours would
+            # outlive the loop and keep, with the exception of a task, the leases in its frames: renewed for ever.
+            self._apart = self._go_on(None)
+            self._task = self.loop.create_task(_Begun(self._apart), name="lockkit-release")
+            self._task.add_done_callback(self._ended)
         return self
 
     @property

@@ -181,7 +181,7 @@ def test_l4_interrupted_in_a_loop_at_any_place_nothing_is_left(store, form, kind
 
 @pytest.mark.full
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("store, kind", [("memory", CtrlC), ("redis", TimeLimit)])
+@pytest.mark.parametrize("store, kind", [("memory", CtrlC), ("redis", CtrlC), ("redis", TimeLimit)])
 def test_l4_interrupted_in_a_loop_twice_nothing_is_left(store, form, kind, tmp_path):
     sweep(store, form, kind, tmp_path, lambda chance: chance.randint(1, 40), 30)
 

@@ -12,7 +12,9 @@ import pytest
 
 from lockkit.drivers import loopreleases
 from lockkit.protocol.releasing import releasing
-from support.aio import client_of
+from lockkit.testing.interrupts import CtrlC
+from lockkit.testing.processes import until
+from support.aio import client_of, soon
 from support.harnesses.memory import MemoryHarness
 
 
@@ -159,3 +161,42 @@ def test_what_a_handler_raises_in_one_of_several_releases_comes_out(harness, kin
         asyncio.run(main())
 
     assert harness.stored("a") == harness.stored("b") == []
+
+
+def test_a_release_that_ended_its_loop_keeps_no_lease_that_nobody_else_can_reach(harness, monkeypatch):
+    """Ctrl-C in the task of a release refers to all frames that it ends, and these to other leases. Nobody sees that task again."""
+    client = client_of(harness)
+
+    def interrupted(pipeline, now):
+        raise CtrlC
+        yield
+
+    async def hold():
+        async with client.lock("b").acquire(timeout=30):
+            await asyncio.sleep(60)
+
+    async def begin_release():
+        lease = await client.lock("a").acquire(timeout=30)
+        await soon(lambda: harness.stored("b"))
+        lease.begin_release("normal")
+        await asyncio.sleep(60)
+
+    def work(loop):
+        holder = loop.create_task(hold())
+        monkeypatch.setattr(loopreleases, "releasing", interrupted)
+        loop.run_until_complete(begin_release())
+        return holder
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    with pytest.raises(CtrlC):
+        work(loop)
+    loop.close()  # at once, as by a second Ctrl-C while asyncio.run ends the tasks
+    monkeypatch.undo()
+
+    def free():
+        gc.collect()  # once more when the first release is over, which refers to what interrupted it
+        return not harness.stored("a") and not harness.stored("b")
+
+    until(free, "both locks are free")
+    client._client.close()
