@@ -4,8 +4,8 @@ A wake is only advice. Messages may be missed before the subscription stands, or
 the claims of all waiters are looked at. A message that comes before its waiter is registered is kept for it.
 
 The thread that waits reads the subscription, if it waits alone. Otherwise a thread of its own does, the keeper, which also makes
-the connection. (Compare Schmidt, O'Ryan, Kircher, Pyarali and Buschmann, "Leader/Followers", 2000. Here no waiter reads for
-others: a signal handler may keep a waiting thread for as long as it likes.)
+the connection. A waiter for which the keeper reads is parked, to its end. (Compare Schmidt, O'Ryan, Kircher, Pyarali and Buschmann,
+"Leader/Followers", 2000. Here no waiter reads for others: a signal handler may keep a waiting thread for as long as it likes.)
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ class Wakes:
         self._store = store
         self._mutex = threading.RLock()
         self._watches: dict[bytes, list[_Watch]] = {}
+        self._parked: set[_Watch] = set()
+        """The waiters for which the keeper reads. While there are any, no other waiter reads."""
         self._early: dict[bytes, None] = {}
         self._subscription: Subscription | None = None
         self._standing = False
@@ -113,11 +115,8 @@ class Wakes:
             with suppress(RuntimeError):  # the process can start no more threads: the poll cap covers it
                 self._thread.start()
             doubtful = self._standing and time.monotonic() - self._stood_at < _DOUBT
-            alone = self._reader is not None and self._reader is not self._keeper
-            if self._reader is None and not reads:
-                self._due.ring()
-            if alone and self._subscription is not None:
-                self._subscription.nudge()  # the thread that read alone now shares the subscription
+            if not reads:
+                self._park(watch)
         if missed:
             watch.wake()
         elif doubtful:
@@ -130,7 +129,7 @@ class Wakes:
         if subscription is None:
             return bell.wait(seconds)
         try:
-            while not self._beside(watch):  # other waiters must not depend on this thread
+            while not self._parked:  # other waiters must not depend on this thread
                 bell.alarm = subscription.nudge
                 try:
                     if bell.rung():
@@ -150,7 +149,7 @@ class Wakes:
             raise
         finally:
             self._leave(watch)
-        self._due.ring()  # this waiter reads no more, and still waits
+        self._park(watch)
         return bell.wait(end - time.monotonic())
 
     def forget(self, watch: _Watch) -> None:
@@ -161,7 +160,8 @@ class Wakes:
                 watches.remove(watch)
             if not watches:
                 self._watches.pop(watch.fence, None)
-            subscription = self._subscription if self._reader is self._keeper and not self._watches else None
+            self._parked.discard(watch)
+            subscription = self._subscription if self._reader is self._keeper and not self._parked else None
         if subscription is not None:
             subscription.nudge()  # the next waiter may read with its own thread
         self._leave(watch)  # a signal handler may have cut an earlier call short
@@ -175,25 +175,30 @@ class Wakes:
         self._due.ring()
 
     def _enter(self, reader: _Watch) -> Subscription | None:
-        """Make this waiter the reader. Returns the subscription; None if another thread reads, or there is nothing to read."""
+        """Make this waiter the reader. Returns the subscription; None if the keeper is to read for it."""
         with self._mutex:
-            if self._reader is not None or not self._standing:
-                return None
-            self._reader = reader
-            return self._subscription
+            if self._reader is None and self._standing and not self._parked:
+                self._reader = reader
+                return self._subscription
+            self._park(reader)
+            return None
+
+    def _park(self, watch: _Watch) -> None:
+        """Have the keeper read for this waiter, after the thread that reads alone, if there is one."""
+        with self._mutex:
+            self._parked.add(watch)
+            if self._reader is None:
+                self._due.ring()
+            elif self._reader is not self._keeper and self._subscription is not None:
+                self._subscription.nudge()
 
     def _leave(self, reader: _Watch) -> None:
-        """Read no more. If others wait, the keeper reads."""
+        """Read no more. If there are waiters to read for, the keeper does."""
         with self._mutex:
             if self._reader is reader:
-                if self._closed or self._beside(reader):
+                if self._closed or self._parked:
                     self._due.ring()  # before the work: if this is cut short, the work is repeated
                 self._reader = None
-
-    def _beside(self, reader: _Watch) -> bool:
-        """True if anybody else waits."""
-        own = self._watches.get(reader.fence)
-        return len(self._watches) > (own is not None) or own not in (None, [reader])
 
     def _give_up(self, subscription: Subscription, error: Exception) -> None:
         with self._mutex:
@@ -235,6 +240,7 @@ class Wakes:
             self._stand_by(subscription)
         finally:
             self._standing, self._over, self._subscription = False, None, None
+            self._leave(self._keeper)  # not before: a waiter would read what has ended
             subscription.close()
 
     def _begin(self, subscription: Subscription) -> None:
@@ -252,22 +258,21 @@ class Wakes:
         self._make_up(everybody)
 
     def _stand_by(self, subscription: Subscription) -> None:
-        """Read while anybody waits and no waiter reads; now and then test whether the connection still lives."""
-        while not self._closed or self._reader is not None:  # a reader must have left before it is closed
-            if self._over is not None:
-                raise self._over
-            if self._enter(self._keeper) is not None:
-                try:
-                    self._read(subscription)
-                finally:
+        """Read for the parked waiters; now and then test whether a connection that nobody reads still lives."""
+        look = False
+        while True:
+            with self._mutex:  # a thread rings before it is done
+                if self._over is not None:
+                    raise self._over
+                if self._closed and self._reader is None:  # a reader must have left before it is closed
+                    return
+                if self._reader is None and (self._parked or look):
+                    self._reader = self._keeper
+            while self._reader is self._keeper:
+                self._pass_on(subscription.hear(_LOOK if self._parked else 0.0))
+                if self._closed or not self._parked:
                     self._leave(self._keeper)
-            self._due.wait(_LOOK)
-
-    def _read(self, subscription: Subscription) -> None:
-        while not self._closed:
-            self._pass_on(subscription.hear(_LOOK if self._watches else 0.0))
-            if not self._watches:
-                return
+            look = not self._due.wait(_LOOK)
 
     def _pass_on(self, said: list[Any]) -> None:
         for message in said:

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
+from lockkit.bell import Bell
 from lockkit.store.spi import POLL_CAP
 from lockkit.testing.processes import until
 from lockkit.testing.took import Took
@@ -222,6 +223,98 @@ def test_a_connection_that_is_cut_again_and_again_is_made_again_as_soon_as_the_f
             took.append(time.monotonic() - cut)
             until(lambda: standing._wakes._standing)
         assert min(took[4:]) < 0.7, "the pause has grown to a second each time"
+
+
+class Due(Bell):
+    """The bell of the keeper. ``rests``: the keeper has nothing to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.rests = threading.Event()
+
+    def wait(self, seconds):
+        if self.rung():
+            return True
+        self.rests.set()
+        return super().wait(seconds)
+
+
+def test_the_keeper_leaves_the_reading_to_a_waiter_whose_thread_has_yet_to_wait(store, monkeypatch):
+    due = store._wakes._due = Due()
+    stands, looked = threading.Event(), threading.Event()
+
+    def make_up(*_):
+        stands.set()
+        assert looked.wait(LONG)
+
+    monkeypatch.setattr(wakes.Wakes, "_make_up", make_up)
+    with Turn(store, "first").listening():
+        assert stands.wait(LONG)
+    store._wakes._stood_at -= 60  # it has stood for a while
+    turn = Turn(store)
+    reader = store.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    looked.set()
+    until(lambda: due.rests.is_set() or store._wakes._reader is not None)
+    assert store._wakes._reader is None
+    reader.close()
+
+
+def test_a_keeper_that_is_awake_before_it_is_known_why_makes_the_subscription_anew(store, monkeypatch):
+    """A reader that gives up rings first: its Ctrl-C may come again."""
+    monkeypatch.setattr(wakes, "_LOOK", 10 * LONG)
+    lock, asks, early = threading.RLock(), threading.Event(), threading.Event()
+
+    class Mutex:
+        def __enter__(self):
+            if threading.current_thread().name == "lockkit-redis-wakes":
+                asks.set()
+            lock.acquire()
+
+        def __exit__(self, *_):
+            lock.release()
+
+    class Rings(Due):
+        def ring(self):
+            asks.clear()
+            super().ring()
+            if early.is_set():
+                assert asks.wait(LONG)
+
+    store._wakes._mutex, store._wakes._due = Mutex(), Rings()
+    with Turn(store, "first").listening():
+        until(lambda: store._wakes._standing)
+    assert store._wakes._due.rests.wait(LONG)
+    gone = store._wakes._subscription
+    early.set()
+    store._wakes._give_up(gone, subscription.Gone("its reader was interrupted"))
+    early.clear()
+    until(lambda: store._wakes._subscription not in (gone, None))
+
+
+def test_no_waiter_reads_a_subscription_that_ends_under_the_keeper(standing, monkeypatch):
+    """A reader of what has ended notices nothing, and keeps all others from reading the next one."""
+    turn, entered = Turn(standing), []
+    parked = standing.watch("b", turn.blockers, turn.bell.ring, turn.claim)
+    until(lambda: standing._wakes._reader is standing._wakes._keeper)
+    reader = standing.extras.listen("a", turn.blockers, turn.bell.ring, turn.claim)
+    leave = wakes.Wakes._leave
+
+    def left(self, one):
+        leave(self, one)
+        if one is self._keeper:
+            entered.append(self._enter(reader))
+
+    def cut(*_):
+        parked.close()
+        raise ConnectionError("cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wakes.Wakes, "_leave", left)
+        patched.setattr(subscription.Subscription, "hear", cut)
+        standing._wakes._subscription.nudge()
+        until(lambda: entered)
+    assert entered[0] is None
+    reader.close()
 
 
 def test_what_is_said_and_means_nothing_is_not_heeded(standing):
