@@ -15,6 +15,7 @@ from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.gpu.card_denials import COMMAND_LINE, Seen, Ways, denied, none_at_hand, what_helps, why_waiting
 from lockkit.gpu.choosing import CardRequest
+from lockkit.gpu.host_pools import root_of_pool
 from lockkit.gpu.jobs import strangers, usable_inside
 from lockkit.gpu.known import facts_of, known, queue
 from lockkit.gpu.pools import GpuLeases, card_pool
@@ -107,14 +108,20 @@ class Cards:
         self._cards = HostCards(client, simulate=asked.simulate, host=None, ways=COMMAND_LINE)
         self._request = CardRequest(asked.count)
         self._failed: Callable[[], Mapping[str, str]] = dict
-        self.pool = self._cards.pool
-        """The name of the pool of this host's cards."""
-        self.gate = pool_name(self._cards.pool)
-        """The name of the gate through which requests pass."""
         self.count = asked.count
         """The number of cards."""
         self.wanted = how_many(asked.count)
         """The number of cards, in words."""
+
+    @property
+    def pool(self) -> str:
+        """The name of the pool of this host's cards; before :meth:`acquire` by the present name of the host."""
+        return self._cards.pool
+
+    @property
+    def gate(self) -> str:
+        """The name of the gate through which requests pass."""
+        return pool_name(self.pool)
 
     def keeps_others_apart(self, tell: Callable[[str], None] | None) -> None:
         """Warn of a store that keeps only this user's jobs apart, unless ``--private`` says that this is meant.
@@ -220,8 +227,9 @@ class Cards:
         """Why the cards that might do one day do not do now; nothing if nothing can be said."""
         try:
             snapshot = self._cards.look()
-            host = self._cards.host
-            of_store = known(self._client, host, snapshot.devices, queue(self._client, host))
+            of_store = known(
+                self._client, self._cards.home, snapshot.devices, queue(self._client, self._cards.host)
+            )
         except LockkitError:
             return Why()  # the wait goes on, and acquire will report the error
         others = (one for card in of_store.values() for one in card.holders if not self.mine(one))
@@ -281,7 +289,8 @@ class Cards:
         found: dict[str, ClaimInfo] = {}
         for claim in nesting.held_around(self._client):
             pool = in_pool(claim.name)
-            if pool is not None and pool[0] == self._cards.pool and pool[1] is not None:
+            # Not the whole name: this host may have been called something else.
+            if pool is not None and pool[1] is not None and root_of_pool(pool[0]) == root_of_pool(self.pool):
                 found[pool[1]] = claim
         return found
 

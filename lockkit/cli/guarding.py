@@ -204,6 +204,13 @@ class _Run:
                 return self._held(client, taken.taken, taken.holds)
             return self._under(client, nesting.passed_on(taken.holds, os.environ)).exit_code
 
+    def _call(self, pool: str) -> None:
+        """Tell the report, the metrics and the messages about signals which pool the request goes to."""
+        self._report.named(pool)
+        if self._textfile is not None:
+            self._textfile.named(pool)
+        self._signals.name = pool
+
     def _with_cards(self, client: Client, asked: CardOptions) -> int:
         from lockkit.cli.cards import CardAnnouncer, Cards, ReusedCards  # late: most runs need no cards
         from lockkit.gpu.jobs import job_ttl
@@ -212,10 +219,7 @@ class _Run:
 
         request, session = self._request, self._session
         cards = Cards(client, session, asked)
-        self._report.named(cards.pool)
-        if self._textfile is not None:
-            self._textfile.named(cards.pool)
-        self._signals.name = cards.pool
+        self._call(cards.pool)
         if not cards.outer:
             told = None if request.quiet else slurm_words(os.environ)
             if told is not None:
@@ -231,6 +235,7 @@ class _Run:
         )
         options = taking.options_of(client, request, self._signals.wake, job_ttl(client.capabilities))
         taken = self._waiting(announcer, lambda: cards.acquire(request, options, announcer))
+        self._call(cards.pool)  # the store may keep the cards under a former name of this host
         if isinstance(taken, ReusedCards):
             exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
             return self._under(client, exported).exit_code

@@ -71,15 +71,15 @@ def gpus_meant(session: Session, client: Client, name: str, found: MeantCard | N
     options, first = as_called(session)
     if pool is None:
         from lockkit.gpu.host_pools import host_pool
-        from lockkit.gpu.hosts import host_name
         from lockkit.gpu.meant import card_meant
+        from lockkit.gpu.views import HostView
 
         found = found or card_meant(client, name)
         if found is not None:
             lock, state = found.info.name, found.holder(time.time())
             return f"did you mean {found.words}, {lock}{first}? It is {state}: {explain_line(session, lock)}"
         try:
-            pool = host_pool(host_name(client.config))
+            pool = host_pool(HostView(client).host)
         except LockkitError:  # a container that does not know its host
             pool = None
     told = f"did you mean the GPUs of this host{first}? lockkit gpu ls{options}"

@@ -106,6 +106,8 @@ def adopt(
     """
     cards = HostCards(client, simulate=simulate, host=None)
     snapshot = cards.look()
+    cards.settle(snapshot.devices)
+    home = cards.check(snapshot.devices)
     named = None if ids is None else tuple(resolve(one, snapshot.devices, pool=cards.pool) for one in ids)
     try:
         devices = cards_to_adopt(job, snapshot, named, family)
@@ -131,6 +133,10 @@ def adopt(
         return _in_the_way(client, cards.pool, devices, snapshot.taken)
     handover = Handover(client, cards.host, whole=memory is None)
     try:
+        refused = tuple(filter(None, map(home.refuses, taken)))
+        if refused:
+            leases.release()
+            return NotAdopted(refused)
         for uuid in taken:
             handover.take(uuid, granted(client.inspect(pool_name(cards.pool, uuid)).claims))
         _check_alive(job)

@@ -193,7 +193,7 @@ class AsyncGpuPool:
 
 def card_pool(client: AsyncClient, cards: HostCards, checked: CheckedRequest, options: Options) -> AsyncPool:
     """The pool that a request goes to. Its leases are :class:`AsyncGpuLeases`."""
-    made = _CardPool(client._engines, cards.pool, checked.members, checked.within, options)  # noqa: SLF001
+    made = _CardPool(client._engines, checked.pool, checked.members, checked.within, options)  # noqa: SLF001
     made.cards, made.chooser = cards, checked.chooser
     return made
 

@@ -28,6 +28,7 @@ from lockkit.protocol.attempt import OUTAGE_LIMIT
 if TYPE_CHECKING:
     from lockkit.gpu.fault_check import FaultCheck
     from lockkit.gpu.handover import Handover
+    from lockkit.gpu.homes import HomeCheck
     from lockkit.gpu.judging import Receipt
 
 __all__ = ["CardChooser"]
@@ -57,6 +58,7 @@ class CardChooser:
         now: The time, in seconds.
         preflight: Computes on a card after its grant, by the end of the request; why it did not pass, or None.
         fault_check: Quarantines free cards that are faulty; None to skip them only.
+        home: Refuses cards that may be held under a former name of the host; None if the host has had one name for ever.
 
     Attributes:
         seen: The cards as they were last seen, by UUID.
@@ -79,6 +81,7 @@ class CardChooser:
         now: Callable[[], float] = time.monotonic,
         preflight: Callable[[Device, float | None], str | None] | None = None,
         fault_check: FaultCheck | None = None,
+        home: HomeCheck | None = None,
     ) -> None:
         self.request = request
         self.seen = {device.uuid: device for device in known}
@@ -96,14 +99,21 @@ class CardChooser:
         self.until: float | None = None
         self._preflight = preflight
         self._fault_check = fault_check
+        self.home = home
         self._failed: dict[str, tuple[float, str]] = {}
         self._resized: set[str] = set()
         self._suspected: tuple[str, ...] = ()
         self.looked: Seen | None = None
 
     def choose(self, held: Sequence[str]) -> Choice:
-        """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place."""
+        """See :class:`~lockkit.Chooser`. While the driver does not answer, or does not show a card, the request keeps its place.
+
+        Raises:
+            BackendUnavailable: The cards have another home by now, or the store has been away for too long.
+        """
         self.looked = None
+        if self.home is not None and self.home.moved is not None:
+            raise self.home.moved
         try:
             snapshot = self._snapshot()
         except DevicesUnavailable as error:
@@ -111,12 +121,13 @@ class CardChooser:
         try:
             facts = self._facts(snapshot)
             suspects = self._suspects(snapshot, facts, held)
+            before = {} if self.home is None else self.home.refused()
         except (BackendUnavailable, OutcomeUnknown) as error:
             return self._as_before(error, held)
         self._away = None
         choice = choose(self.request, snapshot, facts, held)
         hidden = [uuid for uuid in self._known if uuid not in self.seen and uuid not in held]
-        failed = {uuid: why for uuid, why in self.failed().items() if uuid not in held}
+        failed = {uuid: why for uuid, why in [*self.failed().items(), *before.items()] if uuid not in held}
         failed |= dict.fromkeys(hidden, "the driver does not show it")
         refused = {**choice.refused, **failed}
         self.looked = Seen(self.request, snapshot, facts, failed, kept=tuple(held))
@@ -242,6 +253,9 @@ class CardChooser:
         return {uuid: why for uuid, (at, why) in [*self._failed.items()] if now - at < _AGAIN}
 
     def _judged(self, member: str) -> str | None:
+        before = None if self.home is None else self.home.refuses(member)
+        if before is not None:
+            return before
         began = self._now()
         longest = _LONGEST if self._preflight is None else _LONGEST_BEFORE_PREFLIGHT
         marks = self._marks()

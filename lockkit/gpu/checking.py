@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
 from lockkit.facts import Finding
+from lockkit.gpu.homes import homes
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.joining import joined
 from lockkit.gpu.known import Known, known, queue, requests_waiting
@@ -78,9 +79,9 @@ def _known(client: Client | None, seen: Snapshot) -> tuple[dict[str, Known], int
     if client is None:
         return None
     try:
-        host = host_name(client.config)
-        gate = queue(client, host)
-        of_store = known(client, host, seen.devices, gate)
+        home = homes(client, host_name(client.config), seen.devices)
+        gate = queue(client, home.host)
+        of_store = known(client, home, seen.devices, gate)
     except (BackendError, ConfigError):
         return None  # the store, and the name of the host, have findings of their own
     return of_store, requests_waiting(gate, of_store.values())

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 
 from lockkit.devices import Device
 from lockkit.facts import NOTHING
-from lockkit.gpu.host_pools import host_pool
+from lockkit.gpu.host_pools import ROOT, host_of, host_pool
 from lockkit.members import pool_name
 from lockkit.noted import whole_number
 from lockkit.records import Records, change, cut
 from lockkit.store.spi import NOTE_LIMIT
 
-__all__ = ["ABOUT", "about", "described", "enlist", "listed_cards", "texts"]
+__all__ = ["ABOUT", "about", "described", "enlist", "listed_cards", "listed_hosts", "texts"]
 
 ABOUT = "about"
 """The key under which the record of a card says what it is."""
@@ -38,6 +38,17 @@ def enlist(records: Records, host: str, uuids: Sequence[str]) -> None:
     # First: a host that has its cards listed is not entered again.
     _add(records, pool_name(root), "hosts", [bare])
     _add(records, pool_name(root, bare), "cards", uuids)
+
+
+def listed_hosts(records: Records, root: str = ROOT) -> list[str]:
+    """The hosts in the list, as the store names them. One request.
+
+    Args:
+        records: A client.
+        root: The name under which the pools of the hosts lie: that of real cards, or that of simulated ones.
+    """
+    record = records.record(pool_name(root))
+    return [host_of(f"{root}/{one}") for one in texts((record.value if record else NOTHING).get("hosts"))]
 
 
 def listed_cards(records: Records, host: str) -> list[str]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
-from lockkit.gpu.enlisting import about, listed_cards, texts
-from lockkit.gpu.host_pools import ROOT, host_of, host_pool
+from lockkit.gpu.enlisting import about, listed_cards, listed_hosts
+from lockkit.gpu.homes import home_of
+from lockkit.gpu.host_pools import ROOT, host_of, host_pool, is_simulated
 from lockkit.gpu.known import Known, queue, requests_waiting, with_cards_around
 from lockkit.gpu.marks import ALL, record_name
 from lockkit.gpu.quarantine import mark_of, mark_of_damage, quarantined
@@ -61,7 +62,7 @@ class Fleet(NamedTuple):
 def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False, *, root: str = ROOT) -> Fleet:
     """The cards of all hosts of the store, by name: those in the records, and those that are held or waited for.
 
-    Two requests for each card, three for each host, and two for all. Names in the records that no lock can have are left out, with a remark: any
+    Three requests for each card, three for each host, and two for all. Names in the records that no lock can have are left out, with a remark: any
     user of the store may have written them.
 
     Args:
@@ -78,16 +79,15 @@ def fleet(client: Client, besides: Callable[[str], bool] = lambda _: False, *, r
         of_host = in_use.setdefault(host_of(pool), set())
         if member is not None:
             of_host.add(member)
-    record = client.record(pool_name(root))
-    listed = texts((record.value if record else NOTHING).get("hosts"))
-    hosts = {*in_use, *(host_of(f"{root}/{one}") for one in listed)}
+    hosts = {*in_use, *listed_hosts(client, root)}
     found: list[HostSeen] = []
     left_out = [host for host in sorted(hosts) if not (host and _lockable(record_name(host)))]
     remarks = [_left_out(len(left_out), "host", f"the record of {pool_name(root)!r}")]
     for host in sorted(hosts - {*left_out}):
         if not besides(host):
             seen, strange = _host(client, host, in_use.get(host, ()))
-            found.append(seen)
+            if seen.devices or seen.waiting:
+                found.append(seen)
             remarks.append(_left_out(strange, "card", f"a record of the host {host}"))
     return Fleet(tuple(found), tuple(filter(None, remarks)))
 
@@ -116,13 +116,20 @@ def _host(client: Client, host: str, in_use: Iterable[str]) -> tuple[HostSeen, i
     marks = quarantined(client, host)
     known: dict[str, Known] = {}
     devices: list[Device] = []
-    uuids = dict.fromkeys((*listed, *sorted(in_use), *sorted(marks.keys() - {ALL})))
+    used = {*in_use, *(marks.keys() - {ALL})}
+    uuids = dict.fromkeys((*listed, *sorted(used)))
     lockable = [uuid for uuid in uuids if uuid and _lockable(pool_name(host_pool(host), uuid))]
     for uuid in lockable:
         name = pool_name(host_pool(host), uuid)
         of_card = client.record(name)
         value = of_card.value if of_card else NOTHING
         index, model, parent = about(value)
+        if (
+            uuid not in used
+            and not is_simulated(host)
+            and home_of(client, parent or uuid) not in (None, host)
+        ):
+            continue  # the list of a host keeps the cards that have another home by now
         capacity = fixed_capacity(value)
         memory = None if capacity is None else capacity * MIB
         device = Device(uuid, index, model, memory, parent=parent)

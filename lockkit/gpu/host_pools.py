@@ -5,7 +5,17 @@ If simulated cards stood in the pool of the real ones, whoever tries the command
 
 from __future__ import annotations
 
-__all__ = ["ROOT", "SIMULATED_ROOT", "has_cards", "host_of", "host_pool", "root_of", "simulated"]
+__all__ = [
+    "ROOT",
+    "SIMULATED_ROOT",
+    "has_cards",
+    "host_of",
+    "host_pool",
+    "is_simulated",
+    "root_of",
+    "root_of_pool",
+    "simulated",
+]
 
 ROOT = "gpu"
 """The name under which the pools of all hosts lie."""
@@ -19,9 +29,14 @@ def simulated(host: str) -> str:
     return f"{host}{_SIMULATED}"
 
 
+def is_simulated(host: str) -> bool:
+    """Whether a name in the store is that of a host's simulated cards."""
+    return host.endswith(_SIMULATED)
+
+
 def root_of(host: str) -> str:
     """The name under which the pool of a host's cards lies."""
-    return SIMULATED_ROOT if host.endswith(_SIMULATED) else ROOT
+    return SIMULATED_ROOT if is_simulated(host) else ROOT
 
 
 def host_pool(host: str) -> str:
@@ -33,6 +48,11 @@ def host_of(pool: str) -> str:
     """The host whose cards a pool has: the reverse of :func:`host_pool`."""
     root, _, host = pool.partition("/")
     return simulated(host) if root == SIMULATED_ROOT else host
+
+
+def root_of_pool(pool: str) -> str:
+    """The name under which a pool of cards lies."""
+    return pool.partition("/")[0]
 
 
 def has_cards(pool: str) -> bool:

@@ -10,7 +10,7 @@ from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.choosing import CardFacts, holders_of_slice
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.judging import Receipt
-from lockkit.gpu.marks import ALL
+from lockkit.gpu.marks import ALL, CARD_DAMAGED
 from lockkit.gpu.quarantine import Quarantined, mark_of, mark_of_damage, quarantined
 from lockkit.gpu.receipts import last_in
 from lockkit.identity import process_of
@@ -19,6 +19,7 @@ from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.client import Client
+    from lockkit.gpu.homes import Homes
 
 __all__ = [
     "NOTHING_KNOWN",
@@ -73,26 +74,31 @@ def queue(client: Client, host: str) -> LockInfo:
     return client.inspect(pool_name(host_pool(host)))
 
 
-def known(client: Client, host: str, devices: Iterable[Device], gate: LockInfo) -> dict[str, Known]:
+def known(client: Client, home: Homes, devices: Iterable[Device], gate: LockInfo) -> dict[str, Known]:
     """The facts that the store has about some cards, by UUID, without those that have none. Two requests for each, and one for all.
 
     Args:
         client: The client.
-        host: The host.
+        home: The home of the cards.
         devices: The cards.
         gate: The requests that wait, read before this call.
 
     Raises:
         BackendError: The store does not answer.
     """
-    marks = quarantined(client, host)
+    host, marks = home.host, quarantined(client, home.host)
+    marks |= {uuid: Quarantined(uuid, CARD_DAMAGED) for uuid in home.damaged}
     found: dict[str, Known] = {}
     devices = tuple(devices)
-    for uuid in filter(None, (device.uuid for device in devices)):
+    for device in devices:
+        uuid = device.uuid
+        if not uuid:
+            continue
         name = pool_name(host_pool(host), uuid)
         info, record = client.inspect(name), client.record(name)
         receipt = last_in(uuid, record.value, {one.claim_id for one in info.claims}) if record else None
-        found[uuid] = Known(info.holders, receipt, waiters=info.waiters)
+        holders = (*info.holders, *home.holders_before(client, device))
+        found[uuid] = Known(holders, receipt, waiters=info.waiters)
         mark = mark_of_damage(uuid, record)
         if mark is not None:
             marks.setdefault(uuid, mark)

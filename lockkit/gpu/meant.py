@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from lockkit.devices import Device
 from lockkit.errors import LockkitError
 from lockkit.facts import LockInfo
+from lockkit.gpu.homes import homes
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.joining import holder_words
@@ -53,7 +54,7 @@ class MeantCard(NamedTuple):
 def card_meant(client: Client, name: str) -> MeantCard | None:
     """The card of this host that a name means; None if there is none, or several are meant, or it cannot be told.
 
-    Asks the drivers of this host once, and the store twice. An index is a guess, so it is never meant outright.
+    Asks the drivers of this host once, and the store twice and once for each card. An index is a guess, so it is never meant outright.
 
     Args:
         client: The client.
@@ -61,8 +62,8 @@ def card_meant(client: Client, name: str) -> MeantCard | None:
     """
     word = name.rpartition(":")[2]
     try:
-        pool = host_pool(host_name(client.config))
         devices = _devices(client)
+        pool = host_pool(homes(client, host_name(client.config), devices).host)
         used = [found[1] for one in client.names(prefix=f"{pool_name(pool)}/") if (found := in_pool(one))]
         uuid = resolve(word, devices, [one for one in used if one])
         info = client.inspect(pool_name(pool, uuid))

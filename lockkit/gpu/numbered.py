@@ -130,7 +130,7 @@ class NumberedCards:
 
         The client of such a claim may be another one than this, so the claim need not stand on this store: :meth:`refuse_own` asks it.
         """
-        return held_by_caller(pool_name(self._cards.pool, card.uuid)) if wait > 0.0 else ()
+        return held_by_caller(pool_name(card.request.pool, card.uuid)) if wait > 0.0 else ()
 
     async def aio_refuse_own(self, card: FoundCard, mine: Sequence[str]) -> None:
         """Refuse a wait, as :meth:`refuse_own` does, on a thread."""
@@ -148,7 +148,7 @@ class NumberedCards:
             DeadlockDetected: One of these claims holds the card on this store.
             BackendError: The store does not answer.
         """
-        name = pool_name(self._cards.pool, card.uuid)
+        name = pool_name(card.request.pool, card.uuid)
         holder = next((one for one in self.client.inspect(name).claims if one.claim_id in mine), None)
         if holder is not None:
             raise DeadlockDetected(

@@ -219,7 +219,7 @@ class GpuPool:
 
 def card_pool(client: Client, cards: HostCards, checked: CheckedRequest, options: Options) -> Pool:
     """The pool that a request goes to. Its leases are :class:`GpuLeases`."""
-    made = _CardPool(client._opening, cards.pool, checked.members, checked.within, options)  # noqa: SLF001
+    made = _CardPool(client._opening, checked.pool, checked.members, checked.within, options)  # noqa: SLF001
     made.cards, made.chooser = cards, checked.chooser
     return made
 

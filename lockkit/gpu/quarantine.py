@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.devices import Device
 from lockkit.facts import Event, Owner, Record
+from lockkit.gpu.homes import mend_home
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.marks import ALL, CARD_DAMAGED, Kept, Quarantined, change_marks, kept_in, record_name
 from lockkit.members import pool_name
@@ -259,6 +260,8 @@ def give_back(
         cards: See :func:`clear`.
     """
     damage = _mend(client, host, uuid)
+    if mend_home(client, uuid):
+        damage = damage or Quarantined(uuid, CARD_DAMAGED)
     mark = clear(client, host, uuid, cards=cards) or damage
     if mark is not None:
         data = {"uuid": uuid, "by": _who(by), "mark": str(mark)}

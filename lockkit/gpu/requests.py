@@ -23,6 +23,7 @@ from lockkit.gpu.choosing import CardRequest, choose, never_fits
 from lockkit.gpu.fault_check import FaultCheck
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import HeldCards, note_held_cards
+from lockkit.gpu.homes import HomeCheck, Homes, settle
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.preflight import Preflight
@@ -63,6 +64,7 @@ class CheckedRequest(NamedTuple):
 
     Attributes:
         chooser: The chooser of the request.
+        pool: The name of the pool of the cards.
         members: The capacity of each card in MiB, by UUID.
         within: The card of each slice.
         among: The cards that may do.
@@ -71,6 +73,7 @@ class CheckedRequest(NamedTuple):
     """
 
     chooser: CardChooser
+    pool: str
     members: Mapping[str, int]
     within: Mapping[str, str]
     among: Sequence[str]
@@ -88,8 +91,6 @@ class HostCards:
         ways: How errors write what a user can change about a request.
 
     Attributes:
-        host: The name of this host in the store.
-        pool: The name of the pool of this host's cards.
         last: The UUIDs of the cards that this object took last.
         faults: Tells the faults of a card since its grant, by UUID, a sentence each. Does not block.
     """
@@ -100,8 +101,8 @@ class HostCards:
         self._client = client
         client.plugins.add_shipped()  # the cleanup of cards, also of simulated ones
         self._providers = providers(client.config, client.plugins, simulate=simulate)
-        self.host = host_name(client.config, simulate=simulate, host=host)
-        self.pool = host_pool(self.host)
+        self._named = host_name(client.config, simulate=simulate, host=host)
+        self._home = Homes(self._named)
         self.last: tuple[str, ...] = ()
         self.faults: Callable[[str], tuple[str, ...]] = faults
         self._preflights: dict[str, Preflight] = {}
@@ -109,6 +110,33 @@ class HostCards:
         self.ways = ways
         self._silent_of_slurm = ways is not PYTHON  # the command line writes a line of its own
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
+
+    @property
+    def host(self) -> str:
+        """The host under whose name the cards stand in the store; before the first request the present name of this one."""
+        return self._home.host
+
+    @property
+    def pool(self) -> str:
+        """The name of the pool of these cards."""
+        return host_pool(self.host)
+
+    @property
+    def home(self) -> Homes:
+        """The home of the cards, by the last :meth:`settle`."""
+        return self._home
+
+    def settle(self, devices: Sequence[Device]) -> None:
+        """Find the host under whose name the cards stand in the store; see :func:`lockkit.gpu.homes.settle`.
+
+        Raises:
+            BackendError: The store does not answer.
+        """
+        self._home = settle(self._client, self._named, devices)
+
+    def check(self, devices: Sequence[Device]) -> HomeCheck:
+        """The check of cards whose locks are free but which a claim under a former name may hold; see :meth:`settle`."""
+        return HomeCheck(self._client, self._home, devices)
 
     def look(self) -> Snapshot:
         """Look at all cards.
@@ -136,8 +164,9 @@ class HostCards:
             chooser: The chooser of the request.
         """
         self.taken(leases, members, chooser.devices(members))
+        assert chooser.home is not None
         seen = tuple(chooser.seen.values())
-        held = HeldCards(driver, self.host, self._providers, seen, self.faults)
+        held = HeldCards(driver, chooser.home.host, self._providers, seen, self.faults)
         note_held_cards(held, leases, members, seen)
         if chooser.handover is not None:
             chooser.handover.finish(members)
@@ -226,7 +255,6 @@ class HostCards:
             model,
             allow_busy=allow_busy,
             settle=durations.seconds(settle, what="settle", zero=True),
-            last=(self.last or last_cards(self._client.config, self.pool)) if affinity else (),
             accept_dirty=accept_dirty,
             preflight=sys.executable if preflight is True else preflight or None,
         )
@@ -235,10 +263,12 @@ class HostCards:
         self._log_slurm()
         snapshot = self.look()
         devices = snapshot.devices
+        self.settle(devices)
         named = None if ids is None else resolve_each(ids, devices, pool=self.pool, apart=self.ways.apart)
         visible = visible_uuids(self._environ, devices)
+        last = (self.last or last_cards(self._client.config, self.pool)) if affinity else ()
         return request._replace(
-            ids=named, visible=visible, hidden=why_hidden(self._environ, devices)
+            last=last, ids=named, visible=visible, hidden=why_hidden(self._environ, devices)
         ), snapshot
 
     def _log_slurm(self) -> None:
@@ -327,10 +357,12 @@ class HostCards:
             BackendError: The store does not answer.
         """
         devices = snapshot.devices
+        home = self.check(devices)
+        host, pool = home.host, home.pool
         never = choose(request, snapshot, {}).never
         if never is not None:
-            raise ConfigError(never, name=self.pool, hint=self._way_out(request, snapshot))
-        members = capacities(self._client, self.pool, devices)
+            raise ConfigError(never, name=pool, hint=self._way_out(request, snapshot))
+        members = capacities(self._client, pool, devices)
         # A card whose record is damaged is given to nobody, but stays a member of the pool, so that a request can wait until a person mends the record.
         damaged = {
             one.uuid: seen(one, devices)
@@ -341,27 +373,28 @@ class HostCards:
         request = request._replace(capacities={uuid: mib * MIB for uuid, mib in members.items()})
         never = choose(request, snapshot, {}).never
         if never is not None:
-            raise ConfigError(never, name=self.pool, hint="ask for less, or see: lockkit resize --help")
+            raise ConfigError(never, name=pool, hint="ask for less, or see: lockkit resize --help")
         fit = [one for one in devices if one.uuid in members and never_fits(request, one) is None]
         within = slices_in(devices, members)
         each = None if request.memory is None else math.ceil(request.memory / MIB)
-        self._refuse_those_around(request.count, each, fit, members, within)
-        handover = Handover(self._client, self.host, whole=each is None)
+        self._refuse_those_around(pool, request.count, each, fit, members, within)
+        handover = Handover(self._client, host, whole=each is None)
         check = None
         if request.preflight is not None:
             preflight = self._checks_with(request.preflight)
-            check = CardCheck(self._client, self.host, preflight, devices)
+            check = CardCheck(self._client, host, preflight, devices)
         chooser = CardChooser(
             request,
             fit,
             self.look,
-            self._claims,
-            marks=partial(self._marks, damaged),
+            partial(self._claims, pool),
+            marks=partial(self._marks, host, damaged),
             handover=handover,
             preflight=check,
-            fault_check=FaultCheck(self._client, self.host, devices),
+            fault_check=FaultCheck(self._client, host, devices),
+            home=home,
         )
-        return CheckedRequest(chooser, members, within, [one.uuid for one in fit], each)
+        return CheckedRequest(chooser, pool, members, within, [one.uuid for one in fit], each)
 
     def _way_out(self, request: CardRequest, snapshot: Snapshot) -> str:
         """Advice for a request that can never be met: change what alone is in its way, or ask for less."""
@@ -381,6 +414,7 @@ class HostCards:
 
     def _refuse_those_around(
         self,
+        pool: str,
         count: int,
         each: int | None,
         fit: Sequence[Device],
@@ -397,14 +431,14 @@ class HostCards:
         for device in fit:
             need = members[device.uuid] if each is None else each
             for uuid in filter(None, (device.uuid, within.get(device.uuid))):
-                claim_id = around.get(pool_name(self.pool, uuid))
-                for holder in self._claims(uuid) if claim_id else ():
+                claim_id = around.get(pool_name(pool, uuid))
+                for holder in self._claims(pool, uuid) if claim_id else ():
                     if holder.claim_id == claim_id and members[uuid] - holder.weight < need:
                         kept[long_name(device)] = holder
         if kept and len(fit) - len(kept) < count:
             raise DeadlockDetected(
                 f"the lockkit run or task around this program holds {', '.join(kept)}, and ends no sooner than the program",
-                name=self.pool,
+                name=pool,
                 holder=next(iter(kept.values())),
                 hint="use the GPUs that it holds, which the program sees, without asking for them again; "
                 "or start the program without GPUs",
@@ -414,9 +448,9 @@ class HostCards:
         """The preflight with the frameworks of one Python, which were looked for once."""
         return self._preflights.setdefault(python, Preflight(python))
 
-    def _claims(self, uuid: str) -> tuple[ClaimInfo, ...]:
-        return self._client.inspect(pool_name(self.pool, uuid)).claims
+    def _claims(self, pool: str, uuid: str) -> tuple[ClaimInfo, ...]:
+        return self._client.inspect(pool_name(pool, uuid)).claims
 
-    def _marks(self, cards: Collection[str]) -> Mapping[str, str]:
-        found = quarantined(self._client, self.host, cards)
+    def _marks(self, host: str, cards: Collection[str]) -> Mapping[str, str]:
+        found = quarantined(self._client, host, cards)
         return {uuid: str(mark) for uuid, mark in found.items()}

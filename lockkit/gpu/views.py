@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
@@ -11,7 +11,8 @@ from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.client import Client
-    from lockkit.devices import DeviceProcess, Snapshot
+    from lockkit.devices import Device, DeviceProcess, Snapshot
+    from lockkit.gpu.homes import Homes
     from lockkit.gpu.known import Known
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
@@ -61,14 +62,25 @@ class HostView:
 
     @property
     def host(self) -> str:
-        """The name of this host in the store.
+        """The host under whose name the cards of this machine stand in the store.
 
         Raises:
             ConfigError: The name of this host is not known.
+            BackendError: The store does not answer.
         """
+        from lockkit.gpu.snapshots import look
+
+        try:
+            devices = look(self._providers).devices
+        except DevicesUnavailable:
+            devices = ()
+        return self._home(devices).host
+
+    def _home(self, devices: Sequence[Device]) -> Homes:
+        from lockkit.gpu.homes import homes
         from lockkit.gpu.hosts import host_name
 
-        return host_name(self._client.config, simulate=self._simulate)
+        return homes(self._client, host_name(self._client.config, simulate=self._simulate), devices)
 
     def look(self) -> GpuLook:
         """One look.
@@ -84,9 +96,10 @@ class HostView:
         snapshot = look(self._providers)
         host: str | None = None
         try:
-            host = self.host
+            home = self._home(snapshot.devices)
+            host = home.host
             gate = queue(self._client, host)
-            of_store = known(self._client, host, snapshot.devices, gate)
+            of_store = known(self._client, home, snapshot.devices, gate)
         except (BackendError, ConfigError) as error:
             told = f"who holds which card, and which are quarantined, is unknown: {error}"
             snapshot = snapshot._replace(remarks=(*snapshot.remarks, told))
@@ -158,12 +171,14 @@ class FleetView(HostView):
         from lockkit.gpu.joining import by_store
         from lockkit.gpu.known import NOTHING_KNOWN
 
-        host, here = self.host, None
+        here: GpuLook | None = None
         remarks: list[str] = []
         try:
             here = super().look()
+            host = here.host or self.host
             remarks += here.snapshot.remarks
         except DevicesUnavailable as error:
+            host = self.host
             remarks.append(f"no live readings of this host, {host}: {error.message}")
         now = time.time()
         found: list[tuple[str, Card, Known]] = (

@@ -12,6 +12,7 @@ import lockkit.gpu
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
 from lockkit.facts import Owner
+from lockkit.gpu.homes import Homes
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.known import known
 from lockkit.gpu.quarantine import (
@@ -197,7 +198,7 @@ def test_a_fault_for_which_a_card_is_quarantined_is_told_once():
 def test_the_mark_of_a_card_is_known_of_its_slices(client):
     card, mig = Device("GPU-a", 0, sliced=True), Device("MIG-b", 0, parent="GPU-a")
     mark = quarantine(client, "box", "GPU-a", "it hums", ANN)
-    found = known(client, "box", (card, mig), client.inspect(record_name("box")))
+    found = known(client, Homes("box"), (card, mig), client.inspect(record_name("box")))
     assert {uuid: one.quarantine for uuid, one in found.items()} == {"GPU-a": mark, "MIG-b": mark}
 
 

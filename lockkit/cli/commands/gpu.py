@@ -165,11 +165,11 @@ def _print(session: Session, client: Client, seen: GpuLook) -> None:
         output.say(row)
 
 
-def _cards(client: Client, view: HostView, uuid: str) -> set[str] | None:
+def _cards(client: Client, view: HostView, host: str, uuid: str) -> set[str] | None:
     """All cards of a host that its driver or the store knows, which get marks in place of damaged ones; None if neither knows any, so that damaged marks stay."""
     from lockkit.gpu.enlisting import listed_cards
 
-    found = {*listed_cards(client, view.host)}
+    found = {*listed_cards(client, host)}
     with contextlib.suppress(DevicesUnavailable):
         found |= {*view.cards()}
     return {uuid, *found} if found else None
@@ -199,13 +199,13 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
     with session.client() as client:
         fitting.reaches_others(client)
         view = HostView(client, simulate)
-        uuid = view.meant(card)
-        before = quarantined(client, view.host).get(uuid)
-        mark = quarantine(client, view.host, uuid, reason, this_process(), _cards(client, view, uuid))
+        uuid, host = view.meant(card), view.host
+        before = quarantined(client, host).get(uuid)
+        mark = quarantine(client, host, uuid, reason, this_process(), _cards(client, view, host, uuid))
         if client.capabilities.scope == "user":
             output.notice(
                 "other users do not see this mark, because this store keeps only your jobs apart; for all users: lockkit docs all-users",
-                name=gate(view.host),
+                name=gate(host),
                 as_json=session.json,
             )
         if session.json:
@@ -213,7 +213,7 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
 
             output.write_json(
                 documents.GpuQuarantine(
-                    store=making.store(client), host=view.host, uuid=uuid, quarantine=gpus.mark(mark)
+                    store=making.store(client), host=host, uuid=uuid, quarantine=gpus.mark(mark)
                 ),
                 indent=True,
             )
@@ -247,9 +247,9 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
     with session.client() as client:
         fitting.reaches_others(client)
         view = HostView(client, simulate)
-        uuid = view.meant(card)
-        mark = give_back(client, view.host, uuid, reason or "", this_process(), _cards(client, view, uuid))
-        holders = () if mark is None or session.json else holders_of(client, view.host, uuid)
+        uuid, host = view.meant(card), view.host
+        mark = give_back(client, host, uuid, reason or "", this_process(), _cards(client, view, host, uuid))
+        holders = () if mark is None or session.json else holders_of(client, host, uuid)
         if session.json:
             from lockkit.cli import documents
             from lockkit.views import gpus, making
@@ -257,7 +257,7 @@ def _clear(session: Session, card: str, *, reason: str | None, simulate: int | N
             output.write_json(
                 documents.GpuClear(
                     store=making.store(client),
-                    host=view.host,
+                    host=host,
                     uuid=uuid,
                     quarantine=None if mark is None else gpus.mark(mark),
                     reason=reason,

@@ -1,0 +1,344 @@
+"""The host under whose name the cards of this machine stand in the store: their home.
+
+The name of a card's lock contains that of a host, and the name of a host may change: by ``hostnamectl``, by DHCP, by ``[gpu] host`` in one project, from
+one container to the next. So a record of each card, found by its UUID alone, says which host's name counts. While the kernel runs, the first name under
+which a card was seen stays its home, whatever the host is called later. At the next boot it gets the name of that time, because the card may have gone
+to another machine; and claims under the names before go on blocking the card until none is left.
+
+Two clients may move a card between two names at the same moment. Neither gets it together with a holder under the other name: who holds a
+card looks at its record after the grant, and who moves one looks at the claims under the name before after the move. So one of the two sees the
+other (Dekker's algorithm, in Dijkstra, EWD 123).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lockkit.devices import Device
+from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
+from lockkit.facts import ClaimInfo, LockInfo, Record
+from lockkit.gpu.enlisting import listed_cards, listed_hosts, texts
+from lockkit.gpu.host_pools import host_pool, is_simulated
+from lockkit.gpu.marks import (
+    ALL,
+    CARD_DAMAGED,
+    DAMAGED,
+    Kept,
+    Quarantined,
+    change_marks,
+    kept_in,
+    record_name,
+)
+from lockkit.identity import this_process
+from lockkit.members import pool_name
+from lockkit.namedtuples import NamedTuple
+from lockkit.names import check_name
+from lockkit.printable import printable
+from lockkit.records import change, is_damaged
+from lockkit.store.spi import Conflict
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
+
+__all__ = ["HomeCheck", "Homes", "home_of", "homes", "mend_home", "settle"]
+
+_ROOT = "gpu-home"
+"""The name under which the records of homes stand, one for each card."""
+_TRIES = 20
+"""How often the homes are looked for again because another client was faster."""
+_NONE: Mapping[str, tuple[str, ...]] = {}
+
+
+class _Home(NamedTuple):
+    """The record of a card: the host whose name counts, since which boot of its kernel, and the names before under which claims may stand."""
+
+    host: str
+    boot: str
+    former: tuple[str, ...] = ()
+
+
+class Homes(NamedTuple):
+    """The home of the cards of this machine.
+
+    Attributes:
+        host: The host under whose name they stand in the store.
+        former: The names before under which claims on a card may still stand, by the UUID of the card.
+        damaged: The UUIDs of the cards whose records of their home are damaged: nobody knows where their claims are.
+    """
+
+    host: str
+    former: Mapping[str, tuple[str, ...]] = _NONE
+    damaged: frozenset[str] = frozenset()
+
+    def holders_before(self, client: Client, device: Device) -> tuple[ClaimInfo, ...]:
+        """The claims under the names before that hold a card, or a slice of it. One request for each name.
+
+        Raises:
+            BackendError: The store does not answer.
+        """
+        card = device.parent or device.uuid
+        return tuple(
+            one
+            for name in self.former.get(card, ())
+            for one in LockInfo(card, _claims(client, name, card)).holders
+        )
+
+
+def homes(client: Client, named: str, devices: Iterable[Device]) -> Homes:
+    """The home of the cards, for who only looks at them: nothing is written. One request for each card.
+
+    Args:
+        client: The client.
+        named: The present name of this host, as :func:`lockkit.gpu.hosts.host_name` tells it.
+        devices: The cards.
+
+    Raises:
+        BackendError: The store does not answer.
+    """
+    if is_simulated(named):  # the cards of two hosts have the same UUIDs
+        return Homes(named)
+    found = _found(client, devices)
+    host = _common(found.values(), named)
+    return _made(host, {uuid: _next(client, uuid, one.home, host) for uuid, one in found.items()}, found)
+
+
+def settle(client: Client, named: str, devices: Sequence[Device]) -> Homes:
+    """The home of the cards, for who is about to lock some. Arguments as for :func:`homes`. One request for each card, more after a boot.
+
+    Raises:
+        BackendError: The store does not do it.
+    """
+    if is_simulated(named):
+        return Homes(named)
+    unknown: OutcomeUnknown | None = None
+    for _ in range(_TRIES):
+        found = _found(client, devices)
+        host = _common(found.values(), named)
+        try:
+            return _made(
+                host, {uuid: _moved(client, uuid, one, host, devices) for uuid, one in found.items()}, found
+            )
+        except Conflict:
+            continue
+        except OutcomeUnknown as error:  # the next look says whether it was done
+            unknown = error
+    raise unknown or BackendUnavailable(
+        "the records of the cards are changed by others again and again",
+        name=host_pool(named),
+        hint="try again",
+    )
+
+
+class HomeCheck:
+    """Tells a request which cards it must not take although their locks are free: a claim under a former name of the host may hold them.
+
+    Args:
+        client: The client.
+        homes: The home of the cards, as :func:`settle` has told it.
+        devices: The cards.
+
+    Attributes:
+        moved: The error that ends the request, once another process has given the cards another home; None before.
+    """
+
+    def __init__(self, client: Client, homes: Homes, devices: Sequence[Device]) -> None:
+        self.moved: BackendUnavailable | None = None
+        self._client = client
+        self._homes = homes
+        self._cards = {one.uuid: one.parent or one.uuid for one in devices if one.uuid}
+
+    @property
+    def host(self) -> str:
+        """The host under whose name the request locks cards."""
+        return self._homes.host
+
+    @property
+    def pool(self) -> str:
+        """The name of the pool of these cards."""
+        return host_pool(self.host)
+
+    def refused(self) -> dict[str, str]:
+        """Why cards do not do now, by UUID. No request, unless a claim under a former name was there when the request began.
+
+        Raises:
+            BackendError: The store does not answer.
+        """
+        why = {
+            card: self._claimed(card, self._homes.former.get(card, ())) for card in {*self._cards.values()}
+        }
+        why |= dict.fromkeys(self._homes.damaged, CARD_DAMAGED)
+        return {uuid: said for uuid, card in self._cards.items() if (said := why.get(card))}
+
+    def refuses(self, uuid: str) -> str | None:
+        """Why a card does not do that was granted just now; None if it does. One request, and one for each former name of the host.
+
+        Raises:
+            BackendError: The store does not answer.
+        """
+        if is_simulated(self._homes.host):
+            return None
+        card = self._cards.get(uuid, uuid)
+        home = _read(self._client.record(_name(card))).home
+        if home is None:
+            return CARD_DAMAGED
+        if home.host != self.host:
+            self.moved = BackendUnavailable(
+                printable(
+                    f"the GPUs of this machine are kept under the host name {home.host} by now, no longer under {self.host}"
+                ),
+                name=self.pool,
+                hint="ask for GPUs once more, and set LOCKKIT_GPU_HOST alike for all programs of the machine",
+            )
+            return self.moved.message
+        return self._claimed(card, home.former)
+
+    def _claimed(self, card: str, names: Collection[str]) -> str | None:
+        for name in names:
+            for claim in _claims(self._client, name, card):
+                return printable(f"{claim.owner} claimed it while this host was called {name}")
+        return None
+
+
+def mend_home(client: Client, uuid: str) -> bool:
+    """Replace the record of a card's home by an empty one, if it is damaged; the next request looks for the names before. Returns whether it was."""
+    broken = _read(client.record(_name(uuid))).damaged
+    if broken:
+        change(client, _name(uuid), lambda _: {}, instead={})
+    return broken
+
+
+def home_of(client: Client, uuid: str) -> str | None:
+    """The host under whose name a card stands; None if no record says so. One request.
+
+    Raises:
+        BackendError: The store does not answer.
+    """
+    home = _read(client.record(_name(uuid))).home
+    return None if home is None else home.host
+
+
+class _Found(NamedTuple):
+    """The record of a card's home, as it was read."""
+
+    version: int = 0
+    home: _Home | None = None
+    damaged: bool = False
+
+
+def _name(uuid: str) -> str:
+    return pool_name(_ROOT, uuid)
+
+
+def _found(client: Client, devices: Iterable[Device]) -> dict[str, _Found]:
+    cards = dict.fromkeys(one.parent or one.uuid for one in devices if one.uuid)
+    return {uuid: _read(client.record(_name(uuid))) for uuid in cards}
+
+
+def _read(record: Record | None) -> _Found:
+    if record is None:
+        return _Found()
+    value = record.value
+    if not is_damaged(record) and not value:
+        return _Found(record.version)
+    host, boot, former = value.get("host"), value.get("boot"), texts(value.get("former"))
+    names = [host, *former]
+    if is_damaged(record) or not isinstance(boot, str) or not all(map(_is_host, names)):
+        return _Found(record.version, damaged=True)
+    assert isinstance(host, str)
+    return _Found(record.version, _Home(host, boot, tuple(former)))
+
+
+def _is_host(name: object) -> bool:
+    """Whether a pool of cards can have this name in it."""
+    try:
+        return isinstance(name, str) and bool(name) and bool(check_name(record_name(name)))
+    except ConfigError:
+        return False
+
+
+def _common(found: Iterable[_Found], named: str) -> str:
+    """The home of all cards of this machine: the first by name of those since its boot, so that all clients come to the same one."""
+    boot = this_process().boot_id
+    return min((one.home.host for one in found if one.home and one.home.boot == boot), default=named)
+
+
+def _made(host: str, found: Mapping[str, _Home], stored: Mapping[str, _Found]) -> Homes:
+    former = {uuid: one.former for uuid, one in found.items() if one.former}
+    return Homes(host, former, frozenset(uuid for uuid, one in stored.items() if one.damaged))
+
+
+def _next(client: Client, uuid: str, stored: _Home | None, host: str) -> _Home:
+    """The record that a card is to have: without the names that it left before, and under which no claim is left."""
+    boot = this_process().boot_id
+    if stored is None:
+        listed = [one for one in listed_hosts(client) if uuid in listed_cards(client, one)]
+        return _Home(host, boot, tuple(one for one in listed if one != host))
+    left = [one for one in stored.former if one != host and _claims(client, one, uuid)]
+    # The name that it leaves now stays, whoever claims under it: a client may take the card there before the record is written.
+    return _Home(host, boot, (*left, stored.host) if stored.host not in (host, *left) else tuple(left))
+
+
+def _moved(client: Client, uuid: str, found: _Found, host: str, devices: Sequence[Device]) -> _Home:
+    """Write the record of a card that it is to have, if it has another one, after all that else stands under the names before.
+
+    Raises:
+        Conflict: Another client was faster.
+        BackendError: The store does not do it.
+    """
+    stored = found.home
+    new = _next(client, uuid, stored, host)
+    if new == stored or found.damaged:
+        return new
+    moves = stored is None or stored.host != host
+    uuids = [one.uuid for one in devices if uuid in (one.uuid, one.parent)] if moves else []
+    for name in new.former if moves else ():
+        _carry(client, name, host, uuids, over=stored is not None)
+    client.put_record(_name(uuid), {"host": host, "boot": new.boot, "former": [*new.former]}, found.version)
+    for name in new.former if moves else ():
+        _carry(client, name, host, uuids, over=False)  # once more: a mark that was made meanwhile
+        _drop(client, name, uuids)
+    return new
+
+
+def _carry(client: Client, before: str, host: str, uuids: Sequence[str], *, over: bool) -> None:
+    """Copy the records of a card and its slices, and their marks, from one name of the host to another."""
+    kept = kept_in(client.record(record_name(before))).marks
+    marks = {
+        uuid: Quarantined(uuid, DAMAGED) if ALL in kept else kept[uuid]
+        for uuid in uuids
+        if {ALL, uuid} & {*kept}
+    }
+    for uuid in uuids:
+        record = client.record(pool_name(host_pool(before), uuid))
+        if is_damaged(record):
+            marks.setdefault(uuid, Quarantined(uuid, CARD_DAMAGED))
+        elif record is not None:
+            _copy(client, pool_name(host_pool(host), uuid), record.value, over=over)
+    if marks and ALL not in kept_in(client.record(record_name(host))).marks:
+        change_marks(client, host, lambda present: Kept({**marks, **present.marks}, present.spared))
+
+
+def _copy(client: Client, name: str, value: Mapping[str, object], *, over: bool) -> None:
+    if over or client.record(name) is None:
+        change(
+            client, name, lambda present: value if over or not present else None, instead={} if over else None
+        )
+
+
+def _drop(client: Client, before: str, uuids: Sequence[str]) -> None:
+    """Remove the marks of a card from a name that it has left, or they would count again when the host is called so again."""
+    kept = kept_in(client.record(record_name(before))).marks
+    if ALL not in kept and {*uuids} & {*kept}:
+        change_marks(
+            client,
+            before,
+            lambda present: Kept(
+                {uuid: mark for uuid, mark in present.marks.items() if uuid not in uuids}, present.spared
+            ),
+        )
+
+
+def _claims(client: Client, host: str, card: str) -> tuple[ClaimInfo, ...]:
+    """The claims on a card, held or waiting, under a name of the host: also those on its slices, which stand in the queue of the card."""
+    return client.inspect(pool_name(host_pool(host), card)).claims
