@@ -21,7 +21,7 @@ _IDLE = 1.0
 """Seconds after which a free connection is checked before it is used, because the server may have closed it."""
 _NEVER = float("inf")
 _LOOK = 1.0
-"""Seconds until a request whose time is up is looked at again, in case a signal handler kept it from being ended."""
+"""Seconds between two looks at a request whose time is up, in case a signal handler kept the first from ending it."""
 _TURNS = 100
 """Most turns of the loop for which a request stays awake: with other work in them, the loop is awake anyway."""
 
@@ -45,7 +45,7 @@ class LoopConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_asked", "_awake", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_origin", "_over", "_parser", "_sock", "_timer", "_timer_end",
+        "_asked", "_awake", "_count", "_deliveries", "_end", "_error", "_heard", "_living", "_loop", "_origin", "_over", "_parser", "_sock", "_timer_end", "_timers",
         "_transport", "_used", "generation", "since",
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ class LoopConnection(asyncio.Protocol):
         self._used = False
         self._error: Exception | None = None
         self._end = _NEVER
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self._timer_end = _NEVER
         self._awake = Awake()
 
@@ -98,11 +98,8 @@ class LoopConnection(asyncio.Protocol):
         self._end = end
         if (
             end < self._timer_end or self._timer_end <= now
-        ):  # overdue: perhaps a signal handler ended its callback
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_later(end - now, self._expire)
-            self._timer_end = end
+        ):  # overdue: perhaps a signal handler ended the look
+            self._look_at(end, now)
         self._transport.write(packed)
         if until := self._awake.until():
             self._loop.call_soon(self._stay_awake, asked, until, _TURNS)
@@ -154,8 +151,8 @@ class LoopConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection. No request may be under way. Does nothing in a forked child, which shares the parent's selector."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for each in self._timers:
+            each.cancel()
         if self._error is None:
             self._error = ConnectionError("the connection is closed")
         if self._transport is None or not self._origin.is_here():
@@ -215,8 +212,8 @@ class LoopConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """See :class:`asyncio.BaseProtocol`."""
         self._fail(error or ConnectionError("the server has closed the connection"))
-        if self._timer is not None:
-            self._timer.cancel()
+        for each in self._timers:
+            each.cancel()
         self._living.discard(self)
         self._over()
         self._transport = None  # last: until then close() does again what a signal handler cut short
@@ -232,18 +229,22 @@ class LoopConnection(asyncio.Protocol):
             None  # last: a signal handler may raise before, and the end of the connection comes later
         )
 
+    def _look_at(self, end: float, now: float) -> None:
+        """Have the loop look at the request at a time, and once more a second later: a signal handler may raise in the first look."""
+        before, later = self._timers, self._loop.call_later
+        self._timers = [later(end - now, self._expire), later(end - now + _LOOK, self._expire)]
+        self._timer_end = end
+        for each in before:
+            each.cancel()
+
     def _expire(self) -> None:
         """The end of a request, perhaps of one that is over."""
-        # First, and in any case: a signal handler may raise in what follows, and nothing else ends a request without an answer.
-        again = self._timer = self._loop.call_later(_LOOK, self._expire)
         now = time.monotonic()
         if self._asked is None:
-            self._timer, self._timer_end = None, _NEVER
-        elif self._end <= now:
-            self._timer_end = now + _LOOK
-            self._fail(TimeoutError("timed out"))
+            self._timer_end = _NEVER
             return
-        else:
-            self._timer = self._loop.call_later(self._end - now, self._expire)
-            self._timer_end = self._end
-        again.cancel()
+        over = self._end <= now
+        # First: a signal handler may raise in what follows.
+        self._look_at(now + _LOOK if over else self._end, now)
+        if over:
+            self._fail(TimeoutError("timed out"))
