@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from lockkit.bell import Bell
     from lockkit.store.spi import Answer, Beat, Claim, End, ReleaseAnswer, Renewal
 
 from lockkit.namedtuples import NamedTuple
 
 __all__ = [
+    "Await",
     "Connect",
     "Drop",
     "Exchange",
@@ -109,6 +111,13 @@ class Pause(NamedTuple):
     seconds: float
 
 
+class Await(NamedTuple):
+    """Wait until a bell rings, but no longer than some seconds. The result is whether it rang."""
+
+    bell: Bell
+    seconds: float
+
+
 class Start(NamedTuple):
     """Start another exchange. This one does not wait for it.
 
@@ -138,7 +147,7 @@ class Together(NamedTuple):
     end: float
 
 
-Step: TypeAlias = Send | Connect | Introduce | Drop | Pause | Start | Together
+Step: TypeAlias = Send | Connect | Introduce | Drop | Pause | Await | Start | Together
 Exchange: TypeAlias = Generator[Step, Any, T]
 
 

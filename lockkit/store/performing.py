@@ -11,6 +11,7 @@ from lockkit.origin import Origin, this_origin
 from lockkit.store.connections import Connection as Poolable
 from lockkit.store.connections import ConnectionPool
 from lockkit.store.exchanges import (
+    Await,
     Connect,
     Drop,
     Exchange,
@@ -172,6 +173,8 @@ class Blocking(Generic[C]):
                     pool.empty()
             case Pause(seconds):
                 time.sleep(seconds)
+            case Await(bell, seconds):
+                return bell.wait(seconds)
             case Start(make, name):
                 if self._thread(make, name) is None:
                     self.perform(make())

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from lockkit.bell import Bell
 from lockkit.errors import ConfigError
 from lockkit.origin import this_origin
 from lockkit.prompt_future import Deliveries
@@ -16,6 +17,7 @@ from lockkit.store.connecting import Place
 from lockkit.store.connecting_aio import Resolver, connect
 from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.exchanges import (
+    Await,
     Connect,
     Drop,
     Exchange,
@@ -204,6 +206,8 @@ class OnLoop:
                         del self._pools[route]
             case Pause(seconds):
                 await asyncio.sleep(seconds)
+            case Await(bell, seconds):
+                return await self._rung(bell, seconds)
             case Start(make, name):
                 self._start(make, name)
             case Together(makes, name, end):
@@ -213,6 +217,22 @@ class OnLoop:
                 if others:
                     await asyncio.wait(others, timeout=max(end - time.monotonic(), 0.0))
         return None
+
+    async def _rung(self, bell: Bell, seconds: float) -> bool:
+        """Wait until a bell rings, which may happen on any thread."""
+        rung = asyncio.Event()
+
+        def alarm() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(rung.set)
+
+        bell.alarm = alarm
+        if bell.rung():
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await rung.wait()
+        return bell.rung()
 
     def _start(self, make: Callable[[], Exchange[None]], name: str) -> asyncio.Task[None]:
         task = self._loop.create_task(self.perform(make()), name=name)

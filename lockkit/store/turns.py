@@ -8,12 +8,15 @@ in the end it answers none in time.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from lockkit.bell import Bell
 from lockkit.errors import BackendUnavailable
-from lockkit.store.exchanges import Exchange, Pause
+from lockkit.store.exchanges import Await, Exchange
 from lockkit.store.spi import Refused
 
 __all__ = ["Turns"]
@@ -27,11 +30,25 @@ that of a server that is far away, not of one that cannot keep up."""
 _LESS = 0.7
 _SHARE = 0.5
 """The part of a call's budget in which its turn must come; the rest is for the call itself."""
-_LOOK, _EACH, _LONGEST = 0.005, 0.0005, 0.25
-"""Seconds between two checks for a free turn: at least, more for each call of the same kind that waits, and at most. Hundreds of calls
-that check every 5 ms take so much time that heartbeats are late, and claims that wait lapse."""
 _OUTAGE = 30.0
 """Seconds without an answer after which the server counts as out of reach, and not as busy."""
+
+
+class _Place:
+    """A call that waits for its turn.
+
+    Attributes:
+        token: The token of its claim.
+        end: When its budget is over, on ``time.monotonic()``.
+        bell: Rung when its turn has come.
+    """
+
+    __slots__ = ("bell", "end", "token")
+
+    def __init__(self, token: str, end: float) -> None:
+        self.token = token
+        self.end = end
+        self.bell = Bell()
 
 
 class Turns:
@@ -48,8 +65,8 @@ class Turns:
         self._limit = _FIRST
         self._until: dict[str, float] = {}
         """When each turn is over at the latest, by the token of its claim, on ``time.monotonic()``."""
-        self._waiting: dict[bool, set[str]] = {True: set(), False: set()}
-        """The tokens of the calls that wait for a turn, by ``late``."""
+        self._waiting: dict[bool, deque[_Place]] = {False: deque(), True: deque()}
+        """The calls that wait for a turn, by ``late``; each list in order."""
         self._answered = time.monotonic()
 
     def take(
@@ -70,7 +87,7 @@ class Turns:
         began = time.monotonic()
         end = began + budget
         if self._full(began) or (late and any(self._waiting.values())):
-            yield from self._wait(token, began + budget * _SHARE, late=late)
+            yield from self._wait(_Place(token, end), began + budget * _SHARE, late=late)
             began = time.monotonic()
         self._until[token] = end
         answered = False
@@ -91,6 +108,7 @@ class Turns:
                 self._limit = max(_LEAST, self._limit * _LESS)
             elif now - began < _QUICK:
                 self._limit = min(_MOST, self._limit + 1.0 / self._limit)
+            self._pass_on(now)
         return answer
 
     def _full(self, now: float) -> bool:
@@ -101,25 +119,46 @@ class Turns:
                 self._until.pop(token, None)
         return len(self._until) >= self._limit
 
-    def _wait(self, token: str, end: float, *, late: bool) -> Exchange[None]:
+    def _pass_on(self, now: float) -> None:
+        """Give the free turns to the calls that have waited longest."""
+        while any(self._waiting.values()) and not self._full(now):
+            waiting = self._waiting[False] or self._waiting[True]
+            try:
+                place = waiting.popleft()
+            except IndexError:  # another thread was faster
+                continue
+            self._until[place.token] = place.end
+            place.bell.ring()
+
+    def _wait(self, place: _Place, end: float, *, late: bool) -> Exchange[None]:
         """Wait for a turn.
 
         Raises:
             Refused: There was none in time.
         """
         waiting = self._waiting[late]
-        waiting.add(token)
+        waiting.append(place)
+        had = False
         try:
-            while True:
-                yield Pause(min(_LOOK + _EACH * len(waiting), _LONGEST))
-                now = time.monotonic()
-                if not self._full(now):
-                    return
-                if now >= end:
-                    break
-            count = sum(map(len, self._waiting.values()))
+            self._pass_on(time.monotonic())  # a turn may have ended just before
+            had = yield Await(place.bell, end - time.monotonic())
+            if not had:
+                try:
+                    waiting.remove(place)
+                except ValueError:  # its turn comes just now
+                    had = True
+            now = time.monotonic()
+            # A turn that nobody ended is over with its budget, and nobody rings for that.
+            if had or not self._full(now):
+                had = True
+                return
+            count = 1 + sum(map(len, self._waiting.values()))
             text = f"{self._where}: {count} acquires of this client wait until earlier ones are answered"
             hint = "fewer threads, or a faster server; see lockkit doctor"
             raise Refused(BackendUnavailable(text, hint=hint), busy=now < self._answered + _OUTAGE)
         finally:
-            waiting.discard(token)
+            if not had:
+                with contextlib.suppress(ValueError):
+                    waiting.remove(place)
+                self._until.pop(place.token, None)
+                self._pass_on(time.monotonic())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lockkit.bell import Bell
 from lockkit.store.connections import Timed
-from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together, in_parallel
+from lockkit.store.exchanges import Await, Connect, Drop, Introduce, Pause, Send, Start, Together, in_parallel
 from lockkit.store.performing import Blocking
 from lockkit.store.spi import Refused
 from lockkit.testing.children import in_child
@@ -138,6 +140,19 @@ def test_an_exchange_pauses(there):
         return time.monotonic() - before
 
     assert there.perform(pausing()) >= 0.02
+
+
+def test_an_exchange_waits_for_a_bell(there):
+    bell = Bell()
+
+    def waiting(seconds):
+        return (yield Await(bell, seconds))
+
+    assert there.perform(waiting(0.0)) is False
+    with ThreadPoolExecutor() as pool:
+        work = pool.submit(there.perform, waiting(30.0))
+        bell.ring()
+        assert work.result(30.0) is True
 
 
 @pytest.mark.parametrize("threads", [True, False])

@@ -16,11 +16,12 @@ from types import SimpleNamespace
 import pytest
 
 from lockkit import prompt_future
+from lockkit.bell import Bell
 from lockkit.errors import ConfigError
 from lockkit.store import awake, connecting_aio, connections_aio, performing_aio, pool_aio
 from lockkit.store.awake import Awake
 from lockkit.store.connections_aio import LoopConnection
-from lockkit.store.exchanges import Connect, Drop, Introduce, Pause, Send, Start, Together
+from lockkit.store.exchanges import Await, Connect, Drop, Introduce, Pause, Send, Start, Together
 from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import Refused
 from lockkit.testing.interrupts import Bomb, CtrlC
@@ -71,6 +72,23 @@ def on_loop(new_loop, words):
 async def heard(words, word, times=1):
     """Wait until the server has heard a word."""
     await asyncio.to_thread(until, lambda: words.heard.count(word) >= times, f"{word!r} is heard")
+
+
+def test_an_exchange_waits_for_a_bell_that_any_thread_may_ring(on_loop):
+    async def work(performer):
+        def waiting(seconds):
+            return (yield Await(bell, seconds))
+
+        bell = Bell()
+        assert await performer.perform(waiting(0.0)) is False
+        bell.ring()
+        assert await performer.perform(waiting(30.0)) is True, "rung before"
+        task = asyncio.ensure_future(performer.perform(waiting(30.0)))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(bell.ring)
+        assert await task is True
+
+    on_loop(work)
 
 
 def test_a_request_goes_out_on_an_opened_connection_and_its_replies_come_back(on_loop, words):

@@ -9,17 +9,19 @@ import pytest
 
 from lockkit.errors import OutcomeUnknown
 from lockkit.store import turns
-from lockkit.store.exchanges import Pause
+from lockkit.store.exchanges import Await
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.turns import Turns
 
 BUDGET = 2.0
+STEADY = 0.8
+"""Seconds after which an answer lets neither more nor fewer calls in."""
 _tokens = itertools.count()
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time, which only pauses and answers pass."""
+    """The time, which only waits and answers pass."""
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
@@ -52,7 +54,7 @@ def full(some):
     calls = []
     while True:
         call, step = begun(some, f"t{next(_tokens)}")
-        if type(step) is Pause:
+        if type(step) is Await:
             call.close()
             return calls
         calls.append(call)
@@ -64,46 +66,72 @@ def test_a_call_has_its_whole_budget_where_nobody_waits(clock, some):
     assert answered(call, "yes") == "yes"
 
 
-def test_a_call_waits_as_long_as_too_many_are_under_way(clock, some):
+def test_a_call_waits_until_another_is_answered_and_looks_at_nothing_meanwhile(clock, some):
+    """Hundreds that look whether it is their turn keep a processor busy, and the heartbeat of their claims comes too late."""
     calls = full(some)
     waiting, step = begun(some, "late")
-    clock.now += step.seconds
-    assert type(waiting.send(None)) is Pause
+    assert not step.bell.rung()
 
     answered(calls[0])
 
+    assert step.bell.rung()
     clock.now += 0.1
-    assert 1.5 < waiting.send(None) < BUDGET
+    assert 1.5 < waiting.send(True) < BUDGET
 
 
-def test_a_call_that_waits_goes_before_one_that_comes_later_and_after_one_in_the_queue(clock, some):
+def test_calls_that_wait_get_their_turns_in_order_those_in_the_queue_first(clock, some):
     calls = full(some)
-    begun_earlier, _ = begun(some, "earlier")
+    first, second, asks = (begun(some, name, late=name != "asks") for name in ("first", "second", "asks"))
+    clock.now += STEADY
+
+    for (call, step), done in zip((asks, first, second), calls, strict=False):
+        assert not step.bell.rung()
+        answered(done)
+        assert step.bell.rung()
+        call.send(True)
+
+
+def test_a_call_that_waits_goes_before_one_that_comes_later(clock, some):
+    calls = full(some)
+    earlier, step = begun(some, "earlier")
+    newcomer, step_of_newcomer = begun(some, "newcomer")
+    clock.now += STEADY
+
     answered(calls[0])
 
-    assert type(begun(some, "newcomer")[1]) is Pause
-    assert begun(some, "in the queue", late=False)[1] == BUDGET
-    begun_earlier.close()
+    assert (step.bell.rung(), step_of_newcomer.bell.rung()) == (True, False)
+    assert type(begun(some, "last")[1]) is Await
+    earlier.close()
+    newcomer.close()
 
 
-def test_calls_in_the_queue_look_less_often_the_more_of_them_wait(clock, some):
-    """Hundreds that each look every 5 ms keep a processor busy, and the heartbeat of their claims comes too late."""
+def test_a_call_that_is_cut_short_passes_its_turn_on(clock, some):
     calls = full(some)
-    newcomers = [begun(some, f"newcomer {number}")[0] for number in range(500)]
+    (cut, _), (_, step) = (begun(some, name) for name in ("cut", "next"))
+    clock.now += STEADY
+    answered(calls[0])
+    assert not step.bell.rung()
 
-    crowd = [begun(some, f"in the queue {number}", late=False) for number in range(500)]
+    with pytest.raises(KeyboardInterrupt):
+        cut.throw(KeyboardInterrupt())
 
-    first, last = crowd[0][1].seconds, crowd[-1][1].seconds
-    assert first < 0.01, "however many newcomers wait"
-    assert len(crowd) / last < 5000, "looks in a second"
-    for call in (*calls, *newcomers, *(waits for waits, _ in crowd)):
-        call.close()
+    assert step.bell.rung()
+
+
+def test_a_call_that_waits_no_longer_takes_no_turn(clock, some):
+    calls = full(some)
+    (cut, _), (_, step) = (begun(some, name) for name in ("cut", "next"))
+    cut.close()
+    clock.now += STEADY
+
+    answered(calls[0])
+
+    assert step.bell.rung()
 
 
 def wait_to_the_end(clock, call, step):
-    while True:
-        clock.now += step.seconds
-        call.send(None)
+    clock.now += step.seconds
+    call.send(step.bell.rung())
 
 
 def test_a_call_whose_turn_does_not_come_was_not_sent(clock, some):
@@ -116,6 +144,15 @@ def test_a_call_whose_turn_does_not_come_was_not_sent(clock, some):
     assert (refused.value.busy, refused.value.retry) == (True, True)
     assert clock.now < 100.0 + 0.75 * BUDGET, "a turn that comes late leaves time for the call"
     assert calls
+
+
+def test_a_call_whose_turn_comes_at_its_last_moment_is_sent(clock, some):
+    calls = full(some)
+    call, step = begun(some, "late")
+    clock.now += step.seconds
+    answered(calls[0])
+
+    assert call.send(False) == BUDGET - step.seconds
 
 
 def test_a_server_that_answers_nobody_is_no_crowd(clock, some):
