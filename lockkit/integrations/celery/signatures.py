@@ -11,7 +11,11 @@ from lockkit.errors import ConfigError
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
-__all__ = ["Body", "body_of", "body_of_function", "lock_name"]
+__all__ = ["LOCKED", "Body", "body_of", "body_of_function", "lock_name"]
+
+
+LOCKED = "lockkit_locked"
+"""The attribute of a ``run`` that takes the lock, with the ``run`` that its author wrote; and of a request whose run holds its lock."""
 
 
 class Body(NamedTuple):
@@ -38,6 +42,7 @@ def body_of(owner: type, stop: type) -> Body | None:
     found = inspect.getattr_static(owner, "run", None)
     if found is None or found is inspect.getattr_static(stop, "run", None):
         return None
+    found = getattr(found, LOCKED, found)
     if isinstance(found, staticmethod):
         return body_of_function(found.__func__, bound=False)
     return body_of_function(found, bound=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from celery import Task
@@ -19,7 +21,7 @@ from lockkit.integrations.celery.options import (
     checked,
 )
 from lockkit.integrations.celery.running import Run, held_by
-from lockkit.integrations.celery.signatures import Body, body_of
+from lockkit.integrations.celery.signatures import LOCKED, Body, body_of
 from lockkit.lease import Lease
 from lockkit.pools import PoolLeases
 
@@ -40,7 +42,7 @@ class LockedTask(Task):
 
     The lock is taken in the worker, just before the function is called, and released when the function has returned or raised; ``before_start``,
     ``on_success``, ``on_failure`` and the other handlers run without it. A task that is sent keeps nobody waiting: lockkit locks the execution and
-    never drops a message. A direct call and ``apply()`` take the lock, too, and wait for it where a message would be sent again.
+    never drops a message. A direct call, also of ``run``, and ``apply()`` take the lock, too, and wait for it where a message would be sent again.
 
     If the lock is lost while the function runs, ``self.lease.lost`` is set, and the result of the function is refused: the task fails with
     :class:`~lockkit.errors.LeaseLost`. The function itself is not interrupted.
@@ -102,6 +104,9 @@ class LockedTask(Task):
             bases = {name for base in cls.__mro__[1:] for name in vars(base)}
             check_names(_name_of(cls), vars(cls), bases)
         cls._check()
+        run = inspect.getattr_static(cls, "run")
+        if cls._lock_body is not None and not hasattr(run, LOCKED):
+            cls.run = _LockedRun(run)
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -171,13 +176,58 @@ class LockedTask(Task):
             )
         return held
 
-    def __call__(self, *args: Any, **keywords: Any) -> Any:
-        """Run the function while it holds the lock. Celery's tracer calls this in a worker; so does a direct call of the task."""
-        request = self.request_stack.top
-        if request is None or request.called_directly or request._protected:  # noqa: SLF001
-            return Run(self, args, keywords, None)(super().__call__)
+    def _locked(
+        self, body: Callable[..., Any], args: Sequence[Any], keywords: Mapping[str, Any], *, outermost: bool
+    ) -> Any:
+        """Run a function while the task holds its lock, whoever calls it: Celery's tracer in a worker, a ``__call__``, or a program."""
+        stack = self.request_stack
+        request = stack.top
+        runs = request is not None and getattr(request, LOCKED, None) is request
+        if runs and not outermost:
+            return body(*args, **keywords)
+        if request is None or runs:
+            return Task.__call__(
+                self, *args, **keywords
+            )  # a direct call: makes a request, and comes here again
+        # Celery makes the request of a direct call from that around it, with all its attributes.
+        direct = request.called_directly or (request._protected and len(stack) > 1)  # noqa: SLF001
         request._protected = 1  # noqa: SLF001 (as Celery's own __call__ does in a worker: a call of the task by its own function is another run)
-        return Run(self, args, keywords, request)(self.run)
+        setattr(request, LOCKED, request)
+        try:
+            return Run(self, args, keywords, None if direct else request)(body)
+        finally:
+            setattr(request, LOCKED, None)
+
+
+class _LockedRun:
+    """The ``run`` of a task, which takes the lock. What is set in its place on the task, as ``autoretry_for`` does, runs under the lock.
+
+    It is not ``__call__`` that takes the lock: a class beside ``LockedTask`` may have one of its own, which only calls ``run`` (as in Flask's documentation).
+    """
+
+    def __init__(self, found: Any) -> None:
+        self.lockkit_locked = found
+
+    def __get__(self, task: LockedTask | None, owner: type | None = None) -> Callable[..., Any]:
+        if task is None:
+            return cast("Callable[..., Any]", self.lockkit_locked.__get__(None, owner))
+        body, own = self.lockkit_locked.__get__(task), inspect.getattr_static(type(task), "run") is self
+        if own:  # not by super().run()
+            body = task.__dict__.get("run", body)
+
+        @functools.wraps(body)
+        def run(*args: Any, **keywords: Any) -> Any:
+            # A function that was set in its place calls the one that it has found there before.
+            outermost = own and task.__dict__.get("run", body) is body
+            return task._locked(body, args, keywords, outermost=outermost)  # noqa: SLF001
+
+        return run
+
+    def __set__(self, task: LockedTask, run: Callable[..., Any]) -> None:
+        task.__dict__["run"] = run
+
+    def __delete__(self, task: LockedTask) -> None:
+        del task.__dict__["run"]
 
 
 def _name_of(task: type) -> str:

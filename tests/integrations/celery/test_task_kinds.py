@@ -247,6 +247,110 @@ def test_and_does_not_wait_for_itself(app, deliver):
     assert isinstance(deliver(work).info.retval, DeadlockDetected)
 
 
+class ByRun(Task):
+    """The base class of Flask's documentation."""
+
+    def __call__(self, *args, **keywords):
+        self.around = True
+        try:
+            return self.run(*args, **keywords)
+        finally:
+            self.around = False
+
+
+class BySuper(Task):
+    def __call__(self, *args, **keywords):
+        self.around = True
+        try:
+            return super().__call__(*args, **keywords)
+        finally:
+            self.around = False
+
+
+class OwnByRun(LockedTask):
+    abstract = True
+    __call__ = ByRun.__call__
+
+
+class OwnBySuper(LockedTask):
+    abstract = True
+
+    def __call__(self, *args, **keywords):
+        self.around = True
+        try:
+            return super().__call__(*args, **keywords)
+        finally:
+            self.around = False
+
+
+@pytest.mark.parametrize("way", ["worker", "direct", "eager"])
+@pytest.mark.parametrize("autoretry", [False, True], ids=["", "autoretry"])
+@pytest.mark.parametrize(
+    "bases",
+    [
+        (ByRun, LockedTask),
+        (LockedTask, ByRun),
+        (BySuper, LockedTask),
+        (LockedTask, BySuper),
+        (OwnByRun,),
+        (OwnBySuper,),
+    ],
+    ids=lambda bases: "+".join(base.__name__ for base in bases),
+)
+def test_a_call_of_a_class_beside_it_runs_and_leaves_no_lock_out(app, deliver, client, bases, autoretry, way):
+    base = type("Base", bases, {"abstract": True})
+
+    @app.task(bind=True, base=base, lock="a:{number}", autoretry_for=(KeyError,) if autoretry else ())
+    def work(self, number):
+        inner = work(number - 1) if number else []
+        return [*inner, (self.lease.name, self.around)]
+
+    run = {
+        "worker": lambda: deliver(work, 1).retval,
+        "direct": lambda: work(1),
+        "eager": lambda: work.apply((1,)).get(),
+    }[way]
+    names, flags = zip(*run(), strict=True)
+    assert names == ("a:0", "a:1")
+    assert flags[0] is True
+    assert client.names() == []
+
+
+def test_a_run_that_a_class_beside_it_has_takes_the_lock(app, deliver):
+    class Mixin:
+        def run(self, number):
+            return [self.lease.name, *super().run(number)]
+
+    class Base(LockedTask):
+        abstract = True
+        lock = "a:{number}"
+
+        def run(self, number):
+            return [self.lease.name, number]
+
+    class Work(Mixin, Base):
+        name = "work"
+
+    work = app.register_task(Work())
+    assert deliver(work, 7).retval == ["a:7", "a:7", 7]
+    assert work.run(8) == ["a:8", "a:8", 8], "a call of the function alone is a direct call"
+
+
+def test_a_call_that_runs_the_function_twice_takes_the_lock_twice(app, deliver):
+    class Twice(LockedTask):
+        abstract = True
+
+        def __call__(self, *args, **keywords):
+            return [self.run(*args, **keywords), self.run(*args, **keywords)]
+
+    @app.task(bind=True, base=Twice, lock="a")
+    def work(self):
+        return self.lease.fence
+
+    first, second = deliver(work).retval
+    assert first < second
+
+
 def test_threads_that_run_tasks_have_a_lease_each(app, deliver):
     together = threading.Barrier(2, timeout=20)
 
