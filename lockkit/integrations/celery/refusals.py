@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from lockkit.errors import AcquireTimeout, BackendUnavailable, Drained, LockkitError, OutcomeUnknown
 from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.integrations.celery.options import LockOptions
 
-__all__ = ["PASSING", "UNAVAILABLE", "Next", "is_twin", "stands", "what_next"]
+__all__ = ["PASSING", "UNAVAILABLE", "Next", "is_earlier", "is_twin", "stands", "what_next"]
 
 Next = Literal["again", "back", "skip", "drop", "run", "fail"]
 """Send the task again; give its message back to the broker; return a Skipped; drop the message; run it without its lock; let it fail."""
@@ -19,13 +19,23 @@ PASSING = (AcquireTimeout, Drained, *UNAVAILABLE)
 
 
 def what_next(
-    options: LockOptions, error: LockkitError, left: float | None, *, twin: bool, sendable: bool, late: bool
+    options: LockOptions,
+    error: LockkitError,
+    left: float | None,
+    *,
+    twin: bool,
+    sendable: bool,
+    late: bool,
+    earlier: bool = False,
 ) -> Next:
     """Decide what happens to a task that did not get its lock.
 
     A twin whose message is not acknowledged yet is the only one that can do the work if the run that holds the lock has died, so it is neither dropped
     nor failed, unless the options say so in as many words. Nor is it sent as a new message: that would outlive the run that holds the lock, and make
     another run, which may in turn be delivered twice, and so on without end. ``max_wait`` does not count for it.
+
+    A task that sent itself again (``self.retry()``, ``autoretry_for``, ``self.replace()``) may find its own earlier run, which has not released its lock
+    yet, or whose ``min_hold`` is not over. It is no other work that it could leave to the holder, so it is sent again whatever ``on_busy`` says.
 
     Args:
         options: The options of the task.
@@ -34,6 +44,7 @@ def what_next(
         twin: Whether another delivery of the same message holds the lock. Its result must not be overwritten.
         sendable: Whether the task can be sent again: it came in a message.
         late: Whether its message is acknowledged only when the run has ended, so that it can be given back.
+        earlier: Whether an earlier run of the same task, which sent this message, holds the lock.
     """
     mode: str = "fail"
     if isinstance(error, UNAVAILABLE):
@@ -41,7 +52,7 @@ def what_next(
     elif isinstance(error, Drained):
         mode = "retry" if options.on_busy == "retry" else "fail"
     elif isinstance(error, AcquireTimeout):
-        mode = (twin and options.on_duplicate) or options.on_busy
+        mode = "retry" if earlier else (twin and options.on_duplicate) or options.on_busy
     if mode == "run":
         return "run"
     if twin and late and options.on_duplicate != "skip":
@@ -53,8 +64,28 @@ def what_next(
     return "skip" if mode == "skip" else "fail"
 
 
-def is_twin(error: LockkitError, task_id: str | None) -> bool:
-    """Whether the holder that was in the way runs the same message: the broker has delivered it twice."""
+def is_twin(error: LockkitError, request: Any) -> bool:
+    """Whether the holder that was in the way runs the same message: the broker has delivered it twice.
+
+    Args:
+        error: Why the lock was not taken.
+        request: Celery's request of the run; None for a direct call.
+    """
+    return _runs_same(error, request) and not is_earlier(error, request)
+
+
+def is_earlier(error: LockkitError, request: Any) -> bool:
+    """Whether the holder that was in the way is an earlier run of the task, which sent this message itself. Arguments as for :func:`is_twin`."""
+    if not _runs_same(error, request):
+        return False
+    assert error.holder is not None
+    # What replaces a task has its id, and begins to count its retries anew. Only a second delivery of it is marked.
+    replaces = bool(request.replaced_task_nesting) and not (request.delivery_info or {}).get("redelivered")
+    return replaces or error.holder.owner.retries < request.retries
+
+
+def _runs_same(error: LockkitError, request: Any) -> bool:
+    task_id = None if request is None else request.id
     return task_id is not None and error.holder is not None and error.holder.owner.task_id == task_id
 
 

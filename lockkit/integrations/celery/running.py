@@ -21,7 +21,7 @@ from lockkit.integrations.celery.clients import client_of
 from lockkit.integrations.celery.endings import reason_of
 from lockkit.integrations.celery.exporting import exported
 from lockkit.integrations.celery.held_by_child import Note, recorded
-from lockkit.integrations.celery.refusals import PASSING, is_twin, stands, what_next
+from lockkit.integrations.celery.refusals import PASSING, is_earlier, is_twin, stands, what_next
 from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, in_hand, wait_in
 from lockkit.integrations.celery.signatures import lock_name
 from lockkit.integrations.celery.skipping import skipped_document
@@ -139,7 +139,7 @@ class Run:
             try:
                 return take(client, options, name, owner, 0.0)
             except AcquireTimeout as error:
-                if is_twin(error, request.id):
+                if is_twin(error, request):
                     raise
         # The waits of a function that runs are its own affair: only that of a message ends when the worker is to stop.
         return take(
@@ -175,9 +175,15 @@ class Run:
         body: Callable[..., Any],
     ) -> Any:
         """Send a task that did not get its lock again, or skip it, drop it, run it without its lock, or let it fail."""
-        task_id = None if self._request is None else self._request.id
-        twin = is_twin(error, task_id)
-        after = what_next(self._options, error, left, twin=twin, sendable=self._in_message, late=self._late)
+        after = what_next(
+            self._options,
+            error,
+            left,
+            twin=is_twin(error, self._request),
+            sendable=self._in_message,
+            late=self._late,
+            earlier=is_earlier(error, self._request),
+        )
         if after == "again":
             pause = countdown(wait.tries, left, visibility_timeout(self._task.app.conf))
             self._send_again(

@@ -88,6 +88,17 @@ def test_a_copy_that_is_not_acknowledged_yet_is_neither_sent_nor_dropped(options
     assert what_next(options, error, left, twin=True, sendable=True, late=True) == after
 
 
+@pytest.mark.parametrize("on_busy", ["retry", "wait", "skip", "fail"])
+@pytest.mark.parametrize(
+    "left, sendable, after", [(None, True, "again"), (0.0, True, "fail"), (None, False, "fail")]
+)
+def test_a_task_that_finds_its_own_earlier_run_is_sent_again_as_long_as_it_may(
+    on_busy, left, sendable, after
+):
+    options = LockOptions(lock="a", on_busy=on_busy)
+    assert what_next(options, BUSY, left, twin=False, sendable=sendable, late=True, earlier=True) == after
+
+
 HELD = ClaimInfo("a", "1", "HELD", Owner(), 1, 0)
 
 

@@ -127,6 +127,33 @@ def test_its_own_retry_and_autoretry_count_as_before_and_begin_a_new_wait(app, r
     assert queued() == []
 
 
+@pytest.mark.parametrize("way", ["retry", "autoretry", "replace"])
+@pytest.mark.parametrize("on_busy", ["skip", "fail", "retry"])
+def test_what_a_task_sends_itself_is_no_second_delivery(app, task_id, deliver, queued, on_busy, way):
+    """The earlier run still holds the lock: it has just sent the message, or ``min_hold`` is not over."""
+
+    @app.task(bind=True, base=LockedTask, lock="a", on_busy=on_busy, min_hold=60, autoretry_for=(KeyError,))
+    def work(self, again=True):
+        if way == "retry":
+            raise self.retry(countdown=0)
+        if way == "autoretry":
+            raise KeyError
+        return self.replace(work.s(again=False))
+
+    deliver(work)
+    (own,) = queued()
+    assert own.headers["id"] == task_id
+    headers = {key: own.headers[key] for key in ("id", "replaced_task_nesting")}
+    done = deliver(work, headers=headers, retries=own.headers["retries"])
+    assert done.info.state == RETRY
+    (again,) = queued()
+    assert again.headers["id"] == task_id
+    assert again.headers["retries"] == own.headers["retries"]
+    redelivered = {**headers, "delivery_info": {"redelivered": True, "routing_key": "x", "exchange": ""}}
+    if way == "replace" and on_busy != "retry":
+        assert deliver(work, headers=redelivered).info.state == IGNORED, "a second delivery of what it sent"
+
+
 def test_an_error_of_the_lock_is_not_the_tasks_own(app, rival, deliver, queued):
     @app.task(base=LockedTask, lock="a", on_busy="fail", autoretry_for=(Exception,))
     def work(): ...
