@@ -329,7 +329,8 @@ class Hold:
 
     def reserved(self, now: float) -> bool:
         """Whether a thread or task performs the release. A task that is late, or whose loop does not run, does not count: the loop may be over."""
-        return self.reserved_by != 0 and now < self.reserved_until and self.reserver_runs()
+        # The loop is asked first, because its engine lets go of a closed one then.
+        return self.reserved_by != 0 and self.reserver_runs() and now < self.reserved_until
 
     # Levels are handles, not a counter: leaving a level twice then counts once, and a collected handle counts no longer.
 

@@ -71,8 +71,9 @@ class Engines:
         if here is None or here.driver is not driver:
             self._forget_closed()
             if driver is not self.opening.engine:  # a hold of a client that is closed
-                return LoopDriver(driver, None, self._pools, loop)
-            here = self._loops[loop] = LoopDriver(driver, self._performer(driver), self._pools, loop)
+                return LoopDriver(driver, None, self._pools, loop, self._loops)
+            here = LoopDriver(driver, self._performer(driver), self._pools, loop, self._loops)
+            self._loops[loop] = here
         return here
 
     def _performer(self, driver: Driver) -> Performer | None:
@@ -140,7 +141,6 @@ class Engines:
         try:
             await finished(job, loop, cuts)
         finally:
-            self._forget_closed()
             here = self._loops.pop(loop, None)
             self._abort()
             self._pools.close()
@@ -157,19 +157,15 @@ class Engines:
             raise cuts[0]
 
     def _forget_closed(self) -> None:
-        for loop, here in list(self._loops.items()):
-            if loop.is_closed():
-                del self._loops[loop]
-                here.abort()
+        for here in list(self._loops.values()):
+            here.runs()
 
     def _abort(self) -> None:
         """Drop the connections of all loops."""
-        loops, self._loops = self._loops, {}
-        for loop, here in loops.items():
-            if loop.is_closed():
-                here.abort()
-            else:
-                call_soon(loop, here.abort)
+        self._forget_closed()
+        for loop, here in list(self._loops.items()):
+            self._loops.pop(loop, None)
+            call_soon(loop, here.abort)
 
     def __del__(self) -> None:
         origin: Origin | None = getattr(self, "_origin", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from functools import partial
 from types import TracebackType
@@ -31,12 +32,12 @@ __all__ = ["AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss", "ReleaseReque
 class Loss:
     """The loss of a hold: ``await lease.lost`` returns when the hold may have lapsed, and ``is_set()`` says whether it may have."""
 
-    __slots__ = ("_calls", "_hold")
+    __slots__ = ("__weakref__", "_calls", "_hold")
 
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
         self._calls: dict[object, tuple[asyncio.AbstractEventLoop, Callable[[], object]]] = {}
-        hold.alarms = (*hold.alarms, self._ring)
+        hold.alarms = (*hold.alarms, self._bell())
 
     def is_set(self) -> bool:
         """Whether the hold may have lapsed (S6). Once true, it stays true."""
@@ -52,6 +53,16 @@ class Loss:
     def forget(self, key: object) -> None:
         """Do not call what was given with this key."""
         self._calls.pop(key, None)
+
+    def _bell(self) -> Callable[[], None]:
+        """The function that the hold calls. A waiting task refers to its lease, which the hold must not keep: so not this object either."""
+        there = weakref.WeakMethod(self._ring)
+
+        def bell() -> None:
+            if (ring := there()) is not None:
+                ring()
+
+        return bell
 
     def _ring(self) -> None:
         for loop, callback in list(self._calls.values()):
@@ -78,7 +89,7 @@ class ReleaseRequested(Loss):
     def __init__(self, hold: Hold) -> None:
         self._hold = hold
         self._calls = {}
-        hold.asked.alarms = (*hold.asked.alarms, self._ring)
+        hold.asked.alarms = (*hold.asked.alarms, self._bell())
 
     def is_set(self) -> bool:
         """Whether somebody has asked for the release. Once true, it stays true."""

@@ -82,6 +82,7 @@ class LoopDriver:
         performer: Performs the store's exchanges on the loop; None for a store that is called on threads.
         pools: The threads of the client.
         loop: The running loop.
+        loops: The engines of the client for its loops.
 
     Attributes:
         at_once: Whether the store is called on the loop itself.
@@ -94,11 +95,13 @@ class LoopDriver:
         performer: Performer | None,
         pools: ThreadPools,
         loop: asyncio.AbstractEventLoop,
+        loops: dict[asyncio.AbstractEventLoop, LoopDriver],
     ) -> None:
         self.driver = driver
         self.performer = performer
         self.pools = pools
         self.loop = loop
+        self._loops = loops
         self._runs = self._may_go_on  # one for all acquisitions
         self._perform = driver.perform
         self.context = Context()
@@ -106,10 +109,18 @@ class LoopDriver:
         self._exchanges: Any = extras.exchanges
         self.at_once = extras.at_once
 
+    def runs(self) -> bool:
+        """Whether the loop runs. A loop that was closed is forgotten, with its connections: they refer to the tasks that wait for a reply.
+
+        Any thread may call this.
+        """
+        if self.loop.is_closed() and (here := self._loops.pop(self.loop, None)) is not None:
+            here.abort()
+        return self.loop.is_running()
+
     def _may_go_on(self) -> bool:
         """Whether the loop may still continue an acquisition: it runs; or it may run again, and the client is not closed."""
-        loop = self.loop
-        return loop.is_running() or not (loop.is_closed() or self.driver.closed)
+        return self.runs() or not (self.loop.is_closed() or self.driver.closed)
 
     # -- acquire
 

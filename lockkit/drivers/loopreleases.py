@@ -210,7 +210,7 @@ class LoopRelease:
                 hold.reserved_by, hold.reserved_until, hold.reserver_runs = (
                     self._me,
                     math.inf,
-                    self.loop.is_running,
+                    self._engine.runs,
                 )
                 self._steps = self._job = None
             while hold.report is None:

@@ -311,7 +311,7 @@ class OnLoop:
         await self._loop.create_connection(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
 
     def _ended(self) -> None:
-        if self._empty is not None and not (self._connections or self._connecting):
+        if self._empty is not None and not (self._connections or self._connecting or self._loop.is_closed()):
             self._empty.set_result(None)
             self._empty = None
 

@@ -10,11 +10,13 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 
 import pytest
 
 from lockkit.errors import AcquireCancelled, BackendUnavailable
 from support.aio import client_of, in_a_loop, soon
+from support.harnesses.redis import RedisHarness
 
 PROGRAM = """
 import asyncio, os, sys, time
@@ -232,6 +234,67 @@ def test_what_waits_on_a_loop_that_was_closed_is_taken_back(harness, together):
     client._client.close()
     other._client.close()
     gc.collect()
+
+
+@pytest.mark.parametrize("where", ["under_way", "releasing"])
+def test_a_request_of_a_loop_that_was_closed_keeps_no_lease(tmp_path, where):
+    """The task that waits for the reply holds another lock, which nobody can reach any more: it is released, not renewed."""
+    harness = RedisHarness(tmp_path)
+    client = client_of(harness)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # a task is destroyed
+
+    async def hold():
+        async with client.lock("b").acquire(timeout=30):
+            while True:
+                async with client.lock("c").acquire(timeout=30):
+                    pass
+
+    async def until_it_asks():
+        loop.create_task(hold())  # noqa: RUF006 (it is to be lost)
+        await soon(lambda: harness.stored("b"))
+        engine = client._opening.engine
+        await soon(lambda: engine.under_way if where == "under_way" else engine.beats.releasing)
+
+    def free():
+        gc.collect()
+        return not harness.stored("b") and not harness.stored("c")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop.run_until_complete(until_it_asks())
+        loop.close()
+        waits_until(free)
+    client._client.close()
+    harness.close()
+
+
+@pytest.mark.parametrize("watch", ["cancel_on_loss", "lost", "release_requested"])
+def test_a_watch_for_the_loss_keeps_no_lease_of_a_loop_that_was_closed(harness, watch):
+    client = client_of(harness)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # a task is destroyed
+
+    async def hold():
+        async with client.lock("a").acquire(timeout=30) as lease:
+            if watch == "cancel_on_loss":
+                async with lease.cancel_on_loss():
+                    await asyncio.sleep(60)
+            await getattr(lease, watch)
+
+    async def until_it_holds():
+        loop.create_task(hold())  # noqa: RUF006 (it is to be lost)
+        await soon(lambda: client.is_open and client._opening.engine.registry.holds)
+
+    loop.run_until_complete(until_it_holds())
+    loop.close()
+
+    def free():
+        gc.collect()
+        return not harness.stored("a")
+
+    waits_until(free)
+    client._client.close()
 
 
 async def _taken(lock):
