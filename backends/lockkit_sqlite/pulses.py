@@ -168,20 +168,24 @@ class Pulses:
         """
         own = self.pulse.name if self.pulse is not None else ""
         watch = BellWatch(self, key, tuple({name for name in fifos if name and name != own}), wake)
-        with self.watcher.lock:
-            self.watcher.begin(watch, watch.ring, reads=reads)
-            self._watches.setdefault(key, {})[watch] = None
-            missed = self._early.pop(key, self) is None
-            for name in watch.fifos:
-                health: Health = ALIVE
-                watched = self._watched.get(name)
-                if watched is None:
-                    watched, health = self._open(name)
-                if watched is None:
-                    missed = missed or health == DEAD
-                    continue
-                watched.watches[watch] = None
-                self._idle.pop(name, None)
+        try:
+            with self.watcher.lock:
+                self.watcher.begin(watch, watch.ring, reads=reads)
+                self._watches.setdefault(key, {})[watch] = None
+                missed = self._early.pop(key, self) is None
+                for name in watch.fifos:
+                    health: Health = ALIVE
+                    watched = self._watched.get(name)
+                    if watched is None:
+                        watched, health = self._open(name)
+                    if watched is None:
+                        missed = missed or health == DEAD
+                        continue
+                    watched.watches[watch] = None
+                    self._idle.pop(name, None)
+        except BaseException:  # the caller has no watch to close
+            watch.close()
+            raise
         return watch, missed
 
     def _open(self, name: str) -> tuple[_Watched | None, Health]:

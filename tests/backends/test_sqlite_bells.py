@@ -162,6 +162,20 @@ def test_what_ctrl_c_took_from_who_listens_is_made_up_for(fifos, monkeypatch):
     assert watch.wait(bell, LONG)
 
 
+def test_a_watch_that_ctrl_c_hit_as_it_began_is_gone(fifos, monkeypatch):
+    here, there = fifos
+
+    def torn(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pulses, "_open", torn)
+        with pytest.raises(KeyboardInterrupt):
+            here.watch(b"abcdef", [there.name()], print, reads=True)
+    assert not here.watcher._waiters
+    assert not here._watches
+
+
 def test_ctrl_c_while_listening_costs_no_wake(tmp_path):
     """On the main thread, where signals land; the next wait hears."""
     tmp_path.chmod(0o700)
