@@ -127,10 +127,7 @@ class SqliteBackend(BasicBackend):
         self, blockers: Sequence[str], wake: Callable[[], None], claim: Claim, *, reads: bool
     ) -> BellWatch:
         key, fifos = bytes.fromhex(claim_id(claim.token)), [each.partition(".")[2] for each in blockers]
-        watch, missed = self._opened.pulses.watch(key, fifos, wake, reads=reads)
-        if missed:  # a blocker has gone since it was named, and its process has rung the bell, or has died
-            watch.ring()
-        return watch
+        return self._opened.pulses.watch(key, fifos, wake, reads=reads)
 
     def inspect(self, name: str, budget: float) -> LockInfo:
         """See :meth:`lockkit.store.spi.Backend.inspect`. Claims of dead processes are shown as such until the next acquire removes them."""

@@ -152,10 +152,8 @@ class Pulses:
                     return DEAD  # EPIPE: it died just now (Python ignores SIGPIPE)
         return health
 
-    def watch(
-        self, key: bytes, fifos: Iterable[str], wake: Callable[[], None], *, reads: bool
-    ) -> tuple[BellWatch, bool]:
-        """Begin a watch; also whether it was rung before, or one of the processes that it waits for is dead already.
+    def watch(self, key: bytes, fifos: Iterable[str], wake: Callable[[], None], *, reads: bool) -> BellWatch:
+        """Begin a watch. It rings at once if it was rung before, or one of the processes that it waits for is dead already.
 
         Args:
             key: The id of the claim that waits.
@@ -183,10 +181,12 @@ class Pulses:
                         continue
                     watched.watches[watch] = None
                     self._idle.pop(name, None)
+            if missed:
+                watch.ring()
         except BaseException:  # the caller has no watch to close
             watch.close()
             raise
-        return watch, missed
+        return watch
 
     def _open(self, name: str) -> tuple[_Watched | None, Health]:
         """Open another process's FIFO, or open it again; also what that says about the process. Under the lock."""

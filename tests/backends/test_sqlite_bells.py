@@ -17,7 +17,7 @@ from lockkit.testing.processes import until
 from lockkit.testing.took import Took
 from lockkit_sqlite import pulse, watcher
 from lockkit_sqlite.pulse import ALIVE, DEAD
-from lockkit_sqlite.pulses import Listener, Pulses
+from lockkit_sqlite.pulses import BellWatch, Listener, Pulses
 from lockkit_sqlite.watcher import Watcher
 from support import turns
 from support.turns import AT_ONCE, LONG
@@ -148,7 +148,7 @@ def test_what_ctrl_c_took_from_who_listens_is_made_up_for(fifos, monkeypatch):
     """The Ctrl-C lands between the moment in which the bell is read and the one in which the waiters are rung."""
     here, there = fifos
     bell, key = Bell(), b"abcdef"
-    watch, _ = here.watch(key, [], bell.ring, reads=True)
+    watch = here.watch(key, [], bell.ring, reads=True)
 
     def torn(self):
         os.read(self.descriptor.fileno(), 100)
@@ -162,14 +162,16 @@ def test_what_ctrl_c_took_from_who_listens_is_made_up_for(fifos, monkeypatch):
     assert watch.wait(bell, LONG)
 
 
-def test_a_watch_that_ctrl_c_hit_as_it_began_is_gone(fifos, monkeypatch):
+@pytest.mark.parametrize("at", [(Pulses, "_open"), (BellWatch, "ring")], ids=["it-begins", "it-rings"])
+def test_a_watch_that_ctrl_c_hits_as_it_begins_is_gone(fifos, monkeypatch, at):
     here, there = fifos
 
     def torn(*_):
         raise KeyboardInterrupt
 
+    here.ring(here.name(), b"abcdef")
     with monkeypatch.context() as patched:
-        patched.setattr(Pulses, "_open", torn)
+        patched.setattr(*at, torn)
         with pytest.raises(KeyboardInterrupt):
             here.watch(b"abcdef", [there.name()], print, reads=True)
     assert not here.watcher._waiters
@@ -240,8 +242,8 @@ def test_a_bell_that_may_have_been_full_wakes_everybody(fifos):
     while not _full(there, here.name()):
         pass
     bell = Bell()
-    watch, missed = here.watch(b"abcdef", [], bell.ring, reads=True)
-    assert not missed
+    watch = here.watch(b"abcdef", [], bell.ring, reads=True)
+    assert not bell.rung()
     assert watch.wait(bell, AT_ONCE)
 
 
@@ -258,7 +260,7 @@ def test_a_fifo_that_was_put_back_is_alive_and_rung(fifos):
     here, there = fifos
     name = here.name()
     bell = Bell()
-    watch, _ = here.watch(b"abcdef", [], bell.ring, reads=True)
+    watch = here.watch(b"abcdef", [], bell.ring, reads=True)
     assert there.health(name) == ALIVE
     Path(here._folder, name).unlink()
     here.heal()
@@ -282,7 +284,7 @@ def test_few_fifos_of_others_stay_open(fifos, tmp_path):
     for each in others:
         assert here.health(each.name()) == ALIVE
     assert len(here._watched) == len(here._idle) == 8
-    watch, _ = here.watch(b"abcdef", [each.name() for each in others], print, reads=True)
+    watch = here.watch(b"abcdef", [each.name() for each in others], print, reads=True)
     assert len(here._watched) == 20
     watch.close()
     assert len(here._watched) == len(here._idle) == 8
