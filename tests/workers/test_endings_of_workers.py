@@ -135,14 +135,25 @@ def test_the_refusal_does_not_need_the_library_of_the_greenlets(rig):
     assert "takes a lock in the gevent pool, which lockkit does not support" in done.stderr
 
 
-def test_a_solo_worker_with_a_task_that_waits_does_not_start_and_its_messages_stay(rig):
-    sender = rig.sender()
-    sender.send_task("waiting.wait", queue="waiting")
-    worker = rig.worker("support.celery.waiting", pool="solo", options=("-Q", "waiting"), ready=False)
+@pytest.mark.parametrize(
+    "pool, environ, told, change",
+    [
+        ("solo", {}, "waits for a busy lock in the solo pool", 'set on_busy="retry", or worker_pool to prefork (--pool)'),
+        ("prefork", {"LOCKKIT_URL": "memory:"}, "takes its lock in memory:, which keeps apart the threads", "set lockkit_url"),
+    ],
+)  # fmt: skip
+def test_a_worker_whose_pool_does_not_fit_the_lock_does_not_start_and_its_messages_stay(
+    rig, pool, environ, told, change
+):
+    queue = f"waiting-{pool}"
+    rig.sender().send_task("waiting.wait", queue=queue)
+    worker = rig.worker(
+        "support.celery.waiting", pool=pool, environ=environ, options=("-Q", queue), ready=False
+    )
     assert worker.wait(90) != 0
-    assert "lockkit: task waiting.wait waits for a busy lock in the solo pool" in worker.words
-    assert 'set on_busy="retry", or worker_pool to prefork (--pool)' in worker.words
-    assert rig.broker.cli("LLEN", "waiting") == 1
+    assert f"lockkit: task waiting.wait {told}" in worker.words
+    assert change in worker.words
+    assert rig.broker.cli("LLEN", queue) == 1
 
 
 def test_the_journal_of_recovery_has_no_more_than_what_was_evicted(rig):

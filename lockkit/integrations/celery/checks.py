@@ -33,6 +33,13 @@ ROWS: tuple[Row, ...] = (
         mistakes.refused,
     ),
     Row(
+        "processes",
+        "error",
+        "a store whose locks are those of one process (`memory:`), in a pool of processes",
+        "set lockkit_url (or LOCKKIT_URL) to a store that all workers reach, or to sqlite: if all run on one host",
+        mistakes.each_process,
+    ),
+    Row(
         "store",
         "warning",
         "a broker that other hosts reach, and locks in an embedded store",

@@ -12,6 +12,7 @@ __all__ = [
     "GREEN",
     "delivered_twice",
     "each_host",
+    "each_process",
     "early",
     "expires",
     "green",
@@ -49,6 +50,16 @@ def _hard(setup: Setup, task: LockedFacts) -> float | None:
 def refused(_: Setup, task: LockedFacts) -> str | None:
     """No lock fits the options and the configuration."""
     return None if task.refused is None else f"can never take its lock: {task.refused}"
+
+
+def each_process(setup: Setup, _: LockedFacts) -> str | None:
+    """The processes of one pool share no locks."""
+    if setup.reach != "process" or setup.pool != "prefork":
+        return None
+    return (
+        f"takes its lock in {setup.store}, which keeps apart the threads of one process, in the prefork pool: each of its processes "
+        "then locks for itself, and two of them run the task at once"
+    )
 
 
 def each_host(setup: Setup, _: LockedFacts) -> str | None:

@@ -84,8 +84,8 @@ class Run:
             LeaseLost: The lock was lost while the function ran; its result is refused.
             LockkitError: The lock could not be taken for another reason.
         """
-        check_pool(self._task.name, self._options.on_busy)
         client = client_of(self._task.app)
+        check_pool(self._task.name, self._options.on_busy, client)
         name = self._name()
         now = time.time()
         wait = (

@@ -70,17 +70,17 @@ def _prepare(sender: Any = None, **_: Any) -> None:
 
 
 def _check(app: Celery, tasks: Mapping[str, LockOptions]) -> None:
-    """Refuse tasks of which each message would fail, because of the pool or of the configuration. No store is asked.
+    """Refuse tasks whose lock cannot work, because of the pool or of the configuration. No store is asked.
 
     Raises:
         SystemExit: There is such a task, or the configuration cannot be used. The text says what to change.
     """
     which = ""
     try:
-        for name, options in tasks.items():
-            check_pool(name, options.on_busy)
         # Not client_of(app): the pool processes make clients of their own.
         with closing(connect(**settings_of(app))) as client:
+            for name, options in tasks.items():
+                check_pool(name, options.on_busy, client)
             for name, options in tasks.items():
                 which = f"task {name}: "
                 check(client, options)

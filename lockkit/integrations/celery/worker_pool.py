@@ -7,6 +7,7 @@ from typing import Any
 from celery.signals import worker_init
 from kombu.utils.compat import detect_environment
 
+from lockkit.client import Client
 from lockkit.integrations.celery.app_facts import LockedFacts, Setup
 from lockkit.integrations.celery.checks import refuse
 from lockkit.integrations.celery.mistakes import GREEN
@@ -29,14 +30,16 @@ def pool_kind() -> str:
     return {"thread": "threads", "processes": "prefork"}.get(kind, kind)
 
 
-def check_pool(task: str, on_busy: str) -> None:
+def check_pool(task: str, on_busy: str, client: Client) -> None:
     """Refuse a pool in which a lock would not keep its promise.
 
     Raises:
         ConfigError: The pool is one of greenlets, where a task that computes keeps the heartbeat from its work; or tasks would wait in the only
-            thread of a worker, which then does nothing else: it tells the broker nothing, and may wait for a lock that a task behind it would release.
+            thread of a worker, which then does nothing else: it tells the broker nothing, and may wait for a lock that a task behind it would release;
+            or it is one of processes, and the locks of the store are those of one process.
     """
     kind = pool_kind()
     environment = str(detect_environment())  # type: ignore[no-untyped-call]
     pool = environment if environment in GREEN else kind
-    refuse(Setup(pool=pool), LockedFacts(task, on_busy=on_busy), "pool", "solo")
+    setup = Setup(pool=pool, store=client.url, reach=client.capabilities.scope)
+    refuse(setup, LockedFacts(task, on_busy=on_busy), "pool", "solo", "processes")

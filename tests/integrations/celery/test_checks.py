@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("celery")
 
 from celery import Celery
+from celery.concurrency import get_implementation
 from celery.signals import worker_init
 
 from lockkit.errors import ConfigError
@@ -42,6 +43,7 @@ class Case:
 
 
 EMBEDDED = {"broker_url": "amqp://box", "lockkit_url": "sqlite:/nowhere/locks.db"}
+MEMORY = {"lockkit_url": "memory:"}
 NEAR = {**EMBEDDED, "broker_url": "redis://127.0.0.1:1"}
 WAIT = {"on_busy": "wait", "max_wait": 120}
 CASES = [
@@ -199,6 +201,8 @@ CASES = [
     ),
     Case("early", {"acks_on_timeout": False}, {**LATE, "acks_on_timeout": False}, "acks_on_timeout"),
     Case("options", {"min_hold": 60}, {}, "min_hold (60 s)", conf={"lockkit_max_hold": 50}),
+    Case("processes", {}, {}, "its lock in memory:", conf=MEMORY, mended=EMBEDDED),
+    Case("processes", {}, {}, "locks for itself", conf=MEMORY, mended={**MEMORY, "worker_pool": "threads"}),
     Case("store", {}, {}, "each host then locks for itself", conf=EMBEDDED, mended=NEAR),
     Case("store", {}, {}, "sqlite:/", conf={**EMBEDDED, "broker_url": "sqs://"}, mended=NEAR),
     Case("store", {}, {}, "each host", conf=EMBEDDED, mended={**EMBEDDED, "lockkit_url": "redis://box"}),
@@ -218,7 +222,7 @@ CASES = [
 
 def app_with(options, conf):
     app = Celery("proj", set_as_current=False)
-    app.conf.update({"broker_url": "redis://localhost:1", "lockkit_url": "memory:", **conf})
+    app.conf.update({"broker_url": "redis://localhost:1", "lockkit_url": EMBEDDED["lockkit_url"], **conf})
 
     @app.task(base=LockedTask, name="bill", shared=False, **{"lock": "bill:{number}", **options})
     def bill(number): ...
@@ -315,14 +319,14 @@ def test_the_tasks_of_the_page_on_celery_make_no_mistake(monkeypatch):
         ({}, {"lockkit_url": "redsi://box"}, "redsi"),
         ({}, {"lockkit_tll": 7}, "did you mean lockkit_ttl?"),
         ({"on_busy": "wait"}, {"worker_pool": "solo"}, 'set on_busy="retry"'),
+        ({}, MEMORY, "each of its processes then locks for itself"),
+        ({}, {**MEMORY, "worker_pool": "processes"}, "each of its processes then locks for itself"),
     ],
 )
-def test_a_worker_does_not_start_with_a_task_of_which_each_message_would_fail(
-    monkeypatch, options, conf, says
-):
+def test_a_worker_does_not_start_with_a_task_whose_lock_cannot_work(monkeypatch, options, conf, says):
     app = app_with(options, conf)
-    pool = app.conf.worker_pool
-    worker = type("Worker", (), {"app": app, "pool_cls": f"celery.concurrency.{pool}:TaskPool"})
+    pool = get_implementation(app.conf.worker_pool)
+    worker = type("Worker", (), {"app": app, "pool_cls": pool})
     monkeypatch.setattr(worker_pool, "_kinds", [])
     with pytest.raises(SystemExit) as refused:
         worker_init.send(sender=worker)
