@@ -1,4 +1,4 @@
-"""A request of Celery's worker that notes why the worker ends a pool process, before it does so."""
+"""A request of Celery's worker that hands on how its message was serialized, and notes why the worker ends a pool process, before it does so."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ _causes: OrderedDict[str, tuple[Reason, str]] = OrderedDict()
 
 class LockedRequest(Request):
     """The worker's view of one message of a locked task. Releases nothing, because the process that holds the lock still runs."""
+
+    def __init__(self, message: Any, *args: Any, **keywords: Any) -> None:
+        super().__init__(message, *args, **keywords)
+        about = self.request_dict
+        # Some brokers keep the type apart from the other properties, and Celery then does not hand it on.
+        about["properties"] = {**about["properties"], "content_type": message.content_type}
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 (Celery's signature)
         """Note a hard time limit. billiard calls this before it sends the process a signal."""

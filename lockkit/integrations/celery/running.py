@@ -10,11 +10,13 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from kombu.exceptions import EncodeError
+from kombu.serialization import registry
 
 from lockkit import durations
 from lockkit.client import Client
 from lockkit.decorator import refuse_what_is_not_done
-from lockkit.errors import AcquireCancelled, AcquireTimeout, LockkitError
+from lockkit.errors import AcquireCancelled, AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Skipped
 from lockkit.identity import with_task
 from lockkit.integrations.celery.clients import client_of
@@ -190,7 +192,7 @@ class Run:
                 name, error, wait, pause, f"tries again in {durations.show(pause)}: {error.message}"
             )
         if after == "back":
-            self._keep_in_hand()
+            self._keep_in_hand()  # meanwhile its twin may end
             raise self._given_back(name) from None
         if after == "drop":
             if self._late and not self._stands(client, error):
@@ -218,7 +220,7 @@ class Run:
         return self._task.name if task_id is None else f"{self._task.name}[{task_id}]"
 
     def _keep_in_hand(self) -> None:
-        """Keep a copy of a message for a moment, in which its twin may end."""
+        """Keep a message that is to go back to the broker for a moment: it may be delivered again at once."""
         limits = self._request.timelimit or (None, None)
         usual = time_limits(self._task, self._task.app.conf)
         pause = in_hand(visibility_timeout(self._task.app.conf), (*limits, *usual))
@@ -273,12 +275,15 @@ class Run:
         Raises:
             celery.exceptions.Retry: The task has been sent.
             celery.exceptions.Reject: The broker did not take it, so its message goes back to the queue.
+            ConfigError: No serializer carries it.
             Exception: The broker did not take it, and its message is acknowledged already: the task fails with the error of the broker.
         """
         request, task = self._request, self._task
         headers = {**(request.as_execution_options()["headers"] or {}), HEADER: wait.header()}
+        content_type = (request.properties or {}).get("content_type")
+        serializer = registry.type_to_name.get(content_type, task.serializer)
         again = task.signature_from_request(
-            request, countdown=pause, retries=request.retries, headers=headers
+            request, countdown=pause, retries=request.retries, headers=headers, serializer=serializer
         )
         waited = time.time() - wait.since
         level = logging.WARNING if waited >= _TELL_AFTER else logging.INFO
@@ -286,8 +291,16 @@ class Run:
         _log.log(level, "%s", printable(f"{self._words()} {text}"))
         try:
             again.apply_async()
+        except EncodeError as trouble:  # a message that went back would meet it again, and again
+            raise ConfigError(
+                f"{self._words()} found {name!r} busy, and cannot be sent again: {trouble}",
+                name=name,
+                holder=error.holder,
+                hint=f'the serializer is {serializer!r}: send what it can carry, or write on_busy="wait"',
+            ) from error
         except Exception as trouble:
             if task.acks_late:
+                self._keep_in_hand()
                 raise Reject(trouble, requeue=True) from trouble
             raise
         raise Retry(printable(text), exc=error, when=pause, sig=again) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import celery._state
@@ -163,17 +164,61 @@ def test_an_error_of_the_lock_is_not_the_tasks_own(app, rival, deliver, queued):
     assert queued() == []
 
 
-def test_a_late_acknowledged_message_goes_back_if_it_cannot_be_sent_again(app, rival, deliver):
+PICKLED = {"properties": {"content_type": "application/x-python-serialize"}}
+
+
+def test_a_message_is_sent_again_with_the_serializer_that_it_came_with(app, rival, deliver, queued):
+    app.conf.accept_content = ["json", "pickle"]
+
+    @app.task(base=LockedTask, lock="a", acks_late=True)
+    def work(number): ...
+
+    rival("a")
+    assert deliver(work, {7}, headers=PICKLED).info.state == RETRY
+    (message,) = queued()
+    assert message.content_type == "application/x-python-serialize"
+    message.accept = {message.content_type}
+    assert list(message.payload[0]) == [{7}]
+    assert (
+        deliver(work, 7, headers={"properties": {"content_type": "application/x-unheard-of"}}).info.state
+        == RETRY
+    )
+    assert [message.content_type for message in queued()] == ["application/json"]
+
+
+@pytest.mark.parametrize("acks_late", [False, True])
+def test_a_message_that_no_serializer_can_carry_fails_by_name(app, rival, deliver, queued, acks_late):
+    @app.task(base=LockedTask, lock="a", acks_late=acks_late, name="proj.work")
+    def work(number): ...
+
+    rival("a")
+    done = deliver(work, {7})
+    assert done.info.state == FAILURE
+    assert str(done.info.retval).startswith("proj.work[")
+    assert "set is not JSON serializable" in str(done.info.retval)
+    assert done.info.retval.name == "a"
+    assert done.info.retval.hint
+    assert queued() == []
+
+
+def test_a_late_acknowledged_message_goes_back_if_it_cannot_be_sent_again(app, rival, deliver, monkeypatch):
     @app.task(base=LockedTask, lock="a", acks_late=True)
     def late(): ...
 
     @app.task(base=LockedTask, lock="a")
     def early(): ...
 
+    pauses = []
+    monkeypatch.setattr(time, "sleep", lambda pause, sleep=time.sleep: (pauses.append(pause), sleep(pause)))
+
     rival("a")
     app.conf.broker_write_url = app.conf.broker_url = "redis://127.0.0.1:1/0"
     app.conf.task_publish_retry = False
-    app.conf.broker_transport_options = {"socket_connect_timeout": 1, "max_retries": 0}
+    app.conf.broker_transport_options = {
+        "socket_connect_timeout": 1,
+        "max_retries": 0,
+        "visibility_timeout": 1,
+    }
     app.amqp._producer_pool = None
     app.pool.force_close_all()
     app._pool = None
@@ -181,6 +226,7 @@ def test_a_late_acknowledged_message_goes_back_if_it_cannot_be_sent_again(app, r
     done = deliver(late)
     assert done.info.state == REJECTED
     assert done.info.retval.requeue is True
+    assert 0.4 in pauses, "a broker that delivers, and takes nothing, is not asked without a pause"
     # Nothing is left of this message, so the task fails where everybody sees it.
     assert deliver(early).info.state == FAILURE
 

@@ -26,7 +26,7 @@ TTL = min(60, VISIBILITY)
 _LATE = {"acks_late": True, "reject_on_worker_lost": True, "acks_on_failure_or_timeout": False}
 _parents: list[Lease] = []
 
-app = plain.make_app("fleet", lockkit_ttl=TTL)
+app = plain.make_app("fleet", lockkit_ttl=TTL, accept_content=os.environ.get("ACCEPT", "json").split())
 app.conf.broker_transport_options = {
     "visibility_timeout": VISIBILITY,
     # Messages are looked for each second, and not each hundredth one of ten.
@@ -134,6 +134,12 @@ def flaky(self: Any, lock: str) -> None:
     """Fail, with two retries of its own."""
     _tell(self, now(), self.lease.fence, lock=lock)
     raise self.retry(exc=ValueError("told to fail"), countdown=0)
+
+
+@app.task(base=LockedTask, name="fleet.carry", lock="{lock}", **_LATE)  # type: ignore[untyped-decorator]
+def carry(lock: str, what: object) -> str:
+    """Hold a lock, and return what came with the message, as text."""
+    return f"{lock} {what}"
 
 
 @app.task(bind=True, base=LockedTask, name="fleet.look", lock="{lock}")  # type: ignore[untyped-decorator]
