@@ -48,5 +48,7 @@ class Chooser(Protocol):
     def judge(self, member: str, /) -> str | None:
         """Look at a member that was granted just now: None if it is as it should be, else the reason why it is not.
 
+        A request for several calls it once more for those that it got first, right before all are handed over.
+
         The member is given back then, and left out until :meth:`choose` names it again.
         """

@@ -102,6 +102,7 @@ class CardChooser:
         self.home = home
         self._failed: dict[str, tuple[float, str]] = {}
         self._resized: set[str] = set()
+        self._passed: set[str] = set()
         self._suspected: tuple[str, ...] = ()
         self.looked: Seen | None = None
 
@@ -112,6 +113,7 @@ class CardChooser:
             BackendUnavailable: The cards have another home by now, or the store has been away for too long.
         """
         self.looked = None
+        self._passed &= {*held}
         if self.home is not None and self.home.moved is not None:
             raise self.home.moved
         try:
@@ -201,23 +203,26 @@ class CardChooser:
     def judge(self, member: str) -> str | None:
         """See :class:`~lockkit.Chooser`. Memory that may still drain is waited for.
 
-        A card of which others hold a part is judged by its free memory only: what computes on it may be theirs.
+        A card of which others hold a part is judged by its free memory only: what computes on it may be theirs. One that has passed before, and was kept, is
+        looked at again, but not waited for, nor computed on.
 
         Raises:
             CapacityMismatch: The request is for whole cards, and this one has had another capacity since, twice in a row.
         """
+        kept = member in self._passed
         try:
-            why = self._judged(member)
+            why = self._judged(member, settles=not kept)
             if why is None and member in self._suspected:
                 why = "its driver has shown a fault a moment ago"
-            elif why is None and self._preflight is not None:
+            elif why is None and self._preflight is not None and not kept:
                 why = self._checked(member)
             elif why is not None and self._fault_check is not None:
                 why = self._taken_out(member) or why
             if why is not None and self.looked is not None:
                 self.looked = self.looked._replace(failed={**self.looked.failed, member: why})
-            if why is None and self.handover is not None:
+            if why is None and not kept and self.handover is not None:
                 self.handover.take(member, granted(self._claims(member)))
+            (self._passed.add if why is None else self._passed.discard)(member)
             return why
         except CapacityMismatch:
             if member in self._resized:
@@ -252,7 +257,7 @@ class CardChooser:
         now = self._now()
         return {uuid: why for uuid, (at, why) in [*self._failed.items()] if now - at < _AGAIN}
 
-    def _judged(self, member: str) -> str | None:
+    def _judged(self, member: str, *, settles: bool) -> str | None:
         before = None if self.home is None else self.home.refuses(member)
         if before is not None:
             return before
@@ -273,7 +278,7 @@ class CardChooser:
             request = self.request._replace(settle=0.0, allow_busy=self.request.allow_busy or shared)
             facts = CardFacts(quarantine=mark_of(marks, card.device) or "", receipt=self._left(card, holders))
             why = why_not_now(request, card, facts, snapshot.taken)
-            left = min(self.request.settle, longest) - (self._now() - began)
+            left = min(self.request.settle, longest) - (self._now() - began) if settles else 0.0
             if self.until is not None:
                 left = min(left, self.until - _MARGIN - self._now())
             if (

@@ -176,7 +176,7 @@ def _some_of(
             continue
         if (yield from members.judge(name)):
             got[name] = tries
-            if len(got) == count:
+            if len(got) == count and (yield from _still_good(name, got, tools, members)):
                 break
         else:
             yield from _giving_up(tries, tools)
@@ -282,6 +282,8 @@ def _wait_for_first(
             waiting[name] = run
         elif (yield from members.judge(name)):
             got[name] = run.attempts
+            if len(got) == count:
+                yield from _still_good(name, got, tools, members)
         else:
             yield from _giving_up(run.attempts, tools)
 
@@ -305,6 +307,20 @@ def _wait_for_first(
                         return
             yield from told.due(tools.now(), got, [run.attempt for run in waiting.values()])
         yield from members.ask(got)
+
+
+def _still_good(
+    newest: str, got: dict[str, Sequence[Attempt]], tools: Tools, members: NoChooser
+) -> Generator[Effect, Any, bool]:
+    """Judge once more the members that were granted before the newest one, perhaps hours ago, and give up those that are not as they should be.
+
+    Returns whether all are.
+    """
+    count = len(got)
+    for name in [name for name in got if name != newest]:
+        if not (yield from members.judge(name)):
+            yield from _giving_up(got.pop(name), tools)
+    return len(got) == count
 
 
 def _dropping(

@@ -112,6 +112,47 @@ def test_a_card_that_somebody_uses_without_a_lock_is_skipped(client, say):
 
 
 @pytest.mark.parametrize(
+    "happens",
+    [
+        {"processes": [BOB]},
+        {"faults": ["the card must be reset"]},
+        {"used": "20GiB"},
+        "quarantined",
+    ],
+    ids=["a stranger computes", "a fault", "memory without a process", "quarantined"],
+)
+def test_a_card_that_is_kept_for_a_request_is_looked_at_again_before_all_are_handed_over(
+    client, say, happens
+):
+    held = pool(client, 3).acquire(2, ids=[CARDS[1], CARDS[2]], timeout=30)
+    work = Work(lambda: pool(client, 3).acquire(2, timeout=60))
+    until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).holders)
+    until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[1])).waiters)
+    if happens == "quarantined":
+        quarantine(client, simulated(HOST), CARDS[0], "it burns", Owner())
+    else:
+        say(card0=happens)
+    first, second = held
+    first.release()
+    until(lambda: not client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).claims)
+    assert not work.done
+    second.release()
+    with work.result() as leases:
+        assert set(leases.members) == {CARDS[1], CARDS[2]}
+
+
+def test_a_card_that_is_kept_is_handed_over_if_it_is_still_well(client, say):
+    """The card was taken with what its last holder had left, which the receipt of a hold that goes on no longer tells."""
+    say(card0={"used": "2GiB"})
+    held = pool(client).acquire(ids=[CARDS[1]], timeout=30)
+    work = Work(lambda: pool(client).acquire(2, allow_busy=True, accept_dirty=True, settle=1.0, timeout=60))
+    until(lambda: client.inspect(pool_name(f"gpu-sim/{HOST}", CARDS[0])).holders)
+    held.release()
+    with work.result() as leases:
+        assert set(leases.members) == {CARDS[0], CARDS[1]}
+
+
+@pytest.mark.parametrize(
     "timeout, what", [(0, "1 GPU cannot be had now"), (1.5, r"timed out after [\d.]+ s waiting for 1 GPU")]
 )
 def test_a_request_that_gets_no_card_says_why_and_what_would_help(client, say, timeout, what):

@@ -98,6 +98,25 @@ def judges(stage: Stage) -> None:
     stage.until(lambda: _of(stage, "", "a", "b") == [0, 0, 0], "L4: nothing is left")
 
 
+@scenario("L4-chooser-judges-again", (SEMAPHORE,))
+def judges_again(stage: Stage) -> None:
+    """A member that a request got while it waited for another one is looked at once more before both are handed over."""
+    pool = stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl)
+    other = stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl)
+    held = {name: stage.kept_all(other.acquire(among=[name])) for name in "bc"}
+    chooser = _Chooser("a", "b", "c")
+    work = stage.work(lambda: pool.acquire(2, chooser=chooser, timeout=30))
+    stage.until(lambda: _of(stage, "a", "b", "c") == [1, 2, 2], "it has a, and waits for another")
+    chooser.dirty = {"a"}
+    held["b"].release()
+    stage.until(lambda: _of(stage, "a", "b", "c") == [0, 1, 2], "L4: a was given back")
+    assert not work.done
+    held["c"].release()
+    leases = work.result()
+    assert set(leases.members) == {"b", "c"}
+    leases.release()
+
+
 @scenario("L5-chooser-at-the-gate", (SEMAPHORE,))
 def at_the_gate(stage: Stage) -> None:
     """A request for which no member will do now keeps its place at the gate; one that can never be met ends, and leaves it."""

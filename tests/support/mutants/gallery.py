@@ -453,6 +453,12 @@ MUTANTS: tuple[Mutant, ...] = (
         scenarios=("L4-chooser-judges",),
     ),
     Mutant(
+        "kept-ones-are-not-judged-again",
+        "a request to a pool hands over a member that it got long ago without another look at it",
+        scenarios=("L4-chooser-judges-again",),
+        patch=together.kept_ones_are_not_judged_again,
+    ),
+    Mutant(
         "half-a-candidate-is-kept",
         "a request to a pool keeps one of the two claims for a member within another one",
         "L4-heartbeat",

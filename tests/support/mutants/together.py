@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Generator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from lockkit.protocol import choosing, composing
@@ -108,9 +108,21 @@ def dropped_keeps_its_claim() -> AbstractContextManager[None]:
     return patched(composing, _dropping=forget)
 
 
-def nothing_is_dropped() -> AbstractContextManager[None]:
-    """A request goes on waiting for members that will not do any more, and keeps those that it has."""
-    return patched(choosing.Choosing, refuses=lambda _self, _name: False)
+def kept_ones_are_not_judged_again() -> AbstractContextManager[None]:
+    """A request hands over a member that it got long ago without another look at it."""
+
+    def good(*_: Any) -> Generator[Effect, Any, bool]:
+        yield from ()
+        return True
+
+    return patched(composing, _still_good=good)
+
+
+@contextmanager
+def nothing_is_dropped() -> Iterator[None]:
+    """A request holds members that its chooser refuses, and hands them over."""
+    with patched(choosing.Choosing, refuses=lambda _self, _name: False), kept_ones_are_not_judged_again():
+        yield
 
 
 def judgement_is_ignored() -> AbstractContextManager[None]:
