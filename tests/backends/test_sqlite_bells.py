@@ -25,7 +25,7 @@ from support.turns import AT_ONCE, LONG
 
 @pytest.fixture
 def listener(monkeypatch):
-    """A listener of the test's own: an earlier test may have left a watch with that of the process."""
+    """A listener of the test's own, whose keeper has not started."""
     fresh = Listener()
     monkeypatch.setattr("lockkit_sqlite.store.LISTENER", fresh)
     return fresh

@@ -165,9 +165,6 @@ def url(tmp_path):
 
 @pytest.fixture
 def store(url):
-    with LISTENER.watcher.lock:
-        for left in list(LISTENER.watcher._waiters):  # of a test in another file
-            LISTENER.watcher.end(left)
     opened = open_store(url, OpenOptions())
     yield opened
     opened.close()

@@ -12,8 +12,10 @@ import pytest
 
 import lockkit
 from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.processes import until
 from lockkit.testing.scenarios.interrupted import unraisable
 from lockkit.testing.stage import Work
+from lockkit_sqlite.pulses import LISTENER
 
 TTL = 1.5  # long enough for a machine that stands still for a second: the holds must not lapse by themselves
 
@@ -195,3 +197,4 @@ def sweep(store, form, folder, then, most):
                 assert Work(lease.release).result(30.0).outcome in ("RELEASED", "LOST", "KEPT"), where
         assert struck > 20, "the bomb hardly ever went off"
         assert len(late) <= max(struck / 8, 8), f"of {struck} places these left claims to their ttl: {late}"
+    until(lambda: not LISTENER.watcher._waiters, f"a watch is left, seed {seed}")
