@@ -71,7 +71,7 @@ class Loss:
     async def wait(self) -> None:
         """Wait for the loss. After the lease was released, this waits for ever."""
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.call(over, partial(wake, over))
+        self.call(over, partial(next, wake(over), None))
         try:
             await over
         finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import filterfalse
 from typing import TypeVar
 
 from lockkit.drivers.threadpool import Job
@@ -96,7 +97,10 @@ def _copy(job: Job[T], future: asyncio.Future[T]) -> None:
         future.set_exception(error)
 
 
-def wake(future: asyncio.Future[None]) -> None:
-    """End a future that may have ended already."""
-    if not future.done():
-        future.set_result(None)
+def wake(future: asyncio.Future[None]) -> Iterator[None]:
+    """An iterator whose first ``next(..., None)`` ends a future, unless it has ended.
+
+    A loop makes the call of a timer once: if a signal handler raised in it, what waits would wait for ever. So no part of this one is
+    written in Python.
+    """
+    return map(asyncio.Future.set_result, filterfalse(asyncio.Future.done, (future,)), (None,))

@@ -99,7 +99,7 @@ class LoopRelease:
             over: asyncio.Future[None] = self.loop.create_future()
             self._waiting.add(over)
             # A signal handler that raises may end the task that performs the release before it wakes anybody.
-            look = self.loop.call_later(_LOOK, wake, over)
+            look = self.loop.call_later(_LOOK, next, wake(over), None)
             try:
                 await over
             except asyncio.CancelledError as cut:
@@ -190,7 +190,8 @@ class LoopRelease:
             driver.heartbeat.look()
         if self._waiting and not self.loop.is_closed():
             for each in self._waiting:
-                wake(each)
+                if not each.done():
+                    each.set_result(None)
 
     # -- steps
 
@@ -292,7 +293,7 @@ class LoopRelease:
         driver, plugin = self._driver, effect.plugin
         if effect.wait:
             ended = self.loop.create_future()
-            runs.when_over(plugin, lambda: call_soon(self.loop, wake, ended))
+            runs.when_over(plugin, lambda: call_soon(self.loop, next, wake(ended), None))
             key = object()
             driver.releases.cleaning.enter(key)
             try:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
+from lockkit.drivers.loopjobs import wake
 from lockkit.drivers.loopwaits import LoopWaits
 from lockkit.drivers.together import WaitsTogether
 from lockkit.drivers.waits import OnWait, Waits
@@ -72,7 +73,7 @@ class LoopTogether(WaitsTogether):
         """Sleep until a ring, at most this long."""
         loop = self._engine.loop
         waked = self._waked = loop.create_future()
-        timer = loop.call_later(seconds, self._wake)
+        timer = loop.call_later(seconds, next, wake(waked), None)
         try:
             await waked
         finally:

@@ -9,6 +9,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
+from lockkit.drivers.loopjobs import wake
 from lockkit.drivers.threadpool import Job, ThreadPool
 from lockkit.drivers.ticker import no_thread
 from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
@@ -61,7 +62,7 @@ class LoopWaits(Waits):
                 break
             # Not in a coroutine of its own, which would cost each waiter memory.
             waked = self._waked = self._loop.create_future()
-            timer = self._loop.call_later(left, self._wake, context=self._context)
+            timer = self._loop.call_later(left, next, wake(waked), None, context=self._context)
             try:
                 await waked
             finally:

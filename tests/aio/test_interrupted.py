@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 
 import lockkit
 from lockkit.aio import AsyncClient
-from lockkit.errors import BackendError
+from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.scenarios.interrupted import unraisable
 from lockkit.testing.stage import Work
@@ -263,6 +264,27 @@ def sweep(store, form, kind, folder, then, most):
             time.sleep(0.01)
     assert struck > 20, "the bomb hardly ever went off"
     assert len(late) <= max(struck / 8, 8), f"of {struck} places these left claims to their ttl: {late}"
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_acquire_ends_although_a_signal_handler_raises_just_as_its_time_is_up(together):
+    url = f"memory://{os.urandom(8).hex()}"
+
+    async def main(client, bomb):
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        lock = client.all_of([client.lock("b"), client.lock("a")]) if together else client.lock("a")
+        try:
+            with contextlib.suppress(AcquireTimeout, TimeLimit):
+                await lock.acquire(0.2, on_wait=lambda waiting: bomb.__enter__())
+        finally:
+            bomb.__exit__()
+
+    with lockkit.connect(url) as sync, lockkit.connect(url) as other, other.lock("a").acquire():
+        client = AsyncClient(sync)
+        for at in range(1, 20):
+            bomb = Bomb(at, error=TimeLimit)
+            error = Work(lambda bomb=bomb: asyncio.run(main(client, bomb))).error(PATIENCE)
+            assert error is None, f"{error!r} after {bomb.where}"
 
 
 @pytest.mark.parametrize("turns", [0, 5])
