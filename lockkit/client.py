@@ -219,7 +219,8 @@ class Client(Operations, Answering):
 
         Raises:
             ConfigError: At decoration, if the template does not fit the function, or the function would return before its work is
-                done; at a call, if the result still has to run.
+                done; at a call, if the result still has to run, or the text of an argument may differ between equal calls: that of a
+                dict, of a set, or of an object that shows its address.
         """
         from lockkit.decorator import locked  # late: it needs inspect, and few need it
 

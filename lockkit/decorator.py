@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 import string
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_function",
     "check_template",
     "fields_of",
+    "filled",
     "locked",
     "locked_coroutine",
     "name_of",
@@ -160,10 +161,45 @@ def check_function(function: Callable[..., object]) -> None:
 
 
 def name_of(template: str, signature: inspect.Signature, *args: object, **keywords: object) -> str:
-    """The name of the lock of one call."""
+    """The name of the lock of one call.
+
+    Raises:
+        ConfigError, AttributeError, LookupError, ValueError: As :func:`filled`.
+    """
     bound = signature.bind(*args, **keywords)
     bound.apply_defaults()
-    return template.format(**bound.arguments)
+    return filled(template, bound.arguments)
+
+
+def filled(template: str, values: Mapping[str, object]) -> str:
+    """A name template with values in its fields.
+
+    Raises:
+        ConfigError: The text of a value may differ between equal calls, which would then lock different names.
+        AttributeError, LookupError, ValueError: A value has no such part, or the format does not fit it.
+    """
+    formatter = string.Formatter()
+    for _, field, _, conversion in formatter.parse(template):
+        if field is None:
+            continue
+        value, _ = formatter.get_field(field, (), values)
+        unsteady = _unsteady(value, repr if conversion in ("r", "a") else str)
+        if unsteady is not None:
+            raise ConfigError(
+                f"{template!r}: a lock would be named after a {type(unsteady).__name__}, whose text may differ between equal calls",
+                hint=f"name a part of it, such as {{{field}[id]}} or {{{field}.id}}",
+            )
+    return template.format(**values)
+
+
+def _unsteady(value: object, text: Callable[[object], str]) -> object:
+    """The value, or the part of it, that has no order, or whose text is the address of an object; None if there is none."""
+    if value is None or isinstance(value, str | bytes | int | float):
+        return None
+    if isinstance(value, list | tuple):
+        parts = (_unsteady(part, repr) for part in value)
+        return next((part for part in parts if part is not None), None)
+    return value if isinstance(value, Mapping | Set) or " at 0x" in text(value) else None
 
 
 def _skipped(name: str, busy: AcquireTimeout, count: Callable[[Skipped], None]) -> Skipped:
@@ -211,12 +247,18 @@ def check_template(template: str, signature: inspect.Signature, function: str) -
     Raises:
         ConfigError: The template is malformed, names an argument that the function does not have, or has no field and is no name.
     """
-    fields = fields_of(template)
-    for root in fields:
+    fields = _parsed(template)
+    for field in fields:
+        root = _root(field)
         if root not in signature.parameters:
             known = ", ".join(signature.parameters) or "none"
             raise ConfigError(
                 f"{template!r}: {function} has no argument {root!r}", hint=f"its arguments: {known}"
+            )
+        if root == field and signature.parameters[root].kind is inspect.Parameter.VAR_KEYWORD:
+            raise ConfigError(
+                f"{template!r}: {root!r} are all other keyword arguments of {function}, which have no order",
+                hint=f"name each that matters: {{{root}[...]}}",
             )
     if not fields:
         check_name(template)
@@ -228,8 +270,15 @@ def fields_of(template: str) -> list[str]:
     Raises:
         ConfigError: The template is malformed.
     """
+    return [_root(field) for field in _parsed(template)]
+
+
+def _parsed(template: str) -> list[str]:
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+        return [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
         raise ConfigError(f"not a name template: {template!r}: {error}") from None
-    return [field.partition(".")[0].partition("[")[0] for field in fields]
+
+
+def _root(field: str) -> str:
+    return field.partition(".")[0].partition("[")[0]

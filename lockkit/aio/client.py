@@ -174,7 +174,7 @@ class AsyncClient(Answering):
         Otherwise as :meth:`lockkit.Client.locked`.
 
         Raises:
-            ConfigError: At decoration, if the function is no coroutine function, or the template does not fit it.
+            ConfigError: At decoration, if the function is no coroutine function, or the template does not fit it; at a call, as there.
         """
         from lockkit.decorator import locked_coroutine  # late: it needs inspect, and few need it
 

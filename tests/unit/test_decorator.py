@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import functools
 import threading
+import uuid
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -130,6 +132,73 @@ def test_a_wrapper_that_finishes_what_it_wraps_is_held_to_the_end(client):
         return asyncio.run(work())
 
     assert run() == ["HELD"]
+
+
+class Named:
+    """Has a text of its own where it stands alone, and that of its address in a list."""
+
+    def __str__(self):
+        return "named"
+
+
+@pytest.mark.parametrize(
+    "value, told",
+    [
+        ({"a": 1, "b": 2}, "a dict"),
+        ({"a", "b"}, "a set"),
+        (frozenset("ab"), "a frozenset"),
+        ({"a": 1}.keys(), "a dict_keys"),
+        ([1, {"a": 1}], "a dict"),
+        ((1, [{2}]), "a set"),
+        (object(), "a object"),
+        (print, None),
+        (Named(), None),
+        (lambda: None, "a function"),
+        ([Named()], "a Named"),
+        (" at 0x7f", None),
+        ({" at 0x7f": 1}.keys().__iter__(), "a dict_keyiterator"),
+        ([1, None, "a", (2.5, True)], None),
+        (uuid.UUID(int=7), None),
+        (dt.date(2026, 7, 1), None),
+    ],
+)
+@pytest.mark.parametrize("template", ["{value}", "{value!s}", "{value:}", "{rest[0]}"])
+def test_a_value_whose_text_may_differ_between_equal_calls_names_no_lock(client, value, told, template):
+    """Two processes would lock two names for one thing."""
+
+    @client.locked(f"a:{template}")
+    def work(value, *rest):
+        return client.names()
+
+    if told is None:
+        assert work(value, value) == [f"a:{value}"]
+        return
+    with pytest.raises(ConfigError, match=f"a lock would be named after {told}") as refused:
+        work(value, value)
+    assert refused.value.hint
+    assert client.names() == []
+
+
+def test_the_text_that_is_asked_for_counts(client):
+    @client.locked("{value!r}")
+    def work(value): ...
+
+    with pytest.raises(ConfigError, match="named after a Named"):
+        work(Named())
+    with pytest.raises(ConfigError, match="named after a dict"):
+        work({})
+
+
+def test_keywords_without_a_place_of_their_own_are_named_one_by_one(client):
+    with pytest.raises(ConfigError, match="have no order") as refused:
+        client.locked("a:{rest}")(lambda **rest: None)
+    assert refused.value.hint == "name each that matters: {rest[...]}"
+
+    @client.locked("a:{rest[x]}:{rest[y]}:{first}")
+    def work(*first, **rest):
+        return client.names()
+
+    assert work(1, y=2, x=3) == work(1, x=3, y=2) == ["a:3:2:(1,)"]
 
 
 def test_methods_are_decorated_below_classmethod_and_staticmethod(client):

@@ -83,6 +83,8 @@ def lock_name(
     """
     try:
         return name_of(template, signature, *args, **keywords)
+    except ConfigError:
+        raise
     except (AttributeError, LookupError, ValueError) as error:
         hint = "arguments are as they were sent: write {invoice[id]} for what JSON or a pydantic model has under that key"
         raise ConfigError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.management.base import BaseCommand, CommandError
 
-from lockkit.decorator import fields_of
+from lockkit.decorator import fields_of, filled
 from lockkit.errors import (
     AcquireTimeout,
     BackendError,
@@ -92,14 +92,14 @@ class LockedCommand(BaseCommand):
         """The name of the lock of one run.
 
         Raises:
-            ConfigError: The template names something that is no option of the command.
+            ConfigError: The template names something that is no option of the command, or whose text may differ between equal calls.
         """
         if not self.lock:
             return type(self).__module__.rpartition(".")[2]
         for field in fields_of(self.lock):
             if field not in options:
                 raise ConfigError(f"{self.lock!r} names {field!r}, which is no option of the command")
-        return self.lock.format(**options)
+        return filled(self.lock, options)
 
     def _acquired(self, name: str) -> Lease:
         options: Options = {}

@@ -522,6 +522,18 @@ def test_names_are_made_from_all_kinds_of_arguments(app, deliver):
     assert "does not fit the arguments" in str(done.info.retval)
 
 
+@pytest.mark.parametrize("value", [{"a": 1, "b": 2}, {1, 2}, [{"a": 1}]])
+def test_no_lock_is_named_after_what_has_no_order(app, deliver, value):
+    @app.task(base=LockedTask, lock="a:{value}")
+    def work(value):
+        raise AssertionError("ran")
+
+    refused = deliver(work, value).info.retval
+    assert isinstance(refused, ConfigError)
+    assert "'a:{value}': a lock would be named after" in str(refused)
+    assert "{value[id]}" in str(refused)
+
+
 def test_a_claim_lives_for_60_seconds_unless_something_says_otherwise(app, deliver):
     @app.task(bind=True, base=LockedTask, lock="a")
     def usual(self):

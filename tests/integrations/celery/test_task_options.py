@@ -12,8 +12,9 @@ from lockkit.integrations.celery.misspelt import check_names
 WRONG = [
     ({}, "needs to know what to lock", 'lock="invoice:'),
     ({"lock": "a", "gpu": 1}, "lock and gpu are given together", "give one of them"),
-    ({"lock": "invoice:{number}"}, "has no argument 'number'", "its arguments: invoice_id"),
+    ({"lock": "invoice:{number}"}, "has no argument 'number'", "its arguments: invoice_id, rest"),
     ({"lock": "invoice:{"}, "not a name template", ""),
+    ({"lock": "invoice:{rest}"}, "have no order", "name each that matters: {rest[...]}"),
     ({"lock": "a\n"}, "control characters", ""),
     ({"lock": 7}, "must be the name of a lock", ""),
     (
@@ -67,7 +68,7 @@ WRONG = [
 @pytest.mark.parametrize("options, told, hint", WRONG)
 def test_a_task_that_cannot_work_is_refused_when_celery_makes_it(app, options, told, hint):
     @app.task(base=LockedTask, name="proj.bill", **options)
-    def bill(invoice_id): ...
+    def bill(invoice_id, **rest): ...
 
     with pytest.raises(ConfigError) as refused:
         app.finalize()
@@ -82,7 +83,7 @@ def test_the_decorator_of_lockkit_refuses_it_at_once(app, options, told, hint):
     with pytest.raises(ConfigError) as refused:
 
         @locked_task(app, **options)
-        def bill(invoice_id): ...
+        def bill(invoice_id, **rest): ...
 
     assert told in str(refused.value)
     assert hint in str(refused.value)
