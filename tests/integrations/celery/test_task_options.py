@@ -242,6 +242,10 @@ def test_a_ttl_above_the_visibility_timeout_is_refused(app, broker, options, ref
         ("on_duplicates", "on_duplicate"),
         ("gpu_memory", "gpu_mem"),
         ("blocking", 'on_busy="wait"'),
+        ("once", 'lock="bill:{invoice_id}", on_busy="skip"'),
+        ("unique_on", 'lock="bill:{invoice_id}", on_busy="skip"'),
+        ("raise_on_duplicate", 'on_busy="fail"'),
+        ("lock_expiry", "ttl"),
     ],
 )
 def test_a_name_that_is_meant_for_an_option_is_refused(app, name, meant):
@@ -287,8 +291,6 @@ def test_options_of_celery_and_attributes_of_ones_own_are_accepted(app):
         "url",
         "tag",
         "key",
-        "once",
-        "unique_on",
     }
 
     check_names("proj.work", of_celery | own, ())
