@@ -219,10 +219,11 @@ class Beats:
         ]
         renewed: list[tuple[Hold | Waiter, float]] = []
         while members := self._wanted(soon):
-            together, soon, budget = batch(members, self._now(), self._request_timeout)
+            sent = self._now()
+            together, soon, budget = batch(members, sent, self._request_timeout)
             before = [member.basis if isinstance(member, Hold) else 0.0 for member in together]
             answered = yield from renewing(together, self._now, budget, self._renewed)
-            self._reschedule(together, before, answered=answered)
+            self._reschedule(together, before, sent, answered=answered)
             if self.untold and answered:
                 renewed += zip(together, before, strict=True)
         if renewed:
@@ -268,12 +269,15 @@ class Beats:
                 wanted.append(member)
         return wanted
 
-    def _reschedule(self, members: list[Hold | Waiter], before: list[float], *, answered: bool) -> None:
+    def _reschedule(
+        self, members: list[Hold | Waiter], before: list[float], sent: float, *, answered: bool
+    ) -> None:
         now = self._now()
         # One for all: claims that are due at nearly the same time share a batch anyway.
         chance = self._jitter()
         basis = ttl = after = 0.0
-        later = now + self._interval
+        # A store may count from when it got the request, and on a busy machine the answer comes seconds later.
+        later = max(sent + self._interval, now + _RETRY)
         for member, moved_from in zip(members, before, strict=True):
             if not answered:
                 member.failures += 1

@@ -261,3 +261,17 @@ def test_no_claim_starves_while_a_store_has_time_for_only_a_part_of_each_batch(d
                 run.answer()
 
         assert [hold.name for hold in holds if not hold.valid(clock.now())] == []
+
+
+def test_a_claim_that_waits_is_renewed_in_time_after_a_renewal_that_took_long(driven, clock):
+    """Each 2 s, for a deadline of 6 s; counted from the answer, two slow renewals would be all that is left."""
+    beats = Beats(clock.now, lambda: 0.0, 6.0, 2.0, lambda _: None)
+    waiter = beats.waiter(Claim("w", Terms("a")), lambda: None)
+    for took, after in [(0.1, 2.0), (1.5, 2.0), (1.9, 2.15)]:
+        clock.forward(waiter.next - clock.now())
+        sent = clock.now()
+        run = driven(beats.beating())
+        clock.forward(took)
+        run.answer([Renewal("WAITING")])
+        assert run.done
+        assert waiter.next == pytest.approx(sent + after)

@@ -338,7 +338,7 @@ def renews_after_release() -> Iterator[None]:
         members = [member for member in self.members.values() if member.next <= now + member.ttl / 12.0]
         before = [getattr(member, "basis", 0.0) for member in members]
         answered = yield from renewing(members, self._now, REQUEST_TIMEOUT, self._renewed)
-        self._reschedule(members, before, answered=answered)
+        self._reschedule(members, before, now, answered=answered)
 
     with patched(Beats, beating=beating):
         yield
