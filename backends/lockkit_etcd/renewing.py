@@ -4,11 +4,14 @@ The read has three purposes. Its answer shows the raft term in which the keepali
 for a lease of another term, so the claim moves to another lease (:mod:`lockkit_etcd.moving`). The notes say which claims are
 lost (evicted), and what others ask of a holder. And a waiter learns what its watch may have missed: that its turn has come, or
 that its claim is gone. Of a queue only the keys of waiting claims and of their blockers are read, without values: while all of
-them stand as they were seen, nothing has changed for the waiters. Otherwise the whole queue is read.
+them stand as they were seen, nothing has changed for the waiters. Otherwise the whole queue is read, unless all of its keys were
+listed and tell enough, as in a mutex: read by each heartbeat during a thousand hand-offs, the values would keep a busy machine
+from sending the next keepalive in time.
 """
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -174,7 +177,7 @@ def _ending(lease: EtcdLease) -> float:
 
 def _look(
     store: EtcdStore, waiting: Sequence[tuple[int, Entry]], end: float
-) -> Exchange[tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, list[Row] | Refused]]]:
+) -> Exchange[tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, _Listing | _Read | Refused]]]:
     """The notes to this client, and of the queues in which it waits those that have changed; the header is of the first read."""
     by_queue: dict[bytes, list[Entry]] = {}
     for _, entry in waiting:
@@ -184,15 +187,22 @@ def _look(
     header, found = yield from _read(store, wanted, end, proof=True)
     notes = {kv.key.rpartition(b"/")[2].decode(errors="replace"): _note(kv) for kv in found[store.notes]}
     changed: list[Get] = []
+    queues: dict[bytes, _Listing | _Read | Refused] = {}
     for queue, entries in by_queue.items():
-        stand = {kv.key: kv for get in glances[queue] for kv in found[get]}
-        if not (glances[queue] and all(_stands(entry, stand) for entry in entries)):
-            changed.append(entries[0].packed_terms.queue)
-    queues: dict[bytes, list[Row] | Refused] = {}
+        listing = _Listing(kv for get in glances[queue] for kv in found[get])
+        if glances[queue] and all(listing.shows(entry) for entry in entries):
+            continue
+        whole = entries[0].packed_terms.queue
+        if whole._replace(keys_only=True) in glances[queue] and all(
+            listing.tells(store, entry) for entry in entries
+        ):
+            queues[queue] = listing
+        else:
+            changed.append(whole)
     read = (yield from _read(store, changed, end))[1] if changed else {}
     for get, kvs in read.items():
         try:
-            queues[get.key] = rows(kvs)
+            queues[get.key] = _Read(rows(kvs))
         except Refused as refusal:  # a queue that another program has spoiled must not stop the others
             queues[get.key] = refusal
     return header, notes, queues
@@ -227,38 +237,94 @@ def _glance(entries: Sequence[Entry]) -> list[Get]:
     return [Get(key, keys_only=True) for key in wanted]
 
 
-def _stands(entry: Entry, stand: Mapping[bytes, Kv]) -> bool:
-    """Whether a claim and its blockers are as they were seen."""
-    seen, own = entry.seen, stand.get(entry.key)
-    if seen is None or own is None or own.created != entry.fence or own.modified != seen[0]:
-        return False
-    queue = entry.packed_terms.queue.key
-    return all(
-        (kv := stand.get(queue + last_of(each))) is not None and where_of(kv.key, kv.created) == each
-        for each in seen[1]
-    )
+class _Listing:
+    """The keys of a queue, or those of its keys that its waiters need, without values.
+
+    Attributes:
+        standing: The claims, each by its key and the revision that created the key.
+    """
+
+    def __init__(self, kvs: Iterable[Kv]) -> None:
+        self._stand = {kv.key: kv for kv in kvs}
+        self._order = sorted((kv.created, kv.key) for kv in self._stand.values())
+        self.standing = {(key, created) for created, key in self._order}
+
+    def _own(self, entry: Entry) -> Kv | None:
+        own = self._stand.get(entry.key)
+        return None if own is None or own.created != entry.fence else own
+
+    def shows(self, entry: Entry) -> bool:
+        """Whether a claim and its blockers are as they were seen."""
+        seen, own = entry.seen, self._own(entry)
+        if seen is None or own is None or own.modified != seen[0]:
+            return False
+        queue = entry.packed_terms.queue.key
+        return all(
+            (kv := self._stand.get(queue + last_of(each))) is not None
+            and where_of(kv.key, kv.created) == each
+            for each in seen[1]
+        )
+
+    def tells(self, store: EtcdStore, entry: Entry) -> bool:
+        """Whether all keys of the queue, without values, tell what has become of a claim.
+
+        They do if it is gone or as it was seen; and if it needs the whole capacity, so that it waits for any claim ahead, as long as it
+        is as it was created (:mod:`lockkit_etcd.looking` says why claims behind it do not matter) and no guard can take a place ahead.
+        """
+        own = self._own(entry)
+        if own is None or self.shows(entry):
+            return True
+        queue = entry.packed_terms.queue.key
+        unguarded = entry.unguarded or store.ends.unguarded(queue, entry.fence)
+        return entry.packed_terms.exclusive and own.modified == own.created and unguarded
+
+    def tell(self, entry: Entry, why: object) -> Renewal:
+        """The answer for a claim; ``why`` is what a note to its owner says."""
+        if self._own(entry) is None:
+            return _gone(why)
+        if not self.shows(entry):
+            place = bisect.bisect_left(self._order, (entry.fence, b""))
+            entry.fits = not place
+            if place:
+                created, key = self._order[place - 1]
+                entry.place, entry.seen = place, (entry.fence, (where_of(key, created),))
+        return _OFFERED if entry.fits else _WAITING
 
 
 class _Read:
     """A queue as a heartbeat has read it, for all waiters in it: each takes the same time, however many there are.
 
     Attributes:
-        places: The place of each claim, or of the guard in its place, by mark.
-        fits: How many claims, from the front, may be granted.
+        standing: As that of :class:`_Listing`.
     """
 
     def __init__(self, found: Sequence[Row]) -> None:
-        self.places = {row.mark: place for place, row in enumerate(found)}
-        self.fits = fitting(found)
+        self._places = {row.mark: place for place, row in enumerate(found)}
+        """The place of each claim, or of the guard in its place, by mark."""
+        self._fits = fitting(found)
         self._found = found
         self._stand = {row.where for row in found}
+        self.standing = {(row.key, row.fence) for row in found}
 
-    def shows(self, entry: Entry, place: int) -> bool:
-        """Whether a claim and its blockers are as they were seen."""
+    def tell(self, entry: Entry, why: object) -> Renewal:
+        """The answer for a claim; ``why`` is what a note to its owner says."""
+        found, place = self._found, self._places.get(entry.mark, -1)
+        if place < 0 or found[place].guard:
+            return _gone(why)
+        held = found[place].state == "HELD"
+        entry.fits = place < self._fits
+        if entry.fits or held:
+            return _OFFERED
         seen = entry.seen
-        if seen is None or self._found[place].modified != seen[0]:
-            return False
-        return self._stand.issuperset(seen[1])
+        if seen is not None and found[place].modified == seen[0] and self._stand.issuperset(seen[1]):
+            entry.place = place
+        else:
+            entry.saw(found, place)
+        return _WAITING
+
+
+def _gone(why: object) -> Renewal:
+    return Renewal("LOST", why="evicted" if why == "evicted" else "absent")
 
 
 def _note(kv: Kv) -> Mapping[str, Any]:
@@ -339,34 +405,19 @@ def _held(
 def _tell_waiting(
     watches: Watches,
     waiting: Sequence[tuple[int, Entry]],
-    queues: Mapping[bytes, list[Row] | Refused],
+    queues: Mapping[bytes, _Listing | _Read | Refused],
     notes: Mapping[str, Mapping[str, Any]],
     answers: list[Renewal | None],
 ) -> None:
-    read = {queue: _Read(found) for queue, found in queues.items() if not isinstance(found, Refused)}
     for at, entry in waiting:
         found = queues.get(entry.packed_terms.queue.key)
         if found is None:  # nothing has changed
             answers[at] = _OFFERED if entry.fits else _WAITING
-            continue
-        if isinstance(found, Refused):
+        elif isinstance(found, Refused):
             answers[at] = Renewal("UNKNOWN", trouble=str(found))
-            continue
-        whole = read[entry.packed_terms.queue.key]
-        place = whole.places.get(entry.mark, -1)
-        if place < 0 or found[place].guard:
-            why = notes.get(entry.id, {}).get("why")
-            answers[at] = Renewal("LOST", why="evicted" if why == "evicted" else "absent")
-            continue
-        held = found[place].state == "HELD"
-        entry.fits = place < whole.fits
-        if not (entry.fits or held):
-            if whole.shows(entry, place):
-                entry.place = place
-            else:
-                entry.saw(found, place)
-        answers[at] = _OFFERED if entry.fits or held else _WAITING
+        else:
+            answers[at] = found.tell(entry, notes.get(entry.id, {}).get("why") if notes else None)
     for queue in {entry.packed_terms.queue.key for _, entry in waiting}:
         found = queues.get(queue)
         if not isinstance(found, Refused):
-            watches.look(queue, None if found is None else {(row.key, row.fence) for row in found})
+            watches.look(queue, None if found is None else found.standing)

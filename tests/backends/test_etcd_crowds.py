@@ -20,7 +20,7 @@ from lockkit.errors import OutcomeUnknown
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
-from lockkit_etcd import acquiring, looking
+from lockkit_etcd import acquiring, looking, renewing
 from lockkit_etcd.transport import Put
 from support.etcd_transports import SCHEMES, asked, open_etcd
 from support.servers.etcd import EtcdServer
@@ -428,6 +428,52 @@ def test_a_poll_of_many_waiters_of_a_client_lists_their_queue_once_without_value
     assert heard(store, lambda: store.renew(waiting, 5.0)) == (31, 0)
 
 
+def test_a_poll_of_many_waiters_for_a_mutex_reads_no_values_whoever_has_gone(opened, server):
+    """Else each hand-off would have each beat read a thousand claims, and at a busy machine the next keepalive would come too late."""
+    store, other = opened(), opened()
+    holder, _ = take(other, ttl=60)
+    first, *ours = [queue(store, ttl=60) for _ in range(20)]
+    middle = queue(other, ttl=60)
+    last = queue(store, ttl=60)
+    beats, told = [(one, None) for one in (first, *ours, last)], []
+
+    def poll():
+        told[:] = [each.state for each in store.renew(beats, 5.0)]
+
+    poll()
+    other.release(holder, BUDGET)
+    other.abandon(middle, BUDGET)
+    server.call("kv/deleterange", {"key": store.store.entries[ours[3].token].key})
+    assert heard(store, poll) == (20, 0)
+    assert told == ["OFFERED", *["WAITING"] * 3, "LOST", *["WAITING"] * 16]
+    assert store.store.entries[last.token].place == 19
+    assert isinstance(store.acquire(first, False, BUDGET), Granted)
+    del beats[0], beats[3]
+    assert heard(store, poll) == (20, 0)
+    assert told == ["WAITING"] * 19
+
+
+def test_a_poll_of_many_waiters_sees_a_guard_that_is_younger_than_they_are(opened):
+    store, other = opened(), opened()
+    holder, _ = take(other, ttl=60)
+    guarded = queue(other, ttl=60, min_hold=30.0)
+    beats = [(queue(store, ttl=60), None) for _ in range(20)]
+    other.release(holder, BUDGET)
+    assert isinstance(other.acquire(guarded, False, BUDGET), Granted)
+    other.release(guarded, BUDGET)
+    for _ in range(2):
+        assert [each.state for each in store.renew(beats, 5.0)] == ["WAITING"] * 20
+
+
+def test_a_poll_of_many_waiters_sees_that_a_resize_has_made_room_for_one(opened):
+    store, other = opened(), opened()
+    whole = {"ttl": 60, "capacity": 4, "weight": 4, "kind": "semaphore"}
+    take(other, **whole)
+    beats = [(queue(store, **whole), None) for _ in range(20)]
+    other.resize("a", 8, BUDGET)
+    assert [each.state for each in store.renew(beats, 5.0)] == ["OFFERED", *["WAITING"] * 19]
+
+
 def test_a_poll_finds_out_whatever_no_watch_has_told(opened, server):
     """For each waiter: its turn has come, its claim is gone, or somebody in front of it is; and nothing else is said."""
     store, other = opened(), opened()
@@ -447,8 +493,10 @@ def test_a_poll_finds_out_whatever_no_watch_has_told(opened, server):
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("seed", [1, 2, None])
-def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed):
+@pytest.mark.parametrize("exclusive", [False, True], ids=["semaphore", "mutex"])
+def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed, exclusive, monkeypatch):
     """Each claim that fits is offered, one that does not waits, and one that is gone is lost, after any change of the queue."""
+    monkeypatch.setattr(renewing, "_SINGLE", 1 if exclusive else 16)
     seed = random.randrange(2**32) if seed is None else seed
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -456,10 +504,12 @@ def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed):
     capacity = 4
     waiters, holders = [], []
     for _ in range(60):
-        act = chance.choice(["join", "join", "leave", "resize", "ask"])
+        act = chance.choice(["join", "join", "leave", "evict" if exclusive else "resize", "ask"])
         if act == "join":
             where = chance.choice([store, other])
             one = permit(wait=True, capacity=capacity, weight=chance.choice([1, 1, 2, 3]))
+            if exclusive:
+                one = claim(ttl=60, min_hold=chance.choice([0.0] * 30 + [60.0]))
             answer = where.acquire(one, True, BUDGET)
             (holders if isinstance(answer, Granted) else waiters).append((where, one))
         elif act == "leave" and holders + waiters:
@@ -468,6 +518,10 @@ def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed):
             where.abandon(one, BUDGET)
         elif act == "resize":
             other.resize("a", capacity := chance.choice([3, 4, 5]), BUDGET)
+        elif act == "evict" and waiters:
+            some = chance.choice(other.inspect("a", BUDGET).claims)
+            if some.state in ("WAITING", "OFFERED"):
+                other.evict("a", some.claim_id, BUDGET)
         elif act == "ask" and waiters:
             at = chance.randrange(len(waiters))
             answer = waiters[at][0].acquire(waiters[at][1], False, BUDGET)
