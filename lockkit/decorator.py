@@ -8,7 +8,7 @@ import inspect
 import string
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.facts import Skipped
@@ -166,9 +166,30 @@ def name_of(template: str, signature: inspect.Signature, *args: object, **keywor
     Raises:
         ConfigError, AttributeError, LookupError, ValueError: As :func:`filled`.
     """
-    bound = signature.bind(*args, **keywords)
+    args = tuple(_OfSkip(template, one) if isinstance(one, Skipped) else one for one in args)
+    named = {
+        key: _OfSkip(template, one) if isinstance(one, Skipped) else one for key, one in keywords.items()
+    }
+    bound = signature.bind(*args, **named)
     bound.apply_defaults()
     return filled(template, bound.arguments)
+
+
+class _OfSkip:
+    """The result of a skipped call among the arguments of the next one, which refuses to be part of a name: the lock would have another name each time."""
+
+    def __init__(self, template: str, skipped: Skipped) -> None:
+        self._template = template
+        self._skipped = skipped
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise ConfigError(
+            f"{self._template!r}: a lock would be named after an argument, but the call that it was to come from was skipped, "
+            f"because {self._skipped.name!r} was busy",
+            hint="look first whether that call ran (a Skipped is falsy; Celery: skipped_in), or name the lock after another argument",
+        )
+
+    __getattr__ = __getitem__ = __repr__ = __str__ = _refuse
 
 
 def filled(template: str, values: Mapping[str, object]) -> str:

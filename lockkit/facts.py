@@ -468,7 +468,16 @@ class Waiting(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """The return value of a function with ``@client.locked(..., on_busy="skip")`` that was skipped."""
+    """The return value of a function with ``@client.locked(..., on_busy="skip")`` that was skipped, or of a skipped Celery task that was called directly.
+
+    Always false, so ``if result:`` runs only where there is something to work on. A function that may return another false value needs
+    ``isinstance(result, Skipped)``.
+
+    Attributes:
+        name: The name of the lock that was busy.
+        holder: The claim that held it, where known.
+        since: The time since when that claim holds it, in seconds since the epoch; None if the holder is not known.
+    """
 
     name: str
     holder: ClaimInfo | None = None

@@ -179,6 +179,17 @@ def test_a_value_whose_text_may_differ_between_equal_calls_names_no_lock(client,
     assert client.names() == []
 
 
+@pytest.mark.parametrize("template", ["{found}", "{found.name}", "{found[0]}"])
+def test_a_skipped_call_names_no_lock(client, template):
+    @client.locked(f"b:{template}")
+    def work(found):
+        raise AssertionError("ran")
+
+    with pytest.raises(ConfigError, match="skipped, because 'a' was busy") as refused:
+        work(lockkit.Skipped("a"))
+    assert refused.value.hint
+
+
 def test_the_text_that_is_asked_for_counts(client):
     @client.locked("{value!r}")
     def work(value): ...

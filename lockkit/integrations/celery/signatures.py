@@ -8,6 +8,7 @@ from typing import Any
 
 from lockkit.decorator import check_function, name_of
 from lockkit.errors import ConfigError
+from lockkit.integrations.celery.skipping import skipped_in
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
@@ -82,7 +83,12 @@ def lock_name(
         ConfigError: The template does not fit the values of the arguments.
     """
     try:
-        return name_of(template, signature, *args, **keywords)
+        return name_of(
+            template,
+            signature,
+            *map(_seen, args),
+            **{key: _seen(value) for key, value in keywords.items()},
+        )
     except ConfigError:
         raise
     except (AttributeError, LookupError, ValueError) as error:
@@ -90,3 +96,9 @@ def lock_name(
         raise ConfigError(
             printable(f"the template {template!r} does not fit the arguments: {error!r}"), hint=hint
         ) from error
+
+
+def _seen(value: Any) -> Any:
+    """An argument; the Skipped itself in the place of its document, which a chain hands on."""
+    skipped = skipped_in(value)
+    return value if skipped is None else skipped

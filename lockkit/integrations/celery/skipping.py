@@ -37,7 +37,8 @@ def skipped_in(result: object) -> Skipped | None:
         if skipped_in(bill.delay(7).get()) is not None:
             ...
 
-    A Skipped itself, which a direct call returns, is returned as it is.
+    Compare with None: a :class:`~lockkit.facts.Skipped` is false, so ``if skipped_in(result):`` never holds. The result of a skipped task, on the
+    other hand, is a dict that is true. A Skipped itself, which a direct call returns, is returned as it is.
     """
     if isinstance(result, Skipped):
         return result

@@ -534,6 +534,40 @@ def test_no_lock_is_named_after_what_has_no_order(app, deliver, value):
     assert "{value[id]}" in str(refused)
 
 
+@pytest.mark.parametrize(
+    "template", ["b:{found}", "b:{found[id]}", "b:{found.name}", "b:{found[lockkit_skipped]}", "b:{rest[0]}"]
+)
+@pytest.mark.parametrize("way", ["message", "direct"])
+def test_after_a_skipped_task_no_lock_is_named_after_the_skip(app, rival, deliver, template, way):
+    @app.task(base=LockedTask, lock="a", on_busy="skip")
+    def first(): ...
+
+    @app.task(base=LockedTask, lock=template)
+    def second(found, *rest):
+        raise AssertionError("ran")
+
+    rival("a")
+    skipped = deliver(first).retval if way == "message" else first()
+    refused = deliver(second, skipped, skipped).info.retval
+    assert isinstance(refused, ConfigError)
+    assert "the call that it was to come from was skipped, because 'a' was busy" in str(refused)
+    assert "skipped_in" in str(refused)
+
+
+def test_a_task_after_a_skipped_one_runs_if_its_lock_is_not_named_after_the_result(app, rival):
+    app.conf.task_always_eager = app.conf.task_eager_propagates = True
+
+    @app.task(base=LockedTask, lock="a", on_busy="skip")
+    def first(): ...
+
+    @app.task(base=LockedTask, lock="b:{number}")
+    def second(found, number):
+        return skipped_in(found).name
+
+    rival("a")
+    assert chain(first.s(), second.s(7))().get() == "a"
+
+
 def test_a_claim_lives_for_60_seconds_unless_something_says_otherwise(app, deliver):
     @app.task(bind=True, base=LockedTask, lock="a")
     def usual(self):
