@@ -13,6 +13,7 @@ from lockkit.locks import Lock, build
 from lockkit.members import members_of
 from lockkit.options import DEFAULT, Default, Options
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.composing import PlaceLost
 from lockkit.shared.locks import checked_timeout
 from lockkit.shared.pools import AnyPool, Request
 from lockkit.shortform import ShortForm
@@ -99,7 +100,8 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
             ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened, unless
                 the chooser says so.
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
-            LeaseLost: The gate, or a member that it had got already, was lost while this waited (evicted, for instance).
+            LeaseLost: The gate, or a member that it had got already, was evicted while this waited. One that was not renewed in time, because the
+                process was stopped for a while, is given up, and the request begins anew, at the end of the queue.
             AcquireError, BackendError: As :meth:`lockkit.Lock.acquire`.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
@@ -142,14 +144,21 @@ class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
         reason: str | None = None,
     ) -> PoolLeases | None:
         locks = self._locks(request.among).values()
-        taking = Taking(self._opening, wait, self.pool, locks, on_wait, cancel, detect=detect, reason=reason)
-        steps, members = self._steps(taking, request, wait=wait != 0)
-        leases = taking.run(steps, members, self._made)
-        # No call may come between: a signal must not strike where only this frame has the leases.
-        if leases is not None:
-            return leases
-        busy.append((taking.busy, taking.together.refused))
-        return None
+        while True:
+            taking = Taking(
+                self._opening, wait, self.pool, locks, on_wait, cancel, detect=detect, reason=reason
+            )
+            steps, members = self._steps(taking, request, wait=wait != 0)
+            try:
+                leases = taking.run(steps, members, self._made)
+            except PlaceLost as lost:
+                wait = taking.left_to_wait(wait, lost)
+                continue
+            # No call may come between: a signal must not strike where only this frame has the leases.
+            if leases is not None:
+                return leases
+            busy.append((taking.busy, taking.together.refused))
+            return None
 
     def _made(self, leases: list[Lease]) -> PoolLeases:
         return PoolLeases(leases, self.look, self.within)

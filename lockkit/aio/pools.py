@@ -13,6 +13,7 @@ from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
 from lockkit.options import DEFAULT, Default, Options
+from lockkit.protocol.composing import PlaceLost
 from lockkit.shared.composites import check_call
 from lockkit.shared.locks import checked_timeout
 from lockkit.shared.pools import AnyPool, Request
@@ -74,7 +75,8 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
             ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened, unless
                 the chooser says so.
             AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
-            LeaseLost: The gate, or a member that it had got already, was lost while this waited (evicted, for instance).
+            LeaseLost: The gate, or a member that it had got already, was evicted while this waited. One that was not renewed in time, because the
+                process was stopped for a while, is given up, and the request begins anew, at the end of the queue.
             AcquireError, BackendError: As :meth:`AsyncLock.acquire`.
         """
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
@@ -133,9 +135,15 @@ class AsyncPool(AnyPool[AsyncPoolLeases, AsyncLock], AsyncShortForm[AsyncPoolLea
         detect: bool = False,
         reason: str | None = None,
     ) -> tuple[AsyncPoolLeases | None, AsyncTaking]:
-        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
-        steps, members = self._steps(taking, request, wait=wait != 0)
-        return await taking.run(steps, members, self._made), taking
+        while True:
+            taking = await AsyncTaking.begin(
+                self._engines, wait, on_wait, taken_at, detect=detect, reason=reason
+            )
+            steps, members = self._steps(taking, request, wait=wait != 0)
+            try:
+                return await taking.run(steps, members, self._made), taking
+            except PlaceLost as lost:
+                wait = taking.left_to_wait(wait, lost)
 
     def _made(self, leases: list[AsyncLease]) -> AsyncPoolLeases:
         return AsyncPoolLeases(leases, self.within)

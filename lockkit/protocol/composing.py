@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LockkitError
+from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost, LockkitError
 from lockkit.hold import Hold
 from lockkit.invalid import lapsed
 from lockkit.protocol import denials
@@ -33,10 +33,14 @@ from lockkit.protocol.effects import Effect, WaitForAny
 from lockkit.protocol.telling_together import TogetherTold
 from lockkit.protocol.together import Candidate, Run, Together, Tools, holds, late
 
-__all__ = ["NoChooser", "Steps", "all_of", "any_of", "some_of"]
+__all__ = ["NoChooser", "PlaceLost", "Steps", "all_of", "any_of", "some_of"]
 
 Steps = Generator[Effect, Any, "list[Attempt] | None"]
 """An acquisition of several locks. Returns the attempts that hold, or None on a definite "busy"."""
+
+
+class PlaceLost(LeaseLost):
+    """Raised while an acquisition waits: a hold that it has got already was not renewed in time, as that of a process that was stopped for a while."""
 
 
 class NoChooser:
@@ -349,8 +353,11 @@ def _raise_if_lost(holds: Sequence[Hold]) -> None:
     """Check that none of the holds is lost.
 
     Raises:
-        LeaseLost: One is.
+        PlaceLost: One was not renewed in time.
+        LeaseLost: One is lost for another reason.
     """
     for hold in holds:
         if hold.lost_why:
-            raise lapsed(hold, "ended")
+            error = lapsed(hold, "ended")
+            silent = hold.lost_why in ("lapsed", "lost")
+            raise PlaceLost(error.message, name=error.name, hint=error.hint) if silent else error

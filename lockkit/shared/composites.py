@@ -14,7 +14,7 @@ from lockkit.members import MOST
 from lockkit.options import check_plain
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Steps, any_of
+from lockkit.protocol.composing import PlaceLost, Steps, any_of
 from lockkit.protocol.together import Together
 from lockkit.shared.lease import AnyLease
 from lockkit.shared.locks import AnyLock, check_detect
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyAllOf", "AnyAnyOf", "AnyTaking", "check_call"]
 
+_LEAST = 0.001
 E = TypeVar("E", bound=AnyLease)
 H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
@@ -128,6 +129,20 @@ class AnyTaking:
         self.driver.under_way.pop(self.together, None)
         self.together.handed = True
         return result
+
+    def left_to_wait(self, wait: float | None, lost: PlaceLost) -> float | None:
+        """Seconds that are left for a request that has lost its place in the queue and begins anew; None to wait for ever.
+
+        Args:
+            wait: The seconds that it had.
+            lost: The error that told so.
+
+        Raises:
+            PlaceLost: The request does not wait.
+        """
+        if wait == 0.0:
+            raise lost
+        return None if self.deadline is None else max(self.deadline - self.opening.clock.now(), _LEAST)
 
     @property
     def busy(self) -> Attempt:

@@ -20,6 +20,7 @@ from lockkit.settings import meant
 from lockkit.shared.composites import AnyTaking
 from lockkit.shared.locks import AnyLock
 from lockkit.shared.shortform import AnyShortForm
+from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     from lockkit.choosers import Chooser
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyPool", "Request"]
 
+_PATIENCE = 6.0
+"""Seconds after which a request at the gate that does not renew its claim has lost its place."""
 H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
 
@@ -60,11 +63,11 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         if options.get("reentrant"):
             raise ConfigError("reentrant=True is for mutexes, not for a pool", name=name)
         self._options = options
-        of_gate: Options = {}
-        for key in ("ttl", "process_bound", "reason"):
-            if key in options:
-                of_gate[key] = options[key]
-        self._of_gate: Options = {**of_gate, "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
+        # The gate lapses as a waiter does, not as a holder: whoever is stopped at it must not stop all others.
+        of_gate: Options = {"ttl": UsualTtl(_PATIENCE), "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
+        if "reason" in options:
+            of_gate["reason"] = options["reason"]
+        self._of_gate = of_gate
         self.owner: Owner | None = None
         self._known: dict[tuple[str, int], K] = {}
         self._gate(Request(1, {}))  # refuses bad options now rather than at the first call
