@@ -42,6 +42,7 @@ class LockkitError(Exception):
 
     Args:
         message: What happened, in one sentence.
+        told: The rest, as a document of JSON: of an exception that a queue of tasks has carried.
         name: The lock it happened to, if there is one.
         holder: The claim that holds (or blocks) that lock, where known.
         hint: What to do next.
@@ -50,6 +51,7 @@ class LockkitError(Exception):
     def __init__(
         self,
         message: str,
+        told: object = None,
         *,
         name: str | None = None,
         holder: ClaimInfo | None = None,
@@ -60,9 +62,17 @@ class LockkitError(Exception):
         self.name = name
         self.holder = holder
         self.hint = hint
+        if isinstance(told, dict):
+            from lockkit.carried import claim_in, text_in  # late: few programs read what a queue has carried
+
+            self.name, self.hint = text_in(told, "name"), text_in(told, "hint")
+            self.holder = claim_in(self.name or "", told.get("holder"))
 
     def __str__(self) -> str:
         return printable(f"{self.message} ({self.hint})" if self.hint else self.message, lines=True)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.message!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, dict(self.__dict__))
@@ -105,14 +115,17 @@ class Drained(AcquireError):
     def __init__(
         self,
         message: str,
+        told: object = None,
         *,
-        drain: Drain,
+        drain: Drain | None = None,
         name: str | None = None,
         holder: ClaimInfo | None = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(message, name=name, holder=holder, hint=hint)
-        self.drain = drain
+        from lockkit.carried import drain_in
+
+        super().__init__(message, told, name=name, holder=holder, hint=hint)
+        self.drain = drain or drain_in(told)
 
 
 class OwnershipError(LockkitError):
@@ -165,10 +178,18 @@ class ReleaseFailed(LockkitError):
     """
 
     def __init__(
-        self, message: str, *, report: ReleaseReport, name: str | None = None, hint: str | None = None
+        self,
+        message: str,
+        told: object = None,
+        *,
+        report: ReleaseReport | None = None,
+        name: str | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message, name=name, hint=hint)
-        self.report = report
+        from lockkit.carried import report_in
+
+        super().__init__(message, told, name=name, hint=hint)
+        self.report = report or report_in(told)
 
 
 class CapabilityError(LockkitError):

@@ -6,17 +6,13 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 
+from lockkit.carried import packed_owner
 from lockkit.facts import Kind, Owner
 from lockkit.namedtuples import NamedTuple
 from lockkit.store.spi import Terms
 from lockkit.store.untrusted import object_in, owner_of
 
 __all__ = ["About", "about", "about_in", "layout_in", "packed_owner"]
-
-
-def packed_owner(owner: Owner) -> dict[str, object]:
-    """The fields of an owner that are not empty."""
-    return {key: value for key, value in owner._asdict().items() if value not in ("", None, 0)}
 
 
 def about(terms: Terms) -> str:

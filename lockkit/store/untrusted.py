@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from lockkit.carried import owner_of
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner, Record
 from lockkit.noted import moment, number, whole_number
 
@@ -23,9 +24,6 @@ NEWER = "a newer lockkit wrote it, and this one does not understand it: it block
 _LONGEST = 64 * 1024
 """The longest JSON text that is read, in bytes or characters; a note has at most 4 KiB."""
 _DEEPEST = 32
-_LONGEST_FIELD = 1024
-"""Characters of one field of an owner."""
-_MOST_PID = 2**31 - 1
 _MOST_NUMBER = 2**63 - 1
 _MOST_VERSION = 2**53
 """The highest version of a record, up to which every program that may count it is exact."""
@@ -56,29 +54,8 @@ def _shallow(value: object) -> bool:
     return False
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= _LONGEST_FIELD else None
-
-
 def _is_in(words: frozenset[str]) -> Callable[[object], str | None]:
     return lambda value: value if isinstance(value, str) and value in words else None
-
-
-_OWNER: dict[str, Callable[[object], object]] = dict.fromkeys(Owner._fields, _text) | {
-    "pid": lambda value: whole_number(value, _MOST_PID),
-    "retries": lambda value: whole_number(value, _MOST_PID),
-    "pid_space": lambda value: whole_number(value, _MOST_NUMBER),
-    "started": number,
-}
-
-
-def owner_of(stored: object) -> Owner:
-    """The owner from its stored form, without unknown fields (of a newer version) and values that cannot be true."""
-    if not isinstance(stored, Mapping):
-        return Owner()
-    checks = _OWNER.items()
-    told = {name: check(stored[name]) for name, check in checks if name in stored}
-    return Owner(**{name: value for name, value in told.items() if value is not None})  # type: ignore[arg-type]
 
 
 _CLAIM: dict[str, tuple[Callable[[object], object], object]] = {

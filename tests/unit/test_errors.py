@@ -1,10 +1,12 @@
 import copy
 import inspect
+import json
 import pickle
 
 import pytest
 
 from lockkit import errors
+from lockkit.carried import carriable
 from lockkit.facts import ClaimInfo, Drain, Owner, ReleaseReport
 from lockkit.protocol.denials import drain_ends
 from lockkit.suggesting import SameStore
@@ -56,6 +58,31 @@ def test_all_are_lockkit_errors(kind):
 
 def test_a_timeout_is_also_pythons():
     assert issubclass(errors.AcquireTimeout, TimeoutError)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_all_are_made_anew_from_what_json_carries(kind):
+    """As the result backends of task queues do, from the arguments of the exception."""
+    error = carriable(make(kind))
+    twin = kind(*json.loads(json.dumps(error.args)))
+    assert str(twin) == str(error)
+    assert repr(twin) == repr(error) == f"{kind.__name__}('it went wrong')"
+    assert (twin.name, twin.hint) == (error.name, error.hint)
+    if kind is errors.ReleaseFailed:
+        assert twin.report == REPORT
+        return
+    assert (twin.holder.claim_id, twin.holder.fence, twin.holder.owner) == ("0123456789ab", 7, HOLDER.owner)
+    if kind is errors.Drained:
+        assert twin.drain == error.drain
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize(
+    "told", [None, 7, "x", {}, {"name": 1, "hint": [], "holder": 3, "drain": [], "report": 1}]
+)
+def test_what_says_nothing_is_left_out(kind, told):
+    twin = kind("it went wrong", told)
+    assert (str(twin), twin.name, twin.hint, twin.holder) == ("it went wrong", None, None, None)
 
 
 def test_without_a_hint_the_message_stands_alone():

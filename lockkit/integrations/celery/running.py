@@ -14,6 +14,7 @@ from kombu.exceptions import EncodeError
 from kombu.serialization import registry
 
 from lockkit import durations
+from lockkit.carried import carriable
 from lockkit.client import Client
 from lockkit.decorator import refuse_what_is_not_done
 from lockkit.errors import AcquireCancelled, AcquireTimeout, ConfigError, LockkitError
@@ -86,6 +87,17 @@ class Run:
             LeaseLost: The lock was lost while the function ran; its result is refused.
             LockkitError: The lock could not be taken for another reason.
         """
+        try:
+            return self._run(body)
+        except LockkitError as error:
+            carriable(error)  # what asks for the result gets all that it says
+            raise
+        except Retry as again:
+            if isinstance(again.exc, LockkitError):
+                carriable(again.exc)
+            raise
+
+    def _run(self, body: Callable[..., Any]) -> Any:
         client = client_of(self._task.app)
         check_pool(self._task.name, self._options.on_busy, client)
         name = self._name()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lockkit.facts import ClaimInfo, Skipped
-from lockkit.noted import moment, whole_number
-from lockkit.store.owners import packed_owner
-from lockkit.store.untrusted import owner_of
+from lockkit.carried import claim_document, claim_in
+from lockkit.facts import Skipped
 
 __all__ = ["skipped_document", "skipped_in"]
 
@@ -19,15 +17,7 @@ def skipped_document(skipped: Skipped) -> dict[str, object]:
     holder = skipped.holder
     return {
         _KEY: skipped.name,
-        "holder": None
-        if holder is None
-        else {
-            "text": str(holder.owner),
-            "claim_id": holder.claim_id,
-            "fence": holder.fence,
-            "since": holder.since,
-            "owner": packed_owner(holder.owner),
-        },
+        "holder": None if holder is None else claim_document(holder),
     }
 
 
@@ -44,16 +34,5 @@ def skipped_in(result: object) -> Skipped | None:
         return result
     if not isinstance(result, Mapping) or not isinstance(result.get(_KEY), str):
         return None
-    name, told = str(result[_KEY]), result.get("holder")
-    if not isinstance(told, Mapping):
-        return Skipped(name)
-    holder = ClaimInfo(
-        name,
-        str(told.get("claim_id", "")),
-        "HELD",
-        owner_of(told.get("owner")),
-        whole_number(told.get("fence")) or 0,
-        0,
-        since=moment(told.get("since")) or 0.0,
-    )
-    return Skipped(name, holder)
+    name = str(result[_KEY])
+    return Skipped(name, claim_in(name, result.get("holder")))

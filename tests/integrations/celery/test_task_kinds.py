@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
@@ -15,7 +16,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
 import lockkit
-from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, NotHeld
+from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, Drained, NotHeld
 from lockkit.facts import Skipped
 from lockkit.integrations.celery import LockedTask, skipped_in, worker_pool
 from lockkit.integrations.celery.retrying import HEADER
@@ -639,10 +640,52 @@ def test_the_error_of_a_task_reaches_whoever_asks_for_its_result(app, rival, del
     @app.task(base=LockedTask, lock="a", on_busy="fail")
     def work(): ...
 
-    rival("a")
+    lease = rival("a")
     deliver(work)
-    with pytest.raises(AcquireTimeout, match="'a' is busy; held by"):
+    with pytest.raises(AcquireTimeout, match="'a' is busy; held by") as told:
         app.AsyncResult(task_id).get(timeout=20)
+    assert told.value.name == "a"
+    assert told.value.holder.claim_id == lease.claim_id
+    assert told.value.holder.owner.pid == os.getpid()
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle", "yaml"])
+@pytest.mark.parametrize("late", [False, True], ids=["own", "lock"])
+def test_errors_of_lockkit_arrive_with_what_they_say(app, rival, client, deliver, task_id, serializer, late):
+    """The lock is the task's own, or one that its function takes."""
+    app.conf.result_serializer, app.conf.accept_content = serializer, [serializer]
+    lease = rival("b")
+
+    @app.task(base=LockedTask, lock="b" if late else "a", on_busy="fail")
+    def work():
+        client.lock("b").acquire(timeout=0)
+
+    done = deliver(work)
+    assert repr(done.info.retval).startswith("AcquireTimeout(\"'b' is busy")
+    error = app.AsyncResult(task_id).result
+    assert isinstance(error, AcquireTimeout)
+    assert (error.name, error.holder.claim_id) == ("b", lease.claim_id)
+
+
+def test_a_namespace_that_is_drained_arrives_as_such(app, client, deliver, task_id):
+    @app.task(base=LockedTask, lock="a", on_busy="fail")
+    def work(): ...
+
+    client.drain("new kernel")
+    deliver(work)
+    with pytest.raises(Drained, match="new kernel") as told:
+        app.AsyncResult(task_id).get(timeout=20)
+    client.undrain()
+    assert told.value.drain.reason == "new kernel"
+
+
+def test_a_task_that_is_sent_again_says_who_is_in_its_way(app, rival, deliver, task_id):
+    @app.task(base=LockedTask, lock="a")
+    def work(): ...
+
+    lease = rival("a")
+    deliver(work)
+    assert app.AsyncResult(task_id).result.holder.claim_id == lease.claim_id
 
 
 def test_a_retry_crosses_from_a_child_process_to_its_worker(app, rival, deliver):
