@@ -237,7 +237,8 @@ def release_lock(
     or of the configuration.
 
     Args:
-        task_name: The name of the task: of the function, with or without its module, or of the Celery task.
+        task_name: The name of the task: of the function, with or without its module, or of the Celery task; or the id of the Celery task that
+            runs, as a failure hook has it.
         lock_key: The key, as ``gpu_lock`` has it.
         release_reason: ``normal``, ``timeout``, ``forced``, ``task_failure`` or ``task_crash``; kept in events, journal and metrics.
         client: A client, to release only what it holds; None for any.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ class Run(NamedTuple):
     Attributes:
         key: The key.
         names: The names by which its task is known.
+        task_id: The id of the Celery task that it runs in; empty outside of one.
         lease: The lease of the run.
         origin: The process of the run.
         client: The client of the lease.
@@ -41,6 +43,7 @@ class Run(NamedTuple):
 
     key: str
     names: tuple[str, ...]
+    task_id: str
     lease: Lease | AsyncLease
     origin: Origin
     client: Client
@@ -54,13 +57,13 @@ def find_run(task_name: str, key: str, client: Client | None) -> Run | None:
     """The run of a task in this thread or asyncio task; None if there is none.
 
     Args:
-        task_name: One of the names of the task.
+        task_name: One of the names of the task, or its id.
         key: The key.
         client: The client of its lease; None for any.
     """
     for run in reversed(_runs.get()):
         mine = run.key == key and run.origin.is_here() and client in (None, run.client)
-        if mine and task_name in run.names:
+        if mine and task_name and task_name in (*run.names, run.task_id):
             return run
     return None
 
@@ -76,6 +79,12 @@ def _names_of(function: Callable[..., object], args: tuple[object, ...]) -> tupl
     names = (function.__name__, f"{function.__module__}.{function.__qualname__}")
     bound = args[0].name if args and hasattr(type(args[0]), "apply_async") else None  # type: ignore[attr-defined]
     return (bound, *names) if isinstance(bound, str) and bound else names
+
+
+def _task_id() -> str:
+    """The id of the Celery task that runs in this thread, if one does."""
+    task = getattr(sys.modules.get("celery"), "current_task", None)
+    return str(getattr(task.request, "id", None) or "") if task else ""
 
 
 class Task:
@@ -136,7 +145,7 @@ class Call:
     def holds(self, card: FoundCard, lease: Lease | AsyncLease) -> None:
         """Note that the call holds the card."""
         self.cards.taken(card, lease)
-        run = Run(self._task.key, self._names, lease, this_origin(), self.cards.client)
+        run = Run(self._task.key, self._names, _task_id(), lease, this_origin(), self.cards.client)
         _runs.set((*_runs.get(), run))
 
     def pause(self, refused: str) -> float:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+import lockkit.gpu
 from lockkit.gpu import gpu_lock
 from lockkit.gpu.old_names import REASONS
 from support.pages import section
@@ -65,3 +66,32 @@ def test_each_old_keyword_and_reason_has_a_row(pages):
 
     assert [name for name in keywords if f"`{name}" not in rows] == []
     assert [reason for reason in REASONS if f'"{reason}"' not in rows] == []
+
+
+def test_the_old_names_that_an_import_does_not_replace_have_a_row(pages):
+    rows = section(pages[PAGE], "## What needs more than a new import")
+    old = ["SmartGpuLockManager", "acquire_lock_with_smart_polling", "force_release_lock", "release_gpu_lock"]
+
+    assert [name for name in old if f"`{name}" not in rows and f".{name}(" not in rows] == []
+    assert [name for name in old if hasattr(lockkit.gpu, name)] == []
+
+
+def test_the_call_in_the_place_of_the_manager_takes_the_card_of_that_key(program):
+    done = program(
+        "import lockkit, lockkit.gpu\n"
+        "from lockkit.gpu import gpu_lock\n"
+        "with lockkit.connect() as client:\n"
+        "    @gpu_lock('gpu_lock:0', max_wait_time=0, client=client)\n"
+        "    def task(): ...\n"
+        "    cards = lockkit.gpu.pool(client)\n"
+        "    leases = cards.acquire(ids=['0'], timeout=300).detach()\n"
+        "    import threading\n"
+        "    told = []\n"
+        "    def run():\n"
+        "        try: task()\n"
+        "        except lockkit.AcquireTimeout as late: told.append(str(late)[:16])\n"
+        "    thread = threading.Thread(target=run); thread.start(); thread.join()\n"
+        "    print(*told, leases.release('task_failure').released)\n",
+        config=CONFIG,
+    )
+    assert done.stdout == "GPU_LOCK_TIMEOUT True\n"

@@ -82,6 +82,13 @@ def test_8_a_failure_releases_once_with_the_reason_task_failure(play, hook_of, r
     assert releases(CARDS[0], 2) == ["task_failure", "normal"]
 
 
+@pytest.mark.parametrize("task", ["by_id", "unbound"])
+def test_8_so_does_a_hook_that_passes_the_id_of_the_task(play, hook_of, releases, task):
+    for _ in range(2):
+        assert hook_of(play(task, "fail")[0]) is True
+    assert releases(CARDS[0], 2) == ["task_failure"] * 2
+
+
 def test_8_so_does_a_failure_of_a_locked_task_which_needs_no_hook(play, releases):
     _, result = play("locked", "fail")
     assert isinstance(result, ValueError)

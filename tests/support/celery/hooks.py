@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import Task
+from celery import Task, current_task
 
 from lockkit.gpu import gpu_lock, release_lock
 from lockkit.integrations.celery import LockedTask
@@ -21,11 +21,14 @@ class Hooked(Task):  # type: ignore[misc]
     abstract = True
     device = 0
     reason = "task_failure"
+    by_id = False
+    """Whether the hook passes the id of the task, as some of the old ones did."""
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ARG002 (Celery's signature)
         """Release the card."""
         stage().tell("hook", task_id)
-        released = release_lock(self.name, f"gpu_lock:{self.device}", self.reason)
+        name = task_id if self.by_id else self.name
+        released = release_lock(name, f"gpu_lock:{self.device}", self.reason)
         stage().tell("hook done", task_id, released=released)
 
 
@@ -51,6 +54,20 @@ def first(self: Any, how: str) -> str:
 def second(self: Any, how: str) -> str:
     """Hold another card."""
     return _play(self, how)
+
+
+@app.task(bind=True, base=Hooked, name="hooks.by_id", by_id=True)  # type: ignore[untyped-decorator]
+@gpu_lock()
+def by_id(self: Any, how: str) -> str:
+    """Hold a card; the hook knows the task by its id."""
+    return _play(self, how)
+
+
+@app.task(base=Hooked, name="hooks.unbound", by_id=True)  # type: ignore[untyped-decorator]
+@gpu_lock()
+def unbound(how: str) -> str:
+    """Hold a card, without an argument for the task; the hook knows it by its id."""
+    return _play(current_task, how)
 
 
 @app.task(bind=True, base=Hooked, name="hooks.wrong", reason="gone_wrong")  # type: ignore[untyped-decorator]
