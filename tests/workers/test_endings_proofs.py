@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+import lockkit
 from lockkit.errors import BackendUnavailable
 from lockkit.identity import process_start
 from lockkit.integrations.celery import freeing, held_by_child
@@ -148,57 +149,82 @@ def in_a_child(play):
     return pid
 
 
-def test_the_record_outlives_its_process(channel):
+@pytest.fixture
+def lender():
+    """A client of a store that has nothing to lend."""
+    with lockkit.connect(f"memory://{os.urandom(8).hex()}") as client:
+        yield client
+
+
+def test_the_record_outlives_its_process(channel, lender):
     note = Note(("a", "b"), "@pool/x", "proj.task[1]", "1", 1.0, 2.0)
 
     def play():
-        with recorded(Note(("earlier",))):
+        with recorded(lender, Note(("earlier",))):
             pass
-        with recorded(note):
+        with recorded(lender, note):
             os.kill(os.getpid(), 9)
 
     pid = in_a_child(play)
     greeting = read_greeting(channel)
     assert (greeting.pid, greeting.pool) == (pid, False)
-    assert read_notes(greeting.record) == (note,)
+    assert read_notes(greeting.record) == ((note,), False)
     os.close(greeting.record)
     assert read_greeting(channel) is None
 
 
-def test_only_what_was_not_released_is_in_the_record(channel):
+def test_only_what_was_not_released_is_in_the_record(channel, lender):
     def play():
-        with recorded(Note(("outer",))):
-            with recorded(Note(("inner",))):
+        with recorded(lender, Note(("outer",))):
+            with recorded(lender, Note(("inner",))):
                 pass
             os.kill(os.getpid(), 9)
 
     in_a_child(play)
     greeting = read_greeting(channel)
-    assert [note.names for note in read_notes(greeting.record)] == [("outer",)]
+    assert [note.names for note in read_notes(greeting.record)[0]] == [("outer",)]
     # A line that a crash has cut short was not followed by a request.
     size = os.fstat(greeting.record).st_size
     os.pwrite(greeting.record, b'{"add": 9, "names": ["to', size)
-    assert [note.names for note in read_notes(greeting.record)] == [("outer",)]
+    assert [note.names for note in read_notes(greeting.record)[0]] == [("outer",)]
     os.close(greeting.record)
 
 
-def test_a_forked_process_has_a_record_of_its_own(channel):
+def test_a_forked_process_has_a_record_of_its_own(channel, lender):
     def play():
-        with recorded(Note(("parent",))):
+        with recorded(lender, Note(("parent",))):
             inner = os.fork()
             if inner == 0:
-                with recorded(Note(("child",))):
+                with recorded(lender, Note(("child",))):
                     os.kill(os.getpid(), 9)
             os.waitpid(inner, 0)
             os.kill(os.getpid(), 9)
 
     in_a_child(play)
     found = [read_greeting(channel), read_greeting(channel)]
-    assert [[note.names for note in read_notes(one.record)] for one in found] == [[("parent",)], [("child",)]]
+    assert [[note.names for note in read_notes(one.record)[0]] for one in found] == [
+        [("parent",)],
+        [("child",)],
+    ]
     for one in found:
         os.close(one.record)
 
 
-def test_the_main_process_records_nothing(channel):
-    with recorded(Note(("main",))):
+def test_a_process_that_ends_by_itself_says_so(channel, lender):
+    def play():
+        with recorded(lender, Note(("a",))) as exits:
+            exits()
+            os._exit(3)
+
+    pid = os.fork()
+    if pid == 0:
+        play()
+    os.waitpid(pid, 0)
+    greeting = read_greeting(channel)
+    assert read_notes(greeting.record) == ((Note(("a",)),), True)
+    os.close(greeting.record)
+
+
+def test_the_main_process_records_nothing(channel, lender):
+    with recorded(lender, Note(("main",))):
         assert read_greeting(channel) is None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from lockkit.client import Client
 from lockkit.descent import children, descendants
@@ -40,6 +40,7 @@ class Dead(NamedTuple):
         notes: The locks that it may have held.
         how: How the process ended, in words.
         at: The time at which its end was noticed, in seconds of :func:`time.monotonic`.
+        exits: Whether it has noted itself that it ends, because of SystemExit.
     """
 
     pid: int
@@ -47,6 +48,7 @@ class Dead(NamedTuple):
     notes: Collection[Note]
     how: str
     at: float
+    exits: bool = False
 
 
 def left_behind(started: float, own: Collection[int]) -> tuple[Keeper, ...]:
@@ -74,13 +76,16 @@ def left_behind(started: float, own: Collection[int]) -> tuple[Keeper, ...]:
     return tuple(found)
 
 
-def free(client: Client, dead: Dead, own: Collection[int]) -> tuple[int, tuple[Keeper, ...]]:
+def free(
+    client: Client, dead: Dead, own: Collection[int], let_go: Callable[[], None] = lambda: None
+) -> tuple[int, tuple[Keeper, ...]]:
     """Evict the claims of a process, once it and all that it has started are proved to be dead.
 
     Args:
         client: A client of the store in this process.
         dead: The process.
         own: The pids of the children that this process has started.
+        let_go: Lets go of what keeps the claims of the process alive in the embedded store; called once the proof is there.
 
     Returns:
         The number of its claims that are left, and the processes for whose sake they were left.
@@ -89,6 +94,13 @@ def free(client: Client, dead: Dead, own: Collection[int]) -> tuple[int, tuple[K
         LockkitError: The store did not answer. Some claims may have been evicted.
     """
     left, keep = 0, dict.fromkeys(left_behind(dead.started, own))
+    for note in dead.notes:
+        for info in _queues(client, note):
+            for claim in info.claims:
+                if _made_by(claim, dead):
+                    keep |= dict.fromkeys(survivors(claim.claim_id))
+    if not keep:
+        let_go()
     for note in dead.notes:
         for info in _queues(client, note):
             for claim in info.claims:
@@ -125,7 +137,7 @@ def _evict(client: Client, dead: Dead, note: Note, seen: ClaimFacts) -> bool:
     decision = decide(seen, Tiers())
     if decision.action != "remove":
         return False
-    word, cause = cause_of(note.task_id)
+    word, cause = cause_of(note.task_id, "exit" if dead.exits else "task_crash")
     ran = f"process {dead.pid}, which ran {note.run}, {dead.how}"
     reason = printable(f"{word}: {ran}{f', because {cause}' if cause else ''}")
     about: dict[str, object] = {

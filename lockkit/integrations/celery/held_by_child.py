@@ -2,7 +2,9 @@
 
 The record is memory (memfd_create(2)) that the pool process shares with the main process: a line of JSON is added before the first request for a
 lock goes out, and another one when the lock has been released. The pool process sends the descriptor of the memory, with its pid and its time of
-start, through a socket that the main process made before it forked. A line that a crash cut short was not followed by a request.
+start, through a socket that the main process made before it forked. A line that a crash cut short was not followed by a request. Before its first
+lock in the embedded store it sends the descriptors, too, with which a child keeps its claims alive (``Client.pulse``): the store would free them when the
+process dies, although what it has started may work on.
 """
 
 from __future__ import annotations
@@ -12,18 +14,26 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterator
+import weakref
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from lockkit.errors import LockkitError
 from lockkit.identity import process_start
 from lockkit.mutex import Mutex
 from lockkit.namedtuples import NamedTuple
 from lockkit.origin import Origin, this_origin
+
+if TYPE_CHECKING:
+    from lockkit.client import Client
 
 __all__ = ["Greeting", "Note", "enrol", "open_channel", "read_greeting", "read_notes", "recorded"]
 
 _log = logging.getLogger("lockkit")
 _LONGEST = 200
 """Bytes of a greeting, at most."""
+_MOST = 4
+"""Descriptors that come with a greeting, at most."""
 _PATIENCE = 5.0
 """Seconds for which a pool process tries to send its greeting, while the main process is too busy to read those of the others."""
 
@@ -49,19 +59,21 @@ class Note(NamedTuple):
 
 
 class Greeting(NamedTuple):
-    """The first and only message of a process to the main process.
+    """A message of a process to the main process: the first one, or one that brings pulses.
 
     Attributes:
         pid: The pid of the process.
         started: The time at which it started, in seconds since boot.
         pool: Whether it is a process of the pool, and not one that a task has forked.
-        record: The descriptor of its record.
+        record: The descriptor of its record; None in a message that only brings pulses.
+        pulses: The descriptors that keep its claims alive.
     """
 
     pid: int
     started: float
     pool: bool
-    record: int
+    record: int | None
+    pulses: tuple[int, ...] = ()
 
 
 class _Record:
@@ -74,10 +86,24 @@ class _Record:
         self._count = 0
         self._end = 0
         self._file = os.memfd_create("lockkit-held", os.MFD_CLOEXEC)
-        about = {"pid": self.origin.pid, "started": process_start(self.origin.pid) or 0.0, "pool": pool}
+        self._about = {"pid": self.origin.pid, "started": process_start(self.origin.pid) or 0.0, "pool": pool}
+        self._lent: weakref.WeakSet[Client] = weakref.WeakSet()
+        self._send("record", [self._file])
+
+    def _send(self, what: str, descriptors: Sequence[int]) -> None:
         assert _channel is not None
         _channel.settimeout(_PATIENCE)
-        socket.send_fds(_channel, [json.dumps(about).encode()], [self._file])
+        socket.send_fds(_channel, [json.dumps({**self._about, "brings": what}).encode()], descriptors)
+
+    def lend(self, client: Client) -> None:
+        """Have the main process keep this process's claims alive until it knows that all that this process has started is dead."""
+        with self._mutex.of_this_process():
+            if client in self._lent:
+                return
+            pulses = client.pulse()
+            if pulses:
+                self._send("pulses", pulses)
+            self._lent.add(client)
 
     def add(self, note: Note) -> int:
         with self._mutex.of_this_process():
@@ -94,6 +120,10 @@ class _Record:
             else:
                 os.ftruncate(self._file, 0)
                 self._end = 0
+
+    def exits(self) -> None:
+        """Note that this process ends by SystemExit, without a release."""
+        self._write({"exits": True})
 
     def _write(self, line: dict[str, object]) -> None:
         data = json.dumps(line).encode() + b"\n"
@@ -133,15 +163,22 @@ def enrol(*, pool: bool = False) -> _Record | None:
 
 
 @contextlib.contextmanager
-def recorded(note: Note) -> Iterator[None]:
-    """Keep a note in the record of this process. Without a record the locks of a process that dies lapse after their ttl."""
+def recorded(client: Client, note: Note) -> Iterator[Callable[[], None] | None]:
+    """Keep a note in the record of this process. Without a record the locks of a process that dies lapse after their ttl.
+
+    The statement gets a function that notes that this process ends without a release; None if nobody would free its locks then.
+    """
     record = enrol()
     number = None
     if record is not None:
+        with contextlib.suppress(
+            OSError, LockkitError
+        ):  # a store that is away: the request itself will say so
+            record.lend(client)
         with contextlib.suppress(OSError):
             number = record.add(note)
     try:
-        yield
+        yield None if record is None or number is None else record.exits
     finally:
         if record is not None and number is not None:
             with contextlib.suppress(OSError):
@@ -155,22 +192,26 @@ def read_greeting(mine: socket.socket) -> Greeting | None:
         ValueError: The message is none.
     """
     try:
-        data, descriptors, _, _ = socket.recv_fds(mine, _LONGEST, 1)
+        data, descriptors, _, _ = socket.recv_fds(mine, _LONGEST, _MOST)
     except BlockingIOError:
         return None
     try:
         about = json.loads(data)
-        return Greeting(int(about["pid"]), float(about["started"]), bool(about["pool"]), descriptors[0])
+        pid, started, pool = int(about["pid"]), float(about["started"]), bool(about["pool"])
+        if about["brings"] == "pulses":
+            return Greeting(pid, started, pool, None, tuple(descriptors))
+        return Greeting(pid, started, pool, descriptors[0])
     except (ValueError, TypeError, LookupError):
         for descriptor in descriptors:
             os.close(descriptor)
         raise ValueError("a message in the socket of the pool processes is no greeting") from None
 
 
-def read_notes(record: int) -> Collection[Note]:
-    """The notes in a record that were not removed."""
+def read_notes(record: int) -> tuple[Collection[Note], bool]:
+    """The notes in a record that were not removed, and whether the process noted that it ends."""
     size = os.fstat(record).st_size
     notes: dict[int, Note] = {}
+    exits = False
     for line in os.pread(record, size, 0).split(b"\n"):
         try:
             told = json.loads(line)
@@ -179,6 +220,8 @@ def read_notes(record: int) -> Collection[Note]:
         if "add" in told:
             fields = {key: value for key, value in told.items() if key not in ("add", "names")}
             notes[told["add"]] = Note(tuple(told["names"]), **fields)
-        else:
+        elif "remove" in told:
             notes.pop(told["remove"], None)
-    return tuple(notes.values())
+        else:
+            exits = True
+    return tuple(notes.values()), exits

@@ -37,9 +37,9 @@ class LockedRequest(Request):
         super().terminate(pool, signal)
 
 
-def cause_of(task_id: str) -> tuple[Reason, str]:
-    """The reason for the end of a task's process, as a word and in words; ``task_crash`` and nothing if the worker did not end it."""
-    return _causes.get(task_id, ("task_crash", ""))
+def cause_of(task_id: str, otherwise: Reason) -> tuple[Reason, str]:
+    """The reason for the end of a task's process, as a word and in words; ``otherwise`` and nothing if the worker did not end it for the task's sake."""
+    return _causes.get(task_id, (otherwise, ""))
 
 
 def _note(task_id: str, reason: Reason, words: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -106,7 +108,7 @@ class Run:
             Wait(now) if self._request is None else wait_in(self._request.headers, self._request.retries, now)
         )
         left = wait.left(now, self._options.max_wait)
-        with recorded(self._note(client, name)):
+        with recorded(client, self._note(client, name)) as exits:
             try:
                 held = self._take(client, name, left)
             except PASSING as error:
@@ -117,7 +119,7 @@ class Run:
                 self._hand_on(name, error, wait)
             try:
                 with held:
-                    return self._under(client, held, name, body)
+                    return self._under(client, held, name, body, exits)
             finally:
                 # A time limit may strike before the statement begins, and what it raises may keep this frame for long.
                 held.release()
@@ -165,7 +167,14 @@ class Run:
             waits_end() if here and self._in_message else None,
         )
 
-    def _under(self, client: Client, held: Held, name: str, body: Callable[..., Any]) -> Any:
+    def _under(
+        self,
+        client: Client,
+        held: Held,
+        name: str,
+        body: Callable[..., Any],
+        exits: Callable[[], None] | None,
+    ) -> Any:
         keywords = self._keywords
         if self._options.fence_as is not None and isinstance(held, Lease):
             keywords = {**keywords, self._options.fence_as: held.fence}
@@ -175,9 +184,27 @@ class Run:
                 result = body(*self._args, **keywords)
                 refuse_what_is_not_done(result, self._task.name, name)
             except BaseException as error:
+                if exits is not None and isinstance(error, SystemExit):
+                    # Programs that the task has started may work on. Only the main process can prove that none does.
+                    exits()
+                    self._die(error)
                 held.release(reason_of(error))
                 raise
             return result
+
+    def _die(self, error: SystemExit) -> NoReturn:
+        """End this pool process without a release: by ``os._exit``, as billiard would a moment later."""
+        _log.info(
+            "%s",
+            printable(
+                f"{self._words()} ends its process; its lock is free when all that it has started has ended"
+            ),
+        )
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        code = error.code
+        os._exit(code if isinstance(code, int) else code is not None)
 
     def _without(
         self,

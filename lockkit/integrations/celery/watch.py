@@ -42,12 +42,24 @@ _GIVE_UP = 3600.0
 _ZOMBIES_EVERY = 10.0
 _ZOMBIE_LOOKS = 6
 """The number of looks in a row at which a dead child must be found before it is taken for one that a pool process left behind, and is waited for."""
-_AT_THE_END = 1.0
+_AT_THE_END = 3.0
 """Seconds that the end of the worker waits for evictions under way, at most."""
 
 
+@dataclass(slots=True, kw_only=True)
+class _Kept:
+    """The descriptors that keep the claims of a process alive in the embedded store."""
+
+    pulses: list[int] = field(default_factory=list)
+
+    def let_go(self) -> None:
+        """Close them."""
+        while self.pulses:
+            os.close(self.pulses.pop())
+
+
 @dataclass(slots=True)
-class _Process:
+class _Process(_Kept):
     """A process that has told of its record."""
 
     greeting: Greeting
@@ -55,7 +67,7 @@ class _Process:
 
 
 @dataclass(slots=True)
-class _Case:
+class _Case(_Kept):
     """A dead process whose claims are to be evicted."""
 
     dead: Dead
@@ -87,6 +99,13 @@ class Watch:
         self._zombies_next = 0.0
         self._ends: float | None = None
         self._thread = threading.Thread(target=self._run, name="lockkit-celery", daemon=True)
+        self._receives = threading.Lock()
+        """Held while descriptors come, so that no fork comes between."""
+        os.register_at_fork(
+            before=self._receives.acquire,
+            after_in_parent=self._receives.release,
+            after_in_child=self._forked,
+        )
 
     def start(self) -> None:
         """Begin to watch. Greetings that came before wait in the socket."""
@@ -94,12 +113,18 @@ class Watch:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the watch when nothing is left to evict, after a second at the latest."""
+        """End the watch when nothing is left to evict, after 3 s at the latest."""
         self._ends = time.monotonic() + _AT_THE_END
         with contextlib.suppress(OSError):
             os.eventfd_write(self._wake, 1)
         if self._thread.is_alive():
             self._thread.join(2 * _AT_THE_END)
+
+    def _forked(self) -> None:
+        """In a child of the main process, close what keeps claims of other processes alive."""
+        self._receives.release()
+        for holder in (*self._processes.values(), *self._cases):
+            holder.let_go()
 
     # -- the thread
 
@@ -133,7 +158,11 @@ class Watch:
     def _read_greetings(self) -> None:
         while True:
             try:
-                greeting = read_greeting(self._greetings)
+                with self._receives:
+                    greeting = read_greeting(self._greetings)
+                    if greeting is not None and greeting.record is None:
+                        self._keep_pulses(greeting)
+                        continue
             except ValueError as error:
                 _log.warning("%s", error)
                 continue
@@ -149,6 +178,13 @@ class Watch:
             else:
                 self._poll.register(pidfd, select.POLLIN)
 
+    def _keep_pulses(self, greeting: Greeting) -> None:
+        process = self._processes.get(greeting.pid)
+        kept = process if process and same_start(process.greeting.started, greeting.started) else _Kept()
+        kept.pulses += greeting.pulses
+        if kept is not process:
+            kept.let_go()
+
     def _notice_deaths(self) -> None:
         for process in [*self._processes.values()]:
             if process.pidfd is not None and _has_ended(process.pidfd):
@@ -162,12 +198,16 @@ class Watch:
             how = _how_it_ended(process.pidfd)
             self._poll.unregister(process.pidfd)
             os.close(process.pidfd)
-        notes = read_notes(greeting.record)
+        assert greeting.record is not None
+        notes, exits = read_notes(greeting.record)
         os.close(greeting.record)
         del self._processes[greeting.pid]
         if notes:
             now = time.monotonic()
-            self._cases.append(_Case(Dead(greeting.pid, greeting.started, notes, how, now), now, now))
+            dead = Dead(greeting.pid, greeting.started, notes, how, now, exits)
+            self._cases.append(_Case(dead, now, now, pulses=process.pulses))
+        else:
+            process.let_go()
 
     # -- the claims of the dead
 
@@ -177,13 +217,13 @@ class Watch:
             if now < case.next_look:
                 continue
             try:
-                left, keepers = free(self._open(), case.dead, self._own())
+                left, keepers = free(self._open(), case.dead, self._own(), case.let_go)
             except LockkitError as error:
                 self._tell_once(case, (), f"cannot be evicted now: {error}")
                 left, keepers = 1, ()
             except Exception:
                 _log.exception("the locks of process %d are free only after their ttl", case.dead.pid)
-                self._cases.remove(case)
+                self._close(case)
                 continue
             if left and keepers and now - case.since >= _TELL_AFTER:
                 who = ", ".join(map(str, keepers))
@@ -195,11 +235,15 @@ class Watch:
             over = (not left and case.clean) or now - case.since > _GIVE_UP
             case.clean = not left
             if over:
-                self._cases.remove(case)
+                self._close(case)
             elif not left:
                 case.next_look = now + _AGAIN
             else:
                 case.next_look = now + (_SOON if keepers and now - case.since < 20 * _SOON else _LATER)
+
+    def _close(self, case: _Case) -> None:
+        self._cases.remove(case)
+        case.let_go()
 
     def _tell_once(self, case: _Case, about: tuple[Keeper, ...], words: str) -> None:
         if about not in case.told:
