@@ -222,7 +222,8 @@ class Client(Operations, Answering):
                 done; at a call, if the result still has to run, or the text of an argument may differ between equal calls: that of a
                 dict, of a set, or of an object that shows its address.
         """
-        from lockkit.decorator import locked  # late: it needs inspect, and few need it
+        with IMPORTS:
+            from lockkit.decorator import locked  # late: it needs inspect, and few need it
 
         self.lock("template", **options)  # refuses bad options now rather than at the first call
         return locked(lambda name: self.lock(name, **options), self._opening.skipped, template, on_busy)

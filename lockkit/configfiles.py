@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lockkit.errors import ConfigError
+from lockkit.forks import IMPORTS
 from lockkit.layers import Found, Layer, canonical, environment, warn_once
 from lockkit.members import weights
 from lockkit.places import barred, home_dir
@@ -111,7 +112,8 @@ def _parsed(
     embedded = path.name == "pyproject.toml"
     if embedded and not needed and b"lockkit" not in text:
         return None  # most projects have no such table, and importing the parser takes time
-    import tomllib  # only where there is a file: 10 ms
+    with IMPORTS:
+        import tomllib  # only where there is a file: 10 ms
 
     try:
         table: object = tomllib.loads(text.decode())

@@ -220,7 +220,7 @@ IMPORTS = threading.RLock()
 """The mutex that lockkit or a store holds while it imports a module late, so that no fork takes place meanwhile.
 
 If a process forks while another thread imports a module, the import lock of that module stays taken in the child for ever, and the
-child can never import the module.
+child can never import the module. The same holds for the user database, whose modules glibc loads at the first look-up.
 """
 _LONG = 5.0
 """Seconds for which a fork waits for an import. Without a limit, an import that needs a mutex which the fork has taken would deadlock."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lockkit._version import __version__
 from lockkit.facts import Owner
+from lockkit.forks import IMPORTS
 from lockkit.namedtuples import NamedTuple
 from lockkit.origin import Origin, this_origin
 
@@ -130,7 +131,8 @@ def user_name(uid: int | None = None) -> str:
     """The name of a user (None: the user of this process), or the uid if it has no name, as in some containers."""
     uid = os.getuid() if uid is None else uid
     try:
-        return pwd.getpwuid(uid).pw_name
+        with IMPORTS:  # a fork during the first such call leaves the C library's list of modules locked in the child, for ever
+            return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 

@@ -33,6 +33,7 @@ from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.errors import AcquireCancelled, BackendUnavailable, LockkitError
 from lockkit.events import Counters
 from lockkit.facts import Capabilities, Event, Owner, Reason, Skipped
+from lockkit.forks import IMPORTS
 from lockkit.identity import this_process
 from lockkit.mutex import Mutex
 from lockkit.observe import journal
@@ -383,7 +384,8 @@ class Opening:
         alerts = self.plugins.implementations("lockkit_alert")
         if not self.config.journal:
             return events, alerts
-        from lockkit.observe.event_journal import EventJournal
+        with IMPORTS:
+            from lockkit.observe.event_journal import EventJournal
 
         try:
             journal = EventJournal(self.config, backend.capabilities.scope, self.owner, counters.add)
@@ -401,8 +403,9 @@ class Opening:
         config = self.config
         if not (config.metrics_names or config.alerts) or backend.capabilities.scope == "process":
             return None
-        from lockkit.last_holds import LastHolds
-        from lockkit.observe.periods import watched
+        with IMPORTS:
+            from lockkit.last_holds import LastHolds
+            from lockkit.observe.periods import watched
 
         names = watched(config)
         kept = LastHolds(backend, config.request_timeout)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lockkit.errors import BackendUnavailable, ConfigError
+from lockkit.forks import IMPORTS
 from lockkit.identity import user_name
 from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
@@ -293,7 +294,8 @@ def home_dir(environ: Mapping[str, str]) -> Path | None:
     home = environ.get("HOME", "")
     if not home.startswith("/"):
         try:
-            home = pwd.getpwuid(os.getuid()).pw_dir
+            with IMPORTS:  # as in user_name
+                home = pwd.getpwuid(os.getuid()).pw_dir
         except KeyError:
             return None
     # The folder must exist: lockkit creates no home folders, and "/" or /nonexistent is the home of a daemon.

@@ -28,6 +28,7 @@ from lockkit.facts import (
     Scope,
     Skipped,
 )
+from lockkit.forks import IMPORTS
 from lockkit.habits import Answering
 from lockkit.options import DEFAULT, Default, Options, Settings, fitting
 from lockkit.printable import printable
@@ -176,7 +177,8 @@ class AsyncClient(Answering):
         Raises:
             ConfigError: At decoration, if the function is no coroutine function, or the template does not fit it; at a call, as there.
         """
-        from lockkit.decorator import locked_coroutine  # late: it needs inspect, and few need it
+        with IMPORTS:
+            from lockkit.decorator import locked_coroutine  # late: it needs inspect, and few need it
 
         self.lock("template", **options)  # refuses bad options now rather than at the first call
         return locked_coroutine(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lockkit.drivers.aio import LoopDriver, ThreadPools
 from lockkit.drivers.loopjobs import call_soon, finished, result_of
 from lockkit.drivers.threadpool import Job, ThreadPool
+from lockkit.forks import IMPORTS
 from lockkit.opening import for_the_user
 from lockkit.origin import Origin, this_origin
 from lockkit.store.spi import Refused, Unknown
@@ -80,7 +81,8 @@ class Engines:
         exchanges = driver.backend.extras.exchanges
         if exchanges is None:
             return None
-        from lockkit.store.performing_aio import OnLoop  # late: most stores need none
+        with IMPORTS:
+            from lockkit.store.performing_aio import OnLoop  # late: most stores need none
 
         return OnLoop(exchanges, self.opening.url)
 

@@ -24,6 +24,7 @@ from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, sleep_until
 from lockkit.errors import AcquireCancelled
 from lockkit.events import Counters
 from lockkit.facts import Reason
+from lockkit.forks import IMPORTS
 from lockkit.hold import REGISTRIES, Hold
 from lockkit.origin import this_origin
 from lockkit.plugins.calling import Implementation
@@ -136,7 +137,8 @@ class Driver:
     def choices(self) -> Choices:
         """The threads that ask choosers; most clients never have any."""
         if self._choices is None:
-            from lockkit.drivers.choices import Choices
+            with IMPORTS:
+                from lockkit.drivers.choices import Choices
 
             self._choices = Choices()
         return self._choices

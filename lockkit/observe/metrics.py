@@ -23,7 +23,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 
 from lockkit._version import __version__
 from lockkit.events import ALERTS, KINDS
-from lockkit.forks import reinit
+from lockkit.forks import IMPORTS, reinit
 from lockkit.hooks import hookimpl
 from lockkit.observe.instruments import BUCKETS, METRICS
 from lockkit.observe.lock_labels import LockLabels, SharedLabels
@@ -110,7 +110,8 @@ class Metrics:
             self._measuring.alert(alert)
 
     def _copy(self) -> None:
-        from lockkit.observe.workers import remove_empty
+        with IMPORTS:
+            from lockkit.observe.workers import remove_empty
 
         never = threading.Event()
         while not never.wait(_EVERY):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from lockkit import durations
 from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Kind, Owner
+from lockkit.forks import IMPORTS
 from lockkit.leaving import Held
 from lockkit.members import check_within, fitting_members, pool_name, weights
 from lockkit.names import check_name
@@ -118,7 +119,8 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         tools, together = taking.driver.tools, taking.together
         members = NoChooser()
         if request.chooser is not None:
-            from lockkit.protocol.choosing import Choosing  # most programs never have a chooser
+            with IMPORTS:
+                from lockkit.protocol.choosing import Choosing  # most programs never have a chooser
 
             members = Choosing(
                 request.chooser, self.pool, self.members, request.among, together, gate, tools.now

@@ -6,6 +6,7 @@ stand anywhere.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - here, under IMPORTS, and not when the first host is encoded
 import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit

@@ -1,5 +1,6 @@
 import os
 import pickle
+import pwd
 import subprocess
 import sys
 import time
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lockkit import identity
+from lockkit import identity, places
 from lockkit.facts import Owner
+from lockkit.forks import IMPORTS
 
 
 @pytest.fixture
@@ -94,6 +96,15 @@ def test_owner_names_this_process_and_none_of_its_arguments(argv):
 def test_user_is_the_uid_where_there_is_no_name(monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 3_000_000_000)
     assert identity.user_name() == "3000000000"
+
+
+def test_no_fork_comes_between_while_the_user_is_looked_up(monkeypatch):
+    """A child of such a fork would never be answered."""
+    held, look_up = [], pwd.getpwuid
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: held.append(IMPORTS._is_owned()) or look_up(uid))
+    identity.user_name()
+    places.home_dir({})
+    assert held == [True, True]
 
 
 @pytest.mark.parametrize(
