@@ -191,7 +191,13 @@ class HomeCheck:
                 hint="ask for GPUs once more, and set LOCKKIT_GPU_HOST alike for all programs of the machine",
             )
             return self.moved.message
-        return self._claimed(card, home.former)
+        why = self._claimed(card, home.former)
+        if why is None:
+            # Not before: a holder under a former name has marked its card before its claim ended.
+            uuids = [one for one, its in self._cards.items() if its == card]
+            for name in home.former:
+                _drop(self._client, name, _carry_marks(self._client, name, self.host, uuids))
+        return why
 
     def _claimed(self, card: str, names: Collection[str]) -> str | None:
         for name in names:
@@ -290,31 +296,45 @@ def _moved(client: Client, uuid: str, found: _Found, host: str, devices: Sequenc
     new = _next(client, uuid, stored, host)
     if new == stored or found.damaged:
         return new
-    moves = stored is None or stored.host != host
-    uuids = [one.uuid for one in devices if uuid in (one.uuid, one.parent)] if moves else []
-    for name in new.former if moves else ():
+    uuids = [one.uuid for one in devices if uuid in (one.uuid, one.parent)]
+    marked: dict[str, Mapping[str, Quarantined]] = {}
+    for name in new.former if stored is None or stored.host != host else ():
         _carry(client, name, host, uuids, over=stored is not None)
+    # Also from names that count no longer: a holder under them has marked its card before its claim ended.
+    for name in {*new.former, *(() if stored is None else stored.former)} - {host}:
+        marked[name] = _carry_marks(client, name, host, uuids)
     client.put_record(_name(uuid), {"host": host, "boot": new.boot, "former": [*new.former]}, found.version)
-    for name in new.former if moves else ():
-        _carry(client, name, host, uuids, over=False)  # once more: a mark that was made meanwhile
-        _drop(client, name, uuids)
+    for name, before in marked.items():
+        # Once more: a mark that was made meanwhile.
+        _drop(client, name, {**before, **_carry_marks(client, name, host, uuids)})
     return new
 
 
 def _carry(client: Client, before: str, host: str, uuids: Sequence[str], *, over: bool) -> None:
-    """Copy the records of a card and its slices, and their marks, from one name of the host to another."""
+    """Copy the records of a card and its slices from one name of the host to another. A card whose record is damaged gets a mark."""
+    marks = {}
+    for uuid in uuids:
+        record = client.record(pool_name(host_pool(before), uuid))
+        if is_damaged(record):
+            marks[uuid] = Quarantined(uuid, CARD_DAMAGED)
+        elif record is not None:
+            _copy(client, pool_name(host_pool(host), uuid), record.value, over=over)
+    _mark(client, host, marks)
+
+
+def _carry_marks(client: Client, before: str, host: str, uuids: Collection[str]) -> Mapping[str, Quarantined]:
+    """Copy the marks of a card and its slices from one name of the host to another. Returns them. One request if there are none."""
     kept = kept_in(client.record(record_name(before))).marks
     marks = {
         uuid: Quarantined(uuid, DAMAGED) if ALL in kept else kept[uuid]
         for uuid in uuids
         if {ALL, uuid} & {*kept}
     }
-    for uuid in uuids:
-        record = client.record(pool_name(host_pool(before), uuid))
-        if is_damaged(record):
-            marks.setdefault(uuid, Quarantined(uuid, CARD_DAMAGED))
-        elif record is not None:
-            _copy(client, pool_name(host_pool(host), uuid), record.value, over=over)
+    _mark(client, host, marks)
+    return marks
+
+
+def _mark(client: Client, host: str, marks: Mapping[str, Quarantined]) -> None:
     if marks and ALL not in kept_in(client.record(record_name(host))).marks:
         change_marks(client, host, lambda present: Kept({**marks, **present.marks}, present.spared))
 
@@ -326,15 +346,16 @@ def _copy(client: Client, name: str, value: Mapping[str, object], *, over: bool)
         )
 
 
-def _drop(client: Client, before: str, uuids: Sequence[str]) -> None:
-    """Remove the marks of a card from a name that it has left, or they would count again when the host is called so again."""
+def _drop(client: Client, before: str, marks: Mapping[str, Quarantined]) -> None:
+    """Remove marks that were copied from a name, or they would count again when the host is called so again."""
     kept = kept_in(client.record(record_name(before))).marks
-    if ALL not in kept and {*uuids} & {*kept}:
+    if ALL not in kept and any(kept.get(uuid) == mark for uuid, mark in marks.items()):
         change_marks(
             client,
             before,
             lambda present: Kept(
-                {uuid: mark for uuid, mark in present.marks.items() if uuid not in uuids}, present.spared
+                {uuid: mark for uuid, mark in present.marks.items() if mark != marks.get(uuid)},
+                present.spared,
             ),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
@@ -12,8 +12,10 @@ from lockkit.namedtuples import NamedTuple
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.devices import Device, DeviceProcess, Snapshot
+    from lockkit.facts import Owner
     from lockkit.gpu.homes import Homes
     from lockkit.gpu.known import Known
+    from lockkit.gpu.marks import Quarantined
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
 
@@ -81,6 +83,35 @@ class HostView:
         from lockkit.gpu.hosts import host_name
 
         return homes(self._client, host_name(self._client.config, simulate=self._simulate), devices)
+
+    def quarantine(
+        self, uuid: str, reason: str, by: Owner, cards: Collection[str] | None = None
+    ) -> tuple[str, Quarantined]:
+        """Quarantine a card by a person's word, as :func:`lockkit.gpu.quarantine.quarantine` does. Returns the host under whose name, and the mark.
+
+        A card without a home gets one: the mark would not count under the next name of the host.
+
+        Raises:
+            ConfigError, BackendError: As for ``quarantine``, or the name of this host is not known.
+        """
+        from lockkit.gpu.homes import settle
+        from lockkit.gpu.hosts import host_name
+        from lockkit.gpu.quarantine import quarantine
+        from lockkit.gpu.snapshots import look
+
+        named = host_name(self._client.config, simulate=self._simulate)
+        try:
+            devices = look(self._providers).devices
+        except DevicesUnavailable:
+            devices = ()
+        host = settle(self._client, named, devices).host
+        while True:
+            mark = quarantine(self._client, host, uuid, reason, by, cards)
+            before, host = host, settle(self._client, named, devices).host
+            if (
+                host == before
+            ):  # otherwise the card may have got its new home before there was a mark to go with it
+                return host, mark
 
     def look(self) -> GpuLook:
         """One look.

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.gpu.homes import homes
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import Quarantined, clear, quarantined
@@ -27,18 +28,22 @@ __all__ = ["check"]
 
 
 def check(context: CheckContext) -> Iterator[Case]:
-    """The cards whose automatic mark may be cleared. One request to the store, and one look at the cards if there is such a mark."""
+    """The cards whose automatic mark may be cleared. One look at the cards, one request to the store, and one for each card."""
     client = context.client
     try:
-        host = host_name(client.config)
+        named = host_name(client.config)
     except ConfigError:
         return  # a container that does not know its host cannot know its cards
-    marks = [mark for mark in quarantined(client, host).values() if mark.automatic and not mark.lasting]
+    unseen: DevicesUnavailable | None = None
+    found: tuple[Card, ...] = ()
     try:
-        found = _seen(client) if marks else ()
+        found = _seen(client)
     except DevicesUnavailable as error:
-        yield _unseen(host, marks, error)
-        return
+        unseen = error
+    host = homes(client, named, [one.device for one in found]).host
+    marks = [mark for mark in quarantined(client, host).values() if mark.automatic and not mark.lasting]
+    if marks and unseen is not None:
+        yield _unseen(host, marks, unseen)
     for mark in marks:
         if (case := _case(client, host, mark, found)) is not None:
             yield case

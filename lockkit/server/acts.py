@@ -117,7 +117,7 @@ def quarantine(call: Call) -> documents.GpuQuarantine:
         raise HttpProblem(404, "no_such_gpu", f"{host} has no GPU {uuid!r}")
     by = client.owner._replace(user=visitor.name)
     with audited(call, store, "quarantine", host=host, uuid=uuid, reason=body.reason) as outcome:
-        mark = marks.quarantine(client, host, uuid, body.reason, by)
+        host, mark = view.quarantine(uuid, body.reason, by)
         outcome.word = "quarantined"
     store.forget()
     return documents.GpuQuarantine(

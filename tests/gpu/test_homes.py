@@ -13,13 +13,15 @@ from lockkit.client import Client
 from lockkit.errors import AcquireTimeout, BackendUnavailable
 from lockkit.gpu import homes
 from lockkit.gpu.enlisting import enlist
+from lockkit.gpu.faulty import take_out
 from lockkit.gpu.fleet import fleet
 from lockkit.gpu.numbered import NumberedCards
-from lockkit.gpu.quarantine import give_back, quarantine, quarantined
+from lockkit.gpu.quarantine import give_back, quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.gpu.views import FleetView, HostView
 from lockkit.identity import this_process
 from lockkit.members import pool_name
+from lockkit.observe.recovery import recover
 from lockkit.plugins import PluginManager
 from lockkit.records import fixed_capacity
 
@@ -96,6 +98,32 @@ def test_a_quarantine_lasts_under_the_new_name(host):
     take(new, ids=[CARD]).release()
 
 
+def test_the_quarantine_of_a_card_that_nobody_has_asked_for_lasts_too(host):
+    old, new = host.called("old"), host.called("new")
+    assert HostView(old).quarantine(CARD, "burns", ME)[0] == "old"
+    assert "burns" in refused(new)
+
+
+def test_a_quarantine_follows_a_card_that_gets_another_home_at_that_moment(host, monkeypatch):
+    old, new = host.called("old"), host.called("new")
+
+    def moved_before(*given):
+        host.boot("second")
+        take(new, ids=[OTHER]).release()
+        return quarantine(*given)
+
+    monkeypatch.setattr("lockkit.gpu.quarantine.quarantine", moved_before)
+    assert HostView(old).quarantine(CARD, "burns", ME)[0] == "new"
+    assert "burns" in refused(new)
+
+
+def test_recovery_finds_the_marks_of_a_host_that_was_renamed(host):
+    old, new = host.called("old"), host.called("new")
+    take(old).release()
+    quarantine_faulty(old, "old", CARD, "Xid 79", ME, [CARD, OTHER])
+    assert [one.outcome for one in recover(new, act=True, between=0.0).results] == ["cleared"]
+
+
 def test_the_next_boot_gives_the_cards_the_name_of_that_time(host):
     old, new = host.called("old"), host.called("new")
     take(old).release()
@@ -123,6 +151,32 @@ def test_a_claim_of_the_boot_before_blocks_its_card_until_it_has_gone(host):
     assert homes.homes(new, "new", host.snapshot().devices) == homes.Homes("new"), (
         "nothing is looked for any more"
     )
+
+
+@pytest.mark.parametrize("version", ["this version", "older version"])
+@pytest.mark.parametrize("waits", [False, True], ids=["next request", "request that waits"])
+def test_a_mark_that_a_holder_makes_under_the_name_before_counts(host, version, waits):
+    """A holder that finds its card faulty at its release knows only the name under which it took the card."""
+    old, new = host.called("old"), host.called("new")
+    held = of_old_version(old, "old") if version == "older version" else take(old, ids=[CARD])
+    host.boot("second")
+    refused(new)  # the card has its new home, and waits for the holder
+
+    def ends(_=None):
+        if held.valid():
+            found = host.snapshot().devices
+            take_out(old, "old", found, CARD, "row remap failed", ME, lambda _alert: None, lasting=True)
+            held.release()
+
+    if waits:
+        with pytest.raises(AcquireTimeout, match="row remap failed"):
+            take(new, ids=[CARD], timeout=5, on_wait=ends)
+    else:
+        ends()
+    assert "row remap failed" in refused(new)
+    give_back(new, "new", CARD, "", ME)
+    take(new, ids=[CARD]).release()
+    assert not quarantined(new, "old")
 
 
 def test_claims_marks_and_sizes_of_an_older_version_under_another_name_count(host):

@@ -194,14 +194,14 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
     card waits until it is cleared.
     """
     from lockkit.gpu.marks import record_name as gate
-    from lockkit.gpu.quarantine import quarantine, quarantined
+    from lockkit.gpu.quarantine import quarantined
 
     with session.client() as client:
         fitting.reaches_others(client)
         view = HostView(client, simulate)
         uuid, host = view.meant(card), view.host
         before = quarantined(client, host).get(uuid)
-        mark = quarantine(client, host, uuid, reason, this_process(), _cards(client, view, host, uuid))
+        host, mark = view.quarantine(uuid, reason, this_process(), _cards(client, view, host, uuid))
         if client.capabilities.scope == "user":
             output.notice(
                 "other users do not see this mark, because this store keeps only your jobs apart; for all users: lockkit docs all-users",
