@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from kombu.exceptions import EncodeError
-from kombu.serialization import registry
 
 from lockkit import durations
 from lockkit.carried import carriable
@@ -319,10 +318,8 @@ class Run:
         """
         request, task = self._request, self._task
         headers = {**(request.as_execution_options()["headers"] or {}), HEADER: wait.header()}
-        content_type = (request.properties or {}).get("content_type")
-        serializer = registry.type_to_name.get(content_type, task.serializer)
         again = task.signature_from_request(
-            request, countdown=pause, retries=request.retries, headers=headers, serializer=serializer
+            request, countdown=pause, retries=request.retries, headers=headers
         )
         waited = time.time() - wait.since
         level = logging.WARNING if waited >= _TELL_AFTER else logging.INFO
@@ -335,7 +332,7 @@ class Run:
                 f"{self._words()} found {name!r} busy, and cannot be sent again: {trouble}",
                 name=name,
                 holder=error.holder,
-                hint=f'the serializer is {serializer!r}: send what it can carry, or write on_busy="wait"',
+                hint=f'the serializer is {again.options["serializer"]!r}: send what it can carry, or write on_busy="wait"',
             ) from error
         except Exception as trouble:
             if task.acks_late:

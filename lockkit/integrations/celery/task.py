@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from celery import Task
+from kombu.serialization import registry
 
 from lockkit.errors import ConfigError, NotHeld
 from lockkit.integrations.celery import fitting_app
@@ -121,6 +122,19 @@ class LockedTask(Task):
         cls.lock_options = checked(
             _name_of(cls), {name: getattr(cls, name) for name in NAMES}, cls._lock_body
         )
+
+    def signature_from_request(
+        self,
+        request: Any = None,
+        args: Any = None,
+        kwargs: Any = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """The message by which a run is sent again, by its function or because its lock is busy: with the serializer with which it came."""
+        about = (self.request if request is None else request).properties or {}
+        name = registry.type_to_name.get(about.get("content_type"), self.serializer)
+        return super().signature_from_request(request, args, kwargs, queue, **{"serializer": name, **options})
 
     @property
     def lock_body(self) -> Body:

@@ -187,6 +187,24 @@ def test_a_message_is_sent_again_with_the_serializer_that_it_came_with(app, riva
     assert [message.content_type for message in queued()] == ["application/json"]
 
 
+@pytest.mark.parametrize("way", ["retry", "autoretry"])
+def test_so_is_one_that_the_task_itself_sends_again(app, deliver, queued, way):
+    """With the serializer of the application Celery would reject the message, and nobody would do the work."""
+    app.conf.accept_content = ["json", "pickle"]
+
+    @app.task(bind=True, base=LockedTask, lock="a", acks_late=True, autoretry_for=(KeyError,))
+    def work(self, number, serializer=None):
+        if way == "retry":
+            raise self.retry(**({"serializer": serializer} if serializer else {}))
+        raise KeyError
+
+    assert deliver(work, {7}, headers=PICKLED).info.state == RETRY
+    assert [message.content_type for message in queued()] == ["application/x-python-serialize"]
+    if way == "retry":
+        assert deliver(work, 7, "yaml", headers=PICKLED).info.state == RETRY
+        assert [message.content_type for message in queued()] == ["application/x-yaml"], "as the task says"
+
+
 @pytest.mark.parametrize("acks_late", [False, True])
 def test_a_message_that_no_serializer_can_carry_fails_by_name(app, rival, deliver, queued, acks_late):
     @app.task(base=LockedTask, lock="a", acks_late=acks_late, name="proj.work")
