@@ -12,7 +12,7 @@ from lockkit.store.budgets import left
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.exchanges import Exchange, in_parallel
 from lockkit.store.layouts import record_in
-from lockkit.store.notes import merged, note_text, patched
+from lockkit.store.notes import merged, note_of, note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
@@ -43,8 +43,7 @@ def inspect(store: EtcdStore, name: str, budget: float) -> Exchange[LockInfo]:
         state = "OFFERED" if row.state == "WAITING" and place < fits else row.state
         remaining = told.get(row.lease)
         if remaining is None:
-            ttl = row.value.get("ttl", 0)
-            length = (int(ttl) if type(ttl) in (int, float) else 0) + 1
+            length = int(row.value.get("ttl", 0)) + 1
             remaining = Remaining(length, length)
         infos.append(row.info(name, place, state=state, remaining=remaining, wall=wall))
     return LockInfo(name, tuple(infos), wall)
@@ -242,7 +241,7 @@ def annotate(
     def change(row: Row) -> tuple[Op, ...]:
         if row.guard:
             return ()
-        note = patched(row.value.get("note", {}), patch)
+        note = patched(note_of(row.value.get("note")), patch)
         value = packed({**row.value, "note": note, "asked": True})
         said: dict[str, Any] = {"note": note}
         if row.evicted:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from lockkit.store.budgets import left
 from lockkit.store.exchanges import Exchange
+from lockkit.store.notes import note_of
 from lockkit.store.spi import Beat, Refused, Renewal, Unknown
 from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.moving import Move, move, renew_strangers
@@ -329,9 +330,10 @@ def _gone(why: object) -> Renewal:
 
 def _note(kv: Kv) -> Mapping[str, Any]:
     try:
-        return unpacked(kv)
+        said = unpacked(kv)
     except Refused as refusal:  # the note cannot be read: do not renew the claim
         return {"strange": str(refusal)}
+    return {**said, "note": note_of(said["note"])} if "note" in said else said
 
 
 def _kept_alive(

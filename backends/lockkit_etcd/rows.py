@@ -14,11 +14,11 @@ from lockkit.facts import ClaimInfo, ClaimState
 from lockkit.names import digest
 from lockkit.store.comparing import overtaken
 from lockkit.store.layouts import check_reader, unread
-from lockkit.store.notes import note_text
+from lockkit.store.notes import note_of, note_text
 from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import NOTE_LIMIT, Claim, Refused, Terms
-from lockkit.store.untrusted import claim_of, object_in
+from lockkit.store.untrusted import claim_of, number, object_in
 from lockkit_etcd.keys import is_guard
 from lockkit_etcd.keys import queue as queue_of
 from lockkit_etcd.transport import Compare, Get, Kv, Remaining
@@ -49,6 +49,7 @@ __all__ = [
 
 LAYOUT = 1
 _STATES = ("WAITING", "HELD", "LINGERING")
+_TIMES = ("ttl", "max_hold", "lock_delay")
 _ID, _MARK = 12, 32
 """Hex digits of a claim id, and of a mark, which tells claims apart for certain."""
 
@@ -199,7 +200,7 @@ def last_of(where: str) -> bytes:
 
 def requests_in(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The note in a claim's value, if others have annotated it: their requests to the owner."""
-    return value.get("note", {}) if value.get("asked") else None
+    return note_of(value.get("note")) if value.get("asked") else None
 
 
 def rows(kvs: Sequence[Kv], *, shown: bool = False) -> list[Row]:
@@ -240,6 +241,8 @@ def read(kv: Kv) -> Row:
     guard = is_guard(kv.key)
     mark, state, weight, capacity = (value.get(name) for name in ("claim", "state", "weight", "capacity"))
     if state not in _STATES or type(mark) is not str or type(weight) is not int or type(capacity) is not int:
+        raise strange(kv)
+    if min(weight, capacity) < 1 or None in [number(value.get(name, 0)) for name in _TIMES]:
         raise strange(kv)
     shown = cast("ClaimState", "LINGERING" if guard else state)
     place = value.get("place", kv.created) if guard else kv.created

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -11,6 +10,7 @@ import redis.exceptions as theirs
 
 from lockkit.store.budgets import left, shares
 from lockkit.store.exchanges import Exchange
+from lockkit.store.notes import note_of
 from lockkit.store.spi import Beat, Claim, Refused, Renewal, Unknown
 from lockkit_redis import scripts
 from lockkit_redis.connection import TIME, framed, millis_of
@@ -224,4 +224,4 @@ def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:
         return Renewal(_STATES[answer], basis)
     state, why, note = answer
     reason: Any = why.decode()
-    return Renewal(_STATES[state], basis, json.loads(note) if note else None, reason)
+    return Renewal(_STATES[state], basis, note_of(note) if note else None, reason)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import kazoo.exceptions as theirs
 from kazoo.protocol.states import EventType
 
+from lockkit.store.notes import note_of
 from lockkit.store.spi import POLL_CAP, Refused
 from lockkit.store.starting import OneThread
 from lockkit_zookeeper.answers import Answer
@@ -244,7 +245,7 @@ class Maintenance:
         except Refused:
             return
         entry.version = stat.version
-        entry.requests = said.get("note") if said.get("asked") else None
+        entry.requests = note_of(said.get("note")) if said.get("asked") else None
         entry.resized = entry.resized or "resized" in said
 
     def _look(self, entry: Entry) -> None:

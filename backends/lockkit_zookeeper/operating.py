@@ -12,7 +12,7 @@ from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
 from lockkit.names import decode
 from lockkit.store.comparing import annotate as by_compare
 from lockkit.store.layouts import record_in
-from lockkit.store.notes import merged, note_text, patched
+from lockkit.store.notes import merged, note_of, note_text, patched
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit.store.untrusted import object_in
 from lockkit_zookeeper.connection import Connection
@@ -173,7 +173,7 @@ def annotate(
         try:
             data, stat = call.ask(GetData(path, None))
             said = unpacked(data, f"the queue of {name!r}")
-            changed = packed({**said, "note": patched(said.get("note") or {}, patch), "asked": True})
+            changed = packed({**said, "note": patched(note_of(said.get("note")), patch), "asked": True})
             call.ask(SetData(path, changed, stat.version))
             return True
         except theirs.NoNodeError:

@@ -28,9 +28,9 @@ def note_text(value: Mapping[str, object], limit: int, what: str = "note") -> st
     return text
 
 
-def note_of(text: str | None) -> Mapping[str, object]:
-    """A stored note; empty if there is none, or if it cannot be read."""
-    return object_in(text) or {}
+def note_of(stored: object) -> Mapping[str, object]:
+    """A note from its stored form, as text or decoded; empty if there is none, or if it cannot be read."""
+    return stored if isinstance(stored, Mapping) else object_in(stored) or {}
 
 
 def too_long(what: str, size: int | None, limit: int) -> ConfigError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +17,12 @@ from lockkit.cli.main import run
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.names import encode
 from lockkit.store.untrusted import DAMAGED, NEWER, claim_of, object_in, owner_of
+from lockkit.testing.processes import until
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.redis import RedisHarness
 from support.harnesses.sqlite import SqliteHarness
 from support.harnesses.zookeeper import ZooKeeperHarness
+from support.servers.etcd_gateway import covered
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -138,6 +141,96 @@ def test_whatever_a_claim_contains_it_is_shown_and_blocks(kind, damage, tmp_path
                 lease.release()
 
             played()
+    finally:
+        harness.close()
+
+
+def note_on_sqlite(harness, note):
+    with sqlite3.connect(harness.path, isolation_level=None) as db:
+        db.execute("UPDATE entries SET note = ? WHERE asked", (note,))
+    db.close()
+
+
+def note_on_redis(harness, note):
+    (look,) = harness._looks.values()
+    for key in look.keys("*"):
+        if look.type(key) == b"hash":
+            for field in look.hkeys(key):
+                if field.endswith(b":note"):
+                    look.hset(key, field, note)
+
+
+def note_on_etcd(harness, note):
+    for kv in harness.call("kv/range", covered("lockkit/default/c/"))["kvs"]:
+        value = base64.b64encode(b'{"note": %b}' % note.encode()).decode()
+        harness.call("kv/put", {"key": kv["key"], "value": value, "ignore_lease": True})
+
+
+def note_on_zookeeper(harness, note):
+    parent = f"{harness._root}/q/{encode('a')}"
+    (node,) = harness._children(parent)
+    harness._look.set(f"{parent}/{node}", b'{"asked": true, "note": %b}' % note.encode())
+
+
+@pytest.mark.parametrize("note", ["{bad", "5", "[1]", '"x"', "[" * 3000])
+@pytest.mark.parametrize(
+    "kind, damage",
+    [
+        (SqliteHarness, note_on_sqlite),
+        (RedisHarness, note_on_redis),
+        (EtcdHarness, note_on_etcd),
+        (ZooKeeperHarness, note_on_zookeeper),
+    ],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_a_note_that_cannot_be_read_costs_no_claim_its_renewal(kind, damage, note, tmp_path):
+    harness = kind(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            leases = [client.lock(name, auto_renew=False).acquire(20.0) for name in ("a", "b")]
+            beats = [(lease._hold.claim, lease.fence) for lease in leases]
+            asked = {"x": 1}
+            other.annotate("a", leases[0].claim_id, asked)
+
+            def renewed():
+                return client.driver().backend.renew(beats, 2.0)
+
+            until(lambda: renewed()[0].requests == asked)
+            damage(harness, note)
+            until(lambda: renewed()[0].requests != asked)
+            first, second = renewed()
+            assert second.state == "HELD"
+            assert first.state in ("HELD", "UNKNOWN")
+            assert first.requests is None or isinstance(first.requests, Mapping)
+            for lease in leases:
+                lease.simulate_loss()
+                lease.release()
+    finally:
+        harness.close()
+
+
+@pytest.mark.parametrize(
+    "field, wrong",
+    [
+        ("weight", -5), ("weight", True), ("capacity", 0), ("ttl", "x"), ("ttl", -1), ("ttl", float("inf")),
+        ("max_hold", []), ("lock_delay", None),
+    ],
+)  # fmt: skip
+def test_a_field_with_a_wrong_value_blocks_its_lock_on_etcd_and_nothing_else(field, wrong, tmp_path):
+    harness = EtcdHarness(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            lease = client.lock("a", auto_renew=False).acquire(20.0)
+            (kv,) = harness.queue("a").values()
+            value = json.dumps({**json.loads(base64.b64decode(kv["value"])), field: wrong})
+            on_etcd(harness, value.encode())
+            assert DAMAGED in other.inspect("a").claims[0].evidence
+            assert refused(other.lock("a"))
+            with pytest.raises(lockkit.BackendError):
+                lease.extend(60.0)
+            assert free(other.lock("b"))
+            lease.simulate_loss()
+            lease.release()
     finally:
         harness.close()
 
