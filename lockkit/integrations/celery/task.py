@@ -105,9 +105,6 @@ class LockedTask(Task):
             bases = {name for base in cls.__mro__[1:] for name in vars(base)}
             check_names(_name_of(cls), vars(cls), bases)
         cls._check()
-        run = inspect.getattr_static(cls, "run")
-        if cls._lock_body is not None and not hasattr(run, LOCKED):
-            cls.run = _LockedRun(run)
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -122,6 +119,9 @@ class LockedTask(Task):
         cls.lock_options = checked(
             _name_of(cls), {name: getattr(cls, name) for name in NAMES}, cls._lock_body
         )
+        run = inspect.getattr_static(cls, "run")
+        if cls._lock_body is not None and not hasattr(run, LOCKED):
+            cls.run = _LockedRun(run)
 
     def signature_from_request(
         self,
@@ -224,7 +224,7 @@ class _LockedRun:
 
     def __get__(self, task: LockedTask | None, owner: type | None = None) -> Callable[..., Any]:
         if task is None:
-            return cast("Callable[..., Any]", self.lockkit_locked.__get__(None, owner))
+            return self._of_class(owner)
         body, own = self.lockkit_locked.__get__(task), inspect.getattr_static(type(task), "run") is self
         if own:  # not by super().run()
             body = task.__dict__.get("run", body)
@@ -234,6 +234,20 @@ class _LockedRun:
             # A function that was set in its place calls the one that it has found there before.
             outermost = own and task.__dict__.get("run", body) is body
             return task._locked(body, args, keywords, outermost=outermost)  # noqa: SLF001
+
+        return run
+
+    def _of_class(self, owner: type | None) -> Callable[..., Any]:
+        """The function of the class, which a ``__call__`` may call with the task as its first argument."""
+        found = cast("Callable[..., Any]", self.lockkit_locked.__get__(None, owner))
+        if isinstance(self.lockkit_locked, (staticmethod, classmethod)):
+            return found
+
+        @functools.wraps(found)
+        def run(*args: Any, **keywords: Any) -> Any:
+            if args and isinstance(args[0], LockedTask):
+                return self.__get__(args[0])(*args[1:], **keywords)
+            return found(*args, **keywords)  # by a test, with something else in the place of the task
 
         return run
 

@@ -375,6 +375,17 @@ class OwnBySuper(LockedTask):
             self.around = False
 
 
+class OwnByClass(LockedTask):
+    abstract = True
+
+    def __call__(self, *args, **keywords):
+        self.around = True
+        try:
+            return type(self).run(self, *args, **keywords)
+        finally:
+            self.around = False
+
+
 @pytest.mark.parametrize("way", ["worker", "direct", "eager"])
 @pytest.mark.parametrize("autoretry", [False, True], ids=["", "autoretry"])
 @pytest.mark.parametrize(
@@ -386,6 +397,7 @@ class OwnBySuper(LockedTask):
         (LockedTask, BySuper),
         (OwnByRun,),
         (OwnBySuper,),
+        (OwnByClass,),
     ],
     ids=lambda bases: "+".join(base.__name__ for base in bases),
 )
@@ -426,6 +438,25 @@ def test_a_run_that_a_class_beside_it_has_takes_the_lock(app, deliver):
     work = app.register_task(Work())
     assert deliver(work, 7).retval == ["a:7", "a:7", 7]
     assert work.run(8) == ["a:8", "a:8", 8], "a call of the function alone is a direct call"
+
+
+def test_a_run_that_a_class_gets_later_takes_the_lock(app, deliver):
+    class Work(LockedTask):
+        name, lock = "work", "a:{number}"
+
+        def run(self, number):
+            return number
+
+    Work.run = lambda self, number: self.lease.name
+    assert deliver(app.register_task(Work()), 7).retval == "a:7"
+
+
+def test_the_function_of_a_class_can_be_tested_without_a_task(app):
+    @app.task(bind=True, base=LockedTask, lock="a")
+    def work(self, number):
+        return self, number
+
+    assert type(app.tasks[work.name]).run("self", 7) == ("self", 7)
 
 
 def test_a_call_that_runs_the_function_twice_takes_the_lock_twice(app, deliver):
