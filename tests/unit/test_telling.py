@@ -35,7 +35,8 @@ def test_each_loss_is_told(caplog):
     assert len(caplog.records) == 50
 
 
-def test_a_callback_finds_its_loss_counted():
+@pytest.mark.parametrize("in_hand, count", [(True, 1), (False, 0)], ids=["a hold", "the gate of a request"])
+def test_a_callback_finds_its_loss_counted_if_somebody_worked_under_it(in_hand, count):
     counters, found = Counters(), []
     dispatcher = Dispatcher(counters, SYSTEM)
     dispatcher.run = lambda callback, name="": callback()
@@ -45,12 +46,13 @@ def test_a_callback_finds_its_loss_counted():
         claim_id="id",
         taken_at=None,
         expires=0.0,
+        in_hand=in_hand,
         callbacks=[lambda: found.append(counters.read()["lost"])],
     )
 
     Telling(counters, dispatcher, SYSTEM, lambda: None).lost(hold, "lost")
 
-    assert found == [1]
+    assert found == [count]
 
 
 def test_how_many_were_not_told_is_told_with_the_next(caplog, monkeypatch):
