@@ -11,7 +11,7 @@ from lockkit.names import encode
 from lockkit.store.budgets import left
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.exchanges import Exchange, in_parallel
-from lockkit.store.layouts import record_in
+from lockkit.store.layouts import check_reader, record_in
 from lockkit.store.notes import merged, note_of, note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
@@ -113,20 +113,26 @@ def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
 def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> tuple[Op, ...]:
     """Write a note to the client of a claim, on the lease whose keepalives the client counts.
 
-    A claim that is leaving needs no note: its client reads the claim itself.
+    A claim that is leaving needs no note: its client reads the claim itself. A damaged one does not tell its client.
     """
-    return () if row.leaving else (Put(store.note_on(row), packed(said), row.lease),)
+    return () if row.leaving or not row.value else (Put(store.note_on(row), packed(said), row.lease),)
 
 
 def _change(
-    store: EtcdStore, name: str, claim_id: str, end: float, change: Callable[[Row], tuple[Op, ...]]
+    store: EtcdStore,
+    name: str,
+    claim_id: str,
+    end: float,
+    change: Callable[[Row], tuple[Op, ...]],
+    *,
+    shown: bool = False,
 ) -> Exchange[tuple[Row, int, bool] | None]:
-    """Change a claim by compare: ``change`` makes the operations on it, or none to leave it as it is.
+    """Change a claim by compare: ``change`` makes the operations on it, or none to leave it as it is. With ``shown`` a damaged one, too.
 
     The result is the claim as it was, its place, and whether it was changed; None if there is no such claim.
     """
     queue = keys.queue(store.namespace, name)
-    _, found = yield from store.queue(queue, end)
+    found = rows((yield from store.range(queue, end)).kvs, shown=shown)
     for _ in range(ROUNDS):
         place = next((place for place, row in enumerate(found) if row.id == claim_id), -1)
         if place < 0:
@@ -138,7 +144,7 @@ def _change(
         answer = yield from store.txn(Txn((row.unchanged,), ops, (queue,)), end)
         if answer.succeeded:
             return row, place, True
-        found = rows(answer.found())
+        found = rows(answer.found(), shown=shown)
     raise changing(name)
 
 
@@ -153,6 +159,7 @@ def evict(
     end = time.monotonic() + budget
 
     def change(row: Row) -> tuple[Op, ...]:
+        check_reader(row.value, LAYOUT, f"a claim on {name!r}")
         note = {"note": row.value["note"]} if "note" in row.value else {}
         why = "removed" if at_once and row.state == "HELD" else "evicted"
         tell = _note(store, row, {"why": why, **note})
@@ -164,7 +171,7 @@ def evict(
             return Put(row.key, packed({**row.value, "evicted": True}), same_lease=True), *tell
         return ()
 
-    found = yield from _change(store, name, claim_id, end, change)
+    found = yield from _change(store, name, claim_id, end, change, shown=at_once)
     if found is None:
         return Evicted("ABSENT")
     row, place, changed = found
@@ -239,7 +246,8 @@ def annotate(
     note_text(patch, NOTE_LIMIT)
 
     def change(row: Row) -> tuple[Op, ...]:
-        if row.guard:
+        check_reader(row.value, LAYOUT, f"a claim on {name!r}")
+        if row.guard or not row.value:
             return ()
         note = patched(note_of(row.value.get("note")), patch)
         value = packed({**row.value, "note": note, "asked": True})
@@ -248,7 +256,7 @@ def annotate(
             said["why"] = "evicted"
         return Put(row.key, value, same_lease=True), *_note(store, row, said)
 
-    found = yield from _change(store, name, claim_id, time.monotonic() + budget, change)
+    found = yield from _change(store, name, claim_id, time.monotonic() + budget, change, shown=True)
     return found is not None and found[2]
 
 

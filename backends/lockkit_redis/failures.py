@@ -66,6 +66,11 @@ _FOR_GOOD = {
         "a key of this lock is not lockkit's: somebody else has written to it",
         "ask for the TYPE of its keys; see: lockkit docs layout",
     ),
+    "DAMAGED": (
+        BackendUnavailable,
+        "a claim on this lock is damaged, or not lockkit's",
+        "see lockkit status, and lockkit evict --now",
+    ),
     "LAYOUT": (
         IncompatibleLayout,
         "a newer lockkit wrote something into the queue that older ones must not touch",
@@ -113,6 +118,7 @@ _MESSAGES = (
     ("user executing the script", "NOPERM"),
     ("because of: NOPERM", "NOPERM"),
     ("LAYOUT min_reader", "LAYOUT"),
+    ("DAMAGED claim", "DAMAGED"),
     ("WRONGTYPE", "WRONGTYPE"),
     ("cluster support disabled", "NOCLUSTER"),
     ("Authentication required", "NOAUTH"),
@@ -126,7 +132,9 @@ _MESSAGES = (
     ("called without any password configured", "NOPASSWORD"),
 )
 """Texts of errors whose first word is no code, or not the cause."""
-_HALFWAY = re.compile(r"from (Lua )?script|ACL failure in script|user executing the script|LAYOUT|WRONGTYPE")
+_HALFWAY = re.compile(
+    r"from (Lua )?script|ACL failure in script|user executing the script|LAYOUT|DAMAGED|WRONGTYPE"
+)
 """Texts of errors from inside a script: what came before them was done."""
 _UNNAMED = re.compile(r"access (?:a|at least one of the) (key|channel)")
 """The text of a refusal that does not say which key or channel."""

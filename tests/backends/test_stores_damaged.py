@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -230,6 +231,38 @@ def test_a_field_with_a_wrong_value_blocks_its_lock_on_etcd_and_nothing_else(fie
                 lease.extend(60.0)
             assert free(other.lock("b"))
             lease.simulate_loss()
+            lease.release()
+    finally:
+        harness.close()
+
+
+@pytest.mark.parametrize("garbage", [b"{bad", b"5", b'{"weight": -5, "capacity": 1}', b"[" * 3000])
+@pytest.mark.parametrize("kind, damage", STORES, ids=lambda each: getattr(each, "name", ""))
+def test_an_eviction_at_once_removes_a_damaged_claim(kind, damage, garbage, tmp_path):
+    harness = kind(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            lease = client.lock("a", auto_renew=False).acquire(20.0)
+            damage(harness, garbage)
+            (claim,) = other.inspect("a").claims
+            assert other.evict("a", claim.claim_id, reason="damaged", now=True).outcome == "REMOVED"
+            assert free(other.lock("a"))
+            lease.simulate_loss()
+            lease.release()
+    finally:
+        harness.close()
+
+
+@pytest.mark.parametrize("garbage", [b"{bad", b"5", b'{"weight": -5, "capacity": 1}'])
+def test_a_damaged_claim_lapses_on_redis(garbage, tmp_path):
+    harness = RedisHarness(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            lease = client.lock("a", ttl=harness.short_ttl, auto_renew=False).acquire(20.0)
+            damaged_at = other.inspect("a").claims[0].deadline
+            on_redis(harness, garbage)
+            until(lambda: time.time() > damaged_at)
+            assert free(other.lock("a"))
             lease.release()
     finally:
         harness.close()

@@ -3,7 +3,7 @@
 whatever_memory_is_left()
 settle()
 local token, at_once = ARGV[1], ARGV[2] == 'now'
-local claim = seen and load(token)
+local claim = seen and (at_once and even_damaged or load)(token)
 if not claim then return { 'ABSENT' } end
 if at_once or claim.state == 'WAITING' or claim.state == 'OFFERED' then
   wake(token, claim) -- while it has a fence; it queues again

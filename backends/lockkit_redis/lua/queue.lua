@@ -9,16 +9,30 @@ local seen, crowd
 
 local function whole(number) return format('%.0f', number) end
 
--- A claim as stored; one of a layout that this version must not touch stops the script.
+local function positive(number) return type(number) == 'number' and number >= 1 end
+
+-- A claim as stored; one of a layout that this version must not touch stops the script, and so does one that cannot be true.
 local function read(stored)
-  local claim = decode(stored)
-  if tonumber(claim.min_reader or 0) > READER then error('LAYOUT min_reader ' .. tostring(claim.min_reader)) end
+  local fine, claim = pcall(decode, stored)
+  local least = fine and type(claim) == 'table' and tonumber(claim.min_reader or 0)
+  if least and least > READER then error('LAYOUT min_reader ' .. tostring(claim.min_reader)) end
+  if not least or not positive(claim.weight) or not positive(claim.capacity) then error('DAMAGED claim') end
   return claim
 end
 
 local function load(token)
   local stored = call('HGET', c, token)
   return stored and read(stored), stored
+end
+
+-- A claim, also a damaged one. Of that nothing is known, so a copy of its create may be under way.
+local function even_damaged(token)
+  local stored = call('HGET', c, token)
+  if not stored then return end
+  local fine, claim = pcall(read, stored)
+  if fine then return claim end
+  if not string.find(claim, 'DAMAGED', 1, true) then error(claim, 0) end
+  return { damaged = true, replayed = true }
 end
 
 local function save(token, claim, deadline)
@@ -152,7 +166,7 @@ local function settle()
   if not seen then return end
   if tonumber(seen) > now then clamp() end
   for _, token in ipairs(call('ZRANGEBYSCORE', d, '-inf', now)) do
-    remove(token, load(token) or {})
+    remove(token, even_damaged(token) or {})
   end
   if dirty then offer() end
 end

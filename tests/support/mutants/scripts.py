@@ -67,8 +67,8 @@ LUA: Mapping[str, tuple[str, tuple[Change, ...]]] = {
         (
             (
                 ALL,
-                "    remove(token, load(token) or {})",
-                "    if call('ZRANK', q, token) == 0 then remove(token, load(token) or {}) end",
+                "    remove(token, even_damaged(token) or {})",
+                "    if call('ZRANK', q, token) == 0 then remove(token, even_damaged(token) or {}) end",
             ),
         ),
     ),
