@@ -129,7 +129,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "lockkit_losses_total",
             "counter",
-            "Holds that may have lapsed, by reason.",
+            "Holds that may have lapsed, by reason. Counts from 0 for each lock that was acquired.",
             ("lock", "reason"),
         ),
         Metric("lockkit_evictions_total", "counter", "Claims that this process forced out.", ("lock",)),

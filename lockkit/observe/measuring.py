@@ -66,6 +66,7 @@ class Measuring:
         self._mutex = threading.RLock()
         self._read: dict[Stats, Mapping[str, int]] = {}
         self._released: OrderedDict[str, float] = OrderedDict()
+        self._acquired: set[str] = set()
 
     def event(self, event: Event) -> None:
         """Measure an event."""
@@ -118,6 +119,12 @@ class Measuring:
         if event.duration is not None and outcome != "busy":
             self._to.observe("lockkit_wait_seconds", (lock, outcome), event.duration)
         if outcome == "acquired":
+            if (
+                lock not in self._acquired
+            ):  # losses count from 0, so that a rule sees the first one as an increase
+                self._acquired.add(lock)
+                for reason in LOSSES:
+                    self._to.add("lockkit_losses_total", (lock, reason), 0)
             self._to.set("lockkit_last_acquired_timestamp_seconds", (lock,), event.at)
             since = self._hand_off(event)
             if since is not None:

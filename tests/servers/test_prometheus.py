@@ -32,6 +32,7 @@ SCRAPED = """
     client = lockkit.connect(url, metrics_names=["gpu/*", "nightly"], plugins=[Metrics()])
     REGISTRY.register(Exporter(client, keep=0.1))
     held = client.lock("gpu/0").acquire()
+    nightly = client.lock("nightly", ttl=3).acquire()
     other = lockkit.connect(url)
     queued = threading.Event()
     def waits():
@@ -40,6 +41,8 @@ SCRAPED = """
     queued.wait()
     server, _ = start_http_server(0, addr="127.0.0.1")
     print(server.server_port, flush=True)
+    sys.stdin.readline()
+    client.evict("nightly", nightly.claim_id, reason="a first loss", now=True)
     sys.stdin.read()
     held.release()
 """
@@ -80,11 +83,22 @@ def prometheus(tmp_path_factory):
                     "Prometheus has scraped the process and evaluated the rules",
                     60.0,
                 )
+                server.lose = lambda: print(file=process.stdin, flush=True)
                 yield server
         except ServerMissing as missing:
             pytest.skip(str(missing))
         finally:
             process.stdin.close()
+
+
+def test_the_rule_feels_the_first_loss_of_a_process(prometheus):
+    """A series that starts with its first loss has no increase."""
+    assert prometheus.query('ALERTS{alertname="LockkitLost"}') == []
+
+    prometheus.lose()
+
+    fired = 'ALERTS{alertname="LockkitLost", lock="nightly", alertstate="firing"}'
+    until(lambda: prometheus.query(fired), "the rule has fired", 60.0)
 
 
 def test_the_first_row_of_the_dashboard_says_who_blocks_whom(prometheus):

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import lockkit
 from lockkit.events import COUNTERS, KINDS
-from lockkit.facts import Alert, Event
+from lockkit.facts import LOSSES, Alert, Event
 from lockkit.observe import instruments, workers
 from lockkit.observe.instruments import METRICS
 from lockkit.observe.lock_labels import LockLabels
@@ -86,6 +86,18 @@ def test_the_four_counters_are_those_of_the_client_and_begin_at_0(metrics, regis
         alert = {"kind": "ownership_violation", "priority": "P1"}
         assert registry.get_sample_value("lockkit_alerts_total", alert) == 1
     del client, lease
+
+
+def test_losses_of_each_lock_that_was_acquired_count_from_0(metrics, registry):
+    """Prometheus sees no increase in a series that starts with 1."""
+    with lockkit.connect("memory:", plugins=[metrics]) as client:
+        with client.lock("nightly").acquire():
+            settled(client)
+
+        for lock, losses in (("nightly", 0), ("gpu/*", None)):
+            for reason in LOSSES:
+                labels = {"lock": lock, "reason": reason}
+                assert registry.get_sample_value("lockkit_losses_total", labels) == losses
 
 
 def test_what_a_client_counted_before_it_was_closed_is_not_lost(metrics, registry):
