@@ -12,8 +12,13 @@ the time since the last renewal counts.
 
 The watchdog has its own session and blocks all signals, so that no key of the terminal and no signal to a process
 group reaches it. It closes all other descriptors that it inherited, so that it keeps no lock and no pipe open. It
-dies with its parent (prctl(2)). It never signals the wrong process, because ``run`` kills the watchdog before it
-reaps the command, and until then the command keeps its pid.
+never signals the wrong process, because ``run`` kills the watchdog before it reaps the command, and until then the
+command keeps its pid.
+
+If ``run`` is killed, the kernel kills the command (prctl(2)), but not what the command has started, such as the
+programs of a script. Where the claim then lapses although they still work, the watchdog kills the process group of
+the command, at once. A pid is not given to another process as long as it names a group; and if nothing of the group is left,
+the kernel gives all other pids away first. Elsewhere the watchdog dies with ``run``.
 """
 
 from __future__ import annotations
@@ -190,7 +195,6 @@ class Watchdog:
         try:
             signal.set_wakeup_fd(-1)
             os.setsid()
-            dies_with(self._parent)
             _rename()
             kept = () if self._evictions is None else (self._evictions[0],)
             for descriptor in _descriptors():
@@ -202,9 +206,18 @@ class Watchdog:
             bell = select.poll()
             for descriptor in kept:
                 bell.register(descriptor, select.POLLIN)
+            run = _end_of(self._parent) if self._group and self._policy.silence_ends else None
+            if run is None:
+                dies_with(self._parent)
+            else:
+                bell.register(run, select.POLLIN)
             pause: float | None = 0.0
             while pause is not None:
-                if bell.poll(pause * 1000):
+                heard = [descriptor for descriptor, _ in bell.poll(pause * 1000)]
+                if run in heard or (run is not None and os.getppid() != self._parent):
+                    self._outlive()
+                    break
+                if heard:
                     self._hear()
                 pause = self._look()
             os._exit(0)
@@ -238,6 +251,12 @@ class Watchdog:
             child.signal(signal.SIGCONT)
         return min(kill_at - now, _SOON)
 
+    def _outlive(self) -> None:
+        """Kill the group of a command whose ``run`` has ended without it."""
+        pid = int(self._cells[_COMMAND])
+        if pid:  # else the command has not begun, and will not: it dies with its parent
+            Child(pid, pid).kill()
+
     def _hear(self) -> None:
         """Note an eviction. No other process needs what is read here: ``run`` waits for no lock once its command runs."""
         assert self._evictions is not None
@@ -264,6 +283,14 @@ class Watchdog:
 
     def _kill_at(self) -> float:
         return self._deadline() - KILL_MARGIN
+
+
+def _end_of(pid: int) -> int | None:
+    """A descriptor that becomes readable when a process ends (pidfd_open(2)); None where there is no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
 
 
 def _descriptors() -> Sequence[int]:

@@ -116,6 +116,14 @@ def test_kill_9_of_run_kills_its_command_and_frees_the_lock_when_its_ttl_is_over
     assert not runs(int(process.first))
 
 
+def test_kill_9_of_run_kills_the_programs_of_a_script_too(wrapper):
+    process = wrapper("sh", "-c", "sh -c 'echo $$; sleep 60; true'; true", options=("--ttl", f"{LONG}s"))
+
+    process.kill()
+
+    until(lambda: not runs(int(process.first)), "the program has ended", 30.0)
+
+
 def test_sigterm_with_on_sigterm_releases(client, holder):
     process = holder(connect=', on_sigterm="release"')
 

@@ -41,7 +41,8 @@ SHOWN = {
     },
     "On Redis, etcd and ZooKeeper": {
         "**`kill -9`** of a program": f"{SERVERS}test_kill_9_of_a_program_frees_its_lock_when_its_ttl_is_over {SERVERS}test_a_lock_delay_follows_kill_9",
-        "**`kill -9`** of `lockkit run`": f"{SERVERS}test_kill_9_of_run_kills_its_command_and_frees_the_lock_when_its_ttl_is_over",
+        "**`kill -9`** of `lockkit run`": f"{SERVERS}test_kill_9_of_run_kills_its_command_and_frees_the_lock_when_its_ttl_is_over "
+        f"{SERVERS}test_kill_9_of_run_kills_the_programs_of_a_script_too",
         "**SIGSTOP** of a program, or **the machine sleeps**": f"{SERVERS}test_a_stopped_program_is_told_of_its_loss_when_it_goes_on",
         "**SIGSTOP** of `lockkit run`, Ctrl-Z": f"{SERVERS}test_the_command_of_a_stopped_run_is_dead_before_the_next_is_let_in",
         "**evict**": f"{SERVERS}test_an_evicted_holder_is_told_and_nobody_let_in_before_it_can_know "
