@@ -62,12 +62,55 @@ def test_what_fires_is_seen_firing_and_then_resolved(server):
     assert firing(server, "gpu:a") == []
 
 
+@pytest.mark.parametrize("ahead", [-3600.0, 0.0, 0.02, 0.5, 5.0, 7200.0])
+@pytest.mark.parametrize("lasted", [0.01, 60.0])
+def test_what_has_just_ended_is_over_there_whatever_the_clocks_say(server, ahead, lasted):
+    # The clock of this host is ahead of Alertmanager's, or behind.
+    lock = f"gpu:{ahead}:{lasted}"
+    sink = Alertmanager(lambda: server.url)
+    now = time.time() + ahead
+    first = told(lock, since=now - lasted)._replace(at=now)
+    sink(first)
+    assert firing(server, lock)
+
+    member = first.members[0]._replace(resolved=now)
+    sink(first._replace(reason="all_resolved", members=(member,)))
+    assert firing(server, lock) == []
+
+
+def test_an_end_is_sent_again_only_if_it_may_be_in_the_future_there():
+    at = 1_764_270_000.0  # the receiver's clock
+    date = Answer(200, "{}", {"Date": "Thu, 27 Nov 2025 19:00:00 GMT"})
+    over = notification(reason="all_resolved", at=at)
+    with receiver(date) as to:
+        for resolved in (at - 60.0, at + 60.0):
+            member = over.members[0]._replace(since=resolved - 1.0, resolved=resolved)
+            Alertmanager(lambda: to.url)(over._replace(at=resolved, members=(member,)))
+        ends = [request.json[0]["endsAt"] for request in to.requests]
+        starts = [request.json[0]["startsAt"] for request in to.requests]
+
+    assert ends[:2] == ["2025-11-27T18:58:59.000Z", "2025-11-27T19:00:59.000Z"]
+    assert ends[2] < "2025-11-27T19:00:00.000Z"
+    assert all(start <= end for start, end in zip(starts, ends, strict=True))
+
+
+def test_a_clock_that_goes_back_with_each_answer_leaves_the_end_to_be_told_again():
+    late = notification(reason="all_resolved", at=1_764_270_000.0)
+    years = (
+        Answer(200, "{}", {"Date": f"Thu, 01 Jan {year} 00:00:00 GMT"}) for year in range(2020, 2000, -1)
+    )
+    with receiver() as to:
+        to.planned.extend(years)
+        with pytest.raises(NotDelivered, match="clock"):
+            Alertmanager(lambda: to.url)(late)
+
+
 def test_an_alert_outlives_alertmanagers_own_timeout(server):
     one = told("gpu:b")
     Alertmanager(lambda: f"{server.url}/api/v2/alerts")(one)
 
     (alert,) = firing(server, "gpu:b")
-    assert alerts(one)[0]["endsAt"] == alert["endsAt"]
+    assert alerts(one, one.at)[0]["endsAt"] == alert["endsAt"]
     assert LASTS == 24 * 3600.0
 
 

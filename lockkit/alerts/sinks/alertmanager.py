@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from lockkit.alerts.commands import shown
 from lockkit.alerts.notification import Member, Notification
+from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.sinks.posting import post
 
 __all__ = ["LASTS", "Alertmanager", "alerts"]
@@ -20,6 +21,8 @@ __all__ = ["LASTS", "Alertmanager", "alerts"]
 LASTS = 24 * 3600.0
 """Seconds for which an alert fires at Alertmanager if lockkit, which repeats and ends it, is gone."""
 _PATH = "/api/v2/alerts"
+_MOST_TRIES = 5
+"""The most requests for one notification; the second is always enough if Alertmanager's clock does not go back."""
 
 
 class Alertmanager:
@@ -55,26 +58,38 @@ class Alertmanager:
             token = self._token()
             self.secrets = (token,)
             headers["Authorization"] = f"Bearer {token}"
-        post(
-            f"{url}{_PATH}",
-            alerts(notification),
-            timeout=self._timeout,
-            ca_file=self._ca_file,
-            headers=headers,
-            accepted=(200,),
-        )
+        # Alertmanager takes an end that is still to come on its clock for none, and fires on. So no end may be later than its clock was when
+        # it took the message: at the earliest the time of the answer, in whole seconds, less the time that the answer took.
+        latest = notification.at - 1.0
+        for _ in range(_MOST_TRIES):
+            began = time.monotonic()
+            answer = post(
+                f"{url}{_PATH}",
+                alerts(notification, latest),
+                timeout=self._timeout,
+                ca_file=self._ca_file,
+                headers=headers,
+                accepted=(200,),
+            )
+            if answer.date is None:
+                return
+            taken = answer.date - (time.monotonic() - began)
+            if all(
+                min(one.resolved, latest) <= taken for one in notification.members if one.resolved is not None
+            ):
+                return
+            latest = taken - 1.0
+        raise NotDelivered("the end of an alert is in the future of Alertmanager's clock, which goes back")
 
 
-def alerts(notification: Notification) -> list[dict[str, object]]:
-    """The alerts of a notification as Alertmanager's API has them."""
-    return [_alert(member, notification) for member in notification.members]
+def alerts(notification: Notification, latest: float) -> list[dict[str, object]]:
+    """The alerts of a notification as Alertmanager's API has them, with no end of one that is over after the latest."""
+    return [_alert(member, notification.at, latest) for member in notification.members]
 
 
-def _alert(member: Member, notification: Notification) -> dict[str, object]:
+def _alert(member: Member, at: float, latest: float) -> dict[str, object]:
     labels = {_label(name): value for name, value in member.labels.items() if value}
-    end = member.resolved
-    if end is None:
-        end = notification.at + LASTS
+    end = at + LASTS if member.resolved is None else min(member.resolved, latest)
     told: dict[str, object] = {
         "labels": {**labels, "alertname": member.rule, "fingerprint": member.fingerprint, "job": "lockkit"},
         "annotations": _told(
@@ -84,8 +99,8 @@ def _alert(member: Member, notification: Notification) -> dict[str, object]:
             times=str(member.times),
             acknowledged_by=member.acknowledged_by,
         ),
-        "startsAt": _rfc3339(member.since),
-        "endsAt": _rfc3339(max(end, member.since)),
+        "startsAt": _rfc3339(min(member.since, end)),
+        "endsAt": _rfc3339(end),
     }
     return told
 

@@ -70,7 +70,7 @@ class DingTalk:
             url, message(notification), timeout=self._timeout, ca_file=self._ca_file, accepted=(200,)
         )
         try:
-            told = json.loads(answer)
+            told = json.loads(answer.content)
             code, why = told["errcode"], told.get("errmsg", "")
         except (ValueError, TypeError, KeyError):
             raise NotDelivered("DingTalk's answer is none: is the address right?") from None

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping
 
 from lockkit.alerts.outcomes import NotDelivered
+from lockkit.namedtuples import NamedTuple
 
-__all__ = ["post"]
+__all__ = ["Answer", "post"]
 
 _MOST_ANSWER = 65_536
 """The most bytes of an answer that are read."""
 _OBJECTIONS = (400, 413, 422)
 """The codes with which a service objects to what was sent, not to who sent it or when."""
+
+
+class Answer(NamedTuple):
+    """The answer of a service.
+
+    Attributes:
+        content: The body.
+        date: The time of the service's clock, in whole seconds; None if it does not say.
+    """
+
+    content: str
+    date: float | None
 
 
 def post(
@@ -24,7 +38,7 @@ def post(
     ca_file: str = "",
     headers: Mapping[str, str] | None = None,
     accepted: tuple[int, ...] = (200, 201, 202, 204),
-) -> str:
+) -> Answer:
     """Send a value as JSON and return the answer. Redirects are not followed, because they would hand the secret to another service.
 
     Args:
@@ -72,7 +86,7 @@ def post(
         connection.request("POST", path, json.dumps(body).encode(), told)
         answer = connection.getresponse()
         code, content = answer.status, answer.read(_MOST_ANSWER).decode(errors="replace")
-        wish = answer.getheader("Retry-After", "")
+        wish, date = answer.getheader("Retry-After", ""), _time(answer.getheader("Date", ""))
     except http.client.HTTPException as error:
         raise OSError(f"{host} broke the connection: {type(error).__name__}") from None
     finally:
@@ -83,19 +97,22 @@ def post(
             retry_after=_seconds(wish),
             rejected=code in _OBJECTIONS,
         )
-    return content
+    return Answer(content, date)
 
 
 def _seconds(wish: str) -> float | None:
     """A Retry-After in seconds; it may also be a date (RFC 9110, 10.2.3)."""
     if re.fullmatch(r"\d{1,9}", wish):
         return float(wish)
+    date = _time(wish)
+    return None if date is None else max(date - time.time(), 0.0)
+
+
+def _time(date: str) -> float | None:
+    """A date of HTTP in seconds of the wall clock; None if it is none."""
     from email.utils import parsedate_to_datetime
 
     try:
-        date = parsedate_to_datetime(wish)
-    except ValueError:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
         return None
-    from datetime import datetime
-
-    return max((date - datetime.now(date.tzinfo)).total_seconds(), 0.0)
