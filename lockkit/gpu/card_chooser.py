@@ -139,7 +139,11 @@ class CardChooser:
         good = [uuid for uuid in choice.order if uuid in free]
         # Suspects come first, or a request that gets what it wants elsewhere would leave them to the next one. `judge` passes none of them.
         refused = {uuid: refused[uuid] for uuid in self._known if uuid in refused and uuid not in suspects}
-        self._before = Choice((*suspects, *good), refused)
+        # Cards that only a person gives back: whoever needs them must not keep the others from all behind.
+        able = [
+            uuid for uuid in self._known if uuid in self.seen and uuid in facts and not facts[uuid].quarantine
+        ]
+        self._before = Choice((*suspects, *good), refused, outside=len(able) < self.request.count)
         return self._before
 
     def _suspects(

@@ -5,6 +5,8 @@ Rules kept here:
 - A chooser is asked when the request reaches the gate, and then every few seconds as long as it waits.
 - A member does from when a choice names it until a choice does not. One that the request holds is given back only if a choice refuses it.
 - A member that is not as it should be after its grant is left out until the next choice.
+- A request of which a choice says that no end of a hold could meet it leaves the gate, gives back what it has got, and queues again when a choice
+  says otherwise.
 - A chooser that gives no answer in time, or no proper one, ends the request.
 """
 
@@ -88,6 +90,7 @@ class Choosing(NoChooser):
         }
         refused = {name: why for name, why in choice.refused.items() if name in self._names}
         self._together.refused = unnamed | refused
+        self.outside = choice.outside
         at, end = self._now(), self._gate.deadline
         self.until = at + self._every if end is None else min(at + self._every, end)
 
@@ -153,6 +156,9 @@ def _wrong(choice: Choice) -> str | None:
     order: object = choice.order
     if isinstance(order, str) or not isinstance(order, Sequence) or not all(map(_text, order)):
         return f"order must be a list of members, not {order!r}"
+    outside: object = choice.outside
+    if not isinstance(outside, bool):
+        return f"outside must be True or False, not {outside!r}"
     refused: object = choice.refused
     if not isinstance(refused, Mapping) or not all(map(_text, (*refused, *refused.values()))):
         return f"refused must have a text for each member, not {refused!r}"

@@ -50,9 +50,11 @@ class NoChooser:
 
     Attributes:
         until: CLOCK_BOOTTIME seconds at which to ask again; None for never.
+        outside: Whether the request must not keep others waiting, because no end of a hold could meet it now.
     """
 
     until: float | None = None
+    outside = False
 
     def best(self, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
         """The candidates that will do now, the best first."""
@@ -173,6 +175,8 @@ def _some_of(
     if not (yield from _run_one(together, (gate,), tools)):
         return None
     yield from members.ask(got)
+    if gate.wait:
+        yield from _stand_outside(together, gate, tools, members)
     for name, tries, _ in members.best(candidates):
         if gate.wait and late(together, tries[0], tools.now()):
             break
@@ -293,6 +297,7 @@ def _wait_for_first(
 
     while True:
         yield from _dropping(waiting, got, tools, members)
+        yield from _stand_outside(together, gate, tools, members)
         for name, _, claims in members.best(candidates):
             if name not in got and name not in waiting:
                 run = Run(together, claims, tools)
@@ -313,6 +318,25 @@ def _wait_for_first(
         yield from members.ask(got)
 
 
+def _stand_outside(
+    together: Together, gate: Attempt | None, tools: Tools, members: NoChooser
+) -> Generator[Effect, Any, None]:
+    """Leave the gate until ends of holds could meet the request again, as the chooser says, and then queue for it once more, behind all others."""
+    while members.outside and gate is not None:
+        yield from _giving_up((gate,), tools)
+        yield from _until_inside(members)
+        yield from _run_one(together, (gate,), tools)
+        yield from members.ask(())
+
+
+def _until_inside(members: NoChooser) -> Generator[Effect, Any, None]:
+    while True:
+        yield WaitForAny({}, (), members.until)
+        yield from members.ask(())
+        if not members.outside:
+            return
+
+
 def _still_good(
     newest: str, got: dict[str, Sequence[Attempt]], tools: Tools, members: NoChooser
 ) -> Generator[Effect, Any, bool]:
@@ -330,10 +354,10 @@ def _still_good(
 def _dropping(
     waiting: dict[str, Run], got: dict[str, Sequence[Attempt]], tools: Tools, members: NoChooser
 ) -> Generator[Effect, Any, None]:
-    """Give up the candidates that no longer do."""
-    for name in [name for name in waiting if members.refuses(name)]:
+    """Give up the candidates that no longer do; all, if the request is to leave the gate."""
+    for name in [name for name in waiting if members.outside or members.refuses(name)]:
         yield from _giving_up(waiting.pop(name).attempts, tools)
-    for name in [name for name in got if members.refuses(name)]:
+    for name in [name for name in got if members.outside or members.refuses(name)]:
         yield from _giving_up(got.pop(name), tools)
 
 

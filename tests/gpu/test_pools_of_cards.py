@@ -141,6 +141,23 @@ def test_a_card_that_is_kept_for_a_request_is_looked_at_again_before_all_are_han
         assert set(leases.members) == {CARDS[1], CARDS[2]}
 
 
+@pytest.mark.parametrize(
+    "request_", [{"count": 2}, {"ids": [CARDS[0]]}], ids=["more than are left", "that card"]
+)
+def test_a_request_that_only_a_person_can_end_holds_up_nobody(client, request_):
+    quarantine(client, simulated(HOST), CARDS[0], "sent in until March", Owner())
+    work = Work(lambda: pool(client).acquire(timeout=60, **request_))
+    gate = pool_name(f"gpu-sim/{HOST}")
+    until(lambda: client.record(pool_name(f"gpu-sim/{HOST}", CARDS[1])), "it has begun")
+    with pool(client).acquire(timeout=30) as leases:
+        assert leases.members == (CARDS[1],)
+    until(lambda: not client.inspect(gate).claims, "it is not at the gate")
+    assert not work.done
+    give_back(client, simulated(HOST), CARDS[0], "", Owner())
+    with work.result() as leases:
+        assert CARDS[0] in leases.members
+
+
 def test_a_card_that_is_kept_is_handed_over_if_it_is_still_well(client, say):
     """The card was taken with what its last holder had left, which the receipt of a hold that goes on no longer tells."""
     say(card0={"used": "2GiB"})

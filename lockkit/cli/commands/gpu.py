@@ -191,7 +191,7 @@ def _quarantine(session: Session, card: str, *, reason: str, simulate: int | Non
 
     GPU is a UUID, at least the first 8 characters of one, or an index, as lockkit gpu ls shows them. All users of the store see the mark, with
     its reason and your name, in lockkit gpu ls and wherever they wait for the card. Requests wait for other cards meanwhile; one that needs this
-    card waits until it is cleared.
+    card waits, outside of the queue, until it is cleared.
     """
     from lockkit.gpu.marks import record_name as gate
     from lockkit.gpu.quarantine import quarantined

@@ -22,6 +22,7 @@ class _Chooser:
         will_do: The members that will do, the best first.
         dirty: The members that are not as they should be, once they are granted.
         never: Why the request can never be met.
+        outside: Whether the request is to leave the gate.
         asked: The number of times that it was asked to choose.
     """
 
@@ -31,13 +32,14 @@ class _Chooser:
         self.will_do: tuple[str, ...] = will_do
         self.dirty: set[str] = set()
         self.never: str | None = None
+        self.outside = False
         self.asked = 0
 
     def choose(self, held: Sequence[str]) -> Choice:
         """See :class:`~lockkit.Chooser`."""
         self.asked += 1
         refused = {name: "out of order" for name in "abc" if name not in (*self.will_do, *held)}
-        return Choice(self.will_do, refused, self.never)
+        return Choice(self.will_do, refused, self.never, outside=self.outside)
 
     def judge(self, member: str) -> str | None:
         """See :class:`~lockkit.Chooser`."""
@@ -114,6 +116,29 @@ def judges_again(stage: Stage) -> None:
     held["c"].release()
     leases = work.result()
     assert set(leases.members) == {"b", "c"}
+    leases.release()
+
+
+@scenario("L5-chooser-outside", (SEMAPHORE,))
+def outside(stage: Stage) -> None:
+    """A request that no end of a hold could meet keeps nothing, and holds up nobody; it queues again once one could."""
+    pools = [stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl) for _ in range(2)]
+    held = pools[1].acquire(among=["c"])
+    chooser = _Chooser("a", "b", "c")
+    work = stage.work(lambda: pools[0].acquire(3, chooser=chooser, timeout=60))
+    stage.until(lambda: _of(stage, "", "a", "b") == [1, 1, 1], "it has two members, and waits for the third")
+    chooser.outside = True
+    stage.until(
+        lambda: _of(stage, "", "a", "b", "c") == [0, 0, 0, 1], "L5: it has left the gate, and gives all back"
+    )
+    with pools[1].acquire(2, timeout=30) as others:
+        assert set(others.members) == {"a", "b"}
+        assert not work.done
+    chooser.outside = False
+    stage.until(lambda: _of(stage, "", "a", "b") == [1, 1, 1], "it queues again")
+    held.release()
+    leases = work.result()
+    assert set(leases.members) == {"a", "b", "c"}
     leases.release()
 
 
