@@ -80,13 +80,12 @@ COUNTERS: Mapping[str, str] = {
     "ran_unlocked": 'Tasks with `on_unavailable="run"` that ran without their lock, because the store could not be used.',
     "renewals": "Renewals of single claims.",
     "events_dropped": "Events dropped because a plugin was too slow, or hung until its client was closed, or because the event journal could not be written; each counts once for each such plugin.",
-    "alerts_dropped": "Alerts dropped for the same reasons.",
+    "alerts_dropped": "Alerts dropped for the same reasons as events.",
     "hooks_hanging": "Event and alert hooks that had not returned after 10 s; they are not called until they return.",
     "normal_release_failures": "Releases whose normal layer got no definite answer.",
     "emergency_releases": "Releases whose emergency layer ran.",
-    "release_script_errors": "Release requests that the store refused (a script or protocol error).",
-    "ownership_violations": "Releases that found another's claim or none. If the lease was still valid, the lock was stolen; "
-    "otherwise the hold had expired.",
+    "release_script_errors": "Release requests that the store answered with an error that no repetition ends, such as a missing right or another layout. A store that cannot be reached, or not now, is none.",
+    "ownership_violations": "Releases that found another's claim or none while the lease was valid, or through a copy of a lease or a name. A hold that had expired before is none.",
 }
 """Every counter, with its exact meaning. ``attempts`` is the sum of ``acquired``, ``busy``, ``timeouts``, ``cancelled`` and
 ``failed``, plus the attempts that are still under way."""

@@ -72,7 +72,7 @@ SHIPPED: Mapping[str, Condition] = {
     "script_errors": Count(
         of=("counter.release_script_errors",),
         severity="P0",
-        text="The store refused {count} release requests within {window} (a script or protocol error).",
+        text="The store answered {count} release requests within {window} with errors that no repetition ends.",
         command="lockkit doctor",
         runbook="The store is of a version, or has rights, with which lockkit's requests do not work. Releases then wait for the ttl.",
         by=(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from lockkit.events import COUNTERS
 from lockkit.namedtuples import NamedTuple
 
 __all__ = ["BUCKETS", "METRICS", "OTHER", "Metric"]
@@ -39,8 +40,8 @@ class Metric(NamedTuple):
     stat: str = ""
 
 
-def _stat(counter: str, help_: str) -> Metric:
-    return Metric(f"lockkit_{counter}_total", "counter", help_, stat=counter)
+def _stat(counter: str) -> Metric:
+    return Metric(f"lockkit_{counter}_total", "counter", COUNTERS[counter], stat=counter)
 
 
 def _run(name: str, help_: str, unit: str = "") -> Metric:
@@ -135,17 +136,15 @@ METRICS: Mapping[str, Metric] = {
         Metric("lockkit_evictions_total", "counter", "Claims that this process forced out.", ("lock",)),
         Metric("lockkit_alerts_total", "counter", "Alerts, by kind and priority.", ("kind", "priority")),
         Metric("lockkit_events_total", "counter", "Events, by kind.", ("kind",)),
-        _stat("ran_unlocked", "Tasks that ran without their lock, because the store could not be used."),
-        _stat("renewals", "Renewals of single claims."),
-        _stat("events_dropped", "Events dropped because a plugin was too slow, or hung."),
-        _stat("alerts_dropped", "Alerts dropped because a plugin was too slow, or hung."),
-        _stat("hooks_hanging", "Event and alert hooks that had not returned after 10 s."),
-        _stat("normal_release_failures", "Releases whose normal layer got no definite answer."),
-        _stat("emergency_releases", "Releases whose emergency layer ran."),
-        _stat("release_script_errors", "Release requests that the store refused."),
-        _stat(
-            "ownership_violations", "Releases that found another's claim or none while the lease was valid."
-        ),
+        _stat("ran_unlocked"),
+        _stat("renewals"),
+        _stat("events_dropped"),
+        _stat("alerts_dropped"),
+        _stat("hooks_hanging"),
+        _stat("normal_release_failures"),
+        _stat("emergency_releases"),
+        _stat("release_script_errors"),
+        _stat("ownership_violations"),
         # -- from the files of forked workers
         Metric(
             "lockkit_metrics_files_unreadable",

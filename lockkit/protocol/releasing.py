@@ -71,7 +71,7 @@ class Pipeline:
         normal: The report of the normal layer; None until that is over. ``emergency`` is the same for the emergency layer.
         doubtful: Whether the store may have executed a request whose answer was not read.
         outcome: None until an answer was definite.
-        refusals: How many release requests the store refused.
+        refusals: How many release requests the store answered with an error that no repetition ends.
         stolen: Whether the claim was gone although the hold was still valid.
         untold: The reason of a loss that has not been reported yet; empty if there is none.
         asked: Whether a request is under way; if it is interrupted before its answer is read, the store may have executed it.
@@ -251,15 +251,15 @@ def _remove(
         release.asked = True
         try:
             answer = yield made(remove, (hold.claim, max(end - at, 0.05), release.how))
-        except Refused as refusal:
-            error = refusal.error
-            release.asked = False
-            release.refusals += 1
-            if not refusal.retry:
+        except (Refused, Unknown) as trouble:
+            error = trouble.error
+            if isinstance(trouble, Refused):
+                release.asked = False
+            else:
+                release.doubtful = True
+            if not trouble.retry:
+                release.refusals += 1
                 break
-        except Unknown as unknown:
-            error = unknown.error
-            release.doubtful = True
         except GeneratorExit:
             raise
         except BaseException as interrupt:

@@ -164,6 +164,21 @@ def test_a_final_refusal_goes_on_to_the_emergency_layer_at_once_and_casts_no_dou
     assert run.result.outcome == "LOST"
 
 
+@pytest.mark.parametrize("raised", [Refused, Unknown])
+def test_errors_that_no_repetition_ends_are_counted_and_a_store_out_of_reach_is_not(
+    release, start, clock, raised
+):
+    """The first error of a broken script, a missing right or another layout says that lockkit's requests do not work there."""
+    it = release()
+    play(start(it), clock, [raised(PermissionDenied("no"), retry=False)])
+    assert it.refusals == 1
+
+    it = release()
+    play(start(it), clock, default=raised(BackendUnavailable("nobody listens")))
+    assert it.outcome == "ABANDONED"
+    assert it.refusals == 0
+
+
 def test_no_answer_at_all_is_abandoned_on_the_record_within_the_request_timeout(release, start, clock):
     it = release()
     began = clock.now()

@@ -170,7 +170,7 @@ def emergency(stage: Stage) -> None:
     assert faults.log.count("emergency_release") == 1
     stats = client.stats()
     assert (stats["normal_release_failures"], stats["emergency_releases"]) == (1, 1)
-    assert stats["release_script_errors"] >= 1
+    assert stats["release_script_errors"] == 0  # the store is out of reach, but no request is wrong
     assert stats["ownership_violations"] == 0
     assert [alert.kind for alert in witness.alerts] == ["emergency_release"]
     assert stage.stored() == []

@@ -28,7 +28,7 @@ from lockkit.observe.history import read_history
 from lockkit.observe.past import StoreKey
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, OpenOptions, Refused
-from lockkit.testing.faults import FAULTY_URL, Faults, Send, black_hole, delay, drop_request, refuse, through
+from lockkit.testing.faults import FAULTY_URL, Faults, Send, black_hole, delay, drop_request, through
 from lockkit.testing.processes import scratch_folder
 from support.servers.proxy import Proxy
 from support.the_28.stores import Store
@@ -198,9 +198,9 @@ class Task:
         """Have the store answer every release of it so, from now on."""
         self._faults.always(_broken_script, "release", "abandon", "emergency_release")
 
-    def next_release_is_refused(self) -> None:
-        """Have the store refuse its next request for a release, which may be repeated."""
-        self._faults.add("release", refuse)
+    def next_release_meets_a_broken_script(self) -> None:
+        """Have the store answer its next request for a release with the error of a broken script."""
+        self._faults.add("release", _broken_script)
 
     def next_release_takes(self, seconds: float) -> None:
         """Have its next request for a release take so long to reach the store."""
