@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from lockkit.clock import Clock, jitter
@@ -29,7 +29,18 @@ from lockkit.forks import Forks
 from lockkit.origin import this_origin
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused, Unknown
-from lockkit_sqlite.failures import busy, is_busy, is_overtaken, link, linked, mapped, retired, swapped, torn
+from lockkit_sqlite.failures import (
+    adopted,
+    busy,
+    is_busy,
+    is_overtaken,
+    link,
+    linked,
+    mapped,
+    retired,
+    swapped,
+    torn,
+)
 from lockkit_sqlite.place import Place
 
 __all__ = [
@@ -56,6 +67,17 @@ _CHECKPOINT = 4000
 """Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
 
 
+class Lock(Protocol):
+    """The lock of this process on a store."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the process has the lock."""
+
+    def recorded(self, stored: str) -> bool:
+        """Whether this is how a database records the file that is locked."""
+
+
 class Connection:
     """One connection. Thread-safe: one statement at a time; a call that waits for the file lets other threads try meanwhile.
 
@@ -70,7 +92,7 @@ class Connection:
         place: Place,
         clock: Clock,
         end: float = math.inf,
-        lock: object = None,
+        lock: Lock | None = None,
     ) -> None:
         """Open a database that exists.
 
@@ -78,7 +100,7 @@ class Connection:
             place: The place of the database.
             clock: The clock for deadlines.
             end: ``time.monotonic()`` at which to give up at the latest.
-            lock: An object to keep alive until the connection is closed: the owner of the process's lock on the store.
+            lock: The process's lock on the store, which is kept until the connection is closed.
 
         Raises:
             Refused, Unknown: See :mod:`lockkit_sqlite.failures`.
@@ -122,8 +144,10 @@ class Connection:
             connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
             connection.execute("PRAGMA temp_store=MEMORY")
             # Only a read of the database opens its log and index.
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+            tables = connection.execute("SELECT name FROM sqlite_schema").fetchall()
             self._refuse_links()  # it may have been planted while SQLite opened the database
+            if self._lock is not None and self._lock.inside and ("meta",) in tables:
+                self._refuse_adopted(connection, self._lock)
             return connection
         except BaseException:  # dropped, it would stay open, with its locks, until the next collection
             connection.close()
@@ -133,6 +157,17 @@ class Connection:
         found = link(self.path)
         if found is not None:
             raise linked(found)
+
+    def _refuse_adopted(self, connection: sqlite3.Connection, lock: Lock) -> None:
+        """Refuse a database that was adopted under another name, where the lock file cannot be seen, while a fork had closed all connections.
+
+        A connection in WAL mode keeps SQLite's shared lock, so from here on nobody can adopt it. Without a log somebody is about to.
+        """
+        if connection.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
+            raise _Busy("another process is taking it over")
+        found = connection.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
+        if not all(lock.recorded(stored) for (stored,) in found):
+            raise adopted(self.path)
 
     def write(self, sql: str, params: Callable[[int], Params], end: float) -> tuple[int, int]:
         """Run one statement that writes.

@@ -17,6 +17,7 @@ from lockkit.store.spi import Refused, Unknown
 
 __all__ = [
     "FULL",
+    "adopted",
     "busy",
     "free_space",
     "in_use",
@@ -130,6 +131,16 @@ def not_its_lock_file(path: str, recorded: str, pids: Sequence[int], *, used: bo
         )
     was = (recorded or "recorded illegibly") + ("" if used or not recorded else " and is gone")
     text = f"cannot use {path}: the lock file beside it is not its own, which was {was}{_pids(pids)}"
+    return Refused(BackendUnavailable(text, hint=hint), retry=False)
+
+
+def adopted(path: str) -> Refused:
+    """The refusal of a database that was adopted under another name under this process."""
+    text = f"cannot use {path} any more: while this process was being forked, the database was adopted under another name"
+    hint = (
+        "end the programs that use it by that name, and this one, then run: "
+        f"lockkit store adopt-folder --url sqlite:{path}"
+    )
     return Refused(BackendUnavailable(text, hint=hint), retry=False)
 
 

@@ -27,7 +27,7 @@ from lockkit_sqlite import connection as connections
 from lockkit_sqlite.connection import OPENING
 from lockkit_sqlite.descriptors import Descriptor, opened
 from lockkit_sqlite.failures import raise_if_foreign
-from lockkit_sqlite.presence import LOCK, Inode, Presence, inode
+from lockkit_sqlite.presence import LOCK, Inode, LockFile, Presence, inode
 
 __all__ = [
     "FILES",
@@ -106,6 +106,11 @@ class Files:
     def inside(self) -> bool:
         """Whether the process has the lock, so that nobody else is alone with the files."""
         return self.presence is not None and not self.presence.over
+
+    def recorded(self, stored: str) -> bool:
+        """Whether this is how a database records the lock file that this process has locked."""
+        known, presence = LockFile.read(stored), self.presence
+        return known is not None and presence is not None and known.same(presence.file)
 
     def took(self, presence: Presence, found: Opened, user: object) -> bool:
         """Note which files a store has opened, and share the lock; False if it is lost. The caller has OPENING."""

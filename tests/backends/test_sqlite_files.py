@@ -30,7 +30,7 @@ from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.processes import until
-from lockkit_sqlite import files
+from lockkit_sqlite import connection, files
 from lockkit_sqlite.backend import adopt_store, open_store
 from lockkit_sqlite.connection import OPENING, Connection
 from lockkit_sqlite.place import make_file, prepare
@@ -978,6 +978,23 @@ def test_a_process_that_opens_a_database_while_it_is_adopted_under_another_name_
             open_store(f"sqlite:{path}", OpenOptions(budget=0.3))
         assert not Path(f"{path}-wal").exists()
     presence.close()
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["adopted", "being adopted"])
+def test_a_process_does_not_go_on_with_a_database_that_was_adopted_while_it_was_forked(second, opened, done):
+    """A fork closes all connections, and the adopting process cannot see the lock file. Each would have a log of its own."""
+    store = opened()
+    take(store, name="x", ttl=60)
+    connection.before_fork()
+    with closing(sqlite3.connect(second, isolation_level=None)) as adopting:
+        adopting.execute("PRAGMA journal_mode=DELETE")
+        if done:
+            adopting.execute("UPDATE meta SET value = 'another' WHERE key = 'lock'")
+            adopting.execute("PRAGMA journal_mode=WAL")
+        connection.after_fork_in_parent()
+        with pytest.raises(Refused, match="adopted under another name" if done else "busy"):
+            store.acquire(claim(name="y", wait=False), True, 0.3)
+        assert adopting.execute("SELECT count(*) FROM claims").fetchall() == [(1,)]
 
 
 def test_of_two_names_one_is_used_at_a_time(second, opened, path):
