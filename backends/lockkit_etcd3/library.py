@@ -11,18 +11,17 @@ errors are raised, is not used here.
 from __future__ import annotations
 
 import importlib
-import threading
 import warnings
 from importlib import metadata
 from typing import Any, NamedTuple
 
 from lockkit.errors import ConfigError
+from lockkit.forks import IMPORTS, let_forks_pass
 from lockkit_etcd3 import forks, private
 
 __all__ = ["Library", "in_use", "load"]
 
 _HINT = 'pip install "lockkit[python-etcd3]", or write etcd:// instead, which needs no library'
-_mutex = threading.Lock()
 _loaded: Library | None = None
 
 
@@ -48,15 +47,15 @@ def load() -> Library:
         ConfigError: The library is installed and cannot be imported; the error says why.
     """
     global _loaded  # noqa: PLW0603
-    if _loaded is not None:  # a fork may have left the mutex locked
-        return _loaded
-    with _mutex:
-        if _loaded is None:
-            forks.prepare()
-            loaded = _load()
-            forks.guard(loaded.grpc)
-            _loaded = loaded
-        return _loaded
+    if _loaded is None:
+        with IMPORTS:
+            if _loaded is None:
+                forks.prepare()
+                loaded = _load()
+                forks.guard(loaded.grpc)
+                _loaded = loaded
+        let_forks_pass()
+    return _loaded
 
 
 def in_use() -> tuple[bool, str]:
@@ -67,7 +66,8 @@ def in_use() -> tuple[bool, str]:
         return False, str(error)
     except ConfigError as error:
         return False, error.message
-    return True, ", ".join([_owner(), _version("grpcio"), _version("protobuf")])
+    with IMPORTS:  # the first look at metadata imports their parser
+        return True, ", ".join([_owner(), _version("grpcio"), _version("protobuf")])
 
 
 def _load() -> Library:
@@ -78,6 +78,9 @@ def _load() -> Library:
             grpc = importlib.import_module("grpc")
             etcd3 = importlib.import_module("etcd3")
             stubs = importlib.import_module(private.STUBS)
+            importlib.import_module(
+                "google.protobuf.descriptor_pb2"
+            )  # otherwise the first message imports it
     except ImportError as error:
         if error.name in {"etcd3", "grpc"}:
             raise ImportError("python-etcd3 is not installed", name="python-etcd3") from error

@@ -23,6 +23,7 @@ from lockkit_etcd.transport import Put, Txn, WatchEnded
 from lockkit_etcd3 import forks, private
 from lockkit_etcd3.forks import gate
 from support.etcd_transports import connect
+from support.importing import unprotected_imports
 from support.servers.etcd import EtcdServer
 from support.servers.started import started
 
@@ -283,3 +284,7 @@ os.waitpid(child, 0)
     assert parent in {"[]", "()"}
     assert child.startswith("False ")
     assert "without GRPC_ENABLE_FORK_SUPPORT=1" in child
+
+
+def test_nothing_is_imported_while_a_fork_may_come_in_between(server, tmp_path):
+    assert unprotected_imports(url(server), tmp_path) == []
