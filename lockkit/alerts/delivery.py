@@ -16,10 +16,11 @@ from lockkit.alerts.notification import Notification, Severity, Sink
 from lockkit.alerts.outbox import Batch, Counts, Outbox, Space
 from lockkit.alerts.outcomes import Outcome, told
 from lockkit.alerts.pacing import Limits
+from lockkit.alerts.sharing import share
 from lockkit.clock import SYSTEM, Clock, jitter
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Delivery", "State", "attempt", "concerns"]
+__all__ = ["Delivery", "State", "attempt"]
 
 _log = logging.getLogger("lockkit.alerts")
 _ALL: tuple[Severity, ...] = ("P0", "P1", "P2")
@@ -55,7 +56,7 @@ class Delivery:
         name: The name of the channel.
         sink: Delivers a notification, or raises; see :class:`~lockkit.alerts.outcomes.NotDelivered`.
         folder: The folder of the spool, made for its owner alone; None to keep everything in memory.
-        severities: The severities for which the channel is.
+        severities: The severities of the alerts that the channel is for.
         limits: How much the channel takes.
         space: How much may wait.
         clock: The clocks.
@@ -97,17 +98,18 @@ class Delivery:
         return f"Delivery({self.name!r}, waiting={len(self._outbox)})"
 
     def put(self, notification: Notification) -> bool:
-        """Take a notification that the channel is for, without waiting for the service.
+        """Take the channel's share of a notification, without waiting for the service.
 
-        Returns True if it will be delivered, or concerns other channels. False if there is no room, or the delivery is closed; then it is
+        Returns True if that will be delivered, or is nothing. False if there is no room, or the delivery is closed; then it is
         counted as dropped.
         """
-        if not concerns(notification, self.severities):
-            return True
         with self._changed:
+            part = share(notification, self._outbox.told, self.severities)
+            if part is None:
+                return True
             if self._closing:
                 return False
-            taken = self._outbox.add(notification)
+            taken = self._outbox.add(part)
             self._changed.notify_all()
         return taken
 
@@ -165,13 +167,6 @@ class Delivery:
                     return todo
                 self._changed.wait(todo.seconds)
         return None
-
-
-def concerns(notification: Notification, severities: Collection[Severity]) -> bool:
-    """Whether a channel for some severities gets a notification: one of its alerts has, or had, such a severity."""
-    return notification.severity in severities or any(
-        member.severity in severities for member in notification.members
-    )
 
 
 def attempt(channel: str, sink: Sink, notification: Notification, within: float) -> Outcome:

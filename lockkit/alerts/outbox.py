@@ -1,20 +1,20 @@
 """The outbox of a channel: what waits, what is sent next, and what becomes of it. No threads, and the clock is passed in.
 
 The guarantee: a notification that :meth:`Outbox.add` took is sent at least once, in the order in which it came, by this process or a later one
-that opens the same spool, as long as the disk keeps what was written. It is given up only if the service objected to it ten times in a row, and
-replaced by a later one only on a channel that keeps state, where the later one says all.
+that opens the same spool, as long as the disk keeps what was written. It is given up only if the service objected to it ten times in a row. On a
+channel that keeps state those that wait for a group are sent as one, the last, which also tells what the earlier ones told to be over.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from lockkit.alerts.notification import Notification
 from lockkit.alerts.outcomes import NotDelivered, told
 from lockkit.alerts.pacing import Limits, Pace, Wait, after_failure, after_success, decide
+from lockkit.alerts.sharing import Told, merged, remember
 from lockkit.alerts.spool import Kept, Spool
 from lockkit.alerts.summary import summary
 from lockkit.clock import SYSTEM, Clock, jitter
@@ -54,7 +54,7 @@ class Counts(NamedTuple):
         delivered: Messages that the service took.
         summarised: Notifications that were sent as parts of summaries.
         failed: Attempts that failed.
-        superseded: Notifications that a later one of their group replaced.
+        superseded: Notifications that were sent as a part of a later one of their group.
         dropped: Notifications for which there was no room.
         given_up: Notifications that the service objected to.
         unspooled: Notifications that could not be written to the disk, and waited in memory only.
@@ -82,6 +82,9 @@ class Outbox:
         keeps_state: Whether the service keeps the state of each group, so that a later notification replaces an earlier one.
         clock: The clocks.
         chance: Returns a number from 0 up to 1, for the jitter.
+
+    Attributes:
+        told: The alerts that the channel was told of, and will be told to be over.
     """
 
     def __init__(
@@ -103,7 +106,8 @@ class Outbox:
         self.last_error = ""
         self._clock = clock
         self._chance = chance
-        self._waiting: deque[Kept] = deque()
+        self.told: Told = {}
+        self._waiting: dict[int, Kept] = {}
         self._size = 0
         self._unspooled = 0
         self._objections = 0
@@ -127,26 +131,27 @@ class Outbox:
             self._count(dropped=1)
             return False
         kept = self._kept(notification)
-        self._waiting.append(kept)
+        self._waiting[kept.number] = kept
         self._size += kept.size
+        remember(self.told, notification)
         return True
 
     def next(self) -> Wait | Batch:
         """Decide what to do now: wait, or send a batch."""
-        urgent = any(kept.notification.severity == "P0" for kept in self._waiting)
-        while True:
-            decision = decide(
-                self._pace, self.limits, self._clock.now(), waiting=len(self._waiting), urgent=urgent
-            )
-            if isinstance(decision, Wait):
-                return decision
-            if not self.keeps_state or decision.oldest == 1 or not self._superseded():
-                break
-        if decision.oldest == 1 or self.keeps_state:
-            return Batch(self._waiting[0].notification, (self._waiting[0],))
-        parts = tuple(self._waiting[index] for index in range(decision.oldest))
+        waiting = list(self._waiting.values())
+        urgent = any(kept.notification.severity == "P0" for kept in waiting)
+        decision = decide(self._pace, self.limits, self._clock.now(), waiting=len(waiting), urgent=urgent)
+        if isinstance(decision, Wait):
+            return decision
+        if self.keeps_state:
+            group = waiting[0].notification.group
+            parts = [kept for kept in waiting if kept.notification.group == group]
+            return Batch(merged([kept.notification for kept in parts]), tuple(parts))
+        parts = waiting[: decision.oldest]
+        if len(parts) == 1:
+            return Batch(parts[0].notification, tuple(parts))
         told_together = summary([kept.notification for kept in parts], self.name, self._clock.wall())
-        return Batch(told_together, parts)
+        return Batch(told_together, tuple(parts))
 
     def settle(self, batch: Batch, error: BaseException | None, secrets: tuple[str, ...] = ()) -> None:
         """Record what became of a batch: None if the service took it."""
@@ -156,7 +161,11 @@ class Outbox:
             self._objections = 0
             self.last_error = ""
             self._remove(batch.parts, self._clock.wall())
-            self._count(delivered=1, summarised=len(batch.parts) if len(batch.parts) > 1 else 0)
+            more = len(batch.parts) - 1
+            if self.keeps_state:
+                self._count(delivered=1, superseded=more)
+            else:
+                self._count(delivered=1, summarised=more and more + 1)
             return
         refused = isinstance(error, NotDelivered)
         wish = error.retry_after if isinstance(error, NotDelivered) else None
@@ -195,7 +204,8 @@ class Outbox:
             _log.error("channel %s has no spool, so a restart loses what waits: %s", self.name, error)
             return None
         self._count(damaged=spool.damaged)
-        self._waiting.extend(spool.found)
+        self._waiting = {kept.number: kept for kept in spool.found}
+        self.told = spool.told
         self._size = sum(kept.size for kept in spool.found)
         now, wall = self._clock.now(), self._clock.wall()
         self._pace = Pace(sent=tuple(now - max(wall - at, 0.0) for at in spool.sent))
@@ -212,18 +222,9 @@ class Outbox:
         self._unspooled += 1
         return Kept(-self._unspooled, notification, 0)
 
-    def _superseded(self) -> bool:
-        """Drop the oldest if a later one of its group waits."""
-        first, *others = self._waiting
-        if all(kept.notification.group != first.notification.group for kept in others):
-            return False
-        self._remove((first,), None)
-        self._count(superseded=1)
-        return True
-
     def _remove(self, parts: tuple[Kept, ...], at: float | None) -> None:
-        for _ in parts:
-            self._size -= self._waiting.popleft().size
+        for kept in parts:
+            self._size -= self._waiting.pop(kept.number).size
         self._note(parts, at)
 
     def _note(self, parts: tuple[Kept, ...], at: float | None) -> None:

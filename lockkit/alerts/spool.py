@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lockkit.alerts.notification import Member, Notification
+from lockkit.alerts.sharing import Told, remember
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import private_dir
 
@@ -48,6 +49,7 @@ class Spool:
     Attributes:
         found: The notifications that earlier processes left, oldest first.
         sent: The times of the last messages, in seconds of the wall clock.
+        told: The alerts that the channel was told of. The caller changes it with each notification; a new process finds it again.
         damaged: The number of lines that could not be read.
     """
 
@@ -55,6 +57,7 @@ class Spool:
         self.folder = private_dir(folder)
         self.damaged = 0
         self.sent: list[float] = []
+        self.told: Told = {}
         self._number = 0
         self._done_bytes = 0
         self._pending: dict[int, str] = {}
@@ -154,6 +157,9 @@ class Spool:
                 value = json.loads(line) if line else {}
                 if "notification" in value:
                     pending[value["number"]] = decoded(value["notification"])
+                    remember(self.told, pending[value["number"]])
+                for group, known in value.get("told", {}).items():
+                    self.told.setdefault(group, set()).update(known)
                 for number in value.get("done", ()):
                     pending.pop(number, None)
                 self.sent += [float(at) for at in value.get("sent", ())]
@@ -184,7 +190,8 @@ class Spool:
         """Replace the file by one with what is pending. A crash leaves either the old file or the new one."""
         fresh = self.path.with_suffix(".new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        lines = [json.dumps({"sent": self.sent[-1000:]}), *self._pending.values()]
+        told = {group: sorted(known) for group, known in self.told.items()}
+        lines = [json.dumps({"sent": self.sent[-1000:], "told": told}), *self._pending.values()]
         with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
             file.write("".join(f"\n{line}\n" for line in lines).encode())
             file.flush()

@@ -9,6 +9,7 @@ import pytest
 from lockkit.alerts.channels import Channel
 from lockkit.alerts.delivery import Delivery
 from lockkit.alerts.opening import deliver_once
+from lockkit.alerts.outbox import Outbox
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.pacing import Limits
 from lockkit.alerts.sinks.alertmanager import LASTS, Alertmanager, alerts
@@ -130,6 +131,33 @@ def test_a_delivery_waits_for_an_alertmanager_that_starts_again(tmp_path):
         two.close()
 
         assert len(firing(server, "gpu:c")) == 1
+
+
+def test_an_end_that_a_later_notification_overtakes_is_told_with_it(server):
+    now = time.time()
+    first = told("gpu:f", since=now - 60.0)
+    a = first.members[0]
+    b, c = (a._replace(fingerprint=lock, labels={"lock": lock}) for lock in ("gpu:g", "gpu:h"))
+    many = [
+        first,
+        first._replace(reason="new_member", members=(b, a._replace(resolved=now - 30.0))),
+        first._replace(reason="new_member", members=(c, b._replace(resolved=now - 20.0))),
+        first._replace(reason="all_resolved", members=(c._replace(resolved=now - 10.0),)),
+    ]
+    box = Outbox("am", None, Limits(most=4, window=0.05), keeps_state=True)
+    sink = Alertmanager(lambda: server.url)
+    box.add(many[0])
+    batch = box.next()
+    sink(batch.notification)
+    box.settle(batch, None)
+    for one in many[1:]:
+        box.add(one)
+    batch = box.next()
+    sink(batch.notification)
+    box.settle(batch, None)
+
+    assert (len(box), box.counts.superseded) == (0, 2)
+    assert [firing(server, lock) for lock in ("gpu:f", "gpu:g", "gpu:h")] == [[], [], []]
 
 
 def test_one_delivery_for_a_test_goes_to_the_channel_of_the_configuration(server):

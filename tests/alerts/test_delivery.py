@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lockkit.alerts.delivery import Delivery, attempt, concerns
+from lockkit.alerts.delivery import Delivery, attempt
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.pacing import Limits
 from support.notifications import notification
@@ -133,11 +133,27 @@ def test_a_channel_gets_only_its_severities(delivery):
     assert sink.wait(1) == ["emergency_rate 1"]
 
 
-def test_the_end_of_a_p0_reaches_who_was_told_of_it():
-    told = notification(severity="P0", reason="resolved_member")._replace(severity="P2")
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
+def test_a_channel_is_told_the_end_of_what_it_was_told_also_after_a_restart(
+    delivery, tmp_path, restart, many
+):
+    """The alert has left the channel's severities by then; with many notifications between, the spool was written anew."""
+    sink = Sink()
+    one = delivery(sink, tmp_path / "s", severities=("P2",), limits=Limits(most=1000))
+    one.put(notification(0, severity="P2"))
+    for number in range(1, 300 if many else 1):
+        one.put(notification(number, severity="P2", text="x" * 500))
+    assert one.flush(60.0)
+    if restart:
+        one.close()
+        one = delivery(sink, tmp_path / "s", severities=("P2",), limits=Limits(most=1000))
+    seen = len(sink.seen)
+    one.put(notification(0, severity="P0", reason="all_resolved"))
+    one.put(notification(1000, severity="P0", reason="all_resolved"))
 
-    assert concerns(told, ("P0",))
-    assert not concerns(notification(severity="P2"), ("P0", "P1"))
+    assert one.flush(30.0)
+    assert [(told.group, told.reason) for told in sink.seen[seen:]] == [("emergency_rate 0", "all_resolved")]
 
 
 def test_secrets_are_in_neither_repr_nor_log_nor_state(delivery, caplog):
