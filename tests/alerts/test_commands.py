@@ -75,7 +75,7 @@ def test_a_long_command_is_left_out_and_never_cut():
     assert next_of(told) == (None, None)
     assert "Next" not in as_html(told)
     assert pagerduty.event(told, "key")["payload"]["custom_details"]["alerts"][0]["next"] == ""
-    assert "command" not in alertmanager.alerts(told)[0]["annotations"]
+    assert "command" not in alertmanager.alerts(told, told.at)[0]["annotations"]
 
 
 def test_the_longest_name_is_not_cut():
