@@ -40,6 +40,7 @@ class Matter(NamedTuple):
         severity: The severity by the rule and by the alerts that came.
         fresh: The number of events or looks since the last step that showed it.
         number: The number of events in the window; 0 for all that is seen in looks.
+        locks: The locks in which a look has seen it.
     """
 
     labels: Mapping[str, str]
@@ -48,6 +49,7 @@ class Matter(NamedTuple):
     severity: Severity
     fresh: int = 1
     number: int = 0
+    locks: frozenset[str] = frozenset()
 
 
 class Found(NamedTuple):
@@ -55,14 +57,14 @@ class Found(NamedTuple):
 
     Attributes:
         matters: What is the matter, by fingerprint.
-        complete: Whether all else is known not to be. Otherwise an alert that is not among ``matters`` may still be true.
+        unread: The locks of which nothing is known: what was seen in them before may still be true. None if that goes for everything.
     """
 
     matters: Mapping[str, Matter]
-    complete: bool = True
+    unread: frozenset[str] | None = frozenset()
 
 
-_NOTHING_KNOWN = Found({}, complete=False)
+_NOTHING_KNOWN = Found({}, None)
 
 
 def fingerprint(rule: str, labels: Mapping[str, str]) -> str:
@@ -160,7 +162,7 @@ def find(
             if look is None or look.unreachable or not look.elected:
                 return _NOTHING_KNOWN
             found = _seen(name, rule, look.subjects.get(rule.what, ()), labels)
-            return found._replace(complete=look.complete)
+            return found._replace(unread=frozenset(look.unread))
 
 
 def _counted(
@@ -195,7 +197,9 @@ def _seen(name: str, rule: Rule, subjects: Sequence[Subject], labels: Mapping[st
         key, matter = _matter(name, rule, own, labels, words, rule.severity_alone)
         if key not in matters and len(matters) >= MOST:
             key, matter = _matter(name, rule, OTHERS, labels, words, rule.severity_alone)
-        matters[key] = matter
+        seen = matters[key].locks if key in matters else frozenset()
+        locks = {subject.labels["lock"]} if "lock" in subject.labels else set()
+        matters[key] = matter._replace(locks=seen | locks)
     return Found(matters)
 
 

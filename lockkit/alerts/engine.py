@@ -135,19 +135,19 @@ class Engine:
         """Begin, go on with and end the alerts of a rule."""
         alerts = self.state.alerts
         room = _MOST - sum(one.rule == name for one in alerts.values())
-        there = set()
+        there: dict[str, frozenset[str]] = {}
         for key, matter in found.matters.items():
             room -= key not in alerts
             # Alerts that were not told yet pile up if few notifications an hour are allowed.
             one = (key, matter) if key in alerts or room >= 0 else self._with_others(name, rule, matter)
             self._go_on(name, rule, *one, now)
-            there.add(one[0])
-        if not found.complete:
+            there[one[0]] = there.get(one[0], frozenset()) | matter.locks
+        if found.unread is None:
             return
         told = self.state.groups.get(name, Group()).told
-        for key in [key for key, one in alerts.items() if one.rule == name and key not in there]:
-            gone = alerts[key]
-            if gone.resolved is not None:
+        for key, gone in [(key, one) for key, one in alerts.items() if one.rule == name]:
+            gone.locks = sorted(there.get(key, frozenset()) | found.unread.intersection(gone.locks))
+            if key in there or gone.locks or gone.resolved is not None:
                 continue
             happened = isinstance(rule, (Count, Share)) and not gone.hidden
             if key in told:

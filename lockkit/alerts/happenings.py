@@ -50,14 +50,14 @@ class Look(NamedTuple):
         subjects: What was seen, by the ``what`` of the rules.
         held: The names of the locks that are held.
         last: When a lock of a regular job was last given back or lost, as its holder has left it in the store, in seconds since 1970.
-        complete: Whether every lock could be read. Otherwise what is not seen may still be there.
+        unread: The locks that were not read, so that what was seen of them before may still be there.
     """
 
     unreachable: str = ""
     elected: bool = True
     subjects: Mapping[str, tuple[Subject, ...]] = NOTHING  # type: ignore[assignment]  # nothing is in it
     held: frozenset[str] = frozenset()
-    complete: bool = True
+    unread: tuple[str, ...] = ()
     last: Mapping[str, float] = NOTHING  # type: ignore[assignment]
 
 

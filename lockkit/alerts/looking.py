@@ -21,11 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["MOST", "look_at", "shown"]
 
 MOST = 5000
-"""Locks that one look reads; with more of them it is not complete."""
+"""Locks that one look reads. If there are more, the next look begins where it has ended."""
 
 
 def look_at(
-    client: Client, config: Config, *, besides: Collection[str] = (), jobs: Iterable[str] = ()
+    client: Client,
+    config: Config,
+    *,
+    besides: Collection[str] = (),
+    jobs: Collection[str] = (),
+    start: str = "",
 ) -> Look:
     """Look once. If the store does not answer, the look says so, and nothing is raised.
 
@@ -33,20 +38,23 @@ def look_at(
         client: The client.
         config: The ages and times of the configuration, as they are now.
         besides: Names to leave out.
-        jobs: The locks of regular jobs, whose last holds are read.
+        jobs: The locks of regular jobs, which are read in each look, and their last holds.
+        start: The lock to begin with.
     """
     subjects: dict[str, list[Subject]] = {}
     held: list[str] = []
     try:
-        names = [name for name in client.names() if name not in besides]
-        complete = len(names) <= MOST
+        names = sorted(
+            set(client.names()) - set(besides), key=lambda name: (name not in jobs, name < start, name)
+        )
+        unread = names[MOST:]
         for name in names[:MOST]:
             try:
                 info = client.inspect(name)
             except (BackendUnavailable, OutcomeUnknown):
                 raise
             except LockkitError:
-                complete = False  # this user or this version cannot read it
+                unread.append(name)  # this user or this version cannot read it
                 continue
             held += [name] if info.holders else []
             for claim in info.claims:
@@ -56,7 +64,12 @@ def look_at(
     except (BackendUnavailable, OutcomeUnknown) as error:
         return Look(unreachable=error.message)
     return Look(
-        "", True, {what: tuple(found) for what, found in subjects.items()}, frozenset(held), complete, last
+        "",
+        True,
+        {what: tuple(found) for what, found in subjects.items()},
+        frozenset(held),
+        tuple(unread),
+        last,
     )
 
 

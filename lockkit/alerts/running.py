@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.alerts import inbox as inboxes
@@ -84,6 +84,7 @@ class Runner:
         self._lease: Lease | None = None
         self._lock: int | None = None
         self._look_at = 0.0
+        self._unread = ""
         self._stats: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -266,13 +267,15 @@ class Runner:
         before, self._stats = self._stats, dict(self._client.stats())
         return counted(before, self._stats)
 
-    def _look(self, regular: Iterable[str] = ()) -> Look:
+    def _look(self, regular: Collection[str] = ()) -> Look:
         try:
             if not self._elected():
                 return Look(elected=False)
         except (BackendUnavailable, OutcomeUnknown) as error:
             return Look(unreachable=error.message)
-        return look_at(self._client, self._config, besides=STANDING, jobs=regular)
+        look = look_at(self._client, self._config, besides=STANDING, jobs=regular, start=self._unread)
+        self._unread = look.unread[0] if look.unread else ""
+        return look
 
     def _elected(self) -> bool:
         """Whether this engine is the one that looks at the locks."""

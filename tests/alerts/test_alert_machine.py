@@ -73,10 +73,10 @@ class Alerts(RuleBasedStateMachine):
         if not goes_on and not self.hidden("boom", lock):  # what is told to go on is no news
             self.owed.setdefault(lock, self.now)
 
-    @rule(locks=st.sets(LOCKS), complete=st.booleans())
-    def see(self, locks, complete):
-        subjects = tuple(Subject({"lock": lock}, "gone") for lock in sorted(locks))
-        self.look = Look(subjects={"zombie": subjects}, complete=complete)
+    @rule(locks=st.sets(LOCKS), unread=st.sets(LOCKS))
+    def see(self, locks, unread):
+        subjects = tuple(Subject({"lock": lock}, "gone") for lock in sorted(locks - unread))
+        self.look = Look(subjects={"zombie": subjects}, unread=tuple(unread))
         self.step(1.0)
 
     @rule(seconds=st.integers(1, 20))
@@ -126,7 +126,7 @@ class Alerts(RuleBasedStateMachine):
         if seconds >= 70:  # what goes on is for the other engine to tell
             going_on = [one for one in self.engine.state.alerts.items() if one[1].resolved is None]
             self.left |= {(key, one.since) for key, one in going_on if one.rule == "alive"}
-        shown = Look(complete=False) if self.look.unreachable else self.look
+        shown = Look(unread=("a", "b", "c")) if self.look.unreachable else self.look
         self.look, end = Look(elected=False), self.now + seconds
         while self.now < end:
             self.step(1.0)
@@ -278,7 +278,7 @@ def _loses_what_ended(self, name, rule_, found, now):
     for key in [
         key for key, one in self.state.alerts.items() if one.rule == name and key not in found.matters
     ]:
-        if found.complete and self.state.alerts[key].resolved is None:
+        if found.unread is not None and self.state.alerts[key].resolved is None:
             del self.state.alerts[key]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -282,6 +283,38 @@ def test_a_look_sees_a_dead_owner_and_an_old_hold(world):
         assert "zombie" not in seen.subjects
         assert look_at(client, client.config).subjects == {}
         assert look_at(client, config, besides=("a",)).held == frozenset()
+
+
+def test_looks_at_more_locks_than_one_reads_read_each_in_turn_and_those_of_jobs_always(world, monkeypatch):
+    monkeypatch.setattr("lockkit.alerts.looking.MOST", 2)
+    runner = world.runner()
+    runner._elected()
+    seen = []
+    with contextlib.ExitStack() as held:
+        for name in "abcde":
+            held.enter_context(runner.client.lock(name).acquire())
+        for _ in range(5):
+            look = runner._look(["c"])
+            assert set("abcde") == look.held | set(look.unread), "each is read, or said not to be"
+            seen.append("".join(sorted(look.held)))
+    assert seen == ["ac", "bc", "cd", "ce", "ac"]
+
+
+def test_a_lock_that_cannot_be_read_is_said_to_be_unread(world, monkeypatch):
+    runner = world.runner()
+    runner._elected()
+    read = runner.client.inspect
+
+    def inspect(name):
+        if name == "a":
+            raise lockkit.PermissionDenied("not for you")
+        return read(name)
+
+    monkeypatch.setattr(runner.client, "inspect", inspect)
+    with runner.client.lock("a").acquire(), runner.client.lock("b").acquire():
+        for _ in range(2):
+            look = runner._look()
+            assert (look.held, look.unread) == ({"b"}, ("a",))
 
 
 def test_a_look_sees_the_claim_of_an_owner_that_has_died(world, tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_counters_count_by_their_differences(world):
     [one] = counted(before, now)
     world.step(0.0, one)
     [(_, told)] = world.until(60)
-    assert told.members[0].text.startswith("The store refused 2 release requests")
+    assert told.members[0].text.startswith("The store answered 2 release requests")
     assert counted({"busy": 9}, {"busy": 2}) == [Happening("counter.busy", number=2)]
 
 
@@ -145,13 +145,31 @@ def test_what_is_seen_must_last_as_long_as_the_rule_says(world):
     assert [one.reason for _, one in world.until(60, look=zombies("b"))] == ["first"]
 
 
-def test_an_incomplete_look_ends_nothing(world):
-    rules = {"zombie": {"for": "0s"}}
-    world = World(rules)
-    world.until(31, look=zombies("a", "b"))
-    assert world.until(400, look=zombies("a", complete=False)) == []
-    [(_, told)] = world.until(400, look=zombies("a"))[:1]
+def test_a_look_ends_the_alerts_of_the_locks_that_it_has_read_and_no_other():
+    world = World({"zombie": {"for": "0s"}})
+    world.until(31, look=zombies("read", "unread"))
+    [told] = [one for _, one in world.until(400, look=zombies(unread=("unread", "another")))]
     assert told.reason == "resolved_member"
+    assert [one.labels["lock"] for one in told.members if one.resolved] == ["read"]
+    [told] = [one for _, one in world.until(400, look=zombies(unread=("another",)))]
+    assert told.reason == "all_resolved"
+
+
+def test_an_alert_of_several_locks_ends_when_each_of_them_was_read():
+    world = World({"zombie": {"for": "0s", "by": ["host"]}})
+    world.until(31, look=zombies("a", "b"))
+    goes_on = [
+        zombies(unread=("b",)),
+        zombies("c", unread=("b",)),  # a was read, b was not
+        zombies(unread=("a", "b")),
+        zombies(unread=("a", "b", "c")),
+    ]
+    for look in goes_on:
+        world.step(1.0, look=look)
+        world.restart(after=1.0)
+        assert [one.resolved for one in world.engine.state.alerts.values()] == [None]
+    world.step(1.0, look=zombies(unread=("a", "d")))
+    assert [one.resolved for one in world.engine.state.alerts.values()] == [world.now]
 
 
 def test_another_process_that_looks_takes_over_without_a_word():
