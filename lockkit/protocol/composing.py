@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
 from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost, LockkitError
+from lockkit.facts import LOSSES
 from lockkit.hold import Hold
 from lockkit.invalid import lapsed
 from lockkit.protocol import denials
@@ -40,7 +41,14 @@ Steps = Generator[Effect, Any, "list[Attempt] | None"]
 
 
 class PlaceLost(LeaseLost):
-    """Raised while an acquisition waits: a hold that it has got already was not renewed in time, as that of a process that was stopped for a while."""
+    """Raised while an acquisition waits: a hold that it has got already was not renewed in time, as that of a process that was stopped for a while.
+
+    A pool begins anew then. Users see the LeaseLost that :meth:`plain` returns.
+    """
+
+    def plain(self) -> LeaseLost:
+        """The same error, as users see it."""
+        return LeaseLost(self.message, name=self.name, hint=self.hint)
 
 
 class NoChooser:
@@ -90,11 +98,14 @@ def all_of(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Ste
 
 
 def _all_of(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Steps:
-    for attempt in attempts:
-        if not (yield from _run_one(together, (attempt,), tools)):
-            yield from _giving_back(together, tools)
-            return None
-    _raise_if_lost(holds(attempts))
+    try:
+        for attempt in attempts:
+            if not (yield from _run_one(together, (attempt,), tools)):
+                yield from _giving_back(together, tools)
+                return None
+        _raise_if_lost(holds(attempts), tools.now())
+    except PlaceLost as lost:
+        raise lost.plain() from None
     return [*attempts]
 
 
@@ -194,7 +205,8 @@ def _some_of(
             return None
         yield from _wait_for_first(together, gate, candidates, count, tools, members, got)
     kept = _attempts_of(got)
-    _raise_if_lost(holds([gate, *kept]))
+    _raise_if_lost(holds([gate]))
+    _raise_if_lost(holds(kept), tools.now())
     yield from _giving_back(together, tools, kept)
     best = [one.name for one in members.best(candidates) if one.name in got]
     return _attempts_of({name: got[name] for name in [*best, *got]})
@@ -373,15 +385,19 @@ def _attempts_of(got: Mapping[str, Sequence[Attempt]]) -> list[Attempt]:
     return [attempt for attempts in got.values() for attempt in attempts]
 
 
-def _raise_if_lost(holds: Sequence[Hold]) -> None:
+def _raise_if_lost(holds: Sequence[Hold], now: float = 0.0) -> None:
     """Check that none of the holds is lost.
+
+    Args:
+        holds: The holds.
+        now: The time, if they are about to be handed over: the heartbeat may not have noticed yet that one has run out.
 
     Raises:
         PlaceLost: One was not renewed in time.
         LeaseLost: One is lost for another reason.
     """
     for hold in holds:
-        if hold.lost_why:
-            error = lapsed(hold, "ended")
-            silent = hold.lost_why in ("lapsed", "lost")
+        if hold.lost_why or not (hold.process_bound or hold.fresh(now)):
+            error = lapsed(hold, LOSSES["lapsed"])
+            silent = hold.lost_why in ("", "lapsed", "lost")
             raise PlaceLost(error.message, name=error.name, hint=error.hint) if silent else error

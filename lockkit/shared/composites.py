@@ -138,10 +138,10 @@ class AnyTaking:
             lost: The error that told so.
 
         Raises:
-            PlaceLost: The request does not wait.
+            LeaseLost: The request does not wait.
         """
         if wait == 0.0:
-            raise lost
+            raise lost.plain() from None
         return None if self.deadline is None else max(self.deadline - self.opening.clock.now(), _LEAST)
 
     @property

@@ -611,6 +611,18 @@ def test_a_timeout_is_kept_although_each_of_many_requests_is_answered_soon(silen
     until(nothing_left(silent))
 
 
+def test_a_lock_that_lapses_while_it_waits_for_the_rest_is_not_handed_over(silent):
+    """As that of a process that was stopped for a while, also if the heartbeat has not noticed it yet when the last lock is granted."""
+    first, last = (silent.lock(name, ttl=30, process_bound=False) for name in "ab")
+    lease = last.acquire()
+    work = Work(lambda: silent.all_of([first, last]).acquire(timeout=3600))
+    until(queued(silent, "b"))
+    silent.driver().clock.advance(600.0)
+    error = work.error()
+    assert (type(error), error.name) == (LeaseLost, "a")
+    assert lease.lost.wait(30)
+
+
 @pytest.mark.parametrize("kind", ["all_of", "any_of", "pool"])
 def test_tries_that_are_each_answered_soon_take_no_longer_than_one_request_may(silent, kind):
     others = [lock.acquire().detach() for lock in many_locks(silent)] if kind == "any_of" else []
