@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockkit.alerts.decoding import decode, judged
-from lockkit.alerts.opening import channels_of
+from lockkit.alerts.opening import channels_of, located, unusable
 from lockkit.alerts.rules import Condition
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.errors import ConfigError
@@ -26,11 +26,13 @@ def of_config(config: Config) -> dict[str, Condition]:
 
 
 def problems(config: Config) -> list[ConfigError]:
-    """Everything that is wrong with the rules and channels of a configuration. No secret is read."""
+    """Everything that is wrong with the rules and channels of a configuration, and what this process lacks for its channels: a secret, a library."""
     found = judged(SHIPPED, config.alerts.get("rules", {}), config.sources)[1]
     for name, table in config.alerts.get("channels", {}).items():
         try:
-            channels_of({name: table}, config.sources)
+            (one,) = channels_of({name: table}, config.sources)
         except ConfigError as error:
             found.append(error)
+        else:
+            found += [located(config.sources, name, error) for error in unusable(one)]
     return found

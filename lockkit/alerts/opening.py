@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lockkit.alerts.channels import Channel, channel, secret
 from lockkit.alerts.delivery import Delivery, State, attempt
 from lockkit.alerts.notification import Notification, Sink
-from lockkit.alerts.outcomes import Outcome
+from lockkit.alerts.outcomes import NotDelivered, Outcome
 from lockkit.alerts.pacing import Limits
 from lockkit.errors import ConfigError
 from lockkit.plugins.calling import Implementation
@@ -19,7 +19,17 @@ from lockkit.plugins.calling import Implementation
 if TYPE_CHECKING:
     from lockkit.config import Config
 
-__all__ = ["FOLDER", "Channels", "channels_of", "deliver_once", "open_channels", "plugin_sinks", "sink_of"]
+__all__ = [
+    "FOLDER",
+    "Channels",
+    "channels_of",
+    "deliver_once",
+    "located",
+    "open_channels",
+    "plugin_sinks",
+    "sink_of",
+    "unusable",
+]
 
 FOLDER = "alert-spool"
 """The folder of the spools, in the state folder."""
@@ -38,11 +48,32 @@ def channels_of(tables: Mapping[str, Mapping[str, object]], sources: Mapping[str
         try:
             found.append(channel(name, table))
         except ConfigError as error:
-            source = sources.get(f"alerts.channels.{name}", "configuration")
-            raise ConfigError(
-                f"{source}: [alerts.channels.{name}]: {error.message}", hint=error.hint
-            ) from None
+            raise located(sources, name, error) from None
     return found
+
+
+def located(sources: Mapping[str, str], name: str, error: ConfigError) -> ConfigError:
+    """The error with the file and the table of the channel that it is about."""
+    source = sources.get(f"alerts.channels.{name}", "configuration")
+    return ConfigError(f"{source}: [alerts.channels.{name}]: {error.message}", hint=error.hint)
+
+
+def unusable(one: Channel) -> Iterator[ConfigError]:
+    """The reasons for which this process could not send over a channel: a secret or a file that it cannot read, a URL that is none. Nothing is sent."""
+    try:
+        url, _, _ = [secret(each) for each in (one.url, one.key, one.sign)]
+        if one.ca_file:
+            secret(f"file:{one.ca_file}")
+        if one.type == "apprise":
+            from lockkit.alerts.sinks.through_apprise import understood
+
+            understood(url)
+        elif url and not re.match(r"https?://[^/]", url):
+            yield ConfigError("the url must begin with https:// or http:// and a host")
+    except ConfigError as error:
+        yield error
+    except NotDelivered as error:
+        yield ConfigError(str(error))
 
 
 def sink_of(one: Channel, environ: Mapping[str, str] | None = None) -> Sink:

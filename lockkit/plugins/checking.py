@@ -44,7 +44,7 @@ def check_files(
     """All findings of :func:`lockkit.examining.examine`, and those about the installed stores and plugins.
 
     These are errors, because no lock could be taken: a store that is not installed, a URL that the store would refuse, or with ``strict`` a ttl, a scope
-    that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses, a rule or a channel of alerts that is wrong.
+    that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses, a rule or a channel of alerts that is wrong, and a channel whose secret cannot be read or whose URL is not understood.
     These are warnings: a ttl in place of which the store grants another; settings for plugins that are not installed; plugins that are skipped; and, for a profile that is not in use, a store, library or folder that only this machine lacks, because one file
     may serve several environments. No store is opened, and nothing is created.
 

@@ -407,6 +407,46 @@ def test_a_table_that_no_plugin_checks_is_told_and_one_for_our_own_stores_is_a_w
     assert told["[plugins.lockkit]"].severity == "warning"
 
 
+def test_each_channel_that_cannot_be_used_here_is_an_error_by_its_name(checked, monkeypatch, tmp_path):
+    monkeypatch.delenv("PAGER_KEY", raising=False)
+    monkeypatch.setenv("CHAT_URL", "nosuch://a-secret-token/room")
+    text = f"""
+[alerts.channels.variable]
+type = "pagerduty"
+key = "env:PAGER_KEY"
+[alerts.channels.file]
+type = "dingtalk"
+key = "file:{tmp_path}/missing"
+[alerts.channels.scheme]
+url = "env:CHAT_URL"
+[alerts.channels.address]
+type = "alertmanager"
+url = "ftp://alerts.example.com"
+[alerts.channels.trust]
+type = "alertmanager"
+url = "https://alerts.example.com"
+ca_file = "{tmp_path}/missing.pem"
+[alerts.channels.fine]
+type = "alertmanager"
+url = "https://alerts.example.com"
+"""
+    found, path = checked(text)
+
+    told = {one.message.partition("[alerts.channels.")[2].partition("]")[0]: one for one in found}
+    assert list(told) == ["variable", "file", "scheme", "address", "trust"]
+    for name, words in {
+        "variable": "the variable PAGER_KEY is not set",
+        "file": f"cannot read {tmp_path}/missing",
+        "scheme": "apprise",  # which is not installed, or does not know the scheme
+        "address": "must begin with https:// or http://",
+        "trust": f"cannot read {tmp_path}/missing.pem",
+    }.items():
+        assert words in told[name].message
+        assert told[name].message.startswith(str(path))
+        assert (told[name].severity, told[name].check) == ("error", "config")
+    assert "a-secret-token" not in str(found)
+
+
 class Needing:
     """A plugin that needs a setting without a default."""
 

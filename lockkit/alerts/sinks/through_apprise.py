@@ -15,7 +15,7 @@ from lockkit.alerts.notification import Notification
 from lockkit.alerts.outcomes import NotDelivered, parts_of, veil
 from lockkit.alerts.wording import as_html, as_markdown, as_text, subject, subject_markdown
 
-__all__ = ["Apprise"]
+__all__ = ["Apprise", "understood"]
 
 _FORMS = {"text": as_text, "markdown": as_markdown, "html": as_html}
 _LOGGERS = ("apprise", "urllib3.connectionpool")
@@ -41,10 +41,7 @@ class Apprise:
     def __call__(self, notification: Notification) -> None:
         url = self._url()
         self.secrets = parts_of(url)
-        try:
-            import apprise
-        except ImportError:
-            raise NotDelivered("apprise is not installed: pip install 'lockkit[alerts]'") from None
+        apprise = _apprise()
         with _listening(self.secrets) as heard:
             # On this thread, and not on one that all channels share and that the interpreter waits for at its end.
             asset = apprise.AppriseAsset(
@@ -55,7 +52,11 @@ class Apprise:
                 app_url="",
                 **_NO_PICTURES,
             )
-            service = self._service(apprise, url, asset)
+            service = _service(apprise, url, asset)
+            if "cto=" not in url:
+                service.socket_connect_timeout = self._timeout
+            if "rto=" not in url:
+                service.socket_read_timeout = self._timeout
             form = self._form or _best(service)
             title = subject_markdown(notification) if form == "markdown" else subject(notification)
             sender = apprise.Apprise(asset=asset)
@@ -66,15 +67,31 @@ class Apprise:
         if not taken:
             raise NotDelivered(f"apprise could not deliver it: {heard[-1] if heard else 'no reason given'}")
 
-    def _service(self, apprise: Any, url: str, asset: Any) -> Any:
-        service = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
-        if service is None:
-            raise NotDelivered("apprise does not understand the URL; try it with: apprise -t test URL")
-        if "cto=" not in url:
-            service.socket_connect_timeout = self._timeout
-        if "rto=" not in url:
-            service.socket_read_timeout = self._timeout
-        return service
+
+def understood(url: str) -> None:
+    """Check that apprise is installed and understands a URL. Nothing is sent.
+
+    Raises:
+        NotDelivered: Otherwise.
+    """
+    apprise = _apprise()
+    with _listening(parts_of(url)):
+        _service(apprise, url, None)
+
+
+def _apprise() -> Any:
+    try:
+        import apprise
+    except ImportError:
+        raise NotDelivered("apprise is not installed: pip install 'lockkit[alerts]'") from None
+    return apprise
+
+
+def _service(apprise: Any, url: str, asset: Any) -> Any:
+    service = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    if service is None:
+        raise NotDelivered("apprise does not understand the URL; try it with: apprise -t test URL")
+    return service
 
 
 def _best(service: Any) -> str:
