@@ -358,7 +358,10 @@ def celery_checks() -> str:
 
 
 TABLES = {
-    **{f"metrics_{source}": partial(metrics, source) for source in ("process", "store", "run", "workers")},
+    **{
+        f"metrics_{source}": partial(metrics, source)
+        for source in ("process", "store", "run", "workers", "server")
+    },
     "imports": imports,
     "house": house,
     "settings": settings,

@@ -10,13 +10,13 @@ import errno
 import fcntl
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from lockkit.alerts.happenings import Happening, of_alert, of_event
-from lockkit.facts import Alert, Event
+from lockkit.facts import Alert, Event, Finding
 from lockkit.hooks import hookimpl
 from lockkit.places import make_folders
 
@@ -34,10 +34,12 @@ class Inbox:
 
     Attributes:
         dropped: The number of happenings that did not fit.
+        findings: Returns what is wrong with the channels over which alerts are told.
     """
 
     def __init__(self) -> None:
         self.dropped = 0
+        self.findings: Callable[[], list[Finding]] = list
         self._queue: deque[Happening] = deque()
 
     @hookimpl
@@ -49,6 +51,11 @@ class Inbox:
     def lockkit_alert(self, alert: Alert) -> None:
         """Queue an alert."""
         self._put(of_alert(alert))
+
+    @hookimpl
+    def lockkit_health(self) -> list[Finding]:
+        """Tell what is wrong with the channels."""
+        return self.findings()
 
     def _put(self, happening: Happening) -> None:
         if len(self._queue) >= _QUEUE:

@@ -14,6 +14,7 @@ from lockkit.alerts.notification import Notification, Sink
 from lockkit.alerts.outcomes import NotDelivered, Outcome
 from lockkit.alerts.pacing import Limits
 from lockkit.errors import ConfigError
+from lockkit.facts import Finding
 from lockkit.plugins.calling import Implementation
 
 if TYPE_CHECKING:
@@ -58,20 +59,31 @@ def located(sources: Mapping[str, str], name: str, error: ConfigError) -> Config
     return ConfigError(f"{source}: [alerts.channels.{name}]: {error.message}", hint=error.hint)
 
 
+def unread(one: Channel, environ: Mapping[str, str] | None = None) -> list[ConfigError]:
+    """The secrets and files of a channel that this process cannot read, with the reasons."""
+    found = []
+    for reference in (one.url, one.key, one.sign, one.ca_file and f"file:{one.ca_file}"):
+        try:
+            secret(reference, environ)
+        except ConfigError as error:
+            found.append(error)
+    return found
+
+
 def unusable(one: Channel) -> Iterator[ConfigError]:
-    """The reasons for which this process could not send over a channel: a secret or a file that it cannot read, a URL that is none. Nothing is sent."""
+    """The reasons for which this process could not send over a channel: something that it cannot read, or a URL that is none. Nothing is sent."""
+    lacking = unread(one)
+    yield from lacking
+    if lacking:
+        return
+    url = secret(one.url)
     try:
-        url, _, _ = [secret(each) for each in (one.url, one.key, one.sign)]
-        if one.ca_file:
-            secret(f"file:{one.ca_file}")
         if one.type == "apprise":
             from lockkit.alerts.sinks.through_apprise import understood
 
             understood(url)
         elif url and not re.match(r"https?://[^/]", url):
             yield ConfigError("the url must begin with https:// or http:// and a host")
-    except ConfigError as error:
-        yield error
     except NotDelivered as error:
         yield ConfigError(str(error))
 
@@ -165,6 +177,8 @@ class Channels:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         folder = None if state_dir is None else state_dir / FOLDER
+        channels = list(channels)
+        self._unread = [(one.name, partial(unread, one, environ)) for one in channels]
         self.each = [
             Delivery(
                 one.name,
@@ -185,6 +199,19 @@ class Channels:
     def states(self) -> list[State]:
         """The state of each channel."""
         return [one.state() for one in self.each]
+
+    def findings(self) -> list[Finding]:
+        """A warning for each channel that fails, or whose secret cannot be read."""
+        found = [(name, error.message) for name, lacking in self._unread for error in lacking()]
+        for one in self.states():
+            if one.failures:
+                times = "the last attempt" if one.failures == 1 else f"the last {one.failures} attempts"
+                wait = "1 alert waits" if one.waiting == 1 else f"{one.waiting} alerts wait"
+                found.append((one.channel, f"{times} failed, {wait}: {one.last_error}"))
+        return [
+            Finding("alerts", "warning", f"channel {name}: {text}", f"lockkit alerts test {name}")
+            for name, text in found
+        ]
 
     def close(self, within: float = 2.0) -> int:
         """Stop all channels within some seconds. Returns the number of notifications that wait for the next process."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.observe.exposition import Samples, render
@@ -28,6 +28,9 @@ __all__ = ["Exporter"]
 class Exporter:
     """Reads one or several stores, and keeps what it read for a few seconds. Thread-safe; also a collector for ``prometheus_client``.
 
+    Attributes:
+        more: Functions that return further samples.
+
     Args:
         clients: A client for each store and namespace; only their claims are read. None of them is closed.
         keep: Seconds for which one reading answers all who ask.
@@ -38,6 +41,7 @@ class Exporter:
     def __init__(
         self, *clients: Client, keep: float = 5.0, patience: float = 5.0, most: int | None = None
     ) -> None:
+        self.more: list[Callable[[], Samples]] = []
         self._stores = [_Store(client, keep, patience, most) for client in clients]
 
     def text(self) -> bytes:
@@ -48,6 +52,8 @@ class Exporter:
         """The values of all metrics from the stores."""
         asked = [store.begin() for store in self._stores]  # all at once, because each may take its time
         found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+        for more in self.more:
+            found.update((name, dict(values)) for name, values in more().items())
         for store, at in zip(self._stores, asked, strict=True):
             for (metric, labels), value in store.finish(at).values.items():
                 named = tuple(zip(METRICS[metric].labels, labels, strict=True))

@@ -26,7 +26,8 @@ class Metric(NamedTuple):
         help: One sentence on the thing that is measured.
         labels: The names of the labels, beside ``store`` and ``namespace`` of those from the store.
         source: ``process``: counted where it happens, in each process that has metrics on. ``store``: read from the store by an exporter.
-            ``run``: written by ``lockkit run --metrics-textfile``. ``workers``: added by the collector of forked workers.
+            ``run``: written by ``lockkit run --metrics-textfile``. ``workers``: added by the collector of forked workers. ``server``: added by
+            ``lockkit serve``.
         unit: The unit; empty for a number of things.
         stat: The counter of ``client.stats()`` that it repeats; empty if it is counted from events.
     """
@@ -35,7 +36,7 @@ class Metric(NamedTuple):
     type: Type
     help: str
     labels: tuple[str, ...] = ()
-    source: Literal["process", "store", "run", "workers"] = "process"
+    source: Literal["process", "store", "run", "workers", "server"] = "process"
     unit: str = ""
     stat: str = ""
 
@@ -151,6 +152,21 @@ METRICS: Mapping[str, Metric] = {
             "gauge",
             "Files of forked workers that cannot be read and were left out.",
             source="workers",
+        ),
+        # -- from the channels of alerts
+        Metric(
+            "lockkit_alert_channel_waiting",
+            "gauge",
+            "Alerts that wait for a channel.",
+            ("channel",),
+            "server",
+        ),
+        Metric(
+            "lockkit_alert_channel_failures",
+            "gauge",
+            "Attempts of a channel that have failed since the last one that did not.",
+            ("channel",),
+            "server",
         ),
         # -- from the store
         Metric("lockkit_store_up", "gauge", "1 if the store answered, 0 if it did not.", source="store"),

@@ -18,6 +18,7 @@ from lockkit.alerts.sinks.to_log import ToLog
 from lockkit.identity import this_process
 from lockkit.names import digest
 from lockkit.observe import journal
+from lockkit.observe.exposition import Samples
 
 if TYPE_CHECKING:
     from lockkit.alerts.notification import Notification
@@ -63,8 +64,18 @@ class Alerting:
         folder = first.config.state_place().path
         log = ToLog(partial(journal.append, folder, file=FILE))
         for client, inbox in inboxes.items():
+            inbox.findings = channels.findings
             put = partial(_put, channels, _where(client))
             self._runners.append(Runner(client, inbox, [log, put]))
+
+    def samples(self) -> Samples:
+        """The metrics of the channels."""
+        states = [] if self._channels is None else self._channels.states()
+        each = {(("channel", one.channel),): one for one in states}
+        return {
+            "lockkit_alert_channel_waiting": {labels: float(one.waiting) for labels, one in each.items()},
+            "lockkit_alert_channel_failures": {labels: float(one.failures) for labels, one in each.items()},
+        }
 
     def start(self) -> None:
         """Start a thread for each store."""

@@ -185,6 +185,7 @@ def serve(
     check_exposed(where, config.serve_token_file)
     application = make_app(clients)
     alerting = Alerting(inboxes)
+    application.stores.exporter.more.append(alerting.samples)
     recoverers = [
         (Recoverer(client, act=True), client.config.serve_recover)
         for client in clients

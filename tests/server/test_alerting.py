@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import urllib.request
 
 import pytest
 
@@ -13,6 +15,7 @@ from lockkit.alerts.desk import Desk, folder_of
 from lockkit.names import ALERTER
 from lockkit.observe import journal
 from lockkit.server.alerting import inbox_for
+from lockkit.testing.processes import until
 from support.receivers import Answer, receiver
 
 ACCEPTED = Answer(202, '{"status": "success", "message": "Event processed", "dedup_key": "x"}')
@@ -102,6 +105,41 @@ def test_a_channel_that_hangs_does_not_keep_the_server_from_ending(alerting, tmp
     assert len(notified(tmp_path)) == 1
     (kept,) = (tmp_path / "state" / "alert-spool").glob("pager*.jsonl")
     assert "nightly" in kept.read_text()
+
+
+def test_a_channel_that_fails_is_a_reason_in_health_and_has_metrics(alerting, tmp_path):
+    with (
+        receiver(Answer(500)) as pager,
+        lockkit.connect(f"sqlite:{tmp_path}/locks.db", state_dir=str(tmp_path / "state")) as client,
+        client.lock("nightly").acquire(),
+    ):
+        _, url = alerting(
+            RULES
+            + CHANNEL.format(url=pager.url)
+            + CHANNEL.replace("pager]", "dumb]").replace("PAGER_", "NO_")
+        )
+        pager.wait(1)
+        got = {}
+
+        def told():
+            with urllib.request.urlopen(f"{url}health", timeout=30) as answer:
+                (store,) = json.load(answer)["stores"]
+            for one in store["reasons"]:
+                if one["check"] == "alerts":
+                    got[one["message"].partition(":")[0]] = one
+            return len(got) == 2
+
+        until(told, "health names both channels", 30.0)
+        with urllib.request.urlopen(f"{url}metrics", timeout=30) as answer:
+            metrics = answer.read().decode()
+
+    assert {one["verdict"] for one in got.values()} == {"warning"}
+    assert "1 alert waits" in got["channel pager"]["message"]
+    assert "500" in got["channel pager"]["message"]
+    assert got["channel pager"]["hint"] == "lockkit alerts test pager"
+    assert "the variable NO_KEY is not set" in got["channel dumb"]["message"]
+    assert re.search(r'lockkit_alert_channel_failures\{channel="pager"\} [1-9]', metrics)
+    assert re.search(r'lockkit_alert_channel_waiting\{channel="pager"\} [1-9]', metrics)
 
 
 def test_a_wrong_channel_is_an_error_at_the_start(begun, tmp_path):
