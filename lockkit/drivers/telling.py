@@ -106,9 +106,9 @@ class Telling:
     def lost(self, hold: Hold, why: Reason) -> None:
         """Count the loss, have the on_lost callbacks called, and report the loss."""
         kind = why if why in ("max_hold", "collected") else "lost"
-        worked = hold.in_hand  # not the gate of a pool, nor what a request for several has got so far
+        handed_out = hold.in_hand  # not the gate of a pool, nor what a request for several has got so far
         if kind != "collected":
-            if worked:
+            if handed_out:
                 self._counters.add("lost")
             # Callbacks come before reports, because they stop the work that the lock protects.
             for callback in hold.callbacks:
@@ -118,7 +118,7 @@ class Telling:
         until = min(hold.expires, self._clock.now())
         event = Event(kind, hold.name, hold.claim_id, hold.fence, reason=why, data=data, until=until)
         self._dispatcher.tell(event)
-        if kind == "collected" or not worked:  # nobody works under the hold, so this is no loss
+        if kind == "collected" or not handed_out:  # nobody works under the hold, so this is no loss
             return
         text = f"the hold of {hold.name!r} (fence {hold.fence}) may have lapsed: {LOSSES.get(why, why)}"
         self._dispatcher.tell(Alert("lost", "P1", text, hold.name, hold.claim_id))

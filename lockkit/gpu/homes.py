@@ -5,9 +5,9 @@ one container to the next. So a record of each card, found by its UUID alone, sa
 which a card was seen stays its home, whatever the host is called later. At the next boot it gets the name of that time, because the card may have gone
 to another machine; and claims under the names before go on blocking the card until none is left.
 
-Two clients may move a card between two names at the same moment. Neither gets it together with a holder under the other name: who holds a
-card looks at its record after the grant, and who moves one looks at the claims under the name before after the move. So one of the two sees the
-other (Dekker's algorithm, in Dijkstra, EWD 123).
+One client may move a card to another name while a second client takes it under the old one. They never both get it. The second reads the record
+of the card after its grant; the first reads the claims under the old name after it has written the record. Each writes before it reads, so at
+least one of them sees what the other wrote (Dekker's algorithm, in Dijkstra, EWD 123).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Homes(NamedTuple):
 
 
 def homes(client: Client, named: str, devices: Iterable[Device]) -> Homes:
-    """The home of the cards, for who only looks at them: nothing is written. One request for each card.
+    """The home of the cards, for those that only look at them: nothing is written. One request for each card.
 
     Args:
         client: The client.
@@ -104,7 +104,7 @@ def homes(client: Client, named: str, devices: Iterable[Device]) -> Homes:
 
 
 def settle(client: Client, named: str, devices: Sequence[Device]) -> Homes:
-    """The home of the cards, for who is about to lock some. Arguments as for :func:`homes`. One request for each card, more after a boot.
+    """The home of the cards, for those that are about to lock some. Arguments as for :func:`homes`. One request for each card, more after a boot.
 
     Raises:
         BackendError: The store does not do it.

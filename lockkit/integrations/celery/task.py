@@ -214,7 +214,7 @@ class LockedTask(Task):
 
 
 class _LockedRun:
-    """The ``run`` of a task, which takes the lock. What is set in its place on the task, as ``autoretry_for`` does, runs under the lock.
+    """The ``run`` of a task, which takes the lock. A function that is assigned to ``task.run`` later, as Celery does for ``autoretry_for``, runs under the lock, too.
 
     It is not ``__call__`` that takes the lock: a class beside ``LockedTask`` may have one of its own, which only calls ``run`` (as in Flask's documentation).
     """
