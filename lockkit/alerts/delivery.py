@@ -32,14 +32,16 @@ class State(NamedTuple):
     Attributes:
         channel: The name.
         waiting: The notifications that wait.
+        set_aside: The number of them that the service objected to, while others go on.
         failures: The failures since the last success.
         trying_for: Seconds since the attempt under way began; None if there is none.
-        last_error: The reason of the last failure, without secrets; empty after a success.
+        last_error: The reason of the last failure, without secrets; empty after a success that leaves nothing set aside.
         counts: What has been done.
     """
 
     channel: str
     waiting: int
+    set_aside: int
     failures: int
     trying_for: float | None
     last_error: str
@@ -119,7 +121,7 @@ class Delivery:
             began = self._began
             trying = None if began is None else max(self._clock.now() - began, 0.0)
             box = self._outbox
-            return State(self.name, len(box), box.failures, trying, box.last_error, box.counts)
+            return State(self.name, len(box), box.set_aside, box.failures, trying, box.last_error, box.counts)
 
     def flush(self, within: float) -> bool:
         """Wait until nothing waits any more; False if that took longer than some seconds."""

@@ -1,8 +1,9 @@
 """The outbox of a channel: what waits, what is sent next, and what becomes of it. No threads, and the clock is passed in.
 
-The guarantee: a notification that :meth:`Outbox.add` took is sent at least once, in the order in which it came, by this process or a later one
-that opens the same spool, as long as the disk keeps what was written. It is given up only if the service objected to it ten times in a row. On a
-channel that keeps state those that wait for a group are sent as one, the last, which also tells what the earlier ones told to be over.
+The guarantee: a notification that :meth:`Outbox.add` took is sent at least once, those of a group in the order in which they came, by this process or
+a later one that opens the same spool, as long as the disk keeps what was written. It is given up only if the service objects to it while it takes others:
+ten times, or until a later one of its group, which says more, is taken. On a channel that keeps state those that wait for a group are sent as one, the
+last, which also tells what the earlier ones told to be over.
 """
 
 from __future__ import annotations
@@ -13,7 +14,18 @@ from pathlib import Path
 
 from lockkit.alerts.notification import Notification
 from lockkit.alerts.outcomes import NotDelivered, told
-from lockkit.alerts.pacing import Limits, Pace, Wait, after_failure, after_success, decide
+from lockkit.alerts.pacing import (
+    Limits,
+    Pace,
+    Trial,
+    Wait,
+    after_failure,
+    after_success,
+    choose,
+    decide,
+    refused,
+    suspect,
+)
 from lockkit.alerts.sharing import Told, merged, remember
 from lockkit.alerts.spool import Kept, Spool
 from lockkit.alerts.summary import summary
@@ -25,7 +37,7 @@ __all__ = ["Batch", "Counts", "Outbox", "Space"]
 
 _log = logging.getLogger("lockkit.alerts")
 _OBJECTIONS = 10
-"""The number of objections in a row after which a notification is given up."""
+"""The number of objections after which a notification is given up, once the service takes another."""
 
 
 class Space(NamedTuple):
@@ -54,7 +66,7 @@ class Counts(NamedTuple):
         delivered: Messages that the service took.
         summarised: Notifications that were sent as parts of summaries.
         failed: Attempts that failed.
-        superseded: Notifications that were sent as a part of a later one of their group.
+        superseded: Notifications that a later one of their group replaced.
         dropped: Notifications for which there was no room.
         given_up: Notifications that the service objected to.
         unspooled: Notifications that could not be written to the disk, and waited in memory only.
@@ -108,9 +120,9 @@ class Outbox:
         self._chance = chance
         self.told: Told = {}
         self._waiting: dict[int, Kept] = {}
+        self._trials: dict[int, Trial] = {}
         self._size = 0
         self._unspooled = 0
-        self._objections = 0
         self._pace = Pace()
         self._spool = None if folder is None else self._opened(folder)
 
@@ -122,6 +134,11 @@ class Outbox:
         """The failures since the last success."""
         return self._pace.failures
 
+    @property
+    def set_aside(self) -> int:
+        """The notifications that wait because the service objected to them."""
+        return sum(one.objections > 0 for one in self._trials.values())
+
     def add(self, notification: Notification) -> bool:
         """Take a notification, on disk if possible. False if there is no room for it; then it is counted, and logged if it is the first."""
         most = self.space if notification.severity == "P0" else _three_quarters(self.space)
@@ -131,65 +148,96 @@ class Outbox:
             self._count(dropped=1)
             return False
         kept = self._kept(notification)
-        self._waiting[kept.number] = kept
-        self._size += kept.size
+        self._wait(kept)
         remember(self.told, notification)
         return True
 
     def next(self) -> Wait | Batch:
         """Decide what to do now: wait, or send a batch."""
-        waiting = list(self._waiting.values())
-        urgent = any(kept.notification.severity == "P0" for kept in waiting)
-        decision = decide(self._pace, self.limits, self._clock.now(), waiting=len(waiting), urgent=urgent)
+        now = self._clock.now()
+        trials = self._trials
+        if self.keeps_state:  # the last of a group stands for all of it
+            trials = dict({one.group: (number, one) for number, one in trials.items()}.values())
+        numbers = choose(trials, self._pace, now)
+        urgent = any(trials[number].urgent for number in numbers)
+        decision = decide(self._pace, self.limits, now, waiting=len(numbers), urgent=urgent)
         if isinstance(decision, Wait):
-            return decision
+            ends = [one.until - now for one in trials.values() if one.until > now]
+            return Wait(min(ends if decision.seconds is None else [decision.seconds, *ends], default=None))
         if self.keeps_state:
-            group = waiting[0].notification.group
-            parts = [kept for kept in waiting if kept.notification.group == group]
-            return Batch(merged([kept.notification for kept in parts]), tuple(parts))
-        parts = waiting[: decision.oldest]
-        if len(parts) == 1:
-            return Batch(parts[0].notification, tuple(parts))
-        told_together = summary([kept.notification for kept in parts], self.name, self._clock.wall())
-        return Batch(told_together, tuple(parts))
+            group = trials[numbers[0]].group
+            chosen = {number for number, one in self._trials.items() if one.group == group}
+        else:
+            chosen = set(numbers[: decision.oldest])
+        parts = tuple(kept for number, kept in self._waiting.items() if number in chosen)
+        many = [kept.notification for kept in parts]
+        if self.keeps_state or len(many) == 1:
+            return Batch(merged(many), parts)
+        return Batch(summary(many, self.name, self._clock.wall()), parts)
 
     def settle(self, batch: Batch, error: BaseException | None, secrets: tuple[str, ...] = ()) -> None:
         """Record what became of a batch: None if the service took it."""
         now = self._clock.now()
         if error is None:
             self._pace = after_success(self._pace, self.limits, now)
-            self._objections = 0
-            self.last_error = ""
+            replaced = self._replaced(batch.parts)
             self._remove(batch.parts, self._clock.wall())
-            more = len(batch.parts) - 1
-            if self.keeps_state:
-                self._count(delivered=1, superseded=more)
-            else:
-                self._count(delivered=1, summarised=more and more + 1)
+            self._remove(replaced, None)
+            self._count(delivered=1, superseded=len(replaced))
+            if len(batch.parts) > 1:
+                count = len(batch.parts)
+                self._count(**({"superseded": count - 1} if self.keeps_state else {"summarised": count}))
+            self._judge(now)
             return
-        refused = isinstance(error, NotDelivered)
+        maybe = not isinstance(error, NotDelivered)
         wish = error.retry_after if isinstance(error, NotDelivered) else None
-        self._pace = after_failure(self._pace, self.limits, now, self._chance(), wish=wish, maybe=not refused)
-        if not refused:  # the next process counts it in the window, too
+        objected = isinstance(error, NotDelivered) and error.rejected
+        paused = after_failure(self._pace, self.limits, now, self._chance(), wish=wish, maybe=maybe)
+        # What the service objects to holds up nothing else.
+        self._pace = self._pace._replace(failures=paused.failures) if objected else paused
+        if maybe:  # the next process counts it in the window, too
             self._note((), self._clock.wall())
         self.last_error = told(error, secrets)
         self._count(failed=1)
-        objected = isinstance(error, NotDelivered) and error.rejected
-        self._objections = self._objections + 1 if objected else 0
+        for kept in batch.parts:
+            trial = self._trials[kept.number]
+            trial = trial._replace(tries=trial.tries + 1)
+            if objected:
+                trial = refused(trial, self.limits, now, self._chance())
+            self._trials[kept.number] = trial
         # The first failure is news, and so is each doubling of their number.
         failures = self._pace.failures
         level = logging.WARNING if failures & (failures - 1) == 0 else logging.DEBUG
         _log.log(level, "channel %s failed (%d in a row): %s", self.name, failures, self.last_error)
-        if self._objections >= _OBJECTIONS:
-            _log.error(
-                "channel %s rejects the alert of group %s, which is given up: %s",
-                self.name,
-                batch.notification.group,
-                self.last_error,
-            )
-            self._objections = 0
-            self._remove(batch.parts, None)
-            self._count(given_up=len(batch.parts))
+
+    def _judge(self, now: float) -> None:
+        """After a success: set aside what failed again and again, because the service is not at fault, and give up what it objects to."""
+        for number, tried in list(self._trials.items()):
+            trial = refused(tried, self.limits, now, self._chance()) if suspect(tried) else tried
+            self._trials[number] = trial
+            if trial.objections >= _OBJECTIONS:
+                _log.error(
+                    "channel %s rejects the alert of group %s, which is given up: %s",
+                    self.name,
+                    trial.group,
+                    self.last_error,
+                )
+                self._remove((self._waiting[number],), None)
+                self._count(given_up=1)
+        if not self.set_aside:
+            self.last_error = ""
+
+    def _replaced(self, parts: tuple[Kept, ...]) -> tuple[Kept, ...]:
+        """The notifications that wait although the service has taken a later one of their group."""
+        last = {kept.notification.group: kept for kept in parts}
+        found = []
+        for kept in self._waiting.values():
+            group = kept.notification.group
+            if last.get(group) is kept:
+                del last[group]
+            elif group in last and kept not in parts:
+                found.append(kept)
+        return tuple(found)
 
     def close(self) -> None:
         """Close the spool. What waits stays in it."""
@@ -204,9 +252,9 @@ class Outbox:
             _log.error("channel %s has no spool, so a restart loses what waits: %s", self.name, error)
             return None
         self._count(damaged=spool.damaged)
-        self._waiting = {kept.number: kept for kept in spool.found}
+        for kept in spool.found:
+            self._wait(kept)
         self.told = spool.told
-        self._size = sum(kept.size for kept in spool.found)
         now, wall = self._clock.now(), self._clock.wall()
         self._pace = Pace(sent=tuple(now - max(wall - at, 0.0) for at in spool.sent))
         return spool
@@ -222,9 +270,16 @@ class Outbox:
         self._unspooled += 1
         return Kept(-self._unspooled, notification, 0)
 
+    def _wait(self, kept: Kept) -> None:
+        told_of = kept.notification
+        self._waiting[kept.number] = kept
+        self._trials[kept.number] = Trial(told_of.group, told_of.severity == "P0")
+        self._size += kept.size
+
     def _remove(self, parts: tuple[Kept, ...], at: float | None) -> None:
         for kept in parts:
             self._size -= self._waiting.pop(kept.number).size
+            del self._trials[kept.number]
         self._note(parts, at)
 
     def _note(self, parts: tuple[Kept, ...], at: float | None) -> None:

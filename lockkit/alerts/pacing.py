@@ -3,20 +3,39 @@
 After a failure the channel pauses, twice as long each time, with jitter ("full jitter" halved, so that a pause has a lower bound; see
 https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A service that says when it wants to be asked again is
 obeyed. No window contains more messages than the limit: the last message that the limit leaves room for is a summary of all that wait.
+
+A message that the service objects to pauses by itself, so that the others go on. So does one that failed three times if the service takes another
+one then: the fault is the message's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Decision", "Limits", "Pace", "Send", "Wait", "after_failure", "after_success", "decide"]
+__all__ = [
+    "Decision",
+    "Limits",
+    "Pace",
+    "Send",
+    "Trial",
+    "Wait",
+    "after_failure",
+    "after_success",
+    "choose",
+    "decide",
+    "refused",
+    "suspect",
+]
 
 _LONGEST_WISH = 3600.0
 """The longest pause in seconds that a service may ask for."""
 _FEW = 64
 """From this number of failures on, another doubling changes nothing."""
+_TRIES = 3
+"""The failures in a row after which another message is tried, to learn whether the service or the message is at fault."""
 
 
 class Limits(NamedTuple):
@@ -47,13 +66,33 @@ class Pace(NamedTuple):
 
     Attributes:
         failures: The failures since the last success.
-        until: The time before which nothing is tried.
+        until: The time before which nothing is tried that was tried before.
+        asked: The time before which the service wants to be left alone.
         sent: The times of the messages that the service took, or may have taken, within the window; oldest first.
     """
 
     failures: int = 0
     until: float = 0.0
+    asked: float = 0.0
     sent: tuple[float, ...] = ()
+
+
+class Trial(NamedTuple):
+    """The record of a notification that waits.
+
+    Attributes:
+        group: The key of the group.
+        urgent: Whether it is P0.
+        tries: The failures since the service last objected to it.
+        objections: How often the service objected to it, or took others and not this one; 0 if it is not set aside.
+        until: The time before which it is not tried.
+    """
+
+    group: str
+    urgent: bool
+    tries: int = 0
+    objections: int = 0
+    until: float = 0.0
 
 
 class Wait(NamedTuple):
@@ -71,6 +110,46 @@ class Send(NamedTuple):
 Decision: TypeAlias = Wait | Send
 
 
+def choose(trials: Mapping[int, Trial], pace: Pace, now: float) -> tuple[int, ...]:
+    """The numbers of the notifications that may be sent now: first the next one, then all those, oldest first, that may go with it in a summary.
+
+    Those of a group go in order, except that none waits for one that is set aside, and a P0 does not wait for a lesser one that failed three times.
+    While the channel pauses, only a P0 that was never tried may go. One that was set aside goes alone.
+
+    Args:
+        trials: All that wait, by number, oldest first.
+        pace: What has been done.
+        now: The time, on the clock of ``pace``.
+    """
+    ready = {number: one for number, one in trials.items() if one.until <= now}
+    ahead: dict[str, Trial] = {}
+    heads = []
+    for number, one in ready.items():
+        first = ahead.setdefault(one.group, one)
+        if first is one or (one.urgent and not first.urgent and first.tries >= _TRIES):
+            heads.append((one.tries // _TRIES, one.objections, number))
+            ahead[one.group] = one
+    if pace.until > now:
+        heads = [head for head in heads if ready[head[2]].urgent and not head[1] and not ready[head[2]].tries]
+    if not heads:
+        return ()
+    _, objections, best = min(heads, key=lambda head: head[:2])
+    if objections or pace.until > now:
+        return (best,)
+    return (best, *(number for number, one in ready.items() if number != best and not one.objections))
+
+
+def suspect(trial: Trial) -> bool:
+    """Whether a notification failed so often that it is at fault, if the service takes others."""
+    return trial.tries >= _TRIES
+
+
+def refused(trial: Trial, limits: Limits, now: float, chance: float) -> Trial:
+    """The record of a notification at which the service is known to take offence: set aside for a time that doubles."""
+    pause = _pause(limits, trial.objections + 1, chance)
+    return trial._replace(tries=0, objections=trial.objections + 1, until=now + pause)
+
+
 def decide(pace: Pace, limits: Limits, now: float, *, waiting: int, urgent: bool) -> Decision:
     """Decide what to do now.
 
@@ -78,13 +157,14 @@ def decide(pace: Pace, limits: Limits, now: float, *, waiting: int, urgent: bool
         pace: What has been done.
         limits: How much the channel takes.
         now: The time, on the clock of ``pace``.
-        waiting: The number of notifications that wait.
+        waiting: The number of notifications that may be tried; 0 while the channel pauses, unless one was never tried.
         urgent: Whether a P0 is among them, which may use the reserve.
     """
+    pause = pace.asked if waiting else pace.until
+    if pause > now:
+        return Wait(pause - now)
     if not waiting:
         return Wait(None)
-    if pace.until > now:
-        return Wait(pace.until - now)
     sent = _within(pace.sent, limits, now)
     usable = limits.most - (0 if urgent else limits.reserve)
     left = usable - len(sent)
@@ -95,7 +175,7 @@ def decide(pace: Pace, limits: Limits, now: float, *, waiting: int, urgent: bool
 
 def after_success(pace: Pace, limits: Limits, now: float) -> Pace:
     """The pace after a message that the service took."""
-    return Pace(0, 0.0, (*_within(pace.sent, limits, now), now))
+    return Pace(sent=(*_within(pace.sent, limits, now), now))
 
 
 def after_failure(
@@ -112,11 +192,15 @@ def after_failure(
         maybe: Whether the service may have taken the message, so that it counts in the window.
     """
     failures = min(pace.failures + 1, _FEW)
-    pause = min(limits.longest, limits.first * 2.0 ** (failures - 1)) * (0.5 + chance / 2.0)
-    if wish is not None:
-        pause = max(pause, min(wish, _LONGEST_WISH))
+    asked = now + min(wish or 0.0, _LONGEST_WISH)
     sent = _within(pace.sent, limits, now)
-    return Pace(failures, now + pause, (*sent, now) if maybe else sent)
+    until = max(now + _pause(limits, failures, chance), asked)
+    return Pace(failures, until, asked, (*sent, now) if maybe else sent)
+
+
+def _pause(limits: Limits, failures: int, chance: float) -> float:
+    doubled = limits.first * 2.0 ** (min(failures, _FEW) - 1)
+    return min(limits.longest, doubled) * (0.5 + chance / 2.0)
 
 
 def _within(sent: tuple[float, ...], limits: Limits, now: float) -> tuple[float, ...]:

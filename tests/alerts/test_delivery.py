@@ -62,14 +62,28 @@ def test_what_fails_is_tried_again_in_order(delivery, caplog):
     sink = Sink(OSError("no route"), NotDelivered("answered 503"), TimeoutError())
     one = delivery(sink)
     for number in range(3):
-        one.put(notification(number))
+        one.put(notification(number, group="g"))
 
-    assert sink.wait(3) == [f"emergency_rate {number}" for number in range(3)]
+    assert sink.wait(3) == ["g"] * 3
+    assert [told.members[0].fingerprint for told in sink.seen] == ["f0", "f1", "f2"]
     assert one.flush(30.0)
     state = one.state()
     assert (state.waiting, state.failures, state.last_error) == (0, 0, "")
     assert (state.counts.delivered, state.counts.failed) == (3, 3)
     assert "no route" in caplog.text
+
+
+def test_one_that_is_refused_is_shown_and_holds_up_no_other(delivery):
+    sink = Sink(*[NotDelivered("answered 400", rejected=True)])
+    one = delivery(sink, limits=Limits(first=1000.0, longest=1000.0))
+    for number in range(2):
+        one.put(notification(number))
+
+    assert sink.wait(1) == ["emergency_rate 1"]
+    while one.state().waiting > 1:
+        one.flush(0.01)
+    state = one.state()
+    assert (state.waiting, state.set_aside, state.last_error) == (1, 1, "answered 400")
 
 
 def test_even_a_sink_that_exits_does_not_end_the_thread(delivery):

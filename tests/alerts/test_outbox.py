@@ -73,6 +73,7 @@ def test_whatever_fails_nothing_is_lost_or_out_of_order_and_the_limit_holds(step
     limits = Limits(most=most, window=60.0, longest=100.0)
     box = opened(clock, folder / "s", limits=limits)
     put = []
+    urgent = set()
 
     def attempt(how):
         todo = box.next()
@@ -93,9 +94,11 @@ def test_whatever_fails_nothing_is_lost_or_out_of_order_and_the_limit_holds(step
     try:
         for kind, what in steps:
             if kind == "put":
-                told = notification(len(put), severity=what, at=float(len(put)))
+                told = notification(len(put), severity=what, at=float(len(put)), group=f"g{len(put) % 3}")
                 assert box.add(told)
                 put.append(told.at)
+                if what == "P0":
+                    urgent.add(told.at)
             elif kind == "wait":
                 clock.at += what
             elif kind == "restart":
@@ -117,7 +120,13 @@ def test_whatever_fails_nothing_is_lost_or_out_of_order_and_the_limit_holds(step
         shutil.rmtree(folder)
 
     first_seen = list(dict.fromkeys(service.numbers))
-    assert first_seen == put, "each once at least, in order"
+    for group in range(3):
+        seen = [number for number in first_seen if number % 3 == group]
+        assert seen == sorted(seen), "in the order of the group"
+    for number in {*put} - {*first_seen}:
+        later = {other for other in first_seen if other > number and other % 3 == number % 3}
+        assert later & urgent, "each once at least, unless a more urgent one of its group went ahead"
+        assert number not in urgent
     for at in service.messages:
         assert sum(at - 60.0 < other <= at for other in service.messages) <= most, "in every window"
 
@@ -184,22 +193,124 @@ def test_the_room_is_limited_in_bytes_too(tmp_path):
     assert box.counts.dropped == 12 - sum(taken)
 
 
-def test_what_a_service_rejects_ten_times_makes_way(caplog):
+REJECTED = NotDelivered("answered 400: too long", rejected=True)
+
+
+def test_what_a_service_rejects_holds_up_nothing_and_is_given_up_in_the_end(caplog):
     clock = Clock()
     box = opened(clock)
     for number in range(2):
         box.add(notification(number))
+    todo = box.next()
+    assert groups(todo) == ["emergency_rate 0"]
+    box.settle(todo, REJECTED)
 
-    for _ in range(10):
-        clock.at += 1000.0
+    # Set aside and shown, while the other one goes at once.
+    todo = box.next()
+    assert groups(todo) == ["emergency_rate 1"]
+    box.settle(todo, None)
+    assert (len(box), box.set_aside, box.last_error) == (1, 1, "answered 400: too long")
+
+    for _ in range(9):
+        wait = box.next()
+        assert 0.0 < wait.seconds <= 300.0
+        clock.at += wait.seconds
         todo = box.next()
         assert groups(todo) == ["emergency_rate 0"]
-        box.settle(todo, NotDelivered("answered 400: too long", rejected=True))
+        box.settle(todo, REJECTED)
+    # It is lost only if the service takes another one by then: else its key may be wrong.
     clock.at += 1000.0
-
-    assert groups(box.next()) == ["emergency_rate 1"]
-    assert box.counts.given_up == 1
+    box.settle(box.next(), REJECTED)
+    assert (len(box), box.counts.given_up) == (1, 0)
+    box.add(notification(2))
+    todo = box.next()
+    assert groups(todo) == ["emergency_rate 2"]
+    box.settle(todo, None)
+    assert (len(box), box.set_aside, box.last_error, box.counts.given_up) == (0, 0, "", 1)
     assert "emergency_rate 0" in caplog.records[-1].message
+
+
+def test_a_service_that_rejects_everything_loses_nothing():
+    clock = Clock()
+    box = opened(clock, limits=Limits(most=1000))
+    for number in range(20):
+        box.add(notification(number, group=f"g{number % 3}"))
+    for _ in range(500):
+        todo = box.next()
+        if isinstance(todo, Wait):
+            clock.at += todo.seconds
+        else:
+            box.settle(todo, REJECTED)
+
+    assert (len(box), box.counts.given_up) == (20, 0)
+
+
+@pytest.mark.parametrize(
+    "error", [REJECTED, NotDelivered("554 content rejected"), OSError("broken")], ids=str
+)
+@pytest.mark.parametrize("group", ["same", "another"])
+@pytest.mark.parametrize("keeps_state", [False, True])
+def test_one_that_always_fails_holds_up_no_p0(error, group, keeps_state):
+    """Nor does the channel's pause, once it has failed for long; even if it is not known to be refused."""
+    clock = Clock()
+    box = opened(clock, keeps_state=keeps_state, limits=Limits(most=1000))
+    box.add(notification(0, severity="P2", group="same", text="poison"))
+    came = {}
+
+    def go_on(until):
+        while clock.at < until:
+            todo = box.next()
+            if isinstance(todo, Wait):
+                clock.at = until if todo.seconds is None else min(clock.at + todo.seconds, until)
+                continue
+            bad = any("poison" in member.text for member in todo.notification.members)
+            box.settle(todo, error if bad else None)
+            if not bad:
+                came[todo.notification.members[0].fingerprint] = clock.at
+
+    for number in range(1, 4):
+        go_on(clock.at + 5000.0)
+        put = clock.at
+        box.add(notification(number, severity="P0", group=group))
+        go_on(clock.at + 10.0)
+        assert came[f"f{number}"] == put
+
+
+def test_one_that_fails_without_a_reason_is_given_up_once_the_service_has_taken_ten_others(caplog):
+    clock = Clock()
+    box = opened(clock, limits=Limits(most=1000))
+    box.add(notification(0))
+    for number in range(1, 60):
+        box.add(notification(number))
+        for _ in range(20):
+            todo = box.next()
+            if isinstance(todo, Wait):
+                clock.at += 1.0
+            else:
+                box.settle(todo, OSError("554") if groups(todo) == ["emergency_rate 0"] else None)
+
+    assert (len(box), box.counts.given_up, box.counts.delivered) == (0, 1, 59)
+
+
+def test_what_was_rejected_is_not_summed_up_with_the_others():
+    box = opened(Clock(), limits=Limits(most=2, window=60.0))
+    for number in range(4):
+        box.add(notification(number, severity="P0"))
+    box.settle(box.next(), REJECTED)
+    box.settle(box.next(), None)
+
+    assert groups(box.next()) == ["emergency_rate 2", "emergency_rate 3"]
+
+
+def test_one_that_was_set_aside_does_not_come_after_a_later_one_of_its_group():
+    clock = Clock()
+    box = opened(clock)
+    box.add(notification(0, group="g"))
+    box.settle(box.next(), REJECTED)
+    box.add(notification(1, group="g", reason="all_resolved"))
+    box.settle(box.next(), None)
+
+    assert (len(box), box.counts.superseded) == (0, 1)
 
 
 def test_a_service_that_is_down_is_never_given_up():

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Answer", "post"]
+__all__ = ["OBJECTIONS", "Answer", "post"]
 
 _MOST_ANSWER = 65_536
 """The most bytes of an answer that are read."""
-_OBJECTIONS = (400, 413, 422)
+OBJECTIONS = (400, 413, 422)
 """The codes with which a service objects to what was sent, not to who sent it or when."""
 
 
@@ -95,7 +95,7 @@ def post(
         raise NotDelivered(
             f"{host} answered {code}: {content[:200]}",
             retry_after=_seconds(wish),
-            rejected=code in _OBJECTIONS,
+            rejected=code in OBJECTIONS,
         )
     return Answer(content, date)
 

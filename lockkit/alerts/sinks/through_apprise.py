@@ -6,6 +6,7 @@ Apprise is imported on the thread of the channel, when the first notification is
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 from lockkit.alerts.notification import Notification
 from lockkit.alerts.outcomes import NotDelivered, parts_of, veil
+from lockkit.alerts.sinks.posting import OBJECTIONS
 from lockkit.alerts.wording import as_html, as_markdown, as_text, subject, subject_markdown
 
 __all__ = ["Apprise", "understood"]
@@ -65,7 +67,10 @@ class Apprise:
                 _FORMS[form](notification), title=title, notify_type=_kind(notification), body_format=form
             )
         if not taken:
-            raise NotDelivered(f"apprise could not deliver it: {heard[-1] if heard else 'no reason given'}")
+            why = heard[-1] if heard else "no reason given"
+            code = re.search(r"\berror=(\d+)", why)
+            objects = code is not None and int(code[1]) in OBJECTIONS
+            raise NotDelivered(f"apprise could not deliver it: {why}", rejected=objects)
 
 
 def understood(url: str) -> None:
