@@ -1,8 +1,8 @@
 """The audit of the past: did holds that exclude each other ever overlap, and did the fences rise?
 
 The check is that of :mod:`lockkit.history`, which the tests use. Holds of one boot are compared by CLOCK_BOOTTIME, which is exact. Holds of
-different hosts are compared by wall clocks that may differ by ``max_skew``: an overlap of more than that is certain, and a smaller one is
-undecidable. Two holds with one fence are a violation whatever the clocks say. Nothing that a
+different hosts are compared by wall clocks that may differ by ``max_skew``: an overlap of more than that is certain, and holds that are closer
+than that are undecidable, because the clocks may hide an overlap. Two holds with one fence are a violation whatever the clocks say. Nothing that a
 guarded resource accepted may bear a lower fence than something that it accepted before.
 """
 
@@ -15,6 +15,7 @@ from typing import Literal
 from lockkit.history import Period, falling, overlaps, repeated
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.capacities import capacity_range, least
+from lockkit.observe.crowding import crowded
 from lockkit.observe.guarded_steps import Overtaken, overtaken
 from lockkit.observe.past import Gaps, History, PastHold, PastResize, PastStep, StoreKey
 
@@ -53,8 +54,8 @@ class Audit(NamedTuple):
         grants: The holds that were checked.
         locks: The number of locks.
         hosts: The number of boots of hosts.
-        undecidable: Pairs or groups of holds on different hosts that the clocks cannot put into an order, or of which one may have lasted
-            for longer than the journals say.
+        undecidable: Holds that may have overlapped with others of another host, by the skew of the clocks, and pairs or groups of holds of which
+            one may have lasted for longer than the journals say.
         lapses: Holds that were lost, ended by max_hold, or dropped. That is no violation: lockkit told their holder.
         open: Holds of which the journals have no end. Each counts as certain at its beginning alone, and later grants that it may exclude
             are undecidable, until something says that it was over: its max_hold, an eviction or a drop and its ttl, or the end of its client.
@@ -168,11 +169,10 @@ def _check(
     for pair in repeated(everywhere):
         add("same fence", pair)
     boot_of = {hold.claim_id: hold.owner.boot_id for hold in holds}
+    longest = {boot: [_longest(hold, skew) for hold in inside] for boot, inside in boots.items()}
     if any(hold.until_boottime is None for hold in holds):
-        longest = {hold.claim_id: _longest(hold, skew) for hold in holds}
-        for inside in boots.values():
-            groups += overlaps(_period(longest[hold.claim_id], _by_boottime) for hold in inside)
-        groups += _between(overlaps(_period(hold, _by_wall) for hold in longest.values()), boot_of)
+        for inside in longest.values():
+            groups += overlaps(_period(hold, _by_boottime) for hold in inside)
     if len(boots) > 1:
         # Each clock is at most half the skew away from one between all of them.
         shorter, longer = _moved(everywhere, -skew / 2), _moved(everywhere, skew / 2)
@@ -180,7 +180,8 @@ def _check(
             add("overlap", group)
         for group in _between(falling(longer), boot_of):
             add("fence", group)
-        groups += _between(overlaps(everywhere), boot_of) + _between(falling(everywhere), boot_of)
+    by_wall = [[_period(hold, _by_wall) for hold in inside] for inside in longest.values()]
+    hidden = {each.who for each in crowded(by_wall, skew / 2)} - set().union(*found)
     doubtful = {
         frozenset(each.who for each in group)
         for group in groups
@@ -188,7 +189,7 @@ def _check(
         > capacity_range([by_id[each.who] for each in group], resized, skew)[0]
     }
     undecidable = sum(not any(one <= group or group <= one for one in found) for group in doubtful)
-    return list(found.values()), undecidable
+    return list(found.values()), undecidable + len(hidden)
 
 
 def _longest(hold: PastHold, skew: float) -> PastHold:

@@ -49,7 +49,7 @@ def overtaken(steps: Iterable[PastStep], skew: float) -> list[Overtaken]:
             for higher, stale in _later(inside, _boottime, 0.0):
                 found.setdefault(stale, Overtaken(higher, stale, certain=True))
         if len(boots) > 1:
-            for margin in (skew, 0.0):
+            for margin in (skew, -skew):
                 for higher, stale in _later(each, _wall, margin):
                     if higher.owner.boot_id != stale.owner.boot_id:
                         found.setdefault(stale, Overtaken(higher, stale, certain=margin == skew))

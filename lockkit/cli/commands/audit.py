@@ -53,7 +53,7 @@ def command(session: Session, files: tuple[str, ...], *, since: float | None, ma
     """Read the event journals of one or many hosts, and check that no two holds that exclude each other overlapped, and that the fences rose.
 
     Holds of one boot of a host are compared by a clock that nobody can set, those of different hosts by their wall clocks: an overlap by more
-    than --max-skew is a violation, a smaller one is undecidable. Two holds with one fence are a violation in any case. So is a write
+    than --max-skew is a violation, and holds that are closer than that are undecidable, because the clocks may hide an overlap. Two holds with one fence are a violation in any case. So is a write
     that a guarded resource accepted although it had accepted a higher fence before. Without FILES, the
     journals of this host are read. --url and --namespace leave out other stores and namespaces. If anything is missing in the journals, the audit says what, and never that exclusion held.
 
@@ -93,9 +93,9 @@ def _show(found: Audit) -> None:
         output.say(f"and {len(found.violations) - _SHOWN} more; --json has all")
     if found.undecidable:
         skew = durations.exact(found.max_skew)
-        pairs = "a pair of holds" if found.undecidable == 1 else f"{found.undecidable:,} pairs of holds"
+        pairs = "a hold" if found.undecidable == 1 else f"{found.undecidable:,} holds"
         output.say(
-            f"{pairs} may have overlapped: they are on different hosts and closer together than {skew} (say how "
+            f"{pairs} may have overlapped with another: they are on different hosts and closer together than {skew} (say how "
             "far the clocks may really be apart: --max-skew 10ms), or the first one has no known end"
         )
     for sentence in past.missing(found.gaps):
