@@ -53,9 +53,10 @@ def command(session: Session, files: tuple[str, ...], *, since: float | None, ma
     """Read the event journals of one or many hosts, and check that no two holds that exclude each other overlapped, and that the fences rose.
 
     Holds of one boot of a host are compared by a clock that nobody can set, those of different hosts by their wall clocks: an overlap by more
-    than --max-skew is a violation, and holds that are closer than that are undecidable, because the clocks may hide an overlap. Two holds with one fence are a violation in any case. So is a write
-    that a guarded resource accepted although it had accepted a higher fence before. Without FILES, the
-    journals of this host are read. --url and --namespace leave out other stores and namespaces. If anything is missing in the journals, the audit says what, and never that exclusion held.
+    than --max-skew is a violation, and holds that are closer than that are undecidable, because the clocks may hide an overlap. Two holds
+    with one fence are a violation in any case. So is a write that a guarded resource accepted although it had accepted a higher fence
+    before. Without FILES, the journals of this host are read. --url and --namespace leave out other stores and namespaces. If anything is
+    missing in the journals, the audit says what, and never that exclusion held.
 
     Exit code: 0 exclusion held; 1 it did not, and the holds are named; 65 that cannot be told, because the clocks are too far apart, because
     something is missing, or because there are no grants or no journals.
