@@ -17,6 +17,7 @@ from lockkit.alerts.delivery import Delivery
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.pacing import Limits
 from lockkit.alerts.sinks import dingtalk
+from lockkit.alerts.sinks.alertmanager import Alertmanager
 from lockkit.alerts.sinks.dingtalk import DingTalk
 from lockkit.alerts.sinks.pagerduty import PagerDuty, event
 from lockkit.alerts.sinks.posting import post
@@ -176,6 +177,37 @@ def test_an_answer_that_is_not_202_is_a_failure_of_its_kind(answer, rejected, wi
     assert (raised.value.rejected, raised.value.retry_after) == (rejected, wish)
     assert f"answered {answer.code}" in str(raised.value)
     assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("service", ["pagerduty", "dingtalk", "alertmanager", "webhook"])
+def test_a_redirect_is_not_followed_and_is_a_failure(code, service):
+    with receiver(Answer(200, '{"errcode": 0}')) as other, receiver() as to:
+        to.usual = Answer(code, "", {"Location": f"{other.url}/login?back=s3cretplace"})
+        sink = {
+            "pagerduty": lambda: pagerduty(to),
+            "dingtalk": lambda: robot(to),
+            "alertmanager": lambda: Alertmanager(lambda: to.url, lambda: "tok3n"),
+            "webhook": lambda: Apprise(
+                lambda: f"json://ann:passw0rd@{to.address}/?+X-Token=headers3cret&redirect=yes"
+            ),
+        }[service]()
+        with pytest.raises(NotDelivered, match="redirect") as raised:
+            sink(notification())
+
+        assert (len(to.requests), other.requests) == (1, [])
+        assert "s3cretplace" not in str(raised.value)
+        if service != "webhook":
+            assert "http://127.0.0.1" in str(raised.value)
+
+
+@pytest.mark.parametrize("location", ["", "//[", "/elsewhere", "http://[::1"])
+def test_a_redirect_that_leads_nowhere_is_a_failure_too(location):
+    with (
+        receiver(Answer(308, "", {"Location": location})) as to,
+        pytest.raises(NotDelivered, match="redirect"),
+    ):
+        pagerduty(to)(notification())
 
 
 def test_a_retry_after_may_be_a_date():

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from support import receivers
+
 
 @pytest.fixture(scope="module")
 def cleanup_site(installed):
@@ -160,6 +162,16 @@ def test_the_alert_plugin_posts_what_a_release_found(program, alert_site, receiv
     assert [(alert["kind"], alert["priority"], alert["lock"]) for alert in got] == [
         ("ownership_violation", "P1", "gpu:0")
     ]
+
+
+def test_the_alert_plugin_takes_a_redirect_for_a_failure(program, alert_site):
+    with receivers.receiver() as other, receivers.receiver() as moved:
+        moved.usual = receivers.Answer(302, "", {"Location": other.url})
+        config = f'[plugins.webhook-alert]\nurl = "{moved.url}/hook"\n'
+        done = program(ALERT, site=alert_site, config=config)
+
+    assert len(moved.requests) == 1
+    assert "redirects to another address" in done.stderr
 
 
 def test_the_alert_plugin_sends_only_the_priorities_asked_for(program, alert_site, receiver):

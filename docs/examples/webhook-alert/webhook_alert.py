@@ -55,8 +55,9 @@ class WebhookAlert:
         request = urllib.request.Request(  # noqa: S310 (the scheme was checked)
             mine.url, json.dumps(told).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=mine.timeout):  # noqa: S310
-            pass
+        with urllib.request.urlopen(request, timeout=mine.timeout) as answer:  # noqa: S310
+            if answer.url != mine.url:  # a redirect, on which urllib leaves the body behind
+                raise OSError("the webhook redirects to another address, and has not taken the alert")
 
 
 plugin = WebhookAlert()

@@ -39,7 +39,7 @@ def post(
     headers: Mapping[str, str] | None = None,
     accepted: tuple[int, ...] = (200, 201, 202, 204),
 ) -> Answer:
-    """Send a value as JSON and return the answer. Redirects are not followed, because they would hand the secret to another service.
+    """Send a value as JSON and return the answer. A redirect is not followed, because it may hand the secret to another service.
 
     Args:
         url: An address with https or http.
@@ -86,11 +86,14 @@ def post(
         connection.request("POST", path, json.dumps(body).encode(), told)
         answer = connection.getresponse()
         code, content = answer.status, answer.read(_MOST_ANSWER).decode(errors="replace")
+        leads = answer.getheader("Location", "")
         wish, date = answer.getheader("Retry-After", ""), _time(answer.getheader("Date", ""))
     except http.client.HTTPException as error:
         raise OSError(f"{host} broke the connection: {type(error).__name__}") from None
     finally:
         connection.close()
+    if 300 <= code < 400:
+        content = f"a redirect to {_origin(url, leads)} which is not followed; set the address that is right"
     if code not in accepted:
         raise NotDelivered(
             f"{host} answered {code}: {content[:200]}",
@@ -98,6 +101,17 @@ def post(
             rejected=code in OBJECTIONS,
         )
     return Answer(content, date)
+
+
+def _origin(url: str, leads: str) -> str:
+    """Scheme and host of the place to which a redirect leads; the rest may be a secret."""
+    from urllib.parse import urljoin, urlsplit
+
+    try:
+        to = urlsplit(urljoin(url, leads))
+    except ValueError:
+        return "nowhere"
+    return f"{to.scheme}://{to.hostname}"
 
 
 def _seconds(wish: str) -> float | None:

@@ -55,6 +55,7 @@ class Apprise:
                 **_NO_PICTURES,
             )
             service = _service(apprise, url, asset)
+            service.redirects = False  # else another service may get the secrets, and answers for this one
             if "cto=" not in url:
                 service.socket_connect_timeout = self._timeout
             if "rto=" not in url:
@@ -68,9 +69,11 @@ class Apprise:
             )
         if not taken:
             why = heard[-1] if heard else "no reason given"
-            code = re.search(r"\berror=(\d+)", why)
-            objects = code is not None and int(code[1]) in OBJECTIONS
-            raise NotDelivered(f"apprise could not deliver it: {why}", rejected=objects)
+            found = re.search(r"\berror=(\d+)", why)
+            code = int(found[1]) if found is not None else 0
+            if 300 <= code < 400:
+                why += " This is a redirect, which is not followed; set the address to which it leads."
+            raise NotDelivered(f"apprise could not deliver it: {why}", rejected=code in OBJECTIONS)
 
 
 def understood(url: str) -> None:
