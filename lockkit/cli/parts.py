@@ -45,10 +45,13 @@ __all__ = [
 
 
 class AlertDelivery(Part):
-    """The result of one test message."""
+    """The result of one test of a channel. `ended`: whether the end of the alert was taken, too."""
 
     channel: str
+    service: str
+    severity: str
     delivered: bool
+    ended: bool
     error: str | None
     duration_seconds: float
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import json
+import signal
 import threading
 
 import jsonschema
@@ -17,6 +19,7 @@ from lockkit.alerts.shipped import SHIPPED
 from lockkit.cli.schemas import SCHEMAS
 from lockkit.clock import SYSTEM
 from lockkit.facts import Alert
+from support.receivers import Answer, receiver
 
 
 @pytest.fixture
@@ -112,6 +115,64 @@ def test_a_test_message_without_a_channel_says_what_to_write(lockkit):
     done = lockkit("alerts", "test")
     assert done.returncode == 78
     assert "[alerts.channels.NAME]" in done.stderr
+
+
+PAGER = """
+[alerts.channels.pager]
+type = "pagerduty"
+url = "{url}"
+key = "env:PAGER_KEY"
+severities = {severities}
+"""
+
+
+@pytest.mark.parametrize(
+    "severities, severity", [('["P0", "P1", "P2"]', "critical"), ('["P2", "P1"]', "error")]
+)
+def test_a_test_pages_as_the_worst_alert_of_the_channel_and_is_resolved(lockkit, severities, severity):
+    lockkit.env["PAGER_KEY"] = "k" * 32
+    with receiver(Answer(202)) as pager:
+        (lockkit.folder / "lockkit.toml").write_text(PAGER.format(url=pager.url, severities=severities))
+        done = lockkit("alerts", "test", "--for", "0s")
+        page, over = pager.requests
+
+    assert done.returncode == 0
+    assert (page.json["event_action"], page.json["payload"]["severity"]) == ("trigger", severity)
+    assert "test of lockkit" in page.json["payload"]["summary"]
+    assert over.json["event_action"] == "resolve"
+    assert over.json["dedup_key"] == page.json["dedup_key"] not in ("", "test")
+    assert "pager: pagerduty at 127.0.0.1 has taken the alert" in done.stdout
+    assert "reached: pager (pagerduty at 127.0.0.1)" in done.stdout
+
+
+def test_a_test_that_is_interrupted_before_its_end_is_resolved_at_once(lockkit):
+    lockkit.env["PAGER_KEY"] = "k" * 32
+    with receiver(Answer(202)) as pager:
+        (lockkit.folder / "lockkit.toml").write_text(PAGER.format(url=pager.url, severities='["P0"]'))
+        command = lockkit.start("alerts", "test", "--for", "1h")
+        pager.wait(1)
+        command.send_signal(signal.SIGINT)
+        command.communicate(timeout=30)
+        *_, over = pager.requests
+
+    assert over.json["event_action"] == "resolve"
+
+
+def test_a_test_says_who_was_reached_and_who_was_not(lockkit):
+    lockkit.env["PAGER_KEY"] = "k" * 32
+    with receiver(Answer(202)) as pager, receiver(Answer(500)) as chat:
+        (lockkit.folder / "lockkit.toml").write_text(
+            PAGER.format(url=pager.url, severities='["P0"]')
+            + PAGER.format(url=chat.url, severities='["P0"]').replace("pager]", "other]")
+        )
+        done = lockkit("alerts", "test", "--for", "0s", "--json")
+
+    assert done.returncode == 1
+    told = {one["channel"]: one for one in json.loads(done.stdout)["channels"]}
+    assert (told["pager"]["delivered"], told["pager"]["ended"]) == (True, True)
+    assert (told["other"]["delivered"], told["other"]["ended"]) == (False, False)
+    assert (told["pager"]["service"], told["pager"]["severity"]) == ("pagerduty at 127.0.0.1", "P0")
+    assert "500" in told["other"]["error"]
 
 
 @pytest.mark.parametrize("status, code", [(200, 0), (400, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -10,10 +11,13 @@ from lockkit import durations
 from lockkit.cli import completing, exits, output
 from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.parameters import DURATION, Remark
+from lockkit.cli.parameters import DURATION, Duration, Remark
 
 if TYPE_CHECKING:
+    from lockkit.alerts.channels import Channel
     from lockkit.alerts.desk import Desk
+    from lockkit.alerts.notification import Reason
+    from lockkit.alerts.outcomes import Outcome
 
 __all__ = ["command"]
 
@@ -243,17 +247,27 @@ def _ack(session: Session, *, fingerprint: str, comment: str | None) -> None:
 @make(
     "test",
     group=command,
-    short="Send a test message over the channels, at once.",
-    examples="lockkit alerts test\nlockkit alerts test pager",
+    short="Send a test alert over the channels, and then its end.",
+    examples="lockkit alerts test\nlockkit alerts test pager --for 5m",
 )
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
-def _test(session: Session, *, channels: tuple[str, ...]) -> int:
-    """Send a test message over each channel, or over those named, whatever their severities and limits.
+@option(
+    "--for",
+    "seconds",
+    type=Duration(zero=True),
+    default="1m",
+    help="How long the alert fires at services that keep it, such as PagerDuty.  [default: 1m]",
+)
+def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int:
+    """Send a test alert over each channel, or over those named, whatever their limits, and then that it is over.
 
-    Exit code: 0 each has taken it, 1 one has not; 78 there is no such channel.
+    The alert has the worst severity that the channel is for, so it wakes whom a real one would. PagerDuty and Alertmanager have the end after
+    --for, or at once on Ctrl-C, so that there is time to page: Alertmanager says nothing of an alert that ends within its group_wait.
+
+    Exit code: 0 each has taken both, 1 one has not; 78 there is no such channel.
     """
     from lockkit.alerts.notification import Member, Notification
-    from lockkit.alerts.opening import channels_of, deliver_once
+    from lockkit.alerts.opening import channels_of, deliver_once, sink_of
     from lockkit.errors import ConfigError
     from lockkit.identity import this_process
 
@@ -267,9 +281,28 @@ def _test(session: Session, *, channels: tuple[str, ...]) -> int:
         )
     text = f"This is a test of lockkit's alerts by {_me()}. Nothing is the matter."
     labels = {"host": this_process().host, "namespace": config.namespace}
-    member = Member("0" * 12, "test", "P2", labels, text, now, 1, "lockkit alerts list", now)
-    about = Notification("test", "all_resolved", "P2", (member,), now)
-    outcomes = [deliver_once(known[name], about) for name in channels or sorted(known)]
+    tested = [known[name] for name in dict.fromkeys(channels) or sorted(known)]
+
+    def send(one: Channel, ended: float | None) -> Outcome:
+        severity = one.severities[0]
+        member = Member("0" * 12, "test", severity, labels, text, now, 1, "lockkit alerts list", ended)
+        reason: Reason = "first" if ended is None else "all_resolved"
+        group = f"test {labels['host']} {now:.0f}"  # so that the end of one test is not that of another
+        return deliver_once(one, Notification(group, reason, severity, (member,), ended or now))
+
+    taken: dict[str, Outcome] = {}
+    ends: dict[str, Outcome] = {}
+    try:
+        for one in tested:
+            outcome = taken[one.name] = send(one, None)
+            if not session.json:
+                took = f"{_service(one)} has taken the alert as {one.severities[0]} in {durations.show(outcome.seconds)}"
+                output.say(f"{one.name}: {took if outcome.delivered else f'failed: {outcome.error}'}")
+        if any(taken[one.name].delivered and getattr(sink_of(one), "keeps_state", False) for one in tested):
+            time.sleep(seconds)
+    finally:  # also where it is not known whether the service has taken it
+        for one in tested:
+            ends[one.name] = send(one, _now())
     if session.json:
         from lockkit.cli import documents, parts
 
@@ -277,22 +310,42 @@ def _test(session: Session, *, channels: tuple[str, ...]) -> int:
             documents.AlertTest(
                 channels=[
                     parts.AlertDelivery(
-                        channel=one.channel,
-                        delivered=one.delivered,
-                        error=one.error or None,
-                        duration_seconds=one.seconds,
+                        channel=one.name,
+                        service=_service(one),
+                        severity=one.severities[0],
+                        delivered=taken[one.name].delivered,
+                        ended=ends[one.name].delivered,
+                        error=taken[one.name].error or ends[one.name].error or None,
+                        duration_seconds=taken[one.name].seconds,
                     )
-                    for one in outcomes
+                    for one in tested
                 ]
             )
         )
     else:
-        for one in outcomes:
-            output.say(
-                f"{one.channel}: "
-                + (f"taken in {durations.show(one.seconds)}" if one.delivered else f"failed: {one.error}")
-            )
-    return exits.OK if all(one.delivered for one in outcomes) else exits.FAILED
+        for one in tested:
+            if taken[one.name].delivered and not ends[one.name].delivered:
+                output.say(f"{one.name}: it has not taken that the alert is over: {ends[one.name].error}")
+        reached = [f"{one.name} ({_service(one)})" for one in tested if taken[one.name].delivered]
+        output.say(f"reached: {', '.join(reached) or 'nobody'}; ask there whether the alert and its end came")
+    both = all(each.delivered for each in (*taken.values(), *ends.values()))
+    return exits.OK if both else exits.FAILED
+
+
+def _service(one: Channel) -> str:
+    """The service of a channel, without anything that may be secret."""
+    from urllib.parse import urlsplit
+
+    from lockkit.alerts.channels import secret
+    from lockkit.errors import ConfigError
+
+    try:
+        parts = urlsplit(secret(one.url))
+    except (ConfigError, ValueError):
+        return one.type
+    if one.type == "apprise":
+        return f"{parts.scheme}://"
+    return f"{one.type} at {parts.hostname}" if parts.hostname else one.type
 
 
 def _now() -> float:
