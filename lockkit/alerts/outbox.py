@@ -203,7 +203,7 @@ class Outbox:
             trial = self._trials[kept.number]
             trial = trial._replace(tries=trial.tries + 1)
             if objected:
-                trial = refused(trial, self.limits, now, self._chance())
+                trial = refused(trial, self.limits, now, self._chance())._replace(rejected=True)
             self._trials[kept.number] = trial
         # The first failure is news, and so is each doubling of their number.
         failures = self._pace.failures

@@ -86,6 +86,7 @@ class Trial(NamedTuple):
         tries: The failures since the service last objected to it.
         objections: How often the service objected to it, or took others and not this one; 0 if it is not set aside.
         until: The time before which it is not tried.
+        rejected: Whether the service said that it is at fault.
     """
 
     group: str
@@ -93,6 +94,7 @@ class Trial(NamedTuple):
     tries: int = 0
     objections: int = 0
     until: float = 0.0
+    rejected: bool = False
 
 
 class Wait(NamedTuple):
@@ -113,7 +115,8 @@ Decision: TypeAlias = Wait | Send
 def choose(trials: Mapping[int, Trial], pace: Pace, now: float) -> tuple[int, ...]:
     """The numbers of the notifications that may be sent now: first the next one, then all those, oldest first, that may go with it in a summary.
 
-    Those of a group go in order, except that none waits for one that is set aside, and a P0 does not wait for a lesser one that failed three times.
+    Those of a group go in order, except that none waits for one that the service rejected, and a P0 does not wait for a lesser one that failed three
+    times.
     While the channel pauses, only a P0 that was never tried may go. One that was set aside goes alone.
 
     Args:
@@ -121,22 +124,36 @@ def choose(trials: Mapping[int, Trial], pace: Pace, now: float) -> tuple[int, ..
         pace: What has been done.
         now: The time, on the clock of ``pace``.
     """
-    ready = {number: one for number, one in trials.items() if one.until <= now}
     ahead: dict[str, Trial] = {}
-    heads = []
-    for number, one in ready.items():
+    stuck: set[str] = set()
+    heads: list[int] = []
+    together: list[int] = []
+    for number, one in trials.items():
         first = ahead.setdefault(one.group, one)
-        if first is one or (one.urgent and not first.urgent and first.tries >= _TRIES):
-            heads.append((one.tries // _TRIES, one.objections, number))
+        if first is one or _passes(one, first):
             ahead[one.group] = one
-    if pace.until > now:
-        heads = [head for head in heads if ready[head[2]].urgent and not head[1] and not ready[head[2]].tries]
+            if one.until <= now and (
+                pace.until <= now or (one.urgent and not one.tries and not one.objections)
+            ):
+                heads.append(number)
+        if one.objections:
+            if not one.rejected:
+                stuck.add(one.group)
+        elif one.group not in stuck:
+            together.append(number)
     if not heads:
         return ()
-    _, objections, best = min(heads, key=lambda head: head[:2])
-    if objections or pace.until > now:
+    best = min(heads, key=lambda number: (trials[number].tries // _TRIES, trials[number].objections))
+    if trials[best].objections or pace.until > now:
         return (best,)
-    return (best, *(number for number, one in ready.items() if number != best and not one.objections))
+    return (best, *(number for number in together if number != best))
+
+
+def _passes(one: Trial, earlier: Trial) -> bool:
+    """Whether a notification need not wait for an earlier one of its group."""
+    return earlier.rejected or (
+        one.urgent and not earlier.urgent and (suspect(earlier) or earlier.objections > 0)
+    )
 
 
 def suspect(trial: Trial) -> bool:
