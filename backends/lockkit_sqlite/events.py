@@ -69,13 +69,15 @@ class Events:
                 ring()
 
     def nudge(self) -> None:
-        """End the present :meth:`hear`, or the next one. Never blocks or fails, on any thread and in signal handlers."""
+        """End the present :meth:`hear`, or the next one. Never blocks, and fails by a signal handler only, on any thread and in signal handlers."""
         nudges = self._nudges
         if nudges is not None:
             try:
                 os.eventfd_write(nudges.fileno(), 1)
-            except (OSError, ValueError):  # closed
+            except ValueError:  # closed
                 pass
+            except OSError as error:  # closed
+                raise_if_foreign(error)
 
     def forget(self) -> None:
         """In a forked child: close the inherited descriptors.

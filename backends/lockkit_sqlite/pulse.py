@@ -140,7 +140,8 @@ class Pulse:
         """
         try:
             read = os.read(self.descriptor.fileno(), 65536)
-        except OSError:
+        except OSError as error:
+            raise_if_foreign(error)
             return set(), False
         return {read[at : at + RING] for at in range(0, len(read), RING)}, len(read) % RING != 0 or len(
             read
