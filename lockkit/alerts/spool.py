@@ -19,7 +19,7 @@ from lockkit.alerts.sharing import Told, remember
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import private_dir
 
-__all__ = ["Kept", "Spool", "decoded", "encoded"]
+__all__ = ["Kept", "Spool", "decoded", "encoded", "waiting"]
 
 _MOST_PROCESSES = 16
 _REWRITE = 65_536
@@ -205,6 +205,21 @@ class Spool:
 def _stem(name: str, slot: int) -> str:
     # No name of a channel contains a dot.
     return f"{name}.{slot}" if slot else name
+
+
+def waiting(folder: Path, name: str) -> list[float]:
+    """The times of the notifications that wait for a channel, the oldest first, while other processes may write to its files."""
+    found: dict[tuple[int, int], float] = {}
+    for slot in range(_MOST_PROCESSES):
+        with contextlib.suppress(OSError):
+            for line in (folder / f"{_stem(name, slot)}.jsonl").read_bytes().splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                    value = json.loads(line)
+                    if "notification" in value:
+                        found[slot, value["number"]] = float(value["notification"]["at"])
+                    for number in value.get("done", ()):
+                        found.pop((slot, number), None)
+    return sorted(found.values())
 
 
 def encoded(notification: Notification) -> dict[str, object]:

@@ -15,7 +15,10 @@ from lockkit.alerts.desk import Desk, folder_of, write
 from lockkit.alerts.engine import Engine
 from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import of_alert
+from lockkit.alerts.notification import Notification
+from lockkit.alerts.opening import FOLDER
 from lockkit.alerts.shipped import SHIPPED
+from lockkit.alerts.spool import Spool
 from lockkit.cli.schemas import SCHEMAS
 from lockkit.clock import SYSTEM
 from lockkit.facts import Alert
@@ -115,6 +118,29 @@ def test_a_test_message_without_a_channel_says_what_to_write(lockkit):
     done = lockkit("alerts", "test")
     assert done.returncode == 78
     assert "[alerts.channels.NAME]" in done.stderr
+
+
+def test_doctor_says_that_alerts_wait_for_a_channel_for_too_long(lockkit):
+    """The process that runs the engine may be another one, or have ended."""
+    (lockkit.folder / "lockkit.toml").write_text(
+        "".join(
+            f'[alerts.channels.{name}]\ntype = "alertmanager"\nurl = "http://127.0.0.1:9"\n'
+            for name in ("pager", "pager2", "fresh")
+        )
+    )
+    config = configuration.load(environ=lockkit.env, cwd=lockkit.folder)
+    now = SYSTEM.wall()
+    for name, ages in {"pager": (500.0, 400.0, 300.0), "fresh": (1.0,)}.items():
+        spool = Spool(config.state_place().path / FOLDER, name)
+        kept = [spool.add(Notification("lost", "first", "P1", (), now - age)) for age in ages]
+        if len(kept) > 1:
+            spool.done([kept[0].number], None)
+        spool.close()
+
+    found = [one for one in lockkit.json("doctor")["findings"] if one["check"] == "alerts"]
+
+    assert [(one["severity"], one["hint"]) for one in found] == [("warning", "lockkit alerts test pager")]
+    assert "2 alerts wait for channel pager, the first one for 6 min" in found[0]["message"]
 
 
 PAGER = """

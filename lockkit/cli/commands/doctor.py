@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lockkit import durations
 from lockkit.cli import drains, exits, logs, output, rows
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_LONG = 60.0
+"""Seconds for which an alert may wait for its channel, beyond which that is told."""
 _RANK = {"ok": 0, "warning": 1, "error": 2}
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -152,6 +155,7 @@ class _Examination:
             self._doing("looking at the GPUs ...")
             yield from self._try(lambda: _gpus(config, plugins, opened))
             yield from self._try(lambda: _failures(config))
+            yield from self._try(lambda: _channels(config))
 
     def _of_client(self, client: Client) -> Iterator[Finding]:
         if self._session.json:
@@ -271,6 +275,23 @@ def _gpus(config: Config, plugins: PluginManager, client: Client | None) -> list
     from lockkit.gpu.checking import finding
 
     return [finding(config, plugins, client=client)]
+
+
+def _channels(config: Config) -> list[Finding]:
+    """The channels of alerts for which something waits, although that is sent within seconds."""
+    from lockkit.alerts.opening import FOLDER
+    from lockkit.alerts.spool import waiting
+    from lockkit.clock import SYSTEM
+
+    found = []
+    for name in config.alerts.get("channels", {}):
+        since = waiting(config.state_place(create=False).path / FOLDER, name)
+        waited = SYSTEM.wall() - since[0] if since else 0.0
+        if waited > _LONG:
+            wait = "1 alert waits" if len(since) == 1 else f"{len(since)} alerts wait"
+            told = f"{wait} for channel {name}, the first one for {durations.age(waited)}: its service takes nothing, or no lockkit serve runs"
+            found.append(Finding("alerts", "warning", told, f"lockkit alerts test {name}"))
+    return found
 
 
 def _failures(config: Config) -> list[Finding]:
