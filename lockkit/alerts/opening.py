@@ -201,13 +201,16 @@ class Channels:
         return [one.state() for one in self.each]
 
     def findings(self) -> list[Finding]:
-        """A warning for each channel that fails, or whose secret cannot be read."""
+        """A warning for each channel that fails, whose secret cannot be read, or whose service refuses an alert."""
         found = [(name, error.message) for name, lacking in self._unread for error in lacking()]
         for one in self.states():
             if one.failures:
                 times = "the last attempt" if one.failures == 1 else f"the last {one.failures} attempts"
                 wait = "1 alert waits" if one.waiting == 1 else f"{one.waiting} alerts wait"
                 found.append((one.channel, f"{times} failed, {wait}: {one.last_error}"))
+            elif one.set_aside:
+                many = "1 alert is" if one.set_aside == 1 else f"{one.set_aside} alerts are"
+                found.append((one.channel, f"{many} refused and tried again: {one.last_error}"))
         return [
             Finding("alerts", "warning", f"channel {name}: {text}", f"lockkit alerts test {name}")
             for name, text in found

@@ -15,6 +15,7 @@ import pytest
 
 from lockkit.alerts.channels import KEYS, TYPES, Channel, channel, secret
 from lockkit.alerts.opening import FOLDER, Channels, channels_of, deliver_once, open_channels, plugin_sinks
+from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.sinks.to_log import ToLog
 from lockkit.config import load
 from lockkit.errors import ConfigError
@@ -267,3 +268,27 @@ def test_the_channels_of_a_configuration_are_opened(tmp_path):
         channels.close()
 
     assert (tmp_path / "state" / FOLDER / "am.jsonl").exists()
+
+
+def test_a_channel_whose_service_refuses_an_alert_is_found_while_it_delivers_others():
+    seen = []
+
+    def picky(told):
+        if told.group == "bad":
+            raise NotDelivered("answered 422", rejected=True)
+        seen.append(told.group)
+
+    channels = Channels([], None, more={"ops": picky})
+    try:
+        for group in ("bad", "good"):
+            channels.put(notification(group=group))
+        (one,) = channels.each
+        while one.state().waiting > 1:
+            one.flush(0.01)
+        (found,) = channels.findings()
+    finally:
+        channels.close()
+
+    assert seen == ["good"]
+    assert found.severity == "warning"
+    assert "answered 422" in found.message
