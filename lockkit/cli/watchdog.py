@@ -16,9 +16,12 @@ never signals the wrong process, because ``run`` kills the watchdog before it re
 command keeps its pid.
 
 If ``run`` is killed, the kernel kills the command (prctl(2)), but not what the command has started, such as the
-programs of a script. Where the claim then lapses although they still work, the watchdog kills the process group of
-the command, at once. A pid is not given to another process as long as it names a group; and if nothing of the group is left,
-the kernel gives all other pids away first. Elsewhere the watchdog dies with ``run``.
+programs of a script. Where the claim then lapses although they still work, the watchdog kills them at once: the
+process group of the command, and all processes of the session that were started under the claim. These are needed where the
+command leads no group (in a pipeline on a terminal), and because some programs leave it (``timeout``, a shell with job control,
+``run --nested reuse``). A daemon has a session of its own. A pid is not given to another process as long as it names
+a group; and if nothing of the group is left, the kernel gives all other pids away first. Elsewhere the watchdog dies
+with ``run``.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from lockkit.cli.exits import CommandFailed
 from lockkit.clock import SYSTEM
 from lockkit.identity import look_at
 from lockkit.namedtuples import NamedTuple
+from lockkit.observe.survivors import survivors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +71,9 @@ class Followed(Protocol):
 
     @property
     def ttl(self) -> float: ...
+
+    @property
+    def claim_id(self) -> str: ...
 
     def follow(self, call: Callable[[float], object]) -> None: ...
 
@@ -116,7 +123,8 @@ class Watchdog:
         self._now = now
         self._evictions = evictions
         self._spared = min((lease.ttl for lease in leases), default=0.0) / 2
-        self._parent = os.getpid()
+        self._claims = [lease.claim_id for lease in leases]
+        self._parent, self._session = os.getpid(), os.getsid(0)
         self.pid = self._begun = 0
         self._cells[_ENDS] = float("inf") if policy.ends_at is None else policy.ends_at
         for place, lease in enumerate(leases, _ENDS + 1):
@@ -206,7 +214,7 @@ class Watchdog:
             bell = select.poll()
             for descriptor in kept:
                 bell.register(descriptor, select.POLLIN)
-            run = _end_of(self._parent) if self._group and self._policy.silence_ends else None
+            run = _end_of(self._parent) if self._policy.silence_ends else None
             if run is None:
                 dies_with(self._parent)
             else:
@@ -252,10 +260,21 @@ class Watchdog:
         return min(kill_at - now, _SOON)
 
     def _outlive(self) -> None:
-        """Kill the group of a command whose ``run`` has ended without it."""
+        """Kill what is left of a command whose ``run`` has ended without it."""
         pid = int(self._cells[_COMMAND])
-        if pid:  # else the command has not begun, and will not: it dies with its parent
+        if not pid:
+            return  # the command has not begun, and will not: it dies with its parent
+        if self._group:
             Child(pid, pid).kill()
+        killed: set[int] = set()
+        while left := self._left() - killed:  # what was forked during a look is seen by the next
+            for each in left:
+                Child(each, None).signal(signal.SIGKILL)
+            killed |= left
+
+    def _left(self) -> set[int]:
+        found = (each.pid for claim in self._claims for each in survivors(claim))
+        return {pid for pid in found if _session_of(pid) == self._session}
 
     def _hear(self) -> None:
         """Note an eviction. No other process needs what is read here: ``run`` waits for no lock once its command runs."""
@@ -291,6 +310,13 @@ def _end_of(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None  # it has ended
 
 
 def _descriptors() -> Sequence[int]:

@@ -34,6 +34,8 @@ class Silent:
         slow: How many times as long each of these seconds lasts: beside a margin of slow seconds a stall of the machine is short.
     """
 
+    claim_id = "none"
+
     def __init__(self, seconds: float, slow: float = 1.0) -> None:
         self.lost = threading.Event()
         self.slow = slow
@@ -243,7 +245,7 @@ def test_a_watchdog_kills_what_the_command_started_in_other_sessions(watch, tmp_
 
 
 RUN = """
-import os, sys, time
+import json, os, sys, time
 from lockkit.cli.child import find, spawn
 from lockkit.cli.supervise import Policy
 from lockkit.cli.terminal import Terminal
@@ -252,22 +254,28 @@ from lockkit.clock import SYSTEM
 
 class Lease:
     ttl = 60.0
+    claim_id = f"claim{os.getpid()}"
     def follow(self, call):
         call(SYSTEM.now() + 600.0)
 
 terminal = Terminal()
+terminal.own_group = sys.argv[2] == "own"
+environ = {**os.environ, "LOCKKIT_HELD": json.dumps([{"claim_id": Lease.claim_id}])}
 with Watchdog([Lease()], Policy(kill_after=1.0), group=terminal.own_group) as watchdog:
-    spawn(find("sh", os.environ), ["sh", "-c", sys.argv[1]], os.environ, terminal=terminal, begins=watchdog.begins)
+    spawn(find("sh", environ), ["sh", "-c", sys.argv[1]], environ, terminal=terminal, begins=watchdog.begins)
     print(watchdog.pid, flush=True)
     time.sleep(600)
 """
 
 
-def test_a_watchdog_kills_what_a_command_has_started_if_its_run_is_killed(tmp_path, alive):
+@pytest.mark.parametrize("group, through", [("own", ""), ("own", "timeout 60"), ("that of a pipeline", "")])
+def test_a_watchdog_kills_what_a_command_has_started_if_its_run_is_killed(tmp_path, alive, group, through):
     """The kernel kills the command alone, and the lock goes to the next while the programs of a script work on."""
-    script = f"sh -c 'echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; sleep 60; true'; true"
+    script = (
+        f"{through} sh -c 'echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; sleep 60; true'; true"
+    )
     run = subprocess.Popen(
-        [sys.executable, "-c", RUN, script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        [sys.executable, "-c", RUN, script, group], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     with run:
         watchdog = int(run.stdout.readline())
