@@ -97,6 +97,10 @@ _TABLE: dict[tuple[int, str], _Row] = {
     (8, "larger than max"): _Row(
         BackendUnavailable, "the message is larger than it accepts", "raise etcd's --max-request-bytes"
     ),
+    (11, "has been compacted"): _Row(
+        BackendUnavailable, "the claim is damaged, and its holder cannot be told: what it was before has been compacted",
+        "end its holder, then find its key and delete it: etcdctl get --prefix --keys-only lockkit/",
+    ),
     (12, "not supported for learner"): _Row(
         BackendUnavailable, "it is a learner", "name the voting members", retry=True, kind=Elsewhere
     ),

@@ -101,7 +101,8 @@ def _get(op: Get) -> str:
     limit = f',"limit":"{op.limit}"' if op.limit else ""
     until = f',"max_create_revision":"{op.until}"' if op.until else ""
     order = f',"sort_order":"{ORDERS[op.first]}","sort_target":"CREATE"' if op.first else ""
-    return f'{{"key":"{_b64(op.key)}"{_end(op.end)}{only}{limit}{until}{order}}}'
+    at = f',"revision":"{op.at}"' if op.at else ""
+    return f'{{"key":"{_b64(op.key)}"{_end(op.end)}{only}{limit}{until}{order}{at}}}'
 
 
 def _end(end: bytes) -> str:

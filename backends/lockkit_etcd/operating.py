@@ -18,7 +18,7 @@ from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
 from lockkit_etcd import keys
 from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, seconds, unpacked
 from lockkit_etcd.store import EtcdStore
-from lockkit_etcd.transport import Compare, Delete, Get, Kv, Op, Put, Remaining, Txn, after
+from lockkit_etcd.transport import Compare, Delete, Get, Kv, LeaseGone, Op, Put, Remaining, Txn, after
 
 __all__ = ["annotate", "evict", "inspect", "names", "namespaces", "put_record", "record", "resize"]
 
@@ -113,7 +113,7 @@ def namespaces(store: EtcdStore, budget: float) -> Exchange[Sequence[str]]:
 def _note(store: EtcdStore, row: Row, said: Mapping[str, Any]) -> tuple[Op, ...]:
     """Write a note to the client of a claim, on the lease whose keepalives the client counts.
 
-    A claim that is leaving needs no note: its client reads the claim itself. A damaged one does not tell its client.
+    A claim that is leaving needs no note: its client reads the claim itself. Nor does a damaged one: see :func:`_as_it_was`.
     """
     return () if row.leaving or not row.value else (Put(store.note_on(row), packed(said), row.lease),)
 
@@ -126,8 +126,11 @@ def _change(
     change: Callable[[Row], tuple[Op, ...]],
     *,
     shown: bool = False,
+    removed: bool = False,
 ) -> Exchange[tuple[Row, int, bool] | None]:
     """Change a claim by compare: ``change`` makes the operations on it, or none to leave it as it is. With ``shown`` a damaged one, too.
+
+    With ``removed``, ``change`` gets a damaged claim as it was before, so that its client can be told.
 
     The result is the claim as it was, its place, and whether it was changed; None if there is no such claim.
     """
@@ -138,14 +141,40 @@ def _change(
         if place < 0:
             return None
         row = found[place]
+        if removed and not row.value:
+            row = yield from _as_it_was(store, row, end)
         ops = change(row)
         if not ops:
             return row, place, False
-        answer = yield from store.txn(Txn((row.unchanged,), ops, (queue,)), end)
+        try:
+            answer = yield from store.txn(Txn((row.unchanged,), ops, (queue,)), end)
+        except LeaseGone:  # the lease that a damaged claim was on has ended just now
+            continue
         if answer.succeeded:
             return row, place, True
         found = rows(answer.found(), shown=shown)
     raise changing(name)
+
+
+def _as_it_was(store: EtcdStore, row: Row, end: float) -> Exchange[Row]:
+    """A damaged claim as it was before; as it is if it never was a claim, or if its client no longer counts keepalives.
+
+    If the claim goes without a note, its client keeps its lease alive, and so the hold stays valid beside the next holder's.
+
+    Raises:
+        Refused: The claim as it was has been compacted.
+    """
+    modified = row.modified
+    for _ in range(ROUNDS):
+        page = yield from store.range(Get(row.key, at=modified - 1), end)
+        if not page.kvs or page.kvs[0].created != row.fence:
+            return row
+        (before,) = rows(page.kvs, shown=True)
+        if before.value:
+            kept = yield from store.transport.remaining(before.lease, end)
+            return row if kept.ttl < 0 else before._replace(modified=row.modified)
+        modified = before.modified
+    raise changing(keys.name_in(row.key))
 
 
 def evict(
@@ -171,7 +200,7 @@ def evict(
             return Put(row.key, packed({**row.value, "evicted": True}), same_lease=True), *tell
         return ()
 
-    found = yield from _change(store, name, claim_id, end, change, shown=at_once)
+    found = yield from _change(store, name, claim_id, end, change, shown=at_once, removed=at_once)
     if found is None:
         return Evicted("ABSENT")
     row, place, changed = found

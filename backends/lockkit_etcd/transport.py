@@ -58,6 +58,7 @@ class Get(NamedTuple):
     Attributes:
         until: Only keys created by this revision or an earlier one; 0 for all.
         first: In the order of their creation: the oldest first, or the newest first.
+        at: As they were at this revision; 0 for now.
     """
 
     key: bytes
@@ -66,6 +67,7 @@ class Get(NamedTuple):
     limit: int = 0
     until: int = 0
     first: Literal["", "oldest", "newest"] = ""
+    at: int = 0
 
 
 ORDERS = {"oldest": "ASCEND", "newest": "DESCEND"}

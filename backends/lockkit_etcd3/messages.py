@@ -98,6 +98,7 @@ class Messages:
             keys_only=request.keys_only,
             limit=request.limit,
             max_create_revision=request.until,
+            revision=request.at,
             **order,
         )
 

@@ -236,18 +236,45 @@ def test_a_field_with_a_wrong_value_blocks_its_lock_on_etcd_and_nothing_else(fie
         harness.close()
 
 
+def off_its_lease(harness, garbage):
+    """As plain ``etcdctl put`` does it, twice."""
+    for value in (garbage, b"again"):
+        for kv in harness.queue("a").values():
+            harness.call("kv/put", {"key": kv["key"], "value": base64.b64encode(value).decode()})
+
+
 @pytest.mark.parametrize("garbage", [b"{bad", b"5", b'{"weight": -5, "capacity": 1}', b"[" * 3000])
-@pytest.mark.parametrize("kind, damage", STORES, ids=lambda each: getattr(each, "name", ""))
-def test_an_eviction_at_once_removes_a_damaged_claim(kind, damage, garbage, tmp_path):
+@pytest.mark.parametrize(
+    "kind, damage", [*STORES, (EtcdHarness, off_its_lease)], ids=lambda each: getattr(each, "__name__", "")
+)
+def test_an_eviction_at_once_removes_a_damaged_claim_and_its_holder_hears_of_it(
+    kind, damage, garbage, tmp_path
+):
     harness = kind(tmp_path)
     try:
         with harness.client() as client, harness.client() as other:
-            lease = client.lock("a", auto_renew=False).acquire(20.0)
+            lease = client.lock("a", ttl=harness.short_ttl).acquire(20.0)
             damage(harness, garbage)
             (claim,) = other.inspect("a").claims
             assert other.evict("a", claim.claim_id, reason="damaged", now=True).outcome == "REMOVED"
-            assert free(other.lock("a"))
-            lease.simulate_loss()
+            with other.lock("a").acquire(20.0):
+                until(lambda: not lease.valid(), "the holder hears of it", 30.0)
+            lease.release()
+    finally:
+        harness.close()
+
+
+def test_a_claim_whose_holder_cannot_be_told_is_not_removed_on_etcd(tmp_path):
+    harness = EtcdHarness(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            lease = client.lock("a").acquire(20.0)
+            on_etcd(harness, b"{bad")
+            harness.server().compact()
+            (claim,) = other.inspect("a").claims
+            with pytest.raises(lockkit.BackendUnavailable, match="compacted"):
+                other.evict("a", claim.claim_id, reason="damaged", now=True)
+            assert refused(other.lock("a"))
             lease.release()
     finally:
         harness.close()
