@@ -1,0 +1,43 @@
+"""The processes that name a claim in their environment, which anybody may write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+
+import pytest
+
+from lockkit.observe.survivors import survivors
+from lockkit.outer import VARIABLE
+
+_WAITS = "import sys; print(flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def start():
+    begun = []
+
+    def begin(value):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WAITS],
+            env={**os.environ, VARIABLE: value},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        begun.append(process)
+        process.stdout.readline()
+        return process.pid
+
+    yield begin
+    for process in begun:
+        process.communicate()
+
+
+def test_an_environment_of_lists_in_lists_hides_no_other_process(start):
+    claim = uuid.uuid4().hex
+    start("[" * 60_000 + f'"{claim}"')
+    honest = start(json.dumps([{"claim_id": claim}]))
+    assert [each.pid for each in survivors(claim)] == [honest]
