@@ -24,6 +24,7 @@ from support.harnesses.redis import RedisHarness
 from support.harnesses.sqlite import SqliteHarness
 from support.harnesses.zookeeper import ZooKeeperHarness
 from support.servers.etcd_gateway import covered
+from support.servers.redis import RedisServer
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -234,6 +235,21 @@ def test_a_field_with_a_wrong_value_blocks_its_lock_on_etcd_and_nothing_else(fie
             lease.release()
     finally:
         harness.close()
+
+
+@pytest.mark.parametrize("garbage", [b"{bad", b'{"weight": 1, "capacity": 2, "state": "HELD"}'])
+def test_a_damaged_claim_on_redis_costs_no_other_its_renewals_after_the_clock_was_set_back(garbage):
+    with RedisServer(clock=True) as server, lockkit.connect(server.url()) as client:
+        damaged = client.semaphore("a", 2, auto_renew=False).acquire(20.0)
+        look = server.connect()
+        (key,) = [each for each in look.keys("*") if look.type(each) == b"hash"]
+        (token,) = [each for each in look.hkeys(key) if len(each) == 32]
+        lease = client.semaphore("a", 2).acquire(20.0)
+        look.hset(key, token, garbage)
+        server.clock.step(-100.0)
+        lease.confirm()
+        lease.release()
+        damaged.release()
 
 
 def off_its_lease(harness, garbage):

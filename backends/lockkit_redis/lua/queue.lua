@@ -91,7 +91,7 @@ end
 
 -- Tell a claim's owner to ask again: publish the claim's fence on the owner's channel.
 local function wake(token, claim)
-  if claim.wake and claim.wake ~= '' then
+  if type(claim.wake) == 'string' and claim.wake ~= '' then
     call('PUBLISH', claim.wake, whole(tonumber(call('ZSCORE', q, token))))
   end
 end
@@ -140,19 +140,26 @@ local function held_until(claim)
   return math.max(ends + claim.lock_delay, claim.since + claim.min_hold)
 end
 
--- The clock was set back: shorten deadlines, so that no claim lasts longer than its owner asked.
+-- When a claim may end at the latest, as its owner asked.
+local function latest(claim)
+  claim.since = math.min(claim.since, now)
+  claim.renewed = math.min(claim.renewed, now)
+  if claim.state == 'HELD' then
+    return math.max(now + claim.ttl + claim.lock_delay, claim.since + claim.min_hold)
+  elseif claim.state == 'LINGERING' then
+    return now + math.max(claim.min_hold, claim.lock_delay)
+  end
+  return now + GRACE
+end
+
+-- The clock was set back: shorten deadlines, so that no claim lasts longer than its owner asked. A damaged claim keeps its own, and
+-- must not stop the renewals of others.
 local function clamp()
-  each(function(token, claim)
-    local latest = now + GRACE
-    claim.since = math.min(claim.since, now)
-    claim.renewed = math.min(claim.renewed, now)
-    if claim.state == 'HELD' then
-      latest = math.max(now + claim.ttl + claim.lock_delay, claim.since + claim.min_hold)
-    elseif claim.state == 'LINGERING' then
-      latest = now + math.max(claim.min_hold, claim.lock_delay)
-    end
-    save(token, claim, math.min(deadline_of(token), latest))
-  end)
+  for _, token in ipairs(call('ZRANGE', d, 0, -1)) do
+    local claim = even_damaged(token)
+    local fine, till = pcall(latest, claim)
+    if fine then save(token, claim, math.min(deadline_of(token), till)) end
+  end
 end
 
 -- Let a script write although memory is full, because held locks must still be renewed and released. Redis refuses no write of a
