@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,8 +14,17 @@ import lockkit
 from lockkit.errors import BackendUnavailable
 from lockkit.identity import process_start
 from lockkit.integrations.celery import freeing, held_by_child
+from lockkit.integrations.celery import watch as watching
 from lockkit.integrations.celery.freeing import Dead, free, left_behind
-from lockkit.integrations.celery.held_by_child import Note, open_channel, read_greeting, read_notes, recorded
+from lockkit.integrations.celery.held_by_child import (
+    Greeting,
+    Note,
+    open_channel,
+    read_greeting,
+    read_notes,
+    recorded,
+)
+from lockkit.integrations.celery.watch import Watch, _Process
 from support.holders import HOLD
 
 
@@ -228,3 +238,45 @@ def test_a_process_that_ends_by_itself_says_so(channel, lender):
 def test_the_main_process_records_nothing(channel, lender):
     with recorded(lender, Note(("main",))):
         assert read_greeting(channel) is None
+
+
+# -- the watch
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """A watch whose thread a test plays."""
+    for name in ("_channel", "_main", "_record"):
+        monkeypatch.setattr(held_by_child, name, getattr(held_by_child, name))
+    made = Watch(lambda: None, list)
+    yield made
+    made._greetings.close()
+    held_by_child._channel.close()
+
+
+def test_a_watch_that_ends_with_an_error_keeps_no_claim_alive(watch, monkeypatch):
+    there, pulse = os.pipe()
+    watch._processes[1] = _Process(Greeting(1, 1.0, pool=True, record=0), None, pulses=[pulse])
+
+    def fails():
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(watch, "_wait", fails)
+    watch._run()
+    assert os.read(there, 1) == b""
+    os.close(there)
+
+
+def test_a_process_that_cannot_be_watched_does_not_end_the_watch(watch, lender, monkeypatch, caplog):
+    def fails(_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def play():
+        with recorded(lender, Note(("a",))):
+            os.kill(os.getpid(), 9)
+
+    monkeypatch.setattr(watching, "_pidfd_of", fails)
+    pid = in_a_child(play)
+    watch._read_greetings()
+    assert f"process {pid} cannot be watched" in caplog.text
+    assert not watch._processes

@@ -121,8 +121,12 @@ class Watch:
             self._thread.join(2 * _AT_THE_END)
 
     def _forked(self) -> None:
-        """In a child of the main process, close what keeps claims of other processes alive."""
         self._receives.release()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what keeps claims of other processes alive: in a child of the main process, and when the thread has ended. Descriptors in a message that nobody reads keep them alive, too."""
+        self._greetings.close()
         for holder in (*self._processes.values(), *self._cases):
             holder.let_go()
 
@@ -142,6 +146,7 @@ class Watch:
                     return
         except Exception:
             _log.exception("locks of pool processes that die are free only after their ttl from now on")
+            self._let_go()
         finally:
             if self._client is not None:
                 self._client.close()
@@ -168,10 +173,17 @@ class Watch:
                 continue
             if greeting is None:
                 return
+            assert greeting.record is not None
             former = self._processes.get(greeting.pid)
             if former is not None:  # its death has not been noticed yet, and its pid is in use again
                 self._record_death(former)
-            pidfd = _pidfd_of(greeting)
+            try:
+                pidfd = _pidfd_of(greeting)
+            except OSError as error:  # too many open files
+                os.close(greeting.record)
+                text = f"process {greeting.pid} cannot be watched: if it is killed, its locks are free after their ttl: {error}"
+                _log.warning("%s", printable(text))
+                continue
             self._processes[greeting.pid] = process = _Process(greeting, pidfd)
             if pidfd is None:
                 self._record_death(process)
