@@ -90,6 +90,7 @@ class Pod:
         user = USER.format(user=context["runAsUser"], group=context["runAsGroup"])
         told = " ".join(shlex.quote(f"{name}={value}") for name, value in self.environ.items())
         lines += [f"{user} env -i {told} {command}" for command in commands]
+        lines[-1] = f"exec {lines[-1]}"  # so that a signal reaches it
         return ["unshare", "-m", "bash", "-c", "\n".join(lines)]
 
     def before(self):
