@@ -20,8 +20,8 @@ programs of a script. Where the claim then lapses although they still work, the 
 process group of the command, and all processes of the session that were started under the claim. These are needed where the
 command leads no group (in a pipeline on a terminal), and because some programs leave it (``timeout``, a shell with job control,
 ``run --nested reuse``). A daemon has a session of its own. A pid is not given to another process as long as it names
-a group; and if nothing of the group is left, the kernel gives all other pids away first. Elsewhere the watchdog dies
-with ``run``.
+a group; and if nothing of the group is left, the kernel gives all other pids away first. On the embedded store, where
+the programs that are left keep the lock, the watchdog dies with ``run``.
 """
 
 from __future__ import annotations
