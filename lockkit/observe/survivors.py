@@ -8,13 +8,19 @@ same; elsewhere its lock lapses after the ttl.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from lockkit.facts import Keeper, Owner
-from lockkit.identity import user_name
+from lockkit.identity import look_at, user_name
 from lockkit.outer import VARIABLE, outer_holds
 
 __all__ = ["hidden", "program", "survivors"]
+
+_KERNEL = 2
+"""The parent of the kernel's own threads, which have no environment."""
+_LOOKS, _PAUSE = 5, 0.002
+"""The number of looks at a process without an environment, and the seconds between them."""
 
 
 def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
@@ -28,13 +34,29 @@ def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
     for pid in _pids():
         if pid in (os.getpid(), besides):
             continue
-        try:
-            environ = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            continue  # it has ended, or belongs to another user
+        environ = _environ(pid)
         if f'"{claim_id}"'.encode() in environ and _under(environ, claim_id):
             found.append(Keeper(pid, program(pid)))
     return tuple(found)
+
+
+def _environ(pid: int) -> bytes:
+    """The environment of a process; empty if it has ended, or belongs to another user.
+
+    A process that begins another program (execve(2)) has none for a moment, which is waited for.
+    """
+    for _ in range(_LOOKS):
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            break
+        if environ:
+            return environ
+        seen = look_at(pid)
+        if seen is None or seen.ended or _KERNEL in (pid, seen.parent):
+            break
+        time.sleep(_PAUSE)
+    return b""
 
 
 def hidden(owner: Owner) -> str:

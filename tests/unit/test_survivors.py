@@ -41,3 +41,38 @@ def test_an_environment_of_lists_in_lists_hides_no_other_process(start):
     start("[" * 60_000 + f'"{claim}"')
     honest = start(json.dumps([{"claim_id": claim}]))
     assert [each.pid for each in survivors(claim)] == [honest]
+
+
+EXECS = """
+import os, sys
+environ = dict(os.environ)
+print(flush=True)
+n = int(os.environ["AGAIN"])
+environ["AGAIN"] = str(n - 1)
+if n:
+    os.execve(sys.executable, [sys.executable, "-S", "-E", "-c", os.environ["PROGRAM"]], environ)
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_begins_another_program_is_found_all_the_while():
+    """While execve(2) is under way a process shows no environment."""
+    claim = uuid.uuid4().hex
+    environ = {
+        **os.environ,
+        VARIABLE: json.dumps([{"claim_id": claim}]),
+        "AGAIN": "150",
+        "PROGRAM": EXECS,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-S", "-E", "-c", EXECS],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        process.stdout.readline()
+        missed = 0
+        for _ in range(300):
+            missed += process.pid not in [one.pid for one in survivors(claim)]
+        process.kill()
+    assert missed == 0

@@ -98,6 +98,7 @@ def test_a_copy_goes_back_to_its_queue_until_the_first_run_has_ended_and_makes_n
     deliver_again(rig, sent.id)
     until_back(workers, sent.id)
     rig.stage.say(sent.id, "done")
+    rig.stage.wait("held", sent.id)
     until(lambda: nothing_left(rig, sent.id, "twins"), "the message is gone", 2 * PATIENCE)
     told = rig.stage.events("held", sent.id)
     # The copy runs as well if it lay in the queue at the moment at which the first run was acknowledged.
