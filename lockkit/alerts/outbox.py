@@ -193,7 +193,7 @@ class Outbox:
         wish = error.retry_after if isinstance(error, NotDelivered) else None
         objected = isinstance(error, NotDelivered) and error.rejected
         paused = after_failure(self._pace, self.limits, now, self._chance(), wish=wish, maybe=maybe)
-        # What the service objects to holds up nothing else.
+        # A message that the service objects to holds up no other.
         self._pace = self._pace._replace(failures=paused.failures) if objected else paused
         if maybe:  # the next process counts it in the window, too
             self._note((), self._clock.wall())

@@ -233,7 +233,7 @@ def test_what_a_service_rejects_holds_up_nothing_and_is_given_up_in_the_end(capl
         todo = box.next()
         assert groups(todo) == ["emergency_rate 0"]
         box.settle(todo, REJECTED)
-    # It is lost only if the service takes another one by then: else its key may be wrong.
+    # The message is lost only if the service takes another one by then: else the key may be wrong.
     clock.at += 1000.0
     box.settle(box.next(), REJECTED)
     assert (len(box), box.counts.given_up) == (1, 0)

@@ -79,7 +79,7 @@ def is_earlier(error: LockkitError, request: Any) -> bool:
     if not _runs_same(error, request):
         return False
     assert error.holder is not None
-    # What replaces a task has its id, and begins to count its retries anew. Only a second delivery of it is marked.
+    # A message that replaces a task has the task's id, and counts its retries anew. Only a second delivery of it is marked.
     replaces = bool(request.replaced_task_nesting) and not (request.delivery_info or {}).get("redelivered")
     return replaces or error.holder.owner.retries < request.retries
 
