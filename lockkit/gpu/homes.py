@@ -12,7 +12,8 @@ least one of them sees what the other wrote (Dekker's algorithm, in Dijkstra, EW
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.devices import Device
@@ -98,9 +99,11 @@ def homes(client: Client, named: str, devices: Iterable[Device]) -> Homes:
     """
     if is_simulated(named):  # the cards of two hosts have the same UUIDs
         return Homes(named)
-    found = _found(client, devices)
+    found, listed = _found(client, devices), _listing(client)
     host = _common(found.values(), named)
-    return _made(host, {uuid: _next(client, uuid, one.home, host) for uuid, one in found.items()}, found)
+    return _made(
+        host, {uuid: _next(client, uuid, one.home, host, listed) for uuid, one in found.items()}, found
+    )
 
 
 def settle(client: Client, named: str, devices: Sequence[Device]) -> Homes:
@@ -113,12 +116,11 @@ def settle(client: Client, named: str, devices: Sequence[Device]) -> Homes:
         return Homes(named)
     unknown: OutcomeUnknown | None = None
     for _ in range(_TRIES):
-        found = _found(client, devices)
+        found, listed = _found(client, devices), _listing(client)
         host = _common(found.values(), named)
         try:
-            return _made(
-                host, {uuid: _moved(client, uuid, one, host, devices) for uuid, one in found.items()}, found
-            )
+            next_ = {uuid: _moved(client, uuid, one, host, devices, listed) for uuid, one in found.items()}
+            return _made(host, next_, found)
         except Conflict:
             continue
         except OutcomeUnknown as error:  # the next look says whether it was done
@@ -274,18 +276,37 @@ def _made(host: str, found: Mapping[str, _Home], stored: Mapping[str, _Found]) -
     return Homes(host, former, frozenset(uuid for uuid, one in stored.items() if one.damaged))
 
 
-def _next(client: Client, uuid: str, stored: _Home | None, host: str) -> _Home:
+def _listing(client: Client) -> Callable[[], Mapping[str, Collection[str]]]:
+    """The cards in the list of each host, asked for at most once, and only if a card has no record yet."""
+    return functools.cache(lambda: {one: listed_cards(client, one) for one in listed_hosts(client)})
+
+
+def _next(
+    client: Client,
+    uuid: str,
+    stored: _Home | None,
+    host: str,
+    listed: Callable[[], Mapping[str, Collection[str]]],
+) -> _Home:
     """The record that a card is to have: without the names that it left before, and under which no claim is left."""
     boot = this_process().boot_id
     if stored is None:
-        listed = [one for one in listed_hosts(client) if uuid in listed_cards(client, one)]
-        return _Home(host, boot, tuple(one for one in listed if one != host))
+        return _Home(
+            host, boot, tuple(one for one, cards in listed().items() if uuid in cards and one != host)
+        )
     left = [one for one in stored.former if one != host and _claims(client, one, uuid)]
     # The name that it leaves now stays, whoever claims under it: a client may take the card there before the record is written.
     return _Home(host, boot, (*left, stored.host) if stored.host not in (host, *left) else tuple(left))
 
 
-def _moved(client: Client, uuid: str, found: _Found, host: str, devices: Sequence[Device]) -> _Home:
+def _moved(
+    client: Client,
+    uuid: str,
+    found: _Found,
+    host: str,
+    devices: Sequence[Device],
+    listed: Callable[[], Mapping[str, Collection[str]]],
+) -> _Home:
     """Write the record of a card that it is to have, if it has another one, after all that else stands under the names before.
 
     Raises:
@@ -293,7 +314,7 @@ def _moved(client: Client, uuid: str, found: _Found, host: str, devices: Sequenc
         BackendError: The store does not do it.
     """
     stored = found.home
-    new = _next(client, uuid, stored, host)
+    new = _next(client, uuid, stored, host, listed)
     if new == stored or found.damaged:
         return new
     uuids = [one.uuid for one in devices if uuid in (one.uuid, one.parent)]
