@@ -49,7 +49,7 @@ def _levels(periods: Iterable[Period]) -> Iterator[tuple[float, float, int, tupl
         for number, each in enumerate(periods)
         for change in ((each.began, True, number, each), (each.ended, False, number, each))
     ]
-    # What ends makes room for what begins at the same moment.
+    # Ends come first: a hold that ends makes room for one that begins at the same moment.
     changes.sort(key=lambda change: (change[0], change[1]))
     level = 0
     for (at, begins, _, period), (until, *_) in pairwise(changes):
