@@ -107,6 +107,15 @@ class Files:
         """Whether the process has the lock, so that nobody else is alone with the files."""
         return self.presence is not None and not self.presence.over
 
+    def use(self, database: Inode | None) -> bool:
+        """Whether this process has a database open, or opens it again after a fork. The caller has OPENING.
+
+        The number alone proves nothing: a fork closes the file, and if it was removed, the next new file gets its number.
+        """
+        if not self.inside or self.opened.database != database:
+            return False
+        return bool(connections.inside(self.path)) or inode(self.path) == database
+
     def recorded(self, stored: str) -> bool:
         """Whether this is how a database records the lock file that this process has locked."""
         known, presence = LockFile.read(stored), self.presence

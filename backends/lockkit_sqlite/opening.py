@@ -248,8 +248,7 @@ class Opening:
     def _used(self) -> bool:
         """Whether another process, or this one by another name, may have the database open. A process that has must not ask: it would drop its locks."""
         here = inode(self._place.path)
-        mine = any(each.inside and each.opened.database == here for each in list(FILES.values()))
-        return mine or used(self._place.path)
+        return any(each.use(here) for each in list(FILES.values())) or used(self._place.path)
 
     def _known(self, presence: Presence) -> bool:
         """Whether the database file itself, read without its log, records this lock file."""

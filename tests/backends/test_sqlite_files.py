@@ -1187,6 +1187,24 @@ def test_a_second_name_in_one_process_drops_none_of_its_locks(process, opened, p
     assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
 
 
+def test_a_file_with_the_number_of_a_removed_database_that_a_fork_has_closed_is_not_taken_for_it(
+    opened, path
+):
+    """The system gives the number of a file that nobody has open any more to the next file."""
+    store = opened()
+    second = path.parent.parent / "second" / "other.db"
+    second.parent.mkdir(mode=0o700)
+    path.rename(second)
+    Child(lambda _: None).close()
+    os.truncate(second, 0)
+
+    other = open_store(f"sqlite:{second}", OpenOptions())
+
+    with closing(other):
+        take(other, name="x")
+    soon(take, store, name="x")
+
+
 @pytest.mark.parametrize(
     "home",
     [
