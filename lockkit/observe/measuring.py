@@ -36,7 +36,8 @@ _OUTCOMES = {
 _RELEASES = {"released": "released", "absent": "lost", "abandoned": "abandoned"}
 _LOSSES = ("lost", "max_hold")
 _REMEMBERED = 1024
-"""Names of which the last release is remembered, for the times of hand-offs."""
+"""Names of which the last release and the last grant are remembered, for the times of hand-offs."""
+_NEVER = dict.fromkeys(("sent", "released", "since", "granted"), float("inf"))
 
 
 class Instruments(Protocol):
@@ -65,7 +66,7 @@ class Measuring:
         self._to = to
         self._mutex = threading.RLock()
         self._read: dict[Stats, Mapping[str, int]] = {}
-        self._released: OrderedDict[str, float] = OrderedDict()
+        self._turns: OrderedDict[str, dict[str, float]] = OrderedDict()
         self._acquired: set[str] = set()
 
     def event(self, event: Event) -> None:
@@ -112,7 +113,7 @@ class Measuring:
         """Leave the clients of a parent process to it, in a forked child."""
         self._mutex = threading.RLock()
         self._read = {}
-        self._released = OrderedDict()
+        self._turns = OrderedDict()
 
     def _attempt(self, outcome: str, lock: str, event: Event) -> None:
         self._to.add("lockkit_attempts_total", (lock, outcome), 1)
@@ -126,9 +127,9 @@ class Measuring:
                 for reason in LOSSES:
                     self._to.add("lockkit_losses_total", (lock, reason), 0)
             self._to.set("lockkit_last_acquired_timestamp_seconds", (lock,), event.at)
-            since = self._hand_off(event)
-            if since is not None:
-                self._to.observe("lockkit_handoff_seconds", (lock,), since)
+            if event.duration is not None:
+                since = event.boottime - event.duration
+                self._hand_off(lock, event.name, {"since": since, "granted": event.boottime})
 
     def _release(self, outcome: str, lock: str, event: Event) -> None:
         self._to.add("lockkit_releases_total", (lock, outcome, _known(event.reason)), 1)
@@ -136,27 +137,25 @@ class Measuring:
             if event.duration is not None:
                 self._to.observe("lockkit_hold_seconds", (lock,), event.duration)
             self._to.set("lockkit_last_released_timestamp_seconds", (lock,), event.at)
-            with self._mutex:
-                self._released[event.name] = event.at
-                self._released.move_to_end(event.name)
-                if len(self._released) > _REMEMBERED:
-                    self._released.popitem(last=False)
+            sent = event.boottime if event.until is None else event.until
+            self._hand_off(lock, event.name, {"sent": sent, "released": event.boottime})
         layers = event.data.get("layers")
         for layer, told in layers.items() if isinstance(layers, Mapping) else ():
             self._to.add("lockkit_release_layers_total", (layer, _text(told["outcome"]).lower()), 1)
             self._to.observe("lockkit_release_layer_seconds", (layer,), told["seconds"])
 
-    def _hand_off(self, event: Event) -> float | None:
-        """Seconds from the last release of the name to this grant, if the claim waited already then."""
+    def _hand_off(self, lock: str, name: str, times: dict[str, float]) -> None:
+        """Measure the time from a release to the grant of a claim that waited when it was sent. Each may be told of first."""
         with self._mutex:
-            released = self._released.get(event.name)
-        if (
-            released is None
-            or event.duration is None
-            or not event.at - event.duration <= released <= event.at
-        ):
-            return None
-        return event.at - released
+            last = self._turns.pop(name, _NEVER) | times
+            if last["since"] <= last["sent"] <= last["granted"]:
+                self._to.observe(
+                    "lockkit_handoff_seconds", (lock,), max(last["granted"] - last["released"], 0.0)
+                )
+                return
+            self._turns[name] = last
+            if len(self._turns) > _REMEMBERED:
+                self._turns.popitem(last=False)
 
 
 _COUNTED: Mapping[str, str] = {

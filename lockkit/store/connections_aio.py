@@ -88,7 +88,7 @@ class LoopConnection(asyncio.Protocol):
         now = time.monotonic()
         if end <= now:
             raise TimeoutError("timed out")
-        if self._error is not None or self._transport is None:
+        if self.broken or self._transport is None:
             error = self._error or ConnectionError("the connection is closed")
             raise self._parser.cut_short(self._heard, error) if isinstance(error, OSError) else error
         asked: PromptFuture[Sequence[Reply]] = PromptFuture(self._loop)
@@ -115,12 +115,12 @@ class LoopConnection(asyncio.Protocol):
 
     @property
     def broken(self) -> bool:
-        """Whether the connection is closed, or about to be."""
-        return self._error is not None
+        """Whether the connection is closed, or about to be; perhaps only the loop knows, as a signal handler cut short what it called."""
+        return self._error is not None or self._transport is None or self._transport.is_closing()
 
     def usable(self, now: float) -> bool:
         """Whether a free connection can be used: the server has not closed it."""
-        if self._error is not None:
+        if self.broken:
             return False
         if now - self.since < _IDLE:
             return True

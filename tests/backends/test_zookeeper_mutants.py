@@ -304,7 +304,7 @@ def test_a_write_before_the_scan_finds_what_is_new():
 
 
 def test_a_scan_without_a_write_is_noticed(monkeypatch):
-    monkeypatch.setattr(Call, "settled", lambda self, parent: self.listed(parent, sync=False))
+    monkeypatch.setattr(Call, "settled", lambda self, parent: self.listed(parent, sync=False) or [])
     assert found_by_a_late_one() == ABSENT
 
 

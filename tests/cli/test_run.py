@@ -62,14 +62,13 @@ def test_waiting_says_who_is_in_the_way_and_where_one_stands(lockkit):
     second = lockkit.start("run", "backup", "--", "true")
     lockkit.until(lambda: len(lockkit.claims("backup")) == 3)
     for process, place in ((second, "2nd"), (waiter, "1st")):
-        said = []
-        while not any(
-            line.startswith("store:") for line in said
-        ):  # the last line of what it says of its wait
-            said.append(process.stderr.readline())
-            assert said[-1], said
+        err = ""
+        while "waiting for" not in err:
+            line = process.stderr.readline()
+            assert line, err
+            err += line
         process.send_signal(signal.SIGINT)
-        err = "".join(said) + process.stderr.read()
+        err += process.stderr.read()
         process.wait(40)
         who = r"held by \S+@\S+ pid \d+ \(sleep\), (?:[\d.]+ s|just now)"
         assert re.search(rf"^waiting for 'backup': you are {place}; {who}$", err, re.MULTILINE), err

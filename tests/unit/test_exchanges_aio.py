@@ -1056,13 +1056,14 @@ class TimeLimit(Exception):
             for callback, word in [
                 (LoopConnection.data_received, b"x"),
                 (prompt_future.PromptFuture.deliver, b"x"),
+                (prompt_future.Deliveries.deliver, b"x"),
                 (LoopConnection.connection_lost, b"bye"),
                 (LoopConnection._fail, b"bye"),
             ]
         ],
         (LoopConnection._expire, b"hush", 0),
     ],
-    ids=lambda each: getattr(each, "__name__", None),
+    ids=lambda each: getattr(each, "__qualname__", None),
 )
 def test_l4_a_signal_handler_that_raises_where_the_loop_calls_a_connection_leaves_nothing_waiting(
     new_loop, words, callback, word, then, monkeypatch

@@ -131,6 +131,18 @@ def test_a_hand_off_is_timed_from_the_release_to_the_next_grant(metrics, registr
         assert registry.get_sample_value("lockkit_queued_total", {"lock": "nightly"}) == 1
 
 
+def test_a_hand_off_is_timed_where_the_grant_is_told_of_before_the_release(metrics, registry):
+    """Two threads tell of the two; the one that releases may be slow to read its answer."""
+    metrics.lockkit_event(Event("acquired", "nightly", duration=0.001, boottime=100.0))
+    metrics.lockkit_event(Event("acquired", "nightly", duration=5.0, boottime=109.0))
+    metrics.lockkit_event(Event("released", "nightly", until=108.5, boottime=109.5))
+    assert registry.get_sample_value("lockkit_handoff_seconds_count", {"lock": "nightly"}) == 1
+    assert registry.get_sample_value("lockkit_handoff_seconds_sum", {"lock": "nightly"}) == 0
+    metrics.lockkit_event(Event("released", "nightly", until=110.0, boottime=111.0))
+    metrics.lockkit_event(Event("acquired", "nightly", duration=0.5, boottime=112.0))
+    assert registry.get_sample_value("lockkit_handoff_seconds_count", {"lock": "nightly"}) == 1, "no wait"
+
+
 def test_two_plugins_on_one_registry_share_its_metrics(registry):
     first, second = Metrics(registry), Metrics(registry)
     for metrics in (first, second):
