@@ -182,10 +182,11 @@ def _send(
     for some, reply in zip(places, replies, strict=True):
         if reply is None:
             continue
-        if isinstance(reply, theirs.RedisError):
-            troubles.append(replied(reply, server))
-            continue
-        for at, answer in zip(some, [reply] if len(some) == 1 else reply, strict=True):
+        together = len(some) > 1 and isinstance(reply, list)
+        for at, answer in zip(some, reply if together else [reply] * len(some), strict=True):
+            if isinstance(answer, theirs.RedisError):
+                troubles.append(replied(answer, server))
+                continue
             answers[at] = renewal = held if answer == b"H" else _renewal(answer, basis)
             if renewal.why == "absent":
                 store.index.forget()  # the server may have lost all data

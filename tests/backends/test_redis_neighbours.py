@@ -125,10 +125,54 @@ def test_a_release_does_not_touch_a_waiter_for_newer_readers(store, server):
     key = Keys.of("default", "a").claims
     stored = server.cli("HGET", key, waits.token)
     server.cli("HSET", key, waits.token, stored[:-1] + b',"min_reader":9}')
-    with pytest.raises((Refused, Unknown)) as told:
-        store.release(held, 2.0)
-    assert isinstance(told.value.error, IncompatibleLayout)
+    assert store.release(held, 2.0) == RELEASED
     assert b"WAITING" in server.cli("HGET", key, waits.token)
+
+
+NEWER = b'{"v":9,"min_reader":9,"weight":1,"capacity":3,"state":"HELD"}'
+
+
+@pytest.mark.parametrize("lapsed", [False, True], ids=["running", "lapsed"])
+@pytest.mark.parametrize("stored", [b"{bad", NEWER], ids=["damaged", "newer"])
+def test_a_claim_that_cannot_be_read_costs_no_other_of_its_lock_a_call(store, server, stored, lapsed):
+    keys = Keys.of("default", "a")
+    beats = [take(store, capacity=3) for _ in range(3)]
+    (unread, _), (one, fence), (other, _) = beats
+    server.cli("HSET", keys.claims, unread.token, stored)
+    if lapsed:
+        server.cli("ZADD", keys.deadlines, 1, unread.token)
+
+    first, *others = store.renew(beats, 2.0)
+    assert first.state == ("LOST" if lapsed and stored != NEWER else "UNKNOWN")
+    assert [each.state for each in others] == ["HELD", "HELD"]
+    assert store.extend(one, fence, 60.0, 2.0).state == "HELD"
+    assert store.evict("a", claim_id(one.token), 2.0).outcome == "MARKED"
+    assert store.release(other, 2.0) == RELEASED
+    assert (stored == NEWER) == (server.cli("HGET", keys.claims, unread.token) == NEWER)
+
+
+@pytest.mark.parametrize("stored", [b"{bad", NEWER], ids=["damaged", "newer"])
+def test_a_resize_that_a_claim_stops_changes_no_other(store, server, stored):
+    key = Keys.of("default", "a").claims
+    one, unread = [take(store, capacity=3)[0] for _ in range(2)]
+    server.cli("HSET", key, unread.token, stored)
+    before = server.cli("HGET", key, one.token)
+    with pytest.raises((Refused, Unknown)):
+        store.resize("a", 1, 2.0)
+    assert server.cli("HGET", key, one.token) == before
+
+
+def test_nobody_is_let_in_behind_a_claim_that_cannot_be_read_and_holds_more_than_fits(store, server):
+    keys = Keys.of("default", "a")
+    first, second, third = [take(store, capacity=3)[0] for _ in range(3)]
+    store.resize("a", 1, 2.0)  # the second and third hold outside
+    waits = queue(store, capacity=1)
+    server.cli("HSET", keys.claims, third.token, NEWER)
+    assert store.release(first, 2.0) == RELEASED
+    assert store.release(second, 2.0) == RELEASED
+    with pytest.raises((Refused, Unknown)):
+        store.acquire(waits, False, 2.0)
+    assert server.cli("ZRANGE", keys.queue, 0, -1) == [third.token.encode()]
 
 
 def test_a_record_for_newer_readers_is_not_touched(store, server):

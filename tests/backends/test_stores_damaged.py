@@ -237,7 +237,9 @@ def test_a_field_with_a_wrong_value_blocks_its_lock_on_etcd_and_nothing_else(fie
         harness.close()
 
 
-@pytest.mark.parametrize("garbage", [b"{bad", b'{"weight": 1, "capacity": 2, "state": "HELD"}'])
+@pytest.mark.parametrize(
+    "garbage", [b"{bad", b'{"weight": 1, "capacity": 2, "state": "HELD"}', b'{"v": 9, "min_reader": 9}']
+)
 def test_a_damaged_claim_on_redis_costs_no_other_its_renewals_after_the_clock_was_set_back(garbage):
     with RedisServer(clock=True) as server, lockkit.connect(server.url()) as client:
         damaged = client.semaphore("a", 2, auto_renew=False).acquire(20.0)

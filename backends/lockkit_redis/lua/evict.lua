@@ -23,8 +23,7 @@ if claim.state == 'HELD' then
   local silent = claim.renewed + claim.ttl + claim.lock_delay
   deadline = math.min(deadline, math.max(silent, claim.since + claim.min_hold))
   save(token, claim, deadline)
-  local _, _, _, after = prefix()
-  if after then wake(after[1], after[2]) end
+  wake_next()
 end
 keep()
 return { 'MARKED', whole(deadline) }

@@ -98,26 +98,35 @@ end
 
 -- Whether somebody holds outside the prefix, as after a shrinking resize. Claims offered there wait again.
 local function look_outside(fits)
-  crowd = false
+  local outside = false
   each(function(token, claim, place)
     if place < #fits then return end
     if holding(claim) then
-      crowd = true
+      outside = true
     elseif claim.state == 'OFFERED' then
       claim.state = 'WAITING'
       save(token, claim)
     end
   end)
+  crowd = outside
   if crowd then call('HSET', c, '@crowd', '1') else call('HDEL', c, '@crowd') end
 end
 
-local function offer()
-  dirty = false
-  if call('EXISTS', q) == 0 then
-    call('DEL', c)
-    seen, crowd = nil, false
-    return
-  end
+-- Do what concerns only those who wait. A claim that cannot be read blocks them, but must not stop a script that holders need.
+local function for_waiters(step)
+  local fine, problem = pcall(step)
+  if fine or (type(problem) == 'string' and (problem:find('DAMAGED', 1, true) or problem:find('LAYOUT', 1, true))) then return end
+  error(problem, 0)
+end
+
+local function wake_next()
+  for_waiters(function()
+    local _, _, _, after = prefix()
+    if after then wake(after[1], after[2]) end
+  end)
+end
+
+local function offer_places()
   local fits = prefix()
   if crowd then look_outside(fits) end
   for _, pair in ipairs(fits) do
@@ -133,6 +142,16 @@ local function offer()
   end
 end
 
+local function offer()
+  dirty = false
+  if call('EXISTS', q) == 0 then
+    call('DEL', c)
+    seen, crowd = nil, false
+    return
+  end
+  for_waiters(offer_places)
+end
+
 -- Until when a claim that is HELD now blocks: to now + ttl within max_hold, + lock_delay, past min_hold.
 local function held_until(claim)
   local ends = now + claim.ttl
@@ -140,26 +159,23 @@ local function held_until(claim)
   return math.max(ends + claim.lock_delay, claim.since + claim.min_hold)
 end
 
--- When a claim may end at the latest, as its owner asked.
-local function latest(claim)
+-- Shorten the deadline of a claim, so that it lasts no longer than its owner asked.
+local function shorten(token)
+  local claim = load(token)
   claim.since = math.min(claim.since, now)
   claim.renewed = math.min(claim.renewed, now)
+  local latest = now + GRACE
   if claim.state == 'HELD' then
-    return math.max(now + claim.ttl + claim.lock_delay, claim.since + claim.min_hold)
+    latest = math.max(now + claim.ttl + claim.lock_delay, claim.since + claim.min_hold)
   elseif claim.state == 'LINGERING' then
-    return now + math.max(claim.min_hold, claim.lock_delay)
+    latest = now + math.max(claim.min_hold, claim.lock_delay)
   end
-  return now + GRACE
+  save(token, claim, math.min(deadline_of(token), latest))
 end
 
--- The clock was set back: shorten deadlines, so that no claim lasts longer than its owner asked. A damaged claim keeps its own, and
--- must not stop the renewals of others.
+-- The clock was set back. A claim that cannot be read keeps its deadline, and must not stop the renewals of others.
 local function clamp()
-  for _, token in ipairs(call('ZRANGE', d, 0, -1)) do
-    local claim = even_damaged(token)
-    local fine, till = pcall(latest, claim)
-    if fine then save(token, claim, math.min(deadline_of(token), till)) end
-  end
+  for _, token in ipairs(call('ZRANGE', d, 0, -1)) do pcall(shorten, token) end
 end
 
 -- Let a script write although memory is full, because held locks must still be renewed and released. Redis refuses no write of a
@@ -167,13 +183,15 @@ end
 local function whatever_memory_is_left() call('ZREM', d, '') end
 
 -- Remove lapsed claims, wherever they are in the queue, and offer their places to claims that now fit. Every script begins with this.
+-- A lapsed claim for newer readers stays, and blocks.
 local function settle()
   local marks = call('HMGET', c, '@', '@crowd')
   seen, crowd = marks[1], marks[2] and true or false
   if not seen then return end
   if tonumber(seen) > now then clamp() end
   for _, token in ipairs(call('ZRANGEBYSCORE', d, '-inf', now)) do
-    remove(token, even_damaged(token) or {})
+    local fine, claim = pcall(even_damaged, token)
+    if fine then remove(token, claim or {}) end
   end
   if dirty then offer() end
 end

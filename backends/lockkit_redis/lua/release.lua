@@ -15,8 +15,7 @@ if claim.state == 'HELD' and used then
   if till > now then
     claim.state = 'LINGERING'
     save(token, claim, till)
-    local _, _, _, after = prefix()
-    if after then wake(after[1], after[2]) end -- otherwise it would sleep until the old deadline
+    wake_next() -- otherwise it would sleep until the old deadline
     keep()
     return 1
   end

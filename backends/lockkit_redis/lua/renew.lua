@@ -25,7 +25,11 @@ local function renewed(token, fence)
   return said('H', '', note)
 end
 
+-- A claim that cannot be read must not stop the renewals of others.
 local answers = {}
-for at = 1, #ARGV, 2 do answers[#answers + 1] = renewed(ARGV[at], ARGV[at + 1]) end
+for at = 1, #ARGV, 2 do
+  local fine, answer = pcall(renewed, ARGV[at], ARGV[at + 1])
+  answers[#answers + 1] = (fine or type(answer) == 'table') and answer or redis.error_reply(answer)
+end
 if seen then keep() end
 return #ARGV == 2 and answers[1] or answers

@@ -67,8 +67,8 @@ LUA: Mapping[str, tuple[str, tuple[Change, ...]]] = {
         (
             (
                 ALL,
-                "    remove(token, even_damaged(token) or {})",
-                "    if call('ZRANK', q, token) == 0 then remove(token, even_damaged(token) or {}) end",
+                "    if fine then remove(token, claim or {}) end",
+                "    if fine and call('ZRANK', q, token) == 0 then remove(token, claim or {}) end",
             ),
         ),
     ),
