@@ -197,6 +197,27 @@ class Config(NamedTuple):
                 hint=f"{self._chosen_by()}; {self._farther(reach)}",
             )
 
+    def check_default(self) -> None:
+        """Refuse the default store if the administrator's file names another one by now: there new programs lock.
+
+        Raises:
+            ConfigError: The administrator's file names another store since this configuration was loaded.
+        """
+        etc = str(self.arguments.get("etc"))
+        if self.is_set("url") or stamp(Path(etc)) == self.files.get(etc):
+            return
+        shared = self._for_all()
+        if shared is not None and shared.url != self.url:
+            raise ConfigError(
+                f"{etc} names {redact(shared.url)} as the store of all programs, since this one has read it",
+                hint="start this program again; see: lockkit docs all-users",
+            )
+
+    def _for_all(self) -> Config | None:
+        """The configuration of everybody who names no store, if the administrator's file names one."""
+        shared = self._otherwise(url=None, profile=None, config=os.devnull, environ={})
+        return shared if shared is not None and shared.is_set("url") else None
+
     def _chosen_by(self) -> str:
         """Where the URL came from, as a sentence."""
         source = self.source("url")
@@ -210,9 +231,8 @@ class Config(NamedTuple):
             return "use a store that hosts can share, such as redis://"
         if self.scope != "host":
             return "use sqlite:, the default"
-        # The administrator's file alone: what everybody gets who names no store.
-        shared = self._otherwise(url=None, profile=None, config=os.devnull, environ={})
-        if shared is not None and shared.is_set("url") and shared.url != self.url:
+        shared = self._for_all()
+        if shared is not None and shared.url != self.url:
             source = self.source("url")
             way = {ARGUMENT: "leave the URL out", "LOCKKIT_URL": "unset LOCKKIT_URL"}.get(
                 source, f"remove url from {source}"

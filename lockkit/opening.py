@@ -315,6 +315,8 @@ class Opening:
             try:
                 backend = self._open_store(budget)
                 self.config.check_scope(backend.capabilities.scope)
+                # After the store is open, where `lockkit host init` sees it: one of the two sees the other.
+                self.config.check_default()
                 driver = self._start(backend, here.counters)
                 driver.used_by = weakref.ref(self, _dropping(driver))
                 at_exit(driver.ending)

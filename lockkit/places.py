@@ -22,6 +22,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
 __all__ = [
+    "STORE_FILE",
     "StatePlace",
     "barred",
     "default_state_dir",
@@ -32,6 +33,9 @@ __all__ = [
     "private_dir",
     "state_place",
 ]
+
+STORE_FILE = "lockkit.db"
+"""The name of the embedded store's file in the state folder, for a URL without a path."""
 
 _log = logging.getLogger("lockkit")
 _told: set[Path] = set()

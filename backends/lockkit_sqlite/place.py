@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.namedtuples import NamedTuple
-from lockkit.places import barred, default_state_dir, make_folders, network_filesystem
+from lockkit.places import STORE_FILE, barred, default_state_dir, make_folders, network_filesystem
 from lockkit.settings import SETTINGS, meant, redact, veiled
 from lockkit.store.spi import Refused
 from lockkit_sqlite.descriptors import inside, opened, set_mode
@@ -29,7 +29,6 @@ from lockkit_sqlite.failures import left, linked, raise_if_foreign
 
 __all__ = ["Place", "group_name", "is_shared", "locate", "make_file", "make_pulses", "prepare", "unusable"]
 
-FILE = "lockkit.db"
 OPTIONS = {"synchronous": ("normal", "full", "off")}
 """The options of a URL and their values. With ``full`` the last second's releases survive a power cut, at two fsyncs a lock."""
 _NEVER_EMPTY = "shared"
@@ -70,7 +69,7 @@ def locate(url: str, state_dir: str | None) -> tuple[Path, str]:
     """
     text, synchronous = _parse(url)
     if not text:
-        return Path(state_dir or default_state_dir()) / FILE, synchronous
+        return Path(state_dir or default_state_dir()) / STORE_FILE, synchronous
     path = Path(text)
     try:
         taken = path.is_dir()
@@ -397,7 +396,7 @@ def unusable(path: Path, error: OSError) -> Refused:
         if group is not None:
             return _denied(
                 f"cannot use {path}: the group {group} shares its folder, and this process is not in that group",
-                _way_in(group),
+                f"{_way_in(group)}; see: lockkit docs all-users",
             )
         folder = barred(path)
         if folder is not None:

@@ -17,7 +17,7 @@ from lockkit.errors import ConfigError
 from lockkit.hosting.planning import Folder, Group, HostFacts, Made, Wanted
 from lockkit.places import network_filesystem
 
-__all__ = ["collect", "exposed", "group_of", "made_by_init", "record_of"]
+__all__ = ["as_it_is", "collect", "exposed", "group_of", "made_by_init", "record_of"]
 
 
 def record_of(config: Path) -> Path:
@@ -34,7 +34,7 @@ def made_by_init(config: Path) -> Made:
     path = record_of(config)
     try:
         with open(
-            path, encoding="utf-8", opener=_as_it_is
+            path, encoding="utf-8", opener=as_it_is
         ) as file:  # closes a folder, too; os.fdopen would not
             forged = not _trusted(os.fstat(file.fileno()))
             read: object = None if forged else json.loads(file.read())
@@ -150,7 +150,7 @@ def _roots() -> tuple[int, int]:
     return Path("/").stat().st_uid, os.geteuid()
 
 
-def _as_it_is(path: str, flags: int) -> int:
+def as_it_is(path: str, flags: int) -> int:
     """Open a file, and neither what a link of its name leads to nor, for good, a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 

@@ -26,6 +26,7 @@ __all__ = [
     "HostFacts",
     "Made",
     "Obstacle",
+    "OwnStores",
     "Plan",
     "Step",
     "Wanted",
@@ -35,6 +36,7 @@ __all__ = [
     "missing",
     "plan_init",
     "plan_remove",
+    "still_in_use",
     "store_url",
     "without",
 ]
@@ -112,6 +114,17 @@ class Made(NamedTuple):
     """The group that the folder was given, or had."""
 
 
+class OwnStores(NamedTuple):
+    """The stores that users have by default, each of their own, until all share one."""
+
+    sharing: tuple[str, ...] = ()
+    """The users with such a store who may use the shared one."""
+    others: tuple[str, ...] = ()
+    """The users with such a store who are not in the group."""
+    uses: tuple[str, ...] = ()
+    """Everything that uses such a store now, in words."""
+
+
 class HostFacts(NamedTuple):
     """The facts of a host on which a plan stands."""
 
@@ -130,6 +143,7 @@ class HostFacts(NamedTuple):
     problems: tuple[str, ...] = ()
     """The errors in the administrator's file as it is."""
     made: Made = Made()
+    own: OwnStores = OwnStores()
 
 
 class Step(NamedTuple):
@@ -172,14 +186,25 @@ class Plan(NamedTuple):
             for step in self.steps
         )
 
+    @property
+    def moves(self) -> bool:
+        """Whether programs get another store by default."""
+        return any(step.action == "write_settings" and _names_store(step.detail) for step in self.steps)
+
 
 def store_url(folder: Path) -> str:
     """The URL of the store in a shared folder."""
     return f"sqlite:{quote(str(folder / STORE))}"
 
 
-def plan_init(wanted: Wanted, seen: HostFacts) -> Plan:
-    """The steps by which all users of a group get one store, and what stands in the way."""
+def plan_init(wanted: Wanted, seen: HostFacts, *, force: bool = False) -> Plan:
+    """The steps by which all users of a group get one store, and what stands in the way.
+
+    Args:
+        wanted: The request.
+        seen: The facts.
+        force: Whether programs may go on in stores of their own, in which new programs do not see their locks.
+    """
     obstacles = [*_rights(seen), *_place(wanted, seen)]
     steps: list[Step] = []
     if seen.group is None:
@@ -205,7 +230,44 @@ def plan_init(wanted: Wanted, seen: HostFacts) -> Plan:
         steps.append(
             Step("write_settings", str(wanted.config), f"{verb} {wanted.config}: {lines}", block_of(missing))
         )
-    return Plan(tuple(steps), tuple(obstacles))
+    plan = Plan(tuple(steps), tuple(obstacles))
+    if not plan.moves:
+        return plan
+    in_use = still_in_use(seen.own)
+    if in_use is not None and not force:
+        plan = plan._replace(obstacles=(*plan.obstacles, in_use))
+    return plan._replace(remarks=_who_changes(str(seen.group or wanted.group), seen))
+
+
+def still_in_use(own: OwnStores) -> Obstacle | None:
+    """The uses of stores of which new programs see nothing once all users share one; None if there are none."""
+    if not own.uses:
+        return None
+    return Obstacle(
+        f"stores of single users are in use: by {_listed(own.uses)}",
+        "new programs lock in the store of all users, and see none of these locks: wait until these programs have ended (lockkit release "
+        "ends what was acquired), or end them; --force goes on all the same, and then two may work at the same time",
+        "held",
+    )
+
+
+def _who_changes(group: str, seen: HostFacts) -> tuple[str, ...]:
+    """Say what changes for users who have a store of their own, and for all others."""
+    own = seen.own
+    told = []
+    if own.sharing:
+        told.append(
+            f"new programs of {_listed(own.sharing)} use the store of all users; their own stores stay, and nothing reads the drains and "
+            "quarantined cards in them"
+        )
+    known = f" ({_listed(own.others)} had a store of their own)" if own.others else ""
+    told.append(
+        f"users who are not in the group {group}{known} get no lock from now on; a user who is to keep a store of their own sets "
+        'url = "sqlite:" and scope = "user" in ~/.config/lockkit/config.toml'
+    )
+    if not seen.root:
+        told.append("only root sees the programs and stores of other users")
+    return tuple(told)
 
 
 def _rights(seen: HostFacts) -> list[Obstacle]:

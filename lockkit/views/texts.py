@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Literal, overload
 
 from lockkit.errors import LockkitError
+from lockkit.places import STORE_FILE
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -34,7 +35,7 @@ def located(client: Client) -> str:
         from urllib.parse import quote
 
         try:
-            file = client.config.state_place().path / "lockkit.db"
+            file = client.config.state_place().path / STORE_FILE
         except LockkitError:
             return client.url
         head = f"sqlite:{quote(os.fsencode(file))}"

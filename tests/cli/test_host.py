@@ -69,7 +69,7 @@ with lockkit.connect(f"sqlite:{warm}/first/x.db", state_dir=f"{warm}/first", sco
 os.setgroups([gid] if gid else [])
 os.setgid(uid)
 os.setuid(uid)
-os.environ["LOCKKIT_STATE_DIR"] = f"{warm}/state-{uid}"
+os.environ.setdefault("LOCKKIT_STATE_DIR", f"{warm}/state-{uid}")
 client = lockkit.connect()
 leases = []
 for row in sys.stdin:
@@ -164,6 +164,92 @@ for one in (ann, bob, eve):
     assert told[7:10] == ["True", "RELEASED", "True"]
     assert told[11].startswith("AcquireTimeout")
     assert [told[10], *told[12:]] == ["0", "RELEASED", "0", "RELEASED", 0, False, False]
+
+
+@private_root
+@two_users
+def test_no_program_goes_on_in_a_store_of_its_own_while_new_ones_lock_in_that_of_all(world):
+    """ann is in the group, eve is not; both have locked in stores of their own until now."""
+    told = world("""
+import pathlib, time
+with open("/etc/passwd", "a") as file:
+    for name, uid in (("ann", 61201), ("eve", 61203)):
+        file.write(f"{name}:x:{uid}:61200::{os.environ['WARM']}/{name}:/bin/sh\\n")
+with open("/etc/group", "a") as file:
+    file.write("everybody:x:61200:\\ngpu:x:61300:ann\\n")
+for name, uid in (("ann", 61201), ("eve", 61203)):
+    state = pathlib.Path(os.environ["WARM"], name, ".local/state/lockkit")
+    state.mkdir(parents=True)
+    for each in (state, *list(state.parents)[:3]):
+        os.chown(each, uid, 61200)
+
+class User:
+    def __init__(self, name, uid):
+        line = [sys.executable, os.environ["USER_PY"], str(uid), "61300" if name == "ann" else "61200", os.environ["WARM"]]
+        home = f"{os.environ['WARM']}/{name}"
+        self.env = {"HOME": home, "LOCKKIT_STATE_DIR": f"{home}/.local/state/lockkit"}
+        env = {key: value for key, value in os.environ.items() if not key.startswith("LOCKKIT_")} | self.env
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.pid = self.process.pid
+    def __call__(self, order):
+        self.process.stdin.write(order + "\\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+ann, late, eve = User("ann", 61201), User("ann", 61201), User("eve", 61203)
+hold = "leases.append(client.lock('card').try_acquire()) or leases[-1] is not None"
+told += [ann(hold), eve(hold), late("client.url")]
+told += [lockkit("host", "init", "--group", "gpu"), [ann.pid, eve.pid], there("/etc/lockkit"), there("/var/lib/lockkit")]
+told += [ann("leases[0].release().outcome or client.close()"), eve("leases[0].release().outcome")]
+ann.process.stdin.close()
+ann.process.wait()
+told += [lockkit("host", "init", "--group", "gpu", "--dry-run")]
+told += [eve("client.close()")]
+holds = pathlib.Path(os.environ["WARM"], "ann/.local/state/lockkit/holds")
+holds.mkdir()
+(holds / "x-1.json").write_text(json.dumps({"url": "sqlite:", "name": "nightly", "until": time.time() + 900}))
+(holds / "x-2.json").write_text(json.dumps({"url": "sqlite:", "name": "lapsed", "until": time.time() - 1}))
+(holds / "x-3.json").write_text("[]")
+os.mkfifo(holds / "x-4.json")
+(holds / "x-5.json").symlink_to(holds / "x-1.json")
+told += [lockkit("host", "init", "--group", "gpu")]
+(holds / "x-1.json").unlink()
+told += [lockkit("host", "init", "--group", "gpu"), late(hold)]
+again = User("eve", 61203)
+told += [again(hold)]
+again("client.close()")
+alone = "globals().update(client=lockkit.connect('sqlite:', scope='user'))"
+told += [again(alone), again(hold)]
+for one in (late, eve, again):
+    one.process.stdin.close()
+    one.process.wait()
+""")
+    first, second, url, refused, pids, *made = told[:7]
+
+    assert [first, second, url, made] == ["True", "True", "sqlite:", [False, False]]
+    assert refused["code"] == 75
+    for pid, user in zip(pids, ("ann", "eve"), strict=True):
+        assert re.search(rf"pid {pid} \([^)]+\) of {user}\b", refused["err"])
+    assert "stores of single users are in use: by pid " in refused["err"]
+    assert "--force goes on all the same" in refused["err"]
+    assert told[7:9] == ["RELEASED", "RELEASED"]
+    dry, _, acquired, done = told[9:13]
+    assert dry["code"] == 75  # eve's program holds nothing, and would lock there again
+    assert (acquired["code"], "in use: by 'nightly', which ann has acquired (" in acquired["err"]) == (
+        75,
+        True,
+    )
+    assert done["code"] == 0
+    assert re.search(
+        r"^new programs of [^;]*\bann\b[^;]* use the store of all users; ", done["out"], re.MULTILINE
+    )
+    assert re.search(r"not in the group gpu \([^)]*\beve\b[^)]*\) get no lock from now on;", done["out"])
+    late, eve, _, alone = told[13:]
+    assert late.startswith(
+        "ConfigError /etc/lockkit/config.toml names sqlite:/var/lib/lockkit/host.db as the store"
+    )
+    assert eve.startswith("PermissionDenied")
+    assert alone == "True"
 
 
 def in_the_past(told):

@@ -16,6 +16,7 @@ from lockkit.hosting.planning import (
     Group,
     HostFacts,
     Made,
+    OwnStores,
     Wanted,
     belongs_to_store,
     block_of,
@@ -43,6 +44,27 @@ def test_a_bare_host_gets_all_of_it():
     assert actions(plan) == ["make_group", "make_folder", "write_settings"]
     assert plan.steps[-1].detail == BLOCK
     assert not plan.obstacles
+
+
+USED = OwnStores(("ann",), ("eve",), ("pid 7 (python3) of ann",))
+
+
+def test_a_new_default_waits_for_those_who_use_the_old_one_unless_forced():
+    seen = HostFacts(group=GPU, folder=RIGHT, own=USED)
+
+    (obstacle,) = plan_init(WANTED, seen).obstacles
+
+    assert (obstacle.kind, "by pid 7 (python3) of ann" in obstacle.message) == ("held", True)
+    assert not plan_init(WANTED, seen, force=True).obstacles
+    told = plan_init(WANTED, seen._replace(own=USED._replace(uses=()))).remarks
+    assert [who in one for who, one in zip(("of ann use", "(eve had"), told, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("lines", [{"url": URL, "scope": "host"}, {"url": URL}])
+def test_stores_of_single_users_are_in_nobodys_way_where_the_default_stays(lines):
+    seen = HostFacts(group=GPU, folder=RIGHT, text="", settings=lines, own=USED)
+
+    assert not plan_init(WANTED, seen).obstacles + plan_init(WANTED, seen).remarks
 
 
 def test_what_is_right_already_needs_no_step():

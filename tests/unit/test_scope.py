@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import lockkit
 from lockkit import config
 from lockkit.errors import ConfigError
 
@@ -82,3 +83,27 @@ def test_an_administrator_who_named_no_other_store_is_told_to_make_one(refused, 
         loaded.check_scope("user")
 
     assert "lockkit host init --group GROUP" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text, refuses", [(f'url = "{STORE}"', True), ('ttl = "45s"', False), ("url = ", False)]
+)
+def test_a_default_that_has_changed_since_is_not_opened_any_more(etc, tmp_path, text, refuses):
+    """New programs lock in the store that the file names; what it names to those who named one is nobody's concern."""
+    etc.unlink()
+    loaded, named = (
+        config.load(
+            url, config="/dev/null", environ={}, etc=etc, home=tmp_path, state_dir=str(tmp_path / "state")
+        )
+        for url in (None, "sqlite:")
+    )
+    etc.write_text(text)
+
+    with lockkit.connect(config=named) as client:
+        client.lock("x").acquire().release()
+    with lockkit.connect(config=loaded) as client:
+        if refuses:
+            with pytest.raises(ConfigError, match="start this program again"):
+                client.lock("x").acquire()
+        else:
+            client.lock("x").acquire().release()

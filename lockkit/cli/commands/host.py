@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,24 +80,48 @@ sudo usermod -aG gpu ann      # takes effect when ann next logs in
 )
 @_CONFIG
 @_DRY_RUN
+@option(
+    "--force",
+    is_flag=True,
+    help="Go on although programs use stores of their own. Then two may work at the same time until these have ended.",
+)
 def _init(
-    session: Session, *, group: str, create_group: bool, folder: Path, config: Path, dry_run: bool
+    session: Session,
+    *,
+    group: str,
+    create_group: bool,
+    folder: Path,
+    config: Path,
+    dry_run: bool,
+    force: bool,
 ) -> int:
     """Make a folder that GROUP shares, and have all programs on this host use a store in it.
 
     The folder gets mode 2770, and the administrator's file the settings url and scope = "host". What is there already stays as it is:
     if a folder or setting differs, nothing is done, and the error says what differs and what to do. It can be run again.
 
-    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 78 something that is there already differs.
+    The store becomes the default. While a program has the store open that its user had by default until then, nothing is done.
+
+    Exit code: 0 done, or nothing to do; 69 not root, or a step failed; 75 stores of single users are in use; 78 something that is
+    there already differs.
     """
-    from lockkit.hosting import doing, facts, planning
+    from lockkit.hosting import doing, facts, own_stores, planning
 
     wanted = planning.Wanted(group, folder, config, create_group)
     seen = facts.collect(wanted)
-    plan = planning.plan_init(wanted, seen)
+    own = partial(own_stores.find, config, seen.group, seen.settings.get("state_dir"))
+    seen = seen._replace(own=own())
+    plan = planning.plan_init(wanted, seen, force=force)
     _refuse(plan, dry_run=dry_run)
     steps = plan.steps if dry_run else doing.initialise(wanted, seen, plan.steps)
     done = _tell(session, steps, dry_run=dry_run)
+    # A program opens its store first and looks at the file then, so one that came in meanwhile is refused, or is seen here.
+    late = planning.still_in_use(own()) if plan.moves and not (dry_run or force) else None
+    if late is not None:
+        _refuse(
+            planning.Plan(obstacles=(late._replace(message=f"all is set up, but {late.message}"),)),
+            dry_run=False,
+        )
     group = str(seen.group or group)
     members = () if seen.group is None else seen.group.members
     if session.json:
@@ -106,6 +131,8 @@ def _init(
     would = "would be" if dry_run else "are"
     output.say(f"users of the store {would} those in the group {group}{listed}")
     output.say(f"to let in USER, who then has to log in again: sudo usermod -aG {group} USER")
+    for remark in plan.remarks:
+        output.say(remark)
     return exits.OK
 
 
