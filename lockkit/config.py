@@ -330,7 +330,7 @@ def keywords(settings: Mapping[str, object]) -> dict[str, Any]:
     """
     for key in settings:
         if key not in SETTINGS:
-            raise _unknown(key)
+            raise _unknown(key, settings)
     return {
         key: SETTINGS[key].endless if value is None and SETTINGS[key].kind == "limit" else value
         for key, value in settings.items()
@@ -390,15 +390,18 @@ def keywords_layer(keywords: Mapping[str, object]) -> Layer:
     layer = Layer(ARGUMENT)
     for key, value in keywords.items():
         if key not in SETTINGS:
-            layer.problems.append(_unknown(key))
+            layer.problems.append(_unknown(key, keywords))
         elif value is not None:
             layer.keep(SETTINGS[key], value)
     return layer
 
 
-def _unknown(key: str) -> ConfigError:
-    """The error for a keyword that is no setting."""
-    hint = meant(key, SETTINGS) or f"allowed: {', '.join(SETTINGS)}"
+def _unknown(key: str, given: Mapping[str, object]) -> ConfigError:
+    """The error for a keyword that is no setting. ``given`` are all keywords."""
+    from lockkit.habit_words import CONNECT, timeouts  # late: only ever needed for an error
+
+    hint = CONNECT.get(key) or meant(key, SETTINGS) or f"allowed: {', '.join(SETTINGS)}"
+    hint += timeouts([key], given.get("timeout"))
     return ConfigError(f"{ARGUMENT}: unknown setting {key}", hint=hint)
 
 

@@ -5,13 +5,20 @@ Sources: threading, multiprocessing, redis-py, python-redis-lock, pottery, filel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-__all__ = ["ACQUIRE", "NAMES", "OF_A_LEASE", "OPTIONS"]
+__all__ = ["ACQUIRE", "CONNECT", "NAMES", "OF_A_LEASE", "OPTIONS", "timeouts"]
 
 _TRY = "lock.try_acquire() returns None if it is busy, and acquire(timeout=0) raises"
 _BEAT = "a lease is renewed in the background; lease.confirm() asks the store, and lease.extend(ttl) lengthens the ttl"
 _WAKES = "there is no interval: a waiter is woken as soon as it may hold"
+
+_OF_REDIS_PY = ("blocking", "blocking_timeout", "sleep", "thread_local", "raise_on_release_error")
+"""Keywords of redis-py's lock, and of the libraries that follow it, whose ``timeout`` is an expiry."""
+_OF_SERVERS = (
+    "host", "hosts", "port", "db", "username", "user", "password", "ssl", "endpoints", "servers", "nodes", "masters", "address", "path",
+)  # fmt: skip
+"""Keywords by which other clients find their server, and whose ``timeout`` is that of a request or a session."""
 
 _LOCK: Mapping[str, str] = {
     **dict.fromkeys(
@@ -37,6 +44,8 @@ _LOCK: Mapping[str, str] = {
         "lock.acquire() waits for it and returns the lease: with lock.acquire() as lease: ...",
     ),
     **dict.fromkeys(("tryacquire", "try_lock", "trylock", "acquire_nowait"), _TRY),
+    "contenders": "client.inspect(name) shows the holders and waiters of a name",
+    "cancel": "lock.acquire(cancel=stop) is ended by stop.cancel(), where stop is a lockkit.Cancel()",
     **dict.fromkeys(
         ("force_release", "break_lock", "reset"),
         "client.evict(name, claim_id, reason=...) forces one claim out; client.inspect(name) shows the claims",
@@ -136,8 +145,16 @@ ACQUIRE: Mapping[str, str] = {
 """Keywords that ``Lock.acquire`` does not have."""
 
 OPTIONS: Mapping[str, str] = {
-    **dict.fromkeys(("blocking", "block", "nowait"), f"{_TRY}; the option timeout=0 makes that the default"),
+    **dict.fromkeys(
+        ("blocking", "block", "nowait", "context_manager_blocking", "fail_when_locked"),
+        f"{_TRY}; the option timeout=0 makes that the default",
+    ),
     "blocking_timeout": "it is called timeout here, and what redis-py calls timeout is called ttl",
+    "context_manager_timeout": "it is called timeout here",
+    **dict.fromkeys(
+        ("auto_release_time", "num_extensions"),
+        "a holder that lives is renewed; ttl is how long the store keeps one that does not renew, and max_hold ends any hold",
+    ),
     **dict.fromkeys(
         ("expire", "expires", "expiry", "lease_time", "lock_timeout", "lifetime"),
         "it is called ttl here: how long the store keeps a holder that does not renew",
@@ -146,7 +163,15 @@ OPTIONS: Mapping[str, str] = {
         ("auto_renewal", "renew", "keepalive"), "it is called auto_renew here, and is on by default"
     ),
     **dict.fromkeys(
-        ("sleep", "poll_interval", "retry_interval", "retry_delay", "retry_times", "retry_count"),
+        (
+            "sleep",
+            "poll_interval",
+            "check_interval",
+            "retry_interval",
+            "retry_delay",
+            "retry_times",
+            "retry_count",
+        ),
         f"{_WAKES}; timeout says how long to wait in all",
     ),
     "thread_local": "a lease may be passed between threads, and lease.detach() lets every thread wait for its lock",
@@ -158,8 +183,47 @@ OPTIONS: Mapping[str, str] = {
         ("prefix", "lock_prefix", "namespace"), 'give it to the client: connect(namespace="prod")'
     ),
     "recursive": "it is called reentrant here",
+    **dict.fromkeys(
+        ("max_leases", "limit", "value"), "client.semaphore(name, capacity) makes a lock with several permits"
+    ),
+    "raise_on_release_error": "release() returns a report, whose outcome says whether the lock was still held",
+    "masters": "the store is the client's: lockkit.connect(url)",
 }
 """Options that a lock does not have."""
+
+CONNECT: Mapping[str, str] = {
+    **dict.fromkeys(
+        _OF_SERVERS,
+        'the URL has it: "redis://user:password@host:6379/0", "etcd://host:2379", "zookeeper://host:2181" or "sqlite:/path/file.db"',
+    ),
+    **dict.fromkeys(
+        ("socket_timeout", "socket_connect_timeout", "connect_timeout", "connection_timeout"),
+        "it is called request_timeout here; timeout is how long a caller waits for a lock",
+    ),
+    **dict.fromkeys(("prefix", "key_prefix", "lock_prefix"), "it is called namespace here"),
+    **dict.fromkeys(("expire", "expiry", "lease", "lease_time", "lock_timeout"), "it is called ttl here"),
+}
+"""Keywords that ``connect`` does not have."""
+
+
+def timeouts(others: Iterable[str], timeout: object) -> str:
+    """The words about a ``timeout`` that comes with keywords of a library that means another time by it; empty for other keywords.
+
+    Args:
+        others: The keywords that lockkit does not have.
+        timeout: The timeout; None if there is none.
+    """
+    given = set(others)
+    if timeout is None or "blocking_timeout" in given:  # whose hint has both words
+        return ""
+    if given & set(_OF_REDIS_PY):
+        return (
+            f"; timeout={timeout!r} is how long to wait here, and what redis-py calls timeout is called ttl"
+        )
+    if given & set(_OF_SERVERS):
+        return f"; timeout={timeout!r} is how long a caller waits for a lock here, and request_timeout how long one request may take"
+    return ""
+
 
 NAMES: Mapping[str, Mapping[str, str]] = {
     "Client": _CLIENT,

@@ -69,10 +69,16 @@ def missing(owner: str, name: str) -> AttributeError | None:
     return AttributeError(f"{what} has no attribute {name!r}: {hint}")
 
 
-def unexpected(call: str, keywords: Mapping[str, object]) -> TypeError:
-    """The error for a keyword that ``Lock.acquire`` does not have."""
-    from lockkit.habit_words import ACQUIRE
+def unexpected(call: str, keywords: Mapping[str, object], timeout: object = None) -> TypeError:
+    """The error for keywords that ``Lock.acquire`` does not have.
+
+    Args:
+        call: The call, as it is written.
+        keywords: The keywords.
+        timeout: The timeout that the lock was made with; None for the configured one.
+    """
+    from lockkit.habit_words import ACQUIRE, timeouts
 
     name = next((each for each in keywords if each in ACQUIRE), next(iter(keywords)))
-    hint = f": {ACQUIRE[name]}" if name in ACQUIRE else ""
+    hint = f": {ACQUIRE[name]}{timeouts(keywords, timeout)}" if name in ACQUIRE else ""
     return TypeError(f"{call} got an unexpected keyword argument {name!r}{hint}")

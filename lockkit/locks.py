@@ -104,7 +104,7 @@ class Lock(AnyLock[Lease], ShortForm[Lease]):
             ConfigError: The URL does not fit the server or file that it points at.
         """
         if others:
-            raise unexpected("Lock.acquire()", others)
+            raise unexpected("Lock.acquire()", others, self._own_timeout())
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         busy: list[Attempt] = []
         if note is not None or reason is not None or on_wait is not None or detect_deadlock is not False:

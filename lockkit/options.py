@@ -198,9 +198,10 @@ def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -
         )
     unknown = options.keys() - Options.__annotations__.keys()
     if unknown:
-        from lockkit.habit_words import OPTIONS  # late: only ever needed for an error
+        from lockkit.habit_words import OPTIONS, timeouts  # late: only ever needed for an error
 
-        habit = next((f"{each}: {OPTIONS[each]}; " for each in sorted(unknown) if each in OPTIONS), "")
+        habit = next((f"{each}: {OPTIONS[each]}" for each in sorted(unknown) if each in OPTIONS), "")
+        habit += timeouts(unknown, options.get("timeout")) + "; " if habit else ""
         raise ConfigError(
             f"no such option: {', '.join(sorted(unknown))}",
             name=name,

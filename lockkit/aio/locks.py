@@ -94,7 +94,7 @@ class AsyncLock(AnyLock[AsyncLease], AsyncShortForm[AsyncLease]):
             ConfigError: An argument is not allowed; or the URL does not fit the server or file that it points at.
         """
         if others:
-            raise unexpected("AsyncLock.acquire()", others)
+            raise unexpected("AsyncLock.acquire()", others, self._own_timeout())
         wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
         note = self._checked(note, reason, on_wait, detect=detect_deadlock)
         return Acquiring(self._take(wait, note, on_wait, caller(), waits=True, detect=detect_deadlock))

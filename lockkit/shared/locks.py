@@ -57,13 +57,12 @@ def arguments(
         CapabilityError: The store does not support an option.
     """
     check(options, name, kind, pooled=pooled)
-    timeout = options.get("timeout", opening.config.timeout)
     terms = terms_of(
         opening.capabilities, opening.config, opening.owner, name, kind, weight, capacity, options
     )
     return {
         "terms": terms,
-        "timeout": None if timeout is None else durations.seconds(timeout, what="timeout", zero=True),
+        "timeout": checked_timeout(options.get("timeout", opening.config.timeout)),
         "reentrant": bool(options.get("reentrant", False)),
         "auto_renew": bool(options.get("auto_renew", True)),
         "note": options.get("note"),
@@ -114,6 +113,10 @@ class AnyLock(AnyShortForm[E]):
     @property
     def name(self) -> str:
         return self.terms.name
+
+    def _own_timeout(self) -> float | None:
+        """The timeout that the lock was made with; None for the configured one."""
+        return None if self._timeout == self._opening.config.timeout else self._timeout
 
     def held(self) -> bool:
         """Whether the calling thread or task surely holds the lock now, through this client. Arithmetic; no I/O.
@@ -294,4 +297,6 @@ def checked_timeout(timeout: object, what: str = "timeout") -> float | None:
             f"{what} must be a number of seconds or None, not {timeout}",
             hint="acquire(timeout=0) does not wait, and try_acquire() returns None if the lock is busy",
         )
+    if timeout == -1:  # for ever, as threading, filelock and pottery have it
+        raise ConfigError(f"{what} must be at least 0, not -1", hint=f"{what}=None waits for ever")
     return None if timeout is None else durations.seconds(timeout, what=what, zero=True)

@@ -19,6 +19,7 @@ from lockkit.aio import AsyncLock
 from lockkit.errors import ConfigError
 from lockkit.habits import HABITUAL
 from lockkit.options import Options
+from lockkit.settings import SETTINGS
 
 
 @pytest.fixture
@@ -88,6 +89,57 @@ def test_an_option_of_another_library_says_what_to_write(client):
         client.lock("a", blocking_timeout=5)
 
 
+WAIT, EXPIRY = "is how long to wait here", "what redis-py calls timeout is called ttl"
+
+
+@pytest.mark.parametrize("word", ["blocking", "sleep", "thread_local", "raise_on_release_error"])
+def test_timeout_beside_a_keyword_of_redis_py_is_refused_with_both_words(client, word):
+    """There it is when the lock expires, here how long to wait."""
+    with pytest.raises(ConfigError, match=rf"timeout=2 {WAIT}, and {EXPIRY}; the options are: ttl,"):
+        client.lock("a", **{"timeout": 2, word: False})
+    with pytest.raises(ConfigError) as caught:
+        client.lock("a", **{word: False})
+    assert EXPIRY not in caught.value.hint
+
+
+@pytest.mark.parametrize("keywords", [{"blocking": False}, {"sleep": 0.1}])
+def test_the_timeout_of_a_lock_is_explained_where_its_acquire_has_keywords_of_redis_py(client, keywords):
+    with pytest.raises(TypeError, match=rf"timeout=2.0 {WAIT}, and {EXPIRY}"):
+        client.lock("a", timeout=2).acquire(**keywords)
+    with pytest.raises(TypeError) as caught:
+        client.lock("a").acquire(**keywords)
+    assert EXPIRY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "keywords, told",
+    [
+        ({"host": "db", "port": 6379}, r'host \(the URL has it: "redis://'),
+        (
+            {"hosts": "zk:2181", "timeout": 10},
+            "timeout=10 is how long a caller waits for a lock here, and request_timeout ",
+        ),
+        ({"servers": ["a"]}, "the URL has it"),
+        ({"socket_timeout": 3}, "it is called request_timeout here"),
+        ({"tll": 3}, r"did you mean ttl\?"),
+        ({"prefix": "x"}, "it is called namespace here"),
+    ],
+)
+def test_a_keyword_of_another_client_says_what_to_write(keywords, told):
+    with pytest.raises(ConfigError, match=told):
+        lockkit.connect(**keywords)
+
+
+@pytest.mark.parametrize(
+    "how", [lambda client: client.lock("a", timeout=-1), lambda client: client.lock("a").acquire(-1)]
+)
+def test_the_word_of_others_for_ever_is_explained(client, how):
+    with pytest.raises(
+        ConfigError, match=r"timeout must be at least 0, not -1 \(timeout=None waits for ever\)"
+    ):
+        how(client)
+
+
 # -- the words are true
 
 
@@ -100,6 +152,7 @@ def test_no_habit_hides_a_name_that_exists():
     assert not set(habit_words.ACQUIRE) & set(inspect.signature(AsyncLock.acquire).parameters)
     assert set(habit_words.ACQUIRE) & set(inspect.signature(Lock.acquire).parameters) == {"cancel"}
     assert not set(habit_words.OPTIONS) & set(Options.__annotations__)
+    assert not set(habit_words.CONNECT) & (set(SETTINGS) | set(inspect.signature(lockkit.connect).parameters))
 
 
 def test_the_names_of_a_lease_that_a_lock_lacks_are_all_answered(lock):
@@ -131,7 +184,12 @@ def test_every_call_that_a_hint_names_exists(client, lock):
     owners = {"client": client, "lease": Lease, "lock": lock, "rwlock": RWLock, "lockkit": lockkit}
     hints = [
         hint
-        for words in (*habit_words.NAMES.values(), habit_words.ACQUIRE, habit_words.OPTIONS)
+        for words in (
+            *habit_words.NAMES.values(),
+            habit_words.ACQUIRE,
+            habit_words.OPTIONS,
+            habit_words.CONNECT,
+        )
         for hint in words.values()
     ]
     named = {
