@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, cast
 
 from lockkit.errors import LockkitError
 from lockkit.namedtuples import NamedTuple
-from lockkit.places import STORE_FILE, home_dir
 
 if TYPE_CHECKING:
     from lockkit.config import Config
@@ -83,6 +82,8 @@ def place_of(config: Config) -> str:
         return config.url
     from urllib.parse import quote
 
+    from lockkit.places import STORE_FILE
+
     try:
         file = config.state_place(create=False).path / STORE_FILE
     except LockkitError:
@@ -99,6 +100,7 @@ def _elsewhere(config: Config, key: str) -> bool:
 def _shared(config: Config) -> list[str]:
     """The configuration files that every command of this user reads, wherever it is run and whatever is in its environment."""
     from lockkit.config import ETC
+    from lockkit.places import home_dir
 
     given = config.arguments
     home = given.get("home") or home_dir(cast("Mapping[str, str] | None", given.get("environ")) or os.environ)
