@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.drivers.aio import LoopDriver, ThreadPools
 from lockkit.drivers.loopjobs import call_soon, finished, result_of
-from lockkit.drivers.threadpool import Job, ThreadPool
+from lockkit.drivers.threadpool import ThreadPool
 from lockkit.forks import IMPORTS
+from lockkit.jobs import Job
 from lockkit.opening import for_the_user
 from lockkit.origin import Origin, this_origin
 from lockkit.store.spi import Refused, Unknown

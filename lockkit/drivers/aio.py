@@ -21,10 +21,11 @@ from lockkit.drivers.loopjobs import result_of
 from lockkit.drivers.loopreleases import LoopRelease
 from lockkit.drivers.looptogether import LoopTogether
 from lockkit.drivers.loopwaits import LoopWaits
-from lockkit.drivers.threadpool import Job, ThreadPool
+from lockkit.drivers.threadpool import ThreadPool
 from lockkit.drivers.threads import LATE_BUDGET, Driver
 from lockkit.facts import Reason
 from lockkit.hold import Hold
+from lockkit.jobs import Job
 from lockkit.protocol.acquiring import acquiring
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.effects import ON_THREADS, REQUESTS, Acquire, Effect, Pause, Request, WaitForWake
@@ -214,7 +215,7 @@ class LoopDriver:
         """Send a request of an acquire that is not an exchange: directly if the store is ``at_once``, else on a thread."""
         if self.at_once:
             return ask(self.driver.backend, request)
-        job: Job[object] = Job[object]()
+        job: Job[object] = Job()
         attempt.call = job
         try:
             self.submit(request, job)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
+from lockkit.jobs import Job
 from lockkit.store.starting import start
 
-__all__ = ["Job", "ThreadPool"]
+__all__ = ["ThreadPool"]
 
 T = TypeVar("T")
-Job: TypeAlias = Future[T]
-"""A call that was handed to a pool."""
 _IDLE = 5.0
 """Seconds after which a thread without work ends."""
 
@@ -46,7 +44,7 @@ class ThreadPool:
                 the call was handed over.
         """
         if job is None:
-            job = Future()
+            job = Job()
         self._todo.put((job, call))
         if self._one_more() and not self._start() and not self._threads:
             self._do_all()
@@ -122,7 +120,7 @@ class ThreadPool:
     def _pass_on(self) -> None:
         """Wake a waiting thread of a closed pool, which wakes the next."""
         if self._waiting:
-            self._todo.put((Future(), _nothing))
+            self._todo.put((Job(), _nothing))
 
     def _do_all(self) -> None:
         try:
@@ -137,11 +135,11 @@ def _nothing() -> None:
 
 
 def _do(job: Job[T], call: Callable[[], T]) -> None:
-    if not job.set_running_or_notify_cancel():
+    if not job.begin():
         return
     try:
         result = call()
     except BaseException as error:
-        job.set_exception(error)
+        job.end(None, error)
     else:
-        job.set_result(result)
+        job.end(result)

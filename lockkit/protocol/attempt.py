@@ -29,7 +29,7 @@ from lockkit.store.spi import (
 from lockkit.suggesting import SameStore
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from lockkit.jobs import Job
 
 __all__ = ["OUTAGE_LIMIT", "Attempt", "UnderWay"]
 
@@ -56,7 +56,7 @@ class UnderWay(Protocol):
     """
 
     over: bool
-    call: Future[Any] | None
+    call: Job[Any] | None
 
     @property
     def sent(self) -> bool:
@@ -160,7 +160,7 @@ class Attempt:
         self.hold: Hold | None = None
         self.trouble: LockkitError | None = None
         self.cancel: Cancel | None = None
-        self.call: Future[Any] | None = None
+        self.call: Job[Any] | None = None
         self.key: weakref.ref[object] | None = None
         self.taken_at: Caller | None = None
         self.where = "process"

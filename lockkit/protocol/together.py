@@ -16,7 +16,7 @@ from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForWak
 from lockkit.protocol.running import Running
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from lockkit.jobs import Job
 
 __all__ = ["Candidate", "Run", "Together", "Tools", "holds", "late"]
 
@@ -56,7 +56,7 @@ class Together:
     """
 
     cancel: Cancel | None = None
-    call: Future[Any] | None = None
+    call: Job[Any] | None = None
     refused: Mapping[str, str] = _NONE
     over = handed = False
     until: float | None = None
