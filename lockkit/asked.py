@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 
+from lockkit.bell import Flag
 from lockkit.facts import ReleaseRequest
 from lockkit.noted import requests_in
 
@@ -24,7 +24,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.known: Mapping[str, ReleaseRequest] = {}
-        self.event = threading.Event()
+        self.event = Flag()
         self.alarms: tuple[Callable[[], object], ...] = ()
 
     def heard(self, note: Mapping[str, object]) -> list[ReleaseRequest]:

@@ -1,11 +1,13 @@
-"""A bell: one thread waits for it, and any thread may ring it."""
+"""A bell: one thread waits for it, and any thread may ring it. And a flag: any thread may wait for it."""
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 
-__all__ = ["Bell"]
+__all__ = ["Bell", "Flag"]
 
 _LONGEST = 60.0
 """The longest wait. Waits use CLOCK_MONOTONIC, and deadlines CLOCK_BOOTTIME: after a suspend the caller must look at the clock again."""
@@ -47,3 +49,40 @@ class Bell:
     def rung(self) -> bool:
         """Take the ring that was kept for the next wait; False if there is none."""
         return self._lock.acquire(blocking=False)
+
+
+class Flag(threading.Event):
+    """A ``threading.Event`` that no signal handler leaves locked: for events that the user waits for, and lockkit's threads set.
+
+    In :meth:`wait` of a plain one, Ctrl-C at the wrong moment leaves its inner lock taken, and the thread that sets it later would hang.
+    """
+
+    def __init__(self) -> None:
+        self._flag = False
+        self._bells: list[Bell] = []
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._flag
+
+    def set(self) -> None:
+        """Set it, and wake all threads that wait for it. Never blocks."""
+        self._flag = True
+        for bell in list(self._bells):
+            bell.ring()
+
+    def clear(self) -> None:
+        """Take it back."""
+        self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most this long; whether it is."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        bell = Bell()
+        self._bells.append(bell)
+        try:
+            while not self._flag and (left := end - time.monotonic()) > 0:
+                bell.wait(left)
+        finally:
+            self._bells.remove(bell)
+        return self._flag

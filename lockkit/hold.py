@@ -15,6 +15,7 @@ from math import inf
 from typing import Any, Protocol
 
 from lockkit.asked import Asked
+from lockkit.bell import Flag
 from lockkit.caller import Caller
 from lockkit.facts import Capabilities, CleanupContext, Owner, Reason, ReleaseReport, ReleaseRequest
 from lockkit.leaving import Level
@@ -322,7 +323,7 @@ class Hold:
         """An event that is set, for good, when the hold may have lapsed."""
         event = self._event
         if event is None:
-            event = self._event = self._event or threading.Event()
+            event = self._event = self._event or Flag()
         if self.lost_why:
             event.set()
         return event

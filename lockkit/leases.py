@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from lockkit.bell import Flag
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
 from lockkit.lease import Lease
 from lockkit.leaving import Exit, Statement
@@ -39,7 +40,7 @@ class Leases(AnyLeases[Lease]):
         """Set, once and for good, when one of the holds may have lapsed (S6)."""
         event = self._lost
         if event is None:
-            event = self._lost = self._lost or threading.Event()
+            event = self._lost = self._lost or Flag()
             for lease in self._leases:
                 lease.alarm(event.set)
         if self.lost_because:
@@ -51,7 +52,7 @@ class Leases(AnyLeases[Lease]):
         """Set once somebody has asked for the release of one of the locks."""
         event = self._asked
         if event is None:
-            event = self._asked = self._asked or threading.Event()
+            event = self._asked = self._asked or Flag()
             for lease in self._leases:
                 lease.alarm_asked(event.set)
         if self.release_requests:

@@ -237,3 +237,29 @@ def test_a_bomb_strikes_nowhere_between_a_call_that_raises_and_the_handling_of_i
         handles()
 
     assert count.within(handles) == [1], "only the start of the function"
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("what", ["lost", "release_requested"])
+def test_a_wait_for_an_event_that_a_signal_interrupts_keeps_no_other_thread(client, what, together):
+    """S6. The thread that tells of it is the one that renews all claims of the client."""
+    struck = []
+    for at in range(1, 100):
+        lock = client.lock(named("a"), ttl=TTL)
+        taken = client.all_of([lock]).acquire() if together else lock.acquire()
+        event = getattr(taken, what)
+        with contextlib.suppress(CtrlC), Bomb(at, beside=("threading",)) as bomb:
+            event.wait(0.001)
+        struck.append((bomb.where, taken, event))
+        if not bomb.where:
+            break
+    assert len(struck) > 5
+    for _, taken, _ in struck:
+        lease = taken[0] if together else taken
+        if what == "lost":
+            client.evict(lease.name, lease.claim_id, reason="test", now=True)
+        else:
+            client.ask_release(lease.name, lease.claim_id, "test")
+    for where, taken, event in struck:
+        until(event.is_set, f"it is told, after Ctrl-C at {where}", 30.0)
+        taken.release()
