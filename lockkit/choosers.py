@@ -39,6 +39,8 @@ class Chooser(Protocol):
     than that which acquires, never two at a time for one request, and may block for a while: for up to 30 s, or as long as the request
     has time. What they raise ends the request, and nothing of it is left.
 
+    Errors call a chooser that gives no answer in time by its attribute ``called``, if it has one: ``"the camera"``.
+
     Attributes:
         every: Seconds after which a request that still waits asks again.
     """

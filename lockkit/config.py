@@ -88,6 +88,7 @@ class Config(NamedTuple):
     gpu_simulate: int
     gpu_host: str | None
     gpu_watch: bool
+    gpu_patience: float
     gpu_idle_below: int
     gpu_idle_after: float | None
     alerts_group_wait: float

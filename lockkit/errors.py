@@ -22,6 +22,7 @@ __all__ = [
     "CapacityMismatch",
     "ConfigError",
     "DeadlockDetected",
+    "DevicesNotReady",
     "DevicesUnavailable",
     "Drained",
     "IncompatibleLayout",
@@ -202,6 +203,10 @@ class ConfigError(LockkitError, ValueError):
 
 class DevicesUnavailable(LockkitError):
     """There are no devices, or nothing can be said about them: no card, no driver, or a library that is missing or wrong."""
+
+
+class DevicesNotReady(DevicesUnavailable):
+    """Nothing can be said about the devices now, but a later call may find them: the driver has not answered in time, or is being replaced."""
 
 
 class PluginError(LockkitError):

@@ -118,6 +118,7 @@ class Settings(TypedDict, total=False):
         gpu_simulate: Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on any machine.
         gpu_host: The name of this host for those who share its GPUs.
         gpu_watch: Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.
+        gpu_patience: How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.
         gpu_idle_below: The percentage of utilisation below which a GPU that is held counts as idle.
         gpu_idle_after: How long a GPU that is held must be idle to be reported.
         alerts_group_wait: How long the first notification about a group of alerts waits for more of them.
@@ -160,6 +161,7 @@ class Settings(TypedDict, total=False):
     gpu_simulate: int
     gpu_host: str | None
     gpu_watch: bool
+    gpu_patience: float
     gpu_idle_below: int
     gpu_idle_after: float | None
     alerts_group_wait: float

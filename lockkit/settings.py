@@ -298,6 +298,14 @@ SETTINGS: Mapping[str, Setting] = {
             table="gpu",
         ),
         Setting(
+            "gpu_patience",
+            "duration",
+            5.0,
+            "How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.",
+            env="LOCKKIT_GPU_PATIENCE",
+            table="gpu",
+        ),
+        Setting(
             "gpu_idle_below",
             "count",
             3,

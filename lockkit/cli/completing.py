@@ -240,7 +240,8 @@ def _devices(ctx: click.Context) -> tuple[Device, ...]:
 
     config = _config(ctx)
     plugins = PluginManager(disabled=config.disable_plugins)
-    return look(providers(config, plugins, simulate=ctx.params.get("simulate"))).devices
+    asked = providers(config, plugins, simulate=ctx.params.get("simulate"))
+    return look(asked, patience=config.gpu_patience).devices
 
 
 def _journal(ctx: click.Context) -> list[dict[str, object]]:

@@ -18,7 +18,6 @@ from lockkit.environment import environment_set
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
 from lockkit.gpu.requests import HostCards
-from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.visible import By, cuda_variables
 from lockkit.gpu.watching import look_soon
 from lockkit.options import DEFAULT, Default, Options
@@ -174,7 +173,9 @@ class AsyncGpuPool:
             )
             engines = self._client._engines  # noqa: SLF001
             try:
-                checked = await engines.call_of_acquire(check, None if wait is None else wait or PATIENCE)
+                checked = await engines.call_of_acquire(
+                    check, None if wait is None else wait or self._cards.without_wait
+                )
             except Refused as refused:
                 raise self._cards.late(time.monotonic() - began) from refused
             pool = card_pool(self._client, self._cards, checked, self._options)

@@ -68,6 +68,7 @@ class CardChooser:
     """
 
     every = EVERY
+    called = "the driver of the GPUs, or the store that was asked about them,"
 
     def __init__(
         self,

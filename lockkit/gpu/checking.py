@@ -46,7 +46,7 @@ def finding(
     """
     asked = providers(config, plugins)
     try:
-        seen = look(asked)
+        seen = look(asked, patience=config.gpu_patience)
     except DevicesUnavailable as error:
         if config.gpu_simulate or driver.exists() or not all(map(has_returned, asked)):
             return Finding("gpu", "warning", f"no GPU can be seen: {error.message}", error.hint or "")

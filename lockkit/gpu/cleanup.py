@@ -28,7 +28,6 @@ from lockkit.gpu.frameworks import hanging, imported, keepers
 from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.judging import Receipt, is_back, judged
 from lockkit.gpu.receipts import put
-from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.states import STRAY
 from lockkit.gpu.unreturned import give_up_late, has_returned
 from lockkit.gpu.usage import claimless, worker
@@ -51,8 +50,8 @@ _GRACE = 2.0
 _PAUSE = 0.1
 _TOGETHER = 5.0
 """Seconds after the end of a shared wait from which on a card was released by itself, and has a wait of its own."""
-_SURE = 3.0
-"""Seconds without an answer after which a driver hangs: one that wakes up takes one or two."""
+_SURE = 0.6
+"""The part of the patience with a driver (``gpu.patience``) without an answer after which it hangs: of 5 s, one that wakes up takes one or two."""
 
 
 @hookimpl(trylast=True)
@@ -183,7 +182,8 @@ class _Cleanup:
     def _look(self) -> Device | None:
         """The card now; None if it cannot be seen, for a reason that the receipt gives."""
         held = self._held
-        patience = min(PATIENCE, max(self._until - time.monotonic(), 0.05))
+        longest = held.group.patience
+        patience = min(longest, max(self._until - time.monotonic(), 0.05))
         try:
             self._snapshot = held.group.look(patience)
         except DevicesUnavailable as error:
@@ -193,7 +193,7 @@ class _Cleanup:
             if card is not None:
                 return card
             self._note("the driver does not show it")
-        if held.group.hangs and patience >= min(_SURE, PATIENCE):
+        if held.group.hangs and patience >= _SURE * longest:
             self._hangs = f"its driver has not answered within {patience:g} s"
         return None
 

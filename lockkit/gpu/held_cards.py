@@ -38,6 +38,7 @@ class HeldCards:
         providers: The providers of the cards.
         devices: All cards of the host.
         faults: Tells the faults of a card since its grant, by UUID.
+        patience: The longest time that a look at the cards takes, in seconds.
 
     Attributes:
         family: The processes that this process has started since.
@@ -51,6 +52,7 @@ class HeldCards:
         providers: Sequence[DeviceProvider],
         devices: Sequence[Device],
         faults: Callable[[str], tuple[str, ...]],
+        patience: float,
     ) -> None:
         self.driver = driver
         self.host = host
@@ -58,6 +60,7 @@ class HeldCards:
         self.until: float | None = None
         self.faults = faults
         self.devices = devices
+        self.patience = patience
         self._providers = tuple(providers)
 
     def look(self, patience: float) -> Snapshot:

@@ -76,6 +76,7 @@ def card_meant(client: Client, name: str) -> MeantCard | None:
 
 def _devices(client: Client) -> tuple[Device, ...]:
     try:
-        return look(providers(client.config, client.plugins)).devices
+        asked = providers(client.config, client.plugins)
+        return look(asked, patience=client.config.gpu_patience).devices
     except LockkitError:
         return ()

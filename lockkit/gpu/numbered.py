@@ -15,7 +15,6 @@ from lockkit.errors import ConfigError, DeadlockDetected
 from lockkit.gpu.held_cards import held_by_caller
 from lockkit.gpu.pools import card_pool
 from lockkit.gpu.requests import HostCards
-from lockkit.gpu.snapshots import PATIENCE
 from lockkit.gpu.visible import ORDER, numbers_are_indices
 from lockkit.members import pool_name
 from lockkit.namedtuples import NamedTuple
@@ -82,7 +81,7 @@ class NumberedCards:
         began = time.monotonic()
         try:
             return await self.aio._engines.call_of_acquire(  # noqa: SLF001
-                partial(self.find, word, wait), wait or PATIENCE
+                partial(self.find, word, wait), wait or self._cards.without_wait
             )
         except Refused as refused:
             raise self._cards.late(time.monotonic() - began) from refused

@@ -30,10 +30,10 @@ from lockkit.gpu.preflight import Preflight
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve_each
-from lockkit.gpu.snapshots import PATIENCE, let_go, look, providers, simulated_cards
+from lockkit.gpu.snapshots import let_go, look, providers, simulated_cards
 from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, slurm_words, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
-from lockkit.gpu.words import long_name
+from lockkit.gpu.words import how_many, long_name
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
@@ -56,6 +56,8 @@ _AGAIN = 0.25
 _LEAST = 0.5
 """Seconds that the driver and the store have to tell of the cards at least, even if the time of a request is shorter."""
 _SHORTEST = 0.05
+_LONGEST_LOOK = 25.0
+"""Seconds of one look at most: a chooser has 30 s."""
 _log = logging.getLogger("lockkit")
 
 
@@ -101,6 +103,7 @@ class HostCards:
         self._client = client
         client.plugins.add_shipped()  # the cleanup of cards, also of simulated ones
         self._providers = providers(client.config, client.plugins, simulate=simulate)
+        self._patience = min(client.config.gpu_patience, _LONGEST_LOOK)
         self._named = host_name(client.config, simulate=simulate, host=host)
         self._home = Homes(self._named)
         self.last: tuple[str, ...] = ()
@@ -126,6 +129,11 @@ class HostCards:
         """The home of the cards, by the last :meth:`settle`."""
         return self._home
 
+    @property
+    def without_wait(self) -> float:
+        """Seconds in which a request that does not wait must have seen the cards: a bit longer than a look, whose own error says more."""
+        return self._patience + _LEAST
+
     def settle(self, devices: Sequence[Device]) -> None:
         """Find the host under whose name the cards stand in the store; see :func:`lockkit.gpu.homes.settle`.
 
@@ -144,7 +152,7 @@ class HostCards:
         Raises:
             DevicesUnavailable: No provider knows a card.
         """
-        return look(self._providers)
+        return look(self._providers, patience=self._patience)
 
     def taken(self, leases: Sequence[AnyLease], members: Sequence[str], devices: Sequence[Device]) -> None:
         """Note which cards were taken, and have them watched until they are released. Does not block."""
@@ -166,7 +174,7 @@ class HostCards:
         self.taken(leases, members, chooser.devices(members))
         assert chooser.home is not None
         seen = tuple(chooser.seen.values())
-        held = HeldCards(driver, chooser.home.host, self._providers, seen, self.faults)
+        held = HeldCards(driver, chooser.home.host, self._providers, seen, self.faults, self._patience)
         note_held_cards(held, leases, members, seen)
         if chooser.handover is not None:
             chooser.handover.finish(members)
@@ -183,19 +191,23 @@ class HostCards:
             before: The cards, as they are without the job.
             seen: All cards of the host.
         """
-        held = HeldCards(driver, self.host, self._providers, seen, self.faults)
+        held = HeldCards(driver, self.host, self._providers, seen, self.faults, self._patience)
         note_held_cards(held, leases, [one.uuid for one in before], before)
 
     def denied(self, error: AcquireTimeout, chooser: CardChooser, *, waited: bool) -> AcquireTimeout:
         """The error of a request that got too few cards, in terms of cards: why each did not do when it last looked, and what would help.
 
         Args:
-            error: The error in terms of the pool, which stays if no card was looked at: others were in the queue before it.
+            error: The error in terms of the pool. If no card was looked at, the error that it was made from says why.
             chooser: The chooser of the request.
             waited: Whether the request has waited.
         """
         if chooser.looked is None:
-            return error
+            inner = error.__context__
+            if not isinstance(inner, AcquireTimeout):
+                return error
+            text = f"{how_many(chooser.request.count)} cannot be had in time: {inner.message}"
+            return AcquireTimeout(text, name=self.pool, holder=inner.holder, hint=inner.hint)
         number = simulated_cards(self._client.config, self._simulate)
         options = f" --gpu-sim {number}" if number else ""
         store, user = self._client.driver().same_store(), self._client.owner.user
@@ -313,7 +325,7 @@ class HostCards:
             return self._checked(None, count, **asked)
         now = time.monotonic()
         began = now if began is None else began
-        left = max(wait - (now - began), _LEAST) if wait else PATIENCE
+        left = max(wait - (now - began), _LEAST) if wait else self.without_wait
         call = partial(copy_context().run, self._checked, began + wait, count, **asked)
         [outcome] = call_within(left, "cards", [("cards", call)], {})
         spent = time.monotonic() - began

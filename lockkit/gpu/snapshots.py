@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.devices import Device, DeviceProvider, Snapshot
-from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.errors import ConfigError, DevicesNotReady, DevicesUnavailable
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.words import WITHOUT
 from lockkit.plugins.calling import Outcome, call_within
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE", "let_go", "look", "providers", "simulated_cards"]
 
 PATIENCE = 5.0
-"""Seconds that a provider has for one look. A driver answers in some milliseconds, and a card that wakes up in one or two seconds."""
+"""Seconds that a provider has for one look, if no configuration says otherwise (``gpu.patience``), and for any other call."""
 
 
 def simulated_cards(config: Config, simulate: int | None = None) -> int:
@@ -62,6 +62,7 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
 
     Raises:
         DevicesUnavailable: No provider knows a device; the message has the reason of each provider that failed.
+        DevicesNotReady: The same, and one of the reasons may pass.
     """
     if not providers:
         raise DevicesUnavailable(
@@ -120,16 +121,17 @@ def _nothing(failed: Sequence[DevicesUnavailable]) -> DevicesUnavailable:
         f"{one.message} ({hint})" if (hint := (one.hint or "").removesuffix(f"; {WITHOUT}")) else one.message
         for one in failed
     )
-    return DevicesUnavailable("; ".join(told), hint=WITHOUT)
+    passes = any(isinstance(one, DevicesNotReady) for one in failed)
+    return (DevicesNotReady if passes else DevicesUnavailable)("; ".join(told), hint=WITHOUT)
 
 
 def _reason(provider: str, error: BaseException, patience: float) -> DevicesUnavailable:
     if isinstance(error, DevicesUnavailable):
         return error
     if isinstance(error, TimeoutError):
-        return DevicesUnavailable(
+        return DevicesNotReady(
             f"the driver of the device provider {provider} has not answered within {patience:g} s",
-            hint="a card may hang: see the kernel's log, dmesg",
+            hint="a card may hang: see the kernel's log, dmesg; if cards take long to wake: nvidia-smi -pm 1, or a longer gpu.patience",
         )
     if isinstance(error, ConfigError):
         return DevicesUnavailable(error.message, hint=error.hint)

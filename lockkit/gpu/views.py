@@ -73,7 +73,7 @@ class HostView:
         from lockkit.gpu.snapshots import look
 
         try:
-            devices = look(self._providers).devices
+            devices = look(self._providers, patience=self._client.config.gpu_patience).devices
         except DevicesUnavailable:
             devices = ()
         return self._home(devices).host
@@ -101,7 +101,7 @@ class HostView:
 
         named = host_name(self._client.config, simulate=self._simulate)
         try:
-            devices = look(self._providers).devices
+            devices = look(self._providers, patience=self._client.config.gpu_patience).devices
         except DevicesUnavailable:
             devices = ()
         host = settle(self._client, named, devices).host
@@ -124,7 +124,7 @@ class HostView:
         from lockkit.gpu.snapshots import look
         from lockkit.gpu.usage import live_uses, unlocked
 
-        snapshot = look(self._providers)
+        snapshot = look(self._providers, patience=self._client.config.gpu_patience)
         host: str | None = None
         try:
             home = self._home(snapshot.devices)

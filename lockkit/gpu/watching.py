@@ -119,6 +119,7 @@ class WatchedCards:
         config: Config,
     ) -> None:
         self.providers = tuple(providers)
+        self.patience = config.gpu_patience
         rules = Rules(config.gpu_idle_below, config.gpu_idle_after)
         seen = {device.uuid: device for device in devices}
         self.cards = [
@@ -275,7 +276,7 @@ class _Watcher:
         for group in list(self.groups):
             if group.providers not in seen:
                 try:
-                    seen[group.providers] = look(group.providers)
+                    seen[group.providers] = look(group.providers, patience=group.patience)
                 except DevicesUnavailable:
                     seen[group.providers] = None
             group.read(seen[group.providers], declared)

@@ -105,7 +105,7 @@ def _seen(client: Client) -> tuple[Card, ...]:
     """
     asked = providers(client.config, client.plugins)
     try:
-        return cards(look(asked))
+        return cards(look(asked, patience=client.config.gpu_patience))
     finally:
         let_go(asked)  # a recoverer goes on for days, and an open driver keeps others from resetting a card
 

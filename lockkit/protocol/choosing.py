@@ -54,6 +54,7 @@ class Choosing(NoChooser):
         now: Now,
     ) -> None:
         self._chooser = chooser
+        self._called = getattr(chooser, "called", None) or f"the chooser of pool {pool!r}"
         self._every = chooser.every
         self._pool = pool
         self._members = members
@@ -112,8 +113,8 @@ class Choosing(NoChooser):
         except Refused:
             end, now = self._gate.deadline, self._now()
             if self._gate.wait and end is not None and now >= end:
-                raise denials.no_choice_in_time(self._pool, now - self._gate.start) from None
-            raise denials.no_choice(self._pool, effect.budget) from None
+                raise denials.no_choice_in_time(self._pool, self._called, now - self._gate.start) from None
+            raise denials.no_choice(self._pool, self._called, effect.budget) from None
 
     def _budget(self) -> float:
         """Seconds that the chooser may take. While it is asked, the request keeps its place.

@@ -167,21 +167,21 @@ def none_will_do(pool: str, waited: float) -> AcquireTimeout:
     )
 
 
-def no_choice(pool: str, budget: float) -> BackendUnavailable:
-    """The error for a chooser that gave no answer within a budget, in seconds."""
+def no_choice(pool: str, chooser: str, budget: float) -> BackendUnavailable:
+    """The error for a chooser, as errors call it, that gave no answer within a budget, in seconds."""
     return BackendUnavailable(
-        f"the chooser of pool {pool!r} gave no answer within {durations.show(budget)}",
+        f"{chooser} gave no answer within {durations.show(budget)}",
         name=pool,
-        hint="find out what it waits for: a chooser must answer soon",
+        hint="find out what it waits for: it must answer soon",
     )
 
 
-def no_choice_in_time(pool: str, waited: float) -> AcquireTimeout:
-    """The error for a request whose time is up while its chooser is asked; ``waited`` in seconds."""
+def no_choice_in_time(pool: str, chooser: str, waited: float) -> AcquireTimeout:
+    """The error for a request whose time is up while its chooser, as errors call it, is asked; ``waited`` in seconds."""
     return AcquireTimeout(
-        f"timed out after {durations.show(waited)}, while the chooser of pool {pool!r} gave no answer",
+        f"timed out after {durations.show(waited)}, while {chooser} gave no answer",
         name=pool,
-        hint="wait longer, or find out what the chooser waits for: it must answer soon",
+        hint="wait longer, or find out what it waits for: it must answer soon",
     )
 
 

@@ -9,6 +9,7 @@ from lockkit.errors import (
     BackendError,
     CapabilityError,
     ConfigError,
+    DevicesNotReady,
     DevicesUnavailable,
     Drained,
     IncompatibleLayout,
@@ -33,6 +34,7 @@ _STATUS: tuple[tuple[type[LockkitError], int], ...] = (
     (Drained, 409),
     (NotHeld, 409),
     (CapabilityError, 501),
+    (DevicesNotReady, 503),
     (DevicesUnavailable, 404),
     (ConfigError, 400),
 )

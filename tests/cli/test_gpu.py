@@ -243,6 +243,42 @@ def nvidia(lockkit, tmp_path):
     return host
 
 
+@pytest.mark.parametrize(
+    "trouble, code, told",
+    [
+        ("init 9", 69, "NVIDIA's driver is not loaded"),
+        ("init 18", 69, "NVIDIA's library and the loaded driver have different versions"),
+        ("init 999", 69, "NVIDIA's library NVML fails"),
+        ("hang nvmlDeviceGetCount_v2 60", 69, "has not answered within 0.2 s"),
+        ("init 4", 78, "this user may not use NVIDIA's cards"),
+        ("count 0", 78, "NVIDIA's driver finds no card"),
+    ],
+)
+def test_only_trouble_that_no_wait_mends_is_a_mistake_of_the_configuration(
+    lockkit, nvidia, trouble, code, told
+):
+    nvidia.card(0)
+    nvidia.row(*trouble.split(" ", 1))
+    lockkit.env["LOCKKIT_GPU_PATIENCE"] = "200ms" if "hang" in trouble else "20s"
+    for command in (["run", "--gpu", "1", "--private", "--", "true"], ["gpu", "ls"]):
+        done = lockkit(*command)
+        assert (done.returncode, told in done.stderr) == (code, True), done.stderr
+    done = lockkit("run", "--gpu", "1", "--private", "--no-wait", "--json", "--", "true")
+    refused = check(json.loads(done.stderr))
+    assert refused["error"] == ("DevicesNotReady" if code == 69 else "DevicesUnavailable")
+
+
+@pytest.mark.parametrize("options", [("--no-wait",), ("--timeout", "1s")])
+def test_a_slow_look_is_told_in_terms_of_cards(lockkit, nvidia, options):
+    nvidia.card(0)
+    # Each look takes 3 s: longer than a request that does not wait, or waits for 1 s, has after its first one.
+    nvidia.row("hang", "nvmlDeviceGetCount_v2 3")
+    done = lockkit("run", "--gpu", "1", "--private", *options, "--", "true")
+    assert done.returncode in (69, 124)
+    assert "the driver of the GPUs" in done.stderr
+    assert not re.search("chooser|pool|member", done.stderr), done.stderr
+
+
 def test_the_cards_of_nvidias_driver_are_listed(lockkit, nvidia):
     nvidia.card(0)
     nvidia.card(1)

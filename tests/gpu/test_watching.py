@@ -12,7 +12,7 @@ import lockkit
 import lockkit.gpu
 from lockkit.devices import Device, Snapshot
 from lockkit.facts import Alert
-from lockkit.gpu import snapshots, watching
+from lockkit.gpu import watching
 from lockkit.gpu.noticing import news_in
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.hooks import hookimpl
@@ -300,11 +300,9 @@ class Hangs:
 
 
 def test_a_driver_that_hangs_costs_one_thread_and_no_release_waits_for_it(connect, clock, monkeypatch, heard):
-    for module in (watching, snapshots):
-        monkeypatch.setattr(module, "PATIENCE", 0.05)
-    monkeypatch.setattr(snapshots.look, "__kwdefaults__", {"patience": 0.05})
+    monkeypatch.setattr(watching, "PATIENCE", 0.05)
     driver = Hangs()
-    client = connect(driver, disable_plugins=["gpu"])
+    client = connect(driver, disable_plugins=["gpu"], gpu_patience=0.05)
     before = set(threading.enumerate())
     try:
         first = lockkit.gpu.pool(client).acquire(timeout=60)

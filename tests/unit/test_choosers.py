@@ -81,6 +81,14 @@ def test_a_chooser_that_hangs_ends_the_request_in_time(client):
     client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=5).release()
 
 
+def test_an_error_calls_a_chooser_that_hangs_as_the_chooser_wants(client):
+    chooser = Hangs("a")
+    chooser.called = "the camera"
+    with pytest.raises(AcquireTimeout, match="while the camera gave no answer"):
+        client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=0.3)
+    chooser.go.set()
+
+
 def test_a_request_whose_chooser_hangs_can_be_cancelled(client):
     chooser, stop = Hangs("a"), lockkit.Cancel()
     work = Work(lambda: client.pool("p", ["a", "b"]).acquire(chooser=chooser, cancel=stop))

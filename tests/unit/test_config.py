@@ -447,7 +447,7 @@ def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypa
     [
         (
             "[gpu]\nsimulat = 2",
-            r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host, watch, idle_below, idle_after\)",
+            r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host, watch, patience, idle_below, idle_after\)",
         ),
         ("[gpu]\nsimulate = 65", r"gpu\.simulate must be a whole number from 0 to 64, not a number"),
         ("[gpu]\nsimulate = true", r"gpu\.simulate must be a whole number"),
@@ -540,6 +540,7 @@ def test_variables_on_the_list_reach_their_setting(world, name):
         "LOCKKIT_METRICS": "true",
         "LOCKKIT_GPU_SIMULATE": "2",
         "LOCKKIT_GPU_WATCH": "false",
+        "LOCKKIT_GPU_PATIENCE": "10s",
         "LOCKKIT_JOURNAL": "on",
     }
     world.environ[name] = values.get(name, "x")
@@ -571,6 +572,7 @@ def test_the_list_of_variables_is_closed():
             "GPU_SIMULATE",
             "GPU_HOST",
             "GPU_WATCH",
+            "GPU_PATIENCE",
             "GPU_UUIDS",
             "GPU_INDEXES",
             "GPU_MEM",

@@ -8,7 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import Any
 
-from lockkit import DevicesUnavailable, hookimpl
+from lockkit import DevicesNotReady, DevicesUnavailable, hookimpl
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.pids import Pids
 from lockkit.mutex import Mutex  # always free in a forked child
@@ -34,9 +34,7 @@ class AmdProvider(BasicProvider):
             raise DevicesUnavailable(f"amdsmi cannot be imported: {error}", hint="install ROCm") from error
         lock = self._one_at_a_time.of_this_process()
         if not lock.acquire(timeout=PATIENCE):
-            raise DevicesUnavailable(
-                "AMD's driver has not answered an earlier question yet", hint="see: dmesg"
-            )
+            raise DevicesNotReady("AMD's driver has not answered an earlier question yet", hint="see: dmesg")
         try:
             cards, taken = self.look(amdsmi)
         finally:

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from lockkit.errors import DevicesUnavailable
+from lockkit.errors import DevicesNotReady, DevicesUnavailable
 from lockkit.forks import IMPORTS
 from lockkit.gpu.words import WITHOUT
 
@@ -46,6 +46,8 @@ _REASONS: Mapping[int, tuple[str, str]] = {
     ),
 }
 """Why NVML cannot be used, and what to do, by the number of its error."""
+_LASTING = (4, 12, 13, 15, 17)
+"""Errors that no wait mends. Any other may pass: while a driver is replaced, it is not loaded (9), or unlike the library (18)."""
 
 
 def load() -> ModuleType:
@@ -107,7 +109,6 @@ def begin(nvml: ModuleType, *, forked: bool) -> None:
 
 def unavailable(error: Any) -> DevicesUnavailable:
     """The error for an error of NVML that concerns all its cards."""
-    told, hint = _REASONS.get(
-        getattr(error, "value", 0), (f"NVIDIA's library NVML fails: {error}", "try nvidia-smi; see dmesg")
-    )
-    return DevicesUnavailable(told, hint=hint)
+    number = getattr(error, "value", 0)
+    told, hint = _REASONS.get(number, (f"NVIDIA's library NVML fails: {error}", "try nvidia-smi; see dmesg"))
+    return (DevicesUnavailable if number in _LASTING else DevicesNotReady)(told, hint=hint)

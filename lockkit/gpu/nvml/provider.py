@@ -16,9 +16,6 @@ from lockkit.mutex import Mutex
 
 __all__ = ["NvmlProvider"]
 
-_PATIENCE = 4.0
-"""Seconds to wait for a look of another thread. A driver that hangs must not collect threads."""
-
 
 class NvmlProvider:
     """NVIDIA's cards. Between two snapshots the driver stays open, until :meth:`close`.
@@ -92,10 +89,7 @@ class NvmlProvider:
     @contextmanager
     def _open(self) -> Iterator[NvmlSession]:
         lock = self._mutex.of_this_process()
-        if not lock.acquire(timeout=_PATIENCE):
-            raise DevicesUnavailable(
-                "NVIDIA's driver has not answered an earlier question yet", hint="a card may hang: see dmesg"
-            )
+        lock.acquire()  # without a limit: a provider whose driver hangs is not asked again, so few threads wait here
         try:
             session = self._session
             if session is None or not session.origin.is_here():

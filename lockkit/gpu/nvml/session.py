@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import suppress
+from functools import partial
 from types import ModuleType
 
 from lockkit.devices import Device, Snapshot
@@ -11,6 +13,7 @@ from lockkit.errors import DevicesUnavailable
 from lockkit.gpu.nvml.card import NvmlCard
 from lockkit.gpu.pids import Pids
 from lockkit.origin import this_origin
+from lockkit.plugins.calling import call_within
 
 __all__ = ["NvmlSession"]
 
@@ -29,7 +32,10 @@ class NvmlSession:
             self.nvml.nvmlShutdown()
 
     def snapshot(self, pids: Pids) -> Snapshot:
-        """Look at each card. Raises NVML's own error if not even their number can be told."""
+        """Look at all cards, at the same time: without persistence mode each may take a second to wake.
+
+        Raises NVML's own error if not even their number can be told.
+        """
         taken = time.time()
         count = self.nvml.nvmlDeviceGetCount()
         if not count:
@@ -38,8 +44,12 @@ class NvmlSession:
                 hint="see: lspci | grep -i nvidia; in a container: docker run --gpus all",
             )
         devices: list[Device] = []
-        for index in range(count):
-            devices += self.card(index).look(pids)
+        looks = [(str(index), partial(self.card(index).look, pids)) for index in range(count)]
+        for outcome in call_within(threading.TIMEOUT_MAX, "gpu", looks, {}):
+            if outcome.error is not None:
+                raise outcome.error
+            assert isinstance(outcome.value, list)
+            devices += outcome.value
         known = any(device.processes for device in devices)
         remarks = (
             ("in this container the pids of processes on cards cannot be told: they are those of the host",)

@@ -12,6 +12,7 @@
      card 0 xid 79                      each is an event once
      card 0 fail nvmlDeviceGetName 15   what a call answers for this card
      hang nvmlDeviceGetName 3           seconds that a call takes
+     meet nvmlDeviceGetName 8           a call for a card returns once so many threads are in it, or fails after 20 s
      log /path                          where each call is noted
 */
 #define _GNU_SOURCE
@@ -33,10 +34,11 @@ enum { OK, UNINITIALIZED, INVALID, UNSUPPORTED, NO_PERMISSION, ALREADY, NOT_FOUN
 
 static device_t cards[64], slices[64][8];
 static pid_t begun;
+static _Atomic int inside;
 
 /* The rest of the n-th row that begins with these words, or 0. */
 static const char *row(const char *words, int n) {
-    static char text[4096];
+    static _Thread_local char text[4096];
     const char *path = getenv("NVML_STATE");
     FILE *file = path ? fopen(path, "r") : 0;
     size_t length = strlen(words);
@@ -75,6 +77,11 @@ static int enter(const char *call, device_t *device) {
     }
     snprintf(words, sizeof words, "hang %s", call);
     if ((text = row(words, 0))) usleep((useconds_t)(1e6 * atof(text)));
+    snprintf(words, sizeof words, "meet %s", call);
+    if (device && (text = row(words, 0))) {
+        int all = atoi(text), waited = 0;
+        for (inside++; inside < all; usleep(1000)) if (++waited > 20000) return TIMEOUT;
+    }
     if (begun != getpid()) return UNINITIALIZED;
     snprintf(words, sizeof words, "fail %s", call);
     if (device && (text = of(device, words, 0))) return atoi(text);
