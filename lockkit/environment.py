@@ -25,7 +25,9 @@ def environment_set(variables: Variables) -> Iterator[Variables]:
 
 def _set(variables: Mapping[str, str | None]) -> None:
     for name, value in variables.items():
+        if os.environ.get(name) == value:
+            continue
         if value is None:
-            os.environ.pop(name, None)
+            del os.environ[name]
         else:
             os.environ[name] = value

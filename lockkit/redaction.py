@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import unquote, unquote_plus
 
 from lockkit.namedtuples import NamedTuple
@@ -87,6 +88,7 @@ def declare(scheme: str, options: Iterable[str]) -> None:
         options: Names of options, or ``name=value`` if only that value is harmless.
     """
     _declared[scheme] = frozenset(options)
+    _parts.cache_clear()
 
 
 def redact(url: str) -> str:
@@ -164,6 +166,7 @@ class _Parts(NamedTuple):
     hidden: tuple[str, ...] = ()
 
 
+@lru_cache(maxsize=64)
 def _parts(url: str) -> _Parts | None:
     match = re.match(_URL, url)
     if match is None:
