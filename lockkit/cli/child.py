@@ -29,6 +29,7 @@ from lockkit.cli.terminal import Terminal
 from lockkit.descent import descendants
 from lockkit.forks import executing
 from lockkit.namedtuples import NamedTuple
+from lockkit.observe.survivors import survivors
 
 __all__ = ["Child", "dies_with", "find", "forked", "prctl", "spawn"]
 
@@ -37,10 +38,19 @@ _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, default for e
 
 
 class Child(NamedTuple):
-    """A started command. ``group`` is its process group if it leads one of its own."""
+    """A started command.
+
+    Attributes:
+        pid: The pid of the command.
+        group: The process group of the command if it leads one of its own.
+        claims: The claim ids of the leases that it works under.
+        session: The session of the ``run`` that started it.
+    """
 
     pid: int
     group: int | None
+    claims: Sequence[str] = ()
+    session: int = 0
 
     def signal(self, number: int) -> None:
         """Send a signal to the command's group, or to the command alone if it is in the wrapper's group."""
@@ -53,7 +63,7 @@ class Child(NamedTuple):
             return  # the command has ended, or runs as another user (sudo) and only the terminal can signal it
 
     def kill(self) -> None:
-        """Kill the command, its group and its descendants. Must not be called after the command was reaped."""
+        """Kill the command, its group, its descendants, and what it has left in the session. Must not be called after the command was reaped."""
         family = descendants(self.pid)
         self.signal(signal.SIGKILL)
         for pid in family:
@@ -61,6 +71,24 @@ class Child(NamedTuple):
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
+        self.kill_left()
+
+    def kill_left(self) -> None:
+        """Kill all processes of the session that were started under one of the claims.
+
+        Where the command has ended, they are nobody's descendants any more, and not all are in its group: in a pipeline on a terminal
+        the command leads none, and ``timeout``, a shell with job control and ``run --nested reuse`` make further ones. A daemon has a
+        session of its own.
+        """
+        killed: set[int] = set()
+        while left := self._left() - killed:  # what was forked during a look is seen by the next
+            for pid in left:
+                Child(pid, None).signal(signal.SIGKILL)
+            killed |= left
+
+    def _left(self) -> set[int]:
+        found = (each.pid for claim in self.claims for each in survivors(claim))
+        return {pid for pid in found if _session_of(pid) == self.session}
 
 
 def find(program: str, environ: Mapping[str, str]) -> str:
@@ -108,6 +136,7 @@ def spawn(
     terminal: Terminal,
     handled: Sequence[int] = (),
     begins: Callable[[], None] = lambda: None,
+    claims: Sequence[str] = (),
 ) -> Child:
     """Start a command.
 
@@ -119,6 +148,7 @@ def spawn(
         terminal: The terminal, which decides on the process group and is handed over to it.
         handled: Signals that this process handles, and whose handling the command must not inherit.
         begins: Called in the process of the command, just before the command begins.
+        claims: The claim ids of the leases that the command works under, as its environment names them.
 
     Raises:
         CommandFailed: The exec failed; 126 or 127.
@@ -147,7 +177,7 @@ def spawn(
         os.waitpid(pid, 0)
         terminal.take_back(pid)
         _raise_exec(path, int(told))
-    return Child(pid, pid if terminal.own_group else None)
+    return Child(pid, pid if terminal.own_group else None, claims, os.getsid(0))
 
 
 def forked(work: Callable[[set[int]], NoReturn]) -> int:
@@ -227,6 +257,13 @@ class _Start(NamedTuple):
             os.write(write, str(error.errno).encode())
         finally:
             os._exit(exits.CANNOT_EXECUTE)
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None  # it has ended
 
 
 def _raise_exec(path: str, number: int) -> None:

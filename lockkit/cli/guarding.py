@@ -346,7 +346,8 @@ class _Run:
         policy = Policy() if taken is None else _policy(self._request, client.config, taken)
         leases = () if taken is None else taking.each(taken)
         evictions = client.driver().backend.extras.evictions if leases else None
-        told = evictions and evictions([lease.claim_id for lease in leases])
+        claims = [lease.claim_id for lease in leases]
+        told = evictions and evictions(claims)
         with Watchdog(leases, policy, group=self._terminal.own_group, evictions=told) as watchdog:
             child = spawn(
                 self._path,
@@ -356,6 +357,7 @@ class _Run:
                 terminal=self._terminal,
                 handled=self._signals.handled(),
                 begins=watchdog.begins,
+                claims=claims,
             )
             ended = Supervisor(
                 child,

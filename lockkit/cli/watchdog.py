@@ -40,7 +40,6 @@ from lockkit.cli.exits import CommandFailed
 from lockkit.clock import SYSTEM
 from lockkit.identity import look_at
 from lockkit.namedtuples import NamedTuple
-from lockkit.observe.survivors import survivors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,7 +243,7 @@ class Watchdog:
             return _SOON
         command, run = look_at(pid), look_at(self._parent)
         stopped = run is not None and run.stopped
-        child = Child(pid, pid if self._group else None)
+        child = self._child(pid)
         if command is not None and command.ended:
             if self._cells[_TERM_SENT]:  # else it has ended by itself, and in time
                 child.kill()  # the rest of its group must not touch what the next holder guards
@@ -265,16 +264,12 @@ class Watchdog:
         if not pid:
             return  # the command has not begun, and will not: it dies with its parent
         if self._group:
-            Child(pid, pid).kill()
-        killed: set[int] = set()
-        while left := self._left() - killed:  # what was forked during a look is seen by the next
-            for each in left:
-                Child(each, None).signal(signal.SIGKILL)
-            killed |= left
+            self._child(pid).kill()
+        else:
+            self._child(pid).kill_left()  # the pid may mean another process by now
 
-    def _left(self) -> set[int]:
-        found = (each.pid for claim in self._claims for each in survivors(claim))
-        return {pid for pid in found if _session_of(pid) == self._session}
+    def _child(self, pid: int) -> Child:
+        return Child(pid, pid if self._group else None, self._claims, self._session)
 
     def _hear(self) -> None:
         """Note an eviction. No other process needs what is read here: ``run`` waits for no lock once its command runs."""
@@ -310,13 +305,6 @@ def _end_of(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
-
-
-def _session_of(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None  # it has ended
 
 
 def _descriptors() -> Sequence[int]:

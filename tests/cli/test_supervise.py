@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -73,11 +74,17 @@ def supervise():
 
     def run(script: str, lease: Silent | None, policy: Policy, told=lambda: None):
         said: list[str] = []
+        claim_id = f"claim{os.getpid()}"
         with Signals() as signals:
             signals.record()
-            words = ["sh", "-c", script]
+            environ = {**os.environ, "LOCKKIT_HELD": json.dumps([{"claim_id": claim_id}])}
             child = spawn(
-                find("sh", os.environ), words, os.environ, terminal=terminal, handled=signals.handled()
+                find("sh", environ),
+                ["sh", "-c", script],
+                environ,
+                terminal=terminal,
+                handled=signals.handled(),
+                claims=[claim_id],
             )
             ended = Supervisor(
                 child,
@@ -90,6 +97,7 @@ def supervise():
             ).run()
         return ended, said
 
+    run.terminal = terminal
     yield run
     terminal.close()
 
@@ -128,6 +136,33 @@ def test_on_lost_kill_sends_no_term(supervise, tmp_path):
 def test_what_the_command_left_in_its_group_dies_with_it(supervise, tmp_path, alive):
     script = f"(trap '' TERM; sleep 30) & echo $! > {tmp_path}/pid; wait"
     ended, _ = supervise(script, Silent(4.0), Policy(kill_after=1.0))
+    assert ended.lost
+    pid = int((tmp_path / "pid").read_text())
+    until(lambda: not alive(pid), "it is dead, too", 20.0)
+
+
+THROUGH = pytest.mark.parametrize(
+    "group, through", [("own", ""), ("own", "timeout 60"), ("that of a pipeline", "")]
+)
+
+
+def program(folder, through):
+    """A script that leaves its program behind when TERM ends it; the program writes its pid."""
+    return f"{through} sh -c 'trap \"\" TERM; echo $$ > {folder}/new; mv {folder}/new {folder}/pid; sleep 60; true'; true"
+
+
+@THROUGH
+def test_what_the_command_left_outside_its_group_dies_with_it(supervise, tmp_path, alive, group, through):
+    """The lock goes to the next as soon as the command has ended, and the programs of a script would work on beside it."""
+    supervise.terminal.own_group = group == "own"
+    lease = Silent(60.0)
+    policy = Policy(kill_after=59.0)
+    begun = threading.Thread(
+        target=lambda: (until((tmp_path / "pid").exists, "it has begun", 30.0), lease.lost.set())
+    )
+    begun.start()
+    ended, _ = supervise(program(tmp_path, through), lease, policy)
+    begun.join()
     assert ended.lost
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not alive(pid), "it is dead, too", 20.0)
@@ -256,7 +291,7 @@ class Lease:
     ttl = 60.0
     claim_id = f"claim{os.getpid()}"
     def follow(self, call):
-        call(SYSTEM.now() + 600.0)
+        call(SYSTEM.now() + float(sys.argv[3]))
 
 terminal = Terminal()
 terminal.own_group = sys.argv[2] == "own"
@@ -268,19 +303,26 @@ with Watchdog([Lease()], Policy(kill_after=1.0), group=terminal.own_group) as wa
 """
 
 
-@pytest.mark.parametrize("group, through", [("own", ""), ("own", "timeout 60"), ("that of a pipeline", "")])
-def test_a_watchdog_kills_what_a_command_has_started_if_its_run_is_killed(tmp_path, alive, group, through):
-    """The kernel kills the command alone, and the lock goes to the next while the programs of a script work on."""
-    script = (
-        f"{through} sh -c 'echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; sleep 60; true'; true"
-    )
+@THROUGH
+@pytest.mark.parametrize("strike", ["kill", "stop"])
+def test_a_watchdog_kills_what_a_command_has_started(tmp_path, alive, group, through, strike):
+    """The kernel kills the command of a killed ``run`` alone, and TERM may end a script before its programs."""
+    seconds = "600" if strike == "kill" else "3"
     run = subprocess.Popen(
-        [sys.executable, "-c", RUN, script, group], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        [sys.executable, "-c", RUN, program(tmp_path, through), group, seconds],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     )
     with run:
-        watchdog = int(run.stdout.readline())
-        until((tmp_path / "pid").exists, "the script has begun", 30.0)
-        run.kill()
+        try:
+            watchdog = int(run.stdout.readline())
+            until((tmp_path / "pid").exists, "the script has begun", 30.0)
+            if strike == "stop":
+                run.send_signal(signal.SIGSTOP)
+                pid = int((tmp_path / "pid").read_text())
+                until(lambda: not alive(pid), "the program of the script has ended", 30.0)
+        finally:
+            run.kill()
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not alive(pid), "the program of the script has ended", 30.0)
     until(lambda: not alive(watchdog), "so has the watchdog", 30.0)
