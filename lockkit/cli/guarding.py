@@ -405,7 +405,7 @@ class _Run:
         because = "" if lease is None else lease.lost_because
         evicted = None if lease is None else eviction.said(client, lease)
         if evicted is None:
-            return LOSSES.get(because, because) or "lost"
+            return LOSSES.get(because, because) or LOSSES["lapsed"]
         self._report.evicted(evicted)
         return f"evicted by {evicted['by']}: {evicted['reason']}"
 

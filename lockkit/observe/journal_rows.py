@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from lockkit.facts import NOTHING, Kind, Owner
+from lockkit.facts import LOSSES, NOTHING, Kind, Owner
 from lockkit.observe.past import Happening, PastHold, PastResize, PastStep, PastWait, StoreKey
 from lockkit.observe.store_names import one_name
 
@@ -208,10 +208,10 @@ def step_of(line: Mapping[str, object]) -> PastStep:
 
 def happening_of(line: Mapping[str, object]) -> Happening:
     """The line as a happening."""
-    data = data_of(line)
+    data, reason = data_of(line), str(line.get("reason") or "")
     told = [
         line.get("message"),
-        line.get("reason"),
+        LOSSES.get(reason, reason) if line["kind"] == "lost" else reason,
         data.get("plugin"),
         data.get("outcome"),
         data.get("error"),

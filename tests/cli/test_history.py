@@ -50,6 +50,17 @@ def document(text):
     return read
 
 
+def test_a_loss_is_told_in_words(call, environment, tmp_path):
+    program = "import lockkit; lockkit.connect().lock('x').acquire().simulate_loss()"
+    completed([sys.executable, "-W", "ignore", "-c", program], env=environment)
+    assert "lost: it was not renewed in time" in call("history").stdout
+
+    rows = events(tmp_path).read_text()
+    assert '"reason": "lapsed"' in rows
+    events(tmp_path).write_text(rows.replace('"reason": "lapsed"', '"reason": "lost"'))
+    assert "lost: it was not renewed in time" in call("history").stdout
+
+
 def test_without_a_journal_history_says_how_to_turn_it_on(call):
     for command in ("history", "report", "audit"):
         told = call(command, code=65 if command == "audit" else 1, LOCKKIT_JOURNAL="0").stderr
