@@ -32,17 +32,17 @@ _FLAGS = {"stopped": "stopped", "gone": "holder gone"}
 """Words about a holder whose process is in this state."""
 _WIDE, _NARROW = 120, 60
 """Columns."""
-_HOLDER, _NAME = 16, 24
+_HOLDER, _NAME = len("claim 0123456789ab"), 24
 """Columns that the holders get at least, before a less important column is left out, and that a long name gets."""
 _BETWEEN = 3
 """Columns between two columns of a table on a terminal."""
 _DROPPED = ("fence", "deadline", "claim", "since")
-"""The columns that a narrow terminal does without, the least important first."""
+"""The columns that a narrow terminal does without, the least important first. The last two become second lines of other columns."""
 _SHORT = len("GPU-54a033e8")
 
 
 def table_of(locks: Sequence[LockInfo], width: int, *, full: bool = False) -> Table:
-    """A table of the columns that fit, without the least important ones on a narrow terminal, and of short lines where too few fit.
+    """A table of the columns that fit; on a narrow terminal since and claim are second lines of state and holder, and where too few fit all are lines.
 
     Args:
         locks: The locks.
@@ -66,7 +66,7 @@ def table_of(locks: Sequence[LockInfo], width: int, *, full: bool = False) -> Ta
     if columns and not full:
         made.columns[0].width = widths["name"]
     for state, cells in rows:
-        row = [cells[column] for column in columns] or [_stacked(cells)]
+        row = [_cell(cells, column, columns) for column in columns] or [_stacked(cells)]
         add(made, *row, style=COLOURS.get(state))
     return made
 
@@ -178,6 +178,16 @@ def _fitting(columns: tuple[str, ...], needed: Mapping[str, int], width: int) ->
         if width - fixed >= min(_HOLDER, needed["holder"]):
             return columns
     return ()
+
+
+def _cell(cells: Mapping[str, str], column: str, columns: tuple[str, ...]) -> str:
+    """The text of a cell, with what is needed to evict a holder if that has no column of its own."""
+    below = ""
+    if column == "holder" and "claim" not in columns and cells["claim"]:
+        below = f"\nclaim {cells['claim']}"
+    if column == "state" and "since" not in columns and cells["since"]:
+        below = f"\n{cells['since']}"
+    return cells[column] + below
 
 
 def _stacked(cells: Mapping[str, str]) -> str:

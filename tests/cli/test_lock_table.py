@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
+from lockkit import durations
 from lockkit.cli.lock_table import table_of
 from lockkit.cli.looking import summary_words
 from lockkit.facts import ClaimInfo, LockInfo, Owner
@@ -72,6 +74,18 @@ def test_a_terminal_leaves_out_what_matters_less_before_it_breaks_a_holder():
     assert heads[80] == ["name", "state", "holder", "waiters"]
     assert "since" in heads[100]
     assert {"claim", "deadline", "fence"} <= {*heads[220]}
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160])
+@pytest.mark.parametrize("locks", [ALL, [LockInfo(name := "nightly/reports/of/all/shops", (held(name),))]])
+def test_each_holder_has_its_age_and_its_claim_at_every_width(width, locks):
+    told = rendered(width, locks)
+    holders = [holder for info in locks for holder in info.holders]
+    for holder in holders:
+        assert holder.claim_id in told
+    age = durations.show(time.time() - 1001.0)
+    assert told.count(age) == len(holders)
+    assert max(map(len, told.splitlines())) <= width
 
 
 def test_two_cards_that_begin_alike_are_shown_whole():
