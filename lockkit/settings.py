@@ -19,6 +19,7 @@ __all__ = [
     "Setting",
     "Value",
     "meant",
+    "nearest",
     "read",
     "redact",
     "shape",
@@ -514,6 +515,20 @@ def shape(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that another one begins, and no other; else the one of which it may be a misspelling, or None.
+
+    A misspelling is about as long as the word. Words of other lengths have letters in common by chance, such as ``host`` and ``gpu_host``.
+    """
+    from difflib import get_close_matches  # only ever needed for an error
+
+    words = list(known)
+    begun = [each for each in words if len(word) > 2 and each.startswith(word)]
+    alike = [each for each in words if abs(len(each) - len(word)) <= 1 + len(word) // 5]
+    found = begun if len(begun) == 1 else get_close_matches(word, alike, n=1, cutoff=0.65)
+    return next(iter(found), None)
+
+
 def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | None:
     """``did you mean ...?`` for a word that resembles one of those allowed, else None.
 
@@ -522,9 +537,7 @@ def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | No
         allowed: The allowed words.
         prefix: The common beginning of all allowed words; it is ignored in the comparison.
     """
-    from difflib import get_close_matches  # only ever needed for an error
-
     known = [each.removeprefix(prefix) for each in allowed]
     bare = word.removeprefix(prefix) if isinstance(word, str) else ""
-    close = get_close_matches(bare, known, n=1, cutoff=0.65) if bare and bare not in known else []
-    return f"did you mean {prefix}{close[0]}?" if close else None
+    close = nearest(bare, known) if bare and bare not in known else None
+    return None if close is None else f"did you mean {prefix}{close}?"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 
 import click
 
@@ -16,7 +15,7 @@ from lockkit.cli import exits, translating
 from lockkit.cli.suggesting import MEANT, PROBE, WORDS
 from lockkit.cli.translating import Words
 from lockkit.redaction import redact
-from lockkit.settings import SETTINGS
+from lockkit.settings import SETTINGS, nearest
 from lockkit.suggesting import URL_FIRST, quoted
 
 __all__ = ["check", "keep", "moved", "of_command", "of_gpus", "of_group", "of_run", "sentence"]
@@ -32,6 +31,7 @@ _TRADES: Mapping[str, Sequence[Words]] = {
     **dict.fromkeys(("watch", "tail", "monitor"), (("status", "--watch"),)),
     **dict.fromkeys(("htop", "dashboard", "tui"), (("top",),)),
     **dict.fromkeys(("kill", "steal", "break", "force", "remove", "rm", "delete"), (("explain",),)),
+    **dict.fromkeys(("force-release", "force-unlock", "force_release", "force_unlock"), (("explain",),)),
     **dict.fromkeys(("check", "health", "ping", "diagnose", "test"), (("doctor",),)),
     **dict.fromkeys(("settings", "env", "conf", "configuration"), (("config", "show"),)),
     **dict.fromkeys(("init", "setup"), (("config", "init"),)),
@@ -93,7 +93,8 @@ def check(words: Words, known: Iterable[str], what: str) -> None:
     known = list(known)
     for word in words:
         if word not in known:
-            for close in get_close_matches(word.lower(), known, n=1):
+            close = nearest(word.lower(), known)
+            if close is not None:
                 keep(ctx, [*ctx.command_path.split()[1:], *(close if one == word else one for one in typed)])
             ctx.fail(f"there is no {what} {word!r}")
 
@@ -133,14 +134,15 @@ def _in_group(ctx: click.Context, group: click.Group, args: Words) -> Iterator[l
             return  # many of these names are programs too, and a forgotten run must not become a line that runs rm
     elif name in _IN_GROUPS:
         yield [*_IN_GROUPS[name], *rest]
-    for close in get_close_matches(name, group.list_commands(ctx), n=1):
+    close = nearest(name, group.list_commands(ctx))
+    if close is not None:
         yield from ([close, *rest], [close], [close, "--help"])
     if ctx.parent is not None:
         if group.name == "failures" or name in SETTINGS:
             yield ["show", *args]
         return
     run = group.get_command(ctx, "run")
-    if run is not None and rest:
+    if run is not None and rest and ("--" in rest or any(map(translating.is_program, args[:2]))):
         guess = translating.run(run, args)
         if guess is not None:
             yield ["run", *guess]
@@ -252,7 +254,8 @@ def _other_value(error: click.BadParameter, words: Words) -> Iterator[list[str]]
         if attached:
             option, value = value[:2], attached
         if repr(value) in error.message:
-            for close in get_close_matches(value.lower().replace("-", "_"), known, n=1):
+            close = nearest(value.lower().replace("-", "_"), known)
+            if close is not None:
                 yield [*words[:at], f"{option}{equals}{known[close]}", *words[at + 1 :]]
 
 

@@ -176,7 +176,7 @@ cli = Lockkit(
     ],
     help="""Locks for shell commands and Python programs: each lock is a fair queue.
 
-    Every command takes --json, --url, --profile and --namespace. To see how one is used: lockkit help COMMAND.
+    Every command takes --json. Those that use a store take --url, --profile and --namespace. To see how one is used: lockkit help COMMAND.
     """,
     examples="""
 lockkit run backup -- rsync -a /data /mnt    # one at a time; others wait

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
 import click
 
 from lockkit.cli import exits
 from lockkit.cli.child import find
+from lockkit.settings import nearest
 
-__all__ = ["HABITS", "Words", "flags", "gpus_of", "run", "translated", "with_gpu"]
+__all__ = ["HABITS", "Words", "flags", "gpus_of", "is_program", "run", "translated", "with_gpu"]
 
 Words = Sequence[str]
 
@@ -25,7 +25,7 @@ HABITS: Mapping[str, str] = {
     **dict.fromkeys(("--lease", "--lease-time", "--expire", "--expiry", "--px"), "--ttl"),
     **dict.fromkeys(("-f", "--follow", "--live"), "--watch"),
     **dict.fromkeys(("-j", "--format=json", "--output=json"), "--json"),
-    **dict.fromkeys(("--store", "--server", "--backend", "--host"), "--url"),
+    **dict.fromkeys(("--store", "--server", "--backend"), "--url"),
     **dict.fromkeys(("--id", "--claim-id"), "--claim"),
     **dict.fromkeys(("-g", "--gpus", "--gres", "--gpus-per-node"), "--gpu"),
     **dict.fromkeys(("-m", "--message", "--why"), "--reason"),
@@ -110,11 +110,11 @@ def _without_dashes(words: Words, own: Mapping[str, bool]) -> _Guess | None:
     first, *after = rest
     if first in _STRINGS and after:
         return None, options, ["sh", "-c", *after]
-    is_program = _is_program(first)
-    more, left = _leading(after, own, habits=not is_program)
-    if left and _is_program(left[0]):
+    program = is_program(first)
+    more, left = _leading(after, own, habits=not program)
+    if left and is_program(left[0]):
         return first, options + more, left
-    if is_program:
+    if program:
         return None, options, rest
     if left[1:] and left[0] in _STRINGS:
         return first, options + more, ["sh", "-c", *left[1:]]
@@ -142,7 +142,7 @@ def _with_dashes(head: Words, tail: Words, own: Mapping[str, bool]) -> _Guess | 
     program = ["sh", "-c", *left[1:]] if left[1:] and left[0] in _STRINGS else left
     if _is_option(program[0]):
         return None
-    if _is_program(first) and not _is_program(program[0]):
+    if is_program(first) and not is_program(program[0]):
         return None, options, [*rest, "--", *tail]
     return first, options + more, [*program, *(["--", *tail] if tail else [])]
 
@@ -240,8 +240,8 @@ def _habit(flag: str, own: Mapping[str, bool]) -> str | None:
 
 def _near(flag: str, own: Mapping[str, bool]) -> str | None:
     """The option for one that is misspelt."""
-    close = get_close_matches(flag[2:], [each[2:] for each in own if each.startswith("--")], n=1, cutoff=0.65)
-    return f"--{close[0]}" if close else None
+    close = nearest(flag[2:], [each[2:] for each in own if each.startswith("--")])
+    return None if close is None else f"--{close}"
 
 
 def flags(command: click.Command) -> dict[str, bool]:
@@ -259,7 +259,8 @@ def _is_option(word: str) -> bool:
     return word.startswith("-") and word != "-" and word not in _STRINGS
 
 
-def _is_program(word: str) -> bool:
+def is_program(word: str) -> bool:
+    """Whether a word is a program that can be run here."""
     try:
         return bool(find(word, os.environ))
     except exits.CommandFailed:

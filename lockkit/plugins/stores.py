@@ -8,6 +8,7 @@ from lockkit._version import __version__
 from lockkit.errors import ConfigError
 from lockkit.namedtuples import NamedTuple
 from lockkit.redaction import redact
+from lockkit.settings import nearest
 
 __all__ = ["SCHEMES", "ShippedStore", "scheme_of", "unknown_scheme"]
 
@@ -69,8 +70,6 @@ def scheme_of(url: str) -> str:
 
 def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:
     """The error for a scheme that no plugin offers. It says what to install, or which schemes there are."""
-    from difflib import get_close_matches  # only ever needed for an error
-
     store = SCHEMES.get(scheme)
     if store is not None:
         needed = f"lockkit[{store.extra}]" if store.extra else "lockkit"
@@ -78,6 +77,6 @@ def unknown_scheme(scheme: str, known: Mapping[str, object]) -> ConfigError:
             f"no store for {scheme}: URLs is installed: this lockkit ({__version__}) does not contain {store.module}",
             hint=f'to install a version that does: pip install --upgrade "{needed}"',
         )
-    close = get_close_matches(scheme, {*known, *SCHEMES}, n=1)
-    hint = f"did you mean {close[0]}:? The schemes are" if close else "the schemes are"
+    close = nearest(scheme, {*known, *SCHEMES})
+    hint = f"did you mean {close}:? The schemes are" if close else "the schemes are"
     return ConfigError(f"no plugin offers {scheme}: URLs", hint=f"{hint} {', '.join(sorted(known))}")

@@ -196,6 +196,21 @@ def test_the_console_script_puts_off_what_few_commands_use(lockkit):
     }  # fmt: skip
 
 
+def test_the_options_that_lockkit_says_every_command_takes_are_taken():
+    told = " ".join(main.cli.help.split())
+    assert "Every command takes --json. Those that use a store take --url, --profile and --namespace." in told
+    without = set()
+    for path in leaves():
+        command = import_module(f"lockkit.cli.commands.{path[0].replace('-', '_')}").command
+        for sub in path[1:]:
+            command = command.commands[sub]
+        flags = {flag for param in command.params for flag in param.opts}
+        assert "--json" in flags, path
+        if not {"--url", "--profile", "--namespace"} <= flags:
+            without.add(path[0])
+    assert without == {"host"}
+
+
 @pytest.mark.parametrize("path", leaves(), ids=" ".join)
 def test_the_help_of_an_option_has_no_indentation(path):
     command = import_module(f"lockkit.cli.commands.{path[0].replace('-', '_')}").command

@@ -22,7 +22,7 @@ from lockkit.as_toml import template, toml
 from lockkit.errors import ConfigError
 from lockkit.options import Settings
 from lockkit.plugins.checking import check_files
-from lockkit.settings import SETTINGS, TABLES, read, redact
+from lockkit.settings import SETTINGS, TABLES, nearest, read, redact
 from lockkit.testing.children import Child
 
 
@@ -951,3 +951,19 @@ def test_the_event_journal_is_turned_on_in_one_row_or_in_a_table(world, text):
     world.write(world.user, text)
     assert world.load().journal
     assert not config.load("memory:", environ={}, cwd="/", home="/", etc="/nonexistent").journal
+
+
+@pytest.mark.parametrize(
+    "word, near",
+    [
+        ("tll", "ttl"),
+        ("namespac", "namespace"),
+        ("recover", "recover_limit"),  # the beginning of one
+        ("host", None),  # gpu_host has the letters, and is something else
+        ("servers", None),
+        ("alerts_", None),  # the beginning of several
+        ("colour", None),
+    ],
+)
+def test_no_word_is_suggested_rather_than_a_wrong_one(word, near):
+    assert nearest(word, SETTINGS) == near

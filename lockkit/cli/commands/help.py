@@ -53,13 +53,12 @@ def _page(ctx: click.Context, words: tuple[str, ...]) -> click.Context:
 
 
 def _refuse(ctx: click.Context, found: click.Context, words: tuple[str, ...], at: int) -> NoReturn:
-    from difflib import get_close_matches
-
     from lockkit.cli import guessing
+    from lockkit.settings import nearest
 
     group = found.command
     names = group.list_commands(found) if isinstance(group, click.Group) else []
-    close = get_close_matches(words[at], names, n=1)
+    close = nearest(words[at], names)
     if close or not names:
-        guessing.keep(ctx, ["help", *words[:at], *close])
+        guessing.keep(ctx, ["help", *words[:at], *filter(None, [close])])
     ctx.fail(f"there is no command {found.command_path} {quoted(words[at])}")

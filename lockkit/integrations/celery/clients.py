@@ -6,7 +6,6 @@ eager task, for instance), a forked child may go on with it, because it opens co
 
 from __future__ import annotations
 
-import difflib
 import weakref
 from typing import Any
 
@@ -15,7 +14,7 @@ from celery import Celery
 from lockkit.client import Client, connect
 from lockkit.errors import ConfigError
 from lockkit.mutex import Mutex
-from lockkit.settings import SETTINGS
+from lockkit.settings import SETTINGS, nearest
 
 __all__ = ["BEAT", "PREFIX", "client_of", "close_clients", "given_to", "settings_of", "ttl_of"]
 
@@ -81,9 +80,9 @@ def settings_of(app: Celery) -> dict[str, Any]:
     known = {*_BESIDE, *SETTINGS}
     given = {name: value for name, value in given_to(app).items() if not name.startswith(BEAT)}
     for name in sorted(given.keys() - known):
-        close = difflib.get_close_matches(name, known, n=1)
+        close = nearest(name, known)
         raise ConfigError(
             f"the configuration of the Celery application has {PREFIX}{name}, which is no setting of lockkit",
-            hint=f"did you mean {PREFIX}{close[0]}?" if close else "the settings: lockkit docs config",
+            hint=f"did you mean {PREFIX}{close}?" if close else "the settings: lockkit docs config",
         )
     return given

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -16,6 +15,7 @@ from lockkit.loops import is_coroutine_function
 from lockkit.members import fitting_members, weights
 from lockkit.names import check_name
 from lockkit.options import check_holds, fitting, whole
+from lockkit.settings import nearest
 from lockkit.sizes import parse
 
 __all__ = ["NAMES", "LockOptions", "OnBusy", "OnDuplicate", "OnUnavailable", "checked"]
@@ -205,11 +205,11 @@ def _check_alone(options: LockOptions, name: str, why: str) -> None:
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, n=1)
+        close = nearest(str(value), allowed)
         known = " | ".join(allowed)
         raise ConfigError(
             f"{name} must be one of {known}, not {value!r}",
-            hint=f"did you mean {close[0]!r}?" if close else None,
+            hint=f"did you mean {close!r}?" if close else None,
         )
 
 
