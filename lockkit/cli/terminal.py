@@ -8,10 +8,19 @@ pipeline uses the terminal as well, so there the command stays in the group of t
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
 
-__all__ = ["Terminal"]
+__all__ = ["Terminal", "gone"]
+
+
+def gone() -> bool:
+    """Whether the terminal on standard input or output is gone. Not every process on it gets a SIGHUP then (runuser, a connection that broke)."""
+    streams = select.poll()
+    for descriptor in (0, 1):
+        streams.register(descriptor, 0)  # errors and hang-ups are reported whatever is asked for
+    return bool(streams.poll(0))
 
 
 class Terminal:

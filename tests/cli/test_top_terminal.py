@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -129,6 +131,37 @@ def test_the_terminal_is_restored_whatever_ends_it(screen, how, code):
     assert after == before
     for on, off in (("?1049h", "?1049l"), ("?25l", "?25h"), ("?1000h", "?1000l"), ("?2004h", "?2004l")):
         assert seen.bytes.rfind(f"\x1b[{off}".encode()) > seen.bytes.rfind(f"\x1b[{on}".encode()), off
+
+
+@pytest.mark.parametrize(
+    "words, shown, code", [(["top"], b"Quit", 129), (["status", "--watch"], b"namespace default", 69)]
+)
+def test_a_terminal_that_vanishes_without_a_hang_up_ends_it(lockkit, words, shown, code):
+    """The kernel sends SIGHUP to the session of a terminal, and runuser, sudo or a container's shell may have put the process into another one."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    lockkit.env.pop("COLUMNS", None)
+    process = subprocess.Popen(
+        lockkit.line(*words),
+        env=lockkit.env | {"TERM": "xterm"},
+        cwd=lockkit.folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    lockkit.started.append(process)
+    os.close(theirs)
+    seen = b""
+    end = time.monotonic() + PATIENCE
+    while shown not in seen:
+        assert time.monotonic() < end, seen
+        if select.select([ours], [], [], 0.1)[0]:
+            seen += os.read(ours, 65536)
+
+    os.close(ours)
+
+    assert process.wait(PATIENCE) == code
 
 
 def test_no_color_means_no_colour(lockkit, screen):

@@ -17,7 +17,7 @@ from lockkit.cli.parameters import NAME, Duration, Number
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
 from lockkit.cli.updates import between_updates
-from lockkit.cli.watching import print_each, trying_again
+from lockkit.cli.watching import print_each, redraw, trying_again
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
 from lockkit.printable import printable
 from lockkit.protocol.denials import drain_ends
@@ -177,7 +177,7 @@ def _watch(session: Session, client: Client, asked: Asked, interval: float) -> N
                 told = lines = [*_below(session, client, asked, found), place]
             table = table_of(locks, width())
             table.caption = escape(printable("\n".join(told), lines=True))
-            live.update(table, refresh=True)
+            redraw(live, table)
 
 
 def _looks(client: Client, asked: Asked, interval: float) -> Iterator[Look | BackendError]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -88,13 +89,30 @@ def command(session: Session, name: str | None, *, sort: Sort, interval: float, 
         raise Terminated(ended)
 
 
+class _Drawing(io.TextIOWrapper):
+    """A stream for textual, whose thread that draws would end with an OSError, and everything else would wait for it for ever."""
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):  # the terminal is gone, as the application sees by itself
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
 @contextmanager
 def _drawing() -> Iterator[None]:
     """Give textual a stream to draw on: it takes ``sys.__stderr__``, which :class:`lockkit.cli.rows.Rows` has taken over for whole rows."""
     before = sys.__stderr__
-    with open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as terminal:
-        sys.__stderr__ = terminal  # type: ignore[misc]  # it is Final for those who do not replace it
-        try:
-            yield
-        finally:
-            sys.__stderr__ = before  # type: ignore[misc]
+    terminal = _Drawing(
+        io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8", errors="backslashreplace"
+    )
+    sys.__stderr__ = terminal  # type: ignore[misc]  # it is Final for those who do not replace it
+    try:
+        yield
+    finally:
+        sys.__stderr__ = before  # type: ignore[misc]
+        with suppress(OSError):
+            terminal.close()

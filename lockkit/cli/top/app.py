@@ -19,6 +19,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from lockkit.cli import intervening, output
+from lockkit.cli.terminal import gone
 from lockkit.cli.top.confirming import Act
 from lockkit.cli.top.main_screen import MainScreen
 from lockkit.cli.top.polling import Answer, Poller
@@ -129,10 +130,16 @@ class Top(App[int]):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self.exit, int(number))
         self.set_interval(1.0, self._tell_stale)
+        self.set_interval(1.0, self._see_terminal)
 
     def on_unmount(self) -> None:
         """Read no more."""
         self._poller.stop()
+
+    def _see_terminal(self) -> None:
+        """End as at a hang-up if the terminal is gone."""
+        if gone():
+            self.exit(int(signal.SIGHUP))
 
     # -- reads, called by the poller
 
