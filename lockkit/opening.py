@@ -42,6 +42,7 @@ from lockkit.origin import this_origin
 from lockkit.printable import printable
 from lockkit.protocol.denials import held_at, held_claim
 from lockkit.redaction import redact
+from lockkit.store.sharing import copied
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
 from lockkit.store.starting import start
 from lockkit.store.ttls import misfit
@@ -308,7 +309,7 @@ class Opening:
             here = self.here
             if here.refused is not None and here.refused[0] >= asked:
                 # Another thread tried and failed while this one waited for the mutex, and used up its budget.
-                raise _copied(here.refused[1])
+                raise copied(here.refused[1])
             here.warnings, here.journal, here.first = [], None, False
             backend: Backend | None = None
             driver: Driver | None = None
@@ -325,7 +326,7 @@ class Opening:
                 if here.driver is None and not self.closed:
                     here.driver = driver
             except (Refused, Unknown) as trouble:
-                here.refused = (self.clock.now(), _copied(trouble))
+                here.refused = (self.clock.now(), copied(trouble))
                 raise
             finally:
                 if backend is not None and (driver is None or here.driver is not driver):
@@ -483,13 +484,6 @@ def _dropping(driver: Driver) -> Callable[[object], None]:
             engine.ending.drop()
 
     return drop
-
-
-def _copied(trouble: Refused | Unknown) -> Refused | Unknown:
-    """The same failure without its traceback, which would keep the frames that it passed alive, with all their objects."""
-    kind = Refused if isinstance(trouble, Refused) else Unknown
-    make, parts = trouble.error.__reduce__()  # copy.copy() does the same, but its module takes time to import
-    return kind(make(*parts), retry=trouble.retry, busy=trouble.busy)
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:

@@ -88,7 +88,7 @@ class SqliteBackend(BasicBackend):
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
         end = time.monotonic() + budget
         try:
-            self._opened.follow()
+            self._opened.follow(end)
         except Refused:
             if create or self._opened.whole():
                 raise
@@ -103,8 +103,9 @@ class SqliteBackend(BasicBackend):
 
     def release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.release`."""
-        store = self._store
-        return release(store, store.calls, claim, time.monotonic() + budget, how=how)
+        store, end = self._opened, time.monotonic() + budget
+        store.follow(end)
+        return release(store, store.calls, claim, end, how=how)
 
     def emergency_release(self, claim: Claim, budget: float, *, how: End = "released") -> ReleaseAnswer:
         """See :meth:`lockkit.store.spi.Backend.emergency_release`. Opens the file anew."""

@@ -27,7 +27,7 @@ _ABSENT = Renewal("LOST", why="absent")
 def renew(store: SQLiteStore, beats: Sequence[Beat], end: float) -> Sequence[Renewal]:
     """See :meth:`lockkit.store.spi.Backend.renew`."""
     try:
-        store.follow(closely=True)
+        store.follow(end, closely=True)
     except (Refused, Unknown) as trouble:
         if store.whole():
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from lockkit.store.inherited import inherited
 from lockkit.store.judging import keepers
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
+from lockkit.store.sharing import copied
 from lockkit.store.spi import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import connection as connections
@@ -82,6 +84,7 @@ class SQLiteStore:
         self.boot = options.owner.boot_id or _boot_id()
         self._closed = False
         self._moving = threading.RLock()
+        self._refused: tuple[float, Refused] | None = None
         self._generation = 0
         self._looks_at = 0.0
         self.left = 0
@@ -134,13 +137,14 @@ class SQLiteStore:
             return True
         return self._generation == files.generation and files.inside
 
-    def follow(self, *, closely: bool = False) -> None:
+    def follow(self, end: float = math.inf, *, closely: bool = False) -> None:
         """Switch to the files that now have the names, if somebody removed or replaced one of the open files.
 
         SQLite would go on using the old files, where no process that opens the store later can see the claims. Claims in the old
         files are lost; fences keep rising.
 
         Args:
+            end: ``time.monotonic()`` at which to give up at the latest.
             closely: Look at each file. Otherwise each call looks at the database, and at the others only every 0.1 s: while this process has
                 its lock on the lock file, nobody makes the store anew, and who finds damage removes the name of the database.
 
@@ -153,7 +157,7 @@ class SQLiteStore:
         if self._closed or self.pulses.inherited:
             return
         if not self.whole():
-            self._move()
+            self._move(end)
         self.pulses.heal()
         self._looks_at = before + _LOOK
 
@@ -165,15 +169,25 @@ class SQLiteStore:
             raise_if_foreign(error)
             return False
 
-    def _move(self) -> None:
-        """Open the files that have the names now, unless another thread has done so or closes the store."""
+    def _move(self, end: float) -> None:
+        """Open the files that have the names now, unless another thread has done so or closes the store.
+
+        A call that has waited for an attempt that failed is refused as well: one after the other, the calls of many threads would take too long.
+        """
+        asked = time.monotonic()
         with self._moving:
+            if self._refused is not None and self._refused[0] >= asked:
+                raise copied(self._refused[1])
             if not self.whole() and not self._closed:  # in this order: a closed store has no files
-                self._open_others()
+                try:
+                    self._open_others(min(end, asked + _MOVING))
+                except Refused as refusal:
+                    self._refused = time.monotonic(), copied(refusal)
+                    raise
         if self._closed:  # the thread that closed it has not seen what was opened meanwhile
             self.close()
 
-    def _open_others(self) -> None:
+    def _open_others(self, end: float) -> None:
         old = self.place
         self.place = prepare(old.given, old.synchronous, shared=old.shared)
         if self.place.path != old.path:  # a link leads elsewhere now
@@ -181,7 +195,7 @@ class SQLiteStore:
             self._leave()
             self.pulses = LISTENER.enter(self.place.pulses, self.place.mode, self)
             self.files = watched(self.place.path)
-        why = self._open(time.monotonic() + _MOVING) or _REPLACED
+        why = self._open(end) or _REPLACED
         self.left = int(self.clock.wall() * 1e6)
         mark_anew(self.calls, why, self._options, time.monotonic() + _MARKING)
         at, told = self.anew()

@@ -607,6 +607,23 @@ def test_what_is_left_of_a_store_whose_database_is_gone_is_cleared_away(process,
     take(opened(), name="x")
 
 
+def test_many_calls_at_once_on_files_that_cannot_be_made_anew_do_not_wait_for_one_another(
+    opened, process, path
+):
+    process()  # makes no call, so it leaves the damaged files to nobody
+    store = opened()
+    path.unlink()
+
+    def refused(at):
+        began = time.monotonic()
+        with pytest.raises(Refused, match="other processes have it open"):
+            store.acquire(claim(name=f"x{at}"), True, 0.5)
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(60) as threads:
+        assert max(threads.map(refused, range(60))) < 10.0
+
+
 def test_the_check_and_every_newcomer_say_what_happened(opened, process, path, caplog):
     store = opened()
     take(store, name="x", ttl=60)
