@@ -165,7 +165,7 @@ def _as_it_was(store: EtcdStore, row: Row, end: float) -> Exchange[Row]:
         Refused: The claim as it was has been compacted.
     """
     modified = row.modified
-    for _ in range(ROUNDS):
+    while True:
         page = yield from store.range(Get(row.key, at=modified - 1), end)
         if not page.kvs or page.kvs[0].created != row.fence:
             return row
@@ -174,7 +174,6 @@ def _as_it_was(store: EtcdStore, row: Row, end: float) -> Exchange[Row]:
             kept = yield from store.transport.remaining(before.lease, end)
             return row if kept.ttl < 0 else before._replace(modified=row.modified)
         modified = before.modified
-    raise changing(keys.name_in(row.key))
 
 
 def evict(
