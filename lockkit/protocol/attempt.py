@@ -106,6 +106,7 @@ class Attempt:
         cancel: Ends the wait of the attempt from another thread; None if nothing does.
         shown: Whether ``on_wait`` was given; then the store is asked for the place in the queue at each poll cap.
         detects: Whether to raise DeadlockDetected if this wait is the youngest of a deadlock among several threads or tasks.
+        hopeless: Whether the latest failure is one that no repetition ends.
         ended_deadlock: Whether this wait ended a deadlock: it was the youngest of those that detect.
         key: A weak reference to the thread or task that acquires, as that of its holds; None to tell nobody what it holds.
         taken_at: The place in the user's program that acquires; None if that is not known. For the hold.
@@ -121,8 +122,8 @@ class Attempt:
 
     __slots__ = (
         "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "call", "cancel", "claim",
-        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "key", "mine", "note", "origin", "over", "random",
-        "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
+        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "hopeless", "key", "mine", "note", "origin", "over",
+        "random", "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
         "then", "token", "trouble", "wait", "warn_at", "where", "who",
     )  # fmt: skip
 
@@ -154,7 +155,7 @@ class Attempt:
         self.start = self.warn_at = 0.0
         self.sent = self.doubtful = self.request_pending = self.over = self.answered = self.shown = (
             self.detects
-        ) = self.ended_deadlock = self.reentrant = False
+        ) = self.ended_deadlock = self.hopeless = self.reentrant = False
         self.claim: Claim | None = None
         self.holder: ClaimInfo | None = None
         self.hold: Hold | None = None
@@ -313,6 +314,7 @@ class Attempt:
         """
         if self._since is None:
             self._since = at
+        self.hopeless = not trouble.retry
         says_much = budget >= self.request_timeout or not trouble.retry
         says_something = isinstance(trouble, Refused) or budget >= _MOMENT
         if says_much or (says_something and self.trouble is None):

@@ -14,6 +14,7 @@ Rules kept here:
 - Which members will do may change while a request waits (:mod:`lockkit.protocol.choosing`). A claim for one that no longer does is given up.
 - A failure leaves nothing behind: what is held is given back, last first, before the error is raised.
 - If a hold is lost while the acquisition still waits, the acquisition fails.
+- A lock that the store refuses for good, as one with a damaged claim, is left out as long as enough others remain.
 - The time is compared before each further lock: many requests that are each answered soon take long together. A whole that is
   complete is kept, even if the time is up.
 """
@@ -23,7 +24,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from lockkit.errors import AcquireCancelled, AcquireTimeout, DeadlockDetected, LeaseLost, LockkitError
+from lockkit.errors import (
+    AcquireCancelled,
+    AcquireTimeout,
+    BackendError,
+    DeadlockDetected,
+    LeaseLost,
+    LockkitError,
+)
 from lockkit.facts import LOSSES
 from lockkit.hold import Hold
 from lockkit.invalid import lapsed
@@ -126,11 +134,13 @@ def any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attemp
 
 
 def _any_of(together: Together, tries: Sequence[Attempt], claims: Sequence[Attempt], tools: Tools) -> Steps:
+    others = len(tries)  # that the store has not refused for good
     for attempt in tries:
         if claims and late(together, attempt, tools.now()):
             break
-        if (yield from _run_one(together, (attempt,), tools)):
+        if (yield from _run_one(together, (attempt,), tools, others=others > 1)):
             return [attempt]
+        others -= attempt.hopeless
     if not claims:
         return None
     candidates = [Candidate(attempt.terms.name, (), (attempt,)) for attempt in claims]
@@ -188,10 +198,12 @@ def _some_of(
     yield from members.ask(got)
     if gate.wait:
         yield from _stand_outside(together, gate, tools, members)
+    others = len(candidates)
     for name, tries, _ in members.best(candidates):
         if gate.wait and late(together, tries[0], tools.now()):
             break
-        if not (yield from _run_one(together, tries, tools)):
+        if not (yield from _run_one(together, tries, tools, others=others > count)):
+            others -= any(attempt.hopeless for attempt in tries)
             continue
         if (yield from members.judge(name)):
             got[name] = tries
@@ -252,16 +264,27 @@ def _giving_up(attempts: Sequence[Attempt], tools: Tools) -> Generator[Effect, A
         sure = sure and gone
 
 
-def _run_one(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Generator[Effect, Any, bool]:
-    """Run one attempt, or two that hold together, to their end; whether they hold. Meanwhile no hold may be lost."""
+def _run_one(
+    together: Together, attempts: Sequence[Attempt], tools: Tools, *, others: bool = False
+) -> Generator[Effect, Any, bool]:
+    """Run one attempt, or two that hold together, to their end; whether they hold. Meanwhile no hold may be lost.
+
+    With ``others`` an attempt that the store refuses for good does not hold; without, its error is raised.
+    """
     run = Run(together, attempts, tools)
     running = run.running
-    yield from run.go_on(running.begin)
-    while running.effect is not None:
-        held = holds(together.attempts)
-        yield WaitForAny({run.number: run.wait}, held)
-        _raise_if_lost(held)
-        yield from run.go_on(running.answered)
+    try:
+        yield from run.go_on(running.begin)
+        while running.effect is not None:
+            held = holds(together.attempts)
+            yield WaitForAny({run.number: run.wait}, held)
+            _raise_if_lost(held)
+            yield from run.go_on(running.answered)
+    except BackendError:
+        if not (others and any(attempt.hopeless for attempt in attempts)):
+            raise
+        yield from _giving_up(attempts, tools)
+        return False
     if not running.value:
         yield from _giving_up(attempts, tools)
     return bool(running.value)
@@ -278,8 +301,8 @@ def _wait_for_first(
 ) -> Generator[Effect, Any, None]:
     """Queue with several candidates at once until ``count`` hold. The caller gives the others up.
 
-    A candidate at which the thread or task would wait for itself is left out, as long as enough others remain. ``got`` has the candidates
-    that hold already, with what holds them, and gets the others.
+    A candidate at which the thread or task would wait for itself, or that the store refuses for good, is left out as long as enough
+    others remain. ``got`` has the candidates that hold already, with what holds them, and gets the others.
     """
     waiting: dict[str, Run] = {}
     told = TogetherTold(together, gate, [one.name for one in candidates], count, tools.now())
@@ -291,8 +314,9 @@ def _wait_for_first(
         waiting.pop(name, None)
         try:
             yield from run.go_on(resume)
-        except DeadlockDetected:
-            if len(candidates) == count or run.attempt.ended_deadlock:
+        except (DeadlockDetected, BackendError) as error:
+            passing = isinstance(error, BackendError) and not any(one.hopeless for one in run.attempts)
+            if len(candidates) == count or run.attempt.ended_deadlock or passing:
                 raise
             candidates = [one for one in candidates if one.name != name]
             _name_group(candidates, group, count)

@@ -7,6 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from lockkit.facts import ClaimInfo, Owner
 from lockkit.names import encode
 from lockkit.store.untrusted import DAMAGED, NEWER, claim_of, object_in, owner_of
 from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.redis import RedisHarness
 from support.harnesses.sqlite import SqliteHarness
@@ -255,8 +257,8 @@ def test_a_damaged_claim_on_redis_costs_no_other_its_renewals_after_the_clock_wa
 
 
 def off_its_lease(harness, garbage):
-    """As plain ``etcdctl put`` does it, twice."""
-    for value in (garbage, b"again"):
+    """As plain ``etcdctl put`` does it, again and again."""
+    for value in (garbage, *[b"again"] * 20):
         for kv in harness.queue("a").values():
             harness.call("kv/put", {"key": kv["key"], "value": base64.b64encode(value).decode()})
 
@@ -294,6 +296,55 @@ def test_a_claim_whose_holder_cannot_be_told_is_not_removed_on_etcd(tmp_path):
                 other.evict("a", claim.claim_id, reason="damaged", now=True)
             assert refused(other.lock("a"))
             lease.release()
+    finally:
+        harness.close()
+
+
+@pytest.mark.parametrize("kind, damage", STORES, ids=lambda each: getattr(each, "name", ""))
+def test_any_of_passes_over_a_lock_with_a_damaged_claim(kind, damage, tmp_path):
+    harness = kind(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            lease = client.lock("a", auto_renew=False).acquire(20.0)
+            damage(harness, b"{bad")
+            either = other.any_of([other.lock("a"), other.lock("b")])
+            for take in (either.try_acquire, partial(either.acquire, 20.0)):
+                taken = take()
+                assert taken.name == "b"
+                assert taken.release().outcome == "RELEASED"
+            with client.lock("b").acquire(20.0):
+                waits = Work(lambda: either.acquire(timeout=20.0).release())
+                until(lambda: len(other.inspect("b").claims) == 2, "it waits for the other one")
+            assert waits.result().outcome == "RELEASED"
+            lease.simulate_loss()
+            lease.release()
+    finally:
+        harness.close()
+
+
+def weights_on_sqlite(harness, _):
+    write(harness, "UPDATE entries SET weight = 'x'")
+
+
+@pytest.mark.parametrize(
+    "kind, damage", [(SqliteHarness, weights_on_sqlite), (RedisHarness, on_redis)], ids=["sqlite", "redis"]
+)
+def test_a_pool_passes_over_a_member_with_a_damaged_claim(kind, damage, tmp_path):
+    harness = kind(tmp_path)
+    try:
+        with harness.client() as client, harness.client() as other:
+            first = client.pool("p", ["x", "y", "z"]).acquire(timeout=20.0)
+            damage(harness, b"{bad")
+            pool = other.pool("p", ["x", "y", "z"])
+            for take in (pool.try_acquire, partial(pool.acquire, timeout=20.0)):
+                taken = take(2)
+                assert [each.rpartition("/")[2] for each in taken.members] == ["y", "z"]
+                taken.release()
+            with pytest.raises(lockkit.BackendUnavailable, match="damaged"):
+                pool.acquire(3, timeout=20.0)
+            for lease in first:
+                lease.simulate_loss()
+            first.release()
     finally:
         harness.close()
 
