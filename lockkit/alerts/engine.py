@@ -39,6 +39,8 @@ class Engine:
         state: The state that an earlier engine left; None for a new one.
         now: The time of the start, in seconds of the wall clock.
         labels: The labels of every alert, such as the namespace.
+        store: The name of the store, the same for all of its engines; empty if it has none for other hosts.
+        origin: The name of this engine, if it begins without a state.
 
     Attributes:
         state: All that the engine knows, to be saved after each step, when its notifications are handed over.
@@ -54,11 +56,15 @@ class Engine:
         *,
         now: float,
         labels: Mapping[str, str] = NOTHING,  # type: ignore[assignment]  # nothing is in it
+        store: str = "",
+        origin: str = "",
     ) -> None:
         self.rules = rules
         self.timing = timing
         self.state = State(at=now) if state is None else state
+        self.state.origin = self.state.origin or origin
         self._labels = labels
+        self._store = store
         self._quiet_until = 0.0
         if state is not None:
             self._resume(now)
@@ -125,6 +131,7 @@ class Engine:
                     window.moments = [(at - by, of, among) for at, of, among in window.moments]
             state.held = {lock: at - by for lock, at in state.held.items()}
             state.elsewhere = None if state.elsewhere is None else state.elsewhere - by
+            state.looked -= by
             state.sent = [at - by for at in state.sent]
             self._quiet_until -= by
         state.at = now
@@ -208,13 +215,16 @@ class Engine:
             alerts = {key: one for key, one in state.alerts.items() if one.rule == name}
             grouping.settle(group, alerts, now)
             when = grouping.due(group, alerts, timing)
-            waits = now < self._quiet_until or turns.undecided(
-                self.rules.get(name), state, now, self.timing.group_wait
-            )
-            if when is not None and when[0] <= now and not waits:
-                ready.append(
-                    (when[0], name, grouping.notification(name, group, alerts, when[1], now), alerts)
-                )
+            rule = self.rules.get(name)
+            group.shared = group.shared if rule is None else turns.looks(rule)  # as it was, if it was removed
+            if turns.leaving(rule, state, now, timing.group_wait):
+                when = (now, grouping.ended(group, alerts)) if grouping.over(group, alerts) else None
+            elif turns.undecided(rule, state, now, timing.group_wait):
+                when = None
+            if when is not None and when[0] <= now and now >= self._quiet_until:
+                notification = grouping.notification(name, group, alerts, when[1], now)
+                origin = (group.shared and self._store) or state.origin
+                ready.append((when[0], name, notification._replace(origin=origin), alerts))
         told = []
         ready.sort(key=lambda one: (*_rank(one[2]), one[0], one[1]))
         for _, name, notification, alerts in ready:

@@ -34,6 +34,11 @@ def firing(alerts: Mapping[str, Active]) -> dict[str, Active]:
     }
 
 
+def ended(group: Group, alerts: Mapping[str, Active]) -> Reason:
+    """The reason of a notification about alerts that have ended."""
+    return "resolved_member" if len(over(group, alerts)) < len(group.told) else "all_resolved"
+
+
 def over(group: Group, alerts: Mapping[str, Active]) -> list[str]:
     """The alerts that were told to fire, and have ended."""
     return [key for key in group.told if key not in alerts or alerts[key].resolved is not None]
@@ -77,7 +82,7 @@ def _news(group: Group, alerts: Mapping[str, Active], fires: Mapping[str, Active
         return "first"
     if any(key not in group.told for key in fires):
         return "new_member"
-    return "resolved_member" if len(over(group, alerts)) < len(group.told) else "all_resolved"
+    return ended(group, alerts)
 
 
 def notification(
@@ -87,8 +92,8 @@ def notification(
     fires = sorted(
         firing(alerts).items(), key=lambda one: (one[1].severity, one[1].since, sorted(one[1].labels.items()))
     )
-    ended = [(name, alerts[name]) for name in over(group, alerts) if name in alerts]
-    members = tuple(member(name, one) for name, one in [*fires, *ended])
+    gone = [(name, alerts[name]) for name in over(group, alerts) if name in alerts]
+    members = tuple(member(name, one) for name, one in [*fires, *gone])
     severity = members[0].severity if members else "P2"
     for one in members if not fires else ():
         severity = worse(severity, one.severity)
@@ -97,10 +102,10 @@ def notification(
 
 def after_sending(group: Group, alerts: dict[str, Active], now: float) -> None:
     """Remember what was told, and forget the alerts that are told to be over."""
-    ended = over(group, alerts)
-    hidden = {key: raised for key, raised in group.told.items() if key not in ended}
+    gone = over(group, alerts)
+    hidden = {key: raised for key, raised in group.told.items() if key not in gone}
     group.told = hidden | {key: one.raised for key, one in firing(alerts).items()}
-    for key in ended:
+    for key in gone:
         alerts.pop(key, None)
     group.last, group.news = now, None
 

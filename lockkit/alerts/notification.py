@@ -57,6 +57,8 @@ class Notification(NamedTuple):
         members: The alerts of the group, those that fire first.
         at: The time of the decision, in seconds of the wall clock.
         step: The number of escalations so far.
+        origin: The name of the store, for a rule that looks at it, or else of the engine. The same group of another origin is another one:
+            channels put it into the group's key, so a service has one incident of each, whichever host the engine runs on.
     """
 
     group: str
@@ -65,6 +67,7 @@ class Notification(NamedTuple):
     members: tuple[Member, ...]
     at: float
     step: int = 0
+    origin: str = ""
 
 
 Sink: TypeAlias = Callable[[Notification], None]

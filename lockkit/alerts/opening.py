@@ -193,7 +193,9 @@ class Channels:
 
     def put(self, notification: Notification) -> bool:
         """Hand a notification to every channel that is for it; see :meth:`~lockkit.alerts.delivery.Delivery.put`."""
-        taken = [one.put(notification) for one in self.each]
+        # A service keeps one state for each group, so the same rule of two engines must be two groups there.
+        group = f"{notification.group} {notification.origin}".rstrip()
+        taken = [one.put(notification._replace(group=group, origin="")) for one in self.each]
         return all(taken)
 
     def states(self) -> list[State]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
@@ -26,9 +27,10 @@ from lockkit.alerts.looking import look_at
 from lockkit.alerts.turns import TERM
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
-from lockkit.names import ALERTER, STANDING
+from lockkit.names import ALERTER, STANDING, digest
 from lockkit.places import make_folders
 from lockkit.printable import printable
+from lockkit.redaction import identity
 from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
@@ -240,6 +242,8 @@ class Runner:
             state,
             now=self._clock.wall(),
             labels={"namespace": self._client.namespace},
+            store=_name_of(self._client),
+            origin=secrets.token_hex(4),
         )
 
     def _resign(self) -> None:
@@ -306,6 +310,13 @@ class Runner:
                 level=logging.WARNING,
             )
         return not taken
+
+
+def _name_of(client: Client) -> str:
+    """The name of the store and namespace among those that hosts share, whatever the login; empty for a store of one host."""
+    if client.capabilities.scope != "fleet":
+        return ""
+    return digest(f"{identity(client.config.url)}\n{client.namespace}")[:8]
 
 
 def _untold(state: State) -> bool:

@@ -26,6 +26,8 @@ _REWRITE = 65_536
 """The size in bytes from which a file is rewritten once more than half of it is done."""
 _MOST_LINE = 1 << 20
 """The longest line in bytes."""
+_NOTIFICATION = Notification._fields[:-1]
+"""All but the origin, which is in the group by then."""
 _MEMBER = Member._fields
 
 
@@ -238,11 +240,9 @@ def decoded(value: object) -> Notification:
     """
     import msgspec
 
-    fields = _ordered(value, Notification._fields)
+    fields = _ordered(value, _NOTIFICATION)
     if isinstance(value, dict) and isinstance(value.get("members"), list):
-        fields[Notification._fields.index("members")] = [
-            _ordered(member, _MEMBER) for member in value["members"]
-        ]
+        fields[_NOTIFICATION.index("members")] = [_ordered(member, _MEMBER) for member in value["members"]]
     try:
         return msgspec.convert(fields, Notification)
     except msgspec.ValidationError as error:

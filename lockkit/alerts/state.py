@@ -125,12 +125,14 @@ class Group(Struct):
         last: When something was told; None before the first time.
         news: Since when the alerts differ from what was told; None while they do not.
         escalations: The number of notifications because of an escalation.
+        shared: Whether the rule looks at the store, so that any engine of the store may tell of the group.
     """
 
     told: dict[str, int] = {}
     last: float | None = None
     news: float | None = None
     escalations: int = 0
+    shared: bool = False
 
 
 class State(Struct):
@@ -146,6 +148,8 @@ class State(Struct):
         sent: The times of the notifications of the last hour.
         begun: The number of alerts that have begun.
         elsewhere: Since when another engine has been the one that looks at the locks; None while this one is.
+        looked: When this engine was last the one that looks.
+        origin: The name of this engine, and of the one that goes on from its state, on whatever host.
     """
 
     v: int = 1
@@ -157,3 +161,5 @@ class State(Struct):
     sent: list[float] = field(default_factory=list)
     begun: int = 0
     elsewhere: float | None = None
+    looked: float = 0.0
+    origin: str = ""

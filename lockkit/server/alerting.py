@@ -15,13 +15,10 @@ from lockkit.alerts.inbox import Inbox
 from lockkit.alerts.opening import open_channels
 from lockkit.alerts.running import Runner
 from lockkit.alerts.sinks.to_log import ToLog
-from lockkit.identity import this_process
-from lockkit.names import digest
 from lockkit.observe import journal
 from lockkit.observe.exposition import Samples
 
 if TYPE_CHECKING:
-    from lockkit.alerts.notification import Notification
     from lockkit.alerts.opening import Channels
     from lockkit.client import Client
     from lockkit.config import Config
@@ -65,8 +62,7 @@ class Alerting:
         log = ToLog(partial(journal.append, folder, file=FILE))
         for client, inbox in inboxes.items():
             inbox.findings = channels.findings
-            put = partial(_put, channels, _where(client))
-            self._runners.append(Runner(client, inbox, [log, put]))
+            self._runners.append(Runner(client, inbox, [log, channels.put]))
 
     def samples(self) -> Samples:
         """The metrics of the channels."""
@@ -91,14 +87,3 @@ class Alerting:
             one.close(max(until - time.monotonic(), 0.0))
         if self._channels is not None:
             self._channels.close()
-
-
-def _where(client: Client) -> str:
-    """The engine that tells something, in a few characters."""
-    me = this_process()
-    return digest(f"{me.user}@{me.host} {client.url} {client.namespace}")[:8]
-
-
-def _put(channels: Channels, where: str, notification: Notification) -> None:
-    """Hand a notification over. A service keeps one state for each group, so the same rule of two engines must be two groups there."""
-    channels.put(notification._replace(group=f"{notification.group} {where}"))

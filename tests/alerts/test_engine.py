@@ -202,6 +202,52 @@ def test_what_is_over_is_told_even_if_another_process_looks_then():
     assert [one.reason for _, one in world.until(400, look=Look(elected=False))] == ["all_resolved"]
 
 
+def test_what_is_over_is_told_before_another_engine_tells_of_the_same_group_or_not_at_all():
+    """Both have one key for it at a service, and the end of one would end what the other tells."""
+    world = World({"zombie": {"for": "0s"}})
+    world.until(31, look=zombies("a"))
+    world.step(1.0, look=zombies())
+    world.until(28)
+    assert [(at, one.reason) for at, one in world.until(400, look=Look(elected=False))] == [
+        (1.0, "all_resolved")
+    ]
+
+    world = World({"zombie": {"for": "0s"}})
+    world.until(31, look=zombies("a"))
+    world.step(1.0, look=zombies())
+    world.until(30)  # it was stopped, or has not looked; the other one may have told something by now
+    assert world.until(400, look=Look(elected=False)) == []
+    assert world.engine.state.alerts == {}
+
+
+def test_any_engine_of_a_store_tells_of_what_looks_show_under_one_name_and_each_of_its_own():
+    rules = decode(SHIPPED, {"zombie": {"for": "0s"}})
+
+    def told(engine, now):
+        found = engine.step(now, [lost()], zombies("a")) + engine.step(now + 60, [], zombies("a"))
+        return {one.group: one.origin for one in found}
+
+    one, two = (Engine(rules, TIMING, now=1000.0, store="store", origin=name) for name in ("one", "two"))
+    assert told(one, 1000.0) == {"zombie": "store", "lost": "one"}
+    assert told(two, 1000.0) == {"zombie": "store", "lost": "two"}
+
+    kept = msgspec.json.decode(msgspec.json.encode(one.state), type=State)
+    again = Engine(
+        {}, TIMING, kept, now=1200.0, store="store", origin="three"
+    )  # the rules were removed meanwhile
+    ends = [each for now in (1300.0, 1700.0) for each in again.step(now)]
+    assert {each.group: (each.reason, each.origin) for each in ends} == {
+        "zombie": ("all_resolved", "store"),
+        "lost": ("all_resolved", "one"),
+    }
+
+
+def test_where_hosts_share_no_store_all_that_an_engine_tells_has_its_own_name():
+    engine = Engine(decode(SHIPPED, {"zombie": {"for": "0s"}}), TIMING, now=1000.0, origin="one")
+    engine.step(1000.0, [], zombies("a"))
+    assert [one.origin for one in engine.step(1060.0, [], zombies("a"))] == ["one"]
+
+
 def test_nothing_that_looks_show_is_told_or_repeated_until_it_is_known_who_looks():
     world = World({"zombie": {"for": "0s"}}, TIMING._replace(repeat_interval=50.0))
     world.step(0.0, look=zombies("a"))

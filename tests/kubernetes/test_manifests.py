@@ -190,6 +190,24 @@ def test_probes_and_ports_are_those_of_the_server():
     assert rule["spec"]["ingress"][0]["ports"][0]["port"] == port["name"]
 
 
+def test_the_state_of_the_server_is_on_a_volume_that_outlives_its_pod():
+    (pod,) = [param.values[0] for param in pods() if param.id == "serve.yaml"]
+    (container,) = pod["containers"]
+    (state,) = [one["value"] for one in container["env"] if one["name"] == "LOCKKIT_STATE_DIR"]
+    (mount,) = [one for one in container["volumeMounts"] if state.startswith(f"{one['mountPath']}/")]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    (claim,) = [one for _, one in documents() if one["kind"] == "PersistentVolumeClaim"]
+
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    (deployment,) = [
+        one for _, one in documents() if one["kind"] == "Deployment" and one["metadata"]["name"] == "lockkit"
+    ]
+    assert (claim["spec"]["accessModes"], deployment["spec"]["strategy"]) == (
+        ["ReadWriteOnce"],
+        {"type": "Recreate"},
+    )
+
+
 def test_the_server_runs_as_the_user_of_its_image_and_in_its_version():
     (pod,) = [param.values[0] for param in pods() if param.id == "serve.yaml"]
 

@@ -68,7 +68,9 @@ class Pod:
         """Mount the volumes as Kubernetes does, take the rest from writing, and run commands as the user of the pod."""
         context = self._spec["securityContext"]
         mode = f"mode=2777,gid={context['fsGroup']}" if "fsGroup" in context else "mode=0777"
-        empty = {one["name"] for one in self._spec["volumes"] if "emptyDir" in one}
+        empty = {
+            one["name"] for one in self._spec["volumes"] if {"emptyDir", "persistentVolumeClaim"} & set(one)
+        }
         lines = [
             "set -e",
             "mount --make-rprivate /",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import urllib.request
 
@@ -86,6 +87,48 @@ def test_a_hold_that_is_too_old_reaches_a_pager_and_so_does_its_end(alerting, tm
     assert process.returncode == 0
     assert "nightly has been held for" in err
     assert [one["reason"] for one in notified(tmp_path)] == ["first", "all_resolved"]
+
+
+@pytest.fixture
+def redis():
+    if shutil.which("redis-server") is None:
+        pytest.skip("there is no redis-server")
+    from support.servers.redis import RedisServer
+
+    with RedisServer() as server:
+        yield server.url()
+
+
+def test_an_incident_ends_though_the_engine_has_moved_to_another_host(redis, begun, tmp_path):
+    """As a pod that is replaced: nothing of its disk is left, and the login of the new one may be another."""
+
+    def pod(number):
+        (tmp_path / "lockkit.toml").write_text(RULES + CHANNEL.format(url=pager.url))
+        return begun(
+            *("--json", "--url", redis),
+            LOCKKIT_CONFIG=str(tmp_path / "lockkit.toml"),
+            LOCKKIT_STATE_DIR=str(tmp_path / f"pod-{number}"),
+            POD_NAME=f"lockkit-{number}",
+            PAGER_KEY="k" * 32,
+        )[0]
+
+    with receiver(ACCEPTED) as pager, lockkit.connect(redis, state_dir=str(tmp_path / "own")) as client:
+        lease = client.lock("nightly").acquire()
+        one = pod(1)
+        pager.wait(1)
+        one.send_signal(signal.SIGTERM)
+        one.wait(timeout=30)
+        two = pod(2)
+        *_, second = pager.wait(2)
+        lease.release()
+        *_, last = pager.wait(3)
+        two.send_signal(signal.SIGTERM)
+        two.wait(timeout=30)
+
+    sent = [one.json for one in pager.requests]
+    assert [each["event_action"] for each in sent] == ["trigger", "trigger", "resolve"]
+    assert len({each["dedup_key"] for each in sent}) == 1
+    assert second.json["dedup_key"] == last.json["dedup_key"]
 
 
 def test_a_channel_that_hangs_does_not_keep_the_server_from_ending(alerting, tmp_path):
