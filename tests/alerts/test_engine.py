@@ -466,6 +466,20 @@ def test_a_silence_hides_by_rule_and_label_and_ends(world):
     assert [(one.reason, len(one.members)) for _, one in after] == [("new_member", 2)]
 
 
+def test_a_silence_of_one_alert_hides_no_other(world):
+    world.step(0.0, lost("a"), lost("b"))
+    [key] = [key for key, one in world.engine.state.alerts.items() if one.labels["lock"] == "a"]
+    world.silence(600, fingerprint=key)
+    [(_, told)] = world.until(300)
+    assert [one.labels["lock"] for one in told.members] == ["b"]
+
+
+def test_a_silence_of_later_hides_nothing_now(world):
+    world.decisions.silences.append(Silence("1", "ann", world.now + 100, world.now + 200))
+    world.step(0.0, lost())
+    assert reasons(world.until(60)) == [(30.0, "first")]
+
+
 def test_what_was_told_is_told_to_be_over_even_if_it_is_silenced():
     world = World({"zombie": {"for": "0s"}})
     world.until(40, look=zombies("a"))
