@@ -321,6 +321,17 @@ def test_more_subjects_than_are_told_apart_are_one_alert_together(world):
     assert [one.times for one in others] == [200]
 
 
+def test_alerts_that_pile_up_untold_become_one_together_but_those_there_are_stay_apart():
+    world = World(timing=TIMING._replace(most_per_hour=0))
+    world.step(0.0, look=zombies("other rule"))
+    for first, count in ((0, 500), (500, 499), (1000, 4), (0, 3)):
+        world.step(100_000.0)
+        world.step(0.0, *(lost(f"lock{number}") for number in range(first, first + count)))
+    alerts = [one for one in world.engine.state.alerts.values() if one.rule == "lost"]
+    assert sorted(one.times for one in alerts) == [1] * 997 + [2] * 3 + [3]
+    assert [one.times for one in alerts if "others" in one.labels] == [3]
+
+
 # -- when and why it is told
 
 
