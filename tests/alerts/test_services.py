@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 import threading
+import time
+from base64 import b64encode
+from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import apprise.plugins.dingtalk
@@ -221,6 +225,83 @@ def test_a_retry_after_may_be_a_date():
 def test_a_service_that_does_not_answer_may_have_taken_it():
     with receiver(Answer(0)) as to, pytest.raises(TimeoutError):
         pagerduty(to, timeout=0.5)(notification())
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_answer_in_drops_is_left_after_the_timeout(tmp_path, secure):
+    """Each drop comes in time, and the whole would take for ever."""
+    certificates = Certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server, certificates.server_key)
+    over = threading.Event()
+
+    def drip(listener):
+        with suppress(OSError):
+            connection, _ = listener.accept()
+            connection = context.wrap_socket(connection, server_side=True) if secure else connection
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100000\r\n\r\n")
+                while not over.wait(0.05):
+                    connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,), daemon=True)
+        thread.start()
+        url = f"{'https' if secure else 'http'}://127.0.0.1:{listener.getsockname()[1]}/"
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError, match="in full within 1 s"):
+            post(url, {}, timeout=1.0, ca_file=str(certificates.ca) if secure else "")
+        assert time.monotonic() - begun < 30.0
+        over.set()
+        thread.join(30.0)
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def proxies(monkeypatch):
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch.setenv
+
+
+def test_the_proxy_of_the_environment_is_used_with_its_login(proxies):
+    with receiver() as proxy:
+        proxies("http_proxy", f"http://me:p%40ss@{proxy.address}")
+        proxies("no_proxy", "localhost,.example")
+        post("http://ann:secret@pager.invalid:81/v2?a=b", {}, timeout=10.0)
+
+    (request,) = proxy.requests
+    assert request.path == "http://pager.invalid:81/v2?a=b"
+    assert request.headers["Proxy-Authorization"] == f"Basic {b64encode(b'me:p@ss').decode()}"
+    assert request.headers["Authorization"] == f"Basic {b64encode(b'ann:secret').decode()}"
+
+
+def test_a_host_of_no_proxy_is_reached_directly(proxies):
+    with receiver() as service:
+        proxies("all_proxy", "http://127.0.0.1:1")
+        proxies("no_proxy", "127.0.0.1")
+        post(service.url, {}, timeout=10.0)
+    assert len(service.requests) == 1
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(proxies):
+    with receiver(Answer(407)) as proxy:
+        proxies("https_proxy", proxy.url)
+        with pytest.raises(
+            NotDelivered, match=r"cannot connect to pager\.invalid by the proxy 127\.0\.0\.1: "
+        ):
+            post("https://pager.invalid/v2?key=secret", {}, timeout=10.0)
+
+
+@pytest.mark.parametrize("url", ["socks5://localhost:1", "http://", "http://localhost:port"])
+def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(proxies, url):
+    proxies("http_proxy", url)
+    with pytest.raises(NotDelivered, match="http_proxy or all_proxy must be http://HOST:PORT"):
+        post("http://pager.invalid/", {}, timeout=10.0)
 
 
 def test_a_port_without_a_server_has_certainly_not_taken_it():

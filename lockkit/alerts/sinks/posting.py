@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.namedtuples import NamedTuple
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+    from urllib.parse import SplitResult
 
 __all__ = ["OBJECTIONS", "Answer", "post"]
 
@@ -41,10 +49,12 @@ def post(
 ) -> Answer:
     """Send a value as JSON and return the answer. A redirect is not followed, because it may hand the secret to another service.
 
+    The variables ``https_proxy``, ``http_proxy``, ``all_proxy`` and ``no_proxy`` are observed as by curl; a proxy has http.
+
     Args:
-        url: An address with https or http.
+        url: An address with https or http; a login in it is sent as basic authentication.
         body: What to send.
-        timeout: Seconds for connecting, and for each answer of the network.
+        timeout: Seconds for connecting, and as many for the answer as a whole.
         ca_file: A file with the certificates to trust instead of the system's.
         headers: More headers.
         accepted: The codes of success.
@@ -55,7 +65,6 @@ def post(
         OSError: The connection broke after the request was sent.
     """
     import http.client
-    import ssl
     from urllib.parse import urlsplit
 
     parts = urlsplit(url)
@@ -65,32 +74,41 @@ def post(
         host, port = "", None
     if parts.scheme not in ("https", "http") or not host:
         raise NotDelivered("the address must begin with https:// or http:// and a host")
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        try:
-            context = ssl.create_default_context(cafile=ca_file or None)
-        except (OSError, ssl.SSLError) as error:
-            raise NotDelivered(f"cannot use the certificates of {ca_file}: {error}") from None
-        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    proxy = _proxy(parts.scheme, parts.netloc.rpartition("@")[2])
+    connection = _connection(parts.scheme, host, port, proxy, timeout, ca_file)
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    told = {"Content-Type": "application/json", "User-Agent": "lockkit", **_login(parts), **(headers or {})}
+    if proxy is not None and parts.scheme == "http":
+        path = f"http://{parts.netloc.rpartition('@')[2]}{path}"
+        told |= _login(proxy, "Proxy-Authorization")
+    late, cut = threading.Event(), None
     try:
         try:
             connection.connect()
         except OSError as error:
+            way = "" if proxy is None else f" by the proxy {proxy.hostname}"
             raise NotDelivered(
-                f"cannot connect to {host}: {error.strerror or type(error).__name__}"
+                f"cannot connect to {host}{way}: {error.strerror or type(error).__name__}"
             ) from None
-        told = {"Content-Type": "application/json", "User-Agent": "lockkit", **(headers or {})}
+        cut = threading.Timer(timeout, _cut, (connection.sock, late))
+        cut.daemon = True
+        cut.start()
         connection.request("POST", path, json.dumps(body).encode(), told)
         answer = connection.getresponse()
         code, content = answer.status, answer.read(_MOST_ANSWER).decode(errors="replace")
+        if late.is_set():  # what was read by then looks like a whole answer
+            raise TimeoutError(f"{host} did not answer in full within {timeout:g} s")
         leads = answer.getheader("Location", "")
         wish, date = answer.getheader("Retry-After", ""), _time(answer.getheader("Date", ""))
-    except http.client.HTTPException as error:
-        raise OSError(f"{host} broke the connection: {type(error).__name__}") from None
+    except (http.client.HTTPException, OSError) as error:
+        if late.is_set():
+            raise TimeoutError(f"{host} did not answer in full within {timeout:g} s") from None
+        if isinstance(error, http.client.HTTPException):
+            raise OSError(f"{host} broke the connection: {type(error).__name__}") from None
+        raise
     finally:
+        if cut is not None:
+            cut.cancel()
         connection.close()
     if 300 <= code < 400:
         content = f"a redirect to {_origin(url, leads)} which is not followed; set the address that is right"
@@ -101,6 +119,64 @@ def post(
             rejected=code in OBJECTIONS,
         )
     return Answer(content, date)
+
+
+def _connection(
+    scheme: str, host: str, port: int | None, proxy: SplitResult | None, timeout: float, ca_file: str
+) -> HTTPConnection:
+    """A connection to a service, or to the proxy that leads to it."""
+    import http.client
+    import ssl
+
+    to = (host, port) if proxy is None else (proxy.hostname or "", proxy.port or 80)
+    if scheme == "http":
+        return http.client.HTTPConnection(*to, timeout=timeout)
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise NotDelivered(f"cannot use the certificates of {ca_file}: {error}") from None
+    connection = http.client.HTTPSConnection(*to, timeout=timeout, context=context)
+    if proxy is not None:
+        connection.set_tunnel(host, port, _login(proxy, "Proxy-Authorization"))
+    return connection
+
+
+def _proxy(scheme: str, netloc: str) -> SplitResult | None:
+    """The proxy of the environment for an address; None if there is none."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies_environment, proxy_bypass
+
+    proxies = getproxies_environment()
+    url = proxies.get(scheme) or proxies.get("all")
+    if not url or proxy_bypass(netloc):
+        return None
+    proxy = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        usable = proxy.scheme == "http" and bool(proxy.hostname) and proxy.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise NotDelivered(f"the proxy of the variable {scheme}_proxy or all_proxy must be http://HOST:PORT")
+    return proxy
+
+
+def _login(parts: SplitResult, header: str = "Authorization") -> dict[str, str]:
+    """The header with the login of an address; empty if the address has none."""
+    from base64 import b64encode
+    from urllib.parse import unquote
+
+    if parts.username is None:
+        return {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {header: f"Basic {b64encode(login.encode()).decode()}"}
+
+
+def _cut(connected: socket.socket, late: threading.Event) -> None:
+    """End a connection whose answer comes in drops, each in time."""
+    late.set()
+    with contextlib.suppress(OSError):
+        # Not the method of an SSLSocket, which takes away the object with which another thread reads.
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def _origin(url: str, leads: str) -> str:
