@@ -89,6 +89,8 @@ class Config(NamedTuple):
     gpu_host: str | None
     gpu_watch: bool
     gpu_patience: float
+    gpu_ignore: tuple[str, ...]
+    gpu_ignore_memory: str
     gpu_idle_below: int
     gpu_idle_after: float | None
     alerts_group_wait: float

@@ -50,6 +50,7 @@ class Device(NamedTuple):
         aliases: Other names that programs know it by.
         unreachable: Whether the driver does not reach it now, which may pass, as while it is being reset. Such a device is given to nobody, and
             is quarantined without a hold only if that lasts.
+        tolerated: The bytes in use up to which it counts as unused while no process is seen on it. lockkit sets them, from ``gpu.ignore_memory``.
     """
 
     uuid: str
@@ -65,6 +66,7 @@ class Device(NamedTuple):
     sliced: bool = False
     aliases: tuple[str, ...] = ()
     unreachable: bool = False
+    tolerated: int = 1 << 30
 
     @property
     def usable(self) -> int | None:

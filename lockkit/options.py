@@ -119,6 +119,8 @@ class Settings(TypedDict, total=False):
         gpu_host: The name of this host for those who share its GPUs.
         gpu_watch: Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.
         gpu_patience: How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.
+        gpu_ignore: Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server", as long as they use no more than ``gpu.ignore_memory``.
+        gpu_ignore_memory: How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored programs and by those that the driver does not list, such as a desktop.
         gpu_idle_below: The percentage of utilisation below which a GPU that is held counts as idle.
         gpu_idle_after: How long a GPU that is held must be idle to be reported.
         alerts_group_wait: How long the first notification about a group of alerts waits for more of them.
@@ -162,6 +164,8 @@ class Settings(TypedDict, total=False):
     gpu_host: str | None
     gpu_watch: bool
     gpu_patience: float
+    gpu_ignore: Sequence[str]
+    gpu_ignore_memory: str
     gpu_idle_below: int
     gpu_idle_after: float | None
     alerts_group_wait: float

@@ -12,6 +12,7 @@ from lockkit.facts import SCOPES
 from lockkit.namedtuples import NamedTuple
 from lockkit.names import check_namespace
 from lockkit.redaction import redact, redact_name, veiled
+from lockkit.sizes import parse as parse_size
 
 __all__ = [
     "SETTINGS",
@@ -101,6 +102,10 @@ def _folder(path: str) -> None:
 def _host(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise ConfigError("gpu.host must be a host name: at most 64 letters, digits, '.', '_' and '-'")
+
+
+def _size(text: str) -> None:
+    parse_size(text, what="gpu.ignore_memory", zero=True)
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -305,6 +310,21 @@ SETTINGS: Mapping[str, Setting] = {
             "How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.",
             env="LOCKKIT_GPU_PATIENCE",
             table="gpu",
+        ),
+        Setting(
+            "gpu_ignore",
+            "names",
+            (),
+            'Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server", as long as they use no more than `gpu.ignore_memory`.',
+            table="gpu",
+        ),
+        Setting(
+            "gpu_ignore_memory",
+            "text",
+            "1GiB",
+            "How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored programs and by those that the driver does not list, such as a desktop.",
+            table="gpu",
+            check=_size,
         ),
         Setting(
             "gpu_idle_below",

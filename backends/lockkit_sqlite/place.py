@@ -272,7 +272,7 @@ def _judge(folder: Path, seen: os.stat_result) -> bool:
         )
     if seen.st_uid not in (mine, 0):  # root too: what root creates there, the owner could not open
         raise _denied(
-            f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}",
+            f"{folder} belongs to uid {seen.st_uid}, not to uid {mine}, and no group shares it (mode {mode:04o})",
             f"run this as its owner (sudo -u '#{seen.st_uid}'), use a folder of your own, or one that a group shares (mode 2770); "
             "see: lockkit docs all-users",
         )
@@ -388,6 +388,15 @@ def _way_in(group: str) -> str:
     return f"{ask}sudo usermod -aG {group} {user}; then log in again"
 
 
+def _mode_of(folder: Path) -> str:
+    """The mode of a folder, to go behind a sentence; empty if this user may not see it."""
+    try:
+        return f" (mode {stat.S_IMODE(folder.stat().st_mode):04o})"
+    except OSError as error:
+        raise_if_foreign(error)
+        return ""
+
+
 def unusable(path: Path, error: OSError) -> Refused:
     """The refusal for a place that the system does not let this process use. Raises an error that is not the system's."""
     raise_if_foreign(error)
@@ -400,10 +409,11 @@ def unusable(path: Path, error: OSError) -> Refused:
             )
         folder = barred(path)
         if folder is not None:
-            text = f"this user may not look into {folder}"
+            text = f"this user may not look into {folder}{_mode_of(folder)}"
             hint = f"name a file in a folder of your own, or have the owner of {folder} let you in (chmod, chgrp)"
         else:
-            text, hint = "permission denied", "check the owner and mode of the folder, or name another file"
+            text = f"permission denied in {path.parent}{_mode_of(path.parent)}"
+            hint = "check the owner and mode of the folder, or name another file"
         return _denied(f"cannot use {path}: {text}", hint)
     hints = {
         errno.EROFS: "the file system is mounted read-only: name a file elsewhere",

@@ -235,13 +235,13 @@ def _named(device: Device, told: str) -> Iterator[tuple[str, str]]:
 
 
 def _devices(ctx: click.Context) -> tuple[Device, ...]:
-    from lockkit.gpu.snapshots import look, providers
+    from lockkit.gpu.snapshots import look, looking, providers
     from lockkit.plugins import PluginManager
 
     config = _config(ctx)
     plugins = PluginManager(disabled=config.disable_plugins)
     asked = providers(config, plugins, simulate=ctx.params.get("simulate"))
-    return look(asked, patience=config.gpu_patience).devices
+    return look(asked, looking(config)).devices
 
 
 def _journal(ctx: click.Context) -> list[dict[str, object]]:

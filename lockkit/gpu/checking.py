@@ -12,7 +12,7 @@ from lockkit.gpu.hosts import host_name
 from lockkit.gpu.joining import joined
 from lockkit.gpu.known import Known, known, queue, requests_waiting
 from lockkit.gpu.marks import CARD_DAMAGED, DAMAGED
-from lockkit.gpu.snapshots import let_go, look, providers
+from lockkit.gpu.snapshots import let_go, look, looking, providers
 from lockkit.gpu.states import cards, of_drivers, summary
 from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.words import short_name
@@ -46,7 +46,7 @@ def finding(
     """
     asked = providers(config, plugins)
     try:
-        seen = look(asked, patience=config.gpu_patience)
+        seen = look(asked, looking(config))
     except DevicesUnavailable as error:
         if config.gpu_simulate or driver.exists() or not all(map(has_returned, asked)):
             return Finding("gpu", "warning", f"no GPU can be seen: {error.message}", error.hint or "")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.gpu.families import Family
-from lockkit.gpu.snapshots import look
+from lockkit.gpu.snapshots import Looking, look
 from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.usage import granted
 from lockkit.members import in_pool
@@ -38,7 +38,7 @@ class HeldCards:
         providers: The providers of the cards.
         devices: All cards of the host.
         faults: Tells the faults of a card since its grant, by UUID.
-        patience: The longest time that a look at the cards takes, in seconds.
+        looking: The way in which the cards are looked at.
 
     Attributes:
         family: The processes that this process has started since.
@@ -52,7 +52,7 @@ class HeldCards:
         providers: Sequence[DeviceProvider],
         devices: Sequence[Device],
         faults: Callable[[str], tuple[str, ...]],
-        patience: float,
+        looking: Looking,
     ) -> None:
         self.driver = driver
         self.host = host
@@ -60,7 +60,8 @@ class HeldCards:
         self.until: float | None = None
         self.faults = faults
         self.devices = devices
-        self.patience = patience
+        self.patience = looking.patience
+        self._looking = looking
         self._providers = tuple(providers)
 
     def look(self, patience: float) -> Snapshot:
@@ -69,7 +70,7 @@ class HeldCards:
         Raises:
             DevicesUnavailable: No provider knows a card, or none has answered in time.
         """
-        return look(self._providers, patience=patience)
+        return look(self._providers, self._looking._replace(patience=patience))
 
     @property
     def hangs(self) -> bool:

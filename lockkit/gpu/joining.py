@@ -9,7 +9,7 @@ from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
-from lockkit.gpu.states import STRAY, Card, State, cards
+from lockkit.gpu.states import Card, State, cards
 from lockkit.gpu.usage import Use, use_of, use_words
 from lockkit.gpu.words import process_words, users_of
 from lockkit.printable import printable
@@ -73,7 +73,7 @@ def _without_lock(device: Device, state: State, foreign: Sequence[DeviceProcess]
     sizes = [one.memory for one in device.processes or ()]
     if state == "shared" and device.used is not None and device.processes is not None and None not in sizes:
         stray = device.used - sum(size or 0 for size in sizes)
-        if stray > STRAY:
+        if stray > device.tolerated:
             told.append(f"and {show(stray)} in use by no process that is seen")
     return tuple(told)
 

@@ -13,7 +13,7 @@ from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.resolving import resolve
-from lockkit.gpu.snapshots import look, providers
+from lockkit.gpu.snapshots import look, looking, providers
 from lockkit.gpu.words import short_name
 from lockkit.members import in_pool, pool_name
 from lockkit.namedtuples import NamedTuple
@@ -77,6 +77,6 @@ def card_meant(client: Client, name: str) -> MeantCard | None:
 def _devices(client: Client) -> tuple[Device, ...]:
     try:
         asked = providers(client.config, client.plugins)
-        return look(asked, patience=client.config.gpu_patience).devices
+        return look(asked, looking(client.config)).devices
     except LockkitError:
         return ()

@@ -93,7 +93,12 @@ def _with_earlier(
     if known.outcome == "clean":
         return report
     if not whole:
-        empty = after is not None and after.processes == () and after.used is not None and after.used <= STRAY
+        empty = (
+            after is not None
+            and after.processes == ()
+            and after.used is not None
+            and after.used <= after.tolerated
+        )
         if empty or report.outcome != known.outcome:
             return report if empty or _WORSE[report.outcome] > _WORSE[known.outcome] else known
         return _added(report, known, after)

@@ -30,7 +30,7 @@ from lockkit.gpu.preflight import Preflight
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve_each
-from lockkit.gpu.snapshots import let_go, look, providers, simulated_cards
+from lockkit.gpu.snapshots import let_go, look, looking, providers, simulated_cards
 from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, slurm_words, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import how_many, long_name
@@ -103,7 +103,8 @@ class HostCards:
         self._client = client
         client.plugins.add_shipped()  # the cleanup of cards, also of simulated ones
         self._providers = providers(client.config, client.plugins, simulate=simulate)
-        self._patience = min(client.config.gpu_patience, _LONGEST_LOOK)
+        how = looking(client.config)
+        self._looking = how._replace(patience=min(how.patience, _LONGEST_LOOK))
         self._named = host_name(client.config, simulate=simulate, host=host)
         self._home = Homes(self._named)
         self.last: tuple[str, ...] = ()
@@ -132,7 +133,7 @@ class HostCards:
     @property
     def without_wait(self) -> float:
         """Seconds in which a request that does not wait must have seen the cards: a bit longer than a look, whose own error says more."""
-        return self._patience + _LEAST
+        return self._looking.patience + _LEAST
 
     def settle(self, devices: Sequence[Device]) -> None:
         """Find the host under whose name the cards stand in the store; see :func:`lockkit.gpu.homes.settle`.
@@ -152,7 +153,7 @@ class HostCards:
         Raises:
             DevicesUnavailable: No provider knows a card.
         """
-        return look(self._providers, patience=self._patience)
+        return look(self._providers, self._looking)
 
     def taken(self, leases: Sequence[AnyLease], members: Sequence[str], devices: Sequence[Device]) -> None:
         """Note which cards were taken, and have them watched until they are released. Does not block."""
@@ -174,7 +175,7 @@ class HostCards:
         self.taken(leases, members, chooser.devices(members))
         assert chooser.home is not None
         seen = tuple(chooser.seen.values())
-        held = HeldCards(driver, chooser.home.host, self._providers, seen, self.faults, self._patience)
+        held = HeldCards(driver, chooser.home.host, self._providers, seen, self.faults, self._looking)
         note_held_cards(held, leases, members, seen)
         if chooser.handover is not None:
             chooser.handover.finish(members)
@@ -191,7 +192,7 @@ class HostCards:
             before: The cards, as they are without the job.
             seen: All cards of the host.
         """
-        held = HeldCards(driver, self.host, self._providers, seen, self.faults, self._patience)
+        held = HeldCards(driver, self.host, self._providers, seen, self.faults, self._looking)
         note_held_cards(held, leases, [one.uuid for one in before], before)
 
     def denied(self, error: AcquireTimeout, chooser: CardChooser, *, waited: bool) -> AcquireTimeout:

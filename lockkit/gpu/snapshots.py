@@ -10,17 +10,49 @@ from lockkit.devices import Device, DeviceProvider, Snapshot
 from lockkit.errors import ConfigError, DevicesNotReady, DevicesUnavailable
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.words import WITHOUT
+from lockkit.namedtuples import NamedTuple
 from lockkit.plugins.calling import Outcome, call_within
 from lockkit.printable import printable
+from lockkit.sizes import GIB, parse
 
 if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
 
-__all__ = ["PATIENCE", "let_go", "look", "providers", "simulated_cards"]
+__all__ = ["PATIENCE", "Looking", "let_go", "look", "looking", "providers", "simulated_cards"]
 
 PATIENCE = 5.0
 """Seconds that a provider has for one look, if no configuration says otherwise (``gpu.patience``), and for any other call."""
+
+
+class Looking(NamedTuple):
+    """The way in which devices are looked at.
+
+    Attributes:
+        patience: Seconds after which a provider that has not answered is left out.
+        ignore: The names of programs that do not make a device busy.
+        tolerated: The bytes of a device that they may use together, and up to which it counts as unused while no other process is seen on it.
+    """
+
+    patience: float = PATIENCE
+    ignore: tuple[str, ...] = ()
+    tolerated: int = GIB
+
+
+USUAL = Looking()
+
+
+def looking(config: Config) -> Looking:
+    """The way in which devices are looked at, by the configuration."""
+    return Looking(
+        config.gpu_patience,
+        config.gpu_ignore,
+        parse(config.gpu_ignore_memory, what="gpu.ignore_memory", zero=True),
+    )
+
+
+NO_MEMORY = "the driver says that it has no memory at all"
+"""The fault of a device with 0 bytes, as a defective one may be listed."""
 
 
 def simulated_cards(config: Config, simulate: int | None = None) -> int:
@@ -51,14 +83,14 @@ def providers(
     return (SimulatedProvider(count, config.state_place(create=False).path / STATE_FILE),)
 
 
-def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> Snapshot:
+def look(providers: Sequence[DeviceProvider], how: Looking = USUAL) -> Snapshot:
     """Look at the devices of some providers, which are asked at the same time.
 
     A provider that has no devices, raises, or does not answer in time hides nothing of the others; a remark says so.
 
     Args:
         providers: The providers.
-        patience: Seconds after which a provider that has not answered is left out.
+        how: The way in which they are looked at.
 
     Raises:
         DevicesUnavailable: No provider knows a device; the message has the reason of each provider that failed.
@@ -75,7 +107,7 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
     nameless: list[Device] = []
     remarks: list[str] = []
     failed: list[DevicesUnavailable] = []
-    outcomes = call_within(patience, "devices", [(one.provider.name, one) for one in asked], {})
+    outcomes = call_within(how.patience, "devices", [(one.provider.name, one) for one in asked], {})
     give_up_late(asked)
     found = {one.plugin: one for one in outcomes}
     for name in [one.name for one in providers]:
@@ -84,11 +116,11 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
         if outcome.error is None and not isinstance(answer, Snapshot):
             failed.append(_broken(outcome.plugin, f"returned {type(answer).__name__}, not a Snapshot"))
         elif outcome.error is not None:
-            failed.append(_reason(outcome.plugin, outcome.error, patience))
+            failed.append(_reason(outcome.plugin, outcome.error, how.patience))
         else:
             assert isinstance(answer, Snapshot)
             remarks += answer.remarks
-            for device in answer.devices:
+            for device in (_seen(one, how) for one in answer.devices):
                 if not device.uuid:
                     nameless.append(device)
                 elif device.uuid in devices:
@@ -98,6 +130,18 @@ def look(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> 
     if not devices and not nameless:
         raise _nothing(failed)
     return Snapshot(taken, (*devices.values(), *nameless), (*remarks, *map(str, failed)))
+
+
+def _seen(device: Device, how: Looking) -> Device:
+    """A device as all of lockkit sees it: without programs that are ignored, unless they use too much, and faulty if it has no memory."""
+    device = device._replace(tolerated=how.tolerated)
+    if device.memory == 0:
+        device = device._replace(faults=(*device.faults, NO_MEMORY))
+    ignored = [one for one in device.processes or () if one.program in how.ignore]
+    sizes = [one.memory for one in ignored if one.memory is not None]
+    if not ignored or len(sizes) < len(ignored) or sum(sizes) > how.tolerated:
+        return device  # memory that cannot be told may be too much
+    return device._replace(processes=tuple(one for one in device.processes or () if one not in ignored))
 
 
 def let_go(providers: Sequence[DeviceProvider], *, patience: float = PATIENCE) -> None:

@@ -85,7 +85,7 @@ def _card(device: Device) -> Card:
     if device.used is None:
         told = "its memory cannot be told" if device.processes is not None else "its use cannot be told"
         return Card(device, "unknown", (told,))
-    if device.used > STRAY:
+    if device.used > device.tolerated:
         whom = "no process that is seen" if device.processes is not None else "processes that cannot be told"
         return Card(device, "busy", (f"{show(device.used)} in use by {whom}",))
     return Card(device, "free")

@@ -70,10 +70,10 @@ class HostView:
             ConfigError: The name of this host is not known.
             BackendError: The store does not answer.
         """
-        from lockkit.gpu.snapshots import look
+        from lockkit.gpu.snapshots import look, looking
 
         try:
-            devices = look(self._providers, patience=self._client.config.gpu_patience).devices
+            devices = look(self._providers, looking(self._client.config)).devices
         except DevicesUnavailable:
             devices = ()
         return self._home(devices).host
@@ -97,11 +97,11 @@ class HostView:
         from lockkit.gpu.homes import settle
         from lockkit.gpu.hosts import host_name
         from lockkit.gpu.quarantine import quarantine
-        from lockkit.gpu.snapshots import look
+        from lockkit.gpu.snapshots import look, looking
 
         named = host_name(self._client.config, simulate=self._simulate)
         try:
-            devices = look(self._providers, patience=self._client.config.gpu_patience).devices
+            devices = look(self._providers, looking(self._client.config)).devices
         except DevicesUnavailable:
             devices = ()
         host = settle(self._client, named, devices).host
@@ -121,10 +121,10 @@ class HostView:
         """
         from lockkit.gpu.joining import joined, unasked
         from lockkit.gpu.known import known, queue, requests_waiting
-        from lockkit.gpu.snapshots import look
+        from lockkit.gpu.snapshots import look, looking
         from lockkit.gpu.usage import live_uses, unlocked
 
-        snapshot = look(self._providers, patience=self._client.config.gpu_patience)
+        snapshot = look(self._providers, looking(self._client.config))
         host: str | None = None
         try:
             home = self._home(snapshot.devices)

@@ -20,7 +20,7 @@ from lockkit.errors import CapabilityError, ConfigError, DevicesUnavailable, Loc
 from lockkit.facts import Alert, Event
 from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.noticing import CardNotice, Course, Reading, Rules, news_patch
-from lockkit.gpu.snapshots import PATIENCE, look
+from lockkit.gpu.snapshots import PATIENCE, look, looking
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.usage import used_by, worker
 from lockkit.gpu.words import long_name
@@ -119,7 +119,7 @@ class WatchedCards:
         config: Config,
     ) -> None:
         self.providers = tuple(providers)
-        self.patience = config.gpu_patience
+        self.looking = looking(config)
         rules = Rules(config.gpu_idle_below, config.gpu_idle_after)
         seen = {device.uuid: device for device in devices}
         self.cards = [
@@ -276,7 +276,7 @@ class _Watcher:
         for group in list(self.groups):
             if group.providers not in seen:
                 try:
-                    seen[group.providers] = look(group.providers, patience=group.patience)
+                    seen[group.providers] = look(group.providers, group.looking)
                 except DevicesUnavailable:
                     seen[group.providers] = None
             group.read(seen[group.providers], declared)

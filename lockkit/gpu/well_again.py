@@ -15,7 +15,7 @@ from lockkit.gpu.homes import homes
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
 from lockkit.gpu.quarantine import Quarantined, clear, quarantined
-from lockkit.gpu.snapshots import let_go, look, providers
+from lockkit.gpu.snapshots import let_go, look, looking, providers
 from lockkit.gpu.states import Card, cards
 from lockkit.gpu.words import short_name
 from lockkit.members import pool_name
@@ -105,7 +105,7 @@ def _seen(client: Client) -> tuple[Card, ...]:
     """
     asked = providers(client.config, client.plugins)
     try:
-        return cards(look(asked, patience=client.config.gpu_patience))
+        return cards(look(asked, looking(client.config)))
     finally:
         let_go(asked)  # a recoverer goes on for days, and an open driver keeps others from resetting a card
 

@@ -892,7 +892,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(open_folder, rest):
         os.seteuid(0)
 
     assert isinstance(refused, PermissionDenied)
-    assert f"this user may not look into {open_folder}" in refused.message
+    assert f"this user may not look into {open_folder} (mode 0700)" in refused.message
     assert "a folder of your own" in refused.hint
 
 

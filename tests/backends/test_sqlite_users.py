@@ -433,7 +433,9 @@ def test_a_folder_that_is_no_ones_and_no_groups_is_refused(place, mode):
 def test_root_makes_nothing_in_the_private_folder_of_another_user(tmp_path):
     """The owner could open neither the files nor root's FIFO, and would take root's process for dead."""
     os.chown(tmp_path, 4711, -1)
-    with pytest.raises(Refused, match="belongs to uid 4711") as caught:
+    with pytest.raises(
+        Refused, match=r"belongs to uid 4711, .*, and no group shares it \(mode 0700\)"
+    ) as caught:
         open_store(f"sqlite:{tmp_path}/locks.db", OpenOptions())
     assert not caught.value.retry
     assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,7 @@ from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.joining import joined
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.known import Known
+from lockkit.gpu.pids import Pids
 from lockkit.gpu.quarantine import Quarantined, quarantine_faulty
 from lockkit.gpu.receipts import put
 from lockkit.hooks import hookimpl
@@ -277,6 +278,49 @@ def test_a_slow_look_is_told_in_terms_of_cards(lockkit, nvidia, options):
     assert done.returncode in (69, 124)
     assert "the driver of the GPUs" in done.stderr
     assert not re.search("chooser|pool|member", done.stderr), done.stderr
+
+
+@pytest.mark.skipif(Pids().view == "unknown", reason="the programs on cards cannot be told here")
+def test_a_desktop_and_an_mps_server_keep_no_card_busy_if_they_are_ignored(lockkit, nvidia):
+    nvidia.card(0, used=1500 << 20)  # a desktop, which is not among the programs that compute
+    nvidia.card(1, used=30 << 20)
+    server = lockkit.folder / "nvidia-cuda-mps-server"
+    server.symlink_to(shutil.which("sleep"))
+    process = subprocess.Popen([str(server), "60"])
+    try:
+        nvidia.set(1, "process", f"{process.pid} {30 << 20}")
+        job = ("run", "--gpu", "2", "--private", "--no-wait", "--", "sh", "-c", "echo $LOCKKIT_GPU_UUIDS")
+        assert lockkit(*job).returncode == 75
+        lockkit.env["LOCKKIT_CONFIG"] = str(lockkit.folder / "lockkit.toml")
+        (lockkit.folder / "lockkit.toml").write_text(
+            '[gpu]\nignore = ["nvidia-cuda-mps-server"]\nignore_memory = "2GiB"\n'
+        )
+        assert [one["state"] for one in lockkit.json("gpu", "ls")["gpus"]] == ["free", "free"]
+        assert "2 GPUs: 2 free" in lockkit("doctor").stdout
+        done = lockkit(*job)
+        assert (done.returncode, sorted(done.stdout.strip().split(","))) == (0, ["GPU-0", "GPU-1"]), (
+            done.stderr
+        )
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_request_that_no_card_can_meet_names_the_faults(lockkit, nvidia):
+    for index in range(2):
+        nvidia.card(index)
+        nvidia.set(index, "fail nvmlDeviceGetMemoryInfo_v2", 15)
+    done = lockkit("run", "--gpu", "1", "--private", "--", "true")
+    assert done.returncode == 78
+    assert "all 2: the card has fallen off the bus" in done.stderr
+
+
+def test_a_card_without_memory_is_given_to_nobody(lockkit, nvidia):
+    nvidia.card(0, total=0, reserved=0)
+    nvidia.card(1)
+    done = lockkit("run", "--gpu", "1", "--private", "--", "sh", "-c", "echo $LOCKKIT_GPU_UUIDS")
+    assert (done.returncode, done.stdout) == (0, "GPU-1\n"), done.stderr
+    assert lockkit.json("gpu", "ls")["gpus"][0]["state"] in ("faulty", "quarantined")
 
 
 def test_the_cards_of_nvidias_driver_are_listed(lockkit, nvidia):

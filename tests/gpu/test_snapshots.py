@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from lockkit import config
-from lockkit.devices import BasicProvider, Device, Snapshot
+from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.gpu.snapshots import let_go, look, providers
+from lockkit.gpu.snapshots import Looking, let_go, look, providers
 from lockkit.gpu.words import WITHOUT
 from lockkit.plugins import PluginManager
 
@@ -71,7 +71,7 @@ def test_a_driver_that_hangs_is_left_out_after_a_while():
             return Snapshot(0.0)
 
     try:
-        found = look([Hanging("stuck"), Cards("good", Device("A", 0))], patience=0.1)
+        found = look([Hanging("stuck"), Cards("good", Device("A", 0))], Looking(0.1))
         assert [one.uuid for one in found.devices] == ["A"]
         assert "the driver of the device provider stuck has not answered within 0.1 s" in found.remarks[-1]
     finally:
@@ -99,7 +99,7 @@ def test_a_driver_is_let_go_of_within_a_bound_and_not_while_a_look_at_it_hangs()
     looked, idle = Slow("looked"), Slow("idle")
     try:
         with pytest.raises(DevicesUnavailable):
-            look([looked], patience=0.1)
+            look([looked], Looking(0.1))
         let_go([looked, idle, Broken("broken")], patience=0.1)
         assert (looked.closed, idle.closed) == (0, 1)
     finally:
@@ -164,8 +164,36 @@ def test_a_provider_that_has_not_returned_is_not_asked_again_until_it_has():
     hung = Hung(1)
     for _ in range(3):
         with pytest.raises(DevicesUnavailable, match="has not answered within"):
-            look([hung], patience=0.05)
+            look([hung], Looking(0.05))
     assert len(asked) == 1
     go.set()
     asked[0].join(30)
     assert len(look([hung]).devices) == 1
+
+
+MPS = DeviceProcess(1, "root", "nvidia-cuda-mps-server", 30 << 20)
+XORG = DeviceProcess(2, "root", "Xorg", 1 << 30)
+BOB = DeviceProcess(3, "bob", "train.py", 1 << 30)
+
+
+@pytest.mark.parametrize(
+    "processes, left",
+    [
+        ((MPS,), ()),
+        ((MPS, XORG, BOB), (BOB,)),
+        ((MPS, XORG._replace(memory=2 << 30)), None),  # together more than is tolerated
+        ((MPS._replace(memory=None),), None),  # which may be more
+        ((BOB._replace(program=None),), None),
+        (None, None),
+    ],
+)
+def test_programs_on_the_list_are_left_out_while_they_use_little(processes, left):
+    how = Looking(ignore=("Xorg", "nvidia-cuda-mps-server"), tolerated=2 << 30)
+    (seen,) = look([Cards("a", Device("A", 0, processes=processes))], how).devices
+    assert seen.processes == (processes if left is None else left)
+    assert seen.tolerated == 2 << 30
+
+
+def test_a_card_without_memory_is_faulty():
+    (seen,) = look([Cards("a", Device("A", 0, memory=0, used=0, processes=()))]).devices
+    assert seen.faults == ("the driver says that it has no memory at all",)

@@ -17,6 +17,7 @@ BOB = DeviceProcess(4711, "bob", "jupyter", 12 * GIB)
     [
         (IDLE, "free", ()),
         (IDLE._replace(used=STRAY), "free", ()),
+        (IDLE._replace(used=STRAY + 1, tolerated=2 * GIB), "free", ()),
         (IDLE._replace(used=STRAY + 1), "busy", ("1 GiB in use by no process that is seen",)),
         (IDLE._replace(processes=(BOB,)), "busy", ("bob pid 4711 (jupyter), 12 GiB",)),
         (

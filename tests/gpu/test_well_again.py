@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from functools import partial
 
 import pytest
 
 import lockkit
 from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.facts import Owner
-from lockkit.gpu import well_again
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import clear, quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
@@ -261,7 +259,7 @@ class Hanging(Divided):
 
 def test_a_driver_that_hangs_is_told_of_and_keeps_no_recoverer_from_its_next_round(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr(well_again, "look", partial(well_again.look, patience=0.1))
+    monkeypatch.setenv("LOCKKIT_GPU_PATIENCE", "100ms")
     driver, rounds = Hanging(), []
     try:
         with lockkit.connect(f"memory://{os.urandom(8).hex()}", plugins=[driver]) as client:

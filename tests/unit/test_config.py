@@ -447,8 +447,9 @@ def test_in_a_removed_folder_there_is_no_projects_file(world, tmp_path, monkeypa
     [
         (
             "[gpu]\nsimulat = 2",
-            r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host, watch, patience, idle_below, idle_after\)",
+            r"unknown key gpu\.simulat \(did you mean simulate\? allowed: simulate, host, watch, patience, ignore, ignore_memory, idle_below,",
         ),
+        ('[gpu]\nignore_memory = "2"', r"gpu\.ignore_memory"),
         ("[gpu]\nsimulate = 65", r"gpu\.simulate must be a whole number from 0 to 64, not a number"),
         ("[gpu]\nsimulate = true", r"gpu\.simulate must be a whole number"),
         ('[gpu]\nsimulate = "2"', r"gpu\.simulate must be a whole number"),

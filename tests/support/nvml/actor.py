@@ -29,7 +29,7 @@ def snapshot() -> object:
 
 def look(patience: float) -> object:
     """The UUIDs of one look that is given up after a while."""
-    found = snapshots.look([provider], patience=patience)
+    found = snapshots.look([provider], snapshots.Looking(patience))
     return [one.uuid for one in found.devices]
 
 
