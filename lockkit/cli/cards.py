@@ -123,6 +123,15 @@ class Cards:
         """The name of the gate through which requests pass."""
         return pool_name(self.pool)
 
+    @property
+    def simulation(self) -> str | None:
+        """A sentence about simulated cards; None for real ones.
+
+        Raises:
+            ConfigError: The simulation is a setting, and this host has real cards.
+        """
+        return self._cards.simulation
+
     def keeps_others_apart(self, tell: Callable[[str], None] | None) -> None:
         """Warn of a store that keeps only this user's jobs apart, unless ``--private`` says that this is meant.
 

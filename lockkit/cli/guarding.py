@@ -221,9 +221,9 @@ class _Run:
         cards = Cards(client, session, asked)
         self._call(cards.pool)
         if not cards.outer:
-            told = None if request.quiet else slurm_words(os.environ)
-            if told is not None:
-                self._tell(told)
+            for told in (cards.simulation, slurm_words(os.environ)):
+                if told is not None and not request.quiet:
+                    self._tell(told)
             cards.keeps_others_apart(None if request.quiet else self._tell)
         announcer = CardAnnouncer(
             client,

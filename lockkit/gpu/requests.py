@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import copy_context
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from lockkit import durations
@@ -30,7 +30,7 @@ from lockkit.gpu.preflight import Preflight
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve_each
-from lockkit.gpu.snapshots import let_go, look, looking, providers, simulated_cards
+from lockkit.gpu.snapshots import let_go, look, looking, providers, simulated_cards, simulation
 from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, slurm_words, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import how_many, long_name
@@ -112,7 +112,7 @@ class HostCards:
         self._preflights: dict[str, Preflight] = {}
         self._simulate = simulate
         self.ways = ways
-        self._silent_of_slurm = ways is not PYTHON  # the command line writes a line of its own
+        self._silent = ways is not PYTHON  # the command line writes lines of its own
         self._environ = dict(os.environ)  # now: later it may be the one that leases.visible() sets
 
     @property
@@ -273,7 +273,7 @@ class HostCards:
         )
         if request.preflight is not None:
             self._checks_with(request.preflight).probe()
-        self._log_slurm()
+        self._log_once()
         snapshot = self.look()
         devices = snapshot.devices
         self.settle(devices)
@@ -284,12 +284,25 @@ class HostCards:
             last=last, ids=named, visible=visible, hidden=why_hidden(self._environ, devices)
         ), snapshot
 
-    def _log_slurm(self) -> None:
-        """Log the part of Slurm in the choice, once."""
-        told = None if self._silent_of_slurm else slurm_words(self._environ)
-        if told is not None:
-            self._silent_of_slurm = True
-            _log.info("%s", printable(told))
+    @cached_property
+    def simulation(self) -> str | None:
+        """A sentence for requests on simulated cards; None for those on real ones. May look at the real cards, once.
+
+        Raises:
+            ConfigError: As :func:`lockkit.gpu.snapshots.simulation`.
+        """
+        return simulation(self._client.config, self._client.plugins, self._simulate)
+
+    def _log_once(self) -> None:
+        """Log that cards are simulated although the program did not ask for that, and the part of Slurm in the choice."""
+        simulated, slurm = self.simulation, slurm_words(self._environ)
+        if self._silent:
+            return
+        self._silent = True
+        if simulated is not None and self._simulate is None:
+            _log.warning("%s", printable(simulated))
+        if slurm is not None:
+            _log.info("%s", printable(slurm))
 
     def wait(self, timeout: float | Default | None, options: Options) -> float | None:
         """The seconds that a request waits in all; None for ever.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from lockkit.devices import Device, DeviceProvider, Snapshot
 from lockkit.errors import ConfigError, DevicesNotReady, DevicesUnavailable
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
-from lockkit.gpu.words import WITHOUT
+from lockkit.gpu.words import WITHOUT, how_many
+from lockkit.layers import ARGUMENT
 from lockkit.namedtuples import NamedTuple
 from lockkit.plugins.calling import Outcome, call_within
 from lockkit.printable import printable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.plugins import PluginManager
 
-__all__ = ["PATIENCE", "Looking", "let_go", "look", "looking", "providers", "simulated_cards"]
+__all__ = ["PATIENCE", "Looking", "let_go", "look", "looking", "providers", "simulated_cards", "simulation"]
 
 PATIENCE = 5.0
 """Seconds that a provider has for one look, if no configuration says otherwise (``gpu.patience``), and for any other call."""
@@ -58,6 +59,40 @@ NO_MEMORY = "the driver says that it has no memory at all"
 def simulated_cards(config: Config, simulate: int | None = None) -> int:
     """The number of cards that are simulated in place of those of the host: ``simulate``, or what the configuration says; 0 for none."""
     return config.gpu_simulate if simulate is None else simulate
+
+
+def simulation(config: Config, plugins: PluginManager, simulate: int | None = None) -> str | None:
+    """A sentence for a request on simulated cards, which says where the simulation was asked for; None for a request on real ones.
+
+    Looks at the real cards of the host if the simulation is a setting, which may have been forgotten.
+
+    Args:
+        config: The configuration.
+        plugins: The plugins.
+        simulate: The number of cards that the caller asks to simulate; None for what the configuration says.
+
+    Raises:
+        ConfigError: The simulation is a setting, and this host has real cards, which nobody would hold.
+    """
+    count = simulated_cards(config, simulate)
+    if not count:
+        return None
+    source = config.source("gpu_simulate") if simulate is None else ARGUMENT
+    if source == ARGUMENT:
+        return f"{how_many(count)} simulated: no real GPU is held"
+    real = plugins.devices()
+    try:
+        found = look(real, looking(config)).devices
+    except DevicesUnavailable:
+        found = ()
+    finally:
+        let_go(real)
+    if found:
+        raise ConfigError(
+            f"{how_many(count)} would be simulated ({source}), but this host has real ones, which nobody would hold",
+            hint=f"remove the setting gpu.simulate from {source}; if simulated ones are meant: --gpu-sim {count}, or simulate={count} in a program",
+        )
+    return f"{how_many(count)} simulated ({source}): no real GPU is held"
 
 
 def providers(

@@ -42,6 +42,11 @@ GIB = 1 << 30
 BOB = {"pid": 4711, "user": "bob", "program": "jupyter", "memory": "12GiB"}
 
 
+def besides_simulation(err):
+    """The text that a run on simulated cards has written to stderr, without the line which says that they are simulated."""
+    return re.sub(r"lockkit: \d+ GPUs? simulated.*: no real GPU is held\n", "", err)
+
+
 def steer(lockkit, **state):
     folder = lockkit.folder / "state"
     folder.mkdir(exist_ok=True, mode=0o700)
@@ -321,6 +326,37 @@ def test_a_card_without_memory_is_given_to_nobody(lockkit, nvidia):
     done = lockkit("run", "--gpu", "1", "--private", "--", "sh", "-c", "echo $LOCKKIT_GPU_UUIDS")
     assert (done.returncode, done.stdout) == (0, "GPU-1\n"), done.stderr
     assert lockkit.json("gpu", "ls")["gpus"][0]["state"] in ("faulty", "quarantined")
+
+
+@pytest.mark.parametrize("setting", ["environment", "file"])
+def test_a_simulation_that_was_forgotten_is_refused_on_a_host_with_cards(lockkit, nvidia, setting):
+    nvidia.card(0)
+    where = "LOCKKIT_GPU_SIMULATE"
+    if setting == "environment":
+        lockkit.env[where] = "8"
+    else:
+        where = str(lockkit.folder / "lockkit.toml")
+        (lockkit.folder / "lockkit.toml").write_text("[gpu]\nsimulate = 8\n")
+        lockkit.env["LOCKKIT_CONFIG"] = where
+    job = ("--private", "--", "sh", "-c", "echo $LOCKKIT_GPU_UUIDS")
+    done = lockkit("run", "--gpu", "1", *job)
+    assert (done.returncode, done.stdout) == (78, "")
+    assert f"8 GPUs would be simulated ({where}), but this host has real ones" in done.stderr
+    assert "--gpu-sim 8" in done.stderr
+    done = lockkit("run", "--gpu", "1", "--gpu-sim", "4", *job)
+    assert (done.returncode, "GPU-0" in done.stdout) == (0, False)
+    assert done.stderr == "lockkit: 4 GPUs simulated: no real GPU is held\n"
+    done = lockkit("run", "--gpu", "1", "--gpu-sim", "0", *job)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "GPU-0\n", "")
+
+
+def test_a_run_on_simulated_cards_says_so_unless_it_is_quiet(lockkit):
+    lockkit.env["LOCKKIT_GPU_SIMULATE"] = "2"
+    words = ("run", "--gpu", "1", "--private", "--", "true")
+    assert lockkit(*words).stderr == "lockkit: 2 GPUs simulated (LOCKKIT_GPU_SIMULATE): no real GPU is held\n"
+    assert lockkit(*words[:4], "-q", *words[4:]).stderr == ""
+    notice = check(json.loads(lockkit(*words[:4], "--json", *words[4:]).stderr.splitlines()[0]))
+    assert "2 GPUs simulated" in notice["message"]
 
 
 def test_the_cards_of_nvidias_driver_are_listed(lockkit, nvidia):

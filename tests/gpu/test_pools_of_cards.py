@@ -54,6 +54,18 @@ def nothing_left(client):
     return not [name for name in client.names() if client.inspect(name).claims]
 
 
+def test_a_program_is_told_of_a_simulation_that_it_did_not_ask_for(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("LOCKKIT_GPU_SIMULATE", "2")
+    with lockkit.connect("memory:") as client:
+        pool(client).acquire(timeout=30).release()
+        assert caplog.messages == []
+        cards = lockkit.gpu.pool(client)
+        for _ in range(2):
+            cards.acquire(timeout=30).release()
+    assert caplog.messages == ["2 GPUs simulated (LOCKKIT_GPU_SIMULATE): no real GPU is held"]
+
+
 def test_a_card_is_held_by_its_uuid_and_shown_to_child_processes_only(client):
     with pool(client).acquire(min_free="20GiB", timeout=30) as leases:
         assert leases.members == (CARDS[0],)
