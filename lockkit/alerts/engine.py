@@ -172,6 +172,7 @@ class Engine:
         if one is None:
             self.state.begun += 1
             one = Active(name, dict(matter.labels), "", "", matter.severity, now, instance=self.state.begun)
+            one.began = matter.severity
             self.state.alerts[key] = one
         one.text, one.command, one.count, one.resolved = matter.text, matter.command, matter.number, None
         one.severity = worse(one.severity, matter.severity)

@@ -123,4 +123,5 @@ def member(key: str, one: Active) -> Member:
         one.command,
         one.resolved,
         one.acknowledged_by,
+        one.began,
     )

@@ -33,6 +33,7 @@ class Member(NamedTuple):
         command: The command to type next; empty if there is none.
         resolved: The time at which its condition ended, in seconds of the wall clock; None while it fires.
         acknowledged_by: The person who acknowledged it; empty without one.
+        began: The severity with which it began; None if that is not known.
     """
 
     fingerprint: str
@@ -45,6 +46,7 @@ class Member(NamedTuple):
     command: str = ""
     resolved: float | None = None
     acknowledged_by: str = ""
+    began: Severity | None = None
 
 
 class Notification(NamedTuple):

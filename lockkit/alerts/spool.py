@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from lockkit.alerts.notification import Member, Notification
@@ -233,7 +234,7 @@ def encoded(notification: Notification) -> dict[str, object]:
 
 
 def decoded(value: object) -> Notification:
-    """A notification from JSON. Keys that a later version added are ignored.
+    """A notification from JSON. Keys that a later version added are ignored, and may be missing in one of an earlier version.
 
     Raises:
         ValueError: The value is none.
@@ -252,4 +253,4 @@ def decoded(value: object) -> Notification:
 def _ordered(value: object, fields: tuple[str, ...]) -> list[object]:
     if not isinstance(value, dict):
         raise ValueError("not a table")  # noqa: TRY004 (what json raises for a broken line, too)
-    return [value[key] for key in fields]
+    return [value[key] for key in takewhile(value.__contains__, fields)]  # an earlier version had fewer

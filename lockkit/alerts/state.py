@@ -95,6 +95,7 @@ class Active(Struct):
         hidden: Why it is not told now: ``silenced``, ``inhibited`` or nothing.
         acknowledged_by: The person who acknowledged it.
         instance: The number that tells it from earlier alerts with the same fingerprint.
+        began: The severity with which it began; None if an earlier lockkit did not keep it.
         locks: The locks in which looks have seen it, less those read since without it.
     """
 
@@ -114,6 +115,7 @@ class Active(Struct):
     hidden: str = ""
     acknowledged_by: str = ""
     instance: int = 0
+    began: Severity | None = None
     locks: list[str] = []
 
 

@@ -50,17 +50,41 @@ def test_what_fires_is_seen_firing_and_then_resolved(server):
         "job": "lockkit",
         "lock": "gpu:a",
         "name_space": "prod",
+        "severity": "P1",
     }
     assert alert["annotations"]["command"] == "lockkit why gpu:0"
 
-    # Raised to P0, it is still the same alert.
-    sink(told("gpu:a", "escalated", since=first.members[0].since, severity="P0"))
-    (same,) = firing(server, "gpu:a")
-    assert same["fingerprint"] == alert["fingerprint"]
-    assert same["annotations"]["severity"] == "P0"
+    # Raised to P0, it can be routed by that, and no longer fires as P1.
+    sink(risen := began(told("gpu:a", "escalated", since=first.members[0].since, severity="P0"), "P1"))
+    (raised,) = firing(server, "gpu:a")
+    assert raised["labels"] == alert["labels"] | {"severity": "P0"}
+    assert [one["labels"]["severity"] for one in alerts(risen, risen.at)] == ["P0", "P1"]
 
-    sink(told("gpu:a", "all_resolved", since=first.members[0].since))
+    sink(began(told("gpu:a", "all_resolved", since=first.members[0].since, severity="P0"), "P2"))
     assert firing(server, "gpu:a") == []
+
+
+@pytest.mark.parametrize(
+    "severity, first, sent",
+    [
+        ("P0", None, ["P0"]),
+        ("P0", "P0", ["P0"]),
+        ("P2", "P2", ["P2"]),
+        ("P1", "P2", ["P1", "P2"]),
+        ("P0", "P2", ["P0", "P1", "P2"]),
+    ],
+)
+def test_what_has_risen_ends_with_each_severity_that_it_may_have_had(severity, first, sent):
+    one = began(told("gpu:i", severity=severity), first)
+    found = alerts(one, one.at)
+    assert [each["labels"]["severity"] for each in found] == sent
+    assert len({each["endsAt"] for each in found[1:]}) <= 1
+    assert all(each["endsAt"] < found[0]["endsAt"] for each in found[1:])
+
+
+def began(one, severity):
+    """The notification, of an alert that began with a severity."""
+    return one._replace(members=tuple(member._replace(began=severity) for member in one.members))
 
 
 @pytest.mark.parametrize("ahead", [-3600.0, 0.0, 0.02, 0.5, 5.0, 7200.0])

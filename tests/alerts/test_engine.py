@@ -560,6 +560,7 @@ def test_escalation_goes_up_step_by_step_once_each():
         (600.0, "escalated", "P1", 1),
         (1200.0, "escalated", "P0", 2),
     ]
+    assert {one.members[0].began for _, one in told} == {"P2"}
 
 
 def test_rounds_of_an_escalation_are_bounded():

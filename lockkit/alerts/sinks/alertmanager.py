@@ -1,7 +1,7 @@
 """Alertmanager, API v2 (https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml): an alert for each member.
 
-Alertmanager knows an alert by its labels. So they are the same when it fires and when it ends: the rule as ``alertname``, the labels, and the
-fingerprint. The severity may rise, and is an annotation. An alert that fires has an end far away, because Alertmanager would otherwise take it as
+Alertmanager knows an alert by its labels, and routes by them: the rule as ``alertname``, the labels, the fingerprint and the severity. Where
+the severity has risen, the alerts with the lower ones end in the same request. An alert that fires has an end far away, because Alertmanager would otherwise take it as
 resolved after its ``resolve_timeout``; lockkit ends it itself.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.alerts.commands import shown
-from lockkit.alerts.notification import Member, Notification
+from lockkit.alerts.notification import Member, Notification, Severity
 from lockkit.alerts.outcomes import NotDelivered
+from lockkit.alerts.rules import WORST
 from lockkit.alerts.sinks.posting import post
 
 __all__ = ["LASTS", "Alertmanager", "alerts"]
@@ -74,9 +75,7 @@ class Alertmanager:
             if answer.date is None:
                 return
             taken = answer.date - (time.monotonic() - began)
-            if all(
-                min(one.resolved, latest) <= taken for one in notification.members if one.resolved is not None
-            ):
+            if all(min(end, latest) <= taken for end in _ends(notification)):
                 return
             latest = taken - 1.0
         raise NotDelivered("the end of an alert is in the future of Alertmanager's clock, which goes back")
@@ -84,17 +83,41 @@ class Alertmanager:
 
 def alerts(notification: Notification, latest: float) -> list[dict[str, object]]:
     """The alerts of a notification as Alertmanager's API has them, with no end of one that is over after the latest."""
-    return [_alert(member, notification.at, latest) for member in notification.members]
+    at = notification.at
+    risen = [
+        one._replace(severity=severity, resolved=at if one.resolved is None else one.resolved)
+        for one in notification.members
+        for severity in _before(one)
+    ]
+    return [_alert(member, at, latest) for member in (*notification.members, *risen)]
+
+
+def _before(member: Member) -> Sequence[Severity]:
+    """The severities that an alert had before it rose, or may have had."""
+    if member.began is None:
+        return ()
+    return WORST[WORST.index(member.severity) + 1 : WORST.index(member.began) + 1]
+
+
+def _ends(notification: Notification) -> list[float]:
+    """The ends that a notification tells."""
+    risen = [notification.at] if any(map(_before, notification.members)) else []
+    return risen + [one.resolved for one in notification.members if one.resolved is not None]
 
 
 def _alert(member: Member, at: float, latest: float) -> dict[str, object]:
     labels = {_label(name): value for name, value in member.labels.items() if value}
     end = at + LASTS if member.resolved is None else min(member.resolved, latest)
     told: dict[str, object] = {
-        "labels": {**labels, "alertname": member.rule, "fingerprint": member.fingerprint, "job": "lockkit"},
+        "labels": {
+            **labels,
+            "alertname": member.rule,
+            "fingerprint": member.fingerprint,
+            "severity": member.severity,
+            "job": "lockkit",
+        },
         "annotations": _told(
             summary=member.text,
-            severity=member.severity,
             command=shown(member.command),
             times=str(member.times),
             acknowledged_by=member.acknowledged_by,
