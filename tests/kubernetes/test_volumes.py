@@ -13,10 +13,13 @@ import re
 import shlex
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+
+from lockkit.testing.processes import until
 
 yaml = pytest.importorskip("yaml")
 
@@ -126,6 +129,13 @@ def test_the_commands_of_lockkit_work_in_the_pod(pod):
     assert [one for one in found["findings"] if one["severity"] == "error"] == []
 
 
+def serves(url):
+    try:
+        return urllib.request.urlopen(url, timeout=30).status == 200
+    except urllib.error.HTTPError:
+        return False
+
+
 @pytest.mark.parametrize("pod", [one for one in pods() if one.id == "serve"], indirect=True)
 def test_the_server_serves_in_its_pod_and_acts_for_a_token(pod, client):
     serve = f"{sys.executable} -u -m lockkit serve --bind 127.0.0.1:0"
@@ -134,8 +144,8 @@ def test_the_server_serves_in_its_pod_and_acts_for_a_token(pod, client):
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as server:
         try:
             said = next(filter(None, (re.search("http://[0-9.:]+", line) for line in server.stdout)))[0]
-            for path in ("/livez", "/readyz"):
-                assert urllib.request.urlopen(said + path, timeout=30).status == 200
+            until(lambda: serves(f"{said}/readyz"), "it is ready, for which the probe asks again and again")
+            assert serves(f"{said}/livez")
             body = {"name": "held", "claim_id": lease.claim_id, "reason": "told to", "now": True}
             request = urllib.request.Request(
                 f"{said}/api/evict",
