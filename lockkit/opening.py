@@ -193,6 +193,11 @@ class Opening:
         least = _LEAST if seconds else longest
         return self._open, Tries(self.clock, seconds, tell, least, longest, endless=patience is None)
 
+    def import_store(self) -> None:
+        """Import the code of the store, its client library included. If it fails, opening the store says why."""
+        with contextlib.suppress(Exception):
+            self.plugins.check(self.config.url)
+
     def begin(self) -> None:
         """Do what comes before the first lock: log the store's warnings, and have a first row in the event journal if that is on.
 

@@ -19,9 +19,9 @@ def _open(url: str, options: OpenOptions) -> Backend:
 
 def _check(url: str) -> None:
     with IMPORTS:
-        from lockkit_etcd.address import parse
+        from lockkit_etcd import address, backend  # noqa: F401 (all that opening a store needs)
 
-    parse(url)
+    address.parse(url)
 
 
 def _transactions(url: str) -> object:

@@ -23,11 +23,11 @@ def _open(url: str, options: OpenOptions) -> Backend:
 
 def _check(url: str) -> None:
     with IMPORTS:
-        from lockkit_etcd.address import parse
-        from lockkit_etcd3.library import load
+        from lockkit_etcd import address, backend  # noqa: F401 (all that opening a store needs)
+        from lockkit_etcd3 import library, transport  # noqa: F401
 
-    parse(url)
-    load()
+    address.parse(url)
+    library.load()
 
 
 @hookimpl

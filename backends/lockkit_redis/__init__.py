@@ -21,9 +21,9 @@ def _open(url: str, options: OpenOptions) -> Backend:
 
 def _check(url: str) -> None:
     with IMPORTS:
-        from lockkit_redis.address import parse
+        from lockkit_redis import address, backend  # noqa: F401 (all that opening a store needs)
 
-    parse(url)
+    address.parse(url)
     import_module("redis")
 
 

@@ -31,9 +31,9 @@ def _adopt(url: str, options: OpenOptions) -> str:
 
 def _check(url: str) -> None:
     with IMPORTS:
-        from lockkit_sqlite.place import locate
+        from lockkit_sqlite import backend, place  # noqa: F401 (all that opening a store needs)
 
-    locate(url, state_dir="/")  # any folder will do
+    place.locate(url, state_dir="/")  # any folder will do
 
 
 def _declared(url: str) -> Capabilities:

@@ -29,9 +29,9 @@ def _declared(url: str) -> Capabilities:
 
 def _check(url: str) -> None:
     with IMPORTS:
-        from lockkit_zookeeper.address import parse
+        from lockkit_zookeeper import address, backend  # noqa: F401 (all that opening a store needs)
 
-    parse(url)
+    address.parse(url)
     import_module("kazoo")
 
 

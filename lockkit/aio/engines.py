@@ -46,6 +46,7 @@ class Engines:
         self._origin = this_origin()
         self._pools = ThreadPools()
         self._loops: dict[asyncio.AbstractEventLoop, LoopDriver] = {}
+        self._imports: Job[None] | None = None
         self._opens: Job[Driver] | None = None
 
     def ready(self) -> LoopDriver | None:
@@ -91,9 +92,15 @@ class Engines:
         """Open the store, on a thread: once for all coroutines that need it."""
         loop = asyncio.get_running_loop()
         with for_the_user():
-            attempt, tries = self.opening.trying(patience)
             if self.opening.capabilities.scope == "process":  # nothing to connect to
+                attempt, tries = self.opening.trying(patience)
                 return attempt(tries.left())
+            # Before the time begins: the import of a client library can take longer than a request on a busy host.
+            imports = self._imports
+            if imports is None or imports.done():
+                imports = self._imports = self._pools.acquires.submit(self.opening.import_store)
+            await result_of(imports, loop, None)
+            attempt, tries = self.opening.trying(patience)
             while True:
                 job, left = self._opens, tries.left()
                 if job is None or job.done():

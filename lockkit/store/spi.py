@@ -478,8 +478,9 @@ class BackendSpec(NamedTuple):
         capabilities: The capabilities, as declared before the store is opened.
         declared: ``declared(url)`` returns the capabilities for this URL. It is called whenever a client is made, so it must be fast;
             it may look at local files, but never connects. None if the capabilities do not depend on the URL.
-        check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports the client library, but does not connect.
-            ``lockkit config check`` calls it. It raises the same errors as ``open``; its result is ignored. None if only ``open`` can
+        check: ``check(url)`` refuses a URL that ``open`` would refuse, and imports what ``open`` needs, but does not connect.
+            ``lockkit config check`` calls it, and under asyncio every client before it opens the store: the imports then do not
+            count within the time that opening may take. It raises the same errors as ``open``; its result is ignored. None if only ``open`` can
             check a URL.
         adopt: ``adopt(url, options)`` makes a store usable that was moved or restored (``lockkit store adopt-folder``),
             and returns its path. It raises Refused if the store may be in use under another name. None for a store

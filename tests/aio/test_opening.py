@@ -25,17 +25,27 @@ class HeldUp:
         begun: Set once a thread is opening it.
         opens: To be set by the test.
         budgets: Seconds that each try to open it may take.
+        importing: Set once a thread imports its library.
+        imported: To be cleared by a test that says how long the import takes.
     """
 
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.opens = threading.Event()
         self.budgets: list[float] = []
+        self.importing = threading.Event()
+        self.imported = threading.Event()
+        self.imported.set()
 
     @hookimpl
     def lockkit_backends(self):
         capabilities = CAPABILITIES._replace(scope="fleet")
-        return [BackendSpec("late", ("late",), self.open, "opens late", capabilities)]
+        return [BackendSpec("late", ("late",), self.open, "opens late", capabilities, check=self.check)]
+
+    def check(self, url):
+        self.importing.set()
+        assert self.imported.wait(30)
+        raise ImportError(url)  # opening the store says so, too
 
     def open(self, url, options):
         self.budgets.append(options.budget)
@@ -48,7 +58,8 @@ class HeldUp:
 def store():
     store = HeldUp()
     yield store
-    store.opens.set()  # for the thread that a failed test leaves
+    store.imported.set()  # for the thread that a failed test leaves
+    store.opens.set()
 
 
 @pytest.fixture
@@ -94,6 +105,24 @@ async def test_a_coroutine_waits_for_a_store_that_opens_within_a_request_timeout
     await time.by(1.9, caller.done)
     assert not caller.done()
     store.opens.set()
+
+    assert (await caller) is not None
+    assert store.budgets == [2.0]
+    await client.close()
+
+
+@in_a_loop
+@pytest.mark.parametrize("asked", ASKED)
+async def test_the_import_of_a_client_library_counts_within_no_timeout(store, client, asked):
+    store.imported.clear()
+    store.opens.set()
+    time = Ahead()
+    caller = asyncio.ensure_future(ASKED[asked](client))
+    assert await asyncio.to_thread(store.importing.wait, 10)
+
+    await time.by(100, caller.done)
+    assert not caller.done()
+    store.imported.set()
 
     assert (await caller) is not None
     assert store.budgets == [2.0]
