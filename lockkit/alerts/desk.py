@@ -200,6 +200,17 @@ class Desk:
         self._change(change)
         return member(fingerprint, one)._replace(acknowledged_by=author)
 
+    def take_back(self, fingerprint: str) -> Member | None:
+        """Take back the word that somebody deals with an alert: it is repeated and escalated again. None if nobody had said so."""
+        state, found = self.state() or State(), []
+        one = state.alerts.get(fingerprint)
+
+        def change(decisions: Decisions) -> None:
+            found.append(decisions.acknowledged.pop(fingerprint, None))
+
+        self._change(change)
+        return None if one is None or not acknowledged(one, found[0]) else member(fingerprint, one)
+
     def _change(self, change: Callable[[Decisions], None]) -> None:
         """Change the decisions while nobody else does."""
         with _alone(self.folder):

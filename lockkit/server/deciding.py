@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lockkit.alerts.desk import Listed
     from lockkit.server.calls import Call
 
-__all__ = ["acknowledge", "alerts", "silence"]
+__all__ = ["acknowledge", "alerts", "end_silence", "silence"]
 
 T = TypeVar("T")
 
@@ -31,20 +31,29 @@ def alerts(call: Call) -> documents.Alerts:
 
 
 def acknowledge(call: Call) -> documents.AlertAck:
-    """Say that the sender deals with an alert."""
+    """Say that the sender deals with an alert, or take that back."""
     desk, visitor, fingerprint = _desk(call), call.visitor, call.path["fingerprint"]
     assert visitor is not None
     _find(desk, fingerprint)
-    with audited(call, call.store, "acknowledge", alert=fingerprint, comment=call.body.comment) as outcome:
-        member = _write(lambda: desk.acknowledge(fingerprint, author=visitor.name, comment=call.body.comment))
-        outcome.word = "absent" if member is None else "acknowledged"
+    undo, comment = call.body.undo, call.body.comment
+    with audited(
+        call, call.store, "take_back" if undo else "acknowledge", alert=fingerprint, comment=comment
+    ) as outcome:
+        if undo:
+            member = _write(lambda: desk.take_back(fingerprint))
+        else:
+            member = _write(lambda: desk.acknowledge(fingerprint, author=visitor.name, comment=comment))
+        outcome.word = "absent" if member is None else "taken back" if undo else "acknowledged"
+    if member is None and undo:
+        text = f"nobody deals with the alert {fingerprint!r}"
+        raise HttpProblem(404, "no_such_acknowledgement", text, hint="see: GET /api/alerts")
     if member is None:
         raise _absent(fingerprint)
     return documents.AlertAck(
         fingerprint=fingerprint,
         rule=member.rule,
         text=member.text,
-        acknowledged_by=member.acknowledged_by,
+        acknowledged_by=member.acknowledged_by or None,
     )
 
 
@@ -62,6 +71,25 @@ def silence(call: Call) -> documents.AlertSilence:
         )
         outcome.word = f"silence {made.id}"
     return documents.AlertSilence(silence=views.silence(made), ended=False)
+
+
+def end_silence(call: Call) -> documents.AlertSilence:
+    """End a silence at once."""
+    desk, identity = _desk(call), call.path["id"]
+    if all(one.id != identity for one in _read(desk.silences)):
+        raise _no_silence(identity)
+    with audited(call, call.store, "end_silence", silence=identity) as outcome:
+        ended = _write(lambda: desk.end_silence(identity))
+        outcome.word = "absent" if ended is None else "ended"
+    if ended is None:
+        raise _no_silence(identity)
+    return documents.AlertSilence(silence=views.silence(ended), ended=True)
+
+
+def _no_silence(identity: str) -> HttpProblem:
+    return HttpProblem(
+        404, "no_such_silence", f"there is no silence {identity!r}", hint="see: GET /api/alerts"
+    )
 
 
 def _desk(call: Call) -> Desk:

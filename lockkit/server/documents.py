@@ -216,9 +216,10 @@ class HistoryQuery(Struct, forbid_unknown_fields=True):
 
 
 class AckBody(Struct, forbid_unknown_fields=True):
-    """A remark of who deals with the alert."""
+    """A remark of who deals with the alert. With `undo` nobody does any more."""
 
     comment: _Comment = ""
+    undo: bool = False
     store: _StoreId | None = None
 
 
@@ -227,6 +228,12 @@ class SilenceBody(Struct, forbid_unknown_fields=True):
 
     seconds: Annotated[float, Meta(gt=0, le=31_622_400)]
     comment: _Comment = ""
+    store: _StoreId | None = None
+
+
+class StoreBody(Struct, forbid_unknown_fields=True):
+    """The store that is meant; the only one if the server has no other."""
+
     store: _StoreId | None = None
 
 

@@ -23,6 +23,7 @@ from lockkit.server.documents import (
     SessionBody,
     SignedIn,
     SilenceBody,
+    StoreBody,
     StoreQuery,
     Stores,
 )
@@ -183,7 +184,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "POST",
         "/api/alerts/{fingerprint}/ack",
         "operate",
-        "Say that the sender deals with an alert, as `lockkit alerts ack` does.",
+        "Say that the sender deals with an alert, or take that back, as `lockkit alerts ack` does.",
         AlertAck,
         deciding.acknowledge,
         body=AckBody,
@@ -198,6 +199,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         deciding.silence,
         body=SilenceBody,
         example={"fingerprint": "5f2c9a01b7de"},
+    ),
+    Endpoint(
+        "POST",
+        "/api/silences/{id}/end",
+        "operate",
+        "End a silence at once, as `lockkit alerts silence --end` does.",
+        AlertSilence,
+        deciding.end_silence,
+        body=StoreBody,
+        example={"id": "9c01d2aa"},
     ),
     Endpoint(
         "POST",

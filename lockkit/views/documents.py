@@ -137,12 +137,12 @@ class Status(Document, tag="lockkit.status/1"):
 
 
 class AlertAck(Document, tag="lockkit.alert-ack/1"):
-    """An alert that somebody deals with."""
+    """An alert that somebody deals with; nobody any more (null) if that was taken back."""
 
     fingerprint: str
     rule: str
     text: str
-    acknowledged_by: str
+    acknowledged_by: str | None
 
 
 class AlertSilence(Document, tag="lockkit.alert-silence/1"):

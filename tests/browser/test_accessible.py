@@ -37,12 +37,12 @@ def serious(page):
 
 
 def overflow(page):
-    """Pixels by which the page is wider than the screen of the telephone, and the elements that make it so."""
+    """Pixels by which the page is wider than the screen, and the elements that make it so."""
     return page.evaluate(
         """() => {
-            const wide = document.scrollingElement.scrollWidth - 360;
+            const wide = document.scrollingElement.scrollWidth - innerWidth;
             if (wide <= 0) return [0, []];
-            const out = [...document.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > 360);
+            const out = [...document.querySelectorAll("*")].filter((one) => one.getBoundingClientRect().right > innerWidth);
             return [wide, out.slice(-5).map((one) => one.outerHTML.slice(0, 150))];
         }"""
     )
@@ -74,6 +74,14 @@ def test_a_telephone_shows_each_page_without_scrolling_sideways(visit, demo, pla
     page = visit(demo, PLACES[place], token="operate", **TELEPHONE).page
 
     assert overflow(complete(page)) == [0, []]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_width_of_a_window_needs_scrolling_sideways(visit, demo, place):
+    page = complete(visit(demo, PLACES[place], token="operate").page)
+    for width in (600, 740, 768, 800, 840, 900, 960, 1024, 1100):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert (width, *overflow(page)) == (width, 0, [])
 
 
 def test_a_telephone_shows_the_dialog_and_the_sign_in_without_scrolling_sideways(visit, demo):

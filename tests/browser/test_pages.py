@@ -152,7 +152,7 @@ look_every = "1s"
 """
 
 
-def test_an_alert_is_acknowledged_and_silenced(visit, serve, client):
+def test_an_alert_is_acknowledged_and_silenced_and_both_are_taken_back(visit, serve, client):
     with client.lock("nightly").acquire():
         page = visit(serve("--url", client.url, tokens=True, config=RULES), "#/alerts", token="operate").page
         card = page.get_by_role("article").filter(has_text="old_hold").filter(has_text="nightly")
@@ -169,7 +169,25 @@ def test_an_alert_is_acknowledged_and_silenced(visit, serve, client):
         dialog.get_by_label("Comment").fill("known")
         dialog.get_by_role("button", name="Silence").click()
         expect(card).to_contain_text("silenced")
-        expect(page.get_by_role("region", name="Silences")).to_contain_text("by operateer: known")
+        silences = page.get_by_role("region", name="Silences")
+        expect(silences).to_contain_text("by operateer: known")
+
+        silences.get_by_role("button", name="End").click()
+        dialog.get_by_role("button", name="End it").click()
+        expect(silences).not_to_be_visible()
+        card.get_by_role("button", name="Nobody deals with it").click()
+        dialog.get_by_role("button", name="Take it back").click()
+        expect(card).not_to_contain_text("deals with it,")
+        expect(card.get_by_role("button", name="Acknowledge")).to_be_visible()
+
+
+def test_each_reason_of_the_health_can_be_read(visit, serve, client):
+    with client.lock("one").acquire(), client.lock("two").acquire(), client.lock("three").acquire():
+        page = visit(serve("--url", client.url, config=RULES)).page
+        health = page.get_by_role("list", name="Summary").get_by_role("listitem").filter(has_text="Health")
+        health.get_by_text("2 more reasons").click()
+        for name in ("'one'", "'two'", "'three'"):
+            expect(health.get_by_text(name)).to_be_visible()
 
 
 def test_a_release_that_failed_and_one_that_is_resolved(visit, serve, client):

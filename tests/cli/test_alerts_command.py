@@ -77,6 +77,11 @@ def test_an_alert_is_listed_and_acknowledged(lockkit, desk):
     assert document(lockkit, "ack", one["fingerprint"], "--comment", "on it")["acknowledged_by"]
     assert "has it" in lockkit("alerts", "list").stdout
     assert [word.comment for word in desk.decisions().acknowledged.values()] == ["on it"]
+    assert document(lockkit, "ack", one["fingerprint"], "--undo")["acknowledged_by"] is None
+    assert "has it" not in lockkit("alerts", "list").stdout
+    done = lockkit("alerts", "ack", one["fingerprint"], "--undo")
+    assert done.returncode == 1
+    assert "that somebody deals with" in done.stderr
 
 
 def test_an_alert_that_is_not_there_cannot_be_acknowledged(lockkit, desk):

@@ -50,6 +50,28 @@ def test_an_alert_is_shown_acknowledged_and_silenced_by_name(site, client, alert
     assert (two["action"], two["by"], two["seconds"]) == ("silence", "operateer", 60)
 
 
+def test_an_acknowledgement_is_taken_back_and_a_silence_ended(site, client, alert):
+    site.post(f"/api/alerts/{alert}/ack", {"comment": "mine"}, token="operate")
+    silence = site.post(f"/api/alerts/{alert}/silence", {"seconds": 60}, token="operate").json["silence"]
+    assert site.post(f"/api/silences/{silence['id']}/end", token="view").status == 403
+
+    back = site.post(f"/api/alerts/{alert}/ack", {"undo": True}, token="operate")
+    ended = site.post(f"/api/silences/{silence['id']}/end", token="operate")
+    after = site.get("/api/alerts").json
+
+    assert (back.status, back.json["acknowledged_by"]) == (200, None)
+    assert (ended.status, ended.json["silence"], ended.json["ended"]) == (200, silence, True)
+    assert (after["alerts"][0]["acknowledged_by"], after["silences"]) == (None, [])
+    assert [(one["action"], one["outcome"]) for one in records(client)[2:]] == [
+        ("take_back", "taken back"),
+        ("end_silence", "ended"),
+    ]
+    again = site.post(f"/api/alerts/{alert}/ack", {"undo": True}, token="operate")
+    assert (again.status, again.json["error"]) == (404, "no_such_acknowledgement")
+    again = site.post(f"/api/silences/{silence['id']}/end", token="operate")
+    assert (again.status, again.json["error"]) == (404, "no_such_silence")
+
+
 def test_an_alert_that_is_not_there_is_neither_acknowledged_nor_silenced(site, client, alert):
     acked = site.post("/api/alerts/000000000000/ack")
     silenced = site.post("/api/alerts/000000000000/silence", {"seconds": 60})

@@ -215,16 +215,25 @@ def _silence(
     "ack",
     group=command,
     short="Say that you deal with an alert.",
-    examples="lockkit alerts ack 5f2c9a01b7de\nlockkit alerts ack 5f2c9a01b7de --comment 'ticket 4711'",
+    examples="""
+lockkit alerts ack 5f2c9a01b7de
+lockkit alerts ack 5f2c9a01b7de --comment 'ticket 4711'
+lockkit alerts ack 5f2c9a01b7de --undo
+""",
 )
 @click.argument("fingerprint", shell_complete=completing.alerts)
 @option("--comment", type=Remark(), help="A remark.")
-def _ack(session: Session, *, fingerprint: str, comment: str | None) -> None:
+@option("--undo", is_flag=True, help="Nobody deals with it any more: it is repeated and escalated again.")
+def _ack(session: Session, *, fingerprint: str, comment: str | None, undo: bool) -> None:
     """Say that you deal with an alert. It is neither repeated nor escalated any more, until it ends."""
-    member = _desk(session).acknowledge(fingerprint, author=_me(), comment=comment or "")
+    desk = _desk(session)
+    if undo:
+        member = desk.take_back(fingerprint)
+    else:
+        member = desk.acknowledge(fingerprint, author=_me(), comment=comment or "")
     if member is None:
         raise exits.CommandFailed(
-            f"there is no alert {fingerprint!r}",
+            f"there is no alert {fingerprint!r}{' that somebody deals with' if undo else ''}",
             code=exits.FAILED,
             kind="absent",
             hint="see: lockkit alerts list",
@@ -237,9 +246,11 @@ def _ack(session: Session, *, fingerprint: str, comment: str | None) -> None:
                 fingerprint=fingerprint,
                 rule=member.rule,
                 text=member.text,
-                acknowledged_by=member.acknowledged_by,
+                acknowledged_by=member.acknowledged_by or None,
             )
         )
+    elif undo:
+        output.say(f"nobody deals with it any more: {member.text}")
     else:
         output.say(f"acknowledged by {member.acknowledged_by}: {member.text}")
 

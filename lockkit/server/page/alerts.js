@@ -11,7 +11,7 @@ import { may } from "./session.js";
 const TIMES = { 3600: "an hour", 14400: "4 hours", 86400: "a day", 604800: "a week" };
 const STATES = { pending: "not long enough yet", firing: "firing", resolved: "over" };
 
-function alertPart({ acknowledge, silence }) {
+function alertPart({ acknowledge, takeBack, silence }) {
     const severity = el("span", { class: "pill severity" });
     const rule = el("h2", { class: "code" });
     const state = el("span", { class: "badge" });
@@ -24,6 +24,11 @@ function alertPart({ acknowledge, silence }) {
         { type: "button", class: "small", onclick: () => acknowledge(seen) },
         "Acknowledge…",
     );
+    const back = el(
+        "button",
+        { type: "button", class: "small", onclick: () => takeBack(seen) },
+        "Nobody deals with it…",
+    );
     const quiet = el("button", { type: "button", class: "small", onclick: () => silence(seen) }, "Silence…");
     let seen = null;
     const node = el(
@@ -34,7 +39,7 @@ function alertPart({ acknowledge, silence }) {
         lock,
         since,
         command,
-        el("div", { class: "acts" }, ack, quiet),
+        el("div", { class: "acts" }, ack, back, quiet),
     );
     return {
         node,
@@ -71,16 +76,21 @@ function alertPart({ acknowledge, silence }) {
             say(command, alert.command ?? "");
             const open = may("operate") && alert.state !== "resolved";
             shown(ack, open && !alert.acknowledged_by);
+            shown(back, open && Boolean(alert.acknowledged_by));
             shown(quiet, open && alert.hidden !== "silenced");
         },
     };
 }
 
-function silencePart() {
+function silencePart({ end }) {
     const words = el("span", {});
+    const stop = el("button", { type: "button", class: "small", onclick: () => end(seen) }, "End…");
+    let seen = null;
     return {
-        node: el("li", {}, words),
+        node: el("li", {}, words, " ", stop),
         show(one) {
+            seen = one;
+            shown(stop, may("operate"));
             const what = one.fingerprint ? `alert ${one.fingerprint}` : `rule ${one.rule}`;
             const labels = Object.entries(one.labels)
                 .map(([name, value]) => `${name}=${value}`)
@@ -105,11 +115,12 @@ export function alertsView({ store, refresh }) {
     );
     let seen = null;
 
-    const send = (alert, what, body, words) => async () => {
-        await post(`api/alerts/${encodeURIComponent(alert.fingerprint)}/${what}`, { ...body(), store });
+    const send = (path, body, words) => async () => {
+        await post(path, { ...body(), store });
         notice(words);
         refresh();
     };
+    const about = (alert, what) => `api/alerts/${encodeURIComponent(alert.fingerprint)}/${what}`;
     function acknowledge(alert) {
         const comment = field("Comment (may be empty)");
         confirm({
@@ -117,7 +128,29 @@ export function alertsView({ store, refresh }) {
             sentences: [alert.text, "Your name stands by the alert, and it is not escalated any more."],
             fields: [comment.node],
             button: ["Acknowledge", "main"],
-            send: send(alert, "ack", () => ({ comment: comment.input.value }), "The alert is acknowledged."),
+            send: send(
+                about(alert, "ack"),
+                () => ({ comment: comment.input.value }),
+                "The alert is acknowledged.",
+            ),
+        });
+    }
+    function takeBack(alert) {
+        confirm({
+            title: `Does nobody deal with ${alert.rule} any more?`,
+            sentences: [alert.text, `${alert.acknowledged_by} dealt with it. It is repeated and escalated again.`],
+            fields: [],
+            button: ["Take it back", "main"],
+            send: send(about(alert, "ack"), () => ({ undo: true }), "Nobody deals with the alert any more."),
+        });
+    }
+    function end(one) {
+        confirm({
+            title: "End this silence?",
+            sentences: [`${one.author} made it. Alerts that still fire are told.`],
+            fields: [],
+            button: ["End it", "main"],
+            send: send(`api/silences/${encodeURIComponent(one.id)}/end`, () => ({}), "The silence has ended."),
         });
     }
     function silence(alert) {
@@ -133,8 +166,7 @@ export function alertsView({ store, refresh }) {
             fields: [el("label", { class: "field" }, "For", time), comment.node],
             button: ["Silence", "main"],
             send: send(
-                alert,
-                "silence",
+                about(alert, "silence"),
                 () => ({ seconds: Number(time.value), comment: comment.input.value }),
                 "The alert is silenced.",
             ),
@@ -144,9 +176,13 @@ export function alertsView({ store, refresh }) {
     const showAlerts = list(
         cards,
         (alert) => alert.fingerprint,
-        () => alertPart({ acknowledge, silence }),
+        () => alertPart({ acknowledge, takeBack, silence }),
     );
-    const showSilences = list(silences, (one) => one.id, silencePart);
+    const showSilences = list(
+        silences,
+        (one) => one.id,
+        () => silencePart({ end }),
+    );
     function show() {
         if (seen === null) return;
         showAlerts(seen.alerts);

@@ -12,9 +12,18 @@ function card(title) {
     const figure = el("p", { class: "figure" }, "…");
     const name = el("a", { class: "name" });
     const words = el("p", { class: "soft" });
-    const node = el("li", { class: "card" }, el("h2", {}, title), figure, name, words);
+    const others = el("ul", { class: "plain" });
+    const more = el("details", { hidden: true }, el("summary", {}, ""), others);
+    const node = el("li", { class: "card" }, el("h2", {}, title), figure, name, words, more);
     return {
         node,
+        /** What can be opened: a line each. */
+        more(lines) {
+            shown(more, lines.length > 0);
+            say(more.firstChild, `${number(lines.length)} more ${lines.length === 1 ? "reason" : "reasons"}`);
+            if (others.textContent === lines.join("")) return; // what a visitor reads or marks stays
+            others.replaceChildren(...lines.map((text) => el("li", {}, text)));
+        },
         show(told, text, lock = null) {
             say(figure, told);
             shown(name, lock !== null);
@@ -68,10 +77,8 @@ function showCounts(card, summary) {
 
 function showHealth(card, { status, reasons }) {
     const [worst, ...rest] = reasons;
-    const more = rest.length
-        ? `, and ${number(rest.length)} more ${rest.length === 1 ? "reason" : "reasons"}`
-        : "";
-    card.show(status, worst ? `${worst.message}${more}` : "", worst?.name ?? null);
+    card.show(status, worst?.message ?? "", worst?.name ?? null);
+    card.more(rest.map(({ message }) => message));
     card.kind(status);
 }
 
