@@ -17,6 +17,7 @@ from lockkit.gpu.card_denials import COMMAND_LINE, Seen, Ways, denied, none_at_h
 from lockkit.gpu.choosing import CardRequest
 from lockkit.gpu.host_pools import root_of_pool
 from lockkit.gpu.jobs import strangers, usable_inside
+from lockkit.gpu.joining import request_words
 from lockkit.gpu.known import facts_of, known, queue
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import HostCards
@@ -79,14 +80,14 @@ class Why(NamedTuple):
 
     Attributes:
         seen: The look at the cards; None if nothing can be said about them.
-        others: Whether other requests are in the queue.
+        others: The first of the other requests in the queue, in words; empty if there is none.
         holder: The first holder of a card.
         sentences: The reasons, for people: cards of which the same is said share one.
         each: The reason of each card, for programs.
     """
 
     seen: Seen | None = None
-    others: bool = False
+    others: str = ""
     holder: ClaimInfo | None = None
     sentences: tuple[str, ...] = ()
     each: tuple[str, ...] = ()
@@ -250,7 +251,7 @@ class Cards:
             {claim: more for card in of_store.values() for claim, more in card.more.items()},
             [uuid for uuid, card in of_store.items() if any(map(self.mine, card.holders))],
         )
-        waiting = self._others_wait()
+        waiting = self._first_of_others()
         sentences, each = (why_waiting(seen, others=waiting, apart=apart) for apart in (False, True))
         return Why(seen, waiting, next(others, None), sentences, each)
 
@@ -263,13 +264,14 @@ class Cards:
             store=SameStore(options, first), options=simulated, user=self._client.owner.user or ""
         )
 
-    def _others_wait(self) -> bool:
-        """Whether other requests are in the queue of this host's cards; an error counts as no."""
+    def _first_of_others(self) -> str:
+        """The first of the other requests in the queue of this host's cards, in words; empty if there is none, or after an error."""
         try:
             gate = self._client.inspect(self.gate)
         except LockkitError:
-            return False
-        return any(not self.mine(one) for one in (*gate.holders, *gate.waiters))
+            return ""
+        others = (one for one in (*gate.holders, *gate.waiters) if not self.mine(one))
+        return next(map(request_words, others), "")
 
     def mine(self, claim: ClaimInfo) -> bool:
         """Whether a claim is one of this process."""

@@ -111,6 +111,7 @@ def _table(found: Sequence[Card], width: int, hosts: Sequence[str], *, narrow: b
 
 def below(seen: GpuLook) -> list[str]:
     """The rows below the table: how many cards there are in which state, and what could not be found out."""
+    from lockkit.gpu.joining import request_words
     from lockkit.gpu.states import summary
 
     told = summary(seen.cards, seen.waiting)
@@ -121,7 +122,8 @@ def below(seen: GpuLook) -> list[str]:
         busy = [f"{number} on {host}" for host, number in seen.waits.items() if number]
         if seen.cards and busy and count > 1:
             told += f" ({', '.join(busy)})"
-    return [told, *seen.snapshot.remarks]
+    first = [] if seen.first is None else [f"first in the queue: {request_words(seen.first)}"]
+    return [*first, told, *seen.snapshot.remarks]
 
 
 def _cells(card: Card, host: str, uuid: str) -> dict[str, str]:

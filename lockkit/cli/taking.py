@@ -125,6 +125,11 @@ def options_of(
         "note": {"run": True},
         "on_lost": woken,
     }
+    if options["max_hold"] is not None:
+        options["note"] = {
+            "run": True,
+            "max_hold": options["max_hold"],
+        }  # so that others see how long it may last
     if request.reason is not None:
         options["reason"] = request.reason
     if request.min_hold is not None:

@@ -93,14 +93,12 @@ COMMAND_LINE: Final = Ways(
 PYTHON: Final = Ways("accept_dirty=True", "allow_busy=True", "give a timeout to wait")
 
 
-def why_waiting(
-    seen: Seen, *, others: bool = False, over: bool = False, apart: bool = False
-) -> tuple[str, ...]:
+def why_waiting(seen: Seen, *, others: str = "", over: bool = False, apart: bool = False) -> tuple[str, ...]:
     """Why each card that might do for a request one day does not do now: who holds it, or why else. Cards of which the same is said share a sentence.
 
     Args:
         seen: The look.
-        others: Whether other requests are in the queue of this host's cards.
+        others: The request that is the first in the queue of this host's cards, in words; empty if no other one is in it.
         over: Whether the request is over, and has given back what it had got.
         apart: Whether each card has a sentence of its own, for programs.
     """
@@ -122,7 +120,7 @@ def why_waiting(
     if at_hand < seen.request.count:
         free = f"free, but {seen.request.count} are needed"
     elif others:
-        free = "free, and others come first"
+        free = f"free, and {others} comes first"
     shown = [
         (short_name(devices[0]) if len(devices) == 1 else together(devices), why)
         for why, devices in ([(why, [one]) for one, why in found] if apart else alike(found).items())
@@ -178,7 +176,7 @@ def denied(
     pool: str,
     *,
     waited: bool,
-    others: bool = False,
+    others: str = "",
     after: float | None = None,
 ) -> AcquireTimeout:
     """The error of a request that got too few cards, in terms of cards; what it had got is given back.
@@ -189,7 +187,7 @@ def denied(
         ways: How options and commands are written.
         pool: The name of the pool.
         waited: Whether the request has waited.
-        others: Whether other requests are in the queue of this host's cards.
+        others: The request that is the first in the queue, as for :func:`why_waiting`.
         after: The seconds that it has waited; None if that is not to be said.
     """
     wanted = how_many(seen.request.count)

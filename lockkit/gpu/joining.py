@@ -11,14 +11,17 @@ from lockkit.gpu.choosing import left_over
 from lockkit.gpu.known import NOTHING_KNOWN, Known
 from lockkit.gpu.states import Card, State, cards
 from lockkit.gpu.usage import Use, use_of, use_words
-from lockkit.gpu.words import process_words, users_of
+from lockkit.gpu.words import how_many, process_words, until_words, users_of
+from lockkit.noted import number
 from lockkit.printable import printable
 from lockkit.sizes import show
 
-__all__ = ["by_store", "holder_words", "joined", "unasked"]
+__all__ = ["by_store", "ends_at", "holder_words", "joined", "request_words", "unasked"]
 
 
 _NOTHING: Mapping[str, Use] = {}
+_LONGEST = 10 * 365 * 86_400.0
+"""Seconds of a hold. A longer one is a stranger's mistake."""
 _NOBODY: Mapping[str, tuple[DeviceProcess, ...]] = {}
 
 
@@ -130,6 +133,9 @@ def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: in
         more: The number of cards for which its request still waits; 0 if it has all.
     """
     words = [str(holder.owner), *_end_words(holder, now), durations.age(now - holder.since)]
+    end = ends_at(holder)
+    if end is not None:
+        words.append(until_words(end, now))
     if more:
         words.append(f"kept for a request that waits for {more} more")
     words += use_words(use_of(holder) if use is None else use, now)
@@ -138,6 +144,20 @@ def holder_words(holder: ClaimInfo, now: float, use: Use | None = None, more: in
     if holder.release_requests:
         words.append("asked to release")
     return printable(", ".join(words))
+
+
+def request_words(claim: ClaimInfo) -> str:
+    """A request for cards, by its claim on the gate: ``the request of ann@box pid 4711 (train.py) for 4 GPUs``."""
+    asked = claim.note.get("pool")
+    count = asked.get("count") if isinstance(asked, Mapping) else None
+    wanted = f" for {how_many(count)}" if isinstance(count, int) else ""
+    return printable(f"the request of {claim.owner}{wanted}")
+
+
+def ends_at(holder: ClaimInfo) -> float | None:
+    """When a hold of ``lockkit run`` ends at the latest, by its ``--for``, in seconds since the epoch; None if it has no such end."""
+    longest = number(holder.note.get("max_hold"))
+    return None if longest is None or not 0 < longest < _LONGEST else holder.since + longest
 
 
 def _end_words(holder: ClaimInfo, now: float) -> tuple[str, ...]:

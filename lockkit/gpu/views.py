@@ -12,7 +12,7 @@ from lockkit.namedtuples import NamedTuple
 if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.devices import Device, DeviceProcess, Snapshot
-    from lockkit.facts import Owner
+    from lockkit.facts import ClaimInfo, Owner
     from lockkit.gpu.homes import Homes
     from lockkit.gpu.known import Known
     from lockkit.gpu.marks import Quarantined
@@ -28,7 +28,8 @@ class GpuLook(NamedTuple):
     """One look: the snapshot, its cards with their states, what the store knows of them, and the use that holders make of them.
 
     A look at all hosts has for each card its host and what the store knows of it; two hosts may give two cards one UUID. ``waits`` has the number of
-    requests that wait, by host; none of a host whose queue is not known. ``host`` is the name of this host; None if it is not known.
+    requests that wait, by host; none of a host whose queue is not known. ``host`` is the name of this host; None if it is not known. ``first`` is the
+    first request in the queue of this host, if there is one.
     """
 
     snapshot: Snapshot
@@ -40,6 +41,7 @@ class GpuLook(NamedTuple):
     live: bool = True
     waits: Mapping[str, int] = _NONE
     host: str | None = None
+    first: ClaimInfo | None = None
 
     @property
     def waiting(self) -> int:
@@ -145,7 +147,8 @@ class HostView:
                 without[device.uuid] = unlocked(device, holders) if holders else ()
         waits = {host: requests_waiting(gate, of_store.values())}
         found = joined(snapshot, of_store, uses, without)
-        return GpuLook(snapshot, found, of_store, uses, waits=waits, host=host)
+        first = next(iter((*gate.holders, *gate.waiters)), None)
+        return GpuLook(snapshot, found, of_store, uses, waits=waits, host=host, first=first)
 
     def looks(self, interval: float) -> Iterator[GpuLook | DevicesUnavailable | BackendError]:
         """Look again and again. A failure is yielded; the first look raises it."""

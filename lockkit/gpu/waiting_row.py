@@ -9,8 +9,9 @@ from lockkit import durations
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, left_over, why_not_now
+from lockkit.gpu.joining import ends_at
 from lockkit.gpu.states import STATES, Card
-from lockkit.gpu.words import alike, how_many, together
+from lockkit.gpu.words import alike, how_many, together, until_words
 from lockkit.printable import printable
 
 __all__ = ["waiting_row"]
@@ -70,6 +71,8 @@ def _held(holders: Sequence[ClaimInfo], now: float, local: Callable[[float], tim
         return printable(f"shared by {who} and {len(more)} more")
     at = local(first.since)
     since = time.strftime("%H:%M" if now - first.since < _DAY else "%d %b", at)
+    end = ends_at(first)
+    since += "" if end is None else f" {until_words(end, now, local)}"
     why = f" ({first.reason[:_SHORT]})" if first.reason else ""
     stopped = ", stopped" if first.process == "stopped" else ""
     asked = ", asked to release" if first.release_requests else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from lockkit.devices import Device, DeviceProcess
@@ -18,9 +19,11 @@ __all__ = [
     "process_words",
     "short_name",
     "together",
+    "until_words",
     "users_of",
 ]
 
+_DAY = 86_400.0
 _Said = TypeVar("_Said", bound=str | None)
 OLD_SLICE = "MIG-GPU-"
 """The beginning of the names that drivers before R470 gave to slices: ``MIG-GPU-<UUID>/<GPU instance>/<compute instance>``."""
@@ -53,6 +56,11 @@ def alike(found: Iterable[tuple[Device, _Said]]) -> dict[_Said, list[Device]]:
     for device, said in found:
         groups.setdefault(said, []).append(device)
     return groups
+
+
+def until_words(end: float, now: float, local: Callable[[float], time.struct_time] = time.localtime) -> str:
+    """The end of a hold for people: ``until 14:00``, with the day if it is more than a day away."""
+    return time.strftime("until %H:%M" if end - now < _DAY else "until %d %b %H:%M", local(end))
 
 
 def long_name(device: Device) -> str:

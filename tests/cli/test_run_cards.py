@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import struct
@@ -68,6 +69,22 @@ def test_two_runs_take_two_cards_and_the_third_gets_the_one_that_is_freed(cards)
     assert out == f"1|PCI_BUS_ID|{CARDS[1]}|1|unset|{CARDS[1]}\n"
     assert (third.returncode, second.wait(40)) == (0, 143)
     first.terminate()
+
+
+def test_those_who_wait_see_until_when_a_card_is_held_and_whose_request_comes_first(cards):
+    cards.env["LOCKKIT_GPU_SIMULATE"] = "1"
+    holder = cards.start("run", "--gpu", "1", "--for", "3h", "--", "sleep", "60")
+    cards.until(held(cards, CARDS[0]))
+    first = cards.start("run", "--gpu", "1", "--", "true")
+    told = line_of(first, "waiting for 1 GPU: you are 1st; ")
+    assert re.search(r"GPU 0: held by \S+ pid \d+ \(sleep\), .*until (\d\d [A-Z][a-z]+ )?\d\d:\d\d", told), (
+        told
+    )
+    seen = cards("gpu", "ls").stdout
+    assert re.search(r"first in the queue: the request of \S+ pid \d+ \(true\) for 1 GPU\n", seen), seen
+    assert re.search(r"until \d\d:\d\d", " ".join(seen.split())), seen
+    first.terminate()
+    holder.terminate()
 
 
 def test_the_next_run_of_a_user_gets_the_card_of_the_last_one(cards):
@@ -439,6 +456,7 @@ def test_ctrl_c_during_a_preflight_finds_no_card_faulty(cards, alive):
 
 DRIVER = """
 import os
+import re
 from pathlib import Path
 from lockkit.devices import Device, NoWatch, Snapshot
 from lockkit.hooks import hookimpl

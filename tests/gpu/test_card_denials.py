@@ -34,7 +34,7 @@ def look(*devices, request=CardRequest(), kept=(), **known):  # noqa: B008 (immu
     return Seen(request, Snapshot(100.0, devices), facts, kept=kept)
 
 
-def waiting(*devices, others=False, **more):
+def waiting(*devices, others="", **more):
     return why_waiting(look(*devices, **more), others=others)
 
 
@@ -62,13 +62,15 @@ def test_cards_of_which_the_same_is_said_share_a_sentence():
 
 def test_a_free_card_is_told_with_why_it_does_not_help():
     two = CardRequest(2)
-    assert waiting(FIRST, SECOND, request=two, b=Known(quarantine=HUMS), others=True) == (
+    assert waiting(FIRST, SECOND, request=two, b=Known(quarantine=HUMS), others="the request of bob") == (
         "GPU 0: free, but 2 are needed",
         "GPU 1: quarantined by ann@box: it hums",
     )
-    assert waiting(FIRST, others=True) == ("GPU 0: free, and others come first",)
-    kept = waiting(FIRST, SECOND, request=two, kept=["GPU-a"], a=Known((claim(),)), others=True)
-    assert kept == ("GPU 0: got already, and kept", "GPU 1: free, and others come first")
+    assert waiting(FIRST, others="the request of bob") == ("GPU 0: free, and the request of bob comes first",)
+    kept = waiting(
+        FIRST, SECOND, request=two, kept=["GPU-a"], a=Known((claim(),)), others="the request of bob"
+    )
+    assert kept == ("GPU 0: got already, and kept", "GPU 1: free, and the request of bob comes first")
 
 
 def test_a_card_that_a_request_had_got_when_its_time_was_up_is_free_again():

@@ -57,6 +57,8 @@ def test_cards_of_which_the_same_is_said_are_told_together():
     [
         (CARD, CardFacts(), "free"),
         (CARD, CardFacts((claim(since=NOW - 200_000),)), "held by ann since 12 Nov"),
+        (CARD, CardFacts((claim()._replace(note={"max_hold": 3660}),)), "held by ann since 22:12 until 23:13"),
+        (CARD, CardFacts((claim()._replace(note={"max_hold": "x"}),)), "held by ann since 22:12"),
         (CARD, CardFacts((claim()._replace(process="stopped"),)), "held by ann since 22:12, stopped"),
         (CARD, CardFacts((claim()._replace(note=ASKED),)), "held by ann since 22:12, asked to release"),
         (CARD, CardFacts((claim(weight=4), claim("eve", weight=4))), "shared by ann and 1 more"),

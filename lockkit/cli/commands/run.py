@@ -226,6 +226,8 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
 )
 @option(
     "--max-hold",
+    "--for",
+    "max_hold",
     type=Duration(limit=True),
     section=LOCK,
     help='End the command by the time it has held the lock for this long: TERM comes --kill-after earlier; "never" is allowed.',
