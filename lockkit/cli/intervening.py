@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Evicted
 
-__all__ = ["CLAIM", "asked_words", "evict", "evicted_words", "explained", "waited"]
+__all__ = ["CLAIM", "asked_words", "evict", "evicted_words", "explained", "lock_meant", "waited"]
 
 CLAIM = option(
     "--claim",
@@ -30,6 +30,19 @@ CLAIM = option(
     help="The claim, as status and explain show it.",
 )
 """The option that names the claim of a command."""
+
+
+def lock_meant(client: Client, name: str) -> str:
+    """The lock that an intervention is about: that of a card of this host if the name is its UUID, or the beginning of just one, and no claim has it; else the name.
+
+    The claim is named too, so a card that is meant wrongly is not touched.
+    """
+    if not looks_like_card(name) or client.inspect(name).claims:
+        return name
+    from lockkit.gpu.meant import card_meant
+
+    card = card_meant(client, name)
+    return card.info.name if card is not None and card.outright else name
 
 
 @contextmanager

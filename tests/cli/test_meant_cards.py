@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -47,6 +48,24 @@ def test_an_index_is_only_a_hint(lockkit, held):
     assert "GPU 1, @pool/gpu-sim" in (told := lockkit("explain", "1").stdout)
     assert "It is free: lockkit explain" in told
     assert "did you mean the GPUs of this host" in lockkit("explain", "7").stdout.replace("Did", "did")
+
+
+@pytest.mark.parametrize("cut", [12, 40])
+def test_a_holder_of_a_card_is_asked_by_the_uuid_of_the_card(lockkit, held, cut):
+    word = held.name.rpartition("/")[2][:cut]
+    done = lockkit("ask-release", word, "--claim", held.claim_id, "--reason", "it is idle")
+    assert (done.returncode, f"is asked to release {held.name!r}" in done.stdout) == (0, True), done.stderr
+    held.ensure_held()
+    assert lockkit("ask-release", word, "--claim", "0" * 12, "--reason", "x").returncode == 1
+    assert lockkit("evict", word, "--claim", held.claim_id, "--reason", "it is idle").returncode == 0
+
+
+def test_a_card_is_explained_in_terms_of_cards(lockkit, held):
+    word = held.name.rpartition("/")[2]
+    told = lockkit("explain", word).stdout
+    assert f"is the lock of {word}, a GPU of the host " in told
+    assert "23.5 GiB of 23.5 GiB are taken." in told
+    assert not re.search("permits|pool '", told), told
 
 
 def test_a_command_about_a_claim_of_a_card_says_which_lock_was_meant(lockkit, held):

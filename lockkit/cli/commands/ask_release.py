@@ -17,6 +17,7 @@ __all__ = ["command"]
     examples="""
 lockkit explain backup        # shows the claim
 lockkit ask-release backup --claim 3f2a9c01b7de --reason "the disk is needed"
+lockkit ask-release GPU-54a033e8 --claim 3f2a9c01b7de --reason "it is idle"
 """,
 )
 @click.argument("name", type=NAME)
@@ -29,9 +30,12 @@ def command(session: Session, name: str, *, claim_id: str, reason: str) -> int:
 
     The holder hears of it with its next renewal, within a third of its ttl. What it does then is up to it: a Python program sees
     lease.release_requested, and lockkit run --on-ask sends its command a signal. status and explain show the request.
+
+    NAME may be the UUID of a GPU of this host, or at least 8 characters of one.
     """
     with session.client() as client:
         with intervening.explained(session, client, name, "the holder may have been asked"):
+            name = intervening.lock_meant(client, name)
             request = client.ask_release(name, claim_id, reason)
         claim = next((one for one in client.inspect(name).claims if one.claim_id == claim_id), None)
         if session.json:

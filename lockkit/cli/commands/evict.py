@@ -32,11 +32,14 @@ def command(session: Session, name: str, *, claim_id: str, reason: str, now: boo
 
     The holder is told that its lock is lost. The next in the queue gets the lock only when the holder must have stopped; with --now
     it gets the lock at once.
+
+    NAME may be the UUID of a GPU of this host, or at least 8 characters of one.
     """
     if not reason.strip():
         raise click.UsageError("--reason must not be empty", click.get_current_context())
     with session.client() as client:
         with intervening.explained(session, client, name, "the claim may have been evicted"):
+            name = intervening.lock_meant(client, name)
             result = intervening.evict(client, name, claim_id, reason=reason, now=now)
         if session.json:
             from lockkit.views import acting

@@ -130,7 +130,9 @@ def sentences(
         told.append(f"Nobody holds {name!r} at this moment; it is about to go to the next in the queue.")
     if info.capacity is not None and info.capacity > 1 and info.claims[0].kind == "semaphore":
         used = sum(claim.weight for claim in info.holders)
-        told.append(f"{used} of {info.capacity} permits are taken.")
+        of_host = _host_of_cards(info.name)
+        taken = f"{used} of {info.capacity} permits" if of_host is None else _memory(used, info.capacity)
+        told.append(f"{taken} are taken.")
     waiters = info.waiters
     if waiters and not queue:
         return told
@@ -146,12 +148,39 @@ def sentences(
     return told
 
 
+def _host_of_cards(name: str) -> str | None:
+    """The host whose GPUs a lock is for; None for a lock of anything else."""
+    found = in_pool(name)
+    if found is None or not found[0].startswith(("gpu/", "gpu-sim/")):
+        return None
+    from lockkit.gpu.host_pools import host_of
+
+    return host_of(found[0])
+
+
+def _memory(used: int, capacity: int) -> str:
+    """The memory of a GPU that is taken, in words; both numbers are MiB."""
+    from lockkit.sizes import MIB, show
+
+    return f"{show(used * MIB)} of {show(capacity * MIB)}"
+
+
 def _pooled(info: LockInfo) -> list[str]:
     """The sentences about the pool that a lock belongs to."""
     found = in_pool(info.name)
     if found is None:
         return []
     pool, member = found
+    host = _host_of_cards(info.name)
+    if host is not None:
+        if member is not None:
+            return [f"{info.name!r} is the lock of {member}, a GPU of the host {host}."]
+        from lockkit.gpu.joining import request_words
+
+        return [
+            f"{info.name!r} is the gate of the GPUs of the host {host}, which requests for them pass one by one.",
+            *(f"At the gate is {request_words(one)}; all others wait behind it." for one in info.holders),
+        ]
     if member is not None:
         return [f"{info.name!r} is member {member!r} of pool {pool!r}."]
     told = [f"{info.name!r} is the gate of pool {pool!r}, which requests for its members pass one by one."]
