@@ -99,12 +99,13 @@ def choose(
         held: The facts of the store, by UUID; a card without any is held by nobody.
         mine: The cards that the request has got already; they are never refused, and never named.
     """
-    known = [card for card in cards(snapshot) if card.device.uuid]
+    found = cards(snapshot)
+    known = [card for card in found if card.device.uuid]
     reasons = {card.device.uuid: never_fits(request, card.device) for card in known}
     fit = [card for card in known if reasons[card.device.uuid] is None]
     never = None
     if len(fit) < request.count:
-        never = _never(request, known, reasons, len(fit))
+        never = _never(request, found, reasons, len(fit))
     refused = {uuid: why for uuid, why in reasons.items() if why is not None and uuid not in mine}
     good: list[Card] = []
     for card in fit:
@@ -225,7 +226,7 @@ def _of_all(devices: Sequence[Device], count: int) -> str:
 
 
 def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
-    """The sentence for a request that no wait can meet."""
+    """The sentence for a request that no wait can meet. A card that the driver has lost may have no UUID, and only its faults to tell."""
     wanted = how_many(request.count)
     if fit and fit == len(known):
         return f"{wanted} can never be had: this host has only {fit}"
@@ -234,7 +235,7 @@ def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str |
     have = "none" if not fit else f"only {fit}"
     alike: dict[str, list[Device]] = {}
     for card in known:
-        why = reasons[card.device.uuid]
+        why = reasons[card.device.uuid] if card.device.uuid else "; ".join(card.reasons)
         if why is not None:
             alike.setdefault(why, []).append(card.device)
     if len(alike) > 1:

@@ -90,7 +90,7 @@ def simulation(config: Config, plugins: PluginManager, simulate: int | None = No
     if found:
         raise ConfigError(
             f"{how_many(count)} would be simulated ({source}), but this host has real ones, which nobody would hold",
-            hint=f"remove the setting gpu.simulate from {source}; if simulated ones are meant: --gpu-sim {count}, or simulate={count} in a program",
+            hint=f"{'unset' if source.isupper() else 'remove gpu.simulate from'} {source}; if simulated ones are meant: --gpu-sim {count}, or simulate={count} in a program",
         )
     return f"{how_many(count)} simulated ({source}): no real GPU is held"
 

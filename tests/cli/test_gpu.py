@@ -311,13 +311,21 @@ def test_a_desktop_and_an_mps_server_keep_no_card_busy_if_they_are_ignored(lockk
         process.wait()
 
 
-def test_a_request_that_no_card_can_meet_names_the_faults(lockkit, nvidia):
+@pytest.mark.parametrize("call", ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetHandleByIndex_v2"])
+def test_a_request_that_no_card_can_meet_names_the_faults(lockkit, nvidia, call):
     for index in range(2):
         nvidia.card(index)
-        nvidia.set(index, "fail nvmlDeviceGetMemoryInfo_v2", 15)
+    nvidia.set(0, f"fail {call}", 15)
+    done = lockkit("run", "--gpu", "2", "--private", "--", "true")
+    assert (done.returncode, "GPU 0 (" in done.stderr, "has fallen off the bus" in done.stderr) == (
+        78,
+        True,
+        True,
+    )
+    nvidia.set(1, f"fail {call}", 15)
     done = lockkit("run", "--gpu", "1", "--private", "--", "true")
     assert done.returncode == 78
-    assert "all 2: the card has fallen off the bus" in done.stderr
+    assert "none of the 2 of this host will do; all 2: the card has fallen off the bus" in done.stderr
 
 
 def test_a_card_without_memory_is_given_to_nobody(lockkit, nvidia):
@@ -342,6 +350,7 @@ def test_a_simulation_that_was_forgotten_is_refused_on_a_host_with_cards(lockkit
     done = lockkit("run", "--gpu", "1", *job)
     assert (done.returncode, done.stdout) == (78, "")
     assert f"8 GPUs would be simulated ({where}), but this host has real ones" in done.stderr
+    assert f"({'unset' if setting == 'environment' else 'remove gpu.simulate from'} {where}; " in done.stderr
     assert "--gpu-sim 8" in done.stderr
     done = lockkit("run", "--gpu", "1", "--gpu-sim", "4", *job)
     assert (done.returncode, "GPU-0" in done.stdout) == (0, False)
