@@ -148,7 +148,7 @@ class Cards:
             raise ConfigError(
                 f"this store keeps only {me}'s jobs apart, and somebody else computes here: {'; '.join(others)}",
                 name=self._cards.pool,
-                hint="use a store that all users share (lockkit docs all-users), or --private if these cards are not shared",
+                hint="use a store that all users share (lockkit docs all-users), or --private if these GPUs are not shared",
             )
         if tell is not None:
             tell(
@@ -352,7 +352,7 @@ class CardAnnouncer(Announcer):
             self._seen = now, self._cards.why()
         why = self._seen[1]
         place = self._place_of_request()
-        told = [*why.sentences] or ["the cards cannot be seen now"]
+        told = [*why.sentences] or ["the GPUs cannot be seen now"]
         if why.seen is not None and none_at_hand(why.seen):
             told += what_helps(why.seen, self._cards.ways)
         line = f"waiting for {self._cards.wanted}: you are {ordinal(place)}; {'; '.join(told)}"

@@ -356,7 +356,7 @@ class HostCards:
     def late(self, spent: float) -> AcquireTimeout:
         """The error for a request whose time was up before its cards were seen."""
         return AcquireTimeout(
-            f"timed out after {durations.show(spent)}, while the driver of the cards and the store were asked about them",
+            f"timed out after {durations.show(spent)}, while the driver of the GPUs and the store were asked about them",
             name=self.pool,
             hint="wait longer, or see: lockkit gpu ls",
         )

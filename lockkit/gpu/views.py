@@ -134,7 +134,7 @@ class HostView:
             gate = queue(self._client, host)
             of_store = known(self._client, home, snapshot.devices, gate)
         except (BackendError, ConfigError) as error:
-            told = f"who holds which card, and which are quarantined, is unknown: {error}"
+            told = f"who holds which GPU, and which are quarantined, is unknown: {error}"
             snapshot = snapshot._replace(remarks=(*snapshot.remarks, told))
             return GpuLook(snapshot, unasked(snapshot), {}, {}, host=host)
         uses: dict[str, Use] = {}

@@ -41,7 +41,7 @@ def waiting_row(
     """
     head = f"waiting {durations.show(int(waited))} for {how_many(count)}: you are {place}"
     if seen is None:
-        return f"{head}; the cards cannot be seen now"
+        return f"{head}; the GPUs cannot be seen now"
     states = ((card.device, _state(seen, card, facts, local)) for card, facts in seen.possible())
     told = ", ".join(f"{together(devices)} {state}" for state, devices in alike(states).items())
     return f"{head}; {told}" if told else head

@@ -569,7 +569,7 @@ def test_a_store_that_does_not_answer_hides_no_card(lockkit):
     pytest.importorskip("redis")
     done = lockkit("gpu", "ls", "--gpu-sim", "1", "--url", "redis://127.0.0.1:1")
     assert done.returncode == 0
-    assert "who holds which card, and which are quarantined, is unknown: " in done.stdout
+    assert "who holds which GPU, and which are quarantined, is unknown: " in done.stdout
     assert "1 GPU: 1 unknown" in done.stdout
 
 

@@ -515,7 +515,7 @@ def test_the_time_of_a_request_begins_before_the_driver_and_the_store_are_asked(
         monkeypatch.setattr(type(cards._cards._providers[0]), "snapshot", lambda _self: go.wait(30))
     else:
         monkeypatch.setattr(client, "record", lambda _name: go.wait(30))
-    with pytest.raises(AcquireTimeout, match="while the driver of the cards and the store were asked"):
+    with pytest.raises(AcquireTimeout, match="while the driver of the GPUs and the store were asked"):
         cards.acquire(timeout=0.3)
     go.set()
 

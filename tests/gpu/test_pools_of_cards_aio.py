@@ -115,7 +115,7 @@ def test_requests_that_keep_every_thread_hold_up_no_release_and_no_deadline(url,
             for _ in others:
                 await asyncio.to_thread(asked.acquire, timeout=SECONDS)
             with pytest.raises(
-                AcquireTimeout, match="while the driver of the cards and the store were asked"
+                AcquireTimeout, match="while the driver of the GPUs and the store were asked"
             ):
                 async with asyncio.timeout(SECONDS):
                     await cards.acquire(timeout=0.2)

@@ -85,7 +85,7 @@ def test_a_card_that_failed_a_check_and_a_slice_and_no_card_at_all():
     assert line(piece, count=1).endswith("; slice MIG-54a033e8 free")
     assert line(CARD, piece, CARD, count=1).endswith("; GPU 0+2+slice MIG-54a033e8 free")
     assert (
-        waiting_row(None, 1, "1st", 3.0) == "waiting 3 s for 1 GPU: you are 1st; the cards cannot be seen now"
+        waiting_row(None, 1, "1st", 3.0) == "waiting 3 s for 1 GPU: you are 1st; the GPUs cannot be seen now"
     )
     assert (
         waiting_row(Seen(CardRequest(), Snapshot(NOW, ()), {}), 1, "1st", 3.0)

@@ -184,14 +184,14 @@ lockkit gpu quarantine GPU-54a033e8 --reason "being replaced"
 """,
 )
 @click.argument("card", metavar="GPU", shell_complete=completing.cards)
-@option("--reason", type=Remark(), required=True, help="Why: shown wherever the card is shown.")
+@option("--reason", type=Remark(), required=True, help="Why: shown wherever the GPU is shown.")
 @SIMULATE
 def _quarantine(session: Session, card: str, *, reason: str, simulate: int | None) -> None:
-    """Stop giving out a card of this host until lockkit gpu clear. The present holder keeps the card.
+    """Stop giving out a GPU of this host until lockkit gpu clear. The present holder keeps the GPU.
 
     GPU is a UUID, at least the first 8 characters of one, or an index, as lockkit gpu ls shows them. All users of the store see the mark, with
-    its reason and your name, in lockkit gpu ls and wherever they wait for the card. Requests wait for other cards meanwhile; one that needs this
-    card waits, outside of the queue, until it is cleared.
+    its reason and your name, in lockkit gpu ls and wherever they wait for the GPU. Requests wait for other GPUs meanwhile; one that needs this
+    GPU waits, outside of the queue, until it is cleared.
     """
     from lockkit.gpu.marks import record_name as gate
     from lockkit.gpu.quarantine import quarantined
@@ -234,12 +234,12 @@ lockkit gpu clear GPU-54a033e8 --reason "exchanged, ticket 4711"
 @option("--reason", type=Remark(), metavar="TEXT", help="Why: in the event gpu_cleared.")
 @SIMULATE
 def _clear(session: Session, card: str, *, reason: str | None, simulate: int | None) -> int:
-    """End the quarantine of a card of this host.
+    """End the quarantine of a GPU of this host.
 
-    GPU is a UUID, at least the first 8 characters of one, or an index. A card that is no longer seen can be cleared by its UUID. Look at a card that
+    GPU is a UUID, at least the first 8 characters of one, or an index. A GPU that is no longer seen can be cleared by its UUID. Look at a GPU that
     a program found faulty before you clear it: nothing is tested here.
 
-    Exit code: 0 the card can be given out again, 1 it was not quarantined.
+    Exit code: 0 the GPU can be given out again, 1 it was not quarantined.
     """
     from lockkit.gpu.known import holders_of
     from lockkit.gpu.quarantine import give_back
