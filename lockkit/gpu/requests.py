@@ -34,6 +34,7 @@ from lockkit.gpu.snapshots import let_go, look, looking, providers, simulated_ca
 from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, slurm_words, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import how_many, long_name
+from lockkit.layers import ARGUMENT
 from lockkit.members import pool_name, whole
 from lockkit.namedtuples import NamedTuple
 from lockkit.options import Default, Options
@@ -299,7 +300,8 @@ class HostCards:
         if self._silent:
             return
         self._silent = True
-        if simulated is not None and self._simulate is None:
+        meant = self._simulate is not None or self._client.config.source("gpu_simulate") == ARGUMENT
+        if simulated is not None and not meant:
             _log.warning("%s", printable(simulated))
         if slurm is not None:
             _log.info("%s", printable(slurm))

@@ -680,4 +680,5 @@ def test_a_card_of_a_request_that_waits_for_more_says_so_and_the_request_is_coun
         told = lockkit("gpu", "ls").stdout.splitlines()
     assert "kept for a request that waits for 1 more" in told[1]
     assert "kept for a request" not in told[2]
-    assert told[3] == "2 GPUs: 2 held; 1 request waits"
+    assert re.fullmatch(r"first in the queue: the request of \S+ pid \d+ \(true\) for 2 GPUs", told[3])
+    assert told[4] == "2 GPUs: 2 held; 1 request waits"

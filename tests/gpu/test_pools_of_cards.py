@@ -59,6 +59,8 @@ def test_a_program_is_told_of_a_simulation_that_it_did_not_ask_for(tmp_path, mon
     monkeypatch.setenv("LOCKKIT_GPU_SIMULATE", "2")
     with lockkit.connect("memory:") as client:
         pool(client).acquire(timeout=30).release()
+        with lockkit.connect("memory:", gpu_simulate=2) as meant:
+            lockkit.gpu.pool(meant).acquire(timeout=30).release()
         assert caplog.messages == []
         cards = lockkit.gpu.pool(client)
         for _ in range(2):

@@ -114,9 +114,7 @@ def test_requests_that_keep_every_thread_hold_up_no_release_and_no_deadline(url,
             others = [asyncio.create_task(_taken(cards)) for _ in range(4)]
             for _ in others:
                 await asyncio.to_thread(asked.acquire, timeout=SECONDS)
-            with pytest.raises(
-                AcquireTimeout, match="while the driver of the GPUs and the store were asked"
-            ):
+            with pytest.raises(AcquireTimeout, match="while the driver of the GPUs and the store were asked"):
                 async with asyncio.timeout(SECONDS):
                     await cards.acquire(timeout=0.2)
             async with asyncio.timeout(SECONDS):
