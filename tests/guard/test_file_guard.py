@@ -243,6 +243,30 @@ def test_the_wait_for_a_stopped_process_is_bounded(path):
     assert gate.peek().value == b"one"
 
 
+def test_a_record_that_is_replaced_before_it_is_locked_is_read_anew(path, monkeypatch):
+    """As by `forget`, and a newer holder who begins a record of its own."""
+    gate = guard.file(path)
+    late = gate.open(FakeLease(3))
+
+    def lock(record, how):
+        monkeypatch.setattr(on_file.fcntl, "flock", flock)
+        path.with_name(".report.txt.lockkit-fence").unlink()
+        gate.open(FakeLease(5)).write(b"five")
+        return flock(record, how)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(on_file.fcntl, "flock", lock)
+    with pytest.raises(StaleFence):
+        late.write(b"three")
+    assert path.read_bytes() == b"five"
+
+
+def test_a_look_makes_no_record(path):
+    path.write_bytes(b"before")
+    assert guard.file(path).peek().value == b"before"
+    assert sorted(path.parent.iterdir()) == [path]
+
+
 def test_a_record_that_is_none_is_not_written_over(path):
     path.with_name(".report.txt.lockkit-fence").write_text("mine")
 
