@@ -138,9 +138,11 @@ def deliver_once(
 ) -> Outcome:
     """Deliver a notification over a channel now, once, whatever its severities and its limit: for ``lockkit alerts test``.
 
-    Returns within the channel's timeout and 5 s.
+    Returns within the channel's timeout and 5 s, once what it needs is imported.
     """
-    return attempt(one.name, sink_of(one, environ), notification, one.timeout + _MORE)
+    sink = sink_of(one, environ)
+    getattr(sink, "prepare", lambda: None)()  # the time is that of the service
+    return attempt(one.name, sink, notification, one.timeout + _MORE)
 
 
 def open_channels(config: Config, implementations: Iterable[Implementation] = ()) -> Channels:

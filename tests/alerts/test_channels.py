@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -212,6 +213,24 @@ def test_nothing_heavy_is_imported_before_the_first_alert():
     )
 
     assert told.stdout.strip() == "[]"
+
+
+def test_the_time_of_a_single_delivery_begins_once_apprise_is_imported():
+    """The import takes longer than the service on a busy machine."""
+    program = textwrap.dedent(
+        """
+        import sys
+        from lockkit.alerts import opening
+        from lockkit.alerts.channels import channel
+        opening.attempt = lambda *_: print("apprise" in sys.modules)
+        opening.deliver_once(channel("phone", {"url": "json://127.0.0.1:1/"}), None)
+        """
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert told.stdout.strip() == "True"
 
 
 def test_every_type_can_be_opened():

@@ -1,6 +1,6 @@
 """Apprise (https://github.com/caronc/apprise): e-mail, Slack, a webhook and a hundred other services, each with one URL.
 
-Apprise is imported on the thread of the channel, when the first notification is sent. It waits between messages by sleeping there.
+Apprise is imported on the thread of the channel, when the first notification is sent, unless :meth:`Apprise.prepare` was called. It waits between messages by sleeping there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from lockkit.alerts.notification import Notification
@@ -39,6 +39,11 @@ class Apprise:
         self._url = url
         self._timeout = timeout
         self._form = form
+
+    def prepare(self) -> None:
+        """Import apprise and its services, which takes seconds on a busy machine. What is wrong is told by the first delivery."""
+        with suppress(Exception):
+            understood(self._url())
 
     def __call__(self, notification: Notification) -> None:
         url = self._url()
