@@ -76,3 +76,28 @@ def test_a_process_that_begins_another_program_is_found_all_the_while():
             missed += process.pid not in [one.pid for one in survivors(claim)]
         process.kill()
     assert missed == 0
+
+
+FORKS = """
+import os, select
+print(flush=True)
+while not select.select([0], [], [], 0.002)[0]:
+    if os.fork():
+        os._exit(0)
+"""
+
+
+def test_a_process_that_forks_another_and_ends_is_found_all_the_while():
+    """The list of pids of a look may have neither the one that ends before its turn, nor the one that is new."""
+    claim = uuid.uuid4().hex
+    with subprocess.Popen(
+        [sys.executable, "-S", "-E", "-c", FORKS],
+        env={**os.environ, VARIABLE: json.dumps([{"claim_id": claim}])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as first:
+        first.stdout.readline()
+        missed = sum(not survivors(claim) for _ in range(50))
+        first.communicate()  # until the last of them has ended
+
+    assert missed == 0
