@@ -134,7 +134,12 @@ def test_the_terminal_is_restored_whatever_ends_it(screen, how, code):
 
 
 @pytest.mark.parametrize(
-    "words, shown, code", [(["top"], b"Quit", 129), (["status", "--watch"], b"namespace default", 69)]
+    "words, shown, code",
+    [
+        (["top"], b"Quit", 129),
+        (["status", "--watch"], b"namespace default", 69),
+        (["gpu", "ls", "--watch", "--gpu-sim", "2"], b"free", 69),
+    ],
 )
 def test_a_terminal_that_vanishes_without_a_hang_up_ends_it(lockkit, words, shown, code):
     """The kernel sends SIGHUP to the session of a terminal, and runuser, sudo or a container's shell may have put the process into another one."""

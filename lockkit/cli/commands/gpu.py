@@ -18,7 +18,7 @@ from lockkit.cli.gpu_adopt import command as adopt
 from lockkit.cli.parameters import Duration, Remark
 from lockkit.cli.signals import Signals
 from lockkit.cli.updates import between_updates
-from lockkit.cli.watching import print_each, trying_again
+from lockkit.cli.watching import print_each, redraw, trying_again
 from lockkit.errors import DevicesUnavailable
 from lockkit.gpu.views import FleetView, GpuLook, HostView
 from lockkit.identity import this_process
@@ -124,7 +124,7 @@ def _watch(session: Session, client: Client, view: HostView, interval: float) ->
                 at = time.strftime("%H:%M:%S", time.localtime(seen.snapshot.taken))
                 told = rows = [*below(seen), at]
             table = _fitting(live.console, last, told)
-            live.update(table, refresh=True)
+            redraw(live, table)
 
 
 def _fitting(console: Console, seen: GpuLook | None, told: Sequence[str]) -> Table:
