@@ -8,10 +8,10 @@ from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["copied"]
 
-F = TypeVar("F", bound=Refused | Unknown)
+T = TypeVar("T", bound=Refused | Unknown)
 
 
-def copied(trouble: F) -> F:
+def copied(trouble: T) -> T:
     """The same failure without its traceback, which would keep the frames that it passed alive, with all their objects."""
     make, parts = trouble.error.__reduce__()  # copy.copy() does the same, but its module takes time to import
     return type(trouble)(make(*parts), retry=trouble.retry, busy=trouble.busy)

@@ -250,7 +250,10 @@ def test_a_user_outside_the_group_is_refused_with_the_group(user, shared):
 
     assert told.startswith("PermissionDenied ")
     assert f"the group {GROUP} shares its folder, and this process is not in that group" in told
-    assert f"(ask the administrator: sudo usermod -aG {GROUP} USER; then log in again)" in told
+    assert (
+        f"(ask the administrator: sudo usermod -aG {GROUP} USER; then log in again; see: lockkit docs all-users)"
+        in told
+    )
 
 
 @as_root
