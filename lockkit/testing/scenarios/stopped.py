@@ -62,22 +62,33 @@ class _Stop:
 
 def _calls(stage: Stage, parent: Parent) -> None:
     """Make the calls that the parent names, stop where it says, and tell at which lines a call can be stopped."""
-    terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)
     backend = stage.harness.open()
     while True:
         call, at = parent.hear()
-        claim = Claim(new_token(), terms)
-        answer = backend.acquire(claim, True, _BUDGET) if call != "acquire" else None
-        fence = answer.fence if isinstance(answer, Granted) else None
-        with _Stop(parent, backend, at) as stop:
-            if call == "renew":
-                backend.renew([(claim, fence)], _BUDGET)
-            elif call == "acquire":
-                backend.acquire(claim, True, _BUDGET)
-            else:
-                getattr(backend, call)(claim, _BUDGET)
-        backend.abandon(claim, _BUDGET)
-        parent.tell(sorted({number for numbers in stop.places.values() for number in numbers}))
+        while True:
+            try:
+                places = _call(stage, parent, backend, call, at)
+                break
+            except (Refused, Unknown):  # it was stopped for longer than its session lasts
+                backend, at = stage.harness.open(), 0
+        parent.tell(places)
+
+
+def _call(stage: Stage, parent: Parent, backend: Backend, call: str, at: int) -> list[int]:
+    """Make a call, and stop at a line of it, or nowhere (0). The lines at which it can be stopped."""
+    terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=stage.harness.ttl)
+    claim = Claim(new_token(), terms)
+    answer = backend.acquire(claim, True, _BUDGET) if call != "acquire" else None
+    fence = answer.fence if isinstance(answer, Granted) else None
+    with _Stop(parent, backend, at) as stop:
+        if call == "renew":
+            backend.renew([(claim, fence)], _BUDGET)
+        elif call == "acquire":
+            backend.acquire(claim, True, _BUDGET)
+        else:
+            getattr(backend, call)(claim, _BUDGET)
+    backend.abandon(claim, _BUDGET)
+    return sorted({number for numbers in stop.places.values() for number in numbers})
 
 
 def _answered(stage: Stage, backend: Backend, names: Sequence[str], where: str) -> None:
