@@ -1092,9 +1092,11 @@ def test_l4_a_signal_handler_that_raises_where_the_loop_calls_a_connection_leave
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(main(bomb))
 
-    count = Bomb(1 << 30)
-    run(count)
-    places = count.within(callback)
+    for _ in range(20):  # on a busy machine the request may end before its reply comes
+        count = Bomb(1 << 30)
+        run(count)
+        if places := count.within(callback):
+            break
     assert places
     for at in places:
         bomb = Bomb(at, then, error=TimeLimit)

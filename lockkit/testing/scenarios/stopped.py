@@ -65,12 +65,11 @@ def _calls(stage: Stage, parent: Parent) -> None:
     backend = stage.harness.open()
     while True:
         call, at = parent.hear()
-        while True:
-            try:
-                places = _call(stage, parent, backend, call, at)
-                break
-            except (Refused, Unknown):  # it was stopped for longer than its session lasts
-                backend, at = stage.harness.open(), 0
+        try:
+            places = _call(stage, parent, backend, call, at)
+        except (Refused, Unknown):  # it was stopped for longer than its session lasts
+            backend = stage.harness.open()
+            places = _call(stage, parent, backend, call, 0)
         parent.tell(places)
 
 
