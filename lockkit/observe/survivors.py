@@ -34,7 +34,7 @@ def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
     """
     found = []
     seen = {os.getpid(), besides}
-    # What was forked during a pass, perhaps by a process that ended before its turn, is looked at in the next.
+    # A process that was forked during a pass, perhaps by one that ended before its turn, is looked at in the next.
     for _ in range(_PASSES):
         new = [pid for pid in _pids() if pid not in seen]
         seen.update(new)

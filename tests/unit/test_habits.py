@@ -94,7 +94,7 @@ WAIT, EXPIRY = "is how long to wait here", "what redis-py calls timeout is calle
 
 @pytest.mark.parametrize("word", ["blocking", "sleep", "thread_local", "raise_on_release_error"])
 def test_timeout_beside_a_keyword_of_redis_py_is_refused_with_both_words(client, word):
-    """There it is when the lock expires, here how long to wait."""
+    """In redis-py the word means when the lock expires, here how long to wait."""
     with pytest.raises(ConfigError, match=rf"timeout=2 {WAIT}, and {EXPIRY}; the options are: ttl,"):
         client.lock("a", **{"timeout": 2, word: False})
     with pytest.raises(ConfigError) as caught:
