@@ -7,6 +7,7 @@ a look at the mark goes in the same row, and watches it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from lockkit.clock import jitter
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo
 from lockkit.store.drains import refused
+from lockkit.store.queue import agreed
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
 from lockkit_zookeeper.drain_watch import DrainWatch
 from lockkit_zookeeper.entries import Entry
@@ -24,6 +26,7 @@ from lockkit_zookeeper.layout import Queue, read_queue
 from lockkit_zookeeper.node_data import claim_info, unpacked
 from lockkit_zookeeper.private import Create2, CreateContainer, Exists, GetChildren, GetData, Sync
 from lockkit_zookeeper.requests import Call
+from lockkit_zookeeper.resizing import step_back
 from lockkit_zookeeper.session import Session
 from lockkit_zookeeper.store import HOLDER_READ_INTERVAL, ZooKeeperStore
 
@@ -343,13 +346,14 @@ class _Acquiring:
     def judge(self, queue: Queue) -> Answer:
         """The answer that a listing of the queue implies."""
         session, entry, now = self.session, self.entry, self.store.clock.now()
+        terms = self.claim.terms
         if entry.ended:
             return self.ended_meanwhile()
         place = queue.place(entry.token)
         if queue.spent:
             session.maintenance.tidy(self.words.parent)
         if place is None:
-            too_heavy = queue.claims and queue.claims[0].capacity < self.claim.terms.weight
+            too_heavy = queue.claims and queue.claims[0].capacity < terms.weight
             session.end(entry, "resized" if too_heavy else "absent")
             session.gone(entry)
             return entry.lapsed()
@@ -370,10 +374,15 @@ class _Acquiring:
                 return entry.lapsed()
             if waited:
                 session.maintenance.granted(entry, self.store.clock.wall())
-            return Granted(entry.fence, entry.basis, self.claim.terms.ttl)
+            return Granted(entry.fence, entry.basis, terms.ttl)
+        if queue.last_to_hold(place):
+            # It is asked again if this fails.
+            with contextlib.suppress(Refused, Unknown):
+                step_back(self.store, self.call, terms.name, entry.token)
         with session.mutex:
             entry.heard(now)
-        blockers, capacity = tuple(queue.blockers(place)), queue.claims[0].capacity
+        blockers = tuple(queue.blockers(place))
+        capacity = agreed(terms.capacity, queue.claims[place].capacity, queue.claims[0].capacity)
         if self.holder_not_worth_reading(queue):
             return Queued(place, now + HOLDER_READ_INTERVAL, blockers, capacity)
         return Queued(place, None, blockers, capacity, self.head(queue))

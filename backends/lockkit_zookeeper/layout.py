@@ -156,6 +156,11 @@ class Queue:
         mine = Place("", "", weight, capacity, behind)
         return Queue([*claims, mine], self.markers, ()).grants > len(claims)
 
+    def last_to_hold(self, place: int) -> bool:
+        """True if the claim at ``place`` does not fit, but may hold, as the last one in the queue."""
+        may_hold = [claim.may_hold for claim in self.claims[max(place, self.fits) :]]
+        return place >= self.fits and may_hold[0] and not any(may_hold[1:])
+
     def surely_waits(self, place: int) -> bool:
         """True if the claim at ``place`` cannot hold."""
         return place >= self.fits and not self.claims[place].may_hold

@@ -143,7 +143,7 @@ def _waiting(session: Session, entry: Entry, queue: Queue, now: float) -> Renewa
             if place is None:
                 session.end(entry, "absent")
             return Renewal("LOST", why="evicted" if entry.evicted else "absent")
-        if place < queue.grants:
+        if place < queue.grants or queue.last_to_hold(place):  # then its owner has to ask: see `step_back`
             entry.offered(now)
             return Renewal("OFFERED")
         entry.heard(now)

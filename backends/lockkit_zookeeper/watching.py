@@ -2,12 +2,13 @@
 
 Watches are set with ``getData``, never with ``exists``: where there is no node there is nothing to watch, and no watch is left on
 the server. kazoo drops all watches when a connection is cut; a session that comes back arms them anew and wakes its waiters.
-A write to a node matters only if it was a resize.
+A write to a node matters only after a resize.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import kazoo.exceptions as theirs
@@ -81,9 +82,10 @@ class NodeWatch:
                 self._left()
             elif not answer.successful():
                 self.wake()
-            elif (resized := _resized(answer.value[0])) != self._resized.get(node):
-                self._resized[node] = resized
-                self._list()
+            else:
+                again, self._resized[node] = node in self._resized, _resized(answer.value[0])
+                if self._resized[node] is not None:
+                    self._list(again=again)
 
         self._watched.append((path, changed))
         self._connection.send(GetData(path, changed)).rawlink(read)
@@ -96,18 +98,23 @@ class NodeWatch:
             self._entry.told = True
             self.wake()
 
-    def _list(self) -> None:
-        """List the queue after a resize: wake if there is room, else watch what is in the way now."""
-        self._connection.send(GetChildren(self._parent, None)).rawlink(self._listed)
+    def _list(self, *, again: bool = True) -> None:
+        """List the queue after a resize: wake if there is room, else watch what is in the way now.
 
-    def _listed(self, answer: Answer) -> None:
+        Args:
+            again: Whether the queue has changed since the waiter asked, so that it may have to step back now. (If it could not step
+                back, it must not be woken for that over and over.)
+        """
+        self._connection.send(GetChildren(self._parent, None)).rawlink(partial(self._listed, again))
+
+    def _listed(self, again: bool, answer: Answer) -> None:  # noqa: FBT001
         try:
             queue = read_queue(answer.get(), self._parent)
         except Exception:  # the waiter asks again anyway
             self.wake()
             return
         place = queue.place(self._entry.token)
-        if place is None or place < queue.grants:
+        if place is None or place < queue.grants or (again and queue.last_to_hold(place)):
             self.wake()
             return
         for node in queue.blockers(place):

@@ -456,6 +456,72 @@ def test_what_was_offered_is_not_granted_beside_what_a_shrunk_lock_still_holds(o
     assert isinstance(store.acquire(middle, False, BUDGET), Granted)
 
 
+def test_waiters_that_fitted_for_a_moment_do_not_wait_for_each_other(opened, look, parent):
+    """The lock grew and shrank before they asked. Only each of them knows that it does not hold."""
+    store, other = opened(), opened()
+    one, _ = take(store, **of(1))
+    first, second, third = queue(store, **of(1)), queue(other, **of(1)), queue(other, **of(1))
+    other.resize("a", 4, BUDGET)
+    other.resize("a", 1, BUDGET)
+    store.release(one, BUDGET)
+    woken = threading.Event()
+    watch = store.watch("a", store.acquire(first, False, BUDGET).blockers, woken.set, first)
+
+    assert renew(other, second).state == "WAITING", "it can do nothing yet"
+    for waiter in (third, second):
+        assert not woken.is_set()
+        assert renew(other, waiter).state == "OFFERED", "its owner is to ask"
+        assert isinstance(other.acquire(waiter, False, BUDGET), Queued)
+        assert renew(other, waiter).state == "WAITING"
+    assert woken.wait(30.0)
+    watch.close()
+    assert isinstance(store.acquire(first, False, BUDGET), Granted)
+    assert isinstance(other.acquire(second, False, BUDGET), Queued), "S2"
+    assert len([name for name in nodes(look, parent) if name.startswith("resize")]) == 1
+    store.release(first, BUDGET)
+    assert isinstance(other.acquire(second, False, BUDGET), Granted)
+
+
+def test_a_waiter_is_woken_once_it_is_the_last_that_may_hold(opened):
+    store, other = opened(), opened()
+    one, _ = take(store, **of(1))
+    first, second = queue(store, **of(1)), queue(other, **of(1))
+    other.resize("a", 3, BUDGET)
+    other.resize("a", 1, BUDGET)
+    woken = threading.Event()
+    watch = store.watch("a", store.acquire(first, False, BUDGET).blockers, woken.set, first)
+    assert renew(store, first).state == "WAITING"
+    assert not woken.is_set()
+    other.acquire(second, False, BUDGET)
+    assert woken.wait(30.0)
+    watch.close()
+    assert isinstance(store.acquire(first, False, BUDGET), Queued), "it was woken because it had lapsed"
+    store.release(one, BUDGET)
+
+
+def test_a_waiter_that_fitted_for_a_moment_and_never_can_again_is_told(store):
+    one, _ = take(store, **of(3, 3))
+    light, heavy = queue(store, **of(3)), queue(store, **of(3, 2))
+    store.release(one, BUDGET)
+    assert isinstance(store.acquire(light, False, BUDGET), Granted)
+    store.resize("a", 1, BUDGET)
+    store.acquire(heavy, False, BUDGET)
+    answer = store.acquire(heavy, False, BUDGET)
+    assert isinstance(answer, Lapsed)
+    assert answer.why == "resized"
+    store.release(light, BUDGET)
+    take(store, **of(1))
+
+
+def test_a_waiter_whose_capacity_a_resize_has_changed_waits_on(store):
+    one, _ = take(store, **of(3, 3))
+    waiter = queue(store, **of(3))
+    store.resize("a", 2, BUDGET)
+    assert store.acquire(waiter, False, BUDGET).capacity == 3, "its claim and the first agree"
+    store.release(one, BUDGET)
+    assert isinstance(store.acquire(waiter, False, BUDGET), Granted)
+
+
 def test_a_claim_that_comes_while_a_lock_shrinks_is_counted_on_one_side_of_it(store, look, parent):
     one, _ = take(store, **of(2))
     store.resize("a", 1, BUDGET)
