@@ -106,6 +106,7 @@ class Config(NamedTuple):
     serve_token_file: str | None
     serve_hosts: tuple[str, ...]
     serve_proxies: tuple[str, ...]
+    serve_public_url: str | None
     serve_recover: float | None
     serve_alerts: bool
     # End of the lines written by docs/tables.py.

@@ -136,6 +136,7 @@ class Settings(TypedDict, total=False):
         serve_token_file: ``serve``: the file with the tokens of those who may use the server, which only its owner may read.
         serve_hosts: ``serve``: names by which browsers call the server, beside those of its host.
         serve_proxies: ``serve``: addresses or networks of proxies in front of the server, whose X-Forwarded-For and X-Forwarded-Proto count.
+        serve_public_url: ``serve``: the address at which people find the page, such as that of a proxy.
         serve_recover: ``serve``: how often the server removes what dead owners left behind, as ``lockkit recover --yes --every`` does.
         serve_alerts: ``serve``: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.
     """
@@ -181,6 +182,7 @@ class Settings(TypedDict, total=False):
     serve_token_file: str | None
     serve_hosts: Sequence[str]
     serve_proxies: Sequence[str]
+    serve_public_url: str | None
     serve_recover: float | None
     serve_alerts: bool
 

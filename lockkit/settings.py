@@ -108,6 +108,13 @@ def _size(text: str) -> None:
     parse_size(text, what="gpu.ignore_memory", zero=True)
 
 
+def _public_url(url: str) -> None:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise ConfigError(
+            "serve.public_url must be https:// or http://, a host and perhaps a path, and nothing else"
+        )
+
+
 SETTINGS: Mapping[str, Setting] = {
     setting.key: setting
     for setting in (
@@ -442,6 +449,15 @@ SETTINGS: Mapping[str, Setting] = {
             example=("10.0.0.7", "10.1.0.0/24"),
         ),
         Setting(
+            "serve_public_url",
+            "text",
+            None,
+            "`serve`: the address at which people find the page, such as that of a proxy; notifications of alerts link to it, and its host needs no `serve.hosts`.",
+            table="serve",
+            check=_public_url,
+            example="https://intranet.example/locks/",
+        ),
+        Setting(
             "serve_recover",
             "limit",
             None,
@@ -480,7 +496,7 @@ def read(setting: Setting, value: object, *, text: bool = False) -> Value:
     """
     key = setting.place
     match setting.kind, value:
-        case _, str() if key != "url" and _strayed(key, value):
+        case _, str() if key not in ("url", "serve.public_url") and _strayed(key, value):
             pass  # a URL in the wrong place: its text is quoted below, redacted, and nowhere else
         case "limit", str():
             return limit(value, what=key, zero=setting.zero)

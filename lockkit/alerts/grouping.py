@@ -124,4 +124,5 @@ def member(key: str, one: Active) -> Member:
         one.resolved,
         one.acknowledged_by,
         one.began,
+        "" if one.acknowledged_by or one.resolved is not None else f"lockkit alerts ack {key}",
     )

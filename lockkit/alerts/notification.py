@@ -34,6 +34,8 @@ class Member(NamedTuple):
         resolved: The time at which its condition ended, in seconds of the wall clock; None while it fires.
         acknowledged_by: The person who acknowledged it; empty without one.
         began: The severity with which it began; None if that is not known.
+        acknowledge: The command that acknowledges it; empty if it is over, acknowledged, or no alert of an engine.
+        link: The address of the alert on the page of ``lockkit serve``; empty if ``serve.public_url`` is not set.
     """
 
     fingerprint: str
@@ -47,6 +49,8 @@ class Member(NamedTuple):
     resolved: float | None = None
     acknowledged_by: str = ""
     began: Severity | None = None
+    acknowledge: str = ""
+    link: str = ""
 
 
 class Notification(NamedTuple):

@@ -32,6 +32,8 @@ _MOST_TEXT = 600
 _WHERE = ("namespace", "host", "gpu", "store")
 _WHO = ("owner", "user", "holder", "pid", "task")
 _SUBJECT = ("lock", "gpu", "host", "channel")
+_COMMANDS = ("Next", "Ack")
+"""The rows that are commands."""
 
 
 def subject(notification: Notification) -> str:
@@ -69,7 +71,7 @@ def as_markdown(notification: Notification) -> str:
     for member in _shown(notification):
         lines = [_plain(_heading(member)), ""]
         for label, value in _rows(member, notification.at):
-            if label != "Next":
+            if label not in _COMMANDS:
                 lines.append(f"- {label}: {_plain(value)}")
             elif commands.in_markdown(value):
                 lines.append(f"- {label}: `{value}`")
@@ -84,7 +86,9 @@ def as_html(notification: Notification) -> str:
         parts.append(f"<h3>{html.escape(_heading(member))}</h3>\n<table>")
         for label, value in _rows(member, notification.at):
             shown = html.escape(value)
-            cell = f"<code>{shown}</code>" if label == "Next" else shown
+            cell = f"<code>{shown}</code>" if label in _COMMANDS else shown
+            if label == "Page":
+                cell = f'<a href="{shown}">{shown}</a>'
             parts.append(f'<tr><th align="left">{label}</th><td>{cell}</td></tr>')
         parts.append("</table>")
     parts += [f"<p>{html.escape(line)}</p>" for line in _rest(notification)]
@@ -110,7 +114,7 @@ def _heading(member: Member) -> str:
 
 
 def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
-    """The rows of an alert: what, where, who, since when, and what to type next. A row without content is left out."""
+    """The rows of an alert: what, where, who, since when, what to type next, and where to look. A row without content is left out."""
     # Here, because msgspec comes with it: nothing heavy is imported before an alert.
     from lockkit.alerts.shipped import SHIPPED
 
@@ -135,6 +139,11 @@ def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
         yield "Taken", f"by {_short(member.acknowledged_by)}"
     if member.resolved is None and (command := commands.shown(member.command)):
         yield "Next", command
+    if member.acknowledge:
+        yield "Ack", _short(member.acknowledge)
+    if member.link:
+        yield "Page", _short(member.link)
+    yield "Alert", _short(member.fingerprint)
     if member.rule in SHIPPED and member.resolved is None:
         yield "Read", f"lockkit docs runbook, {member.rule}"
 

@@ -6,19 +6,22 @@ The log and ``alerts.jsonl`` in the state folder have each notification before a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from lockkit.alerts.in_force import of_config
 from lockkit.alerts.inbox import Inbox
+from lockkit.alerts.linking import linked
 from lockkit.alerts.opening import open_channels
 from lockkit.alerts.running import Runner
 from lockkit.alerts.sinks.to_log import ToLog
 from lockkit.observe import journal
 from lockkit.observe.exposition import Samples
+from lockkit.server.stores import id_of
 
 if TYPE_CHECKING:
+    from lockkit.alerts.notification import Notification
     from lockkit.alerts.opening import Channels
     from lockkit.client import Client
     from lockkit.config import Config
@@ -62,7 +65,8 @@ class Alerting:
         log = ToLog(partial(journal.append, folder, file=FILE))
         for client, inbox in inboxes.items():
             inbox.findings = channels.findings
-            self._runners.append(Runner(client, inbox, [log, channels.put]))
+            link = partial(linked, public_url=client.config.serve_public_url, store=id_of(client))
+            self._runners.append(Runner(client, inbox, [_after(link, sink) for sink in (log, channels.put)]))
 
     def samples(self) -> Samples:
         """The metrics of the channels."""
@@ -87,3 +91,10 @@ class Alerting:
             one.close(max(until - time.monotonic(), 0.0))
         if self._channels is not None:
             self._channels.close()
+
+
+def _after(
+    change: Callable[[Notification], Notification], sink: Callable[[Notification], object]
+) -> Callable[[Notification], object]:
+    """A sink that gets each notification changed."""
+    return lambda notification: sink(change(notification))

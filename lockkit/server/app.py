@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -227,4 +228,7 @@ def make_app(
     config = clients[0].config
     file = token_file if token_file is not None else config.serve_token_file
     tokens = None if file is None else TokenFile(file)
-    return Application(stores, tokens, (*config.serve_hosts, *hosts), (*config.serve_proxies, *proxies))
+    public = () if config.serve_public_url is None else (urlsplit(config.serve_public_url).hostname or "",)
+    return Application(
+        stores, tokens, (*config.serve_hosts, *public, *hosts), (*config.serve_proxies, *proxies)
+    )

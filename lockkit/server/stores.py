@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lockkit.server.documents import StoreHealth
     from lockkit.views.looking import Look
 
-__all__ = ["ServerStore", "ServerStores"]
+__all__ = ["ServerStore", "ServerStores", "id_of"]
 
 _HEALTH = 2.0
 """Seconds for which a verdict counts."""
@@ -36,6 +36,12 @@ _LOCKS = 64
 """Locks of which a look is remembered."""
 _GPUS = 2.0
 """Seconds for which a look at GPUs counts: looking costs the driver something."""
+
+
+def id_of(client: Client) -> str:
+    """The name of a client's store in requests: its scheme and a part of a hash of its URL and namespace, the same after a restart."""
+    scheme = re.split(r"[+:]", client.url, maxsplit=1)[0].lower()
+    return f"{scheme}-{digest(f'{client.url} {client.namespace}')[:8]}"
 
 
 class ServerStore:
@@ -49,8 +55,7 @@ class ServerStore:
 
     def __init__(self, client: Client, *, simulate: int | None = None) -> None:
         self.client = client
-        scheme = re.split(r"[+:]", client.url, maxsplit=1)[0].lower()
-        self.id = f"{scheme}-{digest(f'{client.url} {client.namespace}')[:8]}"
+        self.id = id_of(client)
         self.watch = StoreWatch(client)
         self.readiness = Readiness(self._ask)
         self._simulate = simulate

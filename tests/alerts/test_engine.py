@@ -193,6 +193,15 @@ def test_the_lock_of_a_dead_engine_makes_nobody_forget_what_was_told():
         ["stays", "ends"],
     )
     assert (told.members[0].since, told.members[0].acknowledged_by) == (begun["stays"], "ann")
+    assert told.members[0].acknowledge == "", "somebody deals with it already"
+
+
+def test_what_is_told_says_how_to_acknowledge_it():
+    world = World({"zombie": {"for": "0s"}})
+    [(_, told)] = world.until(31, look=zombies("a"))
+    (key,) = world.engine.state.alerts
+
+    assert told.members[0].acknowledge == f"lockkit alerts ack {key}"
 
 
 def test_what_is_over_is_told_even_if_another_process_looks_then():

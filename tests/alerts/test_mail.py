@@ -31,7 +31,13 @@ def url(address, more=""):
 def test_a_mail_says_what_where_who_since_when_and_what_to_type():
     with mail_server() as server:
         Apprise(lambda: url(server.address))(
-            notification(severity="P0", reason="escalated", step=2, times=12)
+            notification(
+                severity="P0",
+                reason="escalated",
+                step=2,
+                times=12,
+                link="https://locks.example/#/alerts?alert=f0",
+            )
         )
         (mail,) = server.wait(1)
         envelope = server.mails[0][0]
@@ -46,6 +52,8 @@ def test_a_mail_says_what_where_who_since_when_and_what_to_type():
         "ann@node3:4711",
         "2025-11-27 19:00:00 UTC (12 min, seen 12 times)",
         "<code>lockkit why gpu:0</code>",
+        "<code>lockkit alerts ack f0</code>",
+        '<a href="https://locks.example/#/alerts?alert=f0">',
     ):
         assert part in page
     text = mail.get_body(("plain",)).get_content()

@@ -132,6 +132,29 @@ def robot(to, sign=None, **more):
     return DingTalk(lambda: "tok3n", sign, f"{to.url}/robot/send", **more)
 
 
+LINK = "https://locks.example/#/alerts?store=redis-1f2e3d4c&alert=f0"
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        pagerduty,
+        robot,
+        lambda to: Alertmanager(lambda: to.url, timeout=30.0),
+        lambda to: Apprise(lambda: f"json://{to.address}/hook", timeout=30.0),
+    ],
+    ids=["pagerduty", "dingtalk", "alertmanager", "webhook"],
+)
+def test_each_service_gets_the_link_the_fingerprint_and_the_command_that_acknowledges(sink):
+    with receiver(Answer(202 if sink is pagerduty else 200, '{"errcode": 0}')) as to:
+        sink(to)(notification(link=LINK))
+        told = json.dumps(to.requests[0].json)
+
+    assert LINK in told
+    assert "lockkit alerts ack f0" in told
+    assert "f0" in told.replace(LINK, "").replace("ack f0", "")
+
+
 # -- PagerDuty
 
 

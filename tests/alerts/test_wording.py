@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+
 import pytest
 
 from lockkit.alerts.notification import Reason
@@ -21,6 +23,8 @@ def test_the_text_says_all_that_a_person_needs():
         "  Who:    ann@node3:4711\n"
         "  Since:  2025-11-27 19:00:00 UTC (12 min, seen 3 times)\n"
         "  Next:   lockkit why gpu:0\n"
+        "  Ack:    lockkit alerts ack f0\n"
+        "  Alert:  f0\n"
     )
 
 
@@ -35,7 +39,29 @@ def test_the_markdown_is_lists_and_code_only():
         "- Who: ann@node3:4711\n"
         "- Since: 2025-11-27 19:00:00 UTC (12 min)\n"
         "- Next: `lockkit why gpu:0`\n"
+        "- Ack: `lockkit alerts ack f0`\n"
+        "- Alert: f0\n"
     )
+
+
+LINK = "https://locks.example/x/#/alerts?store=redis-1f2e3d4c&alert=f0"
+
+
+@pytest.mark.parametrize(
+    "form, told",
+    [
+        (as_text, f"  Page:   {LINK}\n"),
+        (as_markdown, f"- Page: {LINK}\n"),
+        (as_html, f'<a href="{html.escape(LINK)}">{html.escape(LINK)}</a>'),
+    ],
+)
+def test_the_page_is_linked_where_its_address_is_known(form, told):
+    assert told in form(notification(link=LINK))
+    assert "Page" not in form(notification())
+
+
+def test_what_is_over_or_acknowledged_needs_no_acknowledgement():
+    assert "Ack:" not in as_text(notification(reason="all_resolved"))
 
 
 def test_what_is_over_asks_for_nothing():

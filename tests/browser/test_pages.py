@@ -8,6 +8,7 @@ import re
 import pytest
 
 from lockkit.observe import journal
+from support.receivers import Answer, receiver
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
@@ -179,6 +180,30 @@ def test_an_alert_is_acknowledged_and_silenced_and_both_are_taken_back(visit, se
         dialog.get_by_role("button", name="Take it back").click()
         expect(card).not_to_contain_text("deals with it,")
         expect(card.get_by_role("button", name="Acknowledge")).to_be_visible()
+
+
+def test_the_link_in_a_notification_leads_to_the_alert(visit, serve, client):
+    config = f"""{RULES}
+[alerts.channels.chat]
+type = "pagerduty"
+url = "%s"
+key = "env:KEY"
+[serve]
+public_url = "https://locks.example/x/"
+"""
+    with receiver(Answer(202)) as chat, client.lock("nightly").acquire():
+        served = serve("--url", client.url, tokens=True, config=config % chat.url, KEY="k" * 32)
+        (told,) = chat.wait(1)
+        link = told.json["payload"]["custom_details"]["alerts"][0]["page"]
+        assert link.startswith("https://locks.example/x/#/alerts?")
+        one = visit(served, link.removeprefix("https://locks.example/x/"), token="view")
+        card = one.page.get_by_role("article").filter(has_text="nightly")
+        expect(card).to_be_focused()
+        expect(card).to_have_attribute("aria-current", "true")
+
+        one.goto(f"{link.removeprefix('https://locks.example/x/')}0")
+        expect(one.page.get_by_role("main")).to_contain_text("0 is over.")
+        expect(card).not_to_have_attribute("aria-current", "true")
 
 
 def test_each_reason_of_the_health_can_be_read(visit, serve, client):

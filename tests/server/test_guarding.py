@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import lockkit
+from lockkit.errors import ConfigError
 from lockkit.server import make_app
 from lockkit.server.endpoints import ENDPOINTS
 from lockkit.server.tokens import TokenFile
@@ -73,6 +74,24 @@ def test_nothing_is_changed_by_get(site, path):
 )
 def test_a_strange_host_name_is_refused(site, host):
     assert site.get("/api/locks", host=host).status == 421
+
+
+def test_the_host_of_the_public_address_is_known(serving):
+    from .conftest import Site
+
+    with lockkit.connect("memory:", serve_public_url="https://Locks.example:8443/x/") as client:
+        application = make_app([client])
+        site = Site(client, application, serving(application))
+        assert site.get("/livez", host="locks.example:8443", token=None).status == 200
+        assert site.get("/livez", host="others.example", token=None).status == 421
+
+
+@pytest.mark.parametrize(
+    "url", ["locks.example", "ftp://h/", "https://", "https://u:p@h/", "https://h/?a=b", "https://h/#/locks"]
+)
+def test_a_public_address_is_one_of_http(url):
+    with pytest.raises(ConfigError, match=r"serve\.public_url must be https://"):
+        lockkit.connect("memory:", serve_public_url=url)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:8712", "10.0.0.7", "LOCALHOST:80"])

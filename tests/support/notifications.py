@@ -24,6 +24,7 @@ def notification(
     command: str = "lockkit why gpu:0",
     at: float | None = None,
     step: int = 0,
+    link: str = "",
 ) -> Notification:
     """A notification about one alert, which two numbers tell apart. It is over if the reason says so."""
     member = Member(
@@ -38,6 +39,8 @@ def notification(
         times=times,
         command=command,
         resolved=SINCE + 720.0 if reason == "all_resolved" else None,
+        acknowledge="" if reason == "all_resolved" else f"lockkit alerts ack f{number}",
+        link=link,
     )
     key = f"emergency_rate {number}" if group is None else group
     return Notification(key, reason, severity, (member,), SINCE + 720.0 + number if at is None else at, step)

@@ -107,7 +107,7 @@ def test_all_of_the_file_for_a_beginning_can_be_uncommented(world):
         environ={"HOME": str(world.home)}, cwd=world.cwd, etc=world.etc, home=world.home, discover=tuple
     )
     assert [finding.message for finding in found if finding.severity == "error"] == []
-    assert template().count("Not set by default; for instance:") == 5
+    assert template().count("Not set by default; for instance:") == 6
 
 
 # -- which layer wins -----------------------------------------------------------------------------------------

@@ -119,12 +119,15 @@ def _alert(member: Member, at: float, latest: float) -> dict[str, object]:
         "annotations": _told(
             summary=member.text,
             command=shown(member.command),
+            ack=member.acknowledge,
             times=str(member.times),
             acknowledged_by=member.acknowledged_by,
         ),
         "startsAt": _rfc3339(min(member.since, end)),
         "endsAt": _rfc3339(end),
     }
+    if member.link:
+        told["generatorURL"] = member.link
     return told
 
 

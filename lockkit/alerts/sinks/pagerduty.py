@@ -73,6 +73,8 @@ def event(notification: Notification, key: str) -> dict[str, object]:
     labels = notification.members[0].labels if notification.members else {}
     firing = [member for member in notification.members if member.resolved is None]
     told["client"] = "lockkit"
+    if notification.members and (link := notification.members[0].link):
+        told["client_url"] = link
     told["payload"] = {
         "summary": subject(notification)[:_MOST_SUMMARY],
         "source": next((labels[name] for name in _WHERE if labels.get(name)), "lockkit"),
@@ -88,6 +90,9 @@ def event(notification: Notification, key: str) -> dict[str, object]:
                     "rule": member.rule,
                     "text": member.text[:500],
                     "next": shown(member.command),
+                    "fingerprint": member.fingerprint,
+                    "ack": member.acknowledge,
+                    "page": member.link,
                     **member.labels,
                 }
                 for member in firing[:_MOST_MEMBERS]

@@ -277,6 +277,7 @@ def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int
 
     Exit code: 0 each has taken both, 1 one has not; 78 there is no such channel.
     """
+    from lockkit.alerts.linking import address
     from lockkit.alerts.notification import Member, Notification
     from lockkit.alerts.opening import channels_of, deliver_once, sink_of
     from lockkit.errors import ConfigError
@@ -292,11 +293,14 @@ def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int
         )
     text = f"This is a test of lockkit's alerts by {_me()}. Nothing is the matter."
     labels = {"host": this_process().host, "namespace": config.namespace}
+    link = address(config.serve_public_url)
     tested = [known[name] for name in dict.fromkeys(channels) or sorted(known)]
 
     def send(one: Channel, ended: float | None) -> Outcome:
         severity = one.severities[0]
-        member = Member("0" * 12, "test", severity, labels, text, now, 1, "lockkit alerts list", ended)
+        member = Member(
+            "0" * 12, "test", severity, labels, text, now, 1, "lockkit alerts list", ended, link=link
+        )
         reason: Reason = "first" if ended is None else "all_resolved"
         group = f"test {labels['host']} {now:.0f}"  # so that the end of one test is not that of another
         return deliver_once(one, Notification(group, reason, severity, (member,), ended or now))

@@ -5,7 +5,7 @@ import { shownName } from "./claims.js";
 import { age, clockTime } from "./clock.js";
 import { confirm, field, notice } from "./dialogs.js";
 import { attribute, el, list, say, shown } from "./dom.js";
-import { to } from "./route.js";
+import { here, to } from "./route.js";
 import { may } from "./session.js";
 
 const TIMES = { 3600: "an hour", 14400: "4 hours", 86400: "a day", 604800: "a week" };
@@ -33,7 +33,7 @@ function alertPart({ acknowledge, takeBack, silence }) {
     let seen = null;
     const node = el(
         "article",
-        { class: "card alert" },
+        { class: "card alert", tabindex: -1 },
         el("div", { class: "heading" }, severity, rule, state),
         text,
         lock,
@@ -68,6 +68,7 @@ function alertPart({ acknowledge, takeBack, silence }) {
             if (alert.times > 1) told.push(`seen ${alert.times} times`);
             if (alert.acknowledged_by) told.push(`${alert.acknowledged_by} deals with it`);
             if (alert.silenced_by.length) told.push(`silenced (${alert.silenced_by.join(", ")})`);
+            told.push(alert.fingerprint);
             say(since, told.join(" · "));
             shown(lock, Boolean(alert.labels.lock));
             say(lock, shownName(alert.labels.lock ?? ""));
@@ -113,7 +114,9 @@ export function alertsView({ store, refresh }) {
         el("h2", {}, "Silences"),
         silences,
     );
+    const over = el("p", { class: "empty", hidden: true });
     let seen = null;
+    let met = ""; // the alert to which the address led, once the visitor has been led there
 
     const send = (path, body, words) => async () => {
         await post(path, { ...body(), store });
@@ -189,6 +192,13 @@ export function alertsView({ store, refresh }) {
         shown(empty, seen.alerts.length === 0);
         showSilences(seen.silences);
         shown(silenced, seen.silences.length > 0);
+        const wanted = here().query.get("alert") ?? "";
+        const place = seen.alerts.findIndex(({ fingerprint }) => fingerprint === wanted);
+        say(over, `The alert ${wanted} is over.`);
+        shown(over, wanted !== "" && place < 0);
+        [...cards.children].forEach((card, index) => attribute(card, "aria-current", index === place && "true"));
+        if (wanted !== met) cards.children[place]?.focus();
+        met = wanted;
     }
 
     return {
@@ -197,6 +207,7 @@ export function alertsView({ store, refresh }) {
             "div",
             {},
             el("h1", { tabindex: -1 }, "Alerts"),
+            over,
             el("section", { "aria-label": "Alerts" }, cards, empty),
             silenced,
         ),
