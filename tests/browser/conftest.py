@@ -66,9 +66,13 @@ class Served:
         self.url = json.loads(self._process.stdout.readline())["url"]
         self._at = urllib.parse.urlsplit(self.url).netloc
 
+    def send(self, number):
+        """Send a signal."""
+        self._process.send_signal(number)
+
     def end(self, number=signal.SIGTERM):
         """End it."""
-        self._process.send_signal(number)
+        self.send(number)
         self._process.communicate(timeout=30)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
 
@@ -114,3 +115,53 @@ def test_a_store_that_stops_answering_is_seen_and_so_is_that_it_answers_again(re
         expect(status(one.page)).to_have_text("Live")
         lease.release()
         expect(row(one.page, "held")).to_have_count(0)
+
+
+def test_ages_stop_where_the_data_does(visit, serve, client):
+    served = serve()
+    with client.lock("held").acquire():
+        one = visit(served, prepare=lambda page: page.clock.install())
+        expect(row(one.page, "held")).to_be_visible()
+        one.expected.append(CUT)
+
+        served.end()
+        one.page.clock.run_for(20_000)
+        expect(status(one.page)).to_contain_text("Stale since")
+        shown = row(one.page, "held").inner_text()
+        one.page.clock.run_for(3_600_000)
+
+        assert row(one.page, "held").inner_text() == shown
+
+
+def test_a_page_whose_answer_is_late_is_not_called_live(visit, serve, client):
+    """The stream of a server that is stopped stays open, and its answers do not come."""
+    served = serve()
+    one = visit(served, prepare=lambda page: page.clock.install())
+    expect(status(one.page)).to_have_text("Live")
+    one.expected.append(CUT)
+
+    served.send(signal.SIGSTOP)
+    try:
+        until(
+            lambda: one.page.clock.run_for(500) or "the answer is late" in status(one.page).inner_text(),
+            "the page says that what it shows is old",
+            60.0,
+        )
+        assert re.search(r"Stale since \d\d:\d\d:\d\d", status(one.page).inner_text())
+    finally:
+        served.send(signal.SIGCONT)
+    expect(status(one.page)).to_have_text("Live")
+
+
+def test_the_number_of_alerts_stays_while_the_server_does_not_answer(visit, serve, client):
+    served = serve("--url", client.url, config="age_hard = '3ms'\nage_soft = '2ms'\nage_warning = '1ms'\n")
+    with client.lock("held").acquire():
+        one = visit(served, prepare=lambda page: page.clock.install())
+        badge = one.page.get_by_role("navigation", name="Pages").locator(".badge")
+        until(lambda: one.page.clock.run_for(16_000) or badge.is_visible(), "an alert is counted", 120.0)
+        one.expected.append(CUT)
+
+        served.end()
+        one.page.clock.run_for(16_000)
+        expect(status(one.page)).to_contain_text("Stale since")
+        expect(badge).to_be_visible()

@@ -2,7 +2,7 @@
 
 import { alertsView } from "./alerts.js";
 import { Problem } from "./api.js";
-import { clockTime } from "./clock.js";
+import { clockTime, stopAt } from "./clock.js";
 import { notice } from "./dialogs.js";
 import { attribute, el, list, say, shown } from "./dom.js";
 import { failuresView } from "./failures.js";
@@ -88,8 +88,9 @@ function guarded(made) {
                     header();
                     if (keyOf() !== shownKey) return go(); // the server has other stores by now
                 }
-                await made.read();
+                const at = await made.read();
                 failed = false;
+                return at;
             } catch (error) {
                 failed = true;
                 if (!(error instanceof Problem) || error.status !== 401) throw error;
@@ -174,6 +175,7 @@ const STATES = { connecting: "Reading …", live: "Live", polling: "No live upda
 function tell({ state, since, why }) {
     const line = $("live");
     $("state").dataset.state = state;
+    stopAt(since ?? null);
     const told = why ? `: ${why}` : "";
     if (state !== "stale") say(line, STATES[state]);
     else
@@ -211,5 +213,9 @@ $("store").addEventListener("change", (event) =>
     change({ store: event.target.value, name: null, offset: null }),
 );
 addEventListener("hashchange", go);
-setInterval(() => document.hidden || view?.tick?.(), 1_000);
+setInterval(() => {
+    if (document.hidden) return;
+    live.say();
+    view?.tick?.();
+}, 1_000);
 start();

@@ -11,8 +11,20 @@ export function heard(seconds) {
 }
 
 /** The seconds since the epoch, by the server's clock. */
-export function now() {
+export function time() {
     return Date.now() / 1000 + (ahead ?? 0);
+}
+
+let stopped = null; // the time at which what is shown was true last, while nothing newer can be read
+
+/** Let ages and what is left of a ttl stay as they were at a time, because nothing is known of later; or, with null, let them go on. */
+export function stopAt(seconds) {
+    stopped = seconds;
+}
+
+/** The time up to which something is known of the store, from which ages are counted. */
+export function now() {
+    return stopped ?? time();
 }
 
 /** A duration: 0.3 s, 12 s, 3 min, 2 h 5 min, 4 d 1 h, as the commands show it, but in whole seconds. */

@@ -208,6 +208,7 @@ export function gpusView({ store, refresh }) {
                 remarks.replaceChildren(
                     ...found.remarks.map((text) => el("p", { class: "mark note" }, text)),
                 );
+            return found.read_at_seconds;
         },
     };
 }

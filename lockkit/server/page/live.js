@@ -1,11 +1,12 @@
 // Keeps what the page shows true: hears of changes, has the page read again, and says since when it could not.
 
 import { Problem } from "./api.js";
-import { now } from "./clock.js";
+import { time } from "./clock.js";
 
 const PAUSE = 1_000; // ms between two reads: holders renew all the time
 const CALM = 15_000; // without news; a stream that is cut somewhere on its way may look like one without news
 const DEAF = 3_000; // while there is no stream
+const LATE = 20; // seconds after which what was read is old, whether or not an answer is still waited for
 const FIRST_RETRY = 1_000;
 const LAST_RETRY = 10_000;
 const HIDDEN = 30_000; // after which a page that nobody sees stops asking
@@ -29,12 +30,12 @@ export class Live {
     #news = false; // whether something has changed since the last read began
     #startedAt = 0;
     #asleep = false; // whether nobody sees the page
-    #good = null; // when something was read last
+    #good = null; // when what is shown was true, in seconds since the epoch by the server's clock
     #failure = ""; // why the last read failed
     #storeFailure = null; // what the stream says of the store: { since, why }
 
     /**
-     * @param read Reads again what the page shows, and shows it. Throws a Problem.
+     * @param read Reads again what the page shows, and shows it. Returns the time of which that is, if the server says so. Throws a Problem.
      * @param tell Is told the state.
      */
     constructor(read, tell) {
@@ -80,8 +81,9 @@ export class Live {
         this.#startedAt = performance.now();
         clearTimeout(this.#timers.read);
         let failure = "";
+        let good = time();
         try {
-            await this.#read();
+            good = (await this.#read()) ?? good;
         } catch (error) {
             failure = error.message;
             if (!(error instanceof Problem)) reportError(error);
@@ -89,11 +91,11 @@ export class Live {
         if (turn !== this.#turn) return; // the page has turned to another store meanwhile
         this.#reading = false;
         this.#failure = failure;
-        if (failure === "") this.#good = now();
+        if (failure === "") this.#good = good;
         if (this.#again) this.#readNow();
         else if (this.#news) this.#plan(this.#pause());
         else this.#plan(this.#hears && !failure ? CALM : DEAF);
-        this.#say();
+        this.say();
     }
 
     get #hears() {
@@ -117,14 +119,14 @@ export class Live {
         this.#source = source;
         source.addEventListener("open", () => {
             this.#retry = FIRST_RETRY;
-            this.#say();
+            this.say();
         });
         source.addEventListener("change", (event) => {
             const change = JSON.parse(event.data);
             this.#storeFailure = change.stale
                 ? { since: change.stale_since_seconds, why: change.error }
                 : null;
-            this.#say();
+            this.say();
             this.#news = true;
             if (!this.#reading) this.#plan(this.#pause());
         });
@@ -139,10 +141,12 @@ export class Live {
         });
     }
 
-    #say() {
+    /** Tell the state, which also changes as time passes: an answer may not come. */
+    say() {
         if (this.#store === null) return;
-        if (this.#storeFailure || this.#failure) {
-            const { since = this.#good, why = this.#failure } = this.#storeFailure ?? {};
+        const late = this.#good !== null && time() - this.#good > LATE ? "the answer is late" : "";
+        if (this.#storeFailure || this.#failure || late) {
+            const { since = this.#good, why = this.#failure || late } = this.#storeFailure ?? {};
             this.#tell({ state: "stale", since, why });
         } else if (this.#good === null) this.#tell({ state: "connecting" });
         else this.#tell({ state: this.#hears ? "live" : "polling" });

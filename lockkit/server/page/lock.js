@@ -140,6 +140,7 @@ export function lockView({ store, refresh }) {
             seen = { lock: found.locks[0], near: found.near, offset };
             show();
             timeline.read(found.locks[0].holders);
+            return found.read_at_seconds;
         },
         moved: () => timeline.moved(),
         tick: show,

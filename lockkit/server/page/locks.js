@@ -207,6 +207,7 @@ export function locksView({ store, refresh }) {
             heard(found.read_at_seconds);
             seen = { found, offset, chosen };
             show();
+            return found.read_at_seconds;
         },
         moved() {
             const wanted = here().query;

@@ -21,12 +21,12 @@ export function navigation(node, views) {
         if (store === null) return;
         timer = setTimeout(() => count(store), OFTEN);
         if (document.hidden) return;
-        let firing = 0;
+        let firing;
         try {
             const { alerts } = await get("api/alerts", { store });
             firing = alerts.filter(({ state, hidden }) => state === "firing" && hidden === null).length;
         } catch {
-            // The view itself says what is wrong.
+            return; // the view itself says what is wrong, and the last number stays
         }
         shown(badge, firing > 0);
         say(badge, ` ${firing}`);
