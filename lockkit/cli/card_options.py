@@ -13,17 +13,17 @@ from lockkit.cli.parameters import Duration, File, Number, Size
 from lockkit.members import MOST
 from lockkit.settings import SETTINGS
 
-__all__ = ["OF_CARDS", "SIMULATE", "card_options", "needs_gpu", "of_cards"]
+__all__ = ["NUMBER", "OF_CARDS", "SIMULATE", "card_options", "needs_gpu", "of_cards"]
 
 SECTION = "GPUs"
+NUMBER = option(
+    "--gpu",
+    type=Number(1, MOST),
+    metavar="N",
+    section=SECTION,
+    help="Hold N GPUs of this host, and show the command only those. A MIG slice is given only for N = 1.",
+)
 _OPTIONS = (
-    option(
-        "--gpu",
-        type=Number(1, MOST),
-        metavar="N",
-        section=SECTION,
-        help="Hold N GPUs of this host, and show the command only those. A MIG slice is given only for N = 1.",
-    ),
     option(
         "--min-free", type=Size(), section=SECTION, help="Only GPUs with so much free memory, such as 20GiB."
     ),
@@ -136,7 +136,7 @@ OF_CARDS = {
 
 
 def card_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command."""
+    """Add the options to a command, all but the number of cards."""
     for add in reversed(_OPTIONS):
         function = add(function)
     return function

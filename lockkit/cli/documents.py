@@ -9,7 +9,7 @@ Importing this module imports msgspec, so commands import it only where they wri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import UNSET, UnsetType
@@ -68,6 +68,7 @@ __all__ = [
     "Findings",
     "GpuAdopt",
     "GpuClear",
+    "GpuReserve",
     "GuardCheck",
     "Held",
     "Help",
@@ -215,6 +216,23 @@ class GpuClear(Document, tag="lockkit.gpu-clear/1"):
     uuid: str
     quarantine: GpuMark | None
     reason: str | None
+
+
+class GpuReserve(Document, tag="lockkit.gpu-reserve/1"):
+    """An event of the keeper of a reservation.
+
+    `held`: it holds the GPUs. `ended`: the time is over, and they are released. `stopped`: they are released before. `lost`: a claim was lost.
+    `keeper` is the pid of the keeper. `variables` show a program these GPUs.
+    """
+
+    store: Store
+    host: str
+    event: Literal["held", "ended", "stopped", "lost"]
+    keeper: int
+    until: Time
+    variables: Mapping[str, str]
+    gpus: Sequence[GpuName]
+    leases: Sequence[RunLease]
 
 
 class GuardCheck(Document, tag="lockkit.guard-check/1"):

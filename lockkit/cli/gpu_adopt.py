@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,23 +12,22 @@ from lockkit.cli.background import Front
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
+from lockkit.cli.gpu_keeper import Event, Keeper
 from lockkit.cli.parameters import Duration, Number, Remark, Size
-from lockkit.cli.signals import Signals, Terminated
+from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
-from lockkit.facts import LOSSES
 from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli import documents
     from lockkit.client import Client
-    from lockkit.facts import ReleaseRequest
+    from lockkit.facts import Reason, ReleaseRequest
     from lockkit.gpu.adopting import Adopted
     from lockkit.gpu.running import RunningJob
     from lockkit.options import Options
 
 __all__ = ["command"]
 
-Event = Literal["held", "ended", "stopped", "lost"]
 _MOST = 1 << 22
 """The largest pid of Linux (proc(5), pid_max)."""
 _LONG = 3600.0
@@ -114,166 +112,115 @@ def command(session: Session, *, pid: int, detach: bool, **options: Any) -> int:
             return front.wait()
         with Signals() as signals, session.client(where="wrapper") as client:
             fitting.reaches_others(client)
-            keeping = _Keeping(session, client, job, signals)
-            return keeping.keep(keeping.take(AdoptOptions(**options)), front)
+            pool, adopted = _take(session, client, job, signals, AdoptOptions(**options))
+            return _Keeper(session, client, pool, adopted, job, signals).keep(front)
 
 
-class _Keeping:
-    """One keeper: takes the cards, watches the job, and says what becomes of them.
+def _take(
+    session: Session, client: Client, job: RunningJob, signals: Signals, asked: AdoptOptions
+) -> tuple[str, Adopted]:
+    """Take the claims. Returns the pool of this host's cards, too.
+
+    Raises:
+        CommandFailed: A card cannot be had now.
+        LockkitError: As :func:`lockkit.gpu.adopting.adopt`.
+    """
+    from lockkit.cli.cards import CardOptions, Cards
+    from lockkit.descent import descendants
+    from lockkit.gpu.adopting import NotAdopted, adopt
+    from lockkit.gpu.jobs import job_ttl
+
+    cards = Cards(client, session, CardOptions(1, simulate=asked.simulate, private=asked.private))
+    cards.keeps_others_apart(lambda sentence: output.notice(sentence, name=cards.pool, as_json=session.json))
+    options: Options = {
+        "ttl": asked.ttl or job_ttl(client.capabilities),
+        "timeout": 0.0,
+        "on_lost": signals.wake,
+    }
+    if asked.reason is not None:
+        options["reason"] = asked.reason
+    adopted = adopt(
+        client,
+        job,
+        options=options,
+        simulate=asked.simulate,
+        ids=asked.ids or None,
+        memory=asked.memory,
+        allow_busy=asked.allow_busy,
+        family=descendants(job.pid),
+    )
+    if isinstance(adopted, NotAdopted):
+        suggested, first = as_called(session)
+        raise exits.CommandFailed(
+            f"the GPUs of {job} cannot be held; {'; '.join(adopted.sentences)}",
+            code=exits.BUSY,
+            kind="busy",
+            name=cards.pool,
+            holder=adopted.holder,
+            hint=f"it goes on as before; look{first} with: lockkit gpu ls{suggested}",
+        )
+    return cards.pool, adopted
+
+
+class _Keeper(Keeper):
+    """The keeper of a job.
 
     Args:
         session: The common options.
-        client: The client, which keeps the claims.
+        client: The client.
+        pool: The pool of this host's cards.
+        adopted: The cards.
         job: The job.
-        signals: End the watch; a lost claim wakes it.
+        signals: End the wait; a lost claim wakes it.
     """
 
-    def __init__(self, session: Session, client: Client, job: RunningJob, signals: Signals) -> None:
-        self._session = session
-        self._client = client
+    def __init__(
+        self,
+        session: Session,
+        client: Client,
+        pool: str,
+        adopted: Adopted,
+        job: RunningJob,
+        signals: Signals,
+    ) -> None:
+        super().__init__(session, client, pool, adopted.leases, adopted.devices)
+        self._adopted = adopted
         self._job = job
         self._signals = signals
-        self._pool = ""
 
-    def take(self, asked: AdoptOptions) -> Adopted:
-        """Take the claims.
+    def _is_over(self) -> bool:
+        return self._job.ended()
 
-        Raises:
-            CommandFailed: A card cannot be had now.
-            LockkitError: As :func:`lockkit.gpu.adopting.adopt`.
-        """
-        from lockkit.cli.cards import CardOptions, Cards
-        from lockkit.descent import descendants
-        from lockkit.gpu.adopting import NotAdopted, adopt
-        from lockkit.gpu.jobs import job_ttl
+    def _wait(self) -> None:
+        self._signals.wait(_LONG, (self._job.fileno(),))
 
-        client, job = self._client, self._job
-        cards = Cards(client, self._session, CardOptions(1, simulate=asked.simulate, private=asked.private))
-        cards.keeps_others_apart(self._tell)
-        self._pool = cards.pool
-        options: Options = {
-            "ttl": asked.ttl or job_ttl(client.capabilities),
-            "timeout": 0.0,
-            "on_lost": self._signals.wake,
-        }
-        if asked.reason is not None:
-            options["reason"] = asked.reason
-        adopted = adopt(
-            client,
-            job,
-            options=options,
-            simulate=asked.simulate,
-            ids=asked.ids or None,
-            memory=asked.memory,
-            allow_busy=asked.allow_busy,
-            family=descendants(job.pid),
-        )
-        if isinstance(adopted, NotAdopted):
-            suggested, first = as_called(self._session)
-            raise exits.CommandFailed(
-                f"the GPUs of {job} cannot be held; {'; '.join(adopted.sentences)}",
-                code=exits.BUSY,
-                kind="busy",
-                name=cards.pool,
-                holder=adopted.holder,
-                hint=f"it goes on as before; look{first} with: lockkit gpu ls{suggested}",
-            )
-        return adopted
-
-    def keep(self, adopted: Adopted, front: Front | None) -> int:
-        """Keep the claims until the job ends. Returns the exit code.
-
-        Raises:
-            CommandFailed: A claim was lost.
-            KeyboardInterrupt, Terminated: A signal ended the keeper. The job goes on.
-        """
+    def _release(self, reason: Reason) -> None:
         from lockkit.gpu.adopting import let_go
 
-        reason = "error"
-        try:
-            self._held(adopted)
-            if front is not None:
-                front.leave()
-            lost = self._watched(adopted)
-            reason = "normal" if lost is None else "lost"
-        except (KeyboardInterrupt, Terminated):
-            reason = "sigterm"
-            raise
-        finally:
-            let_go(adopted, self._job, reason)
-            if reason == "sigterm":
-                self._say("stopped", adopted, self._left(adopted))
-        return self._ended(adopted, lost)
+        let_go(self._adopted, self._job, reason)
 
-    def _held(self, adopted: Adopted) -> None:
-        for lease in adopted.leases:
-            lease.on_release_requested(self._hear)
-        self._say(
-            "held",
-            adopted,
-            f"{_cards(adopted)} held for {self._job} until it ends; the keeper is pid {os.getpid()}",
-        )
-
-    def _watched(self, adopted: Adopted) -> str | None:
-        """Wait for the end of the job. Returns why a claim was lost before; None if none was."""
-        while not self._job.ended():
-            because = adopted.leases.lost_because
-            if because:
-                return LOSSES.get(because, because)
-            self._signals.wait(_LONG, (self._job.fileno(),))
-        return None
-
-    def _ended(self, adopted: Adopted, lost: str | None) -> int:
-        """Say how it ended. Returns the exit code.
-
-        Raises:
-            CommandFailed: A claim was lost.
-        """
-        reports = [report for lease in adopted.leases if (report := lease.report) is not None]
-        if lost is None and any(report.outcome == "LOST" for report in reports):
-            lost = f"at its release {LOSSES['absent']}"
-        if lost is not None:
-            if self._session.json:
-                self._say("lost", adopted, "")
-            goes_on = "has ended" if self._job.ended() else "goes on without it"
-            raise exits.CommandFailed(
-                f"{_cards(adopted)} no longer held, because the lock was lost: {lost}; {self._job} {goes_on}",
-                code=exits.LOST,
-                kind="lost",
-                name=self._pool,
-                hint=f"to adopt it again{self._again()}",
-            )
-        self._say("ended", adopted, f"{self._job} has ended; {_cards(adopted)} released")
-        for report in reports:
-            if report.outcome == "ABANDONED":
-                self._tell(
-                    f"the release of {report.name!r} was not confirmed; it lapses by itself (lockkit failures list)"
-                )
-        return exits.OK
-
-    def _left(self, adopted: Adopted) -> str:
-        """The sentence on what becomes of job and cards when the keeper ends first."""
-        return (
-            f"{self._job} goes on, and {_cards(adopted)} no longer held for it: busy (unmanaged) while it computes; "
-            f"to adopt it again{self._again()}"
-        )
-
-    def _again(self) -> str:
+    def _sentence(self, event: Event) -> str:
+        job, cards = self._job, self._cards
+        if event == "held":
+            return f"{cards} held for {job} until it ends; the keeper is pid {os.getpid()}"
+        if event == "ended":
+            return f"{job} has ended; {cards} released"
+        if event == "lost":
+            return f"{job} {'has ended' if job.ended() else 'goes on without it'}"
         options, first = as_called(self._session)
-        return f"{first}: lockkit gpu adopt {self._job.pid}{options}"
+        return (
+            f"{job} goes on, and {cards} no longer held for it: busy (unmanaged) while it computes; "
+            f"to adopt it again{first}: lockkit gpu adopt {job.pid}{options}"
+        )
 
-    def _hear(self, request: ReleaseRequest) -> None:
-        self._tell(f"asked to release by {request}; the keeper goes on until {self._job} ends")
+    def _hint(self) -> str:
+        options, first = as_called(self._session)
+        return f"to adopt it again{first}: lockkit gpu adopt {self._job.pid}{options}"
 
-    def _say(self, event: Event, adopted: Adopted, sentence: str) -> None:
-        """Write an event: a sentence, or a document of one row."""
-        if not self._session.json:
-            output.say(sentence)
-        else:
-            output.write_json(self._document(event, adopted))
-        sys.stdout.flush()
+    def _heard(self, request: ReleaseRequest) -> str:
+        return f"asked to release by {request}; the keeper goes on until {self._job} ends"
 
-    def _document(self, event: Event, adopted: Adopted) -> documents.GpuAdopt:
+    def _document(self, event: Event) -> documents.GpuAdopt:
         from lockkit.cli import documents, parts
         from lockkit.cli.released import run_leases
         from lockkit.gpu.host_pools import host_of
@@ -285,20 +232,6 @@ class _Keeping:
             event=event,
             keeper=os.getpid(),
             job=parts.GpuJob(pid=self._job.pid, user=self._job.user, program=self._job.program),
-            gpus=[
-                parts.GpuName(uuid=one.uuid, index=one.index, name=one.name or None)
-                for one in adopted.devices
-            ],
-            leases=run_leases(adopted.leases),
+            gpus=self._names,
+            leases=run_leases(self._leases),
         )
-
-    def _tell(self, sentence: str) -> None:
-        output.notice(sentence, name=self._pool, as_json=self._session.json)
-
-
-def _cards(adopted: Adopted) -> str:
-    """The cards, with the verb: ``GPU 0 is``."""
-    from lockkit.gpu.words import short_name
-
-    verb = "is" if len(adopted.devices) == 1 else "are"
-    return f"{', '.join(map(short_name, adopted.devices))} {verb}"

@@ -15,6 +15,7 @@ from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.card_options import SIMULATE
 from lockkit.cli.gpu_adopt import command as adopt
+from lockkit.cli.gpu_reserve import command as reserve
 from lockkit.cli.parameters import Duration, Remark
 from lockkit.cli.signals import Signals
 from lockkit.cli.updates import between_updates
@@ -34,10 +35,10 @@ __all__ = ["command"]
 
 command = Group(
     "gpu",
-    help="""Show the GPUs of this host, adopt jobs that already use them, and quarantine faulty ones.
+    help="""Show the GPUs of this host, reserve some, adopt jobs that already use them, and quarantine faulty ones.
 
     Needs the extra gpu (pip install "lockkit[gpu]") and NVIDIA's driver, or a plugin for cards of another maker. On a host
-    without a GPU ls, quarantine and clear can be tried with --gpu-sim 2; adopt needs a job on a GPU.
+    without a GPU ls, reserve, quarantine and clear can be tried with --gpu-sim 2; adopt needs a job on a GPU.
 
     A command gets GPUs with lockkit run --gpu 1 -- CMD, and waits for them in a queue; lockkit run --help has the options. A program gets them
     with lockkit.gpu.pool(client).acquire().
@@ -46,11 +47,13 @@ command = Group(
 lockkit run --gpu 1 -- python train.py        # wait for a GPU, and use it
 lockkit gpu ls                                # who has which
 lockkit gpu ls --gpu-sim 2                    # on any machine
+lockkit gpu reserve --for 4h                  # a GPU for work by hand
 lockkit gpu adopt 4711                        # a job that runs without a lock
 lockkit gpu quarantine 3 --reason "Xid 79"    # give it to nobody
 """,
 )
 command.add_command(adopt)
+command.add_command(reserve)
 
 
 @make(

@@ -10,7 +10,7 @@ import click
 from lockkit.cli import completing, fitting
 from lockkit.cli.base import Command, Session, option
 from lockkit.cli.base import command as make
-from lockkit.cli.card_options import OF_CARDS, card_options, needs_gpu, of_cards
+from lockkit.cli.card_options import NUMBER, OF_CARDS, card_options, needs_gpu, of_cards
 from lockkit.cli.parameters import CAPACITY, NAME, Duration, File, Number, Remark
 from lockkit.cli.suggesting import PROBE, WORDS
 
@@ -235,6 +235,7 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
 @option(
     "--min-hold", type=Duration(zero=True), section=LOCK, help="Keep the lock blocked for at least this long."
 )
+@NUMBER
 @card_options
 @option(
     "--timeout",
