@@ -168,12 +168,13 @@ class StoreQuery(Struct, forbid_unknown_fields=True):
 
 
 class LocksQuery(Struct, forbid_unknown_fields=True):
-    """Parameters of a page of locks: those whose name matches `pattern` (`*`, `?`, `[ab]`) and which are in `state`, from `offset` on. Of each queue at most `waiters` waiters are told."""
+    """Parameters of a page of locks: those whose name matches `pattern` (`*`, `?`, `[ab]`) and which are in `state`, from `offset` on. Of each queue at most `waiters` waiters are told. With `apart` the names that begin with `@`, of pools and of lockkit itself, come last."""
 
     store: _StoreId | None = None
     pattern: Annotated[str, Meta(max_length=512)] | None = None
     state: Literal["held", "lingering", "waiting"] | None = None
     sort: Literal["age", "waiters", "name"] = "age"
+    apart: bool = False
     offset: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
     waiters: Annotated[int, Meta(ge=0, le=1000)] = 20

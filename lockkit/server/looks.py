@@ -92,6 +92,8 @@ def locks(call: Call) -> documents.Status:
         and (query.state is None or lock_state(info) == query.state)
     ]
     page = arranged(found._replace(locks=chosen), query.sort)
+    if query.apart:
+        page = page._replace(locks=sorted(page.locks, key=lambda info: info.name.startswith("@")))
     page = page._replace(start=query.offset, limit=query.limit)
     return _status(store, page, at, 0, query.waiters)
 

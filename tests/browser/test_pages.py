@@ -52,7 +52,8 @@ def test_a_row_has_holder_reason_progress_age_ttl_and_queue(page):
 
 
 def test_the_order_and_the_choice_of_locks(page):
-    names = page.get_by_role("rowheader").get_by_role("link")
+    own = page.get_by_role("table", name="Locks with their holders and queues")
+    names = own.get_by_role("rowheader").get_by_role("link")
     expect(names.first).to_have_text("db/migrate")
 
     page.get_by_label("Sort by").select_option("name")
@@ -204,6 +205,24 @@ public_url = "https://locks.example/x/"
         one.goto(f"{link.removeprefix('https://locks.example/x/')}0")
         expect(one.page.get_by_role("main")).to_contain_text("0 is over.")
         expect(card).not_to_have_attribute("aria-current", "true")
+
+
+def test_locks_of_pools_and_of_lockkit_itself_stand_apart(visit, serve, client):
+    with (
+        client.lock("@alerts").acquire(),
+        client.pool("cards", ["0"]).acquire(),
+        client.lock("nightly").acquire(),
+    ):
+        page = visit(serve("--url", client.url)).page
+        own = page.get_by_role("table", name="Locks with their holders and queues")
+        others = page.get_by_role("table", name="Pools, and locks of lockkit itself")
+        expect(own.get_by_role("rowheader")).to_contain_text(["nightly"])
+        expect(others.get_by_role("rowheader")).to_contain_text(["@alerts", "cards: 0"])
+        expect(page.get_by_role("heading", name="Pools, and locks of lockkit itself")).to_be_visible()
+
+        page.get_by_label("Filter", exact=True).fill("night")
+        expect(page.get_by_role("heading", name="Pools, and locks of lockkit itself")).not_to_be_visible()
+        expect(own.get_by_role("rowheader")).to_contain_text(["nightly"])
 
 
 def test_each_reason_of_the_health_can_be_read(visit, serve, client):

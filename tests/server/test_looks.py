@@ -65,6 +65,15 @@ def test_a_page_of_locks_is_chosen_on_the_server(site, client):
         lease.release()
 
 
+def test_locks_of_pools_and_of_lockkit_itself_come_last_if_they_are_to_be_apart(site, client):
+    with client.lock("@alerts").acquire(), client.lock("z").acquire(), client.lock("a").acquire():
+        together = site.get("/api/locks?sort=name").json["locks"]
+        apart = site.get("/api/locks?sort=name&apart=true").json["locks"]
+
+    assert [lock["name"] for lock in together] == ["@alerts", "a", "z"]
+    assert [lock["name"] for lock in apart] == ["a", "z", "@alerts"]
+
+
 def test_a_long_queue_is_told_in_pages(site, client):
     lease = client.lock("busy").acquire()
     others = [threading.Thread(target=waiting, args=(client,)) for _ in range(5)]

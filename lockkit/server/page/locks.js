@@ -10,6 +10,7 @@ import { change, here, to } from "./route.js";
 import { summaryStrip } from "./summary.js";
 import { table } from "./table.js";
 
+const OTHERS = "Pools, and locks of lockkit itself"; // their names begin with @
 const LIMIT = 50;
 const TYPING = 250; // ms after the last key
 const SORTS = { age: "longest wait", waiters: "most waiters", name: "name" };
@@ -116,12 +117,16 @@ export function locksView({ store, refresh }) {
         ["Longest wait", "waits"],
         ["Actions", "wide acts-col"],
     ];
-    const rows = table(
-        "Locks with their holders and queues",
-        headings,
-        (lock) => lock.name,
-        () => lockRow({ store, done: refresh }),
-    );
+    const tableOf = (label) =>
+        table(
+            label,
+            headings,
+            (lock) => lock.name,
+            () => lockRow({ store, done: refresh }),
+        );
+    const rows = tableOf("Locks with their holders and queues");
+    const others = tableOf(OTHERS);
+    const apart = el("div", { class: "apart", hidden: true }, el("h2", {}, OTHERS), others.node);
     const pager = pagerPart("Pages of locks", (offset) => change({ offset: offset || null }));
     const empty = el("p", { class: "empty", hidden: true });
     shown(rows.node, false); // until something was read
@@ -132,8 +137,11 @@ export function locksView({ store, refresh }) {
     function show() {
         if (seen === null) return;
         const { locks, summary, unread, drained, read_at_seconds: at } = seen.found;
-        rows.show(locks);
-        shown(rows.node, locks.length > 0);
+        const own = locks.filter(({ name }) => !name.startsWith("@"));
+        rows.show(own);
+        shown(rows.node, own.length > 0);
+        others.show(locks.slice(own.length));
+        shown(apart, own.length < locks.length);
         shown(empty, locks.length === 0);
         say(
             empty,
@@ -182,6 +190,7 @@ export function locksView({ store, refresh }) {
                     sort.node,
                 ),
                 rows.node,
+                apart,
                 empty,
                 pager.node,
                 read,
@@ -198,6 +207,7 @@ export function locksView({ store, refresh }) {
                     pattern: pattern(words),
                     state: wanted.get("state"),
                     sort: wanted.get("sort"),
+                    apart: true,
                     offset,
                     limit: LIMIT,
                     waiters: 1,

@@ -111,6 +111,7 @@ export function summaryStrip() {
         } catch (error) {
             if (!(error instanceof Problem)) throw error;
             health.show("unknown", error.message);
+            health.more([]);
             health.kind("");
         } finally {
             asking = false;
