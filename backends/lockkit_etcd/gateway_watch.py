@@ -5,10 +5,10 @@ The gateway begins a watch only when the request body is complete, so no watch c
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
+from lockkit.store.log import Log
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.starting import start
 from lockkit_etcd.gateway_http import Connection, Parser
@@ -17,7 +17,7 @@ from lockkit_etcd.transport import News, Watched, WatchEnded
 
 __all__ = ["GatewayStream"]
 
-_log = logging.getLogger("lockkit.etcd")
+_log = Log("lockkit.etcd")
 _OPENING = 2.0
 _BLOCK = 4096
 """Bytes that are read at once. A watch waits for most of its life, and this much memory with it."""

@@ -21,7 +21,6 @@ queue themselves, so they notice a watch that is dead without a sign.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lockkit.store.crowds import Crowds
+from lockkit.store.log import Log
 from lockkit.store.starting import OneThread, start
 from lockkit_etcd.rows import last_of, where_of
 from lockkit_etcd.transport import Get, News, Stream, Watched
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watches"]
 
-_log = logging.getLogger("lockkit.etcd")
+_log = Log("lockkit.etcd")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _NEXT = 0
 """As the start of a watch: the next revision."""

@@ -8,7 +8,6 @@ the last: to begin one takes a client longer than a hand-off.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from lockkit.origin import this_origin
+from lockkit.store.log import Log
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.starting import OneThread, join
 from lockkit_etcd.transport import News, Watched, WatchEnded
@@ -27,7 +27,7 @@ from lockkit_etcd3.off_main_thread import end_off_main_thread
 
 __all__ = ["Watching"]
 
-_log = logging.getLogger("lockkit.etcd")
+_log = Log("lockkit.etcd")
 _OPENING = 2.0
 _CLOSING = 1.0
 _KEPT = 2.0

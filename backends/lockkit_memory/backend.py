@@ -7,7 +7,6 @@ outcome is definite.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -19,6 +18,7 @@ from lockkit.names import check_namespace
 from lockkit.settings import redact
 from lockkit.store.base import BasicBackend
 from lockkit.store.drains import refused
+from lockkit.store.log import Log
 from lockkit.store.notes import merged, note_text
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import (
@@ -40,7 +40,7 @@ from lockkit_memory.store import SHARED, MemoryStore, Queue, Waker
 
 __all__ = ["Mark", "MemoryBackend", "label", "open_store"]
 
-_log = logging.getLogger("lockkit.memory")
+_log = Log("lockkit.memory")
 Changed = TypeVar("Changed")
 
 

@@ -10,7 +10,6 @@ the connection. A waiter for which the keeper reads is parked, to its end. (Comp
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import redis.exceptions as theirs
 
 from lockkit.bell import Bell
 from lockkit.errors import PermissionDenied
+from lockkit.store.log import Log
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.starting import OneThread
 from lockkit.store.waking import wake_up
@@ -32,7 +32,7 @@ from lockkit_redis.subscription import Gone, Subscription
 
 __all__ = ["Wakes"]
 
-_log = logging.getLogger("lockkit.redis")
+_log = Log("lockkit.redis")
 _PATIENCE = 2.0
 _PAUSE = 0.05
 _LOOK = 10.0

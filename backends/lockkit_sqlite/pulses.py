@@ -9,7 +9,6 @@ In a forked child everything is closed and forgotten: the child neither vouches 
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import weakref
@@ -19,6 +18,7 @@ from functools import partial
 from lockkit.bell import Bell
 from lockkit.names import claim_id
 from lockkit.store.inherited import inherited
+from lockkit.store.log import Log
 from lockkit.store.waking import wake_up
 from lockkit_sqlite.descriptors import Descriptor
 from lockkit_sqlite.events import Ring
@@ -28,7 +28,7 @@ from lockkit_sqlite.watcher import Watcher
 
 __all__ = ["LISTENER", "BellWatch", "Listener", "Pulses"]
 
-_log = logging.getLogger("lockkit.sqlite")
+_log = Log("lockkit.sqlite")
 _KEPT = 1024
 """Most rings that are kept for watches to come."""
 _IDLE = 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import threading
 import time
@@ -17,6 +16,7 @@ from lockkit.origin import this_origin
 from lockkit.store.crowds import Crowds
 from lockkit.store.inherited import inherited
 from lockkit.store.judging import keepers
+from lockkit.store.log import Log
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
 from lockkit.store.sharing import copied
@@ -56,7 +56,7 @@ _SEEN = 1.0
 _CACHED = 1024
 """Locks whose columns are kept: an acquire saves 2 us by that, but a program that holds many locks takes each of them once."""
 
-_log = logging.getLogger("lockkit.sqlite")
+_log = Log("lockkit.sqlite")
 
 
 class SQLiteStore:

@@ -13,7 +13,6 @@ the session of a client that does not read its notes lives.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -22,6 +21,7 @@ import kazoo.exceptions as theirs
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimInfo, Evicted
 from lockkit.store.comparing import ROUNDS, overtaken
+from lockkit.store.log import Log
 from lockkit.store.spi import Refused, Unknown
 from lockkit_zookeeper.layout import client_of, read_queue
 from lockkit_zookeeper.node_data import claim_info as fact
@@ -34,7 +34,7 @@ from lockkit_zookeeper.store import ZooKeeperStore
 
 __all__ = ["evict", "turn_away"]
 
-_log = logging.getLogger("lockkit.zookeeper")
+_log = Log("lockkit.zookeeper")
 _EPHEMERAL = 1
 _MOMENT = 1.0
 """Seconds that a request in the background may take."""

@@ -6,7 +6,6 @@ once it has waited for a while, and deletes the markers of resizes that apply to
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import kazoo.exceptions as theirs
 from kazoo.protocol.states import EventType
 
+from lockkit.store.log import Log
 from lockkit.store.notes import note_of
 from lockkit.store.spi import POLL_CAP, Refused
 from lockkit.store.starting import OneThread
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Maintenance"]
 
-_log = logging.getLogger("lockkit.zookeeper")
+_log = Log("lockkit.zookeeper")
 _MOMENT, _WHILE = 0.05, POLL_CAP
 """Seconds after which the node of a held claim is watched, and more of them for one that waits: most claims are gone before.
 

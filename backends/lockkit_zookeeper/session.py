@@ -5,11 +5,11 @@ A basis that has run out ends every claim of the session; nothing revives it (se
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
 
 from lockkit.bell import Bell
+from lockkit.store.log import Log
 from lockkit.store.spi import Claim, Why
 from lockkit.store.starting import OneThread
 from lockkit_zookeeper.answers import Crowd
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_log = logging.getLogger("lockkit.zookeeper")
+_log = Log("lockkit.zookeeper")
 
 
 class Session:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 from lockkit.forks import Forks
+from lockkit.store.log import Log
 from lockkit.store.starting import start
 
 __all__ = ["CALLBACKS", "HANGS", "Callbacks"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 HANGS = 10.0
 """Seconds after which the log names a callback or hook that has not returned."""
 _MOST = 32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import logging
 import threading
 from collections.abc import Callable, Sequence
 
@@ -14,11 +13,12 @@ from lockkit.facts import CleanupContext, HookReport, Reason
 from lockkit.hold import RELEASING, Hold
 from lockkit.namedtuples import NamedTuple
 from lockkit.plugins.calling import Implementation, for_devices, hook_of
+from lockkit.store.log import Log
 from lockkit.store.starting import start
 
 __all__ = ["OVERRUNS", "CleanupHook", "CleanupRuns", "Overruns", "context_of", "hooks_of"]
 
-_log = logging.getLogger("lockkit.cleanup")
+_log = Log("lockkit.cleanup")
 _OVERRUNS_ALLOWED = 1
 """Overruns that a plugin's cleanup may have in a process; after one more it is disabled."""
 

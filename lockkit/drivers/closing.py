@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import logging
-import threading
 from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING
@@ -14,13 +12,15 @@ from lockkit.facts import Event, Reason
 from lockkit.hold import Hold
 from lockkit.protocol.effects import Orphan
 from lockkit.protocol.renewing import drop_of
+from lockkit.store.log import Log
+from lockkit.store.starting import start
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
 __all__ = ["Closing"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 _CREW = 32
 """The threads of the crew: how many holds are released at the same time."""
 _LEAST = 0.25
@@ -112,7 +112,7 @@ class Closing:
 
     def _start(self) -> bool:
         try:
-            threading.Thread(target=self._work, name="lockkit-close-release", daemon=True).start()
+            start(self._work, "lockkit-close-release")
         except RuntimeError:
             return False
         return True

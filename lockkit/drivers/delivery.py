@@ -6,7 +6,6 @@ A hook that hangs delays no other. What it was not told is counted, and it hears
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
 import time
 from collections import deque
@@ -19,11 +18,12 @@ from lockkit.events import Counters
 from lockkit.facts import Alert, Event
 from lockkit.forks import Forks
 from lockkit.plugins.calling import Implementation, call_each, hook_of
+from lockkit.store.log import Log
 from lockkit.store.starting import join, start
 
 __all__ = ["Delivery"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 _QUEUE = 10_000
 """Events or alerts that one hook may have queued; further ones are dropped and counted."""
 _LONGEST_SLEEP = 60.0

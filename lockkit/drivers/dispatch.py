@@ -17,10 +17,12 @@ from lockkit.events import Counters
 from lockkit.facts import Alert, Event
 from lockkit.plugins.calling import Implementation
 from lockkit.printable import printable
+from lockkit.store import log
+from lockkit.store.log import Log
 
 __all__ = ["DETAIL", "Dispatcher"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 DETAIL = logging.DEBUG
 """The log level of frequent events. If it is off, and no plugin listens, the event is not even created."""
 _LEVELS = {
@@ -173,7 +175,7 @@ class Dispatcher:
         """Wait until all events and alerts so far have been delivered, at most ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            if not CALLBACKS.pending(self) and not any(one.pending for one in self._all):
+            if not (CALLBACKS.pending(self) or any(one.pending for one in self._all) or log.pending()):
                 return
             time.sleep(0.005)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import logging
 import threading
 import time
 from datetime import UTC, datetime
@@ -13,13 +12,14 @@ from lockkit.drivers.closing import Closing
 from lockkit.drivers.errand import Errand
 from lockkit.drivers.lifecycle import over
 from lockkit.facts import Reason
+from lockkit.store.log import Log
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
 
 __all__ = ["Ending"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 _JOIN = 0.15
 _CLOSE_BUDGET = 1.9
 """Seconds that releasing everything may take in all, beyond the cleanup hooks, when a client closes."""

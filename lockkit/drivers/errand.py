@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 from collections.abc import Callable
 
 from lockkit.bell import Bell
+from lockkit.store.log import Log
 from lockkit.store.starting import start
 
 __all__ = ["Errand"]
 
-_log = logging.getLogger("lockkit.driver")
+_log = Log("lockkit.driver")
 _TICK = 0.02
 _LONG = 1.0
 

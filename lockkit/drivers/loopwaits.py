@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
 from lockkit.jobs import Job
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WaitForWake
+from lockkit.store.log import Log
 from lockkit.store.spi import Watch
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopWaits"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 
 
 class LoopWaits(Waits):

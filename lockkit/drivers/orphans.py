@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 from lockkit.clock import Clock
@@ -15,11 +15,13 @@ from lockkit.names import claim_id
 from lockkit.protocol.effects import Orphan
 from lockkit.protocol.orphaning import MANY, Answer, Entry, OrphanList
 from lockkit.protocol.running import ask
+from lockkit.store.log import Log
 from lockkit.store.spi import Backend, Claim, Refused, Unknown
+from lockkit.store.starting import start
 
 __all__ = ["Orphans"]
 
-_log = logging.getLogger("lockkit.driver")
+_log = Log("lockkit.driver")
 
 _HELPERS = 8
 """The most threads that help to remove claims."""
@@ -154,11 +156,8 @@ class Orphans:
                 return
             with self._mutex:
                 self._helpers += 1
-            thread = threading.Thread(
-                target=self._help, args=(entries,), name="lockkit-orphans-helper", daemon=True
-            )
             try:
-                thread.start()
+                start(partial(self._help, entries), "lockkit-orphans-helper")
             except RuntimeError:  # no more threads can be started
                 self._help(entries)
 

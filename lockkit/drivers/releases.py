@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from lockkit.plugins.calling import Implementation
 from lockkit.protocol.effects import AwaitHook, Effect, StartHook
 from lockkit.protocol.releasing import PATIENCE, Pipeline, releasing
 from lockkit.protocol.running import to_its_end
+from lockkit.store.log import Log
 from lockkit.store.starting import start
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Releases"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 _HOOK_GRACE = 0.5
 """Seconds beyond its budget after which a cleanup hook is not waited for."""
 

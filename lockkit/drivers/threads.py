@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -47,6 +46,7 @@ from lockkit.protocol.releasing import CLEANUP_BUDGET
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
 from lockkit.protocol.together import Together, Tools
+from lockkit.store.log import Log
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
 from lockkit.suggesting import SameStore
 
@@ -61,7 +61,7 @@ except ImportError:
 
 __all__ = ["LATE_BUDGET", "Driver"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 _START_AGAIN = 0.5
 """Seconds after which a thread that could not be started is tried again."""
 _EACH = 2.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import deque
@@ -11,11 +10,12 @@ from collections.abc import Callable
 from lockkit.bell import Bell
 from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
+from lockkit.store.log import Log
 from lockkit.store.starting import join, start
 
 __all__ = ["Ticker", "no_thread", "thread_refused"]
 
-_log = logging.getLogger("lockkit.driver")
+_log = Log("lockkit.driver")
 
 
 class Ticker:

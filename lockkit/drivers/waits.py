@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
@@ -17,6 +16,7 @@ from lockkit.facts import Waiting
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.beating import Waiter
 from lockkit.protocol.effects import WaitForWake
+from lockkit.store.log import Log
 from lockkit.store.spi import Watch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LONGEST_WAIT", "LOOK", "OnWait", "ThreadWaits", "Waits", "cancelled", "polls", "sleep_until"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 LONGEST_WAIT = 60.0
 """Seconds after which a wait reads the clock again."""
 LOOK = 0.5

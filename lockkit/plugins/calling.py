@@ -15,6 +15,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from lockkit.namedtuples import NamedTuple
+from lockkit.store.log import Log
 
 if TYPE_CHECKING:
     from pluggy import HookImpl
@@ -31,7 +32,7 @@ __all__ = [
     "only_for_devices",
 ]
 
-_log = logging.getLogger("lockkit.plugins")
+_log = Log("lockkit.plugins")
 _told: set[tuple[str, str, type[BaseException]]] = set()
 
 F = TypeVar("F", bound=Callable[..., object])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping
 
+from lockkit.store.log import Log
 from lockkit.store.rowqueue import RowQueue
 from lockkit.store.spi import REQUEST_TIMEOUT, Refused, Unknown, Watch
 from lockkit.store.starting import OneThread
@@ -13,7 +13,7 @@ from lockkit.store.waking import wake_up
 
 __all__ = ["Polling"]
 
-_log = logging.getLogger("lockkit.polling")
+_log = Log("lockkit.polling")
 
 
 class _Watch:

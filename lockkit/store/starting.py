@@ -7,7 +7,21 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-__all__ = ["OneThread", "join", "start"]
+__all__ = ["OneThread", "join", "own_thread", "start"]
+
+
+class _Here(threading.local):
+    """The calling thread, and whether :func:`start` has started it."""
+
+    own = False
+
+
+_HERE = _Here()
+
+
+def own_thread() -> bool:
+    """Whether the calling thread is one that lockkit has started, so that no code of the user waits for it."""
+    return _HERE.own
 
 
 def start(target: Callable[[], None], name: str) -> None:
@@ -27,9 +41,14 @@ def start(target: Callable[[], None], name: str) -> None:
 
 def _start(target: Callable[[], None], name: str) -> None:
     try:
-        threading.Thread(target=target, name=name, daemon=True).start()
+        threading.Thread(target=_run, args=(target,), name=name, daemon=True).start()
     except RuntimeError:  # no second thread can be started: run the target in this one, which has no name
-        target()
+        _run(target)
+
+
+def _run(target: Callable[[], None]) -> None:
+    _HERE.own = True
+    target()
 
 
 def join(thread: threading.Thread | None, timeout: float) -> None:

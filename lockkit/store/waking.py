@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+
+from lockkit.store.log import Log
 
 __all__ = ["wake_up"]
 
 
-def wake_up(wake: Callable[[], None], log: logging.Logger) -> None:
+def wake_up(wake: Callable[[], None], log: Log) -> None:
     """Call a waiter's ``wake``, and log what it raises: one waiter's trouble must not keep the next from being woken."""
     try:
         wake()

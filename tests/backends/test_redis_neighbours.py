@@ -234,6 +234,7 @@ def test_without_subscribe_a_warning_says_so_once(caplog, options):
             held = client.lock("a").acquire()
             threading.Timer(0.2, held.release).start()
             other.lock("a").acquire(timeout=10).release()
+    until(lambda: "ask every two seconds" in caplog.text)
     assert caplog.text.count("ask every two seconds") == 1
 
 

@@ -37,6 +37,7 @@ SHOWN = {
         "**the lease is garbage-collected** unreleased": f"{HERE}test_a_collected_lease_warns_and_frees_its_lock_when_its_validity_ends",
         "**`client.close()`**": f"{HERE}test_a_client_that_is_closed_releases_what_it_holds",
         "**the client is garbage-collected** without `close()`": "unit/test_close_at_once.py::test_a_client_that_is_dropped_after_two_ctrl_c_in_close_lets_go_of_its_store",
+        "**the log stands still** (a full pipe, a terminal after Ctrl-S), or a filter or handler of yours raises": "unit/test_log_that_fails.py::test_each_loss_is_told",
         "**no thread can be started** (`ulimit -u`, `pids.max`)": "unit/test_no_threads.py::test_an_acquire_without_a_heartbeat_is_refused_before_the_store_is_asked",
     },
     "On Redis, etcd and ZooKeeper": {

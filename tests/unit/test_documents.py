@@ -251,4 +251,4 @@ def test_a_look_that_fails_keeps_no_other_waiter_from_being_woken(caplog):
         watch.close()
 
     assert woken == ["good"]
-    assert "the queue of 'bad' cannot be read" in caplog.text
+    until(lambda: "the queue of 'bad' cannot be read" in caplog.text, "the error is logged")

@@ -1,0 +1,107 @@
+"""Log records of the threads that lockkit starts: written by a thread of their own, because the log is code of the user.
+
+A handler may stand still (a pipe or a terminal that nobody reads), and a filter may raise. In a thread of the user's that stops
+the call that logs. In the thread that renews locks, or declares them lost, it would stop that for all locks.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from lockkit.forks import Forks
+from lockkit.store.starting import OneThread, own_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Log", "pending"]
+
+_MOST = 10_000
+"""Records that may wait to be written. Further ones are dropped, and their number is logged."""
+
+
+class Log(logging.LoggerAdapter[logging.Logger]):
+    """A logger that stops no thread of lockkit: records of such threads are written in order, soon. Others are written at once.
+
+    Args:
+        name: The name of the logger.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.getLogger(name))
+        self.isEnabledFor = self.logger.isEnabledFor  # type: ignore[method-assign]  # each lock asks this
+
+    def log(
+        self,
+        level: int,
+        msg: object,
+        *args: object,
+        exc_info: object = None,
+        extra: Mapping[str, object] | None = None,
+        **_others: object,
+    ) -> None:
+        """Write a record, as ``logging.Logger.log`` does. In a thread of lockkit's own the call neither blocks nor raises."""
+        logger = self.logger
+        if not logger.isEnabledFor(level):
+            return
+        if not own_thread():
+            logger.log(level, msg, *args, exc_info=exc_info, extra=extra, stacklevel=2)  # type: ignore[arg-type]
+            return
+        error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
+        trace = None if error is None else (type(error), error, error.__traceback__)
+        with suppress(Exception):  # a factory of records may raise, too
+            _WRITER.put(logger, logger.makeRecord(logger.name, level, "", 0, msg, args, trace, extra=extra))
+
+
+def pending() -> bool:
+    """Whether records wait to be written, or one is being written."""
+    return _WRITER.pending
+
+
+class _Writer:
+    """The thread that writes the records, and their queue; one for the process."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: in a forked child there is no thread, and the records are the parent's."""
+        self._queue: deque[tuple[logging.Logger, logging.LogRecord]] = deque()
+        self._thread = OneThread(self._run, "lockkit-log")
+        self._dropped = 0
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._queue) or self._thread.running
+
+    def put(self, logger: logging.Logger, record: logging.LogRecord) -> None:
+        if len(self._queue) >= _MOST:
+            self._dropped += 1
+            return
+        self._queue.append((logger, record))
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread can be started, as at the end of the interpreter
+            self._run()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                logger, record = self._queue.popleft()
+            except IndexError:
+                return
+            try:
+                logger.handle(record)
+                dropped, self._dropped = self._dropped, 0
+                if dropped:
+                    logger.warning("%d log records were dropped, because the log stood still", dropped)
+            except Exception:
+                logging.Handler().handleError(record)  # as logging reports errors of its own: on stderr
+
+
+_WRITER = _Writer()
+Forks(in_child=_WRITER.restart)
