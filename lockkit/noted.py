@@ -1,7 +1,8 @@
 """Read the part of a claim's note that lockkit itself writes: the holder's reason, its progress, and requests to release the lock.
 
 That part stands under one key of the note, :data:`RESERVED`. The functions here read it from any note, also from one that another program
-has written, so each value of a wrong type, or of an absurd size, counts as missing. :mod:`lockkit.remarks` makes the values.
+has written, so each value of a wrong type, or of an absurd size, counts as missing, and each text is one line of at most
+:data:`LONGEST` characters that print. :mod:`lockkit.remarks` makes the values.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from lockkit.namedtuples import NamedTuple
 from lockkit.printable import printable
 
 __all__ = [
+    "LONGEST",
     "RESERVED",
     "Progress",
     "ReleaseRequest",
@@ -25,6 +27,8 @@ __all__ = [
 
 RESERVED = "lockkit"
 """The key of a note that only lockkit writes."""
+LONGEST = 200
+"""The most characters of a reason or message."""
 _MOST = 10**18
 """The largest number that is believed. JSON has numbers that no float can hold, and one of them must not end a program that reads it."""
 _YEAR_9999 = 253_402_300_799
@@ -64,7 +68,7 @@ def progress_in(note: Mapping[str, object]) -> Progress | None:
     told = _own(note).get("progress")
     if not isinstance(told, Mapping):
         return None
-    return Progress(number(told.get("done")), _text(told.get("message")), moment(told.get("at")) or 0.0)
+    return Progress(number(told.get("done"), 1), _text(told.get("message")), moment(told.get("at")) or 0.0)
 
 
 def requests_in(note: Mapping[str, object]) -> Mapping[str, ReleaseRequest]:
@@ -91,7 +95,8 @@ def _own(note: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    text = printable(value[: LONGEST + 1]) if isinstance(value, str) else ""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def number(value: object, most: int = _MOST) -> float | None:

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from lockkit.errors import ConfigError, NotHeld
 from lockkit.facts import ClaimInfo, LockInfo, Owner, Progress, ReleaseRequest
 from lockkit.names import digest
-from lockkit.noted import RESERVED
+from lockkit.noted import LONGEST, RESERVED
 
 __all__ = [
-    "LONGEST",
     "askable",
     "checked",
     "gone",
@@ -24,9 +23,6 @@ __all__ = [
     "unreserved",
     "with_reason",
 ]
-
-LONGEST = 200
-"""The most characters of a reason or message."""
 
 
 def checked(text: object, what: str, name: str | None = None) -> str:

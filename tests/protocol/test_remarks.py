@@ -277,3 +277,21 @@ def test_an_absurd_number_in_a_note_counts_as_missing():
     told = {"progress": {"done": 10**400, "at": 10**400}, "asked": {"k": {"by": "bob", "at": 1e300}}}
     assert progress_in({"lockkit": told}) == Progress(None, "", 0.0)
     assert [one.at for one in requests_in({"lockkit": told}).values()] == [0.0]
+
+
+def test_news_of_another_program_are_as_short_and_plain_as_those_of_lockkit():
+    """A program of another version, or a person with a client of the store, writes what it likes."""
+    note = {
+        "lockkit": {
+            "reason": "x" * 4000,
+            "progress": {"done": 7, "message": "50 %\u202e\x1b[2J\n" + "y" * 4000, "at": 1.0},
+            "asked": {"k": {"by": "eve\n" + "z" * 4000, "reason": "now\x07", "at": 2.0}},
+        }
+    }
+    told, (request,) = progress_in(note), requests_in(note).values()
+
+    assert told.done is None, "no share"
+    for text in (reason_in(note), told.message, request.by, request.reason):
+        assert text.isprintable()
+        assert 0 < len(text) <= 200
+    assert (reason_in(note)[:3], reason_in(note)[-1]) == ("xxx", "…")

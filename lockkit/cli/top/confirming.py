@@ -12,7 +12,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from lockkit import remarks
+from lockkit import noted, remarks
 from lockkit.cli import output
 from lockkit.errors import ConfigError
 from lockkit.printable import printable
@@ -48,7 +48,7 @@ class Confirm(ModalScreen[str | None]):
         with VerticalScroll(id="confirm"):
             yield Static(printable("\n".join(self._told), lines=True), markup=False)
             who = "The evicted user" if self._act == "evict" else "The holder"
-            yield Input(placeholder=f"Why? {who} sees it.", max_length=remarks.LONGEST, id="reason")
+            yield Input(placeholder=f"Why? {who} sees it.", max_length=noted.LONGEST, id="reason")
             yield Static("", id="refused", markup=False)
             with Horizontal(id="buttons"):
                 yield Button(_BUTTONS[self._act], id="do", variant="error", compact=True)
