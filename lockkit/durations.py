@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import time
 
 from lockkit.errors import ConfigError
 
-__all__ = ["ENDLESS", "LONGEST", "age", "exact", "limit", "limits", "parse", "seconds", "show"]
+__all__ = ["ENDLESS", "LONGEST", "age", "exact", "limit", "limits", "parse", "seconds", "show", "utc"]
 
 LONGEST = 10 * 365 * 86_400.0
 """The longest duration accepted: ten years, in seconds."""
@@ -113,3 +114,8 @@ def show(value: float) -> str:
         return f"{hours} h {rest} min" if rest else f"{hours} h"
     rest = hours % 24
     return f"{days} d {rest} h" if rest else f"{days} d"
+
+
+def utc(at: float) -> str:
+    """A time of the wall clock, for people of all time zones: ``2025-11-27 19:00:00 UTC``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))

@@ -221,7 +221,8 @@ def _missed(
     for lock, period in rule.periods.items():
         since = now - state.held[lock]
         if since > period:
-            words = {"lock": lock, "value": durations.show(since), "period": durations.show(period)}
+            value = f"{durations.show(since)} (since {durations.utc(state.held[lock])})"
+            words = {"lock": lock, "value": value, "period": durations.show(period)}
             key, matter = _matter(name, rule, {"lock": lock}, labels, words, rule.severity_alone)
             matters[key] = matter
     return Found(matters)

@@ -107,11 +107,16 @@ def shown(claim: ClaimInfo, at: float, config: Config) -> Iterator[tuple[str, Su
         return
     age = at - claim.since
     if age >= config.age_hard:
-        yield "old", Subject(labels, f"{durations.show(age)} by {claim.owner}")
+        yield "old", Subject(labels, f"{_for(age, claim.since)} by {claim.owner}")
     # By name, because the modules that know of cards stand on a higher floor.
     news_in: Callable[[object], CardNews | None] = import_module("lockkit.gpu.noticing").news_in
     news = news_in(claim.note)
     if news is not None and news.idle_since is not None and config.gpu_idle_after is not None:
         idle = at - news.idle_since
         if idle >= config.gpu_idle_after:
-            yield "idle", Subject(labels, f"for {durations.show(idle)}, by {claim.owner}")
+            yield "idle", Subject(labels, f"for {_for(idle, news.idle_since)}, by {claim.owner}")
+
+
+def _for(seconds: float, since: float) -> str:
+    """A duration, with the time at which it began, because the text is read later than it is written."""
+    return f"{durations.show(seconds)} (since {durations.utc(since)})"

@@ -7,14 +7,14 @@ rings nobody's phone. The Markdown is only what Slack, DingTalk, Teams and Disco
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Iterator, Mapping
 
 from lockkit.alerts import commands
 from lockkit.alerts.notification import Member, Notification, Reason
+from lockkit.durations import utc
 from lockkit.printable import printable
 
-__all__ = ["REASONS", "as_html", "as_markdown", "as_text", "subject", "subject_markdown", "utc"]
+__all__ = ["REASONS", "as_html", "as_markdown", "as_text", "subject", "subject_markdown"]
 
 REASONS: Mapping[Reason, str] = {
     "first": "This is new.",
@@ -95,11 +95,6 @@ def as_html(notification: Notification) -> str:
     return "\n".join(parts) + "\n"
 
 
-def utc(seconds: float) -> str:
-    """A time of the wall clock, for people of all time zones."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-
-
 def _why(notification: Notification) -> str:
     return REASONS[notification.reason].format(severity=notification.severity, step=notification.step)
 
@@ -130,9 +125,6 @@ def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
         yield "Who", ", ".join(who).removeprefix("owner ")
     if told:
         yield "More", ", ".join(f"{key} {value}" for key, value in sorted(told.items()))
-    end = now if member.resolved is None else member.resolved
-    seen = f", seen {member.times} times" if member.times > 1 else ""
-    yield "Since", f"{utc(member.since)} ({_span(end - member.since)}{seen})"
     if member.resolved is not None:
         yield "Over", f"since {utc(member.resolved)}"
     if member.acknowledged_by:
@@ -143,7 +135,12 @@ def _rows(member: Member, now: float) -> Iterator[tuple[str, str]]:
         yield "Ack", _short(member.acknowledge)
     if member.link:
         yield "Page", _short(member.link)
-    yield "Alert", _short(member.fingerprint)
+    end = now if member.resolved is None else member.resolved
+    seen = f", seen {member.times} times" if member.times > 1 else ""
+    yield (
+        "Alert",
+        f"{_short(member.fingerprint)}, since {utc(member.since)} ({_span(end - member.since)}{seen})",
+    )
     if member.rule in SHIPPED and member.resolved is None:
         yield "Read", f"lockkit docs runbook, {member.rule}"
 

@@ -16,6 +16,7 @@ from lockkit.alerts.happenings import Happening, Look
 from lockkit.alerts.inbox import Inbox, hand_over, handed_over
 from lockkit.alerts.looking import look_at
 from lockkit.alerts.running import LOCK, Runner
+from lockkit.durations import utc
 from lockkit.facts import Alert, Event
 
 
@@ -279,7 +280,9 @@ def test_a_look_sees_a_dead_owner_and_an_old_hold(world):
         config = client.config._replace(age_hard=0.0)
         seen = look_at(client, config)
         assert seen.held == {"a"}
-        assert [one.labels["lock"] for one in seen.subjects["old"]] == ["a"]
+        (old,) = seen.subjects["old"]
+        assert old.labels["lock"] == "a"
+        assert f"(since {utc(client.inspect('a').holders[0].since)}) by " in old.message
         assert "zombie" not in seen.subjects
         assert look_at(client, client.config).subjects == {}
         assert look_at(client, config, besides=("a",)).held == frozenset()

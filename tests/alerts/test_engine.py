@@ -12,6 +12,7 @@ from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import Happening, Look, Subject, counted, of_alert, of_event
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.alerts.state import Acknowledgement, Decisions, Silence, State
+from lockkit.durations import utc
 from lockkit.facts import Alert, Event
 
 TIMING = Timing(group_wait=30.0, group_interval=300.0, repeat_interval=1000.0, most_per_hour=1000)
@@ -290,7 +291,9 @@ def test_a_missed_run_is_told_once_its_period_is_over():
     world.step(0.0, look=Look(held=frozenset({"nightly"})))  # it was seen
     assert world.until(3600, look=Look(), every=10.0) == []
     [(_, told)] = world.until(60, look=Look(), every=10.0)
-    assert told.members[0].text == "nightly was not held for 60 min; its job should run every 60 min."
+    last = utc(world.engine.state.held["nightly"])
+    text = f"nightly was not held for 60 min (since {last}); its job should run every 60 min."
+    assert told.members[0].text == text
     world.step(0.0, look=Look(held=frozenset({"nightly"})))
     assert [one.reason for _, one in world.until(400, look=Look(), every=10.0)] == ["all_resolved"]
 

@@ -173,6 +173,7 @@ def test_pagerduty_gets_an_incident_for_each_group_and_its_end():
     assert first["payload"]["severity"] == "critical"
     assert again["payload"]["severity"] == "error"
     assert first["payload"]["source"] == "node3"
+    assert first["payload"]["timestamp"] == "2025-11-27T19:00:00Z", "since when it is so"
     assert first["payload"]["summary"].startswith("lockkit P0: gpu:0: 12 emergency releases")
     assert "Next:   lockkit why gpu:0" in first["payload"]["custom_details"]["text"]
     assert to.requests[0].path == "/v2/enqueue"

@@ -21,10 +21,9 @@ def test_the_text_says_all_that_a_person_needs():
         "  Rule:   emergency_rate\n"
         "  Where:  namespace prod, host node3\n"
         "  Who:    ann@node3:4711\n"
-        "  Since:  2025-11-27 19:00:00 UTC (12 min, seen 3 times)\n"
         "  Next:   lockkit why gpu:0\n"
         "  Ack:    lockkit alerts ack f0\n"
-        "  Alert:  f0\n"
+        "  Alert:  f0, since 2025-11-27 19:00:00 UTC (12 min, seen 3 times)\n"
     )
 
 
@@ -37,10 +36,9 @@ def test_the_markdown_is_lists_and_code_only():
         "- Rule: emergency_rate\n"
         "- Where: namespace prod, host node3\n"
         "- Who: ann@node3:4711\n"
-        "- Since: 2025-11-27 19:00:00 UTC (12 min)\n"
         "- Next: `lockkit why gpu:0`\n"
         "- Ack: `lockkit alerts ack f0`\n"
-        "- Alert: f0\n"
+        "- Alert: f0, since 2025-11-27 19:00:00 UTC (12 min)\n"
     )
 
 
@@ -70,6 +68,7 @@ def test_what_is_over_asks_for_nothing():
     assert subject(told).startswith("lockkit resolved: gpu:0")
     assert "Next" not in as_text(told)
     assert "Over:   since 2025-11-27 19:12:00 UTC" in as_text(told)
+    assert "Alert:  f0, since 2025-11-27 19:00:00 UTC (12 min)" in as_text(told)
 
 
 @pytest.mark.parametrize("reason", list(Reason.__args__))

@@ -197,10 +197,20 @@ public_url = "https://locks.example/x/"
         (told,) = chat.wait(1)
         link = told.json["payload"]["custom_details"]["alerts"][0]["page"]
         assert link.startswith("https://locks.example/x/#/alerts?")
-        one = visit(served, link.removeprefix("https://locks.example/x/"), token="view")
+        text = told.json["payload"]["custom_details"]["text"]
+        begun = re.search(r"Alert:  \w+, since ([-\d]+ [:\d]+ UTC)", text)[1]
+        held = re.search(r"nightly has been held for .* \(since ([-\d]+ [:\d]+ UTC)\)", text)[1]
+        one = visit(
+            served,
+            link.removeprefix("https://locks.example/x/"),
+            token="view",
+            timezone_id="Asia/Tokyo",  # a browser elsewhere shows the same times
+        )
         card = one.page.get_by_role("article").filter(has_text="nightly")
         expect(card).to_be_focused()
         expect(card).to_have_attribute("aria-current", "true")
+        expect(card).to_contain_text(f"since {begun}")
+        expect(card).to_contain_text(f"(since {held})")
 
         one.goto(f"{link.removeprefix('https://locks.example/x/')}0")
         expect(one.page.get_by_role("main")).to_contain_text("0 is over.")

@@ -72,6 +72,7 @@ def event(notification: Notification, key: str) -> dict[str, object]:
         return told
     labels = notification.members[0].labels if notification.members else {}
     firing = [member for member in notification.members if member.resolved is None]
+    began = min((member.since for member in firing), default=notification.at)
     told["client"] = "lockkit"
     if notification.members and (link := notification.members[0].link):
         told["client_url"] = link
@@ -79,7 +80,7 @@ def event(notification: Notification, key: str) -> dict[str, object]:
         "summary": subject(notification)[:_MOST_SUMMARY],
         "source": next((labels[name] for name in _WHERE if labels.get(name)), "lockkit"),
         "severity": _SEVERITIES[notification.severity],
-        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(notification.at)),
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "component": labels.get("lock") or labels.get("gpu") or "lockkit",
         "class": notification.members[0].rule if notification.members else "lockkit",
         "custom_details": {

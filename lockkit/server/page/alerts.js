@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { shownName } from "./claims.js";
-import { age, clockTime } from "./clock.js";
+import { age, utc } from "./clock.js";
 import { confirm, field, notice } from "./dialogs.js";
 import { attribute, el, list, say, shown } from "./dom.js";
 import { here, to } from "./route.js";
@@ -64,11 +64,11 @@ function alertPart({ acknowledge, takeBack, silence }) {
                     .join(", "),
             );
             say(text, alert.text);
-            const told = [`for ${age(alert.since_seconds)}, since ${clockTime(alert.since_seconds)}`];
+            const begun = `since ${utc(alert.since_seconds)} (${age(alert.since_seconds)})`;
+            const told = [`alert ${alert.fingerprint}, ${begun}`];
             if (alert.times > 1) told.push(`seen ${alert.times} times`);
             if (alert.acknowledged_by) told.push(`${alert.acknowledged_by} deals with it`);
             if (alert.silenced_by.length) told.push(`silenced (${alert.silenced_by.join(", ")})`);
-            told.push(alert.fingerprint);
             say(since, told.join(" · "));
             shown(lock, Boolean(alert.labels.lock));
             say(lock, shownName(alert.labels.lock ?? ""));
@@ -98,7 +98,7 @@ function silencePart({ end }) {
                 .join(", ");
             const which = labels ? `${what} (${labels})` : what;
             const why = one.comment ? `: ${one.comment}` : "";
-            say(words, `${which}, until ${clockTime(one.ends_seconds)}, by ${one.author}${why}`);
+            say(words, `${which}, until ${utc(one.ends_seconds)}, by ${one.author}${why}`);
         },
     };
 }

@@ -56,3 +56,8 @@ export function clockTime(seconds) {
     const time = TIME.format(then);
     return DATE.format(then) === DATE.format(new Date()) ? time : `${DATE.format(then)} ${time}`;
 }
+
+/** A time as the messages of alerts have it, for people in several time zones: 2025-11-27 19:00:00 UTC. */
+export function utc(seconds) {
+    return `${new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+}
