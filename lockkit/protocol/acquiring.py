@@ -116,9 +116,9 @@ def acquiring(
                 break
             attempt.heard(answer)
             if isinstance(answer, Queued):
-                create, unread, attempt.request_pending = False, None, False
+                joined, create, unread, attempt.request_pending = create, False, None, False
                 attempt.holder = answer.holder
-                yield from _give_up_if_hopeless(attempt, claim, answer, now, wall)
+                yield from _give_up_if_hopeless(attempt, claim, answer, now, wall, joined=joined)
                 if not attempt.timed_out(at):
                     yield from attempt.report(answer, at)
                     wait = WaitForWake(
@@ -214,14 +214,17 @@ def _give_up_if_hopeless(
     answer: Queued,
     now: Now,
     wall: Callable[[], float],
+    *,
+    joined: bool,
 ) -> Generator[Effect, Any, None]:
-    """Give up a wait that can never end in a grant.
+    """Give up a wait that can never end in a grant. ``joined`` is whether the claim has come into the queue just now.
 
     Raises:
         CapacityMismatch: Others use the name with another capacity.
         DeadlockDetected: The thread or task would wait for itself, or is the youngest in a deadlock with others.
     """
-    if answer.capacity != attempt.terms.capacity:
+    # Later only a resize makes the two differ, perhaps one that is half done: it changes the capacity of this claim as well.
+    if joined and answer.capacity != attempt.terms.capacity:
         yield from giving_up(attempt, now)
         raise attempt.mismatch(answer.capacity)
     if attempt.mine:

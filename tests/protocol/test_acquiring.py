@@ -486,6 +486,15 @@ def test_another_capacity_is_an_error_and_leaves_nothing(start, answer):
     assert attempt.leftover() is None
 
 
+def test_a_waiter_is_not_refused_for_a_resize_that_is_half_done(start, clock):
+    """On etcd the first claims of a long queue have the new capacity before the others."""
+    _, run = start(timeout=30.0)
+    run.answer(Queued(1)).until(WaitForWake)
+    run.answer().answer(Queued(1, capacity=3)).until(WaitForWake)
+    run.answer().answer(Granted(7, clock.now()))
+    assert run.result.fence == 7
+
+
 def test_a_waiter_is_woken_by_the_earliest_of_its_times(start, clock):
     _, run = start(timeout=30.0)
     run.answer(Queued(1, ask_again_at=clock.now() + 4.0, blockers=("9",)))
