@@ -161,7 +161,7 @@ def _anothers(store: ZooKeeperStore, claim: Claim, fence: int | None, end: float
     if fence is None:
         return Renewal("OFFERED" if place < queue.fits else "WAITING")
     stat = call.ask(Exists(f"{parent}/{queue.claims[place].node}", None))
-    if stat is None or stat.czxid != fence or place >= queue.fits:
+    if stat is None or stat.czxid != fence or queue.surely_waits(place):
         return Renewal("LOST", why="fence")
     return Renewal("HELD")
 

@@ -448,8 +448,10 @@ def test_what_was_offered_is_not_granted_beside_what_a_shrunk_lock_still_holds(o
     first, middle, last = (queue(store, **of(3)) for _ in range(3))
     store.release(heavy, BUDGET)
     assert isinstance(store.acquire(first, False, BUDGET), Granted)
-    assert isinstance(store.acquire(last, False, BUDGET), Granted)
+    held = store.acquire(last, False, BUDGET)
+    assert isinstance(held, Granted)
     assert other.resize("a", 2, BUDGET) == 3
+    assert renew(other, last, held.fence).state == "HELD", "a copy in another process is told that it is lost"
     answer = store.acquire(middle, False, BUDGET)
     assert isinstance(answer, Queued), "S2: three hold a lock that is for two"
     store.release(last, BUDGET)
