@@ -6,7 +6,7 @@ import sys
 import threading
 import weakref
 
-__all__ = ["THREAD", "asker"]
+__all__ = ["THREAD", "asker", "outlives_exit"]
 
 
 class _Thread(threading.local):
@@ -35,3 +35,11 @@ def asker() -> weakref.ref[object]:
         if task is not None:
             return weakref.ref(task)
     return THREAD.key
+
+
+def outlives_exit(taker: object) -> bool:
+    """Whether a thread or task may go on while the interpreter ends: a daemon thread, or a task whose loop runs in such a thread."""
+    if isinstance(taker, threading.Thread):
+        return taker.daemon and taker.is_alive() and taker is not threading.current_thread()
+    done, get_loop = getattr(taker, "done", None), getattr(taker, "get_loop", None)
+    return done is not None and get_loop is not None and not done() and get_loop().is_running()

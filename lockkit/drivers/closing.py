@@ -14,6 +14,7 @@ from lockkit.protocol.effects import Orphan
 from lockkit.protocol.renewing import drop_of
 from lockkit.store.log import Log
 from lockkit.store.starting import start
+from lockkit.takers import outlives_exit
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
@@ -38,12 +39,15 @@ class Closing:
 
     Args:
         budget: Seconds that the requests of all of them may take together; cleanup hooks have their own budgets.
+        ends: Whether the process ends. Then daemon threads go on until the interpreter is gone, perhaps for long, because other
+            functions run at exit, too. Holds under which they may work are kept, and end with the process.
     """
 
-    def __init__(self, driver: Driver, reason: Reason, budget: float) -> None:
+    def __init__(self, driver: Driver, reason: Reason, budget: float, *, ends: bool = False) -> None:
         self._driver = driver
         self._reason: Reason = reason
         self._budget = budget
+        self._ends = ends
         self._context = contextvars.copy_context()
         self._todo: list[Hold] = []
         self._dropped: set[Hold] = set()
@@ -51,13 +55,14 @@ class Closing:
         self._released = Bell()
 
     def run(self) -> None:
-        """Cancel all waits, release all holds, try the orphan list once, deliver events to plugins; then stop renewing."""
+        """Cancel all waits, release all holds but those kept, try the orphan list once, deliver events to plugins; then stop renewing."""
         driver = self._driver
         try:
             self._release_all()
             driver.orphans.flush(max(0.1, self._left()))
         finally:
-            driver.heartbeat.close()
+            if not driver.ending.kept:
+                driver.heartbeat.close()
             if driver.dispatcher.wants("closed"):
                 driver.dispatcher.tell(Event("closed", ""))
             driver.dispatcher.flush(0.2)
@@ -68,6 +73,11 @@ class Closing:
         driver.ending.wake_all()
         # Include holds whose release was interrupted: they may no longer be members. A thread that is at a release finishes it.
         holds = list({**dict.fromkeys(driver.beats.holds()), **driver.beats.releasing})
+        if self._ends:
+            kept = driver.ending.kept = [
+                one for one in holds if one.standing and one.key and outlives_exit(one.key())
+            ]
+            holds = [hold for hold in holds if hold not in kept]
         for hold in holds:  # a drop just before the close, which the deadline thread may not have seen
             if hold.collected and not hold.closing and hold.report_drop():
                 driver.dispatcher.tell(drop_of(hold))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import logging
 import threading
 import time
 from datetime import UTC, datetime
@@ -15,7 +16,11 @@ from lockkit.facts import Reason
 from lockkit.store.log import Log
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lockkit.drivers.threads import Driver
+    from lockkit.hold import Hold
+    from lockkit.store.spi import Claim
 
 __all__ = ["Ending"]
 
@@ -33,6 +38,7 @@ class Ending:
 
     Attributes:
         origin: The process of the engine.
+        kept: The holds of daemon threads that go on while the process ends: they are not released, and renewed to the end.
         gone: Whether the end has begun, or the end of the process has; a finalizer need not begin it then.
     """
 
@@ -43,6 +49,7 @@ class Ending:
         self._closing: Errand | None = None
         self._leaving: Errand | None = None
         self._dropped = False
+        self.kept: list[Hold] = []
         self.gone = False
 
     def close(self, reason: Reason) -> None:
@@ -55,19 +62,19 @@ class Ending:
     def begin_close(self, reason: Reason, budget: float) -> None:
         """Begin :meth:`close` in the background, because the process ends."""
         self.gone = True
-        self._errand(reason, budget).begin()
+        self._errand(reason, budget, ends=True).begin()
 
-    def _errand(self, reason: Reason, budget: float) -> Errand:
+    def _errand(self, reason: Reason, budget: float, *, ends: bool = False) -> Errand:
         with self._mutex:
-            errand = self._to_close(reason, budget)
+            errand = self._to_close(reason, budget, ends=ends)
             beats = self._driver.beats
             # No signal is let through here.
             self._closing, beats.closing = self._closing or errand, True
             return self._closing
 
-    def _to_close(self, reason: Reason, budget: float) -> Errand:
+    def _to_close(self, reason: Reason, budget: float, *, ends: bool = False) -> Errand:
         driver = self._driver
-        return Errand("lockkit-close", Closing(driver, reason, budget).run, driver.heartbeat.lend)
+        return Errand("lockkit-close", Closing(driver, reason, budget, ends=ends).run, driver.heartbeat.lend)
 
     def await_close(self, longest: float) -> None:
         """Wait for the close, at most ``longest`` seconds beyond cleanup hooks; then log which claims are left."""
@@ -75,17 +82,31 @@ class Ending:
         if self._closing is not None:
             self._closing.wait(longest, lambda: driver.releases.cleaning.moving)
         driver.dispatcher.end(max(0.0, began + longest - time.monotonic()))
-        left = [*driver.orphans.left(), *(hold.claim for hold in driver.beats.holds())]
-        if left:
-            names = ", ".join(sorted({repr(claim.terms.name) for claim in left})[:5])
-            longest = max(claim.terms.ttl + claim.terms.lock_delay for claim in left)
-            _log.error(
-                "the process ends with claims that the store did not confirm to be removed (%d: %s%s); they lapse by %s",
-                len(left),
-                names,
-                ", ..." if len(left) > 5 else "",
-                datetime.fromtimestamp(driver.clock.wall() + longest, UTC).isoformat(timespec="seconds"),
+        kept = [hold.claim for hold in self.kept if hold.standing]
+        if kept:
+            _log.log(
+                logging.DEBUG if driver.backend.capabilities.process_bound else logging.WARNING,
+                "a daemon thread works under %s while the process ends, so it is held to the end of the process, and lapses by %s at the "
+                "latest; to free it at once, have the thread end before, and join it",
+                *self._names_and_end(kept),
             )
+        left = [
+            *driver.orphans.left(),
+            *(hold.claim for hold in driver.beats.holds() if hold not in self.kept),
+        ]
+        if left:
+            _log.error(
+                "the process ends with claims that the store did not confirm to be removed (%d: %s); they lapse by %s",
+                len(left),
+                *self._names_and_end(left),
+            )
+
+    def _names_and_end(self, claims: Sequence[Claim]) -> tuple[str, str]:
+        """Some names of claims, and when the last of them lapses if nobody renews them."""
+        names = sorted({repr(claim.terms.name) for claim in claims})
+        longest = max(claim.terms.ttl + claim.terms.lock_delay for claim in claims)
+        end = datetime.fromtimestamp(self._driver.clock.wall() + longest, UTC).isoformat(timespec="seconds")
+        return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])]), end
 
     def leave(self, reason: Reason) -> Errand:
         """Close, and let go of the store once nothing is left to remove: for a client in a process that lives on.

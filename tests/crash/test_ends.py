@@ -136,6 +136,59 @@ def refuse_all():
     until(lambda: "began" in actor.said, "the hook runs all the same")
 
 
+DAEMON = """
+import asyncio, atexit, sys, threading
+
+@atexit.register
+def last():  # registered before lockkit is imported, so it runs after the release at exit
+    print("ending", flush=True)
+    sys.stdin.readline()
+
+import lockkit, lockkit.aio
+held = threading.Event()
+
+def works():
+    with lockkit.connect({url!r}).lock("crash/lock", ttl=60):
+        held.set()
+        threading.Event().wait()
+
+def loops():
+    async def main():
+        async with lockkit.aio.connect({url!r}).lock("crash/lock", ttl=60):
+            held.set()
+            await asyncio.Event().wait()
+    asyncio.run(main())
+
+def done():
+    with lockkit.connect({url!r}).lock("other"):
+        pass
+    kept.append(lockkit.connect({url!r}).lock("crash/lock", ttl=60).acquire())
+    held.set()
+
+kept = []
+thread = threading.Thread(target={kind}, daemon=True)
+thread.start()
+held.wait()
+if {kind} is done:
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize("kind", ["works", "loops", "done"])
+def test_exit_frees_nothing_under_a_daemon_thread_that_still_works(mutex, kind):
+    """Such a thread goes on until the interpreter is gone, which other functions that run at exit may delay for long."""
+    code = DAEMON.format(url=mutex.url, kind=kind)
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout.readline() == b"ending\n"
+        assert len(mutex.rows()) == (0 if kind == "done" else 1), "what no thread works under is released"
+        process.stdin.close()
+        assert process.wait() == 0
+    mutex.holders(ttl=60)  # at once, and not after the ttl
+
+
 CHILD = """
 import multiprocessing, sys, lockkit
 client = lockkit.connect({url!r})
