@@ -95,6 +95,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _collector_away_from_what_is_there() -> None:
+    """Keep it away, too, from what the tests of earlier files have left: modules, and the caches of libraries."""
+    gc.collect()
+    gc.freeze()
+
+
 OF_ONE_CLAIM = ("S3", "S5", "S6", "S8", "S9", "S10", "S11", "L4", "L6")
 """Guarantees about one claim, its time and its hooks: not about its neighbours in the queue, for which a mutex is not enough."""
 
