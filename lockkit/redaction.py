@@ -38,7 +38,14 @@ EVERYWHERE = frozenset(
         *("alerts_group_wait", "alerts_group_interval", "alerts_repeat_interval"),
         *("alerts_most_per_hour", "alerts_look_every"),
         *("journal", "journal_folder", "journal_max_size", "journal_max_age", "journal_keep"),
-        *("serve_token_file", "serve_hosts", "serve_proxies", "serve_recover", "serve_alerts"),
+        *(
+            "serve_token_file",
+            "serve_hosts",
+            "serve_proxies",
+            "serve_recover",
+            "serve_alerts",
+            "serve_public_url",
+        ),
     )
 )
 """The settings that may stand in the query of every URL: all except ``url``."""
