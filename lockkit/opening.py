@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import threading
 import warnings
@@ -42,6 +41,7 @@ from lockkit.origin import this_origin
 from lockkit.printable import printable
 from lockkit.protocol.denials import held_at, held_claim
 from lockkit.redaction import redact
+from lockkit.store.log import Log
 from lockkit.store.sharing import copied
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
 from lockkit.store.starting import start
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening", "for_the_user"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 _LEAST = 0.4
 """Seconds that opening a store may take at least, even if less is left or configured: host names are resolved and TLS is negotiated."""
 

@@ -7,7 +7,6 @@ again until it has returned.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from lockkit.members import in_pool
 from lockkit.origin import Origin, this_origin
 from lockkit.plugins.calling import call_within
 from lockkit.sizes import MIB
+from lockkit.store.log import Log
 from lockkit.store.starting import start
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LOOK_EVERY = 30.0
 _PATIENCE = 5.0
 """Seconds that a request to the store may take that tells others how a card is used."""
 _ALERTS: Mapping[str, Literal["P1", "P2"]] = {"gpu_faulty": "P1", "gpu_idle": "P2"}
-_log = logging.getLogger("lockkit.gpu")
+_log = Log("lockkit.gpu")
 
 
 class _WatchedCard:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import threading
 import time
@@ -25,6 +24,7 @@ from lockkit.observe.store_names import one_name
 from lockkit.origin import this_origin
 from lockkit.printable import printable
 from lockkit.redaction import redact
+from lockkit.store.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _LOOK_AT_AGE = 3600.0
 _MOST_OWED = 1000
 _PATIENCE = 0.25
 """Seconds for which the first lock of a client waits for the first row."""
-_log = logging.getLogger("lockkit.journal")
+_log = Log("lockkit.journal")
 
 
 class Place(NamedTuple):

@@ -7,11 +7,11 @@ import contextlib
 import threading
 from collections.abc import Callable
 
-__all__ = ["OneThread", "join", "own_thread", "start"]
+__all__ = ["OneThread", "join", "own_thread", "owned", "start"]
 
 
 class _Here(threading.local):
-    """The calling thread, and whether :func:`start` has started it."""
+    """The calling thread, and whether lockkit has started it."""
 
     own = False
 
@@ -20,7 +20,7 @@ _HERE = _Here()
 
 
 def own_thread() -> bool:
-    """Whether the calling thread is one that lockkit has started, so that no code of the user waits for it."""
+    """Whether lockkit has started the calling thread, by :func:`start` or with :func:`owned` as its target."""
     return _HERE.own
 
 
@@ -41,12 +41,13 @@ def start(target: Callable[[], None], name: str) -> None:
 
 def _start(target: Callable[[], None], name: str) -> None:
     try:
-        threading.Thread(target=_run, args=(target,), name=name, daemon=True).start()
+        threading.Thread(target=owned, args=(target,), name=name, daemon=True).start()
     except RuntimeError:  # no second thread can be started: run the target in this one, which has no name
-        _run(target)
+        owned(target)
 
 
-def _run(target: Callable[[], None]) -> None:
+def owned(target: Callable[[], None]) -> None:
+    """Run the target of a thread that lockkit starts; :func:`start` does this by itself."""
     _HERE.own = True
     target()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import select
 import subprocess
 import sys
 import time
@@ -26,6 +28,8 @@ from lockkit.integrations.celery.held_by_child import (
     recorded,
 )
 from lockkit.integrations.celery.watch import Watch, _Process
+from lockkit.store import log
+from lockkit.testing.processes import until
 from support.holders import HOLD
 
 
@@ -269,6 +273,35 @@ def test_a_watch_that_ends_with_an_error_keeps_no_claim_alive(watch, monkeypatch
     watch._run()
     assert os.read(there, 1) == b""
     os.close(there)
+
+
+def test_a_log_that_raises_keeps_no_claim_alive(watch, monkeypatch):
+    class Mistaken(logging.Filter):
+        """A filter that expects of each record what only the records of its program have."""
+
+        def filter(self, record):
+            return record.request_id is not None
+
+    there, pulse = os.pipe()
+    watch._processes[1] = _Process(Greeting(1, 1.0, pool=True, record=0), None, pulses=[pulse])
+
+    def fails():
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(watch, "_wait", fails)
+    handler = logging.StreamHandler()
+    handler.addFilter(Mistaken())
+    logging.getLogger("lockkit").addHandler(handler)
+    try:
+        watch.start()
+        assert select.select([there], [], [], 30.0)[0], (
+            "what keeps the claims of the dead alive is not closed"
+        )
+        assert os.read(there, 1) == b""
+        until(lambda: not log.pending(), "the log is written")
+    finally:
+        logging.getLogger("lockkit").removeHandler(handler)
+        os.close(there)
 
 
 def test_a_process_that_cannot_be_watched_does_not_end_the_watch(watch, lender, monkeypatch, caplog):

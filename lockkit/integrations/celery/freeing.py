@@ -8,7 +8,6 @@ process has no child that is not known to be its own and is as young as the dead
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -25,10 +24,11 @@ from lockkit.observe import journal
 from lockkit.observe.decisions import ClaimFacts, Tiers, answer_of_this_host, decide
 from lockkit.observe.survivors import program, survivors
 from lockkit.printable import printable
+from lockkit.store.log import Log
 
 __all__ = ["Dead", "free", "left_behind"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 
 
 class Dead(NamedTuple):

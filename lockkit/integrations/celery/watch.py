@@ -9,7 +9,6 @@ call those before the process is dead.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import signal
@@ -27,10 +26,12 @@ from lockkit.identity import look_at, same_start
 from lockkit.integrations.celery.freeing import Dead, free
 from lockkit.integrations.celery.held_by_child import Greeting, open_channel, read_greeting, read_notes
 from lockkit.printable import printable
+from lockkit.store.log import Log
+from lockkit.store.starting import owned
 
 __all__ = ["Watch"]
 
-_log = logging.getLogger("lockkit")
+_log = Log("lockkit")
 _SOON, _LATER = 0.1, 0.5
 """Seconds until the next look at processes that outlive the one that has started them: at first, and after a while."""
 _TELL_AFTER = 2.0
@@ -98,7 +99,7 @@ class Watch:
         self._zombies: dict[int, int] = {}
         self._zombies_next = 0.0
         self._ends: float | None = None
-        self._thread = threading.Thread(target=self._run, name="lockkit-celery", daemon=True)
+        self._thread = threading.Thread(target=owned, args=(self._run,), name="lockkit-celery", daemon=True)
         self._receives = threading.Lock()
         """Held while descriptors come, so that no fork comes between."""
         os.register_at_fork(
