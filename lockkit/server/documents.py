@@ -207,9 +207,10 @@ class FailuresQuery(Struct, forbid_unknown_fields=True):
 
 
 class HistoryQuery(Struct, forbid_unknown_fields=True):
-    """Parameters of a page of the past: of the lock `name`, and what was not over by `since` (seconds since the epoch). Of each list it has `limit` rows, without the `offset` newest."""
+    """Parameters of a page of the past: of the lock `name`, and what was not over by `since` (seconds since the epoch). Of each list it has `limit` rows, without the `offset` newest, and with `search` those in which each of its words occurs, whatever its case: in names, owners, reasons and ends."""
 
     name: _Name | None = None
+    search: Annotated[str, Meta(max_length=512)] = ""
     since: Annotated[float, Meta(ge=0, le=253_402_300_799)] | None = None
     store: _StoreId | None = None
     offset: Annotated[int, Meta(ge=0, le=1_000_000)] = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from lockkit.observe.appending import rotated
 from lockkit.observe.event_journal import store_of
 from lockkit.observe.history import journals, read_history
-from lockkit.observe.past import History
+from lockkit.observe.past import ENDS, History
 from lockkit.server.problems import HttpProblem
 from lockkit.views import documents
 from lockkit.views import history as views
@@ -52,13 +52,23 @@ def history(call: Call) -> documents.History:
     finally:
         _reading.release()
 
+    words = query.search.casefold().split()
+
     def page(rows: Sequence[T]) -> tuple[T, ...]:
+        if words:
+            rows = [row for row in rows if all(word in _said(row) for word in words)]
         end = max(len(rows) - query.offset, 0)
         return tuple(rows[max(end - query.limit, 0) : end])
 
     return views.document(
         found._replace(holds=page(found.holds), waits=page(found.waits), happenings=page(found.happenings))
     )
+
+
+def _said(row: PastHold | PastWait | Happening) -> str:
+    """The texts of a row, as a search compares them."""
+    told = [value for value in row if isinstance(value, str)]
+    return "\n".join((*told, ENDS.get(getattr(row, "end", None) or "", ""), str(row.owner))).casefold()
 
 
 def _size(path: Path) -> int:

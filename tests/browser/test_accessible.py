@@ -14,6 +14,7 @@ PLACES = {
     "gpus": "#/gpus",
     "alerts": "#/alerts",
     "failures": "#/failures",
+    "history": "#/history?span=604800",
 }
 """Every page of the dashboard, by a name for it."""
 TELEPHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}

@@ -235,6 +235,28 @@ def test_locks_of_pools_and_of_lockkit_itself_stand_apart(visit, serve, client):
         expect(own.get_by_role("rowheader")).to_contain_text(["nightly"])
 
 
+def test_the_past_of_all_locks_is_searched(page):
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="History").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("History")
+    page.get_by_label("Show").select_option("the last 7 days")
+    rows = page.get_by_role("row")
+    expect(rows.filter(has_text="bob@")).not_to_have_count(0)
+    expect(rows.filter(has_text="ann@")).not_to_have_count(0)
+
+    page.get_by_label("Search").fill("MIGRATE  ann@")
+    expect(rows.filter(has_text="bob@")).to_have_count(0)
+    expect(rows.filter(has_text="ann@")).not_to_have_count(0)
+    page.reload()
+    expect(page.get_by_label("Search")).to_have_value("MIGRATE  ann@")
+    expect(rows.filter(has_text="ann@")).not_to_have_count(0)
+
+    rows.filter(has_text="ann@").first.get_by_role("link", name="db/migrate").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("db/migrate")
+    page.go_back()
+    page.get_by_label("Search").fill("nobody was ever called so")
+    expect(page.get_by_role("main")).to_contain_text("The journals have no such hold.")
+
+
 def test_each_reason_of_the_health_can_be_read(visit, serve, client):
     with client.lock("one").acquire(), client.lock("two").acquire(), client.lock("three").acquire():
         page = visit(serve("--url", client.url, config=RULES)).page

@@ -131,6 +131,11 @@ def test_the_past_comes_in_pages_of_one_store(journaled):
     assert [hold["name"] for hold in whole["holds"]] == ["a", "b", "a"]
     assert (newest, before) == (whole["holds"][2:], whole["holds"][1:2])
     assert [hold["name"] for hold in site.get("/api/history?name=b").json["holds"]] == ["b"]
+    one = whole["holds"][1]
+    words = f"{one['claim_id'].upper()}%20%20{one['owner']['user']}%20released"
+    assert site.get(f"/api/history?search={words}").json["holds"] == [one]
+    assert site.get(f"/api/history?search={words}%20nobody").json["holds"] == []
+    assert site.get("/api/history?search=RELEASED&limit=2").json["holds"] == whole["holds"][1:]
     assert site.get(f"/api/history?since={whole['holds'][2]['ended_seconds'] + 1}").json["holds"] == []
 
 

@@ -7,6 +7,7 @@ import { notice } from "./dialogs.js";
 import { attribute, el, list, say, shown } from "./dom.js";
 import { failuresView } from "./failures.js";
 import { gpusView } from "./gpus.js";
+import { historyView } from "./history.js";
 import { Live } from "./live.js";
 import { lockView } from "./lock.js";
 import { locksView } from "./locks.js";
@@ -20,8 +21,9 @@ const VIEWS = {
     gpus: gpusView,
     alerts: alertsView,
     failures: failuresView,
+    history: historyView,
 };
-const NAMES = { locks: "Locks", gpus: "GPUs", alerts: "Alerts", failures: "Failures" };
+const NAMES = { locks: "Locks", gpus: "GPUs", alerts: "Alerts", failures: "Failures", history: "History" };
 const RETRY = 3_000; // ms
 
 const $ = (id) => document.getElementById(id);

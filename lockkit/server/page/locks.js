@@ -5,6 +5,7 @@ import { actsPart, inPool, owner, shownName, ttlPart, whoPart } from "./claims.j
 import { age, clockTime, heard } from "./clock.js";
 import { act } from "./dialogs.js";
 import { attribute, el, say, shown } from "./dom.js";
+import { searchPart } from "./filter.js";
 import { pagerPart } from "./pager.js";
 import { change, here, to } from "./route.js";
 import { summaryStrip } from "./summary.js";
@@ -12,7 +13,6 @@ import { table } from "./table.js";
 
 const OTHERS = "Pools, and locks of lockkit itself"; // their names begin with @
 const LIMIT = 50;
-const TYPING = 250; // ms after the last key
 const SORTS = { age: "longest wait", waiters: "most waiters", name: "name" };
 const STATES = {
     "": "all states",
@@ -90,22 +90,7 @@ function lockRow(about) {
 export function locksView({ store, refresh }) {
     const strip = summaryStrip();
     const { query } = here();
-    const filter = el("input", {
-        id: "pattern",
-        type: "search",
-        placeholder: "part of a name, or team/*",
-        spellcheck: "false",
-        maxlength: 512,
-    });
-    filter.value = query.get("pattern") ?? "";
-    let typing = 0;
-    filter.addEventListener("input", () => {
-        clearTimeout(typing);
-        typing = setTimeout(
-            () => change({ pattern: filter.value.trim(), offset: null }, { replace: true }),
-            TYPING,
-        );
-    });
+    const filter = searchPart("pattern", "Filter", "part of a name, or team/*");
     const state = choice("state", "Show", STATES, query.get("state") ?? "");
     const sort = choice("sort", "Sort by", SORTS, query.get("sort") ?? "age");
     const headings = [
@@ -185,7 +170,7 @@ export function locksView({ store, refresh }) {
                         "aria-label": "Choose locks",
                         onsubmit: (event) => event.preventDefault(),
                     },
-                    el("label", { for: "pattern" }, "Filter", filter),
+                    filter.node,
                     state.node,
                     sort.node,
                 ),
@@ -223,7 +208,7 @@ export function locksView({ store, refresh }) {
             const wanted = here().query;
             state.select.value = wanted.get("state") ?? "";
             sort.select.value = wanted.get("sort") ?? "age";
-            if (document.activeElement !== filter) filter.value = wanted.get("pattern") ?? "";
+            filter.moved();
         },
         tick() {
             strip.tick();

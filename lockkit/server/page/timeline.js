@@ -20,8 +20,9 @@ const NO_JOURNAL =
     "There is no event journal on the server’s host, so only the present holders are drawn. The setting journal = true keeps one.";
 
 /** A hold as it is drawn. Of a past one whose end is not known, only the beginning is. */
-function past(one) {
+export function past(one) {
     return {
+        name: one.name,
         claim: one.claim_id,
         fence: one.fence,
         user: one.owner.user,
@@ -49,7 +50,8 @@ function present(claim) {
     };
 }
 
-function pastRow() {
+/** The row of a hold in a table: the columns Holder, From, For, Waited, End. */
+export function pastRow() {
     const cells = [...Array(5)].map(() => el("span"));
     return {
         cells,
@@ -77,8 +79,8 @@ function summed(holds, from, missing, time) {
     return `${plural(holds.length, "hold")} of ${plural(users, "user")} in the last ${time}, ${duration(held)} in all${rest}.`;
 }
 
-/** The timeline of a lock: its `node`, `read(holders)` and `moved()`. */
-export function timelinePart({ store, name }) {
+/** The choice of how far back to look: its `select`, and `span()`, in seconds. */
+export function spanPart() {
     const span = () => (here().query.get("span") in SPANS ? Number(here().query.get("span")) : USUAL);
     const choose = () => change({ span: select.value === String(USUAL) ? null : select.value });
     const options = Object.entries(SPANS).map(([seconds, text]) =>
@@ -86,6 +88,12 @@ export function timelinePart({ store, name }) {
     );
     const select = el("select", { id: "span", onchange: choose }, options);
     select.value = String(span());
+    return { span, select };
+}
+
+/** The timeline of a lock: its `node`, `read(holders)` and `moved()`. */
+export function timelinePart({ store, name }) {
+    const { span, select } = spanPart();
     const picture = el("div", { class: "picture" });
     const words = el("p", { class: "soft", id: WORDS });
     const trouble = el("p", { class: "soft", hidden: true });
