@@ -9,13 +9,13 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["Period", "falling", "overlaps", "repeated"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Period:
+class Period(Struct, frozen=True, order=True, gc=False):
     """One certain period of one holder.
 
     Attributes:

@@ -1,30 +1,44 @@
-"""Rows of event journals, put together: each hold from its beginning and its end, and what is missing."""
+"""Rows of event journals, put together as they are read: each hold from its beginning and its end, and what is missing.
+
+No row is kept, and the rows may come in any order: files are read one after the other, and each of them mixes the rows of several processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+import math
+from collections.abc import Container, Iterable
+from operator import attrgetter
+from typing import TypeVar
 
+from msgspec.structs import replace
+
+from lockkit.facts import Owner
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.journal_rows import (
+    Row,
     bounded,
     happening_of,
     hold_of,
+    holder_of,
     key_of,
-    number_of,
     resizes,
+    resource_of,
+    seconds_in,
     step_of,
     wait_of,
     with_end,
 )
-from lockkit.observe.missing import Rows, absent_rows, missed_events, unended, unheard
+from lockkit.observe.missing import Meetings, Writer, absent_rows, unended
 from lockkit.observe.past import Gaps, Happening, History, PastHold, PastResize, PastStep, PastWait, StoreKey
 
-__all__ = ["Read", "assemble"]
+__all__ = ["Assembly", "Read"]
 
+T = TypeVar("T")
 _ENDING = ("released", "lost", "max_hold", "collected", "abandoned", "absent")
 _VAIN = ("busy", "timeout", "cancelled", "failed")
-_BOUNDING = ("evicted", "dropped", "closed")
-"""Kinds of events after which a hold without an end does not last for long."""
+_WAITING = ("queued", "still_waiting")
+_BOUNDING = ("evicted", "dropped")
+"""Kinds of events after which a hold without an end does not last for long. So does the end of its client."""
 _STEPS = ("guard_opened", "guard_written", "guard_refused")
 _NEAR = 0.1
 """Seconds by which two times of one line may differ, because its two clocks are read one after the other."""
@@ -43,6 +57,10 @@ _NO_HAPPENING = (
 """Kinds of events that are no happening by themselves: holds, waits and gaps are made from them."""
 
 
+_LATER = (*_ENDING, *_BOUNDING, "gpu_idle")
+"""Kinds of events about a hold that has begun."""
+
+
 class Read(NamedTuple):
     """The files that were read.
 
@@ -56,126 +74,222 @@ class Read(NamedTuple):
     unreadable: tuple[str, ...]
 
 
-def assemble(lines: Rows, read: Read, name: str | None, since: float | None) -> History:
-    """Everything that the lines say.
+class Assembly:
+    """The past, as far as the rows that were taken tell it.
 
     Args:
-        lines: The lines of all files.
-        read: The files.
         name: Only this lock.
         since: Seconds since the epoch; only what was not over by then.
     """
-    past = _Past(lines)
-    gone = unended(lines)
-    dead = {(owner.boot_id, owner.pid, owner.started) for owner in gone}
-    every = [
-        hold if hold.end else hold._replace(end=_untold(hold, dead, past.last))
-        for hold in past.holds.values()
-    ]
-    lasting = [one for one in every if since is None or not _followed(one, every, since)]
-    standing = {one.owner for one in lasting if one.ended is None}
-    gaps = Gaps(
-        read.torn,
-        missed_events(lines, since),
-        absent_rows(lines, since),
-        tuple(owner for owner, last in gone.items() if since is None or last >= since or owner in standing),
-        unheard(lines, past.waits, since),
-        read.unreadable,
-    )
-    return History(
-        tuple(one for one in lasting if _asked(one.name, _over(one, past.over), name, since)),
-        tuple(one for one in past.waits if _asked(one.name, one.ended, name, since)),
-        tuple(one for one in past.happenings if _asked(one.name, one.at, name, since)),
-        gaps,
-        past.first,
-        read.files,
-        past.resized,
-        sum(_asked(lock, at, name, since) for lock, at in past.unbegun),
-        tuple(_steps([one for one in past.steps if _asked(one.name, None, name, None)], since)),
-    )
 
+    def __init__(self, name: str | None = None, since: float | None = None) -> None:
+        self._name = name
+        self._since = since
+        self._first: float | None = None
+        self._last = 0.0
+        self._writers: dict[str, Writer] = {}
+        self._complete: dict[str, int] = {}
+        """The number after the last row of each writer whose rows were all read: no more has to be known of it."""
+        self._owners: list[Owner] = []
+        self._held: dict[StoreKey, dict[str, PastHold]] = {}
+        self._standing: dict[tuple[StoreKey, str], Writer] = {}
+        """The writers of holds that have no certain end as yet."""
+        self._early: list[tuple[Writer, Row]] = []
+        """Rows about claims whose beginning was not read as yet."""
+        self._waits: list[PastWait] = []
+        self._happenings: list[Happening] = []
+        self._resized: dict[tuple[StoreKey, str], list[PastResize]] = {}
+        self._steps: list[PastStep] = []
+        self._registered: dict[tuple[StoreKey, str, str, str], PastStep] = {}
+        """The highest fence of each resource before ``since``, as it was registered from each boot."""
+        self._missed = 0
+        self._meetings = Meetings()
+        self._values: dict[object, object] = {}
 
-class _Past:
-    """The past as all lines tell it, whatever was asked for.
-
-    Attributes:
-        over: When the end of a hold was told.
-        unbegun: The name and the time of each end of a hold without a beginning.
-        first: The time of the first line, in seconds since the epoch.
-        last: The time of the last line.
-    """
-
-    def __init__(self, lines: Rows) -> None:
-        self.holds: dict[tuple[StoreKey, str], PastHold] = {}
-        self.waits: list[PastWait] = []
-        self.happenings: list[Happening] = []
-        self.resized: dict[tuple[StoreKey, str], tuple[PastResize, ...]] = {}
-        self.over: dict[tuple[StoreKey, str], float] = {}
-        self.unbegun: list[tuple[str, float]] = []
-        self.steps: list[PastStep] = []
-        self._taken: dict[str, list[tuple[StoreKey, str]]] = {}
-        ordered = sorted(lines.items(), key=lambda item: (number_of(item[1], "at"), item[0]))
-        self.first = number_of(ordered[0][1], "at") if ordered else None
-        self.last = number_of(ordered[-1][1], "at") if ordered else 0.0
-        # All beginnings come first: if the wall clock was set, the end of a hold may bear an earlier time.
-        for (writer, _), line in ordered:
-            if line["kind"] == "acquired":
-                hold = hold_of(line)
-                self.holds[hold.key, hold.claim_id] = hold
-                self._taken.setdefault(writer, []).append((hold.key, hold.claim_id))
-        for (writer, _), line in ordered:
-            self._take(writer, str(line["kind"]), line)
-
-    def _take(self, writer: str, kind: str, line: Mapping[str, object]) -> None:
-        place = (key_of(line), str(line.get("claim", "")))
-        if kind in _VAIN:
-            self.waits.append(wait_of(line))
-        elif kind in _ENDING:
-            self._end(place, line)
-        elif kind in _BOUNDING:
-            for each in self._taken.get(writer, ()) if kind == "closed" else [place]:
-                if each in self.holds:
-                    self.holds[each] = bounded(self.holds[each], line)
-        elif kind == "gpu_idle" and place in self.holds:
-            idle = number_of(line, "duration")
-            self.holds[place] = self.holds[place]._replace(idle=self.holds[place].idle + idle)
+    def take(self, row: Row) -> None:
+        """Add a row. One that was taken before changes nothing: a file may be renamed between two looks, or be given twice as a copy."""
+        if row.n < self._complete.get(row.writer, row.n):
+            return
+        writer = self._writer(row)
+        if not writer.is_new(row.n):
+            return
+        writer.take(row, self._since)
+        if writer.is_complete():
+            self._complete[row.writer] = writer.bounds[1]
+            del self._writers[row.writer]
+        key, owner, shared = writer.key, writer.owner, self._shared
+        kind = row.kind = shared(row.kind)
+        row.name, row.reason, row.lock = shared(row.name), shared(row.reason), shared(row.lock)
+        self._first = row.at if self._first is None else min(self._first, row.at)
+        self._last = max(self._last, row.at)
+        asked = self._asks(row.name, row.at)
+        if kind == "acquired":
+            self._begin(writer, row)
+        elif kind in _LATER:
+            if not self._go_on(writer, row):
+                self._early.append((writer, row))
+        elif kind in _VAIN:
+            if asked:
+                self._waits.append(wait_of(row, key, owner, shared(holder_of(row))))
         elif kind in _STEPS:
-            self.steps.append(step_of(line))
+            self._step(writer, row)
         elif kind == "resized":
-            lock = (place[0], str(line.get("name", "")))
-            self.resized[lock] = (*self.resized.get(lock, ()), *resizes(line))
-        if kind not in _NO_HAPPENING:
-            self.happenings.append(happening_of(line))
+            self._resized.setdefault((key, row.name), []).extend(resizes(row))
+        if kind not in _NO_HAPPENING and asked:
+            self._happenings.append(happening_of(row, key, owner))
+        if row.data and self._is_recent(row.at):
+            self._meetings.take(row, writer.held, waited=kind in _VAIN or kind in _WAITING)
+            if kind == "missed":
+                count = row.data.get("count")
+                self._missed += count if isinstance(count, int) else 1
 
-    def _end(self, place: tuple[StoreKey, str], line: Mapping[str, object]) -> None:
-        at = number_of(line, "at")
-        if place in self.holds:
-            self.holds[place] = with_end(self.holds[place], line)
-            self.over[place] = at
-        elif place[1]:
-            self.unbegun.append((str(line.get("name", "")), at))
+    def history(self, read: Read) -> History:
+        """Everything that the rows say."""
+        since = self._since
+        self._early.sort(key=lambda one: one[1].at)
+        self._early = [one for one in self._early if not self._go_on(*one)]
+        gone = unended(self._writers.values())
+        lasting = self._lasting({(owner.boot_id, owner.pid, owner.started) for owner in gone})
+        standing = {hold.owner for hold in lasting if hold.ended is None}
+        return History(
+            _ordered(
+                (
+                    one
+                    for one in lasting
+                    if self._asks(one.name, one.ended and max(one.ended, one.told or 0.0))
+                ),
+                "began",
+            ),
+            _ordered(self._waits, "ended"),
+            _ordered(self._happenings, "at"),
+            Gaps(
+                read.torn,
+                self._missed,
+                absent_rows(self._writers.values(), since),
+                tuple(
+                    sorted(
+                        (o for o, last in gone.items() if since is None or last >= since or o in standing),
+                        key=str,
+                    )
+                ),
+                self._meetings.unheard(self._owners, self._held.values()),
+                read.unreadable,
+            ),
+            self._first,
+            read.files,
+            {lock: tuple(found) for lock, found in self._resized.items()},
+            sum(
+                row.kind in _ENDING and row.claim != "" and self._asks(row.name, row.at)
+                for _, row in self._early
+            ),
+            _ordered([*self._registered.values(), *self._steps], "at"),
+        )
 
+    def _is_recent(self, at: float) -> bool:
+        return self._since is None or at >= self._since
 
-def _asked(name: str, ended: float | None, wanted: str | None, since: float | None) -> bool:
-    return (wanted is None or name == wanted) and (since is None or ended is None or ended >= since)
+    def _asks(self, name: str, ended: float | None) -> bool:
+        return (self._name is None or name == self._name) and (ended is None or self._is_recent(ended))
 
+    def _shared(self, value: T) -> T:
+        """The first value that is equal to this one, because most rows repeat what others say."""
+        return self._values.setdefault(value, value)  # type: ignore[return-value]
 
-def _over(hold: PastHold, over: Mapping[tuple[StoreKey, str], float]) -> float | None:
-    """When a hold was over at the latest: the wall clock may have been set while it lasted."""
-    return None if hold.ended is None else max(hold.ended, over.get((hold.key, hold.claim_id), 0.0))
+    def _writer(self, row: Row) -> Writer:
+        known = self._writers.get(row.writer)
+        if known is not None and known.wrote(row):
+            return known
+        key, shared = self._shared(key_of(row)), self._shared
+        task = None if row.task is None else shared(row.task)
+        owner = Owner(
+            shared(row.user),
+            shared(row.host),
+            row.pid,
+            shared(row.boot),
+            row.started,
+            shared(row.program),
+            None,
+            task,
+        )
+        self._owners.append(owner)
+        place = shared((shared(row.store), row.scope, row.namespace))
+        held = self._held.setdefault(key, {})
+        if known is None:
+            made = Writer(owner, key, place, held, row.at, [])
+            if row.writer in self._complete:  # it went on after its last row
+                made.bounds, made.closed = [0, self._complete[row.writer]], row.boottime
+        else:
+            made = replace(known, owner=owner, key=key, place=place, held=held)
+        self._writers[row.writer] = made
+        return made
 
+    def _begin(self, writer: Writer, row: Row) -> None:
+        if row.claim not in writer.held:
+            hold = hold_of(row, writer.key, writer.owner, self._shared(seconds_in(row.data, "ttl")))
+            writer.held[row.claim] = hold
+            self._standing[writer.key, row.claim] = writer
 
-def _steps(steps: Iterable[PastStep], since: float | None) -> Iterator[PastStep]:
-    """The steps from ``since`` on, and before them the highest fence of each resource, as it was registered from each boot."""
-    before: dict[tuple[StoreKey, str, str, str], PastStep] = {}
-    for step in steps:
-        if since is None or step.at >= since:
-            yield step
+    def _go_on(self, writer: Writer, row: Row) -> bool:
+        """Change the hold that a row is about; False if there is none as yet."""
+        hold = writer.held.get(row.claim)
+        if hold is None:
+            return False
+        if row.kind in _ENDING:
+            hold = with_end(hold, row)
+            if hold.until_boottime is not None:
+                self._standing.pop((writer.key, row.claim), None)
+        elif row.kind == "gpu_idle":
+            hold = replace(hold, idle=hold.idle + row.duration)
+        else:
+            # A claim that was evicted or dropped is renewed no more. Its ttl is that of this row: it may have been extended since the grant.
+            more = seconds_in(row.data, "ttl")
+            if more is not None:
+                hold = bounded(hold, row.at + more, row.boottime + more, row.boot)
+        writer.held[row.claim] = hold
+        return True
+
+    def _step(self, writer: Writer, row: Row) -> None:
+        if self._name not in (None, row.name):
+            return
+        hold = writer.held.get(row.claim)
+        if hold is not None and hold.fence == row.fence:
+            row.claim, row.fence = hold.claim_id, hold.fence
+        step = step_of(row, writer.key, writer.owner, self._shared(resource_of(row)))
+        if self._is_recent(row.at):
+            self._steps.append(step)
         elif step.kind != "refused":
             place = (step.key, step.name, step.resource, step.owner.boot_id)
-            if place not in before or step.fence > before[place].fence:
-                before[place] = step._replace(kind="opened")  # what was written had been opened
-    yield from before.values()
+            known = self._registered.get(place)
+            if known is None or (step.fence, -step.at) > (known.fence, -known.at):
+                self._registered[place] = replace(step, kind="opened")  # what was written had been opened
+
+    def _lasting(self, dead: Container[tuple[str, int, float]]) -> Iterable[PastHold]:
+        """All holds, but those of dead processes that were over before ``since``, because the store had given the lock to another one."""
+        for (key, claim), writer in self._standing.items():
+            hold = self._held[key][claim]
+            if writer.closed is not None:
+                hold = bounded(hold, writer.last, writer.closed, writer.owner.boot_id)
+            if hold.ended is None:
+                hold = replace(hold, end=_untold(hold, dead, self._last))
+            self._held[key][claim] = hold
+        every = [hold for held in self._held.values() for hold in held.values()]
+        before: dict[tuple[StoreKey, str], list[PastHold]] = {
+            (hold.key, hold.name): [] for hold in every if hold.end == "unknown"
+        }
+        since = -math.inf if self._since is None else self._since
+        for hold in every if before else ():
+            if hold.began < since and (hold.key, hold.name) in before:
+                before[hold.key, hold.name].append(hold)
+        return [
+            hold
+            for hold in every
+            if hold.end != "unknown" or not _followed(hold, before[hold.key, hold.name])
+        ]
+
+
+def _ordered(facts: Iterable[T], time: str) -> tuple[T, ...]:
+    """Facts in the order of a time of theirs."""
+    return tuple(sorted(facts, key=attrgetter(time)))
 
 
 def _untold(hold: PastHold, gone: Container[tuple[str, int, float]], told: float) -> str:
@@ -186,11 +300,9 @@ def _untold(hold: PastHold, gone: Container[tuple[str, int, float]], told: float
     return "untold" if known and min(known) <= told + _NEAR else ""
 
 
-def _followed(hold: PastHold, holds: Iterable[PastHold], since: float) -> bool:
-    """Whether the process of a hold has ended, and the store had given the lock to another one before ``since``: the hold was over by then."""
-    return hold.end == "unknown" and any(
-        hold.began < other.began < since
-        and (other.key, other.name) == (hold.key, hold.name)
-        and hold.weight + other.weight > min(hold.capacity, other.capacity)
-        for other in holds
+def _followed(hold: PastHold, others: Iterable[PastHold]) -> bool:
+    """Whether the store had given the lock of a hold to another one after it, so that the hold was over by then."""
+    return any(
+        hold.began < other.began and hold.weight + other.weight > min(hold.capacity, other.capacity)
+        for other in others
     )

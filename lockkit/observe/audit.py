@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
+from msgspec.structs import replace
+
 from lockkit.history import Period, falling, overlaps, repeated
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.capacities import capacity_range, least
@@ -140,7 +142,7 @@ def _check(
     """The violations among the holds of one lock, and how many groups are undecidable."""
     by_id = {hold.claim_id: hold for hold in holds}
     # Groups are found by the least capacity, and each is judged by that of its time.
-    holds = [hold._replace(capacity=least(hold, resized, skew)) for hold in holds] if resized else holds
+    holds = [replace(hold, capacity=least(hold, resized, skew)) for hold in holds] if resized else holds
     boots: dict[str, list[PastHold]] = {}
     for hold in holds:
         boots.setdefault(hold.owner.boot_id, []).append(hold)
@@ -201,7 +203,7 @@ def _longest(hold: PastHold, skew: float) -> PastHold:
         lasted = min(lasted, hold.latest - hold.began)
     if hold.latest_elsewhere is not None:
         lasted = min(lasted, max(0.0, hold.latest_elsewhere + skew - hold.began))
-    return hold._replace(until_boottime=hold.began_boottime + lasted)
+    return replace(hold, until_boottime=hold.began_boottime + lasted)
 
 
 def _between(groups: Iterable[tuple[Period, ...]], boot_of: Mapping[str, str]) -> list[tuple[Period, ...]]:

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lockkit.observe.appending import Contents, absent, opened, parsed, rotated
-from lockkit.observe.assembling import Read, assemble
-from lockkit.observe.event_journal import VERSION
-from lockkit.observe.journal_rows import readable
+from lockkit.observe.appending import absent, opened, rotated
+from lockkit.observe.assembling import Assembly, Read
+from lockkit.observe.journal_rows import row_of
 from lockkit.observe.past import History
 
 if TYPE_CHECKING:
@@ -58,12 +57,10 @@ def read_history(
 
             config = load()
         paths = journals(config)
-    reading = _Reading()
+    reading = _Reading(Assembly(name, since))
     for path in dict.fromkeys(paths):
         reading.read(path)
-    return assemble(
-        reading.records, Read(reading.torn, tuple(reading.files), tuple(reading.unreadable)), name, since
-    )
+    return reading.past.history(Read(reading.torn, tuple(reading.files), tuple(reading.unreadable)))
 
 
 def _of(path: Path) -> list[Path]:
@@ -74,15 +71,14 @@ def _of(path: Path) -> list[Path]:
 
 
 class _Reading:
-    """The lines of all files."""
+    """The reading of all files, row by row."""
 
-    def __init__(self) -> None:
+    def __init__(self, past: Assembly) -> None:
+        self.past = past
         self.unreadable: list[str] = []
         self.files: list[str] = []
         self.torn = 0
         self._seen: set[tuple[int, int]] = set()
-        self.records: dict[tuple[str, int], Mapping[str, object]] = {}
-        """Each line once, by its writer and number: a file may be renamed between two looks, or be given twice as a copy."""
 
     def read(self, path: Path) -> None:
         """Read a file, and those into which it was renamed; what is wrong with it is counted."""
@@ -94,7 +90,7 @@ class _Reading:
                     seen = os.fstat(each.fileno())
                     if (seen.st_dev, seen.st_ino) not in self._seen:
                         self._seen.add((seen.st_dev, seen.st_ino))
-                        self._take(parsed(each.read()))
+                        self._take(each)
                         self.files.append(each.name)
             # A second look, because a number is free for a moment while files are renamed.
             if missing and (still := [each for each in absent(path) if each in missing]):
@@ -102,16 +98,11 @@ class _Reading:
         except OSError as error:
             self.unreadable.append(f"{path}: {error.strerror}")
 
-    def _take(self, found: Contents) -> None:
-        self.torn += found.torn
-        for line in found.records:
-            writer, number = line.get("writer"), line.get("n")
-            if (
-                line.get("v") == VERSION
-                and isinstance(writer, str)
-                and isinstance(number, int)
-                and readable(line)
-            ):
-                self.records.setdefault((writer, number), line)
-            else:
-                self.torn += 1
+    def _take(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            if not line.isspace():
+                row = row_of(line)
+                if row is None:
+                    self.torn += 1
+                else:
+                    self.past.take(row)

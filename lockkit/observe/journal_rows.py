@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct, convert
+from msgspec.json import Decoder
+from msgspec.structs import replace
 
 from lockkit.facts import LOSSES, NOTHING, Kind, Owner
 from lockkit.observe.past import Happening, PastHold, PastResize, PastStep, PastWait, StoreKey
 from lockkit.observe.store_names import one_name
 
-if TYPE_CHECKING:
-    from lockkit.facts import Scope
-
 __all__ = [
+    "Row",
     "bounded",
-    "data_of",
     "happening_of",
     "hold_of",
+    "holder_of",
     "key_of",
-    "number_of",
     "owner_of",
-    "readable",
     "resizes",
+    "resource_of",
+    "row_of",
+    "seconds_in",
     "short_of",
     "step_of",
     "wait_of",
@@ -31,6 +36,7 @@ __all__ = [
 
 _LATEST = 253_402_300_800.0
 """The first second of the year 10,000; a time from then on, or one that is no number, was not written by a journal."""
+_Seconds: TypeAlias = Annotated[float, Meta(ge=0, lt=_LATEST)]
 _STEPS: Mapping[str, Literal["opened", "written", "refused"]] = {
     "guard_written": "written",
     "guard_refused": "refused",
@@ -40,23 +46,51 @@ _LOOPBACK = re.compile(
 )
 
 
-def readable(line: Mapping[str, object]) -> bool:
-    """Whether a line has what every line has, so that nothing below fails on a line that somebody wrote by hand."""
-    texts = all(isinstance(line.get(key), str) for key in ("kind", "store", "scope", "namespace", "host"))
-    times = [line.get(key) for key in ("at", "boottime", "duration", "until", "started")]
-    sane = all(isinstance(each, (int, float)) and 0 <= each < _LATEST for each in times if each is not None)
-    return texts and sane and times[0] is not None and isinstance(line.get("pid"), int)
+class Row(Struct):
+    """One line of a journal, as :mod:`lockkit.observe.event_journal` writes it."""
+
+    v: Literal[1]
+    writer: str
+    n: int
+    kind: str
+    at: _Seconds
+    store: str
+    scope: str
+    namespace: str
+    host: str
+    pid: int
+    user: str = ""
+    boot: str = ""
+    started: _Seconds = 0.0
+    program: str = ""
+    task: str | None = None
+    name: str = ""
+    claim: str = ""
+    fence: int = 0
+    reason: str = ""
+    boottime: _Seconds = 0.0
+    duration: _Seconds = 0.0
+    until: _Seconds | None = None
+    lock: str = "mutex"
+    weight: int = 1
+    capacity: int = 1
+    alert: str = ""
+    priority: str = ""
+    message: str = ""
+    data: Mapping[str, Any] = NOTHING
 
 
-def number_of(line: Mapping[str, object], key: str) -> float:
-    """The number at a key; 0 if there is none."""
-    value = line.get(key)
-    return float(value) if isinstance(value, (int, float)) else 0.0
+_decode = Decoder(Row).decode
 
 
-def _whole(line: Mapping[str, object], key: str, default: int) -> int:
-    value = line.get(key)
-    return value if isinstance(value, int) else default
+def row_of(line: bytes) -> Row | None:
+    """A line as a row; None if it cannot be read as one, because it is torn, of another version, or was not written by a journal."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return _decode(line)
+    try:  # the standard library reads what msgspec refuses, such as half of a surrogate pair in the name of a program
+        return convert(json.loads(line.decode("utf-8", errors="replace")), Row)
+    except (ValueError, RecursionError):
+        return None
 
 
 def seconds_in(data: Mapping[str, object], key: str) -> float | None:
@@ -66,164 +100,131 @@ def seconds_in(data: Mapping[str, object], key: str) -> float | None:
     return float(value) if sane and isinstance(value, (int, float)) else None
 
 
-def data_of(line: Mapping[str, object]) -> Mapping[str, object]:
-    """The data of the event."""
-    data = line.get("data")
-    return data if isinstance(data, dict) else NOTHING
-
-
 def short_of(owner: str) -> str:
     """An owner in words, without the name of the program, which may change."""
     return owner.partition(" (")[0]
 
 
-def owner_of(line: Mapping[str, object]) -> Owner:
-    """The process that wrote the line."""
-    task = line.get("task")
-    return Owner(
-        user=str(line.get("user", "")),
-        host=str(line["host"]),
-        pid=_whole(line, "pid", 0),
-        boot_id=str(line.get("boot", "")),
-        started=number_of(line, "started"),
-        program=str(line.get("program", "")),
-        task=None if task is None else str(task),
-    )
+def owner_of(row: Row) -> Owner:
+    """The process that wrote the row."""
+    return Owner(row.user, row.host, row.pid, row.boot, row.started, row.program, None, row.task)
 
 
-def key_of(line: Mapping[str, object]) -> StoreKey:
-    """The store and namespace of the line."""
-    owner = owner_of(line)
+def key_of(row: Row) -> StoreKey:
+    """The store and namespace of the row."""
     within = {
-        "process": f"{owner.host} pid {owner.pid} {owner.boot_id} {owner.started}",
-        "user": f"{owner.user}@{owner.host}",
-        "host": owner.host,
+        "process": f"{row.host} pid {row.pid} {row.boot} {row.started}",
+        "user": f"{row.user}@{row.host}",
+        "host": row.host,
     }
-    scope: Scope | str = str(line["scope"])
-    store = one_name(str(line["store"]))
+    scope, store = row.scope, one_name(row.store)
     if scope not in within and _LOOPBACK.match(store):
         scope = "host"  # each host has a store of its own at this URL
-    return StoreKey(store, str(line["namespace"]), within.get(scope, ""))
+    return StoreKey(store, row.namespace, within.get(scope, ""))
 
 
-def hold_of(line: Mapping[str, object]) -> PastHold:
-    """The hold that an ``acquired`` line begins."""
-    lock = str(line.get("lock", "mutex"))
-    kind: Kind = lock if lock in ("mutex", "semaphore", "read", "write") else "mutex"  # type: ignore[assignment]
-    data = data_of(line)
-    longest = seconds_in(data, "max_hold")
+def hold_of(row: Row, key: StoreKey, owner: Owner, ttl: float | None) -> PastHold:
+    """The hold that an ``acquired`` row begins."""
+    longest = seconds_in(row.data, "max_hold")
+    kind: Kind = row.lock if row.lock in ("mutex", "semaphore", "read", "write") else "mutex"  # type: ignore[assignment]
     return PastHold(
-        key=key_of(line),
-        name=str(line.get("name", "")),
-        claim_id=str(line.get("claim", "")),
-        fence=_whole(line, "fence", 0),
-        owner=owner_of(line),
-        began=number_of(line, "at"),
-        waited=number_of(line, "duration"),
+        key,
+        row.name,
+        row.claim,
+        row.fence,
+        owner,
+        row.at,
+        row.duration,
         kind=kind,
-        weight=_whole(line, "weight", 1),
-        capacity=_whole(line, "capacity", 1),
-        began_boottime=number_of(line, "boottime"),
-        ttl=seconds_in(data, "ttl"),
-        latest=None if longest is None else number_of(line, "at") + longest,
+        weight=row.weight,
+        capacity=row.capacity,
+        began_boottime=row.boottime,
+        ttl=ttl,
+        latest=None if longest is None else row.at + longest,
     )
 
 
-def with_end(hold: PastHold, line: Mapping[str, object]) -> PastHold:
-    """The hold, with an end that a line tells. Of several ends the first counts, and the earliest end of certainty."""
-    told = line.get("until")
-    until = float(told) if isinstance(told, (int, float)) else None
-    known = [each for each in (hold.until_boottime, until) if each is not None]
-    certain = min(known) if known else None
-    if hold.end:
-        return hold._replace(until_boottime=certain)
-    ended = number_of(line, "at") if until is None else hold.began + until - hold.began_boottime
-    reason = str(line.get("reason", ""))
-    return hold._replace(
-        until_boottime=certain, ended=max(ended, hold.began), end=str(line["kind"]), reason=reason
-    )
+def with_end(hold: PastHold, row: Row) -> PastHold:
+    """The hold, with an end that a row tells. Of several ends the first counts, and the earliest end of certainty."""
+    until = row.until
+    ended = max(hold.began, row.at if until is None else hold.began + until - hold.began_boottime)
+    if hold.until_boottime is not None:
+        until = hold.until_boottime if until is None else min(until, hold.until_boottime)
+    if hold.told is not None and hold.told <= row.at:
+        return replace(hold, until_boottime=until)
+    return replace(hold, until_boottime=until, ended=ended, end=row.kind, reason=row.reason, told=row.at)
 
 
-def bounded(hold: PastHold, line: Mapping[str, object]) -> PastHold:
-    """The hold, with the latest end that a line leaves it: ``closed`` of its own client, or ``evicted`` or ``dropped`` of its claim.
-
-    An evicted or dropped claim is renewed no more, so its holder is certain for one ttl more at the longest. The ttl is that of the line, because it
-    may have been extended since the grant.
-    """
-    more = 0.0 if line["kind"] == "closed" else seconds_in(data_of(line), "ttl")
-    if more is None:
-        return hold
-    if owner_of(line).boot_id != hold.owner.boot_id:
-        return hold._replace(latest_elsewhere=_earlier(hold.latest_elsewhere, number_of(line, "at") + more))
-    passed = number_of(line, "boottime") - hold.began_boottime
-    return hold._replace(latest=_earlier(hold.latest, hold.began + max(0.0, passed + more)))
+def bounded(hold: PastHold, at: float, boottime: float, boot: str) -> PastHold:
+    """The hold, over by a moment at the latest: two times of one moment, and the boot of the host that read them."""
+    if boot != hold.owner.boot_id:
+        return replace(hold, latest_elsewhere=_earlier(hold.latest_elsewhere, at))
+    latest = hold.began + max(0.0, boottime - hold.began_boottime)
+    return replace(hold, latest=_earlier(hold.latest, latest))
 
 
 def _earlier(one: float | None, other: float) -> float:
     return other if one is None else min(one, other)
 
 
-def resizes(line: Mapping[str, object]) -> tuple[PastResize, ...]:
+def resizes(row: Row) -> tuple[PastResize, ...]:
     """A change of capacity; nothing if there was no claim to change."""
-    capacity, claims = data_of(line).get("capacity"), data_of(line).get("claims")
+    capacity, claims = row.data.get("capacity"), row.data.get("claims")
     if not isinstance(capacity, int) or not isinstance(claims, int) or claims < 1:
         return ()
-    took = number_of(line, "duration")
-    began = number_of(line, "at") - took, number_of(line, "boottime") - took
-    return (PastResize(capacity, *began, owner_of(line).boot_id, took),)
+    took = row.duration
+    return (PastResize(capacity, row.at - took, row.boottime - took, row.boot, took),)
 
 
-def wait_of(line: Mapping[str, object]) -> PastWait:
-    """The attempt whose end the line tells."""
-    holder = data_of(line).get("holder")
-    return PastWait(
-        key_of(line),
-        str(line.get("name", "")),
-        owner_of(line),
-        str(line["kind"]),
-        number_of(line, "at"),
-        number_of(line, "duration"),
-        "" if holder is None else str(holder),
-    )
+def holder_of(row: Row) -> str:
+    """The holder that was in the way, in words; empty if the row has none."""
+    holder = row.data.get("holder")
+    return "" if holder is None else str(holder)
 
 
-def step_of(line: Mapping[str, object]) -> PastStep:
-    """The step of a guard that the line tells."""
-    data, owner = data_of(line), owner_of(line)
-    resource = str(data.get("resource", ""))
+def wait_of(row: Row, key: StoreKey, owner: Owner, holder: str) -> PastWait:
+    """The attempt whose end the row tells."""
+    return PastWait(key, row.name, owner, row.kind, row.at, row.duration, holder)
+
+
+def resource_of(row: Row) -> str:
+    """The resource of a step, with the host if another host has another one of this name."""
+    resource = str(row.data.get("resource", ""))
+    return f"{resource} on {row.host}" if row.data.get("local") else resource
+
+
+def step_of(row: Row, key: StoreKey, owner: Owner, resource: str) -> PastStep:
+    """The step of a guard that the row tells."""
+    stored = row.data.get("stored")
     return PastStep(
-        key_of(line),
-        str(line.get("name", "")),
-        f"{resource} on {owner.host}" if data.get("local") else resource,
-        _STEPS.get(str(line["kind"]), "opened"),
-        _whole(line, "fence", 0),
-        str(line.get("claim", "")),
+        key,
+        row.name,
+        resource,
+        _STEPS.get(row.kind, "opened"),
+        row.fence,
+        row.claim,
         owner,
-        number_of(line, "at"),
-        number_of(line, "boottime"),
-        number_of(line, "duration"),
-        _whole(data, "stored", 0),
+        row.at,
+        row.boottime,
+        row.duration,
+        stored if isinstance(stored, int) else 0,
     )
 
 
-def happening_of(line: Mapping[str, object]) -> Happening:
-    """The line as a happening."""
-    data, reason = data_of(line), str(line.get("reason") or "")
+def happening_of(row: Row, key: StoreKey, owner: Owner) -> Happening:
+    """The row as a happening."""
     told = [
-        line.get("message"),
-        LOSSES.get(reason, reason) if line["kind"] == "lost" else reason,
-        data.get("plugin"),
-        data.get("outcome"),
-        data.get("error"),
+        row.message,
+        LOSSES.get(row.reason, row.reason) if row.kind == "lost" else row.reason,
+        *(row.data.get(each) for each in ("plugin", "outcome", "error")),
     ]
     return Happening(
-        key_of(line),
-        str(line.get("alert", line["kind"])),
-        number_of(line, "at"),
-        str(line.get("name", "")),
-        str(line.get("claim", "")),
-        owner_of(line),
-        str(line.get("priority", "")),
+        key,
+        row.alert or row.kind,
+        row.at,
+        row.name,
+        row.claim,
+        owner,
+        row.priority,
         " ".join(str(each) for each in told if each),
-        data,
     )

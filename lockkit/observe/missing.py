@@ -1,96 +1,132 @@
-"""The gaps in event journals: lines that are missing, processes that did not close theirs, and holders that were met and have none."""
+"""The gaps in event journals: rows that are missing, processes that did not close theirs, and holders that were met and have none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from bisect import bisect_right
+from collections.abc import Collection, Container, Iterable
+
+from msgspec import Struct
 
 from lockkit.facts import Owner
 from lockkit.identity import boot_id, process_start
-from lockkit.observe.journal_rows import data_of, number_of, owner_of, short_of
-from lockkit.observe.past import PastWait
+from lockkit.observe.journal_rows import Row, short_of
+from lockkit.observe.past import PastHold, StoreKey
 
-__all__ = ["LONGEST_HOLD", "Rows", "absent_rows", "missed_events", "unended", "unheard"]
+__all__ = ["LONGEST_HOLD", "Meetings", "Writer", "absent_rows", "unended"]
 
 LONGEST_HOLD = 86_400.0
 """Seconds that a hold may have begun before a time that was asked for, and still count if its beginning was removed."""
-Rows: TypeAlias = Mapping[tuple[str, int], Mapping[str, object]]
-"""Each line by its writer and its number."""
 
 
-def missed_events(lines: Rows, since: float | None) -> int:
-    """Events that did not reach the journal, as it says itself."""
-    found = 0
-    for line in lines.values():
-        if line["kind"] == "missed" and (since is None or number_of(line, "at") >= since):
-            count = data_of(line).get("count")
-            found += count if isinstance(count, int) else 1
-    return found
+class Writer(Struct, gc=False):
+    """One writer: a client in a process, and the rows of it that were read. There may be one for every few rows, so it is small.
+
+    Attributes:
+        place: The store, its scope and the namespace, as the rows have them.
+        held: The holds of the store and namespace by their claims, those of other writers too.
+        last: The time of the last row.
+        bounds: Where runs of the numbers that were read begin, and where they end, in turn: 1 to 3 and 7 are ``[1, 4, 7, 8]``.
+        before: The time of the first row, if others are missing before it; None if not, or if that row tells so itself.
+        closed: CLOCK_BOOTTIME of the row that says that the client was closed.
+    """
+
+    owner: Owner
+    key: StoreKey
+    place: tuple[str, str, str]
+    held: dict[str, PastHold]
+    last: float
+    bounds: list[int]
+    before: float | None = None
+    closed: float | None = None
+
+    def wrote(self, row: Row) -> bool:
+        """Whether a row is of the same process, store and namespace as the rows before it."""
+        about = (row.user, row.host, row.pid, row.boot, row.started, row.program, None, row.task)
+        return self.owner[:8] == about and self.place == (row.store, row.scope, row.namespace)
+
+    def is_new(self, number: int) -> bool:
+        """Whether a row has not been read before. Its number is remembered."""
+        bounds = self.bounds
+        at = bisect_right(bounds, number)
+        if at % 2:
+            return False
+        # A number that comes right after a run, or right before one, moves the bound.
+        after, before = at > 0 and bounds[at - 1] == number, at < len(bounds) and bounds[at] == number + 1
+        bounds[at - after : at + before] = [number] * (not after) + [number + 1] * (not before)
+        return True
+
+    def take(self, row: Row, since: float | None) -> None:
+        """Remember the times of a new row."""
+        self.last = max(self.last, row.at)
+        if row.n == self.bounds[0]:
+            told = row.kind == "missed" and (since is None or row.at >= since)
+            self.before = row.at if row.n > 1 and not told else None
+        if row.kind == "closed":
+            self.closed = row.boottime
+
+    def is_complete(self) -> bool:
+        """Whether all rows were read, from the first one to the one that says that the client was closed."""
+        return self.closed is not None and len(self.bounds) == 2 and self.bounds[0] <= 1
 
 
-def absent_rows(lines: Rows, since: float | None) -> int:
-    """Contents that are missing before the last one of their writer, unless it wrote nothing since.
+def absent_rows(writers: Iterable[Writer], since: float | None) -> int:
+    """Rows that are missing before the last one of their writer, unless it wrote nothing since.
 
     Those before the first one that is there do not count if that was written at least :data:`LONGEST_HOLD` before ``since``.
     """
     found = 0
-    for each in _writers(lines).values():
-        if since is None or _last(each.values()) >= since:
-            first = min(each)
-            found += max(each) - first + 1 - len(each)
-            near = since is None or number_of(each[first], "at") > since - LONGEST_HOLD
-            if near and not _tells(each[first], since):
-                found += max(0, first - 1)
+    for each in writers:
+        if since is None or each.last >= since:
+            bounds = each.bounds
+            found += sum(bounds[2::2]) - sum(bounds[1:-1:2])
+            if each.before is not None and (since is None or each.before > since - LONGEST_HOLD):
+                found += bounds[0] - 1
     return found
 
 
-def _tells(first: Mapping[str, object], since: float | None) -> bool:
-    """Whether the first content of a writer that is there tells itself that some are missing, so that it is counted as a gap already."""
-    return first["kind"] == "missed" and (since is None or number_of(first, "at") >= since)
-
-
-def unended(lines: Rows) -> dict[Owner, float]:
-    """Processes that did not close their journal, and that are not seen to run, with the time of their last line."""
+def unended(writers: Iterable[Writer]) -> dict[Owner, float]:
+    """Processes that did not close their journal, and that are not seen to run, with the time of their last row."""
     found: dict[Owner, float] = {}
-    for each in _writers(lines).values():
-        if not any(line["kind"] == "closed" for line in each.values()):
-            owner = owner_of(next(iter(each.values())))
-            if owner.boot_id != boot_id() or process_start(owner.pid) != owner.started:
-                found[owner] = max(found.get(owner, 0.0), _last(each.values()))
+    for each in writers:
+        owner = each.owner
+        if each.closed is None and (owner.boot_id != boot_id() or process_start(owner.pid) != owner.started):
+            found[owner] = max(found.get(owner, 0.0), each.last)
     return found
 
 
-def unheard(lines: Rows, waits: Sequence[PastWait], since: float | None) -> tuple[str, ...]:
-    """Holders that others had to wait for, and of which no journal has a line, or none that says that this claim was granted."""
-    heard = {short_of(str(owner_of(line))) for line in lines.values()}
-    met = dict.fromkeys(
-        short_of(wait.holder) for wait in waits if wait.holder and (since is None or wait.ended >= since)
-    )
-    met |= {
-        short_of(str(holder)): None
-        for line in lines.values()
-        if line["kind"] in ("queued", "still_waiting")
-        and (since is None or number_of(line, "at") >= since)
-        and (holder := data_of(line).get("holder"))
-    }
-    granted = {line.get("claim") for line in lines.values() if line["kind"] == "acquired"}
-    silent = {
-        f"{short_of(str(data.get('holder', '')))} (claim {claim})"
-        for line in lines.values()
-        if since is None or number_of(line, "at") >= since
-        if isinstance(claim := (data := data_of(line)).get("holder_claim"), str)
-        if claim not in granted and short_of(str(data.get("holder", ""))) in heard
-    }
-    return tuple(sorted({each for each in met if each not in heard} | silent))
+class Meetings:
+    """Holders that others had to wait for."""
 
+    def __init__(self) -> None:
+        self._met: dict[str, None] = {}
+        self._claims: dict[str, str] = {}
 
-def _writers(lines: Rows) -> dict[str, dict[int, Mapping[str, object]]]:
-    found: dict[str, dict[int, Mapping[str, object]]] = {}
-    for (writer, number), line in lines.items():
-        found.setdefault(writer, {})[number] = line
-    return found
+    def take(self, row: Row, held: Container[str], *, waited: bool) -> None:
+        """Remember the holder that a row names.
 
+        Args:
+            row: The row.
+            held: The claims of its store that are known to have been granted.
+            waited: Whether a row of this kind proves that there was a holder, even one of an unknown claim.
+        """
+        holder, claim = row.data.get("holder"), row.data.get("holder_claim")
+        if holder and waited:
+            self._met[short_of(str(holder))] = None
+        if isinstance(claim, str) and claim not in held:
+            self._claims[claim] = short_of(str(row.data.get("holder", "")))
 
-def _last(lines: Iterable[Mapping[str, object]]) -> float:
-    """The time of the last line."""
-    return max(number_of(line, "at") for line in lines)
+    def unheard(self, owners: Iterable[Owner], held: Collection[Container[str]]) -> tuple[str, ...]:
+        """The holders of which no journal has a row, or none that says that this claim was granted.
+
+        Args:
+            owners: All processes that wrote rows.
+            held: The claims of all stores that are known to have been granted.
+        """
+        asked = {*self._met, *self._claims.values()}
+        heard = {short for owner in owners if (short := short_of(str(owner))) in asked}
+        silent = {
+            f"{holder} (claim {claim})"
+            for claim, holder in self._claims.items()
+            if holder in heard and not any(claim in each for each in held)
+        }
+        return tuple(sorted({each for each in self._met if each not in heard} | silent))

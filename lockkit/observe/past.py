@@ -1,11 +1,16 @@
-"""The facts of the past: holds, waits that ended without one, what else happened, and what is missing in the journals."""
+"""The facts of the past: holds, waits that ended without one, what else happened, and what is missing in the journals.
+
+Those of which there may be a million are structs that the garbage collector leaves alone, because its looks at them would take most of the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
 
-from lockkit.facts import NOTHING, Kind, Owner
+from msgspec import Struct
+
+from lockkit.facts import Kind, Owner
 from lockkit.namedtuples import NamedTuple
 
 __all__ = [
@@ -48,7 +53,7 @@ class StoreKey(NamedTuple):
     within: str = ""
 
 
-class PastHold(NamedTuple):
+class PastHold(Struct, frozen=True, gc=False):
     """One hold.
 
     Attributes:
@@ -64,6 +69,7 @@ class PastHold(NamedTuple):
         latest: Seconds since the epoch, by the clock of the holder's host, at which a hold without an end was over at the latest, because it
             reached its max_hold, was evicted or dropped a ttl before, or its client was closed; None if nothing says so.
         latest_elsewhere: The same by the clock of another host, from which it was evicted.
+        told: Seconds since the epoch at which the end was written. That may be long after ``ended``, if the wall clock was set meanwhile.
     """
 
     key: StoreKey
@@ -85,9 +91,10 @@ class PastHold(NamedTuple):
     ttl: float | None = None
     latest: float | None = None
     latest_elsewhere: float | None = None
+    told: float | None = None
 
 
-class PastStep(NamedTuple):
+class PastStep(Struct, frozen=True, gc=False):
     """One step that a guarded resource has accepted or refused.
 
     Attributes:
@@ -112,7 +119,7 @@ class PastStep(NamedTuple):
     stored: int = 0
 
 
-class PastWait(NamedTuple):
+class PastWait(Struct, frozen=True, gc=False):
     """One attempt that ended without a hold.
 
     Attributes:
@@ -131,7 +138,7 @@ class PastWait(NamedTuple):
     holder: str = ""
 
 
-class Happening(NamedTuple):
+class Happening(Struct, frozen=True, gc=False):
     """Anything else that happened: a loss, an eviction, a cleanup, an alert, a fault.
 
     Attributes:
@@ -150,7 +157,6 @@ class Happening(NamedTuple):
     owner: Owner
     priority: str = ""
     text: str = ""
-    data: Mapping[str, object] = NOTHING
 
 
 class PastResize(NamedTuple):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from msgspec.structs import astuple
+
 from lockkit.observe.appending import rotated
 from lockkit.observe.event_journal import store_of
 from lockkit.observe.history import journals, read_history
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["history"]
 
 T = TypeVar("T", "PastHold", "PastWait", "Happening")
-_LARGEST: Final = 32 * 1024 * 1024
-"""Bytes of journals that are read for one answer: more takes too long, and too much memory."""
+_LARGEST: Final = 512 * 1024 * 1024
+"""Bytes of journals that are read for one answer, about a million rows: as many as a host keeps by default. More takes too long."""
 _PATIENCE: Final = 10.0
 _reading = threading.Lock()
 """Journals are read by one thread at a time."""
@@ -67,7 +69,7 @@ def history(call: Call) -> documents.History:
 
 def _said(row: PastHold | PastWait | Happening) -> str:
     """The texts of a row, as a search compares them."""
-    told = [value for value in row if isinstance(value, str)]
+    told = [value for value in astuple(row) if isinstance(value, str)]
     return "\n".join((*told, ENDS.get(getattr(row, "end", None) or "", ""), str(row.owner))).casefold()
 
 

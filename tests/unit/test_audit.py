@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from lockkit.facts import Owner
 from lockkit.observe.audit import audit
@@ -93,7 +94,7 @@ def test_a_fence_that_falls_between_two_hosts_counts_only_beyond_the_skew():
 
 
 def test_a_hold_without_an_end_is_certain_at_its_beginning_and_possible_after_it():
-    standing = hold(1, 0, 5, until=False)._replace(end="", ended=None)
+    standing = replace(hold(1, 0, 5, until=False), end="", ended=None)
     assert verdict(standing).verdict == "held"
     assert verdict(hold(0, -2, -1), standing, hold(2, 3, 4, name="b")).verdict == "held"
     for later in (hold(2, 3, 4), hold(2, 300, 301), hold(2, 300, 301, "two")):
@@ -105,13 +106,13 @@ def test_a_hold_without_an_end_is_certain_at_its_beginning_and_possible_after_it
 
 
 def test_a_hold_without_an_end_excludes_nothing_after_the_latest_end_that_is_known():
-    standing = hold(1, 0, 5, until=False)._replace(end="untold", ended=None)
+    standing = replace(hold(1, 0, 5, until=False), end="untold", ended=None)
     for later in (hold(2, 3, 4), hold(2, 3.5, 4, "two", skew=0.0)):
-        assert verdict(standing._replace(latest=2.9), later).verdict == "held"
-        assert verdict(standing._replace(latest=3.1), later).verdict == "undecidable"
-        assert verdict(standing._replace(latest_elsewhere=2.4), later).verdict == "held"
-        assert verdict(standing._replace(latest_elsewhere=2.6), later).verdict == "undecidable", "by the skew"
-        assert verdict(standing._replace(latest=2.9, latest_elsewhere=9.0), later).verdict == "held"
+        assert verdict(replace(standing, latest=2.9), later).verdict == "held"
+        assert verdict(replace(standing, latest=3.1), later).verdict == "undecidable"
+        assert verdict(replace(standing, latest_elsewhere=2.4), later).verdict == "held"
+        assert verdict(replace(standing, latest_elsewhere=2.6), later).verdict == "undecidable", "by the skew"
+        assert verdict(replace(standing, latest=2.9, latest_elsewhere=9.0), later).verdict == "held"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def resizes(boot, *changes, lasted=0.0):
 
 @BOTH
 def test_a_capacity_counts_from_the_resize_on_and_excuses_nothing_before_it(boot):
-    holds = [hold(n, n, 50, capacity=2)._replace(waited=n - 0.5) for n in range(1, 4)]
+    holds = [replace(hold(n, n, 50, capacity=2), waited=n - 0.5) for n in range(1, 4)]
     assert verdict(*holds).verdict == "violated"
     assert verdict(*holds, resized=resizes(boot, (2, 3))).verdict == "held"
     assert verdict(*holds, resized=resizes(boot, (4, 3))).verdict == "violated"
@@ -156,7 +157,7 @@ def test_a_capacity_counts_from_the_resize_on_and_excuses_nothing_before_it(boot
 @BOTH
 def test_a_capacity_that_was_taken_back_lets_nothing_more_in(boot):
     def pair(began, waited=0.0):
-        return [hold(n, began + n, began + 9, capacity=1)._replace(waited=waited) for n in (1, 2)]
+        return [replace(hold(n, began + n, began + 9, capacity=1), waited=waited) for n in (1, 2)]
 
     grown = resizes(boot, (0, 2), (20, 1))
     assert verdict(*pair(10, 14.0), resized=grown).verdict == "held"
@@ -165,7 +166,7 @@ def test_a_capacity_that_was_taken_back_lets_nothing_more_in(boot):
     assert verdict(*pair(30), resized=resizes(boot, (0, 2))).verdict == "violated", "a resize is of the queue"
     standing, late = hold(1, 15, 50, capacity=2), hold(2, 25, 30, capacity=2)
     assert verdict(standing, late, resized=resizes(boot, (20, 1))).verdict == "violated"
-    waited = late._replace(waited=8.0)
+    waited = replace(late, waited=8.0)
     found = verdict(standing, waited, resized=resizes(boot, (20, 1)))
     assert (found.verdict, found.undecidable) == ("undecidable", 1), "it may have read its grant late"
 
@@ -215,13 +216,14 @@ def test_a_fault_put_into_a_true_history_is_found(seed, fault):
     at = chance.randrange(len(made) - 1)
     one, following = made[at], made[-1]
     if fault == "longer":  # until after all that follows: something that does not fit has begun meanwhile
-        made[at] = one._replace(until_boottime=one.began_boottime + 1000.0, weight=one.capacity)
+        made[at] = replace(one, until_boottime=one.began_boottime + 1000.0, weight=one.capacity)
     elif fault == "fence":
         made.append(hold(0, 500.0, 501.0, chance.choice(hosts), weight=one.capacity, capacity=one.capacity))
     else:
         made.append(
-            hold(following.fence, 500.0, 501.0, "one", weight=one.capacity, capacity=one.capacity)._replace(
-                claim_id="x"
+            replace(
+                hold(following.fence, 500.0, 501.0, "one", weight=one.capacity, capacity=one.capacity),
+                claim_id="x",
             )
         )
     found = audit(History(tuple(made)), 0.4)

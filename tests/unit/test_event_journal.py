@@ -6,11 +6,13 @@ import contextlib
 import errno
 import json
 import os
+import random
 import resource
 import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 
 import pytest
 
@@ -585,3 +587,84 @@ def test_a_file_is_renamed_when_its_first_row_is_a_day_old_and_removed_when_it_i
     written("newest")
     assert not older.exists()
     assert [hold.name for hold in read_history().holds] == ["new", "newest"]
+
+
+def told(history):
+    """The parts of a history, without the order of what came at the same time."""
+    parts = (history.holds, history.waits, history.happenings, history.steps)
+    rest = (history.gaps, history.first, history.unbegun)
+    return *(sorted(map(str, part)) for part in parts), *map(str, rest)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("since", [None, 60.0])
+def test_the_past_does_not_depend_on_the_order_of_rows_and_files(tmp_path, seed, since):
+    chance = random.Random(seed)
+    claims = [f"{n:012x}" for n in range(12)]
+    kinds = [
+        "acquired",
+        "released",
+        "lost",
+        "absent",
+        "evicted",
+        "gpu_idle",
+        "guard_written",
+        "busy",
+        "queued",
+    ]
+    rows = []
+    for writer in ("one", "two", "three"):
+        for number in range(1, 30):
+            kind = chance.choice(kinds) if number < 29 or writer == "three" else "closed"
+            owned = claims[number_of(writer) :: 3] if kind == "acquired" else claims
+            more = {
+                "data": {
+                    "holder": f"x@one pid 1 ({writer})",
+                    "holder_claim": chance.choice(claims),
+                    "ttl": 5.0,
+                }
+            }
+            more |= {"until": 3.0 * number} if kind in ("lost", "released") else {}
+            at = 3.0 * number + chance.random() - 40 * (chance.random() < 0.1)
+            if chance.random() < 0.9:
+                rows.append(
+                    row(writer, number, kind, chance.choice(owned), max(at, 0.0), fence=number, **more)
+                )
+    one_of_each = {json.loads(each)["claim"]: each for each in rows if '"acquired"' in each}
+    rows = [each for each in rows if '"acquired"' not in each or each in one_of_each.values()]
+    paths = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
+    paths[0].write_text("".join(rows))
+    expected = told(read_history(paths[:1], since=since))
+    for _ in range(5):
+        chance.shuffle(rows)
+        at = chance.randrange(len(rows))
+        paths[0].write_text("".join(rows[at:] + rows[:3]))
+        paths[1].write_text("".join(rows[:at]))
+        assert told(read_history(chance.sample(paths, 2), since=since)) == expected
+
+
+def number_of(writer):
+    """The number of a writer."""
+    return ("one", "two", "three").index(writer)
+
+
+@pytest.mark.parametrize("rows_of_a_writer", [3, 3000])
+def test_a_reader_keeps_a_small_part_of_each_row(tmp_path, rows_of_a_writer):
+    """A journal of a million rows takes less memory than the file."""
+    path = tmp_path / "x.jsonl"
+    with path.open("w") as opened:
+        for number in range(3000):
+            writer, claim = f"w{number // rows_of_a_writer}", f"{number // 3:012x}"
+            kind = ("acquired", "released", "closed" if rows_of_a_writer == 3 else "queued")[number % 3]
+            opened.write(
+                row(writer, number % rows_of_a_writer + 1, kind, claim, number / 7, until=number / 8)
+            )
+    read_history([path])
+    tracemalloc.start()
+    try:
+        history = read_history([path])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(history.holds), history.gaps.absent) == (1000, 0)
+    assert most / 3000 < 500

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from msgspec.structs import replace
 
 import lockkit
 from lockkit.config import load
@@ -399,7 +400,7 @@ class Stage:
             return
         # Whatever the URL by which each task knew it.
         one = StoreKey(self.store.name, os.fspath(self._folder.name))
-        found = audit(past._replace(holds=tuple(hold._replace(key=one) for hold in past.holds)))
+        found = audit(past._replace(holds=tuple(replace(hold, key=one) for hold in past.holds)))
         assert found.violations == (), found.violations
 
 
