@@ -115,6 +115,9 @@ def why_waiting(seen: Seen, *, others: str = "", over: bool = False, apart: bool
             holders = [holder_words(one, at, more=seen.more.get(one.claim_id, 0)) for one in facts.holders]
             why = f"held by {' and by '.join(holders)}" if holders else failed
         found.append((card.device, why))
+    if seen.request.ids is None:  # a card without a UUID was not asked for by any
+        lost = [card for card in cards(seen.snapshot) if not card.device.uuid and card.reasons]
+        found += [(card.device, "; ".join(card.reasons)) for card in lost]
     at_hand = sum(why is None for _, why in found) + (0 if over else len(seen.kept))
     free = "free"
     if at_hand < seen.request.count:

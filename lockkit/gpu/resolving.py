@@ -42,10 +42,12 @@ def resolve(
     if alias is not None:
         return alias
     if word.isascii() and word.isdigit():
-        found = [one.uuid for one in devices if one.index == int(word) and one.parent is None]
+        meant = [one for one in devices if one.index == int(word) and one.parent is None]
+        found = [one.uuid for one in meant]
         if found and not found[0]:
+            why = "; ".join(meant[0].faults)
             raise ConfigError(
-                f"GPU {word} does not give its UUID, so it cannot be named",
+                f"GPU {word} does not give its UUID, so it cannot be named{why and f': {why}'}",
                 name=pool,
                 hint="see: lockkit gpu ls",
             )

@@ -66,7 +66,8 @@ def until_words(end: float, now: float, local: Callable[[float], time.struct_tim
 def long_name(device: Device) -> str:
     """A card as people call it: ``GPU 0 (NVIDIA H100), GPU-54a033e8``."""
     kind = "slice of GPU" if device.parent else "GPU"
-    return f"{kind} {device.index} ({device.name or 'unknown model'}), {device.uuid[:12]}"
+    uuid = f", {device.uuid[:12]}" if device.uuid else ""  # a card that its driver has lost may have none
+    return f"{kind} {device.index} ({device.name or 'unknown model'}){uuid}"
 
 
 def users_of(processes: Iterable[DeviceProcess]) -> tuple[str, ...]:

@@ -60,6 +60,16 @@ def test_cards_of_which_the_same_is_said_share_a_sentence():
     assert "; GPU 0+3: held by ann@box pid 7 (train), 60 s; GPU 1: " in late.message
 
 
+def test_a_card_that_the_driver_has_lost_is_told_by_its_index_and_fault():
+    off = ("the card has fallen off the bus",)
+    lost = Device("", 0, faults=off), Device("", 1, faults=off)
+    assert waiting(*lost, SECOND._replace(index=2), request=CardRequest(2)) == (
+        "GPU 2: free, but 2 are needed",
+        "GPU 0+1: the card has fallen off the bus",
+    )
+    assert waiting(*lost, SECOND, request=CardRequest(ids=("GPU-b",))) == ("GPU 1: free",)
+
+
 def test_a_free_card_is_told_with_why_it_does_not_help():
     two = CardRequest(2)
     assert waiting(FIRST, SECOND, request=two, b=Known(quarantine=HUMS), others="the request of bob") == (

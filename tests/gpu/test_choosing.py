@@ -118,6 +118,13 @@ def test_more_cards_than_there_are_can_never_be_had():
     assert chosen(CardRequest(3), card(0), card(1)).never == "3 GPUs can never be had: this host has only 2"
 
 
+def test_a_card_that_the_driver_has_lost_is_named_without_a_uuid():
+    lost = Device("", 1, faults=("the card has fallen off the bus",))
+    assert chosen(CardRequest(2), card(0), lost).never.endswith(
+        " will do; GPU 1 (unknown model): the card has fallen off the bus"
+    )
+
+
 def test_more_cards_than_were_named_can_never_be_had():
     named = CardRequest(2, ids=("GPU-1",))
     told = "2 GPUs can never be had: only 1 GPU was named"

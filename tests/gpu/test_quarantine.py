@@ -221,7 +221,7 @@ HOST = [
     Device("GPU-54a033e8", 0),
     Device("MIG-54a033e8", 0, parent="GPU-54a033e8"),
     Device("GPU-54a0ffff", 1),
-    Device("", 2),
+    Device("", 2, faults=("the card has fallen off the bus",)),
 ]
 
 
@@ -253,7 +253,7 @@ def test_a_card_has_several_names(word, uuid):
             r"there is no GPU 'GPU-5' \(name at least 8 characters of a UUID; the GPUs are GPU 0 \(GPU-54a033e8\), ",
         ),
         ("", "there is no GPU ''"),
-        ("2", "GPU 2 does not give its UUID"),
+        ("2", "GPU 2 does not give its UUID, so it cannot be named: the card has fallen off the bus "),
         ("\u0663", "there is no GPU"),
     ],
 )
