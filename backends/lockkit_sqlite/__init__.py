@@ -33,7 +33,8 @@ def _check(url: str) -> None:
     with IMPORTS:
         from lockkit_sqlite import backend, place  # noqa: F401 (all that opening a store needs)
 
-    place.locate(url, state_dir="/")  # any folder will do
+    path, _ = place.locate(url, state_dir="/")  # any folder will do
+    place.check_folder(path)
 
 
 def _declared(url: str) -> Capabilities:

@@ -27,7 +27,17 @@ from lockkit.store.spi import Refused
 from lockkit_sqlite.descriptors import inside, opened, set_mode
 from lockkit_sqlite.failures import left, linked, raise_if_foreign
 
-__all__ = ["Place", "group_name", "is_shared", "locate", "make_file", "make_pulses", "prepare", "unusable"]
+__all__ = [
+    "Place",
+    "check_folder",
+    "group_name",
+    "is_shared",
+    "locate",
+    "make_file",
+    "make_pulses",
+    "prepare",
+    "unusable",
+]
 
 OPTIONS = {"synchronous": ("normal", "full", "off")}
 """The options of a URL and their values. With ``full`` the last second's releases survive a power cut, at two fsyncs a lock."""
@@ -117,12 +127,15 @@ def _parse(url: str) -> tuple[str, str]:
 def is_shared(url: str) -> bool:
     """Whether the file of a URL lies in a folder that a group shares, as far as a look at the folder tells; the store is not opened.
 
-    False for a URL or a folder that will be refused, and for a folder that is not there: lockkit creates it for one user.
+    False for a URL that will be refused, and for a folder that is not there: lockkit creates it for one user. True as well for a folder that is
+    shared in a wrong way, or no longer: opening the store refuses it, and says what is wrong with its mode, while a scope would say nothing of that.
     """
     try:
         path = Path(_parse(url)[0])
         # Without a path it is the user's state folder, which is never shared.
-        return path.is_absolute() and _is_shared(_resolved(path).parent.stat().st_mode)
+        target = _resolved(path)
+        others = target.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        return path.is_absolute() and (bool(others) or _was_shared(f"{target}.pulses"))
     except ConfigError:
         return False
     except OSError as error:
@@ -206,13 +219,8 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             ),
             retry=False,
         )
-    now_shared = _judge(folder, seen)
     pulses = f"{target}.pulses"
-    if not now_shared and (shared or _was_shared(pulses)):
-        raise _denied(
-            f"a group shared {folder}, and no longer does (mode {stat.S_IMODE(seen.st_mode):04o})",
-            f"chmod 2770 {folder}, and chgrp; or end all programs that use it, and remove {pulses}",
-        )
+    now_shared = _judge_both(folder, seen, pulses, shared=shared)
     if now_shared and target.exists() and not os.access(target, os.R_OK | os.W_OK, effective_ids=True):
         mine = target.stat().st_gid
         if mine != seen.st_gid and target.stat().st_mode & stat.S_IWGRP:
@@ -226,6 +234,33 @@ def prepare(path: Path, synchronous: str, *, shared: bool = False) -> Place:
             f"name another file in {folder}: that one is made for the group",
         )
     return Place(path, str(target), pulses, now_shared, synchronous)
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that is there and cannot be used. Nothing is made.
+
+    Raises:
+        Refused: As for :func:`prepare`.
+    """
+    try:
+        target = _resolved(path)
+        seen = target.parent.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unusable(path, error) from error
+    _judge_both(target.parent, seen, f"{target}.pulses")
+
+
+def _judge_both(folder: Path, seen: os.stat_result, pulses: str, *, shared: bool = False) -> bool:
+    """As :func:`_judge`; a folder that a group shared until now, or whose FIFOs are those of a group, is refused as one of this user alone."""
+    now_shared = _judge(folder, seen)
+    if not now_shared and (shared or _was_shared(pulses)):
+        raise _denied(
+            f"a group shared {folder}, and no longer does (mode {stat.S_IMODE(seen.st_mode):04o})",
+            f"chmod 2770 {folder}, and chgrp; or end all programs that use it, and remove {pulses}",
+        )
+    return now_shared
 
 
 def _was_shared(pulses: str) -> bool:

@@ -385,13 +385,8 @@ def scope_of(url):
         (0o700, "user"),
         (0o755, "user"),
         (0o2755, "user"),
-        (0o770, "user"),
         (0o2770, "host"),
         (0o2775, "host"),
-        (0o777, "user"),
-        (0o2777, "user"),
-        (0o1777, "user"),
-        (0o3770, "user"),
     ],
 )
 def test_the_scope_follows_from_the_folder(place, mode, scope):
@@ -430,6 +425,35 @@ def test_a_folder_that_is_no_ones_and_no_groups_is_refused(place, mode):
         open_store(f"sqlite:{folder}/x.db", OpenOptions())
     assert isinstance(refused.value.error, PermissionDenied)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o2777, 0o1777, 0o3770])
+def test_a_store_of_a_group_whose_folder_has_another_mode_is_refused_with_that_mode(place, mode):
+    folder = place / "folder"
+    folder.mkdir()
+    folder.chmod(mode)
+    url, told = f"sqlite:{folder}/x.db", rf"{folder} is .*\(mode {mode:04o}\)"
+
+    with lockkit.connect(url, scope="host") as client, pytest.raises(PermissionDenied, match=told):
+        client.lock("a").try_acquire()
+    with pytest.raises(Refused, match=told):
+        PluginManager(disabled=["all"]).check(url)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_a_store_of_a_group_whose_folder_is_no_longer_shared_is_refused_with_its_mode(place, mode):
+    folder = place / "folder"
+    folder.mkdir()
+    folder.chmod(0o2770)
+    url = f"sqlite:{folder}/x.db"
+    with lockkit.connect(url, scope="host") as client:
+        client.lock("a").acquire().release()
+    folder.chmod(mode)
+
+    told = rf"a group shared {folder}, and no longer does \(mode {mode:04o}\)"
+    with lockkit.connect(url, scope="host") as client, pytest.raises(PermissionDenied, match=told):
+        client.lock("a").try_acquire()
 
 
 @as_root
