@@ -274,7 +274,7 @@ class PluginManager:
                 raise PluginError(f"the store {spec.name} cannot be opened: {error}") from error
             dist = self._infos[plugin].dist or PROJECT
             raise ConfigError(
-                f"{scheme}: URLs need {error.name or 'a library'}, which is not installed",
+                f"{scheme}: URLs need {(error.name or 'a library').partition('.')[0]}, which is not installed",
                 hint=f'pip install "{dist}[{spec.extra}]"',
             ) from error
 
