@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
+from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -103,7 +104,14 @@ class _Loop:
         self.origin = this_origin()
         self._loop = asyncio.new_event_loop()
         self._own = threading.local()
-        threading.Thread(target=self._loop.run_forever, name="kit-loop", daemon=True).start()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kit-loop", daemon=True)
+        self._thread.start()
+        Finalize(None, self._end, exitpriority=0)
+
+    def _end(self) -> None:
+        """End the loop with a child of multiprocessing: what a task holds on a loop that runs on is not released then."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Make a call in the task of this thread."""
