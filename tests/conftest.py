@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.fixture(autouse=True, scope="module")
 def _collector_away_from_what_is_there() -> None:
     """Keep it away, too, from what the tests of earlier files have left: modules, and the caches of libraries."""
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it would be told of the first test of this file
+        gc.collect()
     gc.freeze()
 
 

@@ -80,19 +80,24 @@ def test_a_thousand_waiters_share_a_connection_and_are_served_in_order_two_scrip
     count = 1000
     held, _ = take(store)
     woken = queues.SimpleQueue()
-    waiters, renewed = [], time.monotonic()
+    waiters, served, fences, beats, renewed = [], [], [], 0, time.monotonic()
+
+    def keep_waiting():
+        nonlocal beats, renewed
+        if time.monotonic() - renewed > 1.0:
+            beats, renewed = beats + 1, time.monotonic()
+            store.renew([(each, None) for each, _ in waiters[len(served) :]], SLOW)
+
     for _ in range(count):
         waiters.append(queued(store))
-        if time.monotonic() - renewed > 1.0:
-            store.renew([(each, None) for each, _ in waiters], SLOW)
-            renewed = time.monotonic()
+        keep_waiting()
     for number, (one, blockers) in enumerate(waiters):
         store.watch("a", blockers, lambda number=number: woken.put(number), one)
+        keep_waiting()
     until(lambda: len(connections(server, "pubsub")) == 1)
-    before = commands(server)
+    before, beats = commands(server), 0
 
     store.release(held, SLOW)
-    served, fences, beats = [], [], 0
     while len(served) < count:
         number = woken.get(timeout=SLOW)
         one, _ = waiters[number]
@@ -101,9 +106,7 @@ def test_a_thousand_waiters_share_a_connection_and_are_served_in_order_two_scrip
         served.append(number)
         fences.append(answer.fence)
         store.release(one, SLOW)
-        if time.monotonic() - renewed > 1.0:
-            beats, renewed = beats + 1, time.monotonic()
-            store.renew([(each, None) for each, _ in waiters[number + 1 :]], SLOW)
+        keep_waiting()
 
     assert served == list(range(count))
     assert fences == sorted(set(fences))

@@ -536,7 +536,8 @@ def test_22_every_counter_counts_what_it_says(stage):
     assert a.count("normal_release_failures") == 2
     assert a.count("emergency_releases") == 2
     assert a.count("release_script_errors") >= 1
-    assert a.count("ownership_violations") == 1
+    # ZooKeeper may tell the holder of the eviction before its release does: then that was a loss.
+    assert (a.count("ownership_violations"), third.lost_because) in ((1, ""), (0, "absent"))
     assert (a.count("attempts"), a.count("acquired")) == (3, 3)
 
 
