@@ -54,7 +54,9 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
         trace = None if error is None else (type(error), error, error.__traceback__)
         with suppress(Exception):  # a factory of records may raise, too
-            _WRITER.put(logger, logger.makeRecord(logger.name, level, "", 0, msg, args, trace, extra=extra))
+            file, row, function, _ = logger.findCaller(stacklevel=2)
+            record = logger.makeRecord(logger.name, level, file, row, msg, args, trace, function, extra)
+            _WRITER.put(logger, record)
 
 
 def pending() -> bool:

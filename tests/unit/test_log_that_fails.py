@@ -160,3 +160,11 @@ def test_a_forked_child_writes_its_own_records_alone():
         logging.getLogger("lockkit").removeHandler(handler)
         handler.over.set()
         os.close(read)
+
+
+def test_a_record_of_a_thread_of_lockkits_own_names_the_line_that_wrote_it(caplog):
+    start(lambda: log.Log("lockkit").warning("from a thread"), "lockkit-test")
+    until(lambda: caplog.records and not log.pending(), "the record is written")
+    assert [(record.filename, record.funcName) for record in caplog.records] == [
+        ("test_log_that_fails.py", "<lambda>")
+    ]
