@@ -153,3 +153,79 @@ def test_an_eviction_at_once_says_that_two_may_work_and_gives_the_lock_away(visi
     waiter.join()
     expect(page.locator("#notices")).to_contain_text("removed")
     lease.release(raise_failed=False)
+
+
+def choose(page, *names):
+    for name in names:
+        page.get_by_role("checkbox", name=f"Choose {name}", exact=True).check()
+
+
+def test_several_locks_are_evicted_with_one_confirmation_that_lists_them(visit, served, client):
+    page = visit(served, token="operate").page
+    leases = {name: client.lock(name).acquire() for name in ("a", "b", "c")}
+    bar = page.get_by_role("group", name="Chosen locks")
+    expect(row(page, "c")).to_be_visible()
+    expect(bar).not_to_be_visible()
+
+    choose(page, "a", "b")
+    expect(bar).to_contain_text("2 chosen")
+    bar.get_by_role("button", name="Evict").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading")).to_have_text("Evict 2 claims?")
+    for name in ("a", "b"):
+        expect(dialog).to_contain_text(f"claim {leases[name].claim_id} of {name}:")
+    expect(dialog).not_to_contain_text(leases["c"].claim_id)
+    assert evicted(client, "a") == [False]
+    dialog.get_by_label("Reason").fill("maintenance")
+    dialog.get_by_role("button", name="Evict").click()
+
+    expect(dialog).not_to_be_visible()
+    for name in ("a", "b"):
+        assert leases[name].lost.wait(30)
+        leases[name].release(raise_failed=False)
+    assert evicted(client, "c") == [False]
+    leases["c"].release()
+
+
+def test_of_several_the_one_that_has_changed_is_named_and_the_others_are_asked(visit, served, client):
+    one = visit(served, token="operate")
+    page = one.page
+    asked = []
+    stays = client.lock("stays").acquire()
+    stays.on_release_requested(lambda request: asked.append(request.reason))
+    goes = client.lock("goes").acquire()
+    choose(page, "stays", "goes")
+    page.get_by_role("group", name="Chosen locks").get_by_role("button", name="Ask to release").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(goes.claim_id)
+    one.expected.append(REFUSED)
+
+    goes.release()
+    dialog.get_by_label("Reason").fill("maintenance")
+    dialog.get_by_role("button", name="Ask to release").click()
+
+    expect(dialog.get_by_role("alert")).to_contain_text("For goes: ")
+    expect(dialog.get_by_role("alert")).not_to_contain_text("stays")
+    until(lambda: asked, "the holder hears of it", 60.0)
+    dialog.get_by_role("button", name="Leave it").click()
+    stays.release()
+
+
+def test_what_is_chosen_is_only_what_is_shown_and_those_who_may_only_look_choose_nothing(
+    visit, served, client
+):
+    with client.lock("a").acquire(), client.lock("b").acquire():
+        page = visit(served, token="operate").page
+        bar = page.get_by_role("group", name="Chosen locks")
+        choose(page, "a", "b")
+        page.get_by_label("Filter", exact=True).fill("b")
+        expect(row(page, "a")).to_have_count(0)
+        expect(bar).to_contain_text("1 chosen")
+        page.get_by_label("Filter", exact=True).fill("")
+        expect(page.get_by_role("checkbox", name="Choose a", exact=True)).not_to_be_checked()
+        page.get_by_role("checkbox", name="Choose b", exact=True).uncheck()
+        expect(bar).not_to_be_visible()
+
+        other = visit(served, token="view").page
+        expect(row(other, "a")).to_be_visible()
+        expect(other.get_by_role("checkbox")).to_have_count(0)

@@ -132,6 +132,11 @@ export function ttlPart() {
     };
 }
 
+/** Whether the visitor may ask for the release of a claim, or evict it. */
+export function mayAct(claim) {
+    return may("operate") && claim !== null && !claim.evicted && claim.state !== "LINGERING";
+}
+
 /** The buttons for what may be done about a claim. `act(what, claim)` is called with "evict" or "ask". */
 export function actsPart(act) {
     let seen = null;
@@ -154,9 +159,8 @@ export function actsPart(act) {
         node,
         show(claim) {
             seen = claim;
-            const over = !may("operate") || claim === null || claim.evicted || claim.state === "LINGERING";
-            shown(evict.node, !over);
-            shown(ask.node, !over && claim.state === "HELD");
+            shown(evict.node, mayAct(claim));
+            shown(ask.node, mayAct(claim) && claim.state === "HELD");
             if (claim)
                 for (const { about } of [ask, evict]) say(about, ` claim ${claim.claim_id} of ${claim.name}`);
         },

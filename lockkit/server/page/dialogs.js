@@ -149,6 +149,47 @@ export async function act({ store, what, claim, done }) {
     });
 }
 
+/** The same for several claims, after one confirmation that lists them. Those for which it fails stay in the dialog, each with the reason. */
+export async function actOnAll({ store, what, claims, done }) {
+    const { act, path, label, button } = ACTS[what];
+    const told = async ({ name, claim_id }) => {
+        const one = `claim ${claim_id} of ${name}:`;
+        try {
+            const { sentences } = await get("api/consequences", { store, name, claim_id, act });
+            return `${one} ${sentences.slice(1, 3).join(" ")}`;
+        } catch (error) {
+            if (!(error instanceof Problem)) throw error;
+            return `${one} ${sentence(error)}`;
+        }
+    };
+    const sentences = await Promise.all(claims.map(told));
+    const left = new Map(claims.map((claim, index) => [claim, sentences[index]]));
+    const reason = field(label, { required: true });
+    const dialog = confirm({
+        title: `${what === "ask" ? "Ask the holders of" : "Evict"} ${claims.length === 1 ? "1 claim" : `${claims.length} claims`}?`,
+        sentences,
+        fields: [reason.node],
+        button,
+        send: async () => {
+            const wrong = [];
+            for (const claim of [...left.keys()]) {
+                const { name, claim_id } = claim;
+                try {
+                    await post(path, { store, name, claim_id, reason: reason.input.value });
+                    left.delete(claim);
+                } catch (error) {
+                    if (!(error instanceof Problem)) throw error;
+                    wrong.push(`For ${name}: ${sentence(error)}`);
+                }
+            }
+            notice(`${claims.length - left.size} of ${claims.length} ${what === "ask" ? "asked" : "evicted"}.`);
+            done();
+            dialog.tell([...left.values()]);
+            if (wrong.length > 0) throw new Problem(0, { message: wrong.join(" ") });
+        },
+    });
+}
+
 function outcome(what, { name, claim_id, outcome, blocks_until_seconds: until }) {
     if (what === "ask") return `The holder of ${name} hears of your request with its next renewal.`;
     if (outcome === "REMOVED") return `Claim ${claim_id} of ${name} was removed.`;

@@ -1,9 +1,9 @@
 // The first view: who blocks whom now. The server filters, sorts and pages, so that a thousand locks cost no more than fifty.
 
 import { get } from "./api.js";
-import { actsPart, inPool, owner, shownName, ttlPart, whoPart } from "./claims.js";
+import { actsPart, inPool, mayAct, owner, shownName, ttlPart, whoPart } from "./claims.js";
 import { age, clockTime, heard } from "./clock.js";
-import { act } from "./dialogs.js";
+import { act, actOnAll } from "./dialogs.js";
 import { attribute, el, say, shown } from "./dom.js";
 import { searchPart } from "./filter.js";
 import { pagerPart } from "./pager.js";
@@ -46,7 +46,9 @@ export function stateWords({ name, state, capacity, available, holders }) {
     return SHOWN_STATES[state];
 }
 
-function lockRow(about) {
+function lockRow({ chosen, ...about }) {
+    const pick = el("input", { type: "checkbox", onchange: () => chosen.turn(held, pick.checked) });
+    let held = null;
     const name = el("a", { class: "name" });
     const state = el("span", { class: "pill" });
     const who = whoPart();
@@ -58,7 +60,7 @@ function lockRow(about) {
     const first = el("span", { class: "soft first" });
     const acts = actsPart((what, claim) => act({ ...about, what, claim }));
     return {
-        cells: [[name, state], [who.node, more], since, ttl.node, waiting, [longest, first], acts.node],
+        cells: [[pick, name, state], [who.node, more], since, ttl.node, waiting, [longest, first], acts.node],
         show(lock, row) {
             const [holder = null] = lock.holders;
             const waiter = lock.waiters[0] ?? null;
@@ -73,6 +75,10 @@ function lockRow(about) {
                 ttl.show(holder);
             }
             acts.show(holder);
+            held = holder;
+            shown(pick, mayAct(holder));
+            pick.checked = chosen.has(holder);
+            attribute(pick, "aria-label", `Choose ${shownName(lock.name)}`);
             const others = lock.holders.length - 1;
             shown(more, others > 0);
             say(more, `and ${others} more`);
@@ -86,9 +92,52 @@ function lockRow(about) {
     };
 }
 
+/** The holders that the visitor has chosen, and what can be done about all of them at once. */
+function chosenPart(about) {
+    const claims = new Map();
+    const count = el("span", {});
+    const button = (what, text) =>
+        el(
+            "button",
+            {
+                type: "button",
+                class: "small",
+                onclick: () => actOnAll({ ...about, what, claims: [...claims.values()] }),
+            },
+            text,
+        );
+    const node = el(
+        "div",
+        { class: "chosen", role: "group", "aria-label": "Chosen locks", hidden: true },
+        count,
+        button("ask", "Ask to release…"),
+        button("evict", "Evict…"),
+    );
+    function show() {
+        shown(node, claims.size > 0);
+        say(count, `${claims.size} chosen`);
+    }
+    return {
+        node,
+        has: (claim) => claims.has(claim?.claim_id),
+        turn(claim, on) {
+            if (on) claims.set(claim.claim_id, claim);
+            else claims.delete(claim.claim_id);
+            show();
+        },
+        /** Keep only those that are still shown, and about which something can be done. */
+        keep(locks) {
+            const there = new Set(locks.map(({ holders: [one = null] }) => mayAct(one) && one.claim_id));
+            for (const id of claims.keys()) if (!there.has(id)) claims.delete(id);
+            show();
+        },
+    };
+}
+
 /** The view of all locks of a store. */
 export function locksView({ store, refresh }) {
     const strip = summaryStrip();
+    const chosen = chosenPart({ store, done: refresh });
     const { query } = here();
     const filter = searchPart("pattern", "Filter", "part of a name, or team/*");
     const state = choice("state", "Show", STATES, query.get("state") ?? "");
@@ -107,7 +156,7 @@ export function locksView({ store, refresh }) {
             label,
             headings,
             (lock) => lock.name,
-            () => lockRow({ store, done: refresh }),
+            () => lockRow({ store, done: refresh, chosen }),
         );
     const rows = tableOf("Locks with their holders and queues");
     const others = tableOf(OTHERS);
@@ -122,6 +171,7 @@ export function locksView({ store, refresh }) {
     function show() {
         if (seen === null) return;
         const { locks, summary, unread, drained, read_at_seconds: at } = seen.found;
+        chosen.keep(locks);
         const own = locks.filter(({ name }) => !name.startsWith("@"));
         rows.show(own);
         shown(rows.node, own.length > 0);
@@ -174,6 +224,7 @@ export function locksView({ store, refresh }) {
                     state.node,
                     sort.node,
                 ),
+                chosen.node,
                 rows.node,
                 apart,
                 empty,
