@@ -60,8 +60,9 @@ def _environ(pid: int) -> bytes:
             break
         if environ:
             return environ
-        state, parent, start, end = fields[0], int(fields[1]), *map(int, fields[47:49])  # proc_pid_stat(5)
-        if state in b"ZXx" or _KERNEL in (pid, parent) or start == end != 0:
+        # The fields of proc_pid_stat(5). The address of the code is the last that execve(2) sets: until then any environment looks empty.
+        state, parent, code, start, end = fields[0], *(int(fields[at]) for at in (1, 23, 47, 48))
+        if state in b"ZXx" or _KERNEL in (pid, parent) or (code and start == end != 0):
             break
         time.sleep(_PAUSE)
     return b""

@@ -49,7 +49,7 @@ def test_a_wait_in_a_queue_tells_why_other_members_do_not_do(client):
 def test_a_timeout_says_why_no_member_did(client):
     chooser = Says(a="used by ann", b="dirty")
     with pytest.raises(AcquireTimeout, match="'a' will not do: used by ann; 'b' will not do: dirty"):
-        client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=0.2)
+        client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=2.0)
     with pytest.raises(AcquireTimeout, match="used by ann"):
         client.pool("p", ["a", "b"]).acquire(chooser=chooser, timeout=0)
     assert client.pool("p", ["a", "b"]).try_acquire(chooser=chooser) is None
