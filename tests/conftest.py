@@ -154,6 +154,26 @@ def _logging_as_it_was() -> Iterator[None]:
     logger.setLevel(level)
 
 
+class _CaughtUp(pytest.LogCaptureFixture):
+    """The log, with what lockkit's own threads have written: another thread hands that to the handlers, a moment later."""
+
+    @property
+    def handler(self) -> Any:
+        """The handler that keeps the records."""
+        log = sys.modules.get("lockkit.store.log")  # lockkit may not be installed
+        end = time.monotonic() + 30.0
+        while log is not None and log.pending() and time.monotonic() < end:
+            time.sleep(0.001)
+        return super().handler
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Wait for the log where it is read."""
+    caplog.__class__ = _CaughtUp
+    return caplog
+
+
 SETTINGS, STORE = Path("/etc/lockkit"), Path("/var/lib/lockkit")
 """The folders of this machine's administrator, by which its programs find their store."""
 
