@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import Meta, Struct, convert
+from msgspec import Meta, MsgspecError, Struct, convert
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
@@ -85,11 +85,11 @@ _decode = Decoder(Row).decode
 
 def row_of(line: bytes) -> Row | None:
     """A line as a row; None if it cannot be read as one, because it is torn, of another version, or was not written by a journal."""
-    with contextlib.suppress(ValueError, RecursionError):
+    with contextlib.suppress(MsgspecError, ValueError, RecursionError):
         return _decode(line)
     try:  # the standard library reads what msgspec refuses, such as half of a surrogate pair in the name of a program
         return convert(json.loads(line.decode("utf-8", errors="replace")), Row)
-    except (ValueError, RecursionError):
+    except (MsgspecError, ValueError, RecursionError):
         return None
 
 

@@ -238,7 +238,7 @@ def test_choosers_that_hang_hold_up_no_other(client):
     hung = [Hangs("a") for _ in range(6)]
     for number, chooser in enumerate(hung):
         with pytest.raises(AcquireTimeout):
-            client.pool(f"q{number}", ["a"]).acquire(chooser=chooser, timeout=0.1)
+            client.pool(f"q{number}", ["a"]).acquire(chooser=chooser, timeout=0.5)
     assert all(chooser.threads for chooser in hung)
     client.pool("p", ["a", "b"]).acquire(chooser=Says("a"), timeout=20).release()
     for chooser in hung:
