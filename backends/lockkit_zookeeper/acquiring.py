@@ -376,7 +376,7 @@ class _Acquiring:
                 session.maintenance.granted(entry, self.store.clock.wall())
             return Granted(entry.fence, entry.basis, terms.ttl)
         if queue.last_to_hold(place):
-            # It is asked again if this fails.
+            # If the marker cannot be replaced now, the waiter's next request tries again.
             with contextlib.suppress(Refused, Unknown):
                 step_back(self.store, self.call, terms.name, entry.token)
         with session.mutex:

@@ -110,9 +110,13 @@ def _reserve(
     assert request.gpu is not None
     fitting.reaches_others(client)
     cards = Cards(client, session, request.gpu)
+
+    def tell(sentence: str) -> None:
+        output.notice(sentence, name=cards.pool, as_json=session.json)
+
     if cards.simulation is not None and not request.quiet:
-        output.notice(cards.simulation, name=cards.pool, as_json=session.json)
-    cards.keeps_others_apart(lambda told: output.notice(told, name=cards.pool, as_json=session.json))
+        tell(cards.simulation)
+    cards.keeps_others_apart(None if request.quiet else tell)
     options = taking.options_of(client, request, signals.wake, job_ttl(client.capabilities))
     options["note"] = {"max_hold": length, RESERVED: True}
     announcer = CardAnnouncer(
