@@ -20,7 +20,7 @@ from lockkit.cli.run_request import Request
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
 from lockkit.clock import SYSTEM
-from lockkit.gpu.usage import RESERVED
+from lockkit.gpu.usage import RESERVATION
 from lockkit.members import MOST
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _reserve(
         tell(cards.simulation)
     cards.keeps_others_apart(None if request.quiet else tell)
     options = taking.options_of(client, request, signals.wake, job_ttl(client.capabilities))
-    options["note"] = {"max_hold": length, RESERVED: True}
+    options["note"] = {"max_hold": length, RESERVATION: True}
     announcer = CardAnnouncer(
         client,
         quiet=request.quiet,

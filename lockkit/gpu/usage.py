@@ -15,7 +15,7 @@ from lockkit.sizes import MIB, show
 
 __all__ = [
     "ADOPTED",
-    "RESERVED",
+    "RESERVATION",
     "Use",
     "claimless",
     "granted",
@@ -32,7 +32,7 @@ __all__ = [
 
 ADOPTED: Final = "adopted"
 """The key of a note under which the keeper of a job that was adopted says which process that is."""
-RESERVED: Final = "reserved"
+RESERVATION: Final = "reserved"
 """The key of a note that says that whatever the owner's user computes on the card, started by whom it may be, belongs to the claim."""
 _DEEPEST = 64
 """Generations that are looked at. A chain that is longer was read while pids were used again."""
@@ -94,7 +94,7 @@ def unlocked(
     """The processes on a held card that work for none of its holders. Reads ``/proc``.
 
     None are named unless each holder is a process of this host that can be seen from here. A process that has detached itself from its
-    holder counts as one without a lock, and one whose pid is unknown as its holder's. Of a reservation are all processes of its user.
+    holder counts as one without a lock, and one whose pid is unknown as its holder's. All processes of its user belong to a reservation.
 
     Args:
         device: The card.
@@ -104,7 +104,7 @@ def unlocked(
     every = tuple(holders)
     if not all(map(_is_seen, every)):
         return ()
-    users = {one.owner.user for one in every if one.note.get(RESERVED) is True}
+    users = {one.owner.user for one in every if one.note.get(RESERVATION) is True}
     known = [one for one in device.processes or () if one.pid is not None and one.user not in users]
     strange = claimless([one.pid for one in known], every, parent)
     return tuple(one for one in known if one.pid in strange)
