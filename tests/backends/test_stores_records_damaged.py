@@ -96,23 +96,23 @@ def on_zookeeper(harness, client, name, garbage):
     harness._look.set(f"{harness._root}/r/{encode(name)}", garbage)
 
 
-@pytest.fixture(
-    params=[
-        (MemoryHarness, on_memory),
-        (SqliteHarness, on_sqlite),
-        (RedisHarness, on_redis),
-        (EtcdHarness, on_etcd),
-        (ZooKeeperHarness, on_zookeeper),
-    ],
-    ids=lambda each: each[0].name,
-)
+STORES = {
+    "memory": (MemoryHarness, on_memory),
+    "sqlite": (SqliteHarness, on_sqlite),
+    "redis": (RedisHarness, on_redis),
+    "etcd": (EtcdHarness, on_etcd),
+    "zookeeper": (ZooKeeperHarness, on_zookeeper),
+}
+
+
+@pytest.fixture(params=STORES)
 def store(request, tmp_path, monkeypatch):
     """A harness, a client, and a function that writes garbage into a record."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LOCKKIT_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.chdir(tmp_path)
-    kind, damage = request.param
+    kind, damage = STORES[request.param]
     harness = kind(tmp_path)
     try:
         with harness.client() as client:
@@ -216,10 +216,13 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("damaged", [GATE, CARD], ids=["marks", "card"])
+@pytest.mark.parametrize(
+    "store",
+    ["sqlite", *(pytest.param(each, marks=pytest.mark.full) for each in ("redis", "etcd", "zookeeper"))],
+    indirect=True,
+)
 def test_commands_show_damage_and_one_mends_it(store, damaged, capsys, monkeypatch):
     harness, client, damage = store
-    if harness.name == "memory":
-        pytest.skip("no other process sees a memory store")
     monkeypatch.setenv("LOCKKIT_GPU_SIMULATE", "2")
     monkeypatch.setenv("LOCKKIT_NAMESPACE", client.namespace)
 

@@ -33,7 +33,12 @@ def measured(name):
     return json.loads(out.getvalue())
 
 
-@pytest.mark.parametrize("name", ["uncontended", "pipeline", "hand-off", "contended"])
+CONTENDED = pytest.mark.full  # three rounds of eight processes, as fast as they can
+
+
+@pytest.mark.parametrize(
+    "name", ["uncontended", "pipeline", "hand-off", pytest.param("contended", marks=CONTENDED)]
+)
 def test_a_bench_writes_a_document_that_keeps_to_its_schema(name):
     jsonschema = pytest.importorskip("jsonschema")
 
@@ -68,6 +73,7 @@ def test_a_loop_and_turns_of_one_operation_are_both_measured():
     assert {"acquire + release", "acquire + release, in turn", "CPU of the client, in turn"} <= found
 
 
+@CONTENDED
 def test_contention_is_told_by_grants_fairness_and_the_longest_wait():
     figures = [each for each in measured("contended")["figures"] if "busy" not in each["what"]]
 

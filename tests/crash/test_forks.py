@@ -131,7 +131,7 @@ print("survived", len(torn), {getattr(each, "__qualname__", each) for each in to
 """
 
 
-@pytest.mark.parametrize("threads", [0, 2], ids=["alone", "threads"])
+@pytest.mark.parametrize("threads", [pytest.param(0, marks=pytest.mark.full), 2], ids=["alone", "threads"])
 @pytest.mark.parametrize("store", ["memory:", "sqlite"])
 def test_a_handler_that_raises_in_the_middle_of_a_fork_leaves_no_lock_taken(
     store: str, threads: int, tmp_path: Path

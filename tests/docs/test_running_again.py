@@ -115,6 +115,7 @@ def test_what_passes_alone_is_shown_and_listed(again):
     assert said.splitlines()[-1] == listed[0]
 
 
+@pytest.mark.full
 def test_one_that_is_red_twice_fails_the_run_beside_one_that_is_unstable(again):
     code, said, listed = again(["red", "flaky"])
 
@@ -134,6 +135,7 @@ def test_an_environment_that_failed_without_a_red_test_is_run_again_whole(again,
     assert "RED TWICE: docs: docs" in said
 
 
+@pytest.mark.full
 def test_a_third_landing_with_the_same_test_is_refused(again):
     assert again(["flaky"])[::2] == (0, [entry("tests/test_a.py::test_flaky")])
     assert again(["flaky"])[::2] == (0, [entry("tests/test_a.py::test_flaky", 2)])
@@ -142,6 +144,7 @@ def test_a_third_landing_with_the_same_test_is_refused(again):
     assert "REFUSED: tests/test_a.py::test_flaky is unstable" in said
 
 
+@pytest.mark.full
 def test_a_fourth_is_refused(again):
     assert again(["flaky", "flaky_too", "flaky_as_well"])[0] == 0
     code, said, _ = again(["last"])

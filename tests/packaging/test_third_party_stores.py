@@ -84,6 +84,7 @@ def installed(request, wheel, build, fresh_venv, tmp_path_factory):
     return request.param, programs, alone
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_its_wheel_passes_the_kit_and_its_own_tests(run, installed):
     store, programs, alone = installed

@@ -16,7 +16,7 @@ SCHEDULES = st.binary(min_size=60, max_size=400)
 MOST = 40 if settings().max_examples == DEFAULT_EXAMPLES else settings().max_examples
 """``make full`` plays twelve times as many, by the profile ``long``."""
 FEWER = settings(max_examples=2 * MOST // 5)
-"""For faults of one kind, among those of :func:`test_no_schedule_of_steps_and_faults_breaks_a_promise`."""
+"""For faults of one kind. `make test` leaves them to the test that plays them all, :func:`test_no_schedule_of_steps_and_faults_breaks_a_promise`."""
 RESIZED_THERE_AND_BACK = "00005a0050002cadca92f38c0000517a3ceef700006eeeee00373939aba0f73939f80000000000000000000000000000000000000000000000000000"
 """Between the look of a waiter and its grant the capacity was raised, another was let in, and it was lowered again."""
 
@@ -36,6 +36,7 @@ def test_no_schedule_of_steps_and_faults_breaks_a_promise(label, schedule):
     follow(SETUPS[label], schedule)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("label", SETUPS)
 @FEWER
 @given(schedule=SCHEDULES)
@@ -45,6 +46,7 @@ def test_without_faults_no_promise_is_broken_either(label, schedule):
     assert not lost, "lost without a fault"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("label", SETUPS)
 @FEWER
 @given(schedule=SCHEDULES)
@@ -53,6 +55,7 @@ def test_only_interruptions_leave_nothing_behind(label, schedule):
     follow(replace(SETUPS[label], faults=faults), schedule)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("label", SETUPS)
 @FEWER
 @given(schedule=SCHEDULES)
@@ -61,6 +64,7 @@ def test_a_poor_link_leaves_nothing_behind(label, schedule):
     follow(replace(SETUPS[label], faults=faults), schedule)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("label", SETUPS)
 @FEWER
 @given(schedule=SCHEDULES)
@@ -70,6 +74,7 @@ def test_clients_that_stop_and_hang_and_die_hold_up_nobody_for_ever(label, sched
     follow(replace(SETUPS[label], faults=faults), schedule)
 
 
+@pytest.mark.full  # a control of the tests above
 @pytest.mark.parametrize("label", SETUPS)
 def test_a_run_is_worth_something(label):
     """Void if too little happens in it: grants, waits, faults."""

@@ -143,7 +143,7 @@ FORMS = [
 @pytest.mark.parametrize(
     "store, most",
     [
-        ("memory", 90),
+        ("memory", 30),
         pytest.param("memory", 250, marks=pytest.mark.full),
         pytest.param("sqlite", 80, marks=pytest.mark.full),
     ],
