@@ -144,12 +144,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.name.endswith("-machine"))  # lockkit may not be installed
 
 
+def _written() -> None:
+    """Wait until what lockkit's own threads log is written, or the next test would find it."""
+    log = sys.modules.get("lockkit.store.log")  # lockkit may not be installed
+    end = time.monotonic() + 30.0
+    while log is not None and log.pending() and time.monotonic() < end:
+        time.sleep(0.001)
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """Undo what a command that ran in this process did to logging, or ``caplog`` would see nothing in later tests."""
     logger = logging.getLogger("lockkit")
     handlers, propagate, level = [*logger.handlers], logger.propagate, logger.level
     yield
+    _written()
     logger.handlers[:], logger.propagate = handlers, propagate
     logger.setLevel(level)
 
@@ -160,10 +169,7 @@ class _CaughtUp(pytest.LogCaptureFixture):
     @property
     def handler(self) -> Any:
         """The handler that keeps the records."""
-        log = sys.modules.get("lockkit.store.log")  # lockkit may not be installed
-        end = time.monotonic() + 30.0
-        while log is not None and log.pending() and time.monotonic() < end:
-            time.sleep(0.001)
+        _written()
         return super().handler
 
 
