@@ -42,7 +42,7 @@ from lockkit.printable import printable
 from lockkit.protocol.denials import held_at, held_claim
 from lockkit.redaction import redact
 from lockkit.store.log import Log
-from lockkit.store.sharing import copied
+from lockkit.store.sharing import LastFailure
 from lockkit.store.spi import Backend, OpenOptions, Refused, Unknown
 from lockkit.store.starting import start
 from lockkit.store.ttls import misfit
@@ -67,7 +67,7 @@ class _Here:
     Attributes:
         driver: The engine, while the client is open.
         ended: The engine of a client that closes; its close() may have been interrupted.
-        refused: When opening the store last failed, and the failure.
+        failure: How opening the store last failed.
         warnings: Warnings of the store that are not logged yet.
         journal: The event journal, if it is on and has no row of this client yet.
         first: Whether something is to be done before a lock is taken; see :meth:`Opening.begin`.
@@ -75,14 +75,14 @@ class _Here:
     """
 
     __slots__ = (
-        "counters", "driver", "ended", "first", "journal", "origin", "refused", "under_way", "warnings",
+        "counters", "driver", "ended", "failure", "first", "journal", "origin", "under_way", "warnings",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.origin = this_origin()
         self.driver: Driver | None = None
         self.ended: Driver | None = None
-        self.refused: tuple[float, Refused | Unknown] | None = None
+        self.failure = LastFailure()
         self.counters = Counters()
         self.warnings: list[str] = []
         self.journal: EventJournal | None = None
@@ -312,9 +312,7 @@ class Opening:
             if self.closed:
                 raise AcquireCancelled("this client is closed", hint="connect again")
             here = self.here
-            if here.refused is not None and here.refused[0] >= asked:
-                # Another thread tried and failed while this one waited for the mutex, and used up its budget.
-                raise copied(here.refused[1])
+            here.failure.check(asked)
             here.warnings, here.journal, here.first = [], None, False
             backend: Backend | None = None
             driver: Driver | None = None
@@ -331,7 +329,7 @@ class Opening:
                 if here.driver is None and not self.closed:
                     here.driver = driver
             except (Refused, Unknown) as trouble:
-                here.refused = (self.clock.now(), copied(trouble))
+                here.failure.keep(self.clock.now(), trouble)
                 raise
             finally:
                 if backend is not None and (driver is None or here.driver is not driver):

@@ -19,7 +19,7 @@ from lockkit.store.judging import keepers
 from lockkit.store.log import Log
 from lockkit.store.perlock import per_lock
 from lockkit.store.queue import prefix
-from lockkit.store.sharing import copied
+from lockkit.store.sharing import LastFailure
 from lockkit.store.spi import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import connection as connections
@@ -84,7 +84,7 @@ class SQLiteStore:
         self.boot = options.owner.boot_id or _boot_id()
         self._closed = False
         self._moving = threading.RLock()
-        self._refused: tuple[float, Refused] | None = None
+        self._failure = LastFailure()
         self._generation = 0
         self._looks_at = 0.0
         self.left = 0
@@ -170,19 +170,15 @@ class SQLiteStore:
             return False
 
     def _move(self, end: float) -> None:
-        """Open the files that have the names now, unless another thread has done so or closes the store.
-
-        A call that has waited for an attempt that failed is refused as well: one after the other, the calls of many threads would take too long.
-        """
+        """Open the files that have the names now, unless another thread has done so or closes the store."""
         asked = time.monotonic()
         with self._moving:
-            if self._refused is not None and self._refused[0] >= asked:
-                raise copied(self._refused[1])
+            self._failure.check(asked)
             if not self.whole() and not self._closed:  # in this order: a closed store has no files
                 try:
                     self._open_others(min(end, asked + _MOVING))
                 except Refused as refusal:
-                    self._refused = time.monotonic(), copied(refusal)
+                    self._failure.keep(time.monotonic(), refusal)
                     raise
         if self._closed:  # the thread that closed it has not seen what was opened meanwhile
             self.close()

@@ -6,12 +6,33 @@ from typing import TypeVar
 
 from lockkit.store.spi import Refused, Unknown
 
-__all__ = ["copied"]
+__all__ = ["LastFailure"]
 
 T = TypeVar("T", bound=Refused | Unknown)
 
 
-def copied(trouble: T) -> T:
+class LastFailure:
+    """How the last attempt at something failed that many calls want, and at which only one of them works at a time.
+
+    A call that waited for that attempt fails like it: one after the other, the calls of many threads would take too long.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: tuple[float, Refused | Unknown] | None = None
+
+    def keep(self, now: float, trouble: Refused | Unknown) -> None:
+        """An attempt has failed at ``now``, in seconds of the clock of all these calls."""
+        self._kept = now, _copied(trouble)
+
+    def check(self, asked: float) -> None:
+        """Raise that failure if it came after ``asked``, the time at which this call began to wait."""
+        if self._kept is not None and self._kept[0] >= asked:
+            raise _copied(self._kept[1])
+
+
+def _copied(trouble: T) -> T:
     """The same failure without its traceback, which would keep the frames that it passed alive, with all their objects."""
     make, parts = trouble.error.__reduce__()  # copy.copy() does the same, but its module takes time to import
     return type(trouble)(make(*parts), retry=trouble.retry, busy=trouble.busy)
