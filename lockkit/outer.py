@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lockkit.members import in_pool
 from lockkit.names import digest
-from lockkit.redaction import identity
+from lockkit.store_names import store_of
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -82,4 +82,4 @@ def variables(
 def place(client: Client) -> tuple[str, str]:
     """The store and the namespace of a client, as a hold has them."""
     # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
-    return digest(identity(client.config.url))[:12], client.namespace
+    return digest(store_of(client.config))[:12], client.namespace

@@ -13,10 +13,19 @@ from functools import lru_cache
 from urllib.parse import unquote, unquote_plus
 
 from lockkit.namedtuples import NamedTuple
-from lockkit.names import digest
 from lockkit.printable import printable
 
-__all__ = ["EVERYWHERE", "SHIPPED", "declare", "identity", "redact", "redact_name", "scrub_error", "veiled"]
+__all__ = [
+    "EVERYWHERE",
+    "HIDDEN",
+    "SHIPPED",
+    "declare",
+    "redact",
+    "redact_name",
+    "scrub_error",
+    "veiled",
+    "without_login",
+]
 
 EVERYWHERE = frozenset(
     (
@@ -82,7 +91,8 @@ _PATHS = {
 }
 _FOLDER = r"(?s)/(?!/)[^:@]*"
 _KEY = r"[A-Za-z][A-Za-z0-9_]{0,31}"
-_HIDDEN = "***"
+HIDDEN = "***"
+"""The text in place of a secret."""
 _LAST_PORT = 65535
 _SCRUBBED = 4
 """The shortest secret that is searched for in error texts; a shorter one occurs in many ordinary words."""
@@ -105,7 +115,7 @@ def redact(url: str) -> str:
     The path is shown only for a scheme that some loaded store offers. A URL that cannot be parsed is shown as its scheme and ``***``.
     """
     parts = _parts(url)
-    return printable(parts.shown) if parts is not None else _HIDDEN
+    return printable(parts.shown) if parts is not None else HIDDEN
 
 
 def redact_name(text: str) -> str:
@@ -115,7 +125,7 @@ def redact_name(text: str) -> str:
 
 def veiled(part: str, shown: str) -> str:
     """Redact a part of a URL for an error: the part itself if the redacted URL shows it, escaped or not, otherwise ``***``."""
-    return part if part in shown or part in unquote(shown) or part in unquote_plus(shown) else _HIDDEN
+    return part if part in shown or part in unquote(shown) or part in unquote_plus(shown) else HIDDEN
 
 
 def scrub(text: str, url: str) -> str:
@@ -125,7 +135,7 @@ def scrub(text: str, url: str) -> str:
     for secret in parts.hidden if parts is not None else ():
         for spelling in dict.fromkeys((secret, unquote(secret), unquote_plus(secret))):
             if len(spelling) >= _SCRUBBED:
-                found = found.replace(spelling, _HIDDEN)
+                found = found.replace(spelling, HIDDEN)
     return found
 
 
@@ -147,15 +157,10 @@ def scrub_error(error: BaseException, url: str) -> None:
         todo += [one.__cause__, one.__context__]
 
 
-def identity(url: str) -> str:
-    """A text that identifies a store without secrets. Hidden parts of the URL are included as a digest, except the login.
-
-    The login is left out, so that a new password still means the same store.
-    """
+def without_login(url: str) -> str:
+    """A URL without its login, but with its other secrets: for a digest."""
     parts = _parts(url)
-    if parts is None:
-        return f"{_HIDDEN} {digest(url)}"
-    return parts.shown if parts.whole else f"{parts.shown} {digest(parts.bare)}"
+    return url if parts is None else parts.bare
 
 
 class _Parts(NamedTuple):
@@ -164,13 +169,11 @@ class _Parts(NamedTuple):
     Attributes:
         shown: The text that may be shown.
         bare: The URL without its login.
-        whole: Whether ``shown`` hides nothing but a login.
         hidden: The hidden parts: passwords and values of options.
     """
 
     shown: str
     bare: str
-    whole: bool
     hidden: tuple[str, ...] = ()
 
 
@@ -182,9 +185,7 @@ def _parts(url: str) -> _Parts | None:
     head, place, mark, query = match.groups()
     scheme = head.lower()
     slashes = "//" if place.startswith("//") else ""
-    unread = _Parts(
-        f"{head}:{slashes}{_HIDDEN}", url, whole=False, hidden=(url[len(head) + 1 + len(slashes) :],)
-    )
+    unread = _Parts(f"{head}:{slashes}{HIDDEN}", url, hidden=(url[len(head) + 1 + len(slashes) :],))
     if match.end() != len(url) or "@" in query:
         return unread
     read = _place(scheme, place)
@@ -199,7 +200,6 @@ def _parts(url: str) -> _Parts | None:
     return _Parts(
         f"{head}:{read.shown}{mark}{'&'.join(told)}",
         f"{head}:{read.bare}{mark}{query}",
-        whole=read.whole and told == options,
         hidden=(*read.hidden, *secrets),
     )
 
@@ -207,12 +207,12 @@ def _parts(url: str) -> _Parts | None:
 def _place(scheme: str, place: str) -> _Parts | None:
     """Parse the part between scheme and query; None if it cannot be parsed."""
     if scheme in _PATHS:
-        return _Parts(place, place, whole=True) if re.fullmatch(_PATHS[scheme], place) else None
+        return _Parts(place, place) if re.fullmatch(_PATHS[scheme], place) else None
     known = scheme in SHIPPED or scheme in _declared
     match = re.fullmatch(_SERVERS, place)
     if match is None:
         theirs = scheme in _declared and re.fullmatch(_FOLDER, place)
-        return _Parts(place, place, whole=True) if theirs or not place else None
+        return _Parts(place, place) if theirs or not place else None
     login, hosts, path = match["login"], match["hosts"], match["path"]
     if not all(_exists(host) for host in hosts.split(",")):
         return None
@@ -222,13 +222,11 @@ def _place(scheme: str, place: str) -> _Parts | None:
         user, _, password = login.partition(":")
         hidden = (password or user,)
         shown = (
-            f"//{user}:{_HIDDEN}@{hosts}"
-            if password and re.fullmatch(_USER, user)
-            else f"//{_HIDDEN}@{hosts}"
+            f"//{user}:{HIDDEN}@{hosts}" if password and re.fullmatch(_USER, user) else f"//{HIDDEN}@{hosts}"
         )
     if known or path in ("", "/"):
-        return _Parts(shown + path, f"//{hosts}{path}", whole=True, hidden=hidden)
-    return _Parts(f"{shown}/{_HIDDEN}", f"//{hosts}{path}", whole=False, hidden=(*hidden, path[1:]))
+        return _Parts(shown + path, f"//{hosts}{path}", hidden=hidden)
+    return _Parts(f"{shown}/{HIDDEN}", f"//{hosts}{path}", hidden=(*hidden, path[1:]))
 
 
 def _exists(host: str) -> bool:
@@ -253,4 +251,4 @@ def _option(option: str, harmless: frozenset[str]) -> str:
     key, equals, value = option.partition("=")
     if not option or (equals and not set(":;") & set(value) and (key in harmless or option in harmless)):
         return option
-    return f"{key}={_HIDDEN}" if equals and re.fullmatch(_KEY, key) else _HIDDEN
+    return f"{key}={HIDDEN}" if equals and re.fullmatch(_KEY, key) else HIDDEN

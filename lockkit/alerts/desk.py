@@ -27,7 +27,7 @@ from lockkit.facts import NOTHING
 from lockkit.namedtuples import NamedTuple
 from lockkit.places import make_folders
 from lockkit.printable import printable
-from lockkit.redaction import redact
+from lockkit.store_names import store_of
 
 if TYPE_CHECKING:
     from lockkit.clock import Clock
@@ -67,7 +67,7 @@ class Listed(NamedTuple):
 
 def folder_of(config: Config) -> Path:
     """The folder with the files of the alerts of a store and namespace, for one user of one host."""
-    about = f"{redact(config.url)}\n{config.namespace}".encode()
+    about = f"{store_of(config)}\n{config.namespace}".encode()
     return config.state_place(create=False).path / "alerts" / hashlib.sha256(about).hexdigest()[:16]
 
 

@@ -30,8 +30,8 @@ from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, Outcom
 from lockkit.names import ALERTER, STANDING, digest
 from lockkit.places import make_folders
 from lockkit.printable import printable
-from lockkit.redaction import identity
 from lockkit.store.ttls import UsualTtl
+from lockkit.store_names import is_local, store_of
 
 if TYPE_CHECKING:
     from lockkit.alerts.notification import Notification
@@ -313,10 +313,12 @@ class Runner:
 
 
 def _name_of(client: Client) -> str:
-    """The name of the store and namespace among those that hosts share, whatever the login; empty for a store of one host."""
+    """The name of the store and namespace among those that hosts share; empty for a store of one host."""
     if client.capabilities.scope != "fleet":
         return ""
-    return digest(f"{identity(client.config.url)}\n{client.namespace}")[:8]
+    store = store_of(client.config)
+    host = client.owner.host if is_local(store) else ""
+    return digest(f"{store}\n{client.namespace}\n{host}")[:8]
 
 
 def _untold(state: State) -> bool:

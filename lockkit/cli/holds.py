@@ -21,7 +21,7 @@ from lockkit.errors import BackendUnavailable
 from lockkit.namedtuples import NamedTuple
 from lockkit.names import claim_id, digest, new_token
 from lockkit.places import private_dir, state_place
-from lockkit.redaction import identity
+from lockkit.store_names import store_of
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -194,10 +194,7 @@ def of(client: Client, name: str, token: str) -> list[Stored]:
 
 
 def absent(client: Client, name: str) -> tuple[str, str | None]:
-    """A message that there is no hold here, and a hint that says where there is one.
-
-    A store is identified by its URL as it was written, so another spelling of the same URL counts as another store.
-    """
+    """A message that there is no hold here, and a hint that says where there is one."""
     here = f"{client.url}, namespace {client.namespace}"
     stored = _read(_folder(client), "*.json", name)
     elsewhere = {f"{one.handle.get('url')}, namespace {one.handle.get('namespace')}" for one in stored}
@@ -247,4 +244,4 @@ def _folder(client: Client) -> Path:
 
 
 def _digest(client: Client, name: str) -> str:
-    return digest(f"{identity(client.config.url)}\0{client.namespace}\0{name}")[:24]
+    return digest(f"{store_of(client.config)}\0{client.namespace}\0{name}")[:24]

@@ -41,8 +41,8 @@ def read(
     Raises:
         CommandFailed: There is no journal.
     """
-    from lockkit.observe.event_journal import store_of
     from lockkit.observe.history import journals, read_history
+    from lockkit.store_names import store_of
 
     begin = None if since is None else time.time() - since
     if files:

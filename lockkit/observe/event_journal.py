@@ -20,11 +20,10 @@ from lockkit.forks import Forks
 from lockkit.identity import this_process
 from lockkit.namedtuples import NamedTuple
 from lockkit.observe.appending import append, regular, rotated
-from lockkit.observe.store_names import one_name
 from lockkit.origin import this_origin
 from lockkit.printable import printable
-from lockkit.redaction import redact
 from lockkit.store.log import Log
+from lockkit.store_names import store_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from lockkit.config import Config
     from lockkit.facts import Scope
 
-__all__ = ["FILE", "VERSION", "EventJournal", "Journaled", "Place", "place_of", "store_of"]
+__all__ = ["FILE", "VERSION", "EventJournal", "Journaled", "Place", "place_of"]
 
 FILE = "events.jsonl"
 VERSION = 1
@@ -85,12 +84,6 @@ def place_of(config: Config, scope: Scope) -> Place:
     if config.journal_folder is not None:
         return Place(Path(config.journal_folder).expanduser() / FILE, 0o600)
     return Place(config.state_place().path / "journal" / FILE, 0o600)
-
-
-def store_of(config: Config) -> str:
-    """The store as the lines name it: its URL, secrets redacted, and the real path of a file."""
-    shown = redact(config.url.partition("?")[0])
-    return one_name(f"{shown}{config.state_place(create=False)}" if shown == "sqlite:" else shown, here=True)
 
 
 class EventJournal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 
 from lockkit.facts import LOSSES, NOTHING, Kind, Owner
 from lockkit.observe.past import Happening, PastHold, PastResize, PastStep, PastWait, StoreKey
-from lockkit.observe.store_names import one_name
+from lockkit.store_names import is_local, one_name
 
 __all__ = [
     "Row",
@@ -41,9 +40,6 @@ _STEPS: Mapping[str, Literal["opened", "written", "refused"]] = {
     "guard_written": "written",
     "guard_refused": "refused",
 }
-_LOOPBACK = re.compile(
-    r"[a-z0-9+]+://(?:[^/@]*@)?(?:localhost|127\.[0-9.]+|\[::1\])(?:[:/,]|$)", re.IGNORECASE
-)
 
 
 class Row(Struct):
@@ -118,7 +114,7 @@ def key_of(row: Row) -> StoreKey:
         "host": row.host,
     }
     scope, store = row.scope, one_name(row.store)
-    if scope not in within and _LOOPBACK.match(store):
+    if scope not in within and is_local(store):
         scope = "host"  # each host has a store of its own at this URL
     return StoreKey(store, row.namespace, within.get(scope, ""))
 

@@ -40,10 +40,10 @@ ENDS: Mapping[str, str] = {
 
 
 class StoreKey(NamedTuple):
-    """The store and namespace of a lock. Journals of one store that name it by different URLs count as different stores, unless it is a file.
+    """The store and namespace of a lock. The spelling of the store's URL does not matter.
 
     Attributes:
-        store: The URL, secrets redacted.
+        store: The name of the store; see :mod:`lockkit.store_names`.
         namespace: The namespace.
         within: The host, user or process to which the locks of the store reach; empty for a store of a fleet.
     """

@@ -180,4 +180,4 @@ def test_each_store_and_namespace_has_a_folder_and_a_password_makes_no_other(tmp
 
     assert folder("redis://h/1").parent == tmp_path / "alerts"
     assert len({folder("redis://h/1"), folder("redis://h/2"), folder("redis://h/1", "b")}) == 3
-    assert folder("redis://ann:x@h/1") == folder("redis://ann:y@h/1")
+    assert folder("redis://ann:x@h/1") == folder("redis://bob:y@h:6379/1?ttl=9s")

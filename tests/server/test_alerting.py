@@ -100,12 +100,12 @@ def redis():
 
 
 def test_an_incident_ends_though_the_engine_has_moved_to_another_host(redis, begun, tmp_path):
-    """As a pod that is replaced: nothing of its disk is left, and the login of the new one may be another."""
+    """As a pod that is replaced: nothing of its disk is left, and the URL of the new one may be spelt otherwise."""
 
-    def pod(number):
+    def pod(number, url):
         (tmp_path / "lockkit.toml").write_text(RULES + CHANNEL.format(url=pager.url))
         return begun(
-            *("--json", "--url", redis),
+            *("--json", "--url", url),
             LOCKKIT_CONFIG=str(tmp_path / "lockkit.toml"),
             LOCKKIT_STATE_DIR=str(tmp_path / f"pod-{number}"),
             POD_NAME=f"lockkit-{number}",
@@ -114,11 +114,11 @@ def test_an_incident_ends_though_the_engine_has_moved_to_another_host(redis, beg
 
     with receiver(ACCEPTED) as pager, lockkit.connect(redis, state_dir=str(tmp_path / "own")) as client:
         lease = client.lock("nightly").acquire()
-        one = pod(1)
+        one = pod(1, redis)
         pager.wait(1)
         one.send_signal(signal.SIGTERM)
         one.wait(timeout=30)
-        two = pod(2)
+        two = pod(2, redis.replace("127.0.0.1", "localhost").removesuffix("/0") + "?ttl=30s")
         *_, second = pager.wait(2)
         lease.release()
         *_, last = pager.wait(3)
