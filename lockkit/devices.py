@@ -120,7 +120,8 @@ class DeviceProvider(Protocol):
         """Look at all devices, in one pass.
 
         May block, for as long as the driver does; callers bound that. A device that does not answer is listed with a fault,
-        and does not hide the others.
+        and does not hide the others. A provider that has a method ``snapshot_within(seconds)`` is asked by that one, and lists
+        a device that has not answered by then as unreachable.
 
         Raises:
             DevicesUnavailable: There are no devices of this kind, or nothing can be said about any; the message says what to do.

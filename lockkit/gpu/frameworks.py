@@ -26,7 +26,7 @@ KEEPS: Mapping[str, str] = {
 """Frameworks that cannot give memory back, with a sentence about each."""
 
 
-def imported(uuid: str) -> dict[str, ProviderCall]:
+def imported(uuid: str) -> dict[str, ProviderCall[ModuleType]]:
     """The frameworks that the program has imported and that can give back memory of a card, without those that hang; for each the call that does it."""
     return {
         name: ProviderCall(module, partial(_free, _ASKED[name], module, uuid))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lockkit.devices import Device, DeviceProvider, Snapshot
@@ -24,6 +25,9 @@ __all__ = ["PATIENCE", "Looking", "let_go", "look", "looking", "providers", "sim
 
 PATIENCE = 5.0
 """Seconds that a provider has for one look, if no configuration says otherwise (``gpu.patience``), and for any other call."""
+
+_CARDS = 0.8
+"""The part of that time which the cards of a provider have."""
 
 
 class Looking(NamedTuple):
@@ -137,7 +141,7 @@ def look(providers: Sequence[DeviceProvider], how: Looking = USUAL) -> Snapshot:
             hint="remove gpu from disable_plugins or LOCKKIT_DISABLE_PLUGINS",
         )
     taken = time.time()
-    asked = [ProviderCall(one) for one in providers if has_returned(one)]
+    asked = [ProviderCall(one, _look(one, how.patience)) for one in providers if has_returned(one)]
     devices: dict[str, Device] = {}
     nameless: list[Device] = []
     remarks: list[str] = []
@@ -165,6 +169,12 @@ def look(providers: Sequence[DeviceProvider], how: Looking = USUAL) -> Snapshot:
     if not devices and not nameless:
         raise _nothing(failed)
     return Snapshot(taken, (*devices.values(), *nameless), (*remarks, *map(str, failed)))
+
+
+def _look(provider: DeviceProvider, patience: float) -> Callable[[], object]:
+    """The look of a provider; one that can leave out a card that hangs does so in time to show the others."""
+    within = getattr(provider, "snapshot_within", None)
+    return provider.snapshot if within is None else partial(within, patience * _CARDS)
 
 
 def _seen(device: Device, how: Looking) -> Device:

@@ -1,34 +1,33 @@
-"""The device providers and frameworks that have not returned from a call in time: each keeps a thread, and is not asked again until it has returned."""
+"""The device providers, cards and frameworks that have not returned from a call in time: each keeps a thread, and is not asked again until it has returned."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from types import ModuleType
+from typing import Any, Generic, TypeVar
 
-from lockkit.devices import DeviceProvider
 from lockkit.origin import Origin, this_origin
 
 __all__ = ["ProviderCall", "give_up_late", "has_returned"]
 
+P = TypeVar("P")
+
 _mutex = threading.RLock()
-_behind: dict[tuple[Origin, int], ProviderCall] = {}
+_behind: dict[tuple[Origin, int], ProviderCall[Any]] = {}
 """The calls that were given up, by process and identity of the provider, which each of them keeps alive."""
 
 
-class ProviderCall:
-    """One call of a provider, or of a framework.
+class ProviderCall(Generic[P]):
+    """One call of a provider, of a card, or of a framework.
 
     Args:
-        provider: The provider, or the module of the framework.
-        call: The call; None for a look at its devices.
+        provider: The provider, the card, or the module of the framework.
+        call: The call.
     """
 
-    def __init__(
-        self, provider: DeviceProvider | ModuleType, call: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, provider: P, call: Callable[[], object]) -> None:
         self.provider = provider
-        self._call = provider.snapshot if call is None else call
+        self._call = call
         self.returned = False
 
     def __call__(self) -> object:
@@ -43,12 +42,12 @@ class ProviderCall:
                     del _behind[key]
 
 
-def has_returned(provider: DeviceProvider | ModuleType) -> bool:
-    """Whether no call of a provider, or of a framework, hangs that was given up."""
+def has_returned(provider: object) -> bool:
+    """Whether no call of a provider, of a card, or of a framework, hangs that was given up."""
     return _key(provider) not in _behind
 
 
-def give_up_late(calls: Iterable[ProviderCall]) -> None:
+def give_up_late(calls: Iterable[ProviderCall[Any]]) -> None:
     """Give up those of some calls that have not returned."""
     with _mutex:
         for call in calls:
@@ -56,6 +55,6 @@ def give_up_late(calls: Iterable[ProviderCall]) -> None:
                 _behind[_key(call.provider)] = call
 
 
-def _key(provider: DeviceProvider | ModuleType) -> tuple[Origin, int]:
+def _key(provider: object) -> tuple[Origin, int]:
     # A forked child has none of the threads of its parent.
     return this_origin(), id(provider)

@@ -344,6 +344,76 @@ def test_a_driver_that_hangs_is_given_up_and_answers_later(host):
         until(lambda: looker.do("look", 60) == ["GPU-0"])  # it is not asked again before it has returned
 
 
+STUCK = [True, "the driver has not answered about the card within 2.4 s: see the kernel's log, dmesg"]
+
+
+@pytest.mark.parametrize("call", ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetFieldValues"])
+def test_a_card_that_hangs_takes_only_itself_out(host, call):
+    for index in range(3):
+        host.card(index)
+    well = {"GPU-0": [False], "GPU-2": [False]}
+    with host.looker() as looker:
+        host.set(1, f"stuck {call}", 1)
+        assert looker.do("faulty", 3.0) == {**well, "GPU-1": STUCK}
+        threads = looker.do("threads")
+        assert looker.do("faulty", 3.0) == {**well, "GPU-1": STUCK}
+        assert looker.do("threads") == threads, "a card that hangs is not asked again"
+        host.set(1, f"stuck {call}")
+        until(lambda: looker.do("faulty", 60) == {**well, "GPU-1": [False]})
+
+
+def test_a_card_that_hangs_before_its_uuid_is_known_takes_only_itself_out(host):
+    host.card(0)
+    host.card(1)
+    host.set(0, "stuck nvmlDeviceGetHandleByIndex_v2", 1)
+    with host.looker() as looker:
+        found = looker.do("faulty", 3.0)
+        assert (found["0"], found["GPU-1"]) == (STUCK, [False])
+        host.set(0, "stuck nvmlDeviceGetHandleByIndex_v2")
+        until(lambda: looker.do("faulty", 60) == {"GPU-0": [False], "GPU-1": [False]})
+
+
+def test_where_all_cards_hang_the_driver_does(host):
+    host.card(0)
+    host.set(0, "stuck nvmlDeviceGetMemoryInfo_v2", 1)
+    with host.looker() as looker:
+        told = looker.do("look", 0.2)["unavailable"]
+        assert told.startswith("the driver of the device provider nvml has not answered within 0.2 s")
+        host.set(0, "stuck nvmlDeviceGetMemoryInfo_v2")
+        until(lambda: looker.do("look", 60) == ["GPU-0"])
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_driver_is_not_let_go_of_beside_a_call_that_hangs(host, failing):
+    host.card(0)
+    host.card(1)
+    with host.looker() as looker:
+        host.set(1, "stuck nvmlDeviceGetMemoryInfo_v2", 1)
+        assert looker.do("faulty", 3.0)["GPU-1"] == STUCK
+        if failing:
+            host.row("fail nvmlDeviceGetCount_v2", 999)
+            assert "NVML fails" in looker.do("look", 60)["unavailable"]
+            host.row("fail nvmlDeviceGetCount_v2")
+            assert looker.do("faulty", 3.0)["GPU-0"] == [False]
+        looker.do("close")
+        calls = host.calls()
+        assert "nvmlShutdown" not in calls
+        host.set(1, "stuck nvmlDeviceGetMemoryInfo_v2")
+        until(lambda: calls.extend(host.calls()) or "nvmlShutdown" in calls)
+        assert looker.do("look", 60) == ["GPU-0", "GPU-1"]
+
+
+def test_a_watch_of_one_card_does_not_ask_another_one_that_hangs(host):
+    host.card(0)
+    host.card(1, mig=1)
+    with host.looker() as looker:
+        host.set(1, "stuck nvmlDeviceGetMaxMigDeviceCount", 1)
+        assert looker.do("faulty", 3.0)["GPU-1"] == STUCK
+        assert looker.do("watch", "GPU-0") == "NvmlWatch"
+        host.set(0, "xid", 79)
+        until(lambda: looker.do("faults", "GPU-0"))
+
+
 @pytest.mark.parametrize(
     "path, text, told",
     [

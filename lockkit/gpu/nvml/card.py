@@ -38,8 +38,7 @@ class NvmlCard:
         handle = self.handle()
         if handle is None:
             told = tuple(self._faults) or ("the driver does not open the card",)
-            # As long as NVML is initialised, an index stands for the same card.
-            return [Device(self._uuid, self.index, self._name, faults=told, unreachable=True)]
+            return [self._unreachable(told)]
         uuid, name = self.uuid(), self._called()
         mode = self._ask("nvmlDeviceGetMigMode", handle)
         sliced = bool(mode) and mode[0] == 1
@@ -49,6 +48,15 @@ class NvmlCard:
         # Only now is everything known that a question has brought to light.
         lost = LOST in self._faults
         return [one._replace(faults=self._faults_of(one), unreachable=lost) for one in found]
+
+    def silent(self, within: float) -> Device:
+        """The card, if it has not answered within some seconds. Asks nothing."""
+        why = f"the driver has not answered about the card within {within:g} s: see the kernel's log, dmesg"
+        return self._unreachable((why,))
+
+    def _unreachable(self, faults: tuple[str, ...]) -> Device:
+        # As long as NVML is initialised, an index stands for the same card.
+        return Device(self._uuid, self.index, self._name, faults=faults, unreachable=True)
 
     def _faults_of(self, device: Device) -> tuple[str, ...]:
         """The card's faults, which count for its slices too, and one more if the device gives no UUID."""

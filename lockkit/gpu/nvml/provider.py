@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,13 +35,18 @@ class NvmlProvider:
         self._to_close = False
 
     def snapshot(self) -> Snapshot:
-        """Look at all cards, in one pass.
+        """Look at all cards, in one pass, for as long as it takes."""
+        return self.snapshot_within(threading.TIMEOUT_MAX)
+
+    def snapshot_within(self, seconds: float) -> Snapshot:
+        """Look at all cards, in one pass. A card that has not answered after some seconds is listed as unreachable.
 
         Raises:
             DevicesUnavailable: No pynvml, no driver, no card, or nothing can be said about any.
+            TimeoutError: No card has answered in time.
         """
         with self._open() as session:
-            return session.snapshot(Pids(self._proc))
+            return session.snapshot(Pids(self._proc), seconds, self._let_go)
 
     def watch(self, uuids: Sequence[str]) -> DeviceWatch:
         """Watch some cards for Xids: errors that the driver reports once, when they happen.
@@ -58,22 +64,28 @@ class NvmlProvider:
     def close(self) -> None:
         """Let go of the driver, unless a watch is open, so that a card can be reset. The next snapshot opens it again.
 
-        Does not wait for a look of another thread, which may hang: it lets go of the driver when it ends.
+        Does not wait for a look of another thread, or for a card, which may hang: they let go of the driver when they end.
         """
         self._to_close = True
         self._let_go()
 
     def _let_go(self) -> None:
         """Let go of the driver if that is to be done, and no other thread uses it: one that does calls this at its end."""
-        while self._to_close:
+        while self._to_close and not self._hangs():
             with self._try_hold() as held:
                 if not held:
                     return
+                if self._hangs():
+                    continue
                 self._to_close = False
                 session = self._session
                 if session is not None and session.origin.is_here() and not self._watches:
                     self._session = None
                     session.end()
+
+    def _hangs(self) -> bool:
+        session = self._session
+        return session is not None and session.hangs()
 
     @contextmanager
     def _try_hold(self) -> Iterator[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ def look(patience: float) -> object:
     """The UUIDs of one look that is given up after a while."""
     found = snapshots.look([provider], snapshots.Looking(patience))
     return [one.uuid for one in found.devices]
+
+
+def faulty(patience: float) -> object:
+    """The faults of each card in a look that is given up after a while, and whether the driver reaches the card."""
+    found = snapshots.look([provider], snapshots.Looking(patience))
+    return {one.uuid or one.index: [one.unreachable, *one.faults] for one in found.devices}
+
+
+def threads() -> object:
+    """The number of threads."""
+    return threading.active_count()
 
 
 def remarks() -> object:
@@ -74,7 +86,8 @@ def fork(*words: Any) -> object:
 
 
 COMMANDS: dict[str, Callable[..., object]] = {
-    each.__name__: each for each in (snapshot, look, remarks, watch, faults, unwatch, close, fork)
+    each.__name__: each
+    for each in (snapshot, look, faulty, threads, remarks, watch, faults, unwatch, close, fork)
 }
 
 

@@ -12,6 +12,7 @@
      card 0 xid 79                      each is an event once
      card 0 fail nvmlDeviceGetName 15   what a call answers for this card
      hang nvmlDeviceGetName 3           seconds that a call takes
+     card 0 stuck nvmlDeviceGetName 1   a call for this card does not return as long as this row is there
      meet nvmlDeviceGetName 8           a call for a card returns once so many threads are in it, or fails after 20 s
      log /path                          where each call is noted
 */
@@ -77,6 +78,8 @@ static int enter(const char *call, device_t *device) {
     }
     snprintf(words, sizeof words, "hang %s", call);
     if ((text = row(words, 0))) usleep((useconds_t)(1e6 * atof(text)));
+    snprintf(words, sizeof words, "stuck %s", call);
+    while (device && of(device, words, 0)) usleep(1000);
     snprintf(words, sizeof words, "meet %s", call);
     if (device && (text = row(words, 0))) {
         int all = atoi(text), waited = 0;
