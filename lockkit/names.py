@@ -66,7 +66,7 @@ def check_name(name: object) -> str:
         raise ConfigError("a lock name must be valid Unicode; this one has a lone surrogate") from None
     if not 0 < size <= LONGEST_NAME:
         raise ConfigError(f"a lock name must be 1 to {LONGEST_NAME} bytes of UTF-8, not {size}")
-    if any(ord(char) < 32 or ord(char) == 127 for char in name):
+    if not name.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in name):
         raise ConfigError(f"a lock name must not contain control characters: {name!r}")
     return name
 

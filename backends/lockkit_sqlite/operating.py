@@ -9,7 +9,7 @@ from typing import Any
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
 from lockkit.names import claim_id, is_namespace
 from lockkit.store.comparing import ROUNDS
-from lockkit.store.judging import judgement
+from lockkit.store.judging import NOBODY, judged, judgement
 from lockkit.store.layouts import record_in
 from lockkit.store.notes import note_text, too_long
 from lockkit.store.queue import check_capacity
@@ -75,12 +75,15 @@ def _dies(store: SQLiteStore, row: Row, health: Mapping[str, Health]) -> bool:
 def _shown(
     store: SQLiteStore, name: str, rows: list[Row], place: int, health: Mapping[str, Health]
 ) -> ClaimInfo:
-    """A claim as a fact, with the processes that keep it although its owner has ended."""
+    """A claim as a fact, judged if its pulse is alive, with the processes that keep it although its owner has ended."""
     row = rows[place]
     info = store.facts(name, rows, place, health[row.fifo])
-    if info.alive and row.state != LINGERING and judgement(info.owner)[0] == "gone":
-        return info._replace(kept_by=store.keepers(row.fifo))
-    return info
+    if not info.alive or row.state == LINGERING:
+        return info
+    known = judged(info)
+    if known.process == "gone" or (known.evidence == NOBODY and judgement(info.owner)[0] == "gone"):
+        return known._replace(kept_by=store.keepers(row.fifo))
+    return info if known.process == "unknown" else known
 
 
 def names(store: SQLiteStore, prefix: str, end: float) -> Sequence[str]:

@@ -86,8 +86,8 @@ def started_this(claim: ClaimInfo) -> bool:
 
 
 def judged(claim: ClaimInfo) -> ClaimInfo:
-    """A claim with the state of its process. What the store itself knows is kept: it may see more than a pid."""
-    if claim.state == "LINGERING":
+    """A claim with the state of its process, unless its store has told that. What the store itself knows is kept: it may see more than a pid."""
+    if claim.state == "LINGERING" or claim.process != "unknown":
         return claim
     if claim.note.get("acquire") or claim.evidence == NOBODY:
         return claim._replace(process="unknown", alive=None, evidence=NOBODY)

@@ -14,7 +14,8 @@ import pytest
 from lockkit import connect
 from lockkit.errors import LeaseLost
 from lockkit.facts import ClaimInfo, Owner
-from lockkit.identity import this_process
+from lockkit.identity import look_at, this_process
+from lockkit.store import judging
 from lockkit.store.judging import NOBODY, judged, judgement
 from lockkit.store.owners import owner_of
 
@@ -381,3 +382,16 @@ def test_what_is_known_of_a_free_name_is_told_on_every_store(lockkit, place, nam
     assert re.fullmatch(r'A program wrote a record of it at .+, .+ ago: \{"cleaned": "yes"\}', told)
     assert f"'{name}' is free; a program wrote a record of it at " in lockkit("status", name).stdout
     assert lockkit.json("explain", name)["record"]["value"] == {"cleaned": "yes"}
+
+
+def test_a_look_at_a_lock_looks_at_its_process_once(tmp_path, monkeypatch):
+    looked = []
+
+    def counting(pid):
+        looked.append(pid)
+        return look_at(pid)
+
+    with connect(f"sqlite:{tmp_path}/x.db") as client, client.lock("x").acquire():
+        monkeypatch.setattr(judging, "look_at", counting)
+        [claim] = client.inspect("x").claims
+        assert (claim.process, looked) == ("alive", [os.getpid()])
