@@ -168,6 +168,20 @@ METRICS: Mapping[str, Metric] = {
             ("channel",),
             "server",
         ),
+        Metric(
+            "lockkit_alert_channel_set_aside",
+            "gauge",
+            "Alerts that the service of a channel refuses, and that are tried again while others go on.",
+            ("channel",),
+            "server",
+        ),
+        Metric(
+            "lockkit_alert_channel_given_up_total",
+            "counter",
+            "Alerts that the service of a channel refused until they were given up.",
+            ("channel",),
+            "server",
+        ),
         # -- from the store
         Metric("lockkit_store_up", "gauge", "1 if the store answered, 0 if it did not.", source="store"),
         Metric(

@@ -21,6 +21,7 @@ from lockkit.observe.exposition import Samples
 from lockkit.server.stores import id_of
 
 if TYPE_CHECKING:
+    from lockkit.alerts.delivery import State
     from lockkit.alerts.notification import Notification
     from lockkit.alerts.opening import Channels
     from lockkit.client import Client
@@ -71,10 +72,15 @@ class Alerting:
     def samples(self) -> Samples:
         """The metrics of the channels."""
         states = [] if self._channels is None else self._channels.states()
-        each = {(("channel", one.channel),): one for one in states}
+        counted: Mapping[str, Callable[[State], int]] = {
+            "waiting": lambda one: one.waiting,
+            "failures": lambda one: one.failures,
+            "set_aside": lambda one: one.set_aside,
+            "given_up_total": lambda one: one.counts.given_up,
+        }
         return {
-            "lockkit_alert_channel_waiting": {labels: float(one.waiting) for labels, one in each.items()},
-            "lockkit_alert_channel_failures": {labels: float(one.failures) for labels, one in each.items()},
+            f"lockkit_alert_channel_{what}": {(("channel", one.channel),): float(of(one)) for one in states}
+            for what, of in counted.items()
         }
 
     def start(self) -> None:

@@ -185,6 +185,23 @@ def test_a_channel_that_fails_is_a_reason_in_health_and_has_metrics(alerting, tm
     assert re.search(r'lockkit_alert_channel_waiting\{channel="pager"\} [1-9]', metrics)
 
 
+def test_an_alert_that_the_service_refuses_is_counted(alerting, tmp_path):
+    with (
+        receiver(Answer(400, '{"status": "invalid event"}')) as pager,
+        lockkit.connect(f"sqlite:{tmp_path}/locks.db", state_dir=str(tmp_path / "state")) as client,
+        client.lock("nightly").acquire(),
+    ):
+        _, url = alerting(RULES + CHANNEL.format(url=pager.url))
+        pager.wait(1)
+
+        def metrics():
+            with urllib.request.urlopen(f"{url}metrics", timeout=30) as answer:
+                return answer.read().decode()
+
+        until(lambda: 'lockkit_alert_channel_set_aside{channel="pager"} 1' in metrics(), "set aside", 30.0)
+        assert 'lockkit_alert_channel_given_up_total{channel="pager"} 0' in metrics()
+
+
 def test_a_wrong_channel_is_an_error_at_the_start(begun, tmp_path):
     (tmp_path / "lockkit.toml").write_text('[alerts.channels.pager]\ntype = "pagerduty"\n')
     process, line = begun(LOCKKIT_CONFIG=str(tmp_path / "lockkit.toml"))
