@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from lockkit.store.starting import join, start
 __all__ = ["Ticker", "no_thread", "thread_refused"]
 
 _log = Log("lockkit.driver")
+_AGAIN = 0.1
+"""Seconds after which a thread goes on that ran out of memory outside of its turns."""
 
 
 class Ticker:
@@ -106,26 +109,39 @@ class Ticker:
         if self._owner is me:
             self._thread = threading.current_thread()
             self._begun.ring()
-        while True:
-            while not self._closed and self._owner is me and not self._lent:
-                with self._mutex:
-                    left = self.due - self._clock.now()
-                    if left <= 0 or self._nudged:
-                        self.due = math.inf
-                        self._nudged = False
-                        break
-                self._bell.wait(left)
-            if self._lent and self._owner is me:  # also when closed, because a thread waits for the work
-                self._guarded(self._lent.popleft())
-                continue
-            if self._owner is not me:
-                self._bell.ring()  # pass the wake-up on: it was meant for the newer thread
-                return
-            if self._closed:
-                self.running = False
-                return
-            again = self._guarded(self._turn)
-            self.poke(self._clock.now() + 1.0 if again is None else again)
+        goes_on, pause = True, 0.0
+        while goes_on:
+            try:
+                if pause:
+                    time.sleep(pause)
+                goes_on, pause = self._goes_on(me), 0.0
+            except (
+                BaseException
+            ):  # no memory: the next look at the clock may find some, and nobody else does the work
+                self._nudged, pause = True, _AGAIN
+
+    def _goes_on(self, me: object) -> bool:
+        """Wait for a turn or for work that is lent, and do it; False if the thread has to end."""
+        while not self._closed and self._owner is me and not self._lent:
+            with self._mutex:
+                left = self.due - self._clock.now()
+                if left <= 0 or self._nudged:
+                    self.due = math.inf
+                    self._nudged = False
+                    break
+            self._bell.wait(left)
+        if self._lent and self._owner is me:  # also when closed, because a thread waits for the work
+            self._guarded(self._lent.popleft())
+            return True
+        if self._owner is not me:
+            self._bell.ring()  # pass the wake-up on: it was meant for the newer thread
+            return False
+        if self._closed:
+            self.running = False
+            return False
+        again = self._guarded(self._turn)
+        self.poke(self._clock.now() + 1.0 if again is None else again)
+        return True
 
     def _guarded(self, work: Callable[[], float | None]) -> float | None:
         """Run work and log its exceptions, so that none ends the thread: no other thread does its work."""

@@ -40,10 +40,20 @@ def start(target: Callable[[], None], name: str) -> None:
 
 
 def _start(target: Callable[[], None], name: str) -> None:
+    left = [target]
     try:
-        threading.Thread(target=owned, args=(target,), name=name, daemon=True).start()
-    except RuntimeError:  # no second thread can be started: run the target in this one, which has no name
-        owned(target)
+        threading.Thread(target=_run, args=(left,), name=name, daemon=True).start()
+    except Exception:  # no second thread, or no memory: run the target in this one, which has no name
+        _run(left)
+
+
+def _run(left: list[Callable[[], None]]) -> None:
+    """Run the target that is left. Where a start ran out of memory, perhaps both threads come here: only one gets it."""
+    try:
+        target = left.pop()
+    except IndexError:
+        return
+    owned(target)
 
 
 def owned(target: Callable[[], None]) -> None:
