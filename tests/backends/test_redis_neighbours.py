@@ -197,6 +197,20 @@ def test_a_waiter_takes_its_offer_while_memory_is_full(store, server):
         server.cli("CONFIG", "SET", "maxmemory", "0")
 
 
+def test_an_operator_asks_and_evicts_a_holder_while_memory_is_full(server):
+    with lockkit.connect(server.url(), ttl=60.0) as client:
+        lease = client.lock("full").acquire()
+        server.cli("CONFIG", "SET", "maxmemory", "1")
+        try:
+            client.ask_release("full", lease.claim_id, "room is needed")
+            evicted = client.evict("full", lease.claim_id, reason="room is needed", now=True)
+        finally:
+            server.cli("CONFIG", "SET", "maxmemory", "0")
+        assert evicted.outcome == "REMOVED"
+        assert client.inspect("full").claims == ()
+        lease.release()
+
+
 # -- commands that are not there
 
 
