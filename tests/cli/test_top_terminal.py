@@ -169,6 +169,37 @@ def test_a_terminal_that_vanishes_without_a_hang_up_ends_it(lockkit, words, show
     assert process.wait(PATIENCE) == code
 
 
+def test_a_terminal_that_reads_nothing_does_not_keep_a_signal_from_ending_it(lockkit):
+    """As a screen behind a connection that stands still: the kernel's buffer is full, and who writes into it waits."""
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    termios.tcsetwinsize(theirs, (900, 400))
+    lockkit.env.pop("COLUMNS", None)
+    process = subprocess.Popen(
+        lockkit.line("top", "--interval", "1"),
+        env=lockkit.env | {"TERM": "xterm"},
+        cwd=lockkit.folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    lockkit.started.append(process)
+    end = time.monotonic() + PATIENCE
+    full = 0
+    while full < 20:  # nothing can be written for two seconds
+        assert time.monotonic() < end
+        full = 0 if select.select([], [theirs], [], 0.1)[1] else full + 1
+        time.sleep(0.1)
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert termios.tcgetattr(theirs)[3] == before[3], "the terminal echoes again"
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_no_color_means_no_colour(lockkit, screen):
     lockkit.holder("job")
     seen = screen(NO_COLOR="1")

@@ -8,10 +8,13 @@ needs.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import termios
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
@@ -40,6 +43,8 @@ __all__ = ["Top"]
 
 _LATE = 3.0
 """Seconds without an answer after which the screen is called stale, if the interval is not longer."""
+_TO_END = 5.0
+"""Seconds from a signal to the end of the process, whatever the terminal does."""
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -118,6 +123,9 @@ class Top(App[int]):
         self._poller = Poller(self._tell, interval)
         self._fresh_at, self._heard = time.time(), time.monotonic()
         self._trouble = ""
+        self._attributes: list[Any] | None = None
+        with suppress(termios.error):
+            self._attributes = termios.tcgetattr(0)
 
     def get_default_screen(self) -> Screen[Any]:
         """The first screen."""
@@ -129,8 +137,22 @@ class Top(App[int]):
         for number in _ENDING:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self.exit, int(number))
+                signal.signal(number, self._end_at_last)
         self.set_interval(1.0, self._tell_stale)
         self.set_interval(1.0, self._see_terminal)
+
+    def _end_at_last(self, number: int, _frame: object) -> None:
+        """End the process if the loop cannot: a terminal that reads nothing blocks the thread that draws, and then the loop, for ever."""
+
+        def end() -> None:
+            if self._attributes is not None:
+                with suppress(termios.error):
+                    termios.tcsetattr(0, termios.TCSANOW, self._attributes)
+            os._exit(128 + number)
+
+        timer = threading.Timer(_TO_END, end)
+        timer.daemon = True
+        timer.start()
 
     def on_unmount(self) -> None:
         """Read no more."""
