@@ -23,11 +23,14 @@ class Shared(Generic[T]):
     Args:
         make: The function. While it runs, the others wait for its answer.
         seconds: How long an answer counts at least.
+        patience: Seconds after which the answer before is given, if there is one, the last call raised nothing, and nothing was changed since.
     """
 
-    def __init__(self, make: Callable[[], T], seconds: float) -> None:
+    def __init__(self, make: Callable[[], T], seconds: float, patience: float | None = None) -> None:
         self._make = make
         self._seconds = seconds
+        self._patience = patience
+        self._before: tuple[()] | tuple[T] = ()
         self._mutex = threading.Lock()
         self._until = 0.0
         self._forgotten = 0
@@ -39,18 +42,26 @@ class Shared(Generic[T]):
         Raises:
             LockkitError: The function raised it, now or a moment ago.
         """
-        with self._mutex:
-            begun = time.monotonic()
-            if self._answer is None or begun >= self._until:
-                forgotten = self._forgotten
-                try:
-                    self._answer = self._make()
-                except LockkitError as error:
-                    self._answer = error
-                ended = time.monotonic()
-                counts = max(self._seconds, min(_SHARE * (ended - begun), _LONGEST))
-                self._until = ended + counts if forgotten == self._forgotten else 0.0
-            answer = self._answer
+        before = self._before if self._patience is not None else ()
+        if not before or self._patience is None:
+            with self._mutex:
+                self._renew()
+        elif time.monotonic() >= self._until:
+            if not self._mutex.acquire(timeout=self._patience):
+                return before[0]
+            renewing = threading.Thread(
+                target=self._renew_and_release, name="lockkit-server-look", daemon=True
+            )
+            try:
+                renewing.start()
+            except RuntimeError:  # no more threads
+                self._mutex.release()
+                return before[0]
+            renewing.join(self._patience)
+            if renewing.is_alive():
+                return before[0]
+        answer = self._answer
+        assert answer is not None
         if isinstance(answer, LockkitError):
             raise answer
         return answer
@@ -59,3 +70,25 @@ class Shared(Generic[T]):
         """Have the next one who asks get a new answer, because something was changed."""
         self._forgotten += 1
         self._until = 0.0
+        self._before = ()
+
+    def _renew_and_release(self) -> None:
+        try:
+            self._renew()
+        finally:
+            self._mutex.release()
+
+    def _renew(self) -> None:
+        """Make the answer anew if it does not count any more. The caller has the mutex."""
+        begun = time.monotonic()
+        if self._answer is not None and begun < self._until:
+            return
+        forgotten = self._forgotten
+        try:
+            self._answer = answer = self._make()
+            self._before = (answer,) if forgotten == self._forgotten else ()
+        except LockkitError as error:
+            self._answer, self._before = error, ()
+        ended = time.monotonic()
+        counts = max(self._seconds, min(_SHARE * (ended - begun), _LONGEST))
+        self._until = ended + counts if forgotten == self._forgotten else 0.0

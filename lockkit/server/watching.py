@@ -31,6 +31,8 @@ _REMEMBERED = 256
 """Changes that are remembered."""
 _TOLD = 100
 """Names that one message tells; if more have changed, it says so."""
+_PATIENCE = 5.0
+"""Seconds that a viewer waits for a look, if an earlier one can be shown instead, with its time."""
 
 
 class TooManyViewers(Exception):
@@ -87,7 +89,7 @@ class StoreWatch:
     def __init__(self, client: Client, interval: float = 1.0) -> None:
         self._client = client
         self._interval = interval
-        self._shared = Shared(self._look, interval / 2)
+        self._shared = Shared(self._look, interval / 2, _PATIENCE)
         self._mutex = threading.Lock()
         self._wake = threading.Condition(self._mutex)
         self._bells: set[ViewerBell] = set()
@@ -193,12 +195,12 @@ class StoreWatch:
                     return
 
     def _look(self) -> tuple[Look, float]:
+        at = time.time()  # before the look: what it finds first is as old as that
         try:
             found = look(self._client, Asked(sort="age"))
         except LockkitError as error:
             self._keep_error(error)
             raise
-        at = time.time()
         self._keep(found, at)
         return found, at
 
