@@ -21,8 +21,8 @@ def release(store: ZooKeeperStore, claim: Claim, budget: float, *, how: End = "r
     """See :meth:`lockkit.store.spi.Backend.release`, and ``abandon``. Nothing lingers, so ``how`` makes no difference.
 
     Raises:
-        Refused: The node is still there.
-        Unknown: The node may be there, or may yet come.
+        Refused: The node of another client is still there.
+        Unknown: The node may be there, or may yet come; one of this client is removed in the background.
     """
     found = store.entry(claim.token)
     if found is None:
@@ -45,9 +45,10 @@ def release(store: ZooKeeperStore, claim: Claim, budget: float, *, how: End = "r
             # Somebody wrote to it: perhaps a resize, whose marker goes with the last claim.
             entry.resized = True
             there = call.remove(entry.path)
-    except (Refused, Unknown):
+    except (Refused, Unknown) as trouble:
         session.maintenance.remove(entry)  # the claim has ended, so nothing else removes it
-        raise
+        # Not Refused: the next request may find this done, and would report that somebody else removed the claim.
+        raise Unknown(trouble.error, retry=trouble.retry, busy=trouble.busy) from trouble
     session.gone(entry)
     if there and entry.alone:
         store.left_empty(entry.path.rpartition("/")[0])

@@ -18,7 +18,7 @@ from kazoo.security import make_acl, make_digest_acl, make_digest_acl_credential
 
 from lockkit.client import connect
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.store.spi import BackendSpec, OpenOptions, Refused
+from lockkit.store.spi import BackendSpec, OpenOptions, Unknown
 from lockkit.testing.claims import BUDGET, take
 from lockkit.testing.processes import until
 from lockkit.testing.troubles import SECRET, both_ways, through_a_client, trouble
@@ -189,7 +189,7 @@ def test_what_may_not_be_released_is_removed_once_it_may_without_being_asked_aga
         one, _ = take(store, ttl=9.0)
         acl, _ = admin.get_acls(parent)
         admin.set_acls(parent, [make_digest_acl(*LOCKER, read=True, create=True)])
-        with pytest.raises(Refused):
+        with pytest.raises(Unknown):
             store.release(one, BUDGET)
         assert len(admin.get_children(parent)) == 1
         admin.set_acls(parent, acl)

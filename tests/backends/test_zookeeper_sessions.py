@@ -291,6 +291,21 @@ def test_a_create_that_was_given_up_while_cut_off_leaves_nothing(opened, proxied
     assert isinstance(store.acquire(one, True, BUDGET), Lapsed)
 
 
+def test_a_release_that_goes_on_in_the_background_is_not_told_as_refused(opened, proxied, server):
+    """The next request may find the claim gone: by the release, not by somebody else."""
+    store = opened(proxied.url)
+    one, _ = take(store, ttl=LONG)
+    proxied.cut()
+    until(lambda: not session(store, one).connection.up, "it is cut off")
+
+    with pytest.raises(Unknown, match="cannot reach"):
+        store.release(one, 0.1)
+
+    proxied.heal()
+    until(lambda: not there_by_id(server, proxied, one), "it is removed")
+    assert again(lambda: store.release(one, BUDGET)) == ABSENT
+
+
 def test_many_that_were_given_up_do_not_keep_a_session_from_being_confirmed(opened, proxied, server):
     """Behind a server that is slow: what became of each is asked for, and nothing waits for an answer."""
     store = opened(proxied.url)
