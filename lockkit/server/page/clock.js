@@ -42,15 +42,17 @@ export function age(since) {
     return duration(now() - since);
 }
 
-const TIME = new Intl.DateTimeFormat(undefined, {
-    hour: "2-digit",
-    minute: "2-digit",
-    second: "2-digit",
-    hourCycle: "h23",
-});
+const MINUTE = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const MINUTES = new Intl.DateTimeFormat(undefined, MINUTE);
+const TIME = new Intl.DateTimeFormat(undefined, { ...MINUTE, second: "2-digit", timeZoneName: "short" });
 const DATE = new Intl.DateTimeFormat("sv-SE", { year: "numeric", month: "2-digit", day: "2-digit" });
 
-/** The time of day in this browser's time zone, 14:03:59, with the date if it is another day. */
+/** The hour and minute in this browser's time zone, for the marks of an axis: 14:03. */
+export function minutes(seconds) {
+    return MINUTES.format(new Date(seconds * 1000));
+}
+
+/** The time of day in this browser's time zone, 14:03:59 GMT+1, with the date if it is another day. */
 export function clockTime(seconds) {
     const then = new Date(seconds * 1000);
     const time = TIME.format(then);

@@ -1,6 +1,6 @@
 // The drawing of holds along the time: a bar for each hold, in rows in which no two overlap, above an axis.
 
-import { clockTime, duration } from "./clock.js";
+import { clockTime, duration, minutes } from "./clock.js";
 import { svg } from "./dom.js";
 
 const LANES = 12;
@@ -51,9 +51,7 @@ function axis(from, until, width, depth, x) {
     const step = STEPS.find((one) => ((until - from) / one) * BETWEEN <= width) ?? STEPS.at(-1);
     const zone = new Date(from * 1000).getTimezoneOffset() * 60;
     const text = (at) =>
-        step < HALF_A_DAY
-            ? clockTime(at).slice(-8, -3)
-            : new Date(at * 1000).toLocaleDateString("sv-SE").slice(5);
+        step < HALF_A_DAY ? minutes(at) : new Date(at * 1000).toLocaleDateString("sv-SE").slice(5);
     const marks = [];
     for (let at = Math.ceil((from - zone) / step) * step + zone; at < until; at += step) {
         const place = x(at);

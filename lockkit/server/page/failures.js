@@ -1,6 +1,7 @@
 // Releases that got no definite answer, as the journal of the server's user has them.
 
 import { get } from "./api.js";
+import { clockTime } from "./clock.js";
 import { attribute, el, list, say, shown } from "./dom.js";
 import { change, here, to } from "./route.js";
 
@@ -26,7 +27,7 @@ function failurePart(record) {
         "article",
         { class: "card failure" },
         el("div", { class: "heading" }, el("h2", {}, name ?? record.id), state),
-        el("p", { class: "soft" }, Number.isNaN(at.getTime()) ? record.at : at.toLocaleString("sv-SE")),
+        el("p", { class: "soft" }, Number.isNaN(at.getTime()) ? record.at : clockTime(at.getTime() / 1000)),
         el(
             "details",
             {},
