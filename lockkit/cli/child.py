@@ -62,9 +62,13 @@ class Child(NamedTuple):
         except (ProcessLookupError, PermissionError):
             return  # the command has ended, or runs as another user (sudo) and only the terminal can signal it
 
-    def kill(self) -> None:
-        """Kill the command, its group, its descendants, and what it has left in the session. Must not be called after the command was reaped."""
-        family = descendants(self.pid)
+    def kill(self, *, daemons: bool = True) -> None:
+        """Kill the command, its group, its descendants, and what it has left in the session. Must not be called after the command was reaped.
+
+        Args:
+            daemons: Whether to kill descendants in sessions of their own, too.
+        """
+        family = [pid for pid in descendants(self.pid) if daemons or _session_of(pid) == self.session]
         self.signal(signal.SIGKILL)
         for pid in family:
             try:

@@ -264,7 +264,8 @@ class Watchdog:
         if not pid:
             return  # the command has not begun, and will not: it dies with its parent
         if self._group:
-            self._child(pid).kill()
+            # The kernel may have killed the command already, and then nobody could tell which daemons were its own.
+            self._child(pid).kill(daemons=False)
         else:
             self._child(pid).kill_left()  # the pid may mean another process by now
 

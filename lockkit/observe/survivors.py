@@ -50,22 +50,22 @@ def survivors(claim_id: str, *, besides: int = 0) -> tuple[Keeper, ...]:
 def _environ(pid: int) -> bytes:
     """The environment of a process; empty if it has ended, or belongs to another user.
 
-    A process that begins another program (execve(2)) has none for a moment, which takes long on a busy host, and is waited for.
+    A process that begins another program (execve(2)) has none for a moment, which takes long on a busy host, and what was read while it
+    began may be cut off: both are looked at again.
     """
+    environ = b""
     for _ in range(_LOOKS):
         try:
             environ = Path(f"/proc/{pid}/environ").read_bytes()
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             break
-        if environ:
-            return environ
         # The fields of proc_pid_stat(5). The address of the code is the last that execve(2) sets: until then any environment looks empty.
         state, parent, code, start, end = fields[0], *(int(fields[at]) for at in (1, 23, 47, 48))
-        if state in b"ZXx" or _KERNEL in (pid, parent) or (code and start == end != 0):
+        if (code and len(environ) == end - start) or state in b"ZXx" or _KERNEL in (pid, parent):
             break
         time.sleep(_PAUSE)
-    return b""
+    return environ
 
 
 def hidden(owner: Owner) -> str:

@@ -328,6 +328,33 @@ def test_a_watchdog_kills_what_a_command_has_started(tmp_path, alive, group, thr
     until(lambda: not alive(watchdog), "so has the watchdog", 30.0)
 
 
+OUTLIVES = """
+import ctypes, subprocess, sys
+ctypes.CDLL(None).prctl(1, 0)  # PR_SET_PDEATHSIG: the watchdog comes before the kernel
+with subprocess.Popen(["sleep", "600"], start_new_session=True) as daemon:
+    print(daemon.pid, file=open(sys.argv[1], "w"), flush=True)
+"""
+
+
+def test_a_watchdog_spares_the_daemons_of_a_run_that_was_killed(tmp_path, alive):
+    (tmp_path / "outlives.py").write_text(OUTLIVES)
+    script = f"echo $$ > {tmp_path}/command; exec {sys.executable} {tmp_path}/outlives.py {tmp_path}/pid"
+    run = subprocess.Popen(
+        [sys.executable, "-c", RUN, script, "own", "600"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    with run:
+        watchdog = int(run.stdout.readline())
+        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it has begun", 30.0)
+        run.kill()
+    daemon = int((tmp_path / "pid").read_text())
+    try:
+        until(lambda: not alive(int((tmp_path / "command").read_text())), "the command has ended", 30.0)
+        until(lambda: not alive(watchdog), "so has the watchdog", 30.0)
+        assert alive(daemon)
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+
+
 def test_a_watchdog_waits_for_a_deadline_that_has_moved(watch):
     lease = Renewed(1.0)
     watchdog, child = watch(lease, Policy(kill_after=0.5))

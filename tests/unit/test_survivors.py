@@ -55,11 +55,13 @@ sys.stdin.read()
 """
 
 
-def test_a_process_that_begins_another_program_is_found_all_the_while():
-    """While execve(2) is under way a process shows no environment."""
+@pytest.mark.parametrize("large", ["", "x" * 100_000], ids=["small", "large"])
+def test_a_process_that_begins_another_program_is_found_all_the_while(large):
+    """While execve(2) is under way a process shows no environment, or the first part of a large one."""
     claim = uuid.uuid4().hex
     environ = {
         **os.environ,
+        "LARGE": large,
         VARIABLE: json.dumps([{"claim_id": claim}]),
         "AGAIN": "150",
         "PROGRAM": EXECS,
