@@ -37,14 +37,15 @@ def write_json(document: documents.Document, *, stream: TextIO | None = None, in
     import json
 
     from lockkit.cli import rows
-    from lockkit.views.documents import plain
+    from lockkit.views.documents import plain, written
 
     stream = sys.stdout if stream is None else stream
     if stream is sys.stderr:
-        made = rows.document(plain(document), stream)
+        stream.write(f"{rows.document(plain(document), stream)}\n")
+    elif indent and stream.isatty():
+        stream.write(f"{json.dumps(plain(document), indent=2)}\n")
     else:
-        made = json.dumps(plain(document), indent=2 if indent and stream.isatty() else None)
-    stream.write(f"{made}\n")
+        stream.writelines(written(document))
     stream.flush()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from lockkit.cli import output
@@ -13,10 +14,13 @@ from lockkit.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["PIPE_WIDTH", "add", "show", "table", "width"]
+__all__ = ["PIPE_WIDTH", "add", "show", "table", "width", "write"]
 
 PIPE_WIDTH = 200
 """Columns for which a table is made in a pipe. Rows may be longer there, because a program may parse them: nothing is cut."""
+
+
+_NUMBERS = ("fence", "waiters")
 
 
 def table(*columns: str) -> Table:
@@ -30,7 +34,7 @@ def table(*columns: str) -> Table:
         made.add_column(
             column,
             overflow="fold",
-            justify="right" if column in ("fence", "waiters") else "left",
+            justify="right" if column in _NUMBERS else "left",
             no_wrap=column in ("claim", "state", "since", "fence", "waiters"),
         )
     return made
@@ -49,8 +53,9 @@ def width() -> int:
 def show(made: Table) -> None:
     """Print a table. In a pipe no cell is folded or cut, however long it is."""
     if not sys.stdout.isatty():
-        for row in _aligned(made):
-            sys.stdout.write(f"{row}\n")
+        columns = [str(column.header) for column in made.columns]
+        right = {str(column.header) for column in made.columns if column.justify == "right"}
+        write(columns, lambda: zip(*(map(str, column.cells) for column in made.columns), strict=True), right)
         return
     from rich.console import Console
 
@@ -63,17 +68,31 @@ def show(made: Table) -> None:
     sys.stdout.write(captured.get())
 
 
-def _aligned(made: Table) -> Iterator[str]:
-    """The rows of a table as aligned columns. Of thousands of rows, rich would take a second."""
+def write(
+    columns: Sequence[str],
+    rows: Callable[[], Iterable[Sequence[str]]],
+    right: Collection[str] = _NUMBERS,
+) -> None:
+    """Print aligned columns to a pipe. Of thousands of rows, rich would take a second.
+
+    Args:
+        columns: The heads.
+        rows: Makes the rows. Called twice, for the widths and for the texts, so that a million of them need not be in memory.
+        right: The heads of the columns that are flush right.
+    """
     from rich.cells import cell_len
 
-    columns = [[str(column.header), *map(str, column.cells)] for column in made.columns]
-    widths = [max(map(cell_len, cells)) for cells in columns]
-    right = [column.justify == "right" for column in made.columns]
-    for row in zip(*columns, strict=True):
-        blanks = [" " * (width - cell_len(cell)) for width, cell in zip(widths, row, strict=True)]
+    def size(cell: str) -> int:
+        return len(cell) if cell.isascii() else cell_len(cell)
+
+    widths = list(map(size, columns))
+    for row in rows():
+        widths = list(map(max, widths, map(size, row)))
+    ends = [column in right for column in columns]
+    for row in chain([columns], rows()):
+        blanks = [" " * (width - size(cell)) for width, cell in zip(widths, row, strict=True)]
         cells = [
-            blank + cell if to_right else cell + blank
-            for cell, blank, to_right in zip(row, blanks, right, strict=True)
+            blank + cell if flush else cell + blank
+            for blank, cell, flush in zip(blanks, row, ends, strict=True)
         ]
-        yield "  ".join(cells).rstrip()
+        sys.stdout.write(f"{'  '.join(cells).rstrip()}\n")

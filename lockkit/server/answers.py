@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from lockkit.server.problems import HttpProblem, document
-from lockkit.views.documents import plain
+from lockkit.views.documents import builtin, plain
 
 __all__ = ["answer", "as_json", "problem_response"]
 
@@ -17,7 +17,7 @@ __all__ = ["answer", "as_json", "problem_response"]
 def as_json(made: msgspec.Struct) -> bytes:
     """A document as JSON. Values that JSON does not support become texts, as in the documents of commands."""
     try:
-        return msgspec.json.encode(made, enc_hook=str)
+        return msgspec.json.encode(made, enc_hook=builtin)
     except UnicodeEncodeError:  # half of a surrogate pair, in a note that another program wrote
         return json.dumps(plain(made)).encode()
 

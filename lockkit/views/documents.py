@@ -5,10 +5,12 @@ The published schemas are made from these structs. New versions may add fields, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from lockkit.views.parts import (
     Claim,
@@ -37,6 +39,7 @@ __all__ = [
     "Alerts",
     "AskRelease",
     "Document",
+    "Each",
     "Evict",
     "Failures",
     "GpuHosts",
@@ -44,18 +47,64 @@ __all__ = [
     "GpuQuarantine",
     "History",
     "Status",
+    "builtin",
     "plain",
+    "written",
 ]
+
+T = TypeVar("T", bound=Struct)
 
 
 class Document(Struct, tag_field="schema"):
     """A whole document. The first property names its schema, for instance ``lockkit.status/1``."""
 
 
+class Each(Sequence[T]):
+    """A long list of a document, of which each part is made when it is written, so that not all of them are in memory.
+
+    Args:
+        make: Makes one part.
+        facts: The facts that the parts are made of.
+    """
+
+    def __init__(self, make: Callable[[Any], T], facts: Sequence[Any]) -> None:
+        self._make, self._facts = make, facts
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._make(self._facts[place])
+
+
 def plain(document: Struct) -> dict[str, object]:
     """A document as dicts and lists, in the order of its fields. Values that JSON does not support become texts."""
-    made: dict[str, object] = to_builtins(document, enc_hook=str)
+    made: dict[str, object] = to_builtins(document, enc_hook=builtin)
     return made
+
+
+def written(document: Struct) -> Iterator[str]:
+    """A document as JSON in one line, bit by bit."""
+    long = {
+        name: each for name in document.__struct_fields__ if isinstance(each := getattr(document, name), Each)
+    }
+    comma = "{"
+    for name, value in plain(replace(document, **dict.fromkeys(long, ()))).items():
+        yield f"{comma}{json.dumps(name)}: "
+        comma = ", "
+        if name not in long:
+            yield json.dumps(value)
+            continue
+        yield "["
+        for place, each in enumerate(long[name]):
+            yield f"{', ' if place else ''}{json.dumps(plain(each))}"
+        yield "]"
+    yield "}\n"
+
+
+def builtin(value: object) -> object:
+    """A value that msgspec does not know, as one that it does."""
+    return list(value) if isinstance(value, Each) else str(value)
 
 
 class AskRelease(Document, tag="lockkit.ask-release/1"):

@@ -8,7 +8,7 @@ from lockkit.views import documents, making, parts
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
-    from lockkit.observe.past import Gaps, History, PastHold, PastStep, StoreKey
+    from lockkit.observe.past import Gaps, Happening, History, PastHold, PastStep, PastWait, StoreKey
 
 __all__ = ["document", "gaps", "hold", "step", "store_key"]
 
@@ -18,34 +18,9 @@ def document(history: History) -> documents.History:
     return documents.History(
         files=list(history.files),
         first=rfc3339(history.first),
-        holds=[hold(one) for one in history.holds],
-        waits=[
-            parts.PastWait(
-                store=store_key(one.key),
-                name=one.name,
-                owner=making.owner(one.owner),
-                outcome=one.outcome,
-                ended=rfc3339(one.ended),
-                ended_seconds=one.ended,
-                waited_seconds=one.waited,
-                holder=one.holder,
-            )
-            for one in history.waits
-        ],
-        happenings=[
-            parts.Happening(
-                store=store_key(one.key),
-                kind=one.kind,
-                at=rfc3339(one.at),
-                at_seconds=one.at,
-                name=one.name,
-                claim_id=one.claim_id,
-                owner=making.owner(one.owner),
-                priority=one.priority,
-                text=one.text,
-            )
-            for one in history.happenings
-        ],
+        holds=documents.Each(hold, history.holds),
+        waits=documents.Each(_wait, history.waits),
+        happenings=documents.Each(_happening, history.happenings),
         unbegun=history.unbegun,
         gaps=gaps(history.gaps),
     )
@@ -90,6 +65,33 @@ def hold(one: PastHold) -> parts.PastHold:
         until_boottime=one.until_boottime,
         idle_seconds=one.idle,
         ttl_seconds=one.ttl,
+    )
+
+
+def _wait(one: PastWait) -> parts.PastWait:
+    return parts.PastWait(
+        store=store_key(one.key),
+        name=one.name,
+        owner=making.owner(one.owner),
+        outcome=one.outcome,
+        ended=rfc3339(one.ended),
+        ended_seconds=one.ended,
+        waited_seconds=one.waited,
+        holder=one.holder,
+    )
+
+
+def _happening(one: Happening) -> parts.Happening:
+    return parts.Happening(
+        store=store_key(one.key),
+        kind=one.kind,
+        at=rfc3339(one.at),
+        at_seconds=one.at,
+        name=one.name,
+        claim_id=one.claim_id,
+        owner=making.owner(one.owner),
+        priority=one.priority,
+        text=one.text,
     )
 
 

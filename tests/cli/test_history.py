@@ -12,6 +12,7 @@ import time
 import pytest
 
 import lockkit as library
+from lockkit.store_names import name_of
 from support.forked import completed
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -387,5 +388,5 @@ def test_processes_that_race_on_redis_pass_the_audit_and_the_report_tells_stores
     race("sqlite:", environment)
     assert "exclusion held: 240 grants, 4 locks, 0 overlaps" in call("audit").stdout
     shown = call("report").stdout
-    assert f"one (audited on {url.partition('?')[0]})" in shown
+    assert f"one (audited on {name_of(url)})" in shown
     assert "one (race on sqlite:" in shown

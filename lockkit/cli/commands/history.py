@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -13,12 +14,16 @@ from lockkit.cli import exits, output, past
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import DURATION, NAME, File, Number
+from lockkit.observe.past import ENDS, Happening, PastHold, PastWait
+from lockkit.printable import printable
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
-    from lockkit.observe.past import Happening, History, PastHold, PastWait, StoreKey
+    from lockkit.observe.past import History, StoreKey
 
 __all__ = ["command"]
+
+Fact: TypeAlias = PastHold | PastWait | Happening
 
 _SHOWN = 30
 """Rows for one lock on a terminal, unless stated."""
@@ -73,7 +78,6 @@ def command(
 
 def _draw(history: History, most: int) -> None:
     from lockkit.cli import tables, timeline
-    from lockkit.observe.past import ENDS
 
     locks: dict[tuple[StoreKey, str], tuple[list[PastHold], list[PastWait], list[Happening]]] = {}
     for hold in history.holds:
@@ -93,52 +97,36 @@ def _draw(history: History, most: int) -> None:
 
 
 def _list(history: History, most: int | None) -> None:
-    from lockkit.cli.tables import add, show, table
-    from lockkit.observe.past import ENDS
+    from lockkit.cli import tables
 
     now = time.time()
-    made = table("began", "name", "what", "held", "waited", "claim", "fence", "owner")
-    rows = [
-        (
-            hold.began,
-            hold.name,
-            ENDS.get(hold.end, hold.end),
-            "-"
-            if hold.ended is None and hold.end
-            else durations.show((hold.ended or max(now, hold.began)) - hold.began),
-            durations.show(hold.waited),
-            hold.claim_id,
-            str(hold.fence),
-            str(hold.owner),
-        )
-        for hold in history.holds
-    ]
-    rows += [
-        (
-            wait.ended - wait.waited,
-            wait.name,
-            wait.outcome,
-            "-",
-            durations.show(wait.waited),
-            "-",
-            "-",
-            str(wait.owner),
-        )
-        for wait in history.waits
-    ]
-    rows += [
-        (
-            one.at,
-            one.name or "-",
-            f"{one.kind}: {one.text}",
-            "-",
-            "-",
-            one.claim_id or "-",
-            "-",
-            str(one.owner),
-        )
-        for one in history.happenings
-    ]
-    for began, *cells in sorted(rows)[-most if most else None :]:
-        add(made, rfc3339(began), *cells)
-    show(made)
+    facts: list[Fact] = [*history.holds, *history.waits, *history.happenings]
+    facts.sort(key=_began)
+    del facts[: -most if most else 0]
+
+    def rows() -> Iterator[Sequence[str]]:
+        owners: dict[int, str] = {}  # many facts share one
+        for one in facts:
+            owner = owners.get(id(one.owner)) or owners.setdefault(id(one.owner), printable(str(one.owner)))
+            began, what, *texts = rfc3339(_began(one)) or "", *_cells(one, now)
+            yield began, *(printable(text, lines=True) for text in (one.name or "-", what, *texts)), owner
+
+    tables.write(("began", "name", "what", "held", "waited", "claim", "fence", "owner"), rows)
+
+
+def _began(one: Fact) -> float:
+    if isinstance(one, Happening):
+        return one.at
+    return one.began if isinstance(one, PastHold) else one.ended - one.waited
+
+
+def _cells(one: Fact, now: float) -> tuple[str, str, str, str, str]:
+    """The cells of a fact: what happened, how long the lock was held and waited for, its claim and its fence."""
+    if isinstance(one, Happening):
+        return f"{one.kind}: {one.text}", "-", "-", one.claim_id or "-", "-"
+    waited = durations.show(one.waited)
+    if isinstance(one, PastWait):
+        return one.outcome, "-", waited, "-", "-"
+    gone = one.ended is None and one.end
+    held = "-" if gone else durations.show((one.ended or max(now, one.began)) - one.began)
+    return ENDS.get(one.end, one.end), held, waited, one.claim_id, str(one.fence)
