@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
+from urllib.parse import quote
 
 import pytest
 
@@ -205,3 +208,18 @@ def test_viewers_of_one_lock_share_a_look_and_a_change_makes_a_new_one(tmp_path,
         for number in range(200):
             store.lock(f"n{number}")
         assert len(store._locks) == 64
+
+
+def test_a_long_name_and_a_row_that_is_no_name_break_nothing(site, client):
+    long, wide = "n" * 480, "é" * 240
+    lost = client.lock("evil").acquire()
+    with closing(sqlite3.connect(client.config.url.removeprefix("sqlite:"))) as database, database:
+        assert database.execute("UPDATE entries SET name = ? WHERE name = 'evil'", ("ev\0il",)).rowcount
+    with client.lock(long).acquire(), client.lock(wide).acquire():
+        assert [one["name"] for one in site.get("/api/locks?sort=name").json["locks"]] == [long, wide]
+        assert [one["name"] for one in commanded(client, "status")["locks"]] == [long, wide]
+        for name in (long, wide):
+            assert len(site.get(f"/api/lock?name={quote(name)}").json["locks"]) == 1
+        assert site.get("/api/lock?name=ev%00il").status == 400
+        assert (site.get("/metrics").status, site.get("/health").status) == (200, 200)
+    assert lost.release().outcome == "LOST"
