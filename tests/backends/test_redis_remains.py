@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from lockkit.store.spi import RELEASED, OpenOptions
+from lockkit.store.spi import RELEASED, Granted, OpenOptions
 from lockkit.testing.claims import claim, queue, renew, states, take
 from lockkit_redis.backend import open_store
 
@@ -73,6 +73,27 @@ def test_a_release_leaves_no_key_without_an_end_where_a_script_was_stopped_half_
 
     for letter in "qdc":
         assert server.cli("PTTL", f"lockkit:default:{{a}}:{letter}") > 0, letter
+
+
+@pytest.mark.parametrize("first", ["renewal", "claim"])
+def test_a_server_that_throws_the_deadlines_away_ends_no_hold_and_blocks_no_lock_for_good(
+    server, clock, store, full, first
+):
+    """As one with another `maxmemory-policy` than `noeviction` does with any single key."""
+    holders = [take(store, ttl=10, **shape) for shape in full]
+    server.cli("DEL", "lockkit:default:{a}:d")
+
+    if first == "renewal":
+        assert [renew(store, *each).state for each in holders] == ["HELD"] * len(full)
+    waiter = queue(store, **full[0])
+    assert states(store) == [*["HELD"] * len(full), "WAITING"]
+    for letter in "qdc":
+        assert server.cli("PTTL", f"lockkit:default:{{a}}:{letter}") > 0, letter
+
+    for _ in range(3):  # the holders are silent, the waiter is not
+        clock.both(5)
+        renew(store, waiter)
+    assert isinstance(store.acquire(waiter, False, 2.0), Granted)
 
 
 def test_a_hold_of_two_days_keeps_its_fence_the_highest_and_its_name_in_the_index(

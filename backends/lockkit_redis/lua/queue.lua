@@ -159,7 +159,19 @@ local function held_until(claim)
   return math.max(ends + claim.lock_delay, claim.since + claim.min_hold)
 end
 
--- Shorten the deadline of a claim, so that it lasts no longer than its owner asked.
+-- What the keys need to live as long as the longest of the claims, and a while longer. Every script that leaves claims ends
+-- with this. (What is dealt with first of all may leave half of the while.)
+local function keep()
+  local last = call('ZRANGE', d, -1, -1, 'WITHSCORES')[2]
+  if not last then return end
+  local till = whole(tonumber(last) + SLACK)
+  call('HSET', c, '@', whole(now))
+  call('PEXPIREAT', q, till)
+  call('PEXPIREAT', d, till)
+  call('PEXPIREAT', c, till)
+end
+
+-- Shorten the deadline of a claim, so that it lasts no longer than its owner asked. One without a deadline gets the latest that it may have.
 local function shorten(token)
   local claim = load(token)
   claim.since = math.min(claim.since, now)
@@ -170,12 +182,14 @@ local function shorten(token)
   elseif claim.state == 'LINGERING' then
     latest = now + math.max(claim.min_hold, claim.lock_delay)
   end
-  save(token, claim, math.min(deadline_of(token), latest))
+  save(token, claim, math.min(deadline_of(token) or latest, latest))
 end
 
--- The clock was set back. A claim that cannot be read keeps its deadline, and must not stop the renewals of others.
+-- The clock was set back; or the server has thrown the deadlines away because memory was short, and a claim without one would block for
+-- good. A claim that cannot be read is left as it is, and must not stop the renewals of others.
 local function clamp()
-  for _, token in ipairs(call('ZRANGE', d, 0, -1)) do pcall(shorten, token) end
+  for _, token in ipairs(call('ZRANGE', q, 0, -1)) do pcall(shorten, token) end
+  keep()
 end
 
 -- Let a script write although memory is full, because held locks must still be renewed and released. Redis refuses no write of a
@@ -188,24 +202,12 @@ local function settle()
   local marks = call('HMGET', c, '@', '@crowd')
   seen, crowd = marks[1], marks[2] and true or false
   if not seen then return end
-  if tonumber(seen) > now then clamp() end
+  if tonumber(seen) > now or call('EXISTS', d) == 0 then clamp() end
   for _, token in ipairs(call('ZRANGEBYSCORE', d, '-inf', now)) do
     local fine, claim = pcall(even_damaged, token)
     if fine then remove(token, claim or {}) end
   end
   if dirty then offer() end
-end
-
--- What the keys need to live as long as the longest of the claims, and a while longer. Every script that leaves claims ends
--- with this. (What is dealt with first of all may leave half of the while.)
-local function keep()
-  local last = call('ZRANGE', d, -1, -1, 'WITHSCORES')[2]
-  if not last then return end
-  local till = whole(tonumber(last) + SLACK)
-  call('HSET', c, '@', whole(now))
-  call('PEXPIREAT', q, till)
-  call('PEXPIREAT', d, till)
-  call('PEXPIREAT', c, till)
 end
 
 -- The answer to a heartbeat: a letter (H, W or O), or a list of the letter (L as well), the reason, and the note if others changed it.
