@@ -132,7 +132,7 @@ def _reserve(
     finally:
         announcer.done()
     assert isinstance(taken, GpuLeases)  # nobody can say that it may use the cards of a run around this one
-    end = SYSTEM.now() - (SYSTEM.wall() - taken.since) + length
+    end = min(lease.began for lease in taken) + length
     try:
         variables = {key: value for key, value in cards.exports(taken).items() if value is not None}
     except BaseException:

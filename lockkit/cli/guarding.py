@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -424,7 +423,8 @@ def _first_lost(leases: Sequence[Lease]) -> Lease | None:
 
 
 def _policy(request: Request, config: Config, taken: Taken) -> Policy:
-    terms = taking.each(taken)[0].terms  # ttl, max_hold and process_bound are those of all of them
+    leases = taking.each(taken)
+    terms = leases[0].terms  # ttl, max_hold and process_bound are those of all of them
     shortest = min(terms.ttl, terms.max_hold or terms.ttl)
     kill_after = request.kill_after
     if kill_after is None:
@@ -435,7 +435,7 @@ def _policy(request: Request, config: Config, taken: Taken) -> Policy:
             f"--kill-after ({kill_after:g} s) must be at most half of ttl and max-hold ({shortest:g} s)",
             hint="otherwise the command would get TERM before a renewal is overdue",
         )
-    ends_at = None if terms.max_hold is None else SYSTEM.now() - (time.time() - taken.since) + terms.max_hold
+    ends_at = None if terms.max_hold is None else min(lease.began for lease in leases) + terms.max_hold
     return Policy(
         on_lost=request.on_lost or config.on_lost,
         kill_after=kill_after,

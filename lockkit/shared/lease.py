@@ -136,6 +136,11 @@ class AnyLease(Answering):
         return self._hold.since_wall
 
     @property
+    def began(self) -> float:
+        """When it was granted, in seconds of CLOCK_BOOTTIME, which no step of the wall clock moves."""
+        return self._hold.since
+
+    @property
     def lost_because(self) -> Reason:
         """The reason of the loss, one of the words of ``lockkit.facts.LOSSES``; empty while the hold is not lost.
 

@@ -6,6 +6,8 @@ import json
 import re
 import signal
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -103,6 +105,33 @@ def test_the_time_ends_it(cards):  # noqa: F811
     assert (keeper.returncode, out.splitlines()[-1]) == (0, "the time is over; GPU 0 is released")
     assert free(cards, CARDS[0])()
     assert cards.json("gpu", "ls")["gpus"][0]["receipt"]["outcome"] == "clean"
+
+
+STEPPED = """
+import sys
+from lockkit.cli.cards import Cards
+from lockkit.cli.main import main
+from lockkit.clock import SYSTEM, SystemClock
+
+acquire, wall = Cards.acquire, SYSTEM.wall
+
+def acquired_before_a_step(*args):
+    taken = acquire(*args)
+    SystemClock.wall = staticmethod(lambda: wall() + 3600.0)
+    return taken
+
+Cards.acquire = acquired_before_a_step
+main()
+"""
+
+
+def test_no_step_of_the_wall_clock_ends_it(cards):  # noqa: F811
+    began = time.monotonic()
+    done = cards.run([sys.executable, "-c", STEPPED, "gpu", "reserve", "--for", "2s", "--private"])
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "the time is over; GPU 0 is released"), (
+        done.stderr
+    )
+    assert time.monotonic() - began >= 2.0
 
 
 def test_programs_read_documents(cards):  # noqa: F811

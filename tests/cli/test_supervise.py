@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ import pytest
 import lockkit
 from lockkit.cli.child import _PR_SET_PDEATHSIG, _prctl, find, spawn
 from lockkit.cli.exits import CommandFailed, code_of
+from lockkit.cli.guarding import _policy
+from lockkit.cli.run_request import Request
 from lockkit.cli.signals import Signals
 from lockkit.cli.supervise import Policy, Supervisor
 from lockkit.cli.terminal import Terminal
@@ -375,6 +378,16 @@ def test_a_command_does_not_begin_after_the_deadline(watch, tmp_path):
     _, child = watch(Renewed(0.1), Policy(kill_after=0.05), f"touch {tmp_path}/began; sleep 60")
     until(lambda: ended(child), "the command has ended", 30.0)
     assert not (tmp_path / "began").exists()
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_no_step_of_the_wall_clock_after_the_grant_moves_the_end_of_max_hold(monkeypatch, step):
+    wall = time.time
+    with lockkit.connect("memory:") as client:
+        lease = client.lock("x", max_hold=60.0).acquire()
+        monkeypatch.setattr(time, "time", lambda: wall() + step)
+        policy = _policy(Request(("x",), ("true",)), client.config, lease)
+        assert policy.ends_at == pytest.approx(SYSTEM.now() + 60.0, abs=30.0)
 
 
 @pytest.mark.parametrize(
