@@ -115,9 +115,8 @@ class Ticker:
                 if pause:
                     time.sleep(pause)
                 goes_on, pause = self._goes_on(me), 0.0
-            except (
-                BaseException
-            ):  # no memory: the next look at the clock may find some, and nobody else does the work
+            except BaseException:
+                # No memory. Perhaps there is some in a moment, and no other thread does the work.
                 self._nudged, pause = True, _AGAIN
 
     def _goes_on(self, me: object) -> bool:
