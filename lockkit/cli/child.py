@@ -85,12 +85,13 @@ class Child(NamedTuple):
         session of its own.
         """
         killed: set[int] = set()
-        while left := self._left() - killed:  # what was forked during a look is seen by the next
+        while left := self.left() - killed:  # what was forked during a look is seen by the next
             for pid in left:
                 Child(pid, None).signal(signal.SIGKILL)
             killed |= left
 
-    def _left(self) -> set[int]:
+    def left(self) -> set[int]:
+        """The living processes of the session that were started under one of the claims."""
         found = (each.pid for claim in self.claims for each in survivors(claim))
         return {pid for pid in found if _session_of(pid) == self.session}
 

@@ -347,12 +347,13 @@ class _Run:
         evictions = client.driver().backend.extras.evictions if leases else None
         claims = [lease.claim_id for lease in leases]
         told = evictions and evictions(claims)
-        with Watchdog(leases, policy, group=self._terminal.own_group, evictions=told) as watchdog:
+        keep = client.pulse() if taken is not None else ()
+        with Watchdog(leases, policy, group=self._terminal.own_group, evictions=told, keep=keep) as watchdog:
             child = spawn(
                 self._path,
                 self._request.command,
                 environ,
-                keep=client.pulse() if taken is not None else (),
+                keep=keep,
                 terminal=self._terminal,
                 handled=self._signals.handled(),
                 begins=watchdog.begins,

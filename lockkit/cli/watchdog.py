@@ -8,20 +8,19 @@ time at which ``run`` would have sent it.
 
 On a store with process-bound claims (the embedded one) a claim does not end when renewals stop, but it does end
 after an eviction. There the watchdog reads the descriptor by which the store reports evictions, and from then on
-the time since the last renewal counts.
+the time since the last renewal counts. And it keeps the descriptors by which a child keeps the claim alive.
 
 The watchdog has its own session and blocks all signals, so that no key of the terminal and no signal to a process
-group reaches it. It closes all other descriptors that it inherited, so that it keeps no lock and no pipe open. It
+group reaches it. It closes all other descriptors that it inherited, so that it keeps no pipe open. It
 never signals the wrong process, because ``run`` kills the watchdog before it reaps the command, and until then the
 command keeps its pid.
 
 If ``run`` is killed, the kernel kills the command (prctl(2)), but not what the command has started, such as the
-programs of a script. Where the claim then lapses although they still work, the watchdog kills them at once: the
+programs of a script. The watchdog kills them at once, and ends when they are dead: the
 process group of the command, and all processes of the session that were started under the claim. These are needed where the
 command leads no group (in a pipeline on a terminal), and because some programs leave it (``timeout``, a shell with job control,
 ``run --nested reuse``). A daemon has a session of its own. A pid is not given to another process as long as it names
-a group; and if nothing of the group is left, the kernel gives all other pids away first. On the embedded store, where
-the programs that are left keep the lock, the watchdog dies with ``run``.
+a group; and if nothing of the group is left, the kernel gives all other pids away first.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ import mmap
 import os
 import select
 import signal
+import time
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -104,6 +104,7 @@ class Watchdog:
         group: Whether the command leads a process group of its own.
         evictions: The descriptor and the messages by which the store reports evictions
             (:class:`lockkit.store.spi.Extras`); None if it does not.
+        keep: Descriptors that keep the claims alive, until a ``run`` that was killed has left nothing to work under them.
         now: The current time of CLOCK_BOOTTIME.
     """
 
@@ -114,6 +115,7 @@ class Watchdog:
         *,
         group: bool,
         evictions: tuple[int, Sequence[bytes]] | None = None,
+        keep: Sequence[int] = (),
         now: Callable[[], float] = SYSTEM.now,
     ) -> None:
         self._cells = memoryview(mmap.mmap(-1, 8 * (_ENDS + len(leases) + 1))).cast("d")
@@ -121,6 +123,7 @@ class Watchdog:
         self._group = group
         self._now = now
         self._evictions = evictions
+        self._keep = keep
         self._spared = min((lease.ttl for lease in leases), default=0.0) / 2
         self._claims = [lease.claim_id for lease in leases]
         self._parent, self._session = os.getpid(), os.getsid(0)
@@ -203,17 +206,17 @@ class Watchdog:
             signal.set_wakeup_fd(-1)
             os.setsid()
             _rename()
-            kept = () if self._evictions is None else (self._evictions[0],)
+            heeded = () if self._evictions is None else (self._evictions[0],)
             for descriptor in _descriptors():
-                if descriptor not in kept:
+                if descriptor not in (*heeded, *self._keep):
                     try:
                         os.close(descriptor)
                     except OSError:
                         continue  # that of the list itself
             bell = select.poll()
-            for descriptor in kept:
+            for descriptor in heeded:
                 bell.register(descriptor, select.POLLIN)
-            run = _end_of(self._parent) if self._policy.silence_ends else None
+            run = _end_of(self._parent)
             if run is None:
                 dies_with(self._parent)
             else:
@@ -259,15 +262,18 @@ class Watchdog:
         return min(kill_at - now, _SOON)
 
     def _outlive(self) -> None:
-        """Kill what is left of a command whose ``run`` has ended without it."""
+        """Kill what is left of a command whose ``run`` has ended without it, and wait until it is dead."""
         pid = int(self._cells[_COMMAND])
         if not pid:
             return  # the command has not begun, and will not: it dies with its parent
+        child = self._child(pid)
         if self._group:
             # The kernel may have killed the command already, and then nobody could tell which daemons were its own.
-            self._child(pid).kill(daemons=False)
+            child.kill(daemons=False)
         else:
-            self._child(pid).kill_left()  # the pid may mean another process by now
+            child.kill_left()  # the pid may mean another process by now
+        while child.left():
+            time.sleep(_SOON)
 
     def _child(self, pid: int) -> Child:
         return Child(pid, pid if self._group else None, self._claims, self._session)

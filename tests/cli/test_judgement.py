@@ -127,9 +127,9 @@ def test_the_lock_of_a_killed_wrapper_is_kept_by_what_it_left_and_freed_by_the_l
     lockkit, alive
 ):
     wrapper = lockkit.start(
-        "run", "x", "--", "sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $$ $! > pids; wait"
+        "run", "x", "--", "sh", "-c", "setsid sh -c 'echo $$ > left; exec sleep 60' >/dev/null 2>&1 & wait"
     )
-    _, left = map(int, lockkit.file("pids").split())
+    left = int(lockkit.file("left"))
     wrapper.kill()
     wrapper.wait()
     lockkit.until(lambda: [one["pid"] for one in claim(lockkit, "x")["kept_by"]] == [left])
@@ -149,9 +149,9 @@ def test_the_lock_of_a_killed_wrapper_is_kept_by_what_it_left_and_freed_by_the_l
 
 def test_a_process_that_waits_for_the_lock_is_not_taken_for_one_that_keeps_it(lockkit):
     wrapper = lockkit.start(
-        "run", "x", "--", "sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $$ $! > pids; wait"
+        "run", "x", "--", "sh", "-c", "setsid sh -c 'echo $$ > left; exec sleep 60' >/dev/null 2>&1 & wait"
     )
-    _, left = map(int, lockkit.file("pids").split())
+    left = int(lockkit.file("left"))
     waiter = lockkit.start("run", "x", "--", "true")  # rings, and watches, the holder's bell
     lockkit.until(lambda: len(lockkit.claims("x")) == 2)
     wrapper.kill()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -152,9 +153,33 @@ def test_kill_9_of_the_wrapper_kills_the_command_and_frees_the_lock_at_once(lock
     assert not runs(pid)
 
 
-def test_kill_9_of_the_wrapper_frees_nothing_while_a_grandchild_lives(lockkit, alive, job):
-    wrapper = lockkit.start("run", *job.words, "--", "sh", "-c", "sleep 60 & echo $$ $! > pids; wait")
-    child, grandchild = map(int, lockkit.file("pids").split())
+CLOSES = """
+import subprocess, sys
+with subprocess.Popen(["sleep", "60"]) as child:
+    print(child.pid, file=open("pid", "w"), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("sh", "-c", "sleep 60 & echo $! > pid; wait"), (sys.executable, "-c", CLOSES)],
+    ids=["keeps the descriptor", "closes it"],
+)
+def test_after_kill_9_of_the_wrapper_the_lock_is_free_once_what_the_command_started_is_dead(
+    lockkit, job, command
+):
+    wrapper = lockkit.start("run", *job.words, "--", *command)
+    state = f"cut -d ' ' -f 3 /proc/{lockkit.file('pid')}/stat 2>/dev/null || echo Z"
+    waiter = lockkit.start("run", *job.words, "--timeout", "40s", "--", "sh", "-c", state)
+    lockkit.until(lambda: len(lockkit.claims(job.queue)) == 2)
+    wrapper.kill()
+    assert waiter.communicate(timeout=60)[0] in ("Z\n", "X\n")
+
+
+def test_kill_9_of_the_wrapper_frees_nothing_while_a_daemon_lives(lockkit, alive, job):
+    script = "setsid sh -c 'echo $$ > left; exec sleep 60' & echo $$ > pid; wait"
+    wrapper = lockkit.start("run", *job.words, "--", "sh", "-c", script)
+    child, grandchild = int(lockkit.file("pid")), int(lockkit.file("left"))
     try:
         wrapper.kill()
         wrapper.wait()
