@@ -201,7 +201,7 @@ def absent(client: Client, name: str) -> tuple[str, str | None]:
     told = f"this user has taken no hold of {name!r} on this host with lockkit acquire on {here}"
     if elsewhere - {here}:
         taken = "; on ".join(sorted(elsewhere - {here}))
-        return told, f"there is one on {taken}; write the URL as it was written then"
+        return told, f"there is one on {taken}; name that store (--url, --namespace)"
     return told, None
 
 

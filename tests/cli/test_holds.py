@@ -57,12 +57,12 @@ def test_a_printed_token_releases_from_anywhere(lockkit):
 
 
 def test_where_a_hold_was_looked_for_is_said(lockkit):
-    taken, asked = (f"sqlite:{lockkit.folder}/{path}" for path in ("x.db", "./x.db"))
+    taken, asked = (f"sqlite:{lockkit.folder}/{path}" for path in ("x.db", "y.db"))
     none = (
         f"this user has taken no hold of 'x' on this host with lockkit acquire on {asked}, namespace default"
     )
     hint = " (release as the same user, on the same host, on the same store; or use --token-file, or lockkit evict)"
-    other = f" (there is one on {taken}, namespace default; write the URL as it was written then)"
+    other = f" (there is one on {taken}, namespace default; name that store (--url, --namespace))"
     for then in (hint, other):
         done = lockkit("held", "x", "--url", asked)
         assert (done.returncode, done.stdout) == (1, f"not held: {none}{other if then is other else ''}\n")
@@ -70,7 +70,8 @@ def test_where_a_hold_was_looked_for_is_said(lockkit):
         assert (done.returncode, done.stderr) == (1, f"lockkit: {none}{then}\n")
         lockkit("acquire", "x", "--ttl", "1m", "--no-wait", "--url", taken)
     assert lockkit("held", "x", "--url", asked, "-q").stdout == ""
-    assert lockkit("held", "x", "--url", taken).stdout == "held\n"
+    for spelling in (taken, f"sqlite:{lockkit.folder}/./x.db"):
+        assert lockkit("held", "x", "--url", spelling).stdout == "held\n"
     assert lockkit("release", "x", "--url", taken).returncode == 0
 
 
