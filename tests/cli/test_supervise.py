@@ -472,8 +472,7 @@ def test_a_command_is_not_started_without_its_watchdog(watch, monkeypatch):
     assert code_of(told.value) == 126
 
 
-def test_a_run_says_that_its_watchdog_was_killed(lockkit):
-    run = lockkit.start("run", "x", "--max-hold", "1h", "--", "sleep", "60")
+def watchdog_of(lockkit, run):
     found = []
 
     def watches():
@@ -483,7 +482,28 @@ def test_a_run_says_that_its_watchdog_was_killed(lockkit):
         return found
 
     lockkit.until(watches)
-    os.kill(found[0], signal.SIGKILL)
+    return found[0]
+
+
+def test_a_lock_is_not_free_before_the_watchdog_of_a_killed_run_has_done_its_work(lockkit, alive):
+    lockkit.env["LOCKKIT_URL"] = f"sqlite:{lockkit.folder}/locks.db"
+    command = "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, file=open('pid', 'w'), flush=True); import time; time.sleep(60)"
+    run = lockkit.start("run", "x", "--", sys.executable, "-c", command)
+    started, watchdog = int(lockkit.file("pid")), watchdog_of(lockkit, run)
+    run.send_signal(signal.SIGSTOP)  # or it would continue the watchdog
+    os.kill(watchdog, signal.SIGSTOP)
+    run.kill()
+    run.wait()
+    assert alive(started), "it has closed the descriptors that it inherited"
+    assert lockkit("run", "x", "--no-wait", "--", "true").returncode == 75
+    os.kill(watchdog, signal.SIGCONT)
+    assert lockkit("run", "x", "--timeout", "30s", "--", "true").returncode == 0
+    assert not alive(started)
+
+
+def test_a_run_says_that_its_watchdog_was_killed(lockkit):
+    run = lockkit.start("run", "x", "--max-hold", "1h", "--", "sleep", "60")
+    os.kill(watchdog_of(lockkit, run), signal.SIGKILL)
     assert "the watchdog was killed; another one has begun" in run.stderr.readline()
     lockkit.until(lambda: len(children(run.pid)) == 2)
 
