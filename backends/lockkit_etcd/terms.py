@@ -42,7 +42,7 @@ class RaftTerms:
     def __init__(self) -> None:
         self.known = 0
         self.shown: Mapping[int, int] = {}
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # a signal handler may acquire while an answer is taken in
 
     def heard(self, header: Header, before: Mapping[int, int]) -> None:
         """Learn from an answer that took a consensus.

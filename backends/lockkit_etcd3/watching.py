@@ -23,7 +23,7 @@ from lockkit_etcd.transport import News, Watched, WatchEnded
 from lockkit_etcd3.endpoint import Endpoint
 from lockkit_etcd3.forks import gate
 from lockkit_etcd3.messages import Messages, changes
-from lockkit_etcd3.off_main_thread import end_off_main_thread
+from lockkit_etcd3.off_main_thread import call_off_main_thread, end_off_main_thread
 
 __all__ = ["Watching"]
 
@@ -39,21 +39,24 @@ class _Watch:
     """One watch: one request, or one for each range of keys.
 
     Attributes:
+        stream: The stream; None for none yet.
         ids: The ids under which the member has answered so far.
     """
 
-    __slots__ = ("_heard", "_stream", "closed", "ids")
+    __slots__ = ("_heard", "closed", "ids", "stream")
 
-    def __init__(self, stream: _Stream, heard: Callable[[News], None]) -> None:
-        self._stream = stream
+    def __init__(self, heard: Callable[[News], None]) -> None:
+        self.stream: _Stream | None = None
         self._heard = heard
         self.closed = False
         self.ids: set[int] = set()
 
     def close(self) -> None:
         """See :class:`lockkit_etcd.transport.Stream`."""
-        if self._stream.origin.is_here():  # a forked child leaves its parent's stream alone
-            self._stream.drop(self)
+        self.closed = True  # if it has no stream yet, that looks at this
+        stream = self.stream
+        if stream is not None and stream.origin.is_here():  # a forked child leaves its parent's stream alone
+            end_off_main_thread(lambda: stream.drop(self), _CLOSING)
 
     def tell(self, news: News) -> None:
         """Pass news on, unless the watch is closed."""
@@ -90,22 +93,19 @@ class _Stream:
         except RuntimeError:  # the process can start no more threads: waiters poll
             self.end()
 
-    def add(self, requests: Sequence[Any], heard: Callable[[News], None]) -> _Watch | None:
-        """Add a watch; None if the stream is over."""
+    def add(self, watch: _Watch, requests: Sequence[Any]) -> bool:
+        """Add a watch; False if the stream is over."""
         with self._mutex:
-            if self._over:
-                return None
-            watch = _Watch(self, heard)
-            for request in requests:
-                self._asked.append(watch)
-                self._requests.put(request)
-            return watch
+            if not self._over:
+                watch.stream = self
+                for request in requests:
+                    self._asked.append(watch)
+                    self._requests.put(request)
+            return not self._over
 
     def drop(self, watch: _Watch) -> None:
         """Remove a watch."""
         with self._mutex:
-            if watch.closed:
-                return
             watch.closed = True
             for each in watch.ids & self._running.keys():
                 del self._running[each]
@@ -237,15 +237,20 @@ class Watching:
     def watch(self, ranges: Sequence[tuple[bytes, bytes, int]], heard: Callable[[News], None]) -> _Watch:
         """Watch ranges of keys, each from a revision on. See :meth:`lockkit_etcd.cluster.Cluster.watch`."""
         requests = [self._messages.watch(*each) for each in ranges]
+        watch = _Watch(heard)
+        try:  # a handler that interrupted this may watch, too; and requests have to be in the order of the watches
+            call_off_main_thread(lambda: self._add(watch, requests), threading.TIMEOUT_MAX)
+        except BaseException:
+            watch.close()
+            raise
+        return watch
+
+    def _add(self, watch: _Watch, requests: Sequence[Any]) -> None:
         with self._mutex:
-            watch = self._stream.add(requests, heard) if self._stream else None
-            if watch is None:
-                self._stream = stream = _Stream(self._ready, self._messages)
-                watch = stream.add(requests, heard)
-                assert watch is not None
-            assert self._stream is not None
+            if self._stream is None or not self._stream.add(watch, requests):
+                self._stream = _Stream(self._ready, self._messages)
+                self._stream.add(watch, requests)
             self._stream.start()
-            return watch
 
     def close(self) -> None:
         """End all of them."""

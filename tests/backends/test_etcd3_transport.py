@@ -261,6 +261,55 @@ def test_no_signal_can_strike_in_grpc(opened, server):
     assert struck.seen == 0
 
 
+def test_a_handler_may_watch_wherever_it_interrupts_a_watch(opened, server):
+    """The handler does not wait for what it interrupted, and hears of its own keys."""
+    at, seen = 0, 1
+    while at <= seen:
+        transport, heard, kept = opened(server), queue.SimpleQueue(), []
+
+        def watch(transport=transport, heard=heard, kept=kept):
+            kept.append(transport.watch(b"b", b"", 0, heard.put))
+
+        with Handler(at, watch, file="lockkit_etcd3/watching.py") as struck:
+            transport.watch(b"a", b"", 0, lambda _: None).close()
+        seen = max(seen, struck.seen)
+        at += 1
+        if kept:
+            assert told(transport, heard) == [b"b"]
+            kept.pop().close()
+    assert at > 3
+
+
+def told(transport, heard):
+    """The keys that a watch on one tells of when it is written."""
+    heard.get(timeout=PATIENCE)  # the watch stands
+    put(transport, b"b")
+    return [change.kv.key for change in heard.get(timeout=PATIENCE).changes]
+
+
+def test_a_handler_that_raises_in_a_watch_leaves_the_later_ones_their_news(opened, server):
+    class Stop(Exception):
+        pass
+
+    def stop():
+        raise Stop
+
+    transport = opened(server)
+    at, missed = 0, False
+    while not missed:
+        at += 1
+        heard = queue.SimpleQueue()
+        missed = True
+        try:
+            with Handler(at, stop, file="lockkit_etcd3/watching.py"):
+                transport.watch(b"a", b"", 0, lambda _: None).close()
+        except Stop:
+            missed = False
+        watch = transport.watch(b"b", b"", 0, heard.put)
+        assert told(transport, heard) == [b"b"]
+        watch.close()
+
+
 # -- TLS
 
 

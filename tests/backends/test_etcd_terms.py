@@ -27,6 +27,7 @@ from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.terms import RaftTerms
 from lockkit_etcd.transport import Header, Kept, LeaseGone, Put, Txn
 from support.etcd_transports import SCHEMES, Exchanging, asked, connect
+from support.handlers import Handler
 from support.servers.etcd import EtcdServer
 from support.servers.etcd_gateway import covered
 from support.servers.started import started
@@ -660,3 +661,17 @@ def test_a_fresh_connection_tells_of_the_term_too(etcd):
 
 def claim_id_number():
     return int(claim().token[:12], 16) + 1
+
+
+def test_a_handler_that_acquires_while_an_answer_is_taken_in_waits_for_nothing():
+    def answer(raft, before):
+        raft.heard(Header(7, 2, 1), before)
+
+    at, seen = 0, 1
+    while at <= seen:
+        raft = RaftTerms()
+        with Handler(at, lambda raft=raft: answer(raft, {7: 2}), file="lockkit_etcd/terms.py") as struck:
+            answer(raft, {7: 2})
+        seen, at = max(seen, struck.seen), at + 1
+        assert raft.known == 2
+    assert at > 3
