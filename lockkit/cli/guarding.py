@@ -347,13 +347,12 @@ class _Run:
         evictions = client.driver().backend.extras.evictions if leases else None
         claims = [lease.claim_id for lease in leases]
         told = evictions and evictions(claims)
-        keep = client.pulse() if taken is not None else ()
-        with Watchdog(leases, policy, group=self._terminal.own_group, evictions=told, keep=keep) as watchdog:
+        with Watchdog(leases, policy, group=self._terminal.own_group, evictions=told) as watchdog:
             child = spawn(
                 self._path,
                 self._request.command,
                 environ,
-                keep=keep,
+                keep=client.pulse() if taken is not None else (),
                 terminal=self._terminal,
                 handled=self._signals.handled(),
                 begins=watchdog.begins,

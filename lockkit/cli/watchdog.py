@@ -8,7 +8,7 @@ time at which ``run`` would have sent it.
 
 On a store with process-bound claims (the embedded one) a claim does not end when renewals stop, but it does end
 after an eviction. There the watchdog reads the descriptor by which the store reports evictions, and from then on
-the time since the last renewal counts. And it keeps the descriptors by which a child keeps the claim alive.
+the time since the last renewal counts. The same descriptor keeps the claim alive until the watchdog of a killed ``run`` has ended.
 
 The watchdog has its own session and blocks all signals, so that no key of the terminal and no signal to a process
 group reaches it. It closes all other descriptors that it inherited, so that it keeps no pipe open. It
@@ -104,7 +104,6 @@ class Watchdog:
         group: Whether the command leads a process group of its own.
         evictions: The descriptor and the messages by which the store reports evictions
             (:class:`lockkit.store.spi.Extras`); None if it does not.
-        keep: Descriptors that keep the claims alive, until a ``run`` that was killed has left nothing to work under them.
         now: The current time of CLOCK_BOOTTIME.
     """
 
@@ -115,7 +114,6 @@ class Watchdog:
         *,
         group: bool,
         evictions: tuple[int, Sequence[bytes]] | None = None,
-        keep: Sequence[int] = (),
         now: Callable[[], float] = SYSTEM.now,
     ) -> None:
         self._cells = memoryview(mmap.mmap(-1, 8 * (_ENDS + len(leases) + 1))).cast("d")
@@ -123,7 +121,6 @@ class Watchdog:
         self._group = group
         self._now = now
         self._evictions = evictions
-        self._keep = keep
         self._spared = min((lease.ttl for lease in leases), default=0.0) / 2
         self._claims = [lease.claim_id for lease in leases]
         self._parent, self._session = os.getpid(), os.getsid(0)
@@ -208,7 +205,7 @@ class Watchdog:
             _rename()
             heeded = () if self._evictions is None else (self._evictions[0],)
             for descriptor in _descriptors():
-                if descriptor not in (*heeded, *self._keep):
+                if descriptor not in heeded:
                     try:
                         os.close(descriptor)
                     except OSError:
