@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from lockkit.store.spi import RELEASED, Granted, OpenOptions
+from lockkit.store.spi import RELEASED, Busy, Granted, OpenOptions
 from lockkit.testing.claims import claim, queue, renew, states, take
 from lockkit_redis.backend import open_store
 
@@ -93,6 +93,23 @@ def test_a_server_that_throws_the_deadlines_away_ends_no_hold_and_blocks_no_lock
     for _ in range(3):  # the holders are silent, the waiter is not
         clock.both(5)
         renew(store, waiter)
+    assert isinstance(store.acquire(waiter, False, 2.0), Granted)
+
+
+@pytest.mark.parametrize("thrown", ["c", "cd"])
+def test_a_place_of_which_the_server_has_thrown_the_claim_away_costs_nobody_an_answer(
+    server, store, full, thrown
+):
+    for shape in full:
+        take(store, **shape)
+    for letter in thrown:
+        server.cli("DEL", f"lockkit:default:{{a}}:{letter}")
+    holders = [take(store, **shape) for shape in full]
+
+    waiter = queue(store, **full[0])
+    assert isinstance(store.acquire(claim(wait=False, **full[0]), True, 2.0), Busy)
+    for one, _ in holders:
+        store.release(one, 2.0)
     assert isinstance(store.acquire(waiter, False, 2.0), Granted)
 
 

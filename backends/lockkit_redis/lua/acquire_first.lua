@@ -51,6 +51,7 @@ local function behind()
   local nearest = call('ZRANGE', d, 0, 0, 'WITHSCORES')[2]
   if not nearest or tonumber(nearest) <= now then return end
   local ends = call('ZSCORE', d, first)
+  if not ends then return end
   local shown = { first, front[2], ends, known[4], known[5], known[6] }
   if not wait then
     return { 'B', now, capacity, shown }

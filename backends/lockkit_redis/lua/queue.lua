@@ -216,11 +216,12 @@ local function said(letter, why, note)
   return { letter, why, note or '' }
 end
 
--- The first claim, to show who is in the way.
+-- The first claim, to show who is in the way; nobody, if the server has thrown away what belongs to the first place.
 local function head()
   local first = call('ZRANGE', q, 0, 0, 'WITHSCORES')
   local token = first[1]
   if not token then return false end
   local stored = call('HMGET', c, token, token .. ':owner', token .. ':note')
-  return { token, first[2], call('ZSCORE', d, token), stored[1], stored[2], stored[3] }
+  local deadline = stored[1] and call('ZSCORE', d, token)
+  return deadline and { token, first[2], deadline, stored[1], stored[2], stored[3] }
 end
