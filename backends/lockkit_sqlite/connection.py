@@ -37,6 +37,7 @@ from lockkit_sqlite.failures import (
     link,
     linked,
     mapped,
+    no_log,
     retired,
     swapped,
     torn,
@@ -53,6 +54,7 @@ __all__ = [
     "before_fork",
     "inside",
     "retire",
+    "stays",
     "take_part",
 ]
 
@@ -159,14 +161,13 @@ class Connection:
             raise linked(found)
 
     def _refuse_adopted(self, connection: sqlite3.Connection, lock: Lock) -> None:
-        """Refuse a database that was adopted under another name, where the lock file cannot be seen, while a fork had closed all connections.
+        """Refuse a database that was adopted under another name, where the lock file cannot be seen, while a fork had closed all connections."""
 
-        A connection in WAL mode keeps SQLite's shared lock, so from here on nobody can adopt it. Without a log somebody is about to.
-        """
-        if connection.execute("PRAGMA journal_mode").fetchall() != [("wal",)]:
-            raise _Busy("another process is taking it over")
-        found = connection.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
-        if not all(lock.recorded(stored) for (stored,) in found):
+        def recorded() -> bool:
+            found = connection.execute("SELECT value FROM meta WHERE key = 'lock'").fetchall()
+            return all(lock.recorded(stored) for (stored,) in found)
+
+        if not stays(lambda sql: connection.execute(sql).fetchall(), recorded, self.path):
             raise adopted(self.path)
 
     def write(self, sql: str, params: Callable[[int], Params], end: float) -> tuple[int, int]:
@@ -299,6 +300,31 @@ class Connection:
         if connection is None:
             raise retired(self.path) if self._retired else inherited(self.path)
         return connection
+
+
+def stays(read: Callable[[str], Rows], recorded: Callable[[], bool], path: str) -> bool:
+    """Whether a database is the one of the lock file that this process has locked, and stays so as long as a connection is open.
+
+    A connection to a database with a log keeps SQLite's shared lock, so nobody can adopt it under another name. Without a log the
+    database is being adopted, or somebody ran ``PRAGMA journal_mode=DELETE``, as is possible while no connection is open. Then it
+    gets its log back. That is safe at any moment, because a process that adopts it records its own lock file in one transaction
+    without a log: before, it finds the log and gives up; afterwards, the record is found here.
+
+    Args:
+        read: Runs a statement with the connection.
+        recorded: Looks whether the database records the lock file.
+        path: The database.
+
+    Raises:
+        Refused: The file system does not support a log.
+    """
+    log = [("wal",)]
+    if read("PRAGMA journal_mode") != log:
+        if not recorded():
+            return False
+        if read("PRAGMA journal_mode=WAL") != log:
+            raise no_log(path)
+    return recorded()
 
 
 def _fetched(connection: sqlite3.Connection, sql: str, params: Params) -> Rows:

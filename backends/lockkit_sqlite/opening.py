@@ -14,7 +14,7 @@ from lockkit.clock import jitter
 from lockkit.places import make_folders
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
-from lockkit_sqlite.connection import OPENING, Connection
+from lockkit_sqlite.connection import OPENING, Connection, stays
 from lockkit_sqlite.failures import (
     busy,
     in_use,
@@ -157,7 +157,8 @@ class Opening:
         calls = self._connect(mine)
         if presence.alone and not self._accept_or_create(calls, presence):
             return False
-        if not presence.alone and not self._belongs(calls, presence):
+        # Also for a process that is alone by this lock file: meanwhile the database may have been adopted under another name.
+        if not self._belongs(calls, presence):
             return False
         self._restore_carried(calls)
         self._connect(mine)
@@ -285,11 +286,17 @@ class Opening:
                 if there is not None and os.path.lexists(name + LOG):
                     raise log_of_other_name(path, name)
             try:
-                # SQLite gives up the log only if no other connection has the database open, by whatever name.
+                # SQLite gives up the log only if no other connection has the database open, by whatever name. One that was opened
+                # since then has given the log back, or waits for the end of this transaction (lockkit_sqlite.connection.stays).
                 connection.read("PRAGMA journal_mode=DELETE", (), 0.0)
+                connection.change("BEGIN EXCLUSIVE", (), 0.0)
             except Refused as error:
                 raise no_lock_file(path, pids(path)) from error
+            log = connection.read("PRAGMA journal_mode", (), 0.0) != [("delete",)]
+            if log or _meta(connection, self._end).get("lock") != stored:
+                raise no_lock_file(path, pids(path))
             self._note(connection, here)  # while the other lock file is still locked
+            connection.change("COMMIT", (), self._end)
         finally:
             if there is not None:
                 there.close()
@@ -306,16 +313,16 @@ class Opening:
 
     def _belongs(self, connection: Connection, presence: Presence) -> bool:
         """Whether the database is the one that the other processes with this lock use."""
-        # First: a connection in WAL mode keeps SQLite's shared lock, so from here on nobody can adopt the database under another name
-        # where this lock file cannot be seen. Without a log somebody is about to.
-        if connection.read("PRAGMA journal_mode", (), self._end) != [("wal",)]:
-            self._trouble = "another process is taking it over"
-            return False
-        meta = _meta(connection, self._end)
-        path, recorded = self._place.path, LockFile.read(meta.get("lock", ""))
-        if "layout" in meta:
-            check_layout(meta["layout"], path)
-        if recorded is not None and recorded.same(presence.file) and meta.get("file") == _number(path):
+        path = self._place.path
+
+        def recorded() -> bool:
+            meta = _meta(connection, self._end)
+            if "layout" in meta:
+                check_layout(meta["layout"], path)
+            found = LockFile.read(meta.get("lock", ""))
+            return found is not None and found.same(presence.file) and meta.get("file") == _number(path)
+
+        if stays(lambda sql: connection.read(sql, (), self._end), recorded, path):
             return True
         self._trouble = "the file that has its name now is another one"
         return False

@@ -978,41 +978,106 @@ def test_a_second_name_is_refused_while_a_process_has_the_lock_of_the_first_and_
     adopt(second)
 
 
-def test_a_process_that_opens_a_database_while_it_is_adopted_under_another_name_does_not_use_it(
-    second, path, monkeypatch
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a process that forks"])
+def test_of_a_process_that_adopts_a_database_and_one_that_opens_it_meanwhile_one_uses_it(
+    second, path, monkeypatch, beside
 ):
     """The adopting process sees neither the lock file nor a connection of the other. Each would have a log of its own."""
-    presence = enter(prepare(path, "NORMAL"))
-    presence.share()  # of a process that has just forked, and has no connection
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "UPDATE meta SET value = replace(value, ?, '/nowhere') WHERE key = 'lock'", (str(path.parent),)
+        )
+        database.commit()
+    presence = enter(prepare(path, "NORMAL")) if beside else None
+    if presence:
+        presence.share()
+    script = f"""
+import sys
+from lockkit.store.spi import OpenOptions
+from lockkit.testing.claims import take
+from lockkit_sqlite.backend import open_store
+store = open_store("sqlite:{path}", OpenOptions())
+one, fence = take(store, name="x", ttl=60)
+print("held", flush=True)
+sys.stdin.readline()
+print(store.renew([(one, fence)], 2.0)[0].state)
+"""
+    others = []
+    read = connection.Connection.read
+
+    def read_before_another_opens_it(self, sql, params, end):
+        found = read(self, sql, params, end)
+        if sql == "PRAGMA journal_mode=DELETE":
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            others.append(subprocess.Popen([sys.executable, "-c", script], **pipes, text=True))
+            assert others[0].stdout.readline() == "held\n"
+        return found
+
+    monkeypatch.setattr(connection.Connection, "read", read_before_another_opens_it)
+    try:
+        with pytest.raises(Refused, match="other processes have it open without the lock file beside it"):
+            adopt(second)
+    finally:
+        said, _ = others[0].communicate("\n", timeout=30)
+    assert said == "HELD\n"
+    if presence:
+        presence.close()
+
+
+def test_a_process_that_gives_a_database_its_log_just_after_it_was_adopted_under_another_name_does_not_use_it(
+    second, path, monkeypatch
+):
+    read = connection.Connection.read
     with closing(sqlite3.connect(second, isolation_level=None)) as adopting:
         adopting.execute("PRAGMA journal_mode=DELETE")
 
-        def adopt_meanwhile(self, connection):
-            adopting.execute("UPDATE meta SET value = 'another' WHERE key = 'lock'")
-            adopting.execute("PRAGMA journal_mode=WAL")
+        def read_after_adopting(self, sql, params, end):
+            if sql == "PRAGMA journal_mode=WAL":
+                adopting.execute("UPDATE meta SET value = 'another' WHERE key = 'lock'")
+                adopting.execute("PRAGMA journal_mode=WAL")
+            return read(self, sql, params, end)
 
-        monkeypatch.setattr("lockkit_sqlite.opening.Opening._restore_carried", adopt_meanwhile)
-        with pytest.raises(Refused):
-            open_store(f"sqlite:{path}", OpenOptions(budget=0.3))
-        assert not Path(f"{path}-wal").exists()
-    presence.close()
+        monkeypatch.setattr(connection.Connection, "read", read_after_adopting)
+        with pytest.raises(Refused, match="the lock file beside it"):
+            open_store(f"sqlite:{path}", OpenOptions(budget=2.0))
 
 
-@pytest.mark.parametrize("done", [True, False], ids=["adopted", "being adopted"])
-def test_a_process_does_not_go_on_with_a_database_that_was_adopted_while_it_was_forked(second, opened, done):
+def test_a_process_does_not_go_on_with_a_database_that_was_adopted_while_it_was_forked(second, opened):
     """A fork closes all connections, and the adopting process cannot see the lock file. Each would have a log of its own."""
     store = opened()
     take(store, name="x", ttl=60)
     connection.before_fork()
     with closing(sqlite3.connect(second, isolation_level=None)) as adopting:
         adopting.execute("PRAGMA journal_mode=DELETE")
-        if done:
-            adopting.execute("UPDATE meta SET value = 'another' WHERE key = 'lock'")
-            adopting.execute("PRAGMA journal_mode=WAL")
+        adopting.execute("UPDATE meta SET value = 'another' WHERE key = 'lock'")
+        adopting.execute("PRAGMA journal_mode=WAL")
         connection.after_fork_in_parent()
-        with pytest.raises(Refused, match="adopted under another name" if done else "busy"):
+        with pytest.raises(Refused, match="adopted under another name"):
             store.acquire(claim(name="y", wait=False), True, 0.3)
         assert adopting.execute("SELECT count(*) FROM claims").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("first", ["the process that forked", "a newcomer"])
+def test_a_database_whose_log_a_stranger_gave_up_while_all_were_forked_gets_it_back(
+    opened, process, path, first
+):
+    store = opened()
+    one, fence = take(store, name="x", ttl=60)
+    connection.before_fork()
+    with closing(sqlite3.connect(path)) as stranger:
+        assert stranger.execute("PRAGMA journal_mode=DELETE").fetchall() == [("delete",)]
+    if first == "a newcomer":
+        other = process()
+        assert other("attempt('x')") == "Busy"
+        connection.after_fork_in_parent()
+    else:
+        connection.after_fork_in_parent()
+        other = process()
+    assert store.renew([(one, fence)], 2.0)[0].state == "HELD"
+    assert other("attempt('x')") == "Busy"
+    assert store.release(one, 2.0) == RELEASED
+    assert isinstance(other("attempt('x')"), int)
+    assert store._opened.anew() == (0.0, "")
 
 
 def test_of_two_names_one_is_used_at_a_time(second, opened, path):
