@@ -43,7 +43,7 @@ class StoreKey(NamedTuple):
     """The store and namespace of a lock. The spelling of the store's URL does not matter.
 
     Attributes:
-        store: The name of the store; see :mod:`lockkit.store_names`.
+        store: The name of the store; see ``lockkit/store_names.py``.
         namespace: The namespace.
         within: The host, user or process to which the locks of the store reach; empty for a store of a fleet.
     """

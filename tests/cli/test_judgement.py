@@ -157,7 +157,7 @@ def test_a_process_that_waits_for_the_lock_is_not_taken_for_one_that_keeps_it(lo
     wrapper.kill()
     wrapper.wait()
     lockkit.until(lambda: lockkit.claims("x")[0]["process"] == "gone")
-    assert [one["pid"] for one in lockkit.claims("x")[0]["kept_by"]] == [left]
+    lockkit.until(lambda: [one["pid"] for one in lockkit.claims("x")[0]["kept_by"]] == [left])
     os.kill(left, signal.SIGKILL)
     assert waiter.wait(40) == 0
 

@@ -18,7 +18,7 @@ UNTRIED = "not tried"
 SHOWN = {
     "... to the holder": {
         "**`kill -9`**": f"{HERE}test_kill_9_of_a_program_frees_its_lock_at_once {HERE}test_a_lock_delay_follows_kill_9 "
-        f"{HERE}test_kill_9_of_run_kills_its_command_and_frees_the_lock {HERE}test_kill_9_of_run_frees_nothing_under_what_the_command_left_running",
+        f"{HERE}test_kill_9_of_run_kills_its_command_and_frees_the_lock {HERE}test_kill_9_of_run_kills_what_its_command_has_started {HERE}test_kill_9_of_run_frees_nothing_under_a_daemon",
         "**SIGTERM**": f"{HERE}test_sigterm_without_a_handler_runs_no_cleanup_but_frees_the_lock "
         f"{HERE}test_sigterm_with_on_sigterm_releases_and_keeps_no_lock_delay {HERE}test_sigterm_to_run_is_passed_on_and_the_lock_released",
         "**Ctrl-C** in the body of a `with`": f"{HERE}test_ctrl_c_in_a_with_block_releases_the_lock",
@@ -97,7 +97,7 @@ SHOWN = {
         "**the holder is evicted at once** (`evict --now`, `evict(now=True)`)": f"{SERVERS}test_evict_now_lets_the_next_in_at_once",
         "**the holder is stopped**": f"{JUDGED}test_a_stopped_holder_is_not_alive_and_goes_on_with_the_line_that_is_told",
         "**the holder was killed**": f"{JUDGED}test_a_killed_holder_is_dead_on_a_server_and_the_lock_is_free_on_sqlite",
-        "**a `lockkit run` was killed**, and a process that its command started lives on": f"{JUDGED}test_the_lock_of_a_killed_wrapper_is_kept_by_what_it_left_and_freed_by_the_line_that_is_told",
+        "**a `lockkit run` was killed**, and a daemon that its command started lives on": f"{JUDGED}test_the_lock_of_a_killed_wrapper_is_kept_by_what_it_left_and_freed_by_the_line_that_is_told",
         "**the holder is in a container**, or on another host": f"{JUDGED}test_a_holder_in_another_pid_namespace_is_never_guessed",
     },
 }
