@@ -51,6 +51,10 @@ class Ends:
     def __init__(self) -> None:
         self._known: dict[bytes, _Known] = {}
 
+    def clear(self) -> None:
+        """Forget everything: the servers count revisions anew."""
+        self._known = {}
+
     def saw(self, queue: bytes, found: Sequence[Row]) -> None:
         """Remember a look at all of a queue."""
         known = self._known.get(queue)

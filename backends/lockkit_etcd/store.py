@@ -154,7 +154,8 @@ class EtcdStore:
     """
 
     def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
-        self.raft = RaftTerms()
+        self.ends = Ends()
+        self.raft = RaftTerms(begun_anew=self.ends.clear)
         self.transport = transport
         self.clock = options.clock
         self.namespace = options.namespace
@@ -168,7 +169,6 @@ class EtcdStore:
         self.known = per_lock(lambda terms: PackedTerms.of(options.namespace, terms, self.client))
         self.entries: dict[str, Entry] = {}
         self.crowds: Crowds[bytes] = Crowds(options.clock.now)
-        self.ends = Ends()
         self.heads: dict[str, tuple[tuple[int, int, bool], ClaimInfo]] = {}
         self._own: dict[bytes, tuple[int, int]] = {}
         """The number and the weight of this client's claims in each queue."""

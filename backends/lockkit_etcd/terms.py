@@ -20,7 +20,7 @@ answered by a leader that was paused and deposed, on the strength of an old conf
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from lockkit.store.exchanges import Exchange
@@ -37,30 +37,43 @@ class RaftTerms:
     Attributes:
         known: A term such that every grant sent from now on is granted in it or a later one; 0 for not known.
         shown: The latest term that each member has shown. Replaced, never changed.
+        revision: The latest revision of the store that an answer has shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begun_anew: Callable[[], object] = lambda: None) -> None:
+        """Know nothing yet.
+
+        Args:
+            begun_anew: Called when the servers have begun anew: whatever is known by revisions is of no use any more.
+        """
         self.known = 0
         self.shown: Mapping[int, int] = {}
+        self.revision = 0
+        self._begun_anew = begun_anew
         self._mutex = threading.RLock()  # a signal handler may acquire while an answer is taken in
 
-    def heard(self, header: Header, before: Mapping[int, int]) -> None:
+    def heard(self, header: Header, before: Mapping[int, int], revision: int = 0) -> None:
         """Learn from an answer that took a consensus.
 
-        Such an answer shows no earlier term than those before it, whichever member gives it. If it does, the servers have begun
-        anew: they lost their data, or are others. Then what was known before is of no use: these servers may still reach
+        Such an answer shows no earlier term or revision than those before it, whichever member gives it. If it does, the servers have
+        begun anew: they lost their data, or are others. Then what was known before is of no use: these servers may still reach
         the term of an old lease, and the lease must not count as granted in that term.
 
         Args:
             header: The header of the answer.
             before: :attr:`shown`, as it was when the request was sent.
+            revision: :attr:`revision`, as it was then.
         """
         member, term = header.member, header.term
-        if term < max(before.values(), default=0):
+        if term < max(before.values(), default=0) or header.revision < revision:
             with self._mutex:
-                if term < max(self.shown.values(), default=0):
-                    self.known, self.shown = 0, {member: term}
+                if term < max(self.shown.values(), default=0) or header.revision < self.revision:
+                    self.known, self.shown, self.revision = 0, {member: term}, header.revision
+                    self._begun_anew()
             return
+        if header.revision > self.revision:
+            with self._mutex:
+                self.revision = max(self.revision, header.revision)
         first = before.get(member, 0)
         if first > self.known or term > self.shown.get(member, 0):
             with self._mutex:
@@ -70,7 +83,7 @@ class RaftTerms:
 
     def shown_by(self, exchange: Exchange[A]) -> Exchange[A]:
         """Perform an exchange whose answer takes a consensus, and learn from that."""
-        before = self.shown
+        before, revision = self.shown, self.revision
         answer = yield from exchange
-        self.heard(answer.header, before)
+        self.heard(answer.header, before, revision)
         return answer

@@ -255,8 +255,8 @@ def the_answer_to_a_grant_shows_its_term(patch):
 def one_answer_shows_the_term(patch):
     real = RaftTerms.heard
 
-    def heard(self, header, before):
-        real(self, header, {header.member: header.term})
+    def heard(self, header, before, revision):
+        real(self, header, {header.member: header.term}, revision)
 
     patch.setattr(RaftTerms, "heard", heard)
 
@@ -636,6 +636,22 @@ def test_nothing_is_known_of_terms_any_more_once_a_later_answer_shows_an_earlier
     assert raft.known == 0, "asked before the servers were known to have begun anew"
     raft.heard(Header(member, 2, 1), raft.shown)
     assert raft.known == 2
+
+
+def test_servers_that_lost_their_data_have_begun_anew_whatever_their_term():
+    anew = []
+    raft = RaftTerms(lambda: anew.append(raft.known))
+    for revision in (90, 100):
+        raft.heard(Header(1, 2, revision), raft.shown, raft.revision)
+    asked = raft.shown, raft.revision
+    raft.heard(Header(1, 2, 100), *asked)
+    assert (raft.known, anew) == (2, []), "nothing was written meanwhile"
+
+    raft.heard(Header(1, 2, 3), *asked)
+    raft.heard(Header(1, 2, 4), *asked)
+    assert (raft.known, anew) == (0, [0])
+    raft.heard(Header(1, 2, 5), raft.shown, raft.revision)
+    assert (raft.known, raft.revision) == (2, 5)
 
 
 @pytest.mark.parametrize(
