@@ -291,8 +291,8 @@ def _remove(
 
 
 def _absent(release: Pipeline, at: float) -> ReleaseOutcome:
-    """The outcome when the claim is gone: RELEASED if an earlier request with an unknown outcome may have removed it, else LOST."""
-    if release.doubtful:
+    """The outcome when the claim is gone: RELEASED if an earlier request with an unknown outcome may have removed a valid hold, else LOST."""
+    if release.doubtful and release.was_valid:
         return "RELEASED"
     # An interrupted release may have been resumed only after the claim had run out. That is no theft.
     release.stolen = bool(release.was_valid) and at < release.hold.expires

@@ -199,6 +199,14 @@ def run(form, client, kept, bomb):
     asyncio.run(main())
 
 
+@contextlib.contextmanager
+def without_warnings():
+    """An interruption may leave anything open until it is collected."""
+    with warnings.catch_warnings(), unraisable():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+
+
 def sweep(store, form, kind, folder, then, most):
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
@@ -221,8 +229,7 @@ def sweep(store, form, kind, folder, then, most):
             bomb, kept = Bomb(at, then(chance), error=kind), []
 
             def once(bomb=bomb, kept=kept):
-                with warnings.catch_warnings(), unraisable():
-                    warnings.simplefilter("ignore", ResourceWarning)
+                with without_warnings():
                     try:
                         run(form, client, kept, bomb)
                     except kind:
@@ -245,7 +252,8 @@ def sweep(store, form, kind, folder, then, most):
             began = time.monotonic()
             while left := [name for name in observer.names() if observer.inspect(name).claims]:
                 assert time.monotonic() < began + TTL + 3.0, f"{left} stay {where}"
-                gc.collect()  # a task whose loop was closed in the middle of it
+                with without_warnings():
+                    gc.collect()  # a task whose loop was closed in the middle of it, and its connection
                 time.sleep(0.002)
             if time.monotonic() > began + TTL / 2:
                 late.append(where)

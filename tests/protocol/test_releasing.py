@@ -150,6 +150,16 @@ def test_absent_after_an_unknown_release_is_the_work_of_that_release(release, st
     assert not it.stolen
 
 
+def test_absent_after_an_unknown_release_of_a_lost_hold_is_still_a_loss(release, start, clock):
+    it = release()
+    clock.forward(6.0)
+    run = start(it)
+    run.answer()
+    play(run, clock, [UNKNOWN, ABSENT])
+    assert run.result.outcome == "LOST"
+    assert not it.stolen
+
+
 def test_absent_after_a_refusal_is_still_a_loss(release, start, clock):
     run = start(release())
     play(run, clock, [Refused(BackendUnavailable("busy")), ABSENT])
