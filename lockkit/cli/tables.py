@@ -19,7 +19,6 @@ __all__ = ["PIPE_WIDTH", "add", "show", "table", "width", "write"]
 PIPE_WIDTH = 200
 """Columns for which a table is made in a pipe. Rows may be longer there, because a program may parse them: nothing is cut."""
 
-
 _NUMBERS = ("fence", "waiters")
 
 

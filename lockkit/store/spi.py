@@ -318,9 +318,9 @@ class Extras(NamedTuple):
         listen: Like :meth:`Backend.watch`, but the waiting thread itself may read its message, so no other thread has to wake it.
         pulse: Returns the descriptors that a child must inherit to keep process-bound claims alive after this process dies.
         evictions: ``evictions(claim_ids)`` is for process-bound claims of this process. It returns a descriptor, and one
-            message for each claim, all of one length. The descriptor is one of ``pulse``. Before a claim is evicted, its message can be read from the
-            descriptor, and after that the claim still blocks for at least half of its ttl. So a child process learns
-            of the eviction while this process is stopped.
+            message for each claim, all of one length. The descriptor is one of ``pulse``. Before a claim is evicted,
+            its message can be read from the descriptor, and after that the claim still blocks for at least half of
+            its ttl. So a child process learns of the eviction while this process is stopped.
         namespaces: ``namespaces(budget)`` returns the namespaces of the store in which there are claims, or that are drained, in any
             order. One whose claims have all lapsed may be among them.
         drains: The mark that has the acquires of the namespace refused. A store that has it declares the capability ``drains``.

@@ -179,7 +179,7 @@ class Cast:
             actor.close()
 
 
-# What readers and a writer do to each other, the store's queue decides, not who dies.
+# The store's queue decides between readers and a writer, whichever of them dies: `make full` plays these.
 @pytest.fixture(
     params=[*SHAPES[:2], *(pytest.param(shape, marks=pytest.mark.full) for shape in SHAPES[2:])],
     ids=lambda shape: shape.name,
