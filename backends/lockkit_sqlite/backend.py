@@ -16,7 +16,6 @@ from lockkit.store.spi import (
     Claim,
     End,
     Extras,
-    Lapsed,
     OpenOptions,
     Refused,
     ReleaseAnswer,
@@ -87,14 +86,8 @@ class SqliteBackend(BasicBackend):
     def acquire(self, claim: Claim, create: bool, budget: float) -> Answer:  # noqa: FBT001
         """See :meth:`lockkit.store.spi.Backend.acquire`."""
         end = time.monotonic() + budget
-        try:
-            self._opened.follow(end)
-        except Refused:
-            if create or self._opened.whole():
-                raise
-            return Lapsed(
-                "files"
-            )  # even if others still have them open: the claim was in files that are gone
+        # Also a claim that waits is not gone while the files are: they may come back with it.
+        self._opened.follow(end)
         return acquire(self._opened, claim, create=create, end=end)
 
     def renew(self, beats: Sequence[Beat], budget: float) -> Sequence[Renewal]:

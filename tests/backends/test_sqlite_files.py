@@ -25,7 +25,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import LeaseLost
-from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Refused
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Queued, Refused
 from lockkit.testing.children import Child
 from lockkit.testing.claims import claim, take
 from lockkit.testing.interrupts import Bomb, CtrlC
@@ -596,6 +596,20 @@ def test_a_groups_folder_that_is_gone_is_not_replaced_by_a_private_one(opened, f
     with pytest.raises(Refused, match="which a group shared"):
         store.acquire(claim(name="y"), True, 2.0)
     assert not folder.exists()
+
+
+def test_a_claim_waits_on_when_a_shared_folder_comes_back(folder, opened):
+    folder.chmod(0o2770)  # a folder that a group shares is not made anew
+    store = opened()
+    one, _ = take(store, name="x")
+    two = claim(name="x")
+    assert isinstance(store.acquire(two, True, 2.0), Queued)
+    folder.rename(folder.with_name("away"))
+    with pytest.raises(Refused, match="which a group shared"):
+        store.acquire(two, False, 2.0)
+    folder.with_name("away").rename(folder)
+    assert store.release(one, 2.0) == RELEASED
+    assert isinstance(store.acquire(two, False, 2.0), Granted), "its place was not kept"
 
 
 def test_what_is_left_of_a_store_whose_database_is_gone_is_cleared_away(process, opened, path):
