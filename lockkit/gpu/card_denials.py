@@ -124,6 +124,8 @@ def why_waiting(seen: Seen, *, others: str = "", over: bool = False, apart: bool
         free = f"free, but {seen.request.count} are needed"
     elif others:
         free = f"free, and {others} comes first"
+    elif over:
+        free = "free, but the driver of the GPUs or the store answered too late"
     shown = [
         (short_name(devices[0]) if len(devices) == 1 else together(devices), why)
         for why, devices in ([(why, [one]) for one, why in found] if apart else alike(found).items())

@@ -281,7 +281,7 @@ def test_a_slow_look_is_told_in_terms_of_cards(lockkit, nvidia, options):
     nvidia.row("hang", "nvmlDeviceGetCount_v2 3")
     done = lockkit("run", "--gpu", "1", "--private", *options, "--", "true")
     assert done.returncode in (69, 124)
-    assert "the driver of the GPUs" in done.stderr
+    assert "the driver of the GPUs" in done.stderr, done.stderr
     assert not re.search("chooser|pool|member", done.stderr), done.stderr
 
 

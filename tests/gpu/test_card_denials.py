@@ -101,6 +101,13 @@ def test_a_card_that_a_request_had_got_when_its_time_was_up_is_free_again():
     assert error.hint == "give a timeout to wait, or look with: lockkit gpu ls"
 
 
+def test_a_card_that_is_free_when_the_time_is_up_was_seen_too_late():
+    error = denied(AcquireTimeout("no", name="x"), look(FIRST), PYTHON, "gpu/box", waited=True, after=1.2)
+    assert error.message == (
+        "timed out after 1.2 s waiting for 1 GPU; GPU 0: free, but the driver of the GPUs or the store answered too late"
+    )
+
+
 def test_the_users_own_job_without_a_lock_can_be_adopted_and_that_of_others_or_one_of_several_is_not_named():
     own, far = COMMAND_LINE._replace(user="bob"), SameStore(" --url redis://h", " (first)")
     takes = "--allow-busy takes GPU 0 although it is in use"
