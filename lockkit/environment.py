@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Generic, TypeVar
 
-__all__ = ["environment_set"]
+__all__ = ["EnvironmentSet"]
 
 Variables = TypeVar("Variables", bound=Mapping[str, str | None])
 
 
-@contextmanager
-def environment_set(variables: Variables) -> Iterator[Variables]:
-    """Set environment variables of this process, remove those whose value is None, and put all back at the end."""
-    before = {name: os.environ.get(name) for name in variables}
-    _set(variables)
-    try:
-        yield variables
-    finally:
-        _set(before)
+class EnvironmentSet(Generic[Variables]):
+    """Environment variables of this process, which a ``with`` statement sets, and puts back at its end.
+
+    No generator does this: if a signal handler raised between its steps, the variables would be put back when the collector finds it, which may
+    be while others are set.
+
+    Args:
+        variables: The variables; those whose value is None are removed.
+    """
+
+    def __init__(self, variables: Variables) -> None:
+        self._variables = variables
+        self._before: Mapping[str, str | None] = {}
+
+    def __enter__(self) -> Variables:
+        self._before = {name: os.environ.get(name) for name in self._variables}
+        try:
+            _set(self._variables)
+        except BaseException:
+            self.put_back()
+            raise
+        return self._variables
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Put the variables back. Once more does no harm, until others are set."""
+        _set(self._before)
 
 
 def _set(variables: Mapping[str, str | None]) -> None:

@@ -14,7 +14,7 @@ from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.pools import AsyncPool
 from lockkit.aio.shortform import Acquiring
 from lockkit.devices import Device
-from lockkit.environment import environment_set
+from lockkit.environment import EnvironmentSet
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
 from lockkit.gpu.requests import HostCards
@@ -67,7 +67,7 @@ class AsyncGpuLeases(AsyncPoolLeases):
 
     def visible(self, by: By | None = None) -> AbstractContextManager[Mapping[str, str]]:
         """Set the variables of :meth:`environment` in this process; see :meth:`lockkit.gpu.GpuLeases.visible`. Other tasks see them, too."""
-        return environment_set(self.environment(by))
+        return EnvironmentSet(self.environment(by))
 
 
 class _CardPool(AsyncPool):

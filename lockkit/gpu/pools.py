@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Unpack
 
 from lockkit.devices import Device
-from lockkit.environment import environment_set
+from lockkit.environment import EnvironmentSet
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Owner, Reason, ReleaseReports
 from lockkit.gpu.requests import HostCards
@@ -72,7 +72,7 @@ class GpuLeases(PoolLeases):
         The environment belongs to the whole process: give child processes of several threads their own with :meth:`environment`. A
         program that has used CUDA itself no longer reads the variables.
         """
-        return environment_set(self.environment(by))
+        return EnvironmentSet(self.environment(by))
 
 
 class _CardPool(Pool):

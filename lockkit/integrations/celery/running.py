@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,12 +18,13 @@ from lockkit import durations
 from lockkit.carried import carriable
 from lockkit.client import Client
 from lockkit.decorator import refuse_what_is_not_done
+from lockkit.environment import EnvironmentSet
 from lockkit.errors import AcquireCancelled, AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Skipped
 from lockkit.identity import with_task
 from lockkit.integrations.celery.clients import client_of
 from lockkit.integrations.celery.endings import reason_of
-from lockkit.integrations.celery.exporting import exported
+from lockkit.integrations.celery.exporting import exports
 from lockkit.integrations.celery.held_by_child import Note, recorded
 from lockkit.integrations.celery.refusals import PASSING, is_earlier, is_twin, stands, what_next
 from lockkit.integrations.celery.retrying import HEADER, Wait, countdown, in_hand, wait_in
@@ -177,19 +178,28 @@ class Run:
         keywords = self._keywords
         if self._options.fence_as is not None and isinstance(held, Lease):
             keywords = {**keywords, self._options.fence_as: held.fence}
-        gpus = self._options.gpu is not None
-        with _noted(self._task.name, held), exported(client, held, gpus=gpus):
-            try:
-                result = body(*self._args, **keywords)
-                refuse_what_is_not_done(result, self._task.name, name)
-            except BaseException as error:
-                if exits is not None and isinstance(error, SystemExit):
-                    # Programs that the task has started may work on. Only the main process can prove that none does.
-                    exits()
-                    self._die(error)
-                held.release(reason_of(error))
-                raise
-            return result
+        around = _held.get()
+        environment = EnvironmentSet(exports(client, held, gpus=self._options.gpu is not None))
+        try:
+            with environment:
+                _held.set((*around, (self._task.name, held)))
+                try:
+                    result = body(*self._args, **keywords)
+                    refuse_what_is_not_done(result, self._task.name, name)
+                except BaseException as error:
+                    if exits is not None and isinstance(error, SystemExit):
+                        # Programs that the task has started may work on. Only the main process can prove that none does.
+                        exits()
+                        self._die(error)
+                    held.release(reason_of(error))
+                    raise
+                finally:
+                    _held.set(around)
+                return result
+        finally:
+            # Once more: a time limit, which strikes once, may have cut it short. Later tasks of this process would be told of this lock.
+            _held.set(around)
+            environment.put_back()
 
     def _die(self, error: SystemExit) -> NoReturn:
         """End this pool process without a release: by ``os._exit``, as billiard would a moment later."""
@@ -340,12 +350,3 @@ class Run:
                 raise Reject(trouble, requeue=True) from trouble
             raise
         raise Retry(printable(text), exc=error, when=pause, sig=again) from error
-
-
-@contextlib.contextmanager
-def _noted(task: str, held: Held) -> Iterator[None]:
-    token = _held.set((*_held.get(), (task, held)))
-    try:
-        yield
-    finally:
-        _held.reset(token)

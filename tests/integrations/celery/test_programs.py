@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import itertools
 import json
 import os
 import threading
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from lockkit.errors import ConfigError
 from lockkit.guard import run_lease
 from lockkit.integrations.celery import LockedTask
+from lockkit.integrations.celery.running import held_by
+from lockkit.testing.interrupts import Bomb
 
 VARIABLES = (
     "LOCKKIT_LEASE_NAME",
@@ -116,3 +122,45 @@ def test_the_members_of_a_pool_are_told_one_on_each_line(app, play):
         return [run_lease(name).fence for name in names()] == [lease.fence for lease in self.leases]
 
     assert play(work) is True
+
+
+class Limit(Bomb):
+    """A soft time limit at the n-th place of what tells the environment of a lock."""
+
+    def __init__(self, at):
+        super().__init__(at, error=SoftTimeLimitExceeded)
+
+    def _ours(self, frame):
+        return frame.f_globals.get("__name__") in (
+            "contextlib",
+            "lockkit.environment",
+            "lockkit.integrations.celery.exporting",
+            "lockkit.integrations.celery.running",
+            "lockkit.outer",
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Exception raised outside body:RuntimeWarning")
+def test_a_soft_time_limit_leaves_nothing_of_a_lock_in_the_environment_wherever_it_strikes(
+    app, client, deliver, monkeypatch
+):
+    @app.task(base=LockedTask, lock="a", on_busy="fail")
+    def work():
+        return names()
+
+    ended = []
+    for at in itertools.count(1):
+        bomb = Limit(at)
+        with contextlib.suppress(SoftTimeLimitExceeded), bomb:
+            ended.append(deliver(work))
+        assert told() == {}, bomb.where
+        assert held_by(work.name) is None, bomb.where
+        assert not client.inspect("a").holders, bomb.where
+        with monkeypatch.context() as later:  # a later task of this process
+            later.setenv("LOCKKIT_HELD", "[]")
+            ended.clear()
+            gc.collect()
+            assert told() == {"LOCKKIT_HELD": "[]"}, f"what was struck undoes it later: {bomb.where}"
+        if not bomb.where:
+            break
+    assert at > 50
