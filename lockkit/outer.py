@@ -6,6 +6,7 @@ A program finds them in its environment, and passes them on to what it starts. T
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.lease import Lease
 
-__all__ = ["VARIABLE", "described", "outer_holds", "place", "variables"]
+__all__ = ["VARIABLE", "described", "is_around", "outer_holds", "place", "variables"]
 
 VARIABLE = "LOCKKIT_HELD"
 """The environment variable: a JSON array of holds, the innermost last. An array that cannot be read counts as empty."""
@@ -33,6 +34,11 @@ def outer_holds(environ: Mapping[str, str]) -> list[dict[str, object]]:
     ):  # the last for lists in lists: anybody can write an environment that others read
         return []
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def is_around(claim_id: object) -> bool:
+    """Whether a claim is that of a ``lockkit run``, or of a task, around this program: a wait for it is probably one for itself."""
+    return claim_id is not None and any(hold.get("claim_id") == claim_id for hold in outer_holds(os.environ))
 
 
 def described(client: Client, leases: Sequence[Lease]) -> list[dict[str, object]]:

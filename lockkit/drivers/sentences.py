@@ -39,8 +39,9 @@ def _told(event: Event, key: str, before: str) -> str:
 
 
 def _behind(event: Event, before: str) -> str:
-    """The claim in the way; if this very process holds it, with the place that acquired it."""
+    """The claim in the way; if this very process holds it, with the place that acquired it; if what is around this program does, with that."""
     here = _told(event, "held_at", ", this very process, which acquired it at ")
+    here = here or denials.around(event.data.get("holder_claim"))
     return f"{_told(event, 'holder', before)}{here}"
 
 

@@ -13,6 +13,7 @@ from lockkit.facts import ClaimInfo, Deadlock, Event
 from lockkit.hold import Hold, always
 from lockkit.names import claim_id
 from lockkit.origin import Origin
+from lockkit.outer import is_around
 from lockkit.protocol import cycles, deadlock, denials
 from lockkit.protocol.effects import Effect, Notify, Now, Orphan, with_terms
 from lockkit.store.spi import (
@@ -345,12 +346,13 @@ class Attempt:
             return
         waited = at - self.start
         here = denials.hold_of(answer.holder)
-        own = denials.by_this_thread(here)
+        held = denials.held_claim(answer.holder)
+        own = denials.by_this_thread(here) or is_around(held)
         kind = "queued" if self.warn_at == self.start and not own else "still_waiting"
         data = {
             "position": answer.position,
             "holder": str(answer.holder.owner) if answer.holder else None,
-            "holder_claim": denials.held_claim(answer.holder),
+            "holder_claim": held,
             "held_at": denials.taken_at(here),
         }
         claim = claim_id(self.claim.token) if self.claim else ""

@@ -10,11 +10,13 @@ from lockkit.caller import shown
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, LockkitError
 from lockkit.facts import ClaimInfo, Drain
 from lockkit.hold import Hold, held_here
+from lockkit.outer import is_around
 from lockkit.printable import printable
 from lockkit.store.spi import Granted, Lapsed, Terms
 from lockkit.suggesting import HERE, SameStore, command_line, quoted
 
 __all__ = [
+    "around",
     "because",
     "busy",
     "by_this_thread",
@@ -43,7 +45,8 @@ __all__ = [
 def in_the_way(claim: ClaimInfo, wall: float) -> str:
     """Describe a claim: ``held by ann@box pid 4711 (sleep), 12 s``, or ``next is ...`` if the claim is itself waiting.
 
-    A claim of this very process is described with the file and line that acquired it: a program may wait for itself.
+    A claim of this very process is described with the file and line that acquired it, and that of a ``lockkit run`` or task around this program
+    as such: a program may wait for itself.
 
     Args:
         claim: The claim that is in the way.
@@ -51,9 +54,14 @@ def in_the_way(claim: ClaimInfo, wall: float) -> str:
     """
     verb = {"HELD": "held by", "LINGERING": "still blocked after"}.get(claim.state, "next is")
     place = held_at(claim)
-    who = f"{claim.owner}, this very process, which acquired it at {place}" if place else str(claim.owner)
+    here = f", this very process, which acquired it at {place}" if place else around(claim.claim_id)
     state = {"stopped": ", which is stopped", "gone": ", which has ended"}.get(claim.process, "")
-    return f"{verb} {who}{state}, {durations.age(wall - claim.since)}{because(claim)}"
+    return f"{verb} {claim.owner}{here}{state}, {durations.age(wall - claim.since)}{because(claim)}"
+
+
+def around(claim_id: object) -> str:
+    """Words to go behind the owner of a claim: ``, the lockkit run or task around this program``; empty if it is another one."""
+    return ", the lockkit run or task around this program" if is_around(claim_id) else ""
 
 
 def because(claim: ClaimInfo) -> str:

@@ -368,6 +368,25 @@ def test_what_was_held_once_does_not_forbid_anything(lockkit):
     assert lockkit("run", "x", "--", "true", env={"LOCKKIT_HELD": "{nonsense"}).returncode == 0
 
 
+def test_a_program_that_takes_the_lock_of_the_run_around_it_is_told_so_at_once(lockkit, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import lockkit\n"
+        "with lockkit.connect() as client:\n"
+        "    for timeout in 0, 0.3:\n"
+        "        try:\n"
+        "            client.lock('x').acquire(timeout=timeout)\n"
+        "        except lockkit.AcquireTimeout as error:\n"
+        "            print(error)\n",
+        encoding="utf-8",
+    )
+    done = lockkit("run", "x", "--", sys.executable, str(program))
+    around = ", the lockkit run or task around this program, "
+    assert [around in line for line in done.stdout.splitlines()] == [True, True]
+    [told] = [line for line in done.stderr.splitlines() if line.startswith("still waiting for 'x' after 0")]
+    assert around in told
+
+
 # -- the report
 
 
