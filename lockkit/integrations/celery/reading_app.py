@@ -24,6 +24,7 @@ from lockkit.integrations.celery.taking import check
 from lockkit.integrations.celery.task import LockedTask
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
+from lockkit.integrations.celery.worker_pool import kind_of
 from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -34,20 +35,6 @@ __all__ = ["ORIGIN", "ExaminedApp", "examine", "load", "locked_tasks", "setup_of
 
 ORIGIN = f"app.conf.{PREFIX}"
 """The beginning of the names of an app's settings of lockkit, for people."""
-_POOLS = {
-    "processes": "prefork",
-    **{
-        f"celery.concurrency.{module}:TaskPool": name
-        for module, name in (
-            ("prefork", "prefork"),
-            ("thread", "threads"),
-            ("solo", "solo"),
-            ("gevent", "gevent"),
-            ("eventlet", "eventlet"),
-        )
-    },
-}
-"""Other names of Celery's pools."""
 
 
 class ExaminedApp(NamedTuple):
@@ -151,11 +138,11 @@ def setup_of(app: Celery) -> Setup:
         ConfigError, PluginError: As :func:`lockkit.connect`.
     """
     conf = app.conf
-    pool, results = str(conf.worker_pool), str(conf.result_backend or "disabled")
+    results = str(conf.result_backend or "disabled")
     client = client_of(app)
     return Setup(
         visibility_timeout=visibility_timeout(conf),
-        pool=_POOLS.get(pool, pool),
+        pool=kind_of(conf.worker_pool),
         concurrency=conf.worker_concurrency,
         prefetch=int(conf.worker_prefetch_multiplier),
         results=not results.startswith("disabled"),

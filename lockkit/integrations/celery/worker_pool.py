@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from celery.concurrency import get_implementation
 from celery.signals import worker_init
 from kombu.utils.compat import detect_environment
 
@@ -12,22 +14,43 @@ from lockkit.integrations.celery.app_facts import LockedFacts, Setup
 from lockkit.integrations.celery.checks import refuse
 from lockkit.integrations.celery.mistakes import GREEN
 
-__all__ = ["check_pool", "pool_kind"]
+__all__ = ["check_pool", "kind_of", "pool_kind"]
 
+_OWN = "celery.concurrency."
+_KINDS = {"processes": "prefork", "thread": "threads"} | {
+    kind: kind for kind in ("prefork", "threads", "solo", "gevent", "eventlet")
+}
+"""The kinds of Celery's pools, by the names of the kinds and of their modules."""
 _kinds: list[str] = []
 
 
 @worker_init.connect(weak=False)
 def _note_worker(sender: Any = None, **_: Any) -> None:
-    pool = getattr(sender, "pool_cls", None)
-    module = pool if isinstance(pool, str) else getattr(pool, "__module__", "")
-    _kinds[:] = [module.rpartition(".")[2].partition(":")[0]]
+    _kinds[:] = [kind_of(getattr(sender, "pool_cls", None) or "")]
 
 
 def pool_kind() -> str:
     """``prefork``, ``threads``, ``solo``, ...; empty in a process that is no worker, or that does not know."""
-    kind = _kinds[0] if _kinds else ""
-    return {"thread": "threads", "processes": "prefork"}.get(kind, kind)
+    return _kinds[0] if _kinds else ""
+
+
+def kind_of(pool: str | type) -> str:
+    """The kind of a pool, as :func:`pool_kind` has it: for a class of somebody's own, that of Celery's pool from which it is derived.
+
+    Args:
+        pool: The class of the pool, or a name of it, as ``worker_pool`` may have it.
+    """
+    if isinstance(pool, str):
+        name = pool.removeprefix(_OWN).removesuffix(":TaskPool")
+        if name in _KINDS:
+            return _KINDS[name]
+        with contextlib.suppress(ImportError, AttributeError, ValueError):  # Celery itself will say so
+            pool = get_implementation(pool)
+    for each in getattr(pool, "__mro__", ()):
+        name = each.__module__.removeprefix(_OWN)
+        if name in _KINDS and name != each.__module__:
+            return _KINDS[name]
+    return pool if isinstance(pool, str) else pool.__name__
 
 
 def check_pool(task: str, on_busy: str, client: Client) -> None:

@@ -44,6 +44,7 @@ class Case:
 
 EMBEDDED = {"broker_url": "amqp://box", "lockkit_url": "sqlite:/nowhere/locks.db"}
 MEMORY = {"lockkit_url": "memory:"}
+OWN = "support.celery.own_pools:Own{}"
 NEAR = {**EMBEDDED, "broker_url": "redis://127.0.0.1:1"}
 WAIT = {"on_busy": "wait", "max_wait": 120}
 CASES = [
@@ -321,6 +322,11 @@ def test_the_tasks_of_the_page_on_celery_make_no_mistake(monkeypatch):
         ({"on_busy": "wait"}, {"worker_pool": "solo"}, 'set on_busy="retry"'),
         ({}, MEMORY, "each of its processes then locks for itself"),
         ({}, {**MEMORY, "worker_pool": "processes"}, "each of its processes then locks for itself"),
+        (
+            {},
+            {**MEMORY, "worker_pool": OWN.format("Processes")},
+            "each of its processes then locks for itself",
+        ),
     ],
 )
 def test_a_worker_does_not_start_with_a_task_whose_lock_cannot_work(monkeypatch, options, conf, says):

@@ -18,7 +18,7 @@ from lockkit.testing.processes import until
 @pytest.fixture
 def worker(app, monkeypatch):
     """The step by which a worker of threads that has started in this process ends its waits."""
-    monkeypatch.setattr(worker_pool, "_kinds", ["thread"])
+    monkeypatch.setattr(worker_pool, "_kinds", ["threads"])
     for name in ("_switch", "_pipe", "_hearing"):
         monkeypatch.setattr(stopping, name, getattr(stopping, name))
     stopping.end_waits_with(app)

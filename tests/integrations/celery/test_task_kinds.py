@@ -21,6 +21,7 @@ from lockkit.facts import Skipped
 from lockkit.integrations.celery import LockedTask, skipped_in, worker_pool
 from lockkit.integrations.celery.retrying import HEADER
 from lockkit.pools import PoolLeases
+from support.celery import own_pools
 
 
 @pytest.fixture
@@ -547,7 +548,7 @@ def test_a_gpu_or_a_share_of_one_which_the_child_processes_see(app, deliver, mon
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert deliver(both).retval == 2
 
-    monkeypatch.setattr(worker_pool, "_kinds", ["thread"])  # where the environment belongs to others, too
+    monkeypatch.setattr(worker_pool, "_kinds", ["threads"])  # where the environment belongs to others, too
     assert deliver(share).retval[1] is None
 
 
@@ -680,6 +681,14 @@ def test_a_worker_tells_its_pool_at_its_start(app, monkeypatch, celery_as_before
     for pool, kind in (("solo", "solo"), ("threads", "threads"), ("prefork", "prefork")):
         app.Worker(pool=pool, concurrency=1)
         assert worker_pool.pool_kind() == kind
+
+
+@pytest.mark.parametrize("kind, name", [("threads", "Threads"), ("prefork", "Processes")])
+def test_a_pool_of_ones_own_is_of_the_kind_of_the_one_that_it_is_derived_from(kind, name):
+    for pool in f"support.celery.own_pools:Own{name}", getattr(own_pools, f"Own{name}"):
+        assert worker_pool.kind_of(pool) == kind
+    for pool in "nowhere:Pool", own_pools.Unknown:
+        assert worker_pool.kind_of(pool) not in ("threads", "prefork")
 
 
 # -- what leaves the worker
