@@ -127,17 +127,15 @@ class Index:
     def _taken(self, names: list[str], end: float) -> list[str]:
         """Return the names that have a claim whose deadline has not passed, in the same order."""
         store = self._store
-        last = {
-            name: pack("ZRANGE", Keys.of(store.namespace, name).deadlines, -1, -1, "WITHSCORES")
-            for name in names
-        }
+        keys = {name: Keys.of(store.namespace, name) for name in names}
         taken = set[str]()
         for start in range(0, len(names), _ROW):
             together: dict[Server, list[str]] = {}
             for name in names[start : start + _ROW]:
-                together.setdefault(store.topology.at(Keys.of(store.namespace, name).queue), []).append(name)
+                together.setdefault(store.topology.at(keys[name].queue), []).append(name)
             for server, some in together.items():
-                row = b"".join((TIME, *(last[name] for name in some)))
+                last = (pack("ZRANGE", keys[name].deadlines, -1, -1, "WITHSCORES") for name in some)
+                row = b"".join((TIME, *last))
                 clock, *claims = checked(store.row(server, row, left(end), 1 + len(some)), server)
                 now = millis_of(clock)
                 taken.update(

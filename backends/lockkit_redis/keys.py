@@ -44,7 +44,8 @@ class Keys(NamedTuple):
     @classmethod
     def of(cls, namespace: str, name: str) -> Keys:
         """The keys of a name."""
-        return cls(*(f"lockkit:{namespace}:{{{encode(name)}}}:{letter}" for letter in "qdcfgr"))
+        stem = f"lockkit:{namespace}:{{{encode(name)}}}:"
+        return cls(*(stem + letter for letter in "qdcfgr"))
 
 
 def index(namespace: str) -> str:
