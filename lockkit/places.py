@@ -216,7 +216,7 @@ def private_dir(path: Path, *, create: bool = True) -> Path:
     if seen.st_uid != mine:
         raise BackendUnavailable(
             f"{path} belongs to {user_name(seen.st_uid)}, not to {user_name(mine)}",
-            hint="set LOCKKIT_STATE_DIR to a folder of your own",
+            hint="set LOCKKIT_STATE_DIR to a folder of your own, which may be a new one in it",
         )
     if seen.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise BackendUnavailable(

@@ -115,7 +115,9 @@ class Session(NamedTuple):
         from lockkit.layers import ARGUMENT
 
         source = config.source("url")
-        told = f"its URL is from {source}; " if config.is_set("url") and source != ARGUMENT else ""
+        told = (
+            f"the URL of the store is from {source}; " if config.is_set("url") and source != ARGUMENT else ""
+        )
         options, first = as_called(self)
         return f"{told}to check it{first}: lockkit doctor{options}"
 

@@ -182,6 +182,14 @@ def test_explain_mentions_a_release_of_the_name_that_failed(lockkit):
     assert "got no answer" not in lockkit("explain", "y").stdout
 
 
+def test_explain_says_where_a_release_failed_if_that_was_elsewhere(lockkit):
+    folder = lockkit.folder / "state"
+    folder.mkdir(mode=0o700)
+    journal.append(folder, {"name": "x", "claim": "2" * 12, "url": "redis://box", "namespace": "prod"})
+    told = lockkit("explain", "x").stdout
+    assert "A release of 'x' in namespace prod of redis://box got no answer at 20" in told
+
+
 def test_only_the_latest_failures_are_told(lockkit):
     folder = lockkit.folder / "state"
     folder.mkdir(mode=0o700)

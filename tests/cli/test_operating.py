@@ -452,7 +452,11 @@ def test_a_store_that_cannot_be_reached_is_told_with_its_origin_and_what_to_do(l
     url = "etcd://127.0.0.1:1"
     for options, env, told in (
         (["--url", url], {}, f"; to check it: lockkit doctor --url {url})"),
-        ([], {"LOCKKIT_URL": url}, "; its URL is from LOCKKIT_URL; to check it: lockkit doctor)"),
+        (
+            [],
+            {"LOCKKIT_URL": url},
+            "; the URL of the store is from LOCKKIT_URL; to check it: lockkit doctor)",
+        ),
     ):
         done = lockkit("status", *options, env=env)
         assert (done.returncode, done.stderr.count("\n")) == (69, 1)

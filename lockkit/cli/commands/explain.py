@@ -21,6 +21,7 @@ from lockkit.facts import Keeper
 from lockkit.identity import look_at
 from lockkit.members import in_pool
 from lockkit.observe.survivors import program
+from lockkit.printable import printable
 from lockkit.protocol.denials import because, drain_ends
 from lockkit.suggesting import SameStore, command_line
 from lockkit.views.looking import seen
@@ -73,7 +74,7 @@ def command(session: Session, name: str) -> None:
             else gpus_meant(session, client, name, card)
         )
         told += [f"{meant[0].upper()}{meant[1:]}"] if meant else []
-        told += failed_words(failed, name, options)
+        told += failed_words(client, failed, name, options)
         drained = seen(client)
         if drained is not None:
             said = drains.told(drained)
@@ -339,7 +340,9 @@ def ways_out(claim: ClaimInfo, options: str, first: str) -> list[str]:
     ]
 
 
-def failed_words(records: Sequence[Mapping[str, object]], name: str, options: str) -> list[str]:
+def failed_words(
+    client: Client, records: Sequence[Mapping[str, object]], name: str, options: str
+) -> list[str]:
     """The sentences about failed releases of a name, in whichever namespace and on whichever store they failed."""
     told = []
     if len(records) > _FAILURES:
@@ -348,8 +351,11 @@ def failed_words(records: Sequence[Mapping[str, object]], name: str, options: st
         )
     for record in records[-_FAILURES:]:
         at, claim = str(record.get("at", ""))[:19], record.get("claim", "")
+        url, namespace = str(record.get("url", client.url)), str(record.get("namespace", client.namespace))
+        here = (url, namespace) == (client.url, client.namespace)
+        place = "" if here else printable(f" in namespace {namespace} of {url}")
         told.append(
-            f"A release of {name!r} got no answer at {at}Z (claim {claim}): lockkit failures show{options} {record['id']}"
+            f"A release of {name!r}{place} got no answer at {at}Z (claim {claim}): lockkit failures show{options} {record['id']}"
         )
     return told
 

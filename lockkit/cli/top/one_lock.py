@@ -43,7 +43,8 @@ def _read(client: Client, name: str, options: str, first: str) -> _Found:
     told = sentences(info, now, options, first, queue=False)
     told += [note for claim in info.holders if (note := _note(claim))]
     told += traces.sentences(found, now, options, first) if found else []
-    told += failed_words(traces.failures(client, name) if found is None else found.failed, name, options)
+    failed = traces.failures(client, name) if found is None else found.failed
+    told += failed_words(client, failed, name, options)
     return _Found(info, told)
 
 
