@@ -141,8 +141,11 @@ class CardChooser:
         # Suspects come first, or a request that gets what it wants elsewhere would leave them to the next one. `judge` passes none of them.
         refused = {uuid: refused[uuid] for uuid in self._known if uuid in refused and uuid not in suspects}
         # Cards that only a person gives back: whoever needs them must not keep the others from all behind.
+        left_alone = () if self._fault_check is None else self._fault_check.left_alone
         able = [
-            uuid for uuid in self._known if uuid in self.seen and uuid in facts and not facts[uuid].quarantine
+            uuid
+            for uuid in self._known
+            if uuid in self.seen and uuid in facts and not facts[uuid].quarantine and uuid not in left_alone
         ]
         self._before = Choice((*suspects, *good), refused, outside=len(able) < self.request.count)
         return self._before

@@ -44,6 +44,9 @@ class FaultCheck:
         host: The name of the host in the store.
         devices: All cards and slices of the host, as the request saw them first.
         now: The time, in seconds.
+
+    Attributes:
+        left_alone: The free cards that the last look has shown faulty, and that the limit keeps in use: only a person mends them.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class FaultCheck:
         self._since: dict[str, float] = {}
         self._looks: dict[str, int] = {}
         self._tried: dict[str, float] = {}
+        self.left_alone: frozenset[str] = frozenset()
         self.note(devices)
 
     def note(self, devices: Iterable[Device]) -> None:
@@ -87,12 +91,9 @@ class FaultCheck:
             and not facts.get(one.uuid, _NOBODY).holders
             and not facts.get(one.uuid, _NOBODY).quarantine
             and self._lasts(one)
-            and not self._has_tried(one.uuid)
         ]
-        if not found:
-            return ()
-        left_alone = spared(self._client, self._host)
-        return tuple(uuid for uuid in found if uuid not in left_alone)
+        self.left_alone = spared(self._client, self._host).intersection(found) if found else frozenset()
+        return tuple(uuid for uuid in found if uuid not in self.left_alone and not self._has_tried(uuid))
 
     def take(self, device: Device, holders: Sequence[ClaimInfo]) -> str | None:
         """Quarantine a card that was granted, if it is faulty beyond doubt, and nobody else holds a part of it.

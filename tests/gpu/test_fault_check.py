@@ -22,6 +22,8 @@ from lockkit.gpu.marks import record_name
 from lockkit.gpu.quarantine import clear, find_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.members import pool_name
+from lockkit.testing.processes import until
+from lockkit.testing.stage import Work
 
 SIMULATED = simulated(os.uname().nodename)
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]
@@ -105,6 +107,20 @@ def test_at_most_half_of_the_cards_are_taken_and_people_are_told_once_of_the_res
     with pytest.raises(AcquireTimeout):
         pool(client).acquire(timeout=0)
     assert len(quarantined(client, SIMULATED)) == 2
+
+
+def test_a_request_for_a_card_that_the_limit_keeps_in_use_holds_up_nobody(client, say):
+    say(**{f"card{number}": FAULT for number in range(3)})
+    for card in CARDS[:3]:  # two of the three are quarantined, and no more may be
+        find_faulty(client, SIMULATED, card, *FAULT["faults"], client.owner, CARDS)
+    work = Work(lambda: pool(client).acquire(2, timeout=60))
+    until(lambda: client.record(pool_name(pool(client).name, CARDS[3])), "it has begun")
+    with pool(client).acquire(timeout=30) as leases:
+        assert leases.members == (CARDS[3],)
+    assert not work.done
+    say()  # the card was reset
+    with work.result() as leases:
+        assert set(leases.members) == set(CARDS[2:])
 
 
 def test_a_faulty_card_that_somebody_holds_is_left_to_its_holder(client, say, alerts):
