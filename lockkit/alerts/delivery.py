@@ -1,7 +1,8 @@
 """Deliveries: one thread for each channel, which hands what waits in its outbox to a sink.
 
 :meth:`Delivery.put` writes the notification to the spool and returns. So it never waits for a service, and what it took survives the process.
-A sink that hangs delays its own channel only.
+A sink that hangs delays its own channel only. Each attempt has a thread of its own, which is given up after some time: a service that answers a byte
+now and then keeps it for as long as it likes, because the libraries of most services limit only the wait for the next byte.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from pathlib import Path
 
 from lockkit.alerts.notification import Notification, Severity, Sink
 from lockkit.alerts.outbox import Batch, Counts, Outbox, Space
-from lockkit.alerts.outcomes import Outcome, told
+from lockkit.alerts.outcomes import NotDelivered, Outcome, told
 from lockkit.alerts.pacing import Limits
 from lockkit.alerts.sharing import share
 from lockkit.clock import SYSTEM, Clock, jitter
+from lockkit.errors import LockkitError
 from lockkit.namedtuples import NamedTuple
 
 __all__ = ["Delivery", "State", "attempt"]
 
 _log = logging.getLogger("lockkit.alerts")
 _ALL: tuple[Severity, ...] = ("P0", "P1", "P2")
+_LONGEST = 60.0
+_MOST_BEHIND = 4
+"""Attempts of a channel that were given up and have not ended; with as many, no further one begins."""
 
 
 class State(NamedTuple):
@@ -34,7 +39,6 @@ class State(NamedTuple):
         waiting: The notifications that wait.
         set_aside: The number of them that the service objected to, while others go on.
         failures: The failures since the last success.
-        trying_for: Seconds since the attempt under way began; None if there is none.
         last_error: The reason of the last failure, without secrets; empty after a success that leaves nothing set aside.
         counts: What has been done.
     """
@@ -43,7 +47,6 @@ class State(NamedTuple):
     waiting: int
     set_aside: int
     failures: int
-    trying_for: float | None
     last_error: str
     counts: Counts
 
@@ -61,6 +64,7 @@ class Delivery:
         severities: The severities of the alerts that the channel is for.
         limits: How much the channel takes.
         space: How much may wait.
+        longest: Seconds after which an attempt is given up. The service may have taken the message then, and gets it again.
         clock: The clocks.
         chance: Returns a number from 0 up to 1, for the jitter.
     """
@@ -74,16 +78,17 @@ class Delivery:
         severities: Collection[Severity] = _ALL,
         limits: Limits | None = None,
         space: Space | None = None,
+        longest: float = _LONGEST,
         clock: Clock = SYSTEM,
         chance: Callable[[], float] = jitter,
     ) -> None:
         self.name = name
         self.severities = tuple(severities)
         self._sink = sink
-        self._clock = clock
+        self._longest = longest
+        self._behind: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._closing = False
-        self._began: float | None = None
         self._outbox = Outbox(
             name,
             folder,
@@ -118,10 +123,8 @@ class Delivery:
     def state(self) -> State:
         """Return the state of the channel."""
         with self._changed:
-            began = self._began
-            trying = None if began is None else max(self._clock.now() - began, 0.0)
             box = self._outbox
-            return State(self.name, len(box), box.set_aside, box.failures, trying, box.last_error, box.counts)
+            return State(self.name, len(box), box.set_aside, box.failures, box.last_error, box.counts)
 
     def flush(self, within: float) -> bool:
         """Wait until nothing waits any more; False if that took longer than some seconds."""
@@ -147,17 +150,25 @@ class Delivery:
 
     def _run(self) -> None:
         while (batch := self._wait()) is not None:
-            error: BaseException | None = None
-            try:
-                self._sink(batch.notification)
-            except BaseException as caught:
-                error = caught
+            error = self._error_of(batch.notification)
             with self._changed:
-                self._began = None
                 if self._closing and error is not None:
                     return
                 self._outbox.settle(batch, error, tuple(getattr(self._sink, "secrets", ())))
                 self._changed.notify_all()
+
+    def _error_of(self, notification: Notification) -> BaseException | None:
+        """The error of one attempt; None if the service took the notification."""
+        self._behind = [one for one in self._behind if one.is_alive()]
+        if len(self._behind) >= _MOST_BEHIND:
+            return NotDelivered(f"{len(self._behind)} earlier attempts have not ended")
+        try:
+            thread, error = _called(self.name, self._sink, notification, self._longest)
+        except RuntimeError as caught:  # no more threads
+            return NotDelivered(str(caught))
+        if thread.is_alive():
+            self._behind.append(thread)
+        return error
 
     def _wait(self) -> Batch | None:
         """Wait for the next batch; None once the delivery is closed."""
@@ -165,7 +176,6 @@ class Delivery:
             while not self._closing:
                 todo = self._outbox.next()
                 if isinstance(todo, Batch):
-                    self._began = self._clock.now()
                     return todo
                 self._changed.wait(todo.seconds)
         return None
@@ -173,6 +183,20 @@ class Delivery:
 
 def attempt(channel: str, sink: Sink, notification: Notification, within: float) -> Outcome:
     """Call a sink once, on a thread of its own. Returns after some seconds at the latest; nothing is tried again."""
+    began = time.monotonic()
+    _, error = _called(channel, sink, notification, within)
+    took = time.monotonic() - began
+    if error is None:
+        return Outcome(channel, delivered=True, seconds=took)
+    # Only now, because a sink reads its secrets when it is called.
+    secrets = tuple(getattr(sink, "secrets", ()))
+    return Outcome(channel, delivered=False, error=told(error, secrets), seconds=took)
+
+
+def _called(
+    channel: str, sink: Sink, notification: Notification, within: float
+) -> tuple[threading.Thread, BaseException | None]:
+    """Call a sink. Returns its thread, and its error: :class:`_NoAnswer` if it has not ended after some seconds, None if it took the notification."""
     ended: list[BaseException | None] = []
 
     def call() -> None:
@@ -184,12 +208,10 @@ def attempt(channel: str, sink: Sink, notification: Notification, within: float)
             ended.append(None)
 
     thread = threading.Thread(target=call, name=f"lockkit-alerts-{channel}", daemon=True)
-    began = time.monotonic()
     thread.start()
     thread.join(within)
-    took = time.monotonic() - began
-    if not ended:
-        return Outcome(channel, delivered=False, error=f"no answer within {within:g} s", seconds=took)
-    error = ended[0]
-    secrets = tuple(getattr(sink, "secrets", ()))
-    return Outcome(channel, error is None, "" if error is None else told(error, secrets), took)
+    return thread, ended[0] if ended else _NoAnswer(f"no answer within {within:g} s")
+
+
+class _NoAnswer(LockkitError):
+    """The service may have taken the notification, or not."""

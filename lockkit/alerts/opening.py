@@ -34,6 +34,8 @@ __all__ = [
 
 FOLDER = "alert-spool"
 """The folder of the spools, in the state folder."""
+_STEPS = 3
+"""Steps of a delivery, each of which may take a channel's timeout, before the attempt is given up."""
 _MORE = 5.0
 """Seconds beyond a channel's timeout that a single delivery is waited for: apprise has several steps, each with that timeout."""
 
@@ -188,6 +190,7 @@ class Channels:
                 folder,
                 severities=one.severities,
                 limits=Limits(one.limit, one.window),
+                longest=_STEPS * one.timeout + _MORE,
             )
             for one in channels
         ]

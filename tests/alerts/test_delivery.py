@@ -10,6 +10,7 @@ import pytest
 from lockkit.alerts.delivery import Delivery, attempt
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.pacing import Limits
+from lockkit.testing.processes import until
 from support.notifications import notification
 
 QUICK = Limits(first=0.01, longest=0.05)
@@ -106,7 +107,6 @@ def test_a_hanging_sink_holds_up_nobody_and_what_waits_is_delivered_after_a_rest
     for number in range(3):
         assert one.put(notification(number))
     assert hangs.wait(30.0)
-    assert one.state().trying_for is not None
     assert one.close(0.05) == 3
     assert "has not answered" in caplog.text
     assert not one.put(notification(9))
@@ -119,6 +119,41 @@ def test_a_hanging_sink_holds_up_nobody_and_what_waits_is_delivered_after_a_rest
     second.close()
     delivery(sink, tmp_path / "s")
     assert sink.wait(2) == ["emergency_rate 1", "emergency_rate 2"]
+
+
+def test_an_attempt_that_never_ends_is_given_up_and_tried_again(delivery):
+    go_on, sink = threading.Event(), Sink()
+    calls = []
+
+    def hangs_first(told):
+        calls.append(told)
+        if len(calls) == 1:
+            go_on.wait(60.0)
+        sink(told)
+
+    one = delivery(hangs_first, longest=0.2)
+    for number in range(2):
+        one.put(notification(number, group=f"g{number}"))
+    assert sorted(sink.wait(2)) == ["g0", "g1"]
+    assert one.flush(30.0)
+    assert one.state().counts.failed == 1
+    go_on.set()
+
+
+def test_few_attempts_that_never_end_are_at_work_at_once_and_the_state_tells_of_them(delivery):
+    go_on, calls = threading.Event(), []
+
+    def hang(told):
+        calls.append(told)
+        go_on.wait(60.0)
+
+    one = delivery(hang, longest=0.01)
+    one.put(notification())
+    until(lambda: one.state().failures > 8, "it is tried again and again")
+    assert len(calls) == 4
+    assert "4 earlier attempts have not ended" in one.state().last_error
+    go_on.set()
+    until(lambda: one.state().waiting == 0, "they have ended")
 
 
 def test_while_a_channel_is_down_nothing_is_lost_by_a_restart(delivery, tmp_path):
