@@ -57,7 +57,11 @@ KEYS: tuple[ChannelKey, ...] = (
     ChannelKey("severities", '`["P0", "P1", "P2"]`', "The severities of the alerts that the channel is for."),
     ChannelKey("limit", "30", "The most messages in any `window`, from 1 to 1000."),
     ChannelKey("window", '`"1h"`', "The time for which `limit` counts."),
-    ChannelKey("timeout", '`"10s"`', "The time that one attempt may take."),
+    ChannelKey(
+        "timeout",
+        '`"10s"`',
+        "The time that each step of an attempt may take. An attempt is given up after three times as long and 5 s.",
+    ),
     ChannelKey("format", "what the service takes", '`apprise`: `"text"`, `"markdown"` or `"html"`.'),
     ChannelKey(
         "ca_file",
@@ -80,7 +84,7 @@ class Channel(NamedTuple):
         severities: The severities of the alerts that the channel is for.
         limit: The most messages in any ``window``.
         window: Seconds for which ``limit`` counts.
-        timeout: Seconds that one attempt may take.
+        timeout: Seconds that each step of an attempt may take.
         format: ``text``, ``markdown`` or ``html``; empty for what the service takes.
         ca_file: A file with the certificates to trust; empty for the system's.
     """
