@@ -214,13 +214,13 @@ class _Run:
         from lockkit.cli.cards import CardAnnouncer, Cards, ReusedCards  # late: most runs need no cards
         from lockkit.gpu.jobs import job_ttl
         from lockkit.gpu.pools import GpuLeases
-        from lockkit.gpu.visible import slurm_words
+        from lockkit.gpu.visible import asked_words
 
         request, session = self._request, self._session
         cards = Cards(client, session, asked)
         self._call(cards.pool)
         if not cards.outer:
-            for told in (cards.simulation, slurm_words(os.environ)):
+            for told in (cards.simulation, asked_words(os.environ)):
                 if told is not None and not request.quiet:
                     self._tell(told)
             cards.keeps_others_apart(None if request.quiet else self._tell)

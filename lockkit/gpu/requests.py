@@ -31,7 +31,7 @@ from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.remembered import last_cards, remember
 from lockkit.gpu.resolving import resolve_each
 from lockkit.gpu.snapshots import let_go, look, looking, providers, simulated_cards, simulation
-from lockkit.gpu.visible import cuda_shows_alone, hidden_hint, slurm_words, visible_uuids, why_hidden
+from lockkit.gpu.visible import asked_words, cuda_shows_alone, hidden_hint, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import how_many, long_name
 from lockkit.layers import ARGUMENT
@@ -295,16 +295,16 @@ class HostCards:
         return simulation(self._client.config, self._client.plugins, self._simulate)
 
     def _log_once(self) -> None:
-        """Log that cards are simulated although the program did not ask for that, and the part of Slurm in the choice."""
-        simulated, slurm = self.simulation, slurm_words(self._environ)
+        """Log that cards are simulated although the program did not ask for that, and which ones the environment leaves to it."""
+        simulated, asked = self.simulation, asked_words(self._environ)
         if self._silent:
             return
         self._silent = True
         meant = self._simulate is not None or self._client.config.source("gpu_simulate") == ARGUMENT
         if simulated is not None and not meant:
             _log.warning("%s", printable(simulated))
-        if slurm is not None:
-            _log.info("%s", printable(slurm))
+        if asked is not None:
+            _log.info("%s", printable(asked))
 
     def wait(self, timeout: float | Default | None, options: Options) -> float | None:
         """The seconds that a request waits in all; None for ever.

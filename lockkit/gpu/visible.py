@@ -19,12 +19,12 @@ __all__ = [
     "ORDER",
     "VISIBLE",
     "By",
+    "asked_words",
     "cuda_knows",
     "cuda_shows_alone",
     "cuda_variables",
     "hidden_hint",
     "numbers_are_indices",
-    "slurm_words",
     "visible_uuids",
     "why_hidden",
 ]
@@ -133,11 +133,12 @@ def hidden_hint(environ: Mapping[str, str]) -> str:
     return f"unset {VISIBLE}, or see: lockkit gpu ls"
 
 
-def slurm_words(environ: Mapping[str, str]) -> str | None:
-    """The part of Slurm in the choice of cards, in a sentence; None outside of its jobs."""
+def asked_words(environ: Mapping[str, str]) -> str | None:
+    """The cards that the environment leaves to a request, and who says so, in a sentence; None if it leaves all."""
     job, value = environ.get(_SLURM), environ.get(VISIBLE)
     if not job:
-        return None
+        # Whoever does not know that the shell has it, after `gpu reserve` for instance, would wait for one card while others are free.
+        return None if value is None else f"only the GPUs of {VISIBLE}={value} are asked for"
     listed = _told_by_slurm(environ)
     if value is None and listed is not None:
         return f"only the GPUs that Slurm has given job {job} are asked for ({listed[0]}={listed[1]})"

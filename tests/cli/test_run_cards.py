@@ -290,7 +290,9 @@ def test_a_forgotten_dash_before_the_command_is_seen(cards):
 
 def test_the_environment_is_never_widened(cards):
     cards.env["CUDA_VISIBLE_DEVICES"] = "1"
-    assert cards("run", "--gpu", "1", "--", *SHOWN).stdout.split("|")[0] == "1"
+    done = cards("run", "--gpu", "1", "--", *SHOWN)
+    told = "lockkit: only the GPUs of CUDA_VISIBLE_DEVICES=1 are asked for\n"
+    assert (done.stdout.split("|")[0], told in done.stderr) == ("1", True)
     done = cards("run", "--gpu", "2", "--", "true")
     assert (done.returncode, "CUDA_VISIBLE_DEVICES hides it" in done.stderr) == (78, True)
     assert "(unset CUDA_VISIBLE_DEVICES, or see: lockkit gpu ls)" in done.stderr

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lockkit.devices import Device
 from lockkit.errors import ConfigError
-from lockkit.gpu.visible import cuda_variables, slurm_words, visible_uuids, why_hidden
+from lockkit.gpu.visible import asked_words, cuda_variables, visible_uuids, why_hidden
 
 CARDS = [
     Device("GPU-aa11", 0, "H100"),
@@ -112,7 +112,7 @@ def test_a_card_of_another_maker_is_never_shown_as_one_of_nvidia(by):
     "environ, told",
     [
         ({}, None),
-        ({"CUDA_VISIBLE_DEVICES": "0"}, None),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "only the GPUs of CUDA_VISIBLE_DEVICES=0 are asked for"),
         (
             {"SLURM_JOB_ID": "4711", "CUDA_VISIBLE_DEVICES": "0,1"},
             "only the GPUs that Slurm has given job 4711 are asked for (CUDA_VISIBLE_DEVICES=0,1)",
@@ -123,8 +123,8 @@ def test_a_card_of_another_maker_is_never_shown_as_one_of_nvidia(by):
         ),
     ],
 )
-def test_the_part_of_slurm_in_the_choice_is_told(environ, told):
-    assert slurm_words(environ) == told
+def test_the_part_of_the_environment_in_the_choice_is_told(environ, told):
+    assert asked_words(environ) == told
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_the_part_of_slurm_in_the_choice_is_told(environ, told):
 def test_the_list_of_slurm_counts_where_cuda_has_no_variable(more, seen, told):
     environ = {"SLURM_JOB_ID": "77", **more}
     assert visible_uuids(environ, ALL) == seen
-    assert slurm_words(environ) == f"only the GPUs that Slurm has given job 77 are asked for ({told})"
+    assert asked_words(environ) == f"only the GPUs that Slurm has given job 77 are asked for ({told})"
     assert why_hidden(environ).startswith(told.split("=")[0])
     assert why_hidden(environ).endswith("which Slurm sets for job 77")
     assert visible_uuids(more | {"SLURM_JOB_ID": ""}, ALL) == (
