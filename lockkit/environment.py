@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Mapping
+from functools import cache
 from types import TracebackType
 from typing import Generic, TypeVar
 
 __all__ = ["EnvironmentSet"]
 
+_log = logging.getLogger("lockkit")
 Variables = TypeVar("Variables", bound=Mapping[str, str | None])
 
 
@@ -28,6 +32,8 @@ class EnvironmentSet(Generic[Variables]):
 
     def __enter__(self) -> Variables:
         self._before = {name: os.environ.get(name) for name in self._variables}
+        if self._before != self._variables and _fork_server_runs():
+            _warn(", ".join(self._variables))
         try:
             _set(self._variables)
         except BaseException:
@@ -53,3 +59,15 @@ def _set(variables: Mapping[str, str | None]) -> None:
             del os.environ[name]
         else:
             os.environ[name] = value
+
+
+@cache  # told once: a worker may set them for each of its tasks
+def _warn(names: str) -> None:
+    text = f"processes of multiprocessing's fork server, which runs already, do not see what is set for them now ({names})"
+    _log.warning("%s", f'{text}: use multiprocessing.get_context("spawn") or "fork"')
+
+
+def _fork_server_runs() -> bool:
+    """Whether the processes that multiprocessing makes with ``forkserver`` have the environment of an earlier time: that of the server's start."""
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    return getattr(server, "_forkserver_pid", None) is not None
