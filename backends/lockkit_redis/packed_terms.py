@@ -26,11 +26,13 @@ class Words(NamedTuple):
         acquire: The bytes after the changing words of an acquire, without its note.
         again: The same, and an empty note, for an acquire that creates nothing: it stores neither owner nor note.
         release: The bytes after the changing words of a release.
+        ttl: The last word of a renewal.
     """
 
     acquire: bytes
     again: bytes
     release: bytes
+    ttl: bytes
 
 
 class PackedTerms(NamedTuple):
@@ -86,6 +88,7 @@ def _words(terms: Terms, channel: str) -> Words:
         pack(*words, _json(packed_owner(terms.owner))).partition(b"\r\n")[2],
         pack(*words, "", "").partition(b"\r\n")[2],
         pack(least, said).partition(b"\r\n")[2],
+        framed(str(ttl)),
     )
 
 

@@ -208,15 +208,27 @@ def _packed_together(store: RedisStore, beats: Sequence[Beat]) -> bytes:
     """The command that renews claims of one name."""
     if len(beats) == 1:
         return _packed(store, *beats[0])
-    words = [word for claim, fence in beats for word in (claim.token, "" if fence is None else fence)]
+    words = [
+        word
+        for claim, fence in beats
+        for word in (claim.token, "" if fence is None else fence, millis(claim.terms.ttl))
+    ]
     return scripts.RENEW.packed(Keys.of(store.namespace, beats[0][0].terms.name)[:5], *words)
 
 
 def _packed(store: RedisStore, claim: Claim, fence: int | None) -> bytes:
     """The command that renews one claim."""
     text = b"" if fence is None else b"%d" % fence
-    keys = store.known(claim.terms).keys
-    return b"%b%b%b$%d\r\n%b\r\n" % (scripts.RENEW.head, keys, framed(claim.token), len(text), text)
+    known = store.known(claim.terms)
+    token = framed(claim.token)
+    return b"%b%b%b$%d\r\n%b\r\n%b" % (
+        scripts.RENEW.head,
+        known.keys,
+        token,
+        len(text),
+        text,
+        known.words.ttl,
+    )
 
 
 def _renewal(answer: bytes | Sequence[bytes], basis: float) -> Renewal:

@@ -60,7 +60,7 @@ class Script:
 
 
 ACQUIRE = Script("acquire", first=_text("acquire_first"), keys=6, count=9)
-RENEW = Script("renew", count=2)
+RENEW = Script("renew", count=3)
 EXTEND = Script("extend")
 RELEASE = Script("release", first=_text("release_first"), count=5)
 EVICT = Script("evict")

@@ -13,15 +13,17 @@ pytest.importorskip("redis")
 import redis
 
 import lockkit
+from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
-from lockkit.testing.claims import claim, take
+from lockkit.testing.claims import claim, settled, take
 from lockkit.testing.processes import PATIENCE, free_port, until
 from lockkit.testing.stage import Work
 from lockkit.testing.troubles import IN_TIME, SECRET, trouble
 from lockkit_redis.backend import open_store
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisSentinels
+from support.servers.redis_queue import queue
 
 
 def role(server):
@@ -149,6 +151,26 @@ def test_after_a_failover_the_next_fence_is_higher_and_the_demoted_primary_grant
         assert "it is a replica" in str(trouble(old.url()))
         assert new.cli("ZCARD", "lockkit:default:{a}:q") == 1
         assert store.renew([(again, higher)], 2.0)[0].state == "HELD"
+
+
+@pytest.mark.parametrize("how", ["renewed", "renewed together", "confirmed"])
+def test_a_server_set_back_behind_an_extend_learns_the_ttl_with_the_next_renewal(how):
+    with RedisServer() as server, contextlib.closing(open_store(server.url(), OpenOptions())) as store:
+        one, fence = take(store, capacity=2, kind="semaphore", ttl=30.0)
+        server.cli("SAVE")
+        assert store.extend(one, fence, 3600.0, 2.0).state == "HELD"
+        extended = one._replace(terms=one.terms._replace(ttl=3600.0))
+
+        server.kill()
+        server.start()
+
+        if how == "confirmed":
+            assert settled(lambda: store.acquire(extended, False, 2.0)).fence == fence
+        else:
+            beats = [(extended, fence), (claim(), None)][: 1 + ("together" in how)]
+            assert settled(lambda: store.renew(beats, 2.0))[0].state == "HELD"
+        (lies,) = queue(server.connect(), "a")
+        assert lies.deadline / 1000 - SYSTEM.wall() > 3000
 
 
 def test_a_connection_to_a_primary_that_was_demoted_grants_nothing_and_the_next_asks_the_new_one():

@@ -49,8 +49,7 @@ end
 if claim.evicted then return { 'L', whole(now), 'evicted' } end
 if claim.state == 'LINGERING' then return { 'L', whole(now), 'lingering' } end
 if claim.state == 'HELD' then
-  claim.renewed = now
-  save(token, claim, math.max(deadline_of(token), held_until(claim)))
+  prolong(token, claim, match(ARGV[7], '"ttl":(%d+)'))
 elseif claim.state == 'OFFERED' then
   claim.state, claim.since, claim.renewed = 'HELD', now, now
   save(token, claim, held_until(claim))

@@ -11,9 +11,7 @@ local function extended()
   if claim.state ~= 'HELD' or tonumber(call('ZSCORE', q, token)) ~= tonumber(ARGV[2]) then
     return said('L', claim.state == 'LINGERING' and 'lapsed' or 'fence')
   end
-  claim.ttl = math.max(claim.ttl, tonumber(ARGV[3]))
-  claim.renewed = now
-  save(token, claim, math.max(deadline_of(token), held_until(claim)))
+  prolong(token, claim, ARGV[3])
   keep()
   return said('H', '', note)
 end

@@ -159,6 +159,14 @@ local function held_until(claim)
   return math.max(ends + claim.lock_delay, claim.since + claim.min_hold)
 end
 
+-- Renew a claim that is HELD, with the ttl by which its owner counts. The stored one is shorter, if a failover or an old copy of the
+-- data has set the server back behind an `extend`.
+local function prolong(token, claim, ttl)
+  claim.ttl = math.max(claim.ttl, tonumber(ttl))
+  claim.renewed = now
+  save(token, claim, math.max(deadline_of(token), held_until(claim)))
+end
+
 -- What the keys need to live as long as the longest of the claims, and a while longer. Every script that leaves claims ends
 -- with this. (What is dealt with first of all may leave half of the while.)
 local function keep()
