@@ -18,6 +18,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,6 +35,8 @@ from lockkit.observe.survivors import survivors
 __all__ = ["Child", "dies_with", "find", "forked", "prctl", "spawn"]
 
 _PR_SET_PDEATHSIG = 1
+_SOON = 0.05
+"""Seconds between two looks at what was killed."""
 _RESTORED = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by Python, default for everybody else
 
 
@@ -89,6 +92,11 @@ class Child(NamedTuple):
             for pid in left:
                 Child(pid, None).signal(signal.SIGKILL)
             killed |= left
+
+    def outlast(self) -> None:
+        """Wait until the processes that :meth:`kill_left` kills are dead."""
+        while self.left():
+            time.sleep(_SOON)
 
     def left(self) -> set[int]:
         """The living processes of the session that were started under one of the claims."""

@@ -109,11 +109,10 @@ class Signals:
 
     def wait(self, seconds: float, also: Sequence[int] = ()) -> None:
         """Sleep until a signal, a :meth:`wake`, or the end of the given seconds; or until one of other descriptors can be read."""
-        try:
-            ready, _, _ = select.select([self._read, *also], [], [], seconds)
-        except InterruptedError:  # pragma: no cover (PEP 475 retries, so this is a Python that doesn't)
-            return
-        if self._read in ready:
+        ready = select.poll()  # not select(2), which knows no descriptor above 1023
+        for descriptor in (self._read, *also):
+            ready.register(descriptor, select.POLLIN)
+        if any(descriptor == self._read for descriptor, _ in ready.poll(max(seconds, 0.0) * 1000)):
             try:
                 os.read(self._read, 4096)
             except BlockingIOError:

@@ -138,10 +138,17 @@ class Supervisor:
         self._interrupted = 0
         self._may_be_ctrl_c = terminal.foreground is not None
         self._adopted: Adopted | None = None
-        self._spare()
 
     def run(self) -> Ended:
         """Supervise the command to its end. The lock is not released here."""
+        try:
+            self._spare()
+            return self._supervised()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _supervised(self) -> Ended:
         while True:
             pause = self._look_at_lease()
             for number in self._signals.take():
@@ -250,6 +257,18 @@ class Supervisor:
         if self._sees is not None and (at_last or now - self._seen >= _SIGHT):
             self._seen = now
             self._sees()
+
+    def _give_up(self) -> None:
+        """Kill the command and what it has started, as the watchdog does for a killed ``run``: nobody supervises them, and the lock is released next."""
+        try:
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return  # reaped already, so its pid may mean another process
+        if self._watchdog is not None:
+            self._watchdog.end()
+        self._child.kill(daemons=False)
+        self._child.outlast()
+        os.waitpid(self._child.pid, 0)
 
     # -- the lock ---------------------------------------------------------------------------------------------
 

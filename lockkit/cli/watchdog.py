@@ -29,7 +29,6 @@ import mmap
 import os
 import select
 import signal
-import time
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -269,8 +268,7 @@ class Watchdog:
             child.kill(daemons=False)
         else:
             child.kill_left()  # the pid may mean another process by now
-        while child.left():
-            time.sleep(_SOON)
+        child.outlast()
 
     def _child(self, pid: int) -> Child:
         return Child(pid, pid if self._group else None, self._claims, self._session)

@@ -174,8 +174,9 @@ def _lines(
     found: list[tuple[str, str]] = []
     while True:
         end = end if until is None else min(end, until)
-        ready, _, _ = select.select([process.stdout], [], [], max(end - time.monotonic(), 0.0))
-        if not ready:
+        ready = select.poll()  # not select(2), which knows no descriptor above 1023
+        ready.register(process.stdout, select.POLLIN)
+        if not ready.poll(max(end - time.monotonic(), 0.0) * 1000):
             return found
         data = os.read(process.stdout.fileno(), 4096)
         if not data:

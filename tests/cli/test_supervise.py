@@ -75,7 +75,7 @@ def test_the_death_signal_can_be_set_with_and_without_the_names_that_ctypes_hide
 def supervise():
     terminal = Terminal()
 
-    def run(script: str, lease: Silent | None, policy: Policy, told=lambda: None):
+    def run(script: str, lease: Silent | None, policy: Policy, told=lambda: None, **options):
         said: list[str] = []
         claim_id = f"claim{os.getpid()}"
         with Signals() as signals:
@@ -97,6 +97,7 @@ def supervise():
                 policy,
                 tell=lambda sentence: (said.append(sentence), told()),
                 now=SYSTEM.now if lease is None else lease.now,
+                **options,
             ).run()
         return ended, said
 
@@ -169,6 +170,37 @@ def test_what_the_command_left_outside_its_group_dies_with_it(supervise, tmp_pat
     assert ended.lost
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not alive(pid), "it is dead, too", 20.0)
+
+
+@THROUGH
+def test_nothing_of_a_command_lives_on_whose_supervision_fails(supervise, tmp_path, alive, group, through):
+    """The lock is released next."""
+    supervise.terminal.own_group = group == "own"
+
+    def fails():
+        until((tmp_path / "pid").exists, "it has begun", 30.0)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        supervise(
+            program(tmp_path, through), Silent(0.0), Policy(on_lost="warn", silence_ends=False), sees=fails
+        )
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+INHERITS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (2048, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for _ in range(1100):
+    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_run_that_inherits_a_thousand_descriptors_supervises_its_command(lockkit):
+    run = lockkit.line("run", "x", "--", "sh", "-c", "sleep 0.5; exit 3")
+    done = lockkit.run([sys.executable, "-c", INHERITS, *run])
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_a_process_bound_lease_may_be_silent(supervise):
