@@ -155,7 +155,7 @@ class EtcdStore:
 
     def __init__(self, transport: Cluster[Any], options: OpenOptions) -> None:
         self.ends = Ends()
-        self.raft = RaftTerms(begun_anew=self.ends.clear)
+        self.raft = RaftTerms(begun_anew=self._begun_anew)
         self.transport = transport
         self.clock = options.clock
         self.namespace = options.namespace
@@ -174,6 +174,12 @@ class EtcdStore:
         """The number and the weight of this client's claims in each queue."""
         self._ends = threading.RLock()
         self._gone = Tombstones(lasting=float("inf"), most=_REMEMBERED)
+
+    def _begun_anew(self) -> None:
+        """Forget what is known by revisions: the servers count them anew."""
+        self.ends.clear()
+        for entry in list(self.entries.values()):
+            entry.placed = 0
 
     def entry(self, claim: Claim) -> Entry:
         """Return the entry of a claim; make one, the first time."""

@@ -15,6 +15,9 @@ read under one leader and fill in the header under the next, and may answer afte
 keepalive was answered shows the term. If the two are equal, the leader of that term was the only one to know the lease, and
 still led when the read was answered. That read goes through the log (:meth:`lockkit_etcd.transport.Txn.logged`): a plain one may be
 answered by a leader that was paused and deposed, on the strength of an old confirmation.
+
+Servers that have begun anew (they lost their data, or got a backup back, which may have leases and lack claims) count their terms anew.
+So terms are counted on here: those of each beginning are later than all before.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ class RaftTerms:
     """A client's knowledge of the raft term.
 
     Attributes:
+        since: What is added to the terms that the servers show, so that they are later than those before the servers began anew.
         known: A term such that every grant sent from now on is granted in it or a later one; 0 for not known.
         shown: The latest term that each member has shown. Replaced, never changed.
         revision: The latest revision of the store that an answer has shown.
@@ -46,44 +50,50 @@ class RaftTerms:
         Args:
             begun_anew: Called when the servers have begun anew: whatever is known by revisions is of no use any more.
         """
+        self.since = 0
         self.known = 0
         self.shown: Mapping[int, int] = {}
         self.revision = 0
         self._begun_anew = begun_anew
         self._mutex = threading.RLock()  # a signal handler may acquire while an answer is taken in
 
-    def heard(self, header: Header, before: Mapping[int, int], revision: int = 0) -> None:
-        """Learn from an answer that took a consensus.
+    @property
+    def asked(self) -> tuple[int, Mapping[int, int], int]:
+        """The knowledge with which a request is sent, for :meth:`heard`."""
+        return self.since, self.shown, self.revision
+
+    def heard(self, header: Header, since: int, before: Mapping[int, int], revision: int) -> int:
+        """Learn from an answer that took a consensus; return the term that it shows.
 
         Such an answer shows no earlier term or revision than those before it, whichever member gives it. If it does, the servers have
-        begun anew: they lost their data, or are others. Then what was known before is of no use: these servers may still reach
-        the term of an old lease, and the lease must not count as granted in that term.
+        begun anew: they lost their data, or are others. Then what was known before is of no use.
 
         Args:
             header: The header of the answer.
-            before: :attr:`shown`, as it was when the request was sent.
+            since: :attr:`since`, as it was when the request was sent.
+            before: :attr:`shown`, as it was then.
             revision: :attr:`revision`, as it was then.
         """
-        member, term = header.member, header.term
+        member, term = header.member, since + header.term
         if term < max(before.values(), default=0) or header.revision < revision:
             with self._mutex:
-                if term < max(self.shown.values(), default=0) or header.revision < self.revision:
-                    self.known, self.shown, self.revision = 0, {member: term}, header.revision
+                if since == self.since:
+                    self.since = self.known = max(self.shown.values()) + 1
+                    self.shown, self.revision = {member: self.since + header.term}, header.revision
                     self._begun_anew()
-            return
-        if header.revision > self.revision:
-            with self._mutex:
-                self.revision = max(self.revision, header.revision)
-        first = before.get(member, 0)
-        if first > self.known or term > self.shown.get(member, 0):
-            with self._mutex:
-                self.known = max(self.known, first)
-                if term > self.shown.get(member, 0):
-                    self.shown = {**self.shown, member: term}
+                return self.since + header.term
+        with self._mutex:
+            if since != self.since:  # it may be of the servers before
+                return term
+            self.revision = max(self.revision, header.revision)
+            self.known = max(self.known, before.get(member, 0))
+            if term > self.shown.get(member, 0):
+                self.shown = {**self.shown, member: term}
+        return term
 
     def shown_by(self, exchange: Exchange[A]) -> Exchange[A]:
-        """Perform an exchange whose answer takes a consensus, and learn from that."""
-        before, revision = self.shown, self.revision
+        """Perform an exchange whose answer takes a consensus, and learn from that. The answer has the term as it is counted here."""
+        asked = self.asked
         answer = yield from exchange
-        self.heard(answer.header, before, revision)
+        answer.header.term = self.heard(answer.header, *asked)
         return answer

@@ -25,7 +25,7 @@ from lockkit_etcd.leases import EtcdLeases
 from lockkit_etcd.moving import Move, move
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.terms import RaftTerms
-from lockkit_etcd.transport import Header, Kept, LeaseGone, Put, Txn
+from lockkit_etcd.transport import Delete, Header, Kept, LeaseGone, Put, Txn
 from support.etcd_transports import SCHEMES, Exchanging, asked, connect
 from support.handlers import Handler
 from support.servers.etcd import EtcdServer
@@ -51,6 +51,7 @@ class Elections:
         lost: The number of transactions that write, and whose answer is lost.
         undone: They are not done either.
         stale: The term of a deposed leader that still answers what does not go through the log; None for none.
+        back: How many revisions the servers seem to have been set back, by a backup.
     """
 
     def __init__(self, transport):
@@ -62,6 +63,7 @@ class Elections:
         self.lost = 0
         self.undone = False
         self.stale = None
+        self.back = 0
         self.sent = []
 
     def __getattr__(self, name):
@@ -79,7 +81,7 @@ class Elections:
 
     def _shown(self, header, *, logged=False):
         term = self.term if logged or self.stale is None else self.stale
-        return Header(1, self.shown.pop(0) if self.shown else term, header.revision)
+        return Header(1, self.shown.pop(0) if self.shown else term, header.revision - self.back)
 
     def txn(self, request, budget):
         writes = any(type(op) is Put for op in request.then)
@@ -232,6 +234,29 @@ def a_lease_of_the_pool_does_not_outlive_its_term(elections, store, clock):
     assert elections.granted[store.store.entries[after.token].hold.id] == elections.term
 
 
+def a_backup_revives_no_lease(elections, store, clock):
+    """The backup is older than a claim, not than its lease, and the servers' term is the same again."""
+    gone, stays = take(store, "gone", ttl=TTL), take(store, "stays", ttl=TTL)
+    freed, _ = take(store, "freed", ttl=TTL)
+    free = store.store.entries[freed.token].hold.id
+    store.release(freed, BUDGET)
+    elections.elect()
+    held(store, clock, [gone, stays])  # they move
+    elections._transport.txn(Txn((), (Delete(store.store.entries[gone[0].token].key),)), BUDGET)
+    elections.back = 50
+    store.store.entries[
+        stays[0].token
+    ].placed += 50  # revisions of keys are as they are, and its last move is yet to come
+
+    clock.advance(TTL / 3)
+    assert [answer.state for answer in store.renew([gone, stays], BUDGET)] == ["LOST", "HELD"]
+    for _ in range(4):
+        clock.advance(TTL / 3)
+        held(store, clock, [stays])
+    after, _ = take(store, ttl=TTL)
+    assert store.store.entries[after.token].hold.id != free, "a claim of the backup may be on it"
+
+
 # -- the mistakes
 
 
@@ -255,8 +280,8 @@ def the_answer_to_a_grant_shows_its_term(patch):
 def one_answer_shows_the_term(patch):
     real = RaftTerms.heard
 
-    def heard(self, header, before, revision):
-        real(self, header, {header.member: header.term}, revision)
+    def heard(self, header, since, before, revision):
+        return real(self, header, since, {header.member: header.term}, revision)
 
     patch.setattr(RaftTerms, "heard", heard)
 
@@ -271,6 +296,11 @@ def the_pool_serves_on(patch):
     patch.setattr(EtcdLeases, "usable", lambda self, lease: lease.young(self._clock.now()))
 
 
+def terms_begin_anew(patch):
+    real = RaftTerms.heard
+    patch.setattr(RaftTerms, "heard", lambda self, header, *asked: real(self, header, *asked) and header.term)
+
+
 def the_look_is_a_plain_read(patch):
     patch.setattr(EtcdStore, "logged", lambda _, *gets: Txn((), gets))
 
@@ -281,6 +311,7 @@ MUTANTS = {
     one_answer_shows_the_term: a_member_that_reads_under_one_leader_and_answers_under_the_next_shows_no_term,
     the_look_is_a_plain_read: a_plain_read_of_a_deposed_leader_proves_no_keepalive,
     waiters_stay_where_they_are: waiters_keep_their_places_when_a_leader_comes_back,
+    terms_begin_anew: a_backup_revives_no_lease,
     the_pool_serves_on: a_lease_of_the_pool_does_not_outlive_its_term,
 }
 
@@ -606,14 +637,14 @@ def test_what_is_nearest_to_its_end_moves_first(etcd, clock):
 def test_a_term_is_known_by_the_second_answer_of_the_member_that_showed_it():
     raft = RaftTerms()
 
-    def answer(member, term, before=None):
-        raft.heard(Header(member, term, 1), raft.shown if before is None else before)
+    def answer(member, term, asked=None):
+        raft.heard(Header(member, term, 1), *(asked or raft.asked))
         return raft.known
 
     assert answer(1, 7) == 0
     assert answer(2, 7) == 0
     assert answer(1, 7) == 7
-    asked = raft.shown
+    asked = raft.asked
     assert answer(1, 8) == 7
     assert answer(1, 8, asked) == 7, "asked before the first was answered"
     assert answer(2, 8) == 7, "of another member, which had shown the term before"
@@ -626,32 +657,33 @@ def test_a_term_is_known_by_the_second_answer_of_the_member_that_showed_it():
 def test_nothing_is_known_of_terms_any_more_once_a_later_answer_shows_an_earlier_one(member):
     raft = RaftTerms()
     for _ in range(2):
-        raft.heard(Header(1, 7, 1), raft.shown)
-    asked = raft.shown
+        raft.heard(Header(1, 7, 1), *raft.asked)
+    asked = raft.asked
     assert raft.known == 7
 
-    raft.heard(Header(member, 2, 1), asked)
-    assert raft.known == 0
-    raft.heard(Header(member, 2, 1), asked)
-    assert raft.known == 0, "asked before the servers were known to have begun anew"
-    raft.heard(Header(member, 2, 1), raft.shown)
-    assert raft.known == 2
+    raft.heard(Header(member, 2, 1), *asked)
+    assert raft.known == 8, "later than all before"
+    raft.heard(Header(member, 2, 1), *asked)
+    raft.heard(Header(member, 9, 1), *asked)
+    assert raft.known == 8, "asked before the servers were known to have begun anew"
+    raft.heard(Header(member, 2, 1), *raft.asked)
+    assert raft.known == 10
 
 
 def test_servers_that_lost_their_data_have_begun_anew_whatever_their_term():
     anew = []
     raft = RaftTerms(lambda: anew.append(raft.known))
     for revision in (90, 100):
-        raft.heard(Header(1, 2, revision), raft.shown, raft.revision)
-    asked = raft.shown, raft.revision
+        raft.heard(Header(1, 2, revision), *raft.asked)
+    asked = raft.asked
     raft.heard(Header(1, 2, 100), *asked)
     assert (raft.known, anew) == (2, []), "nothing was written meanwhile"
 
-    raft.heard(Header(1, 2, 3), *asked)
-    raft.heard(Header(1, 2, 4), *asked)
-    assert (raft.known, anew) == (0, [0])
-    raft.heard(Header(1, 2, 5), raft.shown, raft.revision)
-    assert (raft.known, raft.revision) == (2, 5)
+    assert raft.heard(Header(1, 2, 3), *asked) == 5
+    assert raft.heard(Header(1, 2, 4), *asked) == 5
+    assert (raft.known, anew) == (3, [3])
+    raft.heard(Header(1, 2, 5), *raft.asked)
+    assert (raft.known, raft.revision) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -681,7 +713,7 @@ def claim_id_number():
 
 def test_a_handler_that_acquires_while_an_answer_is_taken_in_waits_for_nothing():
     def answer(raft, before):
-        raft.heard(Header(7, 2, 1), before)
+        raft.heard(Header(7, 2, 1), 0, before, 0)
 
     at, seen = 0, 1
     while at <= seen:
