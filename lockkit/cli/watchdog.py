@@ -20,7 +20,7 @@ programs of a script. The watchdog kills them at once, and ends when they are de
 process group of the command, and all processes of the session that were started under the claim. These are needed where the
 command leads no group (in a pipeline on a terminal), and because some programs leave it (``timeout``, a shell with job control,
 ``run --nested reuse``). A daemon has a session of its own. A pid is not given to another process as long as it names
-a group; and if nothing of the group is left, the kernel gives all other pids away first.
+a group; and if nothing of the group is left, and the pid was given away meanwhile, the time of start tells.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 from lockkit.cli.child import Child, dies_with, forked, prctl
 from lockkit.cli.exits import CommandFailed
 from lockkit.clock import SYSTEM
-from lockkit.identity import look_at
+from lockkit.identity import look_at, process_start, same_start
 from lockkit.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _SOON = 0.05
 _MOST = 5
 """The number of watchdogs of one command, at most, in case that each is ended at once."""
 _PR_SET_NAME = 15
-_COMMAND, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _EVICTED, _ENDS = range(6)
+_COMMAND, _STARTED, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _EVICTED, _ENDS = range(7)
 """The cells of the page; the deadline of each lease follows. A cell has eight bytes, which a processor reads and
 writes as a whole. 0 means: not yet."""
 
@@ -151,6 +151,7 @@ class Watchdog:
         To be called in the process that is about to execute the command.
         """
         if self.pid:
+            self._cells[_STARTED] = process_start(os.getpid()) or 0.0
             self._cells[_COMMAND] = os.getpid()
             if self._now() >= self._kill_at():
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -262,12 +263,12 @@ class Watchdog:
         pid = int(self._cells[_COMMAND])
         if not pid:
             return  # the command has not begun, and will not: it dies with its parent
-        child = self._child(pid)
-        if self._group:
+        child, there = self._child(pid), process_start(pid)
+        if self._group and (there is None or same_start(there, self._cells[_STARTED])):
             # The kernel may have killed the command already, and then nobody could tell which daemons were its own.
             child.kill(daemons=False)
         else:
-            child.kill_left()  # the pid may mean another process by now
+            child.kill_left()  # the pid means another process, or may soon
         child.outlast()
 
     def _child(self, pid: int) -> Child:

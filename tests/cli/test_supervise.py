@@ -23,7 +23,7 @@ from lockkit.cli.run_request import Request
 from lockkit.cli.signals import Signals
 from lockkit.cli.supervise import Policy, Supervisor
 from lockkit.cli.terminal import Terminal
-from lockkit.cli.watchdog import Watchdog
+from lockkit.cli.watchdog import _COMMAND, _STARTED, Watchdog
 from lockkit.clock import SYSTEM
 from lockkit.descent import children
 from lockkit.identity import look_at
@@ -388,6 +388,18 @@ def test_a_watchdog_spares_the_daemons_of_a_run_that_was_killed(tmp_path, alive)
         assert alive(daemon)
     finally:
         os.kill(daemon, signal.SIGKILL)
+
+
+def test_a_late_watchdog_spares_the_process_that_has_the_pid_of_the_command_by_now():
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        watchdog = Watchdog([Renewed(600.0)], Policy(), group=True)
+        watchdog._cells[_COMMAND] = stranger.pid
+        watchdog._cells[_STARTED] = SYSTEM.now() - 3600.0
+        watchdog._outlive()
+        assert stranger.poll() is None
+        watchdog._cells[_STARTED] = look_at(stranger.pid).started
+        watchdog._outlive()
+        assert stranger.wait() == -signal.SIGKILL
 
 
 def test_a_watchdog_waits_for_a_deadline_that_has_moved(watch):
