@@ -22,7 +22,7 @@ RULES = (DOCS / "ops/prometheus/lockkit.rules.yml").read_text()
 PARTS = ("You see", "It means", "Look", "Do", "Do not", "It is over")
 SYMPTOMS = (
     *("Nothing moves on a lock", "Two ran at once", "Redis was restored from a backup"),
-    "etcd was restored from a backup",
+    "etcd or ZooKeeper was restored from a backup",
     *("Roll back the library", "Move to another store without a double hold"),
     *("A card is held and idle", "A card is quarantined", "The disk of a journal is full"),
     *("The store is down", "Too many waiters", "The server says warning or unhealthy"),
