@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lockkit.client import Client
     from lockkit.lease import Lease
 
-__all__ = ["VARIABLE", "described", "is_around", "outer_holds", "place", "variables"]
+__all__ = ["VARIABLE", "described", "is_around", "outer_holds", "variables"]
 
 VARIABLE = "LOCKKIT_HELD"
 """The environment variable: a JSON array of holds, the innermost last. An array that cannot be read counts as empty."""
@@ -43,7 +43,8 @@ def is_around(claim_id: object) -> bool:
 
 def described(client: Client, leases: Sequence[Lease]) -> list[dict[str, object]]:
     """The holds of these leases, as the variable has them."""
-    store, namespace = place(client)
+    # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
+    store = digest(store_of(client.config))[:12]
     return [
         {
             "name": lease.name,
@@ -53,7 +54,7 @@ def described(client: Client, leases: Sequence[Lease]) -> list[dict[str, object]
             "capacity": lease.terms.capacity,
             "weight": lease.terms.weight,
             "store": store,
-            "namespace": namespace,
+            "namespace": client.namespace,
         }
         for lease in leases
     ]
@@ -83,9 +84,3 @@ def variables(
         "LOCKKIT_POOL_MEMBERS": "\n".join(map(str, members)) if members else None,
         VARIABLE: json.dumps(holds),
     }
-
-
-def place(client: Client) -> tuple[str, str]:
-    """The store and the namespace of a client, as a hold has them."""
-    # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
-    return digest(store_of(client.config))[:12], client.namespace

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.namedtuples import NamedTuple
-from lockkit.outer import VARIABLE, described, outer_holds, place, variables
+from lockkit.outer import VARIABLE, described, outer_holds, variables
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -65,10 +65,13 @@ def outer_of(claim: ClaimInfo) -> Outer:
 
 
 def held_around(client: Client, name: str | None = None) -> Iterator[ClaimInfo]:
-    """The claims of all outer holds in this store and namespace that are still held; only those on a name, if one is given."""
+    """The claims of all outer holds in this store and namespace that are still held; only those on a name, if one is given.
+
+    The store tells by the claim's id, which no other store has: one store may have several names (a host and its address).
+    """
     for entry in outer_holds(os.environ):
         named = str(entry.get("name"))
-        if (entry.get("store"), entry.get("namespace")) != place(client) or name not in (None, named):
+        if entry.get("namespace") != client.namespace or name not in (None, named):
             continue
         for claim in client.inspect(named).holders:
             if (claim.claim_id, claim.state) == (entry.get("claim_id"), "HELD") and claim.alive is not False:

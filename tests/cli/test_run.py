@@ -356,6 +356,15 @@ def test_a_hold_is_reused_only_for_what_it_covers(lockkit, outer, inner, covered
     assert ("give the outer one the same options" in done.stderr) is not covered
 
 
+@pytest.mark.parametrize("how, code", [("refuse", 75), ("reuse", 0)])
+def test_a_nested_run_that_knows_the_store_by_another_name_is_one(lockkit, how, code):
+    """A host and its address, a server's socket and its port: the store's answer counts, not its name."""
+    inner = " ".join(lockkit.line("run", "x", "--timeout", "30s", "--nested", how, "--", "true"))
+    renamed = 'LOCKKIT_HELD=$(echo $LOCKKIT_HELD | sed \'s/"store": "[^"]*/&another/\') '
+    done = lockkit("run", "x", "--", "sh", "-c", renamed + inner)
+    assert done.returncode == code
+
+
 def test_a_nested_run_of_another_name_is_nothing_special(lockkit):
     inner = " ".join(lockkit.line("run", "y", "--", "sh", "-c", "'echo $LOCKKIT_HELD'"))
     done = lockkit("run", "x", "--", "sh", "-c", inner)
