@@ -51,6 +51,7 @@ class Device(NamedTuple):
         unreachable: Whether the driver does not reach it now, which may pass, as while it is being reset. Such a device is given to nobody, and
             is quarantined without a hold only if that lasts.
         tolerated: The bytes in use up to which it counts as unused while no process is seen on it. lockkit sets them, from ``gpu.ignore_memory``.
+        silent: Whether the driver has not answered about it in time, so that nobody knows what it is fit for.
     """
 
     uuid: str
@@ -67,6 +68,7 @@ class Device(NamedTuple):
     aliases: tuple[str, ...] = ()
     unreachable: bool = False
     tolerated: int = 1 << 30
+    silent: bool = False
 
     @property
     def usable(self) -> int | None:

@@ -29,7 +29,16 @@ from lockkit.sizes import show
 if TYPE_CHECKING:
     from lockkit.gpu.judging import Receipt
 
-__all__ = ["CardFacts", "CardRequest", "choose", "holders_of_slice", "left_over", "never_fits", "why_not_now"]
+__all__ = [
+    "CardFacts",
+    "CardRequest",
+    "choose",
+    "holders_of_slice",
+    "left_over",
+    "may_pass",
+    "never_fits",
+    "why_not_now",
+]
 
 
 class CardRequest(NamedTuple):
@@ -154,6 +163,13 @@ def never_fits(request: CardRequest, device: Device) -> str | None:
     return None
 
 
+def may_pass(request: CardRequest, devices: Sequence[Device]) -> bool:
+    """Whether what is in the way of a request that cannot be met may only be that the driver does not answer about some cards now."""
+    fit = sum(bool(one.uuid) and never_fits(request, one) is None for one in devices)
+    silent = sum(one.silent and (request.ids is None or one.uuid in request.ids) for one in devices)
+    return fit < request.count <= fit + silent
+
+
 def why_not_now(request: CardRequest, card: Card, held: CardFacts, at: float) -> str | None:
     """Why a card will not do now; None if it will, perhaps once its holders have released it.
 
@@ -226,12 +242,13 @@ def _of_all(devices: Sequence[Device], count: int) -> str:
 
 
 def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str | None], fit: int) -> str:
-    """The sentence for a request that no wait can meet. A card that the driver has lost may have no UUID, and only its faults to tell."""
-    wanted = how_many(request.count)
+    """The sentence for a request that no wait can meet, or that cannot be met before the driver answers. A card that the driver has lost may have no UUID, and only its faults to tell."""
+    passes = may_pass(request, [card.device for card in known])
+    wanted = f"{how_many(request.count)} {'cannot be had now' if passes else 'can never be had'}"
     if fit and fit == len(known):
-        return f"{wanted} can never be had: this host has only {fit}"
+        return f"{wanted}: this host has only {fit}"
     if request.ids is not None and fit and fit == len(set(request.ids)):
-        return f"{wanted} can never be had: only {how_many(fit)} {'was' if fit == 1 else 'were'} named"
+        return f"{wanted}: only {how_many(fit)} {'was' if fit == 1 else 'were'} named"
     have = "none" if not fit else f"only {fit}"
     alike: dict[str, list[Device]] = {}
     for card in known:
@@ -241,4 +258,4 @@ def _never(request: CardRequest, known: Sequence[Card], reasons: dict[str, str |
     if len(alike) > 1:
         alike.pop(_NOT_NAMED, None)  # whoever named some cards asks about these
     each = "; ".join(f"{_of_all(devices, len(known))}: {why}" for why, devices in alike.items())
-    return f"{wanted} can never be had: {have} of the {len(known)} of this host will do{each and f'; {each}'}"
+    return f"{wanted}: {have} of the {len(known)} of this host will do{each and f'; {each}'}"

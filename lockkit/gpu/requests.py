@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
-from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected
+from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, DevicesNotReady
 from lockkit.gpu.capacities import capacities, seen, slices_in
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.card_denials import PYTHON, Ways, denied
-from lockkit.gpu.choosing import CardRequest, choose, never_fits
+from lockkit.gpu.choosing import CardRequest, choose, may_pass, never_fits
 from lockkit.gpu.fault_check import FaultCheck
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import HeldCards, note_held_cards
@@ -59,6 +59,7 @@ _LEAST = 0.5
 _SHORTEST = 0.05
 _LONGEST_LOOK = 25.0
 """Seconds of one look at most: a chooser has 30 s."""
+_SILENT = "try again; if cards take long to wake: nvidia-smi -pm 1, or a longer gpu.patience"
 _log = logging.getLogger("lockkit")
 
 
@@ -248,7 +249,7 @@ class HostCards:
 
         Raises:
             ConfigError: An argument is wrong, or names a card that this host does not have; or a preflight is not possible.
-            DevicesUnavailable: No provider knows a card.
+            DevicesUnavailable: No provider knows a card, or the driver does not answer about one that may be meant.
         """
         whole(count, "count", self.pool)
         wanted: object = model
@@ -278,12 +279,28 @@ class HostCards:
         snapshot = self.look()
         devices = snapshot.devices
         self.settle(devices)
-        named = None if ids is None else resolve_each(ids, devices, pool=self.pool, apart=self.ways.apart)
+        named = None if ids is None else self._named_in(ids, devices)
         visible = visible_uuids(self._environ, devices)
         last = (self.last or last_cards(self._client.config, self.pool)) if affinity else ()
         return request._replace(
             last=last, ids=named, visible=visible, hidden=why_hidden(self._environ, devices)
         ), snapshot
+
+    def _named_in(self, ids: Sequence[str], devices: Sequence[Device]) -> tuple[str, ...]:
+        """The UUIDs of the cards that are named.
+
+        Raises:
+            ConfigError: This host has no such card.
+            DevicesNotReady: The driver does not answer about a card, which may be the one.
+        """
+        try:
+            return resolve_each(ids, devices, pool=self.pool, apart=self.ways.apart)
+        except ConfigError as error:
+            why = [fault for one in devices if one.silent and not one.uuid for fault in one.faults]
+            if not why:
+                raise
+            told = error.message if why[0] in error.message else f"{error.message}; {why[0]}"
+            raise DevicesNotReady(told, hint=_SILENT) from None
 
     @cached_property
     def simulation(self) -> str | None:
@@ -381,6 +398,7 @@ class HostCards:
 
         Raises:
             ConfigError: The request can never be met; the error says why for each card.
+            DevicesNotReady: Only cards are in the way about which the driver does not answer now.
             DeadlockDetected: The request would wait for a ``lockkit run`` or task around this program.
             BackendError: The store does not answer.
         """
@@ -388,6 +406,8 @@ class HostCards:
         home = self.check(devices)
         host, pool = home.host, home.pool
         never = choose(request, snapshot, {}).never
+        if never is not None and may_pass(request, devices):
+            raise DevicesNotReady(never, hint=_SILENT)
         if never is not None:
             raise ConfigError(never, name=pool, hint=self._way_out(request, snapshot))
         members = capacities(self._client, pool, devices)

@@ -151,6 +151,23 @@ def test_python_refuses_it_and_says_what_to_do(host, refusal, lockkit):
         assert program.do("left") == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["2"], ["1", "--gpu-id", "GPU-1-as-it-is-called"], ["1", "--gpu-id", "1"], ["2", "--no-wait"]],
+    ids=" ".join,
+)
+def test_what_a_card_alone_prevents_that_does_not_answer_now_may_be_had_later(lockkit, host, words):
+    host.set(0, "mig", 0)
+    host.set(1, "stuck nvmlDeviceGetHandleByIndex_v2", 1)
+    lockkit.env["LOCKKIT_GPU_PATIENCE"] = "2s"
+    done = lockkit("run", "--private", "--gpu", *words, "--", "touch", "ran")
+    assert done.returncode == 69, done.stderr
+    assert "the driver has not answered about the card" in done.stderr
+    assert "never" not in done.stderr
+    assert not (lockkit.folder / "ran").exists()
+    assert lockkit("run", "--private", "--gpu", "3", "--", "true").returncode == 78
+
+
 def test_the_slices_of_a_card_that_was_whole_are_shown_with_its_holder(lockkit, host):
     host.set(0, "mig", 0)
     process = lockkit.start(

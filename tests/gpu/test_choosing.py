@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
-from lockkit.gpu.choosing import CardFacts, CardRequest, choose
+from lockkit.gpu.choosing import CardFacts, CardRequest, choose, may_pass
 from lockkit.sizes import GIB, MIB
 
 NOW = 1000.0
@@ -123,6 +123,15 @@ def test_a_card_that_the_driver_has_lost_is_named_without_a_uuid():
     assert chosen(CardRequest(2), card(0), lost).never.endswith(
         " will do; GPU 1 (unknown model): the card has fallen off the bus"
     )
+
+
+def test_of_a_card_that_does_not_answer_nobody_knows_that_it_will_never_do():
+    silent = Device("", 1, faults=("it has not answered",), unreachable=True, silent=True)
+    told = "2 GPUs cannot be had now: only 1 of the 2 of this host will do; GPU 1 (unknown model): it has not answered"
+    assert chosen(CardRequest(2), card(0), silent).never == told
+    assert may_pass(CardRequest(2), (card(0), silent))
+    assert not may_pass(CardRequest(3), (card(0), silent))
+    assert not may_pass(CardRequest(2), (card(0), silent._replace(silent=False)))
 
 
 def test_more_cards_than_were_named_can_never_be_had():

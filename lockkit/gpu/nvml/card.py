@@ -52,7 +52,7 @@ class NvmlCard:
     def silent(self, within: float) -> Device:
         """The card, if it has not answered within some seconds. Asks nothing."""
         why = f"the driver has not answered about the card within {within:g} s: see the kernel's log, dmesg"
-        return self._unreachable((why,))
+        return self._unreachable((why,))._replace(silent=True)
 
     def _unreachable(self, faults: tuple[str, ...]) -> Device:
         # As long as NVML is initialised, an index stands for the same card.
