@@ -1,7 +1,8 @@
 """The runner of the alert engine: a thread that takes in what happened, looks at the store, and hands notifications over.
 
 Several processes share the work. Of those of one user on one host, one runs the engine, by a lock on a file, which also works while the store
-does not answer; the others leave what they hear for it. Of all that run an engine on one store, one looks at the locks, by a lockkit lock.
+does not answer; the others leave what they hear for it. Of all that run an engine with channels on one store, one looks at the locks, by a lockkit
+lock. One without channels looks for its own page and log alone: if it were elected, nobody would be told.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Runner:
         sinks: The functions that are called with each notification, in order, on the runner's thread: so each must return at once, as
             ``Delivery.put`` does. First the log and the journal, so that they have what nobody else takes.
         clock: The clock; its wall time is that of notifications.
+        channels: Whether people are told of notifications, and not only the log and the page of this process.
 
     Attributes:
         desk: The alerts, for those who look at them and decide about them.
@@ -72,8 +74,11 @@ class Runner:
         inbox: Inbox,
         sinks: Sequence[Callable[[Notification], object]],
         clock: Clock = SYSTEM,
+        *,
+        channels: bool = True,
     ) -> None:
         self._client = client
+        self._channels = channels
         self._inbox = inbox
         self._sinks = sinks
         self._clock = clock
@@ -283,7 +288,7 @@ class Runner:
 
     def _elected(self) -> bool:
         """Whether this engine is the one that looks at the locks."""
-        if self._lease is not None and self._lease.valid():
+        if not self._channels or (self._lease is not None and self._lease.valid()):
             return True
         self._lease = None
         try:

@@ -67,7 +67,8 @@ class Alerting:
         for client, inbox in inboxes.items():
             inbox.findings = channels.findings
             link = partial(linked, public_url=client.config.serve_public_url, store=id_of(client))
-            self._runners.append(Runner(client, inbox, [_after(link, sink) for sink in (log, channels.put)]))
+            sinks = [_after(link, sink) for sink in (log, channels.put)]
+            self._runners.append(Runner(client, inbox, sinks, channels=bool(channels.each)))
 
     def samples(self) -> Samples:
         """The metrics of the channels."""

@@ -42,12 +42,12 @@ class World:
         self.clock = Clock()
         self.open = []
 
-    def runner(self, *sinks):
+    def runner(self, *sinks, **more):
         inbox = Inbox()
         config = configuration.load(self.store, config=self.file, environ={}, state_dir=self.state_dir)
         client = lockkit.connect(config=config, plugins=[inbox])
         told = []
-        runner = Runner(client, inbox, [*sinks, told.append], self.clock)
+        runner = Runner(client, inbox, [*sinks, told.append], self.clock, **more)
         runner.client, runner.inbox, runner.told = client, inbox, told
         self.open.append(runner)
         return runner
@@ -146,6 +146,15 @@ def test_one_of_two_engines_looks_at_the_locks(world):
         world.steps(other, 5)
         assert other._lease is None
         assert other._look() == Look(elected=False)
+
+
+def test_an_engine_without_channels_looks_for_itself_and_keeps_no_other_from_looking(world):
+    alone = world.runner(channels=False)
+    world.steps(alone, 5)
+    assert alone._look().elected
+    assert alone.client.inspect(LOCK).claims == ()
+    with alone.client.lock(LOCK).acquire():
+        assert alone._look().elected
 
 
 def refused(*_, **__):

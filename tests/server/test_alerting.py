@@ -131,6 +131,31 @@ def test_an_incident_ends_though_the_engine_has_moved_to_another_host(redis, beg
     assert second.json["dedup_key"] == last.json["dedup_key"]
 
 
+def test_a_server_without_channels_keeps_no_alert_from_those_of_another(redis, begun, tmp_path):
+    def start(name, text):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "lockkit.toml").write_text(text)
+        _, line = begun(
+            *("--json", "--url", redis),
+            LOCKKIT_CONFIG=str(folder / "lockkit.toml"),
+            LOCKKIT_STATE_DIR=str(folder / "state"),
+            PAGER_KEY="k" * 32,
+        )
+        return json.loads(line)["url"]
+
+    def seen(url):
+        with urllib.request.urlopen(f"{url.rstrip('/')}/api/alerts") as answer:
+            return [one["rule"] for one in json.load(answer)["alerts"]]
+
+    with receiver(ACCEPTED) as pager, lockkit.connect(redis, state_dir=str(tmp_path / "own")) as client:
+        first = start("first", RULES)
+        with client.lock("job").acquire():
+            until(lambda: "old_hold" in seen(first), "the first one looks")
+            start("second", RULES + CHANNEL.format(url=pager.url))
+            until(lambda: pager.requests, "the pager of the other is told")
+
+
 def test_a_channel_that_hangs_does_not_keep_the_server_from_ending(alerting, tmp_path):
     with (
         receiver(Answer(0)) as pager,

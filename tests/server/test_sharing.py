@@ -35,6 +35,9 @@ group_interval = "100ms"
 look_every = "100ms"
 [alerts.rules.old_hold]
 severity = "P0"
+[alerts.channels.nobody]
+type = "alertmanager"
+url = "http://127.0.0.1:1"
 """
 
 
