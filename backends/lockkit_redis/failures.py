@@ -106,7 +106,10 @@ _PASSING = {
         "this passes; name a Cluster by redis+cluster://host",
     ),
     "TRYAGAIN": ("the Cluster is moving a slot", "this passes"),
-    "CLUSTERDOWN": ("the Cluster is down", "see CLUSTER INFO"),
+    "CLUSTERDOWN": (
+        "the Cluster is down",
+        "see CLUSTER INFO; one slot without a node is enough, unless cluster-require-full-coverage is no",
+    ),
 }
 """Errors that may pass with time or a restart: the cause, and what to do."""
 _MESSAGES = (

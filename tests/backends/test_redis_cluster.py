@@ -187,6 +187,17 @@ def test_the_death_of_a_node_ends_only_what_is_on_it():
             assert kept.release().outcome == "RELEASED"
 
 
+def test_a_cluster_that_wants_all_its_slots_is_down_with_one_node_and_the_error_says_so():
+    with RedisCluster() as cluster, lockkit.connect(cluster.url()) as client:
+        dead, living = cluster.nodes[2], cluster.nodes[0]
+        name = next(names_on(cluster, client, living))
+        dead.kill()
+        until(lambda: b"cluster_state:fail" in living.cli("CLUSTER", "INFO"), "it is down", 30.0)
+
+        with pytest.raises(lockkit.BackendUnavailable, match="cluster-require-full-coverage"):
+            client.lock(name).acquire(timeout=1)
+
+
 def test_a_database_of_a_cluster_is_refused():
     with pytest.raises(lockkit.ConfigError, match="has no databases"):
         lockkit.connect("redis+cluster://localhost:7000/1").lock("a").acquire()
