@@ -54,7 +54,7 @@ def check_names(task: str, given: Iterable[str], known: Iterable[str]) -> None:
         if meant is not None:
             raise ConfigError(
                 f"task {task} has no option {name!r}",
-                hint=f"did you mean {meant!r}? An attribute of your own of that name belongs into a base class",
+                hint=f"did you mean {meant!r}? An attribute of your own of that name belongs in a base class",
             )
 
 
