@@ -111,7 +111,7 @@ class _CardPool(AsyncPool):
 
     def _refused(self, attempt: Attempt, count: int, refused: Mapping[str, str]) -> AcquireTimeout:
         error = super()._refused(attempt, count, refused)
-        return self.cards.denied(error, self.chooser, waited=False)
+        return self.cards.denied(error, self.chooser, waited=False, refused=refused)
 
 
 class AsyncGpuPool:

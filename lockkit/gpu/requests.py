@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lockkit import durations
 from lockkit.devices import Device, Snapshot
 from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, DevicesNotReady
+from lockkit.facts import NOTHING
 from lockkit.gpu.capacities import capacities, seen, slices_in
 from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
@@ -197,19 +198,34 @@ class HostCards:
         held = HeldCards(driver, self.host, self._providers, seen, self.faults, self._looking)
         note_held_cards(held, leases, [one.uuid for one in before], before)
 
-    def denied(self, error: AcquireTimeout, chooser: CardChooser, *, waited: bool) -> AcquireTimeout:
+    def denied(
+        self,
+        error: AcquireTimeout,
+        chooser: CardChooser,
+        *,
+        waited: bool,
+        refused: Mapping[str, str] = NOTHING,  # type: ignore[assignment]  # nothing is in it
+    ) -> AcquireTimeout:
         """The error of a request that got too few cards, in terms of cards: why each did not do when it last looked, and what would help.
 
         Args:
             error: The error in terms of the pool. If no card was looked at, the error that it was made from says why.
             chooser: The chooser of the request.
             waited: Whether the request has waited.
+            refused: Why no card could be looked at, by UUID; nothing if the turn of the request had not come.
         """
         if chooser.looked is None:
-            inner = error.__context__
+            wanted, inner = how_many(chooser.request.count), error.__context__
+            whose = f"; it is that of {error.holder.owner}" if error.holder else ""
+            before = f"another request comes first{whose}"
+            if not waited:
+                why = "; ".join(dict.fromkeys(refused.values())) or before
+                text = printable(f"{wanted} cannot be had now: {why}")
+                return AcquireTimeout(text, name=self.pool, holder=error.holder, hint=error.hint)
             if not isinstance(inner, AcquireTimeout):
                 return error
-            text = f"{how_many(chooser.request.count)} cannot be had in time: {inner.message}"
+            at_gate = inner.name == pool_name(self.pool)
+            text = printable(f"{wanted} cannot be had in time: {before if at_gate else inner.message}")
             return AcquireTimeout(text, name=self.pool, holder=inner.holder, hint=inner.hint)
         number = simulated_cards(self._client.config, self._simulate)
         options = f" --gpu-sim {number}" if number else ""
