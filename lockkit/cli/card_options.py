@@ -10,6 +10,7 @@ import click
 from lockkit.cli import completing
 from lockkit.cli.base import option
 from lockkit.cli.parameters import Duration, File, Number, Size
+from lockkit.cli.suggesting import WORDS
 from lockkit.members import MOST
 from lockkit.settings import SETTINGS
 
@@ -155,7 +156,7 @@ def needs_gpu(ctx: click.Context, options: dict[str, Any]) -> None:
         from lockkit.cli import guessing
 
         written = f"--no-{flag.removeprefix('--')}" if given is False else flag
-        guessing.keep(ctx, guessing.of_gpus(ctx, options["names"]))
+        guessing.keep(ctx, guessing.of_run(ctx, ctx.meta[WORDS]))
         instead = ", in place of the name" if options["names"] else ""
         ctx.fail(f"{written} needs --gpu: add --gpu 1{instead}")
 

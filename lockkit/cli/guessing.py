@@ -6,50 +6,67 @@ name of a lock that was not given.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import click
 
-from lockkit.cli import exits, translating
+from lockkit.cli import exits
+from lockkit.cli.child import find
 from lockkit.cli.suggesting import MEANT, PROBE, WORDS
-from lockkit.cli.translating import Words
 from lockkit.redaction import redact
 from lockkit.settings import SETTINGS, nearest
 from lockkit.suggesting import URL_FIRST, quoted
 
-__all__ = ["check", "keep", "moved", "of_command", "of_gpus", "of_group", "of_run", "sentence"]
+__all__ = ["OPTIONS", "check", "keep", "of_group", "of_line", "of_run", "sentence"]
 
-_DURATION = r"\d+(\.\d+)?(ms|s|m|h|d)?"
-_CLAIM = "[0-9a-f]{12}"
-_TRADES: Mapping[str, Sequence[Words]] = {
-    **dict.fromkeys(("lock", "flock", "take", "get", "grab"), (("run",), ("acquire", "--ttl", "1h"))),
-    **dict.fromkeys(("exec", "guard", "with", "do", "start"), (("run",),)),
-    **dict.fromkeys(("unlock", "free", "drop", "give"), (("release",),)),
-    **dict.fromkeys(("list", "ls", "ps", "who", "locks", "show"), (("status",), ("explain",))),
-    **dict.fromkeys(("why", "info", "describe", "inspect", "holder"), (("explain",), ("status",))),
-    **dict.fromkeys(("watch", "tail", "monitor"), (("status", "--watch"),)),
-    **dict.fromkeys(("htop", "dashboard", "tui"), (("top",),)),
-    **dict.fromkeys(("kill", "steal", "break", "force", "remove", "rm", "delete"), (("explain",),)),
-    **dict.fromkeys(("force-release", "force-unlock", "force_release", "force_unlock"), (("explain",),)),
-    **dict.fromkeys(("check", "health", "ping", "diagnose", "test"), (("doctor",),)),
-    **dict.fromkeys(("settings", "env", "conf", "configuration"), (("config", "show"),)),
-    **dict.fromkeys(("init", "setup"), (("config", "init"),)),
-    **dict.fromkeys(("journal", "errors", "log", "logs"), (("failures", "list"),)),
-    "version": (("--version",),),
+Words = Sequence[str]
+
+_COMMANDS: Mapping[str, str] = {
+    **dict.fromkeys(("lock", "flock", "take", "get", "grab"), "run|acquire --ttl 1h"),
+    **dict.fromkeys(("exec", "guard", "with", "do", "start"), "run"),
+    **dict.fromkeys(("unlock", "free", "drop", "give"), "release"),
+    **dict.fromkeys(("list", "ls", "ps", "who", "locks", "show"), "status|explain"),
+    **dict.fromkeys(("why", "info", "describe", "inspect", "holder"), "explain|status"),
+    **dict.fromkeys(("watch", "tail", "monitor"), "status --watch"),
+    **dict.fromkeys(("htop", "dashboard", "tui"), "top"),
+    **dict.fromkeys(("kill", "steal", "break", "force", "remove", "rm", "delete"), "explain"),
+    **dict.fromkeys(("force-release", "force-unlock", "force_release", "force_unlock"), "explain"),
+    **dict.fromkeys(("check", "health", "ping", "diagnose", "test"), "doctor"),
+    **dict.fromkeys(("settings", "env", "conf", "configuration"), "config show"),
+    **dict.fromkeys(("init", "setup"), "config init"),
+    **dict.fromkeys(("journal", "errors", "log", "logs"), "failures list"),
+    "version": "--version",
 }
-"""Commands that people know from other programs, each with lockkit's commands to try in this order."""
-_IN_GROUPS: Mapping[str, Words] = {
-    "get": ("show",),
-    "list": ("show",),
-    "cat": ("show",),
-    "print": ("show",),
-    "unquarantine": ("clear",),
-    **dict.fromkeys(("status", "ps", "show", "who", "smi"), ("ls",)),
-    **dict.fromkeys(("watch", "top", "monitor"), ("ls", "--watch")),
-    **dict.fromkeys(("resume", "enable", "uncordon", "undrain"), ("clear",)),
-    **dict.fromkeys(("attach", "claim", "hold"), ("adopt",)),
+"""Commands of other programs, each with lockkit's commands to try in this order."""
+_IN_GROUPS: Mapping[str, str] = {
+    **dict.fromkeys(("get", "list", "cat", "print"), "show"),
+    **dict.fromkeys(("status", "ps", "show", "who", "smi"), "ls"),
+    **dict.fromkeys(("watch", "top", "monitor"), "ls --watch"),
+    **dict.fromkeys(("unquarantine", "resume", "enable", "uncordon", "undrain"), "clear"),
+    **dict.fromkeys(("attach", "claim", "hold"), "adopt"),
 }
+OPTIONS: Mapping[str, str] = {
+    **dict.fromkeys(("-n", "--nb", "--nonblock", "--nonblocking", "--non-blocking", "--try"), "--no-wait"),
+    **dict.fromkeys(("-w", "-t", "--wait", "--wait-timeout", "--max-wait"), "--timeout"),
+    **dict.fromkeys(("-x", "-e", "--write", "--writer"), "--exclusive"),
+    **dict.fromkeys(("-s", "--read", "--reader"), "--shared"),
+    **dict.fromkeys(("--limit", "--max"), "--capacity"),
+    **dict.fromkeys(("--lease", "--lease-time", "--expire", "--expiry", "--px"), "--ttl"),
+    **dict.fromkeys(("-f", "--follow", "--live"), "--watch"),
+    **dict.fromkeys(("-j", "--format=json", "--output=json"), "--json"),
+    **dict.fromkeys(("--store", "--server", "--backend"), "--url"),
+    **dict.fromkeys(("--id", "--claim-id"), "--claim"),
+    **dict.fromkeys(("-g", "--gpus", "--gres", "--gpus-per-node"), "--gpu"),
+    **dict.fromkeys(("-m", "--message", "--why"), "--reason"),
+    **dict.fromkeys(("-o", "--close", "-F", "--no-fork", "-v", "--verbose", "-k"), ""),
+}
+"""Options of flock(1), lockf(1), Slurm and others, each with lockkit's option; an empty text for an option that is not needed."""
+_STRING = ("-c", "--command")
+
+
+# -- what the error says --------------------------------------------------------------------------------------
 
 
 def keep(ctx: click.Context, words: Words | None) -> None:
@@ -70,14 +87,11 @@ def sentence(words: Words) -> str:
 
 
 def _without_secret(words: Words) -> tuple[Words, str]:
-    end = words.index("--") if "--" in words else len(words)
-    for at, word in enumerate(words[:end]):
+    for at, word in enumerate(_head(words)):
         flag, equals, value = word.partition("=")
-        if flag != "--url":
-            continue
         after = at + (1 if equals else 2)
         url = value if equals else "".join(words[at + 1 : after])
-        if redact(url) != url:
+        if flag == "--url" and redact(url) != url:
             return [*words[:at], *words[after:]], URL_FIRST
     return words, ""
 
@@ -99,196 +113,215 @@ def check(words: Words, known: Iterable[str], what: str) -> None:
             ctx.fail(f"there is no {what} {word!r}")
 
 
-# -- commands -------------------------------------------------------------------------------------------------
+# -- what was meant -------------------------------------------------------------------------------------------
 
 
 def of_group(ctx: click.Context, group: click.Group, args: Words) -> list[str] | None:
-    """The line that was meant by an unknown command.
+    """The line that was meant by an unknown command, or by an option before the command.
 
     Args:
         ctx: The context of the group.
         group: The group: ``lockkit`` itself, or a command with subcommands.
-        args: The words after the group, of which the first is no command of it.
+        args: The words after the group.
     """
-    path = ctx.command_path.split()[1:]
-
-    def candidates() -> Iterator[list[str]]:
-        run = ctx.find_root().command
-        if path == ["gpu"] and args[0] == "run" and isinstance(run, click.Group):
-            command, _ = _below(run, ["run"])
-            guess = translating.run(command, ["--gpu", "1", *args[1:]])
-            if guess is not None:
-                yield ["run", *guess]
-        yield from ([*path, *words] for words in _in_group(ctx, group, args))
-
-    return _first(ctx, candidates())
-
-
-def _in_group(ctx: click.Context, group: click.Group, args: Words) -> Iterator[list[str]]:
-    name, rest = args[0], args[1:]
+    path, name, rest = ctx.command_path.split()[1:], args[0], args[1:]
+    if name.startswith("-"):
+        at = next((at for at, word in enumerate(_head(args)) if group.get_command(ctx, word)), len(args))
+        left = _below(group, args[at:])[1]
+        return _first(ctx, [[*args[at : len(args) - len(left)], *args[:at], *left]])
     if name == "help":
-        yield [*rest, "--help"]
-    if ctx.parent is None:
-        if name in _TRADES:
-            yield from _traded(group, _TRADES[name], rest)
-            return  # many of these names are programs too, and a forgotten run must not become a line that runs rm
-    elif name in _IN_GROUPS:
-        yield [*_IN_GROUPS[name], *rest]
-    close = nearest(name, group.list_commands(ctx))
-    if close is not None:
-        yield from ([close, *rest], [close], [close, "--help"])
-    if ctx.parent is not None:
-        if group.name == "failures" or name in SETTINGS:
-            yield ["show", *args]
-        return
-    run = group.get_command(ctx, "run")
-    if run is not None and rest and ("--" in rest or any(map(translating.is_program, args[:2]))):
-        guess = translating.run(run, args)
-        if guess is not None:
-            yield ["run", *guess]
+        return _first(ctx, [[*path, *rest, "--help"]])
+    if [*path, name] == ["gpu", "run"]:
+        return _first(ctx, [["run", "--gpu", "1", *rest]])
+    known = (_IN_GROUPS if path else _COMMANDS).get(name) or nearest(name, group.list_commands(ctx))
+    if known is not None:
+        ours = [[*path, *command.split()] for command in known.split("|")]
+        return _first(ctx, [*([*words, *rest] for words in ours), [*ours[0], "--help"]])
+    if path:
+        return _first(ctx, [[*path, "show", *args]] if path == ["failures"] or name in SETTINGS else [])
+    return of_run(ctx, args) if rest and ("--" in rest or any(map(_is_program, args[:2]))) else None
 
 
-def _traded(group: click.Group, commands: Sequence[Words], rest: Words) -> Iterator[list[str]]:
-    """The lines with lockkit's commands for the name of another program's: the words as they are, then translated, else the help."""
-    yield from ([*words, *rest] for words in commands)
-    for words in commands:
-        command, _ = _below(group, words)
-        translate = translating.run if words[0] == "run" else translating.translated
-        guess = translate(command, rest)
-        if guess is not None:
-            yield [*words, *guess]
-    yield [*(word for word in commands[0] if not word.startswith("-")), "--help"]
-
-
-def moved(ctx: click.Context, group: click.Group, args: Words) -> list[str] | None:
-    """The line that was meant by options that stand before the command."""
-
-    def candidates() -> Iterator[list[str]]:
-        for at, word in enumerate(args):
-            if word == "--":
-                return
-            command = None if word.startswith("-") else group.get_command(ctx, word)
-            if command is None:
-                continue
-            command, rest = _below(command, args[at + 1 :])
-            path = list(args[at : len(args) - len(rest)])
-            words = [*args[:at], *rest]
-            yield [*path, *words]
-            guess = (
-                translating.run(command, words) if path == ["run"] else translating.translated(command, words)
-            )
-            if guess is not None:
-                yield [*path, *guess]
-
-    return _first(ctx, candidates())
-
-
-# -- options and values ---------------------------------------------------------------------------------------
-
-
-def of_command(ctx: click.Context, error: click.UsageError, words: Words) -> list[str] | None:
-    """The line that was meant by wrong options, values or arguments of a command.
-
-    Args:
-        ctx: The context of the command.
-        error: The error of parsing its words.
-        words: All words after the command, as they were typed.
-    """
-    path = ctx.command_path.split()[1:]
-
-    if path == ["acquire"]:
-        more = translating.gpus_of(_below(ctx.find_root().command, ["run"])[0], words)
-        if more:  # an acquire holds no GPUs: nobody would see that their user has ended
-            return _first(ctx, [["run", *more, "--", "CMD"]])
-
-    def candidates() -> Iterator[list[str]]:
-        if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
-            yield from _other_value(error, words)
-        guess = (
-            translating.run(ctx.command, words)
-            if path == ["run"]
-            else translating.translated(ctx.command, words)
-        )
-        if guess is not None:
-            yield guess
-        if path != ["run"] and words:
-            yield from _bare(ctx.command, words)
-
-    return _first(ctx, ([*path, *guess] for guess in candidates()))
+def of_line(ctx: click.Context, words: Words) -> list[str] | None:
+    """The line that was meant by wrong words after a command."""
+    return _first(ctx, [], [[*ctx.command_path.split()[1:], *words]])
 
 
 def of_run(ctx: click.Context, words: Words) -> list[str] | None:
-    """The line that was meant by the words after ``lockkit run`` where ``--`` is missing, or stands in the wrong place."""
-    guess = translating.run(ctx.command, words)
-    return None if guess is None else _first(ctx, [["run", *guess]])
+    """The line that was meant by words after ``lockkit run`` of which some stand in the wrong place."""
+    return _first(ctx, [], [["run", *words]])
 
 
-def of_gpus(ctx: click.Context, names: Words) -> list[str] | None:
-    """The line that was meant by a ``run`` with names whose options are about GPUs: without the names.
+def _first(
+    ctx: click.Context, lines: Sequence[list[str]], wrong: Sequence[list[str]] = ()
+) -> list[str] | None:
+    """The first line that lockkit would accept: one of ``lines``, or one of these or ``wrong`` with the options and the order that were meant."""
+    root = ctx.find_root().command
 
-    Args:
-        ctx: The context of the command.
-        names: The names.
-    """
-    words: list[str] = ctx.meta[WORDS]
-    at = words.index("--") if "--" in words else len(words)
-    head = [*words[:at]]
-    for name in names:
-        if name in head:
-            head.remove(name)
-    return _first(ctx, [["run", *translating.with_gpu(head), *words[at:]]])
+    def candidates() -> Iterator[list[str]]:
+        yield from (line for line in lines if line[-1] != "--help")  # help comes last
+        for line in (*lines, *wrong):
+            command, rest = _below(root, line)
+            meant = _run if line[0] == "run" and line[-1] != "--help" else _plain
+            guess = meant(command, rest)
+            if guess is not None:
+                yield [*line[: len(line) - len(rest)], *guess]
 
-
-def _other_value(error: click.BadParameter, words: Words) -> Iterator[list[str]]:
-    """The words with the wrong value replaced by one that resembles it: a choice, or the number of an exit code's name."""
-    param = error.param
-    known: dict[str, str] = {}
-    if isinstance(getattr(param, "type", None), click.Choice):
-        known = {str(choice): str(choice) for choice in param.type.choices}  # type: ignore[union-attr]
-    elif param is not None and param.name == "conflict_code":
-        codes = {name: code for name, code in vars(exits).items() if name.isupper() and isinstance(code, int)}
-        known = {name.lower(): str(code) for name, code in codes.items()}
-    for at, word in enumerate(words):
-        option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
-        attached = value[2:] if param is not None and value[:2] in param.opts and len(value) > 2 else ""
-        if attached:
-            option, value = value[:2], attached
-        if repr(value) in error.message:
-            close = nearest(value.lower().replace("-", "_"), known)
-            if close is not None:
-                yield [*words[:at], f"{option}{equals}{known[close]}", *words[at + 1 :]]
+    return next((line for line in candidates() if _parses(root, line)), None)
 
 
-def _bare(command: click.Command, words: Words) -> Iterator[list[str]]:
-    """The words with what stands there bare given to the option that needs it, or as one name with blanks that nobody quoted."""
-    own = translating.flags(command)
-    *before, last = words
-    if re.fullmatch(_DURATION, last):
-        yield from ([*before, option, last] for option in ("--ttl", "--timeout") if option in own)
-    if "--claim" in own and "--reason" in own and len(words) > 1 and re.fullmatch(_CLAIM, words[1]):
-        end = next((at for at, word in enumerate(words) if at > 1 and word.startswith("-")), len(words))
-        reason = " ".join(words[2:end]) or "..."
-        yield [words[0], "--claim", words[1], "--reason", reason, *words[end:]]
-    if command.name == "quarantine" and len(words) == 1 and not last.startswith("-"):
-        yield [last, "--reason", "..."]
-    named = any(param.name == "name" for param in command.params)
-    if named and len(words) > 1 and not any(word.startswith("-") for word in words):
-        yield [" ".join(words)]
+def _plain(command: click.Command, words: Words) -> list[str] | None:
+    """The words with each option that the command does not have replaced by the one that was meant; None if one is unknown."""
+    own, found, left = _flags(command), list[str](), list(_head(words))
+    while left:
+        options, left = _leading(left, own)
+        if left and _is_option(left[0]):
+            return None
+        found += [*options, *left[:1]]
+        left = left[1:]
+    return [*found, *words[len(_head(words)) :]]
+
+
+def _run(command: click.Command, words: Words) -> list[str] | None:
+    """The words after ``run`` in the right order: NAME, lockkit's options, ``--``, the command."""
+    own, head = _flags(command), _head(words)
+    dashes, tail = "--" in words, words[len(head) + 1 :]
+    options, rest = _leading(head, own)
+    name = "NAME"
+    if rest and rest[0] not in _STRING:
+        runs = _is_program(rest[0])
+        more, left = _leading(rest[1:], own, habits=not runs)
+        # A program without another one behind it is the command: the name of the lock is missing.
+        if (not runs or _is_program(left[0])) if left else dashes:
+            name, rest, options = rest[0], left, options + more
+        elif not (runs or " " in rest[0]):
+            return None
+    late, program = _leading(tail, own) if not rest else ([], [*rest, *words[len(head) :]])
+    options += late
+    if not program or _is_option(program[0]) or _is_option(name):
+        return None
+    if program[0] in _STRING and program[1:]:
+        program = ["sh", "-c", *program[1:]]
+    elif len(program) == 1 and " " in program[0] and not dashes:
+        program = ["sh", "-c", *program]
+    if "--no-wait" in options and "--timeout" in options:  # flock -n -w 5 does not wait either
+        at = options.index("--timeout")
+        options = [*options[:at], *options[at + 2 :]]
+    given = {word.partition("=")[0] for word in options}
+    if given.isdisjoint(_about_gpus(command)):
+        return [name, *options, "--", *program]
+    return [
+        *([] if "--gpu" in given else ["--gpu", "1"]),
+        *options,
+        "--",
+        *(tail if dashes and rest else program),
+    ]
+
+
+def _about_gpus(command: click.Command) -> set[str]:
+    """The options of a command in the section of ``--gpu``, which has requests without a NAME."""
+    section = next((getattr(one, "section", None) for one in command.params if "--gpu" in one.opts), None)
+    ours = [one for one in command.params if section is not None and getattr(one, "section", None) == section]
+    return {flag for one in ours for flag in (*one.opts, *one.secondary_opts)}
+
+
+# -- single options -------------------------------------------------------------------------------------------
+
+
+def _leading(words: Words, own: Mapping[str, bool], *, habits: bool = True) -> tuple[list[str], list[str]]:
+    """The options at the beginning of some words, as lockkit spells them, and the rest. An unknown option ends them."""
+    found: list[str] = []
+    at = 0
+    while at < len(words) and _is_option(words[at]) and (habits or words[at].partition("=")[0] in own):
+        taken = _option(words[at], words[at + 1 :], own)
+        if taken is None:
+            break
+        found += taken[0]
+        at += 1 + taken[1]
+    return found, list(words[at:])
+
+
+def _option(word: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str], int] | None:
+    """One option as lockkit spells it, and the number of words after it that belong to it; None if it is unknown."""
+    flag, equals, value = word.partition("=")
+    if equals and OPTIONS.get(word) in own:
+        return [OPTIONS[word]], 0  # --format=json
+    if not flag.startswith("--"):
+        if len(flag) <= 3:
+            return _letters(word[1:], after, own)
+        flag = f"-{flag}"  # -timeout=5s
+    ours = _ours(flag, own)
+    if not ours:
+        return None if ours is None else ([], 0)
+    if not own[ours]:
+        return ([ours], 0) if not equals or value.lower() in ("1", "on", "true", "yes") else None
+    if ours == "--gpu":
+        given = value if equals else next(iter(after), "-")
+        number = re.fullmatch(r"(?:gpu:)?(?:\w+:)?(\d+)|gpu|all|(-.*)", given)  # most who write all want any
+        return None if number is None else (["--gpu", number[1] or "1"], 0 if equals or number[2] else 1)
+    if equals:
+        return [f"{ours}={value}"], 0
+    return ([ours, after[0]], 1) if after else None
+
+
+def _letters(letters: str, after: Words, own: Mapping[str, bool]) -> tuple[list[str], int] | None:
+    """Letters behind one dash: ``-nx``, ``-w5``, ``-E 0``."""
+    found: list[str] = []
+    for at, letter in enumerate(letters):
+        ours = _ours(f"-{letter}", own)
+        if ours is None:
+            return None
+        if ours and own[ours]:
+            value = letters[at + 1 :].removeprefix("=")
+            if value:
+                return [*found, ours, value], 0
+            return ([*found, ours, after[0]], 1) if after else None
+        found += [ours] if ours else []
+    return found, 0
+
+
+def _ours(flag: str, own: Mapping[str, bool]) -> str | None:
+    """Lockkit's option for one that may be another program's, or misspelt: ``""`` if it is not needed, None if there is none."""
+    if flag in own:
+        return flag
+    habit = OPTIONS.get(flag)
+    if habit in own or (habit == "" and "--no-wait" in own):
+        return habit
+    long = [each for each in own if each.startswith("--")]
+    close = nearest(flag[2:], [each[2:] for each in long]) if flag.startswith("--") else None
+    return None if close is None else f"--{close}"
+
+
+def _flags(command: click.Command) -> dict[str, bool]:
+    """The options of a command, each with whether it takes a value."""
+    options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    found = {flag: not one.is_flag for one in options for flag in (*one.opts, *one.secondary_opts)}
+    return found | {"--help": False, "-h": False}
+
+
+def _head(words: Words) -> Words:
+    """The words before ``--``."""
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-" and word not in _STRING
+
+
+def _is_program(word: str) -> bool:
+    try:
+        return bool(find(word, os.environ))
+    except exits.CommandFailed:
+        return False
 
 
 # -- the check of a suggestion --------------------------------------------------------------------------------
 
 
-def _first(ctx: click.Context, candidates: Iterable[list[str]]) -> list[str] | None:
-    """The first line that lockkit would accept."""
-    root = ctx.find_root().command
-    return next((words for words in candidates if _parses(root, words)), None)
-
-
 def _parses(command: click.Command, words: Words) -> bool:
-    if "--help" in (words[: words.index("--")] if "--" in words else words):
-        words = [word for word in words if word != "--help"]
-        return _below(command, words)[1] == []
+    """Whether lockkit accepts a line. Its words are parsed, unless that could run code of a plugin."""
+    if "--help" in _head(words):
+        return _below(command, [word for word in words if word != "--help"])[1] == []
     if list(words) == ["--version"]:
         return True
     command, left = _below(command, words)

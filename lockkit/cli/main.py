@@ -85,7 +85,7 @@ class Lockkit(Group):
         except click.NoSuchOption as error:
             from lockkit.cli import guessing
 
-            words = guessing.moved(ctx, self, typed)
+            words = guessing.of_group(ctx, self, typed)
             guessing.keep(ctx, words)
             if words is None and error.option_name not in ("--json", "--url", "--profile", "--namespace"):
                 raise

@@ -351,7 +351,7 @@ def _together(ctx: click.Context, options: dict[str, Any]) -> None:
         if names:
             from lockkit.cli import guessing
 
-            guessing.keep(ctx, guessing.of_gpus(ctx, names))
+            guessing.keep(ctx, guessing.of_run(ctx, ctx.meta[WORDS]))
             ctx.fail(f"--gpu takes the place of the names of locks, such as {names[0]!r}")
         for option in ("pool", "any", "shared", "exclusive", "capacity", "permits"):
             if options[option]:
