@@ -5,14 +5,12 @@ A program finds them in its environment, and passes them on to what it starts. T
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.members import in_pool
 from lockkit.names import digest
-from lockkit.store_names import store_of
 
 if TYPE_CHECKING:
     from lockkit.client import Client
@@ -26,8 +24,13 @@ VARIABLE = "LOCKKIT_HELD"
 
 def outer_holds(environ: Mapping[str, str]) -> list[dict[str, object]]:
     """The holds in the variable, the innermost last."""
+    text = environ.get(VARIABLE)
+    if not text:
+        return []
+    import json  # late, as in all of this module: most programs have nothing around them
+
     try:
-        entries = json.loads(environ.get(VARIABLE, "[]"))
+        entries = json.loads(text)
     except (
         ValueError,
         RecursionError,
@@ -43,6 +46,8 @@ def is_around(claim_id: object) -> bool:
 
 def described(client: Client, leases: Sequence[Lease]) -> list[dict[str, object]]:
     """The holds of these leases, as the variable has them."""
+    from lockkit.store_names import store_of
+
     # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
     store = digest(store_of(client.config))[:12]
     return [
@@ -74,6 +79,8 @@ def variables(
         fence: The fence of its lock; of no meaning if it has several.
         token: The token of its lock, if the program may have it; of no meaning if it has several.
     """
+    import json
+
     only = names[0] if len(names) == 1 else None
     members = [found[1] for name in names if (found := in_pool(name)) is not None]
     return {
