@@ -29,7 +29,7 @@ from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
 from lockkit.cli.watchdog import Watchdog
 from lockkit.clock import SYSTEM
-from lockkit.errors import ConfigError, LockkitError
+from lockkit.errors import BackendError, ConfigError, LockkitError
 from lockkit.facts import LOSSES
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class _Run:
                 return self._held(client, taken)
             if taken.taken is not None:
                 return self._held(client, taken.taken, taken.holds)
-            return self._under(client, nesting.passed_on(taken.holds, os.environ)).exit_code
+            return self._reusing(client, taken.holds, nesting.passed_on(taken.holds, os.environ))
 
     def _call(self, pool: str) -> None:
         """Tell the report, the metrics and the messages about signals which pool the request goes to."""
@@ -237,7 +237,7 @@ class _Run:
         self._call(cards.pool)  # the store may keep the cards under a former name of this host
         if isinstance(taken, ReusedCards):
             exported = {**nesting.passed_on(taken.holds, os.environ), **cards.exports(taken)}
-            return self._under(client, exported).exit_code
+            return self._reusing(client, taken.holds, exported)
         assert isinstance(taken, GpuLeases)
         self._named = partial(cards.named, taken)
         return self._held(client, taken, shows=cards.exports, family=taken.held_cards.family)
@@ -328,6 +328,23 @@ class _Run:
                 self._tell(
                     f"the release of {report.name!r} was not confirmed; it lapses by itself (lockkit failures list)"
                 )
+        return ended.exit_code
+
+    def _reusing(
+        self, client: Client, holds: Sequence[nesting.Outer], exported: Mapping[str, str | None]
+    ) -> int:
+        """Run the command under holds of what is around this ``run``, which need not wait for it: they may end before the command does."""
+        ended = self._under(client, exported)
+        with suppress(BackendError):  # then nobody knows, and what is around loses its hold by itself
+            for hold in holds:
+                if all(claim.claim_id != hold.claim_id for claim in client.inspect(hold.name).holders):
+                    raise exits.CommandFailed(
+                        f"the lockkit run or task around this one held {hold.name!r} no longer when the command ended",
+                        code=exits.LOST,
+                        kind="lost",
+                        name=hold.name,
+                        hint="let it wait for this run, or start this run outside of it",
+                    )
         return ended.exit_code
 
     def _under(

@@ -365,6 +365,19 @@ def test_a_nested_run_that_knows_the_store_by_another_name_is_one(lockkit, how, 
     assert done.returncode == code
 
 
+def test_a_nested_run_that_outlives_the_hold_that_it_uses_exits_as_one_that_lost_its_lock(lockkit, tmp_path):
+    begun, go, told = tmp_path / "begun", tmp_path / "go", tmp_path / "told"
+    for pipe in begun, go:
+        os.mkfifo(pipe)
+    inner = lockkit.line("run", "x", "--nested", "reuse", "--", "sh", "-c", f"'echo >{begun}; cat {go}'")
+    line = f"({' '.join(inner)}; echo $?) >{told} 2>&1 </dev/null & cat {begun}"
+    assert lockkit("run", "x", "--", "sh", "-c", line).returncode == 0
+    assert lockkit("run", "x", "--", "true").returncode == 0  # the inner command works on, without the lock
+    go.write_text("works\n", encoding="utf-8")
+    lockkit.until(lambda: told.read_text(encoding="utf-8").endswith("76\n"))
+    assert "held 'x' no longer when the command ended" in told.read_text(encoding="utf-8")
+
+
 def test_a_nested_run_of_another_name_is_nothing_special(lockkit):
     inner = " ".join(lockkit.line("run", "y", "--", "sh", "-c", "'echo $LOCKKIT_HELD'"))
     done = lockkit("run", "x", "--", "sh", "-c", inner)
