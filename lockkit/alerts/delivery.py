@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from lockkit.alerts.notification import Notification, Severity, Sink
+from lockkit.alerts.notification import Notification, Severity, Sink, keyed
 from lockkit.alerts.outbox import Batch, Counts, Outbox, Space
 from lockkit.alerts.outcomes import NotDelivered, Outcome, told
 from lockkit.alerts.pacing import Limits
@@ -111,7 +111,7 @@ class Delivery:
         counted as dropped.
         """
         with self._changed:
-            part = share(notification, self._outbox.told, self.severities)
+            part = share(keyed(notification), self._outbox.told, self.severities)
             if part is None:
                 return True
             if self._closing:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from lockkit.namedtuples import NamedTuple
 
-__all__ = ["Member", "Notification", "Reason", "Severity", "Sink"]
+__all__ = ["Member", "Notification", "Reason", "Severity", "Sink", "keyed"]
 
 Severity: TypeAlias = Literal["P0", "P1", "P2"]
 """P0 wakes somebody at night, P1 is for today, P2 for this week."""
@@ -78,3 +78,11 @@ class Notification(NamedTuple):
 
 Sink: TypeAlias = Callable[[Notification], None]
 """Delivers a notification, or raises: then it is tried again later. Called on a thread of the sink's own, one notification at a time."""
+
+
+def keyed(notification: Notification) -> Notification:
+    """The notification as channels have it: with the origin in its group.
+
+    A service keeps one state for each group, so the same rule of two engines must be two groups there.
+    """
+    return notification._replace(group=f"{notification.group} {notification.origin}".rstrip(), origin="")

@@ -15,6 +15,7 @@ from lockkit.alerts.outcomes import NotDelivered, Outcome
 from lockkit.alerts.pacing import Limits
 from lockkit.errors import ConfigError
 from lockkit.facts import Finding
+from lockkit.names import digest
 from lockkit.plugins.calling import Implementation
 
 if TYPE_CHECKING:
@@ -170,6 +171,9 @@ class Channels:
         state_dir: The state folder, for the spools; None to keep everything in memory.
         more: Further sinks by name, such as those of plugins; they get notifications of all severities.
         environ: The environment for ``env:``; None for that of this process.
+
+    Attributes:
+        each: The deliveries. Two processes have a key in common only if their channel is configured alike.
     """
 
     def __init__(
@@ -183,8 +187,8 @@ class Channels:
         folder = None if state_dir is None else state_dir / FOLDER
         channels = list(channels)
         self._unread = [(one.name, partial(unread, one, environ)) for one in channels]
-        self.each = [
-            Delivery(
+        self.each = {
+            f"{one.name}-{digest(repr(one))[:16]}": Delivery(
                 one.name,
                 sink_of(one, environ),
                 folder,
@@ -193,19 +197,17 @@ class Channels:
                 longest=_STEPS * one.timeout + _MORE,
             )
             for one in channels
-        ]
-        self.each += [Delivery(name, sink, folder) for name, sink in (more or {}).items()]
+        }
+        self.each.update({name: Delivery(name, sink, folder) for name, sink in (more or {}).items()})
 
     def put(self, notification: Notification) -> bool:
         """Hand a notification to every channel that is for it; see :meth:`~lockkit.alerts.delivery.Delivery.put`."""
-        # A service keeps one state for each group, so the same rule of two engines must be two groups there.
-        group = f"{notification.group} {notification.origin}".rstrip()
-        taken = [one.put(notification._replace(group=group, origin="")) for one in self.each]
+        taken = [one.put(notification) for one in self.each.values()]
         return all(taken)
 
     def states(self) -> list[State]:
         """The state of each channel."""
-        return [one.state() for one in self.each]
+        return [one.state() for one in self.each.values()]
 
     def findings(self) -> list[Finding]:
         """A warning for each channel that fails, whose secret cannot be read, or whose service refuses an alert."""
@@ -230,7 +232,7 @@ class Channels:
         left: list[int] = []
         threads = [
             threading.Thread(target=lambda one=one: left.append(one.close(within)), daemon=True)
-            for one in self.each
+            for one in self.each.values()
         ]
         for thread in threads:
             thread.start()

@@ -1,8 +1,9 @@
 """The runner of the alert engine: a thread that takes in what happened, looks at the store, and hands notifications over.
 
 Several processes share the work. Of those of one user on one host, one runs the engine, by a lock on a file, which also works while the store
-does not answer; the others leave what they hear for it. Of all that run an engine with channels on one store, one looks at the locks, by a lockkit
-lock. One without channels looks for its own page and log alone: if it were elected, nobody would be told.
+does not answer; the others leave what they hear for it, and it leaves what it tells for those that have other channels. Of all engines that have
+people to tell on one store, one looks at the locks, by a lockkit lock. One that has none looks for its own page and log alone: if it were elected,
+nobody would be told.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.alerts import inbox as inboxes
@@ -25,9 +26,11 @@ from lockkit.alerts.in_force import of_config
 from lockkit.alerts.inbox import Inbox
 from lockkit.alerts.keeping import Keeper
 from lockkit.alerts.looking import look_at
+from lockkit.alerts.passing_on import PassingOn
 from lockkit.alerts.turns import TERM
 from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
+from lockkit.facts import NOTHING
 from lockkit.names import ALERTER, STANDING, digest
 from lockkit.places import make_folders
 from lockkit.printable import printable
@@ -58,9 +61,10 @@ class Runner:
         client: The client of the store and namespace; it should have been connected with the inbox as a plugin.
         inbox: Where its events and alerts arrive.
         sinks: The functions that are called with each notification, in order, on the runner's thread: so each must return at once, as
-            ``Delivery.put`` does. First the log and the journal, so that they have what nobody else takes.
+            ``Delivery.put`` does: the log and the journal.
         clock: The clock; its wall time is that of notifications.
-        channels: Whether people are told of notifications, and not only the log and the page of this process.
+        channels: The functions by which people are told, called after those, by keys such as those of ``Channels.each``. What is told reaches
+            each channel that a living process of this user, host and store has.
 
     Attributes:
         desk: The alerts, for those who look at them and decide about them.
@@ -75,16 +79,17 @@ class Runner:
         sinks: Sequence[Callable[[Notification], object]],
         clock: Clock = SYSTEM,
         *,
-        channels: bool = True,
+        channels: Mapping[str, Callable[[Notification], object]] = NOTHING,  # type: ignore[assignment]  # nothing is in it
     ) -> None:
         self._client = client
-        self._channels = channels
         self._inbox = inbox
-        self._sinks = sinks
+        self._sinks = (*sinks, *channels.values())
+        self._channels = channels
         self._clock = clock
         self._config: Config = client.config
         self.desk = Desk(folder_of(client.config), clock)
         self._keeper = Keeper(self.desk)
+        self._passing_on = PassingOn(self.desk.folder, channels)
         self.running = False
         self.dropped = 0
         self._engine: Engine | None = None
@@ -128,6 +133,7 @@ class Runner:
                 self._last()
             finally:
                 self._resign()
+                self._passing_on.close()
 
     def step(self, *, looking: bool = True) -> list[Notification]:
         """One step: look if it is time to, take in, decide, hand over, save. Returns what was handed over.
@@ -137,6 +143,7 @@ class Runner:
         Args:
             looking: Whether it may look at the store, which can take as long as the store does.
         """
+        self._passing_on.take(self._hand)
         engine = self._here() or self._leave()
         if engine is None:
             return []
@@ -155,6 +162,7 @@ class Runner:
         for notification in told:
             for sink in self._sinks:
                 self._hand(sink, notification)
+            self._passing_on.leave(notification)
         if self._lock is not None and (told or happened or look is not None):
             self._keeper.save(engine.state)
         return told
@@ -252,10 +260,13 @@ class Runner:
         )
 
     def _resign(self) -> None:
-        lease, self._lease = self._lease, None
         handle, self._lock, self.running, self._engine = self._lock, None, False, None
         if handle is not None:
             os.close(handle)
+        self._unelect()
+
+    def _unelect(self) -> None:
+        lease, self._lease = self._lease, None
         if lease is not None:
             lease.release()
 
@@ -288,7 +299,10 @@ class Runner:
 
     def _elected(self) -> bool:
         """Whether this engine is the one that looks at the locks."""
-        if not self._channels or (self._lease is not None and self._lease.valid()):
+        if not (self._channels or self._passing_on.others()):
+            self._unelect()  # the last who had people to tell may have gone
+            return True
+        if self._lease is not None and self._lease.valid():
             return True
         self._lease = None
         try:

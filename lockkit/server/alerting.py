@@ -67,8 +67,8 @@ class Alerting:
         for client, inbox in inboxes.items():
             inbox.findings = channels.findings
             link = partial(linked, public_url=client.config.serve_public_url, store=id_of(client))
-            sinks = [_after(link, sink) for sink in (log, channels.put)]
-            self._runners.append(Runner(client, inbox, sinks, channels=bool(channels.each)))
+            tell = {key: _after(link, one.put) for key, one in channels.each.items()}
+            self._runners.append(Runner(client, inbox, [_after(link, log)], channels=tell))
 
     def samples(self) -> Samples:
         """The metrics of the channels."""

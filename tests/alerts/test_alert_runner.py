@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -15,6 +16,7 @@ from lockkit.alerts.desk import Desk, folder_of
 from lockkit.alerts.happenings import Happening, Look
 from lockkit.alerts.inbox import Inbox, hand_over, handed_over
 from lockkit.alerts.looking import look_at
+from lockkit.alerts.notification import Notification
 from lockkit.alerts.running import LOCK, Runner
 from lockkit.durations import utc
 from lockkit.facts import Alert, Event
@@ -42,12 +44,12 @@ class World:
         self.clock = Clock()
         self.open = []
 
-    def runner(self, *sinks, **more):
+    def runner(self, *sinks, channels=("pager",)):
         inbox = Inbox()
         config = configuration.load(self.store, config=self.file, environ={}, state_dir=self.state_dir)
         client = lockkit.connect(config=config, plugins=[inbox])
         told = []
-        runner = Runner(client, inbox, [*sinks, told.append], self.clock, **more)
+        runner = Runner(client, inbox, sinks, self.clock, channels=dict.fromkeys(channels, told.append))
         runner.client, runner.inbox, runner.told = client, inbox, told
         self.open.append(runner)
         return runner
@@ -64,6 +66,7 @@ def world(tmp_path):
     yield world
     for runner in world.open:
         runner._resign()
+        runner._passing_on.close()
         runner.client.close()
 
 
@@ -125,6 +128,62 @@ def test_of_two_processes_one_runs_the_engine_and_gets_what_the_other_hears(worl
     assert second.told == []
 
 
+@pytest.mark.parametrize("channels", [(), ("mail",), ("mail", "pager")], ids=["none", "another", "both"])
+def test_what_the_engine_tells_reaches_the_channels_of_all_processes_each_once(world, channels):
+    engine, other, same = world.runner(channels=channels), world.runner(), world.runner()
+    world.steps(engine, 5)
+    for each in (other, same):
+        each.step()
+        each.inbox.lockkit_alert(lost(f"of-{id(each)}"))
+        each.step()
+    world.steps(engine, 40)
+    for each in (other, same, other):
+        each.step()
+    assert [one.running for one in (engine, other, same)] == [True, False, False]
+    assert [len(one.members) for one in engine.told] == [2] * len(channels)
+    assert [len(one.members) for one in other.told] == ([] if "pager" in channels else [2])
+    assert same.told == []
+
+
+def test_an_engine_is_elected_for_the_channels_of_others_while_they_live(world):
+    engine, other = world.runner(channels=()), world.runner()
+    world.steps(engine, 5)
+    other.step()
+    assert engine._elected()
+    assert engine.client.inspect(LOCK).claims
+    other._passing_on.close()
+    assert engine._elected()
+    assert not engine.client.inspect(LOCK).claims
+
+
+def test_what_is_left_for_a_process_that_ends_is_told_by_the_next_one_with_the_channel(world):
+    engine, other = world.runner(channels=()), world.runner()
+    other._passing_on.take(print)
+    engine.inbox.lockkit_alert(lost())
+    world.steps(engine, 40)
+    other._passing_on.close()
+    heir = world.runner()
+    heir.step()
+    assert [one.members[0].text for one in heir.told] == ["a is lost"]
+    heir.step()
+    assert len(heir.told) == 1
+
+
+def test_what_cannot_be_left_for_another_process_is_left_later(world, caplog, monkeypatch):
+    engine, other = world.runner(channels=()), world.runner()
+    other.step()
+    engine.step()
+    full = OSError(errno.ENOSPC, "no space")
+    other.running or other._passing_on.take(print)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+        engine._passing_on.leave(Notification("lost", "first", "P1", (), 1.0))
+    assert "not passed on to another process: [Errno 28] no space" in caplog.text
+    engine.step()
+    other.step()
+    assert [one.group for one in other.told] == ["lost"]
+
+
 def test_the_other_takes_over_with_the_state(world):
     first, second = world.runner(), world.runner()
     first.inbox.lockkit_alert(lost())
@@ -149,7 +208,7 @@ def test_one_of_two_engines_looks_at_the_locks(world):
 
 
 def test_an_engine_without_channels_looks_for_itself_and_keeps_no_other_from_looking(world):
-    alone = world.runner(channels=False)
+    alone = world.runner(channels=())
     world.steps(alone, 5)
     assert alone._look().elected
     assert alone.client.inspect(LOCK).claims == ()
@@ -236,8 +295,11 @@ def test_files_are_for_their_owner_alone(world):
     world.steps(first, 5)
     second.inbox.lockkit_alert(lost())
     second.step()
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in first.desk.folder.iterdir()}
-    assert modes == {"engine.lock": 0o600, "state.json": 0o600, "handed-over.jsonl": 0o600}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in first.desk.folder.rglob("*")}
+    assert modes == {
+        **dict.fromkeys(("engine.lock", "state.json", "handed-over.jsonl", "pager.lock"), 0o600),
+        **dict.fromkeys(("channels", "pager"), 0o700),
+    }
 
 
 def test_a_thread_runs_and_ends(world):

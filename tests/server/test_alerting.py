@@ -89,6 +89,38 @@ def test_a_hold_that_is_too_old_reaches_a_pager_and_so_does_its_end(alerting, tm
     assert [one["reason"] for one in notified(tmp_path)] == ["first", "all_resolved"]
 
 
+@pytest.mark.parametrize("first", ["", CHANNEL.replace("pager]", "desk]")], ids=["none", "another"])
+def test_the_pager_is_told_though_a_server_with_other_channels_runs_the_engine(begun, tmp_path, first):
+    """Both servers are of one user on one host and one store; the second one starts once the first one has the engine."""
+    with (
+        receiver(ACCEPTED) as desk,
+        receiver(ACCEPTED) as pager,
+        lockkit.connect(f"sqlite:{tmp_path}/locks.db", state_dir=str(tmp_path / "state")) as client,
+    ):
+
+        def serve(name, text):
+            (tmp_path / name).write_text(text)
+            begun(
+                *("--json", "--url", f"sqlite:{tmp_path}/locks.db"),
+                LOCKKIT_CONFIG=str(tmp_path / name),
+                PAGER_KEY="k" * 32,
+            )
+
+        serve("first.toml", RULES + first.format(url=desk.url))
+        state = folder_of(client.config) / "state.json"
+        until(state.exists, "the first runs the engine", 30.0)
+        serve("second.toml", RULES + CHANNEL.format(url=pager.url))
+        until(lambda: any(state.parent.glob("channels/pager*.lock")), "the second has its channel", 30.0)
+        lease = client.lock("nightly").acquire()
+        (fired,) = pager.wait(1)
+        lease.release()
+        *_, over = pager.wait(2)
+
+    assert "nightly" in fired.json["payload"]["summary"]
+    assert (over.json["event_action"], over.json["dedup_key"]) == ("resolve", fired.json["dedup_key"])
+    assert [one.json["event_action"] for one in desk.requests] == (["trigger", "resolve"] if first else [])
+
+
 @pytest.fixture
 def redis():
     if shutil.which("redis-server") is None:
