@@ -95,7 +95,7 @@ def _beat(
             if leases:
                 share = time.monotonic() + _SHARE * left(end)  # the rest is for the read that confirms them
                 kept = yield from store.transport.keepalive([lease.id for lease in leases], share)
-            header, notes, queues = yield from _look(store, () if turn else waiting, end)
+            header, notes, queues = yield from _look(store, silent.values(), () if turn else waiting, end)
         except (Refused, Unknown):
             if turn:  # an error here must not cost what the first round renewed
                 break
@@ -177,16 +177,27 @@ def _ending(lease: EtcdLease) -> float:
 
 
 def _look(
-    store: EtcdStore, waiting: Sequence[tuple[int, Entry]], end: float
+    store: EtcdStore, holding: Iterable[Entry], waiting: Sequence[tuple[int, Entry]], end: float
 ) -> Exchange[tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, _Listing | _Read | Refused]]]:
-    """The notes to this client, and of the queues in which it waits those that have changed; the header is of the first read."""
+    """The notes to this client, and of the queues in which it waits those that have changed; the header is of the first read.
+
+    The newest of the claims that hold is read, too. If it is gone and nobody has told of its end, the servers have begun anew, from a
+    backup: if that lacks any of these claims, it lacks the newest one. (Or somebody has deleted its key by hand.)
+    """
+    newest, since = max(holding, key=lambda entry: entry.fence, default=None), store.raft.since
+    own = [] if newest is None else [Get(newest.key, keys_only=True)]
     by_queue: dict[bytes, list[Entry]] = {}
     for _, entry in waiting:
         by_queue.setdefault(entry.packed_terms.queue.key, []).append(entry)
     glances = {queue: _glance(entries) for queue, entries in by_queue.items()}
-    wanted = [store.notes, *(get for some in glances.values() for get in some)]
+    wanted = [store.notes, *own, *(get for some in glances.values() for get in some)]
     header, found = yield from _read(store, wanted, end, proof=True)
     notes = {kv.key.rpartition(b"/")[2].decode(errors="replace"): _note(kv) for kv in found[store.notes]}
+    gone = newest is not None and all(kv.created != newest.fence for kv in found[own[0]])
+    # Its stage after the read: it may have been released meanwhile.
+    if newest is not None and gone and newest.stage == "HELD" and newest.id not in notes:
+        store.raft.begin_anew(since)
+        header.term = store.raft.known  # in which no lease was granted yet
     changed: list[Get] = []
     queues: dict[bytes, _Listing | _Read | Refused] = {}
     for queue, entries in by_queue.items():

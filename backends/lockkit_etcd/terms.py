@@ -74,22 +74,26 @@ class RaftTerms:
             before: :attr:`shown`, as it was then.
             revision: :attr:`revision`, as it was then.
         """
-        member, term = header.member, since + header.term
-        if term < max(before.values(), default=0) or header.revision < revision:
-            with self._mutex:
-                if since == self.since:
-                    self.since = self.known = max(self.shown.values()) + 1
-                    self.shown, self.revision = {member: self.since + header.term}, header.revision
-                    self._begun_anew()
-                return self.since + header.term
+        member = header.member
+        if since + header.term < max(before.values(), default=0) or header.revision < revision:
+            self.begin_anew(since)
+            since, before = self.since, {}  # the answer is of the servers that have begun anew
         with self._mutex:
-            if since != self.since:  # it may be of the servers before
-                return term
-            self.revision = max(self.revision, header.revision)
-            self.known = max(self.known, before.get(member, 0))
-            if term > self.shown.get(member, 0):
-                self.shown = {**self.shown, member: term}
+            term = self.since + header.term
+            if since == self.since:  # otherwise it may be of the servers before
+                self.revision = max(self.revision, header.revision)
+                self.known = max(self.known, before.get(member, 0))
+                if term > self.shown.get(member, 0):
+                    self.shown = {**self.shown, member: term}
         return term
+
+    def begin_anew(self, since: int) -> None:
+        """Forget what is known of the servers: they have begun anew. Done once for each :attr:`since` under which that is noticed."""
+        with self._mutex:
+            if since == self.since:
+                self.since = self.known = max(self.shown.values(), default=since) + 1
+                self.shown, self.revision = {}, 0
+                self._begun_anew()
 
     def shown_by(self, exchange: Exchange[A]) -> Exchange[A]:
         """Perform an exchange whose answer takes a consensus, and learn from that. The answer has the term as it is counted here."""

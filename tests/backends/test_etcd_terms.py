@@ -47,6 +47,7 @@ class Elections:
         granted: In which term each lease was granted.
         shown: The terms that the next answers show, in place of the present one.
         in_grant: Called once, between the next grant and its answer.
+        in_keepalive: Called once, before the next keepalives.
         before_txn: Called once, before the next transaction that writes, with it.
         lost: The number of transactions that write, and whose answer is lost.
         undone: They are not done either.
@@ -59,7 +60,7 @@ class Elections:
         self.term = 1
         self.granted = {}
         self.shown = []
-        self.in_grant = self.before_txn = None
+        self.in_grant = self.before_txn = self.in_keepalive = None
         self.lost = 0
         self.undone = False
         self.stale = None
@@ -111,6 +112,9 @@ class Elections:
         return replace(granted, header=self._shown(granted.header))
 
     def keepalive(self, leases, budget):
+        if self.in_keepalive:
+            call, self.in_keepalive = self.in_keepalive, None
+            call()
         kept = self._transport.keepalive(leases, budget)
         return {id_: Kept(each.ttl, 1, self.term, each.sent) for id_, each in kept.items()}
 
@@ -257,6 +261,27 @@ def a_backup_revives_no_lease(elections, store, clock):
     assert store.store.entries[after.token].hold.id != free, "a claim of the backup may be on it"
 
 
+def a_backup_is_noticed_although_neither_terms_nor_revisions_go_back(elections, store, clock):
+    """As after ``--bump-revision``. The backup has the leases of all, of the claims only the oldest, and one that was released since."""
+    stays, freed = take(store, "stays", ttl=TTL), take(store, "freed", ttl=TTL)
+    free = store.store.entries[freed[0].token].hold.id
+    store.release(freed[0], BUDGET)
+    gone = [take(store, name, ttl=TTL) for name in ("gone", "newest")]
+    assert store.store.entries[gone[0][0].token].hold.id == free
+    for one, _ in gone:
+        elections._transport.txn(Txn((), (Delete(store.store.entries[one.token].key),)), BUDGET)
+
+    clock.advance(TTL / 3)
+    found = [answer.state for answer in store.renew([stays, *gone], BUDGET)]
+    assert found == ["HELD", "LOST", "LOST"]
+    for one, _ in gone:
+        store.release(one, BUDGET)
+    clock.advance(TTL / 3)
+    held(store, clock, [stays])
+    after, _ = take(store, ttl=TTL)
+    assert store.store.entries[after.token].hold.id != free, "a claim of the backup may be on it"
+
+
 # -- the mistakes
 
 
@@ -301,6 +326,10 @@ def terms_begin_anew(patch):
     patch.setattr(RaftTerms, "heard", lambda self, header, *asked: real(self, header, *asked) and header.term)
 
 
+def only_headers_tell(patch):
+    patch.setattr(RaftTerms, "begin_anew", lambda *_: None)
+
+
 def the_look_is_a_plain_read(patch):
     patch.setattr(EtcdStore, "logged", lambda _, *gets: Txn((), gets))
 
@@ -312,6 +341,7 @@ MUTANTS = {
     the_look_is_a_plain_read: a_plain_read_of_a_deposed_leader_proves_no_keepalive,
     waiters_stay_where_they_are: waiters_keep_their_places_when_a_leader_comes_back,
     terms_begin_anew: a_backup_revives_no_lease,
+    only_headers_tell: a_backup_is_noticed_although_neither_terms_nor_revisions_go_back,
     the_pool_serves_on: a_lease_of_the_pool_does_not_outlive_its_term,
 }
 
@@ -632,6 +662,22 @@ def test_what_is_nearest_to_its_end_moves_first(etcd, clock):
 
 
 # -- the term
+
+
+@pytest.mark.parametrize("how", ["evicted", "released"])
+def test_a_claim_that_somebody_ends_during_a_heartbeat_is_no_sign_of_a_backup(etcd, clock, how):
+    """Otherwise all claims of the client would move."""
+    elections, store = etcd
+    stays, newest = take(store, "stays", ttl=TTL), take(store, "newest", ttl=TTL)
+    lease = store.store.entries[stays[0].token].hold
+    ends = {
+        "evicted": lambda: store.evict("newest", claim_id(newest[0].token), BUDGET, now=True),
+        "released": lambda: store.release(newest[0], BUDGET),
+    }
+    elections.in_keepalive = ends[how]
+    clock.advance(TTL / 3)
+    assert store.renew([stays, newest], BUDGET)[0].state == "HELD"
+    assert store.store.entries[stays[0].token].hold is lease
 
 
 def test_a_term_is_known_by_the_second_answer_of_the_member_that_showed_it():
