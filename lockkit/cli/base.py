@@ -226,7 +226,7 @@ class Command(_Page, click.Command):
             if MEANT not in ctx.meta and PROBE not in ctx.meta and not ctx.resilient_parsing:
                 from lockkit.cli import guessing
 
-                guessing.keep(ctx, guessing.of_line(ctx, words))
+                guessing.keep(ctx, guessing.of_words(ctx, words))
             raise
 
     def _takes_value(self, word: str) -> bool:

@@ -19,7 +19,7 @@ from lockkit.redaction import redact
 from lockkit.settings import SETTINGS, nearest
 from lockkit.suggesting import URL_FIRST, quoted
 
-__all__ = ["OPTIONS", "check", "keep", "of_group", "of_line", "of_run", "sentence"]
+__all__ = ["OPTIONS", "check", "keep", "of_group", "of_words", "of_run", "sentence"]
 
 Words = Sequence[str]
 
@@ -142,7 +142,7 @@ def of_group(ctx: click.Context, group: click.Group, args: Words) -> list[str] |
     return of_run(ctx, args) if rest and ("--" in rest or any(map(_is_program, args[:2]))) else None
 
 
-def of_line(ctx: click.Context, words: Words) -> list[str] | None:
+def of_words(ctx: click.Context, words: Words) -> list[str] | None:
     """The line that was meant by wrong words after a command."""
     return _first(ctx, [], [[*ctx.command_path.split()[1:], *words]])
 
