@@ -122,7 +122,7 @@ def _hide_number(
 
 
 def _show_tuple(_app: object, _name: str, _obj: object, _options: object, bases: list[object]) -> None:
-    # The base of lockkit.namedtuples, which only makes the classes sooner.
+    # The base of lockkit.lib.namedtuples, which only makes the classes sooner.
     bases[:] = [tuple if base is _NAMED else base for base in bases]
 
 

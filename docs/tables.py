@@ -21,16 +21,17 @@ import lockkit_memory
 import lockkit_redis
 import lockkit_sqlite
 import lockkit_zookeeper
-from lockkit import errors, events
+from lockkit import errors
 from lockkit.alerts.channels import KEYS, TYPES
-from lockkit.as_toml import toml
 from lockkit.cli import exits
+from lockkit.config.as_toml import toml
+from lockkit.config.layers import ENVIRONMENT
+from lockkit.config.settings import SETTINGS
 from lockkit.drivers.dispatch import _LEVELS
 from lockkit.facts import LOSSES
-from lockkit.layers import ENVIRONMENT
 from lockkit.observe.instruments import METRICS
-from lockkit.settings import SETTINGS
 from lockkit.testing.stage import Scenario, Stage, registered
+from lockkit.values import events
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "lockkit"
@@ -195,12 +196,23 @@ CAPTIONS = {
     "cli": "the command line",
     "server": "over HTTP",
     "views": "documents that commands and the server write",
-    "testing": "stands on the face: GPUs, the conformance kit",
-    "client": "the public face, and the open store behind it",
-    "drivers": "perform what the protocol asks for; the journal",
-    "protocol": "decides: acquiring, renewing, releasing; plugins",
-    "hold": "validity, configuration, what a store stands on",
-    "facts": "plain facts and small tools",
+    "testing": "GPUs, a store for all users, the conformance kit",
+    "aio": "the asyncio face",
+    "sync": "the synchronous face",
+    "shared": "what both faces share; the open store",
+    "observe": "journal and metrics, alerts, guards of data",
+    "drivers": "perform what the protocol asks for",
+    "plugins": "find plugins, and call their hooks",
+    "protocol": "decides: acquiring, renewing, releasing",
+    "config": "which value of a setting wins, and why",
+    "notes": "records, requests, names of pools and members",
+    "store": "what a store stands on",
+    "values": "durations, sizes, names, secrets, identity",
+    "hooks": "the mark of a plugin's hooks",
+    "errors": "what can go wrong",
+    "carried": "facts as JSON documents",
+    "facts": "what happened, as plain tuples",
+    "lib": "clocks, bells, forks: nothing of locks",
 }
 """The purpose of each floor of the house, by a module that stands on it."""
 

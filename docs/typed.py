@@ -1,4 +1,4 @@
-"""Writes the settings once more for type checkers, from `lockkit.settings.SETTINGS`: `python docs/tables.py`. A test fails if a class is out of date.
+"""Writes the settings once more for type checkers, from `lockkit.config.settings.SETTINGS`: `python docs/tables.py`. A test fails if a class is out of date.
 
 `Config` has each setting as an attribute, and `connect` takes each as a keyword. Type checkers read both from classes, and can make
 neither from a table.
@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lockkit.client import connect
-from lockkit.settings import SETTINGS, Setting
+from lockkit.config.settings import SETTINGS, Setting
+from lockkit.sync.client import connect
 
 PACKAGE = Path(__file__).parents[1] / "lockkit"
 TYPES: Mapping[str, Callable[[Setting], str]] = {
@@ -35,7 +35,7 @@ def annotation(setting: Setting, names: str = "tuple[str, ...]") -> str:
 
 
 def fields() -> str:
-    """The settings as fields of :class:`lockkit.config.Config`."""
+    """The settings as fields of :class:`lockkit.config.config.Config`."""
     return "".join(map(annotation, SETTINGS.values()))
 
 
@@ -55,7 +55,7 @@ def keywords() -> str:
         '    """Settings that ``connect`` takes by keyword, beside those that it names itself. Each is the default of all locks of the client.\n'
         "\n"
         "    Durations are in seconds; of one that may be None, None means no limit. Settings that are left out come from the config. "
-        ":data:`lockkit.settings.SETTINGS` says more of each.\n"
+        ":data:`lockkit.config.settings.SETTINGS` says more of each.\n"
         "\n"
         "    Attributes:\n"
         f"{''.join(meanings)}"
@@ -66,14 +66,14 @@ def keywords() -> str:
     )
 
 
-LINES = {"config.py": fields, "options.py": keywords}
+LINES = {"config/config.py": fields, "shared/options.py": keywords}
 """The lines that are written into a file, by its name in the package."""
 
 
 def filled(file: str, text: str) -> str:
     """The text of a file, with the lines between its two comments as the table of settings has them."""
     return re.sub(
-        r"( *# Written by docs/tables\.py from lockkit\.settings\.\n).*?( *# End of the lines written by docs/tables\.py\.\n)",
+        r"( *# Written by docs/tables\.py from lockkit\.config\.settings\.\n).*?( *# End of the lines written by docs/tables\.py\.\n)",
         lambda found: f"{found[1]}{LINES[file]()}{found[2]}",
         text,
         flags=re.DOTALL,

@@ -10,9 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lockkit._version import __version__
-from lockkit.cancelling import Cancel
-from lockkit.client import Client, connect
-from lockkit.copies import LeaseCopy
 from lockkit.errors import (
     AcquireCancelled,
     AcquireError,
@@ -38,18 +35,21 @@ from lockkit.errors import (
     StaleFence,
 )
 from lockkit.facts import ClaimInfo, LockInfo, ReleaseReport, ReleaseReports, Skipped
-from lockkit.habits import HABITUAL
-from lockkit.lease import Lease
-from lockkit.locks import Lock, RWLock
-from lockkit.safe_names import safe_name
+from lockkit.notes.safe_names import safe_name
+from lockkit.shared.copies import LeaseCopy
+from lockkit.sync.client import Client, connect
+from lockkit.sync.lease import Lease
+from lockkit.sync.locks import Lock, RWLock
+from lockkit.values.cancelling import Cancel
+from lockkit.values.habits import HABITUAL
 
 if TYPE_CHECKING:
     from lockkit import guard
-    from lockkit.choosers import Choice, Chooser
-    from lockkit.composites import AllOf, AnyOf
     from lockkit.hooks import hookimpl
-    from lockkit.leases import Leases
-    from lockkit.pools import Pool, PoolLeases
+    from lockkit.sync.composites import AllOf, AnyOf
+    from lockkit.sync.leases import Leases
+    from lockkit.sync.pools import Pool, PoolLeases
+    from lockkit.values.choosers import Choice, Chooser
 
 __all__ = [
     "AcquireCancelled",
@@ -101,13 +101,13 @@ __all__ = [
 
 
 _LATE = {
-    "AllOf": "lockkit.composites",
-    "AnyOf": "lockkit.composites",
-    "Choice": "lockkit.choosers",
-    "Chooser": "lockkit.choosers",
-    "Leases": "lockkit.leases",
-    "Pool": "lockkit.pools",
-    "PoolLeases": "lockkit.pools",
+    "AllOf": "lockkit.sync.composites",
+    "AnyOf": "lockkit.sync.composites",
+    "Choice": "lockkit.values.choosers",
+    "Chooser": "lockkit.values.choosers",
+    "Leases": "lockkit.sync.leases",
+    "Pool": "lockkit.sync.pools",
+    "PoolLeases": "lockkit.sync.pools",
 }
 """Classes that only a program which takes locks together needs, and the modules that define them."""
 
@@ -127,7 +127,7 @@ def __getattr__(name: str) -> object:
 
         return import_module(f"lockkit.{name}")
     if name in HABITUAL:  # a module is looked up here, too, each time that one of ours is first imported
-        from lockkit.habits import missing
+        from lockkit.values.habits import missing
 
         error = missing("module", name)
         if error is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from lockkit.facts import ClaimInfo, Drain, Owner, ReleaseOutcome, ReleaseReport
-from lockkit.noted import moment, number, whole_number
+from lockkit.lib.noted import moment, number, whole_number
 
 if TYPE_CHECKING:
     from lockkit.errors import LockkitError

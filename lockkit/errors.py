@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, Drain, ReleaseReport

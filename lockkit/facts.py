@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, NoReturn
 
-from lockkit.namedtuples import NamedTuple
-from lockkit.noted import Progress, ReleaseRequest, progress_in, reason_in, requests_in
-from lockkit.printable import printable
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import Progress, ReleaseRequest, progress_in, reason_in, requests_in
+from lockkit.lib.printable import printable
 
 __all__ = [
     "LOSSES",
@@ -493,7 +493,7 @@ class Skipped(NamedTuple):
 class Event(NamedTuple):
     """A record of what happened to a claim, for metrics, journals and traces.
 
-    ``kind`` is one of :data:`lockkit.events.KINDS`. A plugin gets it with both times, ``at`` and ``boottime``.
+    ``kind`` is one of :data:`lockkit.values.events.KINDS`. A plugin gets it with both times, ``at`` and ``boottime``.
     """
 
     kind: str
@@ -518,7 +518,7 @@ class Event(NamedTuple):
 class Alert(NamedTuple):
     """A message that a person should act on.
 
-    ``kind`` is one of :data:`lockkit.events.ALERTS`; ``priority`` is P0 (act now), P1 (today) or P2 (some time).
+    ``kind`` is one of :data:`lockkit.values.events.ALERTS`; ``priority`` is P0 (act now), P1 (today) or P2 (some time).
     """
 
     kind: str

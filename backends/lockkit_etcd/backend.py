@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lockkit.clock import Clock
 from lockkit.facts import Evicted, Finding, LockInfo, Record
-from lockkit.names import check_namespace
-from lockkit.origin import this_origin
+from lockkit.lib.clock import Clock
+from lockkit.lib.origin import this_origin
 from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left
 from lockkit.store.dangers import warnings_of
@@ -30,6 +29,7 @@ from lockkit.store.spi import (
     Watch,
 )
 from lockkit.store.turns import Turns
+from lockkit.values.names import check_namespace
 from lockkit_etcd import acquiring, health, moving, operating, releasing, removing, renewing
 from lockkit_etcd.address import Address, parse
 from lockkit_etcd.capabilities import CAPABILITIES

@@ -23,8 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Generic, TypeVar
 
-from lockkit.clock import Clock
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.clock import Clock
+from lockkit.lib.origin import Origin, this_origin
 from lockkit.store.budgets import left, shares
 from lockkit.store.exchanges import Exchange, Parser, Route, in_parallel
 from lockkit.store.performing import Blocking

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from lockkit.clock import Clock
-from lockkit.namedtuples import made
-from lockkit.origin import Origin
+from lockkit.lib.clock import Clock
+from lockkit.lib.namedtuples import made
+from lockkit.lib.origin import Origin
 from lockkit.store.budgets import left
 from lockkit.store.certificates import tls_context
 from lockkit.store.connecting import connect as connect_socket

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from lockkit.namedtuples import made
+from lockkit.lib.namedtuples import made
 from lockkit.store.connections import Timed
 
 __all__ = ["Connection", "Garbled", "Parser", "Reply"]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused
 from lockkit_etcd.address import parse

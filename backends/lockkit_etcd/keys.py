@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 
 from lockkit.errors import ConfigError
-from lockkit.names import check_namespace, decode, encode
+from lockkit.values.names import check_namespace, decode, encode
 from lockkit_etcd.transport import Get, after
 
 __all__ = [

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from lockkit.clock import Clock
+from lockkit.lib.clock import Clock
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.cluster import Cluster

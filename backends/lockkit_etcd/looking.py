@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.queue import blockers
 from lockkit_etcd.rows import Row, where_of
 from lockkit_etcd.transport import Get, Kv

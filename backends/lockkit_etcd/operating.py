@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
-from lockkit.names import encode
 from lockkit.store.budgets import left
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.exchanges import Exchange, in_parallel
@@ -15,6 +14,7 @@ from lockkit.store.layouts import check_reader, record_in
 from lockkit.store.notes import merged, note_of, note_text, patched
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
+from lockkit.values.names import encode
 from lockkit_etcd import keys
 from lockkit_etcd.rows import LAYOUT, Row, changing, fitting, packed, rows, seconds, unpacked
 from lockkit_etcd.store import EtcdStore

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lockkit.namedtuples import made
+from lockkit.lib.namedtuples import made
 from lockkit.store.exchanges import Exchange
 from lockkit.store.spi import ABSENT, RELEASED, Claim, End, Refused, ReleaseAnswer, Unknown
 from lockkit_etcd import keys

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout
 from lockkit.facts import ClaimInfo, ClaimState
-from lockkit.names import digest
 from lockkit.store.comparing import overtaken
 from lockkit.store.layouts import check_reader, unread
 from lockkit.store.notes import note_of, note_text
@@ -19,6 +18,7 @@ from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.queue import grantable
 from lockkit.store.spi import NOTE_LIMIT, Claim, Refused, Terms
 from lockkit.store.untrusted import claim_of, number, object_in
+from lockkit.values.names import digest
 from lockkit_etcd.keys import is_guard
 from lockkit_etcd.keys import queue as queue_of
 from lockkit_etcd.transport import Compare, Get, Kv, Remaining

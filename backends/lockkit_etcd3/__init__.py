@@ -5,8 +5,8 @@ Queue, keys and rules are those of lockkit_etcd, and clients of both may share a
 
 from __future__ import annotations
 
-from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
+from lockkit.lib.forks import IMPORTS
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_etcd import CAPABILITIES
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lockkit.errors import ConfigError
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.store.budgets import left
 from lockkit.store.certificates import tls_context
 from lockkit.store.exchanges import Exchange

@@ -22,8 +22,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from lockkit.forks import Forks
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.forks import Forks
+from lockkit.lib.origin import Origin, this_origin
 from lockkit_etcd3 import private
 
 __all__ = ["Gate", "gate", "guard", "prepare", "trouble"]

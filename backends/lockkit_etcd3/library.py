@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from lockkit.errors import ConfigError
-from lockkit.forks import IMPORTS, let_forks_pass
+from lockkit.lib.forks import IMPORTS, let_forks_pass
 from lockkit_etcd3 import forks, private
 
 __all__ = ["Library", "in_use", "load"]

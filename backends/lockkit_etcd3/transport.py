@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
-from lockkit.origin import Origin
+from lockkit.lib.clock import Clock
+from lockkit.lib.origin import Origin
 from lockkit.store.exchanges import Exchange
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.store.log import Log
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.starting import OneThread, join

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
+from lockkit.lib.forks import IMPORTS
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_memory.capabilities import CAPABILITIES
 

@@ -12,10 +12,9 @@ from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from lockkit.config.settings import redact
 from lockkit.errors import ConfigError
 from lockkit.facts import Evicted, Finding, LockInfo, Record
-from lockkit.names import check_namespace
-from lockkit.settings import redact
 from lockkit.store.base import BasicBackend
 from lockkit.store.drains import refused
 from lockkit.store.log import Log
@@ -35,6 +34,7 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
+from lockkit.values.names import check_namespace
 from lockkit_memory.capabilities import CAPABILITIES
 from lockkit_memory.store import SHARED, MemoryStore, Queue, Waker
 

@@ -11,9 +11,9 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from lockkit.clock import Clock
 from lockkit.facts import ClaimInfo, Record
-from lockkit.forks import Forks
+from lockkit.lib.clock import Clock
+from lockkit.lib.forks import Forks
 from lockkit.store.rowqueue import RowQueue
 from lockkit.store.rows import Row
 from lockkit.store.tombstones import Tombstones

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, OutcomeUnknown, PermissionDenied
 from lockkit.facts import ClaimInfo
-from lockkit.namedtuples import made
+from lockkit.lib.namedtuples import made
 from lockkit.store.budgets import left
 from lockkit.store.drains import refused
 from lockkit.store.exchanges import Exchange, Send

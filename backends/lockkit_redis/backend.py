@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.facts import Evicted, Finding, LockInfo, Record
-from lockkit.names import check_namespace
 from lockkit.store.base import ExchangingBackend
 from lockkit.store.budgets import left, shares
 from lockkit.store.dangers import warnings_of
 from lockkit.store.spi import Claim, Extras, OpenOptions, ReadingWatch, Refused, Renewal, Unknown, Watch
+from lockkit.values.names import check_namespace
 from lockkit_redis import health, operating, renewing
 from lockkit_redis.address import Address, parse
 from lockkit_redis.capabilities import CAPABILITIES

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 
 import redis.exceptions as theirs
 
-from lockkit import durations
 from lockkit.errors import BackendUnavailable
 from lockkit.store.budgets import left
 from lockkit.store.drains import partly
 from lockkit.store.spi import Refused, Unknown
+from lockkit.values import durations
 from lockkit_redis import keys, operating, scripts
 from lockkit_redis.connection import pack
 from lockkit_redis.server import Server

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lockkit.errors import ConfigError
-from lockkit.names import check_namespace, decode, encode
+from lockkit.values.names import check_namespace, decode, encode
 from lockkit_redis.private import slot_of
 
 __all__ = [

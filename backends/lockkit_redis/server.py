@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lockkit.clock import Clock
+from lockkit.lib.clock import Clock
 from lockkit.store.urls import at
 from lockkit_redis.address import Address
 

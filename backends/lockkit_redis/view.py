@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from lockkit.facts import ClaimInfo, LockInfo, Owner
-from lockkit.names import claim_id
 from lockkit.store.layouts import unread
 from lockkit.store.owners import layout_in
 from lockkit.store.untrusted import claim_of, number, object_in, owner_of
+from lockkit.values.names import claim_id
 from lockkit_redis.connection import millis_of
 
 __all__ = ["READER", "claim_info", "lock_info", "tokens"]

@@ -18,8 +18,8 @@ from typing import Any
 
 import redis.exceptions as theirs
 
-from lockkit.bell import Bell
 from lockkit.errors import PermissionDenied
+from lockkit.lib.bell import Bell
 from lockkit.store.log import Log
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.starting import OneThread

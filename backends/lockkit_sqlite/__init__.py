@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lockkit.forks import IMPORTS, let_forks_pass
 from lockkit.hooks import hookimpl
+from lockkit.lib.forks import IMPORTS, let_forks_pass
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_sqlite.capabilities import CAPABILITIES, SHARED
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.notes import note_text
 from lockkit.store.queue import Queued as InQueue
 from lockkit.store.queue import agreed, blockers, in_the_way, prefix

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Evicted, Finding, LockInfo, Record
-from lockkit.forks import IMPORTS
-from lockkit.names import check_namespace, claim_id
+from lockkit.lib.forks import IMPORTS
 from lockkit.store.base import BasicBackend
 from lockkit.store.spi import (
     Answer,
@@ -22,6 +21,7 @@ from lockkit.store.spi import (
     Renewal,
     Watch,
 )
+from lockkit.values.names import check_namespace, claim_id
 from lockkit_sqlite import operating, renewing
 from lockkit_sqlite.acquiring import acquire
 from lockkit_sqlite.capabilities import CAPABILITIES, SHARED

@@ -24,9 +24,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from lockkit.clock import Clock, jitter
-from lockkit.forks import Forks
-from lockkit.origin import this_origin
+from lockkit.lib.clock import Clock, jitter
+from lockkit.lib.forks import Forks
+from lockkit.lib.origin import this_origin
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused, Unknown
 from lockkit_sqlite.failures import (

@@ -22,7 +22,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite.connection import OPENING
 from lockkit_sqlite.descriptors import Descriptor, opened

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lockkit.config.places import filesystem, network_filesystem
 from lockkit.facts import Finding
-from lockkit.places import filesystem, network_filesystem
 from lockkit.store.spi import Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import FULL, free_space, shown

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from lockkit.clock import jitter
-from lockkit.places import make_folders
+from lockkit.config.places import make_folders
+from lockkit.lib.clock import jitter
 from lockkit.store.spi import OpenOptions, Refused, Unknown
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection, stays

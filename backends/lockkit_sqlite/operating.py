@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lockkit.facts import ClaimInfo, Evicted, LockInfo, Record
-from lockkit.names import claim_id, is_namespace
 from lockkit.store.comparing import ROUNDS
 from lockkit.store.judging import NOBODY, judged, judgement
 from lockkit.store.layouts import record_in
 from lockkit.store.notes import note_text, too_long
 from lockkit.store.queue import check_capacity
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused, Unknown
+from lockkit.values.names import claim_id, is_namespace
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.failures import busy
 from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING

@@ -19,10 +19,10 @@ import stat
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from lockkit.config.places import STORE_FILE, barred, default_state_dir, make_folders, network_filesystem
+from lockkit.config.settings import SETTINGS, meant, redact, veiled
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
-from lockkit.namedtuples import NamedTuple
-from lockkit.places import STORE_FILE, barred, default_state_dir, make_folders, network_filesystem
-from lockkit.settings import SETTINGS, meant, redact, veiled
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.spi import Refused
 from lockkit_sqlite.descriptors import inside, opened, set_mode
 from lockkit_sqlite.failures import left, linked, raise_if_foreign

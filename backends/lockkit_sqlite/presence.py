@@ -25,7 +25,7 @@ from pathlib import Path
 from struct import Struct
 from typing import TypeAlias
 
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.untrusted import object_in
 from lockkit_sqlite.descriptors import Descriptor, opened
 from lockkit_sqlite.failures import raise_if_foreign

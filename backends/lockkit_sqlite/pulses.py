@@ -15,11 +15,11 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from lockkit.bell import Bell
-from lockkit.names import claim_id
+from lockkit.lib.bell import Bell
 from lockkit.store.inherited import inherited
 from lockkit.store.log import Log
 from lockkit.store.waking import wake_up
+from lockkit.values.names import claim_id
 from lockkit_sqlite.descriptors import Descriptor
 from lockkit_sqlite.events import Ring
 from lockkit_sqlite.failures import raise_if_foreign

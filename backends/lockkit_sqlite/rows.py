@@ -7,14 +7,14 @@ from typing import Any
 
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimInfo, ClaimState
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import claim_id
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.judging import NOBODY
 from lockkit.store.layouts import too_new
 from lockkit.store.owners import about, about_in
 from lockkit.store.queue import grantable
 from lockkit.store.spi import Refused, Terms
 from lockkit.store.untrusted import NEWER, claim_of
+from lockkit.values.names import claim_id
 from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 

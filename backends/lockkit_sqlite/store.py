@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockkit.facts import ClaimInfo, Keeper
-from lockkit.forks import Forks
-from lockkit.names import claim_id
-from lockkit.origin import this_origin
+from lockkit.lib.forks import Forks
+from lockkit.lib.origin import this_origin
 from lockkit.store.crowds import Crowds
 from lockkit.store.inherited import inherited
 from lockkit.store.judging import keepers
@@ -22,6 +21,7 @@ from lockkit.store.queue import prefix
 from lockkit.store.sharing import LastFailure
 from lockkit.store.spi import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Unknown
+from lockkit.values.names import claim_id
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
 from lockkit_sqlite.connection import OPENING, Connection

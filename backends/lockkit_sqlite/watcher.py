@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from lockkit.bell import Bell
-from lockkit.forks import reinit
+from lockkit.lib.bell import Bell
+from lockkit.lib.forks import reinit
 from lockkit.store.starting import OneThread
 from lockkit_sqlite.events import Deaf, Events
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from lockkit.facts import Capabilities
-from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
+from lockkit.lib.forks import IMPORTS
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 from lockkit_zookeeper.capabilities import CAPABILITIES
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import kazoo.exceptions as theirs
 
-from lockkit.clock import jitter
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo
+from lockkit.lib.clock import jitter
 from lockkit.store.drains import refused
 from lockkit.store.queue import agreed
 from lockkit.store.spi import Answer, Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown

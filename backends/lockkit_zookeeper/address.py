@@ -6,11 +6,11 @@ import re
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from lockkit.durations import seconds
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities
 from lockkit.store import certificates
 from lockkit.store.urls import ESCAPE, Url, at
+from lockkit.values.durations import seconds
 from lockkit_zookeeper.capabilities import CAPABILITIES
 
 __all__ = ["Address", "declared", "least", "parse", "tick_warning"]

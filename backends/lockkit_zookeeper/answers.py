@@ -16,7 +16,7 @@ from typing import Any
 
 from kazoo.handlers.threading import KazooTimeoutError
 
-from lockkit.bell import Bell
+from lockkit.lib.bell import Bell
 
 __all__ = ["Answer", "Calls", "Crowd"]
 

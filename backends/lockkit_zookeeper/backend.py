@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from lockkit.names import check_namespace
 from lockkit.store.base import BasicBackend
 from lockkit.store.dangers import warnings_of
 from lockkit.store.spi import Extras, OpenOptions
+from lockkit.values.names import check_namespace
 from lockkit_zookeeper import (
     acquiring,
     evicting,

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import kazoo.exceptions as theirs
 
-from lockkit.names import claim_id
+from lockkit.values.names import claim_id
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import client_of

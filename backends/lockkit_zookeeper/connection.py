@@ -19,9 +19,9 @@ from typing import Any
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.retry import KazooRetry
 
-from lockkit.clock import Clock
 from lockkit.errors import LockkitError
-from lockkit.forks import Forks
+from lockkit.lib.clock import Clock
+from lockkit.lib.forks import Forks
 from lockkit.store.spi import Refused
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Crowd

@@ -16,9 +16,9 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from lockkit.errors import IncompatibleLayout
-from lockkit.names import claim_id, encode
 from lockkit.store.queue import in_the_way, prefix
 from lockkit.store.spi import Refused
+from lockkit.values.names import claim_id, encode
 
 __all__ = ["Paths", "Place", "Queue", "client_of", "read_queue"]
 

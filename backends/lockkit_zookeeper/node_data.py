@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lockkit.facts import ClaimInfo, ClaimState
-from lockkit.names import claim_id
 from lockkit.store.layouts import check_reader, unread
 from lockkit.store.notes import note_text
 from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Claim, Terms
 from lockkit.store.untrusted import claim_of, number, object_in
+from lockkit.values.names import claim_id
 from lockkit_zookeeper.layout import Place
 
 __all__ = ["VERSION", "PackedTerms", "claim_info", "packed", "unpacked"]

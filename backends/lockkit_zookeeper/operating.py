@@ -9,12 +9,12 @@ import kazoo.exceptions as theirs
 
 from lockkit.errors import PermissionDenied
 from lockkit.facts import ClaimInfo, ClaimState, LockInfo, Record
-from lockkit.names import decode
 from lockkit.store.comparing import annotate as by_compare
 from lockkit.store.layouts import record_in
 from lockkit.store.notes import merged, note_of, note_text, patched
 from lockkit.store.spi import NOTE_LIMIT, Conflict, Refused
 from lockkit.store.untrusted import object_in
+from lockkit.values.names import decode
 from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.layout import Queue, client_of, read_queue
 from lockkit_zookeeper.node_data import VERSION, claim_info, packed, unpacked

@@ -43,8 +43,8 @@ from kazoo.protocol.states import KeeperState
 from kazoo.retry import ForceRetryError
 from kazoo.security import ACL
 
-from lockkit.clock import Clock
 from lockkit.errors import LockkitError
+from lockkit.lib.clock import Clock
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.failures import without_sasl, without_trust

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from lockkit.bell import Bell
+from lockkit.lib.bell import Bell
 from lockkit.store.log import Log
 from lockkit.store.spi import Claim, Why
 from lockkit.store.starting import OneThread

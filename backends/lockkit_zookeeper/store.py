@@ -11,14 +11,14 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, Id, Permissions
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities, ClaimInfo
-from lockkit.names import claim_id
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.store.budgets import left
 from lockkit.store.inherited import inherited
 from lockkit.store.perlock import per_lock
 from lockkit.store.spi import OpenOptions, Refused, Terms, Why
 from lockkit.store.tombstones import Tombstones
 from lockkit.store.ttls import fitted, refused
+from lockkit.values.names import claim_id
 from lockkit_zookeeper.address import Address, declared, least, tick_warning
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.failures import not_connected

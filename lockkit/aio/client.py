@@ -7,14 +7,11 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from lockkit import client as synchronous
 from lockkit.aio.composites import AsyncAllOf, AsyncAnyOf
 from lockkit.aio.engines import Engines
 from lockkit.aio.lease import AsyncLeaseCopy
 from lockkit.aio.locks import AsyncLock, AsyncRWLock, build
 from lockkit.aio.pools import AsyncPool
-from lockkit.clock import SYSTEM, Clock
-from lockkit.copies import LeaseCopy
 from lockkit.facts import (
     Capabilities,
     Deadlock,
@@ -28,14 +25,17 @@ from lockkit.facts import (
     Scope,
     Skipped,
 )
-from lockkit.forks import IMPORTS
-from lockkit.habits import Answering
-from lockkit.options import DEFAULT, Default, Options, Settings, fitting
-from lockkit.printable import printable
+from lockkit.lib.clock import SYSTEM, Clock
+from lockkit.lib.forks import IMPORTS
+from lockkit.lib.printable import printable
+from lockkit.shared.copies import LeaseCopy
+from lockkit.shared.options import DEFAULT, Default, Options, Settings, fitting
 from lockkit.store.queue import RW_CAPACITY
+from lockkit.sync import client as synchronous
+from lockkit.values.habits import Answering
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.plugins import PluginManager
 
 __all__ = ["AsyncClient", "connect"]
@@ -178,7 +178,7 @@ class AsyncClient(Answering):
             ConfigError: At decoration, if the function is no coroutine function, or the template does not fit it; at a call, as there.
         """
         with IMPORTS:
-            from lockkit.decorator import locked_coroutine  # late: it needs inspect, and few need it
+            from lockkit.sync.decorator import locked_coroutine  # late: it needs inspect, and few need it
 
         self.lock("template", **options)  # refuses bad options now rather than at the first call
         return locked_coroutine(
@@ -201,7 +201,7 @@ class AsyncClient(Answering):
         return [AsyncLeaseCopy(copy, self._engines) for copy in self._client.leases()]
 
     def stats(self) -> dict[str, int]:
-        """The counters of this client in this process; :data:`lockkit.events.COUNTERS` says what each counts."""
+        """The counters of this client in this process; :data:`lockkit.values.events.COUNTERS` says what each counts."""
         return self._client.stats()
 
     # -- operations: those of lockkit.Client, on a thread unless the store answers at once. A cancelled call may take effect all the same.

@@ -9,13 +9,13 @@ from lockkit.aio.lease import AsyncLease
 from lockkit.aio.leases import AsyncLeases
 from lockkit.aio.locks import AsyncLock
 from lockkit.aio.shortform import Acquiring, AsyncShortForm
-from lockkit.caller import Caller, caller
-from lockkit.leaving import Held
-from lockkit.options import DEFAULT, Default
+from lockkit.lib.caller import Caller, caller
+from lockkit.lib.leaving import Held
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import Steps, all_of
 from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 from lockkit.shared.locks import checked_timeout
+from lockkit.shared.options import DEFAULT, Default
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
@@ -43,7 +43,7 @@ class AsyncTaking(AnyTaking):
         detect: bool = False,
         reason: str | None = None,
     ) -> Self:
-        """Open the store if it is not open, and make the acquisition. Arguments as for :class:`lockkit.composites.Taking`."""
+        """Open the store if it is not open, and make the acquisition. Arguments as for :class:`lockkit.sync.composites.Taking`."""
         deadline = engines.opening.clock.now() + wait if wait else None
         engine = engines.ready() or await engines.engine(wait)
         taking = cls(
@@ -55,7 +55,7 @@ class AsyncTaking(AnyTaking):
     async def run(
         self, steps: Steps, locks: Mapping[Attempt, AsyncLock], made: Callable[[list[AsyncLease]], H]
     ) -> H | None:
-        """As :meth:`lockkit.composites.Taking.run`."""
+        """As :meth:`lockkit.sync.composites.Taking.run`."""
         engine, together = self.engine, self.together
         try:
             got = await engine.acquire_together(together, steps, self._on_wait)

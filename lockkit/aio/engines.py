@@ -9,18 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from lockkit.drivers.aio import LoopDriver, ThreadPools
+from lockkit.drivers.jobs import Job
 from lockkit.drivers.loopjobs import call_soon, finished, result_of
 from lockkit.drivers.threadpool import ThreadPool
-from lockkit.forks import IMPORTS
-from lockkit.jobs import Job
-from lockkit.opening import for_the_user
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.forks import IMPORTS
+from lockkit.lib.origin import Origin, this_origin
+from lockkit.shared.opening import for_the_user
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
     from lockkit.drivers.aio import Performer
     from lockkit.drivers.threads import Driver
-    from lockkit.opening import Opening
+    from lockkit.shared.opening import Opening
 
 __all__ = ["Engines"]
 
@@ -58,7 +58,7 @@ class Engines:
         return here if here is not None and here.driver is driver else None
 
     async def engine(self, patience: float | None = 0.0) -> LoopDriver:
-        """The engine for the running loop; opens the store if it is not open. Arguments and errors as :meth:`lockkit.opening.Opening.driver`."""
+        """The engine for the running loop; opens the store if it is not open. Arguments and errors as :meth:`lockkit.shared.opening.Opening.driver`."""
         here = self.ready()
         if here is not None:
             return here

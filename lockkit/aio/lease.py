@@ -11,20 +11,20 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from lockkit.copies import LeaseCopy
 from lockkit.drivers.loopjobs import call_soon, wake
 from lockkit.facts import Reason, ReleaseReport
-from lockkit.hold import Hold
-from lockkit.leaving import Exit, Statement
+from lockkit.lib.leaving import Exit, Statement
+from lockkit.protocol.hold import Hold
+from lockkit.shared.copies import LeaseCopy
 from lockkit.shared.lease import AnyLease, inert, kept
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
     from lockkit.aio.leases import AsyncLeases
-    from lockkit.caller import Caller
     from lockkit.drivers.loopreleases import LoopRelease
     from lockkit.drivers.threads import Driver
-    from lockkit.opening import Opening
+    from lockkit.lib.caller import Caller
+    from lockkit.shared.opening import Opening
 
 __all__ = ["AsyncLease", "AsyncLeaseCopy", "CancelOnLoss", "Loss", "ReleaseRequested", "may_wait"]
 
@@ -221,7 +221,7 @@ class AsyncLease(AnyLease):
         await self._extend(ttl)
 
     async def lengthen(self, ttl: float, patience: float | None) -> None:
-        """See :meth:`lockkit.lease.Lease.lengthen`."""
+        """See :meth:`lockkit.sync.lease.Lease.lengthen`."""
         if self._shorter(ttl):
             await self._extend(ttl, patience)
 
@@ -325,7 +325,7 @@ class AsyncLease(AnyLease):
     # -- as a context manager
 
     look = None
-    """See :class:`lockkit.leaving.Manager`."""
+    """See :class:`lockkit.lib.leaving.Manager`."""
 
     async def __aenter__(self) -> Self:
         statement = self._entering

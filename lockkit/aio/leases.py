@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Self
 
 from lockkit.aio.lease import AsyncLease, CancelOnLoss, Loss, ReleaseRequested, may_wait
 from lockkit.facts import Reason, ReleaseReport, ReleaseReports
-from lockkit.leaving import Exit
-from lockkit.members import members_of
+from lockkit.lib.leaving import Exit
+from lockkit.notes.members import members_of
 from lockkit.shared.leases import AnyLeases, combined
 
 if TYPE_CHECKING:
-    from lockkit.leaving import Statement
+    from lockkit.lib.leaving import Statement
 
 __all__ = ["AsyncLeases", "AsyncPoolLeases"]
 
@@ -134,7 +134,7 @@ class AsyncLeases(AnyLeases[AsyncLease]):
     # -- as a context manager
 
     look = None
-    """See :class:`lockkit.leaving.Manager`."""
+    """See :class:`lockkit.lib.leaving.Manager`."""
 
     async def __aenter__(self) -> Self:
         statement = self._entering

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, Never, overload
 
 from lockkit.aio.lease import AsyncLease
 from lockkit.aio.shortform import Acquiring, AsyncShortForm
-from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
-from lockkit.habits import Answering, unexpected
-from lockkit.options import DEFAULT, Default, Options
+from lockkit.lib.caller import Caller, caller
+from lockkit.lib.takers import asker
 from lockkit.protocol import denials
 from lockkit.shared.locks import AnyLock, arguments, checked_timeout
-from lockkit.takers import asker
+from lockkit.shared.options import DEFAULT, Default, Options
+from lockkit.values.habits import Answering, unexpected
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
@@ -35,7 +35,7 @@ def build(
     *,
     pooled: bool = False,
 ) -> AsyncLock:
-    """Make a lock; see :func:`lockkit.locks.build`."""
+    """Make a lock; see :func:`lockkit.sync.locks.build`."""
     return AsyncLock(
         engines, arguments(engines.opening, name, kind, weight, capacity, options, pooled=pooled)
     )

@@ -10,18 +10,18 @@ from lockkit.aio.lease import AsyncLease
 from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.locks import AsyncLock, build
 from lockkit.aio.shortform import Acquiring, AsyncShortForm
-from lockkit.caller import Caller, caller
 from lockkit.facts import Kind
-from lockkit.options import DEFAULT, Default, Options
+from lockkit.lib.caller import Caller, caller
 from lockkit.protocol.composing import PlaceLost
 from lockkit.shared.composites import check_call
 from lockkit.shared.locks import checked_timeout
+from lockkit.shared.options import DEFAULT, Default, Options
 from lockkit.shared.pools import AnyPool, Request
 
 if TYPE_CHECKING:
     from lockkit.aio.engines import Engines
-    from lockkit.choosers import Chooser
     from lockkit.drivers.waits import OnWait
+    from lockkit.values.choosers import Chooser
 
 __all__ = ["AsyncPool"]
 

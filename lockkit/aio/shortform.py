@@ -7,8 +7,8 @@ from collections.abc import Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from lockkit.caller import Caller, caller
-from lockkit.leaving import Exit, Held, Statement
+from lockkit.lib.caller import Caller, caller
+from lockkit.lib.leaving import Exit, Held, Statement
 from lockkit.shared.shortform import AnyShortForm
 
 __all__ = ["Acquiring", "AsyncLeft", "AsyncShortForm"]
@@ -36,7 +36,7 @@ class Acquiring(Coroutine[Any, Any, S], Generic[S]):
     __slots__ = ("__weakref__", "_lease", "_statement", "_steps")
 
     look = None
-    """See :class:`lockkit.leaving.Manager`."""
+    """See :class:`lockkit.lib.leaving.Manager`."""
 
     def __init__(self, steps: Coroutine[Any, Any, S]) -> None:
         self._steps = steps
@@ -61,7 +61,7 @@ class Acquiring(Coroutine[Any, Any, S], Generic[S]):
         self._steps.close()
 
     def entering(self, statement: Statement) -> None:
-        """See :class:`lockkit.leaving.Manager`."""
+        """See :class:`lockkit.lib.leaving.Manager`."""
         self._statement = statement
 
     async def __aenter__(self) -> S:
@@ -88,7 +88,7 @@ class AsyncShortForm(AnyShortForm[S]):
     """A factory of leases that is an asynchronous context manager itself: each ``async with`` statement takes a lease, and releases it, even if it ends in another task."""
 
     look = None  # type: ignore[assignment]
-    """See :class:`lockkit.leaving.Manager`."""
+    """See :class:`lockkit.lib.leaving.Manager`."""
 
     def _once(self, taken_at: Caller) -> Coroutine[Any, Any, S]:
         """Take a lease, as configured."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lockkit.alerts.notification import Severity
-from lockkit.durations import parse, seconds
 from lockkit.errors import ConfigError
-from lockkit.namedtuples import NamedTuple
-from lockkit.redaction import redact_name
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.durations import parse, seconds
+from lockkit.values.redaction import redact_name
 
 __all__ = ["KEYS", "TYPES", "Channel", "ChannelKey", "channel", "secret"]
 

@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from lockkit.suggesting import quoted
+from lockkit.config.suggesting import quoted
 
 __all__ = ["command_of", "in_markdown", "shown"]
 

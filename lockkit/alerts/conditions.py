@@ -7,14 +7,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lockkit import durations
 from lockkit.alerts.commands import command_of
 from lockkit.alerts.happenings import Happening, Look, Subject
 from lockkit.alerts.notification import Severity
 from lockkit.alerts.rules import Condition, Count, Missed, Rule, Seen, Share, worse
 from lockkit.alerts.state import State, Window
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.values import durations
 
 __all__ = ["MOST", "Found", "Matter", "count", "find", "fingerprint", "jobs"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from msgspec import ValidationError, convert, structs
 
-from lockkit import durations
 from lockkit.alerts.rules import Condition, Count, Missed, Seconds, Seen, Share
+from lockkit.config.settings import meant
 from lockkit.errors import ConfigError
-from lockkit.events import ALERTS, COUNTERS, KINDS
-from lockkit.redaction import redact_name
-from lockkit.settings import meant
+from lockkit.values import durations
+from lockkit.values.events import ALERTS, COUNTERS, KINDS
+from lockkit.values.redaction import redact_name
 
 __all__ = ["SOURCES", "decode", "judged"]
 
@@ -55,7 +55,7 @@ def decode(
     Args:
         shipped: The shipped rules.
         tables: The tables ``[alerts.rules.NAME]``, by name.
-        sources: The file of each key, as :attr:`lockkit.config.Config.sources`, for errors.
+        sources: The file of each key, as :attr:`lockkit.config.config.Config.sources`, for errors.
 
     Raises:
         ConfigError: A table is not right. The message names the file, the rule, the key, and what is allowed.

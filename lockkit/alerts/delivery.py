@@ -18,9 +18,9 @@ from lockkit.alerts.outbox import Batch, Counts, Outbox, Space
 from lockkit.alerts.outcomes import NotDelivered, Outcome, told
 from lockkit.alerts.pacing import Limits
 from lockkit.alerts.sharing import share
-from lockkit.clock import SYSTEM, Clock, jitter
 from lockkit.errors import LockkitError
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.clock import SYSTEM, Clock, jitter
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = ["Delivery", "State", "attempt"]
 

@@ -21,17 +21,17 @@ from lockkit.alerts.engine import acknowledged, matches
 from lockkit.alerts.grouping import member
 from lockkit.alerts.notification import Member
 from lockkit.alerts.state import Acknowledgement, Decisions, Silence, State
-from lockkit.clock import SYSTEM
+from lockkit.config.places import make_folders
+from lockkit.config.store_names import store_of
 from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
-from lockkit.namedtuples import NamedTuple
-from lockkit.places import make_folders
-from lockkit.printable import printable
-from lockkit.store_names import store_of
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
 
 if TYPE_CHECKING:
-    from lockkit.clock import Clock
-    from lockkit.config import Config
+    from lockkit.config.config import Config
+    from lockkit.lib.clock import Clock
 
 __all__ = ["DECISIONS", "LONGEST_TEXT", "STATE", "Desk", "Listed", "folder_of", "set_aside", "write"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from lockkit.alerts.notification import Member, Notification, Reason
 from lockkit.alerts.rules import worse
 from lockkit.alerts.state import Active, Group
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = ["Timing", "after_sending", "due", "member", "notification", "settle"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from lockkit.alerts.notification import Severity
 from lockkit.facts import NOTHING, Alert, Event
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import LONGEST_NAME
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.names import LONGEST_NAME
 
 __all__ = ["Happening", "Look", "Subject", "counted", "of_alert", "of_event"]
 

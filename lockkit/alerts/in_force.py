@@ -11,7 +11,7 @@ from lockkit.alerts.shipped import SHIPPED
 from lockkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = ["of_config", "problems"]
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 
 from lockkit.alerts.happenings import Happening, of_alert, of_event
+from lockkit.config.places import make_folders
 from lockkit.facts import Alert, Event, Finding
 from lockkit.hooks import hookimpl
-from lockkit.places import make_folders
 
 __all__ = ["Inbox", "hand_over", "handed_over"]
 

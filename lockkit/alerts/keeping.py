@@ -14,7 +14,7 @@ from lockkit.alerts.desk import DECISIONS, STATE, Desk, set_aside, write
 from lockkit.alerts.happenings import Happening
 from lockkit.alerts.state import Decisions, State
 from lockkit.errors import ConfigError
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 __all__ = ["Keeper"]
 

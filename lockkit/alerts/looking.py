@@ -6,17 +6,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.alerts.happenings import Look, Subject
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
 from lockkit.facts import ClaimInfo
-from lockkit.last_holds import last_hold
+from lockkit.notes.last_holds import last_hold
 from lockkit.store.judging import NOBODY
+from lockkit.values import durations
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.gpu.noticing import CardNews
+    from lockkit.sync.client import Client
 
 __all__ = ["MOST", "look_at", "shown"]
 

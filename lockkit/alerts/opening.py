@@ -15,11 +15,11 @@ from lockkit.alerts.outcomes import NotDelivered, Outcome
 from lockkit.alerts.pacing import Limits
 from lockkit.errors import ConfigError
 from lockkit.facts import Finding
-from lockkit.names import digest
 from lockkit.plugins.calling import Implementation
+from lockkit.values.names import digest
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = [
     "FOLDER",

@@ -29,9 +29,9 @@ from lockkit.alerts.pacing import (
 from lockkit.alerts.sharing import Told, merged, remember
 from lockkit.alerts.spool import Kept, Spool
 from lockkit.alerts.summary import summary
-from lockkit.clock import SYSTEM, Clock, jitter
 from lockkit.errors import BackendUnavailable
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.clock import SYSTEM, Clock, jitter
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = ["Batch", "Counts", "Outbox", "Space"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from urllib.parse import quote, quote_plus, unquote
 
 from lockkit.errors import LockkitError
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
-from lockkit.redaction import redact
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.values.redaction import redact
 
 __all__ = ["NotDelivered", "Outcome", "parts_of", "told", "veil"]
 

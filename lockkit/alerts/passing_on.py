@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lockkit.alerts.notification import Notification, keyed
 from lockkit.alerts.spool import decoded, encoded
-from lockkit.places import make_folders
-from lockkit.printable import printable
+from lockkit.config.places import make_folders
+from lockkit.lib.printable import printable
 
 __all__ = ["PassingOn"]
 

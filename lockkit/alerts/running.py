@@ -28,22 +28,22 @@ from lockkit.alerts.keeping import Keeper
 from lockkit.alerts.looking import look_at
 from lockkit.alerts.passing_on import PassingOn
 from lockkit.alerts.turns import TERM
-from lockkit.clock import SYSTEM
+from lockkit.config.places import make_folders
+from lockkit.config.store_names import is_local, store_of
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
 from lockkit.facts import NOTHING
-from lockkit.names import ALERTER, STANDING, digest
-from lockkit.places import make_folders
-from lockkit.printable import printable
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.printable import printable
 from lockkit.store.ttls import UsualTtl
-from lockkit.store_names import is_local, store_of
+from lockkit.values.names import ALERTER, STANDING, digest
 
 if TYPE_CHECKING:
     from lockkit.alerts.notification import Notification
     from lockkit.alerts.state import State
-    from lockkit.client import Client
-    from lockkit.clock import Clock
-    from lockkit.config import Config
-    from lockkit.lease import Lease
+    from lockkit.config.config import Config
+    from lockkit.lib.clock import Clock
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["LOCK", "Runner"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lockkit.alerts.notification import Member, Notification
 from lockkit.alerts.sharing import Told, remember
-from lockkit.namedtuples import NamedTuple
-from lockkit.places import private_dir
+from lockkit.config.places import private_dir
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = ["Kept", "Spool", "decoded", "encoded", "waiting"]
 

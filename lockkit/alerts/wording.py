@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from lockkit.alerts import commands
 from lockkit.alerts.notification import Member, Notification, Reason
-from lockkit.durations import utc
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
+from lockkit.values.durations import utc
 
 __all__ = ["REASONS", "as_html", "as_markdown", "as_text", "subject", "subject_markdown"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lockkit import durations
 from lockkit.alerts.rules import Condition, Count, Missed, Seen, Share
+from lockkit.values import durations
 
 __all__ = ["condition_words", "heard_words", "steps_words"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from lockkit.descent import children
-from lockkit.identity import look_at
+from lockkit.lib.descent import children
+from lockkit.values.identity import look_at
 
 __all__ = ["Adopted"]
 

@@ -17,13 +17,13 @@ import click
 
 from lockkit.cli import completing
 from lockkit.cli.suggesting import MEANT, PROBE, WORDS, as_called
+from lockkit.config.suggesting import quoted
 from lockkit.errors import BackendUnavailable
-from lockkit.namedtuples import NamedTuple
-from lockkit.suggesting import quoted
+from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.config import Config
+    from lockkit.config.config import Config
+    from lockkit.sync.client import Client
 
 __all__ = [
     "Command",
@@ -74,8 +74,8 @@ class Session(NamedTuple):
 
     def config(self) -> Config:
         """Read the configuration."""
-        from lockkit import config
         from lockkit.cli import logs
+        from lockkit.config import config
 
         logs.keep()
         log_format: Literal["text", "json"] = "json" if self.json else "text"
@@ -112,7 +112,7 @@ class Session(NamedTuple):
 
     def _about_store(self, config: Config) -> str:
         """Where the URL of a store that cannot be used came from, and the command that checks the store."""
-        from lockkit.layers import ARGUMENT
+        from lockkit.config.layers import ARGUMENT
 
         source = config.source("url")
         told = (

@@ -11,8 +11,8 @@ from lockkit.cli import completing
 from lockkit.cli.base import option
 from lockkit.cli.parameters import Duration, File, Number, Size
 from lockkit.cli.suggesting import WORDS
-from lockkit.members import MOST
-from lockkit.settings import SETTINGS
+from lockkit.config.settings import SETTINGS
+from lockkit.notes.members import MOST
 
 __all__ = ["NUMBER", "OF_CARDS", "SIMULATE", "card_options", "needs_gpu", "of_cards"]
 
@@ -165,7 +165,7 @@ def of_cards(options: dict[str, Any]) -> dict[str, Any]:
     """The options that are about GPUs, and the pool of this host's."""
     from lockkit.cli.cards import CardOptions
     from lockkit.gpu.host_pools import host_pool, simulated
-    from lockkit.identity import this_process
+    from lockkit.values.identity import this_process
 
     given = {name: options[name] for name in OF_CARDS} | {"settle": options["settle"] or 0.0}
     given["affinity"] = options["affinity"] is not False

@@ -11,7 +11,7 @@ from lockkit.cli import exits, nesting, taking
 from lockkit.cli.nesting import Outer
 from lockkit.cli.suggesting import as_called
 from lockkit.cli.waiting import Announcer, Told, ordinal
-from lockkit.clock import SYSTEM
+from lockkit.config.suggesting import SameStore
 from lockkit.errors import AcquireTimeout, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.gpu.card_denials import COMMAND_LINE, Seen, Ways, denied, none_at_hand, what_helps, why_waiting
 from lockkit.gpu.choosing import CardRequest
@@ -24,24 +24,24 @@ from lockkit.gpu.requests import HostCards
 from lockkit.gpu.visible import By, cuda_knows, cuda_variables
 from lockkit.gpu.waiting_row import waiting_row
 from lockkit.gpu.words import how_many, together
-from lockkit.identity import process_of
-from lockkit.members import in_pool, pool_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.options import DEFAULT
-from lockkit.sizes import MIB
-from lockkit.suggesting import SameStore
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import in_pool, pool_name
+from lockkit.shared.options import DEFAULT
+from lockkit.values.identity import process_of
+from lockkit.values.sizes import MIB
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
     from lockkit.cli.run_request import Request
     from lockkit.cli.signals import Signals
     from lockkit.cli.taking import Taken
-    from lockkit.client import Client
-    from lockkit.devices import Device, Snapshot
     from lockkit.drivers.waits import OnWait
     from lockkit.facts import ClaimInfo, Waiting
+    from lockkit.gpu.devices import Device, Snapshot
     from lockkit.gpu.judging import Receipt
-    from lockkit.options import Options
+    from lockkit.shared.options import Options
+    from lockkit.sync.client import Client
 
 __all__ = ["CardAnnouncer", "CardOptions", "Cards", "ReusedCards"]
 

@@ -27,9 +27,9 @@ from typing import NoReturn
 
 from lockkit.cli import exits
 from lockkit.cli.terminal import Terminal
-from lockkit.descent import descendants
-from lockkit.forks import executing
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.descent import descendants
+from lockkit.lib.forks import executing
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe.survivors import survivors
 
 __all__ = ["Child", "dies_with", "find", "forked", "prctl", "spawn"]

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
-from lockkit.identity import process_start
-from lockkit.members import POOLS
+from lockkit.lib.clock import SYSTEM
+from lockkit.notes.members import POOLS
+from lockkit.values.identity import process_start
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from lockkit.client import Client
-    from lockkit.config import Config
-    from lockkit.devices import Device
+    from lockkit.config.config import Config
+    from lockkit.gpu.devices import Device
+    from lockkit.sync.client import Client
 
 __all__ = [
     "VARIABLE",
@@ -118,8 +118,8 @@ def _holds(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
 
 
 def _profiles(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    from lockkit import configfiles
-    from lockkit.config import ETC
+    from lockkit.config import configfiles
+    from lockkit.config.config import ETC
 
     found = configfiles.look(None, None, ETC, None, None)
     for name in sorted(found.profiles()):
@@ -127,8 +127,8 @@ def _profiles(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]
 
 
 def _namespaces(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    from lockkit import configfiles
-    from lockkit.config import ETC
+    from lockkit.config import configfiles
+    from lockkit.config.config import ETC
 
     found = configfiles.look(None, None, ETC, None, None)
     for layer in found.layers():
@@ -183,7 +183,7 @@ def _unresolved(ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str
 
 
 def _settings(_ctx: click.Context, _incomplete: str) -> Iterator[tuple[str, str]]:
-    from lockkit.settings import SETTINGS
+    from lockkit.config.settings import SETTINGS
 
     for setting in SETTINGS.values():
         yield setting.place, setting.meaning
@@ -251,7 +251,7 @@ def _journal(ctx: click.Context) -> list[dict[str, object]]:
 
 
 def _config(ctx: click.Context, request: float = _REQUEST) -> Config:
-    from lockkit import config
+    from lockkit.config import config
 
     url, profile, namespace = (ctx.params.get(key) for key in ("url", "profile", "namespace"))
     loaded = config.load(url=url, profile=profile, namespace=namespace)

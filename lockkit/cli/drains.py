@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lockkit import durations
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.facts import Drain

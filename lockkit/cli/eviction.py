@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lockkit.errors import LockkitError
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.lease import Lease
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["mark", "said"]
 

@@ -30,7 +30,7 @@ from lockkit.errors import (
     PluginError,
     ReleaseFailed,
 )
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 if TYPE_CHECKING:
     from lockkit.cli import documents

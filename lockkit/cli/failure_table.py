@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from lockkit import durations
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from rich.table import Table

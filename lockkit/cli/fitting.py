@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lockkit.config.suggesting import command_line, same_store
 from lockkit.errors import CapabilityError, CapacityMismatch, LockkitError
-from lockkit.suggesting import command_line, same_store
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Kind
     from lockkit.store.spi import Terms
+    from lockkit.sync.client import Client
 
 __all__ = ["kind", "mismatch", "reaches_others"]
 

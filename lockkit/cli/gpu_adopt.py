@@ -16,15 +16,15 @@ from lockkit.cli.gpu_keeper import Event, Keeper
 from lockkit.cli.parameters import Duration, Number, Remark, Size
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.cli import documents
-    from lockkit.client import Client
     from lockkit.facts import Reason, ReleaseRequest
     from lockkit.gpu.adopting import Adopted
     from lockkit.gpu.running import RunningJob
-    from lockkit.options import Options
+    from lockkit.shared.options import Options
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 
@@ -126,9 +126,9 @@ def _take(
         LockkitError: As :func:`lockkit.gpu.adopting.adopt`.
     """
     from lockkit.cli.cards import CardOptions, Cards
-    from lockkit.descent import descendants
     from lockkit.gpu.adopting import NotAdopted, adopt
     from lockkit.gpu.jobs import job_ttl
+    from lockkit.lib.descent import descendants
 
     cards = Cards(client, session, CardOptions(1, simulate=asked.simulate, private=asked.private))
     cards.keeps_others_apart(lambda sentence: output.notice(sentence, name=cards.pool, as_json=session.json))

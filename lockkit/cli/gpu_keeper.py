@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from lockkit.cli.background import Front
     from lockkit.cli.base import Session
     from lockkit.cli.documents import GpuAdopt, GpuReserve
-    from lockkit.client import Client
-    from lockkit.devices import Device
     from lockkit.facts import Reason, ReleaseRequest
-    from lockkit.leases import Leases
+    from lockkit.gpu.devices import Device
+    from lockkit.sync.client import Client
+    from lockkit.sync.leases import Leases
 
 __all__ = ["Event", "Keeper"]
 

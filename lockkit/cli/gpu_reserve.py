@@ -19,17 +19,17 @@ from lockkit.cli.parameters import Duration, Number, Remark
 from lockkit.cli.run_request import Request
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called
-from lockkit.clock import SYSTEM
 from lockkit.gpu.usage import RESERVATION
-from lockkit.members import MOST
+from lockkit.lib.clock import SYSTEM
+from lockkit.notes.members import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lockkit.cli import documents
-    from lockkit.client import Client
     from lockkit.facts import ReleaseRequest
     from lockkit.gpu.pools import GpuLeases
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

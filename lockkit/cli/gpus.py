@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lockkit.noted import RESERVED
-from lockkit.printable import printable
-from lockkit.sizes import show as size
+from lockkit.lib.noted import RESERVED
+from lockkit.lib.printable import printable
+from lockkit.values.sizes import show as size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -28,9 +28,9 @@ from lockkit.cli.supervise import MAX_HOLD, Ended, Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
 from lockkit.cli.watchdog import Watchdog
-from lockkit.clock import SYSTEM
 from lockkit.errors import BackendError, ConfigError, LockkitError
 from lockkit.facts import LOSSES
+from lockkit.lib.clock import SYSTEM
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from lockkit.cli.run_request import Request
     from lockkit.cli.taking import Taken
     from lockkit.cli.textfile import Textfile
-    from lockkit.client import Client
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.facts import ReleaseRequest
     from lockkit.gpu.families import Family
-    from lockkit.lease import Lease
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["guard"]
 

@@ -15,11 +15,11 @@ import click
 from lockkit.cli import exits
 from lockkit.cli.child import find
 from lockkit.cli.suggesting import MEANT, PROBE, WORDS
-from lockkit.redaction import redact
-from lockkit.settings import SETTINGS, nearest
-from lockkit.suggesting import URL_FIRST, quoted
+from lockkit.config.settings import SETTINGS, nearest
+from lockkit.config.suggesting import URL_FIRST, quoted
+from lockkit.values.redaction import redact
 
-__all__ = ["OPTIONS", "check", "keep", "of_group", "of_words", "of_run", "sentence"]
+__all__ = ["OPTIONS", "check", "keep", "of_group", "of_run", "of_words", "sentence"]
 
 Words = Sequence[str]
 

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lockkit.cli import exits
+from lockkit.config.places import private_dir, state_place
+from lockkit.config.store_names import store_of
 from lockkit.errors import BackendUnavailable
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import claim_id, digest, new_token
-from lockkit.places import private_dir, state_place
-from lockkit.store_names import store_of
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.names import claim_id, digest, new_token
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
-    from lockkit.lease import Lease
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["Found", "Standing", "Stored", "Tokens", "absent", "find", "of"]
 

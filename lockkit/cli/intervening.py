@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.cli import completing, exits, output
 from lockkit.cli.base import option
 from lockkit.cli.suggesting import gpus_meant, look, looks_like_card
 from lockkit.errors import LockkitError, NotHeld, OutcomeUnknown
-from lockkit.remarks import gone
+from lockkit.notes.remarks import gone
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Evicted
+    from lockkit.sync.client import Client
 
 __all__ = ["CLAIM", "asked_words", "evict", "evicted_words", "explained", "lock_meant", "waited"]
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.cli.gpus import use_of_gpu
-from lockkit.members import in_pool
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.notes.members import in_pool
+from lockkit.values import durations
 from lockkit.views.texts import lock_state
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Literal, TextIO
 
 from lockkit.cli import rows
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 __all__ = ["held_back", "keep", "set_up"]
 

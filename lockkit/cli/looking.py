@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lockkit import durations
-from lockkit.members import in_pool
+from lockkit.notes.members import in_pool
+from lockkit.values import durations
 from lockkit.views.looking import is_gate, most_contended, summary
 
 if TYPE_CHECKING:

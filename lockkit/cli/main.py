@@ -15,7 +15,7 @@ import click
 from lockkit.cli import completing, exits, streams
 from lockkit.cli.base import Group, Option, heading
 from lockkit.cli.signals import Terminated
-from lockkit.suggesting import quoted
+from lockkit.config.suggesting import quoted
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 

@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.namedtuples import NamedTuple
-from lockkit.outer import VARIABLE, described, outer_holds, variables
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.protocol.outer import VARIABLE, described, outer_holds, variables
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
-    from lockkit.lease import Lease
     from lockkit.store.spi import Terms
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["VARIABLE", "Outer", "describe", "exports", "held_around", "outer", "outer_of", "passed_on"]
 

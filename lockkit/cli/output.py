@@ -9,13 +9,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 from lockkit.views.texts import located
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
     from lockkit.views import documents
 
 __all__ = [

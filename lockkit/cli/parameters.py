@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import durations, names
 from lockkit.cli import completing
 from lockkit.errors import ConfigError
 from lockkit.store.queue import RW_CAPACITY
+from lockkit.values import durations, names
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -99,7 +99,7 @@ class Size(_IntType):
         return "SIZE"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from lockkit import sizes
+        from lockkit.values import sizes
 
         try:
             return sizes.parse(value, what=_called(param), least=sizes.MIB)
@@ -161,7 +161,7 @@ class Remark(_StrType):
     name = "text"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from lockkit import remarks
+        from lockkit.notes import remarks
 
         try:
             return remarks.checked(value, _called(param))

@@ -10,7 +10,7 @@ from lockkit.cli import exits
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.observe.past import Gaps, History
 
 __all__ = ["SINCE", "missing", "read"]
@@ -41,8 +41,8 @@ def read(
     Raises:
         CommandFailed: There is no journal.
     """
+    from lockkit.config.store_names import store_of
     from lockkit.observe.history import journals, read_history
-    from lockkit.store_names import store_of
 
     begin = None if since is None else time.time() - since
     if files:

@@ -21,7 +21,7 @@ def add_commands(cli: click.Group) -> None:
     Help must work even if the configuration is wrong, because then people need it.
     """
     try:
-        from lockkit import config
+        from lockkit.config import config
         from lockkit.plugins import PluginManager
 
         settings = config.load()

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lockkit.cli import parts
-from lockkit.members import in_pool
+from lockkit.notes.members import in_pool
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from lockkit.facts import ReleaseReport
-    from lockkit.lease import Lease
+    from lockkit.sync.lease import Lease
 
 __all__ = ["released", "run_leases"]
 

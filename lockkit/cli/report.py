@@ -14,9 +14,9 @@ from lockkit.views.texts import rfc3339
 if TYPE_CHECKING:
     from lockkit.cli.supervise import Ended
     from lockkit.cli.taking import Taken
-    from lockkit.client import Client
     from lockkit.facts import ReleaseRequest
-    from lockkit.lease import Lease
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["RunReport"]
 

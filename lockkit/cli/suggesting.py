@@ -6,14 +6,14 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
+from lockkit.config.suggesting import command_line, selecting
 from lockkit.errors import LockkitError
-from lockkit.members import pool_name
-from lockkit.suggesting import command_line, selecting
+from lockkit.notes.members import pool_name
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.client import Client
     from lockkit.gpu.meant import MeantCard
+    from lockkit.sync.client import Client
 
 __all__ = [
     "MEANT",

@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from lockkit import durations
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.watchdog import KILL_MARGIN
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.cli.adopted import Adopted

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from lockkit.cli import output
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

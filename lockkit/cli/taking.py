@@ -13,7 +13,7 @@ from lockkit.cli.parameters import finite
 from lockkit.cli.suggesting import look
 from lockkit.cli.waiting import blocked_by
 from lockkit.errors import AcquireTimeout, CapacityMismatch
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from lockkit.cli.base import Session
     from lockkit.cli.run_request import Request
-    from lockkit.client import Client
     from lockkit.drivers.waits import OnWait
     from lockkit.facts import Reason, ReleaseReport, ReleaseReports
-    from lockkit.lease import Lease
-    from lockkit.locks import Lock
-    from lockkit.options import Options
-    from lockkit.pools import Pool
+    from lockkit.shared.options import Options
     from lockkit.store.spi import Terms
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
+    from lockkit.sync.locks import Lock
+    from lockkit.sync.pools import Pool
 
 __all__ = ["Reused", "Taken", "acquire", "each", "options_of", "refuse", "under"]
 

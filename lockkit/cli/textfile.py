@@ -12,7 +12,7 @@ from lockkit.observe.lock_labels import LockLabels
 from lockkit.observe.run_metrics import RunMetrics, earlier
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = ["Textfile"]
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit import durations
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.observe.past import Happening, PastHold, PastWait, StoreKey

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.cli import output
-from lockkit.members import in_pool
-from lockkit.suggesting import command_line
+from lockkit.config.suggesting import command_line
+from lockkit.notes.members import in_pool
+from lockkit.values import durations
 from lockkit.views.traces import Traces, failures, traces
 
 if TYPE_CHECKING:

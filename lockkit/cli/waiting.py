@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.cli import output, rows
-from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
-from lockkit.identity import process_of
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
 from lockkit.protocol.denials import in_the_way
 from lockkit.store.judging import started_this
+from lockkit.values import durations
+from lockkit.values.identity import process_of
 
 if TYPE_CHECKING:
     from lockkit.cli.signals import Signals
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo, Owner, Waiting
+    from lockkit.sync.client import Client
 
 __all__ = ["Announcer", "Told", "blocked_by", "cut", "ordinal"]
 

@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, Self
 
 from lockkit.cli.child import Child, dies_with, forked, prctl
 from lockkit.cli.exits import CommandFailed
-from lockkit.clock import SYSTEM
-from lockkit.identity import look_at, process_start, same_start
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.identity import look_at, process_start, same_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,6 +17,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lockkit.drivers.jobs import Job
 from lockkit.drivers.loopjobs import result_of
 from lockkit.drivers.loopreleases import LoopRelease
 from lockkit.drivers.looptogether import LoopTogether
@@ -24,11 +25,10 @@ from lockkit.drivers.loopwaits import LoopWaits
 from lockkit.drivers.threadpool import ThreadPool
 from lockkit.drivers.threads import LATE_BUDGET, Driver
 from lockkit.facts import Reason
-from lockkit.hold import Hold
-from lockkit.jobs import Job
 from lockkit.protocol.acquiring import acquiring
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.effects import ON_THREADS, REQUESTS, Acquire, Effect, Pause, Request, WaitForWake
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.running import ask, run
 
 if TYPE_CHECKING:

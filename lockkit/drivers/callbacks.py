@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from lockkit.forks import Forks
+from lockkit.lib.forks import Forks
 from lockkit.store.log import Log
 from lockkit.store.starting import start
 

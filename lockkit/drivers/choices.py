@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextvars import copy_context
 
+from lockkit.drivers.jobs import Job
 from lockkit.drivers.threadpool import ThreadPool
-from lockkit.jobs import Job
 from lockkit.protocol.effects import Choose, Judge
 from lockkit.protocol.running import ask_chooser
 

@@ -6,13 +6,13 @@ import contextvars
 import threading
 from collections.abc import Callable, Sequence
 
-from lockkit.bell import Bell
-from lockkit.clock import Clock
 from lockkit.drivers.lifecycle import ending
 from lockkit.facts import CleanupContext, HookReport, Reason
-from lockkit.hold import RELEASING, Hold
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.bell import Bell
+from lockkit.lib.clock import Clock
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.plugins.calling import Implementation, for_devices, hook_of
+from lockkit.protocol.hold import RELEASING, Hold
 from lockkit.store.log import Log
 from lockkit.store.starting import start
 

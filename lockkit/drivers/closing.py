@@ -7,14 +7,14 @@ from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING
 
-from lockkit.bell import Bell
 from lockkit.facts import Event, Reason
-from lockkit.hold import Hold
+from lockkit.lib.bell import Bell
+from lockkit.lib.takers import outlives_exit
 from lockkit.protocol.effects import Orphan
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.renewing import drop_of
 from lockkit.store.log import Log
 from lockkit.store.starting import start
-from lockkit.takers import outlives_exit
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver

@@ -12,14 +12,14 @@ from collections import deque
 from contextlib import suppress
 from typing import ClassVar
 
-from lockkit.bell import Bell
 from lockkit.drivers.callbacks import HANGS
-from lockkit.events import Counters
 from lockkit.facts import Alert, Event
-from lockkit.forks import Forks
+from lockkit.lib.bell import Bell
+from lockkit.lib.forks import Forks
 from lockkit.plugins.calling import Implementation, call_each, hook_of
 from lockkit.store.log import Log
 from lockkit.store.starting import join, start
+from lockkit.values.events import Counters
 
 __all__ = ["Delivery"]
 

@@ -9,16 +9,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from lockkit.clock import Clock
 from lockkit.drivers.callbacks import CALLBACKS
 from lockkit.drivers.delivery import Delivery
 from lockkit.drivers.sentences import sentence
-from lockkit.events import Counters
 from lockkit.facts import Alert, Event
+from lockkit.lib.clock import Clock
+from lockkit.lib.printable import printable
 from lockkit.plugins.calling import Implementation
-from lockkit.printable import printable
 from lockkit.store import log
 from lockkit.store.log import Log
+from lockkit.values.events import Counters
 
 __all__ = ["DETAIL", "Dispatcher"]
 

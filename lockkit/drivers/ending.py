@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lockkit.drivers.threads import Driver
-    from lockkit.hold import Hold
+    from lockkit.protocol.hold import Hold
     from lockkit.store.spi import Claim
 
 __all__ = ["Ending"]

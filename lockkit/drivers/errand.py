@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from lockkit.bell import Bell
+from lockkit.lib.bell import Bell
 from lockkit.store.log import Log
 from lockkit.store.starting import start
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from lockkit.clock import Clock
 from lockkit.drivers.ticker import Ticker
+from lockkit.lib.clock import Clock
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import Effect
 from lockkit.protocol.running import to_its_end

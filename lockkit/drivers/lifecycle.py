@@ -17,7 +17,7 @@ from typing import Protocol
 
 from lockkit.errors import ConfigError
 from lockkit.facts import Reason
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.origin import Origin, this_origin
 from lockkit.store.starting import start
 
 __all__ = [
@@ -46,7 +46,7 @@ _OURS = "lockkit."
 _CALLING = (
     "lockkit.__main__.",
     "lockkit.cli.",
-    "lockkit.decorator.",
+    "lockkit.sync.decorator.",
     "lockkit.drivers.callbacks.",
     "lockkit.testing.",
 )

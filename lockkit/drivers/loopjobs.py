@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from itertools import filterfalse
 from typing import TypeVar
 
+from lockkit.drivers.jobs import Job
 from lockkit.errors import BackendUnavailable
-from lockkit.jobs import Job
 from lockkit.store.spi import Refused
 
 __all__ = ["call_soon", "finished", "result_of", "wake"]

@@ -20,12 +20,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lockkit.drivers.jobs import Job
 from lockkit.drivers.loopjobs import call_soon, result_of, wake
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Reason, ReleaseReport
-from lockkit.hold import Hold
-from lockkit.jobs import Job
 from lockkit.protocol.effects import MAY_BLOCK, REQUESTS, AwaitHook, Effect, Pause, RecordFailure
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.releasing import PATIENCE, releasing
 from lockkit.protocol.running import Running, ask
 from lockkit.store.spi import Refused, Unknown

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING
 
+from lockkit.drivers.jobs import Job
 from lockkit.drivers.lifecycle import wait_no_longer_than_the_interpreter
 from lockkit.drivers.loopjobs import wake
 from lockkit.drivers.threadpool import ThreadPool
 from lockkit.drivers.ticker import no_thread
 from lockkit.drivers.waits import OnWait, Waits, cancelled, polls
-from lockkit.jobs import Job
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WaitForWake
 from lockkit.store.log import Log

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
-from lockkit.clock import Clock
 from lockkit.drivers.ticker import Ticker
 from lockkit.facts import Event
-from lockkit.names import claim_id
+from lockkit.lib.clock import Clock
 from lockkit.protocol.effects import Orphan
 from lockkit.protocol.orphaning import MANY, Answer, Entry, OrphanList
 from lockkit.protocol.running import ask
 from lockkit.store.log import Log
 from lockkit.store.spi import Backend, Claim, Refused, Unknown
 from lockkit.store.starting import start
+from lockkit.values.names import claim_id
 
 __all__ = ["Orphans"]
 

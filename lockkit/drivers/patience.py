@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from lockkit.clock import Clock
+from lockkit.lib.clock import Clock
 from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["Tries", "patiently"]

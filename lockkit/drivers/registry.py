@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _thread import RLock
 
-from lockkit.hold import Hold
+from lockkit.protocol.hold import Hold
 
 __all__ = ["Registry"]
 

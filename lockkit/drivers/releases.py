@@ -13,9 +13,9 @@ from lockkit.drivers.dispatch import DETAIL
 from lockkit.drivers.stopwatch import Stopwatch
 from lockkit.drivers.telling import Telling
 from lockkit.facts import Reason, ReleaseReport
-from lockkit.hold import Hold, always
 from lockkit.plugins.calling import Implementation
 from lockkit.protocol.effects import AwaitHook, Effect, StartHook
+from lockkit.protocol.hold import Hold, always
 from lockkit.protocol.releasing import PATIENCE, Pipeline, releasing
 from lockkit.protocol.running import to_its_end
 from lockkit.store.log import Log

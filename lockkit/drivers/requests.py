@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from lockkit.clock import Clock
 from lockkit.drivers.patience import Tries, patiently
 from lockkit.errors import BackendError
-from lockkit.events import Counters
 from lockkit.facts import ClaimInfo, LayerReport, LockInfo, Reason, ReleaseOutcome, ReleaseReport
-from lockkit.hold import Hold
-from lockkit.invalid import lapsed
-from lockkit.names import claim_id
+from lockkit.lib.clock import Clock
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.denials import named
+from lockkit.protocol.hold import Hold
+from lockkit.protocol.invalid import lapsed
 from lockkit.store.spi import RELEASED, Backend, Claim, Granted, Lapsed, Refused, Unknown
+from lockkit.values.events import Counters
+from lockkit.values.names import claim_id
 
 __all__ = ["Requests"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lockkit import durations
 from lockkit.facts import LOSSES, Event
 from lockkit.protocol import denials
+from lockkit.values import durations
 
 __all__ = ["SENTENCES", "sentence"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from lockkit.clock import Clock
+from lockkit.lib.clock import Clock
 
 __all__ = ["Stopwatch"]
 

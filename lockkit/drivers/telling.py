@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from lockkit.caller import shown
-from lockkit.clock import Clock
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.errors import AcquireCancelled, AcquireTimeout
-from lockkit.events import Counters
 from lockkit.facts import LOSSES, Alert, Event, Reason, ReleaseRequest
-from lockkit.hold import Hold
+from lockkit.lib.caller import shown
+from lockkit.lib.clock import Clock
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.denials import held_at, held_claim
 from lockkit.protocol.effects import with_terms
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.releasing import Pipeline, layers_of
 from lockkit.protocol.together import Together
+from lockkit.values.events import Counters
 
 __all__ = ["Telling"]
 

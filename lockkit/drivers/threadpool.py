@@ -7,7 +7,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from lockkit.jobs import Job
+from lockkit.drivers.jobs import Job
 from lockkit.store.starting import start
 
 __all__ = ["ThreadPool"]

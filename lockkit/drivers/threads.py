@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.clock import Clock
+from lockkit.config.suggesting import SameStore
 from lockkit.drivers.dispatch import DETAIL, Dispatcher
 from lockkit.drivers.ending import Ending
 from lockkit.drivers.heartbeat import Heartbeat
@@ -21,11 +21,10 @@ from lockkit.drivers.ticker import no_thread, thread_refused
 from lockkit.drivers.together import ThreadTogether, WaitsTogether
 from lockkit.drivers.waits import OnWait, ThreadWaits, Waits, sleep_until
 from lockkit.errors import AcquireCancelled
-from lockkit.events import Counters
 from lockkit.facts import Reason
-from lockkit.forks import IMPORTS
-from lockkit.hold import REGISTRIES, Hold
-from lockkit.origin import this_origin
+from lockkit.lib.clock import Clock
+from lockkit.lib.forks import IMPORTS
+from lockkit.lib.origin import this_origin
 from lockkit.plugins.calling import Implementation
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
@@ -42,13 +41,14 @@ from lockkit.protocol.effects import (
     WaitForWake,
     Withdraw,
 )
+from lockkit.protocol.hold import REGISTRIES, Hold
 from lockkit.protocol.releasing import CLEANUP_BUDGET
 from lockkit.protocol.renewing import losing
 from lockkit.protocol.running import to_its_end
 from lockkit.protocol.together import Together, Tools
 from lockkit.store.log import Log
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend
-from lockkit.suggesting import SameStore
+from lockkit.values.events import Counters
 
 if TYPE_CHECKING:
     from lockkit.drivers.choices import Choices

@@ -8,9 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from lockkit.bell import Bell
-from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
+from lockkit.lib.bell import Bell
+from lockkit.lib.clock import Clock
 from lockkit.store.log import Log
 from lockkit.store.starting import join, start
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from lockkit.bell import Bell
 from lockkit.drivers.lifecycle import listening, wait_no_longer_than_the_interpreter
 from lockkit.drivers.waits import LONGEST_WAIT, LOOK, OnWait, ThreadWaits, Waits, cancelled
 from lockkit.errors import AcquireCancelled, BackendUnavailable
 from lockkit.facts import Waiting
-from lockkit.hold import Hold
+from lockkit.lib.bell import Bell
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import CHOICES, Choose, Effect, Judge, Keep, WaitForAny, WaitForWake
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.together import Together
 from lockkit.store.spi import Refused
 

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from lockkit.bell import Bell
-from lockkit.cancelling import Cancel
-from lockkit.clock import Clock
 from lockkit.drivers.lifecycle import ending, listening, wait_no_longer_than_the_interpreter
 from lockkit.drivers.ticker import no_thread
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
+from lockkit.lib.bell import Bell
+from lockkit.lib.clock import Clock
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.beating import Waiter
 from lockkit.protocol.effects import WaitForWake
 from lockkit.store.log import Log
 from lockkit.store.spi import Watch
+from lockkit.values.cancelling import Cancel
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.composites import AllOf
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.capacities import capacities, slices_in
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import forget_held_cards
 from lockkit.gpu.joining import holder_words
@@ -25,18 +24,19 @@ from lockkit.gpu.requests import HostCards
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.usage import ADOPTED, granted
 from lockkit.gpu.words import process_words, short_name
-from lockkit.identity import process_of
-from lockkit.leases import Leases
-from lockkit.members import pool_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.pools import Pool
-from lockkit.printable import printable
-from lockkit.sizes import MIB, show
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.notes.members import pool_name
+from lockkit.sync.composites import AllOf
+from lockkit.sync.leases import Leases
+from lockkit.sync.pools import Pool
+from lockkit.values.identity import process_of
+from lockkit.values.sizes import MIB, show
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.gpu.running import RunningJob
-    from lockkit.options import Options
+    from lockkit.shared.options import Options
+    from lockkit.sync.client import Client
 
 __all__ = ["Adopted", "NotAdopted", "adopt", "cards_to_adopt", "let_go"]
 

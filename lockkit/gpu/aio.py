@@ -13,25 +13,25 @@ from lockkit.aio.lease import AsyncLease
 from lockkit.aio.leases import AsyncPoolLeases
 from lockkit.aio.pools import AsyncPool
 from lockkit.aio.shortform import Acquiring
-from lockkit.devices import Device
-from lockkit.environment import EnvironmentSet
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Reason, ReleaseReports
+from lockkit.gpu.devices import Device
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.visible import By, cuda_variables
 from lockkit.gpu.watching import look_soon
-from lockkit.options import DEFAULT, Default, Options
+from lockkit.lib.environment import EnvironmentSet
+from lockkit.shared.options import DEFAULT, Default, Options
 from lockkit.store.spi import Refused
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
     from lockkit.aio.composites import AsyncTaking
-    from lockkit.caller import Caller
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
     from lockkit.gpu.held_cards import HeldCards
     from lockkit.gpu.judging import Receipt
     from lockkit.gpu.requests import CheckedRequest
+    from lockkit.lib.caller import Caller
     from lockkit.protocol.attempt import Attempt
     from lockkit.shared.pools import Request
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from lockkit.devices import Device
 from lockkit.errors import BackendError
+from lockkit.gpu.devices import Device
 from lockkit.gpu.enlisting import ABOUT, described, enlist
 from lockkit.gpu.host_pools import host_of
-from lockkit.members import pool_name
-from lockkit.records import CAPACITY, Records, change, fixed_capacity, is_damaged
-from lockkit.sizes import MIB
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import CAPACITY, Records, change, fixed_capacity, is_damaged
+from lockkit.values.sizes import MIB
 
 __all__ = ["capacities", "seen", "slices_in"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.devices import Device
+from lockkit.gpu.devices import Device
 from lockkit.gpu.faulty import take_out
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.gpu.preflight import Preflight
+    from lockkit.sync.client import Client
 
 __all__ = ["CardCheck"]
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.choosers import EVERY, Choice
-from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, CapacityMismatch, DevicesUnavailable, OutcomeUnknown
 from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.card_denials import Seen
@@ -20,10 +18,12 @@ from lockkit.gpu.choosing import (
     never_fits,
     why_not_now,
 )
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.quarantine import mark_of
 from lockkit.gpu.states import Card, cards
 from lockkit.gpu.usage import granted
 from lockkit.protocol.attempt import OUTAGE_LIMIT
+from lockkit.values.choosers import EVERY, Choice
 
 if TYPE_CHECKING:
     from lockkit.gpu.fault_check import FaultCheck

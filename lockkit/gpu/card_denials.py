@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from lockkit import durations
-from lockkit.devices import Device, Snapshot
+from lockkit.config.suggesting import HERE, SameStore
 from lockkit.errors import AcquireTimeout
 from lockkit.gpu.choosing import CardFacts, CardRequest, never_fits, why_not_now
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.joining import holder_words
 from lockkit.gpu.states import Card, cards
 from lockkit.gpu.words import alike, how_many, short_name, together
-from lockkit.namedtuples import NamedTuple
-from lockkit.suggesting import HERE, SameStore
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values import durations
 
 __all__ = ["COMMAND_LINE", "PYTHON", "Seen", "Ways", "denied", "none_at_hand", "what_helps", "why_waiting"]
 

@@ -6,10 +6,10 @@ from lockkit.facts import Record
 from lockkit.gpu.enlisting import about
 from lockkit.gpu.host_pools import has_cards
 from lockkit.gpu.receipts import last_in
-from lockkit.members import in_pool
-from lockkit.printable import printable
-from lockkit.records import fixed_capacity
-from lockkit.sizes import MIB, show
+from lockkit.lib.printable import printable
+from lockkit.notes.members import in_pool
+from lockkit.notes.records import fixed_capacity
+from lockkit.values.sizes import MIB, show
 
 __all__ = ["record_words"]
 

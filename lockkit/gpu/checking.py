@@ -18,10 +18,10 @@ from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.words import short_name
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.config import Config
-    from lockkit.devices import Snapshot
+    from lockkit.config.config import Config
+    from lockkit.gpu.devices import Snapshot
     from lockkit.plugins import PluginManager
+    from lockkit.sync.client import Client
 
 __all__ = ["finding"]
 

@@ -17,14 +17,14 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lockkit.choosers import Choice
-from lockkit.devices import Device, Snapshot
 from lockkit.facts import ClaimInfo
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.states import STATES, Card, cards
 from lockkit.gpu.visible import cuda_shows_alone
 from lockkit.gpu.words import how_many, long_name, short_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.sizes import show
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.choosers import Choice
+from lockkit.values.sizes import show
 
 if TYPE_CHECKING:
     from lockkit.gpu.judging import Receipt

@@ -19,10 +19,9 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from lockkit.descent import descendants
-from lockkit.devices import Device, DeviceProcess
 from lockkit.errors import BackendError, DevicesUnavailable
 from lockkit.facts import Alert, CleanupContext
+from lockkit.gpu.devices import Device, DeviceProcess
 from lockkit.gpu.faulty import take_out
 from lockkit.gpu.frameworks import hanging, imported, keepers
 from lockkit.gpu.held_cards import held_card
@@ -34,11 +33,12 @@ from lockkit.gpu.usage import claimless, worker
 from lockkit.gpu.watching import look_soon
 from lockkit.gpu.words import long_name
 from lockkit.hooks import hookimpl
-from lockkit.identity import look_at
+from lockkit.lib.descent import descendants
 from lockkit.plugins.calling import call_within, only_for_devices
+from lockkit.values.identity import look_at
 
 if TYPE_CHECKING:
-    from lockkit.devices import Snapshot
+    from lockkit.gpu.devices import Snapshot
     from lockkit.gpu.held_cards import HeldCard
 
 __all__ = ["lockkit_cleanup"]

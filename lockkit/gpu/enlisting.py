@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from lockkit.devices import Device
 from lockkit.facts import NOTHING
+from lockkit.gpu.devices import Device
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool
-from lockkit.members import pool_name
-from lockkit.noted import whole_number
-from lockkit.records import Records, change, cut
+from lockkit.lib.noted import whole_number
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import Records, change, cut
 from lockkit.store.spi import NOTE_LIMIT
 
 __all__ = ["ABOUT", "about", "described", "enlist", "listed_cards", "listed_hosts", "texts"]

@@ -14,8 +14,8 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from lockkit.descent import children, family
-from lockkit.identity import look_at
+from lockkit.lib.descent import children, family
+from lockkit.values.identity import look_at
 
 __all__ = ["Family"]
 
@@ -93,7 +93,7 @@ class Family:
 
 
 def _now() -> float:
-    """The time of the clock of start times: seconds since boot, in whole clock ticks; see :class:`lockkit.identity.Process`."""
+    """The time of the clock of start times: seconds since boot, in whole clock ticks; see :class:`lockkit.values.identity.Process`."""
     ticks = os.sysconf("SC_CLK_TCK")
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # only Linux has start times to compare
     return (time.clock_gettime_ns(clock) * ticks // 10**9) / ticks

@@ -16,16 +16,16 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.devices import Device
 from lockkit.errors import LockkitError
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import CardFacts
+from lockkit.gpu.devices import Device
 from lockkit.gpu.faulty import take_out
 from lockkit.gpu.quarantine import spared
-from lockkit.identity import process_of
+from lockkit.values.identity import process_of
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["LASTS", "FaultCheck"]
 

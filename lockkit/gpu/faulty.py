@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lockkit.devices import Device
 from lockkit.facts import Alert, Owner
+from lockkit.gpu.devices import Device
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.quarantine import Capped, find_faulty
 from lockkit.gpu.words import long_name
-from lockkit.members import pool_name
-from lockkit.records import Records
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import Records
 
 __all__ = ["take_out"]
 

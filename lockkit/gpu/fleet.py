@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from lockkit.devices import Device
 from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
+from lockkit.gpu.devices import Device
 from lockkit.gpu.enlisting import about, listed_cards, listed_hosts
 from lockkit.gpu.homes import home_of
 from lockkit.gpu.host_pools import ROOT, host_of, host_pool, is_simulated
@@ -18,15 +18,15 @@ from lockkit.gpu.known import Known, queue, requests_waiting, with_cards_around
 from lockkit.gpu.marks import ALL, record_name
 from lockkit.gpu.quarantine import mark_of, mark_of_damage, quarantined
 from lockkit.gpu.receipts import in_record
-from lockkit.members import in_pool, pool_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import check_name
-from lockkit.printable import printable
-from lockkit.records import fixed_capacity
-from lockkit.sizes import MIB
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.notes.members import in_pool, pool_name
+from lockkit.notes.records import fixed_capacity
+from lockkit.values.names import check_name
+from lockkit.values.sizes import MIB
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["Fleet", "HostSeen", "fleet"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.receipts import last, put_back, take_over
-from lockkit.identity import process_of
+from lockkit.values.identity import process_of
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
+    from lockkit.sync.client import Client
 
 __all__ = ["Handover"]
 

@@ -11,16 +11,16 @@ from lockkit.gpu.families import Family
 from lockkit.gpu.snapshots import Looking, look
 from lockkit.gpu.unreturned import has_returned
 from lockkit.gpu.usage import granted
-from lockkit.members import in_pool
-from lockkit.origin import this_origin
-from lockkit.records import Records
+from lockkit.lib.origin import this_origin
+from lockkit.lib.takers import asker
+from lockkit.notes.members import in_pool
+from lockkit.notes.records import Records
 from lockkit.store.spi import Refused, Unknown
-from lockkit.takers import asker
 
 if TYPE_CHECKING:
-    from lockkit.devices import Device, DeviceProvider, Snapshot
     from lockkit.drivers.threads import Driver
     from lockkit.facts import Alert, ClaimInfo, Record
+    from lockkit.gpu.devices import Device, DeviceProvider, Snapshot
     from lockkit.shared.lease import AnyLease
 
 __all__ = ["HeldCard", "HeldCards", "forget_held_cards", "held_by_caller", "held_card", "note_held_cards"]

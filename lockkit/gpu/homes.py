@@ -16,9 +16,9 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lockkit.devices import Device
 from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
 from lockkit.facts import ClaimInfo, LockInfo, Record
+from lockkit.gpu.devices import Device
 from lockkit.gpu.enlisting import listed_cards, listed_hosts, texts
 from lockkit.gpu.host_pools import host_pool, is_simulated
 from lockkit.gpu.marks import (
@@ -31,16 +31,16 @@ from lockkit.gpu.marks import (
     kept_in,
     record_name,
 )
-from lockkit.identity import this_process
-from lockkit.members import pool_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import check_name
-from lockkit.printable import printable
-from lockkit.records import change, is_damaged
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import change, is_damaged
 from lockkit.store.spi import Conflict
+from lockkit.values.identity import this_process
+from lockkit.values.names import check_name
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["HomeCheck", "Homes", "home_of", "homes", "mend_home", "settle"]
 

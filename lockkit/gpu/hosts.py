@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from lockkit import containers
 from lockkit.errors import ConfigError
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.snapshots import simulated_cards
-from lockkit.identity import this_process
+from lockkit.values import containers
+from lockkit.values.identity import this_process
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = ["host_name"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from lockkit.devices import Device, Snapshot
 from lockkit.facts import Capabilities, ClaimInfo
 from lockkit.gpu.choosing import CardRequest, never_fits
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.words import process_words, short_name
-from lockkit.sizes import MIB, show
 from lockkit.store.ttls import UsualTtl
+from lockkit.values.sizes import MIB, show
 
 __all__ = ["job_ttl", "strangers", "usable_inside"]
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lockkit import durations
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.choosing import left_over
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.known import NOTHING_KNOWN, Known
 from lockkit.gpu.states import Card, State, cards
 from lockkit.gpu.usage import Use, use_of, use_words
 from lockkit.gpu.words import how_many, process_words, until_words, users_of
-from lockkit.noted import number
-from lockkit.printable import printable
-from lockkit.sizes import show
+from lockkit.lib.noted import number
+from lockkit.lib.printable import printable
+from lockkit.values import durations
+from lockkit.values.sizes import show
 
 __all__ = ["by_store", "ends_at", "holder_words", "joined", "request_words", "unasked"]
 

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Literal
 
-from lockkit.devices import Device
+from lockkit.gpu.devices import Device
 from lockkit.gpu.words import process_words
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
-from lockkit.records import cut
-from lockkit.sizes import MIB, show
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.notes.records import cut
+from lockkit.values.sizes import MIB, show
 
 __all__ = ["SLACK", "UNLISTED", "Outcome", "Receipt", "few", "is_back", "judged"]
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from lockkit.devices import Device
 from lockkit.facts import ClaimInfo, LockInfo
 from lockkit.gpu.choosing import CardFacts, holders_of_slice
+from lockkit.gpu.devices import Device
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.marks import ALL, CARD_DAMAGED
 from lockkit.gpu.quarantine import Quarantined, mark_of, mark_of_damage, quarantined
 from lockkit.gpu.receipts import last_in
-from lockkit.identity import process_of
-from lockkit.members import pool_name
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import pool_name
+from lockkit.values.identity import process_of
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.gpu.homes import Homes
+    from lockkit.sync.client import Client
 
 __all__ = [
     "NOTHING_KNOWN",

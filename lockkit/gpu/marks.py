@@ -13,11 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING, Record
 from lockkit.gpu.host_pools import host_pool
-from lockkit.members import pool_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.noted import moment
-from lockkit.printable import printable
-from lockkit.records import Records, change, damaged
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import moment
+from lockkit.lib.printable import printable
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import Records, change, damaged
 from lockkit.store.spi import NOTE_LIMIT
 
 __all__ = ["ALL", "CARD_DAMAGED", "DAMAGED", "Kept", "Quarantined", "change_marks", "kept_in", "record_name"]
@@ -100,7 +100,7 @@ def change_marks(
             person asked for the change.
 
     Raises:
-        BackendError: As for :func:`lockkit.records.change`, also if the marks are damaged and no person asked for the change.
+        BackendError: As for :func:`lockkit.notes.records.change`, also if the marks are damaged and no person asked for the change.
     """
     name = record_name(host)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from lockkit.devices import Device
 from lockkit.errors import LockkitError
 from lockkit.facts import LockInfo
+from lockkit.gpu.devices import Device
 from lockkit.gpu.homes import homes
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.hosts import host_name
@@ -15,11 +15,11 @@ from lockkit.gpu.joining import holder_words
 from lockkit.gpu.resolving import resolve
 from lockkit.gpu.snapshots import look, looking, providers
 from lockkit.gpu.words import short_name
-from lockkit.members import in_pool, pool_name
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import in_pool, pool_name
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["MeantCard", "card_meant"]
 

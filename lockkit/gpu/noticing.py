@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from lockkit import durations
-from lockkit.namedtuples import NamedTuple
-from lockkit.noted import RESERVED, moment, whole_number
-from lockkit.sizes import MIB, show
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import RESERVED, moment, whole_number
+from lockkit.values import durations
+from lockkit.values.sizes import MIB, show
 
 __all__ = ["CardNews", "CardNotice", "Course", "Reading", "Rules", "news_in", "news_patch"]
 
@@ -52,7 +52,7 @@ class Reading(NamedTuple):
 
 
 class CardNotice(NamedTuple):
-    """A sentence about a held card that deserves an event. ``kind`` is one of :data:`lockkit.events.KINDS`.
+    """A sentence about a held card that deserves an event. ``kind`` is one of :data:`lockkit.values.events.KINDS`.
 
     ``duration`` has the seconds for which it has been so, if that is known.
     """

@@ -16,19 +16,19 @@ from lockkit.gpu.held_cards import held_by_caller
 from lockkit.gpu.pools import card_pool
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.visible import ORDER, numbers_are_indices
-from lockkit.members import pool_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.options import Options
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import pool_name
+from lockkit.shared.options import Options
 from lockkit.store.spi import Refused
 from lockkit.store.ttls import UsualTtl
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient
     from lockkit.aio.locks import AsyncLock
-    from lockkit.client import Client
     from lockkit.gpu.requests import CheckedRequest
-    from lockkit.locks import Lock
     from lockkit.shared.lease import AnyLease
+    from lockkit.sync.client import Client
+    from lockkit.sync.locks import Lock
 
 __all__ = ["FoundCard", "NumberedCards"]
 

@@ -15,17 +15,17 @@ from asyncio import sleep as async_sleep
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from lockkit import durations
-from lockkit.client import Client, connect
-from lockkit.decorator import check_function, refuse_what_is_not_done
 from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
 from lockkit.gpu.numbered import NumberedCards
 from lockkit.gpu.task_runs import KEYS, Task, find_run
-from lockkit.lease import Lease
-from lockkit.loops import is_coroutine_function
-from lockkit.mutex import Mutex
-from lockkit.printable import printable
+from lockkit.lib.loops import is_coroutine_function
+from lockkit.lib.mutex import Mutex
+from lockkit.lib.printable import printable
 from lockkit.shared.locks import checked_timeout
+from lockkit.sync.client import Client, connect
+from lockkit.sync.decorator import check_function, refuse_what_is_not_done
+from lockkit.sync.lease import Lease
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.aio.client import AsyncClient

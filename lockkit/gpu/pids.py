@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from lockkit.devices import DeviceProcess
-from lockkit.identity import user_name
+from lockkit.gpu.devices import DeviceProcess
+from lockkit.values.identity import user_name
 
 __all__ = ["Pids", "program_of", "spaces_of", "status_of"]
 

@@ -9,7 +9,7 @@ from lockkit.hooks import hookimpl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lockkit.devices import DeviceProvider
+    from lockkit.gpu.devices import DeviceProvider
 
 __all__ = ["lockkit_devices"]
 

@@ -6,20 +6,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Unpack
 
-from lockkit.devices import Device
-from lockkit.environment import EnvironmentSet
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Owner, Reason, ReleaseReports
+from lockkit.gpu.devices import Device
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.visible import By, cuda_variables
 from lockkit.gpu.watching import look_soon
-from lockkit.lease import Lease
-from lockkit.options import DEFAULT, Default, Options
-from lockkit.pools import Busy, Pool, PoolLeases
+from lockkit.lib.environment import EnvironmentSet
+from lockkit.shared.options import DEFAULT, Default, Options
+from lockkit.sync.lease import Lease
+from lockkit.sync.pools import Busy, Pool, PoolLeases
 
 if TYPE_CHECKING:
-    from lockkit.cancelling import Cancel
-    from lockkit.client import Client
     from lockkit.drivers.waits import OnWait
     from lockkit.gpu.card_chooser import CardChooser
     from lockkit.gpu.held_cards import HeldCards
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from lockkit.gpu.requests import CheckedRequest
     from lockkit.protocol.attempt import Attempt
     from lockkit.shared.pools import Request
+    from lockkit.sync.client import Client
+    from lockkit.values.cancelling import Cancel
 
 __all__ = ["GpuLeases", "GpuPool", "card_pool", "pool"]
 

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lockkit import durations
-from lockkit.devices import Device
 from lockkit.errors import ConfigError
+from lockkit.gpu.devices import Device
 from lockkit.gpu.visible import cuda_knows, cuda_variables
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.values import durations
 
 __all__ = ["LONGEST", "Preflight", "Verdict"]
 

@@ -9,17 +9,17 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from lockkit.devices import Device
 from lockkit.facts import Event, Owner, Record
+from lockkit.gpu.devices import Device
 from lockkit.gpu.homes import mend_home
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.marks import ALL, CARD_DAMAGED, Kept, Quarantined, change_marks, kept_in, record_name
-from lockkit.members import pool_name
-from lockkit.namedtuples import NamedTuple
-from lockkit.records import Records, change, is_damaged
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import Records, change, is_damaged
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = [
     "Capped",

@@ -11,17 +11,17 @@ from collections.abc import Collection, Mapping
 from itertools import zip_longest
 from typing import cast
 
-from lockkit.devices import Device
 from lockkit.errors import CapacityMismatch
 from lockkit.facts import ClaimInfo, Record
+from lockkit.gpu.devices import Device
 from lockkit.gpu.host_pools import host_pool
 from lockkit.gpu.judging import Outcome, Receipt, few
 from lockkit.gpu.states import STRAY
-from lockkit.members import pool_name
-from lockkit.noted import moment, whole_number
-from lockkit.records import Records, change, cut, fixed_capacity
-from lockkit.sizes import show
+from lockkit.lib.noted import moment, whole_number
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import Records, change, cut, fixed_capacity
 from lockkit.store.spi import NOTE_LIMIT
+from lockkit.values.sizes import show
 
 __all__ = ["in_record", "last", "last_in", "packed", "put", "put_back", "receipt", "take_over", "unpacked"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lockkit.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = ["FILE", "last_cards", "remember"]
 

@@ -12,8 +12,7 @@ from contextvars import copy_context
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from lockkit import durations
-from lockkit.devices import Device, Snapshot
+from lockkit.config.layers import ARGUMENT
 from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, DevicesNotReady
 from lockkit.facts import NOTHING
 from lockkit.gpu.capacities import capacities, seen, slices_in
@@ -21,6 +20,7 @@ from lockkit.gpu.card_check import CardCheck
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.card_denials import PYTHON, Ways, denied
 from lockkit.gpu.choosing import CardRequest, choose, may_pass, never_fits
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.fault_check import FaultCheck
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.held_cards import HeldCards, note_held_cards
@@ -35,21 +35,21 @@ from lockkit.gpu.snapshots import let_go, look, looking, providers, simulated_ca
 from lockkit.gpu.visible import asked_words, cuda_shows_alone, hidden_hint, visible_uuids, why_hidden
 from lockkit.gpu.watching import WatchedCards, faults, watch
 from lockkit.gpu.words import how_many, long_name
-from lockkit.layers import ARGUMENT
-from lockkit.members import pool_name, whole
-from lockkit.namedtuples import NamedTuple
-from lockkit.options import Default, Options
-from lockkit.outer import outer_holds
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.notes.members import pool_name, whole
 from lockkit.plugins.calling import call_within
-from lockkit.printable import printable
+from lockkit.protocol.outer import outer_holds
 from lockkit.shared.locks import checked_timeout
-from lockkit.sizes import MIB, parse
+from lockkit.shared.options import Default, Options
+from lockkit.values import durations
+from lockkit.values.sizes import MIB, parse
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.drivers.threads import Driver
     from lockkit.facts import ClaimInfo
     from lockkit.shared.lease import AnyLease
+    from lockkit.sync.client import Client
 
 __all__ = ["CheckedRequest", "HostCards"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from lockkit.devices import Device
 from lockkit.errors import ConfigError
+from lockkit.gpu.devices import Device
 
 __all__ = ["resolve", "resolve_each"]
 

@@ -15,8 +15,8 @@ from typing import Self
 
 from lockkit.errors import ConfigError
 from lockkit.gpu.pids import program_of, spaces_of, status_of
-from lockkit.identity import look_at, pid_space, user_name
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
+from lockkit.values.identity import look_at, pid_space, user_name
 
 __all__ = ["RunningJob"]
 

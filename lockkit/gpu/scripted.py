@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lockkit.errors import ConfigError
-from lockkit.sizes import parse
+from lockkit.values.sizes import parse
 
 __all__ = ["ScriptedCard", "ScriptedProcess", "decode"]
 

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.errors import ConfigError, DevicesUnavailable
-from lockkit.identity import look_at
-from lockkit.sizes import GIB, MIB, parse
+from lockkit.gpu.devices import BasicProvider, Device, DeviceProcess, Snapshot
+from lockkit.values.identity import look_at
+from lockkit.values.sizes import GIB, MIB, parse
 
 if TYPE_CHECKING:
     from lockkit.gpu.scripted import ScriptedCard, ScriptedProcess

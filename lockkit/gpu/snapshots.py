@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.devices import Device, DeviceProvider, Snapshot
+from lockkit.config.layers import ARGUMENT
 from lockkit.errors import ConfigError, DevicesNotReady, DevicesUnavailable
+from lockkit.gpu.devices import Device, DeviceProvider, Snapshot
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.words import WITHOUT, how_many
-from lockkit.layers import ARGUMENT
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
 from lockkit.plugins.calling import Outcome, call_within
-from lockkit.printable import printable
-from lockkit.sizes import GIB, parse
+from lockkit.values.sizes import GIB, parse
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.plugins import PluginManager
 
 __all__ = ["PATIENCE", "Looking", "let_go", "look", "looking", "providers", "simulated_cards", "simulation"]
@@ -115,8 +115,8 @@ def providers(
     count = simulated_cards(config, simulate)
     if not count:
         return plugins.devices()
+    from lockkit.config.settings import SETTINGS, read
     from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
-    from lockkit.settings import SETTINGS, read
 
     read(SETTINGS["gpu_simulate"], count)
     return (SimulatedProvider(count, config.state_place(create=False).path / STATE_FILE),)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from lockkit.devices import Device, Snapshot
 from lockkit.facts import NOTHING
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.quarantine import mark_of
 from lockkit.gpu.words import how_many, process_words
-from lockkit.namedtuples import NamedTuple
-from lockkit.sizes import GIB, show
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.sizes import GIB, show
 
 __all__ = ["STATES", "STRAY", "Card", "State", "cards", "of_drivers", "summary"]
 

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from lockkit.choosers import EVERY
-from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout
-from lockkit.namedtuples import NamedTuple
-from lockkit.origin import Origin, this_origin
-from lockkit.printable import printable
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.origin import Origin, this_origin
+from lockkit.lib.printable import printable
+from lockkit.values.choosers import EVERY
 
 if TYPE_CHECKING:
     from lockkit.aio.lease import AsyncLease
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
     from lockkit.gpu.numbered import FoundCard, NumberedCards
-    from lockkit.lease import Lease
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["KEYS", "Call", "Run", "Task", "find_run"]
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.origin import Origin, this_origin
 
 __all__ = ["ProviderCall", "give_up_late", "has_returned"]
 

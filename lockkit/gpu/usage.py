@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from lockkit import durations
-from lockkit.devices import Device, DeviceProcess
 from lockkit.facts import ClaimInfo
+from lockkit.gpu.devices import Device, DeviceProcess
 from lockkit.gpu.noticing import news_in
-from lockkit.identity import boot_id, look_at, pid_space
-from lockkit.namedtuples import NamedTuple
-from lockkit.sizes import MIB, show
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values import durations
+from lockkit.values.identity import boot_id, look_at, pid_space
+from lockkit.values.sizes import MIB, show
 
 __all__ = [
     "ADOPTED",

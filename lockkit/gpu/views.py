@@ -7,17 +7,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.errors import BackendError, ConfigError, DevicesUnavailable
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.devices import Device, DeviceProcess, Snapshot
     from lockkit.facts import ClaimInfo, Owner
+    from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
     from lockkit.gpu.homes import Homes
     from lockkit.gpu.known import Known
     from lockkit.gpu.marks import Quarantined
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
+    from lockkit.sync.client import Client
 
 __all__ = ["FleetView", "GpuLook", "HostView"]
 
@@ -199,7 +199,7 @@ class FleetView(HostView):
         Raises:
             BackendError: The store does not answer.
         """
-        from lockkit.devices import Snapshot
+        from lockkit.gpu.devices import Snapshot
         from lockkit.gpu.fleet import fleet
         from lockkit.gpu.host_pools import root_of
         from lockkit.gpu.joining import by_store

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from lockkit.devices import Device
 from lockkit.errors import ConfigError
+from lockkit.gpu.devices import Device
 from lockkit.gpu.words import OLD_SLICE
 
 __all__ = [

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from lockkit import durations
 from lockkit.facts import ClaimInfo
 from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, left_over, why_not_now
 from lockkit.gpu.joining import ends_at
 from lockkit.gpu.states import STATES, Card
 from lockkit.gpu.words import alike, how_many, together, until_words
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
+from lockkit.values import durations
 
 __all__ = ["waiting_row"]
 

@@ -13,25 +13,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from lockkit.bell import Bell
-from lockkit.devices import Device, DeviceProvider, DeviceWatch, Snapshot
 from lockkit.errors import CapabilityError, ConfigError, DevicesUnavailable, LockkitError
 from lockkit.facts import Alert, Event
+from lockkit.gpu.devices import Device, DeviceProvider, DeviceWatch, Snapshot
 from lockkit.gpu.held_cards import held_card
 from lockkit.gpu.noticing import CardNotice, Course, Reading, Rules, news_patch
 from lockkit.gpu.snapshots import PATIENCE, look, looking
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
 from lockkit.gpu.usage import used_by, worker
 from lockkit.gpu.words import long_name
-from lockkit.members import in_pool
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.bell import Bell
+from lockkit.lib.origin import Origin, this_origin
+from lockkit.notes.members import in_pool
 from lockkit.plugins.calling import call_within
-from lockkit.sizes import MIB
 from lockkit.store.log import Log
 from lockkit.store.starting import start
+from lockkit.values.sizes import MIB
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.shared.lease import AnyLease
 
 __all__ = ["LOOK_EVERY", "WatchedCards", "faults", "look_soon", "watch"]

@@ -18,11 +18,11 @@ from lockkit.gpu.quarantine import Quarantined, clear, quarantined
 from lockkit.gpu.snapshots import let_go, look, looking, providers
 from lockkit.gpu.states import Card, cards
 from lockkit.gpu.words import short_name
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.observe.checks import Case, CheckContext
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["check"]
 

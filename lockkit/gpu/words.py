@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from lockkit.devices import Device, DeviceProcess
-from lockkit.printable import printable
-from lockkit.sizes import show
+from lockkit.gpu.devices import Device, DeviceProcess
+from lockkit.lib.printable import printable
+from lockkit.values.sizes import show
 
 __all__ = [
     "OLD_SLICE",

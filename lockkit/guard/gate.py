@@ -7,12 +7,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from lockkit import durations
 from lockkit.errors import ConfigError, NotHeld, StaleFence
 from lockkit.guard.leases import FencedLease, accepted
 from lockkit.guard.record import Record, opened_by
 from lockkit.guard.repeating import perform
 from lockkit.guard.telling import began, refused, tell
+from lockkit.values import durations
 
 __all__ = [
     "TIMEOUT",

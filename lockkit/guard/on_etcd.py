@@ -11,8 +11,8 @@ from lockkit.guard.gate import checked_key
 from lockkit.guard.record import SUFFIX, Record
 from lockkit.guard.swapping import Found, read_record
 from lockkit.plugins.manager import PluginManager
-from lockkit.redaction import redact
 from lockkit.store.spi import Refused, Unknown
+from lockkit.values.redaction import redact
 
 __all__ = ["EtcdKey", "Transactor", "text_of"]
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
+from lockkit.config.places import network_filesystem
 from lockkit.errors import (
     BackendError,
     BackendUnavailable,
@@ -24,7 +25,6 @@ from lockkit.guard.gate import TIMEOUT, FenceGate, Guarded
 from lockkit.guard.leases import FencedLease
 from lockkit.guard.record import SUFFIX, Record, judged
 from lockkit.guard.swapping import read_record
-from lockkit.places import network_filesystem
 from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["FileGate", "GuardedFile", "PlainFile"]

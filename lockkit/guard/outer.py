@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from lockkit.errors import ConfigError, NotHeld
-from lockkit.outer import outer_holds
+from lockkit.protocol.outer import outer_holds
 from lockkit.store.queue import excludes_all
 
 __all__ = ["RunLease", "run_lease"]

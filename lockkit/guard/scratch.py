@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from lockkit.errors import BackendError, ConfigError
 from lockkit.guard import etcd, file, objects, redis, sql, zookeeper
 from lockkit.guard.leases import FencedLease
-from lockkit.redaction import redact
+from lockkit.values.redaction import redact
 
 __all__ = ["EXAMPLES", "Holder", "Scratch", "scratch"]
 

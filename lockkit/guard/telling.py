@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, Protocol, TypeAlias
 
-from lockkit.clock import SYSTEM
 from lockkit.guard.leases import FencedLease
+from lockkit.lib.clock import SYSTEM
 
 __all__ = ["Place", "began", "refused", "tell", "telling"]
 

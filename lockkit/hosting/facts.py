@@ -12,10 +12,10 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from lockkit import configfiles
+from lockkit.config import configfiles
+from lockkit.config.places import network_filesystem
 from lockkit.errors import ConfigError
 from lockkit.hosting.planning import Folder, Group, HostFacts, Made, Wanted
-from lockkit.places import network_filesystem
 
 __all__ = ["as_it_is", "collect", "exposed", "group_of", "made_by_init", "record_of"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from lockkit import draining
+from lockkit.shared import draining
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
+    from lockkit.sync.client import Client
 
 __all__ = ["drained", "holders"]
 

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from lockkit.config import ETC
+from lockkit.config.config import ETC
+from lockkit.config.places import STORE_FILE
 from lockkit.hosting.facts import as_it_is
 from lockkit.hosting.planning import Group, OwnStores
-from lockkit.identity import user_name
-from lockkit.places import STORE_FILE
+from lockkit.values.identity import user_name
 
 __all__ = ["find"]
 
@@ -74,7 +74,7 @@ def _program(pid: int) -> str:
 
 
 def _state_folders(user: pwd.struct_passwd, state_dir: object) -> list[Path]:
-    """The folders in which a user has a store by default; see :func:`lockkit.places.state_place`."""
+    """The folders in which a user has a store by default; see :func:`lockkit.config.places.state_place`."""
     if isinstance(state_dir, str):
         home = user.pw_dir if state_dir.startswith("~") else ""
         return [Path(home + state_dir.removeprefix("~").replace("{uid}", str(user.pw_uid)))]

@@ -13,8 +13,8 @@ from typing import Literal
 from urllib.parse import quote, unquote
 
 from lockkit.facts import NOTHING, ClaimInfo
-from lockkit.namedtuples import NamedTuple
-from lockkit.redaction import redact
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.redaction import redact
 
 __all__ = [
     "CLOSED",

@@ -15,8 +15,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from lockkit.namedtuples import NamedTuple
-from lockkit.places import make_folders
+from lockkit.config.places import make_folders
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = ["Contents", "absent", "append", "opened", "parsed", "read_records", "regular", "rotated"]
 

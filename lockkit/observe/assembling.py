@@ -13,7 +13,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from lockkit.facts import Owner
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe.journal_rows import (
     Row,
     bounded,

@@ -1,6 +1,6 @@
 """The audit of the past: did holds that exclude each other ever overlap, and did the fences rise?
 
-The check is that of :mod:`lockkit.history`, which the tests use. Holds of one boot are compared by CLOCK_BOOTTIME, which is exact. Holds of
+The check is that of :mod:`lockkit.values.history`, which the tests use. Holds of one boot are compared by CLOCK_BOOTTIME, which is exact. Holds of
 different hosts are compared by wall clocks that may differ by ``max_skew``: an overlap of more than that is certain, and holds that are closer
 than that are undecidable, because the clocks may hide an overlap. Two holds with one fence are a violation whatever the clocks say. Nothing that a
 guarded resource accepted may bear a lower fence than something that it accepted before.
@@ -14,12 +14,12 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from lockkit.history import Period, falling, overlaps, repeated
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe.capacities import capacity_range, least
 from lockkit.observe.crowding import crowded
 from lockkit.observe.guarded_steps import Overtaken, overtaken
 from lockkit.observe.past import Gaps, History, PastHold, PastResize, PastStep, StoreKey
+from lockkit.values.history import Period, falling, overlaps, repeated
 
 __all__ = ["MAX_SKEW", "Audit", "Verdict", "Violation", "audit"]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown
 from lockkit.facts import NOTHING, ClaimInfo, LockInfo
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe import decisions, journal
 from lockkit.observe.decisions import ClaimFacts, Decision, Tiers
 from lockkit.observe.survivors import hidden, survivors
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.observe.oracles import Oracles
+    from lockkit.sync.client import Client
 
 __all__ = ["CHECKS", "Case", "Check", "CheckContext"]
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from lockkit.history import Period
+from lockkit.values.history import Period
 
 __all__ = ["crowded"]
 

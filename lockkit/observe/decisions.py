@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from lockkit import durations
 from lockkit.facts import ClaimInfo, Keeper
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.judging import NOBODY
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

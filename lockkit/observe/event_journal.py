@@ -14,24 +14,24 @@ import threading
 import time
 from pathlib import Path
 
-from lockkit.bell import Bell
+from lockkit.config.store_names import store_of
 from lockkit.facts import NOTHING, Alert, Event, Owner
-from lockkit.forks import Forks
-from lockkit.identity import this_process
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.bell import Bell
+from lockkit.lib.forks import Forks
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.origin import this_origin
+from lockkit.lib.printable import printable
 from lockkit.observe.appending import append, regular, rotated
-from lockkit.origin import this_origin
-from lockkit.printable import printable
 from lockkit.store.log import Log
-from lockkit.store_names import store_of
+from lockkit.values.identity import this_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from lockkit.clock import Clock
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.facts import Scope
+    from lockkit.lib.clock import Clock
 
 __all__ = ["FILE", "VERSION", "EventJournal", "Journaled", "Place", "place_of"]
 

@@ -20,7 +20,7 @@ from lockkit.observe.store_reading import LastHeld, Reading, read_store
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["Exporter"]
 

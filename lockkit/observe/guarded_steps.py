@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe.past import PastStep
 
 __all__ = ["Overtaken", "overtaken"]

@@ -16,7 +16,7 @@ from lockkit.observe.journal_rows import row_of
 from lockkit.observe.past import History
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = ["journals", "read_history"]
 
@@ -53,7 +53,7 @@ def read_history(
     paths = [path for each in files for path in _of(Path(each))]
     if not paths:
         if config is None:
-            from lockkit.config import load
+            from lockkit.config.config import load
 
             config = load()
         paths = journals(config)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from lockkit.events import COUNTERS
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.events import COUNTERS
 
 __all__ = ["BUCKETS", "METRICS", "OTHER", "Metric"]
 

@@ -11,9 +11,9 @@ from msgspec import Meta, MsgspecError, Struct, convert
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
+from lockkit.config.store_names import is_local, one_name
 from lockkit.facts import LOSSES, NOTHING, Kind, Owner
 from lockkit.observe.past import Happening, PastHold, PastResize, PastStep, PastWait, StoreKey
-from lockkit.store_names import is_local, one_name
 
 __all__ = [
     "Row",

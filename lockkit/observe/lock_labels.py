@@ -10,7 +10,7 @@ from lockkit.observe.instruments import OTHER
 from lockkit.observe.periods import periods_of
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = ["LockLabels", "SharedLabels"]
 

@@ -22,18 +22,18 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from lockkit._version import __version__
-from lockkit.events import ALERTS, KINDS
-from lockkit.forks import IMPORTS, reinit
 from lockkit.hooks import hookimpl
+from lockkit.lib.forks import IMPORTS, reinit
+from lockkit.lib.origin import this_origin
 from lockkit.observe.instruments import BUCKETS, METRICS
 from lockkit.observe.lock_labels import LockLabels, SharedLabels
 from lockkit.observe.measuring import Measuring
-from lockkit.origin import this_origin
+from lockkit.values.events import ALERTS, KINDS
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.facts import Alert, Event
     from lockkit.plugins.specs import Stats
 

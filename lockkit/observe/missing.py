@@ -8,9 +8,9 @@ from collections.abc import Collection, Container, Iterable
 from msgspec import Struct
 
 from lockkit.facts import Owner
-from lockkit.identity import boot_id, process_start
 from lockkit.observe.journal_rows import Row, short_of
 from lockkit.observe.past import PastHold, StoreKey
+from lockkit.values.identity import boot_id, process_start
 
 __all__ = ["LONGEST_HOLD", "Meetings", "Writer", "absent_rows", "unended"]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 
 from lockkit.facts import Kind, Owner
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = [
     "ENDS",
@@ -43,7 +43,7 @@ class StoreKey(NamedTuple):
     """The store and namespace of a lock. The spelling of the store's URL does not matter.
 
     Attributes:
-        store: The name of the store; see ``lockkit/store_names.py``.
+        store: The name of the store; see ``lockkit/config/store_names.py``.
         namespace: The namespace.
         within: The host, user or process to which the locks of the store reach; empty for a store of a fleet.
     """

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.errors import ConfigError
+from lockkit.values import durations
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
 
 __all__ = ["periods_of", "watched"]
 

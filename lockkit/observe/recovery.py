@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import Alert, Event
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import RECOVERER, STANDING
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.notes.records import change
 from lockkit.observe import journal
 from lockkit.observe.checks import CHECKS, Case, CheckContext
 from lockkit.observe.decisions import Tiers, counted, within_limit
 from lockkit.observe.oracles import HOOK, SECONDS, Oracles
-from lockkit.printable import printable
-from lockkit.records import change
 from lockkit.store.ttls import UsualTtl
+from lockkit.values.names import RECOVERER, STANDING
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.config import Config
-    from lockkit.lease import Lease
+    from lockkit.config.config import Config
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
 
 __all__ = ["CHECKS", "LOCK", "Case", "Recoverer", "Result", "Round", "recover"]
 
@@ -277,7 +277,7 @@ class Recoverer:
         An action may count twice if the store does not answer.
 
         Raises:
-            BackendError: As :func:`lockkit.records.change`. The action may have been counted.
+            BackendError: As :func:`lockkit.notes.records.change`. The action may have been counted.
         """
         allowed: list[bool] = []
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lockkit.clock import SYSTEM
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe.exposition import Samples, parse
 from lockkit.observe.instruments import OTHER
 from lockkit.observe.lock_labels import LockLabels

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 from lockkit.errors import BackendUnavailable, CapabilityError, LockkitError, OutcomeUnknown
 from lockkit.facts import Owner
-from lockkit.last_holds import last_hold
-from lockkit.names import STANDING
+from lockkit.lib.printable import printable
+from lockkit.notes.last_holds import last_hold
 from lockkit.observe.checks import CheckContext
 from lockkit.observe.decisions import Tiers
 from lockkit.observe.instruments import OTHER
 from lockkit.observe.oracles import HOOK, Oracles
-from lockkit.printable import printable
+from lockkit.values.names import STANDING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo
     from lockkit.observe.lock_labels import LockLabels
+    from lockkit.sync.client import Client
 
 __all__ = ["LastHeld", "Reading", "read_store"]
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from lockkit.facts import Keeper, Owner
-from lockkit.identity import user_name
-from lockkit.outer import VARIABLE, outer_holds
+from lockkit.protocol.outer import VARIABLE, outer_holds
+from lockkit.values.identity import user_name
 
 __all__ = ["hidden", "program", "survivors"]
 

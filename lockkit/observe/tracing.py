@@ -24,7 +24,7 @@ from lockkit.observe.lock_labels import LockLabels, SharedLabels
 from lockkit.observe.measuring import Measuring
 
 if TYPE_CHECKING:
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.facts import Alert, Event
     from lockkit.observe.instruments import Metric
     from lockkit.plugins.specs import Stats

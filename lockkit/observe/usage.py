@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lockkit.members import in_pool
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import in_pool
 from lockkit.observe.past import History, StoreKey
 
 __all__ = ["LockUse", "card_of", "uses"]

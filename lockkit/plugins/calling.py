@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.log import Log
 
 if TYPE_CHECKING:

@@ -9,21 +9,21 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 
-from lockkit import examining
-from lockkit.config import ETC, Config
+from lockkit.config import examining
+from lockkit.config.config import ETC, Config
+from lockkit.config.layers import canonical
+from lockkit.config.settings import meant
+from lockkit.config.suggesting import quoted
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, PluginError
 from lockkit.facts import Finding, Severity
 from lockkit.hooks import PROJECT
-from lockkit.layers import canonical
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.manager import PluginManager
 from lockkit.plugins.providers import SHIPPED
 from lockkit.plugins.stores import SCHEMES
-from lockkit.redaction import redact_name
-from lockkit.settings import meant
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.ttls import fitted, misfit, refused
-from lockkit.suggesting import quoted
+from lockkit.values.redaction import redact_name
 
 __all__ = ["check_files"]
 
@@ -41,7 +41,7 @@ def check_files(
     discover: Callable[[], Sequence[Installed]] = installed,
     elsewhere: Severity = "error",
 ) -> list[Finding]:
-    """All findings of :func:`lockkit.examining.examine`, and those about the installed stores and plugins.
+    """All findings of :func:`lockkit.config.examining.examine`, and those about the installed stores and plugins.
 
     These are errors, because no lock could be taken: a store that is not installed, a URL that the store would refuse, or with ``strict`` a ttl, a scope
     that it does not reach, a state folder that cannot be used, a missing client library, a table of settings that its plugin refuses, a rule or a channel of alerts that is wrong, and a channel whose secret cannot be read or whose URL is not understood.
@@ -49,7 +49,7 @@ def check_files(
     may serve several environments. No store is opened, and nothing is created.
 
     Args:
-        url: The store's URL. This and the next six arguments are those of :func:`lockkit.examining.examine`.
+        url: The store's URL. This and the next six arguments are those of :func:`lockkit.config.examining.examine`.
         profile: The profile to use.
         namespace: The namespace, as a keyword in code.
         environ: The environment.

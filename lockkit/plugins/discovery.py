@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, reduce
 
+from lockkit.config.layers import canonical
 from lockkit.hooks import PROJECT
-from lockkit.layers import canonical
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = ["Installed", "installed"]
 

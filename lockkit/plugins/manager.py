@@ -17,13 +17,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from lockkit._version import __version__
-from lockkit.config import Config, refuse
+from lockkit.config.config import Config, refuse
+from lockkit.config.layers import canonical
 from lockkit.errors import ConfigError, PluginError
-from lockkit.forks import IMPORTS
 from lockkit.hooks import PROJECT
-from lockkit.layers import canonical
-from lockkit.mutex import Mutex
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.forks import IMPORTS
+from lockkit.lib.mutex import Mutex
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
 from lockkit.plugins.calling import Implementation, Outcome, call_each, from_signal
 from lockkit.plugins.discovery import Installed, installed
 from lockkit.plugins.offers import BACKENDS, complete, scrubbed, usable
@@ -31,12 +32,11 @@ from lockkit.plugins.providers import DEVICES, SHIPPED, providers
 from lockkit.plugins.registry import Registry
 from lockkit.plugins.stores import SCHEMES, ShippedStore, scheme_of, unknown_scheme
 from lockkit.plugins.tables import SETTINGS_HOOK, has_table, misfit
-from lockkit.printable import printable
-from lockkit.redaction import declare
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+from lockkit.values.redaction import declare
 
 if TYPE_CHECKING:
-    from lockkit.devices import DeviceProvider
+    from lockkit.gpu.devices import DeviceProvider
 
 __all__ = ["PluginInfo", "PluginManager"]
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from lockkit.errors import PluginError
 from lockkit.plugins.stores import SCHEMES, scheme_of
-from lockkit.redaction import scrub_error
 from lockkit.store.base import missing
 from lockkit.store.spi import API, Backend, BackendSpec
+from lockkit.values.redaction import scrub_error
 
 __all__ = ["BACKENDS", "complete", "scrubbed", "usable"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from lockkit.plugins.calling import from_signal
 
 if TYPE_CHECKING:
-    from lockkit.devices import DeviceProvider
+    from lockkit.gpu.devices import DeviceProvider
 
 __all__ = ["DEVICES", "SHIPPED", "providers"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lockkit.forks import IMPORTS
 from lockkit.hooks import HOOKS
+from lockkit.lib.forks import IMPORTS
 from lockkit.plugins.calling import Implementation, callables
 from lockkit.plugins.offers import BACKENDS
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import click
 
     from lockkit.alerts.notification import Notification
-    from lockkit.config import Config
-    from lockkit.devices import DeviceProvider
+    from lockkit.config.config import Config
     from lockkit.facts import Alert, CleanupContext, Event, Finding, Owner
+    from lockkit.gpu.devices import DeviceProvider
     from lockkit.store.spi import BackendSpec
 
 __all__ = [
@@ -49,7 +49,7 @@ class Stats(Protocol):
     """The counters of one client in one process, as a plugin reads them."""
 
     def __call__(self) -> Mapping[str, int]:
-        """The counters by name; :data:`lockkit.events.COUNTERS` says what each counts."""
+        """The counters by name; :data:`lockkit.values.events.COUNTERS` says what each counts."""
 
     @property
     def final(self) -> bool:
@@ -93,7 +93,7 @@ def lockkit_cleanup(context: CleanupContext) -> None:
 
 @hookspec
 def lockkit_event(event: Event) -> None:
-    """Record an event, for metrics, journals or traces. The kinds are :data:`lockkit.events.KINDS`.
+    """Record an event, for metrics, journals or traces. The kinds are :data:`lockkit.values.events.KINDS`.
 
     Called from a thread for this hook alone, never on the caller's critical path, in the order of events. A slow hook misses events,
     which are counted; a hook that hangs is skipped until it returns.
@@ -102,7 +102,7 @@ def lockkit_event(event: Event) -> None:
 
 @hookspec
 def lockkit_alert(alert: Alert) -> None:
-    """Deliver an alert to a person. The kinds are :data:`lockkit.events.ALERTS`.
+    """Deliver an alert to a person. The kinds are :data:`lockkit.values.events.ALERTS`.
 
     Called from a thread for this hook alone. The alert is already in the log, so a hook that fails loses only its own delivery.
     """
@@ -159,7 +159,7 @@ def lockkit_settings(config: Config) -> None:
     """Read and check the plugin's own table ``[plugins.<dist>]``, before anything else of the plugin is called.
 
     Called by ``connect()``, and by ``lockkit config check`` and ``lockkit doctor``. Decode the table with
-    :func:`lockkit.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
+    :func:`lockkit.config.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
     configuration: ``connect()`` raises ConfigError, so no lock is taken under settings that a cleanup could not use later. Only an installed
     plugin without a table, without a cleanup hook and without the store in use is reported and left out instead.
     """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockkit._version import __version__
+from lockkit.config.settings import nearest
 from lockkit.errors import ConfigError
-from lockkit.namedtuples import NamedTuple
-from lockkit.redaction import redact
-from lockkit.settings import nearest
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.redaction import redact
 
 __all__ = ["SCHEMES", "ShippedStore", "scheme_of", "unknown_scheme"]
 

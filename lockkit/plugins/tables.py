@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lockkit.config import Config
+from lockkit.config.config import Config
+from lockkit.config.layers import canonical
 from lockkit.errors import ConfigError
-from lockkit.layers import canonical
+from lockkit.lib.printable import printable
 from lockkit.plugins.calling import from_signal
-from lockkit.printable import printable
 
 __all__ = ["SETTINGS_HOOK", "has_table", "misfit"]
 

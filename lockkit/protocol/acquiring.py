@@ -17,9 +17,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from lockkit.facts import Capabilities, Event
-from lockkit.hold import Hold
-from lockkit.namedtuples import made
-from lockkit.names import claim_id
+from lockkit.lib.namedtuples import made
 from lockkit.protocol import cycles, deadlock, denials
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.effects import (
@@ -34,7 +32,9 @@ from lockkit.protocol.effects import (
     WaitForWake,
     Withdraw,
 )
+from lockkit.protocol.hold import Hold
 from lockkit.store.spi import Busy, Claim, Granted, Lapsed, Queued, Refused, Unknown
+from lockkit.values.names import claim_id
 
 __all__ = ["acquiring", "giving_up", "taking_back"]
 

@@ -6,16 +6,15 @@ import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lockkit.caller import Caller
-from lockkit.cancelling import Cancel
+from lockkit.config.suggesting import SameStore
 from lockkit.errors import AcquireTimeout, CapacityMismatch, Drained, LockkitError
 from lockkit.facts import ClaimInfo, Deadlock, Event
-from lockkit.hold import Hold, always
-from lockkit.names import claim_id
-from lockkit.origin import Origin
-from lockkit.outer import is_around
+from lockkit.lib.caller import Caller
+from lockkit.lib.origin import Origin
 from lockkit.protocol import cycles, deadlock, denials
 from lockkit.protocol.effects import Effect, Notify, Now, Orphan, with_terms
+from lockkit.protocol.hold import Hold, always
+from lockkit.protocol.outer import is_around
 from lockkit.store.spi import (
     POLL_CAP,
     REQUEST_TIMEOUT,
@@ -27,10 +26,11 @@ from lockkit.store.spi import (
     Terms,
     Unknown,
 )
-from lockkit.suggesting import SameStore
+from lockkit.values.cancelling import Cancel
+from lockkit.values.names import claim_id
 
 if TYPE_CHECKING:
-    from lockkit.jobs import Job
+    from lockkit.drivers.jobs import Job
 
 __all__ = ["OUTAGE_LIMIT", "Attempt", "UnderWay"]
 

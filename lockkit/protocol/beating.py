@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Progress
-from lockkit.hold import Hold
+from lockkit.notes.remarks import telling
 from lockkit.protocol.effects import Annotate, Effect, GoOn, Notify, Now
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.renewing import batch, drop_of, due, losing, renewing, waiter_interval
-from lockkit.remarks import telling
 from lockkit.store.spi import Claim, Refused, Unknown
 
 __all__ = ["MOMENT", "Alarm", "Beats", "Waiter"]

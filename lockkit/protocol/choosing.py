@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
-from lockkit.choosers import Choice, Chooser
 from lockkit.errors import ConfigError
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import OUTAGE_LIMIT, Attempt
@@ -23,6 +22,7 @@ from lockkit.protocol.composing import NoChooser
 from lockkit.protocol.effects import Choose, Effect, Judge, Now
 from lockkit.protocol.together import Candidate, Together
 from lockkit.store.spi import Refused
+from lockkit.values.choosers import Choice, Chooser
 
 __all__ = ["Choosing"]
 

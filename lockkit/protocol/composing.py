@@ -33,12 +33,12 @@ from lockkit.errors import (
     LockkitError,
 )
 from lockkit.facts import LOSSES
-from lockkit.hold import Hold
-from lockkit.invalid import lapsed
 from lockkit.protocol import denials
 from lockkit.protocol.acquiring import giving_up
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import Effect, WaitForAny
+from lockkit.protocol.hold import Hold
+from lockkit.protocol.invalid import lapsed
 from lockkit.protocol.telling_together import TogetherTold
 from lockkit.protocol.together import Candidate, Run, Together, Tools, holds, late
 

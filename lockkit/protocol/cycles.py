@@ -16,11 +16,11 @@ from typing import Any
 
 from lockkit.errors import DeadlockDetected, LockkitError
 from lockkit.facts import ClaimInfo, Deadlock, LockInfo
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import claim_id
-from lockkit.noted import RESERVED
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import RESERVED
 from lockkit.protocol.effects import Annotate, Effect, Inspect, ListNames, Now
 from lockkit.store.spi import Claim, Refused, Unknown
+from lockkit.values.names import claim_id
 
 __all__ = ["BETWEEN", "KEY", "Look", "Search", "WaitFacts", "error", "look"]
 

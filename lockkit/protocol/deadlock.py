@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
-from lockkit import durations
-from lockkit.caller import shown
 from lockkit.errors import DeadlockDetected
 from lockkit.facts import ClaimInfo, LockInfo
-from lockkit.hold import Hold
-from lockkit.names import claim_id
+from lockkit.lib.caller import shown
 from lockkit.protocol.effects import Effect, Inspect, Now, Pause
+from lockkit.protocol.hold import Hold
 from lockkit.store.queue import hopeless
 from lockkit.store.spi import Claim, Refused, Terms, Unknown
+from lockkit.values import durations
+from lockkit.values.names import claim_id
 
 __all__ = ["refuse", "told", "who_waits_for"]
 

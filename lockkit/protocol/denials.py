@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
-from lockkit import durations
-from lockkit.caller import shown
+from lockkit.config.suggesting import HERE, SameStore, command_line, quoted
 from lockkit.errors import AcquireTimeout, BackendUnavailable, CapacityMismatch, LockkitError
 from lockkit.facts import ClaimInfo, Drain
-from lockkit.hold import Hold, held_here
-from lockkit.outer import is_around
-from lockkit.printable import printable
+from lockkit.lib.caller import shown
+from lockkit.lib.printable import printable
+from lockkit.protocol.hold import Hold, held_here
+from lockkit.protocol.outer import is_around
 from lockkit.store.spi import Granted, Lapsed, Terms
-from lockkit.suggesting import HERE, SameStore, command_line, quoted
+from lockkit.values import durations
 
 __all__ = [
     "around",

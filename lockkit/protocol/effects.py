@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from lockkit.facts import Alert, ClaimInfo, Event, Reason, ReleaseRequest
-from lockkit.hold import Hold
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.protocol.hold import Hold
 from lockkit.store.spi import Beat, Claim, End, Removal, Terms
 
 if TYPE_CHECKING:
-    from lockkit.choosers import Chooser
+    from lockkit.values.choosers import Chooser
 
 __all__ = [
     "CHOICES",

@@ -24,9 +24,7 @@ from lockkit.facts import (
     ReleaseOutcome,
     ReleaseReport,
 )
-from lockkit.hold import Hold
-from lockkit.namedtuples import made
-from lockkit.names import claim_id
+from lockkit.lib.namedtuples import made
 from lockkit.protocol.effects import (
     Abandon,
     AwaitHook,
@@ -42,7 +40,9 @@ from lockkit.protocol.effects import (
     Removing,
     StartHook,
 )
+from lockkit.protocol.hold import Hold
 from lockkit.store.spi import RELEASED, REQUEST_TIMEOUT, Claim, End, Refused, Unknown
+from lockkit.values.names import claim_id
 
 __all__ = ["CLEANUP_BUDGET", "PATIENCE", "Pipeline", "layers_of", "releasing"]
 

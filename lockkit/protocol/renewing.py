@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator, Sequence
 from math import inf
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from lockkit.caller import shown
 from lockkit.facts import Event, Reason
-from lockkit.hold import Hold
+from lockkit.lib.caller import shown
 from lockkit.protocol.effects import Asked, Effect, Lost, Notify, Now, Orphan, Renew
+from lockkit.protocol.hold import Hold
 from lockkit.store.spi import POLL_CAP, Claim, Refused, Renewal, Unknown
 
 __all__ = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Sequence
 
 from lockkit.facts import Event
-from lockkit.members import in_pool
-from lockkit.names import claim_id
+from lockkit.notes.members import in_pool
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import FIRST_WARNING, Attempt
 from lockkit.protocol.effects import Effect, Notify
 from lockkit.protocol.together import Together
+from lockkit.values.names import claim_id
 
 __all__ = ["TogetherTold"]
 

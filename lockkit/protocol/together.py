@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lockkit.cancelling import Cancel
 from lockkit.facts import Capabilities
-from lockkit.hold import Hold
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.protocol import denials
 from lockkit.protocol.acquiring import acquiring
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import WAITS, Effect, Keep, Now, Pause, WaitForWake
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.running import Running
+from lockkit.values.cancelling import Cancel
 
 if TYPE_CHECKING:
-    from lockkit.jobs import Job
+    from lockkit.drivers.jobs import Job
 
 __all__ = ["Candidate", "Run", "Together", "Tools", "holds", "late"]
 

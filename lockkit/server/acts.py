@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable, NotHeld
-from lockkit.remarks import askable, gone
+from lockkit.notes.remarks import askable, gone
 from lockkit.server.audit import audited
 from lockkit.server.documents import Consequences
 from lockkit.server.problems import HttpProblem

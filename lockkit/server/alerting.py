@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from lockkit.alerts.delivery import State
     from lockkit.alerts.notification import Notification
     from lockkit.alerts.opening import Channels
-    from lockkit.client import Client
-    from lockkit.config import Config
+    from lockkit.config.config import Config
+    from lockkit.sync.client import Client
 
 __all__ = ["FILE", "Alerting", "inbox_for"]
 

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lockkit.errors import LockkitError
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 from lockkit.server.answers import answer, problem_response
 from lockkit.server.calls import BODY_BYTES, Call, Endpoint, body_of, query_of
 from lockkit.server.endpoints import ENDPOINTS
@@ -34,7 +34,7 @@ from lockkit.server.workers import Workers
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["Application", "make_app"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import BackendError, LockkitError, PermissionDenied
+from lockkit.lib.printable import printable
 from lockkit.observe import journal
-from lockkit.printable import printable
 from lockkit.server.problems import HttpProblem
 
 if TYPE_CHECKING:

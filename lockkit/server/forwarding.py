@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from starlette.datastructures import Headers
 
 from lockkit.errors import ConfigError
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from starlette.types import Scope

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
-from lockkit.names import STANDING
 from lockkit.observe import journal
 from lockkit.observe.checks import Case, CheckContext
 from lockkit.observe.decisions import Tiers
 from lockkit.observe.oracles import Oracles
 from lockkit.server.documents import HealthReason, StoreHealth, Verdict
+from lockkit.values.names import STANDING
 from lockkit.views import making
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import Finding
+    from lockkit.sync.client import Client
     from lockkit.views.looking import Look
 
 __all__ = ["VERDICTS", "health", "worst"]

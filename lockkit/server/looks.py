@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from lockkit.errors import ConfigError, LockkitError
-from lockkit.names import check_name
 from lockkit.observe import journal
 from lockkit.observe.exposition import CONTENT_TYPE
 from lockkit.server.answers import answer
 from lockkit.server.documents import Health, Ping, ServedStore, Stores
 from lockkit.server.health import worst
 from lockkit.server.problems import HttpProblem
+from lockkit.values.names import check_name
 from lockkit.views import documents, making
 from lockkit.views.looking import Look, arranged
 from lockkit.views.status import status

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import astuple
 
+from lockkit.config.store_names import store_of
 from lockkit.observe.appending import rotated
 from lockkit.observe.history import journals, read_history
 from lockkit.observe.past import ENDS, History
 from lockkit.server.problems import HttpProblem
-from lockkit.store_names import store_of
 from lockkit.views import documents
 from lockkit.views import history as views
 

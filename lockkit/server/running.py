@@ -17,7 +17,7 @@ import uvicorn
 
 from lockkit.errors import ConfigError
 from lockkit.facts import NOTHING
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.observe.recovery import Recoverer
 from lockkit.server.alerting import Alerting
 from lockkit.server.app import make_app
@@ -26,8 +26,8 @@ from lockkit.server.tokens import how_to_make
 
 if TYPE_CHECKING:
     from lockkit.alerts.inbox import Inbox
-    from lockkit.client import Client
     from lockkit.server.app import Application
+    from lockkit.sync.client import Client
 
 __all__ = ["Address", "Server", "address", "check_exposed", "serve"]
 

@@ -10,20 +10,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
-from lockkit.names import ALERTER, digest
 from lockkit.observe.exporter import Exporter
 from lockkit.server.health import health
 from lockkit.server.problems import HttpProblem
 from lockkit.server.readiness import Readiness
 from lockkit.server.sharing import Shared
 from lockkit.server.watching import StoreWatch
+from lockkit.values.names import ALERTER, digest
 from lockkit.views.documents import GpuLs
 from lockkit.views.looking import Asked, look
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.gpu.views import HostView
     from lockkit.server.documents import StoreHealth
+    from lockkit.sync.client import Client
     from lockkit.views.looking import Look
 
 __all__ = ["ServerStore", "ServerStores", "id_of"]

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from lockkit.errors import ConfigError
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
 
 __all__ = ["SCOPES", "SESSION_SECONDS", "Scope", "TokenFile", "Visitor", "allows", "how_to_make"]
 

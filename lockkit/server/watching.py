@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from lockkit.errors import LockkitError
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.server.sharing import Shared
 from lockkit.views.looking import Asked, Look, look
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo
+    from lockkit.sync.client import Client
 
 __all__ = ["VIEWERS", "Seen", "StoreWatch", "TooManyViewers", "ViewerBell"]
 

@@ -6,25 +6,25 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from lockkit.caller import Caller
-from lockkit.cancelling import Cancel, check_cancel
 from lockkit.errors import AcquireTimeout, ConfigError
-from lockkit.leaving import Held
-from lockkit.members import MOST
-from lockkit.options import check_plain
+from lockkit.lib.caller import Caller
+from lockkit.lib.leaving import Held
+from lockkit.lib.takers import asker
+from lockkit.notes.members import MOST
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import PlaceLost, Steps, any_of
 from lockkit.protocol.together import Together
 from lockkit.shared.lease import AnyLease
 from lockkit.shared.locks import AnyLock, check_detect
+from lockkit.shared.options import check_plain
 from lockkit.shared.shortform import AnyShortForm
-from lockkit.takers import asker
+from lockkit.values.cancelling import Cancel, check_cancel
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
     from lockkit.drivers.waits import OnWait
-    from lockkit.opening import Opening
+    from lockkit.shared.opening import Opening
 
 __all__ = ["AnyAllOf", "AnyAnyOf", "AnyTaking", "check_call"]
 

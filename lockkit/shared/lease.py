@@ -7,23 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from lockkit import remarks
-from lockkit.asked import each_once
-from lockkit.caller import Caller, place
-from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import ConfigError, LeaseLost, NotHeld, ReleaseFailed
 from lockkit.facts import CleanupContext, Event, Reason, ReleaseReport, ReleaseRequest
-from lockkit.habits import Answering
-from lockkit.hold import RELEASING, Behind, Handle, Hold
-from lockkit.invalid import invalid
-from lockkit.leaving import Level, Statement
-from lockkit.options import check_plain
+from lockkit.lib.caller import Caller, place
+from lockkit.lib.leaving import Level, Statement
+from lockkit.lib.takers import asker
+from lockkit.notes import remarks
+from lockkit.notes.asked import each_once
+from lockkit.protocol.hold import RELEASING, Behind, Handle, Hold
+from lockkit.protocol.invalid import invalid
+from lockkit.shared.copies import LeaseCopy, handle_of
+from lockkit.shared.options import check_plain
 from lockkit.store.queue import excludes_all
-from lockkit.takers import asker
+from lockkit.values.habits import Answering
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
-    from lockkit.opening import Opening
+    from lockkit.shared.opening import Opening
     from lockkit.store.spi import Claim, Terms
 
 __all__ = ["AnyLease", "check_callback", "inert", "kept", "once", "release_failed"]
@@ -364,7 +364,7 @@ class AnyLease(Answering):
     # -- as a context manager
 
     def entering(self, statement: Statement) -> None:
-        """See :class:`lockkit.leaving.Manager`."""
+        """See :class:`lockkit.lib.leaving.Manager`."""
         self._entering = statement
 
     # -- what a release decides before and after it

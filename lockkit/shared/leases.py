@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar, overload
 
-from lockkit.copies import LeaseCopy
 from lockkit.errors import LeaseLost, NotHeld
 from lockkit.facts import CleanupContext, Reason, ReleaseReport, ReleaseReports, ReleaseRequest
-from lockkit.habits import Answering
-from lockkit.leaving import Level, Statement
+from lockkit.lib.leaving import Level, Statement
+from lockkit.shared.copies import LeaseCopy
 from lockkit.shared.lease import AnyLease, check_callback, once, release_failed
+from lockkit.values.habits import Answering
 
 __all__ = ["AnyLeases", "combined"]
 
@@ -184,7 +184,7 @@ class AnyLeases(Answering, Sequence[E]):
     # -- as a context manager
 
     def entering(self, statement: Statement) -> None:
-        """See :class:`lockkit.leaving.Manager`."""
+        """See :class:`lockkit.lib.leaving.Manager`."""
         self._entering = statement
 
     # -- what a release decides after it

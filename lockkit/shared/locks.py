@@ -8,23 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lockkit import durations
-from lockkit.caller import Caller
 from lockkit.errors import ConfigError
 from lockkit.facts import Kind
-from lockkit.hold import Hold
-from lockkit.names import check_token
-from lockkit.options import Options, check, check_plain, noted, terms_of
-from lockkit.origin import this_origin
+from lockkit.lib.caller import Caller
+from lockkit.lib.origin import this_origin
+from lockkit.lib.takers import asker
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.hold import Hold
 from lockkit.shared.lease import AnyLease
+from lockkit.shared.options import Options, check, check_plain, noted, terms_of
 from lockkit.shared.shortform import AnyShortForm
 from lockkit.store.spi import Terms
-from lockkit.takers import asker
+from lockkit.values import durations
+from lockkit.values.names import check_token
 
 if TYPE_CHECKING:
     from lockkit.drivers.threads import Driver
-    from lockkit.opening import Opening
+    from lockkit.shared.opening import Opening
 
 __all__ = ["AnyLock", "arguments", "check_detect", "checked_timeout"]
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from lockkit import durations
+from lockkit.config.settings import meant
 from lockkit.errors import AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Kind, Owner
-from lockkit.forks import IMPORTS
-from lockkit.leaving import Held
-from lockkit.members import check_within, fitting_members, pool_name, weights
-from lockkit.names import check_name
-from lockkit.options import Options, check_plain
+from lockkit.lib.forks import IMPORTS
+from lockkit.lib.leaving import Held
+from lockkit.notes.members import check_within, fitting_members, pool_name, weights
 from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import NoChooser, Steps, some_of
 from lockkit.protocol.together import Candidate
-from lockkit.settings import meant
 from lockkit.shared.composites import AnyTaking
 from lockkit.shared.locks import AnyLock
+from lockkit.shared.options import Options, check_plain
 from lockkit.shared.shortform import AnyShortForm
 from lockkit.store.ttls import UsualTtl
+from lockkit.values import durations
+from lockkit.values.names import check_name
 
 if TYPE_CHECKING:
-    from lockkit.choosers import Chooser
-    from lockkit.opening import Opening
+    from lockkit.shared.opening import Opening
     from lockkit.store.spi import Terms
+    from lockkit.values.choosers import Chooser
 
 __all__ = ["AnyPool", "Request"]
 

@@ -10,12 +10,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from lockkit.errors import NotHeld
-from lockkit.habits import Answering
-from lockkit.leaving import Held, Statement
-from lockkit.takers import asker
+from lockkit.lib.leaving import Held, Statement
+from lockkit.lib.takers import asker
+from lockkit.values.habits import Answering
 
 if TYPE_CHECKING:
-    from lockkit.opening import Opening
+    from lockkit.shared.opening import Opening
 
 __all__ = ["AnyShortForm"]
 
@@ -56,11 +56,11 @@ class AnyShortForm(Answering, Generic[L]):
 
     @property
     def look(self) -> Callable[[object], None]:
-        """See :class:`lockkit.leaving.Manager`."""
+        """See :class:`lockkit.lib.leaving.Manager`."""
         return self._opening.look
 
     def entering(self, statement: Statement) -> None:
-        """See :class:`lockkit.leaving.Manager`."""
+        """See :class:`lockkit.lib.leaving.Manager`."""
         self._entering.append(statement)
 
     def _statement(self, by_class: Statement | None, frame: FrameType) -> Statement | None:

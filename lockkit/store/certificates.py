@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lockkit.errors import ConfigError
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.urls import Url
 
 __all__ = ["OPTIONS", "Files", "read_files", "tls_context"]

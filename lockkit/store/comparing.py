@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from lockkit.clock import jitter
 from lockkit.errors import BackendUnavailable
+from lockkit.lib.clock import jitter
 from lockkit.store.notes import note_text
 from lockkit.store.spi import NOTE_LIMIT, Refused
 

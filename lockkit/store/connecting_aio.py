@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
-from lockkit.origin import this_origin
-from lockkit.prompt_future import Deliveries, PromptFuture
+from lockkit.lib.origin import this_origin
+from lockkit.lib.prompt_future import Deliveries, PromptFuture
 from lockkit.store.connecting import Place, is_address
 
 __all__ = ["Resolver", "connect"]

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from lockkit.bell import Bell
 from lockkit.errors import BackendUnavailable
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.bell import Bell
+from lockkit.lib.origin import Origin, this_origin
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused
 from lockkit.store.starting import OneThread

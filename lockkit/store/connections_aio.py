@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from lockkit.origin import this_origin
-from lockkit.prompt_future import Deliveries, PromptFuture
+from lockkit.lib.origin import this_origin
+from lockkit.lib.prompt_future import Deliveries, PromptFuture
 from lockkit.store.awake import Awake
 from lockkit.store.exchanges import Parser, Reply
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from lockkit.clock import Clock
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import ClaimState, Kind
-from lockkit.namedtuples import NamedTuple
-from lockkit.noted import number, whole_number
+from lockkit.lib.clock import Clock
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import number, whole_number
 from lockkit.store.layouts import check_reader, record_in
 from lockkit.store.owners import layout_in, packed_owner
 from lockkit.store.rowqueue import RowQueue

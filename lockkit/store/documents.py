@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from lockkit.facts import Evicted, LockInfo, Record
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.store.base import BasicBackend
 from lockkit.store.budgets import left
 from lockkit.store.comparing import swapped
@@ -72,7 +72,7 @@ class DocumentBackend(BasicBackend):
     def read(self, name: str, end: float) -> Stored:
         """Read the document of a name, until an end on ``time.monotonic()``.
 
-        A name may be any text of up to 512 bytes: pass it as a parameter, or encode it (:mod:`lockkit.names`).
+        A name may be any text of up to 512 bytes: pass it as a parameter, or encode it (:mod:`lockkit.values.names`).
 
         Returns:
             The document. If there is none yet, it has no text, and a version that :meth:`write` takes for "there is none".

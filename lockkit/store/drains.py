@@ -6,8 +6,8 @@ import json
 
 from lockkit.errors import Drained
 from lockkit.facts import Drain
-from lockkit.noted import moment
-from lockkit.printable import printable
+from lockkit.lib.noted import moment
+from lockkit.lib.printable import printable
 from lockkit.store.notes import too_long
 from lockkit.store.owners import packed_owner
 from lockkit.store.spi import NOTE_LIMIT, Refused

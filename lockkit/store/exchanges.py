@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from lockkit.bell import Bell
+    from lockkit.lib.bell import Bell
     from lockkit.store.spi import Answer, Beat, Claim, End, ReleaseAnswer, Renewal
 
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 __all__ = [
     "Await",

@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner, ProcessState
-from lockkit.identity import look_at, same_start, this_process
 from lockkit.store.untrusted import DAMAGED, NEWER
+from lockkit.values.identity import look_at, same_start, this_process
 
 __all__ = ["NOBODY", "judged", "judged_queue", "judgement", "keepers", "started_this"]
 

@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from lockkit.forks import Forks
+from lockkit.lib.forks import Forks
 from lockkit.store.starting import OneThread, own_thread
 
 if TYPE_CHECKING:

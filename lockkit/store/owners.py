@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from lockkit.carried import packed_owner
 from lockkit.facts import Kind, Owner
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.spi import Terms
 from lockkit.store.untrusted import object_in, owner_of
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.origin import Origin, this_origin
 from lockkit.store.connections import Connection as Poolable
 from lockkit.store.connections import ConnectionPool
 from lockkit.store.exchanges import (

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from lockkit.bell import Bell
 from lockkit.errors import ConfigError
-from lockkit.origin import this_origin
-from lockkit.prompt_future import Deliveries
+from lockkit.lib.bell import Bell
+from lockkit.lib.origin import this_origin
+from lockkit.lib.prompt_future import Deliveries
 from lockkit.store.connecting import Place
 from lockkit.store.connecting_aio import Resolver, connect
 from lockkit.store.connections_aio import LoopConnection

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from lockkit.errors import BackendUnavailable
-from lockkit.prompt_future import Deliveries, PromptFuture
+from lockkit.lib.prompt_future import Deliveries, PromptFuture
 from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.spi import Refused
 

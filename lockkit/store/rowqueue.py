@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from lockkit.clock import Clock
 from lockkit.facts import ClaimInfo, Evicted, LockInfo
-from lockkit.names import claim_id
+from lockkit.lib.clock import Clock
 from lockkit.store.notes import note_text, patched
 from lockkit.store.queue import agreed, grantable, in_the_way
 from lockkit.store.rows import NEVER, Row
@@ -34,6 +33,7 @@ from lockkit.store.spi import (
     Renewal,
 )
 from lockkit.store.tombstones import Tombstones
+from lockkit.values.names import claim_id
 
 __all__ = ["QueueContext", "RowQueue"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockkit.facts import ClaimInfo, ClaimState
-from lockkit.names import claim_id
 from lockkit.store.spi import GRACE, End, Terms
 from lockkit.store.untrusted import claim_of
+from lockkit.values.names import claim_id
 
 __all__ = ["NEVER", "Row"]
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from lockkit.bell import Bell
-from lockkit.clock import SYSTEM, Clock
 from lockkit.errors import BackendError, LockkitError
 from lockkit.facts import NOTHING, Capabilities, ClaimInfo, Evicted, Finding, Kind, LockInfo, Owner, Record
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.bell import Bell
+from lockkit.lib.clock import SYSTEM, Clock
+from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from lockkit.store.exchanges import Exchanges

@@ -5,9 +5,9 @@ A store is chosen by configuration, so the ttl of a program must not decide whet
 
 from __future__ import annotations
 
-from lockkit.durations import exact, limits
 from lockkit.errors import ConfigError
 from lockkit.facts import Capabilities
+from lockkit.values.durations import exact, limits
 
 __all__ = ["UsualTtl", "fitted", "misfit", "refused"]
 

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from lockkit.bell import Bell
 from lockkit.errors import BackendUnavailable
+from lockkit.lib.bell import Bell
 from lockkit.store.exchanges import Await, Exchange
 from lockkit.store.spi import Refused
 

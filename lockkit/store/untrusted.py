@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from lockkit.carried import owner_of
 from lockkit.facts import NOTHING, ClaimInfo, ClaimState, Kind, Owner, Record
-from lockkit.noted import moment, number, whole_number
+from lockkit.lib.noted import moment, number, whole_number
 
 __all__ = ["DAMAGED", "NEWER", "claim_of", "number", "object_in", "owner_of", "record_of"]
 

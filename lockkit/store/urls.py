@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lockkit.errors import ConfigError
-from lockkit.redaction import redact, veiled
+from lockkit.values.redaction import redact, veiled
 
 __all__ = ["ESCAPE", "Url", "at"]
 

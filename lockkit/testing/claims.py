@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from lockkit.names import new_token
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, Claim, Granted, OpenOptions, Queued, Renewal, Terms, Unknown
+from lockkit.values.names import new_token
 
 __all__ = ["BUDGET", "claim", "open_store", "queue", "renew", "settled", "states", "take"]
 

@@ -11,14 +11,14 @@ import os
 from pathlib import Path
 from typing import Unpack
 
-from lockkit import durations
 from lockkit.aio import AsyncClient
-from lockkit.client import Client
-from lockkit.config import Config, load
-from lockkit.lease import Lease
-from lockkit.options import Options
+from lockkit.config.config import Config, load
 from lockkit.plugins import PluginManager
+from lockkit.shared.options import Options
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
 from lockkit.testing.clocks import ShiftedClock
+from lockkit.values import durations
 
 __all__ = ["AsyncMemoryClient", "MemoryClient", "VirtualClock"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 
-from lockkit import durations
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
+from lockkit.values import durations
 
 __all__ = ["ShiftedClock"]
 

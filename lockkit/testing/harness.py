@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from lockkit.client import Client, connect
-from lockkit.clock import SYSTEM, Clock
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.facts import Capabilities, ClaimState
-from lockkit.identity import this_process
+from lockkit.lib.clock import SYSTEM, Clock
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, OpenOptions
+from lockkit.sync.client import Client, connect
+from lockkit.values.identity import this_process
 
 __all__ = ["Harness", "StoredClaim"]
 
@@ -41,7 +41,7 @@ class StoredClaim:
     """One claim as the store has it. Two are equal if all their fields are; deadlines are compared only if both are exact.
 
     Attributes:
-        claim_id: See :func:`lockkit.names.claim_id`.
+        claim_id: See :func:`lockkit.values.names.claim_id`.
         state: The state. A store that does not record offers has WAITING instead of OFFERED.
         deadline: The deadline on the harness's clock; None if the claim has none. If the store gives it only roughly, the latest
             possible one.

@@ -14,8 +14,8 @@ import time
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from lockkit.copies import LeaseCopy, handle_of
 from lockkit.errors import CapacityMismatch, Drained, LeaseLost, NotHeld
+from lockkit.shared.copies import LeaseCopy, handle_of
 from lockkit.testing.machine_state import ACTORS, PARTS, Held, State
 from lockkit.testing.seen import lapsed
 from lockkit.testing.shapes import Part

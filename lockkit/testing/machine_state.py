@@ -15,11 +15,11 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
-from lockkit.client import Client
-from lockkit.copies import LeaseCopy
-from lockkit.hold import Hold
-from lockkit.lease import Lease
+from lockkit.protocol.hold import Hold
+from lockkit.shared.copies import LeaseCopy
 from lockkit.store.queue import RW_CAPACITY
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
 from lockkit.testing.harness import Harness
 from lockkit.testing.seen import Seen, show, surely
 from lockkit.testing.shapes import Part

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.testing.processes import ServerMissing
 
 __all__ = ["ServerClock"]

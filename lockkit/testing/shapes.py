@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lockkit.client import Client
 from lockkit.facts import Kind, Owner
-from lockkit.locks import Lock
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import Terms
+from lockkit.sync.client import Client
+from lockkit.sync.locks import Lock
 
 __all__ = ["MUTEX", "READERS", "SEMAPHORE", "SHAPES", "WRITER", "Part", "Shape"]
 

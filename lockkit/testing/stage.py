@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from lockkit.client import Client
 from lockkit.drivers.waits import Waits
-from lockkit.lease import Lease
-from lockkit.locks import Lock
-from lockkit.pools import PoolLeases
 from lockkit.store.spi import Backend
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
+from lockkit.sync.locks import Lock
+from lockkit.sync.pools import PoolLeases
 from lockkit.testing.children import Child, Parent, in_child
 from lockkit.testing.faults import FAULTY_URL, Faults, through
 from lockkit.testing.harness import Harness, StoredClaim

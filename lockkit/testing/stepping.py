@@ -6,11 +6,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from lockkit.clock import Clock
 from lockkit.facts import Alert, Event, HookReport, ReleaseReport
-from lockkit.hold import Hold
-from lockkit.leaving import Level
-from lockkit.names import claim_id
+from lockkit.lib.clock import Clock
+from lockkit.lib.leaving import Level
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.effects import (
@@ -23,10 +21,12 @@ from lockkit.protocol.effects import (
     RecordFailure,
     WaitForWake,
 )
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.protocol.renewing import losing, renewing
 from lockkit.protocol.running import Running, ask, to_its_end
 from lockkit.store.spi import REQUEST_TIMEOUT, Backend, Claim, Refused, Terms, Unknown, Watch
+from lockkit.values.names import claim_id
 
 __all__ = ["Pending", "State", "Stepper"]
 

@@ -17,14 +17,14 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from lockkit.aio import AsyncAllOf, AsyncClient, AsyncLease, AsyncLock, AsyncPool
-from lockkit.client import Client
-from lockkit.composites import AllOf
 from lockkit.facts import Drain, Evicted, LockInfo, Reason, ReleaseReport, ReleaseRequest
-from lockkit.lease import Lease
-from lockkit.locks import Lock, RWLock
-from lockkit.operating import Operations
-from lockkit.origin import this_origin
-from lockkit.pools import Pool
+from lockkit.lib.origin import this_origin
+from lockkit.shared.operating import Operations
+from lockkit.sync.client import Client
+from lockkit.sync.composites import AllOf
+from lockkit.sync.lease import Lease
+from lockkit.sync.locks import Lock, RWLock
+from lockkit.sync.pools import Pool
 
 __all__ = ["ThroughAsyncio"]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from lockkit.client import connect
 from lockkit.errors import LockkitError
 from lockkit.plugins import PluginManager
 from lockkit.store.spi import OpenOptions, Refused, Unknown
+from lockkit.sync.client import connect
 from lockkit.testing.claims import BUDGET, claim
 
 __all__ = ["IN_TIME", "SECRET", "both_ways", "through_a_client", "through_the_store", "told", "trouble"]

@@ -8,8 +8,8 @@ from lockkit.views import documents, making
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, Evicted, ReleaseRequest
+    from lockkit.sync.client import Client
 
 __all__ = ["asked", "evicted"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from lockkit import durations
 from lockkit.protocol.denials import because
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo, LockInfo

@@ -9,13 +9,13 @@ from lockkit.views import documents, making, parts
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.gpu.judging import Receipt
     from lockkit.gpu.known import Known
     from lockkit.gpu.quarantine import Quarantined
     from lockkit.gpu.states import Card
     from lockkit.gpu.usage import Use
     from lockkit.gpu.views import GpuLook
+    from lockkit.sync.client import Client
 
 __all__ = [
     "document",

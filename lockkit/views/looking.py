@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from lockkit.errors import IncompatibleLayout, LockkitError, PermissionDenied
-from lockkit.members import in_pool
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import in_pool
 from lockkit.views.texts import lock_state
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import Drain, LockInfo
+    from lockkit.sync.client import Client
     from lockkit.views import parts
     from lockkit.views.traces import Traces
 

@@ -12,9 +12,9 @@ from lockkit.views import parts
 from lockkit.views.texts import located, lock_state, rfc3339
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.errors import LockkitError
     from lockkit.facts import ClaimInfo, Drain, Finding, LockInfo, Owner, Record, ReleaseRequest
+    from lockkit.sync.client import Client
 
 __all__ = [
     "claim",

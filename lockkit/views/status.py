@@ -10,7 +10,7 @@ from lockkit.views.looking import summary
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
     from lockkit.views.looking import Look
 
 __all__ = ["status"]

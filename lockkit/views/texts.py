@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal, overload
 
+from lockkit.config.places import STORE_FILE
 from lockkit.errors import LockkitError
-from lockkit.places import STORE_FILE
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import LockInfo
+    from lockkit.sync.client import Client
 
 __all__ = ["located", "lock_state", "rfc3339"]
 

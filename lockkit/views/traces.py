@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.errors import LockkitError
-from lockkit.members import members_that_begin
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.notes.members import members_that_begin
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import Record
+    from lockkit.sync.client import Client
 
 __all__ = [
     "Traces",

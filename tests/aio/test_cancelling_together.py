@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from lockkit.choosers import Choice
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
+from lockkit.values.choosers import Choice
 from support.aio import client_of, in_a_loop, settled, soon
 from support.cancelling import KINDS, cancel_at
 from support.harnesses.etcd import EtcdHarness

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from lockkit.choosers import Choice
 from lockkit.errors import AcquireCancelled, AcquireTimeout
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
+from lockkit.values.choosers import Choice
 from support.aio import client_of, in_a_loop, settled, soon
 from support.choosers import Hangs, Says
 

@@ -10,9 +10,9 @@ import pytest
 
 import lockkit
 import lockkit.aio
-from lockkit import draining
 from lockkit.errors import BackendUnavailable, CapabilityError, ConfigError, Drained
 from lockkit.facts import Capabilities, Drain
+from lockkit.shared import draining
 from lockkit.store.spi import Refused
 
 

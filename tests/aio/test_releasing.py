@@ -10,8 +10,8 @@ import pytest
 
 import lockkit
 from lockkit.errors import AcquireTimeout, BackendError
-from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.hold import Hold
 from support.aio import client_of, in_a_loop, settled, soon
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.memory import MemoryHarness

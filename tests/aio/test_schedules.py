@@ -9,10 +9,10 @@ from random import Random
 import pytest
 
 from lockkit.aio import AsyncClient
-from lockkit.client import Client
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.errors import AcquireTimeout
 from lockkit.plugins import PluginManager
+from lockkit.sync.client import Client
 from support.virtual_loop import LoopClock, run_seeded
 
 SEEDS = 60

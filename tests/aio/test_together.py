@@ -17,7 +17,7 @@ from lockkit.errors import (
     LeaseLost,
     NotHeld,
 )
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from support.aio import client_of, in_a_loop, soon, stepped_until
 
 

@@ -11,15 +11,15 @@ import stat
 import pytest
 
 import lockkit
-from lockkit import config as configuration
 from lockkit.alerts.desk import Desk, folder_of
 from lockkit.alerts.happenings import Happening, Look
 from lockkit.alerts.inbox import Inbox, hand_over, handed_over
 from lockkit.alerts.looking import look_at
 from lockkit.alerts.notification import Notification
 from lockkit.alerts.running import LOCK, Runner
-from lockkit.durations import utc
+from lockkit.config import config as configuration
 from lockkit.facts import Alert, Event
+from lockkit.values.durations import utc
 
 
 class Clock:

@@ -18,7 +18,7 @@ from lockkit.alerts.channels import KEYS, TYPES, Channel, channel, secret
 from lockkit.alerts.opening import FOLDER, Channels, channels_of, deliver_once, open_channels, plugin_sinks
 from lockkit.alerts.outcomes import NotDelivered
 from lockkit.alerts.sinks.to_log import ToLog
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.errors import ConfigError
 from lockkit.hooks import hookimpl
 from lockkit.observe import journal

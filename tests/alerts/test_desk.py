@@ -15,7 +15,7 @@ from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import of_alert
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.alerts.state import State
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.errors import ConfigError
 from lockkit.facts import Alert
 

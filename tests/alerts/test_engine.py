@@ -12,8 +12,8 @@ from lockkit.alerts.grouping import Timing
 from lockkit.alerts.happenings import Happening, Look, Subject, counted, of_alert, of_event
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.alerts.state import Acknowledgement, Decisions, Silence, State
-from lockkit.durations import utc
 from lockkit.facts import Alert, Event
+from lockkit.values.durations import utc
 
 TIMING = Timing(group_wait=30.0, group_interval=300.0, repeat_interval=1000.0, most_per_hour=1000)
 

@@ -12,9 +12,9 @@ from lockkit.alerts.in_force import of_config
 from lockkit.alerts.rules import Count, Missed, Share, Step
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.alerts.wording_of_rules import heard_words
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.errors import ConfigError
-from lockkit.events import ALERTS
+from lockkit.values.events import ALERTS
 
 
 def test_every_alert_kind_has_a_shipped_rule():

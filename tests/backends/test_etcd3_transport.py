@@ -18,7 +18,7 @@ import pytest
 if importlib.util.find_spec("etcd3") is None:
     pytest.skip("python-etcd3 is not installed", allow_module_level=True)
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.processes import PATIENCE, installed, until
 from lockkit_etcd.transport import Get, Put, Txn, Watched, WatchEnded, after

@@ -302,7 +302,7 @@ def test_in_a_long_queue_each_waiter_is_told_what_a_whole_look_tells(opened, see
         else:
             continue
         before = other.inspect("a", BUDGET).claims
-        id_ = lockkit.names.claim_id(one.token)
+        id_ = lockkit.values.names.claim_id(one.token)
         answer = where.acquire(one, act == "join", BUDGET)
         told = {info.claim_id: info for info in other.inspect("a", BUDGET).claims}
         if isinstance(answer, Queued):
@@ -532,9 +532,11 @@ def test_a_poll_says_of_each_waiter_what_a_whole_look_says(opened, seed, exclusi
         mine = [one for where, one in waiters if where is store]
         told = [each.state for each in store.renew([(one, None) for one in mine], 5.0)]
         shown = {info.claim_id: info.state for info in other.inspect("a", 5.0).claims}
-        expected = [shown.get(lockkit.names.claim_id(one.token), "LOST") for one in mine]
+        expected = [shown.get(lockkit.values.names.claim_id(one.token), "LOST") for one in mine]
         assert told == expected, (seed, act)
-        waiters = [each for each in waiters if shown.get(lockkit.names.claim_id(each[1].token)) is not None]
+        waiters = [
+            each for each in waiters if shown.get(lockkit.values.names.claim_id(each[1].token)) is not None
+        ]
 
 
 def test_permits_are_tried_for_by_many_at_a_time_without_a_refusal(server):

@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
-from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import PATIENCE, installed
+from lockkit.values.names import claim_id
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.leases import EtcdLease
 from lockkit_etcd.transport import Get, LeaseGone, Put

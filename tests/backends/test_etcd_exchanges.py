@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.exchanges import Connect, Pause, Send, Together
 from lockkit.store.performing_aio import OnLoop
 from lockkit.store.spi import (

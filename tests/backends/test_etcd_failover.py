@@ -12,7 +12,7 @@ import threading
 import pytest
 
 import lockkit
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.testing.processes import installed, until
 from support.etcd_transports import SCHEMES
 from support.servers.etcd_groups import EtcdCluster

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 import lockkit
-from lockkit.clock import SYSTEM
 from lockkit.errors import LockkitError
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.spi import Refused, Unknown
 from lockkit_etcd.transport import Delete, Get, Put, Txn
 from support.etcd_transports import connect

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, settled, states, take
 from lockkit.testing.processes import installed, until

@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from lockkit.client import connect
 from lockkit.errors import OutcomeUnknown
-from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
+from lockkit.sync.client import connect
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.processes import PATIENCE, installed, until
+from lockkit.values.names import claim_id
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Delete, LeaseGone, Put, Txn
 from support.etcd_transports import asked

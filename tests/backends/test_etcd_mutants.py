@@ -12,11 +12,11 @@ from unittest.mock import patch
 
 import pytest
 
-from lockkit.names import claim_id
 from lockkit.store.connections import Timed
 from lockkit.store.spi import Busy, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import PATIENCE, installed
+from lockkit.values.names import claim_id
 from lockkit_etcd import acquiring, failures, gateway, keys, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway

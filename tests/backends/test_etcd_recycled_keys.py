@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from lockkit.names import claim_id
 from lockkit.store.spi import Granted, Queued, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import PATIENCE, installed, until
+from lockkit.values.names import claim_id
 from lockkit_etcd.keys import RecycledKeys
 from lockkit_etcd.store import EtcdStore
 from lockkit_etcd.transport import Delete, Txn

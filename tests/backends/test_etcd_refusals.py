@@ -13,11 +13,11 @@ import pytest
 import lockkit
 from lockkit.errors import BackendUnavailable, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Finding
-from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import free_port, installed, until
 from lockkit.testing.troubles import SECRET, both_ways, trouble
+from lockkit.values.names import claim_id
 from lockkit_etcd import failures, health
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Header, Put, Status

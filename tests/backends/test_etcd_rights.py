@@ -11,10 +11,10 @@ import pytest
 
 import lockkit
 from lockkit.errors import PermissionDenied
-from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Removal
 from lockkit.testing.claims import BUDGET, claim, queue, take
 from lockkit.testing.processes import PATIENCE, installed
+from lockkit.values.names import claim_id
 from lockkit_etcd.backend import open_store
 from support.observers import command_line
 from support.servers.etcd import EtcdServer

@@ -12,12 +12,12 @@ import pytest
 
 import lockkit
 from lockkit.errors import BackendUnavailable
-from lockkit.names import claim_id
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import RELEASED, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import installed, until
+from lockkit.values.names import claim_id
 from lockkit_etcd import cluster, operating
 from lockkit_etcd.backend import open_store
 from lockkit_etcd.gateway import Gateway, _Member

@@ -14,11 +14,11 @@ import pytest
 from msgspec.structs import replace
 
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
-from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.processes import installed
+from lockkit.values.names import claim_id
 from lockkit_etcd import moving
 from lockkit_etcd.backend import EtcdBackend
 from lockkit_etcd.leases import EtcdLeases

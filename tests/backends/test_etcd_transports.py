@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
-from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable, PermissionDenied
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.spi import Refused, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.processes import PATIENCE, free_port, installed, until

@@ -10,10 +10,10 @@ import pytest
 
 import lockkit
 from lockkit.errors import ConfigError
-from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, NO_EXTRAS, Busy, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, renew, states, take
 from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.values.names import claim_id
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend, open_store
 from lockkit_memory.store import MemoryStore, Queue, Shared

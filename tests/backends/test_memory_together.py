@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from lockkit.pools import Pool
 from lockkit.protocol import composing
+from lockkit.sync.pools import Pool
 from support.harnesses.memory import MemoryHarness
 from support.together import OPPOSITE, TWO_AT_ONCE, Step, mixed, play
 
@@ -52,7 +52,7 @@ def test_in_the_given_order_two_that_take_all_wait_for_each_other(monkeypatch):
         return order(together, attempts[::-1] if turned else attempts, means)
 
     flip = itertools.cycle([True, False])
-    monkeypatch.setattr("lockkit.composites.all_of", as_given)
+    monkeypatch.setattr("lockkit.sync.composites.all_of", as_given)
     with pytest.raises(AssertionError, match="never finished"):
         play(MemoryHarness, [[Step("all", ("a", "b"))] * 40] * 2, limit=5.0)
 

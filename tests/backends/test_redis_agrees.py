@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("redis")
 
-from lockkit.names import claim_id, new_token
 from lockkit.store.queue import RW_CAPACITY, grantable
 from lockkit.store.spi import Busy, Claim, End, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.values.names import claim_id, new_token
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 from lockkit_redis.backend import open_store

@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
-from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, Lapsed, Queued
 from lockkit.testing.claims import claim, queue, renew, states, take
+from lockkit.values.names import claim_id
 
 AT_ONCE = 1.0
 HOUR = 3600.0

@@ -13,10 +13,10 @@ import pytest
 
 import lockkit
 from lockkit.errors import BackendUnavailable, ConfigError, Drained
-from lockkit.names import new_token
 from lockkit.protocol.effects import Orphan
 from lockkit.store.spi import RELEASED, Claim, Granted, OpenOptions, Queued, Refused, Terms, Unknown
 from lockkit.testing.processes import PATIENCE, until
+from lockkit.values.names import new_token
 from lockkit_redis.backend import open_store
 from lockkit_redis.keys import Keys
 from support.servers.redis_groups import RedisCluster

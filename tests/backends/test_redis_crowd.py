@@ -174,7 +174,7 @@ def test_a_client_that_is_closed_while_waiting_leaves_no_thread_and_no_connectio
 
 FORK = """
 import os, sys, threading
-from lockkit.names import new_token
+from lockkit.values.names import new_token
 from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms
 from lockkit_redis.backend import open_store
 url, ending = sys.argv[1:]

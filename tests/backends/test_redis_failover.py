@@ -13,8 +13,8 @@ pytest.importorskip("redis")
 import redis
 
 import lockkit
-from lockkit.clock import SYSTEM
 from lockkit.errors import BackendUnavailable
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, settled, take
 from lockkit.testing.processes import PATIENCE, free_port, until

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("redis")
 
-from lockkit.names import claim_id
 from lockkit.store.spi import ABSENT, Lapsed, Unknown
 from lockkit.testing.claims import claim, states, take
+from lockkit.values.names import claim_id
 from lockkit_redis.connection import Connection
 
 HOUR = 3600.0

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
-from lockkit.bell import Bell
 from lockkit.cli.main import run
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
+from lockkit.lib.bell import Bell
 from lockkit.store.spi import OpenOptions
 from lockkit.testing.claims import claim, take
 from lockkit.testing.processes import PATIENCE, free_port

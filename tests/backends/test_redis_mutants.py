@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from lockkit.names import new_token
 from lockkit.store.spi import Claim
 from lockkit.testing.processes import PATIENCE
+from lockkit.values.names import new_token
 from lockkit_redis import scripts, wakes
 from support.harnesses.redis import RedisHarness
 from support.mutants.onstores import fails, impatient

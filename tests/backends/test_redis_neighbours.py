@@ -14,10 +14,10 @@ import pytest
 
 import lockkit
 from lockkit.errors import IncompatibleLayout, PermissionDenied
-from lockkit.names import claim_id
 from lockkit.store.spi import RELEASED, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim, queue, renew, take
 from lockkit.testing.processes import PATIENCE, until
+from lockkit.values.names import claim_id
 from lockkit_redis.address import parse
 from lockkit_redis.backend import open_store
 from lockkit_redis.connection import Connection, pack
@@ -326,7 +326,7 @@ def test_a_slow_server_does_not_stretch_a_row_of_answers(server, monkeypatch):
 
 
 def test_servers_reckon_each_with_its_own_clock():
-    from lockkit.clock import SYSTEM
+    from lockkit.lib.clock import SYSTEM
 
     one, two = (Server(parse("redis://host"), "x", SYSTEM) for _ in range(2))
     one.heard(1_000_000)

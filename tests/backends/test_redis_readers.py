@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
-from lockkit.bell import Bell
+from lockkit.lib.bell import Bell
 from lockkit.store.spi import POLL_CAP
 from lockkit.testing.processes import until
 from lockkit.testing.took import Took

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from lockkit.names import claim_id, new_token
 from lockkit.store.spi import Claim, OpenOptions, Terms, Unknown
+from lockkit.values.names import claim_id, new_token
 from lockkit_redis import renewing
 from lockkit_redis.backend import open_store
 from lockkit_redis.connection import Connection, pack

@@ -12,10 +12,10 @@ pytest.importorskip("redis")
 
 import lockkit
 from lockkit.errors import PermissionDenied
-from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Granted, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import claim
 from lockkit.testing.processes import PATIENCE, until
+from lockkit.values.names import claim_id
 from lockkit_redis.backend import open_store
 from support.observers import command_line
 from support.servers.redis import RedisServer

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("redis")
 
 import lockkit
-from lockkit.names import claim_id
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Claim, Granted, Lapsed, Queued, Refused, Terms, Unknown
 from lockkit.testing.claims import claim, queue, renew, settled, states, take
 from lockkit.testing.processes import PATIENCE
+from lockkit.values.names import claim_id
 from lockkit_redis.keys import Keys
 
 # -- the script cache ----------------------------------------------------------------------------------------

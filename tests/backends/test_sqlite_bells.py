@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from lockkit.bell import Bell
+from lockkit.lib.bell import Bell
 from lockkit.store.spi import POLL_CAP
 from lockkit.testing.processes import until
 from lockkit.testing.took import Took

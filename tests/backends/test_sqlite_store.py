@@ -25,7 +25,6 @@ import pytest
 
 from lockkit.errors import BackendUnavailable, ConfigError, IncompatibleLayout, PermissionDenied
 from lockkit.facts import Owner
-from lockkit.names import claim_id
 from lockkit.store import crowds
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import (
@@ -41,6 +40,7 @@ from lockkit.store.spi import (
 )
 from lockkit.testing.claims import claim, renew, take
 from lockkit.testing.took import Took
+from lockkit.values.names import claim_id
 from lockkit_sqlite import CAPABILITIES, acquiring, connection, failures, place, statements
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.connection import Connection
@@ -54,7 +54,7 @@ AT_ONCE = 20.0
 PEER = """
 import json, os, sys, threading, time
 from lockkit.facts import Owner
-from lockkit.names import new_token
+from lockkit.values.names import new_token
 from lockkit.store.spi import Claim, Granted, OpenOptions, Queued, Terms
 from lockkit_sqlite.backend import open_store
 
@@ -401,7 +401,7 @@ def test_a_child_that_inherits_the_pulse_keeps_the_claim_until_it_dies(store, pe
 def test_in_a_forked_child_the_inherited_store_refuses_and_can_be_opened_anew(url, ending):
     code = f"""
 import os, sys, threading
-from lockkit.names import new_token
+from lockkit.values.names import new_token
 from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms
 from lockkit_sqlite.backend import open_store
 store = open_store({url!r}, OpenOptions())
@@ -532,7 +532,7 @@ def test_a_hand_off_between_processes_is_quick_and_nobody_polls(peer):
 def test_others_acquire_while_a_holder_process_stalls_with_the_gil_in_hand(store, url):
     code = f"""
 import ctypes, threading, time
-from lockkit.names import new_token
+from lockkit.values.names import new_token
 from lockkit.store.spi import Claim, OpenOptions, Terms
 from lockkit_sqlite.backend import open_store
 store = open_store({url!r}, OpenOptions())
@@ -820,7 +820,7 @@ def test_a_network_file_system_is_refused_with_the_alternative(tmp_path, monkeyp
 
 AS_NOBODY = """
 import os, sys
-from lockkit.names import new_token
+from lockkit.values.names import new_token
 from lockkit.store.spi import Busy, Claim, Granted, OpenOptions, Refused, Terms
 from lockkit_sqlite.backend import open_store
 warm = open_store(f"sqlite:{sys.argv[3]}/warm.db", OpenOptions())  # imports everything while it still may

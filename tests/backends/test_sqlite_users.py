@@ -615,7 +615,7 @@ def test_the_command_of_the_error_makes_a_store_of_all_users(plain, place, user,
         capture_output=True,
         check=True,
     )
-    url = lockkit.config.load(config=place / "etc.toml", environ={}).url
+    url = lockkit.config.config.load(config=place / "etc.toml", environ={}).url
 
     ann, bob = user(ANN, url), user(BOB, url)
     assert ann("client.capabilities.scope, attempt('x')") == "('host', True)"

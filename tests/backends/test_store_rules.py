@@ -10,10 +10,10 @@ import threading
 import pytest
 
 from lockkit.errors import ConfigError
-from lockkit.names import claim_id
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Conflict, Granted, Lapsed, OpenOptions, Queued
 from lockkit.testing.claims import claim, queue, renew, states, take
+from lockkit.values.names import claim_id
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 from lockkit_sqlite.backend import open_store

@@ -8,8 +8,8 @@ from typing import get_args
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lockkit.names import claim_id
 from lockkit.store.spi import Busy, Claim, End, Granted, Lapsed, OpenOptions, Queued, Terms
+from lockkit.values.names import claim_id
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore
 from lockkit_sqlite.backend import open_store

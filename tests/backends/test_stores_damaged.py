@@ -17,10 +17,10 @@ import lockkit
 from lockkit.cli import exits
 from lockkit.cli.main import run
 from lockkit.facts import ClaimInfo, Owner
-from lockkit.names import encode
 from lockkit.store.untrusted import DAMAGED, NEWER, claim_of, object_in, owner_of
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
+from lockkit.values.names import encode
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.redis import RedisHarness
 from support.harnesses.sqlite import SqliteHarness

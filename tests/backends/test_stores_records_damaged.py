@@ -22,10 +22,10 @@ from lockkit.facts import Owner
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import give_back, quarantine
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
-from lockkit.names import encode
-from lockkit.records import change
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import change
 from lockkit.store.layouts import record_in
+from lockkit.values.names import encode
 from lockkit_redis.keys import Keys
 from support.harnesses.etcd import EtcdHarness
 from support.harnesses.memory import MemoryHarness

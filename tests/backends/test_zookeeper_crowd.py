@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("kazoo")
 
-from lockkit.client import connect
 from lockkit.errors import AcquireTimeout, BackendError
+from lockkit.sync.client import connect
 from lockkit.testing.processes import PATIENCE, until
 from support.harnesses.zookeeper import claims_of, only_watches
 from support.servers.started import started
@@ -39,7 +39,7 @@ def packets(server):
 
 WORKER = textwrap.dedent("""
     import sys, threading
-    from lockkit.client import connect
+    from lockkit.sync.client import connect
 
     url, name, threads, ttl, out = *sys.argv[1:3], int(sys.argv[3]), float(sys.argv[4]), threading.Lock()
     client = connect(url)

@@ -12,8 +12,8 @@ pytest.importorskip("kazoo")
 from kazoo.protocol.serialization import Create2, Sync, Transaction
 
 import lockkit.protocol.acquiring
-from lockkit.client import connect
 from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, OpenOptions, Queued, Refused
+from lockkit.sync.client import connect
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit_zookeeper import acquiring, confirming, entries, watching

@@ -19,7 +19,7 @@ from kazoo.protocol.serialization import Close, Create2
 from kazoo.retry import KazooRetry
 from kazoo.security import OPEN_ACL_UNSAFE
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit_zookeeper import private
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.answers import Answer

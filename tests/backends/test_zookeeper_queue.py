@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kazoo.exceptions import NoNodeError
 
-from lockkit.clock import SYSTEM
 from lockkit.errors import IncompatibleLayout
-from lockkit.hold import Hold
-from lockkit.names import claim_id
+from lockkit.lib.clock import SYSTEM
+from lockkit.protocol.hold import Hold
 from lockkit.store.queue import prefix
 from lockkit.store.spi import RELEASED, Busy, Granted, Lapsed, OpenOptions, Queued, Refused, Unknown
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
+from lockkit.values.names import claim_id
 from lockkit_zookeeper import acquiring, maintenance
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.backend import open_store

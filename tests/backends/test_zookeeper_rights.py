@@ -16,9 +16,9 @@ pytest.importorskip("kazoo")
 from kazoo.exceptions import NoNodeError
 from kazoo.security import make_acl, make_digest_acl, make_digest_acl_credential
 
-from lockkit.client import connect
 from lockkit.errors import BackendUnavailable, ConfigError, PermissionDenied
 from lockkit.store.spi import BackendSpec, OpenOptions, Unknown
+from lockkit.sync.client import connect
 from lockkit.testing.claims import BUDGET, take
 from lockkit.testing.processes import until
 from lockkit.testing.troubles import SECRET, both_ways, through_a_client, trouble

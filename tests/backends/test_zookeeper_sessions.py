@@ -12,15 +12,15 @@ pytest.importorskip("kazoo")
 
 from kazoo.exceptions import NoNodeError
 
-from lockkit.client import connect
-from lockkit.clock import SYSTEM
 from lockkit.errors import AcquireTimeout, BackendError
-from lockkit.hold import Hold
-from lockkit.names import claim_id
+from lockkit.lib.clock import SYSTEM
+from lockkit.protocol.hold import Hold
 from lockkit.store.spi import ABSENT, RELEASED, Granted, Lapsed, OpenOptions, Refused, Unknown
+from lockkit.sync.client import connect
 from lockkit.testing.claims import BUDGET, claim, queue, renew, states, take
 from lockkit.testing.processes import PATIENCE, until
 from lockkit.testing.stage import Work, _standing
+from lockkit.values.names import claim_id
 from lockkit_zookeeper import store as module
 from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store

@@ -16,9 +16,9 @@ import pytest
 
 pytest.importorskip("kazoo")
 
-from lockkit.client import connect
 from lockkit.errors import BackendUnavailable
 from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
+from lockkit.sync.client import connect
 from lockkit.testing.children import in_child
 from lockkit.testing.claims import BUDGET, claim, renew, take
 from lockkit.testing.processes import free_port, until
@@ -140,7 +140,7 @@ def test_closing_does_not_wait_for_a_server_that_stopped_answering(server):
 def test_the_end_of_the_interpreter_does_not_wait_for_a_server_that_stopped_answering(server):
     program = textwrap.dedent(f"""
         import os, signal, sys, time
-        from lockkit.client import connect
+        from lockkit.sync.client import connect
         client = connect({url(server)!r})
         lease = client.lock("a", ttl={LONG}).acquire(5.0)
         print("held", flush=True)
@@ -322,7 +322,7 @@ def session(store, one):
 def test_a_child_that_outlives_its_parent_does_not_keep_the_claim(server):
     program = textwrap.dedent(f"""
         import os, signal, time
-        from lockkit.client import connect
+        from lockkit.sync.client import connect
         client = connect({url(server)!r})
         lease = client.lock("a", ttl={TTL}).acquire(5.0)
         if os.fork() == 0:

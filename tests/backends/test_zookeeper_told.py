@@ -11,10 +11,10 @@ pytest.importorskip("kazoo")
 
 from kazoo.exceptions import NoNodeError
 
-from lockkit.client import connect
 from lockkit.errors import IncompatibleLayout
 from lockkit.protocol.beating import Beats
 from lockkit.store.spi import GRACE
+from lockkit.sync.client import connect
 from lockkit.testing.processes import until
 from lockkit_zookeeper.layout import read_queue
 from support.servers.proxy import Proxy

@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("kazoo")
 
-from lockkit.client import connect
 from lockkit.errors import ConfigError
-from lockkit.hold import span
+from lockkit.protocol.hold import span
 from lockkit.store.spi import Granted, OpenOptions, Refused
+from lockkit.sync.client import connect
 from lockkit.testing.claims import BUDGET, claim, renew, take
 from lockkit_zookeeper.address import least
 from lockkit_zookeeper.backend import open_store

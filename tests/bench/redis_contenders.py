@@ -15,8 +15,8 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from lockkit.names import new_token
 from lockkit.testing.bench.contender import Contender
+from lockkit.values.names import new_token
 
 __all__ = ["AWAKE", "FAIR", "FLOOR", "MAKERS", "PEERS", "PLAIN", "RAW", "RECORDED", "WOKEN"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from bench.contenders import peers
 from bench.redis_contenders import AWAKE, FAIR, FLOOR, PEERS, PLAIN, RAW, RECORDED, WOKEN
 from bench.remote import Remote, cpu_of
-from lockkit.names import new_token
 from lockkit.store.spi import Claim
 from lockkit.testing.bench.client import connected
 from lockkit.testing.bench.figures import Figure
+from lockkit.values.names import new_token
 
 if TYPE_CHECKING:
     from support.servers.redis import RedisServer

@@ -22,10 +22,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lockkit import config, connect
-from lockkit.descent import children, descendants
+from lockkit import connect
+from lockkit.config import config
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
+from lockkit.lib.descent import children, descendants
+from lockkit.notes.members import pool_name
 from lockkit.views import making
 from lockkit.views.documents import plain
 from support.forked import completed

@@ -10,7 +10,6 @@ import threading
 import jsonschema
 import pytest
 
-from lockkit import config as configuration
 from lockkit.alerts.desk import Desk, folder_of, write
 from lockkit.alerts.engine import Engine
 from lockkit.alerts.grouping import Timing
@@ -20,8 +19,9 @@ from lockkit.alerts.opening import FOLDER
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.alerts.spool import Spool
 from lockkit.cli.schemas import SCHEMAS
-from lockkit.clock import SYSTEM
+from lockkit.config import config as configuration
 from lockkit.facts import Alert
+from lockkit.lib.clock import SYSTEM
 from support.receivers import Answer, receiver
 
 

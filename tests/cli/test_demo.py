@@ -14,7 +14,7 @@ from lockkit.cli import main
 from lockkit.cli.commands import demo
 from lockkit.cli.demo.history import Entry, HeldSpan, fences_rise, holds, no_overlap
 from lockkit.cli.demo.timeline import Style, draw
-from lockkit.descent import descendants
+from lockkit.lib.descent import descendants
 
 
 def test_the_demo_passes_and_is_plain_in_a_pipe(lockkit):

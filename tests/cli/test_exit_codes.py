@@ -229,7 +229,7 @@ def test_errors_are_json_where_json_was_asked_for(lockkit):
 
 
 LATE = """
-from lockkit.clock import SystemClock
+from lockkit.lib.clock import SystemClock
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import BackendSpec
 from lockkit_sqlite import CAPABILITIES

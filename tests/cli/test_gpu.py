@@ -16,12 +16,13 @@ from importlib.util import find_spec
 import pytest
 from rich.console import Console
 
-from lockkit import config, connect
+from lockkit import connect
 from lockkit.cli.gpus import table_of
-from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
+from lockkit.config import config
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu import pool as gpu_pool
 from lockkit.gpu.checking import finding
+from lockkit.gpu.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.joining import joined
 from lockkit.gpu.judging import Receipt
@@ -30,10 +31,10 @@ from lockkit.gpu.pids import Pids
 from lockkit.gpu.quarantine import Quarantined, quarantine_faulty
 from lockkit.gpu.receipts import put
 from lockkit.hooks import hookimpl
-from lockkit.identity import this_process
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.plugins import PluginManager
 from lockkit.testing.processes import until
+from lockkit.values.identity import this_process
 from support.nvml import Host, build
 
 from .test_json import check

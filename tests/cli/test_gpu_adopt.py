@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from lockkit.identity import user_name
+from lockkit.values.identity import user_name
 from support.nvml import Host, build
 from support.sleeper import sleeping
 

@@ -13,9 +13,9 @@ from rich.console import Console
 import lockkit.gpu
 from lockkit import connect, hookimpl
 from lockkit.cli.gpus import table_of
-from lockkit.devices import Device
 from lockkit.errors import BackendUnavailable
 from lockkit.gpu.capacities import capacities
+from lockkit.gpu.devices import Device
 from lockkit.gpu.enlisting import enlist
 from lockkit.gpu.fleet import fleet
 from lockkit.gpu.host_pools import ROOT, SIMULATED_ROOT, simulated
@@ -25,8 +25,8 @@ from lockkit.gpu.known import NOTHING_KNOWN
 from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.receipts import put
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.identity import this_process
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
+from lockkit.values.identity import this_process
 from support.servers.redis import RedisServer
 
 from .test_json import check

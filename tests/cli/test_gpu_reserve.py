@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from lockkit.identity import user_name
+from lockkit.values.identity import user_name
 from support.sleeper import sleeping
 
 from .test_gpu import steer
@@ -111,7 +111,7 @@ STEPPED = """
 import sys
 from lockkit.cli.cards import Cards
 from lockkit.cli.main import main
-from lockkit.clock import SYSTEM, SystemClock
+from lockkit.lib.clock import SYSTEM, SystemClock
 
 acquire, wall = Cards.acquire, SYSTEM.wall
 

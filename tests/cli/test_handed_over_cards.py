@@ -11,9 +11,9 @@ import time
 import pytest
 
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.identity import look_at, user_name
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.processes import until
+from lockkit.values.identity import look_at, user_name
 
 from .test_gpu import besides_simulation, steer
 

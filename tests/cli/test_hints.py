@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from lockkit import connect
-from lockkit.config import load
+from lockkit.config.config import load
+from lockkit.config.suggesting import HERE, same_store
 from lockkit.errors import AcquireTimeout, CapacityMismatch
-from lockkit.suggesting import HERE, same_store
 
 SUGGESTED = re.compile(r"(lockkit (?:explain|resize|status|failures show) .*?)\)?$", re.MULTILINE)
 

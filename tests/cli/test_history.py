@@ -12,7 +12,7 @@ import time
 import pytest
 
 import lockkit as library
-from lockkit.store_names import name_of
+from lockkit.config.store_names import name_of
 from support.forked import completed
 
 jsonschema = pytest.importorskip("jsonschema")

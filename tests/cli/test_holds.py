@@ -228,8 +228,8 @@ def test_a_signal_does_not_take_back_what_was_handed_over(lockkit, end, more):
     program = f"""
 import os, signal, sys
 from lockkit.cli.main import main
-from lockkit.client import Client
-from lockkit.lease import Lease
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
 real = {end}
 def signalled(self):
     done = real(self)

@@ -14,10 +14,10 @@ import pytest
 from lockkit import connect
 from lockkit.errors import LeaseLost
 from lockkit.facts import ClaimInfo, Owner
-from lockkit.identity import look_at, this_process
 from lockkit.store import judging
 from lockkit.store.judging import NOBODY, judged, judgement
 from lockkit.store.owners import owner_of
+from lockkit.values.identity import look_at, this_process
 
 HOLDER = """
 import os, signal, sys, lockkit
@@ -233,7 +233,7 @@ def test_a_holder_in_another_pid_namespace_is_never_guessed(lockkit, place, name
 
 SHOWN = """
 import json, sys
-from lockkit.identity import this_process
+from lockkit.values.identity import this_process
 print(json.dumps(this_process()._asdict()), flush=True)
 sys.stdin.read()
 """

@@ -8,10 +8,10 @@ import time
 import pytest
 from rich.console import Console
 
-from lockkit import durations
 from lockkit.cli.lock_table import table_of
 from lockkit.cli.looking import summary_words
 from lockkit.facts import ClaimInfo, LockInfo, Owner
+from lockkit.values import durations
 from lockkit.views.looking import Look, summary
 
 UUIDS = [f"GPU-{number}197690a-6bb1-5c8e-9d0f-0123456789ab" for number in range(8)]

@@ -14,15 +14,15 @@ from rich.console import Console
 
 import lockkit
 from lockkit.cli.lock_table import table_of
+from lockkit.config.suggesting import command_line
 from lockkit.errors import AcquireTimeout, BackendUnavailable
-from lockkit.events import Counters
 from lockkit.facts import ClaimInfo, Event, LockInfo, Owner
-from lockkit.names import new_token
+from lockkit.lib.printable import printable
 from lockkit.observe import journal
 from lockkit.plugins.manager import PluginManager
-from lockkit.printable import printable
 from lockkit.store.spi import Claim, OpenOptions, Terms
-from lockkit.suggesting import command_line
+from lockkit.values.events import Counters
+from lockkit.values.names import new_token
 
 C1 = "".join(map(chr, range(0x80, 0xA0)))
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -183,7 +183,7 @@ def test_errors_logs_and_reprs_show_it_escaped(caplog):
     with caplog.at_level(logging.DEBUG, "lockkit"):
         for kind in ("lost", "skipped", "emergency"):
             told = Event(kind, NASTY, "c", 1, HARD, data={"holder": HARD, "error": HARD})
-            Dispatcher(Counters(), lockkit.clock.SYSTEM).tell(told)
+            Dispatcher(Counters(), lockkit.lib.clock.SYSTEM).tell(told)
     assert len(caplog.records) >= 3
     assert all(clean(record.getMessage()) for record in caplog.records)
     assert caplog.records[-1].lock == NASTY

@@ -16,7 +16,7 @@ from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.hooks import hookimpl
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.observe import journal, recovery
 from lockkit.observe.recovery import Recoverer
 
@@ -33,7 +33,8 @@ A_LOCK = "client.lock(sys.argv[1], ttl={ttl}).acquire(timeout=40)"
 A_CARD = "lockkit.gpu.pool(client, simulate=1, host=sys.argv[1], ttl={ttl}).acquire(timeout=40)"
 """The card of a host that has the name."""
 ELSEWHERE = """
-from lockkit import identity, origin
+from lockkit.values import identity
+from lockkit.lib import origin
 owner = identity.this_process()._replace(host="elsewhere", boot_id="another", pod="trainer-7")
 identity._known = (origin.this_origin(), owner)
 """

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from lockkit.identity import this_process
+from lockkit.values.identity import this_process
 from support.nvml import Host, build
 
 from .test_json import check

@@ -16,7 +16,7 @@ import pytest
 
 from lockkit.cli.child import descendants
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from support.frameworks import Torch
 
 from .test_gpu import BOB, besides_simulation, steer
@@ -460,7 +460,7 @@ DRIVER = """
 import os
 import re
 from pathlib import Path
-from lockkit.devices import Device, NoWatch, Snapshot
+from lockkit.gpu.devices import Device, NoWatch, Snapshot
 from lockkit.hooks import hookimpl
 
 SAID = Path(__file__).with_name("said")

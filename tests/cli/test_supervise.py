@@ -24,10 +24,10 @@ from lockkit.cli.signals import Signals
 from lockkit.cli.supervise import Policy, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.watchdog import _COMMAND, _STARTED, Watchdog
-from lockkit.clock import SYSTEM
-from lockkit.descent import children
-from lockkit.identity import look_at
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.descent import children
 from lockkit.testing.processes import until
+from lockkit.values.identity import look_at
 
 
 class Silent:
@@ -320,7 +320,7 @@ from lockkit.cli.child import find, spawn
 from lockkit.cli.supervise import Policy
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.watchdog import Watchdog
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 
 class Lease:
     ttl = 60.0

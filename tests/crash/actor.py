@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.testing.shapes import SHAPES
 
 NAME = "crash/lock"

@@ -116,7 +116,7 @@ def test_exit_is_not_blocked_by_a_hook_that_hangs_where_no_thread_can_be_started
     actor = mutex.actor()
     actor.run("""
 import atexit
-from lockkit.config import load
+from lockkit.config.config import load
 class Hangs:
     @lockkit.hookimpl
     def lockkit_cleanup(self, context):

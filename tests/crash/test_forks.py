@@ -161,7 +161,7 @@ faulthandler.dump_traceback_later(280, exit=True)
 url = sys.argv[1]
 sys.unraisablehook = lambda what: None
 backends = {"sqlite": "lockkit_sqlite", "memory": "lockkit_memory"}
-parts = ("lockkit/forks.py", backends[url.partition(":")[0]])
+parts = ("lockkit/lib/forks.py", backends[url.partition(":")[0]])
 
 
 class Hit(BaseException):
@@ -295,7 +295,7 @@ class Connection:
 
 def strike(place):
     def trace(frame, event, argument):
-        if not frame.f_code.co_filename.endswith(("lockkit/forks.py", "lockkit_etcd3/forks.py")):
+        if not frame.f_code.co_filename.endswith(("lockkit/lib/forks.py", "lockkit_etcd3/forks.py")):
             return None
         left[0] -= 1
         if left[0] == -1:

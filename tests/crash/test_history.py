@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lockkit.history import Period, falling, overlaps
 from lockkit.store.queue import RW_CAPACITY
+from lockkit.values.history import Period, falling, overlaps
 
 ROUNDS, PROCESSES = 200, 4
 

@@ -14,17 +14,18 @@ import pytest
 
 import lockkit
 import lockkit_sqlite
-from lockkit import errors, events
+from lockkit import errors
 from lockkit.alerts.channels import KEYS, TYPES
 from lockkit.alerts.shipped import SHIPPED
 from lockkit.cli import exits
 from lockkit.cli.main import COMMANDS, cli
+from lockkit.config.layers import ENVIRONMENT
+from lockkit.config.settings import SETTINGS
 from lockkit.facts import LOSSES, Capabilities
-from lockkit.layers import ENVIRONMENT
 from lockkit.observe.instruments import METRICS
 from lockkit.plugins import specs
-from lockkit.settings import SETTINGS
 from lockkit.store.spi import Lapsed, Renewal
+from lockkit.values import events
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOOKS = [name for name in specs.__all__ if name.startswith("lockkit_")]
@@ -60,7 +61,7 @@ def test_the_tables_of_a_page_are_those_of_the_code(name, tables):
     assert tables.filled(text) == text, "run: python docs/tables.py"
 
 
-@pytest.mark.parametrize("file", ["config.py", "options.py"])
+@pytest.mark.parametrize("file", ["config/config.py", "shared/options.py"])
 def test_a_class_has_the_settings_of_the_table(file):
     typed = script("typed")
     text = (typed.PACKAGE / file).read_text()
@@ -148,7 +149,7 @@ def test_every_exit_code_has_a_row():
 def test_every_file_that_the_architecture_names_exists():
     named = set(re.findall(r"(?:lockkit|backends|tests)/[\w/]+\.py\b", page("architecture.md")))
 
-    assert {"lockkit/locks.py", "lockkit/protocol/acquiring.py"} <= named
+    assert {"lockkit/sync/locks.py", "lockkit/protocol/acquiring.py"} <= named
     assert [path for path in named if not (DOCS.parent / path).is_file()] == []
 
 

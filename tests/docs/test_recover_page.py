@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.errors import ConfigError
 from lockkit.facts import Owner
 from lockkit.observe.oracles import HOOK, Oracles

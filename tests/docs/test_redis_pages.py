@@ -20,9 +20,9 @@ from lockkit.store.spi import RELEASED, Claim, Refused
 redis = pytest.importorskip("redis")
 
 import lockkit_redis  # noqa: E402
-from lockkit.names import new_token  # noqa: E402
 from lockkit.testing.processes import until  # noqa: E402
 from lockkit.testing.server_clock import ServerClock  # noqa: E402
+from lockkit.values.names import new_token  # noqa: E402
 from lockkit_redis import address, health, keys, rights  # noqa: E402
 from support.pages import DOCS, section, table  # noqa: E402
 from support.servers.redis import RedisServer  # noqa: E402

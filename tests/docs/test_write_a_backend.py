@@ -188,7 +188,7 @@ def play(template, tmp_path):
 
 FIVE = """
 import five_calls
-from lockkit.names import claim_id
+from lockkit.values.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
 

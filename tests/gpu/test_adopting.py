@@ -8,10 +8,10 @@ import os
 import pytest
 
 from lockkit import connect
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import BackendUnavailable, CapacityMismatch, ConfigError
 from lockkit.gpu import adopting
 from lockkit.gpu.adopting import Adopted, NotAdopted, adopt, cards_to_adopt, let_go
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.handover import Handover
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.judging import Receipt
@@ -21,9 +21,9 @@ from lockkit.gpu.requests import HostCards
 from lockkit.gpu.running import RunningJob
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.gpu.usage import ADOPTED
-from lockkit.identity import this_process
-from lockkit.members import pool_name
-from lockkit.sizes import GIB, MIB
+from lockkit.notes.members import pool_name
+from lockkit.values.identity import this_process
+from lockkit.values.sizes import GIB, MIB
 from support.sleeper import sleeping
 
 HOST = os.uname().nodename

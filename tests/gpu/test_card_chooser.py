@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.errors import BackendUnavailable, DevicesUnavailable
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.choosing import CardRequest
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.preflight import LONGEST
 from lockkit.protocol.attempt import OUTAGE_LIMIT
-from lockkit.sizes import GIB
 from lockkit.store.spi import Refused
+from lockkit.values.sizes import GIB
 
 ONE, TWO = (Device(f"GPU-{n}", n, "H100", 80 * GIB, 0, 0, 0, ()) for n in (1, 2))
 BOB = DeviceProcess(4711, "bob", "jupyter", 3 * GIB)

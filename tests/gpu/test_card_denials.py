@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.config.suggesting import SameStore
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.card_denials import COMMAND_LINE, PYTHON, Seen, denied, none_at_hand, what_helps, why_waiting
 from lockkit.gpu.choosing import CardRequest
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.known import Known, facts_of
 from lockkit.gpu.quarantine import Quarantined
 from lockkit.gpu.receipts import Receipt
-from lockkit.sizes import GIB
-from lockkit.suggesting import SameStore
+from lockkit.values.sizes import GIB
 
 ANN = Owner("ann", "box", 7, program="train")
 FIRST = Device("GPU-a", 0, "H100", 80 * GIB, 0, 0, 0, ())

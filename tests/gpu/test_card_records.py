@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from lockkit.cli.traces import Traces, sentences
-from lockkit.devices import Device
 from lockkit.facts import Record
 from lockkit.gpu.card_records import record_words
+from lockkit.gpu.devices import Device
 from lockkit.gpu.enlisting import ABOUT, described
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.receipts import packed
-from lockkit.records import CAPACITY
-from lockkit.sizes import GIB
+from lockkit.notes.records import CAPACITY
+from lockkit.values.sizes import GIB
 
 NAME = "@pool/gpu%2Fbox/GPU-a"
 CARD = Device("GPU-a", 3, "NVIDIA L4", 24 * GIB, 0, 0, 0, ())

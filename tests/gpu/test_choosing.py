@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.choosing import CardFacts, CardRequest, choose, may_pass
-from lockkit.sizes import GIB, MIB
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
+from lockkit.values.sizes import GIB, MIB
 
 NOW = 1000.0
 

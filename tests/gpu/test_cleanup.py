@@ -17,17 +17,17 @@ import lockkit
 import lockkit.aio
 import lockkit.gpu
 import lockkit.gpu.aio
-from lockkit.devices import BasicProvider, Device, Snapshot
 from lockkit.errors import AcquireTimeout
+from lockkit.gpu.devices import BasicProvider, Device, Snapshot
 from lockkit.gpu.frameworks import hanging
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.receipts import last
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.identity import look_at
-from lockkit.members import pool_name
-from lockkit.sizes import GIB
+from lockkit.notes.members import pool_name
 from lockkit.testing.processes import until
+from lockkit.values.identity import look_at
+from lockkit.values.sizes import GIB
 from support.programs import programs
 
 HOST = os.uname().nodename

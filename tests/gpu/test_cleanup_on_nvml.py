@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lockkit.gpu.pids import Pids
-from lockkit.identity import look_at
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
+from lockkit.values.identity import look_at
 
 GIB = 1 << 30
 

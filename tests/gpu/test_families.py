@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lockkit.gpu.families import Family
-from lockkit.identity import look_at
+from lockkit.values.identity import look_at
 from support.programs import programs
 
 SLEEP = "import time; print(1, flush=True); time.sleep(60)"

@@ -12,16 +12,16 @@ import lockkit
 import lockkit.aio
 import lockkit.gpu
 import lockkit.gpu.aio
-from lockkit.devices import Device, Snapshot
 from lockkit.errors import AcquireTimeout, BackendUnavailable
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.choosing import CardFacts
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.fault_check import LASTS, FaultCheck
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.marks import record_name
 from lockkit.gpu.quarantine import clear, find_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 

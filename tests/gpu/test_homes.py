@@ -9,7 +9,6 @@ import pytest
 
 import lockkit
 import lockkit.gpu
-from lockkit.client import Client
 from lockkit.errors import AcquireTimeout, BackendUnavailable
 from lockkit.gpu import homes
 from lockkit.gpu.enlisting import enlist
@@ -19,11 +18,12 @@ from lockkit.gpu.numbered import NumberedCards
 from lockkit.gpu.quarantine import give_back, quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.gpu.views import FleetView, HostView
-from lockkit.identity import this_process
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import fixed_capacity
 from lockkit.observe.recovery import recover
 from lockkit.plugins import PluginManager
-from lockkit.records import fixed_capacity
+from lockkit.sync.client import Client
+from lockkit.values.identity import this_process
 
 CARD, OTHER = (card.uuid for card in SimulatedProvider(2).snapshot().devices)
 ME = this_process()

@@ -8,10 +8,10 @@ import pytest
 
 import lockkit
 import lockkit.gpu
-from lockkit import containers
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.plugins import PluginManager
+from lockkit.values import containers
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.choosing import CardRequest
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.jobs import strangers, usable_inside
 from lockkit.gpu.words import how_many
-from lockkit.sizes import GIB
+from lockkit.values.sizes import GIB
 
 ANN = Owner("ann", "box", 7, program="train")
 FIRST = Device("GPU-a", 0, "H100", 80 * GIB, 0, 0, 0, ())

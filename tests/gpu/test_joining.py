@@ -6,15 +6,15 @@ import os
 
 import pytest
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.joining import joined
 from lockkit.gpu.judging import Receipt
 from lockkit.gpu.known import Known, gathering
 from lockkit.gpu.quarantine import Quarantined
 from lockkit.gpu.usage import Use, unlocked, used_by, used_by_holder
-from lockkit.identity import this_process
-from lockkit.remarks import requesting, with_reason
+from lockkit.notes.remarks import requesting, with_reason
+from lockkit.values.identity import this_process
 
 GIB = 1 << 30
 IDLE = Device("GPU-a", 0, "H100", 80 * GIB, GIB, 0, 0, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockkit.gpu.noticing import GAP, SHORT, STEP, CardNews, Course, Reading, Rules, news_in, news_patch
-from lockkit.sizes import GIB, MIB
+from lockkit.values.sizes import GIB, MIB
 
 MINUTE = 60.0
 

@@ -82,7 +82,7 @@ def test_a_process_comes_and_goes_and_its_memory_may_stay(host):
 
 
 def user():
-    from lockkit.identity import user_name
+    from lockkit.values.identity import user_name
 
     return user_name()
 

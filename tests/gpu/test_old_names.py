@@ -26,7 +26,7 @@ from lockkit.gpu.quarantine import clear, quarantine
 from lockkit.gpu.receipts import last
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.hooks import hookimpl
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 from support.servers.redis import RedisServer

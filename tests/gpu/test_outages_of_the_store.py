@@ -15,7 +15,7 @@ from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.gpu.card_chooser import CardChooser
 from lockkit.gpu.requests import HostCards
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.stage import Work
 from support.servers.etcd import EtcdServer
 from support.servers.redis import RedisServer

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.devices import DeviceProcess
+from lockkit.gpu.devices import DeviceProcess
 from lockkit.gpu.pids import Pids, spaces_of, status_of
-from lockkit.identity import user_name
 from lockkit.testing.processes import until
+from lockkit.values.identity import user_name
 
 THREAD = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0"
 PROGRAM = "2 (sh) kthreadd) S 1 2 2 0 -1 4194560 0 0 0 0 0"

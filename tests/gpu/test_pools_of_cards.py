@@ -27,11 +27,11 @@ from lockkit.gpu.capacities import capacities
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import give_back, quarantine
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
-from lockkit.sizes import GIB, MIB
+from lockkit.notes.members import pool_name
 from lockkit.store.spi import Refused
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
+from lockkit.values.sizes import GIB, MIB
 
 HOST = os.uname().nodename
 CARDS = [card.uuid for card in SimulatedProvider(4).snapshot().devices]

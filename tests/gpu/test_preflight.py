@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from lockkit import aio, connect
-from lockkit.devices import Device
 from lockkit.errors import AcquireTimeout, ConfigError
 from lockkit.gpu import pool
 from lockkit.gpu.aio import pool as aio_pool
+from lockkit.gpu.devices import Device
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.preflight import Preflight, Verdict
 from lockkit.gpu.quarantine import quarantined

@@ -9,9 +9,9 @@ import pytest
 
 import lockkit
 import lockkit.gpu
-from lockkit.devices import Device, Snapshot
 from lockkit.errors import BackendUnavailable, ConfigError, OutcomeUnknown
 from lockkit.facts import Owner
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.homes import Homes
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.known import known

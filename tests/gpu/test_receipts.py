@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 
 import lockkit
-from lockkit.devices import Device, DeviceProcess
 from lockkit.errors import OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
+from lockkit.gpu.devices import Device, DeviceProcess
 from lockkit.gpu.judging import SLACK, Receipt, judged
 from lockkit.gpu.quarantine import quarantine
 from lockkit.gpu.receipts import (
@@ -21,8 +21,8 @@ from lockkit.gpu.receipts import (
     take_over,
     unpacked,
 )
-from lockkit.identity import this_process
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
+from lockkit.values.identity import this_process
 
 GIB = 1 << 30
 IDLE = Device("GPU-a", 0, "H100", 80 * GIB, GIB, 0, 0, ())

@@ -14,7 +14,7 @@ import pytest
 
 from lockkit.errors import ConfigError
 from lockkit.gpu.running import RunningJob
-from lockkit.identity import process_start, user_name
+from lockkit.values.identity import process_start, user_name
 from support.sleeper import sleeping
 
 

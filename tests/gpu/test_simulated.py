@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from lockkit.devices import DeviceProcess
 from lockkit.errors import DevicesUnavailable
+from lockkit.gpu.devices import DeviceProcess
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.sizes import GIB
+from lockkit.values.sizes import GIB
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from lockkit import config
-from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
+from lockkit.config import config
 from lockkit.errors import ConfigError, DevicesUnavailable
+from lockkit.gpu.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.simulated import SimulatedProvider
 from lockkit.gpu.snapshots import Looking, let_go, look, providers
 from lockkit.gpu.words import WITHOUT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.states import STATES, STRAY, cards, summary
 
 GIB = 1 << 30

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit.devices import Device
 from lockkit.errors import ConfigError
+from lockkit.gpu.devices import Device
 from lockkit.gpu.visible import asked_words, cuda_variables, visible_uuids, why_hidden
 
 CARDS = [

@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from lockkit.devices import Device, DeviceProcess, Snapshot
 from lockkit.facts import ClaimInfo, Owner
 from lockkit.gpu.card_denials import Seen
 from lockkit.gpu.choosing import CardFacts, CardRequest
+from lockkit.gpu.devices import Device, DeviceProcess, Snapshot
 from lockkit.gpu.receipts import Receipt
 from lockkit.gpu.waiting_row import waiting_row
-from lockkit.noted import RESERVED
-from lockkit.remarks import requesting
-from lockkit.sizes import GIB
+from lockkit.lib.noted import RESERVED
+from lockkit.notes.remarks import requesting
+from lockkit.values.sizes import GIB
 
 NOW = 1_700_000_000.0  # 14 November 2023, 22:13:20 UTC
 CARD = Device("GPU-0", 0, "H100", 80 * GIB, 0, 0, 0, ())

@@ -10,15 +10,15 @@ import pytest
 
 import lockkit
 import lockkit.gpu
-from lockkit.devices import Device, Snapshot
 from lockkit.facts import Alert
 from lockkit.gpu import watching
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.noticing import news_in
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider
 from lockkit.hooks import hookimpl
-from lockkit.sizes import GIB
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.processes import until
+from lockkit.values.sizes import GIB
 
 CARDS = [card.uuid for card in SimulatedProvider(2).snapshot().devices]
 THREAD = "lockkit-gpu-watch"

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 import lockkit
-from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.facts import Owner
+from lockkit.gpu.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.host_pools import simulated
 from lockkit.gpu.quarantine import clear, quarantine, quarantine_faulty, quarantined
 from lockkit.gpu.simulated import STATE_FILE, SimulatedProvider

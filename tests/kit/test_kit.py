@@ -16,7 +16,7 @@ from hypothesis import Phase, settings
 
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import BackendSpec, RELEASED
-from lockkit.names import claim_id
+from lockkit.values.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness as Base, StoredClaim
 from lockkit.testing.seen import Seen

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from lockkit.cli.adopted import Adopted
-from lockkit.descent import children
-from lockkit.identity import look_at
+from lockkit.lib.descent import children
 from lockkit.testing.processes import until
+from lockkit.values.identity import look_at
 from support.holders import AT_ONCE, HOLD
 
 BOX = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")

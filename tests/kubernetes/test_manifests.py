@@ -13,8 +13,8 @@ import pytest
 
 import lockkit
 from lockkit.cli.main import cli
-from lockkit.config import load
-from lockkit.layers import ENVIRONMENT
+from lockkit.config.config import load
+from lockkit.config.layers import ENVIRONMENT
 from lockkit.server.endpoints import ENDPOINTS
 from lockkit.server.tokens import TokenFile
 

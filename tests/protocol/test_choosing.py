@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.choosers import Choice
 from lockkit.errors import AcquireTimeout, BackendUnavailable, ConfigError
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.choosing import Choosing
@@ -23,6 +22,7 @@ from lockkit.protocol.effects import (
 from lockkit.protocol.running import Running, ask, ask_chooser
 from lockkit.protocol.together import Candidate, Together, Tools
 from lockkit.store.spi import Claim, OpenOptions, Refused, Terms
+from lockkit.values.choosers import Choice
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore

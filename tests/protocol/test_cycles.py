@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockkit.facts import ClaimInfo, LockInfo, Owner
-from lockkit.noted import RESERVED
+from lockkit.lib.noted import RESERVED
 from lockkit.protocol.cycles import KEY, Look, WaitFacts, look
 from lockkit.store.queue import RW_CAPACITY
 

@@ -6,8 +6,7 @@ import pytest
 
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import Capabilities, HookReport
-from lockkit.hold import Hold
-from lockkit.leaving import Level
+from lockkit.lib.leaving import Level
 from lockkit.protocol.effects import (
     REQUESTS,
     AwaitHook,
@@ -18,6 +17,7 @@ from lockkit.protocol.effects import (
     RecordFailure,
     StartHook,
 )
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.store.spi import ABSENT, RELEASED, Claim, Refused, Terms, Unknown
 

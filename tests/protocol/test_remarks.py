@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.asked import Asked as Heard
-from lockkit.asked import each_once
 from lockkit.errors import BackendUnavailable, ConfigError, NotHeld
 from lockkit.facts import Capabilities, ClaimInfo, LockInfo, Owner, Progress, ReleaseRequest
-from lockkit.hold import Hold
-from lockkit.noted import progress_in, reason_in, requests_in
+from lockkit.lib.noted import progress_in, reason_in, requests_in
+from lockkit.notes.asked import Asked as Heard
+from lockkit.notes.asked import each_once
+from lockkit.notes.remarks import askable, gone, progress, requesting, telling
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import Annotate, Asked, Renew
-from lockkit.remarks import askable, gone, progress, requesting, telling
+from lockkit.protocol.hold import Hold
 from lockkit.store.notes import merged
 from lockkit.store.spi import Claim, Refused, Renewal, Terms, Unknown
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Capabilities
-from lockkit.hold import Hold
 from lockkit.protocol.beating import Beats
 from lockkit.protocol.effects import Lost, Notify, Orphan, Renew
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.renewing import batch, due, losing, patience, renewing, waiter_interval
 from lockkit.store.spi import POLL_CAP, Claim, Refused, Renewal, Terms, Unknown
 

@@ -6,11 +6,11 @@ import pytest
 
 from lockkit.errors import BackendUnavailable, CapabilityError, ConfigError
 from lockkit.facts import ClaimInfo, LockInfo, Owner
-from lockkit.names import claim_id
-from lockkit.noted import RESERVED
+from lockkit.lib.noted import RESERVED
 from lockkit.protocol.cycles import BETWEEN, KEY, Search, WaitFacts
 from lockkit.protocol.effects import Annotate, Inspect, ListNames
 from lockkit.store.spi import Claim, Refused, Terms, Unknown
+from lockkit.values.names import claim_id
 
 CLAIM = Claim("f" * 32, Terms("a"))
 MINE = claim_id(CLAIM.token)

@@ -21,10 +21,10 @@ import lockkit
 from bench.redis_contenders import FLOOR, MAKERS, PLAIN
 from lockkit.errors import AcquireError, AcquireTimeout, BackendError, LeaseLost
 from lockkit.gpu import gpu_lock, release_lock
-from lockkit.history import falling, overlaps, repeated
 from lockkit.observe import journal
 from lockkit.observe.recovery import recover
 from lockkit.testing.processes import until
+from lockkit.values.history import falling, overlaps, repeated
 from support.the_28 import Stage, opened
 
 STORES = ("memory", "sqlite")

@@ -11,12 +11,12 @@ import urllib.request
 import pytest
 
 import lockkit
-from lockkit import config as configuration
 from lockkit.alerts.desk import Desk, folder_of
-from lockkit.names import ALERTER
+from lockkit.config import config as configuration
 from lockkit.observe import journal
 from lockkit.server.alerting import inbox_for
 from lockkit.testing.processes import until
+from lockkit.values.names import ALERTER
 from support.receivers import Answer, receiver
 
 ACCEPTED = Answer(202, '{"status": "success", "message": "Event processed", "dedup_key": "x"}')

@@ -11,9 +11,9 @@ import pytest
 import lockkit
 from lockkit.errors import BackendUnavailable
 from lockkit.facts import Finding
-from lockkit.names import STANDING
 from lockkit.server import make_app, watching
 from lockkit.server.health import VERDICTS, worst
+from lockkit.values.names import STANDING
 
 from .conftest import Site
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.server import make_app
 from lockkit.testing.processes import installed, until
 

@@ -11,9 +11,9 @@ import sys
 import pytest
 
 import lockkit
-from lockkit.names import ALERTER, RECOVERER
 from lockkit.observe import journal
 from lockkit.testing.processes import until
+from lockkit.values.names import ALERTER, RECOVERER
 
 pytestmark = pytest.mark.timeout(300)
 DIES = """

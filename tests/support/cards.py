@@ -16,13 +16,13 @@ import pytest
 
 import lockkit
 import lockkit.gpu
-from lockkit.devices import Device
 from lockkit.errors import CapacityMismatch
 from lockkit.gpu import requests
 from lockkit.gpu.capacities import capacities
+from lockkit.gpu.devices import Device
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
-from lockkit.records import Records
+from lockkit.notes.members import pool_name
+from lockkit.notes.records import Records
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 

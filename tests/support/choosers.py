@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from lockkit.choosers import Choice
+from lockkit.values.choosers import Choice
 
 __all__ = ["Hangs", "Says"]
 

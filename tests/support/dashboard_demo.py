@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import lockkit
 import lockkit.gpu
-from lockkit import config as configuration
-from lockkit.clock import SYSTEM
+from lockkit.config import config as configuration
 from lockkit.facts import Event, Kind, Owner
 from lockkit.gpu.simulated import STATE_FILE
-from lockkit.noted import RESERVED
+from lockkit.lib.clock import SYSTEM
+from lockkit.lib.noted import RESERVED
 from lockkit.observe.event_journal import EventJournal
 from lockkit.store.queue import RW_CAPACITY
 from lockkit.store.spi import Backend, Claim, Granted, Queued

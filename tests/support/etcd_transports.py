@@ -14,7 +14,7 @@ from lockkit_etcd.backend import open_store
 from lockkit_etcd.transport import Found, Ranged
 
 if TYPE_CHECKING:
-    from lockkit.clock import Clock
+    from lockkit.lib.clock import Clock
     from lockkit.store.exchanges import Exchange
     from lockkit.store.spi import Backend, OpenOptions
     from lockkit_etcd.cluster import Cluster

@@ -11,7 +11,7 @@ __all__ = ["unprotected_imports"]
 USING = """
 import sys, threading
 import lockkit
-from lockkit.forks import IMPORTS
+from lockkit.lib.forks import IMPORTS
 
 unprotected = []
 

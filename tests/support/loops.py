@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Literal, TypeAlias, TypeVar
 from unittest import mock
 
-from lockkit.prompt_future import PromptFuture
+from lockkit.lib.prompt_future import PromptFuture
 from lockkit.store.connections_aio import LoopConnection
 from lockkit.store.exchanges import Exchanges
 from lockkit.store.performing_aio import OnLoop

@@ -17,8 +17,6 @@ from typing import Any, Literal, TypeAlias
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lockkit.choosers import Choice
-from lockkit.client import Client
 from lockkit.errors import (
     AcquireCancelled,
     AcquireTimeout,
@@ -27,12 +25,14 @@ from lockkit.errors import (
     LeaseLost,
     OutcomeUnknown,
 )
-from lockkit.lease import Lease
-from lockkit.leases import Leases
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.shared.lease import AnyLease
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
+from lockkit.sync.leases import Leases
 from lockkit.testing.children import Child, Parent
 from lockkit.testing.harness import Harness
+from lockkit.values.choosers import Choice
 
 __all__ = [
     "CRASHES",

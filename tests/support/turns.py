@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Self
 
-from lockkit.bell import Bell
+from lockkit.lib.bell import Bell
 from lockkit.store.spi import Backend, Queued
 from lockkit.testing.claims import claim, take
 

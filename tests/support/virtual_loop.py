@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from random import Random
 from typing import Any, TypeVar
 
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 
 __all__ = ["LoopClock", "SeededLoop", "run_seeded"]
 

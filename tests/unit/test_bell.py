@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from lockkit.bell import Bell, Flag
+from lockkit.lib.bell import Bell, Flag
 from support.striking import LONG, strike_each_place
 
 

@@ -88,4 +88,4 @@ def test_the_way_from_the_timeout_to_the_store_is_in_four_files(lock):
     way = [Path(code.co_filename) for code in (*decided, *stacks[asked])]
 
     files = {str(file.relative_to(PACKAGE)) for file in way if file.is_relative_to(PACKAGE)}
-    assert files == {"locks.py", "drivers/threads.py", "protocol/running.py", "protocol/acquiring.py"}
+    assert files == {"sync/locks.py", "drivers/threads.py", "protocol/running.py", "protocol/acquiring.py"}

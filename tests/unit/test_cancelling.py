@@ -10,7 +10,7 @@ import pytest
 
 import lockkit
 from lockkit import AcquireCancelled, Cancel, ConfigError
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 from lockkit.testing.stage import Work
 
 

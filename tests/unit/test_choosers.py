@@ -10,7 +10,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import AcquireCancelled, AcquireTimeout, ConfigError
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 from support.choosers import Hangs, Says

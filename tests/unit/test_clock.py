@@ -5,7 +5,7 @@ import sys
 import textwrap
 from types import SimpleNamespace
 
-from lockkit.clock import jitter
+from lockkit.lib.clock import jitter
 from lockkit.testing.clocks import ShiftedClock
 
 

@@ -11,8 +11,8 @@ import time
 import pytest
 
 import lockkit
-from lockkit.clock import SYSTEM
 from lockkit.drivers.ticker import Ticker
+from lockkit.lib.clock import SYSTEM
 
 LONG = 30.0
 """Seconds to wait for what is to happen at once."""

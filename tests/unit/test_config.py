@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import lockkit
 import lockkit.aio
-from lockkit import config, examining, layers
-from lockkit.as_toml import template, toml
+from lockkit.config import config, examining, layers
+from lockkit.config.as_toml import template, toml
+from lockkit.config.settings import SETTINGS, TABLES, nearest, read, redact
 from lockkit.errors import ConfigError
-from lockkit.options import Settings
 from lockkit.plugins.checking import check_files
-from lockkit.settings import SETTINGS, TABLES, nearest, read, redact
+from lockkit.shared.options import Settings
 from lockkit.testing.children import Child
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lockkit.containers import Container, detect, finding
+from lockkit.values.containers import Container, detect, finding
 
 IDENTITY = "         0          0 4294967295\n"
 MOUNTS = """\

@@ -9,7 +9,7 @@ import pytest
 
 from lockkit import aio
 from lockkit.errors import ConfigError, DeadlockDetected, LeaseLost
-from lockkit.noted import RESERVED
+from lockkit.lib.noted import RESERVED
 from lockkit.protocol import cycles
 from lockkit.protocol.cycles import KEY
 from lockkit.testing.processes import until

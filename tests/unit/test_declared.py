@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.client import connect
 from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import BackendSpec
+from lockkit.sync.client import connect
 
 PLAIN = Capabilities(scope="fleet")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backends.test_stores_damaged import JSONS
 from lockkit.errors import BackendUnavailable, IncompatibleLayout
-from lockkit.noted import number
+from lockkit.lib.noted import number
 from lockkit.store.comparing import swapped
 from lockkit.store.polling import Polling
 from lockkit.store.rowqueue import RowQueue

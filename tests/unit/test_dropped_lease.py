@@ -17,7 +17,7 @@ import warnings
 import pytest
 
 import lockkit
-from lockkit.caller import caller, shown
+from lockkit.lib.caller import caller, shown
 from lockkit.testing.children import in_child
 from lockkit.testing.processes import until
 

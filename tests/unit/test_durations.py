@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit import durations
 from lockkit.errors import ConfigError
+from lockkit.values import durations
 
 
 @pytest.mark.parametrize("value", [1, 0.001, 30, 30.5, durations.LONGEST])

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from lockkit.environment import EnvironmentSet
+from lockkit.lib.environment import EnvironmentSet
 
 PROGRAM = """
 import logging, multiprocessing, os
-from lockkit.environment import EnvironmentSet
+from lockkit.lib.environment import EnvironmentSet
 
 def seen(_):
     return os.environ.get("LOCKKIT_TEST")

@@ -7,9 +7,9 @@ import pytest
 
 from lockkit import errors
 from lockkit.carried import carriable
+from lockkit.config.suggesting import SameStore
 from lockkit.facts import ClaimInfo, Drain, Owner, ReleaseReport
 from lockkit.protocol.denials import drain_ends
-from lockkit.suggesting import SameStore
 
 HOLDER = ClaimInfo("gpu:0", "0123456789ab", "HELD", Owner("ann", "box", 4711), 7, 0)
 REPORT = ReleaseReport("gpu:0", "0123456789ab", 7, "ABANDONED", "normal", expires_by=12.0)

@@ -17,15 +17,16 @@ import tracemalloc
 import pytest
 
 import lockkit
-from lockkit import config, hooks
+from lockkit import hooks
+from lockkit.config import config
 from lockkit.drivers import delivery
 from lockkit.errors import AcquireError
 from lockkit.facts import Event
-from lockkit.identity import this_process
 from lockkit.observe import appending, event_journal
 from lockkit.observe.event_journal import EventJournal
 from lockkit.observe.history import journals, read_history
 from lockkit.testing.children import Child
+from lockkit.values.identity import this_process
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 import lockkit
 from lockkit.errors import AcquireTimeout, DeadlockDetected
-from lockkit.events import Counters
 from lockkit.testing.processes import until
+from lockkit.values.events import Counters
 
 
 class Listener:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lockkit.bell import Bell
+from lockkit.lib.bell import Bell
 from lockkit.store.connections import Timed
 from lockkit.store.exchanges import Await, Connect, Drop, Introduce, Pause, Send, Start, Together, in_parallel
 from lockkit.store.performing import Blocking

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lockkit import prompt_future
-from lockkit.bell import Bell
 from lockkit.errors import ConfigError
+from lockkit.lib import prompt_future
+from lockkit.lib.bell import Bell
 from lockkit.store import awake, connecting_aio, connections_aio, performing_aio, pool_aio
 from lockkit.store.awake import Awake
 from lockkit.store.connections_aio import LoopConnection

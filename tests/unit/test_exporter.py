@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 import lockkit
 from lockkit.errors import BackendUnavailable, PermissionDenied
 from lockkit.facts import Event
-from lockkit.last_holds import LastHolds, last_hold, record_of
-from lockkit.names import ALERTER
+from lockkit.notes.last_holds import LastHolds, last_hold, record_of
 from lockkit.observe.exporter import Exporter
 from lockkit.observe.instruments import METRICS
 from lockkit.observe.store_reading import Reading, largest_only
 from lockkit.testing.children import Child
+from lockkit.values.names import ALERTER
 from support.servers.redis import RedisServer
 
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from lockkit.events import COUNTERS, Counters
 from lockkit.facts import Alert, Event, LayerReport, ReleaseReport
+from lockkit.values.events import COUNTERS, Counters
 
 
 def test_an_empty_mapping_that_many_facts_share_cannot_be_changed():

@@ -10,8 +10,8 @@ import threading
 import pytest
 
 import lockkit
-from lockkit.forks import IMPORTS, Forks, executing
-from lockkit.mutex import Mutex
+from lockkit.lib.forks import IMPORTS, Forks, executing
+from lockkit.lib.mutex import Mutex
 from lockkit.plugins import PluginManager
 from lockkit.testing.children import in_child
 
@@ -172,7 +172,7 @@ def test_a_child_uses_a_store_that_another_thread_was_importing_at_the_fork(url,
 _IMPORTS_AND_LOGS = """
 import os, threading, time
 import lockkit
-from lockkit import forks
+from lockkit.lib import forks
 {before}
 with lockkit.connect("memory:"):
     pass
@@ -220,7 +220,7 @@ def test_a_fork_that_waits_for_an_import_does_not_hold_the_lock_of_logging(befor
 _REGISTERS_BESIDE_A_FORK = """
 import os, threading
 import lockkit
-from lockkit import forks
+from lockkit.lib import forks
 import logging  # now: hooks of its own, registered beside a fork, make Python complain, too
 
 mutex, held, forking = threading.RLock(), threading.Event(), threading.Event()

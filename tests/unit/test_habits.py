@@ -14,12 +14,13 @@ import pytest
 
 import lockkit
 import lockkit.gpu
-from lockkit import Client, Lease, Lock, RWLock, habit_words
+from lockkit import Client, Lease, Lock, RWLock
 from lockkit.aio import AsyncLock
+from lockkit.config.settings import SETTINGS
 from lockkit.errors import ConfigError
-from lockkit.habits import HABITUAL
-from lockkit.options import Options
-from lockkit.settings import SETTINGS
+from lockkit.shared.options import Options
+from lockkit.values import habit_words
+from lockkit.values.habits import HABITUAL
 
 
 @pytest.fixture
@@ -270,6 +271,6 @@ def test_a_program_without_mistakes_never_imports_the_words():
 import sys, lockkit
 with lockkit.connect("memory:") as client, client.lock("a"):
     pass
-assert "lockkit.habits" in sys.modules and "lockkit.habit_words" not in sys.modules
+assert "lockkit.values.habits" in sys.modules and "lockkit.values.habit_words" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

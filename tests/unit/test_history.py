@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.history import Period, falling, overlaps, repeated
+from lockkit.values.history import Period, falling, overlaps, repeated
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockkit.facts import Capabilities
-from lockkit.hold import Hold, span
-from lockkit.leaving import Level
+from lockkit.lib.leaving import Level
+from lockkit.protocol.hold import Hold, span
 from lockkit.store.spi import Claim, Terms
 from lockkit.testing.children import in_child
 from lockkit.testing.interrupts import Bomb, CtrlC

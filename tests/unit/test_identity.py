@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lockkit import identity, places
+from lockkit.config import places
 from lockkit.facts import Owner
-from lockkit.forks import IMPORTS
+from lockkit.lib.forks import IMPORTS
+from lockkit.values import identity
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_program_is_a_bare_name(argv, first, name):
 
 
 def test_program_of_python_m_is_the_module():
-    code = "import lockkit.identity as i; print(i.program_name())"
+    code = "import lockkit.values.identity as i; print(i.program_name())"
     ran = subprocess.run(
         [sys.executable, "-m", "timeit", "-n1", "-r1", code], capture_output=True, text=True, check=True
     )
@@ -164,7 +165,7 @@ def test_a_task_is_not_remembered_for_the_next_claim():
 def test_a_forked_child_is_somebody_else():
     code = """
 import os, sys
-from lockkit.identity import this_process
+from lockkit.values.identity import this_process
 mine = this_process()
 read, write = os.pipe()
 pid = os.fork()

@@ -26,7 +26,7 @@ HEAVY = (
 FIRST_LOCK = "import lockkit; lockkit.connect('memory:').lock('a').acquire().release()"
 LATER = (
     "lockkit.cli",
-    "lockkit.config",
+    "lockkit.config.config",
     "lockkit.drivers",
     "lockkit.observe",
     "lockkit.testing",

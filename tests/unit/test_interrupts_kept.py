@@ -15,7 +15,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import LeaseLost
-from lockkit.leaving import Exit
+from lockkit.lib.leaving import Exit
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.processes import until
 from lockkit.testing.scenarios.interrupted import unraisable

@@ -18,12 +18,12 @@ import pytest
 import lockkit
 from lockkit.errors import AcquireTimeout, ConfigError, LeaseLost, NotHeld, OutcomeUnknown
 from lockkit.facts import ClaimInfo, Owner
-from lockkit.hold import Hold
-from lockkit.lease import LeaseCopy
-from lockkit.names import new_token
+from lockkit.protocol.hold import Hold
 from lockkit.store.spi import Unknown
+from lockkit.sync.lease import LeaseCopy
 from lockkit.testing.children import in_child
 from lockkit.testing.processes import until
+from lockkit.values.names import new_token
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lockkit.drivers import lifecycle
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.testing.interrupts import Bomb, CtrlC
 
 
@@ -90,8 +90,8 @@ def test_a_second_ctrl_c_ends_the_wait(engines):
 @pytest.mark.parametrize(
     "module, is_inside",
     [
-        ("lockkit.opening", True),
-        ("lockkit.client", True),
+        ("lockkit.shared.opening", True),
+        ("lockkit.sync.client", True),
         ("lockkit.cli.main", False),
         ("lockkit.testing.kit", False),
         ("lockkit_worker", False),

@@ -173,7 +173,7 @@ import sys
 
 def test_nothing():
     assert "lockkit.testing.plugin" in sys.modules
-    for name in ("lockkit.testing.clients", "lockkit.opening", "lockkit.drivers.threads"):
+    for name in ("lockkit.testing.clients", "lockkit.shared.opening", "lockkit.drivers.threads"):
         assert name not in sys.modules
 """
     )

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import lockkit
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.store import log
 from lockkit.store.spi import Refused
 from lockkit.store.starting import start

@@ -9,8 +9,8 @@ import types
 import pytest
 
 import lockkit
-from lockkit import loops
-from lockkit.caller import caller, shown
+from lockkit.lib import loops
+from lockkit.lib.caller import caller, shown
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import lockkit
-from lockkit.events import COUNTERS, KINDS
 from lockkit.facts import LOSSES, Alert, Event
 from lockkit.observe import instruments, workers
 from lockkit.observe.instruments import METRICS
 from lockkit.observe.lock_labels import LockLabels
 from lockkit.observe.metrics import Metrics
+from lockkit.values.events import COUNTERS, KINDS
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``lockkit.namedtuples``: as in typing, which makes the same classes for the comparison."""
+"""``lockkit.lib.namedtuples``: as in typing, which makes the same classes for the comparison."""
 
 import ast
 import copy
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import lockkit
-from lockkit import facts, namedtuples
-from lockkit.namedtuples import NamedTuple
+from lockkit import facts
+from lockkit.lib import namedtuples
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.protocol import effects
 from lockkit.store import spi
 
@@ -109,7 +110,7 @@ def test_what_import_lockkit_makes_is_made_so(module):
     classes = [one for one in vars(module).values() if isinstance(one, type) and hasattr(one, "_fields")]
 
     assert len(classes) >= 10
-    assert {one.__mro__[1].__module__ for one in classes} <= {"lockkit.namedtuples"}
+    assert {one.__mro__[1].__module__ for one in classes} <= {"lockkit.lib.namedtuples"}
 
 
 def test_one_that_is_made_of_its_fields_is_like_one_that_is_called_for():

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockkit import names
 from lockkit.errors import ConfigError
+from lockkit.values import names
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,8 @@ def test_a_handler_that_closes_the_client_while_its_store_opens_leaves_it_closed
 @pytest.mark.parametrize(
     "function, file",
     [
-        ("_open", "lockkit/opening.py"),
-        ("_start", "lockkit/opening.py"),
+        ("_open", "lockkit/shared/opening.py"),
+        ("_start", "lockkit/shared/opening.py"),
         ("__init__", "drivers/threads.py"),
         ("at_exit", "drivers/lifecycle.py"),
     ],
@@ -221,7 +221,7 @@ def test_a_client_that_is_collected_ends_its_engine_even_if_a_signal_cuts_its_fi
         def strike():
             raise CtrlC
 
-        handler = Handler(at, strike, "__del__", "lockkit/opening.py")
+        handler = Handler(at, strike, "__del__", "lockkit/shared/opening.py")
         with handler, warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             del client

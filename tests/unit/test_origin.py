@@ -10,8 +10,8 @@ import threading
 import pytest
 
 import lockkit
-from lockkit import origin
-from lockkit.origin import Origin, this_origin
+from lockkit.lib import origin
+from lockkit.lib.origin import Origin, this_origin
 from lockkit.testing.children import in_child
 
 NEW_PID_NAMESPACE = 0x20000000

@@ -5,15 +5,15 @@ import time
 
 import pytest
 
-from lockkit.clock import SYSTEM
 from lockkit.drivers.orphans import Orphans
 from lockkit.errors import BackendUnavailable
-from lockkit.names import new_token
+from lockkit.lib.clock import SYSTEM
 from lockkit.protocol.effects import Orphan
 from lockkit.protocol.orphaning import OrphanList
 from lockkit.store.spi import NO_EXTRAS, RELEASED, Claim, Extras, Refused, Terms, Unknown
 from lockkit.testing.claims import open_store
 from lockkit.testing.processes import until
+from lockkit.values.names import new_token
 
 TIMEOUT = 2.0
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lockkit
-from lockkit.caller import caller, shown
 from lockkit.errors import AcquireTimeout, DeadlockDetected
+from lockkit.lib.caller import caller, shown
 from lockkit.protocol import attempt
 
 

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from lockkit import places
+from lockkit.config import places
 from lockkit.errors import BackendUnavailable, ConfigError
 
 NOBODY = 65_534

@@ -16,9 +16,9 @@ from typing import ClassVar
 import pluggy
 import pytest
 
-from lockkit.devices import BasicProvider, Snapshot
 from lockkit.errors import ConfigError, PluginError
 from lockkit.facts import Capabilities, Event
+from lockkit.gpu.devices import BasicProvider, Snapshot
 from lockkit.hooks import HOOKS, hookimpl
 from lockkit.plugins import PluginManager, calling, contract, manager, specs
 from lockkit.plugins.discovery import Installed
@@ -489,7 +489,7 @@ def test_a_plugin_that_comes_later_brings_its_devices_too():
 def test_lockkits_own_plugin_for_gpus_is_imported_only_for_devices():
     code = (
         "import sys; from lockkit.plugins import PluginManager; made = PluginManager(); made.backend('memory:'); "
-        "print('lockkit.gpu' in sys.modules, 'lockkit.devices' in sys.modules); made.devices(); print('lockkit.gpu' in sys.modules)"
+        "print('lockkit.gpu' in sys.modules, 'lockkit.gpu.devices' in sys.modules); made.devices(); print('lockkit.gpu' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False", "True"]

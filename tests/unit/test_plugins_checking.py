@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 import lockkit
-from lockkit import config, layers
-from lockkit.config import plugin_settings
+from lockkit.config import config, layers
+from lockkit.config.config import plugin_settings
 from lockkit.errors import ConfigError, PluginError
 from lockkit.hooks import hookimpl
 from lockkit.plugins import PluginManager

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from lockkit.layers import canonical
+from lockkit.config.layers import canonical
 from lockkit.plugins import discovery
 
 # What Python itself imports late must stay in reach; other distributions must not.
@@ -115,7 +115,12 @@ def test_the_finder_of_the_backport_of_the_library_finds_what_is_found_without_i
 
 @pytest.mark.parametrize(
     "value",
-    ["lockkit.names", "lockkit.names:encode", "lockkit.store.spi:Claim.__name__", "lockkit.names [x]"],
+    [
+        "lockkit.values.names",
+        "lockkit.values.names:encode",
+        "lockkit.store.spi:Claim.__name__",
+        "lockkit.values.names [x]",
+    ],
 )
 def test_load_imports_what_the_value_names(value):
     ours = discovery.Installed("x", value, "d", "1").load()

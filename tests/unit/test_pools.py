@@ -9,7 +9,7 @@ import pytest
 
 import lockkit
 from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, LeaseLost
-from lockkit.members import in_pool, pool_name
+from lockkit.notes.members import in_pool, pool_name
 from lockkit.testing.processes import until
 from lockkit.testing.stage import Work
 
@@ -254,7 +254,7 @@ def test_different_pools_and_members_have_different_names():
 def test_the_members_may_come_from_the_configuration(url, tmp_path):
     file = tmp_path / "lockkit.toml"
     file.write_text('[pools.gpus]\nmembers = ["0", "1"]\n[pools.shared.members]\n0 = 80\n1 = 40\n')
-    config = lockkit.config.load(url, config=file)
+    config = lockkit.config.config.load(url, config=file)
     assert config.pools == {"gpus": {"0": 1, "1": 1}, "shared": {"0": 80, "1": 40}}
     assert config.source("pools.gpus") == str(file)
     with lockkit.connect(config=config) as client:
@@ -273,7 +273,7 @@ def test_a_pool_of_the_configuration_that_is_not_right_is_an_error_that_names_th
     file = tmp_path / "lockkit.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"lockkit.toml: (pools|unknown key pools.gpus.member)"):
-        lockkit.config.load(url, config=file)
+        lockkit.config.config.load(url, config=file)
 
 
 @pytest.mark.parametrize("among", [5, [[]], [0.5], "0", {"0": 1}.values()])

@@ -10,8 +10,8 @@ import weakref
 
 import pytest
 
-from lockkit import prompt_future
-from lockkit.prompt_future import Deliveries, PromptFuture
+from lockkit.lib import prompt_future
+from lockkit.lib.prompt_future import Deliveries, PromptFuture
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.stage import Work
 from support.loops import loops

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import lockkit
 from lockkit import ConfigError, safe_name
-from lockkit.names import check_name
+from lockkit.values.names import check_name
 
 TEXTS = st.one_of(
     st.text(max_size=600),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import lockkit
-from lockkit import config
+from lockkit.config import config
 from lockkit.errors import ConfigError
 
 STORE = "sqlite:/srv/locks/host.db"

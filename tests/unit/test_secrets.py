@@ -11,18 +11,20 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lockkit import config, connect, redaction
+from lockkit import connect
 from lockkit.cli.main import run
+from lockkit.config import config
+from lockkit.config.settings import SETTINGS
+from lockkit.config.store_names import name_of
 from lockkit.errors import BackendUnavailable, LockkitError
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.plugins.checking import check_files
 from lockkit.plugins.manager import PluginManager
 from lockkit.plugins.stores import SCHEMES
-from lockkit.redaction import redact, veiled
-from lockkit.settings import SETTINGS
 from lockkit.store.spi import BackendSpec, Refused
-from lockkit.store_names import name_of
+from lockkit.values import redaction
+from lockkit.values.redaction import redact, veiled
 
 SECRET = "topsecret"
 NETWORK = sorted(SCHEMES.keys() - {"memory", "sqlite", "unix"})

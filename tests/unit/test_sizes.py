@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit import sizes
 from lockkit.errors import ConfigError
+from lockkit.values import sizes
 
 
 @pytest.mark.parametrize(

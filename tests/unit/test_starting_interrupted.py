@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 
-from lockkit.clock import SYSTEM
 from lockkit.drivers.callbacks import CALLBACKS
 from lockkit.drivers.dispatch import Dispatcher
 from lockkit.drivers.ticker import Ticker
-from lockkit.events import Counters
 from lockkit.facts import Event
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.polling import Polling
 from lockkit.store.starting import OneThread
+from lockkit.values.events import Counters
 from support.striking import LONG, gone, left, strike_each_place
 
 

@@ -7,11 +7,11 @@ from importlib import import_module
 import pytest
 
 import lockkit
-from lockkit import redaction
-from lockkit.config import load
+from lockkit.config.config import load
+from lockkit.config.store_names import is_local, name_of, one_name, store_of
 from lockkit.observe.history import read_history
 from lockkit.plugins.stores import SCHEMES
-from lockkit.store_names import is_local, name_of, one_name, store_of
+from lockkit.values import redaction
 from tests.unit.test_event_journal import row
 
 SPELLINGS = {

@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 from lockkit.observe.survivors import survivors
-from lockkit.outer import VARIABLE
+from lockkit.protocol.outer import VARIABLE
 
 _WAITS = "import sys; print(flush=True); sys.stdin.read()"
 

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from lockkit.cli.suggesting import as_called
-from lockkit.clock import SYSTEM
 from lockkit.drivers.dispatch import _LEVELS, Dispatcher
 from lockkit.drivers.sentences import SENTENCES, sentence
 from lockkit.drivers.telling import Telling
-from lockkit.events import KINDS, Counters
 from lockkit.facts import Event
+from lockkit.lib.clock import SYSTEM
+from lockkit.values.events import KINDS, Counters
 
 
 def test_a_store_that_is_away_for_thousands_of_holds_is_told_in_a_few_lines(caplog):

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from lockkit.clock import SYSTEM
 from lockkit.drivers.ticker import Ticker
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.starting import start
 from lockkit.testing.processes import until
 

@@ -23,7 +23,7 @@ from lockkit.errors import (
     LeaseLost,
     NotHeld,
 )
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.store.spi import Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.clocks import ShiftedClock

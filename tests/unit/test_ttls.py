@@ -9,16 +9,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lockkit
-from lockkit import config as configuration
-from lockkit.durations import LONGEST
+from lockkit.config import config as configuration
 from lockkit.errors import CapabilityError, ConfigError
 from lockkit.facts import Capabilities, Owner
-from lockkit.hold import span
 from lockkit.hooks import hookimpl
-from lockkit.options import longer_ttl, terms_of
 from lockkit.protocol import acquiring
+from lockkit.protocol.hold import span
+from lockkit.shared.options import longer_ttl, terms_of
 from lockkit.store.spi import BackendSpec, Granted
 from lockkit.store.ttls import UsualTtl, fitted, misfit
+from lockkit.values.durations import LONGEST
 from lockkit_memory import CAPABILITIES
 from lockkit_memory.backend import MemoryBackend
 from lockkit_memory.store import MemoryStore

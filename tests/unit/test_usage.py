@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lockkit.facts import Owner
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.observe.past import History, PastHold, PastWait, StoreKey
 from lockkit.observe.usage import card_of, uses
 

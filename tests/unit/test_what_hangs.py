@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import lockkit
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.drivers import callbacks, delivery
 
 LONG = 30.0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockkit.history import falling, overlaps, repeated
+from lockkit.values.history import falling, overlaps, repeated
 from support.celery.stage import PATIENCE, period
 
 pytestmark = pytest.mark.timeout(

@@ -13,9 +13,7 @@ import time
 import pytest
 
 import lockkit
-from lockkit.descent import children
 from lockkit.errors import BackendUnavailable
-from lockkit.identity import process_start
 from lockkit.integrations.celery import freeing, held_by_child
 from lockkit.integrations.celery import watch as watching
 from lockkit.integrations.celery.freeing import Dead, free, left_behind
@@ -28,8 +26,10 @@ from lockkit.integrations.celery.held_by_child import (
     recorded,
 )
 from lockkit.integrations.celery.watch import Watch, _Process
+from lockkit.lib.descent import children
 from lockkit.store import log
 from lockkit.testing.processes import until
+from lockkit.values.identity import process_start
 from support.holders import HOLD
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lockkit.errors import LeaseLost
-from lockkit.history import falling, overlaps, repeated
 from lockkit.testing.processes import until
+from lockkit.values.history import falling, overlaps, repeated
 from support.celery.stage import PATIENCE, period
 
 APP = "support.celery.fleet"

@@ -12,7 +12,7 @@ import os
 import pytest
 
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.processes import until
 from support.celery.stage import PATIENCE
 

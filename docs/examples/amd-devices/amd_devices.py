@@ -9,9 +9,9 @@ from io import StringIO
 from typing import Any
 
 from lockkit import DevicesNotReady, DevicesUnavailable, hookimpl
-from lockkit.devices import BasicProvider, Device, DeviceProcess, Snapshot
+from lockkit.gpu.devices import BasicProvider, Device, DeviceProcess, Snapshot
 from lockkit.gpu.pids import Pids
-from lockkit.mutex import Mutex  # always free in a forked child
+from lockkit.lib.mutex import Mutex  # always free in a forked child
 
 MIB = 1 << 20
 PATIENCE = 4.0

@@ -6,9 +6,9 @@ import itertools
 import threading
 from collections.abc import Sequence
 
-from lockkit.clock import Clock
 from lockkit.facts import Capabilities, LockInfo
 from lockkit.hooks import hookimpl
+from lockkit.lib.clock import Clock
 from lockkit.store.base import BasicBackend
 from lockkit.store.rowqueue import RowQueue
 from lockkit.store.spi import Answer, BackendSpec, Beat, Claim, End, OpenOptions, ReleaseAnswer, Renewal

@@ -9,7 +9,7 @@ import subprocess
 import msgspec
 
 from lockkit import hookimpl
-from lockkit.config import Config, plugin_settings
+from lockkit.config.config import Config, plugin_settings
 from lockkit.facts import Owner
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from lockkit import hookimpl
-from lockkit.config import Config, plugin_settings
+from lockkit.config.config import Config, plugin_settings
 from lockkit.facts import CleanupContext, Finding
-from lockkit.names import encode
+from lockkit.values.names import encode
 
 DIST = "scratch-cleanup"
 

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from lockkit import hookimpl
-from lockkit.config import Config, plugin_settings
+from lockkit.config.config import Config, plugin_settings
 from lockkit.facts import Alert
 
 DIST = "webhook-alert"

@@ -12,7 +12,7 @@ from lockkit.alerts.commands import shown
 from lockkit.alerts.notification import Notification, Severity
 from lockkit.alerts.sinks.posting import post
 from lockkit.alerts.wording import as_text, subject
-from lockkit.names import digest
+from lockkit.values.names import digest
 
 __all__ = ["ENDPOINT", "PagerDuty", "event"]
 

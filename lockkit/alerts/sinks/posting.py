@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lockkit.alerts.outcomes import NotDelivered
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import durations
 from lockkit.cli import completing, exits, fitting, holds, output
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
@@ -17,18 +16,19 @@ from lockkit.cli.parameters import CAPACITY, NAME, Duration, Number, Remark, fin
 from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, look
 from lockkit.cli.waiting import Announcer, blocked_by
+from lockkit.config.suggesting import command_line
 from lockkit.errors import AcquireTimeout, CapacityMismatch, LockkitError
-from lockkit.suggesting import command_line
+from lockkit.values import durations
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lockkit.client import Client
     from lockkit.facts import Kind
-    from lockkit.lease import Lease
-    from lockkit.locks import Lock
-    from lockkit.options import Options
+    from lockkit.shared.options import Options
+    from lockkit.sync.client import Client
+    from lockkit.sync.lease import Lease
+    from lockkit.sync.locks import Lock
 
 __all__ = ["command"]
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import durations
 from lockkit.cli import completing, exits, output
 from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import DURATION, Duration, Remark
+from lockkit.values import durations
 
 if TYPE_CHECKING:
     from lockkit.alerts.channels import Channel
@@ -44,7 +44,7 @@ def _desk(session: Session) -> Desk:
 
 
 def _me() -> str:
-    from lockkit.identity import user_name
+    from lockkit.values.identity import user_name
 
     return user_name()
 
@@ -281,7 +281,7 @@ def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int
     from lockkit.alerts.notification import Member, Notification
     from lockkit.alerts.opening import channels_of, deliver_once, sink_of
     from lockkit.errors import ConfigError
-    from lockkit.identity import this_process
+    from lockkit.values.identity import this_process
 
     config, now = session.config(), _now()
     known = {one.name: one for one in channels_of(config.alerts.get("channels", {}), config.sources)}
@@ -364,7 +364,7 @@ def _service(one: Channel) -> str:
 
 
 def _now() -> float:
-    from lockkit.clock import SYSTEM
+    from lockkit.lib.clock import SYSTEM
 
     return SYSTEM.wall()
 

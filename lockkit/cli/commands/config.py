@@ -107,8 +107,8 @@ def _init(session: Session, *, path: Path | None, force: bool) -> None:
 
     Each setting is shown with its default, or with an example if there is no default. Each works when you uncomment it.
     """
-    from lockkit.as_toml import template
-    from lockkit.places import make_folders
+    from lockkit.config.as_toml import template
+    from lockkit.config.places import make_folders
 
     if path is None:
         base = os.environ.get("XDG_CONFIG_HOME", "")

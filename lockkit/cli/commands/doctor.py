@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import durations
 from lockkit.cli import drains, exits, logs, output, rows
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.suggesting import as_called
+from lockkit.config.suggesting import SameStore
 from lockkit.errors import LockkitError
 from lockkit.facts import SCOPES, Finding
 from lockkit.protocol.denials import drain_ends
-from lockkit.suggesting import SameStore
+from lockkit.values import durations
 from lockkit.views.looking import seen
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
-    from lockkit.config import Config
+    from lockkit.config.config import Config
     from lockkit.plugins import PluginManager
+    from lockkit.sync.client import Client
     from lockkit.views import parts
 
 __all__ = ["command"]
@@ -236,7 +236,7 @@ def _celery(name: str, session: Session) -> tuple[list[Finding], Session]:
 
 def _container(client: Client) -> list[Finding]:
     """How far the locks reach if this process runs in a container."""
-    from lockkit import containers
+    from lockkit.values import containers
 
     folder = output.store_folder(client)
     seen = containers.detect(folder, os.environ)
@@ -281,7 +281,7 @@ def _channels(config: Config) -> list[Finding]:
     """The channels of alerts for which something waits, although that is sent within seconds."""
     from lockkit.alerts.opening import FOLDER
     from lockkit.alerts.spool import waiting
-    from lockkit.clock import SYSTEM
+    from lockkit.lib.clock import SYSTEM
 
     found = []
     for name in config.alerts.get("channels", {}):
@@ -295,8 +295,8 @@ def _channels(config: Config) -> list[Finding]:
 
 
 def _failures(config: Config) -> list[Finding]:
+    from lockkit.config.places import state_place
     from lockkit.observe import journal
-    from lockkit.places import state_place
 
     configured = None if config.state_dir is None else (config.state_dir, config.source("state_dir"))
     place = state_place(configured=configured)

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import draining
 from lockkit.cli import exits, nesting, output
 from lockkit.cli.base import Session, in_namespace, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAMESPACE, Duration, Remark, finite
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import as_called
+from lockkit.config.suggesting import SameStore
 from lockkit.errors import BackendUnavailable, LockkitError, OutcomeUnknown, PermissionDenied
 from lockkit.facts import Drain
 from lockkit.protocol.attempt import OUTAGE_LIMIT
 from lockkit.protocol.denials import drain_ends
-from lockkit.suggesting import SameStore
+from lockkit.shared import draining
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import durations
 from lockkit.cli import drains, output, traces
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
@@ -16,20 +15,21 @@ from lockkit.cli.gpus import use_of_gpu
 from lockkit.cli.parameters import NAME
 from lockkit.cli.suggesting import as_called, gpus_meant, looks_like_card
 from lockkit.cli.waiting import ordinal
-from lockkit.descent import descendants
+from lockkit.config.suggesting import SameStore, command_line
 from lockkit.facts import Keeper
-from lockkit.identity import look_at
-from lockkit.members import in_pool
+from lockkit.lib.descent import descendants
+from lockkit.lib.printable import printable
+from lockkit.notes.members import in_pool
 from lockkit.observe.survivors import program
-from lockkit.printable import printable
 from lockkit.protocol.denials import because, drain_ends
-from lockkit.suggesting import SameStore, command_line
+from lockkit.values import durations
+from lockkit.values.identity import look_at
 from lockkit.views.looking import seen
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo
     from lockkit.gpu.meant import MeantCard
+    from lockkit.sync.client import Client
 
 __all__ = ["command", "failed_words", "sentences", "ways_out"]
 
@@ -161,7 +161,7 @@ def _host_of_cards(name: str) -> str | None:
 
 def _memory(used: int, capacity: int) -> str:
     """The memory of a GPU that is taken, in words; both numbers are MiB."""
-    from lockkit.sizes import MIB, show
+    from lockkit.values.sizes import MIB, show
 
     return f"{show(used * MIB)} of {show(capacity * MIB)}"
 

@@ -28,7 +28,7 @@ lockkit failures resolve 1f9a03c2
 
 
 def _folder(session: Session) -> Path:
-    from lockkit.places import state_place
+    from lockkit.config.places import state_place
 
     settings = session.config()
     configured = None if settings.state_dir is None else (settings.state_dir, settings.source("state_dir"))
@@ -99,8 +99,8 @@ def _show(session: Session, identity: str) -> None:
 @click.argument("identity", metavar="ID", shell_complete=completing.unresolved)
 def _resolve(session: Session, identity: str) -> None:
     """Mark a failure as resolved."""
-    from lockkit.identity import user_name
     from lockkit.observe import journal
+    from lockkit.values.identity import user_name
 
     record = _find(session, identity)
     journal.resolve(_folder(session), str(record["id"]), user_name())

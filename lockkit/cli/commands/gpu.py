@@ -22,14 +22,14 @@ from lockkit.cli.updates import between_updates
 from lockkit.cli.watching import print_each, redraw, trying_again
 from lockkit.errors import DevicesUnavailable
 from lockkit.gpu.views import FleetView, GpuLook, HostView
-from lockkit.identity import this_process
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
+from lockkit.values.identity import this_process
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

@@ -55,7 +55,7 @@ def _check(session: Session, resource: str) -> int:
     """
     from lockkit.guard.checking import checks
     from lockkit.guard.scratch import scratch
-    from lockkit.redaction import redact
+    from lockkit.values.redaction import redact
 
     shown = redact(resource) if ":" in resource else resource
     found = []

@@ -12,10 +12,10 @@ from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAME
 from lockkit.cli.suggesting import as_called
-from lockkit.suggesting import command_line
+from lockkit.config.suggesting import command_line
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

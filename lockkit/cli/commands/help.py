@@ -9,7 +9,7 @@ import click
 from lockkit.cli import output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
-from lockkit.suggesting import quoted
+from lockkit.config.suggesting import quoted
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -54,7 +54,7 @@ def _page(ctx: click.Context, words: tuple[str, ...]) -> click.Context:
 
 def _refuse(ctx: click.Context, found: click.Context, words: tuple[str, ...], at: int) -> NoReturn:
     from lockkit.cli import guessing
-    from lockkit.settings import nearest
+    from lockkit.config.settings import nearest
 
     group = found.command
     names = group.list_commands(found) if isinstance(group, click.Group) else []

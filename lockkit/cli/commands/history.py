@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from lockkit import durations
 from lockkit.cli import exits, output, past
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import DURATION, NAME, File, Number
+from lockkit.lib.printable import printable
 from lockkit.observe.past import ENDS, Happening, PastHold, PastWait
-from lockkit.printable import printable
+from lockkit.values import durations
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:

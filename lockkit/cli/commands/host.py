@@ -15,8 +15,8 @@ from lockkit.cli.base import Group, Session, option
 from lockkit.cli.base import command as make
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.hosting.planning import Plan, Step, Wanted
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 
@@ -163,7 +163,7 @@ def _remove(session: Session, *, config: Path, dry_run: bool, force: bool) -> in
     read, other users could replace what is removed, other files are in the folder, or it or the added lines were changed.
     """
     import lockkit
-    from lockkit.config import load
+    from lockkit.config.config import load
     from lockkit.errors import LockkitError
     from lockkit.hosting import doing, facts, held, planning
 

@@ -12,8 +12,8 @@ from lockkit.cli.parameters import Duration
 from lockkit.cli.signals import Signals, Terminated
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.observe.recovery import Recoverer, Result, Round
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

@@ -12,12 +12,12 @@ from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAME
 from lockkit.errors import ConfigError
-from lockkit.names import check_token
+from lockkit.values.names import check_token
 
 if TYPE_CHECKING:
     from lockkit.cli.holds import Stored
-    from lockkit.client import Client
     from lockkit.facts import ReleaseReport
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockkit import durations
 from lockkit.cli import exits, output, past
 from lockkit.cli.base import Session, option
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import DURATION, File
+from lockkit.values import durations
 from lockkit.views.texts import rfc3339
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from lockkit.cli import output
 from lockkit.cli.base import Session
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import CAPACITY, NAME
-from lockkit.members import in_pool
-from lockkit.records import fixed_capacity
+from lockkit.notes.members import in_pool
+from lockkit.notes.records import fixed_capacity
 
 __all__ = ["command"]
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lockkit.alerts.inbox import Inbox
-    from lockkit.client import Client
     from lockkit.server.running import Address
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

@@ -18,15 +18,15 @@ from lockkit.cli.signals import Signals
 from lockkit.cli.suggesting import as_called, gpus_meant
 from lockkit.cli.updates import between_updates
 from lockkit.cli.watching import print_each, redraw, trying_again
+from lockkit.config.suggesting import SameStore
 from lockkit.errors import BackendError, IncompatibleLayout, PermissionDenied
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 from lockkit.protocol.denials import drain_ends
-from lockkit.suggesting import SameStore
 from lockkit.views.looking import SORTS, Asked, Look, Sort, look
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import LockInfo
+    from lockkit.sync.client import Client
 
 __all__ = ["command"]
 

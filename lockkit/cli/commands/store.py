@@ -36,8 +36,8 @@ def adopt_folder(session: Session) -> None:
     command after a database was moved or restored without its lock file. First end all programs that use the
     database under another name: the command refuses as long as it finds one.
     """
-    from lockkit.opening import for_the_user
     from lockkit.plugins import PluginManager
+    from lockkit.shared.opening import for_the_user
     from lockkit.store.spi import OpenOptions
 
     config = session.config()

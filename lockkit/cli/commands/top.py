@@ -18,7 +18,7 @@ from lockkit.cli.card_options import SIMULATE
 from lockkit.cli.parameters import NAME, Duration
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import as_called
-from lockkit.suggesting import quoted
+from lockkit.config.suggesting import quoted
 from lockkit.views.looking import SORTS, Asked, Sort, look
 
 __all__ = ["command"]

@@ -8,7 +8,7 @@ from lockkit.cli import exits, output
 from lockkit.cli.base import Session, in_namespace
 from lockkit.cli.base import command as make
 from lockkit.cli.parameters import NAMESPACE
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 __all__ = ["command"]
 

@@ -22,7 +22,7 @@ from lockkit.store.judging import judged_queue
 from lockkit.store.spi import Refused, Unknown
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["command", "free"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lockkit.history import Period, falling, overlaps
+from lockkit.values.history import Period, falling, overlaps
 
 __all__ = ["Check", "Entry", "HeldSpan", "fences_rise", "holds", "no_overlap", "read"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from lockkit.cli.demo import history
 from lockkit.cli.demo.history import Check, Entry, HeldSpan
 from lockkit.cli.demo.worker import GO, HOLD, NAME, READY, Job, connect
-from lockkit.clock import SYSTEM
+from lockkit.lib.clock import SYSTEM
 
 __all__ = ["Play", "play"]
 

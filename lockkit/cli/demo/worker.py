@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lockkit
-from lockkit import config
-from lockkit.clock import SYSTEM
+from lockkit.config import config
+from lockkit.lib.clock import SYSTEM
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["GO", "HOLD", "NAME", "READY", "Job", "connect", "main"]
 

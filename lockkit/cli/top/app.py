@@ -29,15 +29,15 @@ from lockkit.cli.top.polling import Answer, Poller
 from lockkit.cli.top.screens import Live
 from lockkit.errors import ConfigError, DevicesUnavailable, LockkitError
 from lockkit.gpu.views import HostView
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 from lockkit.views.looking import Asked, Look, look
 
 if TYPE_CHECKING:
     from textual.screen import Screen
 
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo
     from lockkit.gpu.views import GpuLook
+    from lockkit.sync.client import Client
 
 __all__ = ["Top"]
 

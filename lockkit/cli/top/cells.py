@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from lockkit import durations
 from lockkit.cli.lock_table import COLOURS, rows_of, short_names
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.protocol.denials import because
+from lockkit.values import durations
 from lockkit.views.looking import is_pattern, longest_wait
 
 if TYPE_CHECKING:

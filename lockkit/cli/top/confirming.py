@@ -12,10 +12,11 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
-from lockkit import noted, remarks
 from lockkit.cli import output
 from lockkit.errors import ConfigError
-from lockkit.printable import printable
+from lockkit.lib import noted
+from lockkit.lib.printable import printable
+from lockkit.notes import remarks
 from lockkit.views.consequences import Act, consequences
 
 if TYPE_CHECKING:

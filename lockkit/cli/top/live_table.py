@@ -8,7 +8,7 @@ from rich.text import Text
 from textual.widgets import DataTable
 
 from lockkit.cli.top.cells import Column, Entry
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 __all__ = ["LiveTable"]
 

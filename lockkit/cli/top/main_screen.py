@@ -18,7 +18,7 @@ from lockkit.cli.top.live_table import LiveTable
 from lockkit.cli.top.one_lock import OneLock
 from lockkit.cli.top.polling import View
 from lockkit.cli.top.screens import Live
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 from lockkit.views.looking import Look, Sort, arranged
 
 if TYPE_CHECKING:

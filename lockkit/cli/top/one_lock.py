@@ -18,13 +18,13 @@ from lockkit.cli.top.cells import claim_columns, claim_entries
 from lockkit.cli.top.live_table import LiveTable
 from lockkit.cli.top.polling import View
 from lockkit.cli.top.screens import Live
-from lockkit.namedtuples import NamedTuple
-from lockkit.noted import RESERVED
-from lockkit.printable import printable
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import RESERVED
+from lockkit.lib.printable import printable
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.facts import ClaimInfo, LockInfo
+    from lockkit.sync.client import Client
 
 __all__ = ["OneLock"]
 

@@ -14,7 +14,7 @@ from textual.widgets import Static
 from lockkit.cli.top.confirming import Act, Confirm
 from lockkit.cli.top.live_table import LiveTable
 from lockkit.cli.top.polling import View
-from lockkit.printable import printable
+from lockkit.lib.printable import printable
 
 if TYPE_CHECKING:
     from lockkit.cli.top.app import Top

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from lockkit.devices import Device, DeviceProcess
+from lockkit.gpu.devices import Device, DeviceProcess
 from lockkit.gpu.nvml.health import LOST, faults_of
 from lockkit.gpu.pids import Pids
 from lockkit.gpu.words import OLD_SLICE

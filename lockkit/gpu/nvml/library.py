@@ -12,8 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from lockkit.errors import DevicesNotReady, DevicesUnavailable
-from lockkit.forks import IMPORTS
 from lockkit.gpu.words import WITHOUT
+from lockkit.lib.forks import IMPORTS
 
 __all__ = ["begin", "load", "unavailable"]
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lockkit.devices import DeviceWatch, NoWatch, Snapshot
 from lockkit.errors import DevicesUnavailable
+from lockkit.gpu.devices import DeviceWatch, NoWatch, Snapshot
 from lockkit.gpu.nvml.library import begin, load, unavailable
 from lockkit.gpu.nvml.session import NvmlSession
 from lockkit.gpu.nvml.watch import NvmlWatch
 from lockkit.gpu.pids import Pids
-from lockkit.mutex import Mutex
+from lockkit.lib.mutex import Mutex
 
 __all__ = ["NvmlProvider"]
 

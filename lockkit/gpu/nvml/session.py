@@ -9,12 +9,12 @@ from functools import partial
 from threading import Event
 from types import ModuleType
 
-from lockkit.devices import Device, Snapshot
 from lockkit.errors import DevicesUnavailable
+from lockkit.gpu.devices import Device, Snapshot
 from lockkit.gpu.nvml.card import NvmlCard
 from lockkit.gpu.pids import Pids
 from lockkit.gpu.unreturned import ProviderCall, give_up_late, has_returned
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.plugins.calling import Outcome, call_within
 
 __all__ = ["NvmlSession"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from lockkit.gpu.nvml.health import LOST, harmless_xid
 from lockkit.gpu.nvml.session import NvmlSession
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 
 __all__ = ["NvmlWatch"]
 

@@ -14,7 +14,6 @@ from typing import Any
 from celery.beat import PersistentScheduler, Scheduler
 from celery.utils.imports import symbol_by_name
 
-from lockkit.client import Client, connect
 from lockkit.errors import (
     AcquireTimeout,
     BackendUnavailable,
@@ -27,7 +26,8 @@ from lockkit.errors import (
 from lockkit.facts import Reason
 from lockkit.integrations.celery.beat_runs import Overtaken, Runs
 from lockkit.integrations.celery.clients import BEAT, PREFIX, given_to, settings_of
-from lockkit.lease import Lease
+from lockkit.sync.client import Client, connect
+from lockkit.sync.lease import Lease
 
 __all__ = ["LockedScheduler"]
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from lockkit.client import Client
 from lockkit.errors import BackendUnavailable, OutcomeUnknown
 from lockkit.facts import Record
-from lockkit.lease import Lease
-from lockkit.safe_names import safe_name
+from lockkit.notes.safe_names import safe_name
 from lockkit.store.spi import Conflict
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
 
 __all__ = ["Overtaken", "Runs"]
 

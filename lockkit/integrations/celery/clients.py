@@ -11,10 +11,10 @@ from typing import Any
 
 from celery import Celery
 
-from lockkit.client import Client, connect
+from lockkit.config.settings import SETTINGS, nearest
 from lockkit.errors import ConfigError
-from lockkit.mutex import Mutex
-from lockkit.settings import SETTINGS, nearest
+from lockkit.lib.mutex import Mutex
+from lockkit.sync.client import Client, connect
 
 __all__ = ["BEAT", "PREFIX", "client_of", "close_clients", "given_to", "settings_of", "ttl_of"]
 

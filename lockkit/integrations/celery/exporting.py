@@ -7,11 +7,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from lockkit.client import Client
 from lockkit.integrations.celery.taking import Held
 from lockkit.integrations.celery.worker_pool import pool_kind
-from lockkit.lease import Lease
-from lockkit.outer import described, outer_holds, variables
+from lockkit.protocol.outer import described, outer_holds, variables
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
 
 if TYPE_CHECKING:
     from lockkit.gpu import GpuLeases

@@ -12,19 +12,19 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from lockkit.client import Client
-from lockkit.descent import children, descendants
 from lockkit.errors import LockkitError
 from lockkit.facts import ClaimInfo, Keeper, LockInfo
-from lockkit.identity import look_at, same_start
 from lockkit.integrations.celery.held_by_child import Note
 from lockkit.integrations.celery.request import cause_of
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.descent import children, descendants
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
 from lockkit.observe import journal
 from lockkit.observe.decisions import ClaimFacts, Tiers, answer_of_this_host, decide
 from lockkit.observe.survivors import program, survivors
-from lockkit.printable import printable
 from lockkit.store.log import Log
+from lockkit.sync.client import Client
+from lockkit.values.identity import look_at, same_start
 
 __all__ = ["Dead", "free", "left_behind"]
 

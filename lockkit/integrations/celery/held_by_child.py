@@ -19,13 +19,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.errors import LockkitError
-from lockkit.identity import process_start
-from lockkit.mutex import Mutex
-from lockkit.namedtuples import NamedTuple
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.mutex import Mutex
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.origin import Origin, this_origin
+from lockkit.values.identity import process_start
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
+    from lockkit.sync.client import Client
 
 __all__ = ["Greeting", "Note", "enrol", "open_channel", "read_greeting", "read_notes", "recorded"]
 

@@ -5,8 +5,8 @@ A function says what is wrong as a clause that follows the name of the task, or 
 
 from __future__ import annotations
 
-from lockkit.durations import show
 from lockkit.integrations.celery.app_facts import LockedFacts, Setup
+from lockkit.values.durations import show
 
 __all__ = [
     "GREEN",

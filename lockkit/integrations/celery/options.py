@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from lockkit import durations
-from lockkit.decorator import check_template, fields_of
+from lockkit.config.settings import nearest
 from lockkit.errors import ConfigError
 from lockkit.integrations.celery.signatures import Body
-from lockkit.loops import is_coroutine_function
-from lockkit.members import fitting_members, weights
-from lockkit.names import check_name
-from lockkit.options import check_holds, fitting, whole
-from lockkit.settings import nearest
-from lockkit.sizes import parse
+from lockkit.lib.loops import is_coroutine_function
+from lockkit.notes.members import fitting_members, weights
+from lockkit.shared.options import check_holds, fitting, whole
+from lockkit.sync.decorator import check_template, fields_of
+from lockkit.values import durations
+from lockkit.values.names import check_name
+from lockkit.values.sizes import parse
 
 __all__ = ["NAMES", "LockOptions", "OnBusy", "OnDuplicate", "OnUnavailable", "checked"]
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 from celery.app.utils import find_app
 
-from lockkit.durations import exact
 from lockkit.errors import ConfigError, LockkitError
 from lockkit.facts import Finding
 from lockkit.integrations.celery import fitting_app
@@ -25,11 +24,12 @@ from lockkit.integrations.celery.task import LockedTask
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
 from lockkit.integrations.celery.worker_pool import kind_of
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.durations import exact
 
 if TYPE_CHECKING:
-    from lockkit.client import Client
     from lockkit.integrations.celery.options import LockOptions
+    from lockkit.sync.client import Client
 
 __all__ = ["ORIGIN", "ExaminedApp", "examine", "load", "locked_tasks", "setup_of"]
 

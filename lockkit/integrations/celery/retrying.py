@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 
-from lockkit.namedtuples import NamedTuple
-from lockkit.noted import moment, whole_number
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.noted import moment, whole_number
 
 __all__ = ["HEADER", "LONGEST", "SHORTEST", "Wait", "countdown", "in_hand", "wait_in"]
 

@@ -14,14 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from kombu.exceptions import EncodeError
 
-from lockkit import durations
 from lockkit.carried import carriable
-from lockkit.client import Client
-from lockkit.decorator import refuse_what_is_not_done
-from lockkit.environment import EnvironmentSet
 from lockkit.errors import AcquireCancelled, AcquireTimeout, ConfigError, LockkitError
 from lockkit.facts import Skipped
-from lockkit.identity import with_task
 from lockkit.integrations.celery.clients import client_of
 from lockkit.integrations.celery.endings import reason_of
 from lockkit.integrations.celery.exporting import exports
@@ -35,9 +30,14 @@ from lockkit.integrations.celery.taking import Held, take
 from lockkit.integrations.celery.time_limits import time_limits
 from lockkit.integrations.celery.visibility import visibility_timeout
 from lockkit.integrations.celery.worker_pool import check_pool
-from lockkit.lease import Lease
-from lockkit.members import POOLS, pool_name
-from lockkit.printable import printable
+from lockkit.lib.environment import EnvironmentSet
+from lockkit.lib.printable import printable
+from lockkit.notes.members import POOLS, pool_name
+from lockkit.sync.client import Client
+from lockkit.sync.decorator import refuse_what_is_not_done
+from lockkit.sync.lease import Lease
+from lockkit.values import durations
+from lockkit.values.identity import with_task
 
 if TYPE_CHECKING:
     from lockkit.integrations.celery.task import LockedTask

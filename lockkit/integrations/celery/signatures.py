@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lockkit.decorator import check_function, name_of
 from lockkit.errors import ConfigError
 from lockkit.integrations.celery.skipping import skipped_in
-from lockkit.namedtuples import NamedTuple
-from lockkit.printable import printable
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.lib.printable import printable
+from lockkit.sync.decorator import check_function, name_of
 
 __all__ = ["LOCKED", "Body", "body_of", "body_of_function", "lock_name"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from celery import bootsteps
 
-from lockkit.cancelling import Cancel
 from lockkit.integrations.celery.worker_pool import pool_kind
-from lockkit.mutex import Mutex
-from lockkit.origin import Origin, this_origin
+from lockkit.lib.mutex import Mutex
+from lockkit.lib.origin import Origin, this_origin
+from lockkit.values.cancelling import Cancel
 
 __all__ = ["end_waits_with", "waits_end"]
 

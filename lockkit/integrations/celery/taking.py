@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from lockkit.cancelling import Cancel
-from lockkit.client import Client
 from lockkit.facts import Owner
 from lockkit.integrations.celery.clients import ttl_of
 from lockkit.integrations.celery.options import LockOptions
-from lockkit.lease import Lease
-from lockkit.locks import Lock
-from lockkit.options import Options
-from lockkit.pools import Pool, PoolLeases
+from lockkit.shared.options import Options
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
+from lockkit.sync.locks import Lock
+from lockkit.sync.pools import Pool, PoolLeases
+from lockkit.values.cancelling import Cancel
 
 __all__ = ["Held", "check", "take"]
 

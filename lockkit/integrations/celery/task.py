@@ -23,8 +23,8 @@ from lockkit.integrations.celery.options import (
 )
 from lockkit.integrations.celery.running import Run, held_by
 from lockkit.integrations.celery.signatures import LOCKED, Body, body_of
-from lockkit.lease import Lease
-from lockkit.pools import PoolLeases
+from lockkit.sync.lease import Lease
+from lockkit.sync.pools import PoolLeases
 
 if TYPE_CHECKING:
     from lockkit.gpu import GpuLeases

@@ -18,16 +18,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lockkit.client import Client
-from lockkit.descent import children
 from lockkit.errors import LockkitError
 from lockkit.facts import Keeper
-from lockkit.identity import look_at, same_start
 from lockkit.integrations.celery.freeing import Dead, free
 from lockkit.integrations.celery.held_by_child import Greeting, open_channel, read_greeting, read_notes
-from lockkit.printable import printable
+from lockkit.lib.descent import children
+from lockkit.lib.printable import printable
 from lockkit.store.log import Log
 from lockkit.store.starting import owned
+from lockkit.sync.client import Client
+from lockkit.values.identity import look_at, same_start
 
 __all__ = ["Watch"]
 

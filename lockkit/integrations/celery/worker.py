@@ -22,13 +22,13 @@ from celery.signals import (
     worker_shutdown,
 )
 
-from lockkit.client import connect
 from lockkit.errors import LockkitError
 from lockkit.integrations.celery.clients import close_clients, settings_of
 from lockkit.integrations.celery.held_by_child import enrol
 from lockkit.integrations.celery.stopping import end_waits_with
 from lockkit.integrations.celery.taking import check
 from lockkit.integrations.celery.worker_pool import check_pool, pool_kind
+from lockkit.sync.client import connect
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -9,10 +9,10 @@ from celery.concurrency import get_implementation
 from celery.signals import worker_init
 from kombu.utils.compat import detect_environment
 
-from lockkit.client import Client
 from lockkit.integrations.celery.app_facts import LockedFacts, Setup
 from lockkit.integrations.celery.checks import refuse
 from lockkit.integrations.celery.mistakes import GREEN
+from lockkit.sync.client import Client
 
 __all__ = ["check_pool", "kind_of", "pool_kind"]
 

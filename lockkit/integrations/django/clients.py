@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from lockkit.client import Client, connect
-from lockkit.mutex import Mutex
+from lockkit.lib.mutex import Mutex
+from lockkit.sync.client import Client, connect
 
 __all__ = ["client"]
 

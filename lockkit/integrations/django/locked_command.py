@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.management.base import BaseCommand, CommandError
 
-from lockkit.decorator import fields_of, filled
 from lockkit.errors import (
     AcquireTimeout,
     BackendError,
@@ -21,10 +20,11 @@ from lockkit.errors import (
     LockkitError,
 )
 from lockkit.integrations.django.clients import client
+from lockkit.sync.decorator import fields_of, filled
 
 if TYPE_CHECKING:
-    from lockkit.lease import Lease
-    from lockkit.options import Options
+    from lockkit.shared.options import Options
+    from lockkit.sync.lease import Lease
 
 __all__ = ["LockedCommand"]
 

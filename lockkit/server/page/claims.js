@@ -4,7 +4,7 @@ import { age, clockTime, duration, now } from "./clock.js";
 import { attribute, el, say, shown, unseen } from "./dom.js";
 import { may } from "./session.js";
 
-/** The parts of the name of a lock that belongs to a pool, as lockkit/members.py makes it: the pool, and the member unless it is the gate. */
+/** The parts of the name of a lock that belongs to a pool, as lockkit/notes/members.py makes it: the pool, and the member unless it is the gate. */
 export function inPool(name) {
     if (!name.startsWith("@pool/")) return null;
     return name

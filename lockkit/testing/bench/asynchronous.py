@@ -13,7 +13,7 @@ from threading import active_count
 from time import perf_counter
 
 from lockkit.aio import AsyncClient, AsyncLock
-from lockkit.namedtuples import NamedTuple
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.testing.bench.client import connected
 from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.standstill import Ticks, bare, standstills, worked

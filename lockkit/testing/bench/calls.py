@@ -12,14 +12,14 @@ from statistics import median
 from time import perf_counter, process_time
 
 import lockkit
-from lockkit.namedtuples import NamedTuple
-from lockkit.names import new_token
+from lockkit.lib.namedtuples import NamedTuple
 from lockkit.store.spi import Claim
 from lockkit.testing.bench.client import connected
 from lockkit.testing.bench.contender import Contender
 from lockkit.testing.bench.figures import Figure
 from lockkit.testing.bench.floors import FLOOR, HERE, MEMORY, opener
 from lockkit.testing.bench.rounds import interleaved, per_call, ratio
+from lockkit.values.names import new_token
 
 __all__ = ["in_turn", "paired", "pipeline", "uncontended"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from lockkit.durations import LONGEST
 from lockkit.errors import CapabilityError, ConfigError, LockkitError
 from lockkit.facts import SCOPES, ClaimInfo
-from lockkit.hold import span
+from lockkit.protocol.hold import span
 from lockkit.testing.shapes import MUTEX, SEMAPHORE
 from lockkit.testing.stage import Stage, scenario
+from lockkit.values.durations import LONGEST
 
 __all__ = ["declared"]
 

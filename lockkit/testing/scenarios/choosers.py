@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lockkit.choosers import Choice
 from lockkit.errors import ConfigError
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.shapes import SEMAPHORE
 from lockkit.testing.stage import NotApplicable, Stage, scenario
+from lockkit.values.choosers import Choice
 
 __all__ = ["drops"]
 

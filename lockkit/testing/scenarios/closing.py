@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
-from lockkit.client import Client
 from lockkit.errors import AcquireCancelled
+from lockkit.sync.client import Client
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.scenarios.interrupted import Cleaner, unraisable
 from lockkit.testing.scenarios.leaks import footprint

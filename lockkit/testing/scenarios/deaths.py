@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lockkit.lease import Lease
 from lockkit.store.spi import POLL_CAP
+from lockkit.sync.lease import Lease
 from lockkit.testing.children import Parent
 from lockkit.testing.faults import FAULTY_URL, Faults, Send, through
 from lockkit.testing.scenarios.handoffs import HAND_OFF

@@ -6,17 +6,17 @@ import threading
 from functools import partial
 from itertools import count
 
-from lockkit.client import Client
-from lockkit.copies import LeaseCopy
 from lockkit.errors import CapabilityError, Drained
 from lockkit.facts import Drain, Owner
-from lockkit.names import new_token
+from lockkit.shared.copies import LeaseCopy
 from lockkit.store.drains import mark_of
 from lockkit.store.spi import Claim, Drains, Granted, Refused
+from lockkit.sync.client import Client
 from lockkit.testing.faults import delay_reply
 from lockkit.testing.scenarios.queueing import queued, steppers
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import PATIENCE, NotApplicable, Stage, scenario
+from lockkit.values.names import new_token
 
 __all__ = ["newcomers"]
 

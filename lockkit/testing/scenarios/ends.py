@@ -7,7 +7,7 @@ import multiprocessing
 import warnings
 
 from lockkit.facts import LayerReport
-from lockkit.lease import Lease
+from lockkit.sync.lease import Lease
 from lockkit.testing.faults import black_hole
 from lockkit.testing.scenarios.leaks import footprint
 from lockkit.testing.shapes import MUTEX

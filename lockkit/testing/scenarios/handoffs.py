@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 from lockkit.facts import Owner
-from lockkit.lease import Lease
-from lockkit.locks import Lock
-from lockkit.names import new_token
 from lockkit.store.spi import POLL_CAP, Claim, Queued
+from lockkit.sync.lease import Lease
+from lockkit.sync.locks import Lock
 from lockkit.testing.shapes import MUTEX, READERS, SEMAPHORE
 from lockkit.testing.stage import NotApplicable, Stage, Work, scenario
+from lockkit.values.names import new_token
 
 __all__ = ["HAND_OFF", "IN_VAIN"]
 

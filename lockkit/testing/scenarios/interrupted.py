@@ -14,8 +14,8 @@ from functools import partial
 
 from lockkit.facts import CleanupContext
 from lockkit.hooks import hookimpl
-from lockkit.lease import Lease
-from lockkit.locks import Lock
+from lockkit.sync.lease import Lease
+from lockkit.sync.locks import Lock
 from lockkit.testing.interrupts import Bomb, CtrlC
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario

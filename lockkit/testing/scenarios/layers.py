@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lockkit.client import Client
 from lockkit.errors import ReleaseFailed
 from lockkit.facts import Alert, CleanupContext, Event
 from lockkit.hooks import hookimpl
 from lockkit.observe import journal
+from lockkit.sync.client import Client
 from lockkit.testing.faults import Faults, Send, black_hole, drop_reply, refuse
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.scenarios.handoffs import IN_VAIN

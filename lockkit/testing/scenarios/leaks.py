@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lockkit.client import Client
 from lockkit.errors import AcquireCancelled, AcquireTimeout, BackendError
 from lockkit.facts import Event
 from lockkit.hooks import hookimpl
-from lockkit.lease import Lease
-from lockkit.locks import Lock
+from lockkit.sync.client import Client
+from lockkit.sync.lease import Lease
+from lockkit.sync.locks import Lock
 from lockkit.testing.faults import Fault, Faults, Send, black_hole, drop_reply, refuse
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.scenarios.handoffs import IN_VAIN

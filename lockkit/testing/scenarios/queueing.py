@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lockkit.errors import CapacityMismatch
 from lockkit.facts import Owner
-from lockkit.names import new_token
 from lockkit.store.spi import POLL_CAP, Claim, Granted
 from lockkit.testing.scenarios.handoffs import HAND_OFF
 from lockkit.testing.shapes import READERS, SEMAPHORE, WRITER, Part
 from lockkit.testing.stage import Stage, Work, scenario
 from lockkit.testing.stepping import Pending, Stepper
+from lockkit.values.names import new_token
 
 __all__ = ["queued", "steppers"]
 

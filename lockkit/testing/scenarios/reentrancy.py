@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from lockkit.errors import AcquireTimeout, BackendError, ConfigError, DeadlockDetected, LeaseLost
-from lockkit.lease import Lease
+from lockkit.sync.lease import Lease
 from lockkit.testing.faults import black_hole
 from lockkit.testing.scenarios.handoffs import HAND_OFF, IN_VAIN
 from lockkit.testing.shapes import MUTEX, READERS

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import ExitStack
 
 from lockkit.errors import LeaseLost, NotHeld
-from lockkit.lease import Lease
+from lockkit.sync.lease import Lease
 from lockkit.testing.shapes import SEMAPHORE
 from lockkit.testing.stage import Stage, scenario
 

@@ -10,12 +10,12 @@ from types import FrameType
 from typing import Any
 
 from lockkit.facts import Owner
-from lockkit.names import new_token
 from lockkit.store.spi import Backend, Claim, Granted, Refused, Unknown
 from lockkit.testing.children import Child, Parent
 from lockkit.testing.scenarios.handoffs import HAND_OFF
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
+from lockkit.values.names import new_token
 
 __all__: list[str] = []
 

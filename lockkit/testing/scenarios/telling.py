@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lockkit.cancelling import Cancel
 from lockkit.errors import AcquireCancelled
 from lockkit.facts import Waiting
 from lockkit.store.spi import POLL_CAP
 from lockkit.testing.scenarios.handoffs import HAND_OFF
 from lockkit.testing.shapes import MUTEX
 from lockkit.testing.stage import Stage, scenario
+from lockkit.values.cancelling import Cancel
 
 __all__: list[str] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lockkit.errors import AcquireTimeout
 from lockkit.facts import Owner
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.faults import drop_reply, interrupt_after, refuse
 from lockkit.testing.interrupts import CtrlC
 from lockkit.testing.scenarios.ambiguity import faulty_stepper

@@ -7,8 +7,8 @@ from typing import Any
 
 from lockkit.errors import ConfigError, LeaseLost, NotHeld
 from lockkit.facts import Owner
-from lockkit.lease import Lease
 from lockkit.store.spi import Claim
+from lockkit.sync.lease import Lease
 from lockkit.testing.faults import black_hole, delay_reply, drop_reply, refuse, slow
 from lockkit.testing.scenarios.queueing import steppers
 from lockkit.testing.shapes import MUTEX, READERS

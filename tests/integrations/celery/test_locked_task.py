@@ -169,7 +169,7 @@ def test_a_time_limit_that_strikes_between_the_lock_and_the_function_frees_the_l
         raise SoftTimeLimitExceeded
 
     with (
-        Handler(1, strike, "__get__", "lockkit/leaving.py") as limit,
+        Handler(1, strike, "__get__", "lockkit/lib/leaving.py") as limit,
         pytest.raises(SoftTimeLimitExceeded) as kept,
     ):
         work()

@@ -133,10 +133,10 @@ class Limit(Bomb):
     def _ours(self, frame):
         return frame.f_globals.get("__name__") in (
             "contextlib",
-            "lockkit.environment",
+            "lockkit.lib.environment",
             "lockkit.integrations.celery.exporting",
             "lockkit.integrations.celery.running",
-            "lockkit.outer",
+            "lockkit.protocol.outer",
         )
 
 

@@ -20,7 +20,7 @@ from lockkit.errors import AcquireTimeout, ConfigError, DeadlockDetected, Draine
 from lockkit.facts import Skipped
 from lockkit.integrations.celery import LockedTask, skipped_in, worker_pool
 from lockkit.integrations.celery.retrying import HEADER
-from lockkit.pools import PoolLeases
+from lockkit.sync.pools import PoolLeases
 from support.celery import own_pools
 
 

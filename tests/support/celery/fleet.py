@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 from celery.signals import worker_init
 
-from lockkit.identity import process_start
 from lockkit.integrations.celery import LockedTask
 from lockkit.integrations.celery.clients import client_of
-from lockkit.lease import Lease
+from lockkit.sync.lease import Lease
+from lockkit.values.identity import process_start
 from support.celery import plain
 from support.celery.stage import Stage
 from support.holders import runs

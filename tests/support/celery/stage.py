@@ -13,8 +13,8 @@ from typing import Any
 
 import redis
 
-from lockkit.history import Period
-from lockkit.identity import process_start
+from lockkit.values.history import Period
+from lockkit.values.identity import process_start
 
 __all__ = ["PATIENCE", "Stage", "period"]
 

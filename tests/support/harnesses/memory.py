@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
+from lockkit.values.names import claim_id
 from support.harnesses.exclusions import EXCLUSIONS
 
 __all__ = ["MemoryHarness"]

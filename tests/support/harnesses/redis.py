@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from lockkit.clock import SYSTEM
 from lockkit.facts import ClaimState
-from lockkit.names import claim_id
+from lockkit.lib.clock import SYSTEM
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.server_clock import ServerClock
+from lockkit.values.names import claim_id
 from support.harnesses.exclusions import EXCLUSIONS
 from support.servers.redis import RedisServer
 from support.servers.redis_groups import RedisCluster, RedisSentinels

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
-from lockkit.names import claim_id
 from lockkit.store.document import Stored
 from lockkit.store.documents import DocumentBackend
 from lockkit.store.spi import BackendSpec, OpenOptions
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
+from lockkit.values.names import claim_id
 
 __all__ = ["RegisterHarness", "Registers"]
 

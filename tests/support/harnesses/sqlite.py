@@ -9,9 +9,9 @@ from typing import cast
 from urllib.parse import quote
 
 from lockkit.facts import ClaimState
-from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
+from lockkit.values.names import claim_id
 from support.harnesses.exclusions import EXCLUSIONS
 
 __all__ = ["SharedSqliteHarness", "SqliteHarness"]

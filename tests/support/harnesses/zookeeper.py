@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lockkit.client import Client
 from lockkit.facts import ClaimState
-from lockkit.names import claim_id, encode
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Backend, OpenOptions, Renewal
+from lockkit.sync.client import Client
 from lockkit.testing.harness import Harness, StoredClaim
+from lockkit.values.names import claim_id, encode
 from support.harnesses.exclusions import EXCLUSIONS
 from support.servers.zookeeper import ZooKeeperServer
 from support.servers.zookeeper_groups import ZooKeeperEnsemble

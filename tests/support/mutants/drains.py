@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lockkit import draining
 from lockkit.drivers.threads import Driver
 from lockkit.errors import Drained
 from lockkit.facts import ClaimInfo
+from lockkit.shared import draining
 from lockkit.store.drains import refused
 from lockkit.store.spi import Answer, Claim, Refused
 from support.mutants.layers import Layer

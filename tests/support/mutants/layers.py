@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lockkit.clock import Clock
 from lockkit.facts import ClaimInfo, Evicted
-from lockkit.names import claim_id
+from lockkit.lib.clock import Clock
 from lockkit.store.spi import (
     ABSENT,
     RELEASED,
@@ -22,6 +21,7 @@ from lockkit.store.spi import (
     ReleaseAnswer,
     Renewal,
 )
+from lockkit.values.names import claim_id
 
 __all__ = [
     "BusyStays",

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lockkit.clock import Clock
+from lockkit.lib.clock import Clock
 from lockkit.store.spi import Backend
 from support.simulation import SETUPS, Faults, Setup, World, incident, schedules
 from support.simulation.stores import Atomic, ModelStore

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lockkit.noted import RESERVED
+from lockkit.lib.noted import RESERVED
 from lockkit.protocol.beating import Beats
 from lockkit.store.spi import Answer, Beat, Busy, Claim, Queued, Renewal
 from support.mutants.layers import Layer

@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lockkit.client import Client
 from lockkit.facts import Capabilities
 from lockkit.hooks import hookimpl
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
+from lockkit.sync.client import Client
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.stage import NotApplicable, Scenario, Stage, Work, registered
 from support.mutants.mutant import Mutant, patched

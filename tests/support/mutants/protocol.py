@@ -9,7 +9,6 @@ from typing import Any
 
 from lockkit.drivers.errand import Errand
 from lockkit.facts import Capabilities, Deadlock, Event, HookReport
-from lockkit.hold import Hold
 from lockkit.protocol import acquiring as acquiring_module
 from lockkit.protocol import attempt as attempt_module
 from lockkit.protocol import beating as beating_module
@@ -30,6 +29,7 @@ from lockkit.protocol.effects import (
     StartHook,
     WaitForWake,
 )
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.orphaning import Entry, OrphanList
 from lockkit.protocol.releasing import Pipeline
 from lockkit.protocol.renewing import Member, patience, renewing

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lockkit.devices import DeviceWatch
 from lockkit.errors import DevicesUnavailable
 from lockkit.gpu import snapshots
+from lockkit.gpu.devices import DeviceWatch
 from lockkit.gpu.nvml import NvmlProvider
 
 provider = NvmlProvider(Path(os.environ.get("PROC", "/proc")))

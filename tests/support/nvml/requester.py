@@ -15,7 +15,7 @@ from lockkit.errors import LockkitError
 from lockkit.gpu import watching
 from lockkit.gpu.quarantine import quarantined
 from lockkit.gpu.receipts import last
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.testing.stage import Work
 
 client = lockkit.connect()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lockkit.names import encode
+from lockkit.values.names import encode
 
 __all__ = ["PREFIX", "Lying", "queue", "queue_key", "queues"]
 

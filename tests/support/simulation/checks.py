@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lockkit.errors import Drained
 from lockkit.facts import Alert, Event, ReleaseReport
-from lockkit.hold import Hold
+from lockkit.protocol.hold import Hold
 from lockkit.store.queue import prefix
 from lockkit.store.spi import Claim, End, Refused
 from support.simulation.drains import TURNED_AWAY

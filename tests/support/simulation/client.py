@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockkit.errors import LockkitError
 from lockkit.facts import HookReport, LayerOutcome
-from lockkit.hold import Hold
-from lockkit.leaving import Level
+from lockkit.lib.leaving import Level
 from lockkit.protocol.acquiring import acquiring, taking_back
 from lockkit.protocol.attempt import Attempt, UnderWay
 from lockkit.protocol.beating import Beats
@@ -32,6 +31,7 @@ from lockkit.protocol.effects import (
     WaitForWake,
     Withdraw,
 )
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.releasing import Pipeline, releasing
 from lockkit.store.spi import REQUEST_TIMEOUT, Claim, Terms, Watch
 from support.simulation.actors import Actor, Interrupt

@@ -6,17 +6,17 @@ from collections.abc import Collection, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from lockkit.choosers import Choice
 from lockkit.errors import BackendUnavailable, LockkitError
-from lockkit.hold import Hold
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.choosing import Choosing
 from lockkit.protocol.composing import NoChooser, Steps, all_of, any_of, some_of
 from lockkit.protocol.effects import CHOICES, Acquire, Choose, Judge, Keep, Pause, WaitForAny, WaitForWake
+from lockkit.protocol.hold import Hold
 from lockkit.protocol.releasing import Pipeline
 from lockkit.protocol.running import ask_chooser
 from lockkit.protocol.together import Candidate, Together, Tools
 from lockkit.store.spi import Refused, Terms, Watch
+from lockkit.values.choosers import Choice
 from support.simulation.actors import Interrupt
 from support.simulation.client import Client, Handle, Plan, Wait, Worker
 

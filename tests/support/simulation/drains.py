@@ -1,4 +1,4 @@
-"""A drain of the namespace, step by step as :func:`lockkit.draining.drain` takes it, with the steps of all clients in between."""
+"""A drain of the namespace, step by step as :func:`lockkit.shared.draining.drain` takes it, with the steps of all clients in between."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lockkit.names import claim_id
+from lockkit.values.names import claim_id
 
 if TYPE_CHECKING:
     from support.simulation.world import World

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lockkit.names import claim_id
+from lockkit.values.names import claim_id
 from support.simulation.client import Client, Worker, listens
 
 if TYPE_CHECKING:

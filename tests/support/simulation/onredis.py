@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from lockkit.facts import Capabilities, Owner
-from lockkit.names import claim_id
 from lockkit.plugins import PluginManager
 from lockkit.protocol import effects
 from lockkit.protocol.effects import Annotate, Inspect, ListNames, RemoveMany, Renew
 from lockkit.protocol.running import ask
 from lockkit.store.spi import Backend, Claim, OpenOptions, Terms, Watch
 from lockkit.testing.server_clock import ServerClock
+from lockkit.values.names import claim_id
 from support.servers.redis import RedisServer
 from support.servers.redis_queue import Lying, queues
 from support.simulation.clock import VirtualClock

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from lockkit.facts import Capabilities, Evicted
-from lockkit.names import claim_id
 from lockkit.protocol.effects import Abandon, Acquire, EmergencyRelease, Release, Renew
 from lockkit.store.queue import blockers, grantable, prefix
 from lockkit.store.spi import (
@@ -28,6 +27,7 @@ from lockkit.store.spi import (
     Queued,
     Renewal,
 )
+from lockkit.values.names import claim_id
 from support.simulation.network import Job, Request
 from support.simulation.stores import StoredRow
 from support.simulation.table import GRACE, StatementRow, Table

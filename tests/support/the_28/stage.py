@@ -16,13 +16,12 @@ import pytest
 from msgspec.structs import replace
 
 import lockkit
-from lockkit.config import load
+from lockkit.config.config import load
 from lockkit.errors import BackendError
 from lockkit.facts import Alert, Capabilities, CleanupContext, Event
 from lockkit.gpu.simulated import SimulatedProvider
-from lockkit.history import Period
 from lockkit.hooks import hookimpl
-from lockkit.members import pool_name
+from lockkit.notes.members import pool_name
 from lockkit.observe import journal
 from lockkit.observe.audit import audit
 from lockkit.observe.history import read_history
@@ -31,6 +30,7 @@ from lockkit.plugins import PluginManager
 from lockkit.store.spi import Backend, OpenOptions, Refused
 from lockkit.testing.faults import FAULTY_URL, Faults, Send, black_hole, delay, drop_request, through
 from lockkit.testing.processes import scratch_folder
+from lockkit.values.history import Period
 from support.servers.proxy import Proxy
 from support.the_28.stores import Store
 from support.the_28.worker import (

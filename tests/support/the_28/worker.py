@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lockkit
-from lockkit.clock import SYSTEM
-from lockkit.history import Period
+from lockkit.lib.clock import SYSTEM
+from lockkit.values.history import Period
 
 __all__ = ["JOB", "ThreadWorker", "Worker", "WorkerProcess", "take_turns", "take_turns_in_processes"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from lockkit.errors import BackendUnavailable, ConfigError, LockkitError, OutcomeUnknown
 from lockkit.facts import Finding
-from lockkit.names import check_namespace
 from lockkit.store.document import Stored
 from lockkit.store.documents import DocumentBackend
 from lockkit.store.spi import OpenOptions, Refused, Unknown
+from lockkit.values.names import check_namespace
 from lockkit_template import CAPABILITIES
 
 __all__ = ["TemplateBackend"]

@@ -7,9 +7,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from lockkit.names import claim_id
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
+from lockkit.values.names import claim_id
 
 __all__ = ["TemplateHarness"]
 

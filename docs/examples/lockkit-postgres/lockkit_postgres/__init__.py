@@ -6,8 +6,8 @@ Every program that has the plugin installed loads this module, so it imports not
 from __future__ import annotations
 
 from lockkit.facts import Capabilities
-from lockkit.forks import IMPORTS
 from lockkit.hooks import hookimpl
+from lockkit.lib.forks import IMPORTS
 from lockkit.store.spi import Backend, BackendSpec, OpenOptions
 
 __all__ = ["CAPABILITIES", "lockkit_backends"]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from lockkit.config.settings import redact
 from lockkit.errors import ConfigError
-from lockkit.settings import redact
 
 __all__ = ["Address", "parse"]
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from lockkit.facts import Capabilities, Evicted, Finding, LockInfo, Record
-from lockkit.names import check_namespace, claim_id
 from lockkit.store.comparing import annotate
 from lockkit.store.dangers import warnings_of
 from lockkit.store.notes import note_of, note_text, patched
@@ -32,6 +31,7 @@ from lockkit.store.spi import (
     Unknown,
     Watch,
 )
+from lockkit.values.names import check_namespace, claim_id
 from lockkit_postgres import CAPABILITIES, health, layout
 from lockkit_postgres.address import parse
 from lockkit_postgres.claims import asked, claim_info, record

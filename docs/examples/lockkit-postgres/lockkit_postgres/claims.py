@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from lockkit.facts import ClaimInfo, ClaimState, Record
-from lockkit.names import claim_id
 from lockkit.store.notes import note_of, note_text
 from lockkit.store.owners import about, about_in
 from lockkit.store.perlock import per_lock
 from lockkit.store.spi import NOTE_LIMIT, Claim
+from lockkit.values.names import claim_id
 
 __all__ = ["asked", "claim_info", "record"]
 

@@ -24,7 +24,7 @@ from psycopg.pq import (
     abc,
 )
 
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.store.connecting import in_time
 from lockkit.store.spi import Refused
 from lockkit_postgres.address import Address

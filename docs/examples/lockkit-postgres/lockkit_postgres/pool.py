@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lockkit.clock import Clock
+from lockkit.lib.clock import Clock
 from lockkit.store.connections import ConnectionPool
 from lockkit.store.inherited import inherited
 from lockkit.store.spi import Refused

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from lockkit.origin import this_origin
+from lockkit.lib.origin import this_origin
 from lockkit.store.spi import Refused, Unknown
 from lockkit.store.waking import wake_up
 from lockkit_postgres.connection import Connection

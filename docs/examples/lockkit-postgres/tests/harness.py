@@ -8,8 +8,8 @@ from typing import cast
 
 from psycopg.pq import ConnStatus, ExecStatus, PGconn
 
-from lockkit.clock import SYSTEM
 from lockkit.facts import ClaimState
+from lockkit.lib.clock import SYSTEM
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.harness import Harness, StoredClaim
 from lockkit.testing.server_clock import ServerClock

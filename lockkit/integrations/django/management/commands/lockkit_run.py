@@ -8,9 +8,9 @@ from typing import Any
 from django.core.management import execute_from_command_line
 from django.core.management.base import CommandError, CommandParser
 
-from lockkit import durations
 from lockkit.errors import ConfigError
 from lockkit.integrations.django.locked_command import LockedCommand
+from lockkit.values import durations
 
 __all__ = ["Command"]
 

@@ -1,0 +1,343 @@
+"""Configuration files: where they are, which of them to trust, and how one becomes a :class:`~lockkit.layers.Layer`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from lockkit.config.layers import Found, Layer, canonical, environment, warn_once
+from lockkit.config.places import barred, home_dir
+from lockkit.config.settings import TABLES, Value, meant, shape
+from lockkit.errors import ConfigError
+from lockkit.lib.forks import IMPORTS
+from lockkit.notes.members import weights
+from lockkit.values.redaction import redact_name
+
+__all__ = ["file", "look", "project_file", "stamp"]
+
+_Path: TypeAlias = str | os.PathLike[str]
+ALERT_TABLES = ("rules", "channels")
+"""The tables in ``[alerts]`` that contain tables; :mod:`lockkit.alerts` checks them."""
+Table: TypeAlias = Mapping[str, object]
+"""A table of a file, as TOML gives it."""
+
+
+def look(
+    environ: Mapping[str, str] | None,
+    cwd: _Path | None,
+    etc: _Path,
+    home: _Path | None,
+    config: _Path | None,
+) -> Found:
+    """Read every layer except the URL's query. The arguments are those of :func:`lockkit.config.config.load`."""
+    environ = os.environ if environ is None else environ
+    here = _working_folder() if cwd is None else Path(cwd)
+    house = home_dir(environ) if home is None else Path(home)
+    named = config or environ.get("LOCKKIT_CONFIG")
+    user = project = None
+    looked = [Path(etc)]
+    if named:
+        looked.append(here / named if here else Path(named))
+        user = file(looked[-1], needed=True)
+    else:
+        base = environ.get("XDG_CONFIG_HOME", "")
+        folder = Path(base) if base.startswith("/") else house / ".config" if house else None
+        if folder is not None:
+            looked.append(folder / "lockkit" / "config.toml")
+            user = file(looked[-1])
+        found = _project(here, house) if here else None
+        if found is not None and found[0] not in looked:
+            looked.append(found[0])
+            project = found[1]
+    stamps = {str(path): stamp(path) for path in looked}
+    return Found(environ, file(Path(etc), pins=True), user, project, environment(environ), stamps)
+
+
+def _working_folder() -> Path | None:
+    try:
+        return Path(os.getcwd())  # noqa: PTH109 (half the price of Path.cwd)
+    except OSError:  # the working folder was removed, so there is no project file either
+        return None
+
+
+def stamp(path: Path) -> object:
+    """A mark that changes when the file does."""
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def file(path: Path, *, needed: bool = False, pins: bool = False) -> Layer | None:
+    """Read one file, or ``[tool.lockkit]`` of a ``pyproject.toml``; None if there is none.
+
+    All errors are collected in ``problems``. A file in another user's folder that this user may not search counts as absent,
+    with a warning (a daemon with ``HOME=/root``). That does not apply to the administrator's file, which may pin settings, or to
+    a file that was requested.
+
+    Args:
+        path: The file.
+        needed: Whether a missing file is an error.
+        pins: Whether ``pinned`` is allowed in the file.
+    """
+    layer = Layer(str(path))
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not needed:
+            return None
+        layer.problem(f"cannot be read: {error.strerror}", "see LOCKKIT_CONFIG")
+        return layer
+    except OSError as error:
+        folder = None if needed or pins else _strangers(path)
+        if folder is not None:
+            warn_once(
+                f"{path} is ignored, because this user may not look into {folder}; check whether HOME is right"
+            )
+            return None
+        layer.problem(f"cannot be read: {error.strerror}", "let this user read it, or remove it")
+        return layer
+    return _parsed(layer, path, text, needed=needed, pins=pins)
+
+
+def _parsed(
+    layer: Layer, path: Path, text: bytes, *, needed: bool = False, pins: bool = False
+) -> Layer | None:
+    embedded = path.name == "pyproject.toml"
+    if embedded and not needed and b"lockkit" not in text:
+        return None  # most projects have no such table, and importing the parser takes time
+    with IMPORTS:
+        import tomllib  # only where there is a file: 10 ms
+
+    try:
+        table: object = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        layer.problem(f"not valid TOML: {error}", _misspelt(text, str(error)))
+        return layer
+    if embedded:
+        tools = table.get("tool") if isinstance(table, dict) else None
+        if not isinstance(tools, dict) or "lockkit" not in tools:
+            if not needed:
+                return None
+            layer.problem("there is no table [tool.lockkit]")
+            return layer
+        table = tools["lockkit"]
+    if isinstance(table, dict):
+        _take(layer, table, pins=pins)
+    else:
+        layer.problem("tool.lockkit must be a table", "write [tool.lockkit]")
+    return layer
+
+
+def _misspelt(text: bytes, error: str) -> str | None:
+    """A hint about the line that an error of the parser names. The value in it is not shown, because it may be a secret."""
+    at = re.search(r"at line (\d+)", error)
+    lines = text.decode(errors="replace").rstrip().splitlines()
+    number = int(at[1]) if at else len(lines)
+    found = re.match(r"\s*([\w.-]+)\s*([=:])\s*(\S?)", "".join(lines[number - 1 : number]))
+    if found is None:
+        return None
+    key, sign, begin = found.groups()
+    if sign == ":":
+        return f"write {key} = ..., not {key}: ..."
+    if not begin:
+        return f"the value of {key} is missing"
+    if error.startswith("Invalid value") and begin not in "\"'[{":
+        return f'a text needs quotation marks: {key} = "..."'
+    return f"see the line {key} = ..."
+
+
+def _strangers(path: Path) -> Path | None:
+    """The folder that this user may not search on the way to a path, if it belongs to another user."""
+    folder = barred(path)
+    try:
+        return folder if folder is not None and folder.stat().st_uid != os.geteuid() else None
+    except OSError:
+        return None
+
+
+def _take(layer: Layer, table: Table, *, pins: bool) -> None:
+    rest = dict(table)
+    pinned = rest.pop("pinned", False)
+    if not pins and "pinned" in table:
+        layer.problem("pinned is only allowed in the administrator's file", "remove it from this file")
+    elif not isinstance(pinned, bool):
+        layer.problem(f"pinned must be true or false, not {shape(pinned)}")
+    else:
+        layer.pinned = pinned
+    for name, profile in _tables(layer, "profiles", rest.pop("profiles", {})):
+        layer.profiles[name] = _values(layer, profile, f"profiles.{redact_name(name)}.", ())
+    for dist, settings in _tables(layer, "plugins", rest.pop("plugins", {})):
+        layer.plugins[canonical(dist)] = dict(settings)
+    for name, pool in _tables(layer, "pools", rest.pop("pools", {})):
+        members = _members(layer, name, pool)
+        if members is not None:
+            layer.pools[name] = members
+    alerts = rest.get("alerts")
+    if isinstance(alerts, dict):
+        rest["alerts"] = {key: value for key, value in alerts.items() if key not in ALERT_TABLES}
+        for kind in ALERT_TABLES:
+            for name, one in _tables(layer, f"alerts.{kind}", alerts.get(kind, {})):
+                layer.alerts.setdefault(kind, {})[name] = dict(one)
+    layer.values.update(
+        _values(layer, rest, "", ("profiles", "plugins", "pools", *(("pinned",) if pins else ())))
+    )
+
+
+def _tables(layer: Layer, key: str, value: object) -> Iterator[tuple[str, Table]]:
+    if not isinstance(value, dict):
+        layer.problem(f"{key} must contain tables, not {shape(value)}", f"write [{key}.NAME]")
+        return
+    for name, table in value.items():
+        if isinstance(table, dict):
+            yield name, table
+        else:
+            place = f"{key}.{redact_name(name)}"
+            layer.problem(f"{place} must be a table, not {shape(table)}", f"write [{place}]")
+
+
+def _members(layer: Layer, name: str, table: Table) -> dict[str, int] | None:
+    """The members of a pool and the capacity of each; None, with a problem recorded, if they are not right."""
+    place = f"pools.{redact_name(name)}"
+    unknown = [key for key in table if key != "members"]
+    if unknown:
+        guess = meant(unknown[0], ("members",))
+        layer.problem(
+            f"unknown key {place}.{redact_name(unknown[0])}", f"{guess or ''} allowed: members".strip()
+        )
+        return None
+    try:
+        return dict(weights(table.get("members"), name))
+    except ConfigError as error:
+        layer.problem(
+            f"{place}: {error.message}",
+            error.hint or 'write members = ["0", "1"], or members = {0 = 80, 1 = 80}',
+        )
+        return None
+
+
+def _values(layer: Layer, table: Table, prefix: str, besides: tuple[str, ...]) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    rest = dict(table)
+    for name in TABLES:
+        if name is not None and name in rest:
+            inner = rest.pop(name)
+            if isinstance(inner, bool) and "enabled" in TABLES[name]:
+                inner = {"enabled": inner}
+            if isinstance(inner, dict):
+                _keep(layer, inner, name, prefix, (), values)
+            else:
+                layer.problem(
+                    f"{prefix}{name} must be a table, not {shape(inner)}", f"write [{prefix}{name}]"
+                )
+    _keep(layer, rest, None, prefix, (*filter(None, TABLES), *besides), values)
+    return values
+
+
+def _keep(
+    layer: Layer,
+    table: Table,
+    name: str | None,
+    prefix: str,
+    besides: tuple[str, ...],
+    values: dict[str, Value],
+) -> None:
+    """Read the settings of one table (None: those that stand in no table) into ``values``."""
+    settings = TABLES[name]
+    place = prefix if name is None else f"{prefix}{name}."
+    for key, value in table.items():
+        setting = settings.get(key)
+        if setting is None:
+            allowed = (*settings, *besides)
+            allowed += ALERT_TABLES if place == "alerts." else ()
+            guess = meant(key, allowed)
+            layer.problem(
+                f"unknown key {place}{redact_name(key)}",
+                f"{guess or ''} allowed: {', '.join(allowed)}".strip(),
+            )
+            continue
+        layer.keep(setting, value, prefix=prefix, into=values)
+
+
+def project_file(cwd: Path, home: Path | None) -> Path | None:
+    """The nearest ``lockkit.toml``, or ``pyproject.toml`` with a ``[tool.lockkit]``, from a folder upwards.
+
+    The search ends with the home folder or the root. A file in a folder that everybody may write to is ignored with a warning,
+    unless it belongs to this user or root: otherwise anybody could redirect this user's locks from /tmp. A symbolic link there is
+    ignored as well, because its owner says nothing about its target.
+    """
+    found = _project(cwd, home)
+    return found[0] if found else None
+
+
+def _project(cwd: Path, home: Path | None) -> tuple[Path, Layer | None] | None:
+    """The file of :func:`project_file` and its layer. The file is opened only once, because its name may lead to another file the next time."""
+    last = Path(os.path.realpath(home)) if home else None
+    for folder in (cwd, *cwd.parents):
+        for name in ("lockkit.toml", "pyproject.toml"):
+            path = folder / name
+            try:
+                text = _trusted(folder, name)
+            except PermissionError:
+                if name == "lockkit.toml":
+                    return path, file(path)  # which says why it cannot be read
+                continue
+            except OSError:
+                continue
+            if text is None or (name == "pyproject.toml" and b"lockkit" not in text):
+                continue
+            layer = _parsed(Layer(str(path)), path, text)
+            if layer is not None:
+                return path, layer
+        if folder in (home, last):
+            break
+    return None
+
+
+def _trusted(folder: Path, name: str) -> bytes | None:
+    """The content of a file; None if it is not a regular file, or if another user may have put it there.
+
+    The checks look at the opened folder and file, not at their names, because a link could be changed between a check of its
+    name and the reading.
+
+    Raises:
+        PermissionError: The file is there, and this user may not read it.
+        OSError: The file is not there.
+    """
+    inside = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        anybody = bool(os.fstat(inside).st_mode & stat.S_IWOTH)
+        # O_NONBLOCK: opening a FIFO would otherwise wait for its writer.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (os.O_NOFOLLOW if anybody else 0)
+        try:
+            # Unlike os.fdopen, this closes a folder of that name.
+            opened = open(name, "rb", opener=lambda path, _: os.open(path, flags, dir_fd=inside))  # noqa: SIM115
+        except PermissionError as error:
+            seen = os.stat(name, dir_fd=inside, follow_symlinks=not anybody)
+            if not anybody:
+                if stat.S_ISREG(seen.st_mode):
+                    raise
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+            mine = False
+        except OSError as error:
+            if error.errno != errno.ELOOP or not anybody:
+                raise
+            mine = False
+        else:
+            with opened:
+                seen = os.fstat(opened.fileno())
+                if not stat.S_ISREG(seen.st_mode):
+                    return None
+                mine = not anybody or seen.st_uid in (0, os.getuid())
+                if mine:
+                    return opened.read()
+    finally:
+        os.close(inside)
+    warn_once(f"{folder / name} is ignored: everybody may write to its folder, and the file is not yours")
+    return None

@@ -1,0 +1,579 @@
+"""The table of all settings, with all defaults, and the check of a value. Configuration, its files and its reference are made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, TypeAlias
+
+from lockkit.errors import ConfigError
+from lockkit.facts import SCOPES
+from lockkit.lib.namedtuples import NamedTuple
+from lockkit.values.durations import limit, parse, seconds
+from lockkit.values.names import check_namespace
+from lockkit.values.redaction import redact, redact_name, veiled
+from lockkit.values.sizes import parse as parse_size
+
+__all__ = [
+    "SETTINGS",
+    "TABLES",
+    "Setting",
+    "Value",
+    "meant",
+    "nearest",
+    "read",
+    "redact",
+    "shape",
+    "veiled",
+]
+
+Value: TypeAlias = str | float | bool | tuple[str, ...] | None
+"""The value of a setting. Durations are float seconds; None means "for ever", "never" or "not set"."""
+
+Kind = Literal["text", "duration", "limit", "choice", "flag", "names", "count"]
+
+
+class Setting(NamedTuple):
+    """One setting.
+
+    Attributes:
+        key: The name in URL queries and keywords, and in files unless it stands in a ``table``.
+        kind: ``text``; ``duration``: ``"30s"`` or seconds; ``limit``: a duration, or ``"forever"``; ``choice``: one of
+            ``allowed``; ``flag``: true or false; ``names``: a list, or a text with commas; ``count``: a whole number from 0 to ``most``.
+        meaning: One sentence, for the docs and for ``lockkit config init``.
+        env: The environment variable of the setting, if there is one.
+        zero: Whether 0 is an allowed duration.
+        check: A function that is called with the value and may raise ConfigError.
+        example: A value for ``lockkit config init`` to show if there is no default. It works together with all defaults.
+        table: The table of files in which the setting stands, and with which its key begins: ``gpu_simulate`` is ``simulate`` in ``[gpu]``.
+        most: The largest allowed count.
+    """
+
+    key: str
+    kind: Kind
+    default: Value
+    meaning: str
+    allowed: tuple[str, ...] = ()
+    env: str | None = None
+    zero: bool = False
+    check: Callable[[str], object] | None = None
+    example: Value = None
+    table: str | None = None
+    most: int = 1_000_000
+
+    @property
+    def place(self) -> str:
+        """The key with its table, as files have it: ``ttl``, ``gpu.simulate``; ``enabled`` for a flag that is called as its table."""
+        if self.table == self.key:
+            return f"{self.table}.enabled"
+        return f"{self.table}.{self.key.removeprefix(f'{self.table}_')}" if self.table else self.key
+
+    def expects(self) -> str:
+        """The allowed values, in words."""
+        return {
+            "text": "a text",
+            "duration": 'a duration such as "500ms", "30s", "10m" or "2h", or a number of seconds',
+            "limit": f'a duration such as "30s" or "2h", or "{self.endless}"',
+            "choice": " or ".join(f'"{choice}"' for choice in self.allowed),
+            "flag": "true or false",
+            "names": 'a list of texts, or one text with commas: "a,b"',
+            "count": f"a whole number from 0 to {self.most}",
+        }[self.kind]
+
+    @property
+    def endless(self) -> str:
+        """The word that stands for no limit."""
+        return "forever" if self.key == "timeout" else "never"
+
+
+def _url(text: str) -> None:
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        raise ConfigError(
+            f"url must be a store's URL, not {redact(text)!r}",
+            hint="for instance sqlite:, memory:, redis://localhost:6379/0",
+        )
+
+
+def _folder(path: str) -> None:
+    if not path.startswith(("/", "~/")):
+        raise ConfigError("journal.folder must be an absolute path, or begin with ~/")
+
+
+def _host(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise ConfigError("gpu.host must be a host name: at most 64 letters, digits, '.', '_' and '-'")
+
+
+def _size(text: str) -> None:
+    parse_size(text, what="gpu.ignore_memory", zero=True)
+
+
+def _public_url(url: str) -> None:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+        raise ConfigError(
+            "serve.public_url must be https:// or http://, a host and perhaps a path, and nothing else"
+        )
+
+
+SETTINGS: Mapping[str, Setting] = {
+    setting.key: setting
+    for setting in (
+        Setting(
+            "url",
+            "text",
+            "sqlite:",
+            "The store to use. Options of the store go into the query of the URL.",
+            env="LOCKKIT_URL",
+            check=_url,
+        ),
+        Setting(
+            "namespace",
+            "text",
+            "default",
+            "The prefix of a deployment: equal names in two namespaces are two locks.",
+            env="LOCKKIT_NAMESPACE",
+            check=check_namespace,
+        ),
+        Setting(
+            "ttl",
+            "duration",
+            30.0,
+            "How long the store keeps a hold that is not renewed; `lockkit run` uses 60 s if it is not set.",
+            env="LOCKKIT_TTL",
+        ),
+        Setting(
+            "timeout",
+            "limit",
+            None,
+            "How long a caller waits for a lock in total.",
+            env="LOCKKIT_TIMEOUT",
+            zero=True,
+        ),
+        Setting("max_hold", "limit", None, "End a hold that lasts longer than this.", env="LOCKKIT_MAX_HOLD"),
+        Setting(
+            "min_hold",
+            "duration",
+            0.0,
+            "Keep the lock blocked for at least this long after its grant, even if it is released earlier.",
+            zero=True,
+        ),
+        Setting(
+            "lock_delay",
+            "duration",
+            0.0,
+            "Keep the lock blocked for this long after a hold that ended without a release.",
+            zero=True,
+        ),
+        Setting(
+            "scope",
+            "choice",
+            None,
+            "How far a lock must reach: this process, this user's processes on this host, all users of this host, or the fleet. "
+            "A store that reaches less far is refused.",
+            allowed=tuple(SCOPES),
+            env="LOCKKIT_SCOPE",
+            example="user",
+        ),
+        Setting(
+            "strict",
+            "flag",
+            False,
+            "Refuse what is known to be unsafe about a store, and a ttl that was set and that the store does not have, instead of warning.",
+            env="LOCKKIT_STRICT",
+        ),
+        Setting(
+            "request_timeout",
+            "duration",
+            2.0,
+            "How long one request to the store, or one attempt to open it, may take.",
+        ),
+        Setting(
+            "state_dir",
+            "text",
+            None,
+            "The folder of embedded stores and journals; ~ and {uid} are replaced. Not set: the user's state folder.",
+            env="LOCKKIT_STATE_DIR",
+            example="/var/tmp/lockkit-{uid}",  # noqa: S108 (an example; the folder's owner is checked)
+        ),
+        Setting(
+            "cleanup_budget",
+            "duration",
+            10.0,
+            "How long each cleanup hook may take before the release continues.",
+        ),
+        Setting(
+            "kill_after",
+            "duration",
+            10.0,
+            "`run`: the time from SIGTERM to SIGKILL for a command whose lock is lost.",
+            zero=True,
+        ),
+        Setting(
+            "on_lost",
+            "choice",
+            "term",
+            "`run`: what to do with a command whose lock is lost.",
+            allowed=("term", "kill", "warn"),
+        ),
+        Setting("age_warning", "duration", 300.0, "The age from which on a hold deserves a warning."),
+        Setting("age_soft", "duration", 600.0, "The age from which on a hold is suspicious."),
+        Setting(
+            "age_hard",
+            "duration",
+            900.0,
+            "The age from which on a hold is too old. The three ages must rise, and age_hard must not exceed max_hold.",
+        ),
+        Setting(
+            "recover_limit",
+            "count",
+            20,
+            "`recover`: the most claims that all recoverers of a namespace together remove or evict within an hour; 0: none.",
+            most=200,
+        ),
+        Setting(
+            "log_format",
+            "choice",
+            "text",
+            "The format of the logs of the command line and the server.",
+            allowed=("text", "json"),
+            env="LOCKKIT_LOG_FORMAT",
+        ),
+        Setting(
+            "disable_plugins",
+            "names",
+            (),
+            'The plugins (or distributions) to leave out; "all" leaves out every installed plugin except lockkit\'s stores.',
+            env="LOCKKIT_DISABLE_PLUGINS",
+        ),
+        Setting(
+            "plugin_errors",
+            "choice",
+            "report",
+            "Whether an error of a plugin is reported or raised; raise is for the development of plugins.",
+            allowed=("report", "raise"),
+            env="LOCKKIT_PLUGIN_ERRORS",
+        ),
+        Setting(
+            "metrics_enabled",
+            "flag",
+            False,
+            "Whether programs that use lockkit keep metrics in prometheus_client's default registry.",
+            env="LOCKKIT_METRICS",
+            table="metrics",
+        ),
+        Setting(
+            "metrics_names",
+            "names",
+            (),
+            'The locks that have a value of their own in the label `lock` of metrics, as names or patterns such as "gpu/*"; all others are `other`.',
+            table="metrics",
+        ),
+        Setting(
+            "metrics_raw_names",
+            "flag",
+            False,
+            "Whether a lock that matches none of `metrics.names` has its name as label, until there are `metrics.most` of them.",
+            table="metrics",
+        ),
+        Setting(
+            "metrics_most",
+            "count",
+            1000,
+            "The most locks that an exporter reads, and the most that are labelled with their names.",
+            table="metrics",
+            most=100_000,
+        ),
+        Setting(
+            "gpu_simulate",
+            "count",
+            0,
+            "Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on any machine; 0: none.",
+            env="LOCKKIT_GPU_SIMULATE",
+            table="gpu",
+            most=64,
+        ),
+        Setting(
+            "gpu_host",
+            "text",
+            None,
+            "The name of this host for those who share its GPUs; the same in all its containers, which must set it. Not set: the host name.",
+            env="LOCKKIT_GPU_HOST",
+            table="gpu",
+            check=_host,
+            example="box",
+        ),
+        Setting(
+            "gpu_watch",
+            "flag",
+            True,
+            "Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.",
+            env="LOCKKIT_GPU_WATCH",
+            table="gpu",
+        ),
+        Setting(
+            "gpu_patience",
+            "duration",
+            5.0,
+            "How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.",
+            env="LOCKKIT_GPU_PATIENCE",
+            table="gpu",
+        ),
+        Setting(
+            "gpu_ignore",
+            "names",
+            (),
+            'Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server", as long as they use no more than `gpu.ignore_memory`.',
+            table="gpu",
+        ),
+        Setting(
+            "gpu_ignore_memory",
+            "text",
+            "1GiB",
+            "How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored programs and by those that the driver does not list, such as a desktop.",
+            table="gpu",
+            check=_size,
+        ),
+        Setting(
+            "gpu_idle_below",
+            "count",
+            3,
+            "The percentage of utilisation below which a GPU that is held counts as idle.",
+            table="gpu",
+            most=100,
+        ),
+        Setting(
+            "gpu_idle_after",
+            "limit",
+            1200.0,
+            "How long a GPU that is held must be idle to be reported.",
+            table="gpu",
+        ),
+        Setting(
+            "alerts_group_wait",
+            "duration",
+            30.0,
+            "How long the first notification about a group of alerts waits for more of them; what ends meanwhile is not told.",
+            table="alerts",
+        ),
+        Setting(
+            "alerts_group_interval",
+            "duration",
+            300.0,
+            "The least time between two notifications about a group whose alerts change.",
+            table="alerts",
+        ),
+        Setting(
+            "alerts_repeat_interval",
+            "limit",
+            14_400.0,
+            "When a group whose alerts have not changed is told again, counted from its last notification.",
+            table="alerts",
+        ),
+        Setting(
+            "alerts_most_per_hour",
+            "count",
+            60,
+            "The most notifications in an hour, about whatever; further ones wait, the most severe first.",
+            table="alerts",
+            most=3600,
+        ),
+        Setting(
+            "alerts_look_every",
+            "duration",
+            30.0,
+            "The time between two looks at the store, and at the rules.",
+            table="alerts",
+        ),
+        Setting(
+            "journal",
+            "flag",
+            False,
+            "Whether what happens is written to the event journal, which `lockkit history`, `report` and `audit` read. `journal = true` is short for this.",
+            env="LOCKKIT_JOURNAL",
+            table="journal",
+        ),
+        Setting(
+            "journal_folder",
+            "text",
+            None,
+            "The folder of the event journal. Not set: the folder journal in the state folder, or the shared folder of a store of all users of the host.",
+            table="journal",
+            check=_folder,
+            example="/var/tmp/lockkit-journal",  # noqa: S108 (an example)
+        ),
+        Setting(
+            "journal_max_size",
+            "count",
+            16,
+            "The size in MiB from which a file of the event journal is renamed, and another one begun.",
+            table="journal",
+            most=4096,
+        ),
+        Setting(
+            "journal_max_age",
+            "limit",
+            30 * 86_400.0,
+            "How long renamed files of the event journal are kept; a file is renamed after a day at the latest.",
+            table="journal",
+        ),
+        Setting(
+            "journal_keep",
+            "count",
+            31,
+            "How many renamed files of the event journal are kept.",
+            table="journal",
+            most=1000,
+        ),
+        Setting(
+            "serve_token_file",
+            "text",
+            None,
+            "`serve`: the file with the tokens of those who may use the server, which only its owner may read. Not set: everybody may look, and nobody may change anything.",
+            env="LOCKKIT_SERVE_TOKEN_FILE",
+            table="serve",
+            example="/etc/lockkit/serve-tokens",
+        ),
+        Setting(
+            "serve_hosts",
+            "names",
+            (),
+            "`serve`: names by which browsers call the server, beside those of its host; for instance that of a proxy.",
+            table="serve",
+        ),
+        Setting(
+            "serve_proxies",
+            "names",
+            (),
+            "`serve`: addresses or networks of proxies in front of the server, whose X-Forwarded-For and X-Forwarded-Proto count. Of anybody else they do not.",
+            table="serve",
+            example=("10.0.0.7", "10.1.0.0/24"),
+        ),
+        Setting(
+            "serve_public_url",
+            "text",
+            None,
+            "`serve`: the address at which people find the page, such as that of a proxy; notifications of alerts link to it, and its host needs no `serve.hosts`.",
+            table="serve",
+            check=_public_url,
+            example="https://intranet.example/locks/",
+        ),
+        Setting(
+            "serve_recover",
+            "limit",
+            None,
+            "`serve`: how often the server removes what dead owners left behind, as `lockkit recover --yes --every` does; never if it is not set.",
+            table="serve",
+            example=30.0,
+        ),
+        Setting(
+            "serve_alerts",
+            "flag",
+            True,
+            "`serve`: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.",
+            table="serve",
+        ),
+    )
+}
+"""Every setting by key, in the order in which they are shown."""
+
+TABLES: Mapping[str | None, Mapping[str, Setting]] = {
+    table: {each.place.rpartition(".")[2]: each for each in SETTINGS.values() if each.table == table}
+    for table in {None: None, **{each.table: None for each in SETTINGS.values()}}
+}
+"""The settings of each table of a file, by their key there; under None those that stand in no table."""
+
+
+def read(setting: Setting, value: object, *, text: bool = False) -> Value:
+    """Check a value and convert it into its one form.
+
+    Args:
+        setting: The setting.
+        value: The value, from TOML or Python, or a ``str`` from an environment or URL query.
+        text: Whether the value comes from an environment or URL query, where everything is text.
+
+    Raises:
+        ConfigError: The value is not allowed. The message begins with the setting's place.
+    """
+    key = setting.place
+    match setting.kind, value:
+        case _, str() if key not in ("url", "serve.public_url") and _strayed(key, value):
+            pass  # a URL in the wrong place: its text is quoted below, redacted, and nowhere else
+        case "limit", str():
+            return limit(value, what=key, zero=setting.zero)
+        case "duration", str():
+            return parse(value, what=key, zero=setting.zero)
+        case (("duration" | "limit"), int() | float()):
+            return seconds(value, what=key, zero=setting.zero)
+        case "count", int() if not isinstance(value, bool) and 0 <= value <= setting.most:
+            return value
+        case "count", str() if text and re.fullmatch(r"[0-9]{1,9}", value) and int(value) <= setting.most:
+            return int(value)
+        case "flag", bool():
+            return value
+        case "flag", str() if text and value.lower() in ("1", "0", "true", "false", "yes", "no", "on", "off"):
+            return value.lower() in ("1", "true", "yes", "on")
+        case "choice", str() if value in setting.allowed:
+            return value
+        case "names", str():
+            return tuple(filter(None, map(str.strip, value.split(","))))
+        case "names", list() | tuple() if all(isinstance(name, str) for name in value):
+            return tuple(value)
+        case "text", str() if value and "\0" not in value:
+            if setting.check is not None:
+                setting.check(value)
+            return value
+    told = (
+        repr(redact(value) if key == "url" else redact_name(value))
+        if isinstance(value, str)
+        else shape(value)
+    )
+    raise ConfigError(f"{key} must be {setting.expects()}, not {told}", hint=meant(value, setting.allowed))
+
+
+def _strayed(key: str, value: str) -> bool:
+    """Whether a value may be a store's URL, or a login. A path may contain colons and an "@" all the same."""
+    return "://" in value if key == "state_dir" else redact_name(value) != value
+
+
+def shape(value: object) -> str:
+    """The shape of a value, for an error message. The value itself is not shown, because it may contain a URL with a password."""
+    match value:
+        case str():
+            return "a text"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number"
+        case list() | tuple():
+            return f"[{', '.join(map(shape, value))}]"
+        case Mapping():
+            return "a table"
+    return f"a {type(value).__name__}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that another one begins, and no other; else the one of which it may be a misspelling, or None.
+
+    A misspelling is about as long as the word. Words of other lengths have letters in common by chance, such as ``host`` and ``gpu_host``.
+    """
+    from difflib import get_close_matches  # only ever needed for an error
+
+    words = list(known)
+    begun = [each for each in words if len(word) > 2 and each.startswith(word)]
+    alike = [each for each in words if abs(len(each) - len(word)) <= 1 + len(word) // 5]
+    found = begun if len(begun) == 1 else get_close_matches(word, alike, n=1, cutoff=0.65)
+    return next(iter(found), None)
+
+
+def meant(word: object, allowed: Iterable[str], *, prefix: str = "") -> str | None:
+    """``did you mean ...?`` for a word that resembles one of those allowed, else None.
+
+    Args:
+        word: The word that was written.
+        allowed: The allowed words.
+        prefix: The common beginning of all allowed words; it is ignored in the comparison.
+    """
+    known = [each.removeprefix(prefix) for each in allowed]
+    bare = word.removeprefix(prefix) if isinstance(word, str) else ""
+    close = nearest(bare, known) if bare and bare not in known else None
+    return None if close is None else f"did you mean {prefix}{close}?"

@@ -1,0 +1,158 @@
+"""Devices, such as GPUs: the facts that a device provider returns, and the contract of a provider.
+
+A provider knows one kind of hardware: NVML's cards, simulated ones, those of another maker. It is offered by the hook
+``lockkit_devices``. This module does no I/O.
+
+Sizes are bytes. What a provider cannot tell is None, and is never guessed: a decision that needs it must treat it as the worst case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lockkit.lib.namedtuples import NamedTuple
+
+__all__ = ["BasicProvider", "Device", "DeviceProcess", "DeviceProvider", "DeviceWatch", "NoWatch", "Snapshot"]
+
+
+class DeviceProcess(NamedTuple):
+    """A process that computes on a device.
+
+    Attributes:
+        pid: The pid in the pid namespace of this process; None if it cannot be told, as in most containers.
+        user: The name of its user, or the uid if that has no name; None if unknown.
+        program: The name of its program, without arguments, which may contain secrets; None if unknown.
+        memory: The bytes of the device that it uses; None if unknown.
+    """
+
+    pid: int | None = None
+    user: str | None = None
+    program: str | None = None
+    memory: int | None = None
+
+
+class Device(NamedTuple):
+    """A device, or a slice of one, as one snapshot shows it.
+
+    Attributes:
+        uuid: The name that the maker gave it, which no other device has; "" if the device does not even answer that.
+        index: The number of the device on this host, in the order of the bus. A slice has the number of its device.
+        name: The model; "" if unknown.
+        memory: All its bytes; None if unknown.
+        reserved: The bytes of ``memory`` that the driver keeps for itself; 0 if it does not say.
+        used: The bytes in use beyond ``reserved``; None if unknown. A driver that does not say what it reserves counts it here.
+        utilisation: The percentage of the last moments in which the device computed; None if unknown, as for slices.
+        processes: The processes that compute on it; None if unknown. An empty tuple is a statement: there are none.
+        parent: The UUID of the device of which this is a slice; None for a whole device.
+        faults: What is known to be wrong with it, a sentence each. Empty: nothing is known to be wrong.
+        sliced: Whether the device is divided into slices, so that programs can use only those.
+        aliases: Other names that programs know it by.
+        unreachable: Whether the driver does not reach it now, which may pass, as while it is being reset. Such a device is given to nobody, and
+            is quarantined without a hold only if that lasts.
+        tolerated: The bytes in use up to which it counts as unused while no process is seen on it. lockkit sets them, from ``gpu.ignore_memory``.
+        silent: Whether the driver has not answered about it in time, so that nobody knows what it is fit for.
+    """
+
+    uuid: str
+    index: int  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
+    name: str = ""
+    memory: int | None = None
+    reserved: int = 0
+    used: int | None = None
+    utilisation: int | None = None
+    processes: tuple[DeviceProcess, ...] | None = None
+    parent: str | None = None
+    faults: tuple[str, ...] = ()
+    sliced: bool = False
+    aliases: tuple[str, ...] = ()
+    unreachable: bool = False
+    tolerated: int = 1 << 30
+    silent: bool = False
+
+    @property
+    def usable(self) -> int | None:
+        """The bytes that programs can share: all but those that the driver reserves. None if unknown."""
+        return None if self.memory is None else max(self.memory - self.reserved, 0)
+
+    @property
+    def free(self) -> int | None:
+        """The bytes that are not in use. None if unknown."""
+        if self.memory is None or self.used is None:
+            return None
+        return max(self.memory - self.reserved - self.used, 0)
+
+
+class Snapshot(NamedTuple):
+    """All devices of a provider, looked at once. One snapshot serves one decision.
+
+    Attributes:
+        taken: When the provider looked, in seconds since the epoch.
+        devices: The devices by index. The slices of a device follow it.
+        remarks: What the provider could not find out about the host, a sentence each.
+    """
+
+    taken: float
+    devices: tuple[Device, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def device(self, uuid: str) -> Device | None:
+        """The device with this UUID; None if there is none."""
+        return next((one for one in self.devices if one.uuid == uuid), None) if uuid else None
+
+
+class DeviceWatch(Protocol):
+    """A watch over some devices, from its start until ``close``: it collects faults that a snapshot does not show."""
+
+    def faults(self, uuid: str) -> tuple[str, ...]:
+        """The faults of a device since the watch began, a sentence each. Does not block."""
+
+    def close(self) -> None:
+        """End the watch. May be called again."""
+
+
+class DeviceProvider(Protocol):
+    """The source of one kind of device. Thread-safe, and usable in a forked child."""
+
+    @property
+    def name(self) -> str:
+        """A short name, which no other provider has: ``nvml``."""
+
+    def snapshot(self) -> Snapshot:
+        """Look at all devices, in one pass.
+
+        May block, for as long as the driver does; callers bound that. A device that does not answer is listed with a fault,
+        and does not hide the others. A provider that has a method ``snapshot_within(seconds)`` is asked by that one, and lists
+        a device that has not answered by then as unreachable.
+
+        Raises:
+            DevicesUnavailable: There are no devices of this kind, or nothing can be said about any; the message says what to do.
+        """
+
+    def watch(self, uuids: Sequence[str]) -> DeviceWatch:
+        """Watch some devices for faults that a snapshot does not show. Returns :class:`NoWatch` where that is not possible."""
+
+    def close(self) -> None:
+        """Let go of the driver, unless a watch is open, so that for instance a device can be reset. A later call opens it again."""
+
+
+class BasicProvider:
+    """A base for providers that leave out what they cannot do: they watch nothing, and keep nothing open."""
+
+    def watch(self, uuids: Sequence[str]) -> DeviceWatch:  # noqa: ARG002 (the contract's)
+        """Nothing is watched."""
+        return NoWatch()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class NoWatch:
+    """The watch of a provider that cannot watch."""
+
+    def faults(self, uuid: str) -> tuple[str, ...]:  # noqa: ARG002 (the contract's)
+        """Nothing is known."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,28 @@
+"""A mutex that is always free in a forked child."""
+
+from __future__ import annotations
+
+import threading
+
+from lockkit.lib.origin import this_origin
+
+__all__ = ["Mutex"]
+
+
+class Mutex:
+    """A reentrant mutex for each process. In a forked child it is free, whichever thread held it when the process forked.
+
+    Use it as ``with mutex.of_this_process():``. A forked child finds the protected data as they were at the fork, perhaps in the
+    middle of a change. Either that does no harm, or the child discards the data first.
+    """
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks = {this_origin(): threading.RLock()}
+
+    def of_this_process(self) -> threading.RLock:
+        """The lock of this process, the same for all its threads."""
+        here = this_origin()
+        lock = self._locks.get(here)
+        return self._locks.setdefault(here, threading.RLock()) if lock is None else lock

@@ -1,0 +1,375 @@
+"""The options of a lock, and the terms of its claims that follow from them. All options are checked before any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from lockkit.errors import CapabilityError, ConfigError
+from lockkit.facts import Capabilities, Kind, Owner
+from lockkit.lib.loops import is_coroutine_function
+from lockkit.notes.members import POOLS, whole
+from lockkit.store.spi import NOTE_LIMIT, Terms
+from lockkit.store.ttls import UsualTtl, fitted, refused
+from lockkit.values import durations
+from lockkit.values.names import check_name
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from lockkit.config.config import Config
+else:
+
+    class TypedDict:
+        """A base in the place of :class:`typing.TypedDict`, which compiles every annotation: a fiftieth of ``import lockkit``."""
+
+        def __init_subclass__(cls, *, total: bool) -> None:
+            """Take the keyword for type checkers."""
+
+
+__all__ = [
+    "DEFAULT",
+    "Default",
+    "Options",
+    "Settings",
+    "check",
+    "check_holds",
+    "check_plain",
+    "fitting",
+    "longer_ttl",
+    "noted",
+    "terms_of",
+    "whole",
+]
+
+
+class Default:
+    """The type of ``DEFAULT``, which stands for "as configured" where None means something else."""
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT = Default()
+
+
+class Options(TypedDict, total=False):
+    """Options of a lock. Options that are left out come from the config.
+
+    Attributes:
+        ttl: Seconds that the store keeps the claim without renewal (30 unless configured), or the nearest that the store grants.
+        timeout: Seconds to wait in all; None to wait for ever, 0 not to wait.
+        reentrant: Whether the thread or task that holds the lock may acquire it again, with the same fence; not for
+            semaphores. On a reader/writer lock a writer may also read, and keeps out everybody else until its last level is released; a
+            reader that wants to write gets DeadlockDetected. There is no downgrade: while a level that reads is left, the claim stays the
+            writer's, ``write().held()`` is true, and ``write()`` may be acquired again. An inner level has its own on_lost, and lengthens the ttl if its own is longer; all other options of the outermost level stay.
+        auto_renew: Whether to renew in the background; without renewal a hold ends after its ttl unless extended.
+        max_hold: Seconds after which a hold is ended; None for no limit.
+        min_hold: Seconds from the grant for which the lock stays blocked, even if it is released earlier.
+        lock_delay: Seconds for which the lock stays blocked after a hold that ended without a release.
+        process_bound: Whether the claim lasts as long as this process lives, instead of ending after its ttl; where the store can.
+        pulseless: Whether the claim lasts for its ttl even if this process ends.
+        note: A JSON object that ``inspect`` shows with the claim.
+        reason: Why the lock is taken, in at most 200 characters: shown wherever the holder is shown.
+        on_lost: Called once, from a background thread, when a hold is lost, as long as its lease exists: see :meth:`lockkit.Lease.on_lost`.
+    """
+
+    ttl: float
+    timeout: float | None
+    reentrant: bool
+    auto_renew: bool
+    max_hold: float | None
+    min_hold: float
+    lock_delay: float
+    process_bound: bool
+    pulseless: bool
+    note: Mapping[str, object]
+    reason: str
+    on_lost: Callable[[], None]
+
+
+# Written by docs/tables.py from lockkit.config.settings.
+class Settings(TypedDict, total=False):
+    """Settings that ``connect`` takes by keyword, beside those that it names itself. Each is the default of all locks of the client.
+
+    Durations are in seconds; of one that may be None, None means no limit. Settings that are left out come from the config. :data:`lockkit.config.settings.SETTINGS` says more of each.
+
+    Attributes:
+        ttl: How long the store keeps a hold that is not renewed.
+        timeout: How long a caller waits for a lock in total.
+        max_hold: End a hold that lasts longer than this.
+        min_hold: Keep the lock blocked for at least this long after its grant, even if it is released earlier.
+        lock_delay: Keep the lock blocked for this long after a hold that ended without a release.
+        request_timeout: How long one request to the store, or one attempt to open it, may take.
+        cleanup_budget: How long each cleanup hook may take before the release continues.
+        kill_after: ``run``: the time from SIGTERM to SIGKILL for a command whose lock is lost.
+        on_lost: ``run``: what to do with a command whose lock is lost.
+        age_warning: The age from which on a hold deserves a warning.
+        age_soft: The age from which on a hold is suspicious.
+        age_hard: The age from which on a hold is too old.
+        recover_limit: ``recover``: the most claims that all recoverers of a namespace together remove or evict within an hour.
+        log_format: The format of the logs of the command line and the server.
+        disable_plugins: The plugins (or distributions) to leave out.
+        plugin_errors: Whether an error of a plugin is reported or raised.
+        metrics_enabled: Whether programs that use lockkit keep metrics in prometheus_client's default registry.
+        metrics_names: The locks that have a value of their own in the label ``lock`` of metrics, as names or patterns such as ``"gpu/*"``.
+        metrics_raw_names: Whether a lock that matches none of ``metrics.names`` has its name as label, until there are ``metrics.most`` of them.
+        metrics_most: The most locks that an exporter reads, and the most that are labelled with their names.
+        gpu_simulate: Simulate this many GPUs in place of those of the host, to try lockkit's commands for GPUs on any machine.
+        gpu_host: The name of this host for those who share its GPUs.
+        gpu_watch: Whether the driver is kept open while GPUs are held, and watched for faults, idle GPUs, and holders that use more than they declared.
+        gpu_patience: How long a driver may take for one look at all GPUs (for a request at most 25 s): cards without persistence mode wake slowly.
+        gpu_ignore: Programs that do not make a GPU busy, by name, such as "Xorg" or "nvidia-cuda-mps-server", as long as they use no more than ``gpu.ignore_memory``.
+        gpu_ignore_memory: How much of a GPU's memory may be in use, beyond the driver's reserve, by ignored programs and by those that the driver does not list, such as a desktop.
+        gpu_idle_below: The percentage of utilisation below which a GPU that is held counts as idle.
+        gpu_idle_after: How long a GPU that is held must be idle to be reported.
+        alerts_group_wait: How long the first notification about a group of alerts waits for more of them.
+        alerts_group_interval: The least time between two notifications about a group whose alerts change.
+        alerts_repeat_interval: When a group whose alerts have not changed is told again, counted from its last notification.
+        alerts_most_per_hour: The most notifications in an hour, about whatever.
+        alerts_look_every: The time between two looks at the store, and at the rules.
+        journal: Whether what happens is written to the event journal, which ``lockkit history``, ``report`` and ``audit`` read.
+        journal_folder: The folder of the event journal.
+        journal_max_size: The size in MiB from which a file of the event journal is renamed, and another one begun.
+        journal_max_age: How long renamed files of the event journal are kept.
+        journal_keep: How many renamed files of the event journal are kept.
+        serve_token_file: ``serve``: the file with the tokens of those who may use the server, which only its owner may read.
+        serve_hosts: ``serve``: names by which browsers call the server, beside those of its host.
+        serve_proxies: ``serve``: addresses or networks of proxies in front of the server, whose X-Forwarded-For and X-Forwarded-Proto count.
+        serve_public_url: ``serve``: the address at which people find the page, such as that of a proxy.
+        serve_recover: ``serve``: how often the server removes what dead owners left behind, as ``lockkit recover --yes --every`` does.
+        serve_alerts: ``serve``: whether the server runs the alert engine, if a rule is in force, and tells alerts over the channels.
+    """
+
+    ttl: float
+    timeout: float | None
+    max_hold: float | None
+    min_hold: float
+    lock_delay: float
+    request_timeout: float
+    cleanup_budget: float
+    kill_after: float
+    on_lost: Literal["term", "kill", "warn"]
+    age_warning: float
+    age_soft: float
+    age_hard: float
+    recover_limit: int
+    log_format: Literal["text", "json"]
+    disable_plugins: Sequence[str]
+    plugin_errors: Literal["report", "raise"]
+    metrics_enabled: bool
+    metrics_names: Sequence[str]
+    metrics_raw_names: bool
+    metrics_most: int
+    gpu_simulate: int
+    gpu_host: str | None
+    gpu_watch: bool
+    gpu_patience: float
+    gpu_ignore: Sequence[str]
+    gpu_ignore_memory: str
+    gpu_idle_below: int
+    gpu_idle_after: float | None
+    alerts_group_wait: float
+    alerts_group_interval: float
+    alerts_repeat_interval: float | None
+    alerts_most_per_hour: int
+    alerts_look_every: float
+    journal: bool
+    journal_folder: str | None
+    journal_max_size: int
+    journal_max_age: float | None
+    journal_keep: int
+    serve_token_file: str | None
+    serve_hosts: Sequence[str]
+    serve_proxies: Sequence[str]
+    serve_public_url: str | None
+    serve_recover: float | None
+    serve_alerts: bool
+
+
+# End of the lines written by docs/tables.py.
+
+
+def check(options: Options, name: object, kind: Kind, *, pooled: bool = False) -> None:
+    """Refuse options that are unknown, of the wrong type, or not for this kind of lock, and a name that belongs to a pool unless ``pooled``.
+
+    Raises:
+        ConfigError: An option is unknown or not allowed; the error says what is allowed.
+    """
+    check_name(name)
+    assert isinstance(name, str)
+    if name.startswith(POOLS) and not pooled:
+        raise ConfigError(
+            f"a name that begins with {POOLS!r} belongs to a pool, and {name!r} cannot be locked by itself",
+            name=name,
+            hint="take members with client.pool(...).acquire(), or lockkit run --pool NAME",
+        )
+    unknown = options.keys() - Options.__annotations__.keys()
+    if unknown:
+        from lockkit.values.habit_words import OPTIONS, timeouts  # late: only ever needed for an error
+
+        habit = next((f"{each}: {OPTIONS[each]}" for each in sorted(unknown) if each in OPTIONS), "")
+        habit += timeouts(unknown, options.get("timeout")) + "; " if habit else ""
+        raise ConfigError(
+            f"no such option: {', '.join(sorted(unknown))}",
+            name=name,
+            hint=f"{habit}the options are: {', '.join(Options.__annotations__)}",
+        )
+    for flag in ("reentrant", "auto_renew", "process_bound", "pulseless"):
+        if not isinstance(options.get(flag, False), bool):
+            raise ConfigError(f"{flag} must be True or False, not {options.get(flag)!r}", name=name)
+    if not callable(options.get("on_lost", print)):
+        raise ConfigError(f"on_lost must be callable, not {options.get('on_lost')!r}", name=name)
+    check_plain(options.get("on_lost"), "on_lost", name)
+    if options.get("note") is not None or options.get("reason") is not None:
+        noted(options.get("note"), options.get("reason"), name)
+    if options.get("reentrant") and kind == "semaphore":
+        raise ConfigError(
+            "reentrant=True is for mutexes and reader/writer locks, not for a semaphore",
+            name=name,
+            hint="take all permits that the thread needs at once: permits=2",
+        )
+
+
+def check_plain(function: object, what: str, name: str | None) -> None:
+    """Refuse a coroutine function where a plain function is called.
+
+    Raises:
+        ConfigError: The function is a coroutine function.
+    """
+    if is_coroutine_function(function):
+        raise ConfigError(
+            f"{what} must be a plain function, not the coroutine function {function!r}",
+            name=name,
+            hint="have a plain function start the coroutine: asyncio.run_coroutine_threadsafe(work(), loop)",
+        )
+
+
+def noted(note: Mapping[str, object] | None, reason: object, name: str) -> Mapping[str, object] | None:
+    """The note of a claim, with the reason in it, if there is one.
+
+    Raises:
+        ConfigError: The note is not a JSON object of at most :data:`~lockkit.store.spi.NOTE_LIMIT` bytes, or has lockkit's own key; or
+            the reason is not one line of at most 200 characters.
+    """
+    # late: json takes time to import, and few locks have a note
+    from lockkit.notes.remarks import unreserved, with_reason
+    from lockkit.store.notes import note_text
+
+    unreserved(note)
+    if note is not None:
+        note_text(note, NOTE_LIMIT)
+    if reason is not None:
+        note = with_reason(note, reason, name)
+        note_text(note, NOTE_LIMIT)
+    return note
+
+
+def terms_of(
+    can: Capabilities,
+    config: Config,
+    owner: Owner,
+    name: str,
+    kind: Kind,
+    weight: int,
+    capacity: int,
+    options: Options,
+) -> Terms:
+    """Make the terms of a lock's claims from options that :func:`check` has accepted.
+
+    A ttl that the store does not support becomes the nearest that it supports.
+
+    Raises:
+        ConfigError: An option is not allowed, and the error says what is allowed; or with ``strict`` the store does not
+            have the stated ttl.
+        CapabilityError: The store does not support an option.
+    """
+    wish = options.get("ttl", config.ttl)
+    asked = durations.seconds(wish, what="ttl")
+    stated = not isinstance(wish, UsualTtl) and ("ttl" in options or config.is_set("ttl"))
+    ttl = fitted(asked, can)
+    if ttl != asked and stated and config.strict:
+        source = "" if "ttl" in options else config.source("ttl")
+        raise refused(asked, ttl, can, name=name, source=source)
+    max_hold = options.get("max_hold", config.max_hold)
+    if max_hold is not None:
+        max_hold = durations.seconds(max_hold, what="max_hold")
+    min_hold = durations.seconds(options.get("min_hold", config.min_hold), what="min_hold", zero=True)
+    lock_delay = durations.seconds(options.get("lock_delay", config.lock_delay), what="lock_delay", zero=True)
+    process_bound, pulseless = bool(options.get("process_bound")), bool(options.get("pulseless"))
+    check_holds(min_hold, max_hold, name)
+    if process_bound and pulseless:
+        raise ConfigError("process_bound and pulseless cannot both be True", name=name)
+    for wanted, able, what, instead in (
+        (process_bound, can.process_bound, "process-bound claims", "leave process_bound out: the claim then lapses within its ttl"),
+        (min_hold > 0, can.min_hold, "min_hold", f"leave min_hold out, and hold the lock for {durations.exact(min_hold)} yourself"),
+        (lock_delay > 0, can.lock_delay, "lock_delay", "leave lock_delay out, and check fences where you write"),
+        (capacity > 1, can.shared, "semaphores and reader/writer locks", "use a plain lock"),
+    ):  # fmt: skip
+        if wanted and not able:
+            raise CapabilityError(
+                f"this store does not support {what}",
+                name=name,
+                hint=f"{instead}; or use another store, such as sqlite:",
+            )
+    return Terms(
+        name=name,
+        ttl=ttl,
+        weight=weight,
+        capacity=capacity,
+        kind=kind,
+        process_bound=process_bound,
+        pulseless=pulseless,
+        max_hold=max_hold,
+        min_hold=min_hold,
+        lock_delay=lock_delay,
+        owner=owner,
+        asked=asked if stated else None,
+    )
+
+
+def check_holds(min_hold: float, max_hold: float | None, name: str | None) -> None:
+    """Refuse a hold that would have to last longer than it may.
+
+    Raises:
+        ConfigError: ``max_hold`` is below ``min_hold``.
+    """
+    if max_hold is not None and max_hold < min_hold:
+        raise ConfigError(f"max_hold ({max_hold:g} s) must not be below min_hold ({min_hold:g} s)", name=name)
+
+
+def longer_ttl(ttl: float, present: float, can: Capabilities, *, strict: bool = False) -> float:
+    """Check the ttl of an ``extend``; return the nearest that the store grants, in seconds, and never less than the present one.
+
+    Args:
+        ttl: The ttl that the caller wants.
+        present: The ttl that the claim has.
+        can: The capabilities of the store.
+        strict: Whether to refuse a ttl that the store does not have.
+
+    Raises:
+        ConfigError: Below the present ttl; or with ``strict`` above what the store grants.
+        CapabilityError: The store has one ttl for all claims.
+    """
+    ttl = durations.seconds(ttl, what="ttl")
+    if ttl < present:
+        raise ConfigError(
+            f"extend({ttl:g}) is below the present ttl of {present:g} s",
+            hint="deadlines only grow; release instead",
+        )
+    if can.fixed_ttl:
+        raise CapabilityError("this store has one ttl for all claims of a client; extend is not possible")
+    longer = max(present, fitted(ttl, can))
+    if longer != ttl and strict:
+        raise refused(ttl, longer, can)
+    return longer
+
+
+def fitting(permits: object, capacity: object, name: str) -> None:
+    """Check the permits of an acquisition of a semaphore.
+
+    Raises:
+        ConfigError: They are no whole numbers, or the permits can never fit.
+    """
+    if whole(permits, "permits", name) > whole(capacity, "capacity", name):
+        raise ConfigError(f"permits={permits} can never fit into capacity={capacity}", name=name)

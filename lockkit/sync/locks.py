@@ -1,0 +1,225 @@
+"""Locks: reusable factories of leases, and the function that builds them from options."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Never
+
+from lockkit.facts import Kind
+from lockkit.lib.caller import Caller, caller
+from lockkit.lib.loops import warn_of_loop
+from lockkit.lib.takers import THREAD, asker
+from lockkit.protocol import denials
+from lockkit.protocol.attempt import Attempt
+from lockkit.shared.locks import AnyLock, arguments, checked_timeout
+from lockkit.shared.options import DEFAULT, Default, Options
+from lockkit.sync.lease import Lease
+from lockkit.sync.shortform import ShortForm
+from lockkit.values.cancelling import Cancel, check_cancel
+from lockkit.values.habits import Answering, unexpected
+
+if TYPE_CHECKING:
+    from lockkit.drivers.threads import Driver
+    from lockkit.drivers.waits import OnWait
+    from lockkit.shared.opening import Opening
+
+__all__ = ["Lock", "RWLock", "build"]
+
+
+def build(
+    opening: Opening,
+    name: str,
+    kind: Kind,
+    weight: int,
+    capacity: int,
+    options: Options,
+    *,
+    pooled: bool = False,
+) -> Lock:
+    """Make a lock, and check its name and options before any I/O.
+
+    Raises:
+        ConfigError: The name or an option is not allowed; the error says what is allowed.
+        CapabilityError: The store does not support an option.
+    """
+    return Lock(opening, **arguments(opening, name, kind, weight, capacity, options, pooled=pooled))
+
+
+class Lock(AnyLock[Lease], ShortForm[Lease]):
+    """A reusable, thread-safe factory of leases on one name, with one weight and capacity.
+
+    ``with lock:`` is the short form; ``with lock.acquire() as lease:`` also gives you the lease. Each ``with`` statement, and each
+    block that ``contextlib.ExitStack`` enters, releases the lease that it took, even if it ends in another thread or task. If you
+    call ``__exit__`` yourself, call it in the thread or task that called ``__enter__``: elsewhere the call raises NotHeld, and the
+    lease lasts until the first thread or task is over.
+
+    Attributes:
+        terms: The terms of the lock's claims, as the store gets them.
+        tokens: A function that makes the token of a claim, called just before the claim is first sent; None for a random token. Set
+            it if another process is to release the claim after this one died: the function can save the token first. An exception
+            that the function raises ends the acquire.
+    """
+
+    _makes = Lease
+
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> Lease: ...
+
+    def acquire(
+        self,
+        timeout: float | Default | None = DEFAULT,
+        *,
+        note: Mapping[str, object] | None = None,
+        reason: str | None = None,
+        on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
+        detect_deadlock: bool = False,
+        **others: Never,
+    ) -> Lease:
+        """Wait for the lock and hold it.
+
+        Args:
+            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default the timeout of the lock.
+            note: A JSON object that ``inspect`` shows with the claim.
+            reason: Why the lock is taken, in one line of at most 200 characters: shown wherever the holder is shown, also to those
+                who time out.
+            on_wait: Called in this thread when the claim is queued, when its position or the holder changes, and else every two
+                seconds.
+            cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
+            detect_deadlock: Whether to look, while it waits, for a deadlock with other threads, tasks and processes; see
+                :meth:`Client.deadlocks`. Looks begin after 1 s, and each reads every queue of the namespace, up to 1,000.
+            others: No other keyword is allowed. The error for a keyword of another library says what to write.
+
+        Raises:
+            TypeError: There is another keyword.
+            AcquireTimeout: The time is up. Nothing of the attempt is left in the store, or the background removes it.
+            DeadlockDetected: This thread or task holds the lock and would wait for itself, directly or behind another waiter that
+                needs what it holds. With ``detect_deadlock``: it is the youngest waiter of a deadlock (of those that detect).
+            CapacityMismatch: Others use the name with another capacity.
+            AcquireCancelled: The wait was cancelled, the client was closed meanwhile, or the interpreter is ending.
+            BackendError: The store cannot be used, and the lock is not held.
+            ConfigError: The URL does not fit the server or file that it points at.
+        """
+        if others:
+            raise unexpected("Lock.acquire()", others, self._own_timeout())
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        busy: list[Attempt] = []
+        if note is not None or reason is not None or on_wait is not None or detect_deadlock is not False:
+            note = self._checked(note, reason, on_wait, detect=detect_deadlock)
+        lease = self._take(wait, note, on_wait, busy, cancel, detect_deadlock)
+        # No call may come between: a signal must not strike where only this frame has the lease.
+        if lease is not None:
+            return lease
+        raise denials.busy((self.name,), self.name, busy[0].holder, self._opening.clock.wall())
+
+    def try_acquire(
+        self, *, note: Mapping[str, object] | None = None, reason: str | None = None
+    ) -> Lease | None:
+        """Hold the lock if it is free now; None only on a definite "busy".
+
+        Raises:
+            CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        if note is not None or reason is not None:
+            note = self._checked(note, reason, None)
+        return self._take(0.0, note, None, [])
+
+    def available(self) -> int:
+        """How many permits of a semaphore a new claim could have at once, in one round trip; 0 while another one waits, which comes first.
+
+        For a mutex, and for either side of a reader/writer lock, 1 if it could be had at once and 0 if not. The answer may be out of
+        date when it arrives: to take a lock only if it is free, use :meth:`try_acquire`.
+
+        Raises:
+            BackendError: There was no answer.
+        """
+        return self._available()
+
+    def _once(self) -> Lease:
+        return self.acquire()
+
+    def _take(
+        self,
+        wait: float | None,
+        note: Mapping[str, object] | None,
+        on_wait: OnWait | None,
+        busy: list[Attempt],
+        cancel: Cancel | None = None,
+        detect: bool = False,  # noqa: FBT001, FBT002 (keywords cost on the hot path)
+    ) -> Lease | None:
+        """Acquire; None only on a definite "busy". Then ``busy`` gets the attempt."""
+        if cancel is not None:
+            check_cancel(cancel, self.name)
+        opening = self._opening
+        deadline = None if wait is None else opening.clock.now() + wait
+        driver = opening.here.driver
+        if driver is None or not driver.origin.is_here():
+            driver = opening.driver(wait)
+        if opening.here.first:
+            opening.begin()
+        key = asker()
+        taken_at = caller()
+        if key is not THREAD.key and wait != 0.0:
+            warn_of_loop(self.terms.name, taken_at)
+        if self._reentrant:
+            inner = self.level(driver, key, taken_at, wait)
+            if inner is not None:
+                return inner
+        attempt = self.attempt(driver, deadline, key, taken_at, wait=wait != 0, note=note, detects=detect)
+        if cancel is not None:
+            attempt.cancel = cancel
+        try:
+            hold = driver.acquire(attempt, on_wait)
+            if hold is not None:
+                lease = self.lease_of(driver, hold, taken_at)
+                driver.under_way.pop(attempt, None)
+                attempt.sent = False
+                return lease
+        except BaseException:
+            attempt.over = True  # set first, without a call: if a signal interrupts the next step, the background removes the claim
+            try:
+                driver.take_back(attempt)
+            finally:
+                if attempt in driver.under_way:
+                    opening.look()
+            raise
+        busy.append(attempt)
+        return None
+
+    def level(
+        self, driver: Driver, key: weakref.ref[object], taken_at: Caller, timeout: float | None
+    ) -> Lease | None:
+        """Add a level to a reentrant hold that the thread or task has, with the longest ttl of all levels; None if there is none."""
+        lease = self._inner(driver, key, taken_at) if self._reentrant else None
+        if lease is None:
+            return None
+        try:
+            if not lease.valid():
+                why = lease.invalid()  # before the release, after which it would be one that was released
+                lease.release()
+                raise why
+            lease.lengthen(self.terms.ttl, timeout or None)
+            return self._kept(lease)
+        except BaseException:
+            # The caller never gets this level's lease. An assignment, because a signal could interrupt a call.
+            lease.level.left = True
+            raise
+
+
+class RWLock(Answering):
+    """A reader/writer lock: any number of readers, or one writer. Claims are served in order of arrival, so none starves."""
+
+    def __init__(self, reader: Lock, writer: Lock) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def read(self) -> Lock:
+        """The shared side."""
+        return self._reader
+
+    def write(self) -> Lock:
+        """The exclusive side."""
+        return self._writer

@@ -1,0 +1,167 @@
+"""Pools: some of several members at once, behind one gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from lockkit.facts import Kind
+from lockkit.notes.members import members_of
+from lockkit.protocol.attempt import Attempt
+from lockkit.protocol.composing import PlaceLost
+from lockkit.shared.locks import checked_timeout
+from lockkit.shared.options import DEFAULT, Default, Options
+from lockkit.shared.pools import AnyPool, Request
+from lockkit.sync.composites import Taking
+from lockkit.sync.lease import Lease
+from lockkit.sync.leases import Leases
+from lockkit.sync.locks import Lock, build
+from lockkit.sync.shortform import ShortForm
+
+if TYPE_CHECKING:
+    from lockkit.drivers.waits import OnWait
+    from lockkit.values.cancelling import Cancel
+    from lockkit.values.choosers import Chooser
+
+__all__ = ["Pool", "PoolLeases"]
+
+
+Busy: TypeAlias = tuple[Attempt, Mapping[str, str]]
+"""The attempt that found too few members free, and why other members did not do."""
+
+
+class PoolLeases(Leases):
+    """The leases of some members of a pool, in the order in which the request prefers them; see :class:`~lockkit.Leases`."""
+
+    __slots__ = ("_within",)
+
+    def __init__(
+        self, leases: Sequence[Lease], look: Callable[[object], None], within: Mapping[str, str]
+    ) -> None:
+        super().__init__(leases, look)
+        self._within = within
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members that are held; ``names`` has the names of their locks, and of those that they stand within."""
+        return members_of(self.names, self._within)
+
+
+class Pool(AnyPool[PoolLeases, Lock], ShortForm[PoolLeases]):
+    """A reusable, thread-safe factory of leases on some members of a pool, made by :meth:`lockkit.Client.pool`.
+
+    A pool has one **gate**, through which requests pass one by one, first come, first served. The request at the gate takes the members
+    that are free and waits for those that it still needs. So requests for several members never wait for each other, but a request
+    for four at the gate holds up a request for one behind it, even if one member is free.
+
+    The members' locks cannot be taken in any other way. ``with pool:`` is the short form, for one member.
+
+    Attributes:
+        pool: The name of the pool.
+        members: The capacity of each member.
+        within: For each member that lies within another one, that other one.
+        terms: The terms of a claim for the whole first member.
+        owner: The owner that claims show; None for this process as it is.
+    """
+
+    if TYPE_CHECKING:  # pyright does not find the type through both base classes
+
+        @property
+        def lease(self) -> PoolLeases: ...
+
+    def acquire(
+        self,
+        count: int = 1,
+        *,
+        each: int | None = None,
+        among: Sequence[str] | None = None,
+        chooser: Chooser | None = None,
+        timeout: float | Default | None = DEFAULT,
+        reason: str | None = None,
+        on_wait: OnWait | None = None,
+        cancel: Cancel | None = None,
+        detect_deadlock: bool = False,
+    ) -> PoolLeases:
+        """Wait for some members and hold them.
+
+        Args:
+            count: The number of members.
+            each: How much of each member's capacity to take; None for the whole member, which then nobody shares.
+            among: The members that will do, the best first; None for all, in the order in which the pool lists them. Of those that
+                have room now, the first are taken.
+            chooser: Tells which of them will do now, and may change its mind while this waits; see :class:`~lockkit.Chooser`.
+            timeout: Seconds to wait in all; None to wait for ever, 0 not to wait; by default as configured.
+            reason: Why the members are taken, kept with the claims on them and at the gate; see :meth:`lockkit.Lock.acquire`.
+            on_wait: Called as that of :meth:`lockkit.Lock.acquire`, for the gate and for members.
+            cancel: Ends the wait from another thread; see :class:`lockkit.Cancel`.
+            detect_deadlock: As for :meth:`lockkit.Lock.acquire`.
+
+        Raises:
+            ConfigError: The request can never be met, or names a member that the pool does not have. No I/O has happened, unless
+                the chooser says so.
+            AcquireTimeout: The time is up. Nothing is left in any queue, or the background removes it.
+            LeaseLost: The gate, or a member that it had got already, was evicted while this waited. One that was not renewed in time, because the
+                process was stopped for a while, is given up, and the request begins anew, at the end of the queue.
+            AcquireError, BackendError: As :meth:`lockkit.Lock.acquire`.
+        """
+        wait = self._timeout if isinstance(timeout, Default) else checked_timeout(timeout)
+        request = self._request(count, each, among, chooser)
+        busy: list[Busy] = []
+        leases = self._take(request, wait, on_wait, busy, cancel, detect=detect_deadlock, reason=reason)
+        if leases is not None:
+            return leases
+        attempt, refused = busy[0]
+        raise self._refused(attempt, count, refused)
+
+    def try_acquire(
+        self,
+        count: int = 1,
+        *,
+        each: int | None = None,
+        among: Sequence[str] | None = None,
+        chooser: Chooser | None = None,
+        reason: str | None = None,
+    ) -> PoolLeases | None:
+        """Hold some members if they are free now; None if too few are, or if another request is at the gate, which comes first.
+
+        Raises:
+            ConfigError, CapacityMismatch, BackendError: As :meth:`acquire`. A failing store is never reported as busy.
+        """
+        return self._take(self._request(count, each, among, chooser), 0.0, None, [], reason=reason)
+
+    def _once(self) -> PoolLeases:
+        return self.acquire()
+
+    def _take(
+        self,
+        request: Request,
+        wait: float | None,
+        on_wait: OnWait | None,
+        busy: list[Busy],
+        cancel: Cancel | None = None,
+        *,
+        detect: bool = False,
+        reason: str | None = None,
+    ) -> PoolLeases | None:
+        locks = self._locks(request.among).values()
+        while True:
+            taking = Taking(
+                self._opening, wait, self.pool, locks, on_wait, cancel, detect=detect, reason=reason
+            )
+            steps, members = self._steps(taking, request, wait=wait != 0)
+            try:
+                leases = taking.run(steps, members, self._made)
+            except PlaceLost as lost:
+                wait = taking.left_to_wait(wait, lost)
+                continue
+            # No call may come between: a signal must not strike where only this frame has the leases.
+            if leases is not None:
+                return leases
+            busy.append((taking.busy, taking.together.refused))
+            return None
+
+    def _made(self, leases: list[Lease]) -> PoolLeases:
+        return PoolLeases(leases, self.look, self.within)
+
+    def _made_of(self, name: str, kind: Kind, weight: int, capacity: int, options: Options) -> Lock:
+        return build(self._opening, name, kind, weight, capacity, options, pooled=True)
