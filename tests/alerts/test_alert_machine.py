@@ -319,7 +319,7 @@ MUTANTS = {
 def test_the_machine_finds_each_mutant(mutant):
     where, name, broken = MUTANTS[mutant]
     bounds = settings(
-        BOUNDS, max_examples=400, database=None, derandomize=True, phases=[Phase.generate], print_blob=False
+        BOUNDS, max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], print_blob=False
     )
     with ExitStack() as stack:
         stack.enter_context(patch.object(where, name, broken))
