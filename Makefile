@@ -13,7 +13,7 @@ FULL_SUITE = $(shell python3.11 -c '' 2>/dev/null && echo py311 || \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo check test full servers fmt lint lock bench docs clean system
+.PHONY: help demo check test full servers fmt house lint lock bench docs clean system
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ fmt: $(VENV)/.tox ## format the code and mend what a tool can mend
 
 lint: $(VENV)/.tox ## check style, floors, spelling and types
 	@$(TOX) -e lint,type
+
+house: ## how large the house is: entries, lines of each part, longest function and file, circles
+	@$(PYTHON) .ci/house
 
 lock: $(VENV)/.tox ## renew the versions that tests and tools run on, in tests/locked; ARGS="--upgrade-package redis" for some
 	@$(VENV)/bin/python .ci/lock $(ARGS)
