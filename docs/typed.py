@@ -35,7 +35,7 @@ def annotation(setting: Setting, names: str = "tuple[str, ...]") -> str:
 
 
 def fields() -> str:
-    """The settings as fields of :class:`lockkit.config.config.Config`."""
+    """The settings as fields of :class:`lockkit.config.Config`."""
     return "".join(map(annotation, SETTINGS.values()))
 
 

@@ -103,7 +103,7 @@ class AsyncClient(Answering):
 
         Args:
             name: What is locked; at most 512 bytes of UTF-8.
-            options: See :class:`~lockkit.options.Options`. ``on_lost`` is a plain function, and called on a thread.
+            options: See :class:`~lockkit.shared.options.Options`. ``on_lost`` is a plain function, and called on a thread.
 
         Raises:
             ConfigError: The name or an option is not allowed; the error says what is allowed. No I/O has happened.

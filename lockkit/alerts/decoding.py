@@ -55,7 +55,7 @@ def decode(
     Args:
         shipped: The shipped rules.
         tables: The tables ``[alerts.rules.NAME]``, by name.
-        sources: The file of each key, as :attr:`lockkit.config.config.Config.sources`, for errors.
+        sources: The file of each key, as :attr:`lockkit.config.Config.sources`, for errors.
 
     Raises:
         ConfigError: A table is not right. The message names the file, the rule, the key, and what is allowed.

@@ -1,4 +1,4 @@
-"""Configuration files: where they are, which of them to trust, and how one becomes a :class:`~lockkit.layers.Layer`."""
+"""Configuration files: where they are, which of them to trust, and how one becomes a :class:`~lockkit.config.layers.Layer`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def look(
     home: _Path | None,
     config: _Path | None,
 ) -> Found:
-    """Read every layer except the URL's query. The arguments are those of :func:`lockkit.config.config.load`."""
+    """Read every layer except the URL's query. The arguments are those of :func:`lockkit.config.load`."""
     environ = os.environ if environ is None else environ
     here = _working_folder() if cwd is None else Path(cwd)
     house = home_dir(environ) if home is None else Path(home)

@@ -21,7 +21,7 @@ class Examined(NamedTuple):
 
     Attributes:
         findings: Findings about every file and variable, and about how they fit together.
-        in_use: The configuration that :func:`lockkit.config.config.load` would return, even if its settings do not fit each other; None if
+        in_use: The configuration that :func:`lockkit.config.load` would return, even if its settings do not fit each other; None if
             a file or variable is wrong.
         others: The configurations that the other profiles would give.
     """
@@ -46,7 +46,7 @@ def examine(
     """Check every file, variable and profile, and report all problems instead of the first one.
 
     Each file and variable is checked by itself. If all of them can be read, their combination is checked: the one that
-    :func:`lockkit.config.config.load` would give with these arguments, and that of each other profile (``elsewhere`` is the severity of a
+    :func:`lockkit.config.load` would give with these arguments, and that of each other profile (``elsewhere`` is the severity of a
     problem there). :func:`lockkit.plugins.checking.check_files` adds checks that need plugins.
     """
     places: dict[str, object] = {"environ": environ, "cwd": cwd, "etc": etc, "home": home, "config": config}

@@ -186,7 +186,7 @@ class _Run:
     """One hook, to be run once.
 
     The threads share only bare locks and plain attributes, because a signal handler that raises between two bytecodes of the
-    waiting thread cannot leave those half changed (see :class:`~lockkit.bell.Bell`).
+    waiting thread cannot leave those half changed (see :class:`~lockkit.lib.bell.Bell`).
     """
 
     def __init__(self, hook: CleanupHook, context: CleanupContext, budget: float, clock: Clock) -> None:

@@ -236,7 +236,7 @@ def pool(
         client: The client. Its store keeps those apart who use the cards: one of this host, or one of the fleet.
         simulate: The number of cards to simulate in place of those of the host; None for what the configuration says.
         host: The name of this host in the store; None for the setting ``gpu.host``, or else its own.
-        options: See :class:`~lockkit.options.Options`; they are for each card.
+        options: See :class:`~lockkit.shared.options.Options`; they are for each card.
 
     Raises:
         ConfigError: An option is not allowed, or the host has no name: in a container the setting ``gpu.host`` must tell it.

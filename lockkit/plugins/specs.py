@@ -119,7 +119,7 @@ def lockkit_sink(notification: Notification) -> None:
 
 @hookspec
 def lockkit_devices() -> Sequence[DeviceProvider]:
-    """Offer device providers, which list and describe devices such as GPUs: see :class:`~lockkit.devices.DeviceProvider`.
+    """Offer device providers, which list and describe devices such as GPUs: see :class:`~lockkit.gpu.devices.DeviceProvider`.
 
     Called once, when devices are first needed. Import the driver's library in ``DeviceProvider.snapshot``, not here and not when the plugin
     is loaded. An object that is no provider, or with the name of another one, is reported and skipped.
@@ -159,7 +159,7 @@ def lockkit_settings(config: Config) -> None:
     """Read and check the plugin's own table ``[plugins.<dist>]``, before anything else of the plugin is called.
 
     Called by ``connect()``, and by ``lockkit config check`` and ``lockkit doctor``. Decode the table with
-    :func:`lockkit.config.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
+    :func:`lockkit.config.plugin_settings`, and keep what it returns for the other hooks. Whatever the hook raises is an error of the
     configuration: ``connect()`` raises ConfigError, so no lock is taken under settings that a cleanup could not use later. Only an installed
     plugin without a table, without a cleanup hook and without the store in use is reported and left out instead.
     """

@@ -54,7 +54,7 @@ class Waiter:
     """A waiting claim in the heartbeat.
 
     Attributes:
-        failures: As that of a :class:`~lockkit.hold.Hold`, and so is ``next``.
+        failures: As that of a :class:`~lockkit.protocol.hold.Hold`, and so is ``next``.
         ring: Makes the waiting thread ask the store again.
         ttl: Three times the interval between its renewals, in seconds, as for a hold.
         unanswered: How many of its renewals had no answer.

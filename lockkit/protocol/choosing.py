@@ -1,4 +1,4 @@
-"""Have the chooser of a request tell which members of a pool will do now; see :class:`~lockkit.choosers.Chooser`.
+"""Have the chooser of a request tell which members of a pool will do now; see :class:`~lockkit.values.choosers.Chooser`.
 
 Rules kept here:
 

@@ -179,7 +179,7 @@ class WaitForAny(NamedTuple):
 
 
 class Choose(NamedTuple):
-    """Ask the chooser of a request which members will do now, beside those that are ``held``. Result: a :class:`~lockkit.choosers.Choice`.
+    """Ask the chooser of a request which members will do now, beside those that are ``held``. Result: a :class:`~lockkit.values.choosers.Choice`.
 
     The driver asks on another thread, because the chooser is code of the user that may hang. Without an answer within the budget it raises Refused.
     """

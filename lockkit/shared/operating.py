@@ -40,7 +40,7 @@ def _tell_strange(names: str) -> None:
 
 
 class Operations:
-    """The operations of a client that hold nothing. :class:`~lockkit.client.Client` adds locks."""
+    """The operations of a client that hold nothing. :class:`~lockkit.sync.client.Client` adds locks."""
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening

@@ -101,7 +101,7 @@ class Client(Operations, Answering):
 
         Args:
             name: What is locked; at most 512 bytes of UTF-8.
-            options: See :class:`~lockkit.options.Options`.
+            options: See :class:`~lockkit.shared.options.Options`.
 
         Raises:
             ConfigError: The name or an option is not allowed; the error says what is allowed. No I/O has happened.
@@ -176,7 +176,7 @@ class Client(Operations, Answering):
                 members of ``[pools.NAME]`` in the configuration. All clients must use the same capacity for a member.
             within: For each member that lies within another one, that other one, as a slice of a graphics card within the card. To hold the one
                 inside also takes as much of the other. All that stand within one may together have no more capacity than that one.
-            options: See :class:`~lockkit.options.Options`; they are for each member, and ``timeout`` for all. ``reentrant`` is not
+            options: See :class:`~lockkit.shared.options.Options`; they are for each member, and ``timeout`` for all. ``reentrant`` is not
                 possible.
 
         Raises:
@@ -324,7 +324,7 @@ def connect(
         task: A description of the work of this process, shown with its claims.
         clock: The clock; a simulation passes its own.
         where: "wrapper" for a program that runs another under a lock.
-        settings: Any other setting, by its key: ``connect(ttl=5)``. See :class:`~lockkit.options.Settings`.
+        settings: Any other setting, by its key: ``connect(ttl=5)``. See :class:`~lockkit.shared.options.Settings`.
 
     Raises:
         ConfigError: A setting is not allowed, or stands beside ``config``, the scope of the store is below ``scope``, or the URL's scheme is unknown; the

@@ -46,7 +46,7 @@ class LockOptions:
         max_wait: How long a task waits in all, over all its retries; None for ever.
         on_duplicate: What happens to a message whose twin holds the lock; None for what happens to any other.
         on_unavailable: What happens to a task whose store cannot be used.
-        max_hold: As in :class:`~lockkit.options.Options`; so are the next two.
+        max_hold: As in :class:`~lockkit.shared.options.Options`; so are the next two.
         fence_as: The parameter of the function that gets the fence.
     """
 
