@@ -23,6 +23,7 @@ of the session, for good.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from lockkit.values.names import claim_id
 from lockkit_zookeeper.answers import Answer
 from lockkit_zookeeper.entries import Entry
 from lockkit_zookeeper.layout import client_of
-from lockkit_zookeeper.private import GetChildren, GetData, Sync, agreed, agreement
+from lockkit_zookeeper.private import Delete, GetChildren, GetData, GetEphemerals, Sync, agreed, agreement
 
 if TYPE_CHECKING:
     from lockkit_zookeeper.session import Session
@@ -49,20 +50,21 @@ _PATIENCE = 3.0
 
 @dataclass(slots=True, eq=False)
 class _Beat:
-    """One ``sync`` or write with a read of the notes behind it, and of the session's own nodes after a cut."""
+    """One ``sync`` or write with a read of the notes behind it, and after a cut a list and a read of the session's own nodes."""
 
     sent: float
     turn: int
     writes: bool
     first: Answer
     notes: Answer
+    listed: Answer | None
     nodes: list[tuple[Entry, str, Answer]]
     answered: float = 0.0
 
     @property
     def last(self) -> Answer:
         """The answer that comes last."""
-        return self.nodes[-1][2] if self.nodes else self.notes
+        return self.nodes[-1][2] if self.nodes else self.listed or self.notes
 
     @property
     def answered_well(self) -> bool:
@@ -88,6 +90,8 @@ class Confirming:
         self._beats = 0
         self._led = 0.0
         self._back: float | None = None
+        self._lists = True
+        """Whether to list the session's own nodes after a cut: not if the last time had no answer. An older server may cut the connection."""
         self.next = 0.0
 
     def connected(self, back: float | None) -> None:
@@ -132,13 +136,16 @@ class Confirming:
             writes = self._beats % _CONFIRMED == 0
             first = connection.send(agreement(paths.root) if writes else Sync(paths.root))
             notes = connection.send(GetChildren(paths.notes(client_of(connection.session)), None))
-            nodes = []
+            nodes, listed = [], None
             if self._back is not None:  # watches went with the old connection, too
+                if self._lists:
+                    self._lists = False
+                    listed = connection.send(GetEphemerals(f"{paths.queues}/", None))
                 for entry in session.entries.values():
                     if entry.path is not None and not entry.ended:
                         watch = session.maintenance.watcher(entry)
                         nodes.append((entry, entry.path, connection.send(GetData(entry.path, watch))))
-            self._beat = beat = _Beat(sent, connection.turn, writes, first, notes, nodes)
+            self._beat = beat = _Beat(sent, connection.turn, writes, first, notes, listed, nodes)
             self.next = sent + session.timeout / _PATIENCE
         beat.last.rawlink(lambda _: session.poke())
 
@@ -168,6 +175,9 @@ class Confirming:
             if back is not None:
                 session.move(back, now)
                 self._look_at(beat.nodes)
+                if beat.listed is not None and beat.listed.successful():
+                    self._lists = True
+                    self._let_go(beat.listed.value)
             if len(row) >= _CONFIRMED:
                 session.move(min(row[-_CONFIRMED].sent, self._led), now)
                 del row[: 1 - _CONFIRMED]
@@ -183,6 +193,12 @@ class Confirming:
                     entry.evicted = True
                     session.tell(entry)
         return True
+
+    def _let_go(self, paths: Sequence[str]) -> None:
+        """Delete nodes of claims that this session no longer has: servers that got a backup back have those that were removed since."""
+        for path in paths:
+            if path.rpartition("/")[2].partition("-")[0] not in self._session.entries:
+                self._session.connection.send(Delete(path, -1))
 
     def _look_at(self, nodes: list[tuple[Entry, str, Any]]) -> None:
         """Check, after a cut, which nodes are still there, and have waiters ask again, because their watches are gone."""

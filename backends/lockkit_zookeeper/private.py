@@ -61,6 +61,7 @@ __all__ = [
     "Exists",
     "GetChildren",
     "GetData",
+    "GetEphemerals",
     "KazooConnection",
     "SetData",
     "Sync",
@@ -89,6 +90,15 @@ class CreateContainer(Create2):  # type: ignore[misc]
     def __new__(cls, path: str, acl: Sequence[ACL]) -> CreateContainer:
         made: CreateContainer = super().__new__(cls, path, b"", acl, _CONTAINER)
         return made
+
+
+class GetEphemerals(GetChildren):  # type: ignore[misc]
+    """The request for the paths of the session's own nodes below a path, which servers before 3.6 do not know. kazoo has no call for it.
+
+    The answer looks like that to GetChildren; the flag for a watch, behind the path, is not read.
+    """
+
+    type = 103
 
 
 class EndSession(Close):  # type: ignore[misc]

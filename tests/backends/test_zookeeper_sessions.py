@@ -25,7 +25,7 @@ from lockkit_zookeeper import store as module
 from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.connection import Connection
-from lockkit_zookeeper.private import Create2
+from lockkit_zookeeper.private import Create2, GetEphemerals
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from support.harnesses.zookeeper import claims_of, only_watches, vanish
@@ -674,3 +674,41 @@ def test_a_waiter_on_a_lagging_follower_is_let_in_once_the_follower_knows(ensemb
             assert mine.fence > lease.fence
             assert mine.release().outcome == "RELEASED"
         ensemble.heal()
+
+
+def bounced(mine):
+    """Cut the connection of a session, and wait until a beat on the next one counts."""
+    turn = mine.connection.turn
+    mine.connection.bounce()
+    until(lambda: mine.connection.turn > turn, "it comes back")
+    began = SYSTEM.now()
+    until(lambda: mine.basis > began, "it is confirmed again")
+
+
+def made_for(store, mine, token):
+    """Make the node of a claim of a session as it was in a backup; its path."""
+    path = f"{store.paths.queue('a')}/{token}-1-9-"
+    return Call(mine.connection, time.monotonic() + PATIENCE).ask(Create2(path, b"", store.acl, 3))[0]
+
+
+def test_a_session_that_comes_back_lets_go_of_claims_that_a_backup_has_and_it_does_not(server, store):
+    """Else they would be held for as long as the process holds anything."""
+    one, fence = take(store, ttl=LONG, capacity=9)
+    mine = session(store, one)
+    path = made_for(store, mine, claim().token)
+    bounced(mine)
+    until(lambda: not there(server, path), "nobody stands behind that claim")
+    assert renew(store, one, fence).state == "HELD"
+    assert states(store) == ["HELD"]
+
+
+def test_a_server_that_cannot_list_the_nodes_of_a_session_is_asked_once(server, store, monkeypatch):
+    monkeypatch.setattr(GetEphemerals, "type", 9999)
+    one, fence = take(store, ttl=LONG, capacity=9)
+    mine = session(store, one)
+    path = made_for(store, mine, claim().token)
+    bounced(mine)
+    monkeypatch.undo()
+    bounced(mine)
+    assert renew(store, one, fence).state == "HELD"
+    assert there(server, path), "it was not asked again"
