@@ -72,7 +72,9 @@ def _gone(fence: int | None, trouble: Refused | Unknown) -> Renewal:
 def extend(store: SQLiteStore, claim: Claim, fence: int, ttl: float, end: float) -> Renewal:
     """See :meth:`lockkit.store.spi.Backend.extend`."""
     key = (store.namespace, claim.terms.name, claim.token)
-    done, now = store.beats.write(sql.EXTEND, lambda now: (*key, now, micros(ttl), fence), end)
+    done, now = store.beats.write(
+        sql.EXTEND, lambda now: (*key, now, micros(ttl), fence, claim.terms.process_bound), end
+    )
     if done:
         return Renewal("HELD", basis=now / 1e6)
     return _lost(store, store.seen(store.beats, claim.terms.name, end), claim, fence, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockkit.store.spi import End
-from lockkit_sqlite.layout import HELD, LINGERING, READER, WAITING
+from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING
 
 ENDS: Mapping[End, int] = {"ungraceful": 0, "released": 1, "unused": 2}
 """How a claim ends, as the statements get it."""
@@ -94,8 +94,8 @@ RENEW_ONE = (
     f"UPDATE entries SET {_EXTENDED} WHERE {_ONE} AND state = {HELD} AND deadline > ?4 AND NOT evicted"
 )
 EXTEND = f"""UPDATE entries SET ttl = max(ttl, ?5), renewed = ?4, silence = max(silence, ?4 + max(ttl, ?5) + lock_delay),
-    deadline = max(deadline,
-        CASE WHEN process_bound THEN deadline ELSE min(?4 + max(ttl, ?5), hold_end) + lock_delay END)
+    process_bound = max(process_bound, ?7), deadline = max(deadline, CASE WHEN process_bound THEN deadline
+        WHEN ?7 THEN min(hold_end + lock_delay, {FAR}) ELSE min(?4 + max(ttl, ?5), hold_end) + lock_delay END)
     WHERE {_ONE} AND fence = ?6 AND state = {HELD} AND deadline > ?4 AND NOT evicted"""
 _BEATS = """(namespace, name, fence, token) IN (SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'),
     json_extract(value, '$[2]') FROM json_each(?3))"""

@@ -12,7 +12,7 @@ from lockkit.aio.shortform import Acquiring, AsyncShortForm
 from lockkit.lib.caller import Caller, caller
 from lockkit.lib.leaving import Held
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Steps, all_of
+from lockkit.protocol.composing import PlaceLost, Steps, all_of
 from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 from lockkit.shared.locks import checked_timeout
 from lockkit.shared.options import DEFAULT, Default
@@ -151,16 +151,25 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
         detect: bool = False,
         reason: str | None = None,
     ) -> tuple[AsyncLeases | None, AsyncTaking]:
-        taking = await AsyncTaking.begin(self._engines, wait, on_wait, taken_at, detect=detect, reason=reason)
+        while True:
+            taking = await AsyncTaking.begin(
+                self._engines, wait, on_wait, taken_at, detect=detect, reason=reason
+            )
+            try:
+                return await self._taken(taking, wait), taking
+            except PlaceLost as lost:
+                wait = taking.left_to_wait(wait, lost)
+
+    async def _taken(self, taking: AsyncTaking, wait: float | None) -> AsyncLeases | None:
         levels: list[AsyncLease] = []
         try:
             attempts: dict[Attempt, AsyncLock] = {}
             for lock in self.locks:
-                level = await lock.level(taking.driver, taking.key, taken_at, wait)
+                level = await lock.level(taking.driver, taking.key, taking.taken_at, wait)
                 if level is not None:
                     levels.append(level)
                 else:
-                    attempts[taking.attempt(lock, wait=wait != 0)] = lock
+                    attempts[taking.attempt(lock, wait=wait != 0, one_of=len(self.locks))] = lock
             steps = all_of(taking.together, tuple(attempts), taking.driver.tools)
             leases = await taking.run(
                 steps, attempts, lambda got: AsyncLeases(self._ordered([*levels, *got]))
@@ -168,7 +177,7 @@ class AsyncAllOf(AnyAllOf[AsyncLeases, AsyncLock], AsyncShortForm[AsyncLeases]):
             if leases is None:
                 for level in levels:
                     await level.release()
-            return leases, taking
+            return leases
         except BaseException:
             for lease in levels:
                 lease.level.left = True

@@ -79,6 +79,7 @@ class Attempt:
 
     Attributes:
         terms: What is asked for: the name, the ttl, the capacity and so on.
+        later: The terms that the hold gets once all that is asked for with it is held; None for the same terms from the beginning.
         deadline: CLOCK_BOOTTIME seconds; None to wait for ever.
         note: A JSON object for the claim; None for none.
         auto_renew: Whether the heartbeat renews the hold. For the hold.
@@ -123,7 +124,7 @@ class Attempt:
 
     __slots__ = (
         "_looked_at", "_search", "_since", "_told", "_tries", "_unusable_claims", "answered", "auto_renew", "beside", "call", "cancel", "claim",
-        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "hopeless", "key", "mine", "note", "origin", "over",
+        "deadline", "detects", "doubtful", "ended_deadlock", "group", "hold", "holder", "hopeless", "key", "later", "mine", "note", "origin", "over",
         "random", "reentrant", "registered", "request_pending", "request_timeout", "runs", "same_store", "sent", "shown", "start", "taken_at", "terms",
         "then", "token", "trouble", "wait", "warn_at", "where", "who",
     )  # fmt: skip
@@ -158,6 +159,7 @@ class Attempt:
             self.detects
         ) = self.ended_deadlock = self.hopeless = self.reentrant = False
         self.claim: Claim | None = None
+        self.later: Terms | None = None
         self.holder: ClaimInfo | None = None
         self.hold: Hold | None = None
         self.trouble: LockkitError | None = None

@@ -13,7 +13,9 @@ Rules kept here:
 - A member that stands within another one is held by two claims, one in the queue of each. One claim without the other is given back.
 - Which members will do may change while a request waits (:mod:`lockkit.protocol.choosing`). A claim for one that no longer does is given up.
 - A failure leaves nothing behind: what is held is given back, last first, before the error is raised.
-- If a hold is lost while the acquisition still waits, the acquisition fails.
+- What is held before all is held lapses like a waiter, not like a holder: whoever is stopped while it waits must not keep it. So a claim becomes
+  process-bound only then.
+- If a hold is lost while the acquisition still waits, the acquisition fails; if it was only not renewed in time, its caller begins anew.
 - A lock that the store refuses for good, as one with a damaged claim, is left out as long as enough others remain.
 - The time is compared before each further lock: many requests that are each answered soon take long together. A whole that is
   complete is kept, even if the time is up.
@@ -36,14 +38,17 @@ from lockkit.facts import LOSSES
 from lockkit.protocol import denials
 from lockkit.protocol.acquiring import giving_up
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.effects import Effect, WaitForAny
+from lockkit.protocol.effects import Effect, Extend, WaitForAny
 from lockkit.protocol.hold import Hold
 from lockkit.protocol.invalid import lapsed
 from lockkit.protocol.telling_together import TogetherTold
 from lockkit.protocol.together import Candidate, Run, Together, Tools, holds, late
+from lockkit.store.spi import Refused, Unknown
 
 __all__ = ["NoChooser", "PlaceLost", "Steps", "all_of", "any_of", "some_of"]
 
+_AGAIN = 0.05
+"""Seconds after which an unanswered request is sent again."""
 Steps = Generator[Effect, Any, "list[Attempt] | None"]
 """An acquisition of several locks. Returns the attempts that hold, or None on a definite "busy"."""
 
@@ -51,7 +56,7 @@ Steps = Generator[Effect, Any, "list[Attempt] | None"]
 class PlaceLost(LeaseLost):
     """Raised while an acquisition waits: a hold that it has got already was not renewed in time, as that of a process that was stopped for a while.
 
-    A pool begins anew then. Users see the LeaseLost that :meth:`plain` returns.
+    A request that waits begins anew then. Users see the LeaseLost that :meth:`plain` returns.
     """
 
     def plain(self) -> LeaseLost:
@@ -106,14 +111,12 @@ def all_of(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Ste
 
 
 def _all_of(together: Together, attempts: Sequence[Attempt], tools: Tools) -> Steps:
-    try:
-        for attempt in attempts:
-            if not (yield from _run_one(together, (attempt,), tools)):
-                yield from _giving_back(together, tools)
-                return None
-        _raise_if_lost(holds(attempts), tools.now())
-    except PlaceLost as lost:
-        raise lost.plain() from None
+    for attempt in attempts:
+        if not (yield from _run_one(together, (attempt,), tools)):
+            yield from _giving_back(together, tools)
+            return None
+    _raise_if_lost(holds(attempts), tools.now())
+    yield from _completing(attempts, tools)
     return [*attempts]
 
 
@@ -219,6 +222,7 @@ def _some_of(
     kept = _attempts_of(got)
     _raise_if_lost(holds([gate]))
     _raise_if_lost(holds(kept), tools.now())
+    yield from _completing(kept, tools)
     yield from _giving_back(together, tools, kept)
     best = [one.name for one in members.best(candidates) if one.name in got]
     return _attempts_of({name: got[name] for name in [*best, *got]})
@@ -247,6 +251,30 @@ def _leaving_nothing(together: Together, steps: Steps, tools: Tools) -> Steps:
     except LockkitError:
         yield from _giving_back(together, tools)
         raise
+
+
+def _completing(attempts: Sequence[Attempt], tools: Tools) -> Generator[Effect, Any, None]:
+    """Have the store keep what is held by the terms of a hold, now that it is complete.
+
+    Raises:
+        PlaceLost, LeaseLost: A hold was lost before.
+        BackendError: The store has refused.
+    """
+    for attempt in attempts:
+        hold, later = attempt.hold, attempt.later
+        while hold is not None and later is not None and hold.claim.terms != later:
+            claim = hold.claim._replace(terms=later)
+            try:
+                renewal = yield Extend(claim, hold.fence, attempt.request_timeout)
+            except (Refused, Unknown) as trouble:
+                if not trouble.retry:
+                    raise attempt.named(trouble.error) from None
+                yield WaitForAny({}, [hold], tools.now() + _AGAIN)  # the hold itself says for how long
+            else:
+                if renewal.state != "HELD":
+                    hold.lose("evicted" if renewal.why == "evicted" else "lost")
+                hold.extended(claim, renewal.basis, tools.now())
+            _raise_if_lost([hold], tools.now())
 
 
 def _giving_back(

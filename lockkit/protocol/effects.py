@@ -37,6 +37,7 @@ __all__ = [
     "Choose",
     "Effect",
     "EmergencyRelease",
+    "Extend",
     "GoOn",
     "Inspect",
     "Judge",
@@ -138,10 +139,18 @@ class Annotate(NamedTuple):
     budget: float
 
 
+class Extend(NamedTuple):
+    """Renew a claim, and keep it by its terms from now on. Result: a :class:`~lockkit.store.spi.Renewal`."""
+
+    claim: Claim
+    fence: int
+    budget: float
+
+
 Removing: TypeAlias = Release | Abandon | EmergencyRelease
-OnThreads: TypeAlias = Inspect | ListNames | Annotate
+OnThreads: TypeAlias = Inspect | ListNames | Annotate | Extend
 """A request that is rare, so that a store has no exchange for it: an event loop has it made on a thread."""
-ON_THREADS = (Inspect, ListNames, Annotate)
+ON_THREADS = (Inspect, ListNames, Annotate, Extend)
 Request: TypeAlias = Acquire | Renew | Removing | RemoveMany | OnThreads
 """An effect that asks the store."""
 REQUESTS = (Acquire, Release, Renew, Abandon, EmergencyRelease, RemoveMany, *ON_THREADS)

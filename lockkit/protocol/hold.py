@@ -383,7 +383,7 @@ class Hold:
             return True
 
     def extended(self, claim: Claim, basis: float, now: float) -> bool:
-        """Use the answer to an ``extend``, read at ``now``: the hold has the claim's longer ttl from now on. False if it had run out."""
+        """Use the answer to an ``extend``, read at ``now``: the hold has the claim's terms from now on. False if it had run out."""
         with self._mutex:
             if self.ended or self.lost_why or self._over(now):
                 return False
@@ -394,6 +394,7 @@ class Hold:
             expires = min(newest + length, self._latest)
             # No signal is let through here: a hold whose times disagree would be neither valid nor lost.
             self.claim, self.ttl, self._span, self.basis, self.expires = claim, ttl, length, newest, expires
+            self.process_bound = claim.terms.process_bound
             for follow in self.followers:
                 follow(expires)
             return True

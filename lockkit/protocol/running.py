@@ -18,6 +18,7 @@ from lockkit.protocol.effects import (
     Choose,
     Effect,
     EmergencyRelease,
+    Extend,
     Inspect,
     Judge,
     ListNames,
@@ -54,6 +55,8 @@ def ask(store: Backend, request: Request) -> object:
         return store.extras.remove_many(request.removals, request.budget)
     if isinstance(request, Inspect):
         return store.inspect(request.name, request.budget)
+    if isinstance(request, Extend):
+        return store.extend(request.claim, request.fence, request.claim.terms.ttl, request.budget)
     if isinstance(request, ListNames):
         return store.names("", request.budget)
     return store.annotate(request.name, request.claim_id, request.patch, request.budget)

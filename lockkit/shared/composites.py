@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from lockkit.drivers.waits import OnWait
     from lockkit.shared.opening import Opening
 
-__all__ = ["AnyAllOf", "AnyAnyOf", "AnyTaking", "check_call"]
+__all__ = ["PATIENCE", "AnyAllOf", "AnyAnyOf", "AnyTaking", "check_call"]
 
 _LEAST = 0.001
+PATIENCE = 6.0
+"""Seconds after which a request that does not renew its claims has lost its place in a queue, and what it has got before all is held."""
 E = TypeVar("E", bound=AnyLease)
 H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
@@ -102,8 +104,8 @@ class AnyTaking:
         self._detect = detect
         self._reason = reason
 
-    def attempt(self, lock: AnyLock[Any], *, wait: bool) -> Attempt:
-        """An attempt for one of the locks."""
+    def attempt(self, lock: AnyLock[Any], *, wait: bool, one_of: int = 1) -> Attempt:
+        """An attempt for one of the locks. Of several that must all hold, ``one_of`` is the number."""
         attempt = lock.attempt(
             self.driver,
             self.deadline,
@@ -114,6 +116,12 @@ class AnyTaking:
             detects=self._detect and wait,
         )
         attempt.shown = self._on_wait is not None
+        terms = attempt.terms
+        if one_of > 1 and terms.process_bound and attempt.auto_renew:
+            attempt.terms, attempt.later = (
+                terms._replace(process_bound=False, ttl=min(terms.ttl, PATIENCE)),
+                terms,
+            )
         return attempt
 
     def handed(

@@ -15,7 +15,7 @@ from lockkit.protocol import denials
 from lockkit.protocol.attempt import Attempt
 from lockkit.protocol.composing import NoChooser, Steps, some_of
 from lockkit.protocol.together import Candidate
-from lockkit.shared.composites import AnyTaking
+from lockkit.shared.composites import PATIENCE, AnyTaking
 from lockkit.shared.locks import AnyLock
 from lockkit.shared.options import Options, check_plain
 from lockkit.shared.shortform import AnyShortForm
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyPool", "Request"]
 
-_PATIENCE = 6.0
-"""Seconds after which a request at the gate that does not renew its claim has lost its place."""
 H = TypeVar("H", bound=Held)
 K = TypeVar("K", bound=AnyLock[Any])
 
@@ -65,7 +63,7 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
             raise ConfigError("reentrant=True is for mutexes, not for a pool", name=name)
         self._options = options
         # The gate lapses as a waiter does, not as a holder: whoever is stopped at it must not stop all others.
-        of_gate: Options = {"ttl": UsualTtl(_PATIENCE), "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
+        of_gate: Options = {"ttl": UsualTtl(PATIENCE), "max_hold": None, "min_hold": 0.0, "lock_delay": 0.0}
         if "reason" in options:
             of_gate["reason"] = options["reason"]
         self._of_gate = of_gate
@@ -108,11 +106,13 @@ class AnyPool(AnyShortForm[H], Generic[H, K]):
         for member, weight in request.among.items():
             tries: list[Attempt] = []
             claims: list[Attempt] = []
-            for lock in self._locks_of(member, weight):
-                tries.append(taking.attempt(lock, wait=False))
+            needed = self._locks_of(member, weight)
+            many = request.wanted * len(needed)
+            for lock in needed:
+                tries.append(taking.attempt(lock, wait=False, one_of=many))
                 locks[tries[-1]] = lock
                 if wait:
-                    claims.append(taking.attempt(lock, wait=True))
+                    claims.append(taking.attempt(lock, wait=True, one_of=many))
                     tries[-1].then = claims[-1]
                     locks[claims[-1]] = lock
             candidates.append(Candidate(member, tries, claims))

@@ -198,7 +198,7 @@ class RowQueue:
     def renew(
         self, claim: Claim, fence: int | None, now: float, basis: float, *, ttl: float = 0.0
     ) -> Renewal:
-        """Renew a claim. ``fence`` is None without a lease. ``ttl`` is the least that the claim's ttl shall be from now on."""
+        """Renew a claim. ``fence`` is None without a lease. ``ttl`` is the least that the claim's ttl shall be from now on; with it, a claim may become process-bound."""
         self.settle(now)
         row = self.rows.get(claim.token)
         if row is None:
@@ -215,6 +215,8 @@ class RowQueue:
         if row.state != "HELD" or row.fence != fence:
             return Renewal("LOST", why="fence")
         row.ttl = max(row.ttl, ttl)
+        if ttl and claim.terms.process_bound:
+            row.terms = row.terms._replace(process_bound=True)
         row.extend(now)
         return Renewal("HELD", basis=basis, requests=row.requests)
 

@@ -412,7 +412,10 @@ class Backend(Protocol):
         """
 
     def extend(self, claim: Claim, fence: int, ttl: float, budget: float) -> Renewal:
-        """Renew a claim, and keep it with this ttl from now on, which is at least its present one. Deadlines only grow."""
+        """Renew a claim, and keep it with this ttl from now on, which is at least its present one. Deadlines only grow.
+
+        A claim whose terms say here that it is process-bound is so from now on, if it was not before.
+        """
 
     def annotate(self, name: str, claim_id: str, patch: Mapping[str, object], budget: float) -> bool:
         """Merge a JSON patch (RFC 7396) into a claim's note; False if there is no such claim."""

@@ -10,7 +10,7 @@ from lockkit.lib.leaving import Held
 from lockkit.lib.loops import warn_of_loop
 from lockkit.lib.takers import THREAD
 from lockkit.protocol.attempt import Attempt
-from lockkit.protocol.composing import Steps, all_of
+from lockkit.protocol.composing import PlaceLost, Steps, all_of
 from lockkit.shared.composites import AnyAllOf, AnyAnyOf, AnyTaking, check_call
 from lockkit.shared.locks import checked_timeout
 from lockkit.shared.options import DEFAULT, Default
@@ -93,7 +93,8 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
     """A reusable, thread-safe factory of leases on several locks at once, made by :meth:`lockkit.Client.all_of`.
 
     The locks are acquired one after the other in the order of their names, whatever order they were given in, under one timeout. So
-    two acquisitions of this kind never wait for each other. What is held while it waits for the next lock is renewed.
+    two acquisitions of this kind never wait for each other. What is held while it waits for the next lock is renewed; if that was not done
+    in time, as in a process that was stopped, it begins anew.
 
     ``with client.all_of([a, b]):`` is the short form, as for :class:`~lockkit.Lock`.
 
@@ -161,9 +162,16 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
         detect: bool = False,
         reason: str | None = None,
     ) -> Leases | None:
-        taking = Taking(
-            self._opening, wait, self.name, self.locks, on_wait, cancel, detect=detect, reason=reason
-        )
+        while True:
+            taking = Taking(
+                self._opening, wait, self.name, self.locks, on_wait, cancel, detect=detect, reason=reason
+            )
+            try:
+                return self._taken(taking, wait, busy)
+            except PlaceLost as lost:
+                wait = taking.left_to_wait(wait, lost)
+
+    def _taken(self, taking: Taking, wait: float | None, busy: list[Attempt]) -> Leases | None:
         levels: list[Lease] = []
         try:
             attempts: dict[Attempt, Lock] = {}
@@ -172,7 +180,7 @@ class AllOf(AnyAllOf[Leases, Lock], ShortForm[Leases]):
                 if level is not None:
                     levels.append(level)
                 else:
-                    attempts[taking.attempt(lock, wait=wait != 0)] = lock
+                    attempts[taking.attempt(lock, wait=wait != 0, one_of=len(self.locks))] = lock
             steps = all_of(taking.together, tuple(attempts), taking.driver.tools)
             leases = taking.run(steps, attempts, lambda got: self._made(levels, got))
             # No call may come between: a signal must not strike where only this frame has the leases.

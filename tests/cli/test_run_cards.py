@@ -107,17 +107,17 @@ def test_the_card_of_a_killed_holder_is_given_to_the_next(cards):
     assert out.split("|")[0] == "0"
 
 
-@pytest.mark.parametrize("wanted", ["1", "2"])
-def test_a_waiting_run_that_is_stopped_stops_nobody_and_goes_on_waiting(cards, wanted):
-    """The run is at the gate when Ctrl-Z strikes. If it wants two cards, it keeps the one that is free."""
+@pytest.mark.parametrize("wanted, behind", [("1", "1"), ("2", "1"), ("2", "2")])
+def test_a_waiting_run_that_is_stopped_stops_nobody_and_goes_on_waiting(cards, wanted, behind):
+    """The run is at the gate when Ctrl-Z strikes. If it wants two cards, it has the one that is free by then."""
     cards.env["LOCKKIT_GPU_SIMULATE"] = wanted
     holder = cards.start("run", "--gpu", "1", "--", "sleep", "60")
     cards.until(held(cards, CARDS[0]))
     stopped = cards.start("run", "--gpu", wanted, "--timeout", "100s", "--", *SHOWN)
     line_of(stopped, "waiting for")
     stopped.send_signal(signal.SIGSTOP)
-    after = cards.start("run", "--gpu", "1", "--timeout", "100s", "--", "sleep", "1")
-    line_of(after, "waiting for 1 GPU: you are 2nd")
+    after = cards.start("run", "--gpu", behind, "--timeout", "100s", "--", "sleep", "1")
+    line_of(after, f"waiting for {behind} GPU")
     holder.terminate()
     _, err = after.communicate(timeout=100)
     assert after.returncode == 0, err

@@ -24,7 +24,7 @@ from lockkit.errors import (
     NotHeld,
 )
 from lockkit.notes.members import pool_name
-from lockkit.store.spi import Unknown
+from lockkit.store.spi import Renewal, Unknown
 from lockkit.testing.children import in_child
 from lockkit.testing.clocks import ShiftedClock
 from lockkit.testing.processes import until
@@ -611,16 +611,69 @@ def test_a_timeout_is_kept_although_each_of_many_requests_is_answered_soon(silen
     until(nothing_left(silent))
 
 
-def test_a_lock_that_lapses_while_it_waits_for_the_rest_is_not_handed_over(silent):
+def test_a_lock_that_lapses_while_it_waits_for_the_rest_is_taken_again_and_not_handed_over(silent):
     """As that of a process that was stopped for a while, also if the heartbeat has not noticed it yet when the last lock is granted."""
     first, last = (silent.lock(name, ttl=30, process_bound=False) for name in "ab")
     lease = last.acquire()
     work = Work(lambda: silent.all_of([first, last]).acquire(timeout=3600))
     until(queued(silent, "b"))
+    (lapsed,) = silent.inspect("a").holders
     silent.driver().clock.advance(600.0)
-    error = work.error()
-    assert (type(error), error.name) == (LeaseLost, "a")
+    leases = work.result()
+    assert leases.fences["a"] > lapsed.fence
     assert lease.lost.wait(30)
+    leases.release()
+
+
+@pytest.mark.parametrize("kind", ["all_of", "pool"])
+def test_what_a_request_has_got_is_bound_to_its_process_only_once_it_has_all(silent, kind):
+    """Otherwise a process that is stopped while it waits would keep it for as long as it is stopped."""
+    bound = {"ttl": 30, "process_bound": True}
+    taken = {
+        "all_of": lambda: silent.all_of([silent.lock(name, **bound) for name in "ab"]).acquire(timeout=3600),
+        "pool": lambda: silent.pool("p", ["a", "b"], **bound).acquire(2, timeout=3600),
+    }[kind]
+    a, b = (name if kind == "all_of" else pool_name("p", name) for name in "ab")
+    other = (
+        silent.lock(b).acquire() if kind == "all_of" else silent.pool("p", ["a", "b"]).acquire(among=["b"])
+    )
+    work = Work(taken)
+    until(queued(silent, b))
+    (had,) = silent.inspect(a).holders
+    assert (had.process_bound, had.ttl) == (False, 6.0)
+    other.release()
+    leases = work.result()
+    for name in (a, b):
+        (now,) = silent.inspect(name).holders
+        assert (now.process_bound, now.ttl, now.deadline) == (True, 30.0, None)
+    assert {lease.ttl for lease in leases} == {30.0}
+    leases.release()
+
+
+@pytest.mark.parametrize("answer", ["evicted", "unanswered"])
+def test_the_last_request_of_several_decides_whether_they_are_handed_over(silent, answer):
+    store, locks = silent.driver().backend, [silent.lock(name, process_bound=True) for name in "ab"]
+    extend, asked = store.extend, []
+
+    def once(*given):
+        asked.append(given)
+        if len(asked) > 1:
+            return extend(*given)
+        if answer == "unanswered":
+            raise Unknown(BackendUnavailable("no answer"))
+        return Renewal("LOST", why="evicted")
+
+    store.extend = once
+    if answer == "unanswered":
+        with silent.all_of(locks).acquire() as leases:
+            assert leases.valid()
+            assert [each.process_bound for name in "ab" for each in silent.inspect(name).holders] == [
+                True
+            ] * 2
+    else:
+        with pytest.raises(LeaseLost, match="'a'"):
+            silent.all_of(locks).acquire()
+    until(nothing_left(silent))
 
 
 @pytest.mark.parametrize("kind", ["all_of", "any_of", "pool"])

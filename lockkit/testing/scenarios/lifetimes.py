@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lockkit.errors import BackendUnavailable, LeaseLost
 from lockkit.facts import Owner
+from lockkit.store.spi import RELEASED, Claim
 from lockkit.testing.faults import delay_reply, interrupt
 from lockkit.testing.scenarios.queueing import steppers
 from lockkit.testing.scenarios.validity import Losses, paused
@@ -29,6 +30,24 @@ def process_bound(stage: Stage) -> None:
     fence = lease.fence
     assert lease.release().outcome == "RELEASED"
     assert all(other.fence > fence for other in rest)
+
+
+@scenario("S3-process-bound-later", needs=("process_bound",))
+def process_bound_later(stage: Stage) -> None:
+    """A claim that an ``extend`` makes process-bound, as that of a request which has waited for others, outlasts silence; a later one that does not say so changes nothing."""
+    lease, _ = paused(stage)
+    backend, ttl = stage.backend(), stage.harness.ttl
+    terms = stage.shape.holders[0].terms(stage.name, Owner(host="kit"), ttl=ttl)
+    bound = Claim(lease.token, terms._replace(process_bound=True))
+    assert backend.extend(bound, lease.fence, ttl, 2.0).state == "HELD"
+    assert backend.extend(Claim(lease.token, terms), lease.fence, ttl, 2.0).state == "HELD"
+    (before,) = [claim for claim in stage.client().inspect(stage.name).claims if claim.state == "HELD"]
+    assert (before.process_bound, before.deadline) == (True, None)
+    stage.harness.advance(5 * ttl)
+    assert lease.claim_id in stage.held()
+    assert backend.renew([(bound, lease.fence)], 2.0)[0].state == "HELD"
+    assert backend.release(bound, 2.0) == RELEASED
+    assert stage.stored() == []
 
 
 @scenario("S3-process-bound-evict", needs=("process_bound",))
