@@ -59,7 +59,7 @@ def examine(
         findings += [
             Finding("config", "warning", warning.message, warning.hint or "") for warning in layer.warnings
         ]
-        if not layer.problems and (layer.values or layer in found.files()):
+        if not layer.problems and layer is not code and (layer.values or layer in found.files()):
             pinned = ", pinned" if layer.pinned else ""
             tables: tuple[tuple[str, Mapping[str, object]], ...] = (
                 ("profiles", layer.profiles),

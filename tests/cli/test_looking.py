@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +21,10 @@ from lockkit.cli.commands.explain import sentences
 from lockkit.cli.lock_table import table_of
 from lockkit.cli.looking import summary_words
 from lockkit.errors import ConfigError, PermissionDenied
-from lockkit.facts import ClaimInfo, LockInfo, Owner, Record
+from lockkit.facts import ClaimInfo, Keeper, LockInfo, Owner, Record
 from lockkit.observe import journal
+from lockkit.testing.processes import until
+from lockkit.values.identity import look_at
 from lockkit.views.looking import Asked, Look, look, summary
 
 ANN = Owner(user="ann", host="box", pid=4711, program="sleep")
@@ -268,3 +272,20 @@ def test_whatever_somebody_has_written_into_a_claim_it_blocks_its_lock_and_nothi
         assert lockkit("run", "b", "--no-wait", "--", "true").returncode == 0
         db.close()
         renamed.release()
+
+
+@pytest.mark.parametrize("kept", ["sleep", "lockkit-watch"])
+def test_the_command_that_ends_a_stopped_process_also_lets_it_go_on(kept):
+    """Else it would heed the signal only then; and a watchdog ends what its command has left, as soon as it goes on."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            process.send_signal(signal.SIGSTOP)
+            until(lambda: look_at(process.pid).stopped, "it is stopped", 30.0)
+            held = claim("x", "HELD", 50.0)._replace(
+                process="gone", alive=True, process_bound=True, kept_by=(Keeper(process.pid, kept),)
+            )
+            told = sentences(LockInfo("x", (held,)), 100.0)
+        finally:
+            process.kill()
+    end = f"kill -CONT {process.pid}"
+    assert f"To end it: {end if kept == 'lockkit-watch' else f'kill {process.pid}; {end}'}" in told

@@ -428,7 +428,6 @@ def test_doctor_goes_on_after_a_dead_store_and_a_hanging_plugin(lockkit):
     assert done.returncode == 2
     told = (
         ("ok", "environment is read"),
-        ("ok", "argument is read"),
         ("warning", "plugin wrong: not loaded: OSError: no import"),
         ("error", "no answer from 127.0.0.1"),
         ("ok", "the plugin is well"),

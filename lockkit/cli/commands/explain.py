@@ -278,14 +278,23 @@ def _process(claim: ClaimInfo) -> list[str]:
         told = f"{who} is gone{f': {ended}' if ended else ''}, but processes that it started keep the lock."
         if not claim.kept_by:
             return [told, "Which processes keep the lock cannot be told: this user may not look into them."]
-        pids = " ".join(str(each.pid) for each in claim.kept_by)
         kept = f"The lock is kept until these have ended: {', '.join(map(str, claim.kept_by))}."
-        return [told, kept, f"To end {'it' if len(claim.kept_by) == 1 else 'them'}: kill {pids}"]
+        return [told, kept, f"To end {'it' if len(claim.kept_by) == 1 else 'them'}: {_ending(claim.kept_by)}"]
     if claim.alive is None:
         return [f"Whether its holder is alive is unknown{because}"]
     if claim.alive and claim.process == "unknown":  # perhaps not the one that took it
         return [f"Some process keeps it{because}"]
     return [f"Its holder is {'alive' if claim.alive else 'dead'}{because}"]
+
+
+def _ending(kept_by: Sequence[Keeper]) -> str:
+    """The commands that end processes which keep a lock. One that is stopped heeds them only once it goes on, and a watchdog then ends what is left, and itself."""
+    from lockkit.cli.watchdog import NAME
+
+    stopped = [each for each in kept_by if (one := look_at(each.pid)) is not None and one.stopped]
+    killed = [each for each in kept_by if not (each in stopped and each.program == NAME)]
+    kinds = (("kill", killed), ("kill -CONT", stopped))
+    return "; ".join(f"{how} {' '.join(str(each.pid) for each in some)}" for how, some in kinds if some)
 
 
 def _running(claim: ClaimInfo) -> list[str]:

@@ -293,8 +293,11 @@ class Run:
 
     def _failure(self, name: str, error: LockkitError, wait: Wait) -> LockkitError:
         """The error of a task that fails, with how long it has waited."""
-        if not isinstance(error, AcquireTimeout) or not self._options.waits:
+        if not isinstance(error, AcquireTimeout):
             return error
+        if not self._options.waits:
+            how = 'on_busy="wait" waits for it, or ask who has it: lockkit explain NAME'
+            return AcquireTimeout(error.message, name=error.name or name, holder=error.holder, hint=how)
         waited = durations.show(max(0.0, time.time() - wait.since))
         return AcquireTimeout(
             f"{self._words()} did not get its lock in {waited} (max_wait): {error.message}",

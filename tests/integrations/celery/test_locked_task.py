@@ -105,6 +105,8 @@ def test_a_failing_task_names_the_holder(app, rival, deliver):
     done = deliver(work)
     assert done.info.state == FAILURE
     assert done.info.retval.holder.claim_id == lease.claim_id
+    assert 'on_busy="wait" waits for it' in str(done.info.retval)
+    assert "timeout" not in str(done.info.retval), "LockedTask refuses the option"
 
 
 def test_a_waiting_task_waits_in_the_worker(app, rival, deliver):
