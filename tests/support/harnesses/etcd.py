@@ -75,7 +75,7 @@ class EtcdHarness(Harness):
         return self.server().leases()
 
     def left(self, lease: str) -> int:
-        """The whole seconds that a lease has left, rounded down; negative if there is none."""
+        """The whole seconds that a lease has left, rounded towards 0; negative if there is none."""
         return int(self.call("lease/timetolive", {"ID": lease}).get("TTL", 0))
 
     def outlast(self, seconds: float) -> None:
@@ -113,7 +113,8 @@ class EtcdHarness(Harness):
                     value["capacity"],
                     self.clock.now() + left + 1.0,
                     bool(value.get("evicted")),
-                    earliest=before + left,
+                    # Rounded towards 0: a lease that is over, and not removed yet, has 0 s left for up to a second.
+                    earliest=before + left - (left == 0),
                 )
             )
         return sorted(claims, key=lambda claim: claim.fence)
