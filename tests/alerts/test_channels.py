@@ -156,7 +156,7 @@ def test_each_channel_gets_what_it_is_for(tmp_path):
         assert all_of_them.put(notification(1, severity="P0"))
         manager.wait(2)
         pager.wait(1)
-        for one in all_of_them.each:
+        for one in all_of_them.each.values():
             assert one.flush(30.0)
         assert all_of_them.close() == 0
 
@@ -255,7 +255,7 @@ def test_the_hook_of_a_plugin_is_a_channel_of_its_own(tmp_path):
     plugins.enter("my board/1", Board())
     all_of_them = Channels([], tmp_path, more=plugin_sinks(plugins.implementations("lockkit_sink")))
     all_of_them.put(notification())
-    (one,) = all_of_them.each
+    (one,) = all_of_them.each.values()
     assert one.flush(30.0)
     all_of_them.close()
 
@@ -301,7 +301,7 @@ def test_a_channel_whose_service_refuses_an_alert_is_found_while_it_delivers_oth
     try:
         for group in ("bad", "good"):
             channels.put(notification(group=group))
-        (one,) = channels.each
+        (one,) = channels.each.values()
         while one.state().waiting > 1:
             one.flush(0.01)
         (found,) = channels.findings()
