@@ -282,6 +282,21 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             waiting.popleft()
             pending.append((request, answer, xid))
 
+    def _read_response(self, header: Any, buffer: bytes, offset: int) -> Any:
+        # A server answers a request of a type that it does not know before those that are under way.
+        pending = self.client._pending  # noqa: SLF001
+        if not pending or header.xid != pending[0][2]:
+            raise theirs.ConnectionDropped("an answer that is out of order")
+        return super()._read_response(header, buffer, offset)
+
+    def _connect_attempt(self, host: str, hostip: str, port: int, retry: Any) -> Any:
+        try:
+            return super()._connect_attempt(host, hostip, port, retry)
+        except Exception:
+            # kazoo has logged it, and would end its thread for good: for want of memory, for example.
+            self.client._session_callback(KeeperState.CONNECTING)  # noqa: SLF001
+            return None
+
     def _connect_loop(self, retry: Any) -> Any:
         self._round.clear()
         try:

@@ -197,7 +197,8 @@ def test_a_heartbeat_is_a_keepalive_and_a_read():
         alone([Reply(200, json.dumps(kept).encode() + b"\n", True)])
         driven(None)
 
-    driven(said(succeeded=True, responses=[{"response_range": {}}]))
+    newest = {"key": b64(etcd.entries[one.token].key.decode()), "create_revision": str(fence)}
+    driven(said(responses=[{"response_range": {}}, {"response_range": {"kvs": [newest]}}]))
 
     assert [each.state for each in driven.result] == ["HELD"]
 

@@ -25,7 +25,7 @@ from lockkit_zookeeper import store as module
 from lockkit_zookeeper.address import declared, parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.connection import Connection
-from lockkit_zookeeper.private import Create2, GetEphemerals
+from lockkit_zookeeper.private import Create2, GetEphemerals, KazooConnection
 from lockkit_zookeeper.requests import Call
 from lockkit_zookeeper.session import Session
 from support.harnesses.zookeeper import claims_of, only_watches, vanish
@@ -712,3 +712,22 @@ def test_a_server_that_cannot_list_the_nodes_of_a_session_is_asked_once(server, 
     bounced(mine)
     assert renew(store, one, fence).state == "HELD"
     assert there(server, path), "it was not asked again"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("can't start new thread")], ids=lambda each: type(each).__name__
+)
+def test_an_error_that_kazoo_does_not_expect_ends_a_connection_and_not_its_thread(
+    server, store, monkeypatch, error
+):
+    one, fence = take(store, ttl=LONG)
+    mine = session(store, one)
+    turn = mine.connection.turn
+
+    def fails(self, timeout):
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(KazooConnection, "_read_socket", fails)
+    until(lambda: mine.connection.turn > turn, "it comes back")
+    assert renew(store, one, fence).state == "HELD"
