@@ -181,8 +181,8 @@ def _look(
 ) -> Exchange[tuple[Header, dict[str, Mapping[str, Any]], dict[bytes, _Listing | _Read | Refused]]]:
     """The notes to this client, and of the queues in which it waits those that have changed; the header is of the first read.
 
-    The newest of the claims that hold is read, too. If it is gone and nobody has told of its end, the servers have begun anew, from a
-    backup: if that lacks any of these claims, it lacks the newest one. (Or somebody has deleted its key by hand.)
+    A backup that lacks any of the claims that hold lacks the newest of them. So that one is read, too: if it is gone and no note tells
+    of its end, the servers have begun anew from a backup. (Or somebody has deleted its key by hand.)
     """
     newest, since = max(holding, key=lambda entry: entry.fence, default=None), store.raft.since
     own = [] if newest is None else [Get(newest.key, keys_only=True)]

@@ -38,7 +38,8 @@ class RaftTerms:
     """A client's knowledge of the raft term.
 
     Attributes:
-        since: What is added to the terms that the servers show, so that they are later than those before the servers began anew.
+        since: The number added to each term that the servers show. It is 0 until the servers begin anew, as from a backup, with terms that may
+            be lower. Then it is chosen so that their terms count as later than all before.
         known: A term such that every grant sent from now on is granted in it or a later one; 0 for not known.
         shown: The latest term that each member has shown. Replaced, never changed.
         revision: The latest revision of the store that an answer has shown.

@@ -60,7 +60,8 @@ class Terminal:
     def stop(self, *, alone: bool = False) -> None:
         """Stop this process group (``alone``: only this process), as the shell expects of a job; return when it is continued.
 
-        In an orphaned process group nothing could continue it. There the kernel drops the signal, and this returns at once.
+        If the shell that began this process group is gone (POSIX: an orphaned process group), nothing could continue it. Then the kernel
+        drops the signal, and this returns at once.
         """
         old = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         try:

@@ -5,8 +5,8 @@ Rules kept here:
 - A chooser is asked when the request reaches the gate, and then every few seconds as long as it waits.
 - A member does from when a choice names it until a choice does not. One that the request holds is given back only if a choice refuses it.
 - A member that is not as it should be after its grant is left out until the next choice.
-- A request of which a choice says that no end of a hold could meet it leaves the gate, gives back what it has got, and queues again when a choice
-  says otherwise.
+- A request that could not be met even if all held members came free, as a choice says, leaves the gate and gives back what it has
+  got. It queues again when a choice says otherwise.
 - A chooser that gives no answer in time, or no proper one, ends the request.
 """
 

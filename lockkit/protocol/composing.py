@@ -71,7 +71,7 @@ class NoChooser:
 
     Attributes:
         until: CLOCK_BOOTTIME seconds at which to ask again; None for never.
-        outside: Whether the request must not keep others waiting, because no end of a hold could meet it now.
+        outside: Whether the request must not keep others waiting, because it could not be met now even if all held members came free.
     """
 
     until: float | None = None
@@ -385,7 +385,7 @@ def _wait_for_first(
 def _stand_outside(
     together: Together, gate: Attempt | None, tools: Tools, members: NoChooser
 ) -> Generator[Effect, Any, None]:
-    """Leave the gate until ends of holds could meet the request again, as the chooser says, and then queue for it once more, behind all others."""
+    """Leave the gate while the request could not be met even if all held members came free, as the chooser says. Then queue again, behind all others."""
     while members.outside and gate is not None:
         yield from _giving_up((gate,), tools)
         yield from _until_inside(members)

@@ -22,8 +22,9 @@ class Choice(NamedTuple):
         refused: Why each other member will not do, in a few words, by member. A member that the request holds already, and that is named
             here, is given back.
         never: Why the request can never be met; None if it can. It then ends with :class:`~lockkit.errors.ConfigError` at once.
-        outside: Whether the request is to leave the gate, because it cannot be met by any end of a hold now, but only by a person for instance. It
-            gives back what it has, lets others pass, and queues again once a choice says otherwise.
+        outside: Whether the request is to leave the gate, because it could not be met now even if all held members came free: because a
+            person must first put something right, for instance. It gives back what it has, lets others pass, and queues again once a
+            choice says otherwise.
     """
 
     order: Sequence[str]

@@ -277,7 +277,7 @@ lockkit run --gpu 1 --gpu-mem 8GiB -- ./evaluate   # a share of one
     "--kill-after",
     type=Duration(zero=True),
     section=LOSS,
-    help="Time from TERM to KILL. KILL comes before anybody else gets the lock.  [default: 10s, at most a third of ttl and max-hold]",
+    help="Time that the command has to end after TERM, before it is killed (KILL). It is killed before anybody else gets the lock.  [default: 10s, at most a third of ttl and max-hold]",
 )
 @option(
     "--on-ask",

@@ -121,7 +121,7 @@ def judges_again(stage: Stage) -> None:
 
 @scenario("L5-chooser-outside", (SEMAPHORE,))
 def outside(stage: Stage) -> None:
-    """A request that no end of a hold could meet keeps nothing, and holds up nobody; it queues again once one could."""
+    """A request that could not be met even if all held members came free keeps nothing and holds up nobody, and queues again once it could be met."""
     pools = [stage.client().pool("kit", ["a", "b", "c"], ttl=stage.harness.ttl) for _ in range(2)]
     held = pools[1].acquire(among=["c"])
     chooser = _Chooser("a", "b", "c")
