@@ -60,7 +60,7 @@ def open_store(
 
 
 class _Exchanges:
-    """The hot calls. See :class:`lockkit.store.exchanges.Exchanges`."""
+    """The hot calls. See :class:`lockkit.store.spi.Exchanges`."""
 
     def __init__(self, store: EtcdStore, watches: Watches) -> None:
         self._store = store

@@ -83,7 +83,7 @@ class Gateway(Cluster["_Member"]):
         self._streams: set[GatewayStream] = set()
 
     def opening(self, route: Route, end: float) -> Exchange[Any]:
-        """See :meth:`lockkit.store.exchanges.Exchanges.opening`."""
+        """See :meth:`lockkit.store.spi.Exchanges.opening`."""
         assert isinstance(route, _Route)
         try:
             return (yield Connect((route.host, route.port), end))
@@ -91,7 +91,7 @@ class Gateway(Cluster["_Member"]):
             raise not_connected(error, route.where) from error
 
     def parser(self) -> Parser:
-        """See :meth:`lockkit.store.exchanges.Exchanges.parser`."""
+        """See :meth:`lockkit.store.spi.Exchanges.parser`."""
         return Parser()
 
     def _connect(self, step: Connect) -> Connection:

@@ -17,18 +17,18 @@ __all__ = ["RedisExchanges"]
 
 
 class RedisExchanges:
-    """See :class:`lockkit.store.exchanges.Exchanges`."""
+    """See :class:`lockkit.store.spi.Exchanges`."""
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store
         self.tls: ssl.SSLContext | None = store.tls
 
     def parser(self) -> Parser:
-        """See :meth:`lockkit.store.exchanges.Exchanges.parser`."""
+        """See :meth:`lockkit.store.spi.Exchanges.parser`."""
         return Parser()
 
     def opening(self, route: Route, end: float) -> Exchange[Any]:
-        """See :meth:`lockkit.store.exchanges.Exchanges.opening`."""
+        """See :meth:`lockkit.store.spi.Exchanges.opening`."""
         return opening(route, end)
 
     def acquire(self, claim: Claim, create: bool, budget: float) -> Exchange[Answer]:  # noqa: FBT001

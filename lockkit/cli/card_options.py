@@ -163,7 +163,7 @@ def needs_gpu(ctx: click.Context, options: dict[str, Any]) -> None:
 
 def of_cards(options: dict[str, Any]) -> dict[str, Any]:
     """The options that are about GPUs, and the pool of this host's."""
-    from lockkit.cli.cards import CardOptions
+    from lockkit.cli.run_request import CardOptions
     from lockkit.gpu.host_pools import host_pool, simulated
     from lockkit.values.identity import this_process
 

@@ -21,7 +21,7 @@ from lockkit.gpu.joining import request_words
 from lockkit.gpu.known import facts_of, known, queue
 from lockkit.gpu.pools import GpuLeases, card_pool
 from lockkit.gpu.requests import HostCards
-from lockkit.gpu.visible import By, cuda_knows, cuda_variables
+from lockkit.gpu.visible import cuda_knows, cuda_variables
 from lockkit.gpu.waiting_row import waiting_row
 from lockkit.gpu.words import how_many, together
 from lockkit.lib.clock import SYSTEM
@@ -33,7 +33,7 @@ from lockkit.values.sizes import MIB
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.cli.run_request import Request
+    from lockkit.cli.run_request import CardOptions, Request
     from lockkit.cli.signals import Signals
     from lockkit.cli.taking import Taken
     from lockkit.drivers.waits import OnWait
@@ -43,29 +43,10 @@ if TYPE_CHECKING:
     from lockkit.shared.options import Options
     from lockkit.sync.client import Client
 
-__all__ = ["CardAnnouncer", "CardOptions", "Cards", "ReusedCards"]
+__all__ = ["CardAnnouncer", "Cards", "ReusedCards"]
 
 _FRESH = 5.0
 """Seconds for which a live line shows the cards as they were seen last."""
-
-
-class CardOptions(NamedTuple):
-    """The options of the command line that are about cards. Sizes are bytes, times seconds."""
-
-    count: int  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
-    min_free: int | None = None
-    memory: int | None = None
-    model: str | None = None
-    ids: tuple[str, ...] = ()
-    allow_busy: bool = False
-    settle: float = 0.0
-    visible: By | None = None
-    simulate: int | None = None
-    private: bool = False
-    accept_dirty: bool = False
-    affinity: bool = True
-    preflight: bool = False
-    preflight_python: str | None = None
 
 
 class ReusedCards(NamedTuple):

@@ -125,7 +125,8 @@ def _take(
         CommandFailed: A card cannot be had now.
         LockkitError: As :func:`lockkit.gpu.adopting.adopt`.
     """
-    from lockkit.cli.cards import CardOptions, Cards
+    from lockkit.cli.cards import Cards
+    from lockkit.cli.run_request import CardOptions
     from lockkit.gpu.adopting import NotAdopted, adopt
     from lockkit.gpu.jobs import job_ttl
     from lockkit.lib.descent import descendants

@@ -24,18 +24,17 @@ from lockkit.cli.parameters import finite
 from lockkit.cli.report import RunReport
 from lockkit.cli.signals import Signals, Terminated
 from lockkit.cli.suggesting import WORDS, look
-from lockkit.cli.supervise import MAX_HOLD, Ended, Policy, Supervisor
+from lockkit.cli.supervise import MAX_HOLD, Ended, Supervisor
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.waiting import Announcer
-from lockkit.cli.watchdog import Watchdog
+from lockkit.cli.watchdog import Policy, Watchdog
 from lockkit.errors import BackendError, ConfigError, LockkitError
 from lockkit.facts import LOSSES
 from lockkit.lib.clock import SYSTEM
 
 if TYPE_CHECKING:
     from lockkit.cli.base import Session
-    from lockkit.cli.cards import CardOptions
-    from lockkit.cli.run_request import Request
+    from lockkit.cli.run_request import CardOptions, Request
     from lockkit.cli.taking import Taken
     from lockkit.cli.textfile import Textfile
     from lockkit.config.config import Config

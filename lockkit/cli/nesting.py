@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lockkit.lib.namedtuples import NamedTuple
-from lockkit.protocol.outer import VARIABLE, described, outer_holds, variables
+from lockkit.protocol.outer import VARIABLE, outer_holds, variables
+from lockkit.shared.leases import described
 
 if TYPE_CHECKING:
     from lockkit.facts import ClaimInfo
@@ -103,7 +104,7 @@ def exports(
     names = [lease.name for lease in leases]
     if reused:
         names = sorted([*names, *(hold.name for hold in reused)])
-    holds = [*_used_last(environ, reused), *described(client, leases)]
+    holds = [*_used_last(environ, reused), *described(client.config, leases)]
     return variables(names, holds, leases[0].fence, leases[0].token)
 
 

@@ -7,9 +7,28 @@ from typing import TYPE_CHECKING, Literal
 from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
-    from lockkit.cli.cards import CardOptions
+    from lockkit.gpu.visible import By
 
-__all__ = ["Request"]
+__all__ = ["CardOptions", "Request"]
+
+
+class CardOptions(NamedTuple):
+    """The options of the command line that are about cards. Sizes are bytes, times seconds."""
+
+    count: int  # type: ignore[assignment]  # shadows the method of tuples, which nobody needs here
+    min_free: int | None = None
+    memory: int | None = None
+    model: str | None = None
+    ids: tuple[str, ...] = ()
+    allow_busy: bool = False
+    settle: float = 0.0
+    visible: By | None = None
+    simulate: int | None = None
+    private: bool = False
+    accept_dirty: bool = False
+    affinity: bool = True
+    preflight: bool = False
+    preflight_python: str | None = None
 
 
 class Request(NamedTuple):

@@ -13,12 +13,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lockkit.cli.child import Child
 from lockkit.cli.signals import PASSED_ON, Signals
 from lockkit.cli.terminal import Terminal
-from lockkit.cli.watchdog import KILL_MARGIN
+from lockkit.cli.watchdog import KILL_MARGIN, Policy
 from lockkit.lib.namedtuples import NamedTuple
 from lockkit.values import durations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lockkit.cli.adopted import Adopted
     from lockkit.cli.watchdog import Watchdog
 
-__all__ = ["MAX_HOLD", "Ended", "Held", "Policy", "Supervisor"]
+__all__ = ["MAX_HOLD", "Ended", "Held", "Supervisor"]
 
 MAX_HOLD = "max_hold"
 """The first word of the reason for a loss that max_hold caused: planned, and no failure."""
@@ -50,24 +50,6 @@ class Held(Protocol):
     def lost(self) -> threading.Event: ...
 
     def time_to_stop(self) -> float: ...
-
-
-class Policy(NamedTuple):
-    """The treatment of a command whose lock is lost.
-
-    Attributes:
-        ends_at: The end of max_hold, in seconds of CLOCK_BOOTTIME; None if there is no max_hold.
-        max_hold: The seconds of max_hold, for messages; None if there is none.
-        silence_ends: Whether the claim lapses without renewals (it is not process-bound).
-        on_ask: The signal to send when somebody asks for the release of the lock; None to send none.
-    """
-
-    on_lost: Literal["term", "kill", "warn"] = "term"
-    kill_after: float = 10.0
-    ends_at: float | None = None
-    max_hold: float | None = None
-    silence_ends: bool = True
-    on_ask: int | None = None
 
 
 class Ended(NamedTuple):

@@ -32,7 +32,7 @@ import signal
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, Self
 
 from lockkit.cli.child import Child, dies_with, forked, prctl
 from lockkit.cli.exits import CommandFailed
@@ -43,9 +43,7 @@ from lockkit.values.identity import look_at, process_start, same_start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lockkit.cli.supervise import Policy
-
-__all__ = ["KILL_MARGIN", "NAME", "Acted", "Watchdog"]
+__all__ = ["KILL_MARGIN", "NAME", "Acted", "Policy", "Watchdog"]
 
 NAME = "lockkit-watch"
 """The name of the process of a watchdog, as ``ps`` and ``top`` show it."""
@@ -62,6 +60,24 @@ _PR_SET_NAME = 15
 _COMMAND, _STARTED, _TERM_SENT, _KILL_SENT, _WAS_STOPPED, _EVICTED, _ENDS = range(7)
 """The cells of the page; the deadline of each lease follows. A cell has eight bytes, which a processor reads and
 writes as a whole. 0 means: not yet."""
+
+
+class Policy(NamedTuple):
+    """The treatment of a command whose lock is lost.
+
+    Attributes:
+        ends_at: The end of max_hold, in seconds of CLOCK_BOOTTIME; None if there is no max_hold.
+        max_hold: The seconds of max_hold, for messages; None if there is none.
+        silence_ends: Whether the claim lapses without renewals (it is not process-bound).
+        on_ask: The signal to send when somebody asks for the release of the lock; None to send none.
+    """
+
+    on_lost: Literal["term", "kill", "warn"] = "term"
+    kill_after: float = 10.0
+    ends_at: float | None = None
+    max_hold: float | None = None
+    silence_ends: bool = True
+    on_ask: int | None = None
 
 
 class Followed(Protocol):

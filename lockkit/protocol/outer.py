@@ -7,16 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from lockkit.notes.members import in_pool
-from lockkit.values.names import digest
 
-if TYPE_CHECKING:
-    from lockkit.sync.client import Client
-    from lockkit.sync.lease import Lease
-
-__all__ = ["VARIABLE", "described", "is_around", "outer_holds", "variables"]
+__all__ = ["VARIABLE", "is_around", "outer_holds", "variables"]
 
 VARIABLE = "LOCKKIT_HELD"
 """The environment variable: a JSON array of holds, the innermost last. An array that cannot be read counts as empty."""
@@ -42,27 +36,6 @@ def outer_holds(environ: Mapping[str, str]) -> list[dict[str, object]]:
 def is_around(claim_id: object) -> bool:
     """Whether a claim is that of a ``lockkit run``, or of a task, around this program: a wait for it is probably one for itself."""
     return claim_id is not None and any(hold.get("claim_id") == claim_id for hold in outer_holds(os.environ))
-
-
-def described(client: Client, leases: Sequence[Lease]) -> list[dict[str, object]]:
-    """The holds of these leases, as the variable has them."""
-    from lockkit.config.store_names import store_of
-
-    # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
-    store = digest(store_of(client.config))[:12]
-    return [
-        {
-            "name": lease.name,
-            "claim_id": lease.claim_id,
-            "fence": lease.fence,
-            "kind": lease.terms.kind,
-            "capacity": lease.terms.capacity,
-            "weight": lease.terms.weight,
-            "store": store,
-            "namespace": client.namespace,
-        }
-        for lease in leases
-    ]
 
 
 def variables(

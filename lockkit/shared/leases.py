@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from lockkit.errors import LeaseLost, NotHeld
 from lockkit.facts import CleanupContext, Reason, ReleaseReport, ReleaseReports, ReleaseRequest
@@ -12,8 +12,12 @@ from lockkit.lib.leaving import Level, Statement
 from lockkit.shared.copies import LeaseCopy
 from lockkit.shared.lease import AnyLease, check_callback, once, release_failed
 from lockkit.values.habits import Answering
+from lockkit.values.names import digest
 
-__all__ = ["AnyLeases", "combined"]
+if TYPE_CHECKING:
+    from lockkit.config.config import Config
+
+__all__ = ["AnyLeases", "combined", "described"]
 
 E = TypeVar("E", bound=AnyLease)
 
@@ -211,3 +215,24 @@ class AnyLeases(Answering, Sequence[E]):
 def combined(reports: Sequence[ReleaseReport | None]) -> ReleaseReports:
     """The reports of several releases as one; without those that are None."""
     return ReleaseReports(tuple(report for report in reports if report is not None))
+
+
+def described(config: Config, leases: Sequence[AnyLease]) -> list[dict[str, object]]:
+    """The holds of leases, as a program that works under them finds them in its environment (:mod:`lockkit.protocol.outer`)."""
+    from lockkit.config.store_names import store_of
+
+    # A digest, because a URL may contain a password, and every process that the program starts inherits the environment.
+    store = digest(store_of(config))[:12]
+    return [
+        {
+            "name": lease.name,
+            "claim_id": lease.claim_id,
+            "fence": lease.fence,
+            "kind": lease.terms.kind,
+            "capacity": lease.terms.capacity,
+            "weight": lease.terms.weight,
+            "store": store,
+            "namespace": config.namespace,
+        }
+        for lease in leases
+    ]

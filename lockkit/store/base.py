@@ -18,6 +18,7 @@ from lockkit.store.spi import (
     Beat,
     Claim,
     End,
+    Exchanges,
     Extras,
     Refused,
     ReleaseAnswer,
@@ -26,7 +27,7 @@ from lockkit.store.spi import (
 )
 
 if TYPE_CHECKING:
-    from lockkit.store.exchanges import Exchange, Exchanges
+    from lockkit.store.exchanges import Exchange
 
 __all__ = ["CALLS", "BasicBackend", "ExchangingBackend", "LeftOut", "Unwatched", "missing"]
 

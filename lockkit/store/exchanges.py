@@ -15,10 +15,7 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from lockkit.lib.bell import Bell
-    from lockkit.store.spi import Answer, Beat, Claim, End, ReleaseAnswer, Renewal
 
 from lockkit.lib.namedtuples import NamedTuple
 
@@ -27,7 +24,6 @@ __all__ = [
     "Connect",
     "Drop",
     "Exchange",
-    "Exchanges",
     "Introduce",
     "Parser",
     "Pause",
@@ -198,39 +194,3 @@ class Parser(Protocol):
 
     def cut_short(self, replies: Sequence[Reply], error: OSError) -> Exception:
         """The error to raise if a connection ended, or the time was over, after too few replies: one of them may say why."""
-
-
-class Exchanges(Protocol):
-    """The frequent calls of :class:`lockkit.store.spi.Backend` as exchanges, for a performer with connections of another kind (asyncio).
-
-    Each exchange does the same as the call of that name, and raises the same exceptions.
-
-    Attributes:
-        tls: The context in which to connect; None for connections without TLS.
-    """
-
-    @property
-    def tls(self) -> SSLContext | None: ...
-
-    def parser(self) -> Parser:
-        """The parser of the replies on a new connection."""
-
-    def opening(self, route: Route, end: float) -> Exchange[Any]:
-        """Open a connection to a route until an end on ``time.monotonic()``, and return it."""
-
-    def acquire(self, claim: Claim, create: bool, budget: float) -> Exchange[Answer]:  # noqa: FBT001
-        """See :meth:`lockkit.store.spi.Backend.acquire`."""
-
-    def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
-        """See :meth:`lockkit.store.spi.Backend.renew`."""
-
-    def release(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
-        """See :meth:`lockkit.store.spi.Backend.release`."""
-
-    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
-        """See :meth:`lockkit.store.spi.Backend.abandon`."""
-
-    def emergency_release(
-        self, claim: Claim, budget: float, *, how: End = "released"
-    ) -> Exchange[ReleaseAnswer]:
-        """See :meth:`lockkit.store.spi.Backend.emergency_release`."""

@@ -21,7 +21,6 @@ from lockkit.store.exchanges import (
     Connect,
     Drop,
     Exchange,
-    Exchanges,
     Introduce,
     Pause,
     Reply,
@@ -33,7 +32,7 @@ from lockkit.store.exchanges import (
 )
 from lockkit.store.inherited import inherited
 from lockkit.store.pool_aio import SURPLUS, LoopPool
-from lockkit.store.spi import Refused
+from lockkit.store.spi import Exchanges, Refused
 
 __all__ = ["OnLoop"]
 

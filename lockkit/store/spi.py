@@ -23,7 +23,9 @@ from lockkit.lib.clock import SYSTEM, Clock
 from lockkit.lib.namedtuples import NamedTuple
 
 if TYPE_CHECKING:
-    from lockkit.store.exchanges import Exchanges
+    from ssl import SSLContext
+
+    from lockkit.store.exchanges import Exchange, Parser, Route
 
 __all__ = [
     "ABSENT",
@@ -44,6 +46,7 @@ __all__ = [
     "Conflict",
     "Drains",
     "End",
+    "Exchanges",
     "Extras",
     "Granted",
     "Lapsed",
@@ -342,6 +345,42 @@ class Extras(NamedTuple):
 
 NO_EXTRAS = Extras()
 """No abilities beyond the calls of :class:`Backend`."""
+
+
+class Exchanges(Protocol):
+    """The frequent calls of :class:`Backend` as exchanges, for a performer with connections of another kind (asyncio).
+
+    Each exchange does the same as the call of that name, and raises the same exceptions.
+
+    Attributes:
+        tls: The context in which to connect; None for connections without TLS.
+    """
+
+    @property
+    def tls(self) -> SSLContext | None: ...
+
+    def parser(self) -> Parser:
+        """The parser of the replies on a new connection."""
+
+    def opening(self, route: Route, end: float) -> Exchange[Any]:
+        """Open a connection to a route until an end on ``time.monotonic()``, and return it."""
+
+    def acquire(self, claim: Claim, create: bool, budget: float) -> Exchange[Answer]:  # noqa: FBT001
+        """See :meth:`Backend.acquire`."""
+
+    def renew(self, beats: Sequence[Beat], budget: float) -> Exchange[Sequence[Renewal]]:
+        """See :meth:`Backend.renew`."""
+
+    def release(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
+        """See :meth:`Backend.release`."""
+
+    def abandon(self, claim: Claim, budget: float, *, how: End = "released") -> Exchange[ReleaseAnswer]:
+        """See :meth:`Backend.abandon`."""
+
+    def emergency_release(
+        self, claim: Claim, budget: float, *, how: End = "released"
+    ) -> Exchange[ReleaseAnswer]:
+        """See :meth:`Backend.emergency_release`."""
 
 
 class Backend(Protocol):

@@ -21,9 +21,9 @@ from lockkit.cli.exits import CommandFailed, code_of
 from lockkit.cli.guarding import _policy
 from lockkit.cli.run_request import Request
 from lockkit.cli.signals import Signals
-from lockkit.cli.supervise import Policy, Supervisor
+from lockkit.cli.supervise import Supervisor
 from lockkit.cli.terminal import Terminal
-from lockkit.cli.watchdog import _COMMAND, _STARTED, Watchdog
+from lockkit.cli.watchdog import _COMMAND, _STARTED, Policy, Watchdog
 from lockkit.lib.clock import SYSTEM
 from lockkit.lib.descent import children
 from lockkit.testing.processes import until
@@ -317,7 +317,7 @@ def test_a_watchdog_kills_what_the_command_started_in_other_sessions(watch, tmp_
 RUN = """
 import json, os, sys, time
 from lockkit.cli.child import find, spawn
-from lockkit.cli.supervise import Policy
+from lockkit.cli.watchdog import Policy
 from lockkit.cli.terminal import Terminal
 from lockkit.cli.watchdog import Watchdog
 from lockkit.lib.clock import SYSTEM

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
 from lockkit.store.base import ExchangingBackend
-from lockkit.store.exchanges import Exchanges
 from lockkit.store.performing_aio import OnLoop
-from lockkit.store.spi import ABSENT, RELEASED, Busy, Granted, Lapsed, Queued
+from lockkit.store.spi import ABSENT, RELEASED, Busy, Exchanges, Granted, Lapsed, Queued
 from lockkit.testing.claims import claim
 from support.loops import How, cancelling, descriptors, run_on
 from support.servers.proxy import Flow, ProxiedConnection, Proxy

@@ -12,8 +12,8 @@ from unittest import mock
 
 from lockkit.lib.prompt_future import PromptFuture
 from lockkit.store.connections_aio import LoopConnection
-from lockkit.store.exchanges import Exchanges
 from lockkit.store.performing_aio import OnLoop
+from lockkit.store.spi import Exchanges
 
 __all__ = ["HOW", "How", "cancelling", "descriptors", "loops", "run_on"]
 

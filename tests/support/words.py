@@ -107,7 +107,7 @@ class Parser:
         self._rest = b""
 
     def parser(self) -> Parser:
-        """See :class:`lockkit.store.exchanges.Exchanges`."""
+        """See :class:`lockkit.store.spi.Exchanges`."""
         return Parser()
 
     @property

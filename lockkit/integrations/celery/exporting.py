@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 from lockkit.integrations.celery.taking import Held
 from lockkit.integrations.celery.worker_pool import pool_kind
-from lockkit.protocol.outer import described, outer_holds, variables
+from lockkit.protocol.outer import outer_holds, variables
+from lockkit.shared.leases import described
 from lockkit.sync.client import Client
 from lockkit.sync.lease import Lease
 
@@ -35,6 +36,6 @@ def exports(client: Client, held: Held, *, gpus: bool) -> Mapping[str, str | Non
         found.update(cast("GpuLeases", held).environment())
     if threading.current_thread() is threading.main_thread():
         leases: Sequence[Lease] = [held] if isinstance(held, Lease) else held
-        holds = [*outer_holds(os.environ), *described(client, leases)]
+        holds = [*outer_holds(os.environ), *described(client.config, leases)]
         found.update(variables([lease.name for lease in leases], holds, leases[0].fence))
     return found
