@@ -65,15 +65,8 @@ def post(
         OSError: The connection broke after the request was sent.
     """
     import http.client
-    from urllib.parse import urlsplit
 
-    parts = urlsplit(url)
-    try:
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if parts.scheme not in ("https", "http") or not host:
-        raise NotDelivered("the address must begin with https:// or http:// and a host")
+    parts, host, port = _split(url)
     proxy = _proxy(parts.scheme, parts.netloc.rpartition("@")[2])
     connection = _connection(parts.scheme, host, port, proxy, timeout, ca_file)
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
@@ -119,6 +112,19 @@ def post(
             rejected=code in OBJECTIONS,
         )
     return Answer(content, date)
+
+
+def _split(url: str) -> tuple[SplitResult, str, int | None]:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if parts.scheme not in ("https", "http") or not host:
+        raise NotDelivered("the address must begin with https:// or http:// and a host")
+    return parts, host, port
 
 
 def _connection(

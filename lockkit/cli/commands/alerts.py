@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -319,24 +320,7 @@ def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int
         for one in tested:
             ends[one.name] = send(one, _now())
     if session.json:
-        from lockkit.cli import documents, parts
-
-        output.write_json(
-            documents.AlertTest(
-                channels=[
-                    parts.AlertDelivery(
-                        channel=one.name,
-                        service=_service(one),
-                        severity=one.severities[0],
-                        delivered=taken[one.name].delivered,
-                        ended=ends[one.name].delivered,
-                        error=taken[one.name].error or ends[one.name].error or None,
-                        duration_seconds=taken[one.name].seconds,
-                    )
-                    for one in tested
-                ]
-            )
-        )
+        _write_test(tested, taken, ends)
     else:
         for one in tested:
             if taken[one.name].delivered and not ends[one.name].delivered:
@@ -345,6 +329,24 @@ def _test(session: Session, *, channels: tuple[str, ...], seconds: float) -> int
         output.say(f"reached: {', '.join(reached) or 'nobody'}; ask there whether the alert and its end came")
     both = all(each.delivered for each in (*taken.values(), *ends.values()))
     return exits.OK if both else exits.FAILED
+
+
+def _write_test(tested: Sequence[Channel], taken: Mapping[str, Outcome], ends: Mapping[str, Outcome]) -> None:
+    from lockkit.cli import documents, parts
+
+    channels = [
+        parts.AlertDelivery(
+            channel=one.name,
+            service=_service(one),
+            severity=one.severities[0],
+            delivered=taken[one.name].delivered,
+            ended=ends[one.name].delivered,
+            error=taken[one.name].error or ends[one.name].error or None,
+            duration_seconds=taken[one.name].seconds,
+        )
+        for one in tested
+    ]
+    output.write_json(documents.AlertTest(channels=channels))
 
 
 def _service(one: Channel) -> str:
