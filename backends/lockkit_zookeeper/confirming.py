@@ -90,8 +90,8 @@ class Confirming:
         self._beats = 0
         self._led = 0.0
         self._back: float | None = None
-        self._lists = True
-        """Whether to list the session's own nodes after a cut: not if the last time had no answer. An older server may cut the connection."""
+        self._to_list = False
+        """Whether to list the session's own nodes, since a cut. The first beat on a connection does not: it must be answered whatever happens to that request."""
         self.next = 0.0
 
     def connected(self, back: float | None) -> None:
@@ -102,6 +102,7 @@ class Confirming:
         """
         with self._session.mutex:
             self._back = self._back if back is None else back
+            self._to_list = self._to_list or back is not None
             self.next = 0.0
             self.suspended()
 
@@ -137,10 +138,9 @@ class Confirming:
             first = connection.send(agreement(paths.root) if writes else Sync(paths.root))
             notes = connection.send(GetChildren(paths.notes(client_of(connection.session)), None))
             nodes, listed = [], None
+            if self._to_list and self._beats:
+                listed = connection.send(GetEphemerals(f"{paths.queues}/", None))
             if self._back is not None:  # watches went with the old connection, too
-                if self._lists:
-                    self._lists = False
-                    listed = connection.send(GetEphemerals(f"{paths.queues}/", None))
                 for entry in session.entries.values():
                     if entry.path is not None and not entry.ended:
                         watch = session.maintenance.watcher(entry)
@@ -175,8 +175,9 @@ class Confirming:
             if back is not None:
                 session.move(back, now)
                 self._look_at(beat.nodes)
-                if beat.listed is not None and beat.listed.successful():
-                    self._lists = True
+            if beat.listed is not None:
+                self._to_list = False
+                if beat.listed.successful():  # servers before 3.6 do not know the request
                     self._let_go(beat.listed.value)
             if len(row) >= _CONFIRMED:
                 session.move(min(row[-_CONFIRMED].sent, self._led), now)

@@ -110,10 +110,15 @@ class Connection:
         _connections.add(self)
 
     def start(self) -> None:
-        """Begin to connect, in the background, unless the connection was closed."""
+        """Begin to connect, in the background, unless the connection was closed. If that fails, the connection is over, and :meth:`wait` says why."""
         with self._disposing:
-            if not self.over:
+            if self.over:
+                return
+            try:
                 self._client.start_async()
+            except Exception as error:  # no more threads or descriptors
+                self.trouble = str(error)
+                self._end(ended=False)
 
     def wait(self, budget: float) -> None:
         """Wait until there is a connection.

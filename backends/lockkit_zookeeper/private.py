@@ -283,19 +283,24 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
             pending.append((request, answer, xid))
 
     def _read_response(self, header: Any, buffer: bytes, offset: int) -> Any:
-        # A server answers a request of a type that it does not know before those that are under way.
         pending = self.client._pending  # noqa: SLF001
-        if not pending or header.xid != pending[0][2]:
-            raise theirs.ConnectionDropped("an answer that is out of order")
-        return super()._read_response(header, buffer, offset)
-
-    def _connect_attempt(self, host: str, hostip: str, port: int, retry: Any) -> Any:
-        try:
-            return super()._connect_attempt(host, hostip, port, retry)
-        except Exception:
-            # kazoo has logged it, and would end its thread for good: for want of memory, for example.
-            self.client._session_callback(KeeperState.CONNECTING)  # noqa: SLF001
+        place = next((at for at, (_, _, xid) in enumerate(pending) if xid == header.xid), None)
+        if place is None:
+            raise theirs.ConnectionDropped("an answer to no request")
+        answer = pending[place][1]
+        if place > 0:
+            # A server answers a request of a type that it does not know before those that are under way.
+            if header.err != theirs.UnimplementedError.code:
+                raise theirs.ConnectionDropped("an answer that is out of order")
+            del pending[place]
+            answer.set_exception(theirs.UnimplementedError())
             return None
+        try:
+            return super()._read_response(header, buffer, offset)
+        except Exception:
+            if answer is not None and not answer.ready():
+                answer.set_exception(theirs.ConnectionLoss())
+            raise
 
     def _connect_loop(self, retry: Any) -> Any:
         self._round.clear()
@@ -309,6 +314,11 @@ class KazooConnection(ConnectionHandler):  # type: ignore[misc]
                 raise
             self._owner.refused(final[-1])
             return STOP_CONNECTING
+        except Exception as error:
+            # kazoo expects no want of memory or of descriptors, for example, and would end its thread for good.
+            self._owner.trouble = str(error) or type(error).__name__
+            self.client._session_callback(KeeperState.CONNECTING)  # noqa: SLF001
+            raise ForceRetryError from error
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
         # kazoo asks for them at the start of each round.

@@ -236,11 +236,7 @@ class Session:
         self._bell.ring()
 
     def _run(self) -> None:
-        try:
-            self.connection.start()
-        except RuntimeError as error:
-            self.connection.trouble = str(error)  # no more threads can be started
-            self.over("it could not be started")
+        self.connection.start()
         while not self.ended:
             try:
                 wait = self._turn()
@@ -286,12 +282,14 @@ class Session:
                 answer = connection.send(EndSession())
                 if answer.wait(1.0) and answer.successful():
                     self.lost = True
-        except RuntimeError:  # no more threads can be started; it lapses by its timeout
-            _log.warning(
-                "a session with %s could not be ended, and lasts until its timeout", self.connection.where
-            )
         finally:
             connection.close(goodbye=False)
+        if not (self.closed or self.lost):
+            _log.warning(
+                "a session with %s could not be ended, and lasts until its timeout: %s",
+                connection.where,
+                connection.trouble,
+            )
 
     def _believed_until(self) -> float:
         """Return when the validity of its claims is over and the notes of its evictions are not needed any more."""

@@ -27,7 +27,6 @@ from lockkit_zookeeper.private import Client, KazooConnection
 
 OVERRIDDEN = {
     "_read_response": ["self", "header", "buffer", "offset"],
-    "_connect_attempt": ["self", "host", "hostip", "port", "retry"],
     "_connect_loop": ["self", "retry"],
     "_expand_client_hosts": ["self"],
     "_connect": ["self", "host", "hostip", "port"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import threading
 import time
 
@@ -702,16 +703,60 @@ def test_a_session_that_comes_back_lets_go_of_claims_that_a_backup_has_and_it_do
     assert states(store) == ["HELD"]
 
 
-def test_a_server_that_cannot_list_the_nodes_of_a_session_is_asked_once(server, store, monkeypatch):
+def test_a_server_that_cannot_list_the_nodes_of_a_session_costs_no_connection(server, store, monkeypatch):
     monkeypatch.setattr(GetEphemerals, "type", 9999)
     one, fence = take(store, ttl=LONG, capacity=9)
     mine = session(store, one)
     path = made_for(store, mine, claim().token)
     bounced(mine)
+    turn = mine.connection.turn
+    until(lambda: not mine.confirming._to_list, "the server has answered that it does not know the request")
+    assert mine.connection.turn == turn
+    assert renew(store, one, fence).state == "HELD"
+    assert there(server, path)
     monkeypatch.undo()
     bounced(mine)
+    until(lambda: not there(server, path), "a server that knows it is asked on the next connection")
+
+
+def test_nodes_are_listed_on_a_later_connection_if_one_is_cut_before(server, store):
+    one, fence = take(store, ttl=LONG, capacity=9)
+    mine = session(store, one)
+    path = made_for(store, mine, claim().token)
+    bounced(mine)
+    bounced(mine)
+    until(lambda: not there(server, path), "nobody stands behind that claim")
     assert renew(store, one, fence).state == "HELD"
-    assert there(server, path), "it was not asked again"
+
+
+class TakesAllDescriptors:
+    """Leaves this process no descriptors, for a while."""
+
+    def __enter__(self):
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, self.limits[1]))
+
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+
+
+def test_a_name_that_is_resolved_without_descriptors_costs_no_session(server, opened):
+    store = opened(server.url("/resolved").replace(server.host, "localhost"))
+    one, fence = take(store, ttl=LONG)
+    mine = session(store, one)
+    turn = mine.connection.turn
+    with TakesAllDescriptors():
+        mine.connection.bounce()
+        until(lambda: "files" in mine.connection.trouble, "it tries in vain")
+    until(lambda: mine.connection.turn > turn, "it comes back")
+    assert renew(store, one, fence).state == "HELD"
+
+
+def test_a_session_that_is_opened_without_descriptors_does_not_stand_in_the_way_of_the_next(server, store):
+    one = claim(ttl=LONG)
+    with TakesAllDescriptors(), pytest.raises(Refused):
+        store.acquire(one, True, 1.0)
+    take(store, ttl=LONG)
 
 
 @pytest.mark.parametrize(
