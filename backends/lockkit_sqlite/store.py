@@ -21,6 +21,7 @@ from lockkit.store.queue import prefix
 from lockkit.store.sharing import LastFailure
 from lockkit.store.spi import GRACE as _GRACE
 from lockkit.store.spi import OpenOptions, Refused, Unknown
+from lockkit.store.untrusted import object_in
 from lockkit.values.names import claim_id
 from lockkit_sqlite import connection as connections
 from lockkit_sqlite import statements as sql
@@ -209,9 +210,9 @@ class SQLiteStore:
             found = self.calls.read(
                 "SELECT value FROM meta WHERE key = 'anew'", (), time.monotonic() + _MARKING
             )
-            row = json.loads(found[0][0]) if found else {}
+            row = object_in(found[0][0]) or {} if found else {}
             return float(row.get("at", 0.0)), str(row.get("why", ""))
-        except (Refused, Unknown, ValueError, TypeError, AttributeError):
+        except (Refused, Unknown, ValueError, TypeError):
             return 0.0, ""
 
     def _remember(self) -> None:
