@@ -84,15 +84,14 @@ DDL = (
         min_reader INTEGER NOT NULL DEFAULT 1,
         PRIMARY KEY (namespace, name)
     ) WITHOUT ROWID""",
-    """CREATE TRIGGER IF NOT EXISTS keep_fence AFTER DELETE ON entries
-        WHEN {is_fence} BEGIN UPDATE entries SET since = old.fence WHERE namespace = '' AND since < old.fence; END""".replace(
-        "{is_fence}", FENCE.format("old.fence")
-    ),
+    "CREATE TRIGGER IF NOT EXISTS keep_fence AFTER DELETE ON entries WHEN "
+    + FENCE.format("old.fence")
+    + " BEGIN UPDATE entries SET since = old.fence WHERE namespace = '' AND since < old.fence; END",
     """INSERT OR IGNORE INTO entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline,
         silence, ttl, since, renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, info)
         VALUES ('', '', 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', 0, '', '{}')""",
-    f"""CREATE VIEW IF NOT EXISTS high AS
-        SELECT coalesce(max(since), 0) AS fence FROM entries WHERE namespace = '' AND {FENCE.format("since")}""",
+    "CREATE VIEW IF NOT EXISTS high AS SELECT coalesce(max(since), 0) AS fence FROM entries WHERE namespace = '' AND "
+    + FENCE.format("since"),
     "CREATE VIEW IF NOT EXISTS claims AS SELECT * FROM entries WHERE namespace <> ''",
 )
 """Each statement may be repeated, so two processes may create one file together. The layout row is written last."""

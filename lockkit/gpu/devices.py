@@ -52,6 +52,7 @@ class Device(NamedTuple):
             is quarantined without a hold only if that lasts.
         tolerated: The bytes in use up to which it counts as unused while no process is seen on it. lockkit sets them, from ``gpu.ignore_memory``.
         silent: Whether the driver has not answered about it in time, so that nobody knows what it is fit for.
+        ignored: The processes of programs of ``gpu.ignore``. lockkit sets them, and leaves them out of ``processes`` while they use little.
     """
 
     uuid: str
@@ -69,6 +70,12 @@ class Device(NamedTuple):
     unreachable: bool = False
     tolerated: int = 1 << 30
     silent: bool = False
+    ignored: tuple[DeviceProcess, ...] = ()
+
+    @property
+    def ignored_bytes(self) -> int:
+        """The bytes of ``used`` that ignored programs have, as far as they are known."""
+        return sum(one.memory or 0 for one in self.ignored)
 
     @property
     def usable(self) -> int | None:

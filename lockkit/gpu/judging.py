@@ -75,7 +75,7 @@ def judged(
         return Receipt(uuid, "unknown")
     if after.processes is None and (mine is not None or after.used is None):
         return Receipt(uuid, "unknown", errors=(UNLISTED,))
-    seen = after.processes or ()
+    seen = [one for one in after.processes or () if one not in after.ignored]
     if mine is not None:
         left = [one for one in seen if one.pid in mine]
         unsure = any(one.pid is None for one in seen)
@@ -84,11 +84,12 @@ def judged(
         return Receipt(uuid, "dirty", sum(one.memory or 0 for one in left), few(map(process_words, left)))
     if after.used is None:
         return Receipt(uuid, "unknown")
-    known = set(() if before is None or before.processes is None else before.processes)
+    known = set() if before is None else {*(before.processes or ())} - {*before.ignored}
     there = {one.pid for one in known if one.pid is not None}
     gone = there - {one.pid for one in seen}
     given_back = sum(one.memory or 0 for one in known if one.pid in gone)
-    leftover = max(after.used - max((0 if before is None else before.used or 0) - given_back, 0), 0)
+    was = 0 if before is None else (before.used or 0) - before.ignored_bytes
+    leftover = max(after.used - after.ignored_bytes - max(was - given_back, 0), 0)
     left = [one for one in seen if one.pid not in there and one not in known]
     dirty = bool(left) or leftover > SLACK
     if after.processes is None:

@@ -182,7 +182,8 @@ def _seen(device: Device, how: Looking) -> Device:
     device = device._replace(tolerated=how.tolerated)
     if device.memory == 0:
         device = device._replace(faults=(*device.faults, NO_MEMORY))
-    ignored = [one for one in device.processes or () if one.program in how.ignore]
+    ignored = tuple(one for one in device.processes or () if one.program in how.ignore)
+    device = device._replace(ignored=ignored)
     sizes = [one.memory for one in ignored if one.memory is not None]
     if not ignored or len(sizes) < len(ignored) or sum(sizes) > how.tolerated:
         return device  # memory that cannot be told may be too much

@@ -87,7 +87,7 @@ def _card(device: Device) -> Card:
         return Card(device, "unknown", (told,))
     if device.used > device.tolerated:
         whom = "no process that is seen" if device.processes is not None else "processes that cannot be told"
-        return Card(device, "busy", (f"{show(device.used)} in use by {whom}",))
+        return Card(device, "busy", (f"{show(device.used - device.ignored_bytes)} in use by {whom}",))
     return Card(device, "free")
 
 

@@ -1670,6 +1670,35 @@ def test_a_file_made_anew_and_a_clock_behind_its_fences_are_reported(url):
     store.close()
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "DELETE FROM entries",
+        f"UPDATE entries SET since = {2**63 - 1} WHERE namespace = ''",
+        "UPDATE entries SET since = 1e300 WHERE namespace = ''",
+        "UPDATE entries SET since = 'x' WHERE namespace = ''",
+        "UPDATE entries SET since = x'00' WHERE namespace = ''",
+        f"UPDATE entries SET fence = {2**63 - 1} WHERE name = 'b'",
+        "UPDATE entries SET fence = 'x' WHERE name = 'b'",
+        f"INSERT INTO meta VALUES ('anew', '{'[' * 20_000}')",
+    ],
+)
+def test_what_somebody_spoilt_stops_nobody_elsewhere(url, spoil):
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        _, fence = take(store, "a")
+        take(store, "b")
+        with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as database:
+            database.execute(spoil)
+            database.execute("DELETE FROM entries WHERE name <> ''")
+
+    with contextlib.closing(open_store(url, OpenOptions())) as store:
+        for _ in range(2):
+            one, later = take(store, "a")
+            assert later > fence
+            assert store.release(one, 2.0) == RELEASED
+        assert {found.severity for found in store.check(2.0)} == {"ok"}
+
+
 def test_it_declares_what_it_is():
     assert CAPABILITIES.scope == "user"
     assert CAPABILITIES.process_bound

@@ -35,6 +35,12 @@ def client():
         yield made
 
 
+def drawn(memory, *, seen=False):
+    """A card with a desktop that is ignored; ``seen``: it uses more than an ignored program may."""
+    desktop = DeviceProcess(77, "ann", "Xorg", memory)
+    return IDLE._replace(used=memory, ignored=(desktop,), processes=(desktop,) if seen else ())
+
+
 @pytest.mark.parametrize(
     "before, after, outcome, leftover",
     [
@@ -67,6 +73,9 @@ def client():
         (IDLE, IDLE._replace(used=SLACK + 1, processes=None), "dirty", SLACK + 1),
         (IDLE, IDLE._replace(used=None, processes=None), "unknown", None),
         (IDLE, IDLE._replace(faults=("it hums",)), "unknown", None),
+        (drawn(GIB // 4), drawn(GIB // 2), "clean", 0),
+        (drawn(GIB // 4), drawn(4 * GIB, seen=True), "clean", 0),
+        (drawn(GIB // 4), drawn(GIB // 2)._replace(used=2 * GIB), "dirty", 2 * GIB - GIB // 2),
     ],
 )
 def test_a_whole_card_is_judged_by_what_it_was_at_the_grant(before, after, outcome, leftover):
