@@ -22,7 +22,6 @@ from lockkit.store.untrusted import object_in
 __all__ = [
     "DDL",
     "FAR",
-    "FENCE",
     "HELD",
     "LINGERING",
     "PAGE_SIZE",
@@ -41,9 +40,6 @@ PAGE_SIZE = 2048
 WAITING, HELD, LINGERING = 0, 1, 2
 FAR = 1 << 60
 """A deadline that never comes."""
-FENCE = f"typeof({{0}}) = 'integer' AND {{0}} BETWEEN 0 AND {1 << 61}"
-"""Whether a value can be a fence: others may have written anything, and no fence must be so high that none comes after it."""
-
 DDL = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS entries (
@@ -84,17 +80,20 @@ DDL = (
         min_reader INTEGER NOT NULL DEFAULT 1,
         PRIMARY KEY (namespace, name)
     ) WITHOUT ROWID""",
-    "CREATE TRIGGER IF NOT EXISTS keep_fence AFTER DELETE ON entries WHEN "
-    + FENCE.format("old.fence")
-    + " BEGIN UPDATE entries SET since = old.fence WHERE namespace = '' AND since < old.fence; END",
+    """CREATE TRIGGER IF NOT EXISTS keep_fence AFTER DELETE ON entries
+        WHEN typeof(old.fence) = 'integer' AND old.fence BETWEEN 0 AND 2305843009213693952
+        BEGIN UPDATE entries SET since = old.fence WHERE namespace = '' AND since < old.fence; END""",
     """INSERT OR IGNORE INTO entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline,
         silence, ttl, since, renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, info)
         VALUES ('', '', 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', 0, '', '{}')""",
-    "CREATE VIEW IF NOT EXISTS high AS SELECT coalesce(max(since), 0) AS fence FROM entries WHERE namespace = '' AND "
-    + FENCE.format("since"),
+    """CREATE VIEW IF NOT EXISTS high AS SELECT coalesce(max(since), 0) AS fence FROM entries
+        WHERE namespace = '' AND typeof(since) = 'integer' AND since BETWEEN 0 AND 2305843009213693952""",
     "CREATE VIEW IF NOT EXISTS claims AS SELECT * FROM entries WHERE namespace <> ''",
 )
-"""Each statement may be repeated, so two processes may create one file together. The layout row is written last."""
+"""Each statement may be repeated, so two processes may create one file together. The layout row is written last.
+
+2305843009213693952 is 2**61. Others may have written anything as a fence, and no fence must be so high that none can come after it.
+"""
 
 
 def micros(seconds: float) -> int:

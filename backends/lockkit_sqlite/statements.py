@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockkit.store.spi import End
-from lockkit_sqlite.layout import FAR, FENCE, HELD, LINGERING, READER, WAITING
+from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING
 
 ENDS: Mapping[End, int] = {"ungraceful": 0, "released": 1, "unused": 2}
 """How a claim ends, as the statements get it."""
@@ -150,7 +150,8 @@ _PLACE = "namespace = ?1 AND name = ?2 AND fence = ?3"
 EVICT_WAITING = f"DELETE FROM entries WHERE {_PLACE} AND state = {WAITING}"
 EVICT_NOW = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND fence IN (?3, CAST(?3 AS TEXT))"
 """Also of a fence that is no text, although it is stored as one: Python reads it as bytes."""
-NEWEST_FENCE = f"""SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims WHERE {FENCE.format("fence")})) FROM high"""
+NEWEST_FENCE = """SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims
+    WHERE typeof(fence) = 'integer' AND fence BETWEEN 0 AND 2305843009213693952)) FROM high"""
 RESIZE = "UPDATE entries SET capacity = ?3 WHERE namespace = ?1 AND name = ?2"
 DELETE_TOO_HEAVY = f"""DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND capacity = ?3
     AND state = {WAITING} AND weight > ?3"""
