@@ -115,9 +115,8 @@ def why_waiting(seen: Seen, *, others: str = "", over: bool = False, apart: bool
             holders = [holder_words(one, at, more=seen.more.get(one.claim_id, 0)) for one in facts.holders]
             why = f"held by {' and by '.join(holders)}" if holders else failed
         found.append((card.device, why))
-    if seen.request.ids is None:  # a card without a UUID was not asked for by any
-        lost = [card for card in cards(seen.snapshot) if not card.device.uuid and card.reasons]
-        found += [(card.device, "; ".join(card.reasons)) for card in lost]
+    lost = [card for card in cards(seen.snapshot) if card.reasons and not card.device.usable]
+    found += [(one.device, "; ".join(one.reasons)) for one in lost if _asked(seen.request, one.device.uuid)]
     at_hand = sum(why is None for _, why in found) + (0 if over else len(seen.kept))
     free = "free"
     if at_hand < seen.request.count:
@@ -132,6 +131,13 @@ def why_waiting(seen: Seen, *, others: str = "", over: bool = False, apart: bool
     ]
     shown += [(uuid[:12], why) for uuid, why in left.items()]
     return tuple(f"{name}: {free if why is None else why}" for name, why in shown)
+
+
+def _asked(request: CardRequest, uuid: str) -> bool:
+    """Whether a card that tells only its UUID, or not even that, might be one of those that a request asks for."""
+    if request.ids is not None:
+        return uuid in request.ids
+    return request.visible is None or not uuid or uuid in request.visible
 
 
 def what_helps(seen: Seen, ways: Ways) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def never_fits(request: CardRequest, device: Device) -> str | None:
     if request.count > 1 and cuda_shows_alone(device):
         return "it is a slice, and CUDA shows a process no card beside a slice"
     need = max(request.min_free, request.memory or 0)
-    if device.usable is None:
+    if not device.usable:
         return "; ".join(device.faults) or "its memory cannot be told"
     if device.usable < need:
         return f"it has only {show(device.usable)} for programs"

@@ -48,6 +48,19 @@ def test_each_card_that_may_do_is_named_with_its_holder_or_why_else_it_does_not_
     assert waiting(FIRST, kept=["GPU-a"], a=Known((claim(),))) == ("GPU 0: got already, and kept",)
 
 
+@pytest.mark.parametrize("uuid", ["GPU-b", ""])
+@pytest.mark.parametrize("memory", [None, 0])
+def test_a_card_that_is_lost_is_named_with_its_fault(uuid, memory):
+    lost = SECOND._replace(uuid=uuid, memory=memory, used=None, faults=("it is gone",))
+    assert waiting(FIRST, lost, request=CardRequest(2)) == (
+        "GPU 0: free, but 2 are needed",
+        "GPU 1: it is gone",
+    )
+    assert waiting(FIRST, lost, request=CardRequest(ids=("GPU-a",))) == ("GPU 0: free",)
+    shown = CardRequest(visible=("GPU-a",))
+    assert len(waiting(FIRST, lost, request=shown)) == (1 if uuid else 2)
+
+
 def test_cards_of_which_the_same_is_said_share_a_sentence():
     third, held = FIRST._replace(uuid="GPU-d", index=3), Known((claim(),))
     assert waiting(FIRST, SECOND, third, request=CardRequest(3), a=held, d=held) == (
