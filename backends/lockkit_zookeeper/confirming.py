@@ -90,6 +90,8 @@ class Confirming:
         self._beats = 0
         self._led = 0.0
         self._back: float | None = None
+        self._lists = True
+        """Whether the servers can list a session's own nodes. Those before 3.6 cannot, and cut the connection that asks."""
         self._to_list = False
         """Whether to list the session's own nodes, since a cut. The first beat on a connection does not: it must be answered whatever happens to that request."""
         self.next = 0.0
@@ -138,8 +140,9 @@ class Confirming:
             first = connection.send(agreement(paths.root) if writes else Sync(paths.root))
             notes = connection.send(GetChildren(paths.notes(client_of(connection.session)), None))
             nodes, listed = [], None
-            if self._to_list and self._beats:
+            if self._to_list and self._lists and self._beats:
                 listed = connection.send(GetEphemerals(f"{paths.queues}/", None))
+                listed.rawlink(self._learn)
             if self._back is not None:  # watches went with the old connection, too
                 for entry in session.entries.values():
                     if entry.path is not None and not entry.ended:
@@ -175,10 +178,9 @@ class Confirming:
             if back is not None:
                 session.move(back, now)
                 self._look_at(beat.nodes)
-            if beat.listed is not None:
+            if beat.listed is not None and beat.listed.successful():
                 self._to_list = False
-                if beat.listed.successful():  # servers before 3.6 do not know the request
-                    self._let_go(beat.listed.value)
+                self._let_go(beat.listed.value)
             if len(row) >= _CONFIRMED:
                 session.move(min(row[-_CONFIRMED].sent, self._led), now)
                 del row[: 1 - _CONFIRMED]
@@ -194,6 +196,11 @@ class Confirming:
                     entry.evicted = True
                     session.tell(entry)
         return True
+
+    def _learn(self, listed: Answer) -> None:
+        """Called at the answer, because the beat will have none: the cut comes right behind."""
+        if isinstance(listed.exception, theirs.UnimplementedError):
+            self._lists = False
 
     def _let_go(self, paths: Sequence[str]) -> None:
         """Delete nodes of claims that this session no longer has: servers that got a backup back have those that were removed since."""
