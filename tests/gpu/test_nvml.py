@@ -37,7 +37,7 @@ def test_a_snapshot_shows_each_card(host):
     assert idle == {
         "uuid": "GPU-0", "index": 0, "name": "NVIDIA H100 80GB HBM3", "memory": 80 * GIB, "reserved": 600 << 20, "used": 0,
         "utilisation": 0, "processes": [], "parent": None, "faults": [], "sliced": False,
-        "aliases": [], "unreachable": False, "tolerated": GIB, "silent": False,
+        "aliases": [], "unreachable": False, "tolerated": GIB, "silent": False, "ignored": [],
     }  # fmt: skip
     assert (busy["uuid"], busy["index"], busy["used"], busy["utilisation"]) == ("GPU-1", 1, 5 * GIB, 37)
 
