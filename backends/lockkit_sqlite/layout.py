@@ -40,6 +40,7 @@ PAGE_SIZE = 2048
 WAITING, HELD, LINGERING = 0, 1, 2
 FAR = 1 << 60
 """A deadline that never comes."""
+
 DDL = (
     "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE IF NOT EXISTS entries (
