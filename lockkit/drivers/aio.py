@@ -195,7 +195,7 @@ class LoopDriver:
         driver = self.driver
         if driver.give_back(attempt) and driver.closed:
             self.pools.others.submit(partial(driver.orphans.flush, LATE_BUDGET))
-        driver.under_way.pop(attempt, None)
+        driver.forget(attempt)
 
     # -- release
 

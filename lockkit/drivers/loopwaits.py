@@ -105,9 +105,9 @@ class LoopWaits(Waits):
         if backend.extras.at_once:
             self._watch = backend.watch(*asked)
         else:
-            self._pool.submit(lambda: backend.watch(*asked)).add_done_callback(
-                lambda job: self._listens(effect, job)
-            )
+            job: Job[Watch] = Job()
+            job.add_done_callback(lambda job: self._listens(effect, job))  # before a signal may strike
+            self._pool.submit(lambda: backend.watch(*asked), job)
 
     def _listens(self, effect: WaitForWake, job: Job[Watch]) -> None:
         """Keep a watch that has begun; in a thread of the pool."""

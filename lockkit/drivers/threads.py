@@ -327,10 +327,15 @@ class Driver:
         seen, self._over = self._over, over
         for attempt in self._over & seen:  # only those that were over at the last look, too
             self.give_back(attempt)
-            waits = self.under_way.pop(attempt, None)
-            if waits is not None:
-                waits.close()
+            self.forget(attempt)
         return bool(self._over)
+
+    def forget(self, attempt: UnderWay) -> None:
+        """Close the waits of an acquisition that is over, and forget it. Any thread may call this, and repeat it."""
+        waits = self.under_way.get(attempt)
+        if waits is not None:
+            waits.close()  # first: if a signal cuts it short, the background repeats it
+        self.under_way.pop(attempt, None)
 
     def lose(self, hold: Hold, why: Reason) -> None:
         """Declare a hold lost, with all that follows; once."""

@@ -54,7 +54,8 @@ class WaitsTogether:
     def prepare(self, effect: WaitForAny) -> None:
         """Have the claims renewed, and have wakes and losses arrive."""
         for number in set(self._waits) - set(effect.waits):
-            self._waits.pop(number).close()
+            self._waits[number].close()  # before it is forgotten: a signal may cut this short
+            del self._waits[number]
         for number, wait in effect.waits.items():
             if isinstance(wait, WaitForWake) and self._last.get(number) is not wait:
                 self._waits_of(number).prepare(wait)

@@ -18,8 +18,10 @@ import lockkit
 from lockkit.aio import AsyncClient
 from lockkit.errors import AcquireTimeout, BackendError
 from lockkit.testing.interrupts import Bomb, CtrlC
+from lockkit.testing.processes import until
 from lockkit.testing.scenarios.interrupted import unraisable
 from lockkit.testing.stage import Work
+from lockkit_sqlite.pulses import LISTENER
 from support.harnesses.redis import RedisHarness
 
 TTL = 1.5  # long enough for a machine that stands still for a second: the holds must not lapse by themselves
@@ -271,6 +273,7 @@ def sweep(store, form, kind, folder, then, most):
         while engine.under_way or engine.beats.releasing:
             assert time.monotonic() < began + PATIENCE, f"{engine.under_way} is under way, seed {seed}"
             time.sleep(0.01)
+        until(lambda: not LISTENER.watcher._waiters, f"a watch is left, seed {seed}")
     assert struck > 20, "the bomb hardly ever went off"
     assert len(late) <= max(struck / 8, 8), f"of {struck} places these left claims to their ttl: {late}"
 
