@@ -237,7 +237,11 @@ DJANGO = {
     "conf": """
 SECRET_KEY, USE_TZ = "x", True
 INSTALLED_APPS = ["django_celery_beat"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite"}}
+DATABASES = {"default": {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": "db.sqlite",
+    "OPTIONS": {"init_command": "PRAGMA synchronous = OFF"},  # 40 migrations, each a commit that a busy disk delays
+}}
 CELERY_LOCKKIT_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_LOCKKIT_BEAT_TTL = 5
 """,

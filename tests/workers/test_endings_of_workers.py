@@ -48,6 +48,12 @@ def granted(client, lock, *pids):
         assert [pid for pid in pids if runs(pid)] == []
 
 
+def evicted(rig, lock):
+    """What the journal of recovery says of evictions of a lock by a main process."""
+    records = journal.read(rig.folder / "state", file=journal.ACTIONS)
+    return [record["why"] for record in records if record.get("name") == lock]
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_a_warm_shutdown_lets_the_task_finish(rig, client, begin, pool):
     """SIGTERM, as a deployment and a pod that is deleted send it."""
@@ -60,6 +66,7 @@ def test_a_warm_shutdown_lets_the_task_finish(rig, client, begin, pool):
     granted(client, lock)
     assert worker.wait() == 0
     assert rig.released(lock) == ["normal"]
+    assert evicted(rig, lock) == []
 
 
 def test_a_cold_shutdown_ends_the_task_and_frees_its_lock(rig, client, begin):
@@ -68,6 +75,7 @@ def test_a_cold_shutdown_ends_the_task_and_frees_its_lock(rig, client, begin):
     granted(client, "cold")
     worker.wait()
     assert [one.partition(":")[0] for one in rig.released("cold")] == ["exit"]
+    assert len(evicted(rig, "cold")) == 1
     until(lambda: not runs(holds["pid"]), "the process has ended", 40)
 
 
@@ -153,12 +161,3 @@ def test_a_worker_whose_pool_does_not_fit_the_lock_does_not_start_and_its_messag
     assert f"lockkit: task waiting.wait {told}" in worker.words
     assert change in worker.words
     assert rig.broker.cli("LLEN", queue) == 1
-
-
-def test_the_journal_of_recovery_has_no_more_than_what_was_evicted(rig):
-    names = {
-        record["name"]
-        for record in journal.read(rig.folder / "state", file=journal.ACTIONS)
-        if "name" in record
-    }
-    assert not names & {"cold", "soft", "warm-prefork"}
