@@ -22,6 +22,7 @@ from lockkit.testing.processes import until
 from lockkit.testing.scenarios.interrupted import unraisable
 from lockkit.testing.stage import Work
 from lockkit_sqlite.pulses import LISTENER
+from lockkit_sqlite.watcher import Watcher
 from support.harnesses.redis import RedisHarness
 
 TTL = 1.5  # long enough for a machine that stands still for a second: the holds must not lapse by themselves
@@ -276,6 +277,22 @@ def sweep(store, form, kind, folder, then, most):
         until(lambda: not LISTENER.watcher._waiters, f"a watch is left, seed {seed}")
     assert struck > 20, "the bomb hardly ever went off"
     assert len(late) <= max(struck / 8, 8), f"of {struck} places these left claims to their ttl: {late}"
+
+
+@pytest.mark.parametrize("form", [lock_after_a_wait, any_after_a_wait])
+def test_a_watch_whose_end_a_signal_handler_cuts_short_ends_all_the_same(form, tmp_path, monkeypatch):
+    ends, left = Watcher.end, [CtrlC]
+
+    def end(watcher, waiter):
+        if left:
+            raise left.pop()
+        ends(watcher, waiter)
+
+    monkeypatch.setattr(Watcher, "end", end)
+    with lockkit.connect(f"sqlite:{tmp_path}/locks.db") as sync:
+        with pytest.raises(CtrlC), without_warnings():
+            asyncio.run(form(AsyncClient(sync), []))
+        until(lambda: not LISTENER.watcher._waiters, "a watch is left")
 
 
 @pytest.mark.parametrize("together", [False, True])
