@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.handlers.threading import _STOP, SequentialThreadingHandler
 
 from lockkit_zookeeper.address import Address
 from lockkit_zookeeper.answers import Answer, Calls
@@ -54,8 +54,17 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]
         self._tls: ssl.SSLContext | None = None
 
     def start(self) -> None:
-        super().start()
+        try:
+            super().start()
+        except BaseException:  # one of the two threads may run
+            self.end()
+            raise
         atexit.unregister(self.stop)
+
+    def end(self) -> None:
+        """Have the threads end, without waiting for them. May be repeated."""
+        for calls in (self.completion_queue, self.callback_queue):
+            calls.put(_STOP)
 
     def async_result(self) -> Answer:
         return Answer(self)

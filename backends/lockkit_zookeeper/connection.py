@@ -168,10 +168,12 @@ class Connection:
         """
         self.over = True
         self._waiting.wake()
+        with contextlib.suppress(Exception):  # first: this needs no thread, and there may be none left
+            self._client.quit(goodbye=goodbye)
         thread = threading.Thread(
             target=self._dispose, args=(goodbye,), name="lockkit-zookeeper-close", daemon=True
         )
-        with contextlib.suppress(RuntimeError):  # at the end of the interpreter there are no more threads
+        with contextlib.suppress(RuntimeError):
             thread.start()
         return thread
 

@@ -199,20 +199,27 @@ class Client(KazooClient):  # type: ignore[misc]
         """Connect no more."""
         self._stopped.set()
 
-    def dispose(self, *, goodbye: bool) -> None:
-        """Stop kazoo's threads and close the connection.
+    def quit(self, *, goodbye: bool) -> None:
+        """Have kazoo's threads end. Needs no thread of its own, and does not wait for them.
 
         Args:
-            goodbye: True to end the session, if there is a connection.
+            goodbye: True to end the session, if there is a connection. Otherwise the connection is cut.
         """
-        if self._stopped.is_set() and self._connection._connection_routine is None:  # noqa: SLF001
-            return
-        if goodbye and self.connected:
-            self.stop()
-        else:
+        if not (goodbye and self.connected):
             self.halt()
             self.cut()
-            self._safe_close()
+        elif not self._stopped.is_set():
+            self.halt()
+            self._queue.append((Close(), None))
+            self._connection.wake()
+        self.handler.end()
+
+    def dispose(self, *, goodbye: bool) -> None:
+        """Stop kazoo's threads, wait for their end, and close the connection; see :meth:`quit`."""
+        if self._stopped.is_set() and self._connection._connection_routine is None:  # noqa: SLF001
+            return
+        self.quit(goodbye=goodbye)
+        self._safe_close()
         self.close()
 
     def abandon(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("kazoo")
 
 from lockkit.errors import BackendUnavailable
+from lockkit.lib.clock import SYSTEM
 from lockkit.store.spi import Claim, Granted, OpenOptions, Refused, Terms, Unknown
 from lockkit.sync.client import connect
 from lockkit.testing.children import in_child
@@ -26,6 +27,7 @@ from lockkit.testing.troubles import both_ways, trouble
 from lockkit_zookeeper.address import parse
 from lockkit_zookeeper.backend import open_store
 from lockkit_zookeeper.connecting import Handler
+from lockkit_zookeeper.connection import Connection
 from lockkit_zookeeper.store import ZooKeeperStore
 from support.servers.proxy import Proxy
 from support.servers.zookeeper import ZooKeeperServer
@@ -344,10 +346,11 @@ def test_a_child_that_outlives_its_parent_does_not_keep_the_claim(server):
         process.stdout.close()
 
 
-def test_threads_and_sockets_are_gone_after_closing(server):
-    def lockkits():
-        return [thread for thread in threading.enumerate() if thread.name.startswith("lockkit-zookeeper")]
+def lockkits():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("lockkit-zookeeper")]
 
+
+def test_threads_and_sockets_are_gone_after_closing(server):
     store = open_store(url(server), OpenOptions())
     for ttl in (TTL, 3.0, 4.5):
         one = Claim(os.urandom(16).hex(), Terms("a", ttl=ttl))
@@ -358,3 +361,38 @@ def test_threads_and_sockets_are_gone_after_closing(server):
     until(lambda: not lockkits(), "its threads end")
     with server.session():
         until(lambda: int(server.mntr()["num_alive_connections"]) <= 2, "its connections are closed")
+
+
+@pytest.mark.parametrize("goodbye", [True, False])
+def test_a_connection_is_closed_although_no_thread_can_be_started(server, monkeypatch, goodbye):
+    start = threading.Thread.start
+    connection = Connection(parse(url(server)), TTL, SYSTEM)
+    connection.start()
+    connection.wait(BUDGET)
+
+    def fails(thread):
+        if thread.name == "lockkit-zookeeper-close":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    connection.close(goodbye=goodbye)
+    until(lambda: not lockkits(), "its threads end")
+    with server.session():
+        until(lambda: int(server.mntr()["num_alive_connections"]) <= 2, "its connection is closed")
+
+
+def test_a_connection_that_gets_one_of_two_threads_leaves_none(server, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def fails(thread):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    connection = Connection(parse(url(server)), TTL, SYSTEM)
+    connection.start()
+    assert connection.over and "new thread" in connection.trouble
+    until(lambda: not started[0].is_alive(), "the first ends")
