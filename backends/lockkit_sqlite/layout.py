@@ -11,6 +11,7 @@ Times are integer microseconds of CLOCK_BOOTTIME, of the boot that the row names
 1970.
 """
 
+# ruff: noqa: S608 - statements are put together from constants of this file
 from __future__ import annotations
 
 import json
@@ -21,13 +22,18 @@ from lockkit.store.untrusted import object_in
 
 __all__ = [
     "DDL",
+    "DERIVED",
     "FAR",
     "HELD",
+    "HIGH",
+    "KEPT",
     "LINGERING",
+    "NO_FENCE",
     "PAGE_SIZE",
     "READER",
     "WAITING",
     "check_layout",
+    "counts",
     "layout_row",
     "micros",
 ]
@@ -81,20 +87,33 @@ DDL = (
         min_reader INTEGER NOT NULL DEFAULT 1,
         PRIMARY KEY (namespace, name)
     ) WITHOUT ROWID""",
-    """CREATE TRIGGER IF NOT EXISTS keep_fence AFTER DELETE ON entries
-        WHEN typeof(old.fence) = 'integer' AND old.fence BETWEEN 0 AND 2305843009213693952
-        BEGIN UPDATE entries SET since = old.fence WHERE namespace = '' AND since < old.fence; END""",
-    """INSERT OR IGNORE INTO entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline,
-        silence, ttl, since, renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, info)
-        VALUES ('', '', 0, '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', 0, '', '{}')""",
-    """CREATE VIEW IF NOT EXISTS high AS SELECT coalesce(max(since), 0) AS fence FROM entries
-        WHERE namespace = '' AND typeof(since) = 'integer' AND since BETWEEN 0 AND 2305843009213693952""",
-    "CREATE VIEW IF NOT EXISTS claims AS SELECT * FROM entries WHERE namespace <> ''",
 )
-"""Each statement may be repeated, so two processes may create one file together. The layout row is written last.
+"""Each statement may be repeated, so two processes may create one file together. The layout row is written last."""
 
-2305843009213693952 is 2**61. Others may have written anything as a fence, and no fence must be so high that none can come after it.
-"""
+NO_FENCE = 1 << 61
+"""No fence is as high. Others may have written anything as a fence, and one must be able to come after each that counts."""
+
+
+def counts(column: str) -> str:
+    """The condition that the value in a column is a fence after which another one can come."""
+    return f"(typeof({column}) = 'integer' AND {column} BETWEEN 0 AND {NO_FENCE - 2})"
+
+
+KEPT = """entries (namespace, name, fence, token, state, weight, capacity, process_bound, deadline, silence, ttl, since,
+    renewed, hold_end, min_hold, lock_delay, boot, epoch, fifo, info)
+    VALUES ('', '', 0, '', 0, 0, 0, 0, 0, 0, 0, {fence}, 0, 0, 0, 0, '', 0, '', '{{}}') ON CONFLICT DO"""
+"""The row that keeps the highest fence of the claims that are gone."""
+HIGH = f"SELECT coalesce(max(since), 0) AS fence FROM entries WHERE namespace = '' AND {counts('since')}"
+DERIVED = (
+    # Also the highest fence of all, which does not count: then the wall clock rules again, and no fence is granted twice.
+    f"""CREATE TRIGGER keep_fence AFTER DELETE ON entries
+        WHEN old.namespace <> '' AND typeof(old.fence) = 'integer' AND old.fence BETWEEN 0 AND {NO_FENCE - 1}
+        BEGIN INSERT INTO {KEPT.format(fence="old.fence")} UPDATE SET since = old.fence
+        WHERE NOT ({counts("since")} AND since >= old.fence); END""",
+    f"CREATE VIEW high AS {HIGH}",
+    "CREATE VIEW claims AS SELECT * FROM entries WHERE namespace <> ''",
+)
+"""What follows from the tables. A process that is alone with a file makes it anew if it is not as here."""
 
 
 def micros(seconds: float) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -27,7 +28,7 @@ from lockkit_sqlite.failures import (
     raise_if_foreign,
 )
 from lockkit_sqlite.files import FILES, LOG, Carried, Files, clear, look
-from lockkit_sqlite.layout import DDL, PAGE_SIZE, check_layout, layout_row
+from lockkit_sqlite.layout import DDL, DERIVED, KEPT, PAGE_SIZE, check_layout, layout_row
 from lockkit_sqlite.place import Place, make_file, make_pulses, unusable
 from lockkit_sqlite.presence import LOCK, LockFile, Presence, enter, inode, pids, used
 
@@ -234,10 +235,11 @@ class Opening:
         if "layout" in meta:
             check_layout(meta["layout"], path)
             self._record_lock_file(connection, meta.get("lock"), presence.file)
+            self._change(connection, self._missing(connection))
         else:
             connection.read(f"PRAGMA page_size={PAGE_SIZE}", (), self._end)
-            for statement in ("BEGIN IMMEDIATE", *DDL):
-                connection.change(statement, (), self._end)
+            self._change(connection, ("BEGIN IMMEDIATE", *DDL))
+            self._change(connection, self._missing(connection))
             self._note(connection, presence.file)
             connection.change("COMMIT", (), self._end)
         # Last, because without a log the notes above are in the database file itself, where they can be read under
@@ -245,6 +247,22 @@ class Opening:
         if connection.read("PRAGMA journal_mode=WAL", (), self._end) != [("wal",)]:
             raise no_log(path)
         return True
+
+    def _change(self, connection: Connection, statements: Iterable[str]) -> None:
+        for statement in statements:
+            connection.change(statement, (), self._end)
+
+    def _missing(self, connection: Connection) -> Iterable[str]:
+        """Statements that make the trigger, the views and the row of the highest fence as this version has them.
+
+        An older version has made others, and whoever may write to the file may have changed or removed them.
+        """
+        schema = "SELECT sql, type, name FROM sqlite_schema WHERE name IN ('keep_fence', 'high', 'claims')"
+        found = {sql: f"DROP {kind} {name}" for sql, kind, name in connection.read(schema, (), self._end)}
+        yield from [drop for sql, drop in found.items() if sql not in DERIVED]
+        yield from [create for create in DERIVED if create not in found]
+        if not connection.read("SELECT 1 FROM entries WHERE namespace = ''", (), self._end):
+            yield f"INSERT INTO {KEPT.format(fence=0)} NOTHING"
 
     def _used(self) -> bool:
         """Whether another process, or this one by another name, may have the database open. A process that has must not ask: it would drop its locks."""

@@ -15,7 +15,7 @@ from lockkit.store.queue import grantable
 from lockkit.store.spi import Refused, Terms
 from lockkit.store.untrusted import NEWER, claim_of
 from lockkit.values.names import claim_id
-from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING, micros
+from lockkit_sqlite.layout import FAR, HELD, LINGERING, NO_FENCE, READER, WAITING, micros
 from lockkit_sqlite.pulse import ALIVE, DEAD, UNKNOWN, Health
 
 __all__ = [
@@ -87,7 +87,9 @@ def read_rows(fetched: Iterable[Sequence[Any]]) -> list[Row]:
     SQLite keeps values of any type in a column, and whoever may write to the store may have written anything.
     """
     return [
-        Row._make(each) if tuple(map(type, each)) in _TYPES and _possible(*each[2:6]) else _repaired(each)
+        Row._make(each)
+        if tuple(map(type, each)) in _TYPES and 0 <= each[0] < NO_FENCE and _possible(*each[2:6])
+        else _repaired(each)
         for each in fetched
     ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lockkit.store.spi import End
-from lockkit_sqlite.layout import FAR, HELD, LINGERING, READER, WAITING
+from lockkit_sqlite.layout import FAR, HELD, HIGH, LINGERING, NO_FENCE, READER, WAITING, counts
 
 ENDS: Mapping[End, int] = {"ungraceful": 0, "released": 1, "unused": 2}
 """How a claim ends, as the statements get it."""
@@ -47,7 +47,7 @@ _REST = (
     "?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, {fence}, ?12, {state}, ?14, ?15, ?13, ?13, ?16, ?11 - ?13, ?17, ?18"
 )
 """?1 to ?10 are what all claims of a lock share; ?11 is the wall clock in microseconds, ?13 is now."""
-_HIGH = "(SELECT fence FROM high)"
+_HIGH = f"({HIGH})"
 _NEXT = f"max(?11, {_HIGH} + 1, (SELECT coalesce(max(fence), 0) + 1 {_ALL}))"
 _FITS = f"""CASE WHEN NOT EXISTS (SELECT 1 {_ALL}) THEN ?3 <= ?4 ELSE (SELECT sum(weight) + ?3 <= ?4 AND min(weight) > 0 AND max(weight) <= ?4
         AND min(capacity) = ?4 AND max(capacity) = ?4
@@ -67,13 +67,13 @@ INSERT_HELD = _HELD_IF.format(
 """Take what is free, with the wall clock as the fence. Does nothing if a claim in the queue has lapsed or is of another
 boot; the caller removes such claims first."""
 INSERT_HELD_RISING = _HELD_IF.format(
-    fits=f"{_FITS.format(fence='9223372036854775807')} AND {_NOT_DRAINED}", fence=_NEXT
+    fits=f"{_FITS.format(fence=NO_FENCE - 1)} AND {_NOT_DRAINED}", fence=_NEXT
 )
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
-INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND (token = ?12 OR boot <> ?9 OR min_reader > {READER})) AND {_NOT_DRAINED} THEN ?1 END,
+INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND (token = ?12 OR boot <> ?9 OR min_reader > {READER} OR NOT {counts('fence')})) AND {_NOT_DRAINED} THEN ?1 END,
     {_REST.format(fence=_NEXT, state=WAITING)})"""
 """Append a claim, unless it is there already, or the queue has a claim behind which it must not wait: one that a newer
-version wrote, or one of another boot, whose process may be alive in a container with its own boot id."""
+version wrote, one of another boot, whose process may be alive in a container with its own boot id, or one whose fence is none."""
 
 _ONE = "namespace = ?1 AND name = ?2 AND token = ?3"
 _EXTENDED = """renewed = ?4, silence = max(silence, ?4 + ttl + lock_delay),
@@ -150,8 +150,8 @@ _PLACE = "namespace = ?1 AND name = ?2 AND fence = ?3"
 EVICT_WAITING = f"DELETE FROM entries WHERE {_PLACE} AND state = {WAITING}"
 EVICT_NOW = "DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND fence IN (?3, CAST(?3 AS TEXT))"
 """Also of a fence that is no text, although it is stored as one: Python reads it as bytes."""
-NEWEST_FENCE = """SELECT max(fence, (SELECT coalesce(max(fence), 0) FROM claims
-    WHERE typeof(fence) = 'integer' AND fence BETWEEN 0 AND 2305843009213693952)) FROM high"""
+NEWEST_FENCE = f"""SELECT coalesce(max(fence), 0) FROM (SELECT CASE WHEN namespace = '' THEN since ELSE fence END AS fence
+    FROM entries) WHERE {counts("fence")}"""
 RESIZE = "UPDATE entries SET capacity = ?3 WHERE namespace = ?1 AND name = ?2"
 DELETE_TOO_HEAVY = f"""DELETE FROM entries WHERE namespace = ?1 AND name = ?2 AND capacity = ?3
     AND state = {WAITING} AND weight > ?3"""

@@ -41,7 +41,7 @@ from lockkit.store.spi import (
 from lockkit.testing.claims import claim, renew, take
 from lockkit.testing.took import Took
 from lockkit.values.names import claim_id
-from lockkit_sqlite import CAPABILITIES, acquiring, connection, failures, place, statements
+from lockkit_sqlite import CAPABILITIES, acquiring, connection, failures, layout, place, statements
 from lockkit_sqlite.backend import open_store
 from lockkit_sqlite.connection import Connection
 from lockkit_sqlite.pulse import ALIVE, DEAD, probe
@@ -1079,8 +1079,8 @@ def edit(url, statement, *params):
 
 
 def test_a_file_for_newer_readers_is_refused_naming_version_and_host(store, url):
-    layout = json.dumps({"v": 9, "min_reader": 9, "host": "newbox", "lockkit": "7.1"})
-    assert edit(url, "UPDATE meta SET value = ? WHERE key = 'layout'", layout)
+    row = json.dumps({"v": 9, "min_reader": 9, "host": "newbox", "lockkit": "7.1"})
+    assert edit(url, "UPDATE meta SET value = ? WHERE key = 'layout'", row)
 
     error = refusal(url)
 
@@ -1670,33 +1670,78 @@ def test_a_file_made_anew_and_a_clock_behind_its_fences_are_reported(url):
     store.close()
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        "DELETE FROM entries",
-        f"UPDATE entries SET since = {2**63 - 1} WHERE namespace = ''",
-        "UPDATE entries SET since = 1e300 WHERE namespace = ''",
-        "UPDATE entries SET since = 'x' WHERE namespace = ''",
-        "UPDATE entries SET since = x'00' WHERE namespace = ''",
-        f"UPDATE entries SET fence = {2**63 - 1} WHERE name = 'b'",
-        "UPDATE entries SET fence = 'x' WHERE name = 'b'",
-        f"INSERT INTO meta VALUES ('anew', '{'[' * 20_000}')",
+OLD_TRIGGER = """CREATE TRIGGER keep_fence AFTER DELETE ON entries BEGIN
+    UPDATE entries SET since = old.fence WHERE namespace = '' AND since < old.fence; END"""
+SPOILT = [
+    "DELETE FROM entries",
+    *[
+        f"UPDATE entries SET {where}"
+        for value in (2**61 - 2, 2**61 - 1, 2**61, 2**63 - 1, "1e300", "'x'", "x'00'", -5)
+        for where in (f"since = {value} WHERE namespace = ''", f"fence = {value} WHERE name = 'b'")
     ],
-)
-def test_what_somebody_spoilt_stops_nobody_elsewhere(url, spoil):
-    with contextlib.closing(open_store(url, OpenOptions())) as store:
+    f"INSERT INTO meta VALUES ('anew', '{'[' * 20_000}')",
+    "DROP TRIGGER keep_fence",
+    "DROP VIEW high",
+    f"DROP TRIGGER keep_fence; {OLD_TRIGGER}",
+]
+
+
+@pytest.mark.parametrize("at_rest", [True, False])
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_what_somebody_spoilt_stops_nobody_elsewhere(url, spoil, at_rest):
+    """No fence is given twice; and after at most one more release fences rise whatever the clock does."""
+    clock = StillClock(look=0.001)
+    with contextlib.ExitStack() as stores:
+        store = stores.enter_context(contextlib.closing(open_store(url, OpenOptions(clock=clock))))
         _, fence = take(store, "a")
         take(store, "b")
+        if at_rest:
+            stores.close()
         with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as database:
-            database.execute(spoil)
+            database.executescript(spoil)
             database.execute("DELETE FROM entries WHERE name <> ''")
-
-    with contextlib.closing(open_store(url, OpenOptions())) as store:
-        for _ in range(2):
+        if at_rest:
+            store = stores.enter_context(contextlib.closing(open_store(url, OpenOptions(clock=clock))))
+        clock.epoch += 1
+        fences = []
+        for _ in range(4):
             one, later = take(store, "a")
-            assert later > fence
+            fences.append(later)
             assert store.release(one, 2.0) == RELEASED
-        assert {found.severity for found in store.check(2.0)} == {"ok"}
+        assert len({*fences}) == 4
+        assert fence < fences[-2] < fences[-1] < 2**61
+        assert {found.severity for found in store.check(2.0)} <= {"ok", "warning"}
+        if at_rest or "DROP" not in spoil:
+            clock.epoch -= 3600
+            assert take(store, "a")[1] > fences[-1]
+
+
+@pytest.mark.parametrize("fence", [2**61, 2**63 - 1, -5, "'x'"])
+def test_nobody_waits_behind_a_claim_whose_fence_is_none(store, url, fence):
+    take(store, "a")
+    edit(url, f"UPDATE entries SET fence = {fence} WHERE name = 'a'")
+    with pytest.raises(Refused, match="damaged"):
+        store.acquire(claim("a", wait=True), True, 2.0)
+    [damaged] = store.inspect("a", 2.0).claims
+    assert store.evict("a", damaged.claim_id, 2.0, now=True)
+    take(store, "a")
+
+
+def test_what_follows_from_the_tables_is_made_once(url):
+    """An older version has made other views and another trigger; they are replaced when nobody else has the file open."""
+    open_store(url, OpenOptions()).close()
+    schema = "SELECT sql FROM sqlite_schema WHERE name IN ('keep_fence', 'high', 'claims')"
+    with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as database:
+        assert {each for (each,) in database.execute(schema)} == {*layout.DERIVED}
+        database.executescript(f"DROP TRIGGER keep_fence; {OLD_TRIGGER}")
+        ((before,),) = database.execute("PRAGMA schema_version")
+    for changes in (True, False):
+        open_store(url, OpenOptions()).close()
+        with contextlib.closing(sqlite3.connect(file_of(url), isolation_level=None)) as database:
+            assert {each for (each,) in database.execute(schema)} == {*layout.DERIVED}
+            ((after,),) = database.execute("PRAGMA schema_version")
+        assert (after > before) == changes
+        before = after
 
 
 def test_it_declares_what_it_is():
