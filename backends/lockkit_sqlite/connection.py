@@ -16,11 +16,13 @@ lock, and the call tries again at once: to give up the processor (sched_yield(2)
 from __future__ import annotations
 
 import math
+import operator
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -65,6 +67,8 @@ Inside: TypeAlias = "Sequence[sqlite3.Connection]"
 _SHORTEST, _LONGEST = 0.00005, 0.004
 _SETTING_UP = 2.0
 _RESUMING = 0.5
+_CLOCK_EVERY = 100_000
+"""Instructions of SQLite's virtual machine, some milliseconds, after which a statement looks at the time that it has."""
 _CHECKPOINT = 4000
 """Pages of log (8 MB) after which a writer copies it into the file, which costs two fsyncs."""
 
@@ -124,6 +128,8 @@ class Connection:
         """Whether the connection is not open yet, or was closed for a fork and is not open again."""
         self._retired = False
         self._lock = lock
+        self._ends = [math.inf]
+        """``time.monotonic()`` at which the statement that is being run is broken off."""
         with OPENING:
             if self.path in _torn:
                 raise torn(self.path)
@@ -141,6 +147,9 @@ class Connection:
             check_same_thread=False,
             uri=True,
         )
+        # Without a step in Python, in which a signal handler might raise: SQLite would clear the exception.
+        late = map(operator.lt, map(self._ends.__getitem__, repeat(0)), iter(time.monotonic, None))
+        connection.set_progress_handler(late.__next__, _CLOCK_EVERY)
         try:
             connection.execute(f"PRAGMA synchronous={self._place.synchronous}")
             connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
@@ -207,7 +216,11 @@ class Connection:
         while True:
             try:
                 with self._inside:
-                    return step()
+                    outer, self._ends[0] = self._ends[0], end
+                    try:
+                        return step()
+                    finally:
+                        self._ends[0] = outer
             except sqlite3.Error as error:
                 if not is_busy(error):
                     raise (mapped(error, self.path) if self.whole() else swapped(self.path, error)) from error

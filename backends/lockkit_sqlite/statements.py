@@ -70,7 +70,7 @@ INSERT_HELD_RISING = _HELD_IF.format(
     fits=f"{_FITS.format(fence=NO_FENCE - 1)} AND {_NOT_DRAINED}", fence=_NEXT
 )
 """The same where the wall clock is behind the fences; the caller reads its fence afterwards."""
-INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND (token = ?12 OR boot <> ?9 OR min_reader > {READER} OR NOT {counts('fence')})) AND {_NOT_DRAINED} THEN ?1 END,
+INSERT_WAITING = f"""INSERT OR IGNORE {_COLUMNS} VALUES (CASE WHEN NOT EXISTS (SELECT 1 {_ALL} AND (token = ?12 OR boot <> ?9 OR min_reader > {READER} OR NOT {counts("fence")})) AND {_NOT_DRAINED} THEN ?1 END,
     {_REST.format(fence=_NEXT, state=WAITING)})"""
 """Append a claim, unless it is there already, or the queue has a claim behind which it must not wait: one that a newer
 version wrote, one of another boot, whose process may be alive in a container with its own boot id, or one whose fence is none."""

@@ -1727,6 +1727,17 @@ def test_nobody_waits_behind_a_claim_whose_fence_is_none(store, url, fence):
     take(store, "a")
 
 
+def test_a_trigger_that_never_ends_keeps_no_call_longer_than_its_time(store, url):
+    endless = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t) SELECT x FROM t"
+    edit(url, f"CREATE TRIGGER bad BEFORE INSERT ON entries BEGIN SELECT count(*) FROM ({endless}); END")
+    began = time.monotonic()
+    with pytest.raises(Refused, match="did not end in time"):
+        store.acquire(claim(), True, 0.5)
+    assert time.monotonic() < began + AT_ONCE
+    edit(url, "DROP TRIGGER bad")
+    take(store)
+
+
 def test_what_follows_from_the_tables_is_made_once(url):
     """An older version has made other views and another trigger; they are replaced when nobody else has the file open."""
     open_store(url, OpenOptions()).close()

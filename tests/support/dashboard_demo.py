@@ -217,7 +217,7 @@ def work_on_cards(url: str, state: Path) -> Iterator[None]:
         cards = lockkit.gpu.pool(client, simulate=CARDS, ttl=_TTL)
         with (
             cards.acquire(timeout=PATIENT, reason="train 12"),
-            cards.acquire(memory="8GiB", timeout=PATIENT, reason="notebook"),
+            cards.acquire(memory="8GiB", timeout=PATIENT, reason="notebook /data/" + "x" * 180),
         ):
             (state / STATE_FILE).write_text(json.dumps(script))
             try:

@@ -49,7 +49,7 @@ def granted(client, lock, *pids):
 
 
 def evicted(rig, lock):
-    """What the journal of recovery says of evictions of a lock by a main process."""
+    """The reasons in the journal of recovery for the evictions of a lock by a main process."""
     records = journal.read(rig.folder / "state", file=journal.ACTIONS)
     return [record["why"] for record in records if record.get("name") == lock]
 
