@@ -394,5 +394,6 @@ def test_a_connection_that_gets_one_of_two_threads_leaves_none(server, monkeypat
     monkeypatch.setattr(threading.Thread, "start", fails)
     connection = Connection(parse(url(server)), TTL, SYSTEM)
     connection.start()
-    assert connection.over and "new thread" in connection.trouble
+    assert connection.over
+    assert "new thread" in connection.trouble
     until(lambda: not started[0].is_alive(), "the first ends")
