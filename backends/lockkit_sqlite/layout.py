@@ -113,7 +113,7 @@ DERIVED = (
     f"CREATE VIEW high AS {HIGH}",
     "CREATE VIEW claims AS SELECT * FROM entries WHERE namespace <> ''",
 )
-"""What follows from the tables. A process that is alone with a file makes it anew if it is not as here."""
+"""The trigger and the views, which follow from the tables. A process that is alone with a file makes them anew if they are not as here."""
 
 
 def micros(seconds: float) -> int:
