@@ -1,7 +1,7 @@
 """The published JSON Schemas (2020-12) of the documents that the command line prints.
 
 The schemas are made from the structs that the commands print (:mod:`lockkit.cli.documents`, :mod:`lockkit.views.documents`, and
-:mod:`lockkit.testing.bench.document` for ``lockkit bench``). ``python -m lockkit.cli.docs`` writes them to docs/schema.
+:mod:`lockkit.testing.bench.figures` for ``lockkit bench``). ``python -m lockkit.cli.docs`` writes them to docs/schema.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lockkit.cli import documents as of_commands
-from lockkit.testing.bench.document import Bench
+from lockkit.testing.bench.figures import Bench
 from lockkit.views import documents as of_both
 from lockkit.views.components import schema_components
 

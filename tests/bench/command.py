@@ -1,73 +1,71 @@
-"""The command line: ``lockkit bench`` with other libraries and private servers."""
+"""The command line: the benches of ``lockkit bench`` beside other libraries, and those of private servers."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
-from bench.contenders import INSTALL, PEERS, peers, unusable
-from bench.etcd_asyncio import PEERS as ETCD_ASYNCIO_PEERS
-from bench.etcd_asyncio import etcd_asyncio
-from bench.etcd_contenders import PEERS as ETCD_PEERS
-from bench.etcd_store import etcd
-from bench.local import contended, handoff, uncontended
-from bench.redis_asyncio import redis_asyncio
-from bench.redis_contenders import PEERS as REDIS_PEERS
-from bench.redis_store import redis
-from bench.zookeeper_contenders import PEERS as ZOOKEEPER_PEERS
-from bench.zookeeper_store import zookeeper
+from bench import served
+from bench.asynchronous import PEERS as ASYNCIO_PEERS
+from bench.asynchronous import on_etcd, on_redis
+from bench.contenders import PEERS, installed, makers, missing
+from bench.stores import measured
 from lockkit.testing.bench import command
-from lockkit.testing.bench.command import Bench, parsed, place, show
-from lockkit.testing.bench.figures import Figure, progress
-from lockkit.testing.bench.workers import quiet
-from lockkit.testing.processes import ServerMissing
+from lockkit.testing.bench.command import ASYNCIO, Bench
+from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.trial import Trial
 
 __all__ = ["BENCHES", "main"]
 
+
+def _beside(bench: Bench, trial: Trial) -> list[Figure]:
+    """A bench of one host beside the libraries for that."""
+    found = installed(PEERS["local"])
+    contenders = {**trial.makers, **makers("local", str(trial.folder))}
+    return bench.measure(replace(trial, makers=contenders, peers=found, waiting=found, slower="filelock"))
+
+
+_SERVED = {"hand-off, CPU*": 2, "hand-off, *to the floor": 2, "requests per hand-off*": 6, "memory of*": 4}
+_ETCD = {"*release, to the floor": 1.15, "*: grants": 300, "heartbeat*CPU*": 1, "heartbeat*requests*": 25}
+_ZOOKEEPER = {"*release, to the floor": 1.25, "heartbeat*CPU*": 1, "heartbeat*requests*": 10}
+_REDIS = {
+    "*release, to the floor": 1.25,
+    "*release, in turn, to the floor": 1.5,
+    "CPU of the client, in turn, to the floor": 2,
+    "CPU of the server, in turn, to the floor": 1.6,
+    "CPU of the server for one grant": 130,
+    "a place among*": 0.2,
+    "heartbeat*CPU*": 0.5,
+}
+
 BENCHES: Mapping[str, Bench] = {
     **command.BENCHES,
-    "uncontended": uncontended,
-    "hand-off": handoff,
-    "contended": contended,
-    "redis": redis,
-    "redis-asyncio": redis_asyncio,
-    "etcd": etcd,
-    "etcd-asyncio": etcd_asyncio,
-    "zookeeper": zookeeper,
+    **{
+        name: Bench(partial(_beside, bench), bench.targets, PEERS["local"])
+        for name, bench in command.BENCHES.items()
+        if name in {"uncontended", "hand-off", "contended"}
+    },
+    "redis": Bench(measured, _SERVED | _REDIS, PEERS["redis"]),
+    "redis-asyncio": Bench(on_redis, ASYNCIO | {"*, to redis.asyncio": 0.9}, {"redis": "redis"}),
+    "etcd": Bench(measured, _SERVED | _ETCD, PEERS["etcd"]),
+    "etcd-asyncio": Bench(on_etcd, ASYNCIO, ASYNCIO_PEERS),
+    "zookeeper": Bench(measured, _SERVED | _ZOOKEEPER, PEERS["zookeeper"]),
+    **{f"served-{kind}": Bench(partial(served.measured, kind)) for kind in ("sqlite", "redis", "etcd")},
 }
 """Every bench by name."""
-_PEERS = {
-    "redis": REDIS_PEERS,
-    "redis-asyncio": {"redis": "redis"},
-    "etcd": ETCD_PEERS,
-    "etcd-asyncio": ETCD_ASYNCIO_PEERS,
-    "zookeeper": ZOOKEEPER_PEERS,
-}
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run benches and print what they found.
-
-    A bench whose server is not installed is left out, with a message; if it was asked for by name, that is an error.
-
-    Returns:
-        0, also if a target is missed; 69 without a server that was asked for.
-    """
-    run = parsed(args, BENCHES, "python tests/bench")
-    libraries = [PEERS, *(_PEERS[name] for name in run.benches if name in _PEERS)]
-    missing = {name: INSTALL.get(name, name) for some in libraries for name in peers(some)[1]}
-    for name in missing:
-        if why := unusable(name):
-            sys.stderr.write(f"left out: {name}: {why}\n")
-    found: list[Figure] = []
-    with quiet(), place(run) as (folder, url, store):
-        for name in run.benches:
-            progress(name)
-            try:
-                found += BENCHES[name](folder, url, store, quick=run.quick)
-            except ServerMissing as error:
-                sys.stderr.write(f"left out: {name}: {error}\n")
-                if run.named:
-                    return 69
-    show(run, found, missing)
-    return 0
+    """Run benches and print what they found, as :func:`lockkit.testing.bench.command.main` does."""
+    names = ", ".join(BENCHES)
+    parser = argparse.ArgumentParser("python tests/bench", description="Compare figures of one run only.")
+    parser.add_argument("names", nargs="*", metavar="BENCH", help=f"{names}; the default is all")
+    parser.add_argument("--quick", action="store_true", help="use fewer rounds and smaller counts")
+    parser.add_argument("--json", action="store_true", help="print a document of the schema lockkit.bench/1")
+    parser.add_argument("--url", default="", help="the store of the benches of this host, instead of SQLite")
+    options = parser.parse_args(args)
+    if unknown := set(options.names) - {*BENCHES}:
+        parser.exit(64, f"no such bench: {', '.join(unknown)}; the benches are {names}\n")
+    return command.main(**vars(options), benches=BENCHES, missing=missing)

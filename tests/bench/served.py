@@ -1,105 +1,83 @@
-"""The requests and the time that answers of ``lockkit serve`` cost with 1,000 locks, and with 1,000 waiters in one queue.
+"""The cost of answers of ``lockkit serve`` with 1,000 locks, and with 1,000 waiters in one queue.
 
-Run as ``python -m bench.served [STORE...]`` in ``tests``. Another process holds and waits. Each figure is the least of the rounds, so that a beat of that
-process's heart, or other load, does not count.
+Another process holds and waits. Each figure is the least of the rounds, so that its heartbeat does not count.
 """
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import lockkit
-import lockkit.aio
+from bench.stores import served
+from lockkit.aio import AsyncClient
 from lockkit.server import make_app
+from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.trial import Trial
+from lockkit.testing.bench.workers import Role, started
 
 if TYPE_CHECKING:
     from starlette.types import Message
 
     from lockkit.server.app import Application
 
-__all__ = ["main"]
+__all__ = ["measured"]
 
-LOCKS = WAITERS = 1000
-ROUNDS = 5
 _AT_ONCE = 40
 """Waiters that come at the same time, so that the store does not take longer than a request may."""
-PAGES = {
+_ASKED = {
     "a page of 50 locks": "/api/locks?limit=50",
-    "a page of 50 locks, later": "/api/locks?limit=50&offset=900",
+    "a page of 50 locks, later": "/api/locks?limit=50&offset={}",
     "one lock, 100 waiters": "/api/lock?name=busy",
     "health": "/health",
+    "a look for /api/events": "",
 }
+"""By what is asked: the path, if there is one."""
 
 
-def say(text: str) -> None:
-    """Print a row at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+def measured(kind: str, trial: Trial) -> list[Figure]:
+    """The answers of the application on a private store of a kind, without HTTP."""
+    here = replace(trial, url=f"sqlite:{trial.folder}/served.db", store="lockkit, SQLite")
+    count, rounds = (200, 2) if trial.quick else (1000, 5)
+    figures = []
+    with (
+        nullcontext((here, None)) if kind == "sqlite" else served(trial, kind) as (there, _),
+        started(_fill, there.url, count) as others,
+        lockkit.connect(there.url, request_timeout=30) as client,
+        asyncio.Runner() as loop,
+    ):
+        others.recv()
+        others.send(None)
+        application = make_app([client])
+        store, sent = application.stores.all[0], there.requests
+        for what, path in _ASKED.items():
+            rows = []
+            for _ in range(rounds):
+                store.forget()
+                counted, began, used = sent(), time.monotonic(), time.process_time()
+                body = (
+                    loop.run(_ask(application, path.format(count * 9 // 10))) if path else store.watch.look()
+                )
+                cost = time.monotonic() - began, time.process_time() - used
+                rows.append((*cost, sent() - counted, len(body) if path else 0))
+            wall, cpu, requests, size = (min(column) for column in zip(*rows, strict=True))
+            figures += [
+                there.figure(what, wall * 1e3, "ms"),
+                there.figure(f"{what}: CPU", cpu * 1e3, "ms"),
+                there.figure(f"{what}: requests", requests, "calls"),
+                there.figure(f"{what}: size", size / 1024, "KiB"),
+            ]
+        application.close()
+    return figures
 
 
-def fill(url: str) -> None:
-    """Hold 1,000 locks, and wait 1,000 times for one more, until this process is ended."""
-
-    async def waits() -> None:
-        async with lockkit.aio.connect(url, request_timeout=30) as client:
-            tasks: list[asyncio.Task[object]] = []
-            while len(tasks) < WAITERS:
-                tasks += [
-                    asyncio.create_task(client.lock("busy", ttl=3600).acquire(timeout=None))
-                    for _ in range(_AT_ONCE)
-                ]
-                while len((await client.inspect("busy")).waiters) < len(tasks):  # noqa: ASYNC110 (nothing announces it)
-                    await asyncio.sleep(0.05)
-            say("ready")
-            await asyncio.wait(tasks)
-
-    with lockkit.connect(url, request_timeout=30) as client:
-        held = [client.lock("busy", ttl=3600).acquire()]
-        held += [client.lock(f"job/{number}", ttl=3600).acquire() for number in range(LOCKS - 1)]
-        asyncio.run(waits())
-
-
-@contextmanager
-def store(kind: str) -> Iterator[tuple[str, Callable[[], int]]]:
-    """The URL of a private store of a kind, and its count of requests."""
-    if kind == "redis":
-        from support.servers.redis import RedisServer
-
-        with RedisServer() as redis:
-            yield redis.url(), redis.requests
-    elif kind == "etcd":
-        from support.servers.etcd import EtcdServer
-
-        with EtcdServer() as etcd:
-            yield etcd.url(), etcd.requests
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield f"sqlite:{folder}/locks.db", lambda: 0
-
-
-@contextmanager
-def filled(url: str) -> Iterator[None]:
-    """The store with 1,000 locks and waiters of another process."""
-    command = [sys.executable, "-c", f"from bench.served import fill; fill({url!r})"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline() == "ready\n"
-            yield
-        finally:
-            process.kill()
-
-
-async def ask(application: Application, path: str) -> bytes:
-    """The body of the answer to one request, without HTTP."""
+async def _ask(application: Application, path: str) -> bytearray:
+    """The answer to one request."""
     path, _, query = path.partition("?")
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "scheme": "http"}
     body = bytearray()
 
     async def receive() -> Message:
@@ -108,58 +86,28 @@ async def ask(application: Application, path: str) -> bytes:
     async def send(message: Message) -> None:
         body.extend(message.get("body", b""))
 
-    await application(
-        {
-            "type": "http",
-            "method": "GET",
-            "path": path,
-            "query_string": query.encode(),
-            "headers": [(b"host", b"localhost")],
-            "scheme": "http",
-        },
-        receive,
-        send,
-    )
-    return bytes(body)
+    await application({**scope, "headers": [(b"host", b"localhost")]}, receive, send)
+    return body
 
 
-async def measured(url: str, requests: Callable[[], int]) -> None:
-    with lockkit.connect(url, request_timeout=30) as client:
-        application = make_app([client])
-        served = application.stores.all[0]
-        for what, path in PAGES.items():
-            rows = []
-            for _ in range(ROUNDS):
-                served.forget()
-                counted, begun, cpu = requests(), time.monotonic(), time.process_time()
-                answer = await ask(application, path)
-                ended, used = time.monotonic() - begun, time.process_time() - cpu
-                rows.append((ended * 1e3, used * 1e3, requests() - counted, len(answer)))
-            show(what, rows)
-        rows = []
-        for _ in range(ROUNDS):
-            served.forget()
-            counted, begun, cpu = requests(), time.monotonic(), time.process_time()
-            served.watch.look()
-            ended, used = time.monotonic() - begun, time.process_time() - cpu
-            rows.append((ended * 1e3, used * 1e3, requests() - counted, 0))
-        show("a look for /api/events", rows)
-        application.close()
+def _fill(url: str, count: int) -> Role:
+    """Hold some locks, and wait as often for one of them."""
+    names = ["busy", *(f"job/{number}" for number in range(1, count))]
+    with lockkit.connect(url, request_timeout=30) as client, asyncio.Runner() as loop:
+        held = [client.lock(name, ttl=3600).acquire() for name in names]
+        waiting = loop.run(_queued(url, count))
+        yield len(held)
+        loop.run(asyncio.wait(waiting))
 
 
-def show(what: str, rows: list[tuple[float, float, int, int]]) -> None:
-    """Print the least of some rounds."""
-    wall, cpu, requests, size = (min(column) for column in zip(*rows, strict=True))
-    say(f"{what:28} {wall:8.1f} ms {cpu:8.1f} ms CPU {requests:6} requests {size / 1024:8.1f} KiB")
-
-
-def main(kinds: list[str]) -> None:
-    """Measure on these kinds of stores."""
-    for kind in kinds or ["sqlite", "redis", "etcd"]:
-        say(kind)
-        with store(kind) as (url, requests), filled(url):
-            asyncio.run(measured(url, requests))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+async def _queued(url: str, count: int) -> list[asyncio.Task[object]]:
+    """Tasks that wait."""
+    client = AsyncClient(lockkit.connect(url, request_timeout=30))
+    tasks: list[asyncio.Task[object]] = []
+    while len(tasks) < count:
+        tasks += [
+            asyncio.create_task(client.lock("busy", ttl=3600).acquire(timeout=None)) for _ in range(_AT_ONCE)
+        ]
+        while len((await client.inspect("busy")).waiters) < len(tasks):  # noqa: ASYNC110 (no event)
+            await asyncio.sleep(0.05)
+    return tasks

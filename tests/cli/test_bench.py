@@ -1,6 +1,7 @@
 """The benchmark that users run: lockkit on this host, without any other library."""
 
 import contextlib
+import fnmatch
 import functools
 import io
 import json
@@ -12,10 +13,11 @@ import pytest
 
 import lockkit
 from lockkit.cli.main import run
-from lockkit.testing.bench import main
 from lockkit.testing.bench.command import BENCHES
-from lockkit.testing.bench.figures import Figure, table
-from lockkit.testing.bench.rounds import interleaved, percentile, ratio
+from lockkit.testing.bench.figures import document, table
+from lockkit.testing.bench.rounds import interleaved, ratio
+from lockkit.testing.bench.trial import local
+from lockkit.testing.bench.workers import started
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "bench.json"
 
@@ -88,23 +90,51 @@ def test_a_store_that_processes_do_not_share_is_not_contended(capsys):
     assert quick(capsys, "contended", "--url", "memory:")["figures"] == []
 
 
-def test_a_lower_limit_is_a_target_too():
-    assert Figure("b", "c", "w", 3.0, "/s").at_least(2).met
-    assert not Figure("b", "c", "w", 1.0, "/s").at_least(2).met
+def trial(**targets):
+    return local("bench", targets, Path("/nonexistent"), "memory:", quick=True)
+
+
+def test_a_rate_is_to_be_at_least_its_target_and_anything_else_at_most():
+    rates = [trial(grants=2).figure("grants", value, "/s") for value in (3.0, 1.0)]
+    waits = [trial(wait=2).figure("wait", value, "ms") for value in (3.0, 1.0)]
+
+    assert [(each.target, each.met) for each in rates] == [(">= 2 /s", True), (">= 2 /s", False)]
+    assert [(each.target, each.met) for each in waits] == [("<= 2 ms", False), ("<= 2 ms", True)]
+
+
+def test_only_lockkit_and_only_what_a_pattern_matches_has_a_target():
+    some = trial(wait=2)
+
+    assert some.figure("wait", 3.0, "ms", "floor").target is None
+    assert some.figure("wait, p99", 3.0, "ms").met is None
+
+
+@pytest.mark.parametrize("name", ["uncontended", "pipeline", "hand-off"])
+def test_every_target_is_one_of_a_figure_that_is_measured(name):
+    aimed = [each["what"] for each in measured(name)["figures"] if each["target"]]
+
+    assert all(fnmatch.filter(aimed, pattern) for pattern in BENCHES[name].targets)
+
+
+def departing():
+    yield "ready"
+
+
+def test_a_worker_that_ended_is_an_error_that_gives_its_exit_code():
+    def ask():
+        with started(departing) as worker:
+            assert worker.recv() == "ready"
+            worker.send(None)
+            worker.recv()
+
+    with pytest.raises(RuntimeError, match="ended with exit code 1"):
+        ask()
 
 
 def test_a_store_without_a_floor_on_this_host_has_no_ratio(capsys):
     document = quick(capsys, "uncontended", "--url", "memory:")
 
     assert {each["unit"] for each in document["figures"]} == {"us"}
-
-
-def test_an_unknown_bench_is_a_usage_error_that_names_those_there_are(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["speed"])
-
-    assert stopped.value.code == 64
-    assert "uncontended" in capsys.readouterr().err
 
 
 def test_the_benchmark_imports_no_other_library_for_locks():
@@ -130,7 +160,9 @@ def test_an_unknown_bench_is_one_document_where_json_is_asked_for(capsys):
 
     out, err = capsys.readouterr()
     assert out == ""
-    assert json.loads(err)["schema"] == "lockkit.error/1"
+    document = json.loads(err)
+    assert document["schema"] == "lockkit.error/1"
+    assert "uncontended" in document["message"]  # one of those there are
 
 
 def test_contenders_take_turns_and_the_first_round_is_thrown_away():
@@ -149,15 +181,10 @@ def test_a_ratio_is_made_within_each_round():
     assert ratio([2.0, 40.0, 6.0], [1.0, 20.0, 2.0]) == 2.0
 
 
-def test_a_percentile_is_a_value_that_occurred():
-    assert percentile([3.0, 1.0, 2.0], 0.99) == 3.0
-    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
-
-
 def test_the_table_says_whether_a_target_was_reached():
-    written = table(
-        [Figure("b", "c", "w", 3.0, "ms").at_most(2), Figure("b", "c", "w", 1.0, "ms").at_most(2)]
-    )
+    figures = [trial(wait=2).figure("wait", value, "ms") for value in (3.0, 1.0)]
+    written = table(document(figures, {}, 1.0, quick=True))
 
+    assert "3.00 ms" in written.splitlines()[2]
     assert "MISSED" in written.splitlines()[2]
     assert "reached" in written.splitlines()[3]

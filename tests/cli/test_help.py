@@ -161,7 +161,7 @@ def test_the_garbage_collector_waits_while_the_command_line_is_imported(lockkit)
 
 
 def test_a_missing_benchmark_is_explained(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lockkit.testing.bench", None)
+    monkeypatch.setitem(sys.modules, "lockkit.testing.bench.command", None)
     assert main.run(["bench"]) == 69
     assert "lockkit[testing]" in capsys.readouterr().err
 

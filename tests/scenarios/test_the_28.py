@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lockkit
-from bench.redis_contenders import FLOOR, MAKERS, PLAIN
+from bench.floors import FLOOR, FLOORS, PLAIN
 from lockkit.errors import AcquireError, AcquireTimeout, BackendError, LeaseLost
 from lockkit.gpu import gpu_lock, release_lock
 from lockkit.observe import journal
@@ -811,4 +811,4 @@ def test_35_a_comparison_costs_one_step_and_a_plain_delete_costs_the_lock(stage)
     stage.delete_by_hand()
     with pytest.raises(LeaseLost):
         holder.confirm()
-    assert {PLAIN, FLOOR} <= {*MAKERS}  # what `make bench` measures
+    assert {PLAIN, FLOOR} <= {*FLOORS["redis"]}  # what `make bench` measures

@@ -34,7 +34,7 @@ def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
     on that store, in the namespace lockkit-bench. Compare only numbers of the same run.
     """
     try:
-        bench = import_module("lockkit.testing.bench")
+        bench = import_module("lockkit.testing.bench.command")
     except ImportError as error:
         raise exits.CommandFailed(
             f"the benchmark cannot be loaded: {error}",
@@ -42,6 +42,5 @@ def command(session: Session, benches: tuple[str, ...], *, quick: bool) -> int:
             kind="missing",
             hint='pip install "lockkit[testing]"',
         ) from error
-    told = [*benches, *(["--quick"] if quick else []), *(["--json"] if session.json else [])]
-    result = bench.main([*told, *(["--url", session.url] if session.url else [])])
-    return result if isinstance(result, int) else exits.OK
+    result: int = bench.main(benches, url=session.url or "", quick=quick, json=session.json)
+    return result

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from time import thread_time
-from types import TracebackType
 from typing import Self
 
 from lockkit.aio import AsyncClient
 from lockkit.errors import LockkitError
 from lockkit.testing.bench.figures import Figure
+from lockkit.testing.bench.trial import Trial
 
 __all__ = ["Callbacks", "Ticks", "bare", "standstills", "worked"]
 
@@ -22,14 +23,14 @@ _SLICE = 0.001
 _TASKS, _NAMES = 50, 5
 
 
-class Ticks:
-    """A context manager that has the running loop call something every millisecond, and notes how late the latest call came.
+class Ticks(AbstractContextManager["Ticks"]):
+    """A context manager that has the loop call something each millisecond, and notes how late that came.
 
-    Objects from before are left out of the collections of garbage meanwhile: how long they take is a matter of the program.
+    Collections of garbage leave out the objects from before, which are a matter of the program.
 
     Attributes:
         longest: Milliseconds. A loop that does nothing else has up to one, by which it wakes too late.
-        busiest: Milliseconds of CPU time that the loop's thread used at most between two calls: its own part, whatever else the machine does.
+        busiest: Milliseconds of CPU time that the loop's thread used at most between two calls.
     """
 
     def __init__(self) -> None:
@@ -42,9 +43,7 @@ class Ticks:
         self._next()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
         self._note()
         gc.unfreeze()
@@ -63,21 +62,22 @@ class Ticks:
         self.busiest = max(self.busiest, (thread_time() - self._used) * 1e3)
 
 
-class Callbacks:
+class Callbacks(AbstractContextManager["Callbacks"]):
     """A context manager that notes how long each callback of the event loops of this process runs.
 
-    A callback that runs for long is what blocks a loop: nothing else runs on it meanwhile, however few tasks there are. Only CPU time is
-    counted, because a machine that gives the processor to others, and an interpreter that lets another thread run, block a bare loop as well.
+    A callback that runs for long blocks a loop: nothing else runs on it meanwhile. Only CPU time is counted,
+    because other processes and threads block a bare loop as well.
 
     Attributes:
-        longest: Milliseconds of CPU time of the loop's thread, for the longest callback. A step of a task is one callback.
+        longest: Milliseconds of CPU time of the longest callback. A step of a task is one callback.
     """
 
     def __init__(self) -> None:
         self.longest = 0.0
 
     def __enter__(self) -> Self:
-        self._run = run = asyncio.Handle._run  # noqa: SLF001  # as the loop's debug mode, which slows each callback down, has no figure
+        # The debug mode of a loop has such a figure only in its log, and slows each callback down.
+        self._run = run = asyncio.Handle._run  # noqa: SLF001
 
         def timed(handle: asyncio.Handle) -> None:
             before = thread_time()
@@ -87,9 +87,7 @@ class Callbacks:
         asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         asyncio.Handle._run = self._run  # type: ignore[method-assign]  # noqa: SLF001
 
 
@@ -122,15 +120,13 @@ async def worked(client: AsyncClient, meanwhile: Awaitable[object]) -> tuple[Tic
     return ticks, callbacks
 
 
-def standstills(
-    bench: str, store: str, alone: Ticks, busy: tuple[Ticks, Callbacks], what: str = ""
-) -> list[Figure]:
+def standstills(trial: Trial, alone: Ticks, busy: tuple[Ticks, Callbacks], what: str = "") -> list[Figure]:
     """The figures of a loop whose tasks use locks, beside those of a bare one."""
     ticks, callbacks = busy
     longest = f"the loop's longest standstill{what}"
     return [
-        Figure(bench, store, f"the loop's longest callback{what}", callbacks.longest, "ms").at_most(BLOCKED),
-        Figure(bench, "a bare event loop", longest, alone.longest, "ms"),
-        Figure(bench, store, longest, ticks.longest, "ms"),
-        Figure(bench, store, f"{longest}: its own CPU time", ticks.busiest, "ms"),
+        trial.figure(f"the loop's longest callback{what}", callbacks.longest, "ms"),
+        trial.figure(longest, alone.longest, "ms", "a bare event loop"),
+        trial.figure(longest, ticks.longest, "ms"),
+        trial.figure(f"{longest}: its own CPU time", ticks.busiest, "ms"),
     ]
