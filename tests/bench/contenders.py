@@ -86,6 +86,8 @@ def _etcd(module: Any, stack: ExitStack, url: str) -> Any:
 def _tooz(_: Any, stack: ExitStack, url: str) -> Any:
     coordinator = import_module("tooz.coordination").get_coordinator(url, b"bench")
     coordinator.start()
+    if url.startswith("kazoo:"):  # tooz stops its client, but leaves its sockets open
+        stack.callback(coordinator._coord.close)  # noqa: SLF001
     stack.callback(coordinator.stop)
     return coordinator.get_lock(b"tooz")
 
