@@ -82,7 +82,7 @@ def test_ctrl_c_ends_the_demo_without_a_traceback(lockkit):
     assert (demo.returncode, err) == (130, "lockkit: interrupted\n")
 
 
-@pytest.mark.parametrize("on", ["sqlite", "redis"])
+@pytest.mark.parametrize("on", ["sqlite", pytest.param("redis", marks=pytest.mark.full)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_ends_the_demo_leaves_nothing_behind(lockkit, alive, number, on):
     lockkit.env["TMPDIR"] = str(lockkit.folder)

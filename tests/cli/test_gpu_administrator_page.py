@@ -9,6 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
+
 from lockkit.gpu.simulated import SimulatedProvider
 from support.pages import DOCS, section
 
@@ -72,6 +74,7 @@ def unit():
 
 
 @private_root
+@pytest.mark.full
 def test_the_page_is_followed_from_the_store_over_the_recoverer_to_a_resized_card(world):  # noqa: F811
     init, doctor = commands("## Set up the store")
     (dry,) = commands("## Keep a recoverer running")
