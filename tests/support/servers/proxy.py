@@ -130,6 +130,7 @@ class Proxy:
         self._listening: asyncio.Task[None] | None = None
         self._listener = socket.create_server((self.host, 0))
         self.port: int = self._listener.getsockname()[1]
+        self._accepted: set[socket.socket] = set()
         self._joining: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name=f"proxy to {server[1]}", daemon=True)
         self._thread.start()
@@ -206,19 +207,32 @@ class Proxy:
             contextlib.suppress(asyncio.CancelledError),
         ):
             runner.run(self._listen())
+        for client in self._accepted:
+            client.close()
 
     async def _listen(self) -> None:
         self._listening = asyncio.current_task()
         with self._listener:
             self._listener.setblocking(False)
-            while True:
-                client, _ = await self.loop.sock_accept(self._listener)
-                self.opened += 1
-                task = self.loop.create_task(self._join(client))
-                self._joining.add(task)
-                task.add_done_callback(self._joining.discard)
+            self.loop.add_reader(self._listener, self._accept)
+            try:
+                await self.loop.create_future()
+            finally:
+                self.loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        """Accept a connection. Not by ``sock_accept``, which loses one that comes while it is cancelled."""
+        with contextlib.suppress(BlockingIOError):
+            client, _ = self._listener.accept()
+            client.setblocking(False)
+            self.opened += 1
+            self._accepted.add(client)
+            task = self.loop.create_task(self._join(client))
+            self._joining.add(task)
+            task.add_done_callback(self._joining.discard)
 
     async def _join(self, client: socket.socket) -> None:
+        self._accepted.discard(client)
         connection = ProxiedConnection(self)
         self.connections.add(connection)
         await self.loop.connect_accepted_socket(lambda: _End(self, connection, of_client=True), client)
