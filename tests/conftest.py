@@ -108,16 +108,24 @@ def _collector_away_from_what_is_there() -> None:
 OF_ONE_CLAIM = ("S3", "S5", "S6", "S8", "S9", "S10", "S11", "L4", "L6")
 """Guarantees about one claim, its time and its hooks: not about its neighbours in the queue, for which a mutex is not enough."""
 
+OF_THE_FORM = ("L4-interrupted-exit-stack", "L4-interrupted-levels", "L4-interrupted-short-form")
+"""Interruptions of forms of ``with`` that ask a store for nothing that the others do not."""
+
 
 def _leave_to_full(items: list[pytest.Item]) -> None:
-    """Leave to ``make full`` what of the conformance kit shows least: the second strike of a Ctrl-C; and with further kinds of lock, what no queue decides."""
+    """Leave to ``make full`` what of the conformance kit shows least: the second strike of a Ctrl-C; on servers, a strike in further forms of ``with``; and with further kinds of lock, what no queue decides."""
     seen = set()
     for item in items:
         scenario = getattr(item, "scenario", None)
         if scenario is not None:
             again = (item.parent, scenario.name) in seen
             seen.add((item.parent, scenario.name))
-            if scenario.name.endswith("-twice") or (again and scenario.guarantee in OF_ONE_CLAIM):
+            server = item.path.stem not in ("test_memory", "test_sqlite")
+            if (
+                scenario.name.endswith("-twice")
+                or (again and scenario.guarantee in OF_ONE_CLAIM)
+                or (server and scenario.name in OF_THE_FORM)
+            ):
                 item.add_marker(pytest.mark.full)
 
 
