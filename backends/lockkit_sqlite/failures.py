@@ -217,7 +217,7 @@ def mapped(error: sqlite3.Error, path: str) -> Refused | Unknown:
         hint = (
             f"the machine is very busy, or somebody has put a trigger into the file: sqlite3 {path} .schema"
         )
-        return Refused(BackendUnavailable(f"{path}: a statement did not end in time", hint=hint))
+        return Refused(BackendUnavailable(f"{path}: a statement did not end in time", hint=hint), busy=True)
     if name.startswith("SQLITE_CANTOPEN") and (found := link(path)) is not None:
         return linked(found)
     for listed, (kind, what, hint) in _TABLE.items():
