@@ -216,11 +216,8 @@ class Connection:
         while True:
             try:
                 with self._inside:
-                    outer, self._ends[0] = self._ends[0], end
-                    try:
-                        return step()
-                    finally:
-                        self._ends[0] = outer
+                    self._ends[0] = end
+                    return step()
             except sqlite3.Error as error:
                 if not is_busy(error):
                     raise (mapped(error, self.path) if self.whole() else swapped(self.path, error)) from error
