@@ -1,10 +1,17 @@
-"""The map of GPUs in docs/architecture.md, and its figures about the size of the stores, which say what is larger than planned and why."""
+"""docs/architecture.md: the ways through the code, the map of GPUs, and why some stores are larger than planned."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sys
+import threading
 
 import pytest
+
+import lockkit
+from lockkit.cli.main import run
+from lockkit.server import make_app
 
 PLANNED = {
     "lockkit_memory": 550,
@@ -70,3 +77,75 @@ def test_the_map_of_gpus_has_each_file_and_folder_once(root, pages):
     told = re.findall(r"`(\w+\.py|\w+/)`", table.partition("\n|---|---|\n")[2])
 
     assert sorted(told) == sorted(there)
+
+
+def entered(call):
+    """The functions of lockkit that are entered while something is called, in order, with the file of each."""
+    found = []
+
+    def note(frame, event, _):
+        if event == "call":
+            found.append((frame.f_code.co_name, frame.f_code.co_filename))
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    return found
+
+
+def way(pages, heading):
+    """The functions in the figure under a heading, in order, with the file of each."""
+    section = pages["docs/architecture.md"].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^[ |'-]*(\w+)\(.*? (lockkit/\S+\.py)$", section, re.MULTILINE)
+
+
+def follow(steps, found):
+    """Assert that the steps are among the functions that were entered, in the same order."""
+    assert len(steps) > 8
+    rest = iter(found)
+    for name, file in steps:
+        assert any(one == name and path.endswith(file) for one, path in rest), (name, file)
+
+
+def test_a_run_goes_the_way_of_the_figure(pages, tmp_path):
+    options = [
+        "run",
+        "--url",
+        f"sqlite:{tmp_path}/s.db",
+        "a",
+        "--report",
+        str(tmp_path / "report"),
+        "--",
+        "true",
+    ]
+
+    follow(way(pages, "How `lockkit run` goes"), entered(lambda: run(options)))
+
+
+def test_a_request_to_the_page_goes_the_way_of_the_figure(pages, tmp_path):
+    token = "t" * 40
+    (tmp_path / "tokens").write_text(f"me view {token}\n")
+    (tmp_path / "tokens").chmod(0o600)
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/api/locks", "query_string": b"", "scheme": "http", "root_path": "",
+        "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {token}".encode())],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "http_version": "1.1",
+    }  # fmt: skip
+    with lockkit.connect(f"sqlite:{tmp_path}/s.db", state_dir=str(tmp_path)) as client:
+        application = make_app([client], token_file=str(tmp_path / "tokens"))
+        found = entered(lambda: asyncio.run(application(scope, receive, send)))
+
+    assert sent[0]["status"] == 200
+    follow(way(pages, "How a request to the page goes"), found)
